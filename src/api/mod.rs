@@ -1,0 +1,1 @@
+//! The REST face: requests to commands, results to Graph JSON.

@@ -1,0 +1,2 @@
+//! aftertone
+fn main() {}

@@ -1,0 +1,64 @@
+//! What is written down in one commit: facts and the notifications that tell of them.
+
+use super::{Call, CallId, Event, Operation, OperationId, RecordingId, UnixMillis};
+
+/// One commit. All of it becomes true together or not at all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Change {
+    /// The call as it is from now on.
+    pub call: Option<Call>,
+    /// Operations as they are from now on.
+    pub operations: Vec<Operation>,
+    /// What becomes of recordings.
+    pub recordings: Vec<RecordingChange>,
+    /// Notifications to send, in this order, after all earlier ones of the call.
+    pub notifications: Vec<Notification>,
+}
+
+/// A fact and where to tell it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notification {
+    /// Name of the application that is told.
+    pub application: String,
+    /// Where it wants to be told.
+    pub callback_uri: String,
+    /// The fact.
+    pub event: Event,
+}
+
+/// What becomes of a recording. The row is there before the first byte, and goes after the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordingChange {
+    /// A clip is about to be written.
+    Begun {
+        /// The clip.
+        id: RecordingId,
+        /// Its call.
+        call: CallId,
+        /// Its operation.
+        operation: OperationId,
+        /// Name of the application that owns it; empty for a built-in line.
+        application: String,
+        /// When it began.
+        at: UnixMillis,
+    },
+    /// The clip is whole and safe.
+    Finished {
+        /// The clip.
+        id: RecordingId,
+        /// Size of the file in bytes.
+        bytes: u64,
+    },
+    /// There is no clip to deliver; the row may go.
+    Discarded {
+        /// The clip.
+        id: RecordingId,
+    },
+    /// The call is over: all its clips are purged from `at` on.
+    Expire {
+        /// The call.
+        call: CallId,
+        /// When they are due.
+        at: UnixMillis,
+    },
+}

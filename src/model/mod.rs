@@ -1,0 +1,23 @@
+//! The words that every room speaks: ids, times, tones, calls, operations and the facts worth telling.
+//!
+//! Plain values without behaviour beyond reading and printing themselves. Nothing here knows SIP,
+//! JSON in Microsoft's spelling, a socket, a file or a clock.
+
+pub mod call;
+pub mod change;
+pub mod event;
+pub mod ids;
+pub mod operation;
+pub mod time;
+pub mod tone;
+
+pub use call::{Call, CallState, Direction, MediaState, Party, RejectReason, Termination};
+pub use change::{Change, Notification, RecordingChange};
+pub use event::Event;
+pub use ids::{CallId, OperationId, RecordingId};
+pub use operation::{
+    Operation, OperationKind, OperationStatus, PlayPromptRequest, PromptSource, RecordAction,
+    RecordRequest, ResultInfo,
+};
+pub use time::UnixMillis;
+pub use tone::Tone;

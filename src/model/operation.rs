@@ -1,0 +1,290 @@
+//! What an operation was asked to do, how it ended, and the one table of result codes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CallId, OperationId, RecordingId, Tone, UnixMillis};
+
+/// One operation of a call: what the store keeps and what the API shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The operation's id.
+    pub id: OperationId,
+    /// The call that it belongs to.
+    pub call: CallId,
+    /// What it was asked to do.
+    pub kind: OperationKind,
+    /// The client's own words, echoed unchanged; at most 256 characters.
+    pub client_context: Option<String>,
+    /// Where it is in its life.
+    pub status: OperationStatus,
+    /// Why it ended; set exactly when `status` is completed or failed.
+    pub end: Option<OperationEnd>,
+    /// The clip, once it can be downloaded.
+    pub recording: Option<Recorded>,
+    /// When it was accepted.
+    pub created_at: UnixMillis,
+    /// When it ended.
+    pub ended_at: Option<UnixMillis>,
+}
+
+/// What an operation was asked to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum OperationKind {
+    /// Play prompts, record what the caller says.
+    Record(RecordRequest),
+    /// Play prompts.
+    PlayPrompt(PlayPromptRequest),
+    /// Announce tones from now on; complete at once.
+    SubscribeToTone,
+    /// End what runs and empty the queue; complete at once.
+    CancelMediaProcessing,
+    /// Send back what is heard until `#`; only built-in lines do it.
+    Echo,
+}
+
+/// Parameters of `record` and `recordResponse`, checked (contract section 2.6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRequest {
+    /// The name it was asked for by; the limits differ.
+    pub action: RecordAction,
+    /// What to play first.
+    pub prompt: Option<PromptSource>,
+    /// Ends what runs, drops what waits, and starts at once.
+    pub barge_in_allowed: bool,
+    /// How long the caller may be silent before the first word.
+    pub initial_silence_seconds: u32,
+    /// How long a pause may be after the caller has begun to speak.
+    pub max_silence_seconds: u32,
+    /// How long the clip may be, counted from the beep's end.
+    pub max_duration_seconds: u32,
+    /// Whether the caller hears a beep before recording.
+    pub play_beep: bool,
+    /// Keys that end the recording.
+    pub stop_tones: Vec<Tone>,
+}
+
+/// The two names of the record action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RecordAction {
+    /// `record`: times of 1 to 300 seconds.
+    Record,
+    /// `recordResponse`: times of 1 to 120 seconds.
+    RecordResponse,
+}
+
+impl RecordAction {
+    /// The longest of each of the three times, in seconds.
+    pub fn max_seconds(self) -> u32 {
+        match self {
+            Self::Record => 300,
+            Self::RecordResponse => 120,
+        }
+    }
+}
+
+/// Parameters of `playPrompt`, checked (contract section 2.5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayPromptRequest {
+    /// 1 to 20 prompts, played in order.
+    pub prompts: Vec<PromptSource>,
+    /// Repeats the list for ever.
+    pub repeat: bool,
+}
+
+/// One prompt and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PromptSource {
+    /// `http:`, `https:` or `file:` URI, or `aftertone:NAME` for a bundled one.
+    pub uri: String,
+    /// The client's key for our cache.
+    pub resource_id: Option<String>,
+    /// How often the prompt is played; at least 1.
+    pub times: u32,
+}
+
+/// Where an operation is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OperationStatus {
+    /// Waits in the queue.
+    NotStarted,
+    /// Has begun.
+    Running,
+    /// Ended as wanted.
+    Completed,
+    /// Ended otherwise.
+    Failed,
+}
+
+/// A clip that can be downloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The clip.
+    pub id: RecordingId,
+    /// Length of the clip in milliseconds.
+    pub duration_ms: u64,
+    /// How much of it was speech, in milliseconds.
+    pub speech_ms: u64,
+    /// Where the last speech ended, in milliseconds from the clip's start; `None` without speech.
+    pub speech_ended_at_ms: Option<u64>,
+}
+
+/// Why an operation ended. Every operation ends with exactly one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "reason", content = "detail", rename_all = "camelCase")]
+pub enum OperationEnd {
+    /// Record: a stop tone was pressed.
+    StopToneDetected,
+    /// Record: the clip is as long as it may be.
+    MaxRecordDurationReached,
+    /// Record: the pause after speech was as long as it may be.
+    MaxSilenceTimeout,
+    /// Record: the caller did not begin to speak.
+    InitialSilenceTimeout,
+    /// Record: the caller hung up, or RTP ended, after some audio was kept.
+    HungUpWithAudio,
+    /// Any: the caller hung up, or RTP ended, before any audio was kept.
+    HungUpWithoutAudio,
+    /// Any: canceled, barged into, or the application ended the call.
+    Canceled,
+    /// Record: the prompt could not be played; the sentence names the cause.
+    PromptFailed(PromptFailure),
+    /// The clip could not be kept (disk), or another fault of our own.
+    Unspecified,
+    /// Play prompt, echo, and the operations that are complete at once: done.
+    Done,
+}
+
+/// Why a prompt could not be played.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PromptFailure {
+    /// What kind of failure it was.
+    pub kind: PromptFailureKind,
+    /// One sentence for the application, with the cause in words.
+    pub message: String,
+}
+
+/// Whether a prompt could not be had or could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PromptFailureKind {
+    /// 8536: not fetched.
+    NotFetched,
+    /// 8535: not audio that we can play.
+    BadFormat,
+}
+
+/// Codes and sentence of an outcome (`resultInfo`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultInfo {
+    /// 2xx good, 4xx the client's side, 5xx ours.
+    pub code: i32,
+    /// Microsoft's finer number.
+    pub subcode: i32,
+    /// One sentence.
+    pub message: String,
+}
+
+impl OperationKind {
+    /// Whether the operation records.
+    pub fn is_record(&self) -> bool {
+        matches!(self, Self::Record(_))
+    }
+
+    /// Whether the operation takes its turn in the queue of its call.
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Self::Record(_) | Self::PlayPrompt(_) | Self::Echo)
+    }
+}
+
+impl OperationEnd {
+    /// Whether the operation is `completed` or `failed`.
+    pub fn status(&self) -> OperationStatus {
+        match self {
+            Self::StopToneDetected
+            | Self::MaxRecordDurationReached
+            | Self::MaxSilenceTimeout
+            | Self::HungUpWithAudio
+            | Self::Done => OperationStatus::Completed,
+            Self::InitialSilenceTimeout
+            | Self::HungUpWithoutAudio
+            | Self::Canceled
+            | Self::PromptFailed(_)
+            | Self::Unspecified => OperationStatus::Failed,
+        }
+    }
+
+    /// Whether a recording that ended so is delivered.
+    pub fn delivers_recording(&self) -> bool {
+        self.status() == OperationStatus::Completed
+    }
+
+    /// Codes and sentence for an operation of `kind` that ended so (contract section 5).
+    pub fn result(&self, kind: &OperationKind) -> ResultInfo {
+        let (code, subcode, message) = match self {
+            Self::StopToneDetected => (200, 8514, "Action completed as stop tone was detected."),
+            Self::MaxRecordDurationReached => {
+                (200, 8515, "Action completed, max record duration reached.")
+            }
+            Self::MaxSilenceTimeout => (200, 8509, "Action completed, max silence reached."),
+            Self::InitialSilenceTimeout => {
+                (400, 8510, "Action failed, initial silence timeout reached.")
+            }
+            Self::HungUpWithAudio => {
+                (200, 8588, "Action completed, the media ended while recording.")
+            }
+            Self::HungUpWithoutAudio => {
+                (400, 8513, "Action failed, the media ended before anything was done.")
+            }
+            Self::Canceled => (400, 8508, "Action failed, the operation was cancelled."),
+            Self::PromptFailed(failure) => return failure.result(kind),
+            Self::Unspecified => (500, 9999, "Unspecified error."),
+            Self::Done => (200, 0, "Action completed successfully."),
+        };
+        ResultInfo { code, subcode, message: message.to_owned() }
+    }
+
+    /// Graph's `completionReason` for an operation of `kind` that ended so; `None` where the kind
+    /// has no such member.
+    pub fn completion_reason(&self, kind: &OperationKind) -> Option<&'static str> {
+        match kind {
+            OperationKind::Record(_) => Some(match self {
+                Self::StopToneDetected => "stopToneDetected",
+                Self::MaxRecordDurationReached => "maxRecordDurationReached",
+                Self::MaxSilenceTimeout => "maxSilenceTimeout",
+                Self::InitialSilenceTimeout => "initialSilenceTimeout",
+                Self::HungUpWithAudio | Self::HungUpWithoutAudio => "mediaReceiveTimeout",
+                Self::Canceled => "operationCanceled",
+                Self::PromptFailed(_) => "playPromptFailed",
+                Self::Unspecified | Self::Done => "unspecifiedError",
+            }),
+            OperationKind::PlayPrompt(_) => Some(match self {
+                Self::Done => "completedSuccessfully",
+                Self::Canceled | Self::HungUpWithoutAudio => "mediaOperationCanceled",
+                _ => "unknown",
+            }),
+            OperationKind::SubscribeToTone
+            | OperationKind::CancelMediaProcessing
+            | OperationKind::Echo => None,
+        }
+    }
+}
+
+impl PromptFailure {
+    fn result(&self, kind: &OperationKind) -> ResultInfo {
+        if kind.is_record() {
+            let message = format!(
+                "Action failed, encountered failure while trying to play the prompt: {}",
+                self.message
+            );
+            return ResultInfo { code: 500, subcode: 8511, message };
+        }
+        let (code, subcode) = match self.kind {
+            PromptFailureKind::NotFetched => (400, 8536),
+            PromptFailureKind::BadFormat => (400, 8535),
+        };
+        ResultInfo { code, subcode, message: self.message.clone() }
+    }
+}

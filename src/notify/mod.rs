@@ -1,0 +1,1 @@
+//! The outbox, delivered: in order per call, at least once.

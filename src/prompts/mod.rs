@@ -1,0 +1,1 @@
+//! URI to decoded audio, by way of a cache and a fence.

@@ -1,0 +1,1 @@
+//! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns them.

@@ -1,0 +1,1 @@
+//! Clips on disk: written, handed out, purged.

@@ -1,0 +1,1 @@
+//! Sockets and the clock around the SIP endpoint.

@@ -1,0 +1,1 @@
+//! The database: calls, operations, recordings, outbox; one journal writes.

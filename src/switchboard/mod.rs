@@ -1,0 +1,1 @@
+//! Joins the pure call with the drivers: one task per call.
