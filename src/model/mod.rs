@@ -16,8 +16,8 @@ pub use change::{Change, Notification, RecordingChange};
 pub use event::Event;
 pub use ids::{CallId, OperationId, RecordingId};
 pub use operation::{
-    Operation, OperationKind, OperationStatus, PlayPromptRequest, PromptSource, RecordAction,
-    RecordRequest, ResultInfo,
+    Operation, OperationEnd, OperationKind, OperationStatus, PlayPromptRequest, PromptFailure,
+    PromptFailureKind, PromptSource, RecordAction, RecordRequest, Recorded, ResultInfo,
 };
 pub use time::UnixMillis;
 pub use tone::Tone;
