@@ -1,0 +1,104 @@
+//! The keys that may be given, and what to say of others.
+
+use super::ConfigError;
+
+/// Every key, with dots; the keys of `[[applications]]` and `[[routes]]` once.
+const KNOWN: &[&str] = &[
+    "sip.listen",
+    "sip.advertised_address",
+    "sip.trusted_peers",
+    "sip.anonymous_calls",
+    "media.ports",
+    "media.shards",
+    "media.codecs",
+    "media.max_calls",
+    "media.rtp_timeout",
+    "api.listen",
+    "api.public_url",
+    "api.tenant",
+    "storage.database",
+    "storage.recordings",
+    "storage.retention",
+    "fetch.allow_networks",
+    "fetch.connect_timeout",
+    "fetch.total_timeout",
+    "fetch.max_bytes",
+    "fetch.max_duration",
+    "fetch.prompt_folder",
+    "calls.answer_timeout",
+    "calls.keep_alive",
+    "calls.notification_retry_for",
+    "telemetry.log",
+    "telemetry.format",
+    "applications.name",
+    "applications.id",
+    "applications.tokens",
+    "applications.tokens_file",
+    "applications.roles",
+    "applications.callback_uri",
+    "routes.to",
+    "routes.application",
+    "routes.line",
+    "routes.public",
+];
+
+/// Keys of the product that this version does not act on. Silence would promise what is not kept.
+const LATER: &[&str] = &[
+    "sip.tls_certificate",
+    "sip.tls_key",
+    "sip.domain",
+    "api.tls_certificate",
+    "api.tls_key",
+    "storage.encrypt",
+    "applications.secret_file",
+    "users",
+    "trunks",
+    "telemetry.metrics",
+    "telemetry.otlp_endpoint",
+];
+
+const LISTS: &[&str] = &["sip.listen", "sip.trusted_peers", "media.codecs", "fetch.allow_networks"];
+
+/// What is wrong with a key.
+pub(super) enum Wrong {
+    Unknown { nearest: Option<String> },
+    NotYet,
+}
+
+impl Wrong {
+    /// The error for `key` given at `origin`.
+    pub(super) fn at(self, origin: String, key: &str) -> ConfigError {
+        let key = key.to_owned();
+        match self {
+            Self::Unknown { nearest } => ConfigError::UnknownKey { origin, key, nearest },
+            Self::NotYet => ConfigError::NotYet { origin, key },
+        }
+    }
+}
+
+/// Whether a key may be given.
+pub(super) fn check(key: &str) -> Result<(), Wrong> {
+    let section = key.split('.').next().unwrap_or(key);
+    if KNOWN.contains(&key) {
+        return Ok(());
+    }
+    // An empty section or list is no statement at all.
+    if key == section && KNOWN.iter().any(|known| known.starts_with(&format!("{key}."))) {
+        return Ok(());
+    }
+    if LATER.contains(&key) || LATER.contains(&section) {
+        return Err(Wrong::NotYet);
+    }
+    let nearest = KNOWN
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, key), *known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .map(|(_, known)| known.to_owned());
+    Err(Wrong::Unknown { nearest })
+}
+
+/// Whether the key's value is a list, which the environment separates by commas.
+pub(super) fn is_list(key: &str) -> bool {
+    LISTS.contains(&key)
+}

@@ -1,0 +1,285 @@
+//! The sections of the configuration as plain data.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    ConfigError,
+    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, UdpListener, duration},
+};
+
+/// All of it. Each room gets its own part.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[sip]`
+    pub sip: SipConfig,
+    /// `[media]`
+    pub media: MediaConfig,
+    /// `[api]`
+    pub api: ApiConfig,
+    /// `[storage]`
+    pub storage: StorageConfig,
+    /// `[fetch]`
+    pub fetch: FetchConfig,
+    /// `[calls]`
+    pub calls: CallsConfig,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
+    /// `[[applications]]`
+    #[serde(default)]
+    pub applications: Vec<ApplicationConfig>,
+    /// `[[routes]]`
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
+}
+
+/// SIP listeners and who may call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SipConfig {
+    /// Where SIP is spoken.
+    pub listen: Vec<UdpListener>,
+    /// An IP address, or `auto`.
+    pub advertised_address: String,
+    /// Who may call any route.
+    pub trusted_peers: Vec<IpNet>,
+    /// Whether others may reach what is public.
+    pub anonymous_calls: bool,
+}
+
+/// RTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MediaConfig {
+    /// RTP and RTCP ports.
+    pub ports: PortRange,
+    /// Media threads; 0 = one per core.
+    pub shards: usize,
+    /// In order of preference.
+    pub codecs: Vec<Codec>,
+    /// Calls at a time; 0 = what the ports allow.
+    pub max_calls: usize,
+    /// How long a peer may be silent on RTP.
+    #[serde(deserialize_with = "duration")]
+    pub rtp_timeout: Duration,
+}
+
+/// The REST API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where it is served.
+    pub listen: SocketAddr,
+    /// How others see it; empty = the address of the listener.
+    pub public_url: String,
+    /// The tenant, a GUID.
+    pub tenant: String,
+}
+
+/// Database and clips.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// `sqlite:PATH` or `postgres://…`.
+    pub database: String,
+    /// Folder of the clips.
+    pub recordings: PathBuf,
+    /// How long a clip lives after hang-up.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Duration,
+}
+
+/// Outgoing requests: prompts and notifications.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchConfig {
+    /// Private targets that may be reached.
+    pub allow_networks: Vec<AllowedNetwork>,
+    /// For one connection.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// For one fetch, redirects included.
+    #[serde(deserialize_with = "duration")]
+    pub total_timeout: Duration,
+    /// The largest file.
+    pub max_bytes: ByteSize,
+    /// The longest prompt.
+    #[serde(deserialize_with = "duration")]
+    pub max_duration: Duration,
+    /// Where `file:` URIs live; empty = nowhere.
+    pub prompt_folder: PathBuf,
+}
+
+/// Times of a call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsConfig {
+    /// For the application to answer.
+    #[serde(deserialize_with = "duration")]
+    pub answer_timeout: Duration,
+    /// Between two keepAlive requests.
+    #[serde(deserialize_with = "duration")]
+    pub keep_alive: Duration,
+    /// For the application to take a notification.
+    #[serde(deserialize_with = "duration")]
+    pub notification_retry_for: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// A level, or a filter in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// A bot.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationConfig {
+    /// Its name, in routes and logs.
+    pub name: String,
+    /// Its application id, a GUID as a rule.
+    pub id: String,
+    /// Static bearer tokens.
+    #[serde(default)]
+    pub tokens: Vec<String>,
+    /// File with more of them, one a line.
+    #[serde(default)]
+    tokens_file: Option<PathBuf>,
+    /// Application roles of the static tokens.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Where its notifications go until a call names another place.
+    pub callback_uri: String,
+}
+
+/// A called number and who gets its calls.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// User part of the called address; `*` and `?` as in a shell.
+    pub to: String,
+    #[serde(default)]
+    application: Option<String>,
+    #[serde(default)]
+    line: Option<Line>,
+    /// Whether strangers may call it.
+    #[serde(default)]
+    pub public: bool,
+}
+
+/// Who gets the calls of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// The application of this name.
+    Application(String),
+    /// A built-in line.
+    Line(Line),
+}
+
+impl RouteConfig {
+    /// Who gets the calls; the load has made sure that there is exactly one.
+    pub fn target(&self) -> Option<RouteTarget> {
+        match (&self.application, self.line) {
+            (Some(name), None) => Some(RouteTarget::Application(name.clone())),
+            (None, Some(line)) => Some(RouteTarget::Line(line)),
+            _ => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads what `…_file` keys point at.
+    pub(super) fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        for application in &mut self.applications {
+            let Some(path) = &application.tokens_file else { continue };
+            let text = fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            application.tokens.extend(lines.map(str::to_owned));
+        }
+        Ok(())
+    }
+
+    /// What needs more than one value to judge.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, message: String| {
+            Err(ConfigError::Contradiction { key: key.to_owned(), message })
+        };
+        if self.sip.listen.is_empty() {
+            return wrong("sip.listen", "at least one listener is needed".to_owned());
+        }
+        let advertised = &self.sip.advertised_address;
+        if advertised != "auto" && advertised.parse::<std::net::IpAddr>().is_err() {
+            return wrong(
+                "sip.advertised_address",
+                format!("{advertised:?} is neither \"auto\" nor an IP address"),
+            );
+        }
+        if self.media.codecs.is_empty() {
+            return wrong("media.codecs", "at least one codec is needed".to_owned());
+        }
+        if !self.api.public_url.is_empty() {
+            check_http_url("api.public_url", &self.api.public_url)?;
+        }
+        if uuid::Uuid::try_parse(&self.api.tenant).is_err() {
+            return wrong("api.tenant", format!("{:?} is not a GUID", self.api.tenant));
+        }
+        for (index, application) in self.applications.iter().enumerate() {
+            let earlier = &self.applications[..index];
+            if application.name.is_empty() {
+                return wrong("applications.name", "must not be empty".to_owned());
+            }
+            if earlier.iter().any(|other| other.name == application.name) {
+                return wrong(
+                    "applications.name",
+                    format!("{:?} is there twice", application.name),
+                );
+            }
+            if application.tokens.iter().any(String::is_empty) {
+                return wrong("applications.tokens", "a token must not be empty".to_owned());
+            }
+            check_http_url("applications.callback_uri", &application.callback_uri)?;
+        }
+        for route in &self.routes {
+            match route.target() {
+                None => {
+                    return wrong(
+                        "routes",
+                        format!("the route to {:?} needs either application or line", route.to),
+                    );
+                }
+                Some(RouteTarget::Application(name))
+                    if !self.applications.iter().any(|known| known.name == name) =>
+                {
+                    return wrong(
+                        "routes.application",
+                        format!("there is no application {name:?} for the route to {:?}", route.to),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_http_url(key: &str, text: &str) -> Result<(), ConfigError> {
+    let is_http = Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    match is_http {
+        true => Ok(()),
+        false => Err(ConfigError::Contradiction {
+            key: key.to_owned(),
+            message: format!("{text:?} is not an http or https URL"),
+        }),
+    }
+}

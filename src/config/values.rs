@@ -1,0 +1,184 @@
+//! Values that are more than text: listeners, port ranges, networks, codecs.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// A UDP address that SIP is spoken on: `udp:ADDRESS:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpListener(pub SocketAddr);
+
+impl FromStr for UdpListener {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (transport, address) = text
+            .split_once(':')
+            .ok_or_else(|| format!("sip.listen: {text:?} is not \"udp:ADDRESS:PORT\""))?;
+        if transport != "udp" {
+            return Err(format!(
+                "sip.listen: {text:?}: transport {transport:?} is not supported by this version; \
+                 use \"udp:ADDRESS:PORT\""
+            ));
+        }
+        let address = address.parse().map_err(|_| {
+            format!(
+                "sip.listen: {address:?} is not ADDRESS:PORT, such as 0.0.0.0:5060 or [::]:5060"
+            )
+        })?;
+        Ok(Self(address))
+    }
+}
+
+/// Ports `first` to `last`, both included; the whole of `0-0` means ports of the system's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first port; even.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "media.ports: {text:?} is not a range of at least one even and one odd port, such \
+                 as \"20000-20999\""
+            )
+        };
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let first: u16 = first.trim().parse().map_err(|_| wrong())?;
+        let last: u16 = last.trim().parse().map_err(|_| wrong())?;
+        let chosen_by_system = first == 0 && last == 0;
+        if !chosen_by_system && (first == 0 || first % 2 == 1 || last <= first) {
+            return Err(wrong());
+        }
+        Ok(Self { first, last })
+    }
+}
+
+/// A network that outgoing requests may reach although it is private.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllowedNetwork {
+    /// The addresses.
+    pub network: IpNet,
+    /// The only port; `None` = all.
+    pub port: Option<u16>,
+}
+
+impl FromStr for AllowedNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("fetch.allow_networks: {text:?} is neither \"CIDR\" nor \"CIDR:PORT\"");
+        if let Ok(network) = text.parse() {
+            return Ok(Self { network, port: None });
+        }
+        let (network, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let network = network.parse().map_err(|_| wrong())?;
+        let port = port.parse().map_err(|_| wrong())?;
+        Ok(Self { network, port: Some(port) })
+    }
+}
+
+/// A codec that may be negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// RFC 7587.
+    Opus,
+    /// G.711 A-law.
+    Pcma,
+    /// G.711 µ-law.
+    Pcmu,
+}
+
+impl FromStr for Codec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "opus" => Ok(Self::Opus),
+            "pcma" => Ok(Self::Pcma),
+            "pcmu" => Ok(Self::Pcmu),
+            _ => Err(format!("media.codecs: {text:?} is none of opus, pcma, pcmu")),
+        }
+    }
+}
+
+/// A line that answers without a bot (interface section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Greeting, beep, recording; 1 to hear it again, `#` to end.
+    Voicemail,
+    /// What is said comes back; `#` to end.
+    Echo,
+}
+
+impl Line {
+    /// Every line, in the order in which they are announced.
+    pub const ALL: [Self; 2] = [Self::Voicemail, Self::Echo];
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Voicemail => "voicemail",
+            Self::Echo => "echo",
+        })
+    }
+}
+
+impl FromStr for Line {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let line = Self::ALL.into_iter().find(|line| line.to_string() == text);
+        line.ok_or_else(|| format!("routes.line: {text:?} is none of voicemail, echo"))
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("telemetry.format: {text:?} is neither \"text\" nor \"json\"")),
+        }
+    }
+}
+
+macro_rules! deserialize_from_str {
+    ($($name:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+deserialize_from_str!(UdpListener, PortRange, AllowedNetwork, Codec, Line, LogFormat);
+
+/// Reads a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|_| {
+        D::Error::custom(format!("{text:?} is not a time with a unit, such as \"10m\" or \"30s\""))
+    })
+}
