@@ -1,2 +1,123 @@
-//! aftertone
-fn main() {}
+//! The `aftertone` command: reads the words, the configuration, and runs what was asked for.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use aftertone::{app, config::Config, demo, telemetry};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+/// A SIP/RTP media server: answers calls, prompts, beeps, records and forgets, behind a
+/// Microsoft-Graph-shaped API.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground (this is also what no command does)
+    Serve(Serve),
+    /// Show the main job with nothing prepared: a call, a prompt, a beep, a recording, its end
+    Demo,
+    /// Print a bearer token for an application, for curl
+    Token(Token),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The configuration; /etc/aftertone/aftertone.toml if it is there and this is not given
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Token {
+    #[command(flatten)]
+    serve: Serve,
+    /// Name of the application, as in the configuration
+    #[arg(long, value_name = "NAME")]
+    app: String,
+    /// A role of the token; all of the application's if not given
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// How long the token is good for
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+/// sysexits(3): the command was used wrongly.
+const EX_USAGE: u8 = 64;
+/// sysexits(3): something in the configuration must be mended.
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_wanted =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Where standard output is gone there is nobody to tell.
+            let _ = error.print();
+            return if is_wanted { ExitCode::SUCCESS } else { ExitCode::from(EX_USAGE) };
+        }
+    };
+    match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(words)) => serve(&words),
+        Some(Command::Demo) => finish(run(demo::run())),
+        Some(Command::Token(words)) => token(&words),
+    }
+}
+
+fn serve(words: &Serve) -> ExitCode {
+    let config = match load(words) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let log = match telemetry::start(&config.telemetry) {
+        Ok(log) => log,
+        Err(error) => return wrong_config(&error),
+    };
+    let path = words.config.clone();
+    finish(run(app::serve(config, path, log)))
+}
+
+fn token(words: &Token) -> ExitCode {
+    let config = match load(&words.serve) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match app::mint_token(&config, &words.app, &words.roles, words.ttl) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => wrong_config(&error),
+    }
+}
+
+fn load(words: &Serve) -> Result<Config, ExitCode> {
+    Config::load(words.config.as_deref(), std::env::vars()).map_err(|error| wrong_config(&error))
+}
+
+fn wrong_config(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("aftertone: {error}");
+    ExitCode::from(EX_CONFIG)
+}
+
+fn run<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aftertone: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

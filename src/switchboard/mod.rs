@@ -1,1 +1,475 @@
 //! Joins the pure call with the drivers: one task per call.
+//!
+//! In: events of the SIP endpoint and requests of the API. Out: what [`call::Machine`] wants done,
+//! carried out by its task. The switchboard itself decides nothing about calls; it finds the task
+//! that owns one, admits new ones, and drains.
+//!
+//! [`call::Machine`]: crate::call::Machine
+
+mod call_task;
+mod recovery;
+mod routes;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use rand::{RngCore, SeedableRng, rngs::StdRng};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::{
+    call::{self, CallError, Command, Machine, NewOperation, Now, Offer, Refusal, Settings},
+    media,
+    model::{
+        Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason, Termination,
+        UnixMillis,
+    },
+    prompts::Library,
+    proto::{
+        sdp,
+        sip::endpoint::{self, DialogId, Event, IncomingInvite},
+    },
+    recordings::{Spool, Vault},
+    signalling::Signalling,
+    store::{Database, Journal},
+};
+use call_task::{CallTask, Message, Request};
+pub use recovery::{RecoveryError, recover};
+pub use routes::Directory;
+
+/// What the calls work with.
+#[derive(Clone)]
+pub struct Drivers {
+    /// SIP.
+    pub signalling: Signalling,
+    /// RTP.
+    pub media: media::Engine,
+    /// Prompts.
+    pub prompts: Library,
+    /// Writes clips.
+    pub spool: Spool,
+    /// Keeps clips.
+    pub vault: Vault,
+    /// Writes facts.
+    pub journal: Journal,
+    /// Reads facts.
+    pub database: Database,
+}
+
+/// What does not change while the process lives.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Times of a call.
+    pub settings: Settings,
+    /// Codecs in order of preference.
+    pub codecs: Vec<sdp::Codec>,
+    /// Calls at a time.
+    pub max_calls: usize,
+    /// The address that SDP says instead of the one that the INVITE arrived on.
+    pub advertised: Option<IpAddr>,
+}
+
+/// The handle that the rest of the house has.
+#[derive(Clone)]
+pub struct Switchboard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    drivers: Drivers,
+    limits: Limits,
+    directory: watch::Receiver<Arc<Directory>>,
+    registry: Mutex<Registry>,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+    rng: Mutex<StdRng>,
+}
+
+#[derive(Default)]
+struct Registry {
+    calls: HashMap<CallId, Entry>,
+    dialogs: HashMap<DialogId, CallId>,
+}
+
+struct Entry {
+    application: String,
+    sender: mpsc::Sender<Message>,
+}
+
+/// Messages that may wait for one call's task: some of the peer's, some of the application's.
+const MAILBOX: usize = 64;
+/// How long a request may wait for the call's task and its commit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time by both clocks.
+pub(crate) fn now() -> Now {
+    Now { instant: Instant::now(), wall: UnixMillis::from(SystemTime::now()) }
+}
+
+impl Switchboard {
+    /// A switchboard without calls.
+    pub fn new(
+        drivers: Drivers,
+        limits: Limits,
+        directory: watch::Receiver<Arc<Directory>>,
+        rng: StdRng,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                drivers,
+                limits,
+                directory,
+                registry: Mutex::default(),
+                tasks: TaskTracker::new(),
+                draining: AtomicBool::new(false),
+                rng: Mutex::new(rng),
+            }),
+        }
+    }
+
+    /// Hands the endpoint's events to the calls until there are no more.
+    pub async fn run(&self, mut events: mpsc::Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Invite { dialog, invite } => self.offer(dialog, *invite).await,
+                other => self.pass_on(other).await,
+            }
+        }
+    }
+
+    // -- for the API -------------------------------------------------------------------------
+
+    /// The application's calls that are not over.
+    pub async fn calls(&self, application: &str) -> Vec<Call> {
+        let senders: Vec<_> = self
+            .registry()
+            .calls
+            .values()
+            .filter(|entry| entry.application == application)
+            .map(|entry| entry.sender.clone())
+            .collect();
+        let mut calls = Vec::with_capacity(senders.len());
+        for sender in senders {
+            if let Ok(call) = ask(&sender, Request::Show).await {
+                calls.push(call);
+            }
+        }
+        calls.sort_by_key(|call| (call.created_at, call.id));
+        calls
+    }
+
+    /// One of the application's calls.
+    ///
+    /// # Errors
+    /// It is not there, not the application's, or over.
+    pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
+        ask(&self.find(application, id)?, Request::Show).await
+    }
+
+    /// Takes an incoming call. `prefetch` is fetched beside it.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn answer(
+        &self,
+        application: &str,
+        id: CallId,
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        prefetch: Vec<PromptSource>,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        self.inner.drivers.prompts.prefetch(application, prefetch);
+        let command = Command::Answer { callback_uri, media_config };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Refuses an incoming call.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn reject(
+        &self,
+        application: &str,
+        id: CallId,
+        reason: RejectReason,
+        callback_uri: Option<String>,
+    ) -> Result<(), CallError> {
+        let command = Command::Reject { reason, callback_uri };
+        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Ends a call in the application's name.
+    ///
+    /// # Errors
+    /// The call is not there or ends already.
+    pub async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
+        let command = Command::HangUp(Termination::ApplicationHungUp);
+        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Renews the call's lease.
+    ///
+    /// # Errors
+    /// The call is not there or is over.
+    pub async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
+        ask(&self.find(application, id)?, |reply| Request::Command(Command::KeepAlive, reply)).await
+    }
+
+    /// Takes an operation; it is committed when this returns.
+    ///
+    /// # Errors
+    /// The call's state does not allow it; nothing was done.
+    pub async fn submit(
+        &self,
+        application: &str,
+        id: CallId,
+        new: NewOperation,
+    ) -> Result<Operation, CallError> {
+        ask(&self.find(application, id)?, |reply| Request::Submit(new, reply)).await
+    }
+
+    /// All operations of a call, in the order in which they were accepted.
+    ///
+    /// # Errors
+    /// The call is not there or is over.
+    pub async fn operations(
+        &self,
+        application: &str,
+        id: CallId,
+    ) -> Result<Vec<Operation>, CallError> {
+        let live = ask(&self.find(application, id)?, Request::Operations).await?;
+        let mut all = self.inner.drivers.database.operations(id).await.map_err(|error| {
+            warn!(%error, "cannot read the operations of a call");
+            CallError::Internal
+        })?;
+        for operation in &mut all {
+            if let Some(live) = live.iter().find(|live| live.id == operation.id) {
+                operation.clone_from(live);
+            }
+        }
+        Ok(all)
+    }
+
+    /// One operation of a call.
+    ///
+    /// # Errors
+    /// The call or the operation is not there, or the call is over.
+    pub async fn operation(
+        &self,
+        application: &str,
+        id: CallId,
+        operation: OperationId,
+    ) -> Result<Operation, CallError> {
+        let all = self.operations(application, id).await?;
+        all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
+    }
+
+    // -- for the daemon ----------------------------------------------------------------------
+
+    /// How many calls there are.
+    pub fn len(&self) -> usize {
+        self.registry().calls.len()
+    }
+
+    /// Whether there are no calls.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Why no new call would be taken now.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err("draining".to_owned());
+        }
+        if self.inner.drivers.journal.is_behind() {
+            return Err("the database does not keep up".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Takes no more calls, gives those that are there `grace` to end, then ends them, and returns
+    /// when all is told and safe or `cancel` was fired.
+    pub async fn drain(&self, grace: Duration, cancel: &CancellationToken) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.tasks.close();
+        let all_ended = tokio::time::timeout(grace, self.inner.tasks.wait());
+        tokio::select! {
+            ended = all_ended => if ended.is_ok() { return },
+            () = cancel.cancelled() => {}
+        }
+        let senders: Vec<_> =
+            self.registry().calls.values().map(|entry| entry.sender.clone()).collect();
+        info!(calls = senders.len(), "Ending the calls that are left");
+        for sender in senders {
+            let (reply, _) = oneshot::channel();
+            let command = Command::HangUp(Termination::Drained);
+            // A call whose mailbox is full or closed is ending anyway.
+            let _ = sender.try_send(Message::Request(Request::Command(command, reply)));
+        }
+        if tokio::time::timeout(Duration::from_secs(20), self.inner.tasks.wait()).await.is_err() {
+            warn!(calls = self.len(), "Some calls did not end in time");
+        }
+    }
+
+    // -- private -----------------------------------------------------------------------------
+
+    async fn offer(&self, dialog: DialogId, invite: IncomingInvite) {
+        let refusal = match self.admit(dialog, &invite) {
+            Ok(()) => return,
+            Err(refusal) => refusal,
+        };
+        info!(
+            sip.call_id = invite.call_id,
+            peer = %invite.path.peer,
+            status = refusal.status(),
+            "Call refused: {refusal}"
+        );
+        let refuse = endpoint::Command::Refuse {
+            dialog,
+            status: refusal.status(),
+            reason: refusal.reason().to_owned(),
+            headers: refusal.headers(),
+        };
+        self.inner.drivers.signalling.send(refuse).await;
+    }
+
+    fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
+        let inner = &self.inner;
+        if inner.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::Draining);
+        }
+        if self.len() >= inner.limits.max_calls
+            || inner.drivers.journal.is_behind()
+            || inner.drivers.media.is_late()
+        {
+            return Err(Refusal::Full);
+        }
+        let user = invite.request_uri.user().unwrap_or_default();
+        let owner = inner.directory.borrow().find(&user, invite.path.peer.ip())?;
+        let (id, rng) = {
+            let mut rng = inner.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bytes = [0; 16];
+            rng.fill_bytes(&mut bytes);
+            (CallId::from_random(bytes), StdRng::from_rng(&mut *rng))
+        };
+        let offer = Offer {
+            dialog,
+            source: party(&invite.from.uri.without_parameters(), invite.from.display_name.clone()),
+            target: party(&invite.request_uri.without_parameters(), None),
+            sip_call_id: invite.call_id.clone(),
+            subject: invite.subject.clone(),
+            sdp: invite.offer.clone(),
+            codecs: inner.limits.codecs.clone(),
+        };
+        let application = match &owner {
+            call::Owner::Application { name, .. } => name.clone(),
+            call::Owner::Line(_) => String::new(),
+        };
+        let machine =
+            Machine::offered(id, offer, owner, inner.limits.settings.clone(), now(), rng)?;
+        let span = info_span!("call", call.id = %id, sip.call_id = invite.call_id);
+        span.in_scope(|| {
+            info!(
+                peer = %invite.path.peer,
+                to = %user,
+                application = %application,
+                "Call offered"
+            );
+        });
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let address = inner.limits.advertised.unwrap_or(invite.path.local.ip());
+        let task =
+            CallTask::new(machine, inner.drivers.clone(), invite.path.local.ip(), address, mailbox);
+        {
+            let mut registry = self.registry();
+            registry.calls.insert(id, Entry { application, sender });
+            registry.dialogs.insert(dialog, id);
+        }
+        let switchboard = self.clone();
+        inner.tasks.spawn(
+            async move {
+                let _guard = Registered { switchboard, call: id, dialog };
+                task.run().await;
+            }
+            .instrument(span),
+        );
+        Ok(())
+    }
+
+    /// Hands an event to the call's task without waiting for it.
+    async fn pass_on(&self, event: Event) {
+        let dialog = event.dialog();
+        let sender = {
+            let registry = self.registry();
+            let call = registry.dialogs.get(&dialog).and_then(|id| registry.calls.get(id));
+            call.map(|entry| entry.sender.clone())
+        };
+        let Some(sender) = sender else {
+            debug!(?event, "event of a call that is over");
+            return;
+        };
+        if sender.try_send(Message::Sip(event)).is_err() {
+            warn!("a call's task is stuck; its dialog is ended");
+            let bye = endpoint::Command::Bye { dialog, reason: None };
+            self.inner.drivers.signalling.send(bye).await;
+        }
+    }
+
+    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Message>, CallError> {
+        let registry = self.registry();
+        match registry.calls.get(&id) {
+            Some(entry) if entry.application == application => Ok(entry.sender.clone()),
+            Some(_) | None => Err(CallError::NotFound),
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a call out of the registry, however its task ended.
+struct Registered {
+    switchboard: Switchboard,
+    call: CallId,
+    dialog: DialogId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut registry = self.switchboard.registry();
+        registry.calls.remove(&self.call);
+        registry.dialogs.remove(&self.dialog);
+    }
+}
+
+async fn ask<T>(
+    sender: &mpsc::Sender<Message>,
+    request: impl FnOnce(call_task::Reply<T>) -> Request,
+) -> Result<T, CallError> {
+    let (reply, answer) = oneshot::channel();
+    let exchange = async {
+        sender.send(Message::Request(request(reply))).await.map_err(|_| CallError::NotFound)?;
+        // The task has ended meanwhile: so has the call.
+        answer.await.unwrap_or(Err(CallError::NotFound))
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+        .await
+        .unwrap_or(Err(CallError::Overloaded { retry_after: Duration::from_secs(1) }))
+}
+
+fn party(uri: &str, display_name: Option<String>) -> Party {
+    Party { uri: uri.to_owned(), display_name }
+}

@@ -1,0 +1,893 @@
+//! One call: offered, answered, ending. Turns inputs into actions.
+//!
+//! ```text
+//!            answer        leg open           ACK
+//!  Offered ─────────▶ Opening ─────▶ Answered ─────▶ Up
+//!     │                  │              │             │
+//!     └─ cancel, reject, time ──────────┴── BYE, DELETE, RTP or lease over ──▶ Ending ──▶ Over
+//! ```
+//!
+//! *Ending* lasts until the media has let go and every clip is safe, so that each operation is told
+//! before the call's end is; a deadline bounds it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use rand::{RngCore, rngs::StdRng};
+
+use super::{
+    line::{LineScript, Step},
+    queue::{Entry, MAX_QUEUED, Queue, Stage, Turn},
+    refusal::{CallError, Refusal},
+    session::{LocalAudio, Session},
+};
+use crate::{
+    model::{
+        Call, CallId, CallState, Change, Direction, Event, MediaState, Notification, Operation,
+        OperationEnd, OperationId, OperationKind, OperationStatus, Party, PromptFailure,
+        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Termination, Tone,
+        UnixMillis,
+    },
+    proto::{
+        sdp,
+        sip::endpoint::{self, DialogId},
+    },
+};
+
+/// The time of an input, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For timers.
+    pub instant: Instant,
+    /// For what is stored and shown.
+    pub wall: UnixMillis,
+}
+
+/// Times that the configuration sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For the application to answer.
+    pub answer_timeout: Duration,
+    /// Between two keepAlive requests.
+    pub keep_alive: Duration,
+    /// How long clips live after hang-up.
+    pub retention: Duration,
+}
+
+/// Who decides what happens on the call.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    /// A bot, told by notifications.
+    Application {
+        /// Its name.
+        name: String,
+        /// Its global callback.
+        callback_uri: String,
+    },
+    /// A built-in line.
+    Line(LineScript),
+}
+
+/// An INVITE that was admitted.
+#[derive(Debug)]
+pub struct Offer {
+    /// The dialog.
+    pub dialog: DialogId,
+    /// The caller.
+    pub source: Party,
+    /// Whom it called.
+    pub target: Party,
+    /// Call-ID of the dialog.
+    pub sip_call_id: String,
+    /// Subject header.
+    pub subject: Option<String>,
+    /// Session description, if the INVITE had one.
+    pub sdp: Option<Vec<u8>>,
+    /// Codecs in our order.
+    pub codecs: Vec<sdp::Codec>,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// The leg is open, or cannot be.
+    LegOpened(Option<LocalAudio>),
+    /// Our 200 was acknowledged; with the answer if we had made the offer.
+    Acknowledged(Option<Vec<u8>>),
+    /// Our 200 was never acknowledged; the dialog is gone.
+    NotAcknowledged,
+    /// The caller canceled; already answered.
+    Canceled,
+    /// The peer sent BYE; already answered.
+    PeerHungUp,
+    /// The peer wants to change the session.
+    Reinvite(Option<Vec<u8>>),
+    /// The acceptance of an operation is committed and its prompts are there, or cannot be had.
+    Prepared(OperationId, Result<(), PromptFailure>),
+    /// A key was pressed.
+    Tone(Tone),
+    /// The media is done with an operation.
+    MediaEnded(OperationId, MediaEnd),
+    /// A clip is safe: its size in bytes; or it cannot be kept.
+    ClipSafe(OperationId, Result<u64, ()>),
+    /// RTP stopped.
+    MediaTimedOut,
+    /// The leg is closed; nothing more comes from it.
+    LegClosed,
+    /// The leg broke; nothing more comes from it.
+    LegFailed,
+}
+
+/// How the media ended an operation.
+#[derive(Debug, Clone)]
+pub struct MediaEnd {
+    /// Why.
+    pub end: OperationEnd,
+    /// Figures of the clip: length, speech and where speech ended, in milliseconds.
+    pub duration_ms: u64,
+    /// How much of it was speech.
+    pub speech_ms: u64,
+    /// Where the last speech ended.
+    pub speech_ended_at_ms: Option<u64>,
+}
+
+/// What the application, or whoever runs the house, asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Take the call.
+    Answer {
+        /// Where later notifications go.
+        callback_uri: Option<String>,
+        /// Echoed; JSON text.
+        media_config: Option<String>,
+    },
+    /// Do not take the call.
+    Reject {
+        /// Why.
+        reason: RejectReason,
+        /// Where the last notification goes.
+        callback_uri: Option<String>,
+    },
+    /// End the call.
+    HangUp(Termination),
+    /// The application is still there.
+    KeepAlive,
+}
+
+/// An operation that is asked for.
+#[derive(Debug)]
+pub struct NewOperation {
+    /// What to do.
+    pub kind: OperationKind,
+    /// The client's words.
+    pub client_context: Option<String>,
+}
+
+/// What the owner of the machine is to do, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Write this down.
+    Commit(Box<Change>),
+    /// Tell the SIP endpoint.
+    Signal(endpoint::Command),
+    /// Open a leg; answer with [`Input::LegOpened`].
+    OpenLeg,
+    /// The session is agreed, or changed.
+    ConnectLeg(Box<sdp::StreamPlan>),
+    /// Once all earlier commits are through, get the prompts; answer with [`Input::Prepared`].
+    Prepare(OperationId, Vec<PromptSource>),
+    /// Have the media begin.
+    Start(Box<Operation>, Option<RecordingId>),
+    /// Have the media end this one as canceled; answered by [`Input::MediaEnded`].
+    Cancel(OperationId),
+    /// The leg broke while it wrote this clip: seal what there is; answer with
+    /// [`Input::ClipSafe`].
+    SealClip(OperationId, RecordingId),
+    /// Close the leg; answered by [`Input::LegClosed`].
+    CloseLeg,
+    /// Once all earlier commits are through, forget the call.
+    Over,
+}
+
+/// The machine of one call.
+#[derive(Debug)]
+pub struct Machine {
+    call: Call,
+    dialog: DialogId,
+    owner: Owner,
+    settings: Settings,
+    phase: Phase,
+    session: Session,
+    leg: Leg,
+    queue: Queue,
+    lease_until: Option<Instant>,
+    tones_told: u64,
+    last_tone: Option<Tone>,
+    change: Change,
+    actions: VecDeque<Action>,
+    rng: StdRng,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Offered { until: Instant },
+    Opening,
+    Answered,
+    Up,
+    Ending { termination: Termination, until: Instant },
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    None,
+    Open,
+    Closing,
+    Closed,
+}
+
+/// How long clips may take to become safe before the end is told all the same.
+const ENDING_DEADLINE: Duration = Duration::from_secs(15);
+
+impl Machine {
+    /// Begins an incoming call that was admitted.
+    ///
+    /// # Errors
+    /// The session cannot be agreed: nothing was begun.
+    pub fn offered(
+        id: CallId,
+        offer: Offer,
+        owner: Owner,
+        settings: Settings,
+        now: Now,
+        mut rng: StdRng,
+    ) -> Result<Self, Refusal> {
+        let session = Session::new(offer.sdp.as_deref(), offer.codecs, rng.next_u32())?;
+        let (application, callback_uri) = match &owner {
+            Owner::Application { name, callback_uri } => (name.clone(), Some(callback_uri.clone())),
+            Owner::Line(_) => (String::new(), None),
+        };
+        let call = Call {
+            id,
+            application,
+            state: CallState::Incoming,
+            direction: Direction::Incoming,
+            source: offer.source,
+            target: offer.target,
+            chain_id: guid(&mut rng),
+            participant_id: guid(&mut rng),
+            sip_call_id: offer.sip_call_id,
+            callback_uri,
+            media: None,
+            tones_subscribed: false,
+            media_config: None,
+            subject: offer.subject,
+            created_at: now.wall,
+            ended_at: None,
+            termination: None,
+        };
+        let mut machine = Self {
+            call,
+            dialog: offer.dialog,
+            owner,
+            phase: Phase::Offered { until: now.instant + settings.answer_timeout },
+            settings,
+            session,
+            leg: Leg::None,
+            queue: Queue::default(),
+            lease_until: None,
+            tones_told: 0,
+            last_tone: None,
+            change: Change::default(),
+            actions: VecDeque::new(),
+            rng,
+        };
+        machine.change.call = Some(machine.call.clone());
+        match machine.owner {
+            Owner::Application { .. } => {
+                machine.tell(Event::CallOffered { call: machine.call.clone() });
+                machine.signal(endpoint::Command::Ring { dialog: machine.dialog });
+            }
+            Owner::Line(_) => machine.open(),
+        }
+        machine.flush();
+        Ok(machine)
+    }
+
+    /// Takes what happened outside.
+    pub fn handle_input(&mut self, input: Input, now: Now) {
+        match input {
+            Input::LegOpened(Some(local)) => self.leg_opened(local, now),
+            Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
+            Input::Acknowledged(body) => self.acknowledged(body.as_deref(), now),
+            Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
+            Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
+            Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
+            Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
+            Input::Prepared(id, result) => {
+                self.queue.prepared(id, result);
+                self.take_turn(now);
+            }
+            Input::Tone(tone) => self.tone(tone, now),
+            Input::MediaEnded(id, ended) => self.media_ended(id, ended, now),
+            Input::ClipSafe(id, result) => self.clip_safe(id, result, now),
+            Input::MediaTimedOut => self.end(Termination::MediaTimeout, None, now),
+            Input::LegClosed => {
+                self.leg = Leg::Closed;
+                self.leg_gone(now);
+            }
+            Input::LegFailed => {
+                self.leg = Leg::Closed;
+                self.end(Termination::Internal, Some(Refusal::Internal), now);
+                self.leg_gone(now);
+            }
+        }
+        self.flush();
+    }
+
+    /// Takes what the application asks for.
+    ///
+    /// # Errors
+    /// The request does not fit the call's state; nothing was done.
+    pub fn handle_command(&mut self, command: Command, now: Now) -> Result<(), CallError> {
+        let result = match command {
+            Command::Answer { callback_uri, media_config } => {
+                self.answer(callback_uri, media_config, now)
+            }
+            Command::Reject { reason, callback_uri } => self.reject(reason, callback_uri, now),
+            Command::HangUp(termination) => match self.phase {
+                Phase::Ending { .. } | Phase::Over => Err(CallError::Terminated),
+                Phase::Offered { .. } | Phase::Opening | Phase::Answered | Phase::Up => {
+                    self.end(termination, Some(Refusal::NotAnswered), now);
+                    Ok(())
+                }
+            },
+            Command::KeepAlive => match self.phase {
+                Phase::Ending { .. } | Phase::Over => Err(CallError::NotFound),
+                Phase::Offered { .. } | Phase::Opening | Phase::Answered | Phase::Up => {
+                    self.renew_lease(now);
+                    Ok(())
+                }
+            },
+        };
+        self.flush();
+        result
+    }
+
+    /// Takes an operation. It is accepted once the commits that follow are through.
+    ///
+    /// # Errors
+    /// The call's state does not allow it, or too many wait; nothing was done.
+    pub fn submit(&mut self, new: NewOperation, now: Now) -> Result<Operation, CallError> {
+        match self.phase {
+            Phase::Offered { .. } | Phase::Opening | Phase::Answered => {
+                return Err(CallError::NotEstablished);
+            }
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+            Phase::Up => {}
+        }
+        if self.queue.entries().len() >= MAX_QUEUED && new.kind.is_queued() {
+            return Err(CallError::Overloaded { retry_after: Duration::from_secs(1) });
+        }
+        let operation = self.accept(new, now);
+        self.flush();
+        Ok(operation)
+    }
+
+    /// Looks at the timers.
+    pub fn handle_timeout(&mut self, now: Now) {
+        match self.phase {
+            Phase::Offered { until } if until <= now.instant => {
+                self.end(Termination::NotAnswered, Some(Refusal::NotAnswered), now);
+            }
+            Phase::Ending { until, .. } if until <= now.instant => {
+                for entry in self.queue.take_all() {
+                    self.conclude(entry, OperationEnd::Unspecified, None, now);
+                }
+                self.leg = Leg::Closed;
+                self.try_finish(now);
+            }
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Answered
+            | Phase::Up
+            | Phase::Ending { .. }
+            | Phase::Over => {}
+        }
+        if self.lease_until.is_some_and(|until| until <= now.instant) {
+            self.lease_until = None;
+            self.end(Termination::KeepAliveExpired, None, now);
+        }
+        self.flush();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Offered { until } | Phase::Ending { until, .. } => Some(until),
+            Phase::Opening | Phase::Answered | Phase::Up | Phase::Over => None,
+        };
+        [phase, self.lease_until].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The call as it is now.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The operations that are not over.
+    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.queue.entries().iter().map(|entry| &entry.operation)
+    }
+
+    // -- setting up --------------------------------------------------------------------------
+
+    fn answer(
+        &mut self,
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        now: Now,
+    ) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Offered { .. } => {}
+            Phase::Opening | Phase::Answered | Phase::Up => return Err(CallError::WrongState),
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+        }
+        if callback_uri.is_some() {
+            self.call.callback_uri = callback_uri;
+        }
+        self.call.media_config = media_config;
+        self.call.state = CallState::Establishing;
+        self.tell_changed();
+        self.renew_lease(now);
+        self.open();
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        reason: RejectReason,
+        callback_uri: Option<String>,
+        now: Now,
+    ) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Offered { .. } => {}
+            Phase::Opening | Phase::Answered | Phase::Up => return Err(CallError::WrongState),
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+        }
+        if callback_uri.is_some() {
+            self.call.callback_uri = callback_uri;
+        }
+        self.end(Termination::Rejected(reason), Some(Refusal::Rejected(reason)), now);
+        Ok(())
+    }
+
+    fn open(&mut self) {
+        self.phase = Phase::Opening;
+        self.actions.push_back(Action::OpenLeg);
+    }
+
+    fn leg_opened(&mut self, local: LocalAudio, now: Now) {
+        self.leg = Leg::Open;
+        if !matches!(self.phase, Phase::Opening) {
+            // The caller has gone in the meantime.
+            self.close_leg();
+            return;
+        }
+        match self.session.describe(local) {
+            Ok(sdp) => {
+                self.phase = Phase::Answered;
+                if let Some(plan) = self.session.plan() {
+                    self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+                }
+                self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
+            }
+            Err(refusal) => self.end(Termination::MediaRefused, Some(refusal), now),
+        }
+    }
+
+    fn acknowledged(&mut self, body: Option<&[u8]>, now: Now) {
+        if !matches!(self.phase, Phase::Answered) {
+            // The ACK of a re-INVITE that we had answered with an offer.
+            if matches!(self.phase, Phase::Up) && self.session.awaits_answer() {
+                match self.session.accept(body) {
+                    Ok(()) => self.session_changed(),
+                    Err(_) => self.end(Termination::MediaRefused, None, now),
+                }
+            }
+            return;
+        }
+        if self.session.awaits_answer() {
+            if self.session.accept(body).is_err() {
+                self.end(Termination::MediaRefused, None, now);
+                return;
+            }
+            if let Some(plan) = self.session.plan() {
+                self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+            }
+        }
+        self.phase = Phase::Up;
+        self.call.state = CallState::Established;
+        self.call.media = Some(self.session.media_state());
+        self.tell_changed();
+        if let Owner::Line(script) = &mut self.owner {
+            let step = script.established();
+            self.follow(step, now);
+        }
+    }
+
+    fn reinvite(&mut self, offer: Option<&[u8]>) {
+        let command = match self.phase {
+            Phase::Up => match self.session.reoffered(offer) {
+                Ok(sdp) => {
+                    self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
+                    if !self.session.awaits_answer() {
+                        self.session_changed();
+                    }
+                    return;
+                }
+                Err(refusal) => refuse(self.dialog, &refusal),
+            },
+            Phase::Offered { .. } | Phase::Opening | Phase::Answered => endpoint::Command::Refuse {
+                dialog: self.dialog,
+                status: 491,
+                reason: "Request Pending".to_owned(),
+                headers: Vec::new(),
+            },
+            Phase::Ending { .. } | Phase::Over => endpoint::Command::Refuse {
+                dialog: self.dialog,
+                status: 481,
+                reason: "Call/Transaction Does Not Exist".to_owned(),
+                headers: Vec::new(),
+            },
+        };
+        self.signal(command);
+    }
+
+    fn session_changed(&mut self) {
+        if let Some(plan) = self.session.plan() {
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+        }
+        let media = Some(self.session.media_state());
+        if self.call.media != media {
+            self.call.media = media;
+            self.tell_changed();
+        }
+    }
+
+    fn renew_lease(&mut self, now: Now) {
+        if matches!(self.owner, Owner::Application { .. }) {
+            self.lease_until = Some(now.instant + self.settings.keep_alive);
+        }
+    }
+
+    // -- operations --------------------------------------------------------------------------
+
+    fn accept(&mut self, new: NewOperation, now: Now) -> Operation {
+        let barge = matches!(&new.kind, OperationKind::Record(r) if r.barge_in_allowed);
+        if barge || new.kind == OperationKind::CancelMediaProcessing {
+            self.cancel_all(now);
+        }
+        if new.kind == OperationKind::SubscribeToTone && !self.call.tones_subscribed {
+            self.call.tones_subscribed = true;
+            self.change.call = Some(self.call.clone());
+        }
+        let queued = new.kind.is_queued();
+        let mut operation = Operation {
+            id: OperationId::from_random(random(&mut self.rng)),
+            call: self.call.id,
+            kind: new.kind,
+            client_context: new.client_context,
+            status: OperationStatus::Completed,
+            end: Some(OperationEnd::Done),
+            recording: None,
+            created_at: now.wall,
+            ended_at: Some(now.wall),
+        };
+        if queued {
+            operation.end = None;
+            operation.ended_at = None;
+            operation.status = match barge || self.queue.is_free() {
+                true => OperationStatus::Running,
+                false => OperationStatus::NotStarted,
+            };
+            let recording =
+                operation.kind.is_record().then(|| RecordingId::from_random(random(&mut self.rng)));
+            if let Some(id) = recording {
+                self.change.recordings.push(RecordingChange::Begun {
+                    id,
+                    call: self.call.id,
+                    operation: operation.id,
+                    application: self.call.application.clone(),
+                    at: now.wall,
+                });
+            }
+            let prompts = match &operation.kind {
+                OperationKind::Record(request) => request.prompt.iter().cloned().collect(),
+                OperationKind::PlayPrompt(request) => request.prompts.clone(),
+                OperationKind::Echo
+                | OperationKind::SubscribeToTone
+                | OperationKind::CancelMediaProcessing => Vec::new(),
+            };
+            self.queue.push(operation.clone(), recording);
+            self.actions.push_back(Action::Prepare(operation.id, prompts));
+        }
+        self.change.operations.push(operation.clone());
+        operation
+    }
+
+    fn cancel_all(&mut self, now: Now) {
+        for entry in self.queue.take_waiting() {
+            self.conclude(entry, OperationEnd::Canceled, None, now);
+        }
+        if let Some(running) = self.queue.running() {
+            self.actions.push_back(Action::Cancel(running.operation.id));
+        }
+    }
+
+    fn take_turn(&mut self, now: Now) {
+        while matches!(self.phase, Phase::Up) {
+            match self.queue.turn() {
+                None => return,
+                Some(Turn::Fail(id, failure)) => {
+                    if let Some(entry) = self.queue.take(id) {
+                        self.conclude(entry, OperationEnd::PromptFailed(failure), None, now);
+                    }
+                }
+                Some(Turn::Begin(id)) => {
+                    self.queue.begin(id);
+                    if let Some(entry) = self.queue.find(id) {
+                        self.actions.push_back(Action::Start(
+                            Box::new(entry.operation.clone()),
+                            entry.recording,
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    fn media_ended(&mut self, id: OperationId, ended: MediaEnd, now: Now) {
+        match self.queue.find(id) {
+            Some(Entry { recording: Some(clip), stage: Stage::Running, .. })
+                if ended.end.delivers_recording() =>
+            {
+                let recorded = Recorded {
+                    id: *clip,
+                    duration_ms: ended.duration_ms,
+                    speech_ms: ended.speech_ms,
+                    speech_ended_at_ms: ended.speech_ended_at_ms,
+                };
+                self.queue.finish(id, ended.end, recorded);
+            }
+            Some(Entry { stage: Stage::Running, .. }) => {
+                if let Some(entry) = self.queue.take(id) {
+                    self.conclude(entry, ended.end, None, now);
+                }
+            }
+            // It was over already, by the deadline of the call's end.
+            Some(_) | None => {}
+        }
+        self.take_turn(now);
+        self.try_finish(now);
+    }
+
+    fn clip_safe(&mut self, id: OperationId, result: Result<u64, ()>, now: Now) {
+        if !matches!(self.queue.find(id), Some(Entry { stage: Stage::Finishing { .. }, .. })) {
+            return;
+        }
+        let Some(mut entry) = self.queue.take(id) else { return };
+        let Stage::Finishing { end, recorded } =
+            std::mem::replace(&mut entry.stage, Stage::Running)
+        else {
+            return;
+        };
+        match result {
+            Ok(bytes) => {
+                self.change.recordings.push(RecordingChange::Finished { id: recorded.id, bytes });
+                self.conclude(entry, end, Some(recorded), now);
+            }
+            Err(()) => self.conclude(entry, OperationEnd::Unspecified, None, now),
+        }
+        self.try_finish(now);
+    }
+
+    /// Ends an operation: the one place where it is written down and told.
+    fn conclude(&mut self, entry: Entry, end: OperationEnd, recorded: Option<Recorded>, now: Now) {
+        if let (Some(id), None) = (entry.recording, &recorded) {
+            self.change.recordings.push(RecordingChange::Discarded { id });
+        }
+        let mut operation = entry.operation;
+        operation.status = end.status();
+        operation.end = Some(end);
+        operation.recording = recorded;
+        operation.ended_at = Some(now.wall);
+        self.change.operations.push(operation.clone());
+        self.tell(Event::OperationEnded { operation: operation.clone() });
+        if let (Owner::Line(script), Phase::Up) = (&mut self.owner, &self.phase) {
+            let step = script.ended(&operation, self.last_tone);
+            self.follow(step, now);
+        }
+    }
+
+    fn tone(&mut self, tone: Tone, now: Now) {
+        self.last_tone = Some(tone);
+        if self.call.tones_subscribed && matches!(self.phase, Phase::Up) {
+            self.tones_told += 1;
+            let event = Event::ToneHeard { call: self.call.id, sequence: self.tones_told, tone };
+            self.tell(event);
+        }
+        if let (Owner::Line(script), Phase::Up) = (&mut self.owner, &self.phase) {
+            let step = script.tone(tone);
+            self.follow(step, now);
+        }
+    }
+
+    fn follow(&mut self, step: Step, now: Now) {
+        match step {
+            Step::Wait => {}
+            Step::Begin(kind) => {
+                self.cancel_all(now);
+                self.accept(NewOperation { kind, client_context: None }, now);
+            }
+            Step::HangUp => self.end(Termination::LineEnded, None, now),
+        }
+    }
+
+    // -- ending ------------------------------------------------------------------------------
+
+    /// The peer has left and knows it.
+    fn peer_gone(&mut self, termination: Termination, now: Now) {
+        if !matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
+            self.begin_ending(termination, now);
+        }
+    }
+
+    /// We end the call: with `refusal` if it is not answered yet, else with BYE.
+    fn end(&mut self, termination: Termination, refusal: Option<Refusal>, now: Now) {
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over => return,
+            Phase::Offered { .. } | Phase::Opening => {
+                let refusal = refusal.unwrap_or(Refusal::Internal);
+                self.signal(refuse(self.dialog, &refusal));
+            }
+            Phase::Answered | Phase::Up => {
+                let reason = termination.result();
+                self.signal(endpoint::Command::Bye {
+                    dialog: self.dialog,
+                    reason: Some(reason.message),
+                });
+            }
+        }
+        if termination == Termination::ApplicationHungUp {
+            self.call.state = CallState::Terminating;
+            self.tell_changed();
+        }
+        self.begin_ending(termination, now);
+    }
+
+    fn begin_ending(&mut self, termination: Termination, now: Now) {
+        self.phase = Phase::Ending { termination, until: now.instant + ENDING_DEADLINE };
+        self.lease_until = None;
+        self.call.state = CallState::Terminating;
+        let end = match termination {
+            Termination::ApplicationHungUp => OperationEnd::Canceled,
+            _ => OperationEnd::HungUpWithoutAudio,
+        };
+        for entry in self.queue.take_waiting() {
+            self.conclude(entry, end.clone(), None, now);
+        }
+        self.close_leg();
+        self.try_finish(now);
+    }
+
+    fn close_leg(&mut self) {
+        match self.leg {
+            Leg::Open => {
+                self.leg = Leg::Closing;
+                self.actions.push_back(Action::CloseLeg);
+            }
+            Leg::None => self.leg = Leg::Closed,
+            Leg::Closing | Leg::Closed => {}
+        }
+    }
+
+    /// Nothing more comes from the leg: what it had not ended is ended here.
+    fn leg_gone(&mut self, now: Now) {
+        if let Some(running) = self.queue.running() {
+            let id = running.operation.id;
+            match running.recording {
+                Some(clip) => {
+                    let recorded = Recorded {
+                        id: clip,
+                        duration_ms: 0,
+                        speech_ms: 0,
+                        speech_ended_at_ms: None,
+                    };
+                    self.queue.finish(id, OperationEnd::HungUpWithAudio, recorded);
+                    self.actions.push_back(Action::SealClip(id, clip));
+                }
+                None => {
+                    if let Some(entry) = self.queue.take(id) {
+                        self.conclude(entry, OperationEnd::Unspecified, None, now);
+                    }
+                }
+            }
+        }
+        self.try_finish(now);
+    }
+
+    fn try_finish(&mut self, now: Now) {
+        let Phase::Ending { termination, .. } = self.phase else { return };
+        if self.leg != Leg::Closed || !self.queue.entries().is_empty() {
+            return;
+        }
+        self.phase = Phase::Over;
+        self.call.state = CallState::Terminated;
+        self.call.ended_at = Some(now.wall);
+        self.call.termination = Some(termination);
+        self.call.media = None;
+        self.change.call = Some(self.call.clone());
+        self.change.recordings.push(RecordingChange::Expire {
+            call: self.call.id,
+            at: now.wall.plus(self.settings.retention),
+        });
+        self.tell(Event::CallEnded { call: self.call.clone() });
+        self.actions.push_back(Action::Over);
+    }
+
+    // -- telling -----------------------------------------------------------------------------
+
+    fn tell_changed(&mut self) {
+        self.change.call = Some(self.call.clone());
+        self.tell(Event::CallChanged { call: self.call.clone() });
+    }
+
+    fn tell(&mut self, event: Event) {
+        let Owner::Application { name, .. } = &self.owner else { return };
+        let Some(callback_uri) = &self.call.callback_uri else { return };
+        self.change.notifications.push(Notification {
+            application: name.clone(),
+            callback_uri: callback_uri.clone(),
+            event,
+        });
+    }
+
+    fn signal(&mut self, command: endpoint::Command) {
+        self.actions.push_back(Action::Signal(command));
+    }
+
+    /// What one input changed is one commit, and comes before what is to be done about it.
+    fn flush(&mut self) {
+        if self.change != Change::default() {
+            let change = std::mem::take(&mut self.change);
+            self.actions.push_front(Action::Commit(Box::new(change)));
+        }
+    }
+}
+
+fn refuse(dialog: DialogId, refusal: &Refusal) -> endpoint::Command {
+    endpoint::Command::Refuse {
+        dialog,
+        status: refusal.status(),
+        reason: refusal.reason().to_owned(),
+        headers: refusal.headers(),
+    }
+}
+
+fn random(rng: &mut StdRng) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+fn guid(rng: &mut StdRng) -> String {
+    CallId::from_random(random(rng)).to_string()
+}

@@ -1,0 +1,76 @@
+//! What becomes of a call whose process died: it is over, and so is each of its operations.
+
+use crate::model::{
+    Call, CallState, Change, Event, Notification, Operation, OperationEnd, Recorded,
+    RecordingChange, RecordingId, Termination, UnixMillis,
+};
+
+/// A clip that was being written when the process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftClip {
+    /// The clip.
+    pub id: RecordingId,
+    /// Its operation.
+    pub operation: crate::model::OperationId,
+    /// Size of the repaired file in bytes and its length in milliseconds; `None` if nothing of it
+    /// was left.
+    pub kept: Option<(u64, u64)>,
+}
+
+/// Ends a call of a process that is gone, with all that was not over: one commit.
+///
+/// What was kept of a recording is delivered as if the caller had hung up, for that is what the
+/// crash was to the caller.
+pub fn end_lost_call(
+    mut call: Call,
+    unfinished: Vec<Operation>,
+    clips: &[LeftClip],
+    now: UnixMillis,
+    retention: std::time::Duration,
+) -> Change {
+    let mut change = Change::default();
+    let mut events = Vec::new();
+    for mut operation in unfinished {
+        let clip = clips.iter().find(|clip| clip.operation == operation.id);
+        let kept = clip.and_then(|clip| clip.kept.map(|kept| (clip.id, kept)));
+        operation.recording = kept.map(|(id, (_, duration_ms))| Recorded {
+            id,
+            duration_ms,
+            speech_ms: 0,
+            speech_ended_at_ms: None,
+        });
+        let end = match kept {
+            Some(_) => OperationEnd::HungUpWithAudio,
+            None => OperationEnd::HungUpWithoutAudio,
+        };
+        operation.status = end.status();
+        operation.end = Some(end);
+        operation.ended_at = Some(now);
+        if let Some(clip) = clip {
+            change.recordings.push(match clip.kept {
+                Some((bytes, _)) => RecordingChange::Finished { id: clip.id, bytes },
+                None => RecordingChange::Discarded { id: clip.id },
+            });
+        }
+        change.operations.push(operation.clone());
+        events.push(Event::OperationEnded { operation });
+    }
+    call.state = CallState::Terminated;
+    call.ended_at = Some(now);
+    call.termination = Some(Termination::NodeLost);
+    call.media = None;
+    change.recordings.push(RecordingChange::Expire { call: call.id, at: now.plus(retention) });
+    events.push(Event::CallEnded { call: call.clone() });
+    if let Some(callback_uri) = &call.callback_uri {
+        change.notifications = events
+            .into_iter()
+            .map(|event| Notification {
+                application: call.application.clone(),
+                callback_uri: callback_uri.clone(),
+                event,
+            })
+            .collect();
+    }
+    change.call = Some(call);
+    change
+}

@@ -1,0 +1,127 @@
+//! Why we say no: to a caller as a SIP status, to an application as an error of the API.
+
+use std::time::Duration;
+
+/// Why an application's request is refused. `api/error.rs` has the codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such call or operation, or it is not this application's, or it is over.
+    #[error("Call not found.")]
+    NotFound,
+    /// The call is not established yet.
+    #[error("The call is not established.")]
+    NotEstablished,
+    /// The call is being taken down.
+    #[error("The call is terminated.")]
+    Terminated,
+    /// The request does not fit the call's state (answered twice, rejected after the answer).
+    #[error("The request is not valid in the call's state.")]
+    WrongState,
+    /// Two requests at the same moment that cannot both be.
+    #[error("The request conflicts with another one.")]
+    Conflict,
+    /// Nothing was done, for want of room; worth trying again.
+    #[error("The server is overloaded; nothing was done.")]
+    Overloaded {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// Our own fault.
+    #[error("Internal error.")]
+    Internal,
+}
+
+/// Why a caller is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No route leads to the called address.
+    #[error("no route to {0:?}")]
+    NoRoute(String),
+    /// The route is not open to this caller.
+    #[error("the route is not open to strangers")]
+    NotAllowed,
+    /// No room for one more call.
+    #[error("no room for another call")]
+    Full,
+    /// We are shutting down.
+    #[error("shutting down")]
+    Draining,
+    /// No codec or transport in common.
+    #[error("{0}")]
+    NotAcceptable(String),
+    /// The body is not a session description.
+    #[error("the session description cannot be read: {0}")]
+    BadOffer(String),
+    /// The application does not want the call.
+    #[error("rejected by the application")]
+    Rejected(crate::model::RejectReason),
+    /// The application did not answer in time.
+    #[error("not answered in time")]
+    NotAnswered,
+    /// Our own fault.
+    #[error("internal error")]
+    Internal,
+}
+
+impl Refusal {
+    /// The SIP status.
+    pub fn status(&self) -> u16 {
+        use crate::model::RejectReason;
+        match self {
+            Self::NoRoute(_) => 404,
+            Self::NotAllowed | Self::Rejected(RejectReason::Forbidden) => 403,
+            Self::Full | Self::Draining => 503,
+            Self::NotAcceptable(_) => 488,
+            Self::BadOffer(_) => 400,
+            Self::Rejected(RejectReason::Busy) => 486,
+            Self::Rejected(RejectReason::None) | Self::NotAnswered => 480,
+            Self::Internal => 500,
+        }
+    }
+
+    /// The reason phrase.
+    pub fn reason(&self) -> &'static str {
+        match self.status() {
+            404 => "Not Found",
+            403 => "Forbidden",
+            503 => "Service Unavailable",
+            488 => "Not Acceptable Here",
+            400 => "Bad Session Description",
+            486 => "Busy Here",
+            480 => "Temporarily Unavailable",
+            _ => "Server Internal Error",
+        }
+    }
+
+    /// Header fields that go with the status.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Full | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
+            // RFC 3261 section 20.43: 305 is "Incompatible media format".
+            Self::NotAcceptable(why) => {
+                let text: String =
+                    why.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
+                vec![("Warning".to_owned(), format!("305 aftertone \"{text}\""))]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_cannot_carry_quotes_or_line_ends() {
+        let refusal = Refusal::NotAcceptable("offered \"x\"\r\nEvil: 1".to_owned());
+        assert_eq!(refusal.status(), 488);
+        assert_eq!(refusal.headers()[0].1, "305 aftertone \"offered xEvil: 1\"");
+    }
+
+    #[test]
+    fn full_tells_when_to_come_back() {
+        assert_eq!(Refusal::Full.status(), 503);
+        assert_eq!(Refusal::Full.headers()[0].0, "Retry-After");
+    }
+}

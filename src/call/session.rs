@@ -1,0 +1,171 @@
+//! The media session of one call: who offered what, and what was agreed (RFC 3264).
+
+use std::net::IpAddr;
+
+use super::Refusal;
+use crate::{
+    model::MediaState,
+    proto::sdp::{self, Codec, Description, Direction, LocalMedia, StreamPlan},
+};
+
+/// Where our side of the audio is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAudio {
+    /// The address that the peer is told.
+    pub address: IpAddr,
+    /// The RTP port.
+    pub port: u16,
+}
+
+/// Offer, answer and what follows from them.
+#[derive(Debug)]
+pub struct Session {
+    codecs: Vec<Codec>,
+    id: u64,
+    version: u64,
+    local: Option<LocalAudio>,
+    state: State,
+    plan: Option<StreamPlan>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The peer's offer waits for our answer.
+    Offered(Box<Description>),
+    /// The peer asked us to make the offer.
+    Asked,
+    /// Our offer waits for the peer's answer.
+    WeOffered(Box<Description>),
+    /// Agreed.
+    Agreed,
+}
+
+impl Session {
+    /// Begins with the offer of an INVITE, or with none.
+    ///
+    /// # Errors
+    /// The offer cannot be read, or there is nothing in it that we could agree to.
+    pub fn new(offer: Option<&[u8]>, codecs: Vec<Codec>, id: u32) -> Result<Self, Refusal> {
+        let mut session = Self {
+            codecs,
+            id: u64::from(id),
+            version: u64::from(id),
+            local: None,
+            state: State::Asked,
+            plan: None,
+        };
+        if let Some(offer) = offer {
+            let offer = parse(offer)?;
+            // The port is not known yet; what can be agreed does not depend on it.
+            let provisional = LocalAudio { address: IpAddr::from([127, 0, 0, 1]), port: 9 };
+            negotiate(&offer, &session.media(provisional))?;
+            session.state = State::Offered(Box::new(offer));
+        }
+        Ok(session)
+    }
+
+    /// Our description for the 200: the answer, or an offer if the peer made none.
+    ///
+    /// # Errors
+    /// There is nothing that both sides can do.
+    pub fn describe(&mut self, local: LocalAudio) -> Result<Vec<u8>, Refusal> {
+        self.local = Some(local);
+        let media = self.media(local);
+        match &self.state {
+            State::Offered(offer) => {
+                let (answer, plan) = negotiate(offer, &media)?;
+                self.plan = Some(plan);
+                self.state = State::Agreed;
+                Ok(answer.to_string().into_bytes())
+            }
+            State::Asked | State::WeOffered(_) | State::Agreed => {
+                let offer = sdp::make_offer(&media);
+                let text = offer.to_string().into_bytes();
+                self.state = State::WeOffered(Box::new(offer));
+                Ok(text)
+            }
+        }
+    }
+
+    /// Takes the peer's answer to our offer.
+    ///
+    /// # Errors
+    /// There is none, or it does not fit.
+    pub fn accept(&mut self, answer: Option<&[u8]>) -> Result<(), Refusal> {
+        let State::WeOffered(offer) = &self.state else { return Ok(()) };
+        let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
+        let plan = sdp::accept_answer(offer, &parse(answer)?)
+            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        self.plan = Some(plan);
+        self.state = State::Agreed;
+        Ok(())
+    }
+
+    /// Takes a new offer within the call, or the wish for one; gives our description for the 200.
+    ///
+    /// # Errors
+    /// The new session cannot be; the old one stays as it is.
+    pub fn reoffered(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
+        let Some(local) = self.local else { return Err(Refusal::Internal) };
+        let mut media = self.media(local);
+        media.session_version += 1;
+        let text = match offer {
+            Some(offer) => {
+                let (answer, plan) = negotiate(&parse(offer)?, &media)?;
+                self.plan = Some(plan);
+                self.state = State::Agreed;
+                answer.to_string()
+            }
+            None => {
+                let offer = sdp::make_offer(&media);
+                let text = offer.to_string();
+                self.state = State::WeOffered(Box::new(offer));
+                text
+            }
+        };
+        self.version = media.session_version;
+        Ok(text.into_bytes())
+    }
+
+    /// Whether our offer waits for the peer's answer.
+    pub fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::WeOffered(_))
+    }
+
+    /// What was agreed last.
+    pub fn plan(&self) -> Option<StreamPlan> {
+        self.plan.clone()
+    }
+
+    /// Whether the peer's audio flows to us.
+    pub fn media_state(&self) -> MediaState {
+        match self.plan.as_ref().map(|plan| plan.direction) {
+            Some(Direction::SendRecv) => MediaState::Active,
+            // A peer that only listens, or only speaks, has put us on hold.
+            Some(Direction::SendOnly | Direction::RecvOnly | Direction::Inactive) | None => {
+                MediaState::Inactive
+            }
+        }
+    }
+
+    fn media(&self, local: LocalAudio) -> LocalMedia {
+        LocalMedia {
+            address: local.address,
+            port: local.port,
+            codecs: self.codecs.clone(),
+            session_id: self.id,
+            session_version: self.version,
+        }
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Description, Refusal> {
+    Description::parse(text).map_err(|error| Refusal::BadOffer(error.to_string()))
+}
+
+fn negotiate(
+    offer: &Description,
+    media: &LocalMedia,
+) -> Result<(Description, StreamPlan), Refusal> {
+    sdp::negotiate(offer, media).map_err(|error| Refusal::NotAcceptable(error.to_string()))
+}

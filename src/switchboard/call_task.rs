@@ -1,0 +1,545 @@
+//! The task of one call: feeds its machine and carries out what it wants.
+//!
+//! It does one short thing per input. What takes time (a commit, a prompt, a clip) it starts and
+//! leaves; the result comes back as an input.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::{Drivers, now};
+use crate::{
+    audio::{Clip, Rate, tape},
+    call::{
+        Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
+        line::RECORDING_PREFIX,
+    },
+    media::{Leg, LegEvent, OpenLeg, Start},
+    model::{
+        Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
+        PromptFailureKind, PromptSource, RecordingId,
+    },
+    operation,
+    proto::sip::endpoint::Event,
+    recordings::ClipWritten,
+    store::{Commit, StoreError},
+};
+
+/// Where the answer to a request goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+
+/// What a call's task is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// By the peer.
+    Sip(Event),
+    /// By the API.
+    Request(Request),
+}
+
+/// What the API wants of a call.
+#[derive(Debug)]
+pub(super) enum Request {
+    Show(Reply<Call>),
+    Operations(Reply<Vec<Operation>>),
+    Command(Command, Reply<()>),
+    Submit(NewOperation, Reply<Operation>),
+}
+
+pub(super) struct CallTask {
+    machine: Machine,
+    drivers: Drivers,
+    /// Where RTP is bound.
+    bind: IpAddr,
+    /// What SDP says.
+    address: IpAddr,
+    mailbox: mpsc::Receiver<Message>,
+    leg: Option<Leg>,
+    leg_events: (mpsc::Sender<LegEvent>, mpsc::Receiver<LegEvent>),
+    inputs: VecDeque<Input>,
+    prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
+    clips: HashMap<OperationId, ClipWritten>,
+    commits: Commits,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    over: bool,
+}
+
+/// What has come back.
+enum Done {
+    Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
+    Clip(OperationId, Result<u64, ()>),
+}
+
+/// What waits for the commits before it.
+enum After {
+    Reply(Reply<()>, Result<(), CallError>),
+    Accepted(Reply<Operation>, Box<Operation>),
+    Prepare(OperationId, Vec<PromptSource>),
+    Over,
+}
+
+/// Changes in order, through the journal, and what waits for them.
+#[derive(Default)]
+struct Commits {
+    /// Not taken by the journal yet.
+    waiting: VecDeque<Change>,
+    /// Taken, not durable yet; oldest first.
+    under_way: VecDeque<Commit>,
+    /// Changes so far, and how many of them are durable.
+    issued: u64,
+    durable: u64,
+    after: VecDeque<(u64, After)>,
+}
+
+/// Events that may wait for the task: one leg makes at most a few per second.
+const LEG_EVENTS: usize = 64;
+/// How soon a journal that was full is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(50);
+
+impl CallTask {
+    pub(super) fn new(
+        machine: Machine,
+        drivers: Drivers,
+        bind: IpAddr,
+        address: IpAddr,
+        mailbox: mpsc::Receiver<Message>,
+    ) -> Self {
+        Self {
+            machine,
+            drivers,
+            bind,
+            address,
+            mailbox,
+            leg: None,
+            leg_events: mpsc::channel(LEG_EVENTS),
+            inputs: VecDeque::new(),
+            prompts: HashMap::new(),
+            clips: HashMap::new(),
+            commits: Commits::default(),
+            work: FuturesUnordered::new(),
+            over: false,
+        }
+    }
+
+    /// Runs until the call is over and told.
+    pub(super) async fn run(mut self) {
+        self.carry_out().await;
+        while !self.over {
+            let timer = self
+                .machine
+                .poll_timeout()
+                .map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| at);
+            let full = !self.commits.waiting.is_empty();
+            tokio::select! {
+                biased;
+                result = self.commits.next(), if !self.commits.under_way.is_empty() => {
+                    self.committed(result);
+                }
+                Some(event) = self.leg_events.1.recv() => self.leg_event(event),
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
+                Some(message) = self.mailbox.recv() => self.message(message).await,
+                () = tokio::time::sleep(JOURNAL_RETRY), if full => {}
+                () = tokio::time::sleep_until(timer.into()) => self.machine.handle_timeout(now()),
+            }
+            self.carry_out().await;
+        }
+    }
+
+    async fn message(&mut self, message: Message) {
+        match message {
+            Message::Sip(event) => self.sip_event(event),
+            Message::Request(Request::Show(reply)) => {
+                let _ = reply.send(Ok(self.machine.call().clone()));
+            }
+            Message::Request(Request::Operations(reply)) => {
+                let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
+            }
+            Message::Request(Request::Command(command, reply)) => {
+                let result = self.machine.handle_command(command, now());
+                self.carry_out().await;
+                self.commits.then(After::Reply(reply, result));
+            }
+            Message::Request(Request::Submit(new, reply)) => {
+                match self.machine.submit(new, now()) {
+                    Ok(operation) => {
+                        info!(
+                            operation.id = %operation.id,
+                            operation.kind = kind_name(&operation.kind),
+                            "Operation accepted"
+                        );
+                        self.carry_out().await;
+                        self.commits.then(After::Accepted(reply, Box::new(operation)));
+                    }
+                    Err(refusal) => {
+                        let _ = reply.send(Err(refusal));
+                    }
+                }
+            }
+        }
+    }
+
+    fn sip_event(&mut self, event: Event) {
+        let input = match event {
+            Event::Acknowledged { body, .. } => {
+                info!("Call established");
+                Input::Acknowledged(body)
+            }
+            Event::NotAcknowledged { .. } => {
+                warn!(
+                    "No ACK came for our 200: the peer may not reach the address in our Contact, \
+                     {}",
+                    self.address
+                );
+                Input::NotAcknowledged
+            }
+            Event::Canceled { .. } => Input::Canceled,
+            Event::Bye { reason, .. } => {
+                info!(reason, "Peer hung up");
+                Input::PeerHungUp
+            }
+            Event::Reinvite { offer, .. } => Input::Reinvite(offer),
+            Event::Invite { .. } | Event::Info { .. } | Event::Ended { .. } => return,
+        };
+        self.machine.handle_input(input, now());
+    }
+
+    fn leg_event(&mut self, event: LegEvent) {
+        let input = match event {
+            LegEvent::Heard => {
+                debug!("First RTP packet");
+                return;
+            }
+            LegEvent::Tone { tone } => Input::Tone(tone),
+            LegEvent::OperationEnded { id, ended } => {
+                self.media_ended(id, ended);
+                return;
+            }
+            LegEvent::MediaTimedOut => {
+                info!("No RTP from the peer; the call is ended");
+                Input::MediaTimedOut
+            }
+            LegEvent::Closed { stats } => {
+                info!(
+                    rtp.received = stats.received,
+                    rtp.lost = stats.lost,
+                    rtp.late = stats.late,
+                    rtp.sent = stats.sent,
+                    "Leg closed"
+                );
+                Input::LegClosed
+            }
+            LegEvent::Failed => {
+                error!("The leg broke; the call is ended");
+                Input::LegFailed
+            }
+        };
+        self.machine.handle_input(input, now());
+    }
+
+    fn media_ended(&mut self, id: OperationId, ended: operation::Ended) {
+        info!(operation.id = %id, clip = ?ended.clip, "Operation off the media: {:?}", ended.end);
+        let delivers = ended.end.delivers_recording();
+        let clip = ended.clip.unwrap_or_default();
+        let end = MediaEnd {
+            end: ended.end,
+            duration_ms: clip.duration_ms,
+            speech_ms: clip.speech_ms,
+            speech_ended_at_ms: clip.speech_ended_at_ms,
+        };
+        self.machine.handle_input(Input::MediaEnded(id, end), now());
+        if let (Some(written), true) = (self.clips.remove(&id), delivers) {
+            self.await_clip(id, written);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let input = match done {
+            Done::Prompts(id, Ok(clips)) => {
+                self.prompts.insert(id, clips);
+                Input::Prepared(id, Ok(()))
+            }
+            Done::Prompts(id, Err(failure)) => {
+                info!(operation.id = %id, "Prompt failed: {}", failure.message);
+                Input::Prepared(id, Err(failure))
+            }
+            Done::Clip(id, result) => Input::ClipSafe(id, result),
+        };
+        self.machine.handle_input(input, now());
+    }
+
+    async fn carry_out(&mut self) {
+        loop {
+            while let Some(action) = self.machine.poll_output() {
+                self.act(action).await;
+            }
+            match self.inputs.pop_front() {
+                Some(input) => self.machine.handle_input(input, now()),
+                None => break,
+            }
+        }
+        self.submit_commits();
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Commit(change) => self.commits.push(*change),
+            Action::Signal(command) => self.drivers.signalling.send(command).await,
+            Action::OpenLeg => self.open_leg(),
+            Action::ConnectLeg(plan) => {
+                if let Some(leg) = &self.leg {
+                    leg.connect(*plan);
+                }
+            }
+            Action::Prepare(id, sources) => self.commits.then(After::Prepare(id, sources)),
+            Action::Start(operation, recording) => self.start(*operation, recording),
+            Action::Cancel(id) => {
+                if let Some(leg) = &self.leg {
+                    leg.cancel(id);
+                }
+            }
+            Action::SealClip(id, recording) => self.seal(id, recording),
+            Action::CloseLeg => match &self.leg {
+                Some(leg) => leg.close(),
+                None => self.inputs.push_back(Input::LegClosed),
+            },
+            Action::Over => self.commits.then(After::Over),
+        }
+    }
+
+    fn open_leg(&mut self) {
+        let open = OpenLeg {
+            call: self.machine.call().id,
+            bind: self.bind,
+            events: self.leg_events.0.clone(),
+        };
+        let input = match self.drivers.media.open(open) {
+            Ok(leg) => {
+                let local = LocalAudio { address: self.address, port: leg.local_port() };
+                self.leg = Some(leg);
+                Input::LegOpened(Some(local))
+            }
+            Err(error) => {
+                warn!(%error, "cannot open a leg");
+                Input::LegOpened(None)
+            }
+        };
+        self.inputs.push_back(input);
+    }
+
+    fn start(&mut self, operation: Operation, recording: Option<RecordingId>) {
+        let id = operation.id;
+        let Some(leg) = &self.leg else { return };
+        let prompts = self.prompts.remove(&id).unwrap_or_default();
+        let rate = leg.rate();
+        let machine = match operation.kind {
+            OperationKind::Record(request) => {
+                let prompt = prompts.into_iter().next().map(|(clip, _)| clip);
+                operation::Operation::record(&request, prompt, rate)
+            }
+            OperationKind::PlayPrompt(request) => {
+                operation::Operation::play_prompt(prompts, request.repeat, rate)
+            }
+            OperationKind::Echo => operation::Operation::echo(rate),
+            OperationKind::SubscribeToTone | OperationKind::CancelMediaProcessing => return,
+        };
+        let tape = match recording.map(|recording| self.open_tape(id, recording)) {
+            None => None,
+            Some(Some(tape)) => Some(tape),
+            Some(None) => {
+                let end = MediaEnd {
+                    end: OperationEnd::Unspecified,
+                    duration_ms: 0,
+                    speech_ms: 0,
+                    speech_ended_at_ms: None,
+                };
+                self.inputs.push_back(Input::MediaEnded(id, end));
+                return;
+            }
+        };
+        leg.start(Start { id, operation: machine, tape });
+    }
+
+    /// Opens the clip's file; the row is committed. `None` if it cannot be.
+    fn open_tape(&mut self, id: OperationId, recording: RecordingId) -> Option<media::Tape> {
+        match self.drivers.spool.open(recording) {
+            Ok((chunks, written)) => {
+                self.clips.insert(id, written);
+                Some((recording, chunks))
+            }
+            Err(error) => {
+                error!(%error, operation.id = %id, "cannot write the recording");
+                None
+            }
+        }
+    }
+
+    /// The leg broke in the middle of a clip: what was written is what there is.
+    fn seal(&mut self, id: OperationId, recording: RecordingId) {
+        let Some(written) = self.clips.remove(&id) else {
+            self.inputs.push_back(Input::ClipSafe(id, Err(())));
+            return;
+        };
+        let chunks = self.drivers.spool.chunks();
+        // The spool may be full, and this task must not wait for it.
+        self.work.push(
+            async move {
+                let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
+                let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
+                let result = match sent {
+                    Ok(Ok(())) => clip_result(written).await,
+                    Ok(Err(_)) | Err(_) => Err(()),
+                };
+                Done::Clip(id, result)
+            }
+            .boxed(),
+        );
+    }
+
+    fn await_clip(&mut self, id: OperationId, written: ClipWritten) {
+        self.work.push(async move { Done::Clip(id, clip_result(written).await) }.boxed());
+    }
+
+    fn submit_commits(&mut self) {
+        self.commits.submit(&self.drivers.journal);
+        self.settle(Ok(()));
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = &result {
+            error!(%error, "a change of the call could not be committed");
+        }
+        self.commits.durable += 1;
+        self.settle(result.map_err(|_| CallError::Internal));
+    }
+
+    /// Does what has waited for the commits that are through.
+    fn settle(&mut self, commit: Result<(), CallError>) {
+        while let Some(after) = self.commits.next_due() {
+            match after {
+                // Whoever asked may have gone; that changes nothing.
+                After::Reply(reply, result) => drop(reply.send(commit.and(result))),
+                After::Accepted(reply, operation) => {
+                    drop(reply.send(commit.map(|()| *operation)));
+                }
+                After::Prepare(id, sources) => self.prepare(id, sources),
+                After::Over => self.over = true,
+            }
+        }
+    }
+
+    fn prepare(&mut self, id: OperationId, sources: Vec<PromptSource>) {
+        if sources.is_empty() {
+            self.inputs.push_back(Input::Prepared(id, Ok(())));
+            return;
+        }
+        let drivers = self.drivers.clone();
+        let application = self.machine.call().application.clone();
+        self.work.push(
+            async move {
+                let loads = sources.into_iter().map(|source| load(&drivers, &application, source));
+                let clips = futures_util::future::try_join_all(loads).await;
+                Done::Prompts(id, clips)
+            }
+            .boxed(),
+        );
+    }
+}
+
+impl Commits {
+    fn push(&mut self, change: Change) {
+        self.issued += 1;
+        self.waiting.push_back(change);
+    }
+
+    fn then(&mut self, after: After) {
+        self.after.push_back((self.issued, after));
+    }
+
+    /// Hands to the journal what it takes; the rest waits here.
+    fn submit(&mut self, journal: &Journal) {
+        while let Some(change) = self.waiting.pop_front() {
+            match journal.submit(change) {
+                Ok(commit) => self.under_way.push_back(commit),
+                Err(JournalBehind(change)) => {
+                    self.waiting.push_front(*change);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The result of the oldest commit. Canceling loses nothing.
+    async fn next(&mut self) -> Result<(), StoreError> {
+        match self.under_way.front_mut() {
+            Some(commit) => {
+                let result = commit.await;
+                self.under_way.pop_front();
+                result
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn next_due(&mut self) -> Option<After> {
+        let (count, _) = self.after.front()?;
+        if *count > self.durable {
+            return None;
+        }
+        self.after.pop_front().map(|(_, after)| after)
+    }
+}
+
+async fn clip_result(written: ClipWritten) -> Result<u64, ()> {
+    match written.await {
+        Ok(Ok(finished)) => Ok(finished.bytes),
+        Ok(Err(error)) => {
+            error!(%error, "the recording could not be kept");
+            Err(())
+        }
+        Err(_) => {
+            error!("the writer of recordings has gone");
+            Err(())
+        }
+    }
+}
+
+async fn load(
+    drivers: &Drivers,
+    application: &str,
+    source: PromptSource,
+) -> Result<(Clip, u32), PromptFailure> {
+    let times = source.times;
+    // Only a line says this: a URI of an application never begins so (`prompts` refuses it).
+    let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_empty());
+    let clip = match own.and_then(|id| id.parse().ok()) {
+        Some(id) => read_recording(drivers, id).await?,
+        None => drivers.prompts.load(application, &source).await?,
+    };
+    Ok((clip, times))
+}
+
+async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, PromptFailure> {
+    let failed = |error: &dyn std::fmt::Display| PromptFailure {
+        kind: PromptFailureKind::NotFetched,
+        message: format!("the recording cannot be read: {error}"),
+    };
+    let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
+    let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, WAV_LIMITS)).await;
+    decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+fn kind_name(kind: &OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Record(_) => "record",
+        OperationKind::PlayPrompt(_) => "playPrompt",
+        OperationKind::SubscribeToTone => "subscribeToTone",
+        OperationKind::CancelMediaProcessing => "cancelMediaProcessing",
+        OperationKind::Echo => "echo",
+    }
+}

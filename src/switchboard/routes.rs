@@ -1,0 +1,170 @@
+//! Called address to whoever gets the call.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::{
+    call::{LineScript, Owner, Refusal},
+    config::{Config, Line, RouteTarget},
+};
+
+/// Who gets which calls, and from whom: the part of the configuration that a reload replaces.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    routes: Vec<Route>,
+    callbacks: BTreeMap<String, String>,
+    trusted_peers: Vec<IpNet>,
+    anonymous_calls: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Route {
+    to: String,
+    target: RouteTarget,
+    public: bool,
+}
+
+impl Directory {
+    /// The directory of a configuration. Without any application the built-in lines answer to
+    /// their names.
+    pub fn new(config: &Config) -> Self {
+        let mut routes: Vec<Route> = config
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let target = route.target()?;
+                Some(Route { to: route.to.clone(), target, public: route.public })
+            })
+            .collect();
+        if config.applications.is_empty() {
+            routes.extend(Line::ALL.map(|line| Route {
+                to: line.to_string(),
+                target: RouteTarget::Line(line),
+                public: true,
+            }));
+        }
+        let callbacks = config
+            .applications
+            .iter()
+            .map(|application| (application.name.clone(), application.callback_uri.clone()))
+            .collect();
+        Self {
+            routes,
+            callbacks,
+            trusted_peers: config.sip.trusted_peers.clone(),
+            anonymous_calls: config.sip.anonymous_calls,
+        }
+    }
+
+    /// Who gets a call to `user` from `peer`.
+    ///
+    /// # Errors
+    /// No route leads there, or the caller may not use it.
+    pub fn find(&self, user: &str, peer: IpAddr) -> Result<Owner, Refusal> {
+        let route = self
+            .routes
+            .iter()
+            .find(|route| matches(&route.to, user))
+            .ok_or_else(|| Refusal::NoRoute(user.to_owned()))?;
+        let trusted = self.trusted_peers.iter().any(|network| network.contains(&peer));
+        if !trusted && !(route.public && self.anonymous_calls) {
+            return Err(Refusal::NotAllowed);
+        }
+        match &route.target {
+            RouteTarget::Line(Line::Voicemail) => Ok(Owner::Line(LineScript::voicemail())),
+            RouteTarget::Line(Line::Echo) => Ok(Owner::Line(LineScript::Echo)),
+            RouteTarget::Application(name) => {
+                let callback_uri = self.callbacks.get(name).ok_or(Refusal::Internal)?.clone();
+                Ok(Owner::Application { name: name.clone(), callback_uri })
+            }
+        }
+    }
+}
+
+/// Matches a shell pattern of `*` and `?`. Linear in practice: one way back, to the last star.
+fn matches(pattern: &str, text: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let text: Vec<char> = text.chars().collect();
+    let (mut p, mut t) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                back = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match back {
+                Some((star, from)) => {
+                    back = Some((star, from + 1));
+                    p = star + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, text, expected) in [
+            ("support", "support", true),
+            ("support", "Support", false),
+            ("+49*", "+4930123", true),
+            ("+49*", "49", false),
+            ("1?3", "123", true),
+            ("1?3", "13", false),
+            ("*", "", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("", "", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    fn directory(environment: &[(&str, &str)], file: &str) -> Directory {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        std::fs::write(&path, file).unwrap();
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Directory::new(&Config::load(Some(&path), environment).unwrap())
+    }
+
+    #[test]
+    fn without_an_application_the_lines_answer_to_their_names() {
+        let directory = directory(&[], "");
+        let peer = "192.0.2.1".parse().unwrap();
+        assert!(matches!(directory.find("echo", peer), Ok(Owner::Line(LineScript::Echo))));
+        assert!(matches!(directory.find("voicemail", peer), Ok(Owner::Line(_))));
+        assert!(matches!(directory.find("support", peer), Err(Refusal::NoRoute(_))));
+    }
+
+    #[test]
+    fn strangers_reach_only_what_is_public() {
+        let bot = "[[applications]]\nname = \"b\"\nid = \"1\"\ncallback_uri = \"http://127.0.0.1/\"\n\
+                   [[routes]]\nto = \"open\"\napplication = \"b\"\npublic = true\n\
+                   [[routes]]\nto = \"closed\"\napplication = \"b\"\n";
+        let trusted = [("AFTERTONE__SIP__TRUSTED_PEERS", "10.0.0.0/8")];
+        let stranger = "192.0.2.1".parse().unwrap();
+        let friend = "10.1.2.3".parse().unwrap();
+        let open = directory(&trusted, bot);
+        assert!(open.find("open", stranger).is_ok());
+        assert!(matches!(open.find("closed", stranger), Err(Refusal::NotAllowed)));
+        assert!(open.find("closed", friend).is_ok());
+        assert!(matches!(open.find("echo", friend), Err(Refusal::NoRoute(_))));
+        let closed = directory(&[trusted[0], ("AFTERTONE__SIP__ANONYMOUS_CALLS", "false")], bot);
+        assert!(matches!(closed.find("open", stranger), Err(Refusal::NotAllowed)));
+    }
+}
