@@ -5,7 +5,7 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use std::{path::PathBuf, pin::Pin, time::Duration};
+use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
 
 use aftertone::{
     model::{
@@ -17,6 +17,7 @@ use aftertone::{
 };
 use futures_util::future::join_all;
 use postgres::Cluster;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_keeps_the_contract() {
@@ -301,7 +302,8 @@ async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
     change.notifications.push(changed(&call));
     house.commit(change).await.unwrap();
     house.close().await;
-    place.execute("UPDATE outbox SET body = '{\"kind\":\"of a later time\"}' WHERE sequence = 1")
+    place
+        .execute("UPDATE outbox SET body = '{\"kind\":\"of a later time\"}' WHERE sequence = 1")
         .await;
     let house = House::open(&place).await;
     assert_eq!(house.heads(UnixMillis(0)).await, []);
@@ -433,9 +435,12 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     let house = House::open(&place).await;
     let [live, recorded, waiting, done] = [call(1), call(2), call(3), call(4)];
     let given_up = operation(&done, 1);
-    for (call, with_clip, with_notification) in
-        [(&live, false, false), (&recorded, true, false), (&waiting, false, true), (&done, false, true)]
-    {
+    for (call, with_clip, with_notification) in [
+        (&live, false, false),
+        (&recorded, true, false),
+        (&waiting, false, true),
+        (&done, false, true),
+    ] {
         let recordings = Vec::from_iter(with_clip.then(|| begun(1, &operation(call, 2))));
         let notifications = Vec::from_iter(with_notification.then(|| changed(call)));
         let operations = if call == &done { vec![given_up.clone()] } else { Vec::new() };
@@ -511,6 +516,59 @@ async fn two_stores_write_at_the_same_time(cluster: &Cluster) {
     join_all(commits).await.into_iter().for_each(Result::unwrap);
     assert_eq!(one.store.pending_count().await.unwrap(), 200);
     assert_eq!(two.store.unfinished_calls().await.unwrap().len(), 200);
+}
+
+/// Set for the process that is to be killed: where its database is.
+const VICTIM: &str = "AFTERTONE_TEST_STORE_VICTIM";
+
+#[tokio::test]
+async fn what_was_reported_as_durable_survives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().join("killed.db"));
+    let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "commits_until_it_is_killed", "--nocapture"])
+        .env(VICTIM, place.url())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut durable = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some(number) = line.strip_prefix("durable ") {
+            durable.push(number.parse::<u32>().unwrap());
+        }
+        if durable.len() == 500 {
+            victim.start_kill().unwrap();
+        }
+    }
+    victim.wait().await.unwrap();
+    assert!(durable.len() >= 500, "{} commits were reported", durable.len());
+
+    let house = House::open(&place).await;
+    for number in durable {
+        assert_eq!(house.store.call(call(number).id).await.unwrap(), Some(call(number)));
+        assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
+    }
+    // Fact and notification: never one without the other.
+    let calls = house.store.unfinished_calls().await.unwrap().len();
+    assert_eq!(house.store.pending_count().await.unwrap(), calls as u64);
+}
+
+#[tokio::test]
+#[ignore = "the process that what_was_reported_as_durable_survives_kill_9 starts and kills"]
+async fn commits_until_it_is_killed() {
+    let Ok(url) = std::env::var(VICTIM) else { return };
+    let store = Database::open(&url).await.unwrap();
+    let (journal, _writer) = Journal::start(store, JournalLimits::default());
+    for first in (0..100_000).step_by(10) {
+        let commits = (first..first + 10)
+            .map(|number| (number, journal.submit(opening(&call(number))).unwrap()));
+        for (number, commit) in commits.collect::<Vec<_>>() {
+            commit.await.unwrap();
+            println!("durable {number}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -637,7 +695,10 @@ fn call(number: u32) -> Call {
         application: "bot".to_owned(),
         state: CallState::Incoming,
         direction: Direction::Incoming,
-        source: Party { uri: "sip:alice@example".to_owned(), display_name: Some("Älice".to_owned()) },
+        source: Party {
+            uri: "sip:alice@example".to_owned(),
+            display_name: Some("Älice".to_owned()),
+        },
         target: Party { uri: "tel:+4930123456".to_owned(), display_name: None },
         chain_id: "chain".to_owned(),
         participant_id: "participant".to_owned(),
@@ -714,9 +775,5 @@ fn changed(call: &Call) -> Notification {
 
 /// The first change of a call.
 fn opening(call: &Call) -> Change {
-    Change {
-        call: Some(call.clone()),
-        notifications: vec![offered(call)],
-        ..Change::default()
-    }
+    Change { call: Some(call.clone()), notifications: vec![offered(call)], ..Change::default() }
 }

@@ -63,10 +63,8 @@ mod tests {
 
     #[test]
     fn the_receiver_may_ask_for_more_but_not_for_less_or_for_ever() {
-        let asked = |seconds| Failure {
-            retry_after: Some(Duration::from_secs(seconds)),
-            ..after(4)
-        };
+        let asked =
+            |seconds| Failure { retry_after: Some(Duration::from_secs(seconds)), ..after(4) };
         assert_eq!(pause(asked(120), DAY), Some(Duration::from_secs(120)));
         assert_eq!(pause(asked(1), DAY), Some(Duration::from_secs(5)));
         assert_eq!(pause(asked(u64::MAX), DAY), Some(LONGEST_RETRY_AFTER));

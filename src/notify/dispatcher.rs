@@ -75,13 +75,8 @@ impl Dispatcher {
         cancel: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (flushes, flush_requests) = mpsc::channel(8);
-        let lane = Arc::new(LaneParts {
-            store,
-            webhook,
-            render,
-            retry_for: config.retry_for,
-            cancel,
-        });
+        let lane =
+            Arc::new(LaneParts { store, webhook, render, retry_for: config.retry_for, cancel });
         let desk = Desk {
             lane,
             config,
@@ -302,8 +297,7 @@ impl LaneParts {
     }
 
     async fn deliver(&self, delivery: &Delivery) -> LaneEnd {
-        let answer =
-            self.webhook.post(&delivery.callback_uri, (self.render)(delivery)).await;
+        let answer = self.webhook.post(&delivery.callback_uri, (self.render)(delivery)).await;
         let attempts = delivery.attempts.saturating_add(1);
         match answer {
             Answer::Received => {

@@ -58,12 +58,11 @@ impl Database {
     /// # Errors
     /// The database failed, or a row cannot be read.
     pub async fn unfinished_calls(&self) -> Result<Vec<UnfinishedCall>, StoreError> {
-        let calls: Vec<(String, String)> = sqlx::query_as(
-            "SELECT id, body FROM calls WHERE state <> $1 ORDER BY created_at, id",
-        )
-        .bind(state_name(CallState::Terminated))
-        .fetch_all(self.reader())
-        .await?;
+        let calls: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, body FROM calls WHERE state <> $1 ORDER BY created_at, id")
+                .bind(state_name(CallState::Terminated))
+                .fetch_all(self.reader())
+                .await?;
         let operations: Vec<(String, String)> = sqlx::query_as(
             "SELECT o.id, o.body FROM operations o JOIN calls c ON c.id = o.call_id \
              WHERE c.state <> $1 AND o.status IN ($2, $3) ORDER BY o.call_id, o.place",

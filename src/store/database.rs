@@ -13,7 +13,7 @@ use std::{
 };
 
 use sqlx::{
-    AnyConnection, AnyPool, Executor,
+    AnyConnection, AnyPool, Connection, Executor,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
 };
@@ -79,6 +79,7 @@ impl Database {
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 8;
+/// How long a query may wait for a connection, and a new connection for its server.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
@@ -86,6 +87,9 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
     let url = sqlite_url(path);
     let cannot_connect =
         |source| StoreError::CannotConnect { target: path.display().to_string(), source };
+    let mut first = probe(&url).await.map_err(cannot_connect)?;
+    prepare_sqlite_writer(&mut first).await.map_err(cannot_connect)?;
+    first.close().await.map_err(cannot_connect)?;
     let writer = AnyPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
@@ -154,14 +158,24 @@ fn sqlite_url(path: &Path) -> String {
 }
 
 async fn open_postgres(url: &str) -> Result<Database, StoreError> {
+    let cannot_connect =
+        |source| StoreError::CannotConnect { target: without_credentials(url), source };
+    probe(url).await.map_err(cannot_connect)?.close().await.map_err(cannot_connect)?;
     let pool = AnyPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect(url)
         .await
-        .map_err(|source| StoreError::CannotConnect { target: without_credentials(url), source })?;
+        .map_err(cannot_connect)?;
     migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
     Ok(Database::joined(pool.clone(), pool, None))
+}
+
+/// One connection without a pool, to learn what is wrong: a pool would try again and then only say
+/// that time is up.
+async fn probe(url: &str) -> Result<AnyConnection, sqlx::Error> {
+    let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(url)).await;
+    connection.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Host and database name of an address.
@@ -199,7 +213,10 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        assert_eq!(without_credentials("postgres://me:secret@db.example/calls"), "db.example/calls");
+        assert_eq!(
+            without_credentials("postgres://me:secret@db.example/calls"),
+            "db.example/calls"
+        );
     }
 
     #[tokio::test]
@@ -212,6 +229,25 @@ mod tests {
     async fn a_missing_folder_is_named() {
         let error = Database::open("sqlite:/nowhere/at/all.db").await.unwrap_err().to_string();
         assert!(error.contains("/nowhere/at/all.db") && error.contains("folder"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_database_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letter.txt");
+        std::fs::write(&path, "Dear reader, this is no database. ".repeat(100)).unwrap();
+        let url = format!("sqlite:{}", path.display());
+        let error = Database::open(&url).await.unwrap_err().to_string();
+        assert!(error.contains("letter.txt") && error.contains("not a database"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_at_once() {
+        // Port 1 of the loopback address: nobody listens there.
+        let url = "postgres://me:secret@127.0.0.1:1/calls";
+        let error = Database::open(url).await.unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1/calls") && error.contains("refused"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[tokio::test]

@@ -56,12 +56,7 @@ pub struct JournalLimits {
 
 impl Default for JournalLimits {
     fn default() -> Self {
-        Self {
-            queue: 8192,
-            batch: 256,
-            behind_changes: 2048,
-            behind_age: Duration::from_secs(2),
-        }
+        Self { queue: 8192, batch: 256, behind_changes: 2048, behind_age: Duration::from_secs(2) }
     }
 }
 
@@ -255,11 +250,7 @@ impl Writer {
     }
 }
 
-async fn apply(
-    db: &mut AnyConnection,
-    change: &Change,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
+async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Result<(), StoreError> {
     if let Some(call) = &change.call {
         calls::write_call(db, call).await?;
     }
