@@ -92,7 +92,8 @@ impl Dispatcher {
 
     /// Waits until everything that was committed before and is due has been tried, at most for
     /// `within`. Returns whether that was reached; what failed and waits for its next attempt does
-    /// not count.
+    /// not count. After the dispatcher was canceled there is nothing to wait for, so a shutdown
+    /// flushes first.
     pub async fn flush(&self, within: Duration) -> bool {
         let (done, flushed) = oneshot::channel();
         let wait = async { self.flushes.send(done).await.is_ok() && flushed.await.is_ok() };
@@ -162,6 +163,10 @@ impl Desk {
                 Some(done) = self.flush_requests.recv() => self.flushing.push(done),
                 Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
                 () = tokio::time::sleep(sleep) => {}
+            }
+            // Under load many lanes end together: one look at the outbox does for all of them.
+            while let Some(ended) = self.lanes.try_join_next_with_id() {
+                self.close_lane(ended);
             }
         }
         while let Some(ended) = self.lanes.join_next_with_id().await {

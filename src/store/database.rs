@@ -83,6 +83,9 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
+    if path.as_os_str().is_empty() || path == Path::new(":memory:") {
+        return Err(StoreError::NoFile);
+    }
     let lock = lock_sqlite(path)?;
     let url = sqlite_url(path);
     let cannot_connect =
@@ -223,6 +226,13 @@ mod tests {
     async fn an_unknown_database_is_refused_without_showing_the_address() {
         let error = Database::open("mysql://me:secret@host/calls").await.unwrap_err().to_string();
         assert!(error.contains("mysql") && !error.contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn sqlite_without_a_file_is_refused() {
+        for url in ["sqlite:", "sqlite://", "sqlite::memory:", "sqlite://:memory:"] {
+            assert!(matches!(Database::open(url).await, Err(StoreError::NoFile)), "{url}");
+        }
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ pub enum StoreError {
         /// What it begins with; the rest may hold a password.
         scheme: String,
     },
+    /// SQLite without a file: each connection would see a database of its own.
+    #[error("the database address sqlite: must name a file, as in sqlite:aftertone.db")]
+    NoFile,
     /// The folder of the SQLite file cannot be used.
     #[error(
         "cannot write {path}: {source}; make sure that its folder exists and that the user of the \
