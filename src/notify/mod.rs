@@ -1,1 +1,12 @@
 //! The outbox, delivered: in order per call, at least once.
+//!
+//! In: committed notifications in the database, and a function that renders them. Out: one POST
+//! after the other for each call, until it is received or given up. Media never waits for this
+//! room, and the calls do not wait for each other.
+
+mod backoff;
+mod dispatcher;
+mod webhook;
+
+pub use dispatcher::{Dispatcher, DispatcherConfig, Render};
+pub use webhook::{Answer, Rendered, UriCheck, Webhook};

@@ -1,1 +1,23 @@
-//! The database: calls, operations, recordings, outbox; one journal writes.
+//! The database: calls, operations, recordings and the outbox, in SQLite or PostgreSQL.
+//!
+//! In: [`Change`](crate::model::Change) values by the [`Journal`], the one writer of what live calls
+//! do; direct questions and the few writes of purge and delivery by [`Database`]. Out: rows in the
+//! words of `model`. A change is one transaction: a fact and its notification become true together.
+//!
+//! One set of queries serves both databases: numbered placeholders, BIGINT milliseconds, TEXT. The
+//! store knows neither Graph's JSON nor files, and decides nothing about calls.
+
+mod calls;
+mod database;
+mod error;
+mod journal;
+mod outbox;
+mod recordings;
+mod rows;
+
+pub use calls::UnfinishedCall;
+pub use database::Database;
+pub use error::StoreError;
+pub use journal::{Commit, Journal, JournalBehind, JournalLimits};
+pub use outbox::{Delivery, GivenUp};
+pub use recordings::{NotAState, RecordingRow, RecordingState};

@@ -1,0 +1,440 @@
+//! The dispatcher against real receivers on loopback and a database in a temporary folder.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{
+    model::{Call, CallState, Change, Direction, Event, Notification, Party},
+    notify::UriCheck,
+    store::{Journal, JournalLimits},
+};
+
+#[tokio::test]
+async fn notifications_of_a_call_arrive_in_order_and_one_at_a_time() {
+    let mut receiver = Receiver::start(|_| Reply::Status(204)).await;
+    let house = House::open().await;
+    for call in 1..=5 {
+        house.notify(call, &receiver.uri("/calls"), 8).await;
+    }
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+
+    let mut seen: HashMap<u8, Vec<String>> = HashMap::new();
+    for _ in 0..5 * 8 {
+        let post = receiver.next().await;
+        let (call, sequence) = post.body.split_once('/').unwrap();
+        assert_eq!(post.headers[header::ETAG], sequence);
+        seen.entry(call.parse().unwrap()).or_default().push(sequence.to_owned());
+    }
+    for (call, sequences) in seen {
+        assert_eq!(sequences, ["1", "2", "3", "4", "5", "6", "7", "8"], "call {call}");
+    }
+    assert_eq!(receiver.most_at_once_per_call(), 1);
+}
+
+#[tokio::test]
+async fn what_is_committed_later_is_sent_without_being_asked_for() {
+    let mut receiver = Receiver::start(|_| Reply::Status(202)).await;
+    let house = House::open().await;
+    let (_dispatcher, _running) = house.dispatch(config());
+    for sequence in 1..=3 {
+        house.notify(1, &receiver.uri("/calls"), 1).await;
+        assert_eq!(receiver.next().await.body, format!("1/{sequence}"));
+    }
+}
+
+#[tokio::test]
+async fn a_failed_notification_is_tried_again_before_the_next_one() {
+    let tries = AtomicUsize::new(0);
+    let mut receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::Status(500),
+        _ => Reply::Status(200),
+    })
+    .await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    for body in ["1/1", "1/1", "1/2"] {
+        assert_eq!(receiver.next().await.body, body);
+    }
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_notification_is_given_up_and_the_next_one_sent() {
+    for status in [403, 410] {
+        let mut receiver = Receiver::start(move |post| match &*post.body {
+            "1/1" => Reply::Status(status),
+            _ => Reply::Status(200),
+        })
+        .await;
+        let house = House::open().await;
+        house.notify(1, &receiver.uri("/calls"), 2).await;
+        let (dispatcher, _running) = house.dispatch(config());
+        assert!(dispatcher.flush(PATIENCE).await);
+        assert_eq!(receiver.next().await.body, "1/1");
+        assert_eq!(receiver.next().await.body, "1/2");
+        let given_up = house.store.given_up("bot", 10).await.unwrap();
+        assert_eq!(given_up.len(), 1);
+        assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 1));
+        assert!(given_up[0].error.contains(&status.to_string()), "{}", given_up[0].error);
+        assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_notification_that_is_too_old_is_given_up() {
+    let receiver = Receiver::start(|_| Reply::Status(503)).await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let (dispatcher, _running) =
+        house.dispatch(DispatcherConfig { retry_for: Duration::ZERO, ..config() });
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(house.store.given_up("bot", 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_receiver_may_ask_for_patience() {
+    let receiver = Receiver::start(|_| Reply::RetryAfter("300")).await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    let now = wall_clock();
+    let next = house.store.next_attempt(now).await.unwrap().unwrap();
+    let wait = next.since(now).as_secs();
+    assert!((290..=330).contains(&wait), "{wait} s");
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_does_not_delay_the_others() {
+    let mut dead = Receiver::start(|_| Reply::Never).await;
+    let mut alive = Receiver::start(|_| Reply::Status(200)).await;
+    let house = House::open().await;
+    for call in 1..=20 {
+        house.notify(call, &dead.uri("/calls"), 1).await;
+    }
+    let small = DispatcherConfig { lanes: 4, lanes_per_receiver: 3, ..config() };
+    let (_dispatcher, _running) = house.dispatch(small);
+    // All lanes that the dead one may have are taken, for ever as far as this test goes.
+    for _ in 0..3 {
+        dead.next().await;
+    }
+    for call in 21..=40 {
+        house.notify(call, &alive.uri("/calls"), 1).await;
+    }
+    for _ in 21..=40 {
+        alive.next().await;
+    }
+    assert!(dead.has_no_more());
+}
+
+#[tokio::test]
+async fn a_post_without_an_answer_fails_in_time() {
+    let mut receiver = Receiver::start(|_| Reply::Never).await;
+    let house = House::open().await.with_timeout(Duration::from_millis(50));
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let (_dispatcher, _running) = house.dispatch(config());
+    for _ in 0..2 {
+        assert_eq!(receiver.next().await.body, "1/1");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_once_for_that_post_only() {
+    let mut receiver = Receiver::start(|post| match post.uri.path() {
+        "/old" => Reply::Redirect(307, "/new".to_owned()),
+        _ => Reply::Status(200),
+    })
+    .await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/old"), 2).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    for (path, body) in [("/old", "1/1"), ("/new", "1/1"), ("/old", "1/2"), ("/new", "1/2")] {
+        let post = receiver.next().await;
+        assert_eq!((post.uri.path(), &*post.body), (path, body));
+        assert!(post.headers.contains_key(header::ETAG));
+    }
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_in_a_circle_is_a_failure() {
+    let mut receiver = Receiver::start(|_| Reply::Redirect(302, "/again".to_owned())).await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    receiver.next().await;
+    receiver.next().await;
+    assert!(receiver.has_no_more());
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
+    let mut receiver =
+        Receiver::start(|_| Reply::Redirect(308, "http://private.example/".to_owned())).await;
+    let mut house = House::open().await;
+    house.check = Arc::new(|uri| match uri.host_str() {
+        Some("private.example") => Err("private.example is not for us".to_owned()),
+        _ => Ok(()),
+    });
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    house.notify(2, "http://private.example/calls", 1).await;
+    house.notify(3, "no address at all", 1).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    receiver.next().await;
+    assert!(receiver.has_no_more());
+    // The redirect may be mended; the addresses will not change.
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    let given_up = house.store.given_up("bot", 10).await.unwrap();
+    assert_eq!(given_up.len(), 2);
+    assert!(given_up.iter().any(|one| one.error.contains("not for us")), "{given_up:?}");
+}
+
+#[tokio::test]
+async fn a_lane_finishes_its_post_when_the_house_closes() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = gate.clone();
+    let mut receiver = Receiver::start(move |_| Reply::After(held.clone())).await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 2).await;
+    let (_dispatcher, running) = house.dispatch(config());
+    assert_eq!(receiver.next().await.body, "1/1");
+    house.cancel.cancel();
+    gate.add_permits(2);
+    running.await.unwrap();
+    assert!(receiver.has_no_more());
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_stays_with_its_call() {
+    let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let mut house = House::open().await;
+    let render = house.render.clone();
+    house.render = Arc::new(move |delivery| {
+        assert_ne!(number_of(delivery), 1, "this call cannot be rendered");
+        render(delivery)
+    });
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    house.notify(2, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(receiver.next().await.body, "2/1");
+    assert_eq!(receiver.next().await.body, "2/2");
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+}
+
+// --- support ---
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn config() -> DispatcherConfig {
+    DispatcherConfig::default()
+}
+
+/// A store with a journal, and what a dispatcher is made of.
+struct House {
+    _folder: TempDir,
+    store: Database,
+    journal: Journal,
+    check: UriCheck,
+    render: Render,
+    timeout: Duration,
+    cancel: CancellationToken,
+}
+
+impl House {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("calls.db").display());
+        let store = Database::open(&url).await.unwrap();
+        let (journal, _writer) = Journal::start(store.clone(), JournalLimits::default());
+        Self {
+            _folder: folder,
+            store,
+            journal,
+            check: Arc::new(|_| Ok(())),
+            render: Arc::new(|delivery| {
+                let body = format!("{}/{}", number_of(delivery), delivery.sequence).into_bytes();
+                let etag = (header::ETAG, delivery.sequence.into());
+                Rendered { body, headers: HeaderMap::from_iter([etag]) }
+            }),
+            timeout: PATIENCE,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Commits `count` notifications of the call with that number.
+    async fn notify(&self, number: u8, uri: &str, count: usize) {
+        let call = call(number);
+        let notification = Notification {
+            application: "bot".to_owned(),
+            callback_uri: uri.to_owned(),
+            event: Event::CallChanged { call: call.clone() },
+        };
+        let notifications = vec![notification; count];
+        let change = Change { call: Some(call), notifications, ..Change::default() };
+        self.journal.submit(change).unwrap().await.unwrap();
+    }
+
+    fn dispatch(&self, config: DispatcherConfig) -> (Dispatcher, JoinHandle<()>) {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .unwrap();
+        let webhook = Webhook::new(client, self.check.clone(), self.timeout);
+        let (store, render) = (self.store.clone(), self.render.clone());
+        Dispatcher::start(store, webhook, render, config, self.cancel.clone())
+    }
+}
+
+/// What a receiver does with a POST.
+enum Reply {
+    Status(u16),
+    RetryAfter(&'static str),
+    Redirect(u16, String),
+    After(Arc<tokio::sync::Semaphore>),
+    Never,
+}
+
+#[derive(Debug, Clone)]
+struct Post {
+    uri: Uri,
+    headers: HeaderMap,
+    body: String,
+}
+
+/// An HTTP server that shows what it is sent.
+struct Receiver {
+    origin: String,
+    posts: mpsc::Receiver<Post>,
+    open: Arc<Mutex<OpenPosts>>,
+}
+
+/// POSTs that are not yet answered, by call, and the most there ever were of one call.
+#[derive(Default)]
+struct OpenPosts {
+    now: HashMap<String, usize>,
+    most: usize,
+}
+
+impl Receiver {
+    async fn start(reply: impl Fn(&Post) -> Reply + Send + Sync + 'static) -> Self {
+        let (seen, posts) = mpsc::channel(1_000);
+        let open = Arc::new(Mutex::new(OpenPosts::default()));
+        let (reply, counted) = (Arc::new(reply), open.clone());
+        let router = Router::new().fallback(
+            async move |uri: Uri, headers: HeaderMap, body: Bytes| -> Response {
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                let call = body.split('/').next().unwrap().to_owned();
+                {
+                    let mut open = counted.lock().unwrap();
+                    let now = open.now.entry(call.clone()).or_default();
+                    *now += 1;
+                    let now = *now;
+                    open.most = open.most.max(now);
+                }
+                let post = Post { uri, headers, body };
+                let reply = reply(&post);
+                seen.send(post).await.unwrap();
+                tokio::task::yield_now().await;
+                let response = carry_out(reply).await;
+                *counted.lock().unwrap().now.get_mut(&call).unwrap() -= 1;
+                response
+            },
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { origin, posts, open }
+    }
+
+    fn uri(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    async fn next(&mut self) -> Post {
+        let next = tokio::time::timeout(PATIENCE, self.posts.recv()).await;
+        next.expect("a POST comes in time").unwrap()
+    }
+
+    fn has_no_more(&mut self) -> bool {
+        self.posts.try_recv().is_err()
+    }
+
+    fn most_at_once_per_call(&self) -> usize {
+        self.open.lock().unwrap().most
+    }
+}
+
+async fn carry_out(reply: Reply) -> Response {
+    let status = |status| StatusCode::from_u16(status).unwrap();
+    match reply {
+        Reply::Status(code) => status(code).into_response(),
+        Reply::RetryAfter(seconds) => {
+            (status(503), [(header::RETRY_AFTER, seconds)]).into_response()
+        }
+        Reply::Redirect(code, target) => {
+            (status(code), [(header::LOCATION, target)]).into_response()
+        }
+        Reply::After(gate) => {
+            gate.acquire().await.unwrap().forget();
+            status(200).into_response()
+        }
+        Reply::Never => std::future::pending().await,
+    }
+}
+
+/// The number that [`call`] was made with.
+fn number_of(delivery: &Delivery) -> u8 {
+    match &delivery.event {
+        Event::CallChanged { call } => call.sip_call_id.parse().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn call(number: u8) -> Call {
+    Call {
+        id: CallId::from_random([number; 16]),
+        application: "bot".to_owned(),
+        state: CallState::Established,
+        direction: Direction::Incoming,
+        source: Party::default(),
+        target: Party::default(),
+        chain_id: String::new(),
+        participant_id: String::new(),
+        sip_call_id: number.to_string(),
+        callback_uri: None,
+        media: None,
+        tones_subscribed: false,
+        media_config: None,
+        subject: None,
+        created_at: UnixMillis(0),
+        ended_at: None,
+        termination: None,
+    }
+}

@@ -1,0 +1,272 @@
+//! Opens the database and brings its tables up to date: the few lines where SQLite and PostgreSQL
+//! differ.
+//!
+//! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
+//! a second process away. `synchronous=NORMAL` is enough for what we promise: a commit survives the
+//! death of the process, and only a power cut may take the last ones, never half of one.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    AnyConnection, AnyPool, Connection, Executor,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migrator},
+};
+use tokio::sync::Notify;
+
+use super::StoreError;
+
+/// A handle on the open database; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    writer: AnyPool,
+    reader: AnyPool,
+    /// Tells the dispatcher of new rows in the outbox.
+    outbox_grew: Notify,
+    /// Held for life, so that no second process opens the same SQLite file.
+    _lock: Option<File>,
+}
+
+impl Database {
+    /// Opens `sqlite:PATH` (made when it is not there) or `postgres://…` and brings the tables up
+    /// to date.
+    ///
+    /// # Errors
+    /// Every error is a sentence for the person who starts the daemon.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+        match scheme {
+            "sqlite" => open_sqlite(Path::new(rest.strip_prefix("//").unwrap_or(rest))).await,
+            "postgres" | "postgresql" => open_postgres(url).await,
+            _ => Err(StoreError::UnknownScheme { scheme: scheme.to_owned() }),
+        }
+    }
+
+    /// Closes all connections once they are idle; what is asked of the database afterwards fails.
+    pub async fn close(&self) {
+        self.inner.reader.close().await;
+        self.inner.writer.close().await;
+    }
+
+    /// Returns when the outbox may have new rows. What happened while nobody waited is not lost.
+    pub async fn outbox_grew(&self) {
+        self.inner.outbox_grew.notified().await;
+    }
+
+    pub(super) fn announce_outbox(&self) {
+        self.inner.outbox_grew.notify_one();
+    }
+
+    pub(super) fn writer(&self) -> &AnyPool {
+        &self.inner.writer
+    }
+
+    pub(super) fn reader(&self) -> &AnyPool {
+        &self.inner.reader
+    }
+}
+
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 8;
+/// How long a query may wait for a connection, and a new connection for its server.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
+    if path.as_os_str().is_empty() || path == Path::new(":memory:") {
+        return Err(StoreError::NoFile);
+    }
+    let lock = lock_sqlite(path)?;
+    let url = sqlite_url(path);
+    let cannot_connect =
+        |source| StoreError::CannotConnect { target: path.display().to_string(), source };
+    let mut first = probe(&url).await.map_err(cannot_connect)?;
+    prepare_sqlite_writer(&mut first).await.map_err(cannot_connect)?;
+    first.close().await.map_err(cannot_connect)?;
+    let writer = AnyPoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(prepare_sqlite_writer(connection)))
+        .connect(&url)
+        .await
+        .map_err(cannot_connect)?;
+    migrate(&sqlx::migrate!("migrations/sqlite"), &writer).await?;
+    let reader = AnyPoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async { connection.execute("PRAGMA query_only = ON").await.map(drop) })
+        })
+        .connect(&url)
+        .await
+        .map_err(cannot_connect)?;
+    Ok(Database::joined(writer, reader, Some(lock)))
+}
+
+async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    // The driver waits 5 s for a lock by default; the journal would rather say that it is behind.
+    connection.execute("PRAGMA busy_timeout = 1000").await?;
+    connection.execute("PRAGMA journal_mode = WAL").await?;
+    connection.execute("PRAGMA synchronous = NORMAL").await?;
+    connection.execute("PRAGMA foreign_keys = ON").await?;
+    Ok(())
+}
+
+/// Locks a file beside the database. Not the database itself: closing any descriptor of that file
+/// would release SQLite's own POSIX locks.
+fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let not_writable = |source| StoreError::NotWritable { path: lock_path.clone(), source };
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(not_writable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(not_writable(source)),
+    }
+}
+
+/// The driver reads a URL, so what means something in one has to be escaped.
+fn sqlite_url(path: &Path) -> String {
+    let mut url = String::from("sqlite:");
+    for character in path.to_string_lossy().chars() {
+        match character {
+            '%' => url.push_str("%25"),
+            '?' => url.push_str("%3F"),
+            '#' => url.push_str("%23"),
+            ' ' => url.push_str("%20"),
+            other => url.push(other),
+        }
+    }
+    url.push_str("?mode=rwc");
+    url
+}
+
+async fn open_postgres(url: &str) -> Result<Database, StoreError> {
+    let cannot_connect =
+        |source| StoreError::CannotConnect { target: without_credentials(url), source };
+    probe(url).await.map_err(cannot_connect)?.close().await.map_err(cannot_connect)?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect(url)
+        .await
+        .map_err(cannot_connect)?;
+    migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
+    Ok(Database::joined(pool.clone(), pool, None))
+}
+
+/// One connection without a pool, to learn what is wrong: a pool would try again and then only say
+/// that time is up.
+async fn probe(url: &str) -> Result<AnyConnection, sqlx::Error> {
+    let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(url)).await;
+    connection.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// Host and database name of an address.
+fn without_credentials(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(url) => format!("{}{}", url.host_str().unwrap_or("localhost"), url.path()),
+        Err(_) => "postgres://…".to_owned(),
+    }
+}
+
+async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> {
+    migrator.run(pool).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
+            StoreError::Newer { version }
+        }
+        error => StoreError::Migration(error),
+    })
+}
+
+impl Database {
+    fn joined(writer: AnyPool, reader: AnyPool, lock: Option<File>) -> Self {
+        let inner = Inner { writer, reader, outbox_grew: Notify::new(), _lock: lock };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_escaped_for_the_driver() {
+        assert_eq!(sqlite_url(Path::new("/a b/50%?#.db")), "sqlite:/a%20b/50%25%3F%23.db?mode=rwc");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(
+            without_credentials("postgres://me:secret@db.example/calls"),
+            "db.example/calls"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_database_is_refused_without_showing_the_address() {
+        let error = Database::open("mysql://me:secret@host/calls").await.unwrap_err().to_string();
+        assert!(error.contains("mysql") && !error.contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn sqlite_without_a_file_is_refused() {
+        for url in ["sqlite:", "sqlite://", "sqlite::memory:", "sqlite://:memory:"] {
+            assert!(matches!(Database::open(url).await, Err(StoreError::NoFile)), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_named() {
+        let error = Database::open("sqlite:/nowhere/at/all.db").await.unwrap_err().to_string();
+        assert!(error.contains("/nowhere/at/all.db") && error.contains("folder"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_database_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letter.txt");
+        std::fs::write(&path, "Dear reader, this is no database. ".repeat(100)).unwrap();
+        let url = format!("sqlite:{}", path.display());
+        let error = Database::open(&url).await.unwrap_err().to_string();
+        assert!(error.contains("letter.txt") && error.contains("not a database"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_at_once() {
+        // Port 1 of the loopback address: nobody listens there.
+        let url = "postgres://me:secret@127.0.0.1:1/calls";
+        let error = Database::open(url).await.unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1/calls") && error.contains("refused"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_second_opening_of_the_same_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("odd name%.db").display());
+        let first = Database::open(&url).await.unwrap();
+        assert!(matches!(Database::open(&url).await, Err(StoreError::InUse { .. })));
+        drop(first);
+        Database::open(&url).await.unwrap();
+    }
+}

@@ -1,0 +1,272 @@
+//! The one writer of what live calls do: many changes, one transaction.
+//!
+//! In: [`Change`] values from call tasks, which never wait. Out: a [`Commit`] for each, which
+//! resolves once the change is durable, in the order of submission. What is queued while one
+//! transaction is written goes into the next, so the price of a commit is shared under load and
+//! not waited for without. While the database is away the journal tries again and the queue grows;
+//! [`Journal::is_behind`] then tells admission to refuse new calls. A change that the database
+//! refuses fails alone.
+//!
+//! When the connection to PostgreSQL breaks in the very moment of a commit, nobody can say whether
+//! it was done. It is done again: facts stay the same, a notification may then be sent twice.
+
+use std::{
+    pin::Pin,
+    slice,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use sqlx::AnyConnection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::model::{Change, UnixMillis};
+
+use super::{Database, StoreError, calls, outbox, recordings};
+
+/// A handle on the journal; cheap to clone. The journal ends when the last one is gone and
+/// everything is written down.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    queue: mpsc::Sender<Entry>,
+    backlog: Arc<Backlog>,
+    limits: JournalLimits,
+}
+
+/// How much the journal takes, and when it counts as behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Most changes that may wait; 1 or more.
+    pub queue: usize,
+    /// Most changes in one transaction; 1 or more.
+    pub batch: usize,
+    /// Behind when more changes than this are not yet durable.
+    pub behind_changes: usize,
+    /// Behind when the oldest change has waited longer than this.
+    pub behind_age: Duration,
+}
+
+impl Default for JournalLimits {
+    fn default() -> Self {
+        Self { queue: 8192, batch: 256, behind_changes: 2048, behind_age: Duration::from_secs(2) }
+    }
+}
+
+/// Resolves once a change is durable, or will never be.
+#[derive(Debug)]
+#[must_use = "an accepted operation is answered after its commit"]
+pub struct Commit(oneshot::Receiver<Result<(), StoreError>>);
+
+/// The journal's queue is full, or the journal has ended. Holds the change, to be submitted again.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal is behind and takes no more changes")]
+pub struct JournalBehind(pub Box<Change>);
+
+impl Journal {
+    /// Starts the writer. It must not end while the daemon runs; its handle tells of a panic.
+    pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(limits.queue.max(1));
+        let backlog = Arc::new(Backlog::default());
+        let writer =
+            Writer { database, entries, backlog: backlog.clone(), batch: limits.batch.max(1) };
+        (Self { queue, backlog, limits }, tokio::spawn(writer.run()))
+    }
+
+    /// Hands over a change without waiting.
+    ///
+    /// # Errors
+    /// Gives the change back when the queue is full.
+    pub fn submit(&self, change: Change) -> Result<Commit, JournalBehind> {
+        let (entry, commit) = entry(change);
+        // Counted first: the writer may be done with it before `try_send` returns.
+        self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.queue.try_send(entry) {
+            Ok(()) => Ok(commit),
+            Err(mpsc::error::TrySendError::Full(entry))
+            | Err(mpsc::error::TrySendError::Closed(entry)) => {
+                self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+                Err(JournalBehind(Box::new(entry.change)))
+            }
+        }
+    }
+
+    /// Waits until all that was submitted before is durable or refused.
+    ///
+    /// # Errors
+    /// It took longer than `within`, or the journal has ended.
+    pub async fn flush(&self, within: Duration) -> Result<(), StoreError> {
+        let (entry, commit) = entry(Change::default());
+        let flushed = async {
+            let place = self.queue.reserve().await.map_err(|_| StoreError::JournalEnded)?;
+            self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
+            place.send(entry);
+            commit.await
+        };
+        match tokio::time::timeout(within, flushed).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::NotFlushed { within }),
+        }
+    }
+
+    /// Whether so much waits, or for so long, that no new call should be taken.
+    pub fn is_behind(&self) -> bool {
+        self.backlog.waiting.load(Ordering::Relaxed) > self.limits.behind_changes
+            || self.backlog.age() > self.limits.behind_age
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(result.unwrap_or(Err(StoreError::JournalEnded)))
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    change: Change,
+    submitted: Instant,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+fn entry(change: Change) -> (Entry, Commit) {
+    let (done, commit) = oneshot::channel();
+    (Entry { change, submitted: Instant::now(), done }, Commit(commit))
+}
+
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Changes that are submitted and not yet resolved.
+    waiting: AtomicUsize,
+    /// When the oldest of them was submitted. The writer always holds the oldest.
+    oldest: Mutex<Option<Instant>>,
+}
+
+impl Backlog {
+    fn set_oldest(&self, submitted: Option<Instant>) {
+        *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = submitted;
+    }
+
+    fn age(&self) -> Duration {
+        let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        oldest.map(|submitted| submitted.elapsed()).unwrap_or_default()
+    }
+}
+
+struct Writer {
+    database: Database,
+    entries: mpsc::Receiver<Entry>,
+    backlog: Arc<Backlog>,
+    batch: usize,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.batch);
+        while self.entries.recv_many(&mut batch, self.batch).await > 0 {
+            self.backlog.set_oldest(batch.first().map(|entry: &Entry| entry.submitted));
+            self.commit(&mut batch).await;
+            self.backlog.set_oldest(None);
+        }
+    }
+
+    async fn commit(&self, batch: &mut Vec<Entry>) {
+        let together = self.commit_together(batch).await;
+        match together {
+            Ok(()) => batch.drain(..).for_each(|entry| self.resolve(entry, Ok(()))),
+            Err(_) if batch.len() > 1 => {
+                debug!(changes = batch.len(), "A change was refused; all are written singly");
+                for entry in batch.drain(..) {
+                    let alone = self.commit_together(slice::from_ref(&entry)).await;
+                    self.resolve(entry, alone);
+                }
+            }
+            Err(error) => {
+                if let Some(entry) = batch.pop() {
+                    self.resolve(entry, Err(error));
+                }
+            }
+        }
+    }
+
+    /// Writes the changes in one transaction, again and again while the database is away.
+    async fn commit_together(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut failures = 0_u32;
+        loop {
+            match self.try_commit(entries).await {
+                Err(error) if error.is_database_away() => {
+                    if failures == 0 {
+                        warn!(changes = entries.len(), "The journal cannot write: {error}");
+                    } else {
+                        debug!(failures, "The journal still cannot write: {error}");
+                    }
+                    tokio::time::sleep(pause(failures)).await;
+                    failures = failures.saturating_add(1);
+                }
+                result => {
+                    if failures > 0 {
+                        info!(failures, "The journal can write again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn try_commit(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        if entries.iter().all(|entry| entry.change == Change::default()) {
+            return Ok(());
+        }
+        let now = UnixMillis::from(SystemTime::now());
+        let mut transaction = self.database.writer().begin().await?;
+        for entry in entries {
+            apply(&mut transaction, &entry.change, now).await?;
+        }
+        transaction.commit().await?;
+        if entries.iter().any(|entry| !entry.change.notifications.is_empty()) {
+            self.database.announce_outbox();
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, entry: Entry, result: Result<(), StoreError>) {
+        if let Err(error) = &result {
+            let call = entry.change.call.as_ref().map(|call| tracing::field::display(call.id));
+            error!(call.id = call, "A change was refused: {error}");
+        }
+        self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Whoever submitted it may have gone; the change is true all the same.
+        let _ = entry.done.send(result);
+    }
+}
+
+async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Result<(), StoreError> {
+    if let Some(call) = &change.call {
+        calls::write_call(db, call).await?;
+    }
+    for operation in &change.operations {
+        calls::write_operation(db, operation).await?;
+    }
+    for recording in &change.recordings {
+        recordings::write(db, recording).await?;
+    }
+    for notification in &change.notifications {
+        outbox::write(db, notification, now).await?;
+    }
+    Ok(())
+}
+
+/// How long to wait after that many failures: 20 ms, doubled each time, up to 1.28 s.
+fn pause(failures: u32) -> Duration {
+    Duration::from_millis(20 << failures.min(6))
+}

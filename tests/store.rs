@@ -1,0 +1,779 @@
+//! The contract of the store, on SQLite and on PostgreSQL from one body.
+//!
+//! Each case gets a database of its own, and may close and open it again.
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
+
+use aftertone::{
+    model::{
+        Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
+        OperationId, OperationKind, OperationStatus, Party, RecordingChange, RecordingId,
+        Termination, UnixMillis,
+    },
+    store::{Database, Delivery, Journal, JournalLimits, RecordingState, StoreError},
+};
+use futures_util::future::join_all;
+use postgres::Cluster;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, case) in CASES {
+        println!("SQLite: {name}");
+        let place = Place::Sqlite(folder.path().join(format!("{name}.db")));
+        case(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_keeps_the_contract() {
+    let cluster = Cluster::start();
+    for (name, case) in CASES {
+        println!("PostgreSQL: {name}");
+        case(Place::Postgres(cluster.database(name))).await;
+    }
+    println!("PostgreSQL: waits_for_the_server");
+    waits_for_the_server(&cluster).await;
+    println!("PostgreSQL: two_stores_write_at_the_same_time");
+    two_stores_write_at_the_same_time(&cluster).await;
+}
+
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        &[$((stringify!($case), |place| Box::pin($case(place)))),*]
+    };
+}
+
+type Case = fn(Place) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+const CASES: &[(&str, Case)] = cases![
+    a_change_is_true_as_a_whole_or_not_at_all,
+    commits_keep_the_order_of_submission,
+    one_bad_change_does_not_poison_the_others,
+    what_is_committed_survives_a_crash,
+    a_full_journal_gives_the_change_back,
+    operations_come_in_the_order_of_acceptance,
+    unfinished_calls_are_found_after_a_restart,
+    the_outbox_keeps_the_order_of_a_call,
+    sequences_go_on_after_delivery,
+    a_notification_given_up_stays_visible,
+    an_unreadable_notification_does_not_block_its_call,
+    receivers_are_told_apart,
+    a_recording_lives_its_life,
+    discarded_clips_go_at_once,
+    a_deleted_clip_never_comes_back,
+    ended_calls_are_purged_after_their_recordings,
+    many_writers_and_readers,
+];
+
+async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let operation = operation(&call, 1);
+    house
+        .commit(Change {
+            call: Some(call.clone()),
+            operations: vec![operation.clone()],
+            notifications: vec![offered(&call)],
+            ..Change::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call.clone()));
+    assert_eq!(house.store.operation(operation.id).await.unwrap(), Some(operation));
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+
+    // The notification names a call that is not there, so the rest is not true either.
+    let stranger = self::call(2);
+    let changed = Call { state: CallState::Established, ..call.clone() };
+    let refused = house
+        .commit(Change {
+            call: Some(changed),
+            notifications: vec![offered(&call), offered(&stranger)],
+            ..Change::default()
+        })
+        .await;
+    assert!(matches!(refused, Err(StoreError::UnknownCall(id)) if id == stranger.id));
+    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call));
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+}
+
+async fn commits_keep_the_order_of_submission(place: Place) {
+    let house = House::open(&place).await;
+    let subject = |call: &Call, text: String| Call { subject: Some(text), ..call.clone() };
+    let calls: Vec<Call> = (0..10).map(call).collect();
+    let mut commits = Vec::new();
+    for round in 0..50 {
+        for call in &calls {
+            let call = subject(call, format!("round {round}"));
+            let notifications = vec![changed(&call)];
+            let change = Change { call: Some(call), notifications, ..Change::default() };
+            commits.push(house.journal.submit(change).unwrap());
+        }
+    }
+    join_all(commits).await.into_iter().for_each(Result::unwrap);
+    for call in &calls {
+        let stored = house.store.call(call.id).await.unwrap().unwrap();
+        assert_eq!(stored.subject.as_deref(), Some("round 49"));
+        for round in 0..50 {
+            let head = house.head_of(call).await.unwrap();
+            assert_eq!(head.sequence, round + 1);
+            let Event::CallChanged { call: told } = &head.event else { panic!("{head:?}") };
+            assert_eq!(told.subject, Some(format!("round {round}")));
+            house.store.delivered(&head).await.unwrap();
+        }
+        assert_eq!(house.head_of(call).await, None);
+    }
+}
+
+async fn one_bad_change_does_not_poison_the_others(place: Place) {
+    let house = House::open(&place).await;
+    let commits: Vec<_> = (0..20)
+        .map(|number| {
+            let call = call(number);
+            let operations = if number == 7 {
+                // Belongs to a call that was never written down.
+                vec![operation(&self::call(1000), 1)]
+            } else {
+                Vec::new()
+            };
+            house
+                .journal
+                .submit(Change { call: Some(call), operations, ..Change::default() })
+                .unwrap()
+        })
+        .collect();
+    for (number, result) in join_all(commits).await.into_iter().enumerate() {
+        assert_eq!(result.is_err(), number == 7, "{number}: {result:?}");
+        let stored = house.store.call(call(number as u32).id).await.unwrap();
+        assert_eq!(stored.is_none(), number == 7, "{number}");
+    }
+}
+
+async fn what_is_committed_survives_a_crash(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    house.commit(opening(&call)).await.unwrap();
+    // Nothing is closed or flushed.
+    house.writer.abort();
+    assert!(house.writer.await.unwrap_err().is_cancelled());
+    drop((house.journal, house.store));
+    let house = House::open(&place).await;
+    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call.clone()));
+    assert_eq!(house.head_of(&call).await.unwrap().sequence, 1);
+}
+
+async fn a_full_journal_gives_the_change_back(place: Place) {
+    let store = Database::open(&place.url()).await.unwrap();
+    let limits = JournalLimits { queue: 4, behind_changes: 2, ..JournalLimits::default() };
+    let (journal, writer) = Journal::start(store.clone(), limits);
+    let mut commits = Vec::new();
+    let mut number = 0;
+    let returned = loop {
+        match journal.submit(opening(&call(number))) {
+            Ok(commit) => commits.push(commit),
+            Err(behind) => break *behind.0,
+        }
+        number += 1;
+        assert!(number < 100_000, "the journal takes everything");
+    };
+    assert_eq!(returned, opening(&call(number)));
+    assert!(journal.is_behind());
+    join_all(commits).await.into_iter().for_each(Result::unwrap);
+    journal.flush(Duration::from_secs(10)).await.unwrap();
+    assert!(!journal.is_behind());
+    journal.submit(returned).unwrap().await.unwrap();
+    assert_eq!(store.pending_count().await.unwrap(), u64::from(number) + 1);
+
+    // The writer ends by itself, after all that was submitted.
+    let last = journal.submit(opening(&call(number + 1))).unwrap();
+    drop(journal);
+    last.await.unwrap();
+    writer.await.unwrap();
+}
+
+async fn operations_come_in_the_order_of_acceptance(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    // All in the same millisecond, with ids that sort the other way round.
+    let operations: Vec<Operation> = (0..5).map(|n| operation(&call, 200 - n)).collect();
+    let change =
+        Change { call: Some(call.clone()), operations: operations.clone(), ..Change::default() };
+    house.commit(change).await.unwrap();
+    let ended = ended(&operations[1]);
+    let change = Change { operations: vec![ended.clone()], ..Change::default() };
+    house.commit(change).await.unwrap();
+    let stored = house.store.operations(call.id).await.unwrap();
+    let mut expected = operations;
+    expected[1] = ended;
+    assert_eq!(stored, expected);
+}
+
+async fn unfinished_calls_are_found_after_a_restart(place: Place) {
+    let house = House::open(&place).await;
+    let (live, done) = (call(1), terminated(&call(2)));
+    let operations = vec![operation(&live, 1), ended(&operation(&live, 2)), operation(&live, 3)];
+    let change = Change {
+        call: Some(live.clone()),
+        operations: operations.clone(),
+        recordings: vec![begun(1, &operations[0])],
+        ..Change::default()
+    };
+    house.commit(change).await.unwrap();
+    house.commit(Change { call: Some(done), ..Change::default() }).await.unwrap();
+
+    let house = house.restarted(&place).await;
+    let unfinished = house.store.unfinished_calls().await.unwrap();
+    assert_eq!(unfinished.len(), 1);
+    assert_eq!(unfinished[0].call, live);
+    assert_eq!(unfinished[0].operations, [operations[0].clone(), operations[2].clone()]);
+    let clips = house.store.unfinished().await.unwrap();
+    assert_eq!(clips.len(), 1);
+    assert_eq!((clips[0].id, clips[0].operation), (recording_id(1), operations[0].id));
+}
+
+async fn the_outbox_keeps_the_order_of_a_call(place: Place) {
+    let house = House::open(&place).await;
+    let (slow, quick) = (call(1), call(2));
+    for call in [&slow, &quick] {
+        let mut change = opening(call);
+        change.notifications.push(changed(call));
+        house.commit(change).await.unwrap();
+    }
+    let head = house.head_of(&slow).await.unwrap();
+    house.store.failed(&head, 1, UnixMillis(5_000), "no answer").await.unwrap();
+
+    // Before its time the failed one holds back the next of its call, and nobody else.
+    let heads = house.heads(UnixMillis(4_999)).await;
+    assert_eq!(names(&heads), [(quick.id, 1)]);
+    assert_eq!(house.store.head_of(slow.id, UnixMillis(4_999)).await.unwrap(), None);
+    let next = house.store.next_attempt(UnixMillis(4_999)).await.unwrap();
+    assert_eq!(next, Some(UnixMillis(5_000)));
+    let heads = house.heads(UnixMillis(5_000)).await;
+    assert_eq!(names(&heads), [(quick.id, 1), (slow.id, 1)]);
+    assert_eq!(heads[1].attempts, 1);
+
+    house.store.delivered(&heads[1]).await.unwrap();
+    let heads = house.heads(UnixMillis(5_000)).await;
+    assert_eq!(names(&heads), [(slow.id, 2), (quick.id, 1)]);
+}
+
+async fn sequences_go_on_after_delivery(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    house.commit(opening(&call)).await.unwrap();
+    for sequence in 1..=3 {
+        let head = house.head_of(&call).await.unwrap();
+        assert_eq!(head.sequence, sequence);
+        house.store.delivered(&head).await.unwrap();
+        assert_eq!(house.store.pending_count().await.unwrap(), 0);
+        let change = Change { notifications: vec![changed(&call)], ..Change::default() };
+        house.commit(change).await.unwrap();
+    }
+}
+
+async fn a_notification_given_up_stays_visible(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let mut change = opening(&call);
+    change.notifications.push(changed(&call));
+    house.commit(change).await.unwrap();
+    let head = house.head_of(&call).await.unwrap();
+    house.store.give_up(&head, 3, "answered 403 Forbidden").await.unwrap();
+
+    let house = house.restarted(&place).await;
+    assert_eq!(house.head_of(&call).await.unwrap().sequence, 2);
+    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    let given_up = house.store.given_up("bot", 10).await.unwrap();
+    assert_eq!(given_up.len(), 1);
+    assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
+    assert_eq!(given_up[0].error, "answered 403 Forbidden");
+    assert_eq!(house.store.given_up("another", 10).await.unwrap(), []);
+}
+
+async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let mut change = opening(&call);
+    change.notifications.push(changed(&call));
+    house.commit(change).await.unwrap();
+    house.close().await;
+    place
+        .execute("UPDATE outbox SET body = '{\"kind\":\"of a later time\"}' WHERE sequence = 1")
+        .await;
+    let house = House::open(&place).await;
+    assert_eq!(house.heads(UnixMillis(0)).await, []);
+    assert_eq!(names(&house.heads(UnixMillis(0)).await), [(call.id, 2)]);
+    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+}
+
+async fn receivers_are_told_apart(place: Place) {
+    let house = House::open(&place).await;
+    let at = |number, application: &str, callback_uri: &str| {
+        let call = call(number);
+        let mut change = opening(&call);
+        change.notifications[0].application = application.to_owned();
+        change.notifications[0].callback_uri = callback_uri.to_owned();
+        change
+    };
+    for change in [
+        at(1, "bot", "https://a.example/one?x=1"),
+        at(2, "bot", "https://A.example:443/two"),
+        at(3, "bot", "http://a.example/one"),
+        at(4, "other", "https://a.example/one"),
+        at(5, "bot", "not an address"),
+    ] {
+        house.commit(change).await.unwrap();
+    }
+    let due = house.store.receivers_due(UnixMillis(0)).await.unwrap();
+    let mut expected = [
+        "bot http://a.example",
+        "bot https://a.example",
+        "bot not an address",
+        "other https://a.example",
+    ]
+    .map(str::to_owned);
+    expected.sort();
+    let mut sorted = due;
+    sorted.sort();
+    assert_eq!(sorted, expected);
+    let heads = house.store.heads("bot https://a.example", UnixMillis(0), 10).await.unwrap();
+    assert_eq!(names(&heads), [(call(1).id, 1), (call(2).id, 1)]);
+    let heads = house.store.heads("bot https://a.example", UnixMillis(0), 1).await.unwrap();
+    assert_eq!(heads.len(), 1);
+}
+
+async fn a_recording_lives_its_life(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let operation = operation(&call, 1);
+    let id = recording_id(1);
+    house
+        .commit(Change {
+            call: Some(call.clone()),
+            operations: vec![operation.clone()],
+            recordings: vec![begun(1, &operation)],
+            ..Change::default()
+        })
+        .await
+        .unwrap();
+    let row = house.store.recording(id).await.unwrap().unwrap();
+    assert_eq!((row.state, row.bytes, row.expires_at), (RecordingState::Writing, 0, None));
+    assert_eq!((row.call, row.operation, &*row.application), (call.id, operation.id, "bot"));
+
+    // The call is over before the file is: nothing is due while bytes may be coming.
+    house.record(RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) }).await;
+    assert_eq!(house.store.next_due().await.unwrap(), None);
+    assert_eq!(house.store.due(UnixMillis(99_000), 10).await.unwrap(), []);
+    house.record(RecordingChange::Finished { id, bytes: 32_044 }).await;
+    let row = house.store.recording(id).await.unwrap().unwrap();
+    assert_eq!((row.state, row.bytes), (RecordingState::Ready, 32_044));
+    assert_eq!(house.store.next_due().await.unwrap(), Some(UnixMillis(9_000)));
+    assert_eq!(house.store.due(UnixMillis(8_999), 10).await.unwrap(), []);
+    assert_eq!(house.store.due(UnixMillis(9_000), 10).await.unwrap(), [row]);
+
+    assert!(house.store.mark_deleting(id).await.unwrap());
+    // A crash between the bytes and the row: it is due again.
+    let house = house.restarted(&place).await;
+    let due = house.store.due(UnixMillis(1), 10).await.unwrap();
+    assert_eq!((due.len(), due[0].state), (1, RecordingState::Deleting));
+    house.store.forget(id).await.unwrap();
+    house.store.forget(id).await.unwrap();
+    assert!(!house.store.mark_deleting(id).await.unwrap());
+    assert_eq!(house.store.recording(id).await.unwrap(), None);
+    assert_eq!(house.store.next_due().await.unwrap(), None);
+}
+
+async fn discarded_clips_go_at_once(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let operation = operation(&call, 1);
+    house
+        .commit(Change {
+            call: Some(call.clone()),
+            recordings: vec![
+                begun(1, &operation),
+                begun(2, &operation),
+                RecordingChange::Discarded { id: recording_id(1) },
+                RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) },
+            ],
+            ..Change::default()
+        })
+        .await
+        .unwrap();
+    let due = house.store.due(UnixMillis(1), 10).await.unwrap();
+    assert_eq!(due.len(), 1);
+    assert_eq!((due[0].id, due[0].state), (recording_id(1), RecordingState::Discarded));
+    assert_eq!(house.store.unfinished().await.unwrap().len(), 1);
+}
+
+async fn a_deleted_clip_never_comes_back(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let change = Change {
+        call: Some(call.clone()),
+        recordings: vec![begun(1, &operation(&call, 1))],
+        ..Change::default()
+    };
+    house.commit(change.clone()).await.unwrap();
+    let id = recording_id(1);
+    assert!(house.store.mark_deleting(id).await.unwrap());
+    // Each of these may still be on its way when somebody deletes the clip.
+    house.commit(change).await.unwrap();
+    house.record(RecordingChange::Finished { id, bytes: 1 }).await;
+    house.record(RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) }).await;
+    house.record(RecordingChange::Discarded { id }).await;
+    let row = house.store.recording(id).await.unwrap().unwrap();
+    assert_eq!((row.state, row.expires_at), (RecordingState::Deleting, Some(UnixMillis(0))));
+}
+
+async fn ended_calls_are_purged_after_their_recordings(place: Place) {
+    let house = House::open(&place).await;
+    let [live, recorded, waiting, done] = [call(1), call(2), call(3), call(4)];
+    let given_up = operation(&done, 1);
+    for (call, with_clip, with_notification) in [
+        (&live, false, false),
+        (&recorded, true, false),
+        (&waiting, false, true),
+        (&done, false, true),
+    ] {
+        let recordings = Vec::from_iter(with_clip.then(|| begun(1, &operation(call, 2))));
+        let notifications = Vec::from_iter(with_notification.then(|| changed(call)));
+        let operations = if call == &done { vec![given_up.clone()] } else { Vec::new() };
+        let state = if call == &live { call.clone() } else { terminated(call) };
+        let change = Change { call: Some(state), operations, recordings, notifications };
+        house.commit(change).await.unwrap();
+    }
+    let head = house.head_of(&done).await.unwrap();
+    house.store.give_up(&head, 1, "gone").await.unwrap();
+
+    let ended_at = terminated(&done).ended_at.unwrap();
+    assert_eq!(house.store.purge_calls(ended_at).await.unwrap(), 0);
+    let after = UnixMillis(ended_at.0 + 1);
+    assert_eq!(house.store.purge_calls(after).await.unwrap(), 1);
+    assert_eq!(house.store.call(done.id).await.unwrap(), None);
+    assert_eq!(house.store.operation(given_up.id).await.unwrap(), None);
+    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+
+    house.store.forget(recording_id(1)).await.unwrap();
+    let head = house.head_of(&waiting).await.unwrap();
+    house.store.delivered(&head).await.unwrap();
+    assert_eq!(house.store.purge_calls(after).await.unwrap(), 2);
+    assert!(house.store.call(live.id).await.unwrap().is_some());
+}
+
+async fn many_writers_and_readers(place: Place) {
+    let house = House::open(&place).await;
+    let tasks: Vec<_> = (0..40)
+        .map(|number| {
+            let (store, journal) = (house.store.clone(), house.journal.clone());
+            tokio::spawn(async move {
+                let call = call(number);
+                for _ in 0..5 {
+                    journal.submit(opening(&call)).unwrap().await.unwrap();
+                    let head = store.head_of(call.id, UnixMillis(0)).await.unwrap().unwrap();
+                    store.delivered(&head).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(house.store.unfinished_calls().await.unwrap().len(), 40);
+}
+
+async fn waits_for_the_server(cluster: &Cluster) {
+    let house = House::open(&Place::Postgres(cluster.database("waits"))).await;
+    house.commit(opening(&call(1))).await.unwrap();
+    cluster.crash();
+    let commits: Vec<_> =
+        (2..10).map(|number| house.journal.submit(opening(&call(number))).unwrap()).collect();
+    let early = house.journal.flush(Duration::from_millis(300)).await;
+    assert!(matches!(early, Err(StoreError::NotFlushed { .. })), "{early:?}");
+    cluster.restart();
+    join_all(commits).await.into_iter().for_each(Result::unwrap);
+    for number in 1..10 {
+        assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
+    }
+    assert_eq!(house.store.pending_count().await.unwrap(), 9);
+}
+
+async fn two_stores_write_at_the_same_time(cluster: &Cluster) {
+    let place = Place::Postgres(cluster.database("two"));
+    let (one, two) = tokio::join!(House::open(&place), House::open(&place));
+    let commits: Vec<_> = (0..100)
+        .flat_map(|number| {
+            let (first, second) = (opening(&call(number)), opening(&call(1000 + number)));
+            [one.journal.submit(first).unwrap(), two.journal.submit(second).unwrap()]
+        })
+        .collect();
+    join_all(commits).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(one.store.pending_count().await.unwrap(), 200);
+    assert_eq!(two.store.unfinished_calls().await.unwrap().len(), 200);
+}
+
+/// Set for the process that is to be killed: where its database is.
+const VICTIM: &str = "AFTERTONE_TEST_STORE_VICTIM";
+
+#[tokio::test]
+async fn what_was_reported_as_durable_survives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().join("killed.db"));
+    let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "commits_until_it_is_killed", "--nocapture"])
+        .env(VICTIM, place.url())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut durable = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some(number) = line.strip_prefix("durable ") {
+            durable.push(number.parse::<u32>().unwrap());
+        }
+        if durable.len() == 500 {
+            victim.start_kill().unwrap();
+        }
+    }
+    victim.wait().await.unwrap();
+    assert!(durable.len() >= 500, "{} commits were reported", durable.len());
+
+    let house = House::open(&place).await;
+    for number in durable {
+        assert_eq!(house.store.call(call(number).id).await.unwrap(), Some(call(number)));
+        assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
+    }
+    // Fact and notification: never one without the other.
+    let calls = house.store.unfinished_calls().await.unwrap().len();
+    assert_eq!(house.store.pending_count().await.unwrap(), calls as u64);
+}
+
+#[tokio::test]
+#[ignore = "the process that what_was_reported_as_durable_survives_kill_9 starts and kills"]
+async fn commits_until_it_is_killed() {
+    let Ok(url) = std::env::var(VICTIM) else { return };
+    let store = Database::open(&url).await.unwrap();
+    let (journal, _writer) = Journal::start(store, JournalLimits::default());
+    for first in (0..100_000).step_by(10) {
+        let commits = (first..first + 10)
+            .map(|number| (number, journal.submit(opening(&call(number))).unwrap()));
+        for (number, commit) in commits.collect::<Vec<_>>() {
+            commit.await.unwrap();
+            println!("durable {number}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sqlite_waits_for_a_lock_that_somebody_else_holds() {
+    use sqlx::Connection;
+
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().join("locked.db"));
+    let house = House::open(&place).await;
+    let mut other = sqlx::AnyConnection::connect(&place.url()).await.unwrap();
+    let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let commit = house.journal.submit(opening(&call(1))).unwrap();
+    // Longer than the driver waits by itself, so that the journal has to try again.
+    let early = house.journal.flush(Duration::from_millis(1_500)).await;
+    assert!(matches!(early, Err(StoreError::NotFlushed { .. })), "{early:?}");
+    lock.rollback().await.unwrap();
+    commit.await.unwrap();
+    assert_eq!(house.head_of(&call(1)).await.unwrap().sequence, 1);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_aftertone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().join("newer.db"));
+    House::open(&place).await.close().await;
+    place
+        .execute(
+            "INSERT INTO _sqlx_migrations \
+             (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'of a later time', TRUE, x'00', 0)",
+        )
+        .await;
+    let error = Database::open(&place.url()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Newer { version: 9999 }), "{error}");
+    assert!(error.to_string().contains("newer aftertone"));
+}
+
+// --- support ---
+
+/// Where a case keeps its database.
+enum Place {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Place {
+    fn url(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
+    /// Changes the database behind the store's back.
+    async fn execute(&self, statement: &'static str) {
+        use sqlx::Connection;
+
+        let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+/// An open store and its journal.
+struct House {
+    store: Database,
+    journal: Journal,
+    writer: tokio::task::JoinHandle<()>,
+}
+
+impl House {
+    async fn open(place: &Place) -> Self {
+        let store = Database::open(&place.url()).await.unwrap();
+        let (journal, writer) = Journal::start(store.clone(), JournalLimits::default());
+        Self { store, journal, writer }
+    }
+
+    async fn close(self) {
+        drop(self.journal);
+        self.writer.await.unwrap();
+        self.store.close().await;
+    }
+
+    async fn restarted(self, place: &Place) -> Self {
+        self.close().await;
+        Self::open(place).await
+    }
+
+    async fn commit(&self, change: Change) -> Result<(), StoreError> {
+        self.journal.submit(change).unwrap().await
+    }
+
+    async fn record(&self, recording: RecordingChange) {
+        let change = Change { recordings: vec![recording], ..Change::default() };
+        self.commit(change).await.unwrap();
+    }
+
+    async fn head_of(&self, call: &Call) -> Option<Delivery> {
+        self.store.head_of(call.id, UnixMillis(0)).await.unwrap()
+    }
+
+    async fn heads(&self, now: UnixMillis) -> Vec<Delivery> {
+        self.store.heads("bot https://bot.example", now, 10).await.unwrap()
+    }
+}
+
+fn names(heads: &[Delivery]) -> Vec<(CallId, u64)> {
+    heads.iter().map(|head| (head.call, head.sequence)).collect()
+}
+
+fn bytes(number: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn recording_id(number: u32) -> RecordingId {
+    RecordingId::from_random(bytes(number))
+}
+
+fn call(number: u32) -> Call {
+    Call {
+        id: CallId::from_random(bytes(number)),
+        application: "bot".to_owned(),
+        state: CallState::Incoming,
+        direction: Direction::Incoming,
+        source: Party {
+            uri: "sip:alice@example".to_owned(),
+            display_name: Some("Älice".to_owned()),
+        },
+        target: Party { uri: "tel:+4930123456".to_owned(), display_name: None },
+        chain_id: "chain".to_owned(),
+        participant_id: "participant".to_owned(),
+        sip_call_id: format!("{number}@example"),
+        callback_uri: Some("https://bot.example/calls".to_owned()),
+        media: None,
+        tones_subscribed: false,
+        media_config: None,
+        // A NUL cannot stand in a TEXT column of PostgreSQL; JSON escapes it.
+        subject: Some("it's \0 \"quoted\"".to_owned()),
+        created_at: UnixMillis(1_000 + i64::from(number)),
+        ended_at: None,
+        termination: None,
+    }
+}
+
+fn terminated(call: &Call) -> Call {
+    Call {
+        state: CallState::Terminated,
+        ended_at: Some(UnixMillis(50_000)),
+        termination: Some(Termination::PeerHungUp),
+        ..call.clone()
+    }
+}
+
+fn operation(call: &Call, number: u32) -> Operation {
+    Operation {
+        id: OperationId::from_random(bytes(number)),
+        call: call.id,
+        kind: OperationKind::Echo,
+        client_context: Some("mine".to_owned()),
+        status: OperationStatus::Running,
+        end: None,
+        recording: None,
+        created_at: UnixMillis(2_000),
+        ended_at: None,
+    }
+}
+
+fn ended(operation: &Operation) -> Operation {
+    Operation {
+        status: OperationStatus::Completed,
+        end: Some(OperationEnd::Done),
+        ended_at: Some(UnixMillis(3_000)),
+        ..operation.clone()
+    }
+}
+
+fn begun(number: u32, operation: &Operation) -> RecordingChange {
+    RecordingChange::Begun {
+        id: recording_id(number),
+        call: operation.call,
+        operation: operation.id,
+        application: "bot".to_owned(),
+        at: UnixMillis(2_500),
+    }
+}
+
+fn notification(event: Event) -> Notification {
+    Notification {
+        application: "bot".to_owned(),
+        callback_uri: "https://bot.example/calls".to_owned(),
+        event,
+    }
+}
+
+fn offered(call: &Call) -> Notification {
+    notification(Event::CallOffered { call: call.clone() })
+}
+
+fn changed(call: &Call) -> Notification {
+    notification(Event::CallChanged { call: call.clone() })
+}
+
+/// The first change of a call.
+fn opening(call: &Call) -> Change {
+    Change { call: Some(call.clone()), notifications: vec![offered(call)], ..Change::default() }
+}
