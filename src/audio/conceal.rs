@@ -77,15 +77,19 @@ fn pitch_period(history: &[i16; HISTORY]) -> usize {
         }
         product as f64 / (energy as f64).sqrt().max(1.0)
     };
-    // Whole multiples of a period are as alike: the shortest of nearly equal ones sounds best.
-    let mut best = (LONGEST_PERIOD, likeness(LONGEST_PERIOD));
-    for period in (SHORTEST_PERIOD..LONGEST_PERIOD).rev() {
-        let likeness = likeness(period);
-        if likeness > 0.0 && likeness >= best.1 * 0.98 {
-            best = (period, likeness.max(best.1));
-        }
+    let mut alike = [0.0; LONGEST_PERIOD + 1];
+    for (period, alike) in alike.iter_mut().enumerate().skip(SHORTEST_PERIOD) {
+        *alike = likeness(period);
     }
-    best.0
+    // Whole multiples of a period are as alike: the first of nearly equal peaks is the pitch.
+    let best = alike.iter().copied().fold(0.0, f64::max);
+    let is_peak = |period: &usize| {
+        let here = alike[*period];
+        here >= 0.95 * best
+            && here > alike[period - 1]
+            && alike.get(period + 1).is_none_or(|next| here >= *next)
+    };
+    (SHORTEST_PERIOD..=LONGEST_PERIOD).find(is_peak).unwrap_or(LONGEST_PERIOD)
 }
 
 #[cfg(test)]

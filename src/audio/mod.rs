@@ -15,4 +15,5 @@ pub mod wav;
 pub use clip::Clip;
 pub use codec::{CodecError, CodecKind, Decoder, Encoder};
 pub use frame::{Frame, Rate};
+pub use resample::{Upsampler, resample};
 pub use voice::{Speech, Voice, VoiceMode};
