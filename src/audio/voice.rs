@@ -122,3 +122,62 @@ fn is_loud_enough(samples: &[i16]) -> bool {
     let energy: i64 = samples.iter().map(|sample| i64::from(*sample).pow(2)).sum();
     energy >= GATE_MEAN_SQUARE * samples.len() as i64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explore() {
+        for rate in [Rate::Hz8000, Rate::Hz16000] {
+            for mode in [VoiceMode::Quality, VoiceMode::LowBitrate, VoiceMode::Aggressive, VoiceMode::VeryAggressive] {
+                for (name, sound) in [("tone1004", tone(rate, 1004.0, 16000.0, 100)), ("tone440", tone(rate, 440.0, 8000.0, 100)), ("tone200", tone(rate, 200.0, 8000.0, 100)),("noise-30", noise(rate, 1036.0, 100)), ("speech", speech(rate, 100)), ("spoken", spoken(rate))] {
+                    let mut voice = Voice::new(rate, mode);
+                    let s: String = sound.chunks_exact(rate.frame_len()).map(|f| match voice.judge(f) { Speech::None => '.', Speech::Run{quiet: 0, ..} => 'V', _ => 'q' }).collect();
+                    println!("{rate:?} {mode:?} {name:9} {s}");
+                }
+            }
+        }
+    }
+    fn tone(rate: Rate, hz: f64, peak: f64, frames: usize) -> Vec<i16> {
+        let step = std::f64::consts::TAU * hz / f64::from(rate.hz());
+        (0..frames * rate.frame_len()).map(|n| (peak * (step * n as f64).sin()) as i16).collect()
+    }
+
+    fn noise(rate: Rate, rms: f64, frames: usize) -> Vec<i16> {
+        let mut state = 1u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / f64::from(1u32 << 31) - 0.5
+        };
+        (0..frames * rate.frame_len()).map(|_| (uniform() * rms * 12f64.sqrt()) as i16).collect()
+    }
+
+    fn speech(rate: Rate, frames: usize) -> Vec<i16> {
+        let hz = f64::from(rate.hz());
+        let formants = [(700.0, 130.0), (1_220.0, 70.0), (2_600.0, 160.0)];
+        let mut memory = [[0.0f64; 2]; 3];
+        let (mut out, mut phase) = (Vec::new(), 0.0f64);
+        for n in 0..frames * rate.frame_len() {
+            let t = n as f64 / hz;
+            let pitch = 120.0 + 20.0 * (t * 5.0).sin();
+            phase += pitch / hz;
+            let pulse = if phase >= 1.0 { phase -= 1.0; 1.0 } else { 0.0 };
+            let syllable = (std::f64::consts::PI * (t * 4.0).fract()).sin().powi(2);
+            let mut x = pulse * syllable;
+            for ((f, b), m) in formants.iter().zip(&mut memory) {
+                let r = (-std::f64::consts::PI * b / hz).exp();
+                let c = 2.0 * r * (std::f64::consts::TAU * f / hz).cos();
+                let y = x * (1.0 - c + r * r) + c * m[0] - r * r * m[1];
+                *m = [y, m[0]];
+                x = y;
+            }
+            out.push((x * 60_000.0).clamp(-32e3, 32e3) as i16);
+        }
+        println!("peak {}", out.iter().map(|s: &i16| s.unsigned_abs()).max().unwrap());
+        out
+    }
+    fn spoken(rate: Rate) -> Vec<i16> {
+        crate::audio::Clip::from_wav(include_bytes!("../prompts/assets/spoken.wav"), crate::audio::wav::Limits{max_seconds: 10}).unwrap().samples(rate).to_vec()
+    }
+}
