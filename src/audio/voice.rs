@@ -82,9 +82,11 @@ impl Voice {
 
     /// Judges the next frame, 20 ms at the detector's rate. Anything but 20 ms is no speech.
     pub fn judge(&mut self, samples: &[i16]) -> Speech {
-        let voiced = samples.len() == self.rate.frame_len()
-            && is_loud_enough(samples)
-            && self.vad.is_voice_segment(samples).unwrap_or(false);
+        let voiced = samples.len() == self.rate.frame_len() && {
+            // Quiet frames too: it learns the noise of the line from them.
+            let is_voice = self.vad.is_voice_segment(samples).unwrap_or(false);
+            is_voice && is_loud_enough(samples)
+        };
         self.hesitate(voiced)
     }
 
@@ -125,59 +127,132 @@ fn is_loud_enough(samples: &[i16]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::{PI, TAU};
+
     use super::*;
+    use crate::audio::{Clip, wav::Limits};
+
+    const RATES: [Rate; 2] = [Rate::Hz8000, Rate::Hz16000];
 
     #[test]
-    fn explore() {
-        for rate in [Rate::Hz8000, Rate::Hz16000] {
-            for mode in [VoiceMode::Quality, VoiceMode::LowBitrate, VoiceMode::Aggressive, VoiceMode::VeryAggressive] {
-                for (name, sound) in [("tone1004", tone(rate, 1004.0, 16000.0, 100)), ("tone440", tone(rate, 440.0, 8000.0, 100)), ("tone200", tone(rate, 200.0, 8000.0, 100)),("noise-30", noise(rate, 1036.0, 100)), ("speech", speech(rate, 100)), ("spoken", spoken(rate))] {
-                    let mut voice = Voice::new(rate, mode);
-                    let s: String = sound.chunks_exact(rate.frame_len()).map(|f| match voice.judge(f) { Speech::None => '.', Speech::Run{quiet: 0, ..} => 'V', _ => 'q' }).collect();
-                    println!("{rate:?} {mode:?} {name:9} {s}");
-                }
-            }
+    fn silence_and_comfort_noise_are_no_speech() {
+        for rate in RATES {
+            let mut voice = Voice::new(rate, VoiceMode::default());
+            // -50 dBFS.
+            let sound = [vec![0; 100 * rate.frame_len()], noise(rate, 103.6, 500)].concat();
+            assert!(judge(&mut voice, &sound).iter().all(|speech| *speech == Speech::None));
         }
     }
-    fn tone(rate: Rate, hz: f64, peak: f64, frames: usize) -> Vec<i16> {
-        let step = std::f64::consts::TAU * hz / f64::from(rate.hz());
-        (0..frames * rate.frame_len()).map(|n| (peak * (step * n as f64).sin()) as i16).collect()
+
+    #[test]
+    fn a_run_of_speech_begins_and_ends_where_the_sound_does() {
+        for rate in RATES {
+            let mut voice = Voice::new(rate, VoiceMode::default());
+            let hush = noise(rate, 30.0, 50);
+            let sound = [hush.clone(), syllables(rate, 100), hush].concat();
+            let judged = judge(&mut voice, &sound);
+            let begins: Vec<_> = (50..150)
+                .filter_map(|n| match judged[n] {
+                    Speech::Run { frames, .. } => Some(n + 1 - frames as usize),
+                    Speech::None => None,
+                })
+                .collect();
+            assert!(begins.iter().all(|begin| (50..=52).contains(begin)), "{rate:?} {begins:?}");
+            assert!(begins.len() >= 95, "{rate:?}: a run without a hole");
+            let last = (0..200).rfind(|n| judged[*n].is_speech()).unwrap();
+            let Speech::Run { quiet, .. } = judged[last] else { unreachable!("it is speech") };
+            assert_eq!(quiet, HANGOVER_FRAMES);
+            assert!((148..=150).contains(&(last + 1 - quiet as usize)), "{rate:?} {last}");
+        }
+    }
+
+    #[test]
+    fn most_of_a_spoken_sentence_is_speech_and_its_pauses_are_not() {
+        let file = include_bytes!("../prompts/assets/spoken.wav");
+        let clip = Clip::from_wav(file, Limits { max_seconds: 10 }).unwrap();
+        for rate in RATES {
+            let mut voice = Voice::new(rate, VoiceMode::default());
+            let judged = judge(&mut voice, clip.samples(rate));
+            let speech = judged.iter().filter(|speech| speech.is_speech()).count();
+            assert!(speech * 10 > judged.len() * 8, "{rate:?} {speech} of {}", judged.len());
+            assert!(speech < judged.len() - 5, "{rate:?}: the pause after the first sentence");
+        }
+    }
+
+    #[test]
+    fn a_click_is_no_speech() {
+        let mut voice = Voice::new(Rate::Hz8000, VoiceMode::default());
+        for n in 0..50 {
+            // Two voiced frames now and then.
+            assert_eq!(voice.hesitate(n % 7 < 2), Speech::None);
+        }
+    }
+
+    #[test]
+    fn a_run_is_dated_back_and_survives_short_gaps() {
+        let mut voice = Voice::new(Rate::Hz8000, VoiceMode::default());
+        let mut hear = |frames: &[bool]| frames.iter().map(|v| voice.hesitate(*v)).last().unwrap();
+        assert_eq!(hear(&[true, false, true, false]), Speech::None);
+        assert_eq!(hear(&[true]), Speech::Run { frames: 5, quiet: 0 });
+        assert_eq!(hear(&[false; 8]), Speech::Run { frames: 13, quiet: 8 });
+        assert_eq!(hear(&[true]), Speech::Run { frames: 14, quiet: 0 });
+        assert_eq!(hear(&[false; 9]), Speech::None);
+    }
+
+    /// webrtc-vad hears voice in a loud steady tone, and so do we: somebody is making a sound.
+    #[test]
+    fn a_loud_tone_counts_as_a_voice() {
+        for rate in RATES {
+            let mut voice = Voice::new(rate, VoiceMode::default());
+            let step = TAU * 1_004.0 / f64::from(rate.hz());
+            let samples = (0..50 * rate.frame_len()).map(|n| (step * n as f64).sin());
+            let sound: Vec<i16> = samples.map(|sample| (16_000.0 * sample) as i16).collect();
+            assert!(judge(&mut voice, &sound)[10..].iter().all(|speech| speech.is_speech()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_frame_is_no_speech() {
+        let mut voice = Voice::new(Rate::Hz8000, VoiceMode::default());
+        for samples in [&[][..], &[9_000; 80], &[9_000; 320]] {
+            assert_eq!(voice.judge(samples), Speech::None);
+        }
+    }
+
+    fn judge(voice: &mut Voice, sound: &[i16]) -> Vec<Speech> {
+        sound.chunks_exact(voice.rate.frame_len()).map(|frame| voice.judge(frame)).collect()
     }
 
     fn noise(rate: Rate, rms: f64, frames: usize) -> Vec<i16> {
         let mut state = 1u64;
-        let mut uniform = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as f64 / f64::from(1u32 << 31) - 0.5
         };
         (0..frames * rate.frame_len()).map(|_| (uniform() * rms * 12f64.sqrt()) as i16).collect()
     }
 
-    fn speech(rate: Rate, frames: usize) -> Vec<i16> {
+    /// The vowel of "up", five times a second, on a voice of 120 Hz that is not quite steady.
+    fn syllables(rate: Rate, frames: usize) -> Vec<i16> {
         let hz = f64::from(rate.hz());
-        let formants = [(700.0, 130.0), (1_220.0, 70.0), (2_600.0, 160.0)];
-        let mut memory = [[0.0f64; 2]; 3];
-        let (mut out, mut phase) = (Vec::new(), 0.0f64);
-        for n in 0..frames * rate.frame_len() {
-            let t = n as f64 / hz;
-            let pitch = 120.0 + 20.0 * (t * 5.0).sin();
-            phase += pitch / hz;
-            let pulse = if phase >= 1.0 { phase -= 1.0; 1.0 } else { 0.0 };
-            let syllable = (std::f64::consts::PI * (t * 4.0).fract()).sin().powi(2);
-            let mut x = pulse * syllable;
-            for ((f, b), m) in formants.iter().zip(&mut memory) {
-                let r = (-std::f64::consts::PI * b / hz).exp();
-                let c = 2.0 * r * (std::f64::consts::TAU * f / hz).cos();
-                let y = x * (1.0 - c + r * r) + c * m[0] - r * r * m[1];
-                *m = [y, m[0]];
-                x = y;
+        let mut formants =
+            [(700.0, 130.0), (1_220.0, 70.0), (2_600.0, 160.0)].map(|formant| (formant, [0.0; 2]));
+        let mut phase = 0.0;
+        let sample = |n: usize| {
+            let time = n as f64 / hz;
+            phase += (120.0 + 20.0 * (time * 5.0).sin()) / hz;
+            let pulse = if phase >= 1.0 { 1.0 } else { 0.0 };
+            phase -= pulse;
+            let mut sound = pulse * (0.4 + 0.6 * (PI * (time * 5.0).fract()).sin());
+            for ((centre, width), [last, before]) in &mut formants {
+                let radius = (-PI * *width / hz).exp();
+                let turn = 2.0 * radius * (TAU * *centre / hz).cos();
+                let next = sound * (1.0 - turn + radius * radius) + turn * *last
+                    - radius * radius * *before;
+                (*before, *last, sound) = (*last, next, next);
             }
-            out.push((x * 60_000.0).clamp(-32e3, 32e3) as i16);
-        }
-        println!("peak {}", out.iter().map(|s: &i16| s.unsigned_abs()).max().unwrap());
-        out
-    }
-    fn spoken(rate: Rate) -> Vec<i16> {
-        crate::audio::Clip::from_wav(include_bytes!("../prompts/assets/spoken.wav"), crate::audio::wav::Limits{max_seconds: 10}).unwrap().samples(rate).to_vec()
+            (20_000.0 * sound).clamp(-32_768.0, 32_767.0) as i16
+        };
+        (0..frames * rate.frame_len()).map(sample).collect()
     }
 }
