@@ -1,8 +1,19 @@
 //! Sound as values: frames, clips, codecs, resampling, the beep, voice detection, WAV.
 
+pub mod beep;
 pub mod clip;
+pub mod codec;
+pub mod conceal;
 pub mod frame;
+pub mod g711;
+pub mod opus;
+pub mod resample;
 pub mod tape;
+pub mod voice;
+pub mod wav;
 
 pub use clip::Clip;
+pub use codec::{CodecError, CodecKind, Decoder, Encoder};
 pub use frame::{Frame, Rate};
+pub use resample::{Upsampler, resample};
+pub use voice::{Speech, Voice, VoiceMode};

@@ -3,18 +3,91 @@
 //! In: what is heard in this frame. Out: what is said in it, what of it is kept, and, once, how it
 //! ended. They do not know RTP, files or the call they run in.
 
+pub mod echo;
+pub mod play_prompt;
+mod player;
+pub mod record;
+
+pub use echo::Echo;
+pub use play_prompt::PlayPrompt;
+pub use record::Record;
+
 use crate::{
-    audio::Frame,
+    audio::{Frame, Speech},
     model::{OperationEnd, Tone},
 };
+
+/// One running operation of a leg.
+#[derive(Debug)]
+pub enum Operation {
+    /// Prompt, beep, record.
+    Record(Record),
+    /// Prompts in order.
+    PlayPrompt(PlayPrompt),
+    /// What is heard comes back.
+    Echo(Echo),
+}
+
+impl Operation {
+    /// Lives through one frame. What was said and kept counts, also in the frame that ends it; after
+    /// that frame the operation does nothing more.
+    pub fn tick(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        match self {
+            Self::Record(record) => record.tick(heard, said),
+            Self::PlayPrompt(play_prompt) => play_prompt.tick(said),
+            Self::Echo(echo) => echo.tick(heard, said),
+        }
+    }
+
+    /// Ends it because the application wants so, or another operation barges in.
+    pub fn cancel(self) -> Ended {
+        self.interrupt(Interruption::Cancel)
+    }
+
+    /// Ends it because the caller is gone, after what was still in the jitter buffer has been
+    /// ticked through.
+    pub fn hang_up(self) -> Ended {
+        self.interrupt(Interruption::HangUp)
+    }
+
+    /// Whether [`Heard::speech`] matters to it; if not, the detector need not run.
+    pub fn wants_voice(&self) -> bool {
+        matches!(self, Self::Record(_))
+    }
+
+    /// Whether a clip is being kept at this moment: from the end of prompt and beep on.
+    pub fn is_recording(&self) -> bool {
+        match self {
+            Self::Record(record) => record.is_recording(),
+            Self::PlayPrompt(_) | Self::Echo(_) => false,
+        }
+    }
+
+    fn interrupt(self, interruption: Interruption) -> Ended {
+        match self {
+            Self::Record(record) => record.interrupt(interruption),
+            Self::PlayPrompt(_) | Self::Echo(_) => Ended::without_clip(match interruption {
+                Interruption::Cancel => OperationEnd::Canceled,
+                Interruption::HangUp => OperationEnd::HungUpWithoutAudio,
+            }),
+        }
+    }
+}
+
+/// What ends an operation from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interruption {
+    Cancel,
+    HangUp,
+}
 
 /// What the peer sent in one frame of playout, as the operation gets it.
 #[derive(Debug)]
 pub struct Heard<'a> {
     /// The sound; silence when nothing came. 20 ms at the leg's rate.
     pub samples: &'a [i16],
-    /// Whether it is speech.
-    pub speech: bool,
+    /// What [`Voice`](crate::audio::Voice) says of it.
+    pub speech: Speech,
     /// A key that begins in this frame, at most one; each press is told once.
     pub tone: Option<HeardTone>,
     /// How many frames newer than this one have been received already: the depth of playout.
@@ -46,6 +119,12 @@ pub struct Ended {
     pub end: OperationEnd,
     /// Record only: figures of the clip.
     pub clip: Option<ClipFigures>,
+}
+
+impl Ended {
+    fn without_clip(end: OperationEnd) -> Self {
+        Self { end, clip: None }
+    }
 }
 
 /// Figures of a recorded clip, in milliseconds.

@@ -1,0 +1,481 @@
+//! RIFF/WAVE: the header of our recordings, and a defensive reader for prompts.
+//!
+//! In: the bytes of a file from outside, wholly in memory. Out: mono 16-bit samples at the file's own
+//! rate, or one sentence for the author of the bot who sent it. Nothing is allocated that the bytes
+//! do not justify. It resamples nothing, and knows no other container.
+
+use std::ops::Range;
+
+use super::{g711::Law, resample::RATES_HZ};
+
+/// The length of [`header`].
+pub const HEADER_BYTES: usize = 44;
+
+const OUR_RATE_HZ: u32 = 16_000;
+const OUR_BYTES_PER_SECOND: u32 = 2 * OUR_RATE_HZ;
+
+/// The header of a recording: PCM, 16-bit, mono, 16,000 Hz, `data_bytes` of samples.
+pub fn header(data_bytes: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let after_riff = data_bytes.saturating_add(HEADER_BYTES as u32 - 8);
+    let fields: [&[u8]; 13] = [
+        b"RIFF",
+        &after_riff.to_le_bytes(),
+        b"WAVE",
+        b"fmt ",
+        &16u32.to_le_bytes(),
+        &FORMAT_PCM.to_le_bytes(),
+        &1u16.to_le_bytes(),
+        &OUR_RATE_HZ.to_le_bytes(),
+        &OUR_BYTES_PER_SECOND.to_le_bytes(),
+        &2u16.to_le_bytes(),
+        &16u16.to_le_bytes(),
+        b"data",
+        &data_bytes.to_le_bytes(),
+    ];
+    for (slot, byte) in header.iter_mut().zip(fields.iter().copied().flatten()) {
+        *slot = *byte;
+    }
+    header
+}
+
+/// How much sound a file may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Seconds of sound at most.
+    pub max_seconds: u32,
+}
+
+/// The sound of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// Samples a second, within [`RATES_HZ`].
+    pub rate_hz: u32,
+    /// The channels mixed into one; at least one sample.
+    pub samples: Vec<i16>,
+}
+
+/// Why a file cannot be played, in words for whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WavError {
+    /// No bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// A page in the place of the file: as a rule an error page or a log-in.
+    #[error("this is an HTML page, not audio: does the address need a log-in?")]
+    Html,
+    /// Audio, but in a container or coding that we do not read.
+    #[error("{0} is not supported yet, send WAV")]
+    OtherFormat(&'static str),
+    /// Neither WAV nor anything else that we know by its first bytes.
+    #[error("this is not a WAV file: it does not begin with RIFF and WAVE")]
+    NotWav,
+    /// The file stops before the format.
+    #[error("the WAV file has no whole fmt chunk")]
+    NoFormat,
+    /// There is no data chunk.
+    #[error("the WAV file has no data chunk")]
+    NoData,
+    /// The data chunk does not hold a single sample.
+    #[error("the WAV file has no sound in it")]
+    NoSound,
+    /// A coding within WAV that we do not read.
+    #[error(
+        "WAV with format tag {tag:#06x} at {bits} bits is not supported, send PCM of 8 to 32 bits, \
+         32-bit float, A-law or mu-law"
+    )]
+    UnsupportedCoding {
+        /// `wFormatTag`, or the sub-format of WAVE_FORMAT_EXTENSIBLE.
+        tag: u16,
+        /// Bits of a sample.
+        bits: u16,
+    },
+    /// Too many channels, or none.
+    #[error("the WAV file has {0} channels, 1 to 8 are supported")]
+    Channels(u16),
+    /// The rate is out of range.
+    #[error(
+        "the WAV file has {0} samples a second, {min} to {max} are supported",
+        min = RATES_HZ.start(), max = RATES_HZ.end()
+    )]
+    Rate(u32),
+    /// There is more sound than a prompt may have.
+    #[error("the WAV file is {seconds} s long, at most {max_seconds} s are allowed")]
+    TooLong {
+        /// Seconds of sound in the file, rounded up.
+        seconds: u64,
+        /// See [`Limits`].
+        max_seconds: u32,
+    },
+}
+
+/// Reads a WAV file: PCM of 8, 16, 24 and 32 bits, 32-bit float, A-law and µ-law, also behind
+/// WAVE_FORMAT_EXTENSIBLE; 1 to 8 channels, 4,000 to 192,000 Hz, chunks in any order. A length that
+/// was never filled in, or that is larger than the file, means all that is there.
+///
+/// # Errors
+/// The file cannot be played, or holds more than `limits` allow.
+pub fn read(bytes: &[u8], limits: Limits) -> Result<Decoded, WavError> {
+    let chunks = Chunks::of(bytes)?;
+    let format = Format::read(chunks.format.ok_or(WavError::NoFormat)?)?;
+    let data = chunks.data.ok_or(WavError::NoData)?;
+    let frames = data.chunks_exact(format.coding.bytes() * usize::from(format.channels));
+    if frames.len() == 0 {
+        return Err(WavError::NoSound);
+    }
+    let seconds = (frames.len() as u64).div_ceil(u64::from(format.rate_hz));
+    if seconds > u64::from(limits.max_seconds) {
+        return Err(WavError::TooLong { seconds, max_seconds: limits.max_seconds });
+    }
+    let mix = |frame: &[u8]| {
+        let channels = frame.chunks_exact(format.coding.bytes());
+        let sum: i32 = channels.map(|sample| i32::from(format.coding.decode(sample))).sum();
+        (sum / i32::from(format.channels)) as i16
+    };
+    Ok(Decoded { rate_hz: format.rate_hz, samples: frames.map(mix).collect() })
+}
+
+/// The two chunks that matter.
+struct Chunks<'a> {
+    format: Option<&'a [u8]>,
+    data: Option<&'a [u8]>,
+}
+
+impl<'a> Chunks<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, WavError> {
+        if bytes.len() < RIFF_BYTES || &bytes[..4] != b"RIFF" || &bytes[8..12] != b"WAVE" {
+            return Err(name_what_it_is(bytes));
+        }
+        let riff_length = u32_at(bytes, 4).unwrap_or(0);
+        // Written as a stream: nobody came back to fill in the lengths.
+        let is_stream = riff_length as usize != bytes.len() - 8;
+        let mut found = Self { format: None, data: None };
+        let mut rest = RIFF_BYTES..bytes.len();
+        while let Some((id, length)) = chunk_header(bytes, &rest) {
+            let begin = rest.start + CHUNK_HEADER_BYTES;
+            let there = bytes.len() - begin;
+            let is_data = id == b"data";
+            let length = match length as usize {
+                0 if is_data && is_stream => there,
+                length => length.min(there),
+            };
+            let body = &bytes[begin..begin + length];
+            match id {
+                b"fmt " if found.format.is_none() => found.format = Some(body),
+                b"data" if found.data.is_none() => found.data = Some(body),
+                _ => {}
+            }
+            if found.format.is_some() && found.data.is_some() {
+                break;
+            }
+            // A chunk of odd length is followed by a byte that belongs to nothing.
+            rest.start = begin + length + length % 2;
+        }
+        Ok(found)
+    }
+}
+
+fn chunk_header<'a>(bytes: &'a [u8], rest: &Range<usize>) -> Option<(&'a [u8; 4], u32)> {
+    let header = bytes.get(rest.clone())?;
+    Some((header.first_chunk()?, u32_at(header, 4)?))
+}
+
+/// What the format chunk says.
+struct Format {
+    coding: Coding,
+    channels: u16,
+    rate_hz: u32,
+}
+
+impl Format {
+    fn read(chunk: &[u8]) -> Result<Self, WavError> {
+        let field = |at| u16_at(chunk, at).ok_or(WavError::NoFormat);
+        let (mut tag, channels, bits) = (field(0)?, field(2)?, field(14)?);
+        let rate_hz = u32_at(chunk, 4).ok_or(WavError::NoFormat)?;
+        if tag == FORMAT_EXTENSIBLE {
+            // The first two octets of the sub-format's GUID are the format tag of old.
+            tag = field(24)?;
+        }
+        let coding = match (tag, bits) {
+            (FORMAT_PCM, 8) => Coding::Unsigned8,
+            (FORMAT_PCM, 16) => Coding::Signed16,
+            (FORMAT_PCM, 24) => Coding::Signed24,
+            (FORMAT_PCM, 32) => Coding::Signed32,
+            (FORMAT_FLOAT, 32) => Coding::Float32,
+            (FORMAT_A_LAW, 8) => Coding::G711(Law::A),
+            (FORMAT_MU_LAW, 8) => Coding::G711(Law::Mu),
+            _ => return Err(WavError::UnsupportedCoding { tag, bits }),
+        };
+        if !(1..=8).contains(&channels) {
+            return Err(WavError::Channels(channels));
+        }
+        if !RATES_HZ.contains(&rate_hz) {
+            return Err(WavError::Rate(rate_hz));
+        }
+        Ok(Self { coding, channels, rate_hz })
+    }
+}
+
+/// How one sample is written.
+#[derive(Debug, Clone, Copy)]
+enum Coding {
+    Unsigned8,
+    Signed16,
+    Signed24,
+    Signed32,
+    Float32,
+    G711(Law),
+}
+
+impl Coding {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned8 | Self::G711(_) => 1,
+            Self::Signed16 => 2,
+            Self::Signed24 => 3,
+            Self::Signed32 | Self::Float32 => 4,
+        }
+    }
+
+    /// One sample; `bytes` are as many as [`Self::bytes`] says.
+    fn decode(self, bytes: &[u8]) -> i16 {
+        match (self, bytes) {
+            (Self::Unsigned8, [byte]) => (i16::from(*byte) - 0x80) << 8,
+            (Self::G711(law), [code]) => law.decode(*code),
+            (Self::Signed16, [low, high])
+            | (Self::Signed24, [_, low, high])
+            | (Self::Signed32, [_, _, low, high]) => i16::from_le_bytes([*low, *high]),
+            // `as` clips what is too loud, and takes what is not a number for silence.
+            (Self::Float32, [a, b, c, d]) => {
+                (f32::from_le_bytes([*a, *b, *c, *d]) * 32_768.0).round() as i16
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Says what a file is that is not WAV.
+fn name_what_it_is(bytes: &[u8]) -> WavError {
+    let text = bytes.trim_ascii_start();
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
+    let begins_with =
+        |word: &[u8]| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word));
+    if bytes.is_empty() {
+        return WavError::Empty;
+    }
+    if [&b"<!doctype html"[..], b"<html", b"<head", b"<body"].into_iter().any(begins_with) {
+        return WavError::Html;
+    }
+    let form = bytes.get(8..12).unwrap_or_default();
+    let name = match bytes {
+        [b'I', b'D', b'3', ..] => "MP3",
+        // MPEG frame sync; the layer tells MP3 and its elders from AAC in ADTS, which has layer 0.
+        [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
+        [0xFF, second, ..] if second & 0xE0 == 0xE0 => "MP3",
+        [b'f', b'L', b'a', b'C', ..] => "FLAC",
+        [b'O', b'g', b'g', b'S', ..] => "Ogg",
+        [b'F', b'O', b'R', b'M', ..] => "AIFF",
+        [b'R', b'F', b'6', b'4', ..] | [b'B', b'W', b'6', b'4', ..] => "64-bit WAV (RF64)",
+        [b'R', b'I', b'F', b'X', ..] => "big-endian WAV (RIFX)",
+        [b'.', b's', b'n', b'd', ..] => "AU",
+        [b'#', b'!', b'A', b'M', b'R', ..] => "AMR",
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => "WebM",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "MP4",
+        [b'R', b'I', b'F', b'F', ..] if form == b"AVI " => "AVI",
+        _ => return WavError::NotWav,
+    };
+    WavError::OtherFormat(name)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+/// "RIFF", a length, "WAVE".
+const RIFF_BYTES: usize = 12;
+/// A name of four letters and a length.
+const CHUNK_HEADER_BYTES: usize = 8;
+// Format tags of Microsoft's mmreg.h; A-law and µ-law also in RFC 2361.
+const FORMAT_PCM: u16 = 0x0001;
+const FORMAT_FLOAT: u16 = 0x0003;
+const FORMAT_A_LAW: u16 = 0x0006;
+const FORMAT_MU_LAW: u16 = 0x0007;
+const FORMAT_EXTENSIBLE: u16 = 0xFFFE;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_seconds: 60 };
+
+    fn chunk(id: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let mut chunk = id.to_vec();
+        chunk.extend((body.len() as u32).to_le_bytes());
+        chunk.extend(body);
+        chunk.extend(vec![0; body.len() % 2]);
+        chunk
+    }
+
+    fn format(tag: u16, channels: u16, rate: u32, bits: u16) -> Vec<u8> {
+        let align = channels.wrapping_mul(bits / 8);
+        let mut body = [tag.to_le_bytes(), channels.to_le_bytes()].concat();
+        body.extend(rate.to_le_bytes());
+        body.extend(rate.wrapping_mul(u32::from(align)).to_le_bytes());
+        body.extend([align.to_le_bytes(), bits.to_le_bytes()].concat());
+        chunk(b"fmt ", &body)
+    }
+
+    fn wav(chunks: &[Vec<u8>]) -> Vec<u8> {
+        let body = [b"WAVE".to_vec(), chunks.concat()].concat();
+        [b"RIFF".to_vec(), (body.len() as u32).to_le_bytes().to_vec(), body].concat()
+    }
+
+    fn samples(bytes: &[u8]) -> Vec<i16> {
+        read(bytes, LIMITS).unwrap().samples
+    }
+
+    #[test]
+    fn our_header_is_read_by_others_and_by_us() {
+        let mut file = header(6).to_vec();
+        file.extend([1i16, -2, 300].map(i16::to_le_bytes).concat());
+        let mut reader = hound::WavReader::new(Cursor::new(&file)).unwrap();
+        let spec = reader.spec();
+        assert_eq!((spec.channels, spec.sample_rate, spec.bits_per_sample), (1, 16_000, 16));
+        assert_eq!(reader.samples::<i16>().map(Result::unwrap).collect::<Vec<_>>(), [1, -2, 300]);
+        assert_eq!(read(&file, LIMITS), Ok(Decoded { rate_hz: 16_000, samples: vec![1, -2, 300] }));
+        assert_eq!(header(u32::MAX)[4..8], [0xFF; 4]);
+    }
+
+    #[test]
+    fn what_others_write_is_read() {
+        for bits in [8, 16, 24, 32] {
+            for channels in [1, 2] {
+                let spec = hound::WavSpec {
+                    channels,
+                    sample_rate: 44_100,
+                    bits_per_sample: bits,
+                    sample_format: hound::SampleFormat::Int,
+                };
+                let mut file = Cursor::new(Vec::new());
+                let mut writer = hound::WavWriter::new(&mut file, spec).unwrap();
+                for value in [0i32, 64, -64] {
+                    for _ in 0..channels {
+                        writer.write_sample(value << (bits - 8)).unwrap();
+                    }
+                }
+                writer.finalize().unwrap();
+                let decoded = read(file.get_ref(), LIMITS).unwrap();
+                assert_eq!(decoded.rate_hz, 44_100);
+                assert_eq!(decoded.samples, [0, 0x4000, -0x4000], "{bits} bits, {channels}");
+            }
+        }
+    }
+
+    #[test]
+    fn floats_are_clipped_and_what_is_no_number_is_silent() {
+        let floats = [0.5, -1.0, 7.0, f32::NAN, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
+        let file = wav(&[format(3, 1, 48_000, 32), chunk(b"data", &floats)]);
+        assert_eq!(samples(&file), [16_384, -32_768, 32_767, 0, -32_768]);
+    }
+
+    #[test]
+    fn both_laws_are_read() {
+        for (tag, law) in [(6, Law::A), (7, Law::Mu)] {
+            let file = wav(&[format(tag, 1, 8_000, 8), chunk(b"data", &[0x00, 0x80, 0xD5])]);
+            assert_eq!(samples(&file), [0x00, 0x80, 0xD5].map(|code| law.decode(code)));
+        }
+    }
+
+    #[test]
+    fn the_channels_are_mixed() {
+        let loud = [i16::MAX, i16::MAX, -100, 300].map(i16::to_le_bytes).concat();
+        let file = wav(&[format(1, 2, 8_000, 16), chunk(b"data", &loud)]);
+        assert_eq!(samples(&file), [i16::MAX, 100]);
+    }
+
+    #[test]
+    fn the_extensible_format_is_what_its_sub_format_says() {
+        let mut body = format(0xFFFE, 1, 16_000, 16)[8..].to_vec();
+        body.extend([22, 0, 16, 0, 4, 0, 0, 0]);
+        body.extend([1, 0, 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71]);
+        let file = wav(&[chunk(b"fmt ", &body), chunk(b"data", &[5, 0, 6, 0])]);
+        assert_eq!(samples(&file), [5, 6]);
+    }
+
+    #[test]
+    fn chunks_come_in_any_order_and_odd_ones_are_padded() {
+        let file = wav(&[
+            chunk(b"LIST", b"odd"),
+            chunk(b"data", &[5, 0, 6, 0, 7]),
+            chunk(b"junk", &[]),
+            format(1, 1, 16_000, 16),
+        ]);
+        assert_eq!(samples(&file), [5, 6]);
+    }
+
+    #[test]
+    fn a_length_that_was_never_filled_in_means_all_that_is_there() {
+        for length in [0u32, 1_000, u32::MAX] {
+            let mut file = wav(&[format(1, 1, 16_000, 16), chunk(b"data", &[5, 0, 6, 0])]);
+            file[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+            let at = file.len() - 8;
+            file[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(samples(&file), [5, 6], "{length}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_played_says_why() {
+        let data = || chunk(b"data", &[0; 64]);
+        let fmt = || format(1, 1, 16_000, 16);
+        let cases: [(Vec<u8>, &str); 15] = [
+            (vec![], "the file is empty"),
+            (b" \n<!DOCTYPE HTML><title>Log in".to_vec(), "this is an HTML page, not audio"),
+            (b"\xEF\xBB\xBF<html>".to_vec(), "this is an HTML page, not audio"),
+            (b"ID3\x04".to_vec(), "MP3 is not supported yet, send WAV"),
+            (vec![0xFF, 0xFB, 0x90], "MP3 is not supported yet"),
+            (b"fLaC".to_vec(), "FLAC is not supported yet"),
+            (b"OggS".to_vec(), "Ogg is not supported yet"),
+            (b"hello, world".to_vec(), "this is not a WAV file"),
+            (wav(&[data()]), "no whole fmt chunk"),
+            (wav(&[fmt()]), "no data chunk"),
+            (wav(&[fmt(), chunk(b"data", &[1])]), "no sound in it"),
+            (wav(&[format(0x11, 1, 8_000, 4), data()]), "format tag 0x0011"),
+            (wav(&[format(1, 9, 8_000, 16), data()]), "9 channels"),
+            (wav(&[format(1, 1, 3_999, 16), data()]), "3999 samples a second, 4000 to 192000"),
+            (wav(&[format(1, 1, 4_000, 8), chunk(b"data", &vec![0; 240_001])]), "61 s long"),
+        ];
+        for (file, sentence) in cases {
+            let error = read(&file, LIMITS).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{error:?} should say {sentence:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(
+            start in proptest::collection::vec(any::<u8>(), 0..80),
+            cut in 0usize..200,
+            flips in proptest::collection::vec((0usize..56, any::<u8>()), 0..6),
+        ) {
+            let _ = read(&start, LIMITS);
+            let mut file =
+                wav(&[format(1, 2, 16_000, 16), chunk(b"LIST", b"abc"), chunk(b"data", &start)]);
+            for (at, byte) in flips {
+                file[at] = byte;
+            }
+            file.truncate(cut);
+            if let Ok(decoded) = read(&file, LIMITS) {
+                prop_assert!(decoded.samples.len() <= file.len());
+            }
+        }
+    }
+}

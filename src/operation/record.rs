@@ -1,0 +1,242 @@
+//! Plays a prompt and a beep, then keeps what the caller says until there is a reason to stop
+//! (contract sections 2.6 and 5.1).
+//!
+//! The clip lies between the end of the beep and the reason to stop, to the sample: no beep, no stop
+//! tone, nothing that was said before. What is heard in a frame was sent a little earlier: as many
+//! frames as playout is deep ([`Heard::behind`]) were under way when the beep ended, and are passed
+//! over. Without prompt and beep there is no such moment, and the first frame heard is kept.
+//!
+//! All times are counted in frames of the clip. A pause counts from the last frame that was really
+//! voiced; how long the detector hesitated does not matter.
+
+use super::{ClipFigures, Ended, Heard, Interruption, Said, player::Player};
+use crate::{
+    audio::{
+        Clip, Rate, Speech,
+        beep::{BEEP_FRAMES, beep},
+        frame::FRAMES_PER_SECOND,
+    },
+    model::{OperationEnd, RecordRequest, Tone},
+};
+
+/// A record operation.
+#[derive(Debug)]
+pub struct Record {
+    rate: Rate,
+    play_beep: bool,
+    stop_tones: Vec<Tone>,
+    limits: Limits,
+    clip: ClipMeter,
+    state: State,
+}
+
+/// The three times of a request, in frames.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    initial_silence: u32,
+    max_silence: u32,
+    max_duration: u32,
+}
+
+/// ```text
+/// Prompting -> Beeping -> CatchingUp -> Listening -> Speaking <-> Pausing
+///     \___________\____________\____________\___________\____________\____> Ended(reason)
+/// ```
+/// Prompt and beep are left out when they were not asked for. Stop tones, and the limit of the
+/// clip's length, end the last three; cancel and hang-up end any.
+#[derive(Debug)]
+enum State {
+    Prompting(Player),
+    /// `next` is the frame of the beep to be said.
+    Beeping {
+        next: u32,
+    },
+    /// The beep has ended here, but not yet in what is heard.
+    CatchingUp {
+        frames: u32,
+    },
+    /// No speech yet; the whole clip is silent.
+    Listening,
+    Speaking,
+    /// `silent` frames since the last one that was voiced.
+    Pausing {
+        silent: u32,
+    },
+    Ended(OperationEnd),
+}
+
+impl Record {
+    /// An operation at its start; `prompt` is the request's prompt as audio.
+    pub fn new(request: &RecordRequest, prompt: Option<Clip>, rate: Rate) -> Self {
+        let times = request.prompt.as_ref().map_or(1, |prompt| prompt.times);
+        let prompts = prompt.into_iter().map(|clip| (clip, times)).collect();
+        let player = Player::new(prompts, false, rate);
+        let state = if !player.is_at_end() {
+            State::Prompting(player)
+        } else if request.play_beep {
+            State::Beeping { next: 0 }
+        } else {
+            State::Listening
+        };
+        let frames = |seconds: u32| seconds.saturating_mul(FRAMES_PER_SECOND);
+        Self {
+            rate,
+            play_beep: request.play_beep,
+            stop_tones: request.stop_tones.clone(),
+            limits: Limits {
+                initial_silence: frames(request.initial_silence_seconds),
+                max_silence: frames(request.max_silence_seconds),
+                max_duration: frames(request.max_duration_seconds),
+            },
+            clip: ClipMeter::default(),
+            state,
+        }
+    }
+
+    pub(super) fn tick(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        match &mut self.state {
+            State::Prompting(player) => {
+                player.fill(said.frame.samples_mut());
+                if player.is_at_end() {
+                    self.state = match self.play_beep {
+                        true => State::Beeping { next: 0 },
+                        false => catch_up(heard.behind),
+                    };
+                }
+                None
+            }
+            State::Beeping { next } => {
+                let sound = beep(self.rate).chunks_exact(self.rate.frame_len());
+                for frame in sound.skip(*next as usize).take(1) {
+                    said.frame.samples_mut().copy_from_slice(frame);
+                }
+                *next += 1;
+                if *next == BEEP_FRAMES {
+                    self.state = catch_up(heard.behind);
+                }
+                None
+            }
+            State::CatchingUp { frames } => {
+                *frames -= 1;
+                if *frames == 0 {
+                    self.state = State::Listening;
+                }
+                None
+            }
+            State::Listening | State::Speaking | State::Pausing { .. } => self.keep(heard, said),
+            State::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn interrupt(self, interruption: Interruption) -> Ended {
+        let end = match (self.state, interruption) {
+            (State::Ended(end), _) => end,
+            (_, Interruption::Cancel) => OperationEnd::Canceled,
+            (_, Interruption::HangUp) if self.clip.samples > 0 => OperationEnd::HungUpWithAudio,
+            (_, Interruption::HangUp) => OperationEnd::HungUpWithoutAudio,
+        };
+        Ended { end, clip: Some(self.clip.figures(self.rate)) }
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        match self.state {
+            State::Listening | State::Speaking | State::Pausing { .. } => true,
+            State::Prompting(_)
+            | State::Beeping { .. }
+            | State::CatchingUp { .. }
+            | State::Ended(_) => false,
+        }
+    }
+
+    /// One frame of the clip.
+    fn keep(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        if let Some(key) = heard.tone
+            && self.stop_tones.contains(&key.tone)
+        {
+            let before = &heard.samples[..key.offset.min(heard.samples.len())];
+            said.kept.extend_from_slice(before);
+            self.clip.add_rest(before.len());
+            return Some(self.end(OperationEnd::StopToneDetected));
+        }
+        said.kept.extend_from_slice(heard.samples);
+        // A key is not speech, even if its sound comes along.
+        let speech = if heard.tone.is_some() { Speech::None } else { heard.speech };
+        self.clip.add_frame(heard.samples.len(), speech);
+        self.state = match self.clip.speech_end {
+            None => State::Listening,
+            Some(_) if speech.is_speech() => State::Speaking,
+            Some(end) => State::Pausing { silent: self.clip.frames - end },
+        };
+        let end = self.limit_reached()?;
+        Some(self.end(end))
+    }
+
+    fn limit_reached(&self) -> Option<OperationEnd> {
+        match self.state {
+            // Before the longest duration: by default both are 5 s, and who said nothing has left
+            // no message.
+            State::Listening if self.clip.frames >= self.limits.initial_silence => {
+                Some(OperationEnd::InitialSilenceTimeout)
+            }
+            _ if self.clip.frames >= self.limits.max_duration => {
+                Some(OperationEnd::MaxRecordDurationReached)
+            }
+            State::Pausing { silent } if silent >= self.limits.max_silence => {
+                Some(OperationEnd::MaxSilenceTimeout)
+            }
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, end: OperationEnd) -> Ended {
+        self.state = State::Ended(end.clone());
+        Ended { end, clip: Some(self.clip.figures(self.rate)) }
+    }
+}
+
+fn catch_up(behind: u32) -> State {
+    match behind {
+        0 => State::Listening,
+        frames => State::CatchingUp { frames },
+    }
+}
+
+/// Counts what has been kept and how much of it was speech.
+#[derive(Debug, Default)]
+struct ClipMeter {
+    samples: u64,
+    frames: u32,
+    speech_frames: u32,
+    /// The frame after the last one that was voiced.
+    speech_end: Option<u32>,
+}
+
+impl ClipMeter {
+    fn add_frame(&mut self, samples: usize, speech: Speech) {
+        self.samples += samples as u64;
+        self.frames += 1;
+        let Speech::Run { frames, quiet } = speech else { return };
+        // A run may have begun, and even ended, before the clip did; and part of it has been counted
+        // in the frames before this one.
+        let counted = self.speech_end.unwrap_or(0);
+        let begin = self.frames.saturating_sub(frames).max(counted);
+        let end = self.frames.saturating_sub(quiet);
+        if end > begin {
+            self.speech_frames += end - begin;
+            self.speech_end = Some(end);
+        }
+    }
+
+    fn add_rest(&mut self, samples: usize) {
+        self.samples += samples as u64;
+    }
+
+    fn figures(&self, rate: Rate) -> ClipFigures {
+        let ms = |frames: u32| u64::from(frames) * 1_000 / u64::from(FRAMES_PER_SECOND);
+        ClipFigures {
+            duration_ms: self.samples * 1_000 / u64::from(rate.hz()),
+            speech_ms: ms(self.speech_frames),
+            speech_ended_at_ms: self.speech_end.map(ms),
+        }
+    }
+}
