@@ -28,6 +28,7 @@ const KNOWN: &[&str] = &[
     "calls.answer_timeout",
     "calls.keep_alive",
     "calls.notification_retry_for",
+    "calls.drain_timeout",
     "telemetry.log",
     "telemetry.format",
     "applications.name",

@@ -128,6 +128,9 @@ pub struct CallsConfig {
     /// For the application to take a notification.
     #[serde(deserialize_with = "duration")]
     pub notification_retry_for: Duration,
+    /// For the calls that are up, after the first signal to stop.
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
 }
 
 /// Logging.

@@ -28,7 +28,7 @@ pub struct Operation {
 }
 
 /// What an operation was asked to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum OperationKind {
     /// Play prompts, record what the caller says.

@@ -15,12 +15,12 @@ use tracing::{debug, error, info, warn};
 
 use super::{Drivers, now};
 use crate::{
-    audio::{Clip, Rate, tape},
+    audio::{Clip, tape, wav},
     call::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         line::RECORDING_PREFIX,
     },
-    media::{Leg, LegEvent, OpenLeg, Start},
+    media::{self, Leg, LegEvent, OpenLeg, Start},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId,
@@ -28,7 +28,7 @@ use crate::{
     operation,
     proto::sip::endpoint::Event,
     recordings::ClipWritten,
-    store::{Commit, StoreError},
+    store::{Commit, Journal, JournalBehind, StoreError},
 };
 
 /// Where the answer to a request goes.
@@ -99,6 +99,8 @@ struct Commits {
 
 /// Events that may wait for the task: one leg makes at most a few per second.
 const LEG_EVENTS: usize = 64;
+/// A clip that we have written is no longer than a recording may be.
+const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -340,12 +342,16 @@ impl CallTask {
         let machine = match operation.kind {
             OperationKind::Record(request) => {
                 let prompt = prompts.into_iter().next().map(|(clip, _)| clip);
-                operation::Operation::record(&request, prompt, rate)
+                operation::Operation::Record(operation::Record::new(&request, prompt, rate))
             }
             OperationKind::PlayPrompt(request) => {
-                operation::Operation::play_prompt(prompts, request.repeat, rate)
+                operation::Operation::PlayPrompt(operation::PlayPrompt::new(
+                    prompts,
+                    request.repeat,
+                    rate,
+                ))
             }
-            OperationKind::Echo => operation::Operation::echo(rate),
+            OperationKind::Echo => operation::Operation::Echo(operation::Echo::new()),
             OperationKind::SubscribeToTone | OperationKind::CancelMediaProcessing => return,
         };
         let tape = match recording.map(|recording| self.open_tape(id, recording)) {
@@ -530,7 +536,7 @@ async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, Prom
         message: format!("the recording cannot be read: {error}"),
     };
     let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
-    let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, WAV_LIMITS)).await;
+    let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
     decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
 }
 

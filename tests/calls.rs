@@ -1,0 +1,413 @@
+//! Whole calls: a daemon in its own process, a scripted phone, a bot that speaks HTTP.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use aftertone::{
+    audio::{
+        Rate,
+        beep::{BEEP_FRAMES, BEEP_HZ},
+        measure::{best_match, level_dbfs, tone_level_dbfs},
+        wav,
+    },
+    demo::phone::Phone,
+    model::Tone,
+};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use support::{Node, bot::Bot, eventually, speech};
+use tokio::time::sleep;
+
+const EDGE_MS: f64 = 40.0;
+
+async fn node_and_bot(extra: &str) -> (Node, Bot) {
+    let mut bot = Bot::start().await;
+    let node = Node::start(&format!("{extra}{}", bot.config()));
+    bot.knows(&node.api);
+    (node, bot)
+}
+
+/// The place in what was heard where the `n`-th beep (from 0) ends.
+async fn beep_end(phone: &Phone, n: usize) -> usize {
+    eventually("the beep", Duration::from_secs(20), async || {
+        let heard = phone.heard();
+        let frame = Rate::Hz8000.frame_len();
+        let (mut run, mut beeps) = (0, 0);
+        for (index, piece) in heard.chunks_exact(frame).enumerate() {
+            if tone_level_dbfs(piece, 8_000, f64::from(BEEP_HZ)) > -30.0 {
+                run += 1;
+                continue;
+            }
+            if run + 2 >= BEEP_FRAMES {
+                if beeps == n {
+                    return Some(index * frame);
+                }
+                beeps += 1;
+            }
+            run = 0;
+        }
+        None
+    })
+    .await
+}
+
+async fn spoken(phone: &Phone) {
+    eventually("all is spoken", Duration::from_secs(20), async || phone.is_quiet().then_some(()))
+        .await;
+}
+
+fn pound() -> Tone {
+    Tone::parse("#").unwrap()
+}
+
+fn decode(clip: &[u8]) -> Vec<i16> {
+    let decoded = wav::read(clip, wav::Limits { max_seconds: 600 }).expect("a WAV file");
+    assert_eq!(decoded.rate_hz, 16_000);
+    decoded.samples
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_the_record_page_works_as_printed() {
+    let (node, bot) = node_and_bot("").await;
+    let prompt = bot.serve("short.wav", std::fs::read("src/prompts/assets/goodbye.wav").unwrap());
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    let body = json!({
+        "bargeInAllowed": true,
+        "clientContext": "d45324c1-fcb5-430a-902c-f20af696537c",
+        "prompts": [{
+            "@odata.type": "#microsoft.graph.mediaPrompt",
+            "mediaInfo": {"uri": prompt, "resourceId": "1D6DE2D4-CD51-4309-8DAA-70768651088E"}
+        }],
+        "maxRecordDurationInSeconds": 10,
+        "initialSilenceTimeoutInSeconds": 5,
+        "maxSilenceTimeoutInSeconds": 2,
+        "playBeep": true,
+        "stopTones": ["#", "1", "*"]
+    });
+    let url = format!("{}/beta/app/calls/{call}/record", node.api);
+    let response = bot
+        .client
+        .post(url)
+        .bearer_auth(support::bot::TOKEN)
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    let operation = answer["id"].as_str().unwrap();
+    assert_eq!(answer["@odata.type"], "#microsoft.graph.recordOperation");
+    assert_eq!(answer["status"], "running");
+    assert_eq!(answer["clientContext"], "d45324c1-fcb5-430a-902c-f20af696537c");
+    assert!(location.ends_with(&format!("/calls/{call}/operations/{operation}")), "{location}");
+    assert!(location.starts_with(&format!("{}/beta/", node.api)), "{location}");
+
+    let beep = beep_end(&phone, 0).await;
+    phone.speak(speech().samples(Rate::Hz8000));
+    phone.press(pound());
+    let ended = bot.wait_for_operation(operation).await;
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(ended["completionReason"], "stopToneDetected");
+    assert_eq!(ended["resultInfo"]["code"], 200);
+    assert_eq!(ended["resultInfo"]["subcode"], 8514);
+    assert_eq!(ended["clientContext"], "d45324c1-fcb5-430a-902c-f20af696537c");
+
+    let clip = decode(&bot.download(&ended).await);
+    let speech = speech();
+    let reference = speech.samples(Rate::Hz16000);
+    let (lag, likeness) = best_match(reference, &clip, 16_000);
+    assert!(likeness > 0.95, "likeness {likeness}");
+    // It begins at the beep's end: the silence before the speech is as long as the phone waited.
+    let waited = phone.first_spoken_at().unwrap() - phone.heard_at(beep).unwrap();
+    let start_ms = waited.as_secs_f64() * 1000.0 - lag as f64 / 16.0;
+    assert!(start_ms.abs() <= EDGE_MS, "starts {start_ms} ms from the beep's end");
+    let after = clip.len() as f64 - lag as f64 - reference.len() as f64;
+    assert!((after / 16.0).abs() <= EDGE_MS, "ends {} ms from the tone", after / 16.0);
+    let lead = &clip[..usize::try_from(lag).unwrap_or(0).max(320)];
+    assert!(tone_level_dbfs(lead, 16_000, f64::from(BEEP_HZ)) < -50.0);
+
+    assert_eq!(bot.hang_up(&call).await, 204);
+    bot.wait_for_state(&call, "terminated").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_told_in_order_from_incoming_to_terminated() {
+    let (node, bot) = node_and_bot("").await;
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    let (_, operation) =
+        bot.post(&format!("{call}/subscribeToTone"), &json!({"clientContext": "t"})).await;
+    assert_eq!(operation["status"], "completed");
+    phone.press(Tone::parse("5").unwrap());
+    bot.wait_for("the tone", |n| n.data()["toneInfo"]["tone"] == "tone5").await;
+    phone.hang_up().await.unwrap();
+    bot.wait_for_state(&call, "terminated").await;
+    let states: Vec<String> = bot
+        .notifications()
+        .iter()
+        .map(|n| {
+            let tone = n.data()["toneInfo"]["tone"].as_str().unwrap_or_default();
+            let state = n.data()["state"].as_str().unwrap_or_default();
+            format!("{} {state}{tone}", n.item()["changeType"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        states,
+        [
+            "created incoming",
+            "updated establishing",
+            "updated established",
+            "updated establishedtone5",
+            "deleted terminated",
+        ]
+    );
+    let last = bot.notifications().last().unwrap().data().clone();
+    assert_eq!(last["resultInfo"]["code"], 200);
+    assert_eq!(last["resultInfo"]["subcode"], 4521);
+    let (status, error) = bot.get(&format!("calls/{call}")).await;
+    assert_eq!((status, error["error"]["code"].as_str()), (404, Some("8522")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_while_recording_leaves_a_clip() {
+    let (node, bot) = node_and_bot("[storage]\nretention = \"2s\"\n").await;
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    let body = json!({"maxRecordDurationInSeconds": 60, "playBeep": true});
+    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
+    assert_eq!(status, 200, "{operation}");
+    beep_end(&phone, 0).await;
+    phone.speak(speech().samples(Rate::Hz8000));
+    spoken(&phone).await;
+    phone.hang_up().await.unwrap();
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(ended["resultInfo"]["subcode"], 8588);
+    let clip = decode(&bot.download(&ended).await);
+    let speech = speech();
+    let (_, likeness) = best_match(speech.samples(Rate::Hz16000), &clip, 16_000);
+    assert!(likeness > 0.95, "likeness {likeness}");
+    bot.wait_for_state(&call, "terminated").await;
+    // The operation is told before the end of the call.
+    let last = bot.notifications().last().unwrap().data()["state"].clone();
+    assert_eq!(last, "terminated");
+    // And two seconds later there is nothing left.
+    let begun = Instant::now();
+    eventually("the purge", Duration::from_secs(10), async || {
+        (bot.fetch(&ended).await.status() == 404).then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() > Duration::from_millis(500), "purged before its time");
+    eventually("the file goes", Duration::from_secs(5), async || {
+        node.clips().is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_queue_are_canceled_and_barged_into() {
+    let (node, bot) = node_and_bot("").await;
+    let prompt = bot.serve("long.wav", std::fs::read("src/prompts/assets/greeting.wav").unwrap());
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    let prompts = json!([{"@odata.type": "#microsoft.graph.mediaPrompt",
+                          "mediaInfo": {"uri": prompt}}]);
+    let play = json!({"clientContext": "play", "prompts": prompts});
+    let mut ids = Vec::new();
+    for expected in ["running", "notStarted"] {
+        let (status, operation) = bot.post(&format!("{call}/playPrompt"), &play).await;
+        assert_eq!(status, 200, "{operation}");
+        assert_eq!(operation["status"], expected);
+        ids.push(operation["id"].as_str().unwrap().to_owned());
+    }
+    let record = json!({"bargeInAllowed": true, "playBeep": false, "maxSilenceTimeoutInSeconds": 1,
+                        "initialSilenceTimeoutInSeconds": 1});
+    let (_, recording) = bot.post(&format!("{call}/recordResponse"), &record).await;
+    assert_eq!(recording["status"], "running");
+    for id in &ids {
+        let ended = bot.wait_for_operation(id).await;
+        assert_eq!(ended["status"], "failed");
+        assert_eq!(ended["resultInfo"]["code"], 400);
+        assert_eq!(ended["resultInfo"]["subcode"], 8508);
+    }
+    let ended = bot.wait_for_operation(recording["id"].as_str().unwrap()).await;
+    assert_eq!(ended["resultInfo"]["subcode"], 8510, "{ended}");
+
+    let (_, operation) = bot.post(&format!("{call}/playPrompt"), &play).await;
+    sleep(Duration::from_millis(500)).await;
+    let (status, cancel) =
+        bot.post(&format!("{call}/cancelMediaProcessing"), &json!({"clientContext": "c"})).await;
+    assert_eq!(status, 200);
+    assert_eq!(cancel["status"], "completed");
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["resultInfo"]["subcode"], 8508);
+    // It is silent soon after.
+    sleep(Duration::from_millis(200)).await;
+    let heard = phone.heard();
+    assert!(level_dbfs(&heard[heard.len() - 800..]) < -60.0);
+    let (_, all) = bot.get(&format!("calls/{call}/operations")).await;
+    assert_eq!(all["value"].as_array().unwrap().len(), 5, "{all}");
+    phone.hang_up().await.unwrap();
+    bot.wait_for_state(&call, "terminated").await;
+    // Each operation is told exactly once.
+    for id in &ids {
+        let told = bot.notifications().iter().filter(|n| n.data()["id"] == **id).count();
+        assert_eq!(told, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_cannot_be_played_fails_and_says_why() {
+    let (node, bot) = node_and_bot("").await;
+    let page = bot.serve("page", b"<!doctype html><title>login</title>".to_vec());
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let _phone = calling.await.unwrap();
+    for (uri, subcode, words) in [
+        (page, 8535, "HTML"),
+        (format!("http://{}/files/none.wav", bot.address), 8536, "404"),
+        ("http://10.1.2.3/a.wav".to_owned(), 8536, "allow_networks"),
+        ("file:///etc/passwd".to_owned(), 8536, "prompt_folder"),
+    ] {
+        let body = json!({"prompts": [{"mediaInfo": {"uri": uri}}]});
+        let (status, operation) = bot.post(&format!("{call}/playPrompt"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "failed");
+        assert_eq!(ended["resultInfo"]["subcode"], subcode, "{ended}");
+        let message = ended["resultInfo"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_is_away_is_told_later_and_in_order() {
+    let (node, bot) = node_and_bot("").await;
+    bot.answer_with(&[StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE]);
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    bot.wait_for("the third attempt", |n| {
+        n.data()["state"] == "incoming" && n.answer == StatusCode::ACCEPTED
+    })
+    .await;
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    phone.hang_up().await.unwrap();
+    bot.wait_for_state(&call, "terminated").await;
+    let taken: Vec<_> = bot
+        .notifications()
+        .iter()
+        .filter(|n| n.answer == StatusCode::ACCEPTED)
+        .map(|n| n.data()["state"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(taken, ["incoming", "establishing", "established", "terminated"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_bot_and_a_bot_that_says_no_are_told_to_the_caller() {
+    let (node, bot) = node_and_bot("[calls]\nanswer_timeout = \"1s\"\n").await;
+    let refused = Phone::call(node.sip, "bot").await.err().expect("refused").to_string();
+    assert!(refused.contains("480"), "{refused}");
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await }
+    });
+    let second = eventually("the second call", Duration::from_secs(5), async || {
+        let incoming: Vec<_> = bot
+            .notifications()
+            .iter()
+            .filter(|n| n.data()["state"] == "incoming")
+            .map(|n| n.data()["id"].as_str().unwrap().to_owned())
+            .collect();
+        incoming.get(1).cloned()
+    })
+    .await;
+    let (status, _) = bot.post(&format!("{second}/reject"), &json!({"reason": "Busy"})).await;
+    assert_eq!(status, 202);
+    let refused = calling.await.unwrap().err().expect("refused").to_string();
+    assert!(refused.contains("486"), "{refused}");
+    bot.wait_for_state(&second, "terminated").await;
+    let refused = Phone::call(node.sip, "nobody").await.err().expect("refused").to_string();
+    assert!(refused.contains("404"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_answer_without_a_bot() {
+    let node = Node::start("");
+    let phone = Phone::call(node.sip, "echo").await.expect("answered");
+    phone.speak(speech().samples(Rate::Hz8000));
+    spoken(&phone).await;
+    sleep(Duration::from_millis(500)).await;
+    let speech = speech();
+    let (_, likeness) = best_match(speech.samples(Rate::Hz8000), &phone.heard(), 16_000);
+    assert!(likeness > 0.95, "echo: {likeness}");
+    let mut phone = phone;
+    phone.press(pound());
+    tokio::time::timeout(Duration::from_secs(5), phone.ended()).await.expect("the line hangs up");
+
+    let mut phone = Phone::call(node.sip, "voicemail").await.expect("answered");
+    beep_end(&phone, 0).await;
+    phone.speak(speech.samples(Rate::Hz8000));
+    phone.press(Tone::parse("1").unwrap());
+    spoken(&phone).await;
+    // 1 plays the message back.
+    let said = phone.heard().len();
+    sleep(Duration::from_secs(5)).await;
+    let (_, likeness) = best_match(speech.samples(Rate::Hz8000), &phone.heard()[said..], 24_000);
+    assert!(likeness > 0.9, "played back: {likeness}");
+    phone.press(pound());
+    tokio::time::timeout(Duration::from_secs(15), phone.ended()).await.expect("goodbye");
+    assert_eq!(node.clips().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_calls_cleanly_and_keeps_their_clips() {
+    let mut bot = Bot::start().await;
+    let extra = format!("[calls]\ndrain_timeout = \"1s\"\n{}", bot.config());
+    let mut node = Node::start(&extra);
+    bot.knows(&node.api);
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let mut phone = calling.await.unwrap();
+    let body = json!({"maxRecordDurationInSeconds": 60, "playBeep": false});
+    let (_, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
+    phone.speak(speech().samples(Rate::Hz8000));
+    sleep(Duration::from_secs(2)).await;
+    node.signal("TERM");
+    let refused = Phone::call(node.sip, "bot").await.err().expect("refused").to_string();
+    assert!(refused.contains("503"), "{refused}");
+    tokio::time::timeout(Duration::from_secs(10), phone.ended()).await.expect("a BYE");
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["status"], "completed");
+    bot.wait_for_state(&call, "terminated").await;
+    assert!(node.wait(Duration::from_secs(20)).success());
+    assert_eq!(node.clips().len(), 1);
+}
