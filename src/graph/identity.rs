@@ -116,8 +116,7 @@ mod tests {
 
     #[test]
     fn a_name_is_shown_when_there_is_one() {
-        let party =
-            Party { uri: "sip:a@b".to_owned(), display_name: Some("Alice".to_owned()) };
+        let party = Party { uri: "sip:a@b".to_owned(), display_name: Some("Alice".to_owned()) };
         let info = serde_json::to_value(ParticipantInfo::source(&party)).unwrap();
         assert_eq!(info["identity"]["user"]["displayName"], "Alice");
     }

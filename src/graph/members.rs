@@ -259,9 +259,11 @@ mod tests {
 
     #[test]
     fn the_type_is_read_in_every_spelling() {
-        for name in
-            ["#microsoft.graph.mediaPrompt", "microsoft.graph.mediaPrompt", "#Microsoft.Graph.mediaPrompt"]
-        {
+        for name in [
+            "#microsoft.graph.mediaPrompt",
+            "microsoft.graph.mediaPrompt",
+            "#Microsoft.Graph.mediaPrompt",
+        ] {
             let body = json!({"@odata.type": name});
             assert_eq!(Object::body(&body).unwrap().odata_type(), Ok(Some("mediaPrompt")));
         }

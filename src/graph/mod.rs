@@ -19,9 +19,7 @@ pub use error::{ErrorBody, ErrorIds};
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};
 pub use operation::Operation;
-pub use request::{
-    AnswerBody, PlayPromptBody, RecordBody, RejectBody, client_context,
-};
+pub use request::{AnswerBody, PlayPromptBody, RecordBody, RejectBody, client_context};
 
 use crate::model::{CallId, OperationId};
 

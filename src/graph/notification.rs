@@ -167,9 +167,8 @@ mod tests {
 
     #[test]
     fn an_offered_call_is_created_with_its_parties() {
-        let event = Event::CallOffered {
-            call: Call { state: CallState::Incoming, media: None, ..call() },
-        };
+        let event =
+            Event::CallOffered { call: Call { state: CallState::Incoming, media: None, ..call() } };
         let data = format!(
             r##"{{"@odata.type":"#microsoft.graph.call",
                 "@odata.id":"/communications/calls/{CALL}","@odata.etag":"W/\"5445\"",

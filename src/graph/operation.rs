@@ -77,8 +77,7 @@ impl Operation {
             id: operation.id.to_string(),
             client_context: operation.client_context.clone(),
             status: operation.status,
-            completion_reason: has_reason
-                .then(|| end.and_then(|end| end.completion_reason(kind))),
+            completion_reason: has_reason.then(|| end.and_then(|end| end.completion_reason(kind))),
             result_info: end.map(|end| end.result(kind).into()),
             recording: kind.is_record().then(|| Recording::new(operation, link)),
         }

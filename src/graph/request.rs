@@ -173,7 +173,8 @@ fn accept_audio(body: &Object<'_>) -> Result<(), InvalidBody> {
     let Some(modalities) = body.list(NAME, MODALITIES)? else { return Ok(()) };
     let mut audio = false;
     for (path, modality) in modalities {
-        audio |= text_at(&path, modality, "a modality such as audio")?.eq_ignore_ascii_case("audio");
+        audio |=
+            text_at(&path, modality, "a modality such as audio")?.eq_ignore_ascii_case("audio");
     }
     if audio {
         return Ok(());
@@ -235,11 +236,7 @@ fn media_info(info: &Object<'_>, times: u32) -> Result<PromptSource, InvalidBody
     })?;
     check_uri(info.path_of("uri"), uri, &["https", "http", "file", "aftertone"])?;
     let resource_id = info.text("resourceId", RESOURCE_ID_CHARS)?.filter(|id| !id.is_empty());
-    Ok(PromptSource {
-        uri: uri.to_owned(),
-        resource_id: resource_id.map(str::to_owned),
-        times,
-    })
+    Ok(PromptSource { uri: uri.to_owned(), resource_id: resource_id.map(str::to_owned), times })
 }
 
 fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBody> {
@@ -375,10 +372,26 @@ mod tests {
             (json!({"maxRecordDurationInSeconds": 301}), "maxRecordDurationInSeconds", "8523"),
             (json!({"maxRecordDurationInSeconds": 0}), "maxRecordDurationInSeconds", "8523"),
             (json!({"maxRecordDurationInSeconds": 1e300}), "maxRecordDurationInSeconds", "8523"),
-            (json!({"maxRecordDurationInSeconds": "5"}), "maxRecordDurationInSeconds", "BadRequest"),
-            (json!({"initialSilenceTimeoutInSeconds": -1}), "initialSilenceTimeoutInSeconds", "8523"),
-            (json!({"initialSilenceTimeoutInSeconds": []}), "initialSilenceTimeoutInSeconds", "BadRequest"),
-            (json!({"maxSilenceTimeoutInSeconds": true}), "maxSilenceTimeoutInSeconds", "BadRequest"),
+            (
+                json!({"maxRecordDurationInSeconds": "5"}),
+                "maxRecordDurationInSeconds",
+                "BadRequest",
+            ),
+            (
+                json!({"initialSilenceTimeoutInSeconds": -1}),
+                "initialSilenceTimeoutInSeconds",
+                "8523",
+            ),
+            (
+                json!({"initialSilenceTimeoutInSeconds": []}),
+                "initialSilenceTimeoutInSeconds",
+                "BadRequest",
+            ),
+            (
+                json!({"maxSilenceTimeoutInSeconds": true}),
+                "maxSilenceTimeoutInSeconds",
+                "BadRequest",
+            ),
             (json!({"playBeep": "true"}), "playBeep", "BadRequest"),
             (json!({"playBeep": 1}), "playBeep", "BadRequest"),
             (json!({"bargeInAllowed": {}}), "bargeInAllowed", "BadRequest"),
@@ -395,8 +408,16 @@ mod tests {
             (json!({"prompts": [{}]}), "prompts[0].mediaInfo", "8523"),
             (json!({"prompts": [{"mediaInfo": "x"}]}), "prompts[0].mediaInfo", "BadRequest"),
             (json!({"prompts": [{"mediaInfo": {}}]}), "prompts[0].mediaInfo.uri", "8523"),
-            (json!({"prompts": [{"mediaInfo": {"uri": 5}}]}), "prompts[0].mediaInfo.uri", "BadRequest"),
-            (json!({"prompts": [{"mediaInfo": {"uri": "short.wav"}}]}), "prompts[0].mediaInfo.uri", "8523"),
+            (
+                json!({"prompts": [{"mediaInfo": {"uri": 5}}]}),
+                "prompts[0].mediaInfo.uri",
+                "BadRequest",
+            ),
+            (
+                json!({"prompts": [{"mediaInfo": {"uri": "short.wav"}}]}),
+                "prompts[0].mediaInfo.uri",
+                "8523",
+            ),
             (json!({"prompts": second_wrong}), "prompts[0].mediaInfo.uri", "8523"),
             (
                 json!({"prompts": [{"@odata.type": "#microsoft.graph.textPrompt"}]}),
@@ -480,15 +501,28 @@ mod tests {
 
     #[test]
     fn answer_is_refused_with_the_code_that_fits() {
-        let app_hosted = json!({"@odata.type": "#microsoft.graph.appHostedMediaConfig", "blob": ""});
+        let app_hosted =
+            json!({"@odata.type": "#microsoft.graph.appHostedMediaConfig", "blob": ""});
         let table = [
             (json!({}), "mediaConfig", "8523"),
             (json!({"mediaConfig": app_hosted}), "mediaConfig", "8500"),
             (json!({"mediaConfig": []}), "mediaConfig", "BadRequest"),
-            (json!({"mediaConfig": {"preFetchMedia": [{}]}}), "mediaConfig.preFetchMedia[0].uri", "8523"),
-            (json!({"mediaConfig": {}, "acceptedModalities": ["video"]}), "acceptedModalities", "8523"),
+            (
+                json!({"mediaConfig": {"preFetchMedia": [{}]}}),
+                "mediaConfig.preFetchMedia[0].uri",
+                "8523",
+            ),
+            (
+                json!({"mediaConfig": {}, "acceptedModalities": ["video"]}),
+                "acceptedModalities",
+                "8523",
+            ),
             (json!({"mediaConfig": {}, "callbackUri": "bot"}), "callbackUri", "8523"),
-            (json!({"mediaConfig": {}, "callbackUri": "file:///etc/passwd"}), "callbackUri", "8523"),
+            (
+                json!({"mediaConfig": {}, "callbackUri": "file:///etc/passwd"}),
+                "callbackUri",
+                "8523",
+            ),
         ];
         for (body, path, code) in table {
             let refused = AnswerBody::read(&body).expect_err(&body.to_string());
@@ -500,7 +534,8 @@ mod tests {
 
     #[test]
     fn reject_reads_the_reason_in_any_case() {
-        let reason = |text: &str| RejectBody::read(&json!({"reason": text})).map(|body| body.reason);
+        let reason =
+            |text: &str| RejectBody::read(&json!({"reason": text})).map(|body| body.reason);
         assert_eq!(reason("Busy"), Ok(RejectReason::Busy));
         assert_eq!(reason("forbidden"), Ok(RejectReason::Forbidden));
         assert_eq!(RejectBody::read(&json!({})).unwrap().reason, RejectReason::None);
