@@ -97,7 +97,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::api::fake::json_of;
+    use crate::api::fake::{CALL, Fake, TOKEN, json_of};
 
     fn router() -> Router {
         Router::new()
@@ -139,6 +139,53 @@ mod tests {
             let headers = response.headers();
             assert_eq!(headers["client-request-id"], headers["request-id"], "{id:?}");
             assert_eq!(headers.get("scenario-id"), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_access_log_has_one_line_and_no_secret() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let path = format!("/v1.0/communications/calls/{CALL}/record?secret-query=1");
+        let headers = [("content-type", "application/json"), ("x-canary", "secret-header")];
+        let body = r#"{"clientContext":"secret-body"}"#;
+        let fake = Fake::new();
+        fake.ask_with_body("POST", &path, TOKEN, &headers, body).await;
+        fake.ask("GET", "/secret-path", "secret-token", &[]).await;
+        drop(guard);
+
+        let text = log.text();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("status=")).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("POST /communications/calls/{id}/record"), "{text}");
+        assert!(lines[0].contains("status=200") && lines[0].contains("application=\"mybot\""));
+        assert!(lines[1].contains("GET unknown") && lines[1].contains("status=404"), "{text}");
+        assert!(!text.contains("secret") && !text.contains(TOKEN), "{text}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
         }
     }
 

@@ -409,3 +409,56 @@ fn operation(kind: OperationKind, client_context: Option<String>) -> Operation {
         ended_at: None,
     }
 }
+
+mod tests {
+    use super::*;
+    use crate::{
+        graph::notification,
+        model::{Event, Tone},
+    };
+
+    #[test]
+    fn the_schemas_find_what_is_wrong() {
+        let name = "v1.0.microsoft.graph.recordOperation";
+        assert_eq!(schema_errors(name, &json!({"status": "running", "resultInfo": null})), "");
+        for wrong in [
+            json!({"status": "sleeping"}),
+            json!({"recordingLocation": 5}),
+            json!({"resultInfo": {"code": "200"}}),
+            json!([]),
+        ] {
+            assert_ne!(schema_errors(name, &wrong), "", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn notifications_are_what_the_description_says() {
+        let id = CALL.parse().unwrap();
+        let house = FakeHouse::new();
+        house.end_operation(OperationEnd::MaxSilenceTimeout);
+        let operation = house.state.lock().unwrap().operation.clone();
+        let events = [
+            (Event::CallOffered { call: call(id) }, "call"),
+            (Event::CallChanged { call: call(id) }, "call"),
+            (Event::CallEnded { call: call(ENDED_CALL.parse().unwrap()) }, "call"),
+            (Event::OperationEnded { operation }, "recordOperation"),
+            (Event::ToneHeard { call: id, sequence: 3, tone: Tone::POUND }, "call"),
+        ];
+        let link = house.recording_link(RECORDING.parse().unwrap());
+        for (version, prefix) in [(Version::V1, "v1.0"), (Version::Beta, "beta")] {
+            let context = GraphContext {
+                tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
+                public_url: "https://api.example".to_owned(),
+                version,
+            };
+            for (event, name) in &events {
+                let told = json!(notification(&context, event, 7, Some(&link)));
+                let envelope = format!("{prefix}.microsoft.graph.commsNotifications");
+                assert_eq!(schema_errors(&envelope, &told), "", "{told}");
+                let data = &told["value"][0]["resourceData"];
+                let schema = format!("{prefix}.microsoft.graph.{name}");
+                assert_eq!(schema_errors(&schema, data), "", "{data}");
+            }
+        }
+    }
+}

@@ -122,7 +122,7 @@ impl QueryOptions {
         if self.count {
             page.insert("@odata.count".to_owned(), json!(total));
         }
-        // A client that said `$top` without a page being cut wants no more than that.
+        // As in the rest of Graph `$top` is the size of a page; an empty page leads nowhere.
         if end < total && !value.is_empty() {
             page.insert("@odata.nextLink".to_owned(), json!(self.next_link(url, end)));
         }
@@ -131,7 +131,7 @@ impl QueryOptions {
     }
 
     fn next_link(&self, url: &str, skip: usize) -> String {
-        let mut query = form_urlencoded::Serializer::new(format!("{url}?"));
+        let mut query = form_urlencoded::Serializer::new(String::new());
         if let Some(select) = &self.select {
             query.append_pair("$select", &select.join(","));
         }
@@ -142,7 +142,7 @@ impl QueryOptions {
             query.append_pair("$count", "true");
         }
         query.append_pair("$skip", &skip.to_string());
-        query.finish()
+        format!("{url}?{}", query.finish())
     }
 }
 
