@@ -1,1 +1,94 @@
 //! The REST face: requests to commands, results to Graph JSON.
+//!
+//! In: HTTP requests in all the forms of the contract, the recordings' downloads and the probes. Out:
+//! commands to a [`House`], and responses in the words of [`crate::graph`]. It decides who may ask
+//! and whether a request can be understood; it decides nothing about calls and holds no state.
+//!
+//! | file | does |
+//! |---|---|
+//! | `exchange` | what every request and response has: ids, headers, catching panics, the access log |
+//! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
+//! | `auth` | who is asking |
+//! | `calls` | the Graph API |
+//! | `recordings`, `health` | downloads; probes |
+//! | `error` | the one mapping from errors to responses |
+//! | `serve` | the listener with its limits |
+
+mod auth;
+mod body;
+mod calls;
+mod deadline;
+mod error;
+mod exchange;
+#[cfg(test)]
+mod fake;
+mod health;
+mod house;
+mod query;
+mod recordings;
+mod route;
+mod serve;
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{Router, middleware, routing::any};
+
+pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, SigningKey};
+pub use house::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError};
+pub use serve::serve;
+
+use crate::{
+    graph::{GraphContext, Version},
+    model::UnixMillis,
+};
+
+/// What the REST face needs to answer. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    house: Arc<dyn House>,
+    credentials: Arc<Credentials>,
+    tenant: Arc<str>,
+    public_url: Arc<str>,
+}
+
+impl ApiState {
+    /// Answers for `house`, to whom `credentials` knows. `public_url` is where others reach the API:
+    /// scheme, host and port, perhaps a path.
+    pub fn new(
+        house: Arc<dyn House>,
+        credentials: Credentials,
+        tenant: &str,
+        public_url: &str,
+    ) -> Self {
+        Self {
+            house,
+            credentials: Arc::new(credentials),
+            tenant: tenant.into(),
+            public_url: public_url.trim_end_matches('/').into(),
+        }
+    }
+
+    fn graph_context(&self, version: Version) -> GraphContext {
+        GraphContext {
+            tenant: self.tenant.to_string(),
+            public_url: self.public_url.to_string(),
+            version,
+        }
+    }
+}
+
+/// All addresses of the API listener.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/healthz", any(health::alive))
+        .route("/readyz", any(health::ready))
+        .route("/recordings/{id}", any(recordings::recording))
+        // The Graph paths have too many forms for a table of patterns; `route` reads them.
+        .fallback(calls::graph)
+        .layer(middleware::from_fn(exchange::exchange))
+        .with_state(state)
+}
+
+fn now() -> UnixMillis {
+    SystemTime::now().into()
+}

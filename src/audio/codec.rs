@@ -64,7 +64,7 @@ pub struct Decoder(DecoderState);
 
 #[derive(Debug)]
 enum DecoderState {
-    G711(Law, Concealer),
+    G711(Law, Box<Concealer>),
     Opus(OpusDecoder),
 }
 
@@ -75,8 +75,8 @@ impl Decoder {
     /// libopus has no memory; never for G.711.
     pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
         Ok(Self(match kind {
-            CodecKind::Pcmu => DecoderState::G711(Law::Mu, Concealer::new()),
-            CodecKind::Pcma => DecoderState::G711(Law::A, Concealer::new()),
+            CodecKind::Pcmu => DecoderState::G711(Law::Mu, Box::default()),
+            CodecKind::Pcma => DecoderState::G711(Law::A, Box::default()),
             CodecKind::Opus => DecoderState::Opus(OpusDecoder::new()?),
         }))
     }

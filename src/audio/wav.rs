@@ -269,9 +269,10 @@ fn name_what_it_is(bytes: &[u8]) -> WavError {
     let form = bytes.get(8..12).unwrap_or_default();
     let name = match bytes {
         [b'I', b'D', b'3', ..] => "MP3",
-        // MPEG frame sync; the layer tells MP3 and its elders from AAC in ADTS, which has layer 0.
+        // MPEG frame sync, then the layer: 0 is AAC in ADTS, 1 stands for III. The others are not
+        // asked for: 0xFF 0xFE also begins a text in UTF-16.
         [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
-        [0xFF, second, ..] if second & 0xE0 == 0xE0 => "MP3",
+        [0xFF, second, ..] if second & 0xE6 == 0xE2 => "MP3",
         [b'f', b'L', b'a', b'C', ..] => "FLAC",
         [b'O', b'g', b'g', b'S', ..] => "Ogg",
         [b'F', b'O', b'R', b'M', ..] => "AIFF",

@@ -1,1 +1,192 @@
-//! Microsoft Graph's JSON, in Microsoft's words.
+//! Microsoft Graph's JSON, in Microsoft's words: request bodies in, calls, operations, notifications
+//! and errors out.
+//!
+//! In: a [`serde_json::Value`] that a client sent, or a value of [`crate::model`]. Out: a checked
+//! value of `model`, or a type that serialises as Graph prints it. The rules stand in the contract,
+//! sections 2 to 8. Nothing here knows HTTP, a clock or the database: times, links and numbers that
+//! belong to them are arguments.
+
+mod call;
+mod error;
+mod identity;
+mod members;
+mod notification;
+mod operation;
+mod request;
+
+pub use call::{Call, ResultInfo};
+pub use error::{ErrorBody, ErrorIds};
+pub use members::InvalidBody;
+pub use notification::{CommsNotifications, notification};
+pub use operation::Operation;
+pub use request::{AnswerBody, PlayPromptBody, RecordBody, RejectBody, client_context};
+
+use crate::model::{CallId, OperationId};
+
+/// The version of the API that a request used (contract section 10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// `/v1.0`, and paths without a version.
+    V1,
+    /// `/beta`.
+    Beta,
+}
+
+impl Version {
+    /// The version as a path segment.
+    pub fn segment(self) -> &'static str {
+        match self {
+            Self::V1 => "v1.0",
+            Self::Beta => "beta",
+        }
+    }
+}
+
+/// What a response needs to know beside the thing that it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphContext {
+    /// The tenant's GUID.
+    pub tenant: String,
+    /// The API's address as others see it, without a slash at its end.
+    pub public_url: String,
+    /// The version that the client speaks.
+    pub version: Version,
+}
+
+impl GraphContext {
+    /// The absolute URL of the calls.
+    pub fn calls_url(&self) -> String {
+        format!("{}/{}/communications/calls", self.public_url, self.version.segment())
+    }
+
+    /// The absolute URL of the operations of a call.
+    pub fn operations_url(&self, call: CallId) -> String {
+        format!("{}/{call}/operations", self.calls_url())
+    }
+
+    /// The absolute URL of an operation: what `Location` says.
+    pub fn operation_url(&self, call: CallId, operation: OperationId) -> String {
+        format!("{}/{operation}", self.operations_url(call))
+    }
+
+    /// The `@odata.context` of what `fragment` names.
+    pub fn metadata_url(&self, fragment: &str) -> String {
+        format!("{}/{}/$metadata#{fragment}", self.public_url, self.version.segment())
+    }
+}
+
+/// Where a recording can be fetched, and with what.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecordingLink {
+    /// `recordingLocation`: an absolute URL.
+    pub location: String,
+    /// `recordingAccessToken`: the bearer token for that URL, and no other.
+    pub token: String,
+}
+
+impl std::fmt::Debug for RecordingLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token opens the recording; it must not reach a log.
+        f.debug_struct("RecordingLink").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The call and the operations that the tests of this room show.
+
+    use super::*;
+    use crate::model::{
+        Call, CallState, Direction, MediaState, Operation, OperationEnd, OperationKind,
+        OperationStatus, Party, RecordAction, RecordRequest, Recorded, UnixMillis,
+    };
+
+    pub(super) fn v1() -> GraphContext {
+        GraphContext {
+            tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
+            public_url: "https://api.example".to_owned(),
+            version: Version::V1,
+        }
+    }
+
+    pub(super) fn beta() -> GraphContext {
+        GraphContext { version: Version::Beta, ..v1() }
+    }
+
+    pub(super) fn link() -> RecordingLink {
+        RecordingLink {
+            location: "https://api.example/recordings/17e3b46c-f61d-4f4d-9635-c626ef18e6ad"
+                .to_owned(),
+            token: "opens-one-recording".to_owned(),
+        }
+    }
+
+    pub(super) fn call() -> Call {
+        Call {
+            id: "2e1a0b00-2db4-4022-9570-243709c565ab".parse().unwrap(),
+            application: "mybot".to_owned(),
+            state: CallState::Established,
+            direction: Direction::Incoming,
+            source: Party {
+                uri: "sip:+15550123@trunk.example".to_owned(),
+                display_name: Some("Alice".to_owned()),
+            },
+            target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
+            chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
+            participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".to_owned(),
+            sip_call_id: "abc@trunk.example".to_owned(),
+            callback_uri: Some("https://bot.example/api/calls".to_owned()),
+            media: Some(MediaState::Active),
+            tones_subscribed: false,
+            media_config: Some(
+                r##"{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}"##.to_owned(),
+            ),
+            subject: None,
+            created_at: UnixMillis(0),
+            ended_at: None,
+            termination: None,
+        }
+    }
+
+    pub(super) fn record_operation() -> Operation {
+        Operation {
+            id: "0fe0623f-d628-42ed-b4bd-8ac290072cc5".parse().unwrap(),
+            call: call().id,
+            kind: OperationKind::Record(RecordRequest {
+                action: RecordAction::Record,
+                prompt: None,
+                barge_in_allowed: true,
+                initial_silence_seconds: 5,
+                max_silence_seconds: 2,
+                max_duration_seconds: 10,
+                play_beep: true,
+                stop_tones: Vec::new(),
+            }),
+            client_context: Some("d45324c1-fcb5-430a-902c-f20af696537c".to_owned()),
+            status: OperationStatus::Running,
+            end: None,
+            recording: None,
+            created_at: UnixMillis(0),
+            ended_at: None,
+        }
+    }
+
+    pub(super) fn finished_record() -> Operation {
+        Operation {
+            status: OperationStatus::Completed,
+            end: Some(OperationEnd::StopToneDetected),
+            recording: Some(Recorded {
+                id: "17e3b46c-f61d-4f4d-9635-c626ef18e6ad".parse().unwrap(),
+                duration_ms: 4200,
+                speech_ms: 3000,
+                speech_ended_at_ms: Some(4100),
+            }),
+            ..record_operation()
+        }
+    }
+
+    #[test]
+    fn a_link_does_not_print_its_token() {
+        assert!(!format!("{:?}", link()).contains(&link().token));
+    }
+}

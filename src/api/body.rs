@@ -1,0 +1,108 @@
+//! Reads the JSON body of an action, within its limits of size and time.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header::CONTENT_TYPE},
+};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{deadline, error::ApiError};
+
+/// The largest body. The largest legal one, 100 prompts to prefetch, is well below it.
+pub(super) const MAX_BYTES: usize = 256 * 1024;
+
+/// The JSON of a request; null when there is no body.
+///
+/// # Errors
+/// The body is too large, too slow, cut, of another type, or not JSON.
+pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
+    let read = timeout(deadline::BODY, bytes(body)).await;
+    let bytes = read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))??;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    if !is_json(headers) {
+        return Err(ApiError::MediaType);
+    }
+    serde_json::from_slice(&bytes).map_err(|error| ApiError::Json(error.to_string()))
+}
+
+async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::BodyCut)?;
+        if chunk.len() > MAX_BYTES - bytes.len() {
+            return Err(ApiError::TooLarge(MAX_BYTES));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Whether the one `Content-Type` is JSON; parameters are not looked at.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let structured = essence.strip_prefix("application/").is_some_and(|t| t.ends_with("+json"));
+    essence == "application/json" || structured
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    async fn read(content_type: Option<&str>, body: impl Into<Body>) -> Result<Value, ApiError> {
+        let mut headers = HeaderMap::new();
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        }
+        super::json(&headers, body.into()).await
+    }
+
+    #[tokio::test]
+    async fn json_is_read_under_each_of_its_names() {
+        for name in ["application/json", "Application/JSON; charset=utf-8", "application/x+json"] {
+            assert_eq!(read(Some(name), "{\"a\":1}").await, Ok(json!({"a": 1})), "{name}");
+        }
+        for name in [Some("text/plain"), Some("application/jsonp"), None] {
+            assert_eq!(read(name, "{}").await, Err(ApiError::MediaType), "{name:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_body_needs_no_type() {
+        assert_eq!(read(None, Body::empty()).await, Ok(Value::Null));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_json_is_told_with_its_position() {
+        let Err(ApiError::Json(text)) = read(Some("application/json"), "{\n \"a\": }").await else {
+            panic!("not refused");
+        };
+        assert!(text.ends_with("at line 2 column 7"), "{text}");
+        let deep = "[".repeat(100_000);
+        assert!(matches!(read(Some("application/json"), deep).await, Err(ApiError::Json(_))));
+    }
+
+    #[tokio::test]
+    async fn the_size_is_limited_exactly() {
+        let of = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+        assert!(read(Some("application/json"), of(MAX_BYTES)).await.is_ok());
+        let refused = read(Some("application/json"), of(MAX_BYTES + 1)).await;
+        assert_eq!(refused, Err(ApiError::TooLarge(MAX_BYTES)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_not_waited_for() {
+        let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+        let refused = read(Some("application/json"), Body::from_stream(never)).await;
+        assert_eq!(refused, Err(ApiError::BodySlow(10)));
+    }
+}

@@ -1,0 +1,579 @@
+//! The Graph API: requests on calls and operations to commands, and what comes back to JSON.
+//!
+//! The order is always the same: who asks, what is meant, may they, is the body right, do it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{
+        HeaderValue, Method, StatusCode,
+        header::{CONTENT_TYPE, LOCATION},
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    ApiState,
+    auth::{ACCESS_MEDIA, Caller},
+    body, deadline,
+    error::{ApiError, JSON, ODATA_VERSION},
+    exchange::Audit,
+    house::{Answer, CallError, NewOperation},
+    now,
+    query::QueryOptions,
+    route::{Action, NoRoute, Route, Target},
+};
+use crate::{
+    graph::{
+        self, AnswerBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink, RejectBody,
+    },
+    model::{self, CallId, CallState, OperationId, OperationKind, RecordAction},
+};
+
+/// Everything below the Graph paths, and whatever no other route took.
+pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let route = Route::parse(parts.uri.path());
+    let label = route.as_ref().map_or(Cow::Borrowed("unknown"), |route| route.label().into());
+    let mut application = None;
+    let answered = answer(&state, route, &parts, body, &mut application).await;
+    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
+    response.extensions_mut().insert(Audit { route: label, application, probe: false });
+    response
+}
+
+async fn answer(
+    state: &ApiState,
+    route: Result<Route, NoRoute>,
+    parts: &Parts,
+    body: Body,
+    application: &mut Option<Arc<str>>,
+) -> Result<Response, ApiError> {
+    // Only what belongs to the Graph API asks for a token; a stray path may be told that it is one.
+    let route = match route {
+        Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
+        route => route,
+    };
+    let caller = state.credentials.authenticate(&parts.headers, now())?;
+    *application = Some(Arc::clone(&caller.application));
+    let route = route?;
+    let asked = Asked { state, caller, graph: state.graph_context(route.version), parts };
+    match (route.target, &parts.method) {
+        (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
+        (Target::Calls, &Method::GET) => asked.list_calls().await,
+        (Target::Calls, &Method::POST) => Err(ApiError::NotImplemented("Creating a call")),
+        (Target::Call(call), &Method::GET) => asked.show_call(call).await,
+        (Target::Call(call), &Method::DELETE) => asked.hang_up(call).await,
+        (Target::Operations(call), &Method::GET) => asked.list_operations(call).await,
+        (Target::Operation(call, id), &Method::GET) => asked.show_operation(call, id).await,
+        (Target::Action(call, action), &Method::POST) => asked.act(call, action, body).await,
+        (target, _) => Err(ApiError::Method { allow: target.allow() }),
+    }
+}
+
+/// A request of a known caller.
+struct Asked<'a> {
+    state: &'a ApiState,
+    caller: Caller,
+    graph: GraphContext,
+    parts: &'a Parts,
+}
+
+impl Asked<'_> {
+    async fn list_calls(&self) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_collection(self.query())?;
+        let calls = deadline::reading(self.state.house.calls(self.application())).await?;
+        let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
+        // Pages need an order that stays.
+        calls.sort_by_key(|call| (call.created_at, call.id));
+        let context = self.graph.metadata_url("communications/calls");
+        let page = options.page(context, &self.graph.calls_url(), calls, |call| {
+            json(&graph::Call::element(&self.graph, &call))
+        });
+        Ok(ok(&page))
+    }
+
+    async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_entity(self.query())?;
+        let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
+        if !is_there(&call) {
+            return Err(CallError::NotFound.into());
+        }
+        Ok(ok(&options.entity(json(&graph::Call::entity(&self.graph, &call)))))
+    }
+
+    async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        deadline::acting(self.state.house.hang_up(self.application(), call)).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_collection(self.query())?;
+        let operations = self.state.house.operations(self.application(), call);
+        let operations = deadline::reading(operations).await?;
+        let context =
+            self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
+        let url = self.graph.operations_url(call);
+        let page = options.page(context, &url, operations, |operation| {
+            let link = self.link(&operation);
+            json(&graph::Operation::element(&self.graph, &operation, link.as_ref()))
+        });
+        Ok(ok(&page))
+    }
+
+    async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_entity(self.query())?;
+        let operation = self.state.house.operation(self.application(), call, id);
+        let operation = deadline::reading(operation).await?;
+        Ok(ok(&options.entity(self.shown(&operation))))
+    }
+
+    async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        if needs_media(action) && !self.caller.has_role(ACCESS_MEDIA) {
+            return Err(ApiError::MissingRole(ACCESS_MEDIA));
+        }
+        let (house, application) = (&self.state.house, self.application());
+        let body = match action {
+            // It has no body, and clients send no type with it.
+            Action::KeepAlive => Value::Null,
+            _ => body::json(&self.parts.headers, body).await?,
+        };
+        match action {
+            Action::Answer => {
+                let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
+                let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
+                deadline::acting(house.answer(application, call, answer)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::Reject => {
+                let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
+                deadline::acting(house.reject(application, call, reason, callback_uri)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::KeepAlive => {
+                deadline::acting(house.keep_alive(application, call)).await?;
+                Ok(StatusCode::OK.into_response())
+            }
+            Action::PlayPrompt => {
+                let PlayPromptBody { request, client_context } = PlayPromptBody::read(&body)?;
+                self.submit(call, OperationKind::PlayPrompt(request), client_context).await
+            }
+            Action::Record => self.record(call, RecordAction::Record, &body).await,
+            Action::RecordResponse => self.record(call, RecordAction::RecordResponse, &body).await,
+            Action::CancelMediaProcessing => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::CancelMediaProcessing, context).await
+            }
+            Action::SubscribeToTone => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::SubscribeToTone, context).await
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        call: CallId,
+        action: RecordAction,
+        body: &Value,
+    ) -> Result<Response, ApiError> {
+        let RecordBody { request, client_context } = RecordBody::read(action, body)?;
+        self.submit(call, OperationKind::Record(request), client_context).await
+    }
+
+    /// Gives an operation to the house; the answer is the operation as it is now, at once.
+    async fn submit(
+        &self,
+        call: CallId,
+        kind: OperationKind,
+        client_context: Option<String>,
+    ) -> Result<Response, ApiError> {
+        let new = NewOperation { kind, client_context };
+        let submitted = self.state.house.submit(self.application(), call, new);
+        let operation = deadline::acting(submitted).await?;
+        let mut response = ok(&self.shown(&operation));
+        let location = self.graph.operation_url(call, operation.id);
+        let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
+    }
+
+    fn shown(&self, operation: &model::Operation) -> Value {
+        let link = self.link(operation);
+        json(&graph::Operation::entity(&self.graph, operation, link.as_ref()))
+    }
+
+    fn link(&self, operation: &model::Operation) -> Option<RecordingLink> {
+        let recorded = operation.recording.as_ref()?;
+        Some(self.state.house.recording_link(recorded.id))
+    }
+
+    fn application(&self) -> &str {
+        &self.caller.application
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+}
+
+/// Contract section 2.1: what is enforced per request.
+fn needs_media(action: Action) -> bool {
+    match action {
+        Action::Record | Action::RecordResponse | Action::SubscribeToTone => true,
+        Action::Answer
+        | Action::Reject
+        | Action::KeepAlive
+        | Action::PlayPrompt
+        | Action::CancelMediaProcessing => false,
+    }
+}
+
+/// An ended call is not found (contract section 7), even while the house still knows it.
+fn is_there(call: &model::Call) -> bool {
+    call.state != CallState::Terminated
+}
+
+fn json(thing: &impl Serialize) -> Value {
+    serde_json::to_value(thing).expect("texts, numbers and lists of them always serialise")
+}
+
+fn ok(thing: &Value) -> Response {
+    let mut response = Body::from(thing.to_string()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(ODATA_VERSION.0, ODATA_VERSION.1);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::{
+            CallError,
+            fake::{
+                CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, TOKEN, bytes_of,
+                json_of, schema_errors,
+            },
+        },
+        model::{OperationEnd, RejectReason},
+    };
+
+    /// Contract section 12, as the JavaScript client sends it.
+    const RECORD: &str = r##"{"bargeInAllowed":true,
+        "clientContext":"d45324c1-fcb5-430a-902c-f20af696537c",
+        "prompts":[{"@odata.type":"#microsoft.graph.mediaPrompt","mediaInfo":{
+            "uri":"https://bot.example/prompts/short.wav",
+            "resourceId":"1D6DE2D4-CD51-4309-8DAA-70768651088E"}}],
+        "maxRecordDurationInSeconds":10,"initialSilenceTimeoutInSeconds":5,
+        "maxSilenceTimeoutInSeconds":2,"playBeep":true,"stopTones":["#","1","*"]}"##;
+
+    const ANSWER: &str = r##"{"callbackUri":"https://bot.example/api/calls",
+        "acceptedModalities":["audio"],
+        "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig",
+            "preFetchMedia":[{"uri":"https://bot.example/prompts/short.wav",
+                "resourceId":"1D6DE2D4-CD51-4309-8DAA-70768651088E"}]}}"##;
+
+    const PLAY: &str =
+        r##"{"prompts":[{"mediaInfo":{"uri":"https://bot.example/prompts/short.wav"}}]}"##;
+
+    fn call_path(version: &str, rest: &str) -> String {
+        format!("{version}/communications/calls/{CALL}{rest}")
+    }
+
+    #[tokio::test]
+    async fn the_example_of_the_record_page_is_answered_as_printed() {
+        let fake = Fake::new();
+        let response =
+            fake.send("POST", &format!("/beta/app/calls/{CALL}/record"), Some(RECORD)).await;
+        assert_eq!(response.status(), 200);
+        let headers = response.headers();
+        assert_eq!(
+            headers["location"],
+            format!("https://api.example/beta/communications/calls/{CALL}/operations/{OPERATION}")
+        );
+        assert_eq!(headers["odata-version"], "4.0");
+        assert_eq!(
+            headers["content-type"],
+            "application/json; odata.metadata=minimal; charset=utf-8"
+        );
+        assert!(headers.contains_key("request-id"));
+        let body = json_of(response).await;
+        assert_eq!(
+            body,
+            json!({
+                "@odata.context": "https://api.example/beta/$metadata#recordOperation",
+                "@odata.type": "#microsoft.graph.recordOperation",
+                "id": OPERATION,
+                "clientContext": "d45324c1-fcb5-430a-902c-f20af696537c",
+                "status": "running",
+                "completionReason": null,
+                "resultInfo": null,
+                "recordingLocation": null,
+                "recordingAccessToken": null
+            })
+        );
+        assert_eq!(schema_errors("beta.microsoft.graph.recordOperation", &body), "");
+        let Some(Command::Submit(new)) = fake.house.last_command() else { panic!("not submitted") };
+        let OperationKind::Record(record) = new.kind else { panic!("not a record") };
+        let stop_keys: String = record.stop_tones.iter().map(|tone| tone.as_char()).collect();
+        assert_eq!((record.max_duration_seconds, stop_keys.as_str()), (10, "#1*"));
+    }
+
+    #[tokio::test]
+    async fn every_action_is_answered_with_its_own_type() {
+        let table = [
+            ("record", RECORD, "recordOperation"),
+            ("recordResponse", "{}", "recordOperation"),
+            ("recordResponse", "", "recordOperation"),
+            ("playPrompt", PLAY, "playPromptOperation"),
+            ("subscribeToTone", r#"{"clientContext":"c"}"#, "subscribeToToneOperation"),
+            ("cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
+            ("microsoft.graph.cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
+        ];
+        for version in ["/v1.0", "/beta"] {
+            for (action, body, name) in table {
+                let fake = Fake::new();
+                let path = call_path(version, &format!("/{action}"));
+                let response = fake.send("POST", &path, Some(body)).await;
+                assert_eq!(response.status(), 200, "{path}");
+                let location = format!("https://api.example{}", call_path(version, "/operations/"));
+                assert!(response.headers()["location"].to_str().unwrap().starts_with(&location));
+                let shown = json_of(response).await;
+                assert_eq!(shown["@odata.type"], format!("#microsoft.graph.{name}"));
+                let schema = format!("{}.microsoft.graph.{name}", &version[1..]);
+                assert_eq!(schema_errors(&schema, &shown), "", "{shown}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answer_reject_delete_and_keep_alive_reach_the_house() {
+        let fake = Fake::new();
+        let response = fake.send("POST", &call_path("/v1.0", "/answer"), Some(ANSWER)).await;
+        assert_eq!(response.status(), 202);
+        assert_eq!(bytes_of(response).await, b"");
+        let Some(Command::Answer(answer)) = fake.house.last_command() else { panic!() };
+        assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
+        assert_eq!(answer.prefetch.len(), 1);
+        assert!(answer.media_config.unwrap().contains("preFetchMedia"));
+
+        let busy = Some(r#"{"reason":"Busy"}"#);
+        let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
+        assert_eq!(response.status(), 202);
+        assert_eq!(fake.house.last_command(), Some(Command::Reject(RejectReason::Busy)));
+
+        let response = fake.send("POST", &call_path("/v1.0", "/keepAlive"), None).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(bytes_of(response).await, b"");
+        assert_eq!(fake.house.last_command(), Some(Command::KeepAlive));
+
+        let response = fake.send("DELETE", &call_path("/beta", ""), None).await;
+        assert_eq!(response.status(), 204);
+        assert_eq!(fake.house.last_command(), Some(Command::HangUp));
+    }
+
+    #[tokio::test]
+    async fn calls_and_operations_are_shown_as_the_description_has_them() {
+        let fake = Fake::new();
+        fake.house.end_operation(OperationEnd::StopToneDetected);
+        for version in ["v1.0", "beta"] {
+            let prefix = format!("/{version}");
+            let call = json_of(fake.get(&call_path(&prefix, "")).await).await;
+            assert_eq!(call["id"], CALL);
+            assert_eq!(schema_errors(&format!("{version}.microsoft.graph.call"), &call), "");
+
+            let path = call_path(&prefix, &format!("/operations/{}", OPERATION.to_uppercase()));
+            let operation = json_of(fake.get(&path).await).await;
+            assert_eq!(operation["status"], "completed");
+            assert_eq!(operation["recordingAccessToken"], "opens-one-recording");
+            let schema = format!("{version}.microsoft.graph.recordOperation");
+            assert_eq!(schema_errors(&schema, &operation), "");
+
+            let list = json_of(fake.get(&call_path(&prefix, "/operations")).await).await;
+            assert_eq!(list["value"][0]["id"], OPERATION);
+            assert_eq!(list["value"][0].get("@odata.context"), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_listed_without_those_that_are_over() {
+        let fake = Fake::new();
+        let list = json_of(fake.get("/v1.0/communications/calls?$count=true").await).await;
+        assert_eq!(list["@odata.count"], 1);
+        assert_eq!(list["value"][0]["id"], CALL);
+        assert_eq!(
+            list["@odata.context"],
+            "https://api.example/v1.0/$metadata#communications/calls"
+        );
+        let path = format!("/v1.0/communications/calls/{ENDED_CALL}");
+        let response = fake.get(&path).await;
+        assert_eq!(response.status(), 404);
+        let error = json_of(response).await;
+        assert_eq!(error["error"]["code"], "8522");
+        assert_eq!(schema_errors("odata.error", &error), "");
+    }
+
+    #[tokio::test]
+    async fn select_shows_what_was_asked_for() {
+        let fake = Fake::new();
+        let path = call_path("/v1.0", "?$select=id,state");
+        let call = json_of(fake.get(&path).await).await;
+        let names: Vec<&String> = call.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["@odata.context", "@odata.type", "id", "state"]);
+        let refused = fake.get(&call_path("/v1.0", "?$expand=operations")).await;
+        assert_eq!(refused.status(), 400);
+        assert_eq!(json_of(refused).await["error"]["code"], "BadRequest");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_told() {
+        let large = format!("\"{}\"", "x".repeat(body::MAX_BYTES));
+        let long = r#"{"maxRecordDurationInSeconds":301}"#;
+        let app_hosted =
+            r##"{"mediaConfig":{"@odata.type":"#microsoft.graph.appHostedMediaConfig"}}"##;
+        let table = [
+            ("POST", "/record", long, 400, "8523"),
+            ("POST", "/record", r#"{"playBeep":"yes"}"#, 400, "BadRequest"),
+            ("POST", "/record", "{", 400, "BadRequest"),
+            ("POST", "/record", &large, 413, "RequestEntityTooLarge"),
+            ("POST", "/answer", app_hosted, 400, "8500"),
+            ("POST", "/playPrompt", "{}", 400, "8523"),
+            ("POST", "/record?$select=id", "{}", 400, "BadRequest"),
+            ("GET", "/record", "", 405, "MethodNotAllowed"),
+            ("PATCH", "", "{}", 405, "MethodNotAllowed"),
+            ("POST", "/operations", "{}", 405, "MethodNotAllowed"),
+            ("POST", "/transfer", "{}", 501, "8520"),
+            ("POST", "/mute", "{}", 501, "8520"),
+            ("GET", "/participants", "", 501, "8520"),
+            ("POST", "/dance", "{}", 404, "ResourceNotFound"),
+            ("GET", "/operations/x", "", 404, "8522"),
+        ];
+        for (method, rest, body, status, code) in table {
+            let fake = Fake::new();
+            let body = (!body.is_empty()).then_some(body);
+            let response = fake.send(method, &call_path("/v1.0", rest), body).await;
+            assert_eq!(response.status(), status, "{method} {rest}");
+            assert!(response.headers().contains_key("request-id"));
+            let error = json_of(response).await;
+            assert_eq!(error["error"]["code"], code, "{method} {rest}: {error}");
+            assert_eq!(schema_errors("odata.error", &error), "");
+            assert_eq!(fake.house.last_command(), None, "{method} {rest}");
+        }
+        let response = Fake::new().send("POST", "/v1.0/communications/calls", Some("{}")).await;
+        assert_eq!(response.status(), 501);
+    }
+
+    #[tokio::test]
+    async fn the_message_names_the_member_and_the_range() {
+        let fake = Fake::new();
+        let body = Some(r#"{"maxRecordDurationInSeconds":301}"#);
+        let response = fake.send("POST", &call_path("/beta", "/record"), body).await;
+        assert_eq!(
+            json_of(response).await["error"]["message"],
+            "maxRecordDurationInSeconds must be a whole number from 1 to 300, but is 301."
+        );
+        let response = fake.send("POST", &call_path("/v1.0", "/dance"), None).await;
+        assert_eq!(
+            json_of(response).await["error"]["message"],
+            "Resource not found for the segment 'dance'."
+        );
+    }
+
+    #[tokio::test]
+    async fn another_media_type_is_refused() {
+        let path = call_path("/v1.0", "/record");
+        let headers = [("content-type", "text/plain")];
+        let response = Fake::new().ask_with_body("POST", &path, TOKEN, &headers, "{}").await;
+        assert_eq!(response.status(), 415);
+    }
+
+    /// Every route and every kind of token.
+    #[tokio::test]
+    async fn only_known_callers_with_the_role_get_through() {
+        let table = [
+            ("GET", "/v1.0/communications/calls".to_owned(), "", 200),
+            ("GET", call_path("/v1.0", ""), "", 200),
+            ("GET", call_path("/v1.0", "/operations"), "", 200),
+            ("GET", call_path("/v1.0", &format!("/operations/{OPERATION}")), "", 200),
+            ("POST", call_path("/v1.0", "/answer"), ANSWER, 202),
+            ("POST", call_path("/v1.0", "/reject"), "{}", 202),
+            ("POST", call_path("/v1.0", "/keepAlive"), "", 200),
+            ("POST", call_path("/v1.0", "/playPrompt"), PLAY, 200),
+            ("POST", call_path("/v1.0", "/cancelMediaProcessing"), "{}", 200),
+            ("POST", call_path("/v1.0", "/record"), "{}", 403),
+            ("POST", call_path("/v1.0", "/recordResponse"), "{}", 403),
+            ("POST", call_path("/v1.0", "/subscribeToTone"), "{}", 403),
+            ("DELETE", call_path("/v1.0", ""), "", 204),
+        ];
+        let json_type = [("content-type", "application/json")];
+        for (method, path, body, with_limited_token) in table {
+            for (token, status) in [("", 401), ("wrong", 401), (LIMITED_TOKEN, with_limited_token)]
+            {
+                let response =
+                    Fake::new().ask_with_body(method, &path, token, &json_type, body).await;
+                assert_eq!(response.status(), status, "{method} {path} {token:?}");
+                match status {
+                    401 => {
+                        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+                        let error = json_of(response).await;
+                        assert_eq!(error["error"]["code"], "InvalidAuthenticationToken");
+                    }
+                    403 => assert_eq!(json_of(response).await["error"]["code"], "7504"),
+                    _ => {}
+                }
+            }
+            let response = Fake::new().ask_with_body(method, &path, TOKEN, &json_type, body).await;
+            assert!(response.status().is_success(), "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_of_the_api_want_a_token_and_others_do_not() {
+        let fake = Fake::new();
+        assert_eq!(fake.ask("GET", "/v1.0/users", "", &[]).await.status(), 401);
+        assert_eq!(fake.ask("GET", "/favicon.ico", "", &[]).await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn a_house_that_says_no_is_quoted() {
+        let table = [
+            (CallError::NotEstablished, 400, "8501"),
+            (CallError::Terminated, 400, "8528"),
+            (CallError::WrongState, 400, "8585"),
+            (CallError::Conflict, 409, "8519"),
+            (CallError::Overloaded { retry_after: 3 }, 503, "ServiceUnavailable"),
+            (CallError::Internal, 500, "UnknownError"),
+        ];
+        for (error, status, code) in table {
+            let fake = Fake::new();
+            fake.house.refuse(error);
+            let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+            assert_eq!(json_of(response).await["error"]["code"], code);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
+        let fake = Fake::new();
+        fake.house.hang();
+        let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
+        // SDKs repeat 503 by themselves; this must not be repeated.
+        assert_eq!(response.status(), 500);
+        let response = fake.get(&call_path("/v1.0", "")).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}

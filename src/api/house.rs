@@ -1,0 +1,172 @@
+//! What the REST face asks of the house, and how the house says no.
+//!
+//! Every call is asked for in the name of an application: one that belongs to another is not found.
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    graph::RecordingLink,
+    model::{
+        Call, CallId, Operation, OperationId, OperationKind, PromptSource, RecordingId,
+        RejectReason,
+    },
+};
+
+/// The calls, operations and recordings behind the API.
+pub trait House: Send + Sync + 'static {
+    /// The calls of an application that are not over.
+    fn calls<'a>(&'a self, application: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>>;
+
+    /// One call.
+    fn call<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Call, CallError>>;
+
+    /// Accepts an offered call.
+    fn answer<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        answer: Answer,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Refuses an offered call; later notifications go to `callback_uri`, if there is one.
+    fn reject<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        reason: RejectReason,
+        callback_uri: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Ends a call in whatever state it is.
+    fn hang_up<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Renews the lease of a call.
+    fn keep_alive<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Accepts an operation; it is committed when this returns.
+    fn submit<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        operation: NewOperation,
+    ) -> BoxFuture<'a, Result<Operation, CallError>>;
+
+    /// The operations of a call, oldest first.
+    fn operations<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<Operation>, CallError>>;
+
+    /// One operation of a call.
+    fn operation<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        operation: OperationId,
+    ) -> BoxFuture<'a, Result<Operation, CallError>>;
+
+    /// Opens a recording for whoever holds its token.
+    fn recording<'a>(
+        &'a self,
+        recording: RecordingId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>>;
+
+    /// Purges a recording before its time.
+    fn delete_recording<'a>(
+        &'a self,
+        recording: RecordingId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<(), RecordingError>>;
+
+    /// Where a recording can be fetched, and with what.
+    fn recording_link(&self, recording: RecordingId) -> RecordingLink;
+
+    /// Whether calls can be taken.
+    ///
+    /// # Errors
+    /// Says in words what is in the way, for the operator.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// How an offered call is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Where later notifications go; the application's own place when absent.
+    pub callback_uri: Option<String>,
+    /// The media configuration as it was given; JSON text.
+    pub media_config: Option<String>,
+    /// What to fetch now because it will be played.
+    pub prefetch: Vec<PromptSource>,
+}
+
+/// An operation to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewOperation {
+    /// What to do.
+    pub kind: OperationKind,
+    /// Echoed unchanged.
+    pub client_context: Option<String>,
+}
+
+/// A recording that can be read from now on, even if it is purged meanwhile.
+#[derive(Debug)]
+pub struct OpenRecording {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// The file, at its start.
+    pub file: tokio::fs::File,
+}
+
+/// Why the house did not do what was asked. In every case nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such call or operation of this application, or it is over.
+    #[error("Call not found.")]
+    NotFound,
+    /// The call is not up yet.
+    #[error("The action needs an established call.")]
+    NotEstablished,
+    /// The call is over, or is being taken down.
+    #[error("The call has been terminated.")]
+    Terminated,
+    /// Not now: answered twice, rejected after answering.
+    #[error("The action is not valid in the current state of the call.")]
+    WrongState,
+    /// Two actions that exclude each other came at once.
+    #[error("A conflicting action is in progress.")]
+    Conflict,
+    /// Too much to do, or shutting down.
+    #[error("The server is busy; try again later.")]
+    Overloaded {
+        /// After how many seconds to try again.
+        retry_after: u32,
+    },
+    /// Our own fault; the cause has been logged.
+    #[error("An internal error occurred.")]
+    Internal,
+}
+
+/// Why a recording is not given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordingError {
+    /// Purged, deleted, or never there.
+    #[error("Recording not found.")]
+    NotFound,
+    /// The token does not open this recording.
+    #[error("Access token validation failure.")]
+    Forbidden,
+}

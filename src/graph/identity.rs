@@ -1,0 +1,123 @@
+//! SIP parties as Graph identities (contract section 3.4).
+//!
+//! A telephone number is `identity.phone`, everything else `identity.user` with the SIP URI as id.
+
+use serde::Serialize;
+
+use crate::model::Party;
+
+/// Graph's `participantInfo` and `invitationParticipantInfo`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParticipantInfo {
+    #[serde(rename = "@odata.type")]
+    odata_type: &'static str,
+    identity: IdentitySet,
+}
+
+impl ParticipantInfo {
+    /// The calling party.
+    pub(super) fn source(party: &Party) -> Self {
+        Self { odata_type: "#microsoft.graph.participantInfo", identity: IdentitySet::new(party) }
+    }
+
+    /// The called party.
+    pub(super) fn target(party: &Party) -> Self {
+        Self {
+            odata_type: "#microsoft.graph.invitationParticipantInfo",
+            identity: IdentitySet::new(party),
+        }
+    }
+}
+
+/// `identitySet` as the documents print it; `phone` is an extra member of the open type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct IdentitySet {
+    #[serde(rename = "@odata.type")]
+    odata_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Identity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<Identity>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    #[serde(rename = "@odata.type")]
+    odata_type: &'static str,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<String>,
+}
+
+impl IdentitySet {
+    fn new(party: &Party) -> Self {
+        let identity = |id: &str| {
+            Some(Identity {
+                odata_type: "#microsoft.graph.identity",
+                id: id.to_owned(),
+                display_name: party.display_name.clone(),
+            })
+        };
+        let (user, phone) = match telephone_number(&party.uri) {
+            Some(number) => (None, identity(number)),
+            None => (identity(&party.uri), None),
+        };
+        Self { odata_type: "#microsoft.graph.identitySet", user, phone }
+    }
+}
+
+/// The number of a `tel:` URI, or the user part of a SIP URI when it is an E.164 number.
+fn telephone_number(uri: &str) -> Option<&str> {
+    let (scheme, rest) = uri.split_once(':')?;
+    if scheme.eq_ignore_ascii_case("tel") {
+        return Some(rest);
+    }
+    if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
+        return None;
+    }
+    let (user, _host) = rest.rsplit_once('@')?;
+    is_e164(user).then_some(user)
+}
+
+/// `+` and at most fifteen digits (E.164 section 6.2.1).
+fn is_e164(text: &str) -> bool {
+    text.strip_prefix('+').is_some_and(|digits| {
+        (1..=15).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_phones_and_the_rest_are_users() {
+        let table = [
+            ("sip:+4930123456@trunk.example", "phone", "+4930123456"),
+            ("SIPS:+1@trunk.example", "phone", "+1"),
+            ("tel:+4930123456", "phone", "+4930123456"),
+            ("tel:7000", "phone", "7000"),
+            ("sip:7000@pbx.example", "user", "sip:7000@pbx.example"),
+            ("sip:+49ab@pbx.example", "user", "sip:+49ab@pbx.example"),
+            ("sip:+1234567890123456@pbx.example", "user", "sip:+1234567890123456@pbx.example"),
+            ("sip:pbx.example", "user", "sip:pbx.example"),
+            ("", "user", ""),
+        ];
+        for (uri, member, id) in table {
+            let party = Party { uri: uri.to_owned(), display_name: None };
+            let set = serde_json::to_value(IdentitySet::new(&party)).unwrap();
+            assert_eq!(set[member], json!({"@odata.type": "#microsoft.graph.identity", "id": id}));
+            assert_eq!(set.as_object().unwrap().len(), 2, "{set}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_shown_when_there_is_one() {
+        let party = Party { uri: "sip:a@b".to_owned(), display_name: Some("Alice".to_owned()) };
+        let info = serde_json::to_value(ParticipantInfo::source(&party)).unwrap();
+        assert_eq!(info["identity"]["user"]["displayName"], "Alice");
+    }
+}
