@@ -151,7 +151,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::api::fake::Fake;
+    use crate::api::fake::{CALL, Fake, TOKEN};
 
     #[tokio::test(start_paused = true)]
     async fn a_still_connection_fails_and_a_moving_one_does_not() {
@@ -176,16 +176,26 @@ mod tests {
         let cancel = CancellationToken::new();
         let server = tokio::spawn(serve(listener, Fake::new().router(), cancel.clone()));
 
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let request =
-            "GET /v1.0/communications/calls HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
-        client.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        client.read_to_string(&mut response).await.unwrap();
-        let response = response.to_lowercase();
-        assert!(response.starts_with("http/1.1 401 "), "{response}");
-        for header in ["date: ", "request-id: ", "client-request-id: ", "content-length: "] {
-            assert!(response.contains(&format!("\r\n{header}")), "{header}: {response}");
+        let keep_alive = format!("POST /v1.0/communications/calls/{CALL}/keepAlive");
+        let table = [
+            ("GET /v1.0/communications/calls", "wrong", "401", "content-length: "),
+            // Clients read what has neither a body nor a length until the connection ends.
+            (&keep_alive, TOKEN, "200", "content-length: 0\r\n"),
+        ];
+        for (asked, token, status, length) in table {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let request = format!(
+                "{asked} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+                 Authorization: Bearer {token}\r\n\r\n"
+            );
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            let response = response.to_lowercase();
+            assert!(response.starts_with(&format!("http/1.1 {status} ")), "{response}");
+            for header in ["date: ", "request-id: ", "client-request-id: ", length] {
+                assert!(response.contains(&format!("\r\n{header}")), "{header}: {response}");
+            }
         }
 
         cancel.cancel();
