@@ -1,1 +1,10 @@
-//! SDP (RFC 8866) and offer/answer (RFC 3264).
+//! SDP (RFC 8866) and offer/answer (RFC 3264), as an answerer of audio needs them.
+
+mod description;
+mod negotiation;
+
+pub use description::{Attribute, Description, Media, ParseError};
+pub use negotiation::{
+    Codec, Direction, LocalMedia, NegotiationError, StreamPlan, accept_answer, make_offer,
+    negotiate,
+};

@@ -1,0 +1,517 @@
+//! Offer and answer (RFC 3264) for one stream of audio.
+//!
+//! In: the peer's offer, and what we can do. Out: our answer and a [`StreamPlan`] for the media.
+//! The first audio line that we can serve is taken; every other line is answered with port 0.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::description::{Attribute, Description, Media};
+
+/// A codec that we can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// RFC 7587.
+    Opus,
+    /// G.711 A-law.
+    Pcma,
+    /// G.711 µ-law.
+    Pcmu,
+}
+
+/// Our side of a session.
+#[derive(Debug, Clone)]
+pub struct LocalMedia {
+    /// The address that the peer is told.
+    pub address: IpAddr,
+    /// Our RTP port; RTCP is the next one.
+    pub port: u16,
+    /// Codecs in our order of preference.
+    pub codecs: Vec<Codec>,
+    /// Session id of our `o=` line.
+    pub session_id: u64,
+    /// Version of our `o=` line; grows by one with each new description.
+    pub session_version: u64,
+}
+
+/// What offer and answer mean for the media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPlan {
+    /// The codec of both directions.
+    pub codec: Codec,
+    /// Its payload type, in both directions.
+    pub payload_type: u8,
+    /// Payload type of telephone events (RFC 4733), if agreed.
+    pub telephone_event: Option<u8>,
+    /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
+    /// a host name, multicast).
+    pub remote: Option<SocketAddr>,
+    /// Where our RTCP goes.
+    pub remote_rtcp: Option<SocketAddr>,
+    /// What flows, as we see it.
+    pub direction: Direction,
+    /// Duration of the packets that the peer wants, 10 to 60 ms.
+    pub ptime_ms: u32,
+    /// Whether RTCP comes and goes on the RTP port (RFC 5761).
+    pub rtcp_mux: bool,
+}
+
+/// What flows between us and the peer, as we see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Both ways.
+    SendRecv,
+    /// From us only.
+    SendOnly,
+    /// To us only.
+    RecvOnly,
+    /// Nothing.
+    Inactive,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NegotiationError {
+    /// No audio line at all, or only refused ones.
+    #[error("no audio was offered")]
+    NoAudio,
+    /// Audio by a transport that we do not speak.
+    #[error("audio was offered by {0} only, RTP/AVP is needed")]
+    Transport(String),
+    /// No codec that we can speak.
+    #[error("no codec in common; offered were {0}")]
+    NoCodec(String),
+    /// The answer does not fit our offer.
+    #[error("the answer does not fit the offer")]
+    BadAnswer,
+}
+
+/// Answers an offer.
+///
+/// # Errors
+/// There is nothing in the offer that we could serve.
+pub fn negotiate(
+    offer: &Description,
+    local: &LocalMedia,
+) -> Result<(Description, StreamPlan), NegotiationError> {
+    let mut refusal = NegotiationError::NoAudio;
+    let mut chosen = None;
+    for (index, media) in offer.media.iter().enumerate() {
+        match choose(offer, media, &local.codecs) {
+            Ok(plan) => {
+                chosen = Some((index, plan));
+                break;
+            }
+            // The first reason why audio is refused is the one that helps.
+            Err(error) if refusal == NegotiationError::NoAudio => refusal = error,
+            Err(_) => {}
+        }
+    }
+    let (index, plan) = chosen.ok_or(refusal)?;
+    let media = offer
+        .media
+        .iter()
+        .enumerate()
+        .map(|(at, offered)| if at == index { accepted(local, &plan) } else { refused(offered) })
+        .collect();
+    Ok((description(local, media), plan))
+}
+
+/// Makes an offer of everything that we can speak.
+pub fn make_offer(local: &LocalMedia) -> Description {
+    let mut media = audio(local);
+    let mut next_dynamic = FIRST_DYNAMIC;
+    let mut maps = Vec::new();
+    for codec in &local.codecs {
+        let pt = codec.static_payload_type().unwrap_or_else(|| {
+            next_dynamic += 1;
+            next_dynamic - 1
+        });
+        media.formats.push(pt.to_string());
+        maps.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
+    }
+    media.formats.push(EVENT_OFFERED.to_string());
+    maps.push(Attribute::valued("rtpmap", format!("{EVENT_OFFERED} telephone-event/8000")));
+    maps.push(Attribute::valued("fmtp", format!("{EVENT_OFFERED} 0-15")));
+    media.attributes.extend(maps);
+    media.attributes.push(Attribute::valued("ptime", "20"));
+    media.attributes.push(Attribute::flag("sendrecv"));
+    description(local, vec![media])
+}
+
+/// Takes the answer to our offer.
+///
+/// # Errors
+/// The answer has no audio, or a codec that we did not offer.
+pub fn accept_answer(
+    offer: &Description,
+    answer: &Description,
+) -> Result<StreamPlan, NegotiationError> {
+    if answer.media.len() != offer.media.len() {
+        return Err(NegotiationError::BadAnswer);
+    }
+    let ours = offer.media.first().ok_or(NegotiationError::BadAnswer)?;
+    let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec).collect();
+    let theirs = answer.media.first().ok_or(NegotiationError::BadAnswer)?;
+    choose(answer, theirs, &codecs)
+}
+
+/// Payload types from 96 on are free to be given a meaning (RFC 3551 section 6).
+const FIRST_DYNAMIC: u8 = 96;
+/// The payload type that phones commonly give telephone events.
+const EVENT_OFFERED: u8 = 101;
+const PTIME_MS: u32 = 20;
+
+impl Codec {
+    fn encoding(self) -> &'static str {
+        match self {
+            Self::Opus => "opus/48000/2",
+            Self::Pcma => "PCMA/8000",
+            Self::Pcmu => "PCMU/8000",
+        }
+    }
+
+    fn event_clock(self) -> &'static str {
+        match self {
+            Self::Opus => "48000",
+            Self::Pcma | Self::Pcmu => "8000",
+        }
+    }
+
+    /// RFC 3551 section 6, table 4.
+    fn static_payload_type(self) -> Option<u8> {
+        match self {
+            Self::Opus => None,
+            Self::Pcma => Some(8),
+            Self::Pcmu => Some(0),
+        }
+    }
+
+    fn from_encoding(encoding: &str) -> Option<Self> {
+        let all = [Self::Opus, Self::Pcma, Self::Pcmu];
+        // A mono codec may say so.
+        let encoding = encoding.strip_suffix("/1").unwrap_or(encoding);
+        all.into_iter().find(|codec| codec.encoding().eq_ignore_ascii_case(encoding))
+    }
+}
+
+impl Direction {
+    fn attribute(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    fn from_attribute(name: &str) -> Option<Self> {
+        let all = [Self::SendRecv, Self::SendOnly, Self::RecvOnly, Self::Inactive];
+        all.into_iter().find(|direction| direction.attribute().eq_ignore_ascii_case(name))
+    }
+
+    /// The same, seen from the other side.
+    fn mirrored(self) -> Self {
+        match self {
+            Self::SendOnly => Self::RecvOnly,
+            Self::RecvOnly => Self::SendOnly,
+            same @ (Self::SendRecv | Self::Inactive) => same,
+        }
+    }
+}
+
+/// One payload type of a media line.
+struct Format<'a> {
+    payload_type: u8,
+    encoding: &'a str,
+    codec: Option<Codec>,
+}
+
+fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
+    media.formats.iter().filter_map(|format| {
+        let payload_type: u8 = format.parse().ok().filter(|pt| *pt < 128)?;
+        let mapped = media.values("rtpmap").find_map(|map| {
+            let (pt, encoding) = map.split_once(' ')?;
+            (pt.parse() == Ok(payload_type)).then(|| encoding.trim())
+        });
+        let encoding = mapped.or(match payload_type {
+            0 => Some("PCMU/8000"),
+            8 => Some("PCMA/8000"),
+            _ => None,
+        });
+        let encoding = encoding.unwrap_or(format);
+        Some(Format { payload_type, encoding, codec: Codec::from_encoding(encoding) })
+    })
+}
+
+/// What we would do with a media line.
+fn choose(
+    description: &Description,
+    media: &Media,
+    codecs: &[Codec],
+) -> Result<StreamPlan, NegotiationError> {
+    if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
+        return Err(NegotiationError::NoAudio);
+    }
+    if !media.protocol.eq_ignore_ascii_case("RTP/AVP") {
+        return Err(NegotiationError::Transport(media.protocol.clone()));
+    }
+    let chosen = formats(media)
+        .find_map(|format| {
+            let codec = format.codec.filter(|codec| codecs.contains(codec))?;
+            Some((codec, format.payload_type))
+        })
+        .ok_or_else(|| {
+            let offered: Vec<_> = formats(media).map(|format| format.encoding).take(8).collect();
+            NegotiationError::NoCodec(offered.join(", "))
+        })?;
+    let (codec, payload_type) = chosen;
+    let telephone_event = formats(media)
+        .filter(|format| {
+            let (name, clock) = format.encoding.split_once('/').unwrap_or_default();
+            name.eq_ignore_ascii_case("telephone-event") && clock == codec.event_clock()
+        })
+        .map(|format| format.payload_type)
+        .next();
+    let address = media.connection.as_ref().or(description.connection.as_ref());
+    let address: Option<IpAddr> = address.and_then(|address| address.parse().ok());
+    let is_hold = address.is_some_and(|address| address.is_unspecified());
+    let remote =
+        address.filter(|address| is_usable(*address)).map(|ip| SocketAddr::new(ip, media.port));
+    let rtcp_mux = media.attributes.iter().any(|a| a.name.eq_ignore_ascii_case("rtcp-mux"));
+    let remote_rtcp = remote.and_then(|remote| {
+        let own = media.values("rtcp").next().and_then(|value| value.split(' ').next()?.parse().ok());
+        let port = match rtcp_mux {
+            true => Some(remote.port()),
+            false => own.filter(|port| *port != 0).or(remote.port().checked_add(1)),
+        };
+        Some(SocketAddr::new(remote.ip(), port?))
+    });
+    let direction = media
+        .attributes
+        .iter()
+        .rev()
+        .chain(description.attributes.iter().rev())
+        .find_map(|attribute| Direction::from_attribute(&attribute.name))
+        .unwrap_or(Direction::SendRecv);
+    let direction = match is_hold {
+        true => Direction::Inactive,
+        false => direction.mirrored(),
+    };
+    Ok(StreamPlan {
+        codec,
+        payload_type,
+        telephone_event,
+        remote,
+        remote_rtcp,
+        direction,
+        ptime_ms: ptime(media),
+        rtcp_mux,
+    })
+}
+
+/// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms.
+fn ptime(media: &Media) -> u32 {
+    let number = |name| media.values(name).find_map(|value| value.trim().parse::<u32>().ok());
+    let wanted = number("ptime").unwrap_or(PTIME_MS);
+    let most = number("maxptime").unwrap_or(60).clamp(10, 60);
+    let fits = wanted.clamp(10, most);
+    fits - fits % 10
+}
+
+/// Whether RTP may be sent there: never to many, never to nobody.
+fn is_usable(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST);
+    !address.is_unspecified() && !address.is_multicast() && !is_broadcast
+}
+
+fn accepted(local: &LocalMedia, plan: &StreamPlan) -> Media {
+    let mut media = audio(local);
+    let pt = plan.payload_type;
+    media.formats.push(pt.to_string());
+    media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", plan.codec.encoding())));
+    if plan.codec == Codec::Opus {
+        media.attributes.push(Attribute::valued("fmtp", format!("{pt} useinbandfec=1")));
+    }
+    if let Some(event) = plan.telephone_event {
+        let clock = plan.codec.event_clock();
+        media.formats.push(event.to_string());
+        let map = format!("{event} telephone-event/{clock}");
+        media.attributes.push(Attribute::valued("rtpmap", map));
+        media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
+    }
+    media.attributes.push(Attribute::valued("ptime", plan.ptime_ms.to_string()));
+    if plan.rtcp_mux {
+        media.attributes.push(Attribute::flag("rtcp-mux"));
+    }
+    media.attributes.push(Attribute::flag(plan.direction.attribute()));
+    media
+}
+
+/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format.
+fn refused(offered: &Media) -> Media {
+    Media {
+        kind: offered.kind.clone(),
+        port: 0,
+        protocol: offered.protocol.clone(),
+        formats: offered.formats.iter().take(1).cloned().collect(),
+        connection: None,
+        attributes: Vec::new(),
+    }
+}
+
+fn audio(local: &LocalMedia) -> Media {
+    Media {
+        kind: "audio".to_owned(),
+        port: local.port,
+        protocol: "RTP/AVP".to_owned(),
+        formats: Vec::new(),
+        connection: None,
+        attributes: Vec::new(),
+    }
+}
+
+fn description(local: &LocalMedia, media: Vec<Media>) -> Description {
+    let family = if local.address.is_ipv4() { "IP4" } else { "IP6" };
+    let LocalMedia { session_id, session_version, address, .. } = local;
+    Description {
+        origin: format!("aftertone {session_id} {session_version} IN {family} {address}"),
+        connection: Some(address.to_string()),
+        attributes: Vec::new(),
+        media,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> LocalMedia {
+        LocalMedia {
+            address: "198.51.100.7".parse().unwrap(),
+            port: 20_000,
+            codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+            session_id: 1,
+            session_version: 1,
+        }
+    }
+
+    fn offer(lines: &str) -> Description {
+        let text = format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{lines}");
+        Description::parse(text.as_bytes()).unwrap()
+    }
+
+    fn answer(lines: &str) -> (String, StreamPlan) {
+        let (answer, plan) = negotiate(&offer(lines), &local()).unwrap();
+        (answer.to_string(), plan)
+    }
+
+    #[test]
+    fn the_offerers_order_and_numbers_are_kept() {
+        let (text, plan) = answer(
+            "m=audio 4000 RTP/AVP 97 8 0 120\r\na=rtpmap:97 iLBC/8000\r\n\
+             a=rtpmap:120 telephone-event/8000\r\na=ptime:30\r\n",
+        );
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcma, 8));
+        assert_eq!(plan.telephone_event, Some(120));
+        assert_eq!(plan.remote, Some("192.0.2.1:4000".parse().unwrap()));
+        assert_eq!(plan.remote_rtcp, Some("192.0.2.1:4001".parse().unwrap()));
+        assert_eq!(plan.ptime_ms, 30);
+        assert!(text.contains("m=audio 20000 RTP/AVP 8 120\r\n"), "{text}");
+        assert!(text.contains("a=rtpmap:120 telephone-event/8000\r\n"), "{text}");
+        assert!(text.contains("a=sendrecv\r\n"), "{text}");
+    }
+
+    #[test]
+    fn opus_goes_with_events_of_its_own_clock() {
+        let (text, plan) = answer(
+            "m=audio 4000 RTP/AVP 111 0 101 102\r\na=rtpmap:111 opus/48000/2\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na=rtpmap:102 telephone-event/48000\r\n",
+        );
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Opus, 111));
+        assert_eq!(plan.telephone_event, Some(102));
+        assert!(text.contains("m=audio 20000 RTP/AVP 111 102\r\n"), "{text}");
+    }
+
+    #[test]
+    fn other_lines_are_answered_with_port_0_in_their_order() {
+        let (text, _) = answer(
+            "m=video 5000 RTP/AVP 96\r\nm=audio 0 RTP/AVP 0\r\nm=audio 4000 RTP/AVP 0\r\n\
+             m=audio 4002 RTP/AVP 8\r\n",
+        );
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("m=")).collect();
+        assert_eq!(
+            lines,
+            [
+                "m=video 0 RTP/AVP 96",
+                "m=audio 0 RTP/AVP 0",
+                "m=audio 20000 RTP/AVP 0",
+                "m=audio 0 RTP/AVP 8"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_three_styles_of_hold() {
+        for (lines, direction, attribute) in [
+            ("m=audio 4000 RTP/AVP 0\r\na=sendonly\r\n", Direction::RecvOnly, "a=recvonly"),
+            ("m=audio 4000 RTP/AVP 0\r\na=inactive\r\n", Direction::Inactive, "a=inactive"),
+            ("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n", Direction::Inactive, "a=inactive"),
+            ("a=sendonly\r\nm=audio 4000 RTP/AVP 0\r\n", Direction::RecvOnly, "a=recvonly"),
+            ("a=sendonly\r\nm=audio 4 RTP/AVP 0\r\na=sendrecv\r\n", Direction::SendRecv, "a=sendrecv"),
+        ] {
+            let (text, plan) = answer(lines);
+            assert_eq!(plan.direction, direction, "{lines}");
+            assert!(text.contains(attribute), "{lines}: {text}");
+        }
+        let (_, plan) = answer("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n");
+        assert_eq!(plan.remote, None);
+    }
+
+    #[test]
+    fn nothing_is_sent_to_many_or_to_a_name() {
+        for address in ["224.2.1.1/127", "255.255.255.255", "phone.example"] {
+            let (_, plan) = answer(&format!("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 {address}\r\n"));
+            assert_eq!((plan.remote, plan.remote_rtcp), (None, None), "{address}");
+        }
+        let (_, plan) = answer("m=audio 65535 RTP/AVP 0\r\n");
+        assert_eq!(plan.remote_rtcp, None);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named() {
+        let refused = |lines: &str| negotiate(&offer(lines), &local()).unwrap_err().to_string();
+        assert!(refused("m=audio 4000 RTP/AVP 3 18\r\na=rtpmap:18 G729/8000\r\n").contains("G729"));
+        assert!(refused("m=audio 4000 RTP/SAVP 0\r\n").contains("RTP/SAVP"));
+        assert!(refused("m=video 4000 RTP/AVP 0\r\n").contains("no audio"));
+        assert!(refused("m=audio 4000 RTP/AVP 200 abc\r\n").contains("no codec"));
+    }
+
+    #[test]
+    fn odd_packet_times_are_brought_into_range() {
+        for (lines, expected) in [
+            ("a=ptime:5\r\n", 10),
+            ("a=ptime:200\r\n", 60),
+            ("a=ptime:60\r\na=maxptime:40\r\n", 40),
+            ("a=ptime:25\r\n", 20),
+            ("a=maxptime:0\r\n", 10),
+            ("a=ptime:x\r\n", 20),
+        ] {
+            let (_, plan) = answer(&format!("m=audio 4000 RTP/AVP 0\r\n{lines}"));
+            assert_eq!(plan.ptime_ms, expected, "{lines}");
+        }
+    }
+
+    #[test]
+    fn our_offer_is_answered_and_taken() {
+        let ours = make_offer(&local());
+        let peer = LocalMedia { codecs: vec![Codec::Pcmu], ..local() };
+        let (theirs, plan) = negotiate(&ours, &peer).unwrap();
+        assert_eq!(plan.codec, Codec::Pcmu);
+        let accepted = accept_answer(&ours, &theirs).unwrap();
+        assert_eq!((accepted.codec, accepted.payload_type), (Codec::Pcmu, 0));
+        assert_eq!(accepted.telephone_event, Some(101));
+        let refused = offer("m=audio 0 RTP/AVP 0\r\n");
+        assert_eq!(accept_answer(&ours, &refused), Err(NegotiationError::NoAudio));
+        assert_eq!(accept_answer(&ours, &offer("")), Err(NegotiationError::BadAnswer));
+    }
+}
