@@ -13,9 +13,11 @@
 //! `docs/architecture.md` is the map; `tests/architecture.rs` holds its borders.
 
 pub mod api;
+pub mod app;
 pub mod audio;
 pub mod call;
 pub mod config;
+pub mod demo;
 pub mod graph;
 pub mod media;
 pub mod model;
@@ -27,3 +29,4 @@ pub mod recordings;
 pub mod signalling;
 pub mod store;
 pub mod switchboard;
+pub mod telemetry;

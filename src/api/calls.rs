@@ -59,7 +59,7 @@ async fn answer(
         Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
         route => route,
     };
-    let caller = state.credentials.authenticate(&parts.headers, now())?;
+    let caller = state.credentials.borrow().authenticate(&parts.headers, now())?;
     *application = Some(Arc::clone(&caller.application));
     let route = route?;
     let asked = Asked { state, caller, graph: state.graph_context(route.version), parts };

@@ -68,6 +68,7 @@ impl Fake {
         );
         let house: Arc<dyn House> = self.house.clone();
         let tenant = "00000000-0000-0000-0000-000000000001";
+        let (_, credentials) = tokio::sync::watch::channel(Arc::new(credentials));
         super::router(ApiState::new(house, credentials, tenant, "https://api.example/"))
     }
 

@@ -7,10 +7,11 @@ use futures_util::future::BoxFuture;
 use crate::{
     graph::RecordingLink,
     model::{
-        Call, CallId, Operation, OperationId, OperationKind, PromptSource, RecordingId,
-        RejectReason,
+        Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason,
     },
 };
+
+pub use crate::switchboard::{CallError, NewOperation};
 
 /// The calls, operations and recordings behind the API.
 pub trait House: Send + Sync + 'static {
@@ -113,15 +114,6 @@ pub struct Answer {
     pub prefetch: Vec<PromptSource>,
 }
 
-/// An operation to be.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewOperation {
-    /// What to do.
-    pub kind: OperationKind,
-    /// Echoed unchanged.
-    pub client_context: Option<String>,
-}
-
 /// A recording that can be read from now on, even if it is purged meanwhile.
 #[derive(Debug)]
 pub struct OpenRecording {
@@ -129,35 +121,6 @@ pub struct OpenRecording {
     pub bytes: u64,
     /// The file, at its start.
     pub file: tokio::fs::File,
-}
-
-/// Why the house did not do what was asked. In every case nothing was done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// No such call or operation of this application, or it is over.
-    #[error("Call not found.")]
-    NotFound,
-    /// The call is not up yet.
-    #[error("The action needs an established call.")]
-    NotEstablished,
-    /// The call is over, or is being taken down.
-    #[error("The call has been terminated.")]
-    Terminated,
-    /// Not now: answered twice, rejected after answering.
-    #[error("The action is not valid in the current state of the call.")]
-    WrongState,
-    /// Two actions that exclude each other came at once.
-    #[error("A conflicting action is in progress.")]
-    Conflict,
-    /// Too much to do, or shutting down.
-    #[error("The server is busy; try again later.")]
-    Overloaded {
-        /// After how many seconds to try again.
-        retry_after: u32,
-    },
-    /// Our own fault; the cause has been logged.
-    #[error("An internal error occurred.")]
-    Internal,
 }
 
 /// Why a recording is not given out.

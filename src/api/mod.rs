@@ -32,6 +32,7 @@ mod serve;
 use std::{sync::Arc, time::SystemTime};
 
 use axum::{Router, middleware, routing::any};
+use tokio::sync::watch;
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, SigningKey};
 pub use house::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError};
@@ -46,23 +47,23 @@ use crate::{
 #[derive(Clone)]
 pub struct ApiState {
     house: Arc<dyn House>,
-    credentials: Arc<Credentials>,
+    credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
 }
 
 impl ApiState {
-    /// Answers for `house`, to whom `credentials` knows. `public_url` is where others reach the API:
+    /// Answers for `house`, to whom `credentials` knows at the time. `public_url` is where others reach the API:
     /// scheme, host and port, perhaps a path.
     pub fn new(
         house: Arc<dyn House>,
-        credentials: Credentials,
+        credentials: watch::Receiver<Arc<Credentials>>,
         tenant: &str,
         public_url: &str,
     ) -> Self {
         Self {
             house,
-            credentials: Arc::new(credentials),
+            credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),
         }

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod conceal;
 pub mod frame;
 pub mod g711;
+pub mod measure;
 pub mod opus;
 pub mod resample;
 pub mod tape;

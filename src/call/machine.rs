@@ -157,7 +157,7 @@ pub enum Command {
 }
 
 /// An operation that is asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOperation {
     /// What to do.
     pub kind: OperationKind,
@@ -369,7 +369,7 @@ impl Machine {
             Phase::Up => {}
         }
         if self.queue.entries().len() >= MAX_QUEUED && new.kind.is_queued() {
-            return Err(CallError::Overloaded { retry_after: Duration::from_secs(1) });
+            return Err(CallError::Overloaded { retry_after: 1 });
         }
         let operation = self.accept(new, now);
         self.flush();

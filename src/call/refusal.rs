@@ -1,7 +1,5 @@
 //! Why we say no: to a caller as a SIP status, to an application as an error of the API.
 
-use std::time::Duration;
-
 /// Why an application's request is refused. `api/error.rs` has the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -9,25 +7,25 @@ pub enum CallError {
     #[error("Call not found.")]
     NotFound,
     /// The call is not established yet.
-    #[error("The call is not established.")]
+    #[error("The action needs an established call.")]
     NotEstablished,
     /// The call is being taken down.
-    #[error("The call is terminated.")]
+    #[error("The call has been terminated.")]
     Terminated,
     /// The request does not fit the call's state (answered twice, rejected after the answer).
-    #[error("The request is not valid in the call's state.")]
+    #[error("The action is not valid in the current state of the call.")]
     WrongState,
     /// Two requests at the same moment that cannot both be.
-    #[error("The request conflicts with another one.")]
+    #[error("A conflicting action is in progress.")]
     Conflict,
     /// Nothing was done, for want of room; worth trying again.
-    #[error("The server is overloaded; nothing was done.")]
+    #[error("The server is busy; try again later.")]
     Overloaded {
-        /// When it is worth trying again.
-        retry_after: Duration,
+        /// After how many seconds it is worth trying again.
+        retry_after: u32,
     },
-    /// Our own fault.
-    #[error("Internal error.")]
+    /// Our own fault; the cause has been logged.
+    #[error("An internal error occurred.")]
     Internal,
 }
 

@@ -22,11 +22,11 @@ use std::{
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
-    call::{self, CallError, Command, Machine, NewOperation, Now, Offer, Refusal, Settings},
+    call::{self, Command, Machine, Now, Offer, Refusal, Settings},
     media,
     model::{
         Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason, Termination,
@@ -43,6 +43,7 @@ use crate::{
 };
 use call_task::{CallTask, Message, Request};
 pub use recovery::{RecoveryError, recover};
+pub use crate::call::{CallError, NewOperation};
 pub use routes::Directory;
 
 /// What the calls work with.
@@ -300,14 +301,12 @@ impl Switchboard {
     }
 
     /// Takes no more calls, gives those that are there `grace` to end, then ends them, and returns
-    /// when all is told and safe or `cancel` was fired.
-    pub async fn drain(&self, grace: Duration, cancel: &CancellationToken) {
+    /// when all is told and safe, or after a bounded time.
+    pub async fn drain(&self, grace: Duration) {
         self.inner.draining.store(true, Ordering::Relaxed);
         self.inner.tasks.close();
-        let all_ended = tokio::time::timeout(grace, self.inner.tasks.wait());
-        tokio::select! {
-            ended = all_ended => if ended.is_ok() { return },
-            () = cancel.cancelled() => {}
+        if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_ok() {
+            return;
         }
         let senders: Vec<_> =
             self.registry().calls.values().map(|entry| entry.sender.clone()).collect();
@@ -467,7 +466,7 @@ async fn ask<T>(
     };
     tokio::time::timeout(REQUEST_TIMEOUT, exchange)
         .await
-        .unwrap_or(Err(CallError::Overloaded { retry_after: Duration::from_secs(1) }))
+        .unwrap_or(Err(CallError::Overloaded { retry_after: 1 }))
 }
 
 fn party(uri: &str, display_name: Option<String>) -> Party {

@@ -1,0 +1,167 @@
+//! What the API and the notifications ask of the house, answered by the rooms that know.
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use crate::{
+    api::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError},
+    graph::RecordingLink,
+    model::{Call, CallId, Operation, OperationId, RecordingId, RejectReason, UnixMillis},
+    recordings::{AccessKey, Vault},
+    store::{Database, RecordingRow, RecordingState},
+    switchboard::Switchboard,
+};
+
+/// Everything behind the API.
+pub(super) struct Rooms {
+    pub switchboard: Switchboard,
+    pub database: Database,
+    pub vault: Vault,
+    pub access_key: Arc<AccessKey>,
+    pub public_url: String,
+    pub purge_wake: Arc<Notify>,
+}
+
+/// A token opens a clip as long as there is one; this only bounds a token that was lost.
+const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
+impl Rooms {
+    /// Where a recording can be fetched, and with what.
+    pub(super) fn link(&self, recording: RecordingId) -> RecordingLink {
+        RecordingLink {
+            location: format!("{}/recordings/{recording}", self.public_url),
+            token: self.access_key.token(recording, now().plus(TOKEN_LIFE)),
+        }
+    }
+
+    async fn find(&self, id: RecordingId, token: &str) -> Result<RecordingRow, RecordingError> {
+        let now = now();
+        if !self.access_key.check(id, token, now) {
+            return Err(RecordingError::Forbidden);
+        }
+        let row = self.database.recording(id).await.map_err(|error| {
+            error!(%error, "cannot read a recording's row");
+            RecordingError::NotFound
+        })?;
+        row.filter(|row| row.state == RecordingState::Ready)
+            .filter(|row| row.expires_at.is_none_or(|at| at > now))
+            .ok_or(RecordingError::NotFound)
+    }
+}
+
+impl House for Rooms {
+    fn calls<'a>(&'a self, application: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>> {
+        self.switchboard.calls(application).map(Ok).boxed()
+    }
+
+    fn call<'a>(&'a self, application: &'a str, call: CallId) -> BoxFuture<'a, Result<Call, CallError>> {
+        self.switchboard.call(application, call).boxed()
+    }
+
+    fn answer<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        answer: Answer,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        let Answer { callback_uri, media_config, prefetch } = answer;
+        self.switchboard.answer(application, call, callback_uri, media_config, prefetch).boxed()
+    }
+
+    fn reject<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        reason: RejectReason,
+        callback_uri: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.switchboard.reject(application, call, reason, callback_uri).boxed()
+    }
+
+    fn hang_up<'a>(&'a self, application: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
+        self.switchboard.hang_up(application, call).boxed()
+    }
+
+    fn keep_alive<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.switchboard.keep_alive(application, call).boxed()
+    }
+
+    fn submit<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        operation: NewOperation,
+    ) -> BoxFuture<'a, Result<Operation, CallError>> {
+        self.switchboard.submit(application, call, operation).boxed()
+    }
+
+    fn operations<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<Operation>, CallError>> {
+        self.switchboard.operations(application, call).boxed()
+    }
+
+    fn operation<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        operation: OperationId,
+    ) -> BoxFuture<'a, Result<Operation, CallError>> {
+        self.switchboard.operation(application, call, operation).boxed()
+    }
+
+    fn recording<'a>(
+        &'a self,
+        recording: RecordingId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
+        async move {
+            self.find(recording, token).await?;
+            let (file, bytes) = self.vault.open(recording).await.map_err(|error| {
+                error!(%error, recording.id = %recording, "cannot open a recording");
+                RecordingError::NotFound
+            })?;
+            Ok(OpenRecording { bytes, file })
+        }
+        .boxed()
+    }
+
+    fn delete_recording<'a>(
+        &'a self,
+        recording: RecordingId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<(), RecordingError>> {
+        async move {
+            self.find(recording, token).await?;
+            self.database.mark_deleting(recording).await.map_err(|error| {
+                error!(%error, recording.id = %recording, "cannot delete a recording");
+                RecordingError::NotFound
+            })?;
+            info!(recording.id = %recording, "Recording deleted by its owner");
+            self.purge_wake.notify_one();
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn recording_link(&self, recording: RecordingId) -> RecordingLink {
+        self.link(recording)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.switchboard.ready()
+    }
+}
+
+fn now() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
+}

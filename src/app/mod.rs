@@ -1,0 +1,464 @@
+//! Builds every room, joins them, and takes them down in order. Only this room knows all others.
+
+mod house;
+mod reload;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow};
+use rand::{SeedableRng, rngs::StdRng};
+use serde_json::to_vec;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::house::Rooms;
+use crate::{
+    api::{self, ApiState, ApplicationCredential, Credentials, SigningKey},
+    call::Settings,
+    config::{self, Config},
+    graph::{self, GraphContext, Version},
+    media,
+    model::{Event, UnixMillis},
+    notify::{Dispatcher, DispatcherConfig, Render, Rendered, Webhook},
+    prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
+    proto::sdp,
+    recordings::{AccessKey, Purge, Spool, Vault},
+    signalling::{self, Signalling, SignallingConfig},
+    store::{Database, Delivery, Journal, JournalLimits},
+    switchboard::{self, Directory, Drivers, Limits, Switchboard},
+    telemetry::LogLevel,
+};
+
+/// Events that may wait between the endpoint and the switchboard.
+const SIP_EVENTS: usize = 4096;
+/// How long a bot may take to answer a notification (interface section 6.4).
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last facts may take to be written and told when we stop.
+const FLUSH: Duration = Duration::from_secs(10);
+/// Memory for decoded prompts.
+const PROMPT_MEMORY: usize = 256 << 20;
+/// Ports rest so long before another call gets them.
+const PORT_COOLDOWN: Duration = Duration::from_secs(5);
+
+/// A running node.
+pub struct Daemon {
+    switchboard: Switchboard,
+    signalling: Signalling,
+    journal: Journal,
+    dispatcher: Dispatcher,
+    media: media::Engine,
+    spool: Spool,
+    database: Database,
+    directory: watch::Sender<Arc<Directory>>,
+    credentials: watch::Sender<Arc<Credentials>>,
+    access_key: Arc<AccessKey>,
+    sip_addresses: Vec<SocketAddr>,
+    api_address: SocketAddr,
+    drain_timeout: Duration,
+    /// Stops what serves the outside, once there is nothing left to serve.
+    outside: CancellationToken,
+    tasks: JoinSet<&'static str>,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It cannot start, or a part of it that must not end has ended.
+pub async fn serve(
+    config: Config,
+    file: Option<PathBuf>,
+    log: LogLevel,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut daemon = Daemon::start(config.clone()).await?;
+    daemon.announce(&config);
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    let mut watchdog = watchdog_interval();
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hang_up.recv() => reload::reload(&daemon, file.as_deref(), &config, &log),
+            // The heart beats only while the runtime turns and the switchboard answers.
+            _ = watchdog.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
+            Some(ended) = daemon.tasks.join_next() => break Some(ended),
+        }
+    };
+    if let Some(ended) = failed {
+        return Err(anyhow!("a part that must not end has ended: {ended:?}"));
+    }
+    info!("Stopping: no new calls; a second signal stops at once");
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    tokio::select! {
+        () = daemon.stop() => info!("Stopped"),
+        _ = terminate.recv() => warn!("Stopped at once by a second signal"),
+        _ = interrupt.recv() => warn!("Stopped at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// Makes a bearer token for an application of the configuration.
+///
+/// # Errors
+/// There is no such application, or the key cannot be read or made.
+pub fn mint_token(
+    config: &Config,
+    application: &str,
+    roles: &[String],
+    ttl: Duration,
+) -> anyhow::Result<String> {
+    let known = config.applications.iter().find(|known| known.name == application);
+    let known = known.with_context(|| format!("there is no application {application:?}"))?;
+    let roles = if roles.is_empty() { &known.roles } else { roles };
+    let key = access_key(&config.storage.recordings)?;
+    let now = UnixMillis::from(SystemTime::now());
+    Ok(SigningKey::new(&key.signing_secret()).mint(&known.id, roles, ttl, now))
+}
+
+impl Daemon {
+    /// Builds the house. Nothing is announced before the past is in order.
+    ///
+    /// # Errors
+    /// What stands in the way, in words.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let mut tasks = JoinSet::new();
+        let outside = CancellationToken::new();
+
+        let database = Database::open(&config.storage.database)
+            .await
+            .with_context(|| format!("storage.database {:?}", without_password(&config)))?;
+        let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
+        tasks.spawn(async move {
+            // An error is a panic of the journal, and ends the process like its end does.
+            let _ = writer.await;
+            "journal"
+        });
+        let folder = config.storage.recordings.clone();
+        let in_folder = || format!("storage.recordings {:?}", folder.display());
+        let spool = Spool::start(folder.clone()).with_context(in_folder)?;
+        let access_key = Arc::new(access_key(&folder)?);
+        let vault = Vault::new(folder.clone());
+        let now = UnixMillis::from(SystemTime::now());
+        switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
+        let purge_wake = Arc::new(Notify::new());
+        let purge = Purge::new(database.clone(), vault.clone(), Arc::clone(&purge_wake));
+        let cancel = outside.clone();
+        tasks.spawn(async move {
+            purge.run(cancel).await;
+            "purge"
+        });
+
+        let fence = Fence::new(
+            config.fetch.allow_networks.iter().map(|allowed| (allowed.network, allowed.port)),
+        );
+        let prompts = Library::new(
+            Fetch::new(fence.clone(), fetch_limits(&config.fetch))?,
+            LibraryLimits {
+                memory_bytes: PROMPT_MEMORY,
+                max_duration: config.fetch.max_duration,
+            },
+        );
+        let engine = media::Engine::start(media::EngineConfig {
+            first_port: config.media.ports.first,
+            last_port: config.media.ports.last,
+            shards: config.media.shards,
+            rtp_timeout: config.media.rtp_timeout,
+            port_cooldown: PORT_COOLDOWN,
+        })
+        .context("media")?;
+
+        let listener = TcpListener::bind(config.api.listen)
+            .await
+            .with_context(|| format!("api.listen {}", config.api.listen))?;
+        let api_address = listener.local_addr()?;
+        let public_url = match config.api.public_url.trim_end_matches('/') {
+            "" => format!("http://{api_address}"),
+            url => url.to_owned(),
+        };
+
+        let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
+        let (events, received) = mpsc::channel(SIP_EVENTS);
+        let (signalling, sip_addresses, service) = signalling::start(
+            SignallingConfig {
+                listen: config.sip.listen.iter().map(|listener| listener.0).collect(),
+                advertised,
+                server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
+            },
+            events,
+            outside.clone(),
+        )
+        .await
+        .with_context(|| format!("sip.listen {:?}", config.sip.listen))?;
+        tasks.spawn(async move {
+            // An error is a panic of the endpoint's task, and ends the process like its end does.
+            let _ = service.await;
+            "signalling"
+        });
+
+        let (directory, known_routes) = watch::channel(Arc::new(Directory::new(&config)));
+        let switchboard = Switchboard::new(
+            Drivers {
+                signalling: signalling.clone(),
+                media: engine.clone(),
+                prompts,
+                spool: spool.clone(),
+                vault: vault.clone(),
+                journal: journal.clone(),
+                database: database.clone(),
+            },
+            limits(&config, advertised),
+            known_routes,
+            StdRng::from_os_rng(),
+        );
+        let answering = switchboard.clone();
+        tasks.spawn(async move {
+            answering.run(received).await;
+            "switchboard"
+        });
+
+        let rooms = Arc::new(Rooms {
+            switchboard: switchboard.clone(),
+            database: database.clone(),
+            vault,
+            access_key: Arc::clone(&access_key),
+            public_url: public_url.clone(),
+            purge_wake,
+        });
+        let (dispatcher, delivering) = Dispatcher::start(
+            database.clone(),
+            Webhook::new(
+                fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?,
+                Arc::new(move |url| fence.check_url(url).map_err(|error| error.to_string())),
+                WEBHOOK_TIMEOUT,
+            ),
+            renderer(Arc::clone(&rooms), &config.api.tenant),
+            DispatcherConfig {
+                retry_for: config.calls.notification_retry_for,
+                ..DispatcherConfig::default()
+            },
+            outside.clone(),
+        );
+        tasks.spawn(async move {
+            // An error is a panic of the dispatcher, and ends the process like its end does.
+            let _ = delivering.await;
+            "notifications"
+        });
+
+        let (credentials, known_credentials) =
+            watch::channel(Arc::new(credentials(&config, &access_key)));
+        let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url);
+        let cancel = outside.clone();
+        tasks.spawn(async move {
+            if let Err(error) = api::serve(listener, api::router(state), cancel).await {
+                error!(%error, "the API's listener failed");
+            }
+            "api"
+        });
+
+        Ok(Self {
+            switchboard,
+            signalling,
+            journal,
+            dispatcher,
+            media: engine,
+            spool,
+            database,
+            directory,
+            credentials,
+            access_key,
+            sip_addresses,
+            api_address,
+            drain_timeout: config.calls.drain_timeout,
+            outside,
+            tasks,
+        })
+    }
+
+    /// Where SIP is spoken, in the order of the configuration.
+    pub fn sip_addresses(&self) -> &[SocketAddr] {
+        &self.sip_addresses
+    }
+
+    /// Where the API is served.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Stops in order: no new calls, the calls that are up, their clips and notifications, then
+    /// what serves them.
+    pub async fn stop(self) {
+        let Self { switchboard, journal, mut tasks, .. } = self;
+        self.signalling.set_draining(true).await;
+        switchboard.drain(self.drain_timeout).await;
+        if let Err(error) = journal.flush(FLUSH).await {
+            error!(%error, "some facts could not be written");
+        }
+        if !self.dispatcher.flush(FLUSH).await {
+            warn!("some notifications could not be sent; they will be after the next start");
+        }
+        self.outside.cancel();
+        self.media.shutdown();
+        self.spool.shutdown();
+        // The journal's task ends when its last handle is gone.
+        drop((switchboard, journal));
+        let rest = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(2), rest).await.is_err() {
+            warn!("some parts did not end in time");
+        }
+        self.database.close().await;
+    }
+
+    /// Says where to dial and where the API is.
+    fn announce(&self, config: &Config) {
+        println!("aftertone {} is ready", env!("CARGO_PKG_VERSION"));
+        for address in &self.sip_addresses {
+            println!("  SIP   udp:{address}");
+        }
+        println!("  API   http://{}", self.api_address);
+        if let (true, Some(sip)) = (config.applications.is_empty(), self.sip_addresses.first()) {
+            let host = match sip.ip().is_unspecified() {
+                true => format!("THIS-HOST:{}", sip.port()),
+                false => sip.to_string(),
+            };
+            for line in config::Line::ALL {
+                println!("  dial  sip:{line}@{host}");
+            }
+        }
+    }
+}
+
+fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
+    AccessKey::load_or_create(folder)
+        .with_context(|| format!("cannot read or make the key in {}", folder.display()))
+}
+
+fn credentials(config: &Config, key: &AccessKey) -> Credentials {
+    let applications = config
+        .applications
+        .iter()
+        .map(|application| ApplicationCredential {
+            name: application.name.clone(),
+            id: application.id.clone(),
+            tokens: application.tokens.clone(),
+            roles: application.roles.clone(),
+        })
+        .collect();
+    Credentials::new(applications, Some(SigningKey::new(&key.signing_secret())))
+}
+
+fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
+    let ports = config.media.ports;
+    let by_ports = match ports.first {
+        0 => usize::MAX,
+        first => usize::from(ports.last - first).div_ceil(2),
+    };
+    Limits {
+        settings: Settings {
+            answer_timeout: config.calls.answer_timeout,
+            keep_alive: config.calls.keep_alive,
+            retention: config.storage.retention,
+        },
+        codecs: config
+            .media
+            .codecs
+            .iter()
+            .map(|codec| match codec {
+                config::Codec::Opus => sdp::Codec::Opus,
+                config::Codec::Pcma => sdp::Codec::Pcma,
+                config::Codec::Pcmu => sdp::Codec::Pcmu,
+            })
+            .collect(),
+        max_calls: match config.media.max_calls {
+            0 => by_ports,
+            calls => calls.min(by_ports),
+        },
+        advertised,
+    }
+}
+
+fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
+    let folder = &fetch.prompt_folder;
+    FetchLimits {
+        connect_timeout: fetch.connect_timeout,
+        total_timeout: fetch.total_timeout,
+        max_bytes: fetch.max_bytes.as_u64(),
+        prompt_folder: (!folder.as_os_str().is_empty()).then(|| folder.clone()),
+    }
+}
+
+/// Turns a fact of the outbox into the POST that tells it.
+fn renderer(rooms: Arc<Rooms>, tenant: &str) -> Render {
+    let context = GraphContext {
+        tenant: tenant.to_owned(),
+        public_url: rooms.public_url.clone(),
+        version: Version::V1,
+    };
+    Arc::new(move |delivery: &Delivery| {
+        let link = match &delivery.event {
+            Event::OperationEnded { operation } => {
+                operation.recording.as_ref().map(|recorded| rooms.link(recorded.id))
+            }
+            _ => None,
+        };
+        let body =
+            graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
+        Rendered {
+            // Our own types: printing them as JSON cannot fail.
+            body: to_vec(&body).unwrap_or_default(),
+            headers: notification_headers(delivery),
+        }
+    })
+}
+
+/// The three headers from which bots take the scenario and tell repeated messages (contract 6.1).
+fn notification_headers(delivery: &Delivery) -> axum::http::HeaderMap {
+    let call = delivery.call.to_string();
+    let message = format!("{call}-{}", delivery.sequence);
+    [
+        ("x-microsoft-skype-chain-id", &call),
+        ("scenario-id", &call),
+        ("x-microsoft-skype-message-id", &message),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| {
+        Some((axum::http::HeaderName::from_static(name), value.parse().ok()?))
+    })
+    .collect()
+}
+
+fn without_password(config: &Config) -> String {
+    match url::Url::parse(&config.storage.database) {
+        Ok(mut url) if url.password().is_some() => {
+            // A URL with a password has a host, so that it can be set.
+            let _ = url.set_password(Some("…"));
+            url.to_string()
+        }
+        _ => config.storage.database.clone(),
+    }
+}
+
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot tell systemd");
+    }
+}
+
+/// Half of the time that systemd gives us, or once an hour where it does not watch.
+fn watchdog_interval() -> tokio::time::Interval {
+    let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2);
+    tokio::time::interval(period.max(Duration::from_millis(100)))
+}

@@ -1,0 +1,47 @@
+//! SIGHUP: what can change while calls are up does; of the rest it is said that it cannot.
+
+use std::{path::Path, sync::Arc};
+
+use tracing::{error, info, warn};
+
+use super::{Daemon, credentials};
+use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
+
+/// Reads the configuration again. A wrong one changes nothing.
+pub(super) fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
+    let config = match Config::load(file, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            error!(%error, "The configuration was not reloaded");
+            return;
+        }
+    };
+    if let Err(error) = log.set(&config.telemetry.log) {
+        error!(%error, "The configuration was not reloaded");
+        return;
+    }
+    daemon.directory.send_replace(Arc::new(Directory::new(&config)));
+    daemon.credentials.send_replace(Arc::new(credentials(&config, &daemon.access_key)));
+    info!("Reloaded: applications, routes, trusted peers, log level");
+    for (section, is_same) in [
+        ("sip.listen", config.sip.listen == running.sip.listen),
+        (
+            "sip.advertised_address",
+            config.sip.advertised_address == running.sip.advertised_address,
+        ),
+        ("media", same(&config.media, &running.media)),
+        ("api", same(&config.api, &running.api)),
+        ("storage", same(&config.storage, &running.storage)),
+        ("fetch", same(&config.fetch, &running.fetch)),
+        ("calls", same(&config.calls, &running.calls)),
+        ("telemetry.format", config.telemetry.format == running.telemetry.format),
+    ] {
+        if !is_same {
+            warn!("[{section}] has changed; that takes a restart");
+        }
+    }
+}
+
+fn same<T: std::fmt::Debug>(left: &T, right: &T) -> bool {
+    format!("{left:?}") == format!("{right:?}")
+}
