@@ -178,8 +178,7 @@ impl Service {
                     }
                 }
                 Wake::Timer => {
-                    self.endpoint.handle_timeout(now());
-                    self.drain().await;
+                    self.turn("timer", |endpoint| endpoint.handle_timeout(now())).await;
                 }
                 Wake::Place => self.tell_backlog(),
                 Wake::End => break,
@@ -188,22 +187,25 @@ impl Service {
         readers.shutdown().await;
     }
 
-    async fn handle_datagram(&mut self, datagram: Datagram) {
-        let Datagram { path, bytes } = datagram;
+    async fn handle_datagram(&mut self, Datagram { path, bytes }: Datagram) {
         trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
-        // No datagram is known that panics; if there is one, it must not end all other calls.
-        let handled =
-            catch_unwind(AssertUnwindSafe(|| self.endpoint.handle_datagram(&bytes, path, now())));
-        if handled.is_err() {
-            error!(peer = %path.peer, bytes = bytes.len(), "a SIP datagram made the endpoint panic");
-        }
-        self.drain().await;
+        self.turn("datagram", |endpoint| endpoint.handle_datagram(&bytes, path, now())).await;
     }
 
     async fn handle_order(&mut self, order: Order) {
-        match order {
-            Order::Command(command) => self.endpoint.handle_command(command, now()),
-            Order::Draining(draining) => self.endpoint.set_draining(draining),
+        self.turn("command", |endpoint| match order {
+            Order::Command(command) => endpoint.handle_command(command, now()),
+            Order::Draining(draining) => endpoint.set_draining(draining),
+        })
+        .await;
+    }
+
+    /// Changes the endpoint, then carries out what it has to say. No input is known that makes it
+    /// panic; if there is one, it must not end all other calls.
+    async fn turn(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
+        let changed = catch_unwind(AssertUnwindSafe(|| change(&mut self.endpoint)));
+        if changed.is_err() {
+            error!(input, "the SIP endpoint has panicked; the input is dropped");
         }
         self.drain().await;
     }

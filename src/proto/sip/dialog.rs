@@ -192,26 +192,33 @@ impl Dialog {
         }
     }
 
-    /// Judges a request of the peer by its CSeq (§12.2.2), and takes the number.
-    pub fn take_cseq(&mut self, cseq: u32) -> Result<(), Untimely> {
+    /// Judges whether a request of the peer comes at the right moment, and takes its CSeq.
+    pub fn admit(&mut self, request: &Request) -> Result<(), Untimely> {
+        let cseq = request.cseq().number;
         if cseq < self.remote_cseq {
             return Err(Untimely::OutOfOrder);
         }
         self.remote_cseq = cseq;
-        Ok(())
-    }
-
-    /// Whether a re-INVITE may come now (§14.2).
-    pub fn may_reinvite(&self) -> Result<(), Untimely> {
-        match &self.state {
-            State::Ringing { .. } | State::Reoffered { .. } => Err(Untimely::Unanswered),
-            State::Answered { .. } => Err(Untimely::Glare),
-            State::Confirmed => Ok(()),
-            State::Ending => Err(Untimely::Over),
+        match (&self.state, request.method()) {
+            // Both may hang up at once; each BYE gets its answer.
+            (_, Method::Bye) => Ok(()),
+            (State::Ending, _) => Err(Untimely::Over),
+            (State::Ringing { .. } | State::Reoffered { .. }, Method::Invite) => {
+                Err(Untimely::Unanswered)
+            }
+            (State::Answered { .. }, Method::Invite) => Err(Untimely::Glare),
+            (State::Confirmed, Method::Invite) => Ok(()),
+            (
+                State::Ringing { .. }
+                | State::Answered { .. }
+                | State::Confirmed
+                | State::Reoffered { .. },
+                _,
+            ) => Ok(()),
         }
     }
 
-    /// A re-INVITE waits for its answer. Call it after `may_reinvite`.
+    /// A re-INVITE that was admitted waits for its answer.
     pub fn reinvite(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };

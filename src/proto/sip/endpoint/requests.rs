@@ -170,16 +170,12 @@ impl Endpoint {
             return;
         }
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        if dialog.is_ending() && *request.method() != Method::Bye {
-            self.answer_stateless(&request, 481, path);
-            return;
-        }
-        if let Err(untimely) = dialog.take_cseq(request.cseq().number) {
+        if let Err(untimely) = dialog.admit(&request) {
             self.refuse_untimely(untimely, &request, key, path, now);
             return;
         }
         match request.method() {
-            Method::Invite => self.handle_reinvite(id, request, key, path, now),
+            Method::Invite => self.handle_reinvite(id, request, key, path),
             Method::Bye => self.handle_bye(id, &request, key, path, now),
             Method::Info => self.handle_info(id, &request, key, path, now),
             Method::Update => self.handle_update(id, &request, key, path, now),
@@ -191,19 +187,8 @@ impl Endpoint {
         }
     }
 
-    fn handle_reinvite(
-        &mut self,
-        id: DialogId,
-        request: Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
+    fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
-        if let Err(untimely) = dialog.may_reinvite() {
-            self.refuse_untimely(untimely, &request, key, path, now);
-            return;
-        }
         let local_tag = dialog.key().local_tag.clone();
         let trying = self.trying(&request);
         let invite = Invite { dialog: id, local_tag };

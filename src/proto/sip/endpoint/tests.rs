@@ -450,6 +450,49 @@ fn strict_routes_are_followed() {
 }
 
 #[test]
+fn a_peer_behind_a_nat_is_reached_the_way_that_it_came() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite().contact("sip:phone@10.0.0.10:5999"));
+    line.command(Command::Bye { dialog, reason: None });
+    assert!(line.take()[0].starts_with("BYE sip:phone@10.0.0.10:5999 "));
+    assert_eq!(line.last_path, path());
+}
+
+#[test]
+fn a_peer_behind_a_proxy_that_stepped_out_is_reached_at_its_contact() {
+    let mut line = Line::new();
+    let invite = Ask::invite()
+        .contact("sip:phone@192.0.2.77:5999")
+        .with("Via: SIP/2.0/UDP 192.0.2.77:5999;branch=z9hG4bK-behind");
+    let dialog = line.confirm(&invite);
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path.peer, "192.0.2.77:5999".parse().unwrap());
+    assert_eq!(line.last_path.local, path().local);
+}
+
+#[test]
+fn an_advertised_address_stands_in_for_ours() {
+    let advertised = Some("2001:db8::7".parse().unwrap());
+    let mut line =
+        Line::with(EndpointConfig { advertised, ..EndpointConfig::new("test".to_owned()) });
+    let dialog = line.receive_invite(&Ask::invite());
+    line.answer(dialog);
+    let ok = line.sent.last().unwrap().1.clone();
+    assert!(ok.contains("Contact: <sip:aftertone@[2001:db8::7]:5060>\r\n"), "{ok}");
+}
+
+#[test]
+fn a_response_that_was_meant_for_a_proxy_is_dropped() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    line.command(Command::Bye { dialog, reason: None });
+    let ok = respond(&line.sent.last().unwrap().1, "200 OK");
+    let two_vias = ok.replacen("Via: ", "Via: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK-x\r\nVia: ", 1);
+    line.receive(&two_vias);
+    assert!(line.events.is_empty());
+}
+
+#[test]
 fn the_answer_repeats_the_record_routes() {
     let mut line = Line::new();
     let dialog = line.receive_invite(&Ask::invite().with("Record-Route: <sip:192.0.2.20;lr>"));

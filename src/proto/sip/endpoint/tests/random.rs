@@ -55,8 +55,6 @@ proptest! {
             world.run_for(Duration::from_millis(pause));
             world.take_step(step);
         }
-        // Whatever is still up, both sides want to end it now.
-        world.closing = true;
         world.run_to_the_end();
 
         for (request, finals) in &world.finals {
@@ -65,6 +63,27 @@ proptest! {
         prop_assert_eq!(world.ended, world.offered);
         world.line.run_for(Duration::from_secs(32 + 5));
         prop_assert!(world.line.endpoint.is_idle(), "{:?}", world.line.endpoint);
+    }
+
+    #[test]
+    fn no_datagram_makes_the_endpoint_panic(
+        method in prop::sample::select(vec![
+            "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "INFO", "UPDATE", "REGISTER",
+        ]),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut line = Line::new();
+        let mut bytes = Ask::new(method, 1).to_string().into_bytes();
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        line.endpoint.handle_datagram(&bytes, path(), line.now);
+        line.run_until(line.now + Duration::from_secs(40));
     }
 }
 
@@ -84,7 +103,6 @@ struct World {
     dialog: Option<DialogId>,
     offered: usize,
     ended: usize,
-    closing: bool,
 }
 
 /// A request of the phone under way.
@@ -111,7 +129,6 @@ impl World {
             dialog: None,
             offered: 0,
             ended: 0,
-            closing: false,
         }
     }
 
@@ -213,6 +230,7 @@ impl World {
         self.settle();
     }
 
+    /// Whatever is still up is hung up; the network runs empty, the phone gives up.
     fn run_to_the_end(&mut self) {
         let horizon = self.line.now + Duration::from_secs(HORIZON_S);
         while self.line.endpoint.dialogs() > 0
