@@ -654,7 +654,7 @@ impl Line {
         while let Some(output) = self.endpoint.poll_output() {
             match output {
                 Output::Transmit(transmit) => {
-                    let text = String::from_utf8(transmit.bytes.to_vec()).unwrap();
+                    let text = String::from_utf8_lossy(&transmit.bytes).into_owned();
                     let tag = header(&text, "To").and_then(|to| Some(to.split_once(";tag=")?.1));
                     if let (Some(tag), true) = (tag, text.starts_with("SIP/2.0 ")) {
                         self.tag = tag.to_owned();

@@ -95,3 +95,52 @@ impl MergeKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::{message::Message, wire::parse_datagram};
+
+    #[test]
+    fn ack_and_cancel_name_the_transaction_of_their_invite() {
+        let invite = TransactionKey::of(&request("INVITE", "a.example", "z9hG4bK1"));
+        for method in ["ACK", "CANCEL"] {
+            let request = request(method, "A.example", "z9hG4bK1");
+            assert_eq!(TransactionKey::of_invite(&request), invite);
+            assert_ne!(TransactionKey::of(&request), invite);
+        }
+    }
+
+    #[test]
+    fn the_same_branch_from_another_sender_is_another_transaction() {
+        let one = TransactionKey::of(&request("INVITE", "a.example", "z9hG4bK1"));
+        let other = TransactionKey::of(&request("INVITE", "b.example", "z9hG4bK1"));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn only_a_branch_with_more_than_the_cookie_names_a_transaction_alone() {
+        let key = |branch| TransactionKey::of(&request("INVITE", "a.example", branch));
+        assert!(matches!(key("Z9hg4Bk1"), TransactionKey::Branch { .. }));
+        assert!(matches!(key("z9hG4bK"), TransactionKey::Legacy { .. }));
+        assert!(matches!(key("1"), TransactionKey::Legacy { .. }));
+    }
+
+    fn request(method: &str, sent_by: &str, branch: &str) -> Request {
+        let text = format!(
+            "{method} sip:100@192.0.2.1 SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {sent_by};branch={branch}\r\n\
+             Max-Forwards: 70\r\n\
+             From: <sip:phone@a.example>;tag=phone\r\n\
+             To: <sip:100@192.0.2.1>\r\n\
+             Call-ID: call@a.example\r\n\
+             CSeq: 1 {method}\r\n\
+             Contact: <sip:phone@a.example>\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        match parse_datagram(text.as_bytes()).unwrap() {
+            Message::Request(request) => request,
+            Message::Response(_) => unreachable!("it is a request"),
+        }
+    }
+}
