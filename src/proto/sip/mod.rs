@@ -2,10 +2,6 @@
 
 pub mod dialog;
 pub mod endpoint;
-pub mod message;
 pub mod path;
 pub mod timers;
 pub mod transaction;
-pub mod uri;
-pub mod validate;
-pub mod wire;
