@@ -1,0 +1,330 @@
+//! What the endpoint does with a request, from the first look to the event.
+
+use std::time::Instant;
+
+use rand::Rng;
+use tracing::debug;
+
+use super::{Endpoint, Event, IncomingInvite, Path};
+use crate::proto::sip::{
+    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
+    message::{Method, Request},
+    transaction::{AckFor, Invite, MergeKey, TransactionKey},
+    validate::validate,
+};
+
+/// Bodies of INFO that we understand: tones (RFC 6086 leaves the types to applications).
+pub(super) const INFO_TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
+/// The only kind of session description.
+pub(super) const SDP: &str = "application/sdp";
+
+impl Endpoint {
+    pub(super) fn handle_request(&mut self, request: Request, path: Path, now: Instant) {
+        if let Err(refusal) = validate(&request) {
+            self.refuse_invalid(&request, &refusal, path);
+            return;
+        }
+        if *request.method() == Method::Ack {
+            self.handle_ack(&request, now);
+            return;
+        }
+        let key = TransactionKey::of(&request);
+        if let Some(id) = self.transactions.find(&key) {
+            if let Some(transmit) = self.transactions.repeat(id) {
+                self.transmit(transmit);
+            }
+            return;
+        }
+        if !self.config.allow.contains(request.method()) {
+            self.refuse_method(&request, path);
+            return;
+        }
+        if *request.method() == Method::Cancel {
+            self.handle_cancel(&request, key, path, now);
+            return;
+        }
+        match DialogKey::of(&request) {
+            None => self.handle_outside(request, key, path, now),
+            Some(dialog) => match self.dialogs_by_key.get(&dialog) {
+                Some(&id) => self.handle_inside(id, request, key, path, now),
+                None => self.answer_stateless(&request, 481, path),
+            },
+        }
+    }
+
+    /// An ACK is never answered. That of a refusal ends in the transaction, that of a 2xx in the
+    /// dialog (§13.3.1.4); any other is dropped.
+    fn handle_ack(&mut self, request: &Request, now: Instant) {
+        if let Some(id) = self.transactions.find(&TransactionKey::of_invite(request)) {
+            match self.transactions.handle_ack(id, now) {
+                AckFor::Transaction => return,
+                AckFor::Dialog => {}
+            }
+        }
+        let id = DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied());
+        let Some((id, dialog)) = id.and_then(|id| Some((id, self.dialogs.get_mut(&id)?))) else {
+            debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
+            return;
+        };
+        match dialog.handle_ack(request.cseq().number) {
+            Acknowledgement::Expected => {
+                let body = sdp_of(request);
+                self.tell(Event::Acknowledged { dialog: id, body });
+            }
+            Acknowledgement::HangUp(hang_up) => self.send_bye(id, hang_up, now),
+            Acknowledgement::Stray => {}
+        }
+        self.schedule_dialog(id);
+    }
+
+    /// §9.2. The answer to a re-INVITE is a matter of moments, so a CANCEL of one changes nothing:
+    /// its owner would have to take back what it may have done already.
+    fn handle_cancel(&mut self, request: &Request, key: TransactionKey, path: Path, now: Instant) {
+        let invite = self
+            .transactions
+            .find(&TransactionKey::of_invite(request))
+            .and_then(|id| self.transactions.invite(id))
+            .cloned();
+        let Some(Invite { dialog, local_tag }) = invite else {
+            self.answer_stateless(request, 481, path);
+            return;
+        };
+        let ok = self.response(request, 200, &local_tag);
+        self.answer_in_transaction(key, path, ok, now);
+        self.cancel(dialog, now);
+    }
+
+    /// A request that belongs to no dialog.
+    fn handle_outside(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
+        match request.method() {
+            Method::Invite => self.handle_invite(request, key, path, now),
+            // It is answered as an INVITE would be (§11.2), so that proxies see that we drain.
+            Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
+            Method::Options => self.answer_options(&request, path),
+            _ => self.answer_stateless(&request, 481, path),
+        }
+    }
+
+    fn handle_invite(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
+        let merge = MergeKey::of(&request);
+        if self.transactions.len() >= self.config.max_transactions {
+            self.refuse_for_load(&request, path);
+            return;
+        }
+        if self.transactions.is_merged(&merge) {
+            self.refuse_invite(&request, key, path, 482, now);
+            return;
+        }
+        if self.is_closed() {
+            self.refuse_for_load(&request, path);
+            return;
+        }
+        let Some(contact) = request.contacts().first().map(|contact| contact.uri().clone()) else {
+            self.answer_stateless(&request, 400, path);
+            return;
+        };
+
+        self.last_dialog += 1;
+        let id = DialogId(self.last_dialog);
+        let local_tag = self.fresh_tag();
+        let trying = self.trying(&request);
+        let invite = Invite { dialog: id, local_tag: local_tag.clone() };
+        let (transaction, transmit) =
+            self.transactions.open_invite(key, Some(merge), invite, path, trying);
+        self.transmit(transmit);
+
+        let text = |name: &str| request.header(name).map(str::to_owned);
+        let incoming = IncomingInvite {
+            from: request.from().clone(),
+            to: request.to().clone(),
+            request_uri: request.uri().clone(),
+            call_id: request.call_id().to_owned(),
+            contact: contact.clone(),
+            subject: text("Subject"),
+            user_agent: text("User-Agent"),
+            reason: text("Reason"),
+            diversion: text("Diversion"),
+            offer: sdp_of(&request),
+            path,
+        };
+        let pending = Pending { transaction, request: Box::new(request) };
+        let dialog = Dialog::new(pending, local_tag, contact, path);
+        self.dialogs_by_key.insert(dialog.key().clone(), id);
+        self.dialogs.insert(id, dialog);
+        self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
+    }
+
+    /// A request of a dialog that we know.
+    fn handle_inside(
+        &mut self,
+        id: DialogId,
+        request: Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        // A BYE always has a place: there is one for each dialog.
+        let is_full = self.transactions.len() >= self.config.max_transactions;
+        if is_full && *request.method() != Method::Bye {
+            self.refuse_for_load(&request, path);
+            return;
+        }
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        if let Err(untimely) = dialog.admit(&request) {
+            self.refuse_untimely(untimely, &request, key, path, now);
+            return;
+        }
+        match request.method() {
+            Method::Invite => self.handle_reinvite(id, request, key, path),
+            Method::Bye => self.handle_bye(id, &request, key, path, now),
+            Method::Info => self.handle_info(id, &request, key, path, now),
+            Method::Update => self.handle_update(id, &request, key, path, now),
+            Method::Options => {
+                let response = self.options_response(&request);
+                self.answer_in_transaction(key, path, response, now);
+            }
+            _ => self.answer_stateful(&request, key, path, 501, now),
+        }
+    }
+
+    fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
+        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let local_tag = dialog.key().local_tag.clone();
+        let trying = self.trying(&request);
+        let invite = Invite { dialog: id, local_tag };
+        let (transaction, transmit) =
+            self.transactions.open_invite(key, None, invite, path, trying);
+        self.transmit(transmit);
+        let offer = sdp_of(&request);
+        if let Some(dialog) = self.dialogs.get_mut(&id) {
+            dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
+            dialog.reinvite(Pending { transaction, request: Box::new(request) });
+        }
+        self.tell(Event::Reinvite { dialog: id, offer });
+    }
+
+    fn handle_bye(
+        &mut self,
+        id: DialogId,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        self.answer_stateful(request, key, path, 200, now);
+        let Some(dialog) = self.dialogs.get(&id) else { return };
+        if dialog.is_ending() {
+            // Both hung up at once; the end of our own BYE is what counts.
+            return;
+        }
+        if dialog.is_ringing() {
+            self.cancel(id, now);
+            return;
+        }
+        if let Some(pending) = dialog.pending().cloned() {
+            self.respond(&pending, 487, now);
+        }
+        self.forget_dialog(id);
+        let reason = request.header("Reason").map(str::to_owned);
+        self.tell(Event::Bye { dialog: id, reason });
+    }
+
+    fn handle_info(
+        &mut self,
+        id: DialogId,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let content_type = media_type(request);
+        if request.body().is_empty() {
+            // Some peers use it to see whether we are there.
+            self.answer_stateful(request, key, path, 200, now);
+        } else if INFO_TYPES.contains(&content_type.as_str()) {
+            self.answer_stateful(request, key, path, 200, now);
+            let body = request.body().to_vec();
+            self.tell(Event::Info { dialog: id, content_type, body });
+        } else {
+            self.answer_stateful(request, key, path, 415, now);
+        }
+    }
+
+    /// RFC 3311. Offers in an UPDATE are not taken: the peer is told so and sends a re-INVITE.
+    fn handle_update(
+        &mut self,
+        id: DialogId,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        if !request.body().is_empty() {
+            self.answer_stateful(request, key, path, 488, now);
+            return;
+        }
+        if let Some(dialog) = self.dialogs.get_mut(&id) {
+            dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
+        }
+        self.answer_stateful(request, key, path, 200, now);
+    }
+
+    /// The caller has given up before we answered; in any later state nothing happens.
+    fn cancel(&mut self, id: DialogId, now: Instant) {
+        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+            return;
+        };
+        if let Some(pending) = dialog.pending().cloned() {
+            self.respond(&pending, 487, now);
+        }
+        self.forget_dialog(id);
+        self.tell(Event::Canceled { dialog: id });
+    }
+
+    /// Refuses what came at the wrong moment. The transaction keeps the answer, because the moment
+    /// may be right when the same request comes again.
+    fn refuse_untimely(
+        &mut self,
+        untimely: Untimely,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let status = match untimely {
+            Untimely::OutOfOrder | Untimely::Unanswered => 500,
+            Untimely::Glare => 491,
+            Untimely::Over => 481,
+        };
+        if *request.method() == Method::Invite {
+            self.refuse_invite(request, key, path, status, now);
+        } else {
+            self.answer_stateful(request, key, path, status, now);
+        }
+    }
+
+    /// §14.2: up to ten seconds, at random, so that two sides do not meet again.
+    pub(super) fn reinvite_delay_seconds(&mut self) -> u64 {
+        self.rng.random_range(0..=10)
+    }
+
+    /// New calls are not taken.
+    fn is_closed(&self) -> bool {
+        self.draining
+            || self.dialogs.len() >= self.config.max_dialogs
+            || self.transactions.len() >= self.config.max_transactions
+    }
+}
+
+/// The session description in a request, if it has one.
+fn sdp_of(request: &Request) -> Option<Vec<u8>> {
+    let is_sdp = !request.body().is_empty() && media_type(request) == SDP;
+    is_sdp.then(|| request.body().to_vec())
+}
+
+/// Content-Type in lower case, without parameters; empty when there is none.
+fn media_type(request: &Request) -> String {
+    let content_type = request.content_type().unwrap_or_default();
+    let (media_type, _parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    media_type.trim().to_ascii_lowercase()
+}

@@ -1,0 +1,213 @@
+//! The responses that the endpoint makes by itself.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Endpoint, EndpointConfig, Path,
+    requests::{INFO_TYPES, SDP},
+};
+use crate::proto::sip::{
+    dialog::{DialogId, Pending},
+    message::{Method, Request, ResponseBuilder, reason_phrase},
+    transaction::{Invite, TransactionId, TransactionKey},
+    validate::Refusal,
+};
+
+impl Endpoint {
+    /// 100: no tag, because it belongs to no dialog (§8.2.6.1).
+    pub(super) fn trying(&self, request: &Request) -> Bytes {
+        ResponseBuilder::to(request, 100, reason_phrase(100)).build().into()
+    }
+
+    /// A response with what all of them say.
+    pub(super) fn response_builder<'a>(
+        &self,
+        request: &'a Request,
+        status: u16,
+        local_tag: &str,
+    ) -> ResponseBuilder<'a> {
+        ResponseBuilder::to(request, status, reason_phrase(status))
+            .to_tag(local_tag)
+            .header("Server", &self.config.server_name)
+    }
+
+    /// The plain response of this status, with the header fields that the status asks for.
+    pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
+        let builder = self.response_builder(request, status, local_tag);
+        let builder = match status {
+            405 => builder.header("Allow", &self.allow()),
+            415 => builder.header("Accept", &self.accept(request)),
+            503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
+            _ => builder,
+        };
+        builder.build().into()
+    }
+
+    /// Answers and forgets (§8.2.7).
+    pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
+        let response = self.response(request, status, &self.stateless_tag(request));
+        self.send(path, response);
+    }
+
+    /// Refuses what `validate` does not let in. An ACK is never answered.
+    pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
+        if *request.method() == Method::Ack {
+            return;
+        }
+        let tag = self.stateless_tag(request);
+        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
+            .to_tag(&tag)
+            .header("Server", &self.config.server_name);
+        let builder = refusal
+            .extra_headers
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.header(name, value));
+        let response = builder.build();
+        self.send(path, response);
+    }
+
+    pub(super) fn refuse_for_load(&mut self, request: &Request, path: Path) {
+        self.answer_stateless(request, 503, path);
+    }
+
+    pub(super) fn refuse_method(&mut self, request: &Request, path: Path) {
+        let status = if matches!(request.method(), Method::Other(_)) { 501 } else { 405 };
+        self.answer_stateless(request, status, path);
+    }
+
+    pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
+        let response = self.options_response(request);
+        self.send(path, response);
+    }
+
+    /// §11.2.
+    pub(super) fn options_response(&self, request: &Request) -> Bytes {
+        let tag = match request.to().tag() {
+            Some(tag) => tag.to_owned(),
+            None => self.stateless_tag(request),
+        };
+        self.response_builder(request, 200, &tag)
+            .header("Allow", &self.allow())
+            .header("Accept", SDP)
+            .header("Supported", "")
+            .build()
+            .into()
+    }
+
+    /// Answers a request other than INVITE in a transaction of its own.
+    pub(super) fn answer_stateful(
+        &mut self,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        status: u16,
+        now: Instant,
+    ) {
+        let tag = request.to().tag().unwrap_or_default().to_owned();
+        let response = self.response(request, status, &tag);
+        self.answer_in_transaction(key, path, response, now);
+    }
+
+    pub(super) fn answer_in_transaction(
+        &mut self,
+        key: TransactionKey,
+        path: Path,
+        response: Bytes,
+        now: Instant,
+    ) {
+        if let Some(transmit) = self.transactions.answer(key, path, response, now) {
+            self.transmit(transmit);
+        }
+    }
+
+    /// Refuses an INVITE that no call hears of, in a transaction that repeats the refusal.
+    pub(super) fn refuse_invite(
+        &mut self,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        status: u16,
+        now: Instant,
+    ) {
+        let local_tag = match request.to().tag() {
+            Some(tag) => tag.to_owned(),
+            None => self.stateless_tag(request),
+        };
+        let mut builder = self.response_builder(request, status, &local_tag);
+        if status == 500 {
+            builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
+        }
+        let response = builder.build();
+        let invite = Invite { dialog: DialogId(0), local_tag };
+        let trying = self.trying(request);
+        let (id, _not_needed) = self.transactions.open_invite(key, None, invite, path, trying);
+        self.finish_invite(id, status, response, now);
+    }
+
+    /// Answers an INVITE of a dialog by a plain response.
+    pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
+        let Some(invite) = self.transactions.invite(pending.transaction) else { return };
+        let builder = self.response_builder(&pending.request, status, &invite.local_tag);
+        let builder = match self.dialogs.get(&invite.dialog) {
+            // A provisional response makes an early dialog (§12.1.1).
+            Some(dialog) if status < 200 => builder.contact(&self.config.contact(dialog.path())),
+            _ => builder,
+        };
+        let response = builder.build();
+        self.finish_invite(pending.transaction, status, response, now);
+    }
+
+    /// Sends a response to an INVITE.
+    pub(super) fn finish_invite(
+        &mut self,
+        id: TransactionId,
+        status: u16,
+        response: impl Into<Bytes>,
+        now: Instant,
+    ) {
+        if let Some(transmit) = self.transactions.respond(id, status, response.into(), now) {
+            self.transmit(transmit);
+        }
+    }
+
+    pub(super) fn allow(&self) -> String {
+        let names: Vec<String> = self.config.allow.iter().map(Method::to_string).collect();
+        names.join(", ")
+    }
+
+    fn accept(&self, request: &Request) -> String {
+        match request.method() {
+            Method::Info => INFO_TYPES.join(", "),
+            _ => SDP.to_owned(),
+        }
+    }
+
+    /// The same request gets the same tag, though we remember nothing (§8.2.7).
+    fn stateless_tag(&self, request: &Request) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.tag_secret.hash(&mut hasher);
+        request.call_id().hash(&mut hasher);
+        request.from().tag().hash(&mut hasher);
+        request.cseq().number.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+impl EndpointConfig {
+    /// Our URI in this dialog: what the peer reaches, unless told otherwise.
+    pub(super) fn contact(&self, path: Path) -> String {
+        format!("sip:{}@{}", self.contact_user, self.sent_by(path))
+    }
+
+    /// Our host and port, as Via and Contact tell them; IPv6 in brackets.
+    pub(super) fn sent_by(&self, path: Path) -> String {
+        let ip = self.advertised.unwrap_or(path.local.ip());
+        SocketAddr::new(ip, path.local.port()).to_string()
+    }
+}

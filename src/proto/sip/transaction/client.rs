@@ -1,0 +1,179 @@
+//! The non-INVITE client transaction: RFC 3261 §17.1.2, for BYE and OPTIONS.
+//!
+//! Comes in: responses, time. Goes out: the request to send again, and once how it ended.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::proto::sip::timers::{Retransmission, Timer};
+
+/// One request other than INVITE or ACK that we sent.
+///
+/// ```text
+///   request    +--------+  1xx   +------------+
+///  ----------->| Trying |------->| Proceeding |  E / request again, in both
+///              +--------+        +------------+
+///               |      | 200-699   |        |
+///             F |      +-----+-----+        | F
+///               |            v              |
+///               |      +-----------+        |
+///               |      | Completed |        |  responses are absorbed
+///               |      +-----------+        |
+///               |            | K            |
+///               |            v              |
+///               |      +------------+       |
+///               +----->| Terminated |<------+
+///                      +------------+
+/// ```
+#[derive(Debug)]
+pub enum Client {
+    /// No response yet.
+    Trying {
+        /// What was sent.
+        request: Bytes,
+        /// Timer E.
+        resend: Retransmission,
+        /// Timer F.
+        until: Instant,
+    },
+    /// A provisional response came.
+    Proceeding {
+        /// What was sent.
+        request: Bytes,
+        /// Timer E.
+        resend: Retransmission,
+        /// Timer F.
+        until: Instant,
+    },
+    /// The final response came.
+    Completed {
+        /// Timer K.
+        until: Instant,
+    },
+    /// Over.
+    Terminated,
+}
+
+/// What a deadline of a client transaction brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// The request is to be sent again.
+    Resend(Bytes),
+    /// The transaction has given up.
+    TimedOut,
+}
+
+impl Client {
+    /// `request` is sent at `now`.
+    pub fn new(request: Bytes, now: Instant) -> Self {
+        Self::Trying { request, resend: Retransmission::start(now), until: Timer::F.from(now) }
+    }
+
+    /// A response with `status` came; true once, when the first final one is there.
+    pub fn handle_response(&mut self, status: u16, now: Instant) -> bool {
+        match self {
+            Self::Trying { request, resend, until }
+            | Self::Proceeding { request, resend, until } => {
+                if status >= 200 {
+                    *self = Self::Completed { until: Timer::K.from(now) };
+                    return true;
+                }
+                resend.slow_down();
+                *self =
+                    Self::Proceeding { request: request.clone(), resend: *resend, until: *until };
+                false
+            }
+            Self::Completed { .. } | Self::Terminated => false,
+        }
+    }
+
+    /// The deadline is over.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+        match self {
+            Self::Trying { request, resend, until }
+            | Self::Proceeding { request, resend, until } => {
+                if *until <= now {
+                    *self = Self::Terminated;
+                    return Some(Due::TimedOut);
+                }
+                if resend.due() > now {
+                    return None;
+                }
+                resend.sent(now);
+                Some(Due::Resend(request.clone()))
+            }
+            Self::Completed { until } => {
+                if *until <= now {
+                    *self = Self::Terminated;
+                }
+                None
+            }
+            Self::Terminated => None,
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Trying { resend, until, .. } | Self::Proceeding { resend, until, .. } => {
+                Some(resend.due().min(*until))
+            }
+            Self::Completed { until } => Some(*until),
+            Self::Terminated => None,
+        }
+    }
+
+    /// The transaction can be forgotten.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self, Self::Terminated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::timers::{SIXTY_FOUR_T1, T1, T2, T4};
+
+    const BYE: Bytes = Bytes::from_static(b"BYE");
+
+    #[test]
+    fn the_request_is_repeated_until_timer_f() {
+        let now = Instant::now();
+        let mut tx = Client::new(BYE, now);
+        let mut sent = 1;
+        loop {
+            let due = tx.poll_timeout().unwrap();
+            match tx.handle_timeout(due).unwrap() {
+                Due::Resend(bytes) => assert_eq!(bytes, BYE),
+                Due::TimedOut => {
+                    assert_eq!(due, now + SIXTY_FOUR_T1);
+                    break;
+                }
+            }
+            sent += 1;
+        }
+        assert_eq!(sent, 11);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn the_final_response_is_told_once() {
+        let now = Instant::now();
+        let mut tx = Client::new(BYE, now);
+        assert!(tx.handle_response(200, now));
+        assert!(!tx.handle_response(200, now));
+        assert_eq!(tx.poll_timeout(), Some(now + T4));
+        assert_eq!(tx.handle_timeout(now + T4), None);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn after_a_provisional_response_the_request_is_repeated_every_t2() {
+        let now = Instant::now();
+        let mut tx = Client::new(BYE, now);
+        assert!(!tx.handle_response(100, now));
+        assert_eq!(tx.handle_timeout(now + T1), Some(Due::Resend(BYE)));
+        assert_eq!(tx.poll_timeout(), Some(now + T1 + T2));
+    }
+}

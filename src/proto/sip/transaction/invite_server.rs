@@ -1,0 +1,242 @@
+//! The INVITE server transaction: RFC 3261 §17.2.1 with the Accepted state of RFC 6026 §7.1.
+//!
+//! Comes in: retransmitted INVITEs, ACKs, our responses, time. Goes out: bytes to send again. It sees
+//! that only one final response is ever sent. A 2xx is repeated by the dialog, not here.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use tracing::debug;
+
+use crate::proto::sip::timers::{Retransmission, Timer};
+
+/// One INVITE that came in, until nothing of it can come any more.
+///
+/// ```text
+///          INVITE / 100
+///               |      +--+ INVITE / provisional again
+///               v      |  v
+///            +------------+   2xx    +----------+ L
+///            | Proceeding |--------->| Accepted |-----+
+///            +------------+          +----------+     |
+///               | 300-699             INVITE: absorbed|
+///               v         H            ACK: to dialog |
+///            +-----------+----------------------------+
+///    G, or   | Completed |                            |
+///    INVITE /+-----------+                            v
+///    again      | ACK                           +------------+
+///               v         I                     | Terminated |
+///            +-----------+--------------------->+------------+
+///            | Confirmed | ACK, INVITE: absorbed
+///            +-----------+
+/// ```
+#[derive(Debug)]
+pub enum InviteServer {
+    /// No final response yet.
+    Proceeding {
+        /// The newest provisional response.
+        provisional: Bytes,
+    },
+    /// A 2xx was sent (RFC 6026).
+    Accepted {
+        /// Timer L.
+        until: Instant,
+    },
+    /// A refusal was sent, no ACK came yet.
+    Completed {
+        /// The refusal.
+        response: Bytes,
+        /// Timer G.
+        resend: Retransmission,
+        /// Timer H.
+        until: Instant,
+    },
+    /// The refusal was acknowledged.
+    Confirmed {
+        /// Timer I.
+        until: Instant,
+    },
+    /// Over.
+    Terminated,
+}
+
+/// Whom an ACK that matches an INVITE transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckFor {
+    /// The transaction has absorbed it.
+    Transaction,
+    /// The transaction was accepted: the dialog wants to know.
+    Dialog,
+}
+
+impl InviteServer {
+    /// An INVITE came and was answered by `trying` (100).
+    pub fn new(trying: Bytes) -> Self {
+        Self::Proceeding { provisional: trying }
+    }
+
+    /// The same INVITE came again; returns what to send again.
+    pub fn handle_retransmission(&self) -> Option<Bytes> {
+        match self {
+            Self::Proceeding { provisional } => Some(provisional.clone()),
+            Self::Completed { response, .. } => Some(response.clone()),
+            Self::Accepted { .. } | Self::Confirmed { .. } | Self::Terminated => None,
+        }
+    }
+
+    /// An ACK came that matches this transaction.
+    pub fn handle_ack(&mut self, now: Instant) -> AckFor {
+        match self {
+            Self::Accepted { .. } => return AckFor::Dialog,
+            Self::Completed { .. } => *self = Self::Confirmed { until: Timer::I.from(now) },
+            Self::Confirmed { .. } => {}
+            Self::Proceeding { .. } | Self::Terminated => {
+                debug!("ACK before a final response is dropped");
+            }
+        }
+        AckFor::Transaction
+    }
+
+    /// We answer with `status`; returns the bytes to send, or `None` when a final response is out
+    /// already and this one must not follow it.
+    pub fn respond(&mut self, status: u16, response: Bytes, now: Instant) -> Option<Bytes> {
+        match self {
+            Self::Proceeding { provisional } => {
+                match status {
+                    ..200 => *provisional = response.clone(),
+                    200..300 => *self = Self::Accepted { until: Timer::L.from(now) },
+                    300.. => {
+                        *self = Self::Completed {
+                            response: response.clone(),
+                            resend: Retransmission::start(now),
+                            until: Timer::H.from(now),
+                        };
+                    }
+                }
+                Some(response)
+            }
+            Self::Accepted { .. }
+            | Self::Completed { .. }
+            | Self::Confirmed { .. }
+            | Self::Terminated => {
+                debug!(status, "response after the final response is dropped");
+                None
+            }
+        }
+    }
+
+    /// The deadline is over; returns what to send again.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Bytes> {
+        match self {
+            Self::Completed { until, .. } if *until <= now => {
+                debug!("refusal of an INVITE was never acknowledged");
+                *self = Self::Terminated;
+                None
+            }
+            Self::Completed { response, resend, .. } if resend.due() <= now => {
+                resend.sent(now);
+                Some(response.clone())
+            }
+            Self::Accepted { until } | Self::Confirmed { until } if *until <= now => {
+                *self = Self::Terminated;
+                None
+            }
+            Self::Proceeding { .. }
+            | Self::Accepted { .. }
+            | Self::Completed { .. }
+            | Self::Confirmed { .. }
+            | Self::Terminated => None,
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Proceeding { .. } | Self::Terminated => None,
+            Self::Completed { resend, until, .. } => Some(resend.due().min(*until)),
+            Self::Accepted { until } | Self::Confirmed { until } => Some(*until),
+        }
+    }
+
+    /// No final response was sent yet.
+    pub fn is_proceeding(&self) -> bool {
+        matches!(self, Self::Proceeding { .. })
+    }
+
+    /// The transaction can be forgotten.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self, Self::Terminated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::timers::{SIXTY_FOUR_T1, T1, T4};
+
+    const TRYING: Bytes = Bytes::from_static(b"100");
+    const RINGING: Bytes = Bytes::from_static(b"180");
+    const OK: Bytes = Bytes::from_static(b"200");
+    const BUSY: Bytes = Bytes::from_static(b"486");
+
+    #[test]
+    fn a_repeated_invite_gets_the_newest_provisional_response() {
+        let mut tx = InviteServer::new(TRYING);
+        assert_eq!(tx.handle_retransmission(), Some(TRYING));
+        assert_eq!(tx.respond(180, RINGING, Instant::now()), Some(RINGING));
+        assert_eq!(tx.handle_retransmission(), Some(RINGING));
+        assert_eq!(tx.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_repeated_until_the_ack() {
+        let now = Instant::now();
+        let mut tx = InviteServer::new(TRYING);
+        assert_eq!(tx.respond(486, BUSY, now), Some(BUSY));
+        assert_eq!(tx.handle_retransmission(), Some(BUSY));
+        assert_eq!(tx.poll_timeout(), Some(now + T1));
+        assert_eq!(tx.handle_timeout(now + T1), Some(BUSY));
+        assert_eq!(tx.poll_timeout(), Some(now + 3 * T1));
+        assert_eq!(tx.handle_ack(now + 2 * T1), AckFor::Transaction);
+        assert_eq!(tx.handle_ack(now + 2 * T1), AckFor::Transaction);
+        assert_eq!(tx.handle_retransmission(), None);
+        assert_eq!(tx.poll_timeout(), Some(now + 2 * T1 + T4));
+        assert_eq!(tx.handle_timeout(now + 2 * T1 + T4), None);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn a_refusal_without_ack_ends_with_timer_h() {
+        let now = Instant::now();
+        let mut tx = InviteServer::new(TRYING);
+        tx.respond(486, BUSY, now);
+        let mut sent = 1;
+        while !tx.is_terminated() {
+            let due = tx.poll_timeout().unwrap();
+            assert!(due <= now + SIXTY_FOUR_T1);
+            sent += usize::from(tx.handle_timeout(due).is_some());
+        }
+        assert_eq!(sent, 11);
+    }
+
+    #[test]
+    fn after_a_2xx_invites_are_absorbed_and_acks_go_to_the_dialog() {
+        let now = Instant::now();
+        let mut tx = InviteServer::new(TRYING);
+        assert_eq!(tx.respond(200, OK, now), Some(OK));
+        assert_eq!(tx.handle_retransmission(), None);
+        assert_eq!(tx.handle_ack(now), AckFor::Dialog);
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        tx.handle_timeout(now + SIXTY_FOUR_T1);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn only_one_final_response_is_sent() {
+        let now = Instant::now();
+        let mut tx = InviteServer::new(TRYING);
+        tx.respond(200, OK, now);
+        assert_eq!(tx.respond(486, BUSY, now), None);
+        assert_eq!(tx.respond(180, RINGING, now), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! The non-INVITE server transaction: RFC 3261 §17.2.2.
+//!
+//! Comes in: retransmitted requests, our response, time. Goes out: bytes to send again. The
+//! Proceeding state of the RFC is left out: we answer each such request at once, and RFC 4320 §4.1
+//! forbids provisional responses that would be sent early.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use tracing::debug;
+
+use crate::proto::sip::timers::Timer;
+
+/// One request other than INVITE or ACK that came in.
+///
+/// ```text
+///    request      +--------+ 200-699 +-----------+ J  +------------+
+///   ------------->| Trying |-------->| Completed |--->| Terminated |
+///                 +--------+         +-----------+    +------------+
+///             request: absorbed    request / response again
+/// ```
+#[derive(Debug)]
+pub enum Server {
+    /// Not answered yet.
+    Trying,
+    /// Answered.
+    Completed {
+        /// The answer.
+        response: Bytes,
+        /// Timer J.
+        until: Instant,
+    },
+    /// Over.
+    Terminated,
+}
+
+impl Server {
+    /// A request came.
+    pub fn new() -> Self {
+        Self::Trying
+    }
+
+    /// The same request came again; returns what to send again.
+    pub fn handle_retransmission(&self) -> Option<Bytes> {
+        match self {
+            Self::Completed { response, .. } => Some(response.clone()),
+            Self::Trying | Self::Terminated => None,
+        }
+    }
+
+    /// We answer for good; returns the bytes to send, or `None` when an answer is out already.
+    pub fn respond(&mut self, response: Bytes, now: Instant) -> Option<Bytes> {
+        match self {
+            Self::Trying => {
+                *self = Self::Completed { response: response.clone(), until: Timer::J.from(now) };
+                Some(response)
+            }
+            Self::Completed { .. } | Self::Terminated => {
+                debug!("second final response is dropped");
+                None
+            }
+        }
+    }
+
+    /// The deadline is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Completed { until, .. } if *until <= now => *self = Self::Terminated,
+            Self::Completed { .. } | Self::Trying | Self::Terminated => {}
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Completed { until, .. } => Some(*until),
+            Self::Trying | Self::Terminated => None,
+        }
+    }
+
+    /// The transaction can be forgotten.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self, Self::Terminated)
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::timers::SIXTY_FOUR_T1;
+
+    const OK: Bytes = Bytes::from_static(b"200");
+    const GONE: Bytes = Bytes::from_static(b"481");
+
+    #[test]
+    fn a_repeated_request_gets_the_same_answer_until_timer_j() {
+        let now = Instant::now();
+        let mut tx = Server::new();
+        assert_eq!(tx.handle_retransmission(), None);
+        assert_eq!(tx.respond(OK, now), Some(OK));
+        assert_eq!(tx.respond(GONE, now), None);
+        assert_eq!(tx.handle_retransmission(), Some(OK));
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        tx.handle_timeout(now);
+        assert!(!tx.is_terminated());
+        tx.handle_timeout(now + SIXTY_FOUR_T1);
+        assert!(tx.is_terminated());
+    }
+}
