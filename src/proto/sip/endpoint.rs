@@ -124,6 +124,11 @@ impl Endpoint {
             }
             Ok(Message::Response(response)) => self.handle_response(&response, now),
             Err(WireError::KeepAlive) => {}
+            Err(WireError::Answerable { status, reason, mut request }) => {
+                request.set_received(path.peer.ip(), path.peer.port());
+                debug!(peer = %path.peer, status, reason, "request is refused");
+                self.refuse_stateless(&request, status, &reason, &[], path);
+            }
             Err(error @ WireError::Unreadable) => {
                 debug!(peer = %path.peer, %error, "datagram is dropped");
             }

@@ -337,7 +337,8 @@ impl Head {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        fields_of(&self.fields, name).next()
+        let found = self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
     }
 
     fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {

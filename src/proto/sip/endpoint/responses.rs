@@ -26,12 +26,12 @@ impl Endpoint {
     }
 
     /// A response with what all of them say.
-    pub(super) fn response_builder<'a>(
+    pub(super) fn response_builder(
         &self,
-        request: &'a Request,
+        request: &Request,
         status: u16,
         local_tag: &str,
-    ) -> ResponseBuilder<'a> {
+    ) -> ResponseBuilder {
         ResponseBuilder::to(request, status, reason_phrase(status))
             .to_tag(local_tag)
             .header("Server", &self.config.server_name)
@@ -55,17 +55,28 @@ impl Endpoint {
         self.send(path, response);
     }
 
-    /// Refuses what `validate` does not let in. An ACK is never answered.
+    /// Refuses what `validate` does not let in.
     pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
+        self.refuse_stateless(request, refusal.status, refusal.reason, &refusal.extra_headers, path);
+    }
+
+    /// Refuses without a transaction. An ACK is never answered.
+    pub(super) fn refuse_stateless(
+        &mut self,
+        request: &Request,
+        status: u16,
+        reason: &str,
+        extra_headers: &[(String, String)],
+        path: Path,
+    ) {
         if *request.method() == Method::Ack {
             return;
         }
         let tag = self.stateless_tag(request);
-        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
+        let builder = ResponseBuilder::to(request, status, reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name);
-        let builder = refusal
-            .extra_headers
+        let builder = extra_headers
             .iter()
             .fold(builder, |builder, (name, value)| builder.header(name, value));
         let response = builder.build();
