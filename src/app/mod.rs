@@ -58,7 +58,6 @@ pub struct Daemon {
     journal: Journal,
     dispatcher: Dispatcher,
     media: media::Engine,
-    spool: Spool,
     database: Database,
     directory: watch::Sender<Arc<Directory>>,
     credentials: watch::Sender<Arc<Credentials>>,
@@ -154,7 +153,12 @@ impl Daemon {
         let now = UnixMillis::from(SystemTime::now());
         switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
         let purge_wake = Arc::new(Notify::new());
-        let purge = Purge::new(database.clone(), vault.clone(), Arc::clone(&purge_wake));
+        let purge = Purge::new(
+            database.clone(),
+            vault.clone(),
+            Arc::clone(&purge_wake),
+            config.storage.retention,
+        );
         let cancel = outside.clone();
         tasks.spawn(async move {
             purge.run(cancel).await;
@@ -214,7 +218,7 @@ impl Daemon {
                 signalling: signalling.clone(),
                 media: engine.clone(),
                 prompts,
-                spool: spool.clone(),
+                spool,
                 vault: vault.clone(),
                 journal: journal.clone(),
                 database: database.clone(),
@@ -274,7 +278,6 @@ impl Daemon {
             journal,
             dispatcher,
             media: engine,
-            spool,
             database,
             directory,
             credentials,
@@ -311,7 +314,6 @@ impl Daemon {
         }
         self.outside.cancel();
         self.media.shutdown();
-        self.spool.shutdown();
         // The journal's task ends when its last handle is gone.
         drop((switchboard, journal));
         let rest = async { while tasks.join_next().await.is_some() {} };

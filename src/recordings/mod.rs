@@ -1,1 +1,14 @@
 //! Clips on disk: written, handed out, purged.
+//!
+//! Three orders never change: the row before the bytes (the caller's business), the bytes before the
+//! announcement, the bytes deleted before the row.
+
+mod access;
+mod purge;
+mod spool;
+mod vault;
+
+pub use access::AccessKey;
+pub use purge::Purge;
+pub use spool::{ClipWritten, Finished, Spool, SpoolError};
+pub use vault::{RecoverError, Recovered, Vault};

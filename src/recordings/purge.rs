@@ -1,0 +1,102 @@
+//! Clips whose time has come are deleted: the mark, the bytes, the row; again after a crash.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::Vault;
+use crate::{
+    model::UnixMillis,
+    store::{Database, StoreError},
+};
+
+/// The task that deletes.
+pub struct Purge {
+    database: Database,
+    vault: Vault,
+    wake: Arc<Notify>,
+    retention: Duration,
+}
+
+/// Rows that are taken at a time.
+const BATCH: u32 = 256;
+/// The longest sleep: the clock may be set, and calls end without telling us.
+const LONGEST: Duration = Duration::from_secs(1);
+/// After a fault of the database or the disk.
+const AFTER_FAULT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+enum PurgeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Disk(#[from] std::io::Error),
+}
+
+impl Purge {
+    /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
+    /// `retention` after its end.
+    pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
+        Self { database, vault, wake, retention }
+    }
+
+    /// Runs until `cancel`.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut faults = 0u32;
+        while !cancel.is_cancelled() {
+            let pause = match self.sweep(now()).await {
+                Ok(()) => {
+                    faults = 0;
+                    self.until_next_due().await
+                }
+                Err(error) => {
+                    faults += 1;
+                    if faults.is_power_of_two() {
+                        error!(%error, faults, "cannot purge; it is tried again");
+                    }
+                    AFTER_FAULT
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Deletes everything that is due.
+    async fn sweep(&self, now: UnixMillis) -> Result<(), PurgeError> {
+        loop {
+            let due = self.database.due(now, BATCH).await?;
+            if due.is_empty() {
+                break;
+            }
+            for row in due {
+                self.database.mark_deleting(row.id).await?;
+                self.vault.delete(row.id).await?;
+                self.database.forget(row.id).await?;
+                info!(recording.id = %row.id, call.id = %row.call, "Recording purged");
+            }
+        }
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        self.database.purge_calls(UnixMillis(now.0.saturating_sub(retention))).await?;
+        Ok(())
+    }
+
+    async fn until_next_due(&self) -> Duration {
+        match self.database.next_due().await {
+            Ok(Some(due)) => due.since(now()).clamp(Duration::from_millis(20), LONGEST),
+            Ok(None) | Err(_) => LONGEST,
+        }
+    }
+}
+
+fn now() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
+}

@@ -1,0 +1,309 @@
+//! Chunks of PCM to WAV files, on a writer thread.
+//!
+//! In: half-second chunks from the legs, by a bounded channel that they never wait for. Out: a file
+//! that is a valid WAV at every moment, and, when a clip is complete, word that its bytes are safe.
+//! A clip is `ID.part` until then and `ID.wav` from then on.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use crate::{
+    audio::{
+        tape::{Chunk, ChunkBody},
+        wav,
+    },
+    model::RecordingId,
+};
+
+/// Resolves when the clip is safe, discarded, or cannot be kept.
+pub type ClipWritten = oneshot::Receiver<Result<Finished, SpoolError>>;
+
+/// A clip that is safe on disk, or was discarded as asked (then both figures are 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Samples at 16,000 Hz.
+    pub samples: u64,
+}
+
+/// Why a clip cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The disk.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The clip is open already.
+    #[error("the recording is being written already")]
+    InUse,
+    /// The writer has stopped.
+    #[error("the writer of recordings has stopped")]
+    Stopped,
+}
+
+/// The handle on the writer; cheap to clone.
+#[derive(Clone)]
+pub struct Spool {
+    chunks: SyncSender<Chunk>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Clips that were opened and have no file yet, or whose end is waited for.
+type Waiting = HashMap<RecordingId, oneshot::Sender<Result<Finished, SpoolError>>>;
+
+/// Half-second chunks that may wait: five seconds of two hundred calls.
+const CHUNKS: usize = 2_000;
+
+impl Spool {
+    /// Makes the folder, if it is not there, and starts the writer.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn start(folder: PathBuf) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let (chunks, received) = sync_channel(CHUNKS);
+        let waiting = Arc::default();
+        let writer = Writer { folder, open: HashMap::new(), waiting: Arc::clone(&waiting) };
+        // The thread ends when the last handle is gone. Nobody has to wait for it: a call is not
+        // over before its clips are safe.
+        thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
+        Ok(Self { chunks, waiting })
+    }
+
+    /// Announces a clip, whose row is committed. Its file begins with its first chunk.
+    ///
+    /// # Errors
+    /// The clip is open already.
+    pub fn open(&self, id: RecordingId) -> Result<(SyncSender<Chunk>, ClipWritten), SpoolError> {
+        let (sender, written) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.contains_key(&id) {
+            return Err(SpoolError::InUse);
+        }
+        waiting.insert(id, sender);
+        Ok((self.chunks.clone(), written))
+    }
+
+    /// The way to the writer.
+    pub fn chunks(&self) -> SyncSender<Chunk> {
+        self.chunks.clone()
+    }
+}
+
+struct Writer {
+    folder: PathBuf,
+    open: HashMap<RecordingId, ClipFile>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+struct ClipFile {
+    file: File,
+    path: PathBuf,
+    data_bytes: u32,
+}
+
+impl Writer {
+    fn run(mut self, chunks: &Receiver<Chunk>) {
+        while let Ok(chunk) = chunks.recv() {
+            let id = chunk.recording;
+            // A clip that nobody waits for has failed already: the rest of it is dropped.
+            if !self.waiting().contains_key(&id) {
+                continue;
+            }
+            let result = match chunk.body {
+                ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
+                ChunkBody::End { keep: true } => self.finish(id).map(Some),
+                ChunkBody::End { keep: false } => self.discard(id).map(Some),
+            };
+            match result {
+                Ok(None) => {}
+                Ok(Some(finished)) => self.tell(id, Ok(finished)),
+                Err(error) => {
+                    error!(%error, recording.id = %id, "a recording cannot be written");
+                    self.open.remove(&id);
+                    self.tell(id, Err(error));
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, id: RecordingId, samples: &[i16]) -> Result<(), SpoolError> {
+        let clip = self.file_of(id)?;
+        clip.append(samples).map_err(|source| SpoolError::Io { path: clip.path.clone(), source })
+    }
+
+    fn finish(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
+        // A clip without a sample is a file all the same: it was asked for.
+        self.file_of(id)?;
+        let Some(clip) = self.open.remove(&id) else { return Err(SpoolError::Stopped) };
+        let path = self.folder.join(format!("{id}.wav"));
+        let safe = || -> io::Result<()> {
+            clip.file.sync_all()?;
+            fs::rename(&clip.path, &path)?;
+            sync_folder(&self.folder)
+        };
+        safe().map_err(|source| SpoolError::Io { path: path.clone(), source })?;
+        Ok(Finished {
+            bytes: u64::from(clip.data_bytes) + wav::HEADER_BYTES as u64,
+            samples: u64::from(clip.data_bytes / 2),
+        })
+    }
+
+    fn discard(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
+        if let Some(clip) = self.open.remove(&id) {
+            fs::remove_file(&clip.path)
+                .map_err(|source| SpoolError::Io { path: clip.path, source })?;
+        }
+        Ok(Finished { bytes: 0, samples: 0 })
+    }
+
+    fn file_of(&mut self, id: RecordingId) -> Result<&mut ClipFile, SpoolError> {
+        if !self.open.contains_key(&id) {
+            let path = self.folder.join(format!("{id}.part"));
+            let clip = ClipFile::create(&path).map_err(|source| SpoolError::Io { path, source })?;
+            self.open.insert(id, clip);
+        }
+        self.open.get_mut(&id).ok_or(SpoolError::Stopped)
+    }
+
+    fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
+        if let Some(sender) = self.waiting().remove(&id) {
+            if sender.send(result).is_err() {
+                warn!(recording.id = %id, "nobody waits for the recording any more");
+            }
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClipFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(&wav::header(0))?;
+        Ok(Self { file, path: path.to_owned(), data_bytes: 0 })
+    }
+
+    /// Appends samples, then corrects the header: between the two, the file is a valid WAV that
+    /// does not know its last half second yet.
+    fn append(&mut self, samples: &[i16]) -> io::Result<()> {
+        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let more = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let total = self.data_bytes.checked_add(more).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.file.seek(SeekFrom::End(0))?;
+        self.file.write_all(&bytes)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&wav::header(total))?;
+        self.data_bytes = total;
+        Ok(())
+    }
+}
+
+/// Makes a rename in a folder outlive a power cut.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> RecordingId {
+        RecordingId::from_random([n; 16])
+    }
+
+    fn samples(chunks: &SyncSender<Chunk>, recording: RecordingId, samples: Vec<i16>) {
+        chunks.send(Chunk { recording, body: ChunkBody::Samples(samples) }).unwrap();
+    }
+
+    fn end(chunks: &SyncSender<Chunk>, recording: RecordingId, keep: bool) {
+        chunks.send(Chunk { recording, body: ChunkBody::End { keep } }).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_clip_is_announced_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::start(folder.path().join("r")).unwrap();
+        let (chunks, written) = spool.open(id(1)).unwrap();
+        assert!(matches!(spool.open(id(1)), Err(SpoolError::InUse)));
+        samples(&chunks, id(1), (0..8000).collect());
+        samples(&chunks, id(1), (8000..8100).collect());
+        end(&chunks, id(1), true);
+        let finished = written.await.unwrap().unwrap();
+        assert_eq!((finished.bytes, finished.samples), (44 + 16_200, 8_100));
+        let path = folder.path().join("r").join(format!("{}.wav", id(1)));
+        let mut reader = hound::WavReader::open(path).unwrap();
+        assert_eq!(reader.spec().sample_rate, 16_000);
+        let read: Vec<i16> = reader.samples().map(Result::unwrap).collect();
+        assert_eq!(read, (0..8100).collect::<Vec<i16>>());
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_clip_is_a_valid_wav_at_every_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::start(folder.path().to_owned()).unwrap();
+        let (chunks, _written) = spool.open(id(2)).unwrap();
+        samples(&chunks, id(2), vec![7; 8000]);
+        let path = folder.path().join(format!("{}.part", id(2)));
+        let begun = std::time::Instant::now();
+        while fs::metadata(&path).map_or(0, |file| file.len()) < 16_044 {
+            assert!(begun.elapsed().as_secs() < 5);
+            tokio::task::yield_now().await;
+        }
+        let mut length = 0;
+        while length == 0 {
+            assert!(begun.elapsed().as_secs() < 5);
+            length = hound::WavReader::open(&path).unwrap().len();
+        }
+        assert_eq!(length, 8000);
+    }
+
+    #[tokio::test]
+    async fn a_discarded_clip_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::start(folder.path().to_owned()).unwrap();
+        let (chunks, written) = spool.open(id(3)).unwrap();
+        samples(&chunks, id(3), vec![1; 8000]);
+        end(&chunks, id(3), false);
+        assert_eq!(written.await.unwrap().unwrap(), Finished { bytes: 0, samples: 0 });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_is_told_and_harms_no_other_clip() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("r");
+        let spool = Spool::start(inner.clone()).unwrap();
+        let (chunks, lost) = spool.open(id(4)).unwrap();
+        fs::remove_dir_all(&inner).unwrap();
+        samples(&chunks, id(4), vec![1; 8000]);
+        assert!(matches!(lost.await.unwrap(), Err(SpoolError::Io { .. })));
+        samples(&chunks, id(4), vec![1; 8000]);
+        end(&chunks, id(4), true);
+        fs::create_dir(&inner).unwrap();
+        let (chunks, kept) = spool.open(id(5)).unwrap();
+        end(&chunks, id(5), true);
+        assert_eq!(kept.await.unwrap().unwrap().samples, 0);
+    }
+}
