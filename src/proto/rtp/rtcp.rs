@@ -1,0 +1,327 @@
+//! RTCP (RFC 3550 section 6): reports in, reports out, and the figures that go into them.
+
+/// What a receiver tells a sender about it (section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReportBlock {
+    /// Whom it is about.
+    pub ssrc: u32,
+    /// Lost since the last report, in 256ths.
+    pub fraction_lost: u8,
+    /// Lost in all; negative with duplicates.
+    pub lost: i32,
+    /// Highest sequence number, wraps counted above bit 16.
+    pub highest_sequence: u32,
+    /// Interarrival jitter in ticks.
+    pub jitter: u32,
+    /// Middle of the NTP time of the last sender report; 0 without one.
+    pub last_sender_report: u32,
+    /// Since then, in 65,536ths of a second.
+    pub delay_since: u32,
+}
+
+/// What a sender tells of itself (section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SenderInfo {
+    /// NTP time: seconds since 1900 in the upper half.
+    pub ntp: u64,
+    /// The RTP timestamp of that moment.
+    pub rtp_timestamp: u32,
+    /// Packets sent.
+    pub packets: u32,
+    /// Octets of payload sent.
+    pub octets: u32,
+}
+
+/// What of a compound packet matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Received {
+    /// Who sent it.
+    pub ssrc: u32,
+    /// Set in a sender report.
+    pub sender: Option<SenderInfo>,
+    /// The block about us, if there is one.
+    pub about_us: Option<ReportBlock>,
+    /// The sender says goodbye.
+    pub is_bye: bool,
+}
+
+/// The bytes are not RTCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an RTCP compound packet")]
+pub struct NotRtcp;
+
+const SR: u8 = 200;
+const RR: u8 = 201;
+const SDES: u8 = 202;
+const BYE: u8 = 203;
+const CNAME: u8 = 1;
+const BLOCK: usize = 24;
+const SENDER_INFO: usize = 20;
+
+/// Reads a compound packet, of which the blocks about `ours` matter.
+///
+/// # Errors
+/// A length that does not fit, another version, or a first packet that is no report (section 6.1).
+pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
+    let mut received = Received::default();
+    let mut rest = bytes;
+    let mut is_first = true;
+    while !rest.is_empty() {
+        let (head, _) = rest.split_first_chunk::<4>().ok_or(NotRtcp)?;
+        let length = (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1) * 4;
+        let packet = rest.get(..length).ok_or(NotRtcp)?;
+        rest = &rest[length..];
+        let (count, kind) = (usize::from(head[0] & 0x1f), head[1]);
+        if head[0] >> 6 != 2 || (is_first && !matches!(kind, SR | RR)) {
+            return Err(NotRtcp);
+        }
+        is_first = false;
+        match kind {
+            SR | RR => {
+                received.ssrc = word(packet, 4)?;
+                let mut at = 8;
+                if kind == SR {
+                    received.sender = Some(SenderInfo {
+                        ntp: (u64::from(word(packet, 8)?) << 32) | u64::from(word(packet, 12)?),
+                        rtp_timestamp: word(packet, 16)?,
+                        packets: word(packet, 20)?,
+                        octets: word(packet, 24)?,
+                    });
+                    at += SENDER_INFO;
+                }
+                for index in 0..count {
+                    let block = block(packet, at + index * BLOCK)?;
+                    if block.ssrc == ours {
+                        received.about_us = Some(block);
+                    }
+                }
+            }
+            BYE => received.is_bye = true,
+            _ => {}
+        }
+    }
+    if is_first { Err(NotRtcp) } else { Ok(received) }
+}
+
+/// Appends a compound packet: a sender report, or a receiver report where nothing was sent, the
+/// CNAME, and a BYE if it is the last one.
+pub fn write(
+    out: &mut Vec<u8>,
+    ssrc: u32,
+    sender: Option<SenderInfo>,
+    report: Option<ReportBlock>,
+    cname: &str,
+    is_last: bool,
+) {
+    let blocks = u8::from(report.is_some());
+    let words = 1 + if sender.is_some() { 5 } else { 0 } + if report.is_some() { 6 } else { 0 };
+    head(out, blocks, if sender.is_some() { SR } else { RR }, words);
+    out.extend(ssrc.to_be_bytes());
+    if let Some(info) = sender {
+        out.extend(info.ntp.to_be_bytes());
+        out.extend(info.rtp_timestamp.to_be_bytes());
+        out.extend(info.packets.to_be_bytes());
+        out.extend(info.octets.to_be_bytes());
+    }
+    if let Some(block) = report {
+        out.extend(block.ssrc.to_be_bytes());
+        let lost = block.lost.clamp(-0x80_0000, 0x7f_ffff) as u32 & 0xff_ffff;
+        out.extend((u32::from(block.fraction_lost) << 24 | lost).to_be_bytes());
+        out.extend(block.highest_sequence.to_be_bytes());
+        out.extend(block.jitter.to_be_bytes());
+        out.extend(block.last_sender_report.to_be_bytes());
+        out.extend(block.delay_since.to_be_bytes());
+    }
+    // An item's length is one byte; ours are short.
+    let name = &cname.as_bytes()[..cname.len().min(255)];
+    // Source, kind, length, text, at least one zero, in whole words.
+    let words = 1 + (2 + name.len() + 1).div_ceil(4);
+    head(out, 1, SDES, words as u16);
+    let end = out.len() + words * 4;
+    out.extend(ssrc.to_be_bytes());
+    out.extend([CNAME, name.len() as u8]);
+    out.extend(name);
+    out.resize(end, 0);
+    if is_last {
+        head(out, 1, BYE, 1);
+        out.extend(ssrc.to_be_bytes());
+    }
+}
+
+/// Figures about one source, for its report blocks (sections A.3 and A.8).
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatistics {
+    first: Option<i64>,
+    highest: i64,
+    received: u64,
+    expected_before: i64,
+    received_before: u64,
+    transit: Option<i64>,
+    /// In sixteenths of a tick.
+    jitter: i64,
+}
+
+impl SourceStatistics {
+    /// Counts a packet by its extended sequence number; `arrival` and `media_time` in ticks.
+    pub fn count(&mut self, sequence: i64, arrival: i64, media_time: i64) {
+        self.count_without_time(sequence);
+        let transit = arrival.wrapping_sub(media_time);
+        if let Some(last) = self.transit {
+            let distance = transit.wrapping_sub(last).saturating_abs().min(1 << 32);
+            self.jitter += distance - ((self.jitter + 8) >> 4);
+        }
+        self.transit = Some(transit);
+    }
+
+    /// Counts a packet whose time says nothing about its way: all of an event have the same.
+    pub fn count_without_time(&mut self, sequence: i64) {
+        let first = *self.first.get_or_insert(sequence);
+        self.highest = if self.received == 0 { first } else { self.highest.max(sequence) };
+        self.received += 1;
+    }
+
+    /// Packets that came.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Packets that should have come and did not.
+    pub fn lost(&self) -> u64 {
+        u64::try_from(self.expected()).unwrap_or(0).saturating_sub(self.received)
+    }
+
+    /// Interarrival jitter in ticks.
+    pub fn jitter(&self) -> u32 {
+        u32::try_from(self.jitter >> 4).unwrap_or(u32::MAX)
+    }
+
+    /// The block about this source since the last one; `None` before the first packet.
+    pub fn report(&mut self, ssrc: u32) -> Option<ReportBlock> {
+        self.first?;
+        let expected = self.expected();
+        let since = expected - self.expected_before;
+        let came = i64::try_from(self.received - self.received_before).unwrap_or(i64::MAX);
+        let lost_since = since.saturating_sub(came);
+        let fraction_lost = match since > 0 && lost_since > 0 {
+            true => u8::try_from((lost_since << 8) / since).unwrap_or(u8::MAX),
+            false => 0,
+        };
+        self.expected_before = expected;
+        self.received_before = self.received;
+        let received = i64::try_from(self.received).unwrap_or(i64::MAX);
+        let lost = expected.saturating_sub(received).clamp(-0x80_0000, 0x7f_ffff);
+        Some(ReportBlock {
+            ssrc,
+            fraction_lost,
+            lost: lost as i32,
+            highest_sequence: self.highest as u32,
+            jitter: self.jitter(),
+            last_sender_report: 0,
+            delay_since: 0,
+        })
+    }
+
+    fn expected(&self) -> i64 {
+        self.first.map_or(0, |first| self.highest - first + 1)
+    }
+}
+
+fn head(out: &mut Vec<u8>, count: u8, kind: u8, words: u16) {
+    out.extend([2 << 6 | count, kind]);
+    out.extend(words.to_be_bytes());
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, NotRtcp> {
+    let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).ok_or(NotRtcp)?;
+    Ok(u32::from_be_bytes(*bytes))
+}
+
+fn block(packet: &[u8], at: usize) -> Result<ReportBlock, NotRtcp> {
+    let losses = word(packet, at + 4)?;
+    Ok(ReportBlock {
+        ssrc: word(packet, at)?,
+        fraction_lost: (losses >> 24) as u8,
+        // Sign-extended from 24 bits.
+        lost: ((losses << 8) as i32) >> 8,
+        highest_sequence: word(packet, at + 8)?,
+        jitter: word(packet, at + 12)?,
+        last_sender_report: word(packet, at + 16)?,
+        delay_since: word(packet, at + 20)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reports_read_as_they_were_written() {
+        let sender =
+            SenderInfo { ntp: 0x0102_0304_0506_0708, rtp_timestamp: 9, packets: 10, octets: 11 };
+        let report = ReportBlock {
+            ssrc: 2,
+            fraction_lost: 3,
+            lost: -4,
+            highest_sequence: 5,
+            jitter: 6,
+            last_sender_report: 7,
+            delay_since: 8,
+        };
+        for (sender, about_us, is_bye) in
+            [(Some(sender), Some(report), true), (None, Some(report), false), (None, None, false)]
+        {
+            let mut bytes = Vec::new();
+            write(&mut bytes, 1, sender, about_us, "aftertone", is_bye);
+            assert_eq!(bytes.len() % 4, 0);
+            assert_eq!(read(&bytes, 2), Ok(Received { ssrc: 1, sender, about_us, is_bye }));
+        }
+    }
+
+    #[test]
+    fn losses_and_jitter_are_counted() {
+        let mut source = SourceStatistics::default();
+        assert_eq!(source.report(1), None);
+        for sequence in [10, 11, 13, 14, 16, 17, 18, 19] {
+            source.count(sequence, sequence * 160, sequence * 160);
+        }
+        let block = source.report(1).unwrap();
+        assert_eq!((block.lost, block.fraction_lost, block.jitter), (2, 51, 0));
+        assert_eq!((source.lost(), source.received()), (2, 8));
+        source.count(20, 20 * 160 + 320, 20 * 160);
+        let block = source.report(1).unwrap();
+        assert_eq!((block.lost, block.fraction_lost, block.jitter), (2, 0, 20));
+    }
+
+    #[test]
+    fn what_does_not_begin_with_a_report_is_refused() {
+        assert_eq!(read(&[], 1), Err(NotRtcp));
+        assert_eq!(read(&[0x80, SDES, 0, 0], 1), Err(NotRtcp));
+        assert_eq!(read(&[0x81, RR, 0, 1, 0, 0, 0, 1], 1), Err(NotRtcp));
+        assert_eq!(read(&[0x80, RR, 0, 9, 0, 0, 0, 1], 1), Err(NotRtcp));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), ours: u32) {
+            let _ = read(&bytes, ours);
+            let mut report = Vec::new();
+            write(&mut report, 1, Some(SenderInfo::default()), None, "x", true);
+            for (index, byte) in bytes.iter().take(4).enumerate() {
+                let at = (usize::from(*byte) + index * 7) % report.len();
+                report[at] = *byte;
+            }
+            let _ = read(&report, ours);
+        }
+
+        #[test]
+        fn no_numbers_overflow(numbers in prop::collection::vec((any::<u16>(), any::<u32>(), any::<u32>()), 1..50)) {
+            let mut source = SourceStatistics::default();
+            for (sequence, arrival, time) in numbers {
+                source.count(i64::from(sequence), i64::from(arrival), i64::from(time));
+                let _ = source.report(1);
+            }
+        }
+    }
+}
