@@ -1,1 +1,34 @@
 //! RTP legs on shard threads: one tick every 20 ms per leg.
+//!
+//! In: what offer and answer have agreed, and operations to run. Out: RTP and RTCP on the wire,
+//! events to the call, chunks to the spool. A leg lives on one thread from its opening to its end;
+//! nothing in here waits, opens a file or decides anything about a call.
+//!
+//! ```text
+//! engine --open--> shard --every 5 ms--> leg: transport -> source -> receiver -> operation
+//!   ^                                          transport <- sender <----------------'
+//!   '- ports                                   call <- outbox      spool <- tape <--'
+//! ```
+
+pub mod engine;
+pub mod leg;
+mod outbox;
+pub mod ports;
+pub mod receiver;
+mod reports;
+mod running;
+mod sender;
+mod shard;
+mod source;
+mod stream;
+mod tape;
+pub mod transport;
+
+pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenError, OpenLeg};
+pub use leg::{LegEvent, Settings};
+pub use ports::{PortError, PortPool, PortRange};
+pub use running::{Play, Start};
+pub use stream::StreamStats;
+
+#[cfg(test)]
+mod tests;

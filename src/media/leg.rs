@@ -1,0 +1,344 @@
+//! A leg on its shard: one call's stream, the operation that runs on it, and what is still to be told.
+//!
+//! In: commands, and a tick every 20 ms. Out: events to the call and chunks to the spool, none of
+//! which is waited for. The order of events is: an operation's end after the spool has taken the last
+//! of its clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] after everything else.
+
+use std::{collections::VecDeque, mem, time::Duration};
+
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use super::{
+    outbox::{Delivery, Outbox},
+    running::{Finishing, Running, Start},
+    stream::{Stream, StreamStats},
+    transport::Transport,
+};
+use crate::{
+    audio::{Frame, Rate, VoiceMode, frame::FRAMES_PER_SECOND},
+    model::{CallId, OperationId, Tone},
+    operation::Ended,
+    proto::sdp::StreamPlan,
+};
+
+/// Commands that are obeyed in one tick.
+const COMMANDS_PER_TICK: usize = 16;
+/// How many ended operations wait for the spool before new ones are refused.
+const MAX_FINISHING: usize = 8;
+/// Frames that are played out at most when a leg closes: more than any jitter buffer holds.
+const MAX_DRAIN: usize = 100;
+/// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
+const DATAGRAM: usize = 2_048;
+
+/// What a leg tells its call. When the channel ends without [`Closed`](Self::Closed) or
+/// [`Failed`](Self::Failed), the leg has failed too.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LegEvent {
+    /// The first valid RTP packet has come.
+    Heard,
+    /// A key was pressed; told once for each press, whatever runs.
+    Tone {
+        /// The key.
+        tone: Tone,
+    },
+    /// An operation has ended. The spool has all of its clip.
+    OperationEnded {
+        /// Which one.
+        id: OperationId,
+        /// How.
+        ended: Ended,
+    },
+    /// No RTP has come for [`Settings::rtp_timeout`] although the peer should send. The leg goes on.
+    MediaTimedOut,
+    /// The leg is closed; nothing follows.
+    Closed {
+        /// What it has lived through.
+        stats: StreamStats,
+    },
+    /// A fault of our own has ended the leg; nothing follows.
+    Failed,
+}
+
+/// How legs deal with silent peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long RTP may stay away before [`LegEvent::MediaTimedOut`]; a multiple of 20 ms.
+    pub rtp_timeout: Duration,
+    /// How long we send to an address that nothing has ever come from: it may be a victim's
+    /// (`mediaUnverified`). A multiple of 20 ms.
+    pub unverified: Duration,
+    /// How readily sound is taken for voice.
+    pub voice: VoiceMode,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rtp_timeout: Duration::from_secs(30),
+            unverified: Duration::from_secs(5),
+            voice: VoiceMode::default(),
+        }
+    }
+}
+
+/// `duration` in frames of 20 ms, rounded down.
+pub fn frames(duration: Duration) -> u64 {
+    let frame_ms = u128::from(1_000 / FRAMES_PER_SECOND);
+    u64::try_from(duration.as_millis() / frame_ms).unwrap_or(u64::MAX)
+}
+
+/// What a leg is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Speak and hear like this from now on.
+    Connect(StreamPlan),
+    /// Run this.
+    Start(Start),
+    /// Cancel this, if it runs.
+    Cancel(OperationId),
+    /// The call is over.
+    Close,
+}
+
+/// A leg on its way to its shard.
+#[derive(Debug)]
+pub struct Opening {
+    /// The call it belongs to.
+    pub call: CallId,
+    /// Its sockets.
+    pub transport: Transport,
+    /// Where its commands come from; when the other end is dropped, the leg closes.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where its events go.
+    pub events: mpsc::Sender<LegEvent>,
+    /// How it deals with silent peers.
+    pub settings: Settings,
+}
+
+/// Whether a leg wants another tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It does.
+    Alive,
+    /// Nothing is left to be done or told.
+    Over,
+}
+
+/// Room that the legs of a shard use one after the other, so that a tick allocates nothing.
+#[derive(Debug)]
+pub struct Scratch {
+    datagram: Box<[u8; DATAGRAM]>,
+    kept: Vec<i16>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let kept = Vec::with_capacity(Rate::Hz16000.frame_len());
+        Self { datagram: Box::new([0; DATAGRAM]), kept }
+    }
+}
+
+/// A leg on its shard. It is built there: voice detection cannot move between threads.
+#[derive(Debug)]
+pub struct LiveLeg {
+    call: CallId,
+    /// Counts ticks: the leg's clock.
+    frame: u64,
+    settings: Settings,
+    commands: mpsc::Receiver<Command>,
+    /// `None` once the leg is closed or has failed.
+    media: Option<Media>,
+    /// Operations that have ended, oldest first.
+    finishing: VecDeque<Finishing>,
+    /// The last event, once the leg is closed or has failed and until it has been told.
+    last: Option<LegEvent>,
+    outbox: Outbox,
+}
+
+/// What a leg loses when it closes.
+#[derive(Debug)]
+struct Media {
+    transport: Transport,
+    stream: Option<Stream>,
+    running: Option<Running>,
+}
+
+impl LiveLeg {
+    /// A leg that is not connected yet.
+    pub fn new(opening: Opening) -> Self {
+        let Opening { call, transport, commands, events, settings } = opening;
+        Self {
+            call,
+            frame: 0,
+            settings,
+            commands,
+            media: Some(Media { transport, stream: None, running: None }),
+            finishing: VecDeque::new(),
+            last: None,
+            outbox: Outbox::new(events),
+        }
+    }
+
+    /// Lives through 20 ms.
+    pub fn tick(&mut self, scratch: &mut Scratch) -> Life {
+        self.frame += 1;
+        self.obey(scratch);
+        self.live(scratch);
+        self.deliver(scratch)
+    }
+
+    /// Ends the leg: plays out what has been received, and hangs the operation up.
+    pub fn close(&mut self, scratch: &mut Scratch) -> Life {
+        let Some(mut media) = self.media.take() else { return Life::Alive };
+        self.commands.close();
+        let mut stats = StreamStats::default();
+        if let Some(stream) = &mut media.stream {
+            stream.hear_all(&mut media.transport, &mut scratch.datagram[..], self.frame);
+            stream.drain();
+            for _ in 0..MAX_DRAIN {
+                if stream.is_drained() {
+                    break;
+                }
+                let mut unsaid = Frame::silence(stream.rate());
+                let ended = play_frame(
+                    stream,
+                    &mut media.running,
+                    &mut self.outbox,
+                    &mut unsaid,
+                    &mut scratch.kept,
+                );
+                self.finishing.extend(ended);
+            }
+            stream.end(&media.transport, self.frame);
+            stats = stream.stats();
+        }
+        self.finishing.extend(media.running.take().map(Running::hang_up));
+        self.last = Some(LegEvent::Closed { stats });
+        tracing::debug!(call = %self.call, ?stats, "leg closed");
+        Life::Alive
+    }
+
+    /// Ends the leg after a fault of our own, a panic too: no part of it that may be inconsistent is used any more.
+    pub fn fail(&mut self) -> Life {
+        tracing::error!(call = %self.call, "a media leg has failed");
+        self.commands.close();
+        let running = self.media.take().and_then(|media| media.running);
+        if running.is_none() {
+            // It was not the operation. A clip that cannot be handed over must not be tried for ever.
+            for finishing in mem::take(&mut self.finishing) {
+                self.outbox.tell(finishing.give_up());
+            }
+        }
+        self.finishing.extend(running.map(Running::abandon));
+        self.last = Some(LegEvent::Failed);
+        Life::Alive
+    }
+
+    fn obey(&mut self, scratch: &mut Scratch) {
+        for _ in 0..COMMANDS_PER_TICK {
+            match self.commands.try_recv() {
+                Ok(Command::Connect(plan)) => self.connect(plan),
+                Ok(Command::Start(start)) => self.start(start),
+                Ok(Command::Cancel(id)) => self.cancel(id),
+                Ok(Command::Close) => {
+                    self.close(scratch);
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.close(scratch);
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    fn connect(&mut self, plan: StreamPlan) {
+        let Some(Media { transport, stream, .. }) = &mut self.media else { return };
+        let connected = match stream {
+            Some(stream) => stream.renew(plan, transport, self.frame),
+            None => Stream::new(plan, transport.local(), self.frame, self.settings)
+                .map(|new| *stream = Some(new)),
+        };
+        if let Err(error) = connected {
+            tracing::error!(call = %self.call, %error, "the stream cannot be set up");
+            self.fail();
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let Some(media) = &mut self.media else {
+            // It was accepted before the leg was closed: it ends like all others.
+            let running = Running::new(start, Rate::Hz8000, self.settings.voice);
+            self.finishing.push_back(running.hang_up());
+            return;
+        };
+        self.finishing.extend(media.running.take().map(Running::cancel));
+        let rate = media.stream.as_ref().map_or(Rate::Hz8000, Stream::rate);
+        let running = Running::new(start, rate, self.settings.voice);
+        if self.finishing.len() < MAX_FINISHING {
+            media.running = Some(running);
+        } else {
+            tracing::error!(call = %self.call, "the spool takes nothing: operation refused");
+            self.finishing.push_back(running.abandon());
+        }
+    }
+
+    fn cancel(&mut self, id: OperationId) {
+        let Some(media) = &mut self.media else { return };
+        let canceled = media.running.take_if(|running| running.id() == id);
+        self.finishing.extend(canceled.map(Running::cancel));
+    }
+
+    /// The media's part of a tick. Before the leg is connected nothing moves on.
+    fn live(&mut self, scratch: &mut Scratch) {
+        let Some(Media { transport, stream: Some(stream), running }) = &mut self.media else {
+            return;
+        };
+        stream.hear(transport, &mut scratch.datagram[..], self.frame);
+        let mut said = Frame::silence(stream.rate());
+        let ended = play_frame(stream, running, &mut self.outbox, &mut said, &mut scratch.kept);
+        self.finishing.extend(ended);
+        stream.say(transport, &said);
+        stream.report(transport, &mut scratch.datagram[..], self.frame);
+        if let Some(event) = stream.watch(self.frame) {
+            self.outbox.tell(event);
+        }
+    }
+
+    fn deliver(&mut self, scratch: &mut Scratch) -> Life {
+        while let Some(event) = self.finishing.front_mut().and_then(Finishing::finish) {
+            self.finishing.pop_front();
+            self.outbox.tell(event);
+        }
+        let is_quiet =
+            self.media.is_none() && self.finishing.is_empty() && self.commands.is_empty();
+        if is_quiet && let Some(last) = self.last.take() {
+            self.outbox.tell(last);
+        }
+        match self.outbox.deliver() {
+            Delivery::Done | Delivery::Lost if is_quiet => Life::Over,
+            Delivery::Lost => {
+                // Nobody listens any more: as if the peer had hung up.
+                self.close(scratch);
+                Life::Alive
+            }
+            Delivery::Done | Delivery::Waiting => Life::Alive,
+        }
+    }
+}
+
+/// Plays out one frame of what has been received: to the call its key, to the operation its sound.
+fn play_frame(
+    stream: &mut Stream,
+    running: &mut Option<Running>,
+    outbox: &mut Outbox,
+    said: &mut Frame,
+    kept: &mut Vec<i16>,
+) -> Option<Finishing> {
+    let sound = stream.pull();
+    if let Some(key) = sound.tone {
+        outbox.tell(LegEvent::Tone { tone: key.tone });
+    }
+    let ended = running.as_mut()?.tick(sound, said, kept)?;
+    running.take().map(|running| running.end(ended))
+}

@@ -1,0 +1,315 @@
+//! One media thread and the legs that live and die on it.
+//!
+//! A shard wakes every 5 ms on a fixed schedule and serves a quarter of its legs, so that each leg
+//! has its tick every 20 ms and the load is even. There is no wake-up per packet: wake-ups are what
+//! costs. Late wakes are made up for, so that no frame is lost, up to a limit beyond which nobody
+//! could use the burst. A panic in a leg ends that leg. A shard without legs sleeps.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvError, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    engine::OpenError,
+    leg::{Life, LiveLeg, Opening, Scratch},
+};
+
+/// Time between two wakes.
+const WAKE: Duration = Duration::from_millis(5);
+/// Wakes in the 20 ms of a frame.
+const PHASES: usize = 4;
+/// How far behind its schedule a shard makes up for every wake: ten frames. A hypervisor takes a core
+/// away for about 100 ms now and then.
+const MAX_BEHIND: Duration = Duration::from_millis(200);
+/// How many legs wait to be taken over.
+const INBOX: usize = 1_024;
+/// Weight of one wake in the smoothed lateness: 1/64 is about a third of a second.
+const SMOOTHING: u64 = 64;
+/// How long legs may take to hand over their recordings when the engine is shut down.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// The way to a shard.
+#[derive(Debug)]
+pub struct Inbox {
+    messages: SyncSender<Message>,
+    status: Arc<Status>,
+}
+
+/// A shard on its way to its thread: legs are built there and cannot move.
+#[derive(Debug)]
+pub struct Shard {
+    index: usize,
+    messages: Receiver<Message>,
+    status: Arc<Status>,
+}
+
+/// A shard on its thread.
+#[derive(Debug)]
+struct LiveShard {
+    shard: Shard,
+    phases: [Vec<LiveLeg>; PHASES],
+}
+
+/// What a shard is told.
+#[derive(Debug)]
+enum Message {
+    Open(Box<Opening>),
+    /// Look at the status.
+    Wake,
+}
+
+/// What others see of a shard.
+#[derive(Debug, Default)]
+struct Status {
+    legs: AtomicUsize,
+    lateness_us: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Inbox {
+    /// Hands a leg over.
+    ///
+    /// # Errors
+    /// The shard does not keep up, or has ended.
+    pub fn open(&self, opening: Opening) -> Result<(), OpenError> {
+        if self.status.stopping.load(Ordering::Relaxed) {
+            return Err(OpenError::Down);
+        }
+        // Counted here, so that many calls at once are spread over the shards.
+        self.status.legs.fetch_add(1, Ordering::Relaxed);
+        self.messages.try_send(Message::Open(Box::new(opening))).map_err(|error| {
+            self.status.legs.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => OpenError::Busy,
+                TrySendError::Disconnected(_) => OpenError::Down,
+            }
+        })
+    }
+
+    /// How many legs the shard has.
+    pub fn legs(&self) -> usize {
+        self.status.legs.load(Ordering::Relaxed)
+    }
+
+    /// How late the shard wakes, smoothed.
+    pub fn lateness(&self) -> Duration {
+        Duration::from_micros(self.status.lateness_us.load(Ordering::Relaxed))
+    }
+
+    /// Asks the shard to close its legs and end.
+    pub fn stop(&self) {
+        self.status.stopping.store(true, Ordering::Relaxed);
+        // A shard with a full inbox is awake.
+        let _ = self.messages.try_send(Message::Wake);
+    }
+}
+
+impl Shard {
+    /// A shard and the way to it.
+    pub fn new(index: usize) -> (Inbox, Self) {
+        let (sender, messages) = sync_channel(INBOX);
+        let status = Arc::new(Status::default());
+        let inbox = Inbox { messages: sender, status: status.clone() };
+        (inbox, Self { index, messages, status })
+    }
+
+    /// Serves legs until it is stopped. Blocks the thread.
+    pub fn run(self) {
+        LiveShard { shard: self, phases: Default::default() }.run();
+    }
+}
+
+impl LiveShard {
+    fn run(mut self) {
+        let mut scratch = Scratch::default();
+        let mut schedule = Schedule::new(Instant::now());
+        let mut shutdown: Option<Instant> = None;
+        loop {
+            if self.is_empty() {
+                if shutdown.is_some() || self.wait_for_work().is_err() {
+                    return;
+                }
+                schedule = Schedule::new(Instant::now());
+            }
+            while let Ok(message) = self.shard.messages.try_recv() {
+                self.take(message);
+            }
+            if self.shard.status.stopping.load(Ordering::Relaxed) {
+                shutdown.get_or_insert_with(|| Instant::now() + SHUTDOWN);
+                self.close_all(&mut scratch);
+            }
+            if shutdown.is_some_and(|deadline| Instant::now() >= deadline) {
+                tracing::warn!(shard = self.shard.index, "legs did not end in time");
+                return;
+            }
+            self.serve(schedule.phase(), &mut scratch);
+            self.sleep(&mut schedule);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.phases.iter().all(Vec::is_empty)
+    }
+
+    fn wait_for_work(&mut self) -> Result<(), RecvError> {
+        self.shard.status.lateness_us.store(0, Ordering::Relaxed);
+        let message = self.shard.messages.recv()?;
+        self.take(message);
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Open(opening) => {
+                let leg = LiveLeg::new(*opening);
+                if let Some(phase) = self.phases.iter_mut().min_by_key(|legs| legs.len()) {
+                    phase.push(leg);
+                }
+            }
+            Message::Wake => {}
+        }
+    }
+
+    /// Ticks the legs of one phase, and lets go of those that are over.
+    fn serve(&mut self, phase: usize, scratch: &mut Scratch) {
+        let legs = &mut self.phases[phase];
+        let before = legs.len();
+        legs.retain_mut(|leg| guarded(leg, scratch, LiveLeg::tick) == Life::Alive);
+        let over = before - legs.len();
+        if over > 0 {
+            self.shard.status.legs.fetch_sub(over, Ordering::Relaxed);
+        }
+    }
+
+    fn close_all(&mut self, scratch: &mut Scratch) {
+        for leg in self.phases.iter_mut().flatten() {
+            guarded(leg, scratch, LiveLeg::close);
+        }
+    }
+
+    fn sleep(&self, schedule: &mut Schedule) {
+        let now = Instant::now();
+        let skipped = schedule.advance(now);
+        if !skipped.is_zero() {
+            tracing::warn!(
+                shard = self.shard.index,
+                ?skipped,
+                "media was too late to make up for it"
+            );
+        }
+        if let Some(pause) = schedule.next.checked_duration_since(now) {
+            thread::sleep(pause);
+        }
+        schedule.woken(Instant::now());
+        self.shard.status.lateness_us.store(schedule.lateness_us, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        // Nobody may take a dead shard for the emptiest one.
+        self.status.stopping.store(true, Ordering::Relaxed);
+        self.status.legs.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Does `work` with the leg; if that panics, the leg fails.
+fn guarded(
+    leg: &mut LiveLeg,
+    scratch: &mut Scratch,
+    work: fn(&mut LiveLeg, &mut Scratch) -> Life,
+) -> Life {
+    catch_unwind(AssertUnwindSafe(|| work(leg, scratch))).unwrap_or_else(|_| {
+        // Whatever state the buffers are in: no other leg shall see it.
+        *scratch = Scratch::default();
+        catch_unwind(AssertUnwindSafe(|| leg.fail())).unwrap_or(Life::Over)
+    })
+}
+
+/// When a shard wakes.
+#[derive(Debug)]
+struct Schedule {
+    next: Instant,
+    phase: usize,
+    /// Smoothed, in microseconds.
+    lateness_us: u64,
+}
+
+impl Schedule {
+    fn new(now: Instant) -> Self {
+        Self { next: now, phase: 0, lateness_us: 0 }
+    }
+
+    /// The phase whose turn it is.
+    fn phase(&self) -> usize {
+        self.phase
+    }
+
+    /// Goes on to the next wake. Returns how much time is given up because it is too far behind:
+    /// whole frames, so that each leg keeps its place.
+    fn advance(&mut self, now: Instant) -> Duration {
+        self.phase = (self.phase + 1) % PHASES;
+        self.next += WAKE;
+        let behind = now.saturating_duration_since(self.next);
+        if behind <= MAX_BEHIND {
+            return Duration::ZERO;
+        }
+        let frame = WAKE * PHASES as u32;
+        let frames = (behind.as_micros() / frame.as_micros()).try_into().unwrap_or(u32::MAX);
+        let skipped = frame.saturating_mul(frames);
+        self.next += skipped;
+        skipped
+    }
+
+    fn woken(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.next).as_micros();
+        let late = u64::try_from(late).unwrap_or(u64::MAX / SMOOTHING);
+        self.lateness_us = (self.lateness_us * (SMOOTHING - 1) + late) / SMOOTHING;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_are_on_a_fixed_grid_however_late_they_come() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        for wake in 1..100_u32 {
+            let late = Duration::from_millis(u64::from(wake % 7));
+            assert_eq!(schedule.advance(start + WAKE * wake + late), Duration::ZERO);
+            assert_eq!(schedule.next, start + WAKE * wake);
+            assert_eq!(schedule.phase(), wake as usize % PHASES);
+        }
+    }
+
+    #[test]
+    fn a_long_stall_is_given_up_in_whole_frames() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let skipped = schedule.advance(start + Duration::from_millis(1_012));
+        assert_eq!(skipped, Duration::from_millis(1_000));
+        assert_eq!(schedule.next, start + Duration::from_millis(1_005));
+        assert_eq!(schedule.phase(), 1);
+    }
+
+    #[test]
+    fn one_late_wake_is_not_lateness_but_many_are() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.woken(start + Duration::from_millis(100));
+        assert!(schedule.lateness_us < 2_000);
+        for _ in 0..300 {
+            schedule.woken(start + Duration::from_millis(100));
+        }
+        assert!(schedule.lateness_us > 90_000);
+    }
+}

@@ -1,0 +1,459 @@
+//! The audio stream of a connected leg: what was agreed, whose packets count, both directions, RTCP.
+//!
+//! In: the agreed plan, and a tick every 20 ms. Out: RTP and RTCP through the leg's transport, one
+//! frame of sound a tick, and signs of life or death of the peer. It knows no operation and no call.
+
+use std::{io, net::SocketAddr, time::SystemTime};
+
+use super::{
+    LegEvent,
+    leg::{Settings, frames},
+    receiver::{Receiver, ReceiverStats},
+    reports::Reports,
+    running::Sound,
+    sender::{Format, Sender, Sent},
+    source::{Source, Verdict},
+    transport::{Transport, as_seen_from, may_send_to},
+};
+use crate::{
+    audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
+    proto::{
+        rtp::packet::{Packet, is_rtcp},
+        sdp::StreamPlan,
+    },
+};
+
+/// Datagrams that are looked at in one tick at most, strangers' included.
+const MAX_READS: usize = 32;
+/// Packets that are taken in one tick at most when some have piled up.
+const MAX_TAKEN: usize = 4;
+/// Datagrams that are looked at when the leg closes.
+const MAX_LAST_READS: usize = 256;
+/// Every so many ticks the socket is read until it is empty.
+const PROBE_FRAMES: u64 = 16;
+/// How many frames a packet may be older than the newest should be before another is read.
+const LAG_FRAMES: u32 = 2;
+/// How often the RTCP port is looked at: once a second.
+const RTCP_FRAMES: u64 = 50;
+/// Datagrams that are read from the RTCP port at a time.
+const MAX_RTCP_READS: usize = 4;
+
+/// What a stream has lived through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamStats {
+    /// What came.
+    pub received: ReceiverStats,
+    /// What was sent.
+    pub sent: Sent,
+    /// Packets that were not the peer's, as far as the kernel let them through.
+    pub strangers: u64,
+    /// Datagrams on the RTP port that were no RTP.
+    pub malformed: u64,
+}
+
+/// A stream cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The codec cannot be made.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The RTP port cannot be opened anew.
+    #[error("the RTP port is lost: {0}")]
+    Port(#[from] io::Error),
+}
+
+/// One stream in both directions.
+#[derive(Debug)]
+pub struct Stream {
+    plan: StreamPlan,
+    local: SocketAddr,
+    settings: Settings,
+    /// `None` while no address has ever been named.
+    source: Option<Source>,
+    receiver: Receiver,
+    sender: Sender,
+    reports: Reports,
+    pacer: Pacer,
+    peer: Peer,
+    strangers: u64,
+    malformed: u64,
+}
+
+/// Signs of life of the peer.
+#[derive(Debug)]
+struct Peer {
+    /// The frame of the last packet, or of the moment from which on packets are expected.
+    heard_at: u64,
+    has_been_heard: bool,
+    first_told: bool,
+    silence_told: bool,
+    /// Frames that were sent without a sign of life.
+    unverified: u64,
+}
+
+impl Stream {
+    /// A stream as `plan` says, from the socket `local`.
+    ///
+    /// # Errors
+    /// The codec cannot be made.
+    pub fn new(
+        plan: StreamPlan,
+        local: SocketAddr,
+        frame: u64,
+        settings: Settings,
+    ) -> Result<Self, StreamError> {
+        let mut rng = rand::rng();
+        let source = plan.remote.map(|remote| Source::new(as_seen_from(remote, local), frame));
+        Ok(Self {
+            receiver: Receiver::new(&plan)?,
+            sender: Sender::new(format_of(&plan), &mut rng)?,
+            reports: Reports::new(frame, &mut rng),
+            pacer: Pacer::default(),
+            peer: Peer {
+                heard_at: frame,
+                has_been_heard: false,
+                first_told: false,
+                silence_told: false,
+                unverified: 0,
+            },
+            plan,
+            local,
+            settings,
+            source,
+            strangers: 0,
+            malformed: 0,
+        })
+    }
+
+    /// Goes on as the new `plan` says. With the same codec nothing that has been received is lost.
+    ///
+    /// # Errors
+    /// The codec cannot be made, or the socket not be opened anew.
+    pub fn renew(
+        &mut self,
+        plan: StreamPlan,
+        transport: &mut Transport,
+        frame: u64,
+    ) -> Result<(), StreamError> {
+        self.receiver.renew(&plan)?;
+        self.sender.reformat(format_of(&plan), &mut rand::rng())?;
+        let remote = plan.remote.map(|remote| as_seen_from(remote, self.local));
+        match (&mut self.source, remote) {
+            (Some(source), Some(remote)) => {
+                if source.renew(remote, frame) {
+                    transport.disconnect()?;
+                    self.peer.unverified = 0;
+                }
+            }
+            (source @ None, Some(remote)) => *source = Some(Source::new(remote, frame)),
+            // On hold without an address: it will be named again.
+            (_, None) => {}
+        }
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// The rate of the sound, in both directions.
+    pub fn rate(&self) -> Rate {
+        self.plan.codec.rate()
+    }
+
+    /// Takes what has come: one packet as a rule, more if some have piled up.
+    pub fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+        let mut taken = 0;
+        for _ in 0..MAX_READS {
+            let Some((len, from)) = transport.receive(buffer) else {
+                self.pacer.found_empty(frame);
+                break;
+            };
+            let Some(timestamp) = self.take(transport, buffer, len, from, frame) else { continue };
+            taken += 1;
+            if !self.pacer.wants_more(timestamp, self.ticks_per_frame(), taken, frame) {
+                break;
+            }
+        }
+        if self.expects_sound() && self.source.as_mut().is_some_and(|s| s.give_up_if_silent(frame))
+        {
+            // Packets of others may count from now on. If the port is gone, nothing comes any more,
+            // and that is told in time.
+            if let Err(error) = transport.disconnect() {
+                tracing::warn!(%error, "an RTP port cannot be opened anew");
+            }
+        }
+    }
+
+    /// Takes everything that has come.
+    pub fn hear_all(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+        for _ in 0..MAX_LAST_READS {
+            let Some((len, from)) = transport.receive(buffer) else { break };
+            self.take(transport, buffer, len, from, frame);
+        }
+    }
+
+    /// Plays out the next frame.
+    pub fn pull(&mut self) -> Sound<'_> {
+        let playout = self.receiver.pull();
+        Sound { samples: playout.samples, tone: playout.tone, behind: playout.behind }
+    }
+
+    /// From now on nothing more comes: [`pull`](Self::pull) gives what is left.
+    pub fn drain(&mut self) {
+        self.receiver.drain();
+    }
+
+    /// Whether everything has been played out.
+    pub fn is_drained(&self) -> bool {
+        self.receiver.is_drained()
+    }
+
+    /// Says one frame, or lets its time pass.
+    pub fn say(&mut self, transport: &Transport, said: &Frame) {
+        let Some(to) = self.destination() else {
+            self.sender.skip();
+            return;
+        };
+        if !self.source.as_ref().is_some_and(Source::is_verified) {
+            self.peer.unverified += 1;
+        }
+        // A frame that cannot be encoded is a pause; the peer conceals it.
+        if let Ok(Some(packet)) = self.sender.push(said) {
+            transport.send(packet, to);
+        }
+    }
+
+    /// Reads and writes RTCP when it is time to.
+    pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
+        if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
+            for _ in 0..MAX_RTCP_READS {
+                let Some((len, from)) = transport.receive_rtcp(buffer) else { break };
+                self.take_rtcp(&buffer[..len], from, frame);
+            }
+        }
+        if self.reports.is_due(frame) {
+            self.send_report(transport, frame, false);
+        }
+    }
+
+    /// Says good-bye by RTCP (RFC 3550 section 6.6).
+    pub fn end(&mut self, transport: &Transport, frame: u64) {
+        self.send_report(transport, frame, true);
+    }
+
+    /// What of the peer's life and death is to be told at the end of a tick.
+    pub fn watch(&mut self, frame: u64) -> Option<LegEvent> {
+        if self.peer.has_been_heard && !self.peer.first_told {
+            self.peer.first_told = true;
+            return Some(LegEvent::Heard);
+        }
+        if !self.expects_sound() {
+            self.peer.heard_at = frame;
+            if let Some(source) = &mut self.source {
+                source.excuse(frame);
+            }
+        }
+        let silent = frame.saturating_sub(self.peer.heard_at);
+        let timed_out = silent >= frames(self.settings.rtp_timeout).max(1);
+        let told = std::mem::replace(&mut self.peer.silence_told, timed_out);
+        (timed_out && !told).then_some(LegEvent::MediaTimedOut)
+    }
+
+    /// What it has lived through.
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            received: self.receiver.stats(),
+            sent: self.sender.sent(),
+            strangers: self.strangers,
+            malformed: self.malformed,
+        }
+    }
+
+    /// Looks at one datagram. Returns the timestamp if it was a packet of the peer's.
+    fn take(
+        &mut self,
+        transport: &mut Transport,
+        buffer: &[u8],
+        len: usize,
+        from: SocketAddr,
+        frame: u64,
+    ) -> Option<u32> {
+        // One that fills the buffer was longer: no sound.
+        let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
+        if self.plan.rtcp_mux && is_rtcp(datagram) {
+            self.take_rtcp(datagram, from, frame);
+            return None;
+        }
+        let Ok(Packet { header, .. }) = Packet::parse(datagram) else {
+            self.malformed += 1;
+            return None;
+        };
+        let source = self.source.as_mut()?;
+        let is_agreed = header.payload_type == self.plan.payload_type
+            || Some(header.payload_type) == self.plan.telephone_event;
+        if !is_agreed && !source.is_locked() {
+            return None;
+        }
+        match source.judge(from, header.ssrc, header.sequence, frame) {
+            Verdict::Drop => {
+                self.strangers += 1;
+                return None;
+            }
+            Verdict::Accept => {}
+            Verdict::Lock => {
+                // Unconnected it works as well: the source is looked at here, too.
+                if let Err(error) = transport.connect(from) {
+                    tracing::debug!(%error, %from, "an RTP socket cannot be connected");
+                }
+            }
+        }
+        if self.receiver.push(datagram, frame).is_ok() {
+            self.peer.heard_at = frame;
+            self.peer.has_been_heard = true;
+        }
+        Some(header.timestamp)
+    }
+
+    fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
+        let Some(source) = &mut self.source else { return };
+        // The port is the peer's own choice; strangers have other addresses.
+        let is_peer = from.ip() == source.destination().ip();
+        if is_peer && self.reports.read(datagram, self.sender.ssrc(), frame) {
+            source.verify();
+        }
+    }
+
+    fn send_report(&mut self, transport: &Transport, frame: u64, is_last: bool) {
+        let Some(rtp) = self.trusted_address() else { return };
+        let rtcp = self.rtcp_destination(rtp);
+        let now = SystemTime::now();
+        let report = self.reports.write(&self.sender, &mut self.receiver, frame, now, is_last);
+        if self.plan.rtcp_mux {
+            transport.send(report, rtp);
+        } else if let Some(rtcp) = rtcp {
+            transport.send_rtcp(report, rtcp);
+        }
+    }
+
+    /// Where our RTP goes, if anywhere.
+    fn destination(&self) -> Option<SocketAddr> {
+        self.plan.direction.sends().then(|| self.trusted_address()).flatten()
+    }
+
+    /// The peer's address, unless it may be that of a victim. RTCP goes on while on hold (RFC 3264
+    /// section 8.4).
+    fn trusted_address(&self) -> Option<SocketAddr> {
+        let source = self.source.as_ref()?;
+        let to = source.destination();
+        let is_trusted =
+            source.is_verified() || self.peer.unverified < frames(self.settings.unverified);
+        (is_trusted && may_send_to(to, self.local)).then_some(to)
+    }
+
+    /// Where our RTCP goes beside RTP to `rtp`.
+    fn rtcp_destination(&self, rtp: SocketAddr) -> Option<SocketAddr> {
+        let next = || Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?));
+        let named = self.plan.remote_rtcp.map(|named| as_seen_from(named, self.local));
+        // A host behind a NAT does not know its address; the port is the best guess then.
+        let to = named.filter(|named| named.ip() == rtp.ip()).or_else(next)?;
+        may_send_to(to, self.local).then_some(to)
+    }
+
+    /// Whether the peer should be sending.
+    fn expects_sound(&self) -> bool {
+        self.plan.direction.receives() && self.source.is_some()
+    }
+
+    fn ticks_per_frame(&self) -> u32 {
+        self.plan.codec.clock_rate() / FRAMES_PER_SECOND
+    }
+}
+
+fn format_of(plan: &StreamPlan) -> Format {
+    Format { codec: plan.codec, payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
+}
+
+/// Decides how many packets are read in a tick.
+///
+/// One a tick follows a peer of our own speed, and asking the kernel in vain costs as much as the
+/// decoding. More are read while the timestamps lag behind the newest that was seen when the socket
+/// was last empty: then some have piled up. Now and then the socket is emptied anyway.
+#[derive(Debug, Default)]
+struct Pacer {
+    /// The timestamp of the last packet, and the frame in which nothing stood behind it.
+    newest: Option<(u32, u64)>,
+    last: Option<u32>,
+}
+
+impl Pacer {
+    /// A packet was taken, the `taken`th of this tick; is another read?
+    fn wants_more(&mut self, timestamp: u32, step: u32, taken: usize, frame: u64) -> bool {
+        self.last = Some(timestamp);
+        let Some((newest, at)) = self.newest else { return true };
+        if frame.is_multiple_of(PROBE_FRAMES) {
+            return true;
+        }
+        // Probes keep the distance small, and a wrapped one only costs a read.
+        let passed = frame.saturating_sub(at) as u32;
+        let expected = newest.wrapping_add(passed.wrapping_mul(step));
+        let lag = expected.wrapping_sub(timestamp) as i32;
+        taken < MAX_TAKEN && lag >= step.saturating_mul(LAG_FRAMES) as i32
+    }
+
+    /// Nothing is left to be read.
+    fn found_empty(&mut self, frame: u64) {
+        if let Some(last) = self.last.take() {
+            self.newest = Some((last, frame));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: u32 = 160;
+
+    /// Lets a peer send `per_frame` packets a frame that begins with `queued` of them, and returns how
+    /// often the socket was read and how many packets are left in it.
+    fn run(frames: u64, queued: u64, per_frame: u64) -> (u64, u64) {
+        let mut pacer = Pacer::default();
+        let (mut sent, mut read, mut reads) = (queued, 0, 0);
+        for frame in 1..=frames {
+            sent += per_frame;
+            let mut taken = 0;
+            loop {
+                reads += 1;
+                if read == sent {
+                    pacer.found_empty(frame);
+                    break;
+                }
+                let timestamp = (read as u32).wrapping_mul(STEP / per_frame as u32);
+                (read, taken) = (read + 1, taken + 1);
+                if !pacer.wants_more(timestamp, STEP, taken, frame) {
+                    break;
+                }
+            }
+        }
+        (reads, sent - read)
+    }
+
+    #[test]
+    fn a_peer_of_our_speed_is_read_once_a_tick() {
+        let (reads, left) = run(1_600, 0, 1);
+        assert!(reads <= 1_600 + 1_600 / 16 + 1, "{reads}");
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn what_has_piled_up_is_read_soon() {
+        let (_, left) = run(15, 40, 1);
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_peer_with_packets_of_ten_milliseconds_is_followed() {
+        for frames in 1_600..1_620 {
+            let (_, left) = run(frames, 0, 2);
+            assert!(left <= 4, "{left}");
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! Legs against a scripted RTP peer over loopback sockets.
+//!
+//! Most tests tick the leg by hand: loopback delivers at once, so the frames are virtual time. Only
+//! those of the engine run on its threads.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::mpsc::{Receiver as ChunkReceiver, sync_channel},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Engine, EngineConfig, LegEvent, OpenError, OpenLeg, Play, PortPool, PortRange, Settings, Start,
+    leg::{Command, Life, LiveLeg, Opening, Scratch},
+    transport::Transport,
+};
+use crate::{
+    audio::{
+        Clip, CodecKind,
+        g711::Law,
+        tape::{Chunk, ChunkBody},
+    },
+    model::{CallId, OperationEnd, OperationId, RecordAction, RecordRequest, RecordingId, Tone},
+    operation::Ended,
+    proto::{
+        rtp::packet::{Header, Packet},
+        sdp::{Direction, StreamPlan},
+    },
+};
+
+const EVENT_TYPE: u8 = 101;
+
+/// A phone that sends and hears G.711 µ-law.
+struct Peer {
+    socket: UdpSocket,
+    leg: SocketAddr,
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+}
+
+impl Peer {
+    fn new(leg: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, leg, ssrc: 7, sequence: 100, timestamp: 8_000 }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
+    /// Sends 20 ms of `codes`.
+    fn speak(&mut self, codes: &[u8]) {
+        self.send(0, codes, false);
+        self.timestamp += codes.len() as u32;
+    }
+
+    /// Presses a key for 60 ms, as telephones do: three packets, and the last one twice more.
+    fn press(&mut self, tone: Tone) {
+        for (index, units) in [160_u16, 320, 480, 480, 480].into_iter().enumerate() {
+            let [high, low] = units.to_be_bytes();
+            let end = if index >= 2 { 0x80 } else { 0 };
+            self.send(EVENT_TYPE, &[tone.event_code(), end | 10, high, low], index == 0);
+        }
+        self.timestamp += 480;
+    }
+
+    fn send(&mut self, payload_type: u8, payload: &[u8], marker: bool) {
+        let mut packet = Vec::new();
+        let Self { sequence, timestamp, ssrc, .. } = *self;
+        Header { marker, payload_type, sequence, timestamp, ssrc }.write(&mut packet);
+        packet.extend_from_slice(payload);
+        self.socket.send_to(&packet, self.leg).unwrap();
+        self.sequence = self.sequence.wrapping_add(1);
+    }
+
+    /// Everything that has come.
+    fn packets(&self) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2_048];
+        let receive = || self.socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec());
+        std::iter::from_fn(receive).collect()
+    }
+
+    /// The sound of everything that has come.
+    fn heard(&self) -> Vec<u8> {
+        let packets = self.packets();
+        packets.iter().flat_map(|packet| Packet::parse(packet).unwrap().payload.to_vec()).collect()
+    }
+
+    fn plan(&self) -> StreamPlan {
+        StreamPlan {
+            codec: CodecKind::Pcmu,
+            payload_type: 0,
+            telephone_event: Some(EVENT_TYPE),
+            remote: Some(self.address()),
+            remote_rtcp: None,
+            direction: Direction::SendRecv,
+            ptime_ms: 20,
+            rtcp_mux: false,
+        }
+    }
+}
+
+/// A leg that is ticked by hand.
+struct Rig {
+    leg: LiveLeg,
+    local: SocketAddr,
+    commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<LegEvent>,
+    scratch: Scratch,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(Settings::default(), 64)
+    }
+
+    fn with(settings: Settings, events: usize) -> Self {
+        let pool = PortPool::new(PortRange::Ephemeral, Duration::ZERO);
+        let pair = pool.bind(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let local = pair.local;
+        let (commands, inbox) = mpsc::channel(16);
+        let (sender, events) = mpsc::channel(events);
+        let leg = LiveLeg::new(Opening {
+            call: CallId::from_random([1; 16]),
+            transport: Transport::new(pair),
+            commands: inbox,
+            events: sender,
+            settings,
+        });
+        Self { leg, local, commands, events, scratch: Scratch::default() }
+    }
+
+    fn command(&self, command: Command) {
+        self.commands.try_send(command).unwrap();
+    }
+
+    fn tick(&mut self, times: usize) -> Life {
+        (0..times).map(|_| self.leg.tick(&mut self.scratch)).last().unwrap()
+    }
+
+    /// Lets the peer say `codes` in frames of 20 ms.
+    fn converse(&mut self, peer: &mut Peer, codes: &[u8]) {
+        for frame in codes.chunks(160) {
+            peer.speak(frame);
+            self.tick(1);
+        }
+    }
+
+    fn told(&mut self) -> Vec<LegEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    /// What has been told, without `Heard` and figures.
+    fn outline(&mut self) -> Vec<String> {
+        let outline = |event| match event {
+            LegEvent::Heard => None,
+            LegEvent::Tone { tone } => Some(format!("tone {}", tone.as_char())),
+            LegEvent::OperationEnded { ended, .. } => Some(format!("ended {:?}", ended.end)),
+            LegEvent::MediaTimedOut => Some("timed out".to_owned()),
+            LegEvent::Closed { .. } => Some("closed".to_owned()),
+            LegEvent::Failed => Some("failed".to_owned()),
+        };
+        self.told().into_iter().filter_map(outline).collect()
+    }
+}
+
+/// Codes that repeat nowhere within a second and are all loud.
+fn speech(frames: usize) -> Vec<u8> {
+    let mut state = 12_345_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Neither of the two zeros.
+        (state >> 24) as u8 & 0xBF
+    };
+    (0..frames * 160).map(|_| next()).collect()
+}
+
+fn samples(codes: &[u8]) -> Vec<i16> {
+    codes.iter().map(|code| Law::Mu.decode(*code)).collect()
+}
+
+fn id(number: u8) -> OperationId {
+    OperationId::from_random([number; 16])
+}
+
+fn prompt(codes: &[u8]) -> Play {
+    let clip = Clip::new(samples(codes).into(), vec![0; 2 * codes.len()].into());
+    Play::Prompts { prompts: vec![(clip, 1)], repeat: false }
+}
+
+fn play(number: u8, play: Play) -> Command {
+    Command::Start(Start { id: id(number), play, tape: None })
+}
+
+fn record(number: u8, max_seconds: u32, spool: usize) -> (Command, ChunkReceiver<Chunk>) {
+    let request = RecordRequest {
+        action: RecordAction::Record,
+        prompt: None,
+        barge_in_allowed: false,
+        initial_silence_seconds: max_seconds,
+        max_silence_seconds: max_seconds,
+        max_duration_seconds: max_seconds,
+        play_beep: false,
+        stop_tones: vec![Tone::POUND],
+    };
+    let (sender, chunks) = sync_channel(spool);
+    let start = Start {
+        id: id(number),
+        play: Play::Record { request, prompt: None },
+        tape: Some((RecordingId::from_random([number; 16]), sender)),
+    };
+    (Command::Start(start), chunks)
+}
+
+/// The 8 kHz samples of a recording, and whether it was wanted; panics without an end.
+fn clip(chunks: &ChunkReceiver<Chunk>) -> (Vec<i16>, bool) {
+    let mut wide = Vec::new();
+    for chunk in chunks.try_iter() {
+        match chunk.body {
+            ChunkBody::Samples(samples) => wide.extend(samples),
+            ChunkBody::End { keep } => return (wide.into_iter().step_by(2).collect(), keep),
+        }
+    }
+    panic!("the recording has no end after {} samples", wide.len());
+}
+
+/// Where `part` lies in `whole`, to the bit.
+fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
+    whole.windows(part.len()).position(|window| window == part)
+}
+
+#[test]
+fn nothing_is_sent_before_the_leg_is_connected() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    rig.command(play(1, prompt(&speech(10))));
+    rig.converse(&mut peer, &speech(5));
+    assert!(peer.packets().is_empty());
+    assert_eq!(rig.told(), []);
+}
+
+#[test]
+fn a_prompt_is_heard_to_the_sample() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    let codes = speech(25);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(play(1, prompt(&codes)));
+    rig.tick(30);
+    let heard = peer.heard();
+    assert_eq!(heard[..codes.len()], codes);
+    assert_eq!(samples(&heard[codes.len()..]), vec![0; 5 * 160], "then silence");
+    let ended = Ended { end: OperationEnd::Done, clip: None };
+    assert_eq!(rig.told(), [LegEvent::OperationEnded { id: id(1), ended }]);
+}
+
+#[test]
+fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let codes = speech(100);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &codes);
+    rig.command(Command::Close);
+    assert_eq!(rig.tick(1), Life::Over);
+    assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
+    let (clip, keep) = clip(&chunks);
+    let sent = samples(&codes);
+    let begin = position(&clip, &sent).expect("all that was sent, in one piece");
+    assert!(begin <= 10 * 160, "the jitter buffer holds back {begin} samples");
+    assert!(clip.len() - begin - sent.len() <= 160, "nothing is added at the end");
+    assert!(keep);
+}
+
+#[test]
+fn a_stop_tone_ends_the_recording_and_is_told() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let codes = speech(50);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &codes);
+    peer.press(Tone::POUND);
+    rig.tick(30);
+    assert_eq!(rig.outline(), ["tone #", "ended StopToneDetected"]);
+    let (clip, keep) = clip(&chunks);
+    assert!(position(&clip, &samples(&codes[..49 * 160])).is_some());
+    assert!(keep);
+}
+
+#[test]
+fn keys_are_told_once_each_when_nothing_runs() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.converse(&mut peer, &speech(10));
+    for key in ['1', '1', '*'] {
+        peer.press(Tone::try_from(key).unwrap());
+        rig.tick(3);
+        rig.converse(&mut peer, &speech(20));
+    }
+    rig.tick(30);
+    assert_eq!(rig.outline(), ["tone 1", "tone 1", "tone *"]);
+}
+
+#[test]
+fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
+    let mut rig = Rig::new();
+    let (mut peer, mut moved) = (Peer::new(rig.local), Peer::new(rig.local));
+    let codes = speech(60);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &codes[..30 * 160]);
+    peer.packets();
+    rig.command(Command::Connect(moved.plan()));
+    (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
+    rig.converse(&mut moved, &codes[30 * 160..]);
+    assert!(peer.packets().is_empty());
+    assert_eq!(moved.heard().len(), 30 * 160);
+    rig.command(Command::Close);
+    rig.tick(1);
+    let (clip, _) = clip(&chunks);
+    assert!(position(&clip, &samples(&codes)).is_some(), "without a gap");
+}
+
+#[test]
+fn a_stranger_is_neither_heard_nor_spoken_to() {
+    let mut rig = Rig::new();
+    let (mut peer, mut stranger) = (Peer::new(rig.local), Peer::new(rig.local));
+    let codes = speech(60);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    for frame in codes.chunks(160) {
+        for _ in 0..5 {
+            // Right in everything but the address.
+            (stranger.ssrc, stranger.sequence) = (peer.ssrc, peer.sequence);
+            stranger.timestamp = peer.timestamp;
+            stranger.speak(&[0x12; 160]);
+        }
+        peer.speak(frame);
+        rig.tick(1);
+    }
+    rig.command(Command::Close);
+    rig.tick(1);
+    let (clip, _) = clip(&chunks);
+    assert!(position(&clip, &samples(&codes)).is_some());
+    assert!(stranger.packets().is_empty());
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_told_once_but_not_while_it_is_on_hold() {
+    let settings = Settings { rtp_timeout: Duration::from_millis(400), ..Settings::default() };
+    let mut rig = Rig::with(settings, 64);
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.converse(&mut peer, &speech(5));
+    rig.command(Command::Connect(StreamPlan { direction: Direction::Inactive, ..peer.plan() }));
+    rig.tick(50);
+    assert_eq!(rig.told(), [LegEvent::Heard]);
+    rig.command(Command::Connect(peer.plan()));
+    rig.tick(50);
+    assert_eq!(rig.told(), [LegEvent::MediaTimedOut]);
+}
+
+#[test]
+fn hold_sends_nothing_and_resume_begins_a_talkspurt() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.converse(&mut peer, &speech(5));
+    let before = peer.packets();
+    rig.command(Command::Connect(StreamPlan { direction: Direction::Inactive, ..peer.plan() }));
+    rig.tick(20);
+    assert!(peer.packets().is_empty());
+    rig.command(Command::Connect(peer.plan()));
+    rig.converse(&mut peer, &speech(5));
+    let after = peer.packets();
+    let header = |packet: &Vec<u8>| Packet::parse(packet).unwrap().header;
+    let (last, first) = (header(&before[4]), header(&after[0]));
+    assert!(first.marker);
+    assert_eq!(first.sequence, last.sequence.wrapping_add(1));
+    assert_eq!(first.timestamp, last.timestamp.wrapping_add(21 * 160));
+    assert_eq!(after.len(), 5);
+}
+
+#[test]
+fn an_address_that_never_answers_gets_no_more_packets() {
+    let settings = Settings { unverified: Duration::from_secs(1), ..Settings::default() };
+    let mut rig = Rig::with(settings, 64);
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.tick(150);
+    assert_eq!(peer.packets().len(), 50);
+    rig.converse(&mut peer, &speech(3));
+    assert_eq!(peer.packets().len(), 3, "until something comes");
+}
+
+#[test]
+fn events_wait_for_a_place_and_keep_their_order() {
+    let mut rig = Rig::with(Settings::default(), 1);
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.converse(&mut peer, &speech(5));
+    peer.press(Tone::POUND);
+    rig.tick(20);
+    rig.command(play(1, prompt(&speech(1))));
+    rig.command(Command::Close);
+    rig.tick(3);
+    let mut outline = Vec::new();
+    for _ in 0..10 {
+        outline.extend(rig.outline());
+        rig.tick(1);
+    }
+    assert_eq!(outline, ["tone #", "ended HungUpWithoutAudio", "closed"]);
+}
+
+#[test]
+fn an_end_is_told_only_after_the_spool_has_the_clip() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let (start, chunks) = record(1, 60, 1);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &speech(100));
+    rig.command(Command::Cancel(id(1)));
+    rig.tick(5);
+    assert_eq!(rig.outline(), Vec::<String>::new());
+    let mut bodies = Vec::new();
+    for _ in 0..20 {
+        bodies.extend(chunks.try_iter().map(|chunk| chunk.body));
+        rig.tick(1);
+    }
+    assert!(matches!(bodies.last(), Some(ChunkBody::End { keep: false })));
+    assert_eq!(rig.outline(), ["ended Canceled"]);
+}
+
+#[test]
+fn a_spool_that_is_gone_is_no_completed_recording() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let (start, chunks) = record(1, 60, 1);
+    drop(chunks);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &speech(50));
+    rig.command(Command::Close);
+    rig.tick(1);
+    assert_eq!(rig.outline(), ["ended Unspecified", "closed"]);
+}
+
+#[test]
+fn what_runs_gives_way_to_what_is_started() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(play(1, prompt(&speech(100))));
+    rig.tick(5);
+    rig.command(play(2, prompt(&speech(1))));
+    rig.command(Command::Cancel(id(1)));
+    rig.tick(1);
+    assert_eq!(rig.outline(), ["ended Canceled", "ended Done"]);
+}
+
+#[test]
+fn a_fault_ends_the_operation_and_then_the_leg() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan()));
+    rig.command(start);
+    rig.converse(&mut peer, &speech(30));
+    rig.leg.fail();
+    assert_eq!(rig.tick(1), Life::Over);
+    assert_eq!(rig.outline(), ["ended Unspecified", "failed"]);
+    assert!(!clip(&chunks).1);
+}
+
+#[test]
+fn an_operation_that_comes_together_with_the_end_is_told_to_have_ended() {
+    let mut rig = Rig::new();
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Close);
+    rig.command(start);
+    assert_eq!(rig.tick(1), Life::Over);
+    assert_eq!(rig.outline(), ["ended HungUpWithoutAudio", "closed"]);
+    assert!(!clip(&chunks).1);
+    assert!(rig.commands.try_send(Command::Close).is_err(), "nothing is accepted any more");
+}
+
+#[test]
+fn a_leg_without_a_call_ends() {
+    let mut rig = Rig::new();
+    rig.tick(1);
+    rig.events.close();
+    rig.tick(1);
+    assert_eq!(rig.tick(1), Life::Over);
+}
+
+fn engine() -> Engine {
+    let ports = PortPool::new(PortRange::Ephemeral, Duration::ZERO);
+    Engine::start(EngineConfig { ports, shards: 2, settings: Settings::default() }).unwrap()
+}
+
+fn open(events: mpsc::Sender<LegEvent>) -> OpenLeg {
+    let call = CallId::from_random([1; 16]);
+    OpenLeg { call, bind: Ipv4Addr::LOCALHOST.into(), events }
+}
+
+#[tokio::test]
+async fn the_engine_paces_its_legs_and_tells_when_they_are_closed() {
+    let engine = engine();
+    let (sender, mut events) = mpsc::channel(16);
+    let leg = engine.open(open(sender)).unwrap();
+    let peer = Peer::new(leg.local_addr());
+    leg.connect(peer.plan()).await.unwrap();
+    let codes = speech(25);
+    let start = Start { id: id(1), play: prompt(&codes), tape: None };
+    let began = Instant::now();
+    leg.start(start).await.unwrap();
+    assert!(matches!(events.recv().await, Some(LegEvent::OperationEnded { .. })));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(450), "25 frames in {took:?}");
+    assert_eq!(engine.legs(), 1);
+    drop(leg);
+    assert!(matches!(events.recv().await, Some(LegEvent::Closed { .. })));
+    assert!(events.recv().await.is_none());
+    let heard = peer.heard();
+    assert!(heard.windows(codes.len()).any(|window| window == codes));
+    engine.shutdown();
+    assert_eq!(engine.legs(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_hangs_up_what_runs() {
+    let engine = engine();
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        let (sender, events) = mpsc::channel(16);
+        let leg = engine.open(open(sender)).unwrap();
+        leg.connect(Peer::new(leg.local_addr()).plan()).await.unwrap();
+        leg.start(Start { id: id(1), play: prompt(&speech(1)), tape: None }).await.unwrap();
+        leg.start(Start { id: id(2), play: Play::Echo, tape: None }).await.unwrap();
+        calls.push((leg, events));
+    }
+    for (_, events) in &mut calls {
+        // The first has given way to the second, which runs now.
+        assert!(matches!(events.recv().await, Some(LegEvent::OperationEnded { .. })));
+    }
+    engine.shutdown();
+    for (leg, mut events) in calls {
+        assert!(matches!(events.recv().await, Some(LegEvent::OperationEnded { .. })));
+        assert!(matches!(events.recv().await, Some(LegEvent::Closed { .. })));
+        assert!(leg.close().await.is_err());
+    }
+    let (sender, _events) = mpsc::channel(1);
+    assert!(matches!(engine.open(open(sender)), Err(OpenError::Down)));
+}

@@ -1,0 +1,102 @@
+//! What one tick of a recorded G.711 call costs: receive, decode, judge, keep, say silence.
+
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, UdpSocket},
+    sync::mpsc::sync_channel,
+    time::{Duration, Instant},
+};
+
+use aftertone::{
+    audio::CodecKind,
+    media::{
+        Play, PortPool, PortRange, Settings, Start,
+        leg::{Command, LiveLeg, Opening, Scratch},
+        transport::Transport,
+    },
+    model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
+    proto::{
+        rtp::packet::Header,
+        sdp::{Direction, StreamPlan},
+    },
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+use tokio::sync::mpsc;
+
+/// So long that no operation ends while it is measured.
+const FOR_EVER: u32 = 10_000_000;
+
+fn leg_tick(criterion: &mut Criterion) {
+    let ports = PortPool::new(PortRange::Ephemeral, Duration::ZERO);
+    let pair = ports.bind(Ipv4Addr::LOCALHOST.into()).expect("a free pair of ports");
+    let local = pair.local;
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let (commands, inbox) = mpsc::channel(16);
+    let (sender, _events) = mpsc::channel(16);
+    let (spool, chunks) = sync_channel(16);
+    let mut leg = LiveLeg::new(Opening {
+        call: CallId::from_random([1; 16]),
+        transport: Transport::new(pair),
+        commands: inbox,
+        events: sender,
+        settings: Settings::default(),
+    });
+    let plan = StreamPlan {
+        codec: CodecKind::Pcmu,
+        payload_type: 0,
+        telephone_event: None,
+        remote: peer.local_addr().ok(),
+        remote_rtcp: None,
+        direction: Direction::SendRecv,
+        ptime_ms: 20,
+        rtcp_mux: false,
+    };
+    let request = RecordRequest {
+        action: RecordAction::Record,
+        prompt: None,
+        barge_in_allowed: false,
+        initial_silence_seconds: FOR_EVER,
+        max_silence_seconds: FOR_EVER,
+        max_duration_seconds: FOR_EVER,
+        play_beep: false,
+        stop_tones: Vec::new(),
+    };
+    let start = Start {
+        id: OperationId::from_random([2; 16]),
+        play: Play::Record { request, prompt: None },
+        tape: Some((RecordingId::from_random([3; 16]), spool)),
+    };
+    for command in [Command::Connect(plan), Command::Start(start)] {
+        commands.try_send(command).expect("room for a command");
+    }
+
+    let mut scratch = Scratch::default();
+    let (mut packet, mut count) = (Vec::new(), 0_u32);
+    criterion.bench_function("one tick of a recorded G.711 leg", |bencher| {
+        bencher.iter_custom(|ticks| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..ticks {
+                let header = Header {
+                    marker: false,
+                    payload_type: 0,
+                    sequence: count as u16,
+                    timestamp: count.wrapping_mul(160),
+                    ssrc: 7,
+                };
+                packet.clear();
+                header.write(&mut packet);
+                packet.extend((0..160_u32).map(|n| (n.wrapping_mul(count) >> 3) as u8));
+                peer.send_to(&packet, local).expect("loopback takes packets");
+                count = count.wrapping_add(1);
+                let began = Instant::now();
+                black_box(leg.tick(&mut scratch));
+                spent += began.elapsed();
+                chunks.try_iter().for_each(drop);
+            }
+            spent
+        });
+    });
+}
+
+criterion_group!(benches, leg_tick);
+criterion_main!(benches);
