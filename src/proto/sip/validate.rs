@@ -1,0 +1,144 @@
+//! Whether a request that could be read can be served (RFC 3261 §8.2): the checks that need neither
+//! dialogs nor transactions.
+//!
+//! Comes in: a request. Goes out: nothing, or the refusal to send. Whether an ACK is answered (never)
+//! is for the caller.
+
+use super::message::{Method, Request, reason_phrase};
+
+/// Methods that are served, in the order that Allow names them.
+pub const SERVED: [Method; 7] = [
+    Method::Invite,
+    Method::Ack,
+    Method::Cancel,
+    Method::Bye,
+    Method::Options,
+    Method::Info,
+    Method::Update,
+];
+
+/// Extensions that a request may require (§8.2.2.3).
+const SUPPORTED: [&str; 0] = [];
+
+/// The one media type that an INVITE may carry.
+const SDP: &str = "application/sdp";
+
+/// Header fields that may be there once only (§7.3.1).
+const SINGLE: [&str; 6] = ["From", "To", "Call-ID", "CSeq", "Content-Length", "Max-Forwards"];
+
+/// The answer to a request that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// From 400 to 699.
+    pub status: u16,
+    /// The reason phrase.
+    pub reason: &'static str,
+    /// Header fields that tell the peer what would be served.
+    pub extra_headers: Vec<(String, String)>,
+}
+
+impl Refusal {
+    fn new(status: u16) -> Self {
+        Self { status, reason: reason_phrase(status), extra_headers: Vec::new() }
+    }
+
+    fn bad_request(reason: &'static str) -> Self {
+        Self { reason, ..Self::new(400) }
+    }
+
+    fn with(mut self, name: &str, value: String) -> Self {
+        self.extra_headers.push((name.to_owned(), value));
+        self
+    }
+}
+
+/// Judges a request, in the order of RFC 3261 §8.2.
+///
+/// # Errors
+///
+/// The refusal that the peer is to get.
+pub fn validate(request: &Request) -> Result<(), Refusal> {
+    check_method_is_known(request)?;
+    check_syntax(request)?;
+    check_method_is_served(request)?;
+    check_uri(request)?;
+    check_hops(request)?;
+    check_extensions(request)?;
+    check_content(request)
+}
+
+/// A method that nobody knows comes first: such a request may follow rules of its own.
+fn check_method_is_known(request: &Request) -> Result<(), Refusal> {
+    match request.method() {
+        Method::Other(_) => Err(Refusal::new(501).with("Allow", allow())),
+        _ => Ok(()),
+    }
+}
+
+fn check_syntax(request: &Request) -> Result<(), Refusal> {
+    for name in SINGLE {
+        if request.headers(name).nth(1).is_some() {
+            return Err(Refusal::bad_request("Repeated Header Field"));
+        }
+    }
+    if request.cseq().method != *request.method() {
+        return Err(Refusal::bad_request("CSeq Method Mismatch"));
+    }
+    Ok(())
+}
+
+fn check_method_is_served(request: &Request) -> Result<(), Refusal> {
+    if SERVED.contains(request.method()) {
+        return Ok(());
+    }
+    Err(Refusal::new(405).with("Allow", allow()))
+}
+
+fn check_uri(request: &Request) -> Result<(), Refusal> {
+    match request.uri().scheme() {
+        "sip" | "sips" | "tel" => Ok(()),
+        _ => Err(Refusal::new(416)),
+    }
+}
+
+fn check_hops(request: &Request) -> Result<(), Refusal> {
+    match request.max_forwards() {
+        Some(0) => Err(Refusal::new(483)),
+        _ => Ok(()),
+    }
+}
+
+/// In ACK and CANCEL, Require is ignored (§8.2.2.3).
+fn check_extensions(request: &Request) -> Result<(), Refusal> {
+    if matches!(request.method(), Method::Ack | Method::Cancel) {
+        return Ok(());
+    }
+    let unsupported: Vec<&str> = request
+        .require()
+        .into_iter()
+        .filter(|tag| !SUPPORTED.iter().any(|known| tag.eq_ignore_ascii_case(known)))
+        .collect();
+    if unsupported.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(420).with("Unsupported", unsupported.join(", ")))
+}
+
+fn check_content(request: &Request) -> Result<(), Refusal> {
+    if *request.method() != Method::Invite || request.body().is_empty() {
+        return Ok(());
+    }
+    let content_type = request.content_type().unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    let is_encoded = request
+        .header("Content-Encoding")
+        .is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"));
+    if is_encoded || !media_type.trim().eq_ignore_ascii_case(SDP) {
+        return Err(Refusal::new(415).with("Accept", SDP.to_owned()));
+    }
+    Ok(())
+}
+
+fn allow() -> String {
+    SERVED.each_ref().map(Method::as_str).join(", ")
+}

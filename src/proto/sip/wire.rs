@@ -1,0 +1,282 @@
+//! The front parser: from the bytes of a datagram to a message, tolerant where that is safe.
+//!
+//! Comes in: one datagram. Goes out: a message whose mandatory header fields can be read, or why
+//! there is none, with what is needed to answer. Lines are unfolded, compact names made long, lists
+//! split, and the body is cut to its Content-Length (RFC 3261 §18.3). What a request means, and whether
+//! we serve it, is for `validate`.
+//!
+//! It stands before the readers of rsip, which take neither compact names nor folded lines nor IPv6.
+
+use thiserror::Error;
+
+use super::{
+    message::{Fields, HeaderError, Message, Method, Request, Response, Stub, parse_number},
+    uri::{Uri, is_token, split_top_level},
+};
+
+/// Longest message, in bytes: what fits into a datagram.
+pub const MAX_MESSAGE: usize = 65_535;
+/// Most header fields of a message, lists counted by their elements.
+pub const MAX_HEADERS: usize = 256;
+/// Longest line of a message, in bytes; unfolded, without its end.
+pub const MAX_LINE: usize = 8_192;
+
+/// Header fields that are lists, and whose elements are kept one by one.
+const LISTS: [&str; 10] = [
+    "Accept",
+    "Allow",
+    "Contact",
+    "Proxy-Require",
+    "Record-Route",
+    "Require",
+    "Route",
+    "Supported",
+    "Unsupported",
+    "Via",
+];
+
+/// RFC 3261 §7.3.3 and the registry of header fields.
+const COMPACT_NAMES: [(&str, &str); 18] = [
+    ("a", "Accept-Contact"),
+    ("b", "Referred-By"),
+    ("c", "Content-Type"),
+    ("d", "Request-Disposition"),
+    ("e", "Content-Encoding"),
+    ("f", "From"),
+    ("i", "Call-ID"),
+    ("j", "Reject-Contact"),
+    ("k", "Supported"),
+    ("l", "Content-Length"),
+    ("m", "Contact"),
+    ("o", "Event"),
+    ("r", "Refer-To"),
+    ("s", "Subject"),
+    ("t", "To"),
+    ("u", "Allow-Events"),
+    ("v", "Via"),
+    ("x", "Session-Expires"),
+];
+
+/// Why a datagram is no message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// Only line ends or NULs, to keep a NAT binding open (RFC 5626 §3.5.1). No error of the peer.
+    #[error("only a keep-alive")]
+    KeepAlive,
+    /// Nothing that could be answered: no SIP, a response, an ACK, or a request without Via.
+    #[error("the datagram cannot be read, and not be answered")]
+    Unreadable,
+    /// A request with an error that its sender can be told.
+    #[error("the request is answered by {status} {reason}")]
+    Answerable {
+        /// The status of the answer.
+        status: u16,
+        /// Its reason phrase.
+        reason: &'static str,
+        /// What the answer is built from.
+        request: Box<Stub>,
+    },
+}
+
+/// An error in a request, before it is known whether it can be answered.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    status: u16,
+    reason: &'static str,
+}
+
+impl Fault {
+    fn bad_request(reason: &'static str) -> Self {
+        Self { status: 400, reason }
+    }
+}
+
+impl From<HeaderError> for Fault {
+    fn from(error: HeaderError) -> Self {
+        Self::bad_request(error.reason())
+    }
+}
+
+/// Reads one datagram.
+///
+/// # Errors
+///
+/// When it holds no message that could be served; see [`WireError`].
+pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
+    if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        return Err(WireError::KeepAlive);
+    }
+    // RFC 3261 §7.5: line ends before the start line are skipped.
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    let bytes = bytes.get(start..).unwrap_or_default();
+    let is_too_long = bytes.len() > MAX_MESSAGE;
+    let lexed = lex(bytes.get(..MAX_MESSAGE).unwrap_or(bytes));
+
+    if lexed.start_line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("SIP/")) {
+        if is_too_long {
+            return Err(WireError::Unreadable);
+        }
+        return parse_response(lexed).map(Message::Response).ok_or(WireError::Unreadable);
+    }
+    let start_line = lexed.start_line.trim_end();
+    let (method, rest) = start_line.split_once([' ', '\t']).ok_or(WireError::Unreadable)?;
+    let version = rest.rsplit([' ', '\t']).next().unwrap_or_default();
+    if !version.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("SIP/")) {
+        return Err(WireError::Unreadable);
+    }
+    // An ACK is never answered (§17).
+    let stub = if method == Method::Ack.as_str() { None } else { Stub::of(&lexed.fields) };
+    let parsed = if is_too_long {
+        Err(Fault { status: 413, reason: "Request Entity Too Large" })
+    } else if !version.eq_ignore_ascii_case("SIP/2.0") {
+        Err(Fault { status: 505, reason: "Version Not Supported" })
+    } else {
+        parse_request(lexed)
+    };
+    parsed.map(Message::Request).map_err(|Fault { status, reason }| match stub {
+        Some(stub) => WireError::Answerable { status, reason, request: Box::new(stub) },
+        None => WireError::Unreadable,
+    })
+}
+
+fn parse_request(lexed: Lexed<'_>) -> Result<Request, Fault> {
+    let malformed = Fault::bad_request("Malformed Request-Line");
+    // Exactly one blank between the parts, and none at the end (§7.1).
+    let mut parts = lexed.start_line.split(' ');
+    let (Some(method), Some(uri), Some(_version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed);
+    };
+    if !is_token(method) {
+        return Err(malformed);
+    }
+    let uri: Uri = uri.parse().map_err(|_| Fault::bad_request("Malformed Request-URI"))?;
+    // §19.1.1: a Request-URI has no headers.
+    if !uri.headers().is_empty() {
+        return Err(Fault::bad_request("Headers in Request-URI"));
+    }
+    if let Some(fault) = lexed.fault {
+        return Err(fault);
+    }
+    let body = cut_body(&lexed.fields, lexed.body)?;
+    Ok(Request::new(method.into(), uri, lexed.fields, body)?)
+}
+
+fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
+    let (version, rest) = lexed.start_line.split_once(' ')?;
+    let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_status = version.eq_ignore_ascii_case("SIP/2.0") && status.len() == 3;
+    let status = parse_number(status).and_then(|status| u16::try_from(status).ok())?;
+    if !is_status || !(100..700).contains(&status) || lexed.fault.is_some() {
+        return None;
+    }
+    let body = cut_body(&lexed.fields, lexed.body).ok()?;
+    Response::new(status, reason, lexed.fields, body).ok()
+}
+
+/// The body is as long as Content-Length says, or all there is when it says nothing (§18.3).
+fn cut_body(fields: &Fields, body: &[u8]) -> Result<Vec<u8>, Fault> {
+    let Some(length) = fields.first("Content-Length") else { return Ok(body.to_vec()) };
+    let length = parse_number(length)
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or(HeaderError::Malformed { name: "Content-Length" })?;
+    let body = body.get(..length).ok_or(Fault::bad_request("Body Shorter Than Content-Length"))?;
+    Ok(body.to_vec())
+}
+
+/// A message in lines, as far as it could be read.
+struct Lexed<'a> {
+    start_line: String,
+    fields: Fields,
+    body: &'a [u8],
+    /// The first error. Reading went on after it, for the sake of the answer.
+    fault: Option<Fault>,
+}
+
+fn lex(bytes: &[u8]) -> Lexed<'_> {
+    let mut fault = None;
+    let mut lines = Lines { rest: Some(bytes) };
+    let start_line = lines.next_line().unwrap_or_default();
+    if start_line.len() > MAX_LINE {
+        fault = Some(Fault { status: 414, reason: "Request-URI Too Long" });
+    }
+    let mut fields = Fields::default();
+    let mut count = 0_usize;
+    let body = loop {
+        let Some(line) = lines.next_unfolded() else {
+            fault = fault.or(Some(Fault::bad_request("No End Of Header")));
+            break &[][..];
+        };
+        if line.is_empty() {
+            break lines.rest.unwrap_or_default();
+        }
+        if line.len() > MAX_LINE {
+            fault = fault.or(Some(Fault::bad_request("Header Line Too Long")));
+            continue;
+        }
+        let Some((name, value)) = parse_header_line(&line) else {
+            fault = fault.or(Some(Fault::bad_request("Malformed Header Line")));
+            continue;
+        };
+        let values = if LISTS.contains(&name) { split_top_level(value, ',') } else { vec![value] };
+        for value in values {
+            count = count.saturating_add(1);
+            if count > MAX_HEADERS {
+                fault = fault.or(Some(Fault::bad_request("Too Many Header Fields")));
+                break;
+            }
+            fields.push(name, value.trim());
+        }
+    };
+    Lexed { start_line, fields, body, fault }
+}
+
+/// The long name and the value of a header field.
+fn parse_header_line(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once(':')?;
+    let name = name.trim_end();
+    if !is_token(name) {
+        return None;
+    }
+    let long = COMPACT_NAMES.iter().find(|(compact, _)| name.eq_ignore_ascii_case(compact));
+    let name = long.map_or(name, |(_, long)| long);
+    // So that lists are found whatever the case.
+    let name = LISTS.into_iter().find(|list| name.eq_ignore_ascii_case(list)).unwrap_or(name);
+    Some((name, value.trim()))
+}
+
+/// Goes over the lines of a message. A line ends with CRLF; a lone LF is taken too.
+struct Lines<'a> {
+    /// What comes after the last line; `None` after the end.
+    rest: Option<&'a [u8]>,
+}
+
+impl Lines<'_> {
+    /// The next line, as text: bytes that are no UTF-8 are replaced.
+    fn next_line(&mut self) -> Option<String> {
+        let rest = self.rest?;
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            self.rest = None;
+            return (!rest.is_empty()).then(|| String::from_utf8_lossy(rest).into_owned());
+        };
+        let line = rest.get(..end).unwrap_or_default();
+        self.rest = rest.get(end + 1..);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Some(String::from_utf8_lossy(line).into_owned())
+    }
+
+    /// The next line with its continuations, each joined by one blank (§7.3.1).
+    fn next_unfolded(&mut self) -> Option<String> {
+        let mut line = self.next_line()?;
+        while !line.is_empty()
+            && self.rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t')))
+        {
+            let Some(more) = self.next_line() else { break };
+            line.truncate(line.trim_end().len());
+            line.push(' ');
+            line.push_str(more.trim_start());
+        }
+        Some(line)
+    }
+}
