@@ -799,3 +799,147 @@ pub fn reason_phrase(status: u16) -> &'static str {
         _ => "Global Failure",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::sip::wire::parse_datagram;
+
+    fn read_request(bytes: &[u8]) -> Request {
+        match parse_datagram(bytes) {
+            Ok(Message::Request(request)) => request,
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(bytes)),
+        }
+    }
+
+    fn read_response(bytes: &[u8]) -> Response {
+        match parse_datagram(bytes) {
+            Ok(Message::Response(response)) => response,
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(bytes)),
+        }
+    }
+
+    fn name_addr(text: &str) -> NameAddr {
+        text.parse().unwrap()
+    }
+
+    fn builder(method: Method) -> RequestBuilder {
+        RequestBuilder::new(method, "sip:b@[2001:db8::1]".parse().unwrap())
+            .via("UDP", "[2001:db8::2]:5062", "z9hG4bK1")
+            .from(&name_addr("\"A \\\"B\\\"\" <sip:a@example.com>;tag=1"))
+            .to(&name_addr("<tel:+15550123>"))
+            .call_id("call")
+            .cseq(7)
+    }
+
+    fn any_method() -> impl Strategy<Value = Method> {
+        prop_oneof![
+            prop::sample::select(vec!["INVITE", "ACK", "BYE", "PUBLISH", "PRACK"])
+                .prop_map(Method::from),
+            "[A-Za-z!%*_+`'~.-]{1,8}".prop_map(|name| Method::from(name.as_str())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_read_again(
+            method in any_method(),
+            number in 0..CSEQ_END,
+            hops in any::<u8>(),
+            value in "[!-~]([ -~]{0,20}[!-~])?",
+            body in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let bytes = builder(method.clone())
+                .cseq(number)
+                .max_forwards(hops)
+                .route(&name_addr("<sip:[2001:db8::3];lr>"))
+                .contact("sip:a@192.0.2.1:5062")
+                .header("Subject", &value)
+                .body("application/octet-stream", &body)
+                .build();
+            let request = read_request(&bytes);
+            prop_assert_eq!(request.method(), &method);
+            prop_assert_eq!(request.uri().to_string(), "sip:b@[2001:db8::1]");
+            prop_assert_eq!(request.max_forwards(), Some(hops));
+            prop_assert_eq!(request.routes(), [name_addr("<sip:[2001:db8::3];lr>")]);
+            prop_assert_eq!(request.contacts().len(), 1);
+            prop_assert_eq!(request.header("subject"), Some(value.as_str()));
+            prop_assert_eq!(request.body(), body);
+        }
+
+        #[test]
+        fn no_value_begins_a_header_field(value in "[\\PC\r\n]{0,30}", name in "[\\PC\r\n]{0,9}") {
+            let value = format!("a\r\nInjected: b\r\n\r\n{value}");
+            let request = builder(Method::Invite).header("Record-Route", "<sip:p;lr>").build();
+            let request = read_request(&request);
+            let answer = ResponseBuilder::to(&request, 200, &value)
+                .to_tag(&value)
+                .contact(&value)
+                .header("Subject", &value)
+                .header(&name, &value)
+                .header("Content-Length", "77")
+                .body(&value, b"v=0")
+                .build();
+            let head = String::from_utf8(answer).unwrap();
+            let (head, body) = head.split_once("\r\n\r\n").unwrap();
+            prop_assert_eq!(body, "v=0");
+            prop_assert!(!head.replace("\r\n", "").contains(['\r', '\n']));
+            prop_assert!(!head.lines().any(|line| line.starts_with("Injected")));
+            prop_assert!(!head.contains("77"));
+        }
+    }
+
+    #[test]
+    fn a_response_copies_what_the_peer_wrote() {
+        let request = builder(Method::Invite)
+            .header("Record-Route", "<sip:p1;lr>, <sip:p2;lr>")
+            .header("Timestamp", "54")
+            .build();
+        let request = read_request(&request);
+        let ok = ResponseBuilder::to(&request, 200, "OK").to_tag("t").build();
+        assert_eq!(
+            String::from_utf8(ok).unwrap(),
+            "SIP/2.0 200 OK\r\n\
+             Via: SIP/2.0/UDP [2001:db8::2]:5062;branch=z9hG4bK1;rport\r\n\
+             Record-Route: <sip:p1;lr>\r\n\
+             Record-Route: <sip:p2;lr>\r\n\
+             From: \"A \\\"B\\\"\" <sip:a@example.com>;tag=1\r\n\
+             Call-ID: call\r\n\
+             CSeq: 7 INVITE\r\n\
+             To: <tel:+15550123>;tag=t\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let trying = read_response(&ResponseBuilder::to(&request, 100, "Trying").build());
+        assert_eq!(trying.header("Timestamp"), Some("54"));
+        assert!(trying.record_routes().is_empty());
+        assert_eq!(trying.to().tag(), None);
+    }
+
+    #[test]
+    fn the_tag_of_a_dialog_is_left_as_it_is() {
+        let request = builder(Method::Bye).build();
+        let text = String::from_utf8(request).unwrap().replace("0123>", "0123>;tag=old");
+        let request = read_request(text.as_bytes());
+        let ok = ResponseBuilder::to(&request, 200, "OK").to_tag("new").build();
+        assert_eq!(read_response(&ok).to().tag(), Some("old"));
+    }
+
+    #[test]
+    fn the_source_is_noted_in_the_topmost_via() {
+        let mut request = read_request(&builder(Method::Options).build());
+        request.set_received("192.0.2.7".parse().unwrap(), 9);
+        let ok = read_response(&ResponseBuilder::to(&request, 200, "OK").build());
+        assert_eq!(ok.vias()[0].received.as_deref(), Some("192.0.2.7"));
+        assert_eq!(ok.vias()[0].rport, Some(Rport::Seen(9)));
+    }
+
+    #[test]
+    fn a_body_that_is_no_text_is_sent_as_it_is() {
+        let request = read_request(&builder(Method::Info).build());
+        let body = [0xff, 0xfe, 0];
+        let ok = ResponseBuilder::to(&request, 200, "OK").body("x/y", &body).build();
+        assert_eq!(read_response(&ok).body(), body);
+    }
+}

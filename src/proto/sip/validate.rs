@@ -142,3 +142,83 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
 fn allow() -> String {
     SERVED.each_ref().map(Method::as_str).join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::{message::Message, wire::parse_datagram};
+
+    fn judge(method: &str, uri: &str, more: &str) -> Result<(), Refusal> {
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP c\r\nFrom: <sip:c@c>;tag=1\r\n\
+             To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 1 {method}\r\n{more}"
+        );
+        match parse_datagram(text.as_bytes()) {
+            Ok(Message::Request(request)) => validate(&request),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(method: &str, more: &str) -> (u16, Vec<(String, String)>) {
+        let refusal = judge(method, "sip:a@b", more).unwrap_err();
+        (refusal.status, refusal.extra_headers)
+    }
+
+    fn header(name: &str, value: &str) -> Vec<(String, String)> {
+        vec![(name.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn what_we_serve_passes() {
+        for method in SERVED {
+            assert_eq!(judge(method.as_str(), "tel:123", "Max-Forwards: 1\r\n\r\n"), Ok(()));
+        }
+    }
+
+    #[test]
+    fn methods_are_case_sensitive() {
+        assert_eq!(refusal("invite", "\r\n").0, 501);
+    }
+
+    #[test]
+    fn a_known_method_that_is_not_served_is_told_what_is() {
+        let allow = header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
+        assert_eq!(refusal("REGISTER", "\r\n"), (405, allow));
+    }
+
+    #[test]
+    fn single_header_fields_may_not_come_twice() {
+        for line in ["From: <sip:d@d>", "t: <sip:a@b>", "i: y", "CSeq: 2 BYE"] {
+            assert_eq!(refusal("BYE", &format!("{line}\r\n\r\n")).0, 400, "{line}");
+        }
+        assert_eq!(refusal("BYE", "l: 0\r\nContent-Length: 0\r\n\r\n").0, 400);
+    }
+
+    #[test]
+    fn required_extensions_are_named_as_unsupported() {
+        let unsupported = header("Unsupported", "100rel, timer");
+        assert_eq!(refusal("INVITE", "Require: 100rel, timer\r\n\r\n"), (420, unsupported));
+        assert_eq!(judge("CANCEL", "sip:a@b", "Require: 100rel\r\n\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn schemes_that_we_do_not_know_get_416() {
+        assert_eq!(judge("INVITE", "http://a/b", "\r\n").unwrap_err().status, 416);
+    }
+
+    #[test]
+    fn requests_at_the_end_of_their_way_get_483() {
+        assert_eq!(refusal("OPTIONS", "Max-Forwards: 0\r\n\r\n").0, 483);
+    }
+
+    #[test]
+    fn an_invite_carries_sdp_or_nothing() {
+        let accept = header("Accept", "application/sdp");
+        assert_eq!(refusal("INVITE", "c: text/plain\r\n\r\nhello"), (415, accept.clone()));
+        assert_eq!(refusal("INVITE", "\r\nhello"), (415, accept.clone()));
+        let zipped = "c: application/sdp\r\ne: gzip\r\n\r\nhello";
+        assert_eq!(refusal("INVITE", zipped), (415, accept));
+        assert_eq!(judge("INVITE", "sip:a@b", "c: Application/SDP;x=1\r\n\r\nv=0"), Ok(()));
+        assert_eq!(judge("INFO", "sip:a@b", "c: text/plain\r\n\r\nhello"), Ok(()));
+    }
+}

@@ -280,3 +280,134 @@ impl Lines<'_> {
         Some(line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An OPTIONS with more lines in its header.
+    fn options(more: &str) -> String {
+        format!(
+            "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\
+             To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n{more}\r\n"
+        )
+    }
+
+    fn read(text: &str) -> Request {
+        match parse_datagram(text.as_bytes()) {
+            Ok(Message::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer_to(text: &str) -> (u16, &'static str) {
+        match parse_datagram(text.as_bytes()) {
+            Err(WireError::Answerable { status, reason, .. }) => (status, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keep_alives_are_no_error_of_the_peer() {
+        for bytes in [&b""[..], b"\r\n\r\n", b"\0", b"\0\0\0\0"] {
+            assert_eq!(parse_datagram(bytes).unwrap_err(), WireError::KeepAlive);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_dropped() {
+        let ack = options("").replace("OPTIONS", "ACK").replace("Call-ID: x", "Call-ID:");
+        let no_via = options("").replace("Via", "Vio");
+        for text in [
+            "hello",
+            "GET / HTTP/1.1\r\n\r\n",
+            "SIP/2.0 200 OK\r\n\r\n",
+            "SIP/2.0\r\n\r\n",
+            ack.as_str(),
+            no_via.as_str(),
+        ] {
+            assert_eq!(
+                parse_datagram(text.as_bytes()).unwrap_err(),
+                WireError::Unreadable,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn compact_names_folds_and_lists_are_resolved() {
+        let request = read(&options(
+            "v: SIP/2.0/UDP d , SIP/2.0/TCP [::1]:5\r\nM : <sip:a,b@c>,\r\n \"x, \\\"y\" <sip:d@e>\r\n\
+             require: a,b\r\nk:\r\n",
+        ));
+        assert_eq!(request.vias().len(), 3);
+        assert_eq!(request.vias()[2].host, "[::1]");
+        assert_eq!(request.contacts()[0].uri().user().as_deref(), Some("a,b"));
+        assert_eq!(request.contacts()[1].display_name(), Some("x, \"y"));
+        assert_eq!(request.require(), ["a", "b"]);
+        assert_eq!(request.header("Supported"), Some(""));
+    }
+
+    #[test]
+    fn line_ends_before_a_message_and_lone_line_feeds_are_taken() {
+        read(&format!("\r\n\r\n{}", options("")));
+        read(&options("").replace("\r\n", "\n"));
+    }
+
+    #[test]
+    fn a_lone_carriage_return_is_a_blank() {
+        assert_eq!(read(&options("Subject: a\rX: b\r\n")).header("Subject"), Some("a X: b"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_do_not_spoil_a_message() {
+        let mut bytes = options("Subject: J~rg\r\n").into_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'~').unwrap();
+        bytes[at] = 0xf6;
+        let Ok(Message::Request(request)) = parse_datagram(&bytes) else { panic!() };
+        assert_eq!(request.header("Subject"), Some("J\u{fffd}rg"));
+    }
+
+    #[test]
+    fn the_body_is_as_long_as_content_length_says() {
+        assert_eq!(read(&(options("l: 2\r\n") + "abcd")).body(), b"ab");
+        assert_eq!(read(&(options("") + "abcd")).body(), b"abcd");
+        let too_long = options("Content-Length: 5\r\n") + "abcd";
+        assert_eq!(answer_to(&too_long), (400, "Body Shorter Than Content-Length"));
+        for length in ["-1", "+1", "1 1", "", "99999999999999999999"] {
+            let text = options(&format!("Content-Length: {length}\r\n")) + "abcd";
+            assert_eq!(answer_to(&text), (400, "Malformed Content-Length"), "{length}");
+        }
+    }
+
+    #[test]
+    fn limits_hold() {
+        let long = "a".repeat(MAX_LINE);
+        assert_eq!(answer_to(&options(&format!("X: {long}\r\n"))), (400, "Header Line Too Long"));
+        let many = "X: y\r\n".repeat(MAX_HEADERS);
+        assert_eq!(answer_to(&options(&many)), (400, "Too Many Header Fields"));
+        let list = format!("Allow: {}\r\n", ",".repeat(MAX_HEADERS));
+        assert_eq!(answer_to(&options(&list)), (400, "Too Many Header Fields"));
+        let uri = options("").replace("sip:a@b SIP", &format!("sip:{long}@b SIP"));
+        assert_eq!(answer_to(&uri), (414, "Request-URI Too Long"));
+        let body = options("") + &"b".repeat(MAX_MESSAGE);
+        assert_eq!(answer_to(&body), (413, "Request Entity Too Large"));
+    }
+
+    #[test]
+    fn versions_other_than_2_0_get_505() {
+        assert_eq!(answer_to(&options("").replace("b SIP/2.0", "b SIP/3.0")).0, 505);
+        read(&options("").replace("b SIP/2.0", "b sip/2.0"));
+    }
+
+    #[test]
+    fn a_stub_keeps_what_an_answer_needs() {
+        let text = options("Max-Forwards: x\r\nSubject: s\r\nv: SIP/2.0/UDP d\r\n");
+        let Err(WireError::Answerable { request, .. }) = parse_datagram(text.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(request.vias().count(), 2);
+        assert_eq!(request.header("CSeq"), Some("1 OPTIONS"));
+        assert_eq!(request.header("Subject"), None);
+    }
+}
