@@ -1,180 +1,347 @@
-//! Our view of a request or response, and the builders that print ours.
+//! SIP messages: what a peer sent, read once and checked, and what we send, built up and printed.
 //!
-//! In: what `wire` has cut out of a datagram. Out: accessors that cannot fail, because everything
-//! that a transaction needs is read at construction. What we send is made of rsip's header types
-//! and printed by rsip; what rsip cannot hold (an unknown method, a `tel:` or IPv6 request URI) is
-//! printed here.
+//! Comes in: header fields from the front parser, values from whoever answers or asks. Goes out:
+//! typed requests and responses whose accessors cannot fail, and bytes for the wire.
+//!
+//! Header fields live in, and are printed by, rsip. Start lines, addresses and bodies do not: rsip
+//! knows a closed set of methods, prints reason phrases without blanks, and changes bodies that are
+//! no UTF-8. Nothing here judges whether a request can be served; `validate` does.
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
-use rsip::{
-    Header, Headers, StatusCode, Version,
-    headers::{self, UntypedHeader},
-};
+use thiserror::Error;
 
-use super::uri::{BadSyntax, Uri, split_list};
-pub use super::uri::{NameAddr, Via};
+use super::uri::{AddressError, is_token};
+pub use super::uri::{NameAddr, Rport, Uri, Via};
 
-/// A message of either kind.
+mod build;
+
+pub use self::build::{RequestBuilder, ResponseBuilder};
+
+/// RFC 3261 §8.1.1.5: CSeq numbers are less than 2^31.
+const CSEQ_END: u32 = 1 << 31;
+
+/// One message of a peer.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// A request.
+    /// It wants something.
     Request(Request),
-    /// A response.
+    /// It answers.
     Response(Response),
 }
 
-/// A method. Names are case-sensitive (RFC 3261 section 7.1).
+/// What a request wants. Methods are case-sensitive (RFC 3261 §7.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // Each is the method of its name.
 pub enum Method {
+    /// RFC 3261 §13.
     Invite,
+    /// RFC 3261 §13.2.2.4.
     Ack,
+    /// RFC 3261 §15.
     Bye,
+    /// RFC 3261 §9.
     Cancel,
+    /// RFC 3261 §11.
     Options,
+    /// RFC 6086.
     Info,
+    /// RFC 3311.
     Update,
+    /// RFC 3262.
     Prack,
+    /// RFC 3261 §10.
     Register,
+    /// RFC 3515.
     Refer,
+    /// RFC 6665.
     Notify,
+    /// RFC 6665.
     Subscribe,
+    /// RFC 3428.
     Message,
+    /// RFC 3903.
     Publish,
+    /// Any other token.
     Other(String),
 }
 
-const METHODS: [(Method, &str); 14] = [
-    (Method::Invite, "INVITE"),
-    (Method::Ack, "ACK"),
-    (Method::Bye, "BYE"),
-    (Method::Cancel, "CANCEL"),
-    (Method::Options, "OPTIONS"),
-    (Method::Info, "INFO"),
-    (Method::Update, "UPDATE"),
-    (Method::Prack, "PRACK"),
-    (Method::Register, "REGISTER"),
-    (Method::Refer, "REFER"),
-    (Method::Notify, "NOTIFY"),
-    (Method::Subscribe, "SUBSCRIBE"),
-    (Method::Message, "MESSAGE"),
-    (Method::Publish, "PUBLISH"),
-];
+impl Method {
+    /// The name on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Invite => "INVITE",
+            Self::Ack => "ACK",
+            Self::Bye => "BYE",
+            Self::Cancel => "CANCEL",
+            Self::Options => "OPTIONS",
+            Self::Info => "INFO",
+            Self::Update => "UPDATE",
+            Self::Prack => "PRACK",
+            Self::Register => "REGISTER",
+            Self::Refer => "REFER",
+            Self::Notify => "NOTIFY",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::Message => "MESSAGE",
+            Self::Publish => "PUBLISH",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// Whether responses to it make dialogs (RFC 3261 §12.1, RFC 6665, RFC 3515).
+    fn makes_dialogs(&self) -> bool {
+        matches!(self, Self::Invite | Self::Subscribe | Self::Refer)
+    }
+}
 
 impl From<&str> for Method {
     fn from(name: &str) -> Self {
-        let known = METHODS.iter().find(|(_, known)| *known == name);
-        known.map_or_else(|| Self::Other(name.to_owned()), |(method, _)| method.clone())
+        match name {
+            "INVITE" => Self::Invite,
+            "ACK" => Self::Ack,
+            "BYE" => Self::Bye,
+            "CANCEL" => Self::Cancel,
+            "OPTIONS" => Self::Options,
+            "INFO" => Self::Info,
+            "UPDATE" => Self::Update,
+            "PRACK" => Self::Prack,
+            "REGISTER" => Self::Register,
+            "REFER" => Self::Refer,
+            "NOTIFY" => Self::Notify,
+            "SUBSCRIBE" => Self::Subscribe,
+            "MESSAGE" => Self::Message,
+            "PUBLISH" => Self::Publish,
+            name => Self::Other(name.to_owned()),
+        }
     }
 }
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Other(name) = self {
-            return f.write_str(name);
-        }
-        let known = METHODS.iter().find(|(method, _)| method == self);
-        f.write_str(known.map_or("", |(_, name)| name))
+        f.write_str(self.as_str())
     }
 }
 
-/// The CSeq header field.
+/// The place of a request in its dialog (RFC 3261 §20.16).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CSeq {
-    /// Below 2^31 (RFC 3261 section 8.1.1.5).
+    /// Less than 2^31.
     pub number: u32,
     /// The method of the request.
     pub method: Method,
 }
 
-/// A header field: its full name and its value, unfolded.
-pub type Field = (String, String);
-
-/// Why a message cannot be understood. The sentence becomes the reason phrase of the 400.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadMessage {
-    /// A header field that every message needs is not there.
-    #[error("Missing {0}")]
-    Missing(&'static str),
-    /// A header field that must stand alone is there more than once.
-    #[error("Duplicate {0}")]
-    Duplicate(&'static str),
-    /// A header field cannot be read.
-    #[error("Unreadable {0}")]
-    Unreadable(&'static str),
+impl fmt::Display for CSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number, self.method)
+    }
 }
 
-/// What both kinds of message have.
-#[derive(Debug, Clone)]
+/// Why header fields make no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum HeaderError {
+    /// A header field that every message has (RFC 3261 §8.1.1) is not there.
+    #[error("there is no {name} header field")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// An address cannot be read.
+    #[error("the {name} header field is malformed: {cause}")]
+    Address {
+        /// The name of the header field.
+        name: &'static str,
+        /// What is wrong with it.
+        cause: AddressError,
+    },
+    /// The value cannot be read.
+    #[error("the {name} header field is malformed")]
+    Malformed {
+        /// The name of the header field.
+        name: &'static str,
+    },
+}
+
+impl HeaderError {
+    /// What the peer is told, next to the 400.
+    pub fn reason(self) -> &'static str {
+        let (Self::Missing { name } | Self::Address { name, .. } | Self::Malformed { name }) = self;
+        match (self, name) {
+            (Self::Missing { .. }, "Via") => "Missing Via",
+            (Self::Missing { .. }, "From") => "Missing From",
+            (Self::Missing { .. }, "To") => "Missing To",
+            (Self::Missing { .. }, "Call-ID") => "Missing Call-ID",
+            (Self::Missing { .. }, "CSeq") => "Missing CSeq",
+            (_, "Via") => "Malformed Via",
+            (_, "From") => "Malformed From",
+            (_, "To") => "Malformed To",
+            (_, "Call-ID") => "Malformed Call-ID",
+            (_, "CSeq") => "Malformed CSeq",
+            (_, "Contact") => "Malformed Contact",
+            (_, "Route") => "Malformed Route",
+            (_, "Record-Route") => "Malformed Record-Route",
+            (_, "Max-Forwards") => "Malformed Max-Forwards",
+            (_, "Content-Length") => "Malformed Content-Length",
+            _ => reason_phrase(400),
+        }
+    }
+}
+
+/// Header fields in their order, each value free of line ends.
+///
+/// All are kept as rsip's `Other`: its typed headers change the spelling of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(rsip::Headers);
+
+impl Fields {
+    /// Appends a header field. A name that is no token is left out with its value; line ends in
+    /// the value become blanks.
+    pub fn push(&mut self, name: &str, value: &str) {
+        if is_token(name) {
+            self.0.push(rsip::Header::Other(name.to_owned(), one_line(value).into_owned()));
+        }
+    }
+
+    /// The first value under this name, in any case.
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// All values under this name, in any case.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.iter()
+            .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|header| match header {
+            rsip::Header::Other(name, value) => Some((name.as_str(), value.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether there is a header field of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.first(name).is_some()
+    }
+}
+
+/// What requests and responses have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Head {
-    fields: Vec<Field>,
+    fields: Fields,
+    /// Never empty.
     vias: Vec<Via>,
     from: NameAddr,
     to: NameAddr,
     call_id: String,
     cseq: CSeq,
+    contacts: Vec<NameAddr>,
+    record_routes: Vec<NameAddr>,
+    routes: Vec<NameAddr>,
+    max_forwards: Option<u8>,
+    body: Vec<u8>,
 }
 
-/// A request that a transaction can work with.
-#[derive(Debug, Clone)]
+impl Head {
+    fn read(fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
+        let vias = fields
+            .all("Via")
+            .map(|via| via.parse().map_err(|cause| HeaderError::Address { name: "Via", cause }))
+            .collect::<Result<Vec<Via>, _>>()?;
+        if vias.is_empty() {
+            return Err(HeaderError::Missing { name: "Via" });
+        }
+        Ok(Self {
+            vias,
+            from: read_party(&fields, "From")?,
+            to: read_party(&fields, "To")?,
+            call_id: read_call_id(&fields)?,
+            cseq: read_cseq(&fields)?,
+            contacts: read_name_addrs(&fields, "Contact")?,
+            record_routes: read_name_addrs(&fields, "Record-Route")?,
+            routes: read_name_addrs(&fields, "Route")?,
+            max_forwards: read_max_forwards(&fields)?,
+            fields,
+            body,
+        })
+    }
+}
+
+fn read_party(fields: &Fields, name: &'static str) -> Result<NameAddr, HeaderError> {
+    let value = fields.first(name).ok_or(HeaderError::Missing { name })?;
+    value.parse().map_err(|cause| HeaderError::Address { name, cause })
+}
+
+fn read_call_id(fields: &Fields) -> Result<String, HeaderError> {
+    let name = "Call-ID";
+    let value = fields.first(name).ok_or(HeaderError::Missing { name })?;
+    if value.is_empty() || value.contains(char::is_whitespace) {
+        return Err(HeaderError::Malformed { name });
+    }
+    Ok(value.to_owned())
+}
+
+fn read_cseq(fields: &Fields) -> Result<CSeq, HeaderError> {
+    let name = "CSeq";
+    let value = fields.first(name).ok_or(HeaderError::Missing { name })?;
+    let malformed = HeaderError::Malformed { name };
+    let (number, method) = value.split_once([' ', '\t']).ok_or(malformed)?;
+    let number = parse_number(number).filter(|number| *number < CSEQ_END).ok_or(malformed)?;
+    let method = method.trim();
+    if !is_token(method) {
+        return Err(malformed);
+    }
+    Ok(CSeq { number, method: method.into() })
+}
+
+fn read_name_addrs(fields: &Fields, name: &'static str) -> Result<Vec<NameAddr>, HeaderError> {
+    fields
+        .all(name)
+        // The `*` of a REGISTER is no address.
+        .filter(|value| *value != "*")
+        .map(|value| value.parse().map_err(|cause| HeaderError::Address { name, cause }))
+        .collect()
+}
+
+fn read_max_forwards(fields: &Fields) -> Result<Option<u8>, HeaderError> {
+    let name = "Max-Forwards";
+    let Some(value) = fields.first(name) else { return Ok(None) };
+    let number = parse_number(value).and_then(|number| u8::try_from(number).ok());
+    number.map(Some).ok_or(HeaderError::Malformed { name })
+}
+
+/// Digits only: no sign, no blanks.
+pub(super) fn parse_number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A request of a peer. What RFC 3261 §8.1.1 makes mandatory is there and readable; only
+/// Max-Forwards may be missing, as with peers of RFC 2543.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     method: Method,
     uri: Uri,
     head: Head,
-    max_forwards: Option<u8>,
-    contacts: Vec<NameAddr>,
-    record_routes: Vec<NameAddr>,
-    routes: Vec<NameAddr>,
-    body: Vec<u8>,
-}
-
-/// A response that a transaction can work with.
-#[derive(Debug, Clone)]
-pub struct Response {
-    status: u16,
-    head: Head,
-    body: Vec<u8>,
 }
 
 impl Request {
-    /// A request of its parts.
+    /// Reads the header fields of a request.
     ///
     /// # Errors
-    /// What of it cannot be understood.
+    ///
+    /// When a mandatory header field is missing, or one that routes messages cannot be read.
     pub fn new(
         method: Method,
         uri: Uri,
-        fields: Vec<Field>,
+        fields: Fields,
         body: Vec<u8>,
-    ) -> Result<Self, BadMessage> {
-        let head = Head::read(fields)?;
-        let max_forwards = match head.single("Max-Forwards")? {
-            None => None,
-            Some(text) => {
-                let number: u32 =
-                    text.parse().map_err(|_| BadMessage::Unreadable("Max-Forwards"))?;
-                // Only 0 decides anything; more than 255 is no request that loops.
-                Some(u8::try_from(number).unwrap_or(u8::MAX))
-            }
-        };
-        Ok(Self {
-            contacts: match head.header("Contact") {
-                // RFC 3261 section 20.10: only REGISTER may say so.
-                Some("*") => Vec::new(),
-                _ => head.parties("Contact")?,
-            },
-            record_routes: head.parties("Record-Route")?,
-            routes: head.parties("Route")?,
-            max_forwards,
-            method,
-            uri,
-            head,
-            body,
-        })
+    ) -> Result<Self, HeaderError> {
+        Ok(Self { method, uri, head: Head::read(fields, body)? })
     }
 
-    /// The method.
+    /// What is wanted.
     pub fn method(&self) -> &Method {
         &self.method
     }
@@ -184,502 +351,255 @@ impl Request {
         &self.uri
     }
 
-    /// The From header field.
-    pub fn from(&self) -> &NameAddr {
-        &self.head.from
-    }
-
-    /// The To header field.
-    pub fn to(&self) -> &NameAddr {
-        &self.head.to
-    }
-
-    /// The Call-ID.
-    pub fn call_id(&self) -> &str {
-        &self.head.call_id
-    }
-
-    /// The CSeq.
-    pub fn cseq(&self) -> &CSeq {
-        &self.head.cseq
-    }
-
-    /// All Vias, the topmost first; never empty.
-    pub fn vias(&self) -> &[Via] {
-        &self.head.vias
-    }
-
-    /// The topmost Via: of the one who sent us the request.
+    /// The topmost Via: where the request came from.
     pub fn top_via(&self) -> &Via {
-        &self.head.vias[0]
+        self.head.vias.first().expect("a message without Via is not constructed")
     }
 
-    /// Notes in the topmost Via where the request came from (RFC 3261 section 18.2.1, RFC 3581).
+    /// Notes the source of the request in its topmost Via (RFC 3261 §18.2.1, RFC 3581 §4).
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {
-        self.head.vias[0].set_received(ip, port);
+        if let Some(via) = self.head.vias.first_mut() {
+            via.set_received(ip, port);
+        }
     }
 
-    /// Max-Forwards; `None` if it is not there, 255 if it is larger.
+    /// How many more hops the request may take.
     pub fn max_forwards(&self) -> Option<u8> {
-        self.max_forwards
+        self.head.max_forwards
     }
 
-    /// The Contacts.
-    pub fn contacts(&self) -> &[NameAddr] {
-        &self.contacts
-    }
-
-    /// The Record-Routes, in order.
-    pub fn record_routes(&self) -> &[NameAddr] {
-        &self.record_routes
-    }
-
-    /// The Routes, in order.
+    /// The proxies to visit yet, the next one first.
     pub fn routes(&self) -> &[NameAddr] {
-        &self.routes
+        &self.head.routes
     }
 
-    /// The first header field of this full name, in any case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.header(name)
-    }
-
-    /// All header fields of this full name, in any case.
-    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.head.headers(name)
-    }
-
-    /// The option tags of Require.
+    /// The extensions that must be understood (RFC 3261 §20.32).
     pub fn require(&self) -> Vec<&str> {
-        self.head.headers("Require").flat_map(split_list).collect()
-    }
-
-    /// The media type of the body, without its parameters.
-    pub fn content_type(&self) -> Option<&str> {
-        let value = self.header("Content-Type")?;
-        Some(value.split(';').next().unwrap_or(value).trim())
-    }
-
-    /// The body, as long as Content-Length says.
-    pub fn body(&self) -> &[u8] {
-        &self.body
+        self.headers("Require").filter(|tag| !tag.is_empty()).collect()
     }
 }
 
+/// A response of a peer, with everything that a response copies from its request (RFC 3261 §8.2.6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    reason: String,
+    head: Head,
+}
+
 impl Response {
-    /// A response of its parts.
+    /// Reads the header fields of a response. `status` is from 100 to 699.
     ///
     /// # Errors
-    /// What of it cannot be understood.
-    pub fn new(status: u16, fields: Vec<Field>, body: Vec<u8>) -> Result<Self, BadMessage> {
-        Ok(Self { status, head: Head::read(fields)?, body })
+    ///
+    /// When a mandatory header field is missing, or one that routes messages cannot be read.
+    pub fn new(
+        status: u16,
+        reason: &str,
+        fields: Fields,
+        body: Vec<u8>,
+    ) -> Result<Self, HeaderError> {
+        Ok(Self { status, reason: one_line(reason).into_owned(), head: Head::read(fields, body)? })
     }
 
-    /// The status code, 100 to 699.
+    /// From 100 to 699.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// All Vias, the topmost first; never empty.
-    pub fn vias(&self) -> &[Via] {
-        &self.head.vias
+    /// The reason phrase; may be empty.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+macro_rules! head_accessors {
+    ($message:ty) => {
+        impl $message {
+            /// The hops of the request, the last one first; never empty.
+            pub fn vias(&self) -> &[Via] {
+                &self.head.vias
+            }
+
+            /// Who sent the request.
+            pub fn from(&self) -> &NameAddr {
+                &self.head.from
+            }
+
+            /// Whom the request was meant for.
+            pub fn to(&self) -> &NameAddr {
+                &self.head.to
+            }
+
+            /// The Call-ID.
+            pub fn call_id(&self) -> &str {
+                &self.head.call_id
+            }
+
+            /// The place of the request in its dialog.
+            pub fn cseq(&self) -> &CSeq {
+                &self.head.cseq
+            }
+
+            /// Where the sender is reached directly.
+            pub fn contacts(&self) -> &[NameAddr] {
+                &self.head.contacts
+            }
+
+            /// The proxies that want to stay in the dialog, in the order of the message.
+            pub fn record_routes(&self) -> &[NameAddr] {
+                &self.head.record_routes
+            }
+
+            /// The first value of a header field, by its long name in any case.
+            pub fn header(&self, name: &str) -> Option<&str> {
+                self.head.fields.first(name)
+            }
+
+            /// All values of a header field, by its long name in any case. Those of a list come one by
+            /// one.
+            pub fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+                self.head.fields.all(name)
+            }
+
+            /// The Content-Type, with its parameters.
+            pub fn content_type(&self) -> Option<&str> {
+                self.header("Content-Type")
+            }
+
+            /// The body, cut to its Content-Length.
+            pub fn body(&self) -> &[u8] {
+                &self.head.body
+            }
+        }
+    };
+}
+
+head_accessors!(Request);
+head_accessors!(Response);
+
+/// What is left of a request that cannot be read, enough to answer it: the raw values of the header
+/// fields that a response copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stub {
+    fields: Fields,
+}
+
+impl Stub {
+    /// Keeps what an answer needs of `fields`; `None` when there is no Via, and so no way back.
+    pub fn of(fields: &Fields) -> Option<Self> {
+        let mut kept = Fields::default();
+        for via in fields.all("Via") {
+            kept.push("Via", via);
+        }
+        for name in ["From", "To", "Call-ID", "CSeq"] {
+            if let Some(value) = fields.first(name) {
+                kept.push(name, value);
+            }
+        }
+        kept.contains("Via").then_some(Self { fields: kept })
     }
 
-    /// The CSeq: which request is answered.
-    pub fn cseq(&self) -> &CSeq {
-        &self.head.cseq
+    /// The Via values, the last hop first; never empty. They may be malformed.
+    pub fn vias(&self) -> impl Iterator<Item = &str> {
+        self.fields.all("Via")
     }
 
-    /// The To header field.
-    pub fn to(&self) -> &NameAddr {
-        &self.head.to
+    /// Notes the source of the request in its topmost Via, if that can be read (RFC 3261 §18.2.1).
+    pub fn set_received(&mut self, ip: IpAddr, port: u16) {
+        let mut noted = Fields::default();
+        for (at, (name, value)) in self.fields.iter().enumerate() {
+            // The topmost Via is kept first.
+            match value.parse::<Via>() {
+                Ok(mut via) if at == 0 => {
+                    via.set_received(ip, port);
+                    noted.push(name, &via.to_string());
+                }
+                _ => noted.push(name, value),
+            }
+        }
+        self.fields = noted;
     }
 
-    /// The first header field of this full name, in any case.
+    /// The value of From, To, Call-ID or CSeq, if it was there. It may be malformed.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.header(name)
-    }
-
-    /// The body.
-    pub fn body(&self) -> &[u8] {
-        &self.body
+        self.fields.first(name)
     }
 }
 
-impl Head {
-    fn read(fields: Vec<Field>) -> Result<Self, BadMessage> {
-        let all = |name| fields_of(&fields, name);
-        let vias = all("Via")
-            .flat_map(split_list)
-            .map(Via::parse)
-            .collect::<Result<Vec<_>, BadSyntax>>()
-            .map_err(|_| BadMessage::Unreadable("Via"))?;
-        if vias.is_empty() {
-            return Err(BadMessage::Missing("Via"));
-        }
-        let party = |name| {
-            NameAddr::parse(needed(&fields, name)?).map_err(|_| BadMessage::Unreadable(name))
-        };
-        let from = party("From")?;
-        let to = party("To")?;
-        let call_id = needed(&fields, "Call-ID")?.to_owned();
-        if call_id.is_empty() || call_id.contains(char::is_whitespace) {
-            return Err(BadMessage::Unreadable("Call-ID"));
-        }
-        let cseq = needed(&fields, "CSeq")?;
-        let cseq = read_cseq(cseq).ok_or(BadMessage::Unreadable("CSeq"))?;
-        for name in ["Content-Length", "Content-Type"] {
-            if all(name).count() > 1 {
-                return Err(BadMessage::Duplicate(name));
-            }
-        }
-        Ok(Self { vias, from, to, call_id, cseq, fields })
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let found = self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        fields_of(&self.fields, name)
-    }
-
-    fn single(&self, name: &'static str) -> Result<Option<&str>, BadMessage> {
-        single(&self.fields, name)
-    }
-
-    fn parties(&self, name: &'static str) -> Result<Vec<NameAddr>, BadMessage> {
-        let items = self.headers(name).flat_map(split_list);
-        items
-            .map(NameAddr::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| BadMessage::Unreadable(name))
+/// Nothing that we print can begin a line of its own.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(['\r', '\n']) {
+        Cow::Owned(text.replace(['\r', '\n'], " "))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 
-fn fields_of<'a>(fields: &'a [Field], name: &'a str) -> impl Iterator<Item = &'a str> {
-    fields
-        .iter()
-        .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
-}
-
-/// A header field that may be there once.
-fn single<'a>(fields: &'a [Field], name: &'static str) -> Result<Option<&'a str>, BadMessage> {
-    let mut all = fields_of(fields, name);
-    let first = all.next();
-    if all.next().is_some() {
-        return Err(BadMessage::Duplicate(name));
-    }
-    Ok(first)
-}
-
-fn needed<'a>(fields: &'a [Field], name: &'static str) -> Result<&'a str, BadMessage> {
-    single(fields, name)?.ok_or(BadMessage::Missing(name))
-}
-
-fn read_cseq(text: &str) -> Option<CSeq> {
-    let mut words = text.split_ascii_whitespace();
-    let number = words.next().filter(|word| word.bytes().all(|b| b.is_ascii_digit()))?;
-    let number: u32 = number.parse().ok().filter(|number| *number < 1 << 31)?;
-    let method = Method::from(words.next()?);
-    words.next().is_none().then_some(CSeq { number, method })
-}
-
-/// Makes a response to a request.
-#[derive(Debug)]
-pub struct ResponseBuilder {
-    status: u16,
-    reason: String,
-    to: NameAddr,
-    headers: Headers,
-    body: Vec<u8>,
-}
-
-impl ResponseBuilder {
-    /// A response with what RFC 3261 section 8.2.6.2 has it repeat: Vias, From, To, Call-ID, CSeq;
-    /// and the Record-Routes of a request that makes a dialog (section 12.1.1).
-    pub fn to(request: &Request, status: u16, reason: &str) -> Self {
-        let mut headers = Headers::default();
-        for via in request.vias() {
-            headers.push(headers::Via::new(via.to_string()).into());
-        }
-        headers.push(headers::From::new(request.from().to_string()).into());
-        headers.push(headers::CallId::new(request.call_id()).into());
-        let cseq = request.cseq();
-        headers.push(headers::CSeq::new(format!("{} {}", cseq.number, cseq.method)).into());
-        if matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer)
-            && (101..300).contains(&status)
-        {
-            for route in request.record_routes() {
-                headers.push(headers::RecordRoute::new(route.to_string()).into());
-            }
-        }
-        Self {
-            status,
-            reason: one_line(reason),
-            to: request.to().clone(),
-            headers,
-            body: Vec::new(),
-        }
-    }
-
-    /// The tag of our side, unless the request has one or this one is empty.
-    pub fn to_tag(mut self, tag: &str) -> Self {
-        if self.to.tag().is_none() && !tag.is_empty() {
-            self.to = self.to.with_tag(&one_line(tag));
-        }
-        self
-    }
-
-    /// Where later requests of the dialog reach us.
-    pub fn contact(mut self, uri: &str) -> Self {
-        self.headers.push(headers::Contact::new(format!("<{}>", one_line(uri))).into());
-        self
-    }
-
-    /// One more header field. Line ends in its name or value become blanks.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push(Header::Other(one_line(name), one_line(value)));
-        self
-    }
-
-    /// The body.
-    pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
-        self.headers.push(headers::ContentType::new(one_line(content_type)).into());
-        self.body = body.to_vec();
-        self
-    }
-
-    /// The bytes.
-    pub fn build(mut self) -> Vec<u8> {
-        self.headers.push(headers::To::new(self.to.to_string()).into());
-        let length = self.body.len().to_string();
-        self.headers.push(headers::ContentLength::new(length).into());
-        let head = rsip::Response {
-            status_code: StatusCode::Other(self.status, self.reason),
-            version: Version::V2,
-            headers: self.headers,
-            body: Vec::new(),
-        };
-        with_body(head.to_string(), self.body)
-    }
-}
-
-/// Makes a request.
-#[derive(Debug)]
-pub struct RequestBuilder {
-    method: Method,
-    uri: Uri,
-    headers: Headers,
-    body: Vec<u8>,
-}
-
-impl RequestBuilder {
-    /// A request without header fields.
-    pub fn new(method: Method, uri: Uri) -> Self {
-        Self { method, uri, headers: Headers::default(), body: Vec::new() }
-    }
-
-    /// Our Via: transport, sent-by and branch; asks for the port we seem to have (RFC 3581).
-    pub fn via(mut self, transport: &str, sent_by: &str, branch: &str) -> Self {
-        let via = format!("SIP/2.0/{transport} {sent_by};branch={branch};rport");
-        self.headers.push(headers::Via::new(one_line(&via)).into());
-        self
-    }
-
-    /// Who asks.
-    pub fn from(mut self, party: &NameAddr) -> Self {
-        self.headers.push(headers::From::new(one_line(&party.to_string())).into());
-        self
-    }
-
-    /// Who is asked.
-    pub fn to(mut self, party: &NameAddr) -> Self {
-        self.headers.push(headers::To::new(one_line(&party.to_string())).into());
-        self
-    }
-
-    /// One more stop on the way.
-    pub fn route(mut self, party: &NameAddr) -> Self {
-        self.headers.push(headers::Route::new(one_line(&party.to_string())).into());
-        self
-    }
-
-    /// The Call-ID.
-    pub fn call_id(mut self, call_id: &str) -> Self {
-        self.headers.push(headers::CallId::new(one_line(call_id)).into());
-        self
-    }
-
-    /// The number of the request; its method is known.
-    pub fn cseq(mut self, number: u32) -> Self {
-        self.headers.push(headers::CSeq::new(format!("{number} {}", self.method)).into());
-        self
-    }
-
-    /// How many proxies may pass it on.
-    pub fn max_forwards(mut self, number: u8) -> Self {
-        self.headers.push(headers::MaxForwards::new(number.to_string()).into());
-        self
-    }
-
-    /// One more header field. Line ends in its name or value become blanks.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push(Header::Other(one_line(name), one_line(value)));
-        self
-    }
-
-    /// The body.
-    pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
-        self.headers.push(headers::ContentType::new(one_line(content_type)).into());
-        self.body = body.to_vec();
-        self
-    }
-
-    /// The bytes.
-    pub fn build(mut self) -> Vec<u8> {
-        let length = self.body.len().to_string();
-        self.headers.push(headers::ContentLength::new(length).into());
-        let head = format!("{} {} SIP/2.0\r\n{}\r\n", self.method, self.uri, self.headers);
-        with_body(head, self.body)
-    }
-}
-
-/// The usual words for a status (RFC 3261 section 21).
+/// The usual reason phrase of a status (RFC 3261 §21 and the extensions we know).
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Trying",
         180 => "Ringing",
+        181 => "Call Is Being Forwarded",
+        182 => "Queued",
+        183 => "Session Progress",
         200 => "OK",
+        202 => "Accepted",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        305 => "Use Proxy",
+        380 => "Alternative Service",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        410 => "Gone",
         413 => "Request Entity Too Large",
+        414 => "Request-URI Too Long",
         415 => "Unsupported Media Type",
         416 => "Unsupported URI Scheme",
         420 => "Bad Extension",
+        421 => "Extension Required",
+        422 => "Session Interval Too Small",
+        423 => "Interval Too Brief",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",
         483 => "Too Many Hops",
+        484 => "Address Incomplete",
+        485 => "Ambiguous",
         486 => "Busy Here",
         487 => "Request Terminated",
         488 => "Not Acceptable Here",
+        489 => "Bad Event",
         491 => "Request Pending",
+        493 => "Undecipherable",
         500 => "Server Internal Error",
         501 => "Not Implemented",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Server Time-out",
         505 => "Version Not Supported",
-        _ => match status / 100 {
+        513 => "Message Too Large",
+        600 => "Busy Everywhere",
+        603 => "Decline",
+        604 => "Does Not Exist Anywhere",
+        606 => "Not Acceptable",
+        // RFC 3261 §8.1.3.2: an unknown status means what the first of its class does.
+        other => match other / 100 {
             1 => "Progress",
             2 => "OK",
-            3 => "Redirect",
-            4 => "Client Error",
-            5 => "Server Error",
+            3 => "Redirection",
+            4 => "Request Failure",
+            5 => "Server Failure",
             _ => "Global Failure",
         },
-    }
-}
-
-/// What would begin a new line, or end the text, becomes a blank.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
-}
-
-fn with_body(head: String, body: Vec<u8>) -> Vec<u8> {
-    let mut bytes = head.into_bytes();
-    bytes.extend(body);
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::sip::wire::parse_datagram;
-
-    const INVITE: &str = "INVITE sip:bob@example.com SIP/2.0\r\n\
-        Via: SIP/2.0/UDP a.example;branch=z9hG4bKa, SIP/2.0/UDP b.example:5070;branch=z9hG4bKb\r\n\
-        From: A <sip:a@a.example>;tag=1\r\nTo: <sip:bob@example.com>\r\n\
-        Call-ID: x@a\r\nCSeq: 7 INVITE\r\nMax-Forwards: 70\r\n\
-        Record-Route: <sip:p1;lr>, <sip:p2;lr>\r\nContact: <sip:a@192.0.2.1>\r\n\r\n";
-
-    fn invite() -> Request {
-        match parse_datagram(INVITE.as_bytes()).unwrap() {
-            Message::Request(request) => request,
-            Message::Response(_) => panic!("a request"),
-        }
-    }
-
-    fn response(bytes: &[u8]) -> Response {
-        match parse_datagram(bytes).unwrap() {
-            Message::Response(response) => response,
-            Message::Request(_) => panic!("a response"),
-        }
-    }
-
-    #[test]
-    fn a_response_repeats_what_it_must() {
-        let mut request = invite();
-        request.set_received("198.51.100.1".parse().unwrap(), 4000);
-        let bytes = ResponseBuilder::to(&request, 200, "OK")
-            .to_tag("mine")
-            .contact("sip:aftertone@192.0.2.9:5060")
-            .body("application/sdp", b"v=0\r\n")
-            .build();
-        let read = response(&bytes);
-        assert_eq!(read.status(), 200);
-        assert_eq!(read.vias().len(), 2);
-        assert_eq!(read.vias()[0].param("received"), Some("198.51.100.1"));
-        assert_eq!(read.to().tag(), Some("mine"));
-        assert_eq!(read.cseq().number, 7);
-        assert_eq!(read.body(), b"v=0\r\n");
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with("SIP/2.0 200 OK\r\n"), "{text}");
-        let p1 = text.find("<sip:p1;lr>").unwrap();
-        assert!(p1 < text.find("<sip:p2;lr>").unwrap());
-        assert!(text.contains("Content-Length: 5\r\n\r\nv=0"), "{text}");
-    }
-
-    #[test]
-    fn a_refusal_makes_no_dialog_and_no_line_of_its_own() {
-        let bytes = ResponseBuilder::to(&invite(), 488, "No\r\nEvil: 1")
-            .header("Warning", "305 x \"y\"\r\nEvil: 2")
-            .build();
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(!text.contains("Record-Route"), "{text}");
-        assert!(!text.contains("\nEvil"), "{text}");
-    }
-
-    #[test]
-    fn a_built_request_reads_the_same() {
-        let uri = Uri::parse("sip:a@[2001:db8::1]:5070").unwrap();
-        let from = NameAddr::parse("<sip:me@h>;tag=f").unwrap();
-        let to = NameAddr::parse("\"T\" <sip:you@h>;tag=t").unwrap();
-        let bytes = RequestBuilder::new(Method::Bye, uri.clone())
-            .via("UDP", "192.0.2.9:5060", "z9hG4bKq")
-            .max_forwards(70)
-            .from(&from)
-            .to(&to)
-            .call_id("x@a")
-            .cseq(3)
-            .header("Reason", "SIP;cause=200")
-            .build();
-        let Message::Request(read) = parse_datagram(&bytes).unwrap() else { panic!("a request") };
-        assert_eq!((read.method(), read.uri()), (&Method::Bye, &uri));
-        assert_eq!((read.from(), read.to()), (&from, &to));
-        assert_eq!(read.header("reason"), Some("SIP;cause=200"));
-        assert_eq!(read.max_forwards(), Some(70));
-        assert!(read.top_via().has_rport());
-    }
-
-    #[test]
-    fn methods_are_case_sensitive() {
-        assert_eq!(Method::from("INVITE"), Method::Invite);
-        assert_eq!(Method::from("invite"), Method::Other("invite".to_owned()));
-        assert_eq!(Method::Other("invite".to_owned()).to_string(), "invite");
-        assert_eq!(Method::Publish.to_string(), "PUBLISH");
     }
 }

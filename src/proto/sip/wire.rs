@@ -1,312 +1,413 @@
-//! Bytes to messages: the fence before everything else.
+//! The front parser: from the bytes of a datagram to a message, tolerant where that is safe.
 //!
-//! In: one datagram, from anybody. Out: a [`Message`] whose header fields are unfolded and have
-//! their full names, or a [`WireError`] that tells apart what is dropped and what can be answered.
-//! Unlike rsip it reads compact names, folded lines, blanks before the colon, IPv6, `tel:` URIs and
-//! methods that nobody knows. Duplicates of header fields that must stand alone are refused here,
-//! so that no two readers can disagree about a message.
+//! Comes in: one datagram. Goes out: a message whose mandatory header fields can be read, or why
+//! there is none, with what is needed to answer. Lines are unfolded, compact names made long, lists
+//! split, and the body is cut to its Content-Length (RFC 3261 §18.3). What a request means, and whether
+//! we serve it, is for `validate`.
+//!
+//! It stands before the readers of rsip, which take neither compact names nor folded lines nor IPv6.
+
+use thiserror::Error;
 
 use super::{
-    message::{Field, Message, Method, Request, Response},
-    uri::Uri,
+    message::{Fields, HeaderError, Message, Method, Request, Response, Stub, parse_number},
+    uri::{Uri, is_token, split_top_level},
 };
 
-/// Most bytes of a message.
+/// Longest message, in bytes: what fits into a datagram.
 pub const MAX_MESSAGE: usize = 65_535;
-/// Most header fields of a message.
-const MAX_FIELDS: usize = 256;
-/// Longest line after unfolding.
-const MAX_LINE: usize = 16_384;
+/// Most header fields of a message, lists counted by their elements.
+pub const MAX_HEADERS: usize = 256;
+/// Longest line of a message, in bytes; unfolded, without its end.
+pub const MAX_LINE: usize = 8_192;
 
-/// Why a datagram is not a message.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Header fields that are lists, and whose elements are kept one by one.
+const LISTS: [&str; 10] = [
+    "Accept",
+    "Allow",
+    "Contact",
+    "Proxy-Require",
+    "Record-Route",
+    "Require",
+    "Route",
+    "Supported",
+    "Unsupported",
+    "Via",
+];
+
+/// RFC 3261 §7.3.3 and the registry of header fields.
+const COMPACT_NAMES: [(&str, &str); 18] = [
+    ("a", "Accept-Contact"),
+    ("b", "Referred-By"),
+    ("c", "Content-Type"),
+    ("d", "Request-Disposition"),
+    ("e", "Content-Encoding"),
+    ("f", "From"),
+    ("i", "Call-ID"),
+    ("j", "Reject-Contact"),
+    ("k", "Supported"),
+    ("l", "Content-Length"),
+    ("m", "Contact"),
+    ("o", "Event"),
+    ("r", "Refer-To"),
+    ("s", "Subject"),
+    ("t", "To"),
+    ("u", "Allow-Events"),
+    ("v", "Via"),
+    ("x", "Session-Expires"),
+];
+
+/// Why a datagram is no message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// Blank lines that only keep a NAT open.
-    #[error("keep-alive")]
+    /// Only line ends or NULs, to keep a NAT binding open (RFC 5626 §3.5.1). No error of the peer.
+    #[error("only a keep-alive")]
     KeepAlive,
-    /// Not SIP, a response that makes no sense, or a request that says too little to be answered.
-    #[error("unreadable")]
+    /// Nothing that could be answered: no SIP, a response, an ACK, or a request without Via.
+    #[error("the datagram cannot be read, and not be answered")]
     Unreadable,
-    /// A request that is wrong, but says enough to be told so.
-    #[error("{status} {reason}")]
+    /// A request with an error that its sender can be told.
+    #[error("the request is answered by {status} {reason}")]
     Answerable {
-        /// The status that it earns.
+        /// The status of the answer.
         status: u16,
-        /// The reason phrase.
-        reason: String,
-        /// As much of it as an answer repeats.
-        request: Box<Request>,
+        /// Its reason phrase.
+        reason: &'static str,
+        /// What the answer is built from.
+        request: Box<Stub>,
     },
 }
 
-/// Reads one datagram (RFC 3261 section 18.3: what follows the body is dropped).
+/// An error in a request, before it is known whether it can be answered.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    status: u16,
+    reason: &'static str,
+}
+
+impl Fault {
+    fn bad_request(reason: &'static str) -> Self {
+        Self { status: 400, reason }
+    }
+}
+
+impl From<HeaderError> for Fault {
+    fn from(error: HeaderError) -> Self {
+        Self::bad_request(error.reason())
+    }
+}
+
+/// Reads one datagram.
 ///
 /// # Errors
-/// See [`WireError`].
+///
+/// When it holds no message that could be served; see [`WireError`].
 pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
-    // RFC 3261 section 7.5: line ends before the start line are ignored.
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n' | 0));
-    let bytes = start.map(|start| &bytes[start..]).ok_or(WireError::KeepAlive)?;
-    if bytes.len() > MAX_MESSAGE {
+    if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        return Err(WireError::KeepAlive);
+    }
+    // RFC 3261 §7.5: line ends before the start line are skipped.
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    let bytes = bytes.get(start..).unwrap_or_default();
+    let is_too_long = bytes.len() > MAX_MESSAGE;
+    let lexed = lex(bytes.get(..MAX_MESSAGE).unwrap_or(bytes));
+
+    if lexed.start_line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("SIP/")) {
+        if is_too_long {
+            return Err(WireError::Unreadable);
+        }
+        return parse_response(lexed).map(Message::Response).ok_or(WireError::Unreadable);
+    }
+    let start_line = lexed.start_line.trim_end();
+    let (method, rest) = start_line.split_once([' ', '\t']).ok_or(WireError::Unreadable)?;
+    let version = rest.rsplit([' ', '\t']).next().unwrap_or_default();
+    if !version.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("SIP/")) {
         return Err(WireError::Unreadable);
     }
-    let (head, body) = split_head(bytes).ok_or(WireError::Unreadable)?;
-    // A byte that is not UTF-8 may stand in a display name; nothing is decided by it.
-    let head = String::from_utf8_lossy(head);
-    let mut lines = unfold(&head).ok_or(WireError::Unreadable)?.into_iter();
-    let start_line = lines.next().ok_or(WireError::Unreadable)?;
-    let mut fields = Vec::new();
-    let mut bad_line = false;
-    for line in lines {
-        match field(&line) {
-            Some(field) if fields.len() < MAX_FIELDS => fields.push(field),
-            Some(_) => return Err(WireError::Unreadable),
-            None => bad_line = true,
-        }
-    }
-    if let Some(rest) = start_line.strip_prefix("SIP/2.0 ") {
-        return response(rest, fields, body);
-    }
-    request(&start_line, fields, bad_line, body)
+    // An ACK is never answered (§17).
+    let stub = if method == Method::Ack.as_str() { None } else { Stub::of(&lexed.fields) };
+    let parsed = if is_too_long {
+        Err(Fault { status: 413, reason: "Request Entity Too Large" })
+    } else if !version.eq_ignore_ascii_case("SIP/2.0") {
+        Err(Fault { status: 505, reason: "Version Not Supported" })
+    } else {
+        parse_request(lexed)
+    };
+    parsed.map(Message::Request).map_err(|Fault { status, reason }| match stub {
+        Some(stub) => WireError::Answerable { status, reason, request: Box::new(stub) },
+        None => WireError::Unreadable,
+    })
 }
 
-/// The head without its blank line, and what follows it.
-fn split_head(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let crlf = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4));
-    // Some peers end their lines with a bare line feed.
-    let lf = || bytes.windows(2).position(|window| window == b"\n\n").map(|at| (at, at + 2));
-    let (end, body) = crlf.or_else(lf)?;
-    Some((&bytes[..end], &bytes[body..]))
-}
-
-/// The lines of a head, continuation lines joined by a blank (RFC 3261 section 7.3.1).
-fn unfold(head: &str) -> Option<Vec<String>> {
-    let mut lines: Vec<String> = Vec::new();
-    for line in head.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)) {
-        if line.contains(['\r', '\0']) {
-            return None;
-        }
-        let is_continued = line.starts_with([' ', '\t']);
-        let fields_have_begun = lines.len() > 1;
-        match lines.last_mut() {
-            Some(last) if is_continued && fields_have_begun => {
-                last.push(' ');
-                last.push_str(line.trim());
-            }
-            _ => lines.push(line.to_owned()),
-        }
-        if lines.last().is_some_and(|last| last.len() > MAX_LINE) {
-            return None;
-        }
+fn parse_request(lexed: Lexed<'_>) -> Result<Request, Fault> {
+    let malformed = Fault::bad_request("Malformed Request-Line");
+    // Exactly one blank between the parts, and none at the end (§7.1).
+    let mut parts = lexed.start_line.split(' ');
+    let (Some(method), Some(uri), Some(_version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed);
+    };
+    if !is_token(method) {
+        return Err(malformed);
     }
-    Some(lines)
+    let uri: Uri = uri.parse().map_err(|_| Fault::bad_request("Malformed Request-URI"))?;
+    // §19.1.1: a Request-URI has no headers.
+    if !uri.headers().is_empty() {
+        return Err(Fault::bad_request("Headers in Request-URI"));
+    }
+    if let Some(fault) = lexed.fault {
+        return Err(fault);
+    }
+    let body = cut_body(&lexed.fields, lexed.body)?;
+    Ok(Request::new(method.into(), uri, lexed.fields, body)?)
 }
 
-/// The full name and the value of a header line.
-fn field(line: &str) -> Option<Field> {
-    let (name, value) = line.split_once(':')?;
-    let name = name.trim_end();
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "-.!%*_+`'~".contains(c);
-    if name.is_empty() || !name.chars().all(is_token) {
+fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
+    let (version, rest) = lexed.start_line.split_once(' ')?;
+    let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_status = version.eq_ignore_ascii_case("SIP/2.0") && status.len() == 3;
+    let status = parse_number(status).and_then(|status| u16::try_from(status).ok())?;
+    if !is_status || !(100..700).contains(&status) || lexed.fault.is_some() {
         return None;
     }
-    Some((full_name(name).to_owned(), value.trim().to_owned()))
+    let body = cut_body(&lexed.fields, lexed.body).ok()?;
+    Response::new(status, reason, lexed.fields, body).ok()
 }
 
-/// RFC 3261 section 7.3.3 and the documents that added to it.
-fn full_name(name: &str) -> &str {
-    match name.to_ascii_lowercase().as_str() {
-        "a" => "Accept-Contact",
-        "b" => "Referred-By",
-        "c" => "Content-Type",
-        "e" => "Content-Encoding",
-        "f" => "From",
-        "i" => "Call-ID",
-        "k" => "Supported",
-        "l" => "Content-Length",
-        "m" => "Contact",
-        "o" => "Event",
-        "r" => "Refer-To",
-        "s" => "Subject",
-        "t" => "To",
-        "u" => "Allow-Events",
-        "v" => "Via",
-        "x" => "Session-Expires",
-        _ => name,
+/// The body is as long as Content-Length says, or all there is when it says nothing (§18.3).
+fn cut_body(fields: &Fields, body: &[u8]) -> Result<Vec<u8>, Fault> {
+    let Some(length) = fields.first("Content-Length") else { return Ok(body.to_vec()) };
+    let length = parse_number(length)
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or(HeaderError::Malformed { name: "Content-Length" })?;
+    let body = body.get(..length).ok_or(Fault::bad_request("Body Shorter Than Content-Length"))?;
+    Ok(body.to_vec())
+}
+
+/// A message in lines, as far as it could be read.
+struct Lexed<'a> {
+    start_line: String,
+    fields: Fields,
+    body: &'a [u8],
+    /// The first error. Reading went on after it, for the sake of the answer.
+    fault: Option<Fault>,
+}
+
+fn lex(bytes: &[u8]) -> Lexed<'_> {
+    let mut fault = None;
+    let mut lines = Lines { rest: Some(bytes) };
+    let start_line = lines.next_line().unwrap_or_default();
+    if start_line.len() > MAX_LINE {
+        fault = Some(Fault { status: 414, reason: "Request-URI Too Long" });
     }
-}
-
-fn response(rest: &str, fields: Vec<Field>, body: &[u8]) -> Result<Message, WireError> {
-    let status = rest.get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
-    let status: u16 = status.and_then(|code| code.parse().ok()).ok_or(WireError::Unreadable)?;
-    let ends_there = rest[3..].is_empty() || rest[3..].starts_with(' ');
-    if !(100..700).contains(&status) || !ends_there {
-        return Err(WireError::Unreadable);
-    }
-    let body = cut_body(&fields, body).map_err(|_| WireError::Unreadable)?;
-    Response::new(status, fields, body)
-        .map(Message::Response)
-        .map_err(|_| WireError::Unreadable)
-}
-
-fn request(
-    line: &str,
-    fields: Vec<Field>,
-    bad_line: bool,
-    body: &[u8],
-) -> Result<Message, WireError> {
-    let mut words: Vec<&str> = line.split(' ').collect();
-    let method = match words.first() {
-        Some(name) if is_method(name) => Method::from(words.remove(0)),
-        Some(_) | None => return Err(WireError::Unreadable),
-    };
-    let Some(version) = words.pop() else { return Err(WireError::Unreadable) };
-    let refuse = |status: u16, reason: &str, method: Method, fields: Vec<Field>| {
-        match stub(method, fields) {
-            Some(request) => {
-                WireError::Answerable { status, reason: reason.to_owned(), request }
+    let mut fields = Fields::default();
+    let mut count = 0_usize;
+    let body = loop {
+        let Some(line) = lines.next_unfolded() else {
+            fault = fault.or(Some(Fault::bad_request("No End Of Header")));
+            break &[][..];
+        };
+        if line.is_empty() {
+            break lines.rest.unwrap_or_default();
+        }
+        if line.len() > MAX_LINE {
+            fault = fault.or(Some(Fault::bad_request("Header Line Too Long")));
+            continue;
+        }
+        let Some((name, value)) = parse_header_line(&line) else {
+            fault = fault.or(Some(Fault::bad_request("Malformed Header Line")));
+            continue;
+        };
+        let values = if LISTS.contains(&name) { split_top_level(value, ',') } else { vec![value] };
+        for value in values {
+            count = count.saturating_add(1);
+            if count > MAX_HEADERS {
+                fault = fault.or(Some(Fault::bad_request("Too Many Header Fields")));
+                break;
             }
-            None => WireError::Unreadable,
+            fields.push(name, value.trim());
         }
     };
-    if !version.to_ascii_uppercase().starts_with("SIP/") {
-        // Blanks after the version, or no SIP at all.
-        return Err(match line.contains(" SIP/2.0") {
-            true => refuse(400, "Malformed Request-Line", method, fields),
-            false => WireError::Unreadable,
-        });
-    }
-    if version != "SIP/2.0" {
-        return Err(refuse(505, "Version Not Supported", method, fields));
-    }
-    if bad_line {
-        return Err(refuse(400, "Malformed Header Field", method, fields));
-    }
-    let Ok(uri) = Uri::parse(&words.join(" ")) else {
-        return Err(refuse(400, "Malformed Request-URI", method, fields));
-    };
-    let body = match cut_body(&fields, body) {
-        Ok(body) => body,
-        Err(reason) => return Err(refuse(400, reason, method, fields)),
-    };
-    match Request::new(method.clone(), uri, fields.clone(), body) {
-        Ok(request) => Ok(Message::Request(request)),
-        Err(error) => Err(refuse(400, &error.to_string(), method, fields)),
-    }
+    Lexed { start_line, fields, body, fault }
 }
 
-/// As much of a wrong request as an answer repeats, if there is as much: the first of each of the
-/// header fields that must be there, and all Vias.
-fn stub(method: Method, fields: Vec<Field>) -> Option<Box<Request>> {
-    let mut kept: Vec<Field> = Vec::new();
-    for (name, value) in fields {
-        let is_via = name.eq_ignore_ascii_case("Via");
-        let is_needed = ["From", "To", "Call-ID", "CSeq"]
-            .iter()
-            .any(|needed| name.eq_ignore_ascii_case(needed));
-        let is_first = !kept.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name));
-        if is_via || (is_needed && is_first) {
-            kept.push((name, value));
+/// The long name and the value of a header field.
+fn parse_header_line(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once(':')?;
+    let name = name.trim_end();
+    if !is_token(name) {
+        return None;
+    }
+    let long = COMPACT_NAMES.iter().find(|(compact, _)| name.eq_ignore_ascii_case(compact));
+    let name = long.map_or(name, |(_, long)| long);
+    // So that lists are found whatever the case.
+    let name = LISTS.into_iter().find(|list| name.eq_ignore_ascii_case(list)).unwrap_or(name);
+    Some((name, value.trim()))
+}
+
+/// Goes over the lines of a message. A line ends with CRLF; a lone LF is taken too.
+struct Lines<'a> {
+    /// What comes after the last line; `None` after the end.
+    rest: Option<&'a [u8]>,
+}
+
+impl Lines<'_> {
+    /// The next line, as text: bytes that are no UTF-8 are replaced.
+    fn next_line(&mut self) -> Option<String> {
+        let rest = self.rest?;
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            self.rest = None;
+            return (!rest.is_empty()).then(|| String::from_utf8_lossy(rest).into_owned());
+        };
+        let line = rest.get(..end).unwrap_or_default();
+        self.rest = rest.get(end + 1..);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Some(String::from_utf8_lossy(line).into_owned())
+    }
+
+    /// The next line with its continuations, each joined by one blank (§7.3.1).
+    fn next_unfolded(&mut self) -> Option<String> {
+        let mut line = self.next_line()?;
+        while !line.is_empty()
+            && self.rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t')))
+        {
+            let Some(more) = self.next_line() else { break };
+            line.truncate(line.trim_end().len());
+            line.push(' ');
+            line.push_str(more.trim_start());
         }
+        Some(line)
     }
-    // Nobody looks at the Request-URI of a request that is refused.
-    let uri = Uri::parse("sip:invalid.invalid").ok()?;
-    Request::new(method, uri, kept, Vec::new()).ok().map(Box::new)
-}
-
-/// The body, as long as Content-Length says; all that came where it says nothing.
-fn cut_body(fields: &[Field], body: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut lengths = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
-    let Some((_, length)) = lengths.next() else { return Ok(body.to_vec()) };
-    if lengths.next().is_some() {
-        return Err("Duplicate Content-Length");
-    }
-    let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-    let length: usize =
-        length.parse().ok().filter(|_| is_number).ok_or("Unreadable Content-Length")?;
-    body.get(..length).map(<[u8]>::to_vec).ok_or("Content-Length Past The End")
-}
-
-fn is_method(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-.!%*_+`'~".contains(c))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    const OPTIONS: &str = "OPTIONS sip:h SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bK1\r\n\
-        f : <sip:a@h>;tag=1\r\nTo:\r\n <sip:b@h>\r\ni: c\r\nCSeq: 1 OPTIONS\r\n";
+    /// An OPTIONS with more lines in its header.
+    fn options(more: &str) -> String {
+        format!(
+            "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\
+             To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n{more}\r\n"
+        )
+    }
 
-    fn refused(text: &str) -> (u16, String) {
+    fn read(text: &str) -> Request {
         match parse_datagram(text.as_bytes()) {
-            Err(WireError::Answerable { status, reason, request }) => {
-                assert_eq!(request.call_id(), "c");
-                (status, reason)
-            }
+            Ok(Message::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer_to(text: &str) -> (u16, &'static str) {
+        match parse_datagram(text.as_bytes()) {
+            Err(WireError::Answerable { status, reason, .. }) => (status, reason),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn compact_names_folded_lines_and_blanks_are_read() {
-        let text = format!("\r\n\r\n{OPTIONS}Subject: a\r\n\tb\r\nl: 2\r\n\r\nhello");
-        let Ok(Message::Request(request)) = parse_datagram(text.as_bytes()) else { panic!() };
-        assert_eq!(request.from().tag(), Some("1"));
-        assert_eq!(request.to().uri.to_string(), "sip:b@h");
-        assert_eq!(request.header("Subject"), Some("a b"));
-        assert_eq!(request.body(), b"he");
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_when_it_can_be() {
-        assert_eq!(refused(&format!("{OPTIONS}l: 5\r\n\r\nhe")).0, 400);
-        assert_eq!(refused(&format!("{OPTIONS}l: -1\r\n\r\n")).1, "Unreadable Content-Length");
-        assert_eq!(refused(&format!("{OPTIONS}l: 0\r\nl: 0\r\n\r\n")).0, 400);
-        assert_eq!(refused(&format!("{OPTIONS}To: <sip:x@h>\r\n\r\n")).1, "Duplicate To");
-        assert_eq!(refused(&format!("{OPTIONS}odd line\r\n\r\n")).0, 400);
-        assert_eq!(refused(&format!("{}\r\n", OPTIONS.replacen("SIP/2.0", "SIP/7.0", 1))).0, 505);
-        assert_eq!(refused(&format!("{}\r\n", OPTIONS.replacen("sip:h", "<sip:h>", 1))).0, 400);
-        assert_eq!(refused(&format!("{}\r\n", OPTIONS.replacen("sip:h", "sip:h ", 1))).0, 400);
+    fn keep_alives_are_no_error_of_the_peer() {
+        for bytes in [&b""[..], b"\r\n\r\n", b"\0", b"\0\0\0\0"] {
+            assert_eq!(parse_datagram(bytes).unwrap_err(), WireError::KeepAlive);
+        }
     }
 
     #[test]
     fn what_cannot_be_answered_is_dropped() {
+        let ack = options("").replace("OPTIONS", "ACK").replace("Call-ID: x", "Call-ID:");
+        let no_via = options("").replace("Via", "Vio");
         for text in [
-            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-            "OPTIONS sip:h SIP/2.0\r\n\r\n",
-            "SIP/2.0 2000 OK\r\n\r\n",
+            "hello",
+            "GET / HTTP/1.1\r\n\r\n",
             "SIP/2.0 200 OK\r\n\r\n",
-            "OPTIONS sip:h SIP/2.0\r\nVia: x\r\n",
-            "x",
+            "SIP/2.0\r\n\r\n",
+            ack.as_str(),
+            no_via.as_str(),
         ] {
-            assert!(matches!(parse_datagram(text.as_bytes()), Err(WireError::Unreadable)), "{text}");
+            assert_eq!(
+                parse_datagram(text.as_bytes()).unwrap_err(),
+                WireError::Unreadable,
+                "{text}"
+            );
         }
-        assert!(matches!(parse_datagram(b"\r\n\r\n"), Err(WireError::KeepAlive)));
-        assert!(matches!(parse_datagram(b""), Err(WireError::KeepAlive)));
-        let many = format!("{OPTIONS}{}\r\n", "X: y\r\n".repeat(300));
-        assert!(parse_datagram(many.as_bytes()).is_err());
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_panic(
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-            at in 0usize..200,
-            cut in 0usize..400,
-        ) {
-            let _ = parse_datagram(&bytes);
-            let mut text = format!("{OPTIONS}l: 2\r\n\r\nhello").into_bytes();
-            for (index, byte) in bytes.iter().take(4).enumerate() {
-                let place = (at + index * 13) % text.len();
-                text[place] = *byte;
-            }
-            text.truncate(text.len().saturating_sub(cut % 64));
-            let _ = parse_datagram(&text);
+    #[test]
+    fn compact_names_folds_and_lists_are_resolved() {
+        let request = read(&options(
+            "v: SIP/2.0/UDP d , SIP/2.0/TCP [::1]:5\r\nM : <sip:a,b@c>,\r\n \"x, \\\"y\" <sip:d@e>\r\n\
+             require: a,b\r\nk:\r\n",
+        ));
+        assert_eq!(request.vias().len(), 3);
+        assert_eq!(request.vias()[2].host, "[::1]");
+        assert_eq!(request.contacts()[0].uri().user().as_deref(), Some("a,b"));
+        assert_eq!(request.contacts()[1].display_name(), Some("x, \"y"));
+        assert_eq!(request.require(), ["a", "b"]);
+        assert_eq!(request.header("Supported"), Some(""));
+    }
+
+    #[test]
+    fn line_ends_before_a_message_and_lone_line_feeds_are_taken() {
+        read(&format!("\r\n\r\n{}", options("")));
+        read(&options("").replace("\r\n", "\n"));
+    }
+
+    #[test]
+    fn a_lone_carriage_return_is_a_blank() {
+        assert_eq!(read(&options("Subject: a\rX: b\r\n")).header("Subject"), Some("a X: b"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_do_not_spoil_a_message() {
+        let mut bytes = options("Subject: J~rg\r\n").into_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'~').unwrap();
+        bytes[at] = 0xf6;
+        let Ok(Message::Request(request)) = parse_datagram(&bytes) else { panic!() };
+        assert_eq!(request.header("Subject"), Some("J\u{fffd}rg"));
+    }
+
+    #[test]
+    fn the_body_is_as_long_as_content_length_says() {
+        assert_eq!(read(&(options("l: 2\r\n") + "abcd")).body(), b"ab");
+        assert_eq!(read(&(options("") + "abcd")).body(), b"abcd");
+        let too_long = options("Content-Length: 5\r\n") + "abcd";
+        assert_eq!(answer_to(&too_long), (400, "Body Shorter Than Content-Length"));
+        for length in ["-1", "+1", "1 1", "", "99999999999999999999"] {
+            let text = options(&format!("Content-Length: {length}\r\n")) + "abcd";
+            assert_eq!(answer_to(&text), (400, "Malformed Content-Length"), "{length}");
         }
+    }
+
+    #[test]
+    fn limits_hold() {
+        let long = "a".repeat(MAX_LINE);
+        assert_eq!(answer_to(&options(&format!("X: {long}\r\n"))), (400, "Header Line Too Long"));
+        let many = "X: y\r\n".repeat(MAX_HEADERS);
+        assert_eq!(answer_to(&options(&many)), (400, "Too Many Header Fields"));
+        let list = format!("Allow: {}\r\n", ",".repeat(MAX_HEADERS));
+        assert_eq!(answer_to(&options(&list)), (400, "Too Many Header Fields"));
+        let uri = options("").replace("sip:a@b SIP", &format!("sip:{long}@b SIP"));
+        assert_eq!(answer_to(&uri), (414, "Request-URI Too Long"));
+        let body = options("") + &"b".repeat(MAX_MESSAGE);
+        assert_eq!(answer_to(&body), (413, "Request Entity Too Large"));
+    }
+
+    #[test]
+    fn versions_other_than_2_0_get_505() {
+        assert_eq!(answer_to(&options("").replace("b SIP/2.0", "b SIP/3.0")).0, 505);
+        read(&options("").replace("b SIP/2.0", "b sip/2.0"));
+    }
+
+    #[test]
+    fn a_stub_keeps_what_an_answer_needs() {
+        let text = options("Max-Forwards: x\r\nSubject: s\r\nv: SIP/2.0/UDP d\r\n");
+        let Err(WireError::Answerable { request, .. }) = parse_datagram(text.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(request.vias().count(), 2);
+        assert_eq!(request.header("CSeq"), Some("1 OPTIONS"));
+        assert_eq!(request.header("Subject"), None);
     }
 }
