@@ -50,7 +50,5 @@ impl LogLevel {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, BadFilter> {
-    EnvFilter::builder()
-        .parse(text)
-        .map_err(|source| BadFilter { filter: text.to_owned(), source })
+    EnvFilter::builder().parse(text).map_err(|source| BadFilter { filter: text.to_owned(), source })
 }

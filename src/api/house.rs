@@ -6,9 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     graph::RecordingLink,
-    model::{
-        Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason,
-    },
+    model::{Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason},
 };
 
 pub use crate::switchboard::{CallError, NewOperation};

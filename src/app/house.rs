@@ -57,7 +57,11 @@ impl House for Rooms {
         self.switchboard.calls(application).map(Ok).boxed()
     }
 
-    fn call<'a>(&'a self, application: &'a str, call: CallId) -> BoxFuture<'a, Result<Call, CallError>> {
+    fn call<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Call, CallError>> {
         self.switchboard.call(application, call).boxed()
     }
 
@@ -81,7 +85,11 @@ impl House for Rooms {
         self.switchboard.reject(application, call, reason, callback_uri).boxed()
     }
 
-    fn hang_up<'a>(&'a self, application: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
+    fn hang_up<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
         self.switchboard.hang_up(application, call).boxed()
     }
 

@@ -74,11 +74,7 @@ pub struct Daemon {
 ///
 /// # Errors
 /// It cannot start, or a part of it that must not end has ended.
-pub async fn serve(
-    config: Config,
-    file: Option<PathBuf>,
-    log: LogLevel,
-) -> anyhow::Result<()> {
+pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -170,17 +166,15 @@ impl Daemon {
         );
         let prompts = Library::new(
             Fetch::new(fence.clone(), fetch_limits(&config.fetch))?,
-            LibraryLimits {
-                memory_bytes: PROMPT_MEMORY,
-                max_duration: config.fetch.max_duration,
-            },
+            LibraryLimits { memory_bytes: PROMPT_MEMORY, max_duration: config.fetch.max_duration },
         );
         let engine = media::Engine::start(media::EngineConfig {
-            first_port: config.media.ports.first,
-            last_port: config.media.ports.last,
+            ports: port_pool(&config),
             shards: config.media.shards,
-            rtp_timeout: config.media.rtp_timeout,
-            port_cooldown: PORT_COOLDOWN,
+            settings: media::Settings {
+                rtp_timeout: config.media.rtp_timeout,
+                ..media::Settings::default()
+            },
         })
         .context("media")?;
 
@@ -313,7 +307,11 @@ impl Daemon {
             warn!("some notifications could not be sent; they will be after the next start");
         }
         self.outside.cancel();
-        self.media.shutdown();
+        // It waits for its threads, for seconds if one hangs.
+        let media = self.media;
+        if tokio::task::spawn_blocking(move || media.shutdown()).await.is_err() {
+            warn!("the media engine did not stop cleanly");
+        }
         // The journal's task ends when its last handle is gone.
         drop((switchboard, journal));
         let rest = async { while tasks.join_next().await.is_some() {} };
@@ -391,6 +389,14 @@ fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
     }
 }
 
+fn port_pool(config: &Config) -> media::PortPool {
+    let range = match config.media.ports {
+        config::PortRange { first: 0, .. } => media::PortRange::Ephemeral,
+        config::PortRange { first, last } => media::PortRange::Between { first, last },
+    };
+    media::PortPool::new(range, PORT_COOLDOWN)
+}
+
 fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
     let folder = &fetch.prompt_folder;
     FetchLimits {
@@ -415,8 +421,7 @@ fn renderer(rooms: Arc<Rooms>, tenant: &str) -> Render {
             }
             _ => None,
         };
-        let body =
-            graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
+        let body = graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
         Rendered {
             // Our own types: printing them as JSON cannot fail.
             body: to_vec(&body).unwrap_or_default(),

@@ -25,10 +25,7 @@ pub(super) fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log
     info!("Reloaded: applications, routes, trusted peers, log level");
     for (section, is_same) in [
         ("sip.listen", config.sip.listen == running.sip.listen),
-        (
-            "sip.advertised_address",
-            config.sip.advertised_address == running.sip.advertised_address,
-        ),
+        ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),
         ("media", same(&config.media, &running.media)),
         ("api", same(&config.api, &running.api)),
         ("storage", same(&config.storage, &running.storage)),

@@ -25,10 +25,9 @@ use super::{
 };
 use crate::{
     model::{
-        Call, CallId, CallState, Change, Direction, Event, MediaState, Notification, Operation,
-        OperationEnd, OperationId, OperationKind, OperationStatus, Party, PromptFailure,
-        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Termination, Tone,
-        UnixMillis,
+        Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
+        OperationId, OperationKind, OperationStatus, Party, PromptFailure, PromptSource, Recorded,
+        RecordingChange, RecordingId, RejectReason, Termination, Tone, UnixMillis,
     },
     proto::{
         sdp,

@@ -66,7 +66,10 @@ impl Bot {
         });
         let router = Router::new()
             .route("/api/calls", routing::post(notified))
-            .route("/prompts/greeting.wav", routing::get(|| async { bundled_wav("greeting") }))
+            .route(
+                "/prompts/greeting.wav",
+                routing::get(|| async { bundled_wav("greeting").unwrap_or_default() }),
+            )
             .with_state(Arc::clone(&shared));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

@@ -20,7 +20,7 @@ use crate::{
     app,
     audio::{
         Clip, Rate,
-        beep::{BEEP_HZ, BEEP_FRAMES},
+        beep::{BEEP_FRAMES, BEEP_HZ},
         measure::{best_match, tone_level_dbfs},
         wav,
     },
@@ -51,7 +51,8 @@ pub async fn run() -> anyhow::Result<()> {
     let daemon = app::Daemon::start(config).await?;
     let sip = *daemon.sip_addresses().first().context("no SIP address")?;
     bot.knows_api(daemon.api_address());
-    story.tell("start", &format!("dial sip:demo@{sip}; the API is http://{}", daemon.api_address()));
+    story
+        .tell("start", &format!("dial sip:demo@{sip}; the API is http://{}", daemon.api_address()));
 
     let spoken = bundled("spoken").context("no bundled clip")?;
     let mut phone = Phone::call(sip, "demo").await?;
@@ -74,7 +75,11 @@ pub async fn run() -> anyhow::Result<()> {
         .context("the bot was never told of the recording")??;
     story.tell(
         "bot",
-        &format!("downloaded {} bytes {} after the key", clip.bytes.len(), ms(key_pressed.elapsed())),
+        &format!(
+            "downloaded {} bytes {} after the key",
+            clip.bytes.len(),
+            ms(key_pressed.elapsed())
+        ),
     );
     std::fs::write(CLIP_FILE, &clip.bytes).with_context(|| format!("cannot write {CLIP_FILE}"))?;
     compare(&clip.bytes, &spoken, &phone, beep_end, story)?;
@@ -140,7 +145,7 @@ async fn heard_beep(phone: &Phone) -> usize {
     loop {
         sleep(Duration::from_millis(20)).await;
         let heard = phone.heard();
-        let is_beep = |frame: &[i16]| tone_level_dbfs(frame, 8_000, BEEP_HZ) > -30.0;
+        let is_beep = |frame: &[i16]| tone_level_dbfs(frame, 8_000, f64::from(BEEP_HZ)) > -30.0;
         let mut run = 0;
         for (index, piece) in heard.chunks_exact(frame).enumerate() {
             match is_beep(piece) {
@@ -172,7 +177,8 @@ fn compare(
     let start_ms = lead_ms - lag as f64 / 16.0;
     let after = decoded.samples.len() as isize - lag - reference.len() as isize;
     let end_ms = after as f64 / 16.0;
-    let beep_left = tone_level_dbfs(&decoded.samples[..decoded.samples.len().min(1600)], 16_000, BEEP_HZ);
+    let lead = &decoded.samples[..decoded.samples.len().min(1600)];
+    let beep_left = tone_level_dbfs(lead, 16_000, f64::from(BEEP_HZ));
     story.tell(
         "check",
         &format!(

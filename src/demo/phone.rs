@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{net::UdpSocket, sync::watch, task::JoinSet, time::timeout};
 
-use crate::{audio::g711, model::Tone};
+use crate::{audio::g711::Law, model::Tone};
 
 /// Why a call of the phone failed.
 #[derive(Debug, thiserror::Error)]
@@ -355,14 +355,14 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>) {
                 packet.extend(ssrc.to_be_bytes());
                 match &next {
                     Some(Outgoing::Speech(frame)) => {
-                        packet.extend(frame.iter().map(|sample| g711::encode_ulaw(*sample)));
+                        packet.extend(frame.iter().map(|sample| Law::Mu.encode(*sample)));
                         shared.media().first_spoken.get_or_insert_with(Instant::now);
                     }
                     Some(Outgoing::Key { tone, duration, end, .. }) => {
                         packet.extend([tone.event_code(), 10 | (u8::from(*end) << 7)]);
                         packet.extend(duration.to_be_bytes());
                     }
-                    None => packet.extend([g711::encode_ulaw(0); FRAME]),
+                    None => packet.extend([Law::Mu.encode(0); FRAME]),
                 }
                 seq = seq.wrapping_add(1);
                 rtp_ts = rtp_ts.wrapping_add(FRAME as u32);
@@ -396,7 +396,7 @@ impl Media {
             self.heard.resize(end, 0);
         }
         for (sample, byte) in self.heard[place..end].iter_mut().zip(payload) {
-            *sample = g711::decode_ulaw(*byte);
+            *sample = Law::Mu.decode(*byte);
         }
         self.arrivals.push((place, Instant::now()));
     }

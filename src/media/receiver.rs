@@ -400,8 +400,7 @@ impl Receiver {
                     let decoded = &mut self.decoded;
                     let before = decoded.len();
                     let decoder = &mut self.decoder;
-                    let result =
-                        self.waiting.take(|_, payload| decoder.decode(payload, decoded));
+                    let result = self.waiting.take(|_, payload| decoder.decode(payload, decoded));
                     match result {
                         Some(Ok(())) => {
                             // What overlaps with what is there already is not played twice.
@@ -484,7 +483,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{audio::g711::Law, proto::{rtp::packet::Header, sdp::Direction}};
+    use crate::{
+        audio::g711::Law,
+        proto::{rtp::packet::Header, sdp::Direction},
+    };
 
     const FRAME: usize = 160;
 
@@ -722,7 +724,10 @@ mod tests {
     #[test]
     fn what_was_not_agreed_is_refused() {
         let mut receiver = Receiver::new(&plan()).unwrap();
-        assert_eq!(receiver.push(&packet(0, 0, false, 96, &[1]), 0), Err(RtpError::PayloadType(96)));
+        assert_eq!(
+            receiver.push(&packet(0, 0, false, 96, &[1]), 0),
+            Err(RtpError::PayloadType(96))
+        );
         assert!(receiver.push(&packet(0, 0, false, 13, &[1]), 0).is_ok());
         assert!(matches!(receiver.push(&[1, 2], 0), Err(RtpError::NotRtp(_))));
         assert_eq!(receiver.stats(), ReceiverStats::default());

@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, time::SystemTime};
 use super::{
     LegEvent,
     leg::{Settings, frames},
-    receiver::{Receiver, ReceiverStats},
+    receiver::{Receiver, ReceiverStats, kind_of},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender, Sent},
@@ -155,7 +155,7 @@ impl Stream {
 
     /// The rate of the sound, in both directions.
     pub fn rate(&self) -> Rate {
-        self.plan.codec.rate()
+        self.receiver.rate()
     }
 
     /// Takes what has come: one packet as a rule, more if some have piled up.
@@ -363,12 +363,12 @@ impl Stream {
     }
 
     fn ticks_per_frame(&self) -> u32 {
-        self.plan.codec.clock_rate() / FRAMES_PER_SECOND
+        kind_of(self.plan.codec).clock_rate() / FRAMES_PER_SECOND
     }
 }
 
 fn format_of(plan: &StreamPlan) -> Format {
-    Format { codec: plan.codec, payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
+    Format { codec: kind_of(plan.codec), payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
 }
 
 /// Decides how many packets are read in a tick.

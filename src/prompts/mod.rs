@@ -1,1 +1,49 @@
 //! URI to decoded audio, by way of a cache and a fence.
+//!
+//! In: the URI of a prompt and whose it is. Out: a [`Clip`] ready to be played, or a failure with
+//! the cause in one sentence. The [`Fence`] decides which addresses any outgoing request may reach.
+
+mod fence;
+mod fetch;
+mod library;
+
+use crate::audio::{Clip, wav};
+
+pub use fence::{Fence, FenceError};
+pub use fetch::{Fetch, FetchError, FetchLimits};
+pub use library::{Library, LibraryLimits};
+
+/// What the URI of a bundled prompt begins with; its name follows.
+pub const BUNDLED_PREFIX: &str = "aftertone:";
+
+const GREETING: &[u8] = include_bytes!("assets/greeting.wav");
+const GOODBYE: &[u8] = include_bytes!("assets/goodbye.wav");
+const SPOKEN: &[u8] = include_bytes!("assets/spoken.wav");
+
+/// A bundled prompt as a WAV file: `greeting`, `goodbye` or `spoken`.
+pub fn bundled_wav(name: &str) -> Option<&'static [u8]> {
+    match name {
+        "greeting" => Some(GREETING),
+        "goodbye" => Some(GOODBYE),
+        "spoken" => Some(SPOKEN),
+        _ => None,
+    }
+}
+
+/// A bundled prompt, decoded.
+pub fn bundled(name: &str) -> Option<Clip> {
+    Clip::from_wav(bundled_wav(name)?, wav::Limits { max_seconds: 60 }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bundled_prompt_can_be_played() {
+        for name in ["greeting", "goodbye", "spoken"] {
+            assert!(bundled(name).is_some(), "{name}");
+        }
+        assert!(bundled("none").is_none());
+    }
+}

@@ -31,8 +31,12 @@ impl AccessKey {
             let mut secret = [0; SECRET_BYTES];
             rand::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
             let fresh = folder.join(format!("{FILE}.{}", std::process::id()));
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
             file.write_all(&secret)?;
             file.sync_all()?;
             // Whoever links first has made the secret.

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use crate::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         line::RECORDING_PREFIX,
     },
-    media::{self, Leg, LegEvent, OpenLeg, Start},
+    media::{Leg, LegEvent, OpenLeg, Play, Start},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId,
@@ -228,10 +229,11 @@ impl CallTask {
             }
             LegEvent::Closed { stats } => {
                 info!(
-                    rtp.received = stats.received,
-                    rtp.lost = stats.lost,
-                    rtp.late = stats.late,
-                    rtp.sent = stats.sent,
+                    rtp.received = stats.received.received,
+                    rtp.lost = stats.received.lost,
+                    rtp.late = stats.received.late,
+                    rtp.sent = stats.sent.packets,
+                    rtp.strangers = stats.strangers,
                     "Leg closed"
                 );
                 Input::LegClosed
@@ -295,19 +297,21 @@ impl CallTask {
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
                 if let Some(leg) = &self.leg {
-                    leg.connect(*plan);
+                    let _ = leg.connect(*plan).await;
                 }
             }
             Action::Prepare(id, sources) => self.commits.then(After::Prepare(id, sources)),
-            Action::Start(operation, recording) => self.start(*operation, recording),
+            Action::Start(operation, recording) => self.start(*operation, recording).await,
             Action::Cancel(id) => {
                 if let Some(leg) = &self.leg {
-                    leg.cancel(id);
+                    let _ = leg.cancel(id).await;
                 }
             }
             Action::SealClip(id, recording) => self.seal(id, recording),
             Action::CloseLeg => match &self.leg {
-                Some(leg) => leg.close(),
+                Some(leg) => {
+                    let _ = leg.close().await;
+                }
                 None => self.inputs.push_back(Input::LegClosed),
             },
             Action::Over => self.commits.then(After::Over),
@@ -334,24 +338,15 @@ impl CallTask {
         self.inputs.push_back(input);
     }
 
-    fn start(&mut self, operation: Operation, recording: Option<RecordingId>) {
+    async fn start(&mut self, operation: Operation, recording: Option<RecordingId>) {
         let id = operation.id;
-        let Some(leg) = &self.leg else { return };
         let prompts = self.prompts.remove(&id).unwrap_or_default();
-        let rate = leg.rate();
-        let machine = match operation.kind {
+        let play = match operation.kind {
             OperationKind::Record(request) => {
-                let prompt = prompts.into_iter().next().map(|(clip, _)| clip);
-                operation::Operation::Record(operation::Record::new(&request, prompt, rate))
+                Play::Record { request, prompt: prompts.into_iter().next().map(|(clip, _)| clip) }
             }
-            OperationKind::PlayPrompt(request) => {
-                operation::Operation::PlayPrompt(operation::PlayPrompt::new(
-                    prompts,
-                    request.repeat,
-                    rate,
-                ))
-            }
-            OperationKind::Echo => operation::Operation::Echo(operation::Echo::new()),
+            OperationKind::PlayPrompt(request) => Play::Prompts { prompts, repeat: request.repeat },
+            OperationKind::Echo => Play::Echo,
             OperationKind::SubscribeToTone | OperationKind::CancelMediaProcessing => return,
         };
         let tape = match recording.map(|recording| self.open_tape(id, recording)) {
@@ -368,11 +363,18 @@ impl CallTask {
                 return;
             }
         };
-        leg.start(Start { id, operation: machine, tape });
+        if let Some(leg) = &self.leg {
+            // A leg that is over says so itself, and the operation ends with it.
+            let _ = leg.start(Start { id, play, tape }).await;
+        }
     }
 
     /// Opens the clip's file; the row is committed. `None` if it cannot be.
-    fn open_tape(&mut self, id: OperationId, recording: RecordingId) -> Option<media::Tape> {
+    fn open_tape(
+        &mut self,
+        id: OperationId,
+        recording: RecordingId,
+    ) -> Option<(RecordingId, SyncSender<tape::Chunk>)> {
         match self.drivers.spool.open(recording) {
             Ok((chunks, written)) => {
                 self.clips.insert(id, written);

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+pub use crate::call::{CallError, NewOperation};
 use crate::{
     call::{self, Command, Machine, Now, Offer, Refusal, Settings},
     media,
@@ -43,7 +44,6 @@ use crate::{
 };
 use call_task::{CallTask, Message, Request};
 pub use recovery::{RecoveryError, recover};
-pub use crate::call::{CallError, NewOperation};
 pub use routes::Directory;
 
 /// What the calls work with.
@@ -365,8 +365,11 @@ impl Switchboard {
         };
         let offer = Offer {
             dialog,
-            source: party(&invite.from.uri.without_parameters(), invite.from.display_name.clone()),
-            target: party(&invite.request_uri.without_parameters(), None),
+            source: party(
+                invite.from.uri().without_parameters(),
+                invite.from.display_name().map(str::to_owned),
+            ),
+            target: party(invite.request_uri.without_parameters(), None),
             sip_call_id: invite.call_id.clone(),
             subject: invite.subject.clone(),
             sdp: invite.offer.clone(),
@@ -469,6 +472,6 @@ async fn ask<T>(
         .unwrap_or(Err(CallError::Overloaded { retry_after: 1 }))
 }
 
-fn party(uri: &str, display_name: Option<String>) -> Party {
-    Party { uri: uri.to_owned(), display_name }
+fn party(uri: String, display_name: Option<String>) -> Party {
+    Party { uri, display_name }
 }

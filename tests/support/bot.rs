@@ -127,9 +127,8 @@ impl Bot {
 
     /// Waits for the end of an operation.
     pub async fn wait_for_operation(&self, operation: &str) -> Value {
-        let told = self
-            .wait_for(&format!("end of {operation}"), |n| n.data()["id"] == operation)
-            .await;
+        let told =
+            self.wait_for(&format!("end of {operation}"), |n| n.data()["id"] == operation).await;
         assert_eq!(told.item()["changeType"], "deleted");
         told.data().clone()
     }
@@ -154,9 +153,7 @@ impl Bot {
 
     /// Waits for a call that nobody has answered yet, and answers it.
     pub async fn take_call(&self) -> String {
-        let incoming = self
-            .wait_for("an incoming call", |n| n.data()["state"] == "incoming")
-            .await;
+        let incoming = self.wait_for("an incoming call", |n| n.data()["state"] == "incoming").await;
         let call = incoming.data()["id"].as_str().unwrap().to_owned();
         self.answer(&call).await;
         call

@@ -195,6 +195,16 @@ impl Codec {
 }
 
 impl Direction {
+    /// Whether anything flows from us to the peer.
+    pub fn sends(self) -> bool {
+        matches!(self, Self::SendRecv | Self::SendOnly)
+    }
+
+    /// Whether anything flows from the peer to us.
+    pub fn receives(self) -> bool {
+        matches!(self, Self::SendRecv | Self::RecvOnly)
+    }
+
     fn attribute(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
@@ -279,7 +289,8 @@ fn choose(
         address.filter(|address| is_usable(*address)).map(|ip| SocketAddr::new(ip, media.port));
     let rtcp_mux = media.attributes.iter().any(|a| a.name.eq_ignore_ascii_case("rtcp-mux"));
     let remote_rtcp = remote.and_then(|remote| {
-        let own = media.values("rtcp").next().and_then(|value| value.split(' ').next()?.parse().ok());
+        let own =
+            media.values("rtcp").next().and_then(|value| value.split(' ').next()?.parse().ok());
         let port = match rtcp_mux {
             true => Some(remote.port()),
             false => own.filter(|port| *port != 0).or(remote.port().checked_add(1)),
@@ -396,7 +407,9 @@ mod tests {
     }
 
     fn offer(lines: &str) -> Description {
-        let text = format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{lines}");
+        let text = format!(
+            "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{lines}"
+        );
         Description::parse(text.as_bytes()).unwrap()
     }
 
@@ -457,7 +470,11 @@ mod tests {
             ("m=audio 4000 RTP/AVP 0\r\na=inactive\r\n", Direction::Inactive, "a=inactive"),
             ("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n", Direction::Inactive, "a=inactive"),
             ("a=sendonly\r\nm=audio 4000 RTP/AVP 0\r\n", Direction::RecvOnly, "a=recvonly"),
-            ("a=sendonly\r\nm=audio 4 RTP/AVP 0\r\na=sendrecv\r\n", Direction::SendRecv, "a=sendrecv"),
+            (
+                "a=sendonly\r\nm=audio 4 RTP/AVP 0\r\na=sendrecv\r\n",
+                Direction::SendRecv,
+                "a=sendrecv",
+            ),
         ] {
             let (text, plan) = answer(lines);
             assert_eq!(plan.direction, direction, "{lines}");

@@ -127,7 +127,7 @@ impl Endpoint {
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
                 debug!(peer = %path.peer, status, reason, "request is refused");
-                self.refuse_stateless(&request, status, &reason, &[], path);
+                self.refuse_stub(&request, status, reason, path);
             }
             Err(error @ WireError::Unreadable) => {
                 debug!(peer = %path.peer, %error, "datagram is dropped");

@@ -1,6 +1,11 @@
 //! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns them.
 
+pub mod dialog;
+pub mod endpoint;
 pub mod message;
+pub mod path;
+pub mod timers;
+pub mod transaction;
 pub mod uri;
 pub mod validate;
 pub mod wire;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::proto::sip::{
     dialog::{DialogId, Pending},
-    message::{Method, Request, ResponseBuilder, reason_phrase},
+    message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
     transaction::{Invite, TransactionId, TransactionKey},
     validate::Refusal,
 };
@@ -26,12 +26,12 @@ impl Endpoint {
     }
 
     /// A response with what all of them say.
-    pub(super) fn response_builder(
+    pub(super) fn response_builder<'a>(
         &self,
-        request: &Request,
+        request: &'a Request,
         status: u16,
         local_tag: &str,
-    ) -> ResponseBuilder {
+    ) -> ResponseBuilder<'a> {
         ResponseBuilder::to(request, status, reason_phrase(status))
             .to_tag(local_tag)
             .header("Server", &self.config.server_name)
@@ -55,31 +55,36 @@ impl Endpoint {
         self.send(path, response);
     }
 
-    /// Refuses what `validate` does not let in.
+    /// Refuses what `validate` does not let in, without a transaction. An ACK is never answered.
     pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
-        self.refuse_stateless(request, refusal.status, refusal.reason, &refusal.extra_headers, path);
-    }
-
-    /// Refuses without a transaction. An ACK is never answered.
-    pub(super) fn refuse_stateless(
-        &mut self,
-        request: &Request,
-        status: u16,
-        reason: &str,
-        extra_headers: &[(String, String)],
-        path: Path,
-    ) {
         if *request.method() == Method::Ack {
             return;
         }
         let tag = self.stateless_tag(request);
-        let builder = ResponseBuilder::to(request, status, reason)
+        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name);
-        let builder = extra_headers
+        let builder = refusal
+            .extra_headers
             .iter()
             .fold(builder, |builder, (name, value)| builder.header(name, value));
         let response = builder.build();
+        self.send(path, response);
+    }
+
+    /// Refuses what could not be read as a request, as far as it says where the answer goes.
+    pub(super) fn refuse_stub(
+        &mut self,
+        request: &Stub,
+        status: u16,
+        reason: &'static str,
+        path: Path,
+    ) {
+        let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
+        let response = ResponseBuilder::to_stub(request, status, reason)
+            .to_tag(&tag)
+            .header("Server", &self.config.server_name)
+            .build();
         self.send(path, response);
     }
 
@@ -201,11 +206,13 @@ impl Endpoint {
 
     /// The same request gets the same tag, though we remember nothing (§8.2.7).
     fn stateless_tag(&self, request: &Request) -> String {
+        self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
+    }
+
+    fn tag_of(&self, seed: &impl Hash) -> String {
         let mut hasher = DefaultHasher::new();
         self.tag_secret.hash(&mut hasher);
-        request.call_id().hash(&mut hasher);
-        request.from().tag().hash(&mut hasher);
-        request.cseq().number.hash(&mut hasher);
+        seed.hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 }

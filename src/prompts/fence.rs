@@ -1,0 +1,276 @@
+//! Which addresses outgoing requests may reach: public ones, and those that are listed.
+//!
+//! Prompt and callback URIs come from bots, and a server that fetches what it is told to is a way
+//! into the network around it. So every address is judged: that of the URI, those that its name
+//! resolves to, and those of each redirect; and the address that was judged is the one that is
+//! connected to, because the client resolves names through the fence.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// What may be reached; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    allowed: Arc<[(IpNet, Option<u16>)]>,
+}
+
+/// Why an address is not reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FenceError {
+    /// Neither http nor https.
+    #[error("the scheme {0:?} is not http or https")]
+    Scheme(String),
+    /// The URL has no host.
+    #[error("the URI has no host")]
+    NoHost,
+    /// The URL carries a user or password.
+    #[error("a URI with a user or password is not fetched")]
+    Credentials,
+    /// A private address that is not listed.
+    #[error("{address} is a private address; list it in [fetch] allow_networks to allow it")]
+    Private {
+        /// The address and port.
+        address: SocketAddr,
+    },
+    /// The name leads nowhere.
+    #[error("the host {host:?} cannot be resolved: {message}")]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        message: String,
+    },
+}
+
+impl Fence {
+    /// A fence with gates: networks, each for one port or for all.
+    pub fn new(allowed: impl Iterator<Item = (IpNet, Option<u16>)>) -> Self {
+        Self { allowed: allowed.collect() }
+    }
+
+    /// Judges a URL as far as that can be done without resolving its name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_url(&self, url: &Url) -> Result<(), FenceError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(FenceError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(FenceError::Credentials);
+        }
+        let port = url.port_or_known_default().ok_or(FenceError::NoHost)?;
+        match url.host().ok_or(FenceError::NoHost)? {
+            Host::Ipv4(ip) => self.check_address(SocketAddr::new(ip.into(), port)),
+            Host::Ipv6(ip) => self.check_address(SocketAddr::new(ip.into(), port)),
+            Host::Domain(_) => Ok(()),
+        }
+    }
+
+    /// Judges a URL and what its name resolves to.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self, url: &Url) -> Result<(), FenceError> {
+        self.check_url(url)?;
+        let (Some(Host::Domain(host)), Some(port)) = (url.host(), url.port_or_known_default())
+        else {
+            return Ok(());
+        };
+        let unresolved =
+            |message: String| FenceError::Unresolved { host: host.to_owned(), message };
+        let addresses: Vec<_> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| unresolved(error.to_string()))?
+            .collect();
+        if addresses.is_empty() {
+            return Err(unresolved("it has no address".to_owned()));
+        }
+        addresses.into_iter().try_for_each(|address| self.check_address(address))
+    }
+
+    /// A client that connects only to what the fence lets through. It follows no redirects: each
+    /// has to be judged.
+    ///
+    /// # Errors
+    /// The TLS library cannot be set up.
+    pub fn client(
+        &self,
+        connect: Duration,
+        total: Duration,
+    ) -> Result<reqwest::Client, reqwest::Error> {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(connect)
+            .timeout(total)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(self.clone())
+            .build()
+    }
+
+    fn check_address(&self, address: SocketAddr) -> Result<(), FenceError> {
+        let is_open = is_public(address.ip())
+            || self.allowed.iter().any(|(network, port)| {
+                network.contains(&address.ip().to_canonical())
+                    && port.is_none_or(|port| port == address.port())
+            });
+        if is_open { Ok(()) } else { Err(FenceError::Private { address }) }
+    }
+
+    /// Whether a name may resolve to this address. The port is not known here: [`check`](Self::check)
+    /// has judged it, with the same name, before.
+    fn may_resolve_to(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        is_public(ip) || self.allowed.iter().any(|(network, _)| network.contains(&ip))
+    }
+}
+
+impl Resolve for Fence {
+    fn resolve(&self, name: Name) -> Resolving {
+        let fence = self.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
+                .await?
+                .filter(|address| fence.may_resolve_to(address.ip()))
+                .collect();
+            if found.is_empty() {
+                let message = "the name resolves to private addresses only";
+                return Err(Box::new(io::Error::new(io::ErrorKind::PermissionDenied, message)) as _);
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address is one of the public internet.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let is_special = match (a, b, c) {
+        // This network, loopback, private use, shared address space (RFC 6598).
+        (0 | 10 | 127, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => true,
+        // Link-local, IETF protocol assignments, documentation, 6to4 relays, benchmarking.
+        (169, 254, _) | (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) => true,
+        (198, 51, 100) | (203, 0, 113) => true,
+        // Multicast, reserved, broadcast.
+        (224..=255, ..) => true,
+        _ => false,
+    };
+    !is_special
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let segments = ip.segments();
+    // An IPv4 address in other clothes is judged as what it is.
+    let embedded = match segments {
+        // NAT64 (RFC 6052) and the deprecated compatible form.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => Some((high, low)),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => Some((high, low)),
+        _ => None,
+    };
+    if let Some((high, low)) = embedded {
+        let bits = (u32::from(high) << 16) | u32::from(low);
+        return is_public_v4(Ipv4Addr::from_bits(bits));
+    }
+    // Global unicast is 2000::/3; of it, documentation and Teredo are not.
+    let is_global = segments[0] & 0xe000 == 0x2000;
+    let is_documentation = segments[0] == 0x2001 && segments[1] == 0xdb8 || segments[0] == 0x3fff;
+    let is_teredo = segments[0] == 0x2001 && segments[1] == 0;
+    is_global && !is_documentation && !is_teredo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(gates: &[(&str, Option<u16>)]) -> Fence {
+        Fence::new(gates.iter().map(|(network, port)| (network.parse().unwrap(), *port)))
+    }
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn public_addresses_may_be_reached_and_others_not() {
+        let fence = fence(&[]);
+        for text in
+            ["http://93.184.216.34/a", "https://[2606:2800::1]:8443/", "http://name.example/"]
+        {
+            assert_eq!(fence.check_url(&url(text)), Ok(()), "{text}");
+        }
+        for host in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.18.0.1",
+            "2130706433",
+            "0x7f.1",
+            "[::1]",
+            "[::]",
+            "[fe80::1]",
+            "[fc00::1]",
+            "[ff02::1]",
+            "[2001:db8::1]",
+            "[::ffff:10.0.0.1]",
+            "[64:ff9b::a00:1]",
+            "[2002:a00:1::]",
+            "[::7f00:1]",
+        ] {
+            let error = fence.check_url(&url(&format!("http://{host}/x"))).unwrap_err();
+            assert!(error.to_string().contains("allow_networks"), "{host}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_gate_is_for_its_network_and_port() {
+        let fence = fence(&[("127.0.0.0/8", Some(8080)), ("10.0.0.0/8", None)]);
+        assert!(fence.check_url(&url("http://127.0.0.1:8080/")).is_ok());
+        assert!(fence.check_url(&url("http://127.0.0.1:8081/")).is_err());
+        assert!(fence.check_url(&url("http://10.9.8.7:1234/")).is_ok());
+        assert!(fence.check_url(&url("http://[::ffff:10.0.0.1]/")).is_ok());
+        assert!(fence.check_url(&url("http://192.168.0.1/")).is_err());
+    }
+
+    #[test]
+    fn other_schemes_and_credentials_are_refused() {
+        let fence = fence(&[]);
+        assert!(matches!(fence.check_url(&url("ftp://x/")), Err(FenceError::Scheme(_))));
+        assert_eq!(fence.check_url(&url("http://u:p@x/")), Err(FenceError::Credentials));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to() {
+        let local = url("http://localhost:8080/");
+        assert!(matches!(fence(&[]).check(&local).await, Err(FenceError::Private { .. })));
+        let gates = [("127.0.0.0/8", Some(8080)), ("::1/128", Some(8080))];
+        assert_eq!(fence(&gates).check(&local).await, Ok(()));
+        assert!(fence(&gates).check(&url("http://localhost:81/")).await.is_err());
+        let client = fence(&[]).client(Duration::from_secs(1), Duration::from_secs(1)).unwrap();
+        assert!(client.get("http://localhost:1/").send().await.unwrap_err().is_connect());
+    }
+}
