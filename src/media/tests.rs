@@ -26,7 +26,7 @@ use crate::{
     operation::Ended,
     proto::{
         rtp::packet::{Header, Packet},
-        sdp::{Direction, StreamPlan},
+        sdp::{Codec, Direction, StreamPlan},
     },
 };
 
@@ -92,7 +92,7 @@ impl Peer {
 
     fn plan(&self) -> StreamPlan {
         StreamPlan {
-            codec: CodecKind::Pcmu,
+            codec: Codec::Pcmu,
             payload_type: 0,
             telephone_event: Some(EVENT_TYPE),
             remote: Some(self.address()),
