@@ -95,6 +95,9 @@ pub struct Receiver {
     frame: Vec<i16>,
     late: u64,
     duplicate: u64,
+    /// Of sources that were replaced.
+    received_before: u64,
+    lost_before: u64,
 }
 
 /// One SSRC.
@@ -104,6 +107,8 @@ struct Source {
     sequence: ExtendedSequence,
     highest: i64,
     clock: MediaClock,
+    /// From its own time to ours, which goes on when a source or its clock is replaced.
+    offset: i64,
     statistics: SourceStatistics,
 }
 
@@ -153,6 +158,8 @@ impl Receiver {
             frame: Vec::with_capacity(frame_len),
             late: 0,
             duplicate: 0,
+            received_before: 0,
+            lost_before: 0,
         })
     }
 
@@ -163,7 +170,14 @@ impl Receiver {
     pub fn renew(&mut self, plan: &StreamPlan) -> Result<(), CodecError> {
         if kind_of(plan.codec) != self.codec {
             let fresh = Self::new(plan)?;
-            *self = Self { late: self.late, duplicate: self.duplicate, ..fresh };
+            let before = self.stats();
+            *self = Self {
+                late: before.late,
+                duplicate: before.duplicate,
+                received_before: before.received,
+                lost_before: before.lost,
+                ..fresh
+            };
             return Ok(());
         }
         self.payload_type = plan.payload_type;
@@ -249,8 +263,8 @@ impl Receiver {
     pub fn stats(&self) -> ReceiverStats {
         let statistics = self.source.as_ref().map(|source| &source.statistics);
         ReceiverStats {
-            received: statistics.map_or(0, SourceStatistics::received),
-            lost: statistics.map_or(0, SourceStatistics::lost),
+            received: self.received_before + statistics.map_or(0, SourceStatistics::received),
+            lost: self.lost_before + statistics.map_or(0, SourceStatistics::lost),
             late: self.late,
             duplicate: self.duplicate,
             jitter: statistics.map_or(0, SourceStatistics::jitter),
@@ -268,16 +282,10 @@ impl Receiver {
     fn take_sound(&mut self, packet: &Packet<'_>, frame: u64) {
         let header = packet.header;
         if self.source.as_ref().is_none_or(|source| source.ssrc != header.ssrc) {
-            self.source = Some(Source {
-                ssrc: header.ssrc,
-                sequence: ExtendedSequence::default(),
-                highest: i64::MIN,
-                clock: MediaClock::default(),
-                statistics: SourceStatistics::default(),
-            });
-            self.events = TelephoneEvents::default();
-            self.restart();
+            self.take_source(header.ssrc, header.timestamp);
         }
+        let edge = self.live_edge();
+        let next = self.next_time();
         let Some(source) = &mut self.source else { return };
         let sequence = source.sequence.extend(header.sequence);
         let in_sequence = sequence > source.highest;
@@ -286,18 +294,21 @@ impl Receiver {
         let frame_len = self.codec.rate().frame_len() as i64;
         let arrival = i64::try_from(frame).unwrap_or(i64::MAX / 4096) * frame_len * self.ticks;
         source.statistics.count(sequence, arrival, ticks);
-        let time = ticks.div_euclid(self.ticks);
         if packet.payload.is_empty() {
             return;
         }
-        if let Some(next) = self.next_time() {
-            let jumped = time < next - JUMP * frame_len
-                || time > next + (JUMP + self.reserve) * frame_len && self.waiting.is_empty();
+        let mut time = ticks.div_euclid(self.ticks) + source.offset;
+        if let Some(next) = next {
+            let jumped = time < next - JUMP * frame_len || time > edge + JUMP * frame_len;
             let stalled = time < next && self.missing > CONCEALED;
             if in_sequence && (jumped || stalled) {
                 // The sender's clock began anew, or the network held everything back: what comes
-                // now follows what was played last. Nothing of it is thrown away.
-                self.restart();
+                // now follows what came last. Nothing of it is thrown away.
+                source.offset += edge - time;
+                time = edge;
+                if self.waiting.is_empty() {
+                    self.hold = self.reserve as u32;
+                }
             } else if time < next {
                 self.late += 1;
                 if self.reserve < MAX_RESERVE {
@@ -328,7 +339,7 @@ impl Receiver {
                 // Events are packets of the source too; their arrival says nothing about jitter.
                 let ticks = source.clock.extend(header.timestamp);
                 source.statistics.count_without_time(sequence);
-                ticks.div_euclid(self.ticks)
+                ticks.div_euclid(self.ticks) + source.offset
             }
             // Another source has another clock: now is when it came.
             None => self.live_edge(),
@@ -349,13 +360,20 @@ impl Receiver {
         }
     }
 
-    /// The buffer fills again before anything is played. What was decoded is played first.
-    fn restart(&mut self) {
-        self.waiting.clear();
-        self.decoded.clear();
-        self.cursor = None;
-        self.hold = 0;
-        self.missing = 0;
+    /// A new source goes on where the last one ended.
+    fn take_source(&mut self, ssrc: u32, timestamp: u32) {
+        let before = self.stats();
+        (self.received_before, self.lost_before) = (before.received, before.lost);
+        let offset = self.live_edge() - i64::from(timestamp).div_euclid(self.ticks);
+        self.source = Some(Source {
+            ssrc,
+            sequence: ExtendedSequence::default(),
+            highest: i64::MIN,
+            clock: MediaClock::default(),
+            offset,
+            statistics: SourceStatistics::default(),
+        });
+        self.events = TelephoneEvents::default();
     }
 
     // -- what is played ----------------------------------------------------------------------
@@ -565,12 +583,15 @@ mod tests {
                 }
                 played.extend_from_slice(receiver.pull().samples);
             }
+            for packet in packets {
+                receiver.push(&packet, 60).unwrap();
+            }
             receiver.drain();
             while !receiver.is_drained() {
                 played.extend_from_slice(receiver.pull().samples);
             }
             let expected = sound(&sent);
-            prop_assert_eq!(heard(&played, expected.len()), &expected[..]);
+            prop_assert!(heard(&played, expected.len()) == expected, "what is played differs");
             prop_assert_eq!(receiver.stats().late, 0);
             prop_assert_eq!(receiver.stats().lost, 0);
         }
