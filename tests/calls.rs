@@ -411,3 +411,36 @@ async fn sigterm_ends_calls_cleanly_and_keeps_their_clips() {
     assert!(node.wait(Duration::from_secs(20)).success());
     assert_eq!(node.clips().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_of_a_line_is_open_to_applications_until_it_is_deleted() {
+    let (node, bot) = node_and_bot("").await;
+    let phone = Phone::call(node.sip, "voicemail").await.expect("answered");
+    beep_end(&phone, 0).await;
+    phone.speak(&speech().samples(Rate::Hz8000)[..8000]);
+    spoken(&phone).await;
+    phone.hang_up().await.unwrap();
+    let clip = eventually("the clip", Duration::from_secs(10), async || {
+        node.clips().into_iter().find(|path| path.extension().is_some_and(|e| e == "wav"))
+    })
+    .await;
+    let id = clip.file_stem().unwrap().to_str().unwrap().to_owned();
+    let url = format!("{}/recordings/{id}", node.api);
+    // The row says that the clip is ready a moment after the file has its name.
+    eventually("the download", Duration::from_secs(5), async || {
+        let request = bot.client.get(&url).bearer_auth(support::bot::TOKEN);
+        let response = request.send().await.unwrap();
+        (response.status() == 200).then_some(())
+    })
+    .await;
+    let stranger = bot.client.get(&url).bearer_auth("guess").send().await.unwrap();
+    assert_eq!(stranger.status(), 401);
+    let deleted = bot.client.delete(&url).bearer_auth(support::bot::TOKEN).send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    eventually("the file goes", Duration::from_secs(5), async || {
+        node.clips().is_empty().then_some(())
+    })
+    .await;
+    let gone = bot.client.get(&url).bearer_auth(support::bot::TOKEN).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+}

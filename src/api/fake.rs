@@ -324,11 +324,11 @@ impl House for FakeHouse {
     fn recording<'a>(
         &'a self,
         id: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
         let known = self.state.lock().unwrap().recording && id.to_string() == RECORDING;
         async move {
-            match (known, token == RECORDING_TOKEN) {
+            match (known, opens(key)) {
                 (false, _) => Err(RecordingError::NotFound),
                 (true, false) => Err(RecordingError::Forbidden),
                 (true, true) => {
@@ -346,11 +346,11 @@ impl House for FakeHouse {
     fn delete_recording<'a>(
         &'a self,
         id: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<(), RecordingError>> {
         let mut state = self.state.lock().unwrap();
         let known = state.recording && id.to_string() == RECORDING;
-        let result = match (known, token == RECORDING_TOKEN) {
+        let result = match (known, opens(key)) {
             (false, _) => Err(RecordingError::NotFound),
             (true, false) => Err(RecordingError::Forbidden),
             (true, true) => {
@@ -462,4 +462,9 @@ mod tests {
             }
         }
     }
+}
+
+/// The recording is `mybot`'s.
+fn opens(key: RecordingKey<'_>) -> bool {
+    key == RecordingKey::Token(RECORDING_TOKEN) || key == RecordingKey::Application("mybot")
 }

@@ -77,18 +77,18 @@ pub trait House: Send + Sync + 'static {
         operation: OperationId,
     ) -> BoxFuture<'a, Result<Operation, CallError>>;
 
-    /// Opens a recording for whoever holds its token.
+    /// Opens a recording.
     fn recording<'a>(
         &'a self,
         recording: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>>;
 
     /// Purges a recording before its time.
     fn delete_recording<'a>(
         &'a self,
         recording: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<(), RecordingError>>;
 
     /// Where a recording can be fetched, and with what.
@@ -112,6 +112,16 @@ pub struct Answer {
     pub prefetch: Vec<PromptSource>,
 }
 
+/// What opens a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingKey<'a> {
+    /// Its own token, the `recordingAccessToken`.
+    Token(&'a str),
+    /// An application with the role to hear calls: opens its own recordings, and those of the
+    /// built-in lines, which belong to nobody.
+    Application(&'a str),
+}
+
 /// A recording that can be read from now on, even if it is purged meanwhile.
 #[derive(Debug)]
 pub struct OpenRecording {
@@ -127,7 +137,7 @@ pub enum RecordingError {
     /// Purged, deleted, or never there.
     #[error("Recording not found.")]
     NotFound,
-    /// The token does not open this recording.
+    /// The key does not open this recording.
     #[error("Access token validation failure.")]
     Forbidden,
 }

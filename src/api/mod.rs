@@ -35,7 +35,9 @@ use axum::{Router, middleware, routing::any};
 use tokio::sync::watch;
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, SigningKey};
-pub use house::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError};
+pub use house::{
+    Answer, CallError, House, NewOperation, OpenRecording, RecordingError, RecordingKey,
+};
 pub use serve::serve;
 
 use crate::{

@@ -1,7 +1,8 @@
 //! `recordingLocation`: downloads and deletes one clip for whoever holds its token (contract
 //! section 4).
 //!
-//! The token is looked for in the `Authorization` header and nowhere else, because URLs end up in
+//! An application that may hear calls opens its own clips, and those of the built-in lines, by its
+//! own token as well. The token is looked for in the `Authorization` header and nowhere else, because URLs end up in
 //! logs. The file is streamed. One range is served (RFC 9110 section 14); `If-Range` is not looked
 //! at, because the bytes of a recording never change.
 
@@ -24,7 +25,13 @@ use tokio_util::io::ReaderStream;
 use tracing::error;
 
 use super::{
-    ApiState, auth::bearer_token, deadline, error::ApiError, exchange::Audit, house::OpenRecording,
+    ApiState,
+    auth::{ACCESS_MEDIA, bearer_token},
+    deadline,
+    error::ApiError,
+    exchange::Audit,
+    house::{OpenRecording, RecordingKey},
+    now,
 };
 use crate::model::RecordingId;
 
@@ -56,11 +63,16 @@ async fn answer(
     }
     let token = bearer_token(headers)?;
     let id: RecordingId = id.parse().map_err(|_| ApiError::NoRecording)?;
+    let caller = state.credentials.borrow().authenticate(headers, now()).ok();
+    let key = match caller.as_ref().filter(|caller| caller.has_role(ACCESS_MEDIA)) {
+        Some(caller) => RecordingKey::Application(&caller.application),
+        None => RecordingKey::Token(token),
+    };
     if *method == Method::DELETE {
-        deadline::acting(state.house.delete_recording(id, token)).await?;
+        deadline::acting(state.house.delete_recording(id, key)).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let open = deadline::reading(state.house.recording(id, token)).await?;
+    let open = deadline::reading(state.house.recording(id, key)).await?;
     let range = match *method {
         // RFC 9110 section 14.2: ranges are defined for GET.
         Method::GET => Range::read(headers, open.bytes)?,

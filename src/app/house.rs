@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use crate::{
-    api::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError},
+    api::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError, RecordingKey},
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, RecordingId, RejectReason, UnixMillis},
     recordings::{AccessKey, Vault},
@@ -37,9 +37,15 @@ impl Rooms {
         }
     }
 
-    async fn find(&self, id: RecordingId, token: &str) -> Result<RecordingRow, RecordingError> {
+    async fn find(
+        &self,
+        id: RecordingId,
+        key: RecordingKey<'_>,
+    ) -> Result<RecordingRow, RecordingError> {
         let now = now();
-        if !self.access_key.check(id, token, now) {
+        if let RecordingKey::Token(token) = key
+            && !self.access_key.check(id, token, now)
+        {
             return Err(RecordingError::Forbidden);
         }
         let row = self.database.recording(id).await.map_err(|error| {
@@ -48,6 +54,12 @@ impl Rooms {
         })?;
         row.filter(|row| row.state == RecordingState::Ready)
             .filter(|row| row.expires_at.is_none_or(|at| at > now))
+            .filter(|row| match key {
+                RecordingKey::Token(_) => true,
+                RecordingKey::Application(name) => {
+                    row.application == name || row.application.is_empty()
+                }
+            })
             .ok_or(RecordingError::NotFound)
     }
 }
@@ -130,10 +142,10 @@ impl House for Rooms {
     fn recording<'a>(
         &'a self,
         recording: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
         async move {
-            self.find(recording, token).await?;
+            self.find(recording, key).await?;
             let (file, bytes) = self.vault.open(recording).await.map_err(|error| {
                 error!(%error, recording.id = %recording, "cannot open a recording");
                 RecordingError::NotFound
@@ -146,10 +158,10 @@ impl House for Rooms {
     fn delete_recording<'a>(
         &'a self,
         recording: RecordingId,
-        token: &'a str,
+        key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<(), RecordingError>> {
         async move {
-            self.find(recording, token).await?;
+            self.find(recording, key).await?;
             self.database.mark_deleting(recording).await.map_err(|error| {
                 error!(%error, recording.id = %recording, "cannot delete a recording");
                 RecordingError::NotFound

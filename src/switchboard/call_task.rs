@@ -380,6 +380,7 @@ impl CallTask {
     ) -> Option<(RecordingId, SyncSender<tape::Chunk>)> {
         match self.drivers.spool.open(recording) {
             Ok((chunks, written)) => {
+                info!(operation.id = %id, recording.id = %recording, "Recording opened");
                 self.clips.insert(id, written);
                 Some((recording, chunks))
             }
