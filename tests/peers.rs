@@ -1,0 +1,227 @@
+//! Real peers: sipp and baresip call a daemon in its own process.
+
+mod support;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use aftertone::audio::{
+    Rate,
+    beep::BEEP_HZ,
+    g711::Law,
+    measure::{best_match, tone_level_dbfs},
+    wav,
+};
+use serde_json::json;
+use support::{Node, bot::Bot, eventually, program, speech};
+use tokio::process::Command;
+
+async fn node_and_bot() -> (Node, Bot) {
+    let mut bot = Bot::start().await;
+    let node = Node::start(&bot.config());
+    bot.knows(&node.api);
+    (node, bot)
+}
+
+fn decode(clip: &[u8]) -> Vec<i16> {
+    wav::read(clip, wav::Limits { max_seconds: 600 }).expect("a WAV file").samples
+}
+
+/// The bundled speech as raw µ-law, as sipp streams it.
+fn raw_speech(folder: &Path) -> PathBuf {
+    let path = folder.join("speech.ulaw");
+    let speech = speech();
+    let codes: Vec<u8> =
+        speech.samples(Rate::Hz8000).iter().map(|sample| Law::Mu.encode(*sample)).collect();
+    std::fs::write(&path, codes).unwrap();
+    path
+}
+
+/// Runs a scenario of `tests/sipp` once against `user` of the node.
+async fn sipp(node: &Node, scenario: &str, user: &str, fill: &[(&str, &str)]) -> Output {
+    let sipp = program("sipp", "sip-tester");
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = std::fs::read_to_string(format!("tests/sipp/{scenario}.xml")).unwrap();
+    for (name, value) in fill {
+        text = text.replace(&format!("@{name}@"), value);
+    }
+    let file = folder.path().join("scenario.xml");
+    std::fs::write(&file, text).unwrap();
+    // sipp binds a media port that we have to name: one that is free.
+    let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let media = probe.local_addr().unwrap().port() & !1;
+    drop(probe);
+    let mut command = Command::new(sipp);
+    command
+        .args(["-sf", file.to_str().unwrap(), "-s", user, "-m", "1", "-i", "127.0.0.1"])
+        .args(["-mi", "127.0.0.1", "-nostdin", "-timeout", "40s", "-timeout_error"])
+        .args(["-mp", &media.to_string()])
+        .args(["-trace_err", "-error_file", folder.path().join("errors").to_str().unwrap()])
+        .arg(node.sip.to_string())
+        .current_dir(folder.path())
+        .stdin(Stdio::null());
+    let output = command.output().await.expect("sipp runs");
+    let errors = std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
+    let end = String::from_utf8_lossy(&output.stdout);
+    let end = &end[end.len().saturating_sub(1500)..];
+    assert!(output.status.success(), "sipp: {:?}\n{errors}\n{end}", output.status);
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sipp_speaks_after_the_beep_and_hangs_up() {
+    let (node, bot) = node_and_bot().await;
+    let folder = tempfile::tempdir().unwrap();
+    let raw = raw_speech(folder.path());
+    let fill = [("WAIT_MS", "800"), ("TALK_MS", "5600"), ("SPEECH", raw.to_str().unwrap())];
+    let recording = async {
+        let call = bot.take_call().await;
+        let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 60});
+        let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        bot.wait_for_operation(operation["id"].as_str().unwrap()).await
+    };
+    let (_, ended) = tokio::join!(sipp(&node, "record", "bot", &fill), recording);
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(ended["resultInfo"]["subcode"], 8588);
+    let clip = decode(&bot.download(&ended).await);
+    let speech = speech();
+    let (lag, likeness) = best_match(speech.samples(Rate::Hz16000), &clip, 16_000);
+    assert!(likeness >= 0.95, "likeness {likeness}");
+    let lead = &clip[..usize::try_from(lag).unwrap_or(0).max(1600)];
+    assert!(tone_level_dbfs(lead, 16_000, f64::from(BEEP_HZ)) < -50.0, "the beep is in the clip");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sipp_leaves_a_message() {
+    let node = Node::start("");
+    let folder = tempfile::tempdir().unwrap();
+    let raw = raw_speech(folder.path());
+    let fill = [("WAIT_MS", "4600"), ("TALK_MS", "5600"), ("SPEECH", raw.to_str().unwrap())];
+    sipp(&node, "record", "voicemail", &fill).await;
+    let clip = eventually("the clip", Duration::from_secs(10), async || {
+        node.clips().into_iter().find(|path| path.extension().is_some_and(|e| e == "wav"))
+    })
+    .await;
+    let clip = decode(&std::fs::read(clip).unwrap());
+    let speech = speech();
+    let (_, likeness) = best_match(speech.samples(Rate::Hz16000), &clip, 16_000);
+    assert!(likeness >= 0.95, "likeness {likeness}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sipp_is_told_why_not() {
+    let node = Node::start("");
+    let probe = node.sip;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let local = socket.local_addr().unwrap();
+    let options = format!(
+        "OPTIONS sip:{probe} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKo;rport\r\n\
+         From: <sip:a@{local}>;tag=1\r\nTo: <sip:{probe}>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
+         Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    socket.send_to(options.as_bytes(), probe).await.unwrap();
+    let mut buffer = [0; 4096];
+    let length = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut buffer));
+    let length = length.await.expect("an answer").unwrap();
+    let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
+    assert!(answer.contains("Allow: "), "{answer}");
+    sipp(&node, "no_codec", "voicemail", &[]).await;
+    // A bot that does not answer leaves the time to cancel.
+    let (node, _bot) = node_and_bot().await;
+    sipp(&node, "cancel", "bot", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baresip_speaks_and_ends_with_a_key() {
+    for (codec, least) in [("PCMU", 0.95), ("opus", 0.6)] {
+        let (node, bot) = node_and_bot().await;
+        let folder = tempfile::tempdir().unwrap();
+        let clip = baresip_records(&node, &bot, folder.path(), codec).await;
+        let spoken = std::fs::read(folder.path().join("in.wav")).unwrap();
+        let spoken = wav::read(&spoken, wav::Limits { max_seconds: 60 }).unwrap();
+        // A piece from the middle of the clip is found again in what baresip spoke.
+        let spoken = match spoken.rate_hz {
+            16_000 => spoken.samples,
+            rate => aftertone::audio::resample::resample(&spoken.samples, rate, 16_000),
+        };
+        assert!(clip.len() > 3 * 16_000, "{codec}: {} samples", clip.len());
+        let piece = &clip[16_000..clip.len() - 8_000];
+        let (_, likeness) = best_match(piece, &spoken, 6 * 16_000);
+        assert!(likeness >= least, "{codec}: likeness {likeness}");
+    }
+}
+
+/// baresip calls the bot, which records with a beep until `#`; gives the clip.
+async fn baresip_records(node: &Node, bot: &Bot, folder: &Path, codec: &str) -> Vec<i16> {
+    let baresip = program("baresip", "baresip");
+    let rate = if codec == "opus" { 48_000 } else { 8_000 };
+    let speech = speech();
+    let twice: Vec<i16> = [speech.samples(Rate::Hz16000), speech.samples(Rate::Hz16000)].concat();
+    let source = aftertone::audio::resample::resample(&twice, 16_000, rate);
+    write_wav(&folder.join("in.wav"), rate, &source);
+    let control = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let input = folder.join("in.wav");
+    let config = format!(
+        "module_path /usr/lib/baresip/modules\nmodule aufile.so\nmodule g711.so\nmodule opus.so\n\
+         module_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\nctrl_tcp_listen {control}\n\
+         audio_source aufile,{}\naudio_player aufile,{}\naudio_channels 1-2\n\
+         sip_listen 127.0.0.1:0\nopus_stereo no\nopus_sprop_stereo no\n",
+        input.display(),
+        folder.join("out.wav").display(),
+    );
+    std::fs::write(folder.join("config"), config).unwrap();
+    let account = format!("<sip:baresip@127.0.0.1>;regint=0;audio_codecs={codec}\n");
+    std::fs::write(folder.join("accounts"), account).unwrap();
+    std::fs::write(folder.join("contacts"), "").unwrap();
+    let mut child = Command::new(baresip)
+        .args(["-f", folder.to_str().unwrap(), "-n", "127.0.0.1"])
+        .arg("-e")
+        .arg(format!("/dial sip:bot@{}", node.sip))
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(folder.join("log")).unwrap())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("baresip runs");
+    let call = bot.take_call().await;
+    let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 60, "stopTones": ["#"]});
+    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
+    assert_eq!(status, 200, "{operation}");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    press(control, "#").await;
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["completionReason"], "stopToneDetected", "{ended}");
+    let clip = decode(&bot.download(&ended).await);
+    assert_eq!(bot.hang_up(&call).await, 204);
+    child.kill().await.unwrap();
+    clip
+}
+
+/// Has baresip send a key by its control port (netstrings of JSON).
+async fn press(control: std::net::SocketAddr, key: &str) {
+    use tokio::io::AsyncWriteExt;
+    let mut stream = tokio::net::TcpStream::connect(control).await.expect("baresip's control port");
+    let json = json!({"command": "sndcode", "params": key}).to_string();
+    stream.write_all(format!("{}:{json},", json.len()).as_bytes()).await.unwrap();
+    // The command is read when it has come; the connection stays until then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+fn write_wav(path: &Path, rate: u32, samples: &[i16]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: rate,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    for sample in samples {
+        writer.write_sample(*sample).unwrap();
+    }
+    writer.finalize().unwrap();
+}
