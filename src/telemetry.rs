@@ -1,5 +1,7 @@
 //! Log lines: how they look, and how much is said; the level can change while the process runs.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{
     EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
@@ -28,9 +30,12 @@ pub fn start(config: &TelemetryConfig) -> Result<LogLevel, BadFilter> {
     let (filter, handle) = reload::Layer::new(filter(&config.log)?);
     let registry = tracing_subscriber::registry().with(filter);
     let writer = std::io::stderr;
+    let colours = writer().is_terminal();
     // An error says that there is a subscriber already, as in a test with several nodes.
     let _ = match config.format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(writer)).try_init(),
+        LogFormat::Text => {
+            registry.with(fmt::layer().with_ansi(colours).with_writer(writer)).try_init()
+        }
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(writer)).try_init(),
     };
     Ok(LogLevel { handle })

@@ -435,6 +435,7 @@ fn notification_headers(delivery: &Delivery) -> axum::http::HeaderMap {
     let call = delivery.call.to_string();
     let message = format!("{call}-{}", delivery.sequence);
     [
+        ("content-type", "application/json"),
         ("x-microsoft-skype-chain-id", &call),
         ("scenario-id", &call),
         ("x-microsoft-skype-message-id", &message),

@@ -526,10 +526,11 @@ impl Machine {
         let command = match self.phase {
             Phase::Up => match self.session.reoffered(offer) {
                 Ok(sdp) => {
-                    self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
+                    // The leg first: the peer may move as soon as it has our answer.
                     if !self.session.awaits_answer() {
                         self.session_changed();
                     }
+                    self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
                     return;
                 }
                 Err(refusal) => refuse(self.dialog, &refusal),

@@ -27,7 +27,7 @@ use crate::{
 /// Figures about what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReceiverStats {
-    /// Packets of sound.
+    /// Packets of every agreed kind, duplicates as well.
     pub received: u64,
     /// Packets that never came.
     pub lost: u64,
@@ -105,6 +105,9 @@ pub struct Receiver {
     frame: Vec<i16>,
     late: u64,
     duplicate: u64,
+    /// Of sources that were replaced.
+    received_before: u64,
+    lost_before: u64,
 }
 
 /// One SSRC.
@@ -191,6 +194,8 @@ impl Receiver {
             frame: Vec::with_capacity(frame_len),
             late: 0,
             duplicate: 0,
+            received_before: 0,
+            lost_before: 0,
         })
     }
 
@@ -202,8 +207,11 @@ impl Receiver {
         if kind_of(plan.codec) != self.codec {
             let fresh = Self::new(plan)?;
             let before = std::mem::replace(self, fresh);
-            self.late = before.late;
-            self.duplicate = before.duplicate;
+            let figures = before.stats();
+            self.late = figures.late;
+            self.duplicate = figures.duplicate;
+            self.received_before = figures.received;
+            self.lost_before = figures.lost;
             // A key that is down stays one press, and no key is forgotten.
             self.events = before.events;
             self.events_ssrc = before.events_ssrc;
@@ -232,11 +240,13 @@ impl Receiver {
             self.take_foreign_event(&packet);
             return Ok(());
         }
-        let mut source = match self.source.take() {
-            Some(source) if source.ssrc == header.ssrc => source,
-            // What the one before has sent is played before what this one sends.
-            _ => Source::new(header.ssrc),
-        };
+        if self.source.as_ref().is_some_and(|source| source.ssrc != header.ssrc) {
+            // What it has sent is played before what the next one sends.
+            let figures = self.stats();
+            (self.received_before, self.lost_before) = (figures.received, figures.lost);
+            self.source = None;
+        }
+        let mut source = self.source.take().unwrap_or_else(|| Source::new(header.ssrc));
         match source.sequence.place(header.sequence) {
             Place::At(sequence) => self.take(&mut source, sequence, kind, &packet, frame),
             Place::Duplicate => {
@@ -323,8 +333,8 @@ impl Receiver {
     pub fn stats(&self) -> ReceiverStats {
         let statistics = self.source.as_ref().map(|source| &source.statistics);
         ReceiverStats {
-            received: statistics.map_or(0, SourceStatistics::received),
-            lost: statistics.map_or(0, SourceStatistics::lost),
+            received: self.received_before + statistics.map_or(0, SourceStatistics::received),
+            lost: self.lost_before + statistics.map_or(0, SourceStatistics::lost),
             late: self.late,
             duplicate: self.duplicate,
             jitter: statistics.map_or(0, SourceStatistics::jitter),
@@ -1096,6 +1106,7 @@ mod tests {
             assert!(heard(&played, expected.len()) == &expected[..], "case {case}");
             let stats = receiver.stats();
             assert_eq!((stats.lost, stats.late, stats.duplicate), (0, 0, 0), "case {case}");
+            assert_eq!(stats.received, 40, "case {case}");
         }
     }
 
@@ -1234,6 +1245,33 @@ mod tests {
             }
             assert_eq!(told, 1, "{jump}");
         }
+    }
+
+    #[test]
+    fn sound_beside_a_key_is_silence_for_as_long_as_the_key_is_down() {
+        let mut receiver = Receiver::new(&plan()).unwrap();
+        let mut sequence = 0;
+        let mut played = Vec::new();
+        for tick in 0..40u16 {
+            let at = u32::from(tick) * 160;
+            let mut datagrams = vec![packet(sequence, at, false, 0, &[9; FRAME])];
+            if (10..16).contains(&tick) {
+                sequence += 1;
+                let [high, low] = ((tick - 9) * 160).to_be_bytes();
+                let end = if tick == 15 { 0x80 } else { 0 };
+                let payload = [3, 10 | end, high, low];
+                datagrams.push(packet(sequence, 1_600, tick == 10, 101, &payload));
+            }
+            sequence += 1;
+            for datagram in &datagrams {
+                receiver.push(datagram, u64::from(tick)).unwrap();
+            }
+            played.extend_from_slice(receiver.pull().samples);
+        }
+        let played = heard(&played, 30 * FRAME);
+        assert!(played[..10 * FRAME].iter().all(|sample| *sample != 0));
+        assert!(played[10 * FRAME..16 * FRAME].iter().all(|sample| *sample == 0));
+        assert!(played[16 * FRAME..].iter().all(|sample| *sample != 0));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     operation::Ended,
     proto::{
         rtp::packet::{Header, Packet},
-        sdp::{Direction, StreamPlan},
+        sdp::{Codec, Direction, StreamPlan},
     },
 };
 
@@ -92,7 +92,7 @@ impl Peer {
 
     fn plan(&self) -> StreamPlan {
         StreamPlan {
-            codec: CodecKind::Pcmu,
+            codec: Codec::Pcmu,
             payload_type: 0,
             telephone_event: Some(EVENT_TYPE),
             remote: Some(self.address()),
@@ -321,10 +321,12 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
     rig.converse(&mut peer, &codes[..30 * 160]);
     peer.packets();
     rig.command(Command::Connect(moved.plan()));
+    // The peer moves when it has our answer, which is sent after the leg has been told.
+    rig.tick(1);
     (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
     rig.converse(&mut moved, &codes[30 * 160..]);
     assert!(peer.packets().is_empty());
-    assert_eq!(moved.heard().len(), 30 * 160);
+    assert_eq!(moved.heard().len(), 31 * 160);
     rig.command(Command::Close);
     rig.tick(1);
     let (clip, _) = clip(&chunks);

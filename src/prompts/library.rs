@@ -322,7 +322,9 @@ mod tests {
             let hits = Arc::clone(hits);
             move || hits.fetch_add(1, Ordering::SeqCst)
         };
-        let wav = || bundled_wav("goodbye").unwrap();
+        fn wav() -> &'static [u8] {
+            bundled_wav("goodbye").unwrap()
+        }
         let (plain, fresh, tagged, slow) = (count(&hits), count(&hits), count(&hits), count(&hits));
         let router = Router::new()
             .route(
