@@ -117,7 +117,7 @@ fn without_padding(packet: &[u8], is_last: bool) -> Result<&[u8], NotRtcp> {
     }
     let padding = packet.last().map_or(0, |last| usize::from(*last));
     let left = packet.len().checked_sub(padding).filter(|left| *left >= 4).ok_or(NotRtcp)?;
-    let is_whole = padding > 0 && padding % 4 == 0;
+    let is_whole = padding > 0 && padding.is_multiple_of(4);
     if is_last && is_whole { Ok(&packet[..left]) } else { Err(NotRtcp) }
 }
 
