@@ -238,7 +238,7 @@ impl FakeHouse {
             return std::future::pending().boxed();
         }
         let result = match (&state.refusal, call.to_string().as_str()) {
-            (Some(error), _) => Err(error.clone()),
+            (Some(error), _) => Err(*error),
             (None, CALL) => Ok(answer(&mut state)),
             (None, _) => Err(CallError::NotFound),
         };

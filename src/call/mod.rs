@@ -16,3 +16,6 @@ pub use machine::{
 };
 pub use refusal::{CallError, Refusal};
 pub use session::LocalAudio;
+
+#[cfg(test)]
+mod tests;

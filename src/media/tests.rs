@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audio::{
-        Clip, CodecKind,
+        Clip,
         g711::Law,
         tape::{Chunk, ChunkBody},
     },

@@ -185,10 +185,9 @@ impl Writer {
     }
 
     fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
-        if let Some(sender) = self.waiting().remove(&id) {
-            if sender.send(result).is_err() {
-                warn!(recording.id = %id, "nobody waits for the recording any more");
-            }
+        let waiting = self.waiting().remove(&id);
+        if waiting.is_some_and(|sender| sender.send(result).is_err()) {
+            warn!(recording.id = %id, "nobody waits for the recording any more");
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
         PromptFailureKind, PromptSource, RecordingId,
     },
     operation,
-    proto::sip::endpoint::Event,
+    proto::sip::{endpoint::Event, info},
     recordings::ClipWritten,
     store::{Commit, Journal, JournalBehind, StoreError},
 };
@@ -102,6 +102,8 @@ struct Commits {
 const LEG_EVENTS: usize = 64;
 /// A clip that we have written is no longer than a recording may be.
 const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
+/// How long a call without a timer sleeps at most.
+const NO_TIMER: Duration = Duration::from_secs(3600);
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -134,10 +136,7 @@ impl CallTask {
     pub(super) async fn run(mut self) {
         self.carry_out().await;
         while !self.over {
-            let timer = self
-                .machine
-                .poll_timeout()
-                .map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| at);
+            let timer = self.machine.poll_timeout().unwrap_or_else(|| Instant::now() + NO_TIMER);
             let full = !self.commits.waiting.is_empty();
             tokio::select! {
                 biased;
@@ -207,7 +206,11 @@ impl CallTask {
                 Input::PeerHungUp
             }
             Event::Reinvite { offer, .. } => Input::Reinvite(offer),
-            Event::Invite { .. } | Event::Info { .. } | Event::Ended { .. } => return,
+            Event::Info { content_type, body, .. } => match info::tone(&content_type, &body) {
+                Some(tone) => Input::Tone(tone),
+                None => return,
+            },
+            Event::Invite { .. } | Event::Ended { .. } => return,
         };
         self.machine.handle_input(input, now());
     }

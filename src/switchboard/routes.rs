@@ -68,7 +68,8 @@ impl Directory {
             .find(|route| matches(&route.to, user))
             .ok_or_else(|| Refusal::NoRoute(user.to_owned()))?;
         let trusted = self.trusted_peers.iter().any(|network| network.contains(&peer));
-        if !trusted && !(route.public && self.anonymous_calls) {
+        let is_open = route.public && self.anonymous_calls;
+        if !trusted && !is_open {
             return Err(Refusal::NotAllowed);
         }
         match &route.target {

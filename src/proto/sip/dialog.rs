@@ -22,7 +22,7 @@ const DEFAULT_PORT: u16 = 5060;
 
 /// One dialog of this endpoint; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DialogId(pub(super) u64);
+pub struct DialogId(pub u64);
 
 /// Names a dialog on the wire (RFC 3261 §12). A peer of RFC 2543 may have no tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,6 +2,7 @@
 
 pub mod dialog;
 pub mod endpoint;
+pub mod info;
 pub mod message;
 pub mod path;
 pub mod timers;

@@ -2,7 +2,7 @@
 //!
 //! Four machines there are in the RFC; `invite_server`, `server` and `client` are here. Each is a
 //! value that takes messages and instants and gives bytes and deadlines. [`key`] says which message
-//! belongs to which; [`table`] holds all of one endpoint.
+//! belongs to which; `table` holds all of one endpoint.
 
 pub mod client;
 pub mod invite_server;

@@ -1,0 +1,510 @@
+//! The machine of a call against a world that answers in any order.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    Action, CallError, Command, Input, LineScript, LocalAudio, Machine, MediaEnd, NewOperation,
+    Now, Offer, Owner, Settings,
+};
+use crate::{
+    model::{
+        CallId, CallState, Change, Event, OperationEnd, OperationId, OperationKind,
+        OperationStatus, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
+        RecordAction, RecordRequest, RecordingChange, RecordingId, RejectReason, Termination, Tone,
+        UnixMillis,
+    },
+    proto::{
+        sdp,
+        sip::endpoint::{self, DialogId},
+    },
+};
+
+const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+    m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
+
+/// A machine and the world around it: what was asked for and not answered yet, and what was told.
+struct World {
+    machine: Machine,
+    begun: Instant,
+    elapsed: Duration,
+    leg_asked: bool,
+    leg_open: bool,
+    preparing: Vec<OperationId>,
+    running: Option<(OperationId, Option<RecordingId>)>,
+    canceled: Vec<OperationId>,
+    closing: bool,
+    sealing: Vec<OperationId>,
+    unsafe_clips: Vec<OperationId>,
+    changes: Vec<Change>,
+    signals: Vec<endpoint::Command>,
+    over: usize,
+}
+
+impl World {
+    fn new(owner: Owner) -> Self {
+        let begun = Instant::now();
+        let now = Now { instant: begun, wall: UnixMillis(0) };
+        let offer = Offer {
+            dialog: DialogId(7),
+            source: Default::default(),
+            target: Default::default(),
+            sip_call_id: "c".to_owned(),
+            subject: None,
+            sdp: Some(OFFER.as_bytes().to_vec()),
+            codecs: vec![sdp::Codec::Pcmu],
+        };
+        let settings = Settings {
+            answer_timeout: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(2700),
+            retention: Duration::from_secs(600),
+        };
+        let id = CallId::from_random([1; 16]);
+        let rng = StdRng::seed_from_u64(1);
+        let machine = Machine::offered(id, offer, owner, settings, now, rng).unwrap();
+        let mut world = Self {
+            machine,
+            begun,
+            elapsed: Duration::ZERO,
+            leg_asked: false,
+            leg_open: false,
+            preparing: Vec::new(),
+            running: None,
+            canceled: Vec::new(),
+            closing: false,
+            sealing: Vec::new(),
+            unsafe_clips: Vec::new(),
+            changes: Vec::new(),
+            signals: Vec::new(),
+            over: 0,
+        };
+        world.drain();
+        world
+    }
+
+    fn bot() -> Self {
+        Self::new(Owner::Application {
+            name: "bot".to_owned(),
+            callback_uri: "http://bot/".to_owned(),
+        })
+    }
+
+    /// A call of a bot that is up.
+    fn established() -> Self {
+        let mut world = Self::bot();
+        world.command(Command::Answer { callback_uri: None, media_config: None }).unwrap();
+        world.open_leg();
+        world.input(Input::Acknowledged(None));
+        assert_eq!(world.machine.call().state, CallState::Established);
+        world
+    }
+
+    fn now(&self) -> Now {
+        let wall = UnixMillis(0).plus(self.elapsed);
+        Now { instant: self.begun + self.elapsed, wall }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.machine.handle_input(input, now);
+        self.drain();
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), CallError> {
+        let now = self.now();
+        let result = self.machine.handle_command(command, now);
+        self.drain();
+        result
+    }
+
+    fn submit(&mut self, kind: OperationKind) -> Result<OperationId, CallError> {
+        let now = self.now();
+        let new = NewOperation { kind, client_context: Some("x".to_owned()) };
+        let result = self.machine.submit(new, now).map(|operation| operation.id);
+        self.drain();
+        result
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        self.elapsed += duration;
+        let now = self.now();
+        self.machine.handle_timeout(now);
+        self.drain();
+    }
+
+    fn open_leg(&mut self) {
+        if std::mem::take(&mut self.leg_asked) {
+            self.leg_open = true;
+            let address = "192.0.2.9".parse().unwrap();
+            self.input(Input::LegOpened(Some(LocalAudio { address, port: 20_000 })));
+        }
+    }
+
+    fn prepare(&mut self, ok: bool) {
+        if self.preparing.is_empty() {
+            return;
+        }
+        let id = self.preparing.remove(0);
+        let failure =
+            PromptFailure { kind: PromptFailureKind::NotFetched, message: "not there".to_owned() };
+        self.input(Input::Prepared(id, if ok { Ok(()) } else { Err(failure) }));
+    }
+
+    fn end_media(&mut self, end: OperationEnd) {
+        if let Some((id, recording)) = self.running.take() {
+            self.canceled.retain(|canceled| *canceled != id);
+            if recording.is_some() && end.delivers_recording() {
+                self.unsafe_clips.push(id);
+            }
+            let ended =
+                MediaEnd { end, duration_ms: 1000, speech_ms: 500, speech_ended_at_ms: Some(900) };
+            self.input(Input::MediaEnded(id, ended));
+        }
+    }
+
+    fn make_safe(&mut self, ok: bool) {
+        let waiting = [&mut self.unsafe_clips, &mut self.sealing];
+        let id = waiting.into_iter().find_map(|ids| (!ids.is_empty()).then(|| ids.remove(0)));
+        if let Some(id) = id {
+            self.input(Input::ClipSafe(id, if ok { Ok(32_044) } else { Err(()) }));
+        }
+    }
+
+    fn close_leg(&mut self, failed: bool) {
+        if !std::mem::take(&mut self.closing) || !std::mem::take(&mut self.leg_open) {
+            return;
+        }
+        if failed {
+            self.running = None;
+            self.input(Input::LegFailed);
+            return;
+        }
+        let end = match self.running {
+            Some((_, Some(_))) => OperationEnd::HungUpWithAudio,
+            _ => OperationEnd::HungUpWithoutAudio,
+        };
+        self.end_media(end);
+        self.input(Input::LegClosed);
+    }
+
+    /// Carries out the machine's actions as far as that takes no time.
+    fn drain(&mut self) {
+        let mut is_first = true;
+        while let Some(action) = self.machine.poll_output() {
+            match action {
+                Action::Commit(change) => {
+                    assert!(is_first, "a commit comes before what it is about");
+                    self.changes.push(*change);
+                }
+                Action::Signal(command) => self.signals.push(command),
+                Action::OpenLeg => self.leg_asked = true,
+                Action::ConnectLeg(_) => assert!(self.leg_open),
+                Action::Prepare(id, _) => self.preparing.push(id),
+                Action::Start(operation, recording) => {
+                    assert!(self.running.is_none(), "one at a time");
+                    self.running = Some((operation.id, recording));
+                }
+                Action::Cancel(id) => self.canceled.push(id),
+                Action::SealClip(id, _) => self.sealing.push(id),
+                Action::CloseLeg => self.closing = true,
+                Action::Over => self.over += 1,
+            }
+            is_first = false;
+        }
+    }
+
+    /// Ends whatever is not over, and answers all that was asked.
+    fn finish(&mut self) {
+        self.open_leg();
+        let _ = self.command(Command::HangUp(Termination::ApplicationHungUp));
+        self.close_leg(false);
+        for _ in 0..200 {
+            self.make_safe(true);
+        }
+    }
+
+    fn events(&self) -> Vec<&Event> {
+        let notifications = self.changes.iter().flat_map(|change| &change.notifications);
+        notifications.map(|notification| &notification.event).collect()
+    }
+
+    fn ends_of(&self, id: OperationId) -> Vec<(OperationEnd, i32)> {
+        self.events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::OperationEnded { operation } if operation.id == id => {
+                    let end = operation.end.clone().unwrap();
+                    let code = end.result(&operation.kind).subcode;
+                    Some((end, code))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What must hold of every call that is over.
+    fn check(&self) {
+        assert_eq!(self.over, 1, "over once");
+        assert_eq!(self.machine.call().state, CallState::Terminated);
+        let mut accepted: BTreeMap<OperationId, usize> = BTreeMap::new();
+        let mut told: BTreeMap<OperationId, usize> = BTreeMap::new();
+        let mut clips: BTreeMap<RecordingId, (usize, usize)> = BTreeMap::new();
+        let mut expiries = 0;
+        for change in &self.changes {
+            for operation in &change.operations {
+                let is_over = matches!(
+                    operation.status,
+                    OperationStatus::Completed | OperationStatus::Failed
+                );
+                assert_eq!(operation.end.is_some(), is_over);
+                if operation.kind.is_queued() {
+                    *accepted.entry(operation.id).or_default() += usize::from(is_over);
+                }
+            }
+            for recording in &change.recordings {
+                match recording {
+                    RecordingChange::Begun { id, .. } => clips.entry(*id).or_default().0 += 1,
+                    RecordingChange::Finished { id, .. } | RecordingChange::Discarded { id } => {
+                        clips.entry(*id).or_default().1 += 1;
+                    }
+                    RecordingChange::Expire { .. } => expiries += 1,
+                }
+            }
+            for notification in &change.notifications {
+                if let Event::OperationEnded { operation } = &notification.event {
+                    *told.entry(operation.id).or_default() += 1;
+                }
+            }
+        }
+        assert!(accepted.values().all(|ends| *ends == 1), "each ends once: {accepted:?}");
+        assert!(clips.values().all(|clip| *clip == (1, 1)), "each clip ends once: {clips:?}");
+        assert_eq!(expiries, 1);
+        if !self.machine.call().application.is_empty() {
+            assert_eq!(told, accepted, "each is told once");
+            let events = self.events();
+            let ended = |event: &&&Event| matches!(event, Event::CallEnded { .. });
+            assert_eq!(events.iter().filter(ended).count(), 1);
+            assert!(matches!(events.last(), Some(Event::CallEnded { .. })), "the end comes last");
+        }
+        let finals = self.signals.iter().filter(|signal| {
+            matches!(signal, endpoint::Command::Answer { .. } | endpoint::Command::Refuse { .. })
+        });
+        assert!(finals.count() <= 1, "one final answer: {:?}", self.signals);
+    }
+}
+
+fn record(barge_in_allowed: bool) -> OperationKind {
+    OperationKind::Record(RecordRequest {
+        action: RecordAction::Record,
+        prompt: None,
+        barge_in_allowed,
+        initial_silence_seconds: 5,
+        max_silence_seconds: 5,
+        max_duration_seconds: 5,
+        play_beep: true,
+        stop_tones: Vec::new(),
+    })
+}
+
+fn play() -> OperationKind {
+    let prompt = PromptSource { uri: "http://x/".to_owned(), resource_id: None, times: 1 };
+    OperationKind::PlayPrompt(PlayPromptRequest { prompts: vec![prompt], repeat: false })
+}
+
+#[test]
+fn operations_run_one_after_the_other_and_a_clip_holds_up_nobody() {
+    let mut world = World::established();
+    let first = world.submit(record(false)).unwrap();
+    let second = world.submit(play()).unwrap();
+    let status = |world: &World, id| {
+        world.machine.operations().find(|operation| operation.id == id).unwrap().status
+    };
+    assert_eq!(status(&world, first), OperationStatus::Running);
+    assert_eq!(status(&world, second), OperationStatus::NotStarted);
+    world.prepare(true);
+    world.prepare(true);
+    assert_eq!(world.running.unwrap().0, first);
+    world.end_media(OperationEnd::StopToneDetected);
+    assert_eq!(world.running.unwrap().0, second, "the next begins at once");
+    assert!(world.ends_of(first).is_empty(), "bytes before announcement");
+    world.make_safe(true);
+    assert_eq!(world.ends_of(first), [(OperationEnd::StopToneDetected, 8514)]);
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn a_record_that_may_barge_in_ends_what_runs_and_drops_what_waits() {
+    let mut world = World::established();
+    let first = world.submit(play()).unwrap();
+    let second = world.submit(play()).unwrap();
+    world.prepare(true);
+    world.prepare(true);
+    let third = world.submit(record(true)).unwrap();
+    assert_eq!(world.ends_of(second), [(OperationEnd::Canceled, 8508)]);
+    assert_eq!(world.canceled, [first]);
+    world.prepare(true);
+    world.end_media(OperationEnd::Canceled);
+    assert_eq!(world.ends_of(first), [(OperationEnd::Canceled, 8508)]);
+    assert_eq!(world.running.unwrap().0, third);
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn a_hang_up_waits_for_the_clip_and_ends_what_waits() {
+    let mut world = World::established();
+    let running = world.submit(record(false)).unwrap();
+    let waiting = world.submit(record(false)).unwrap();
+    world.prepare(true);
+    world.input(Input::PeerHungUp);
+    assert_eq!(world.ends_of(waiting), [(OperationEnd::HungUpWithoutAudio, 8513)]);
+    world.close_leg(false);
+    assert_eq!(world.over, 0);
+    world.make_safe(true);
+    assert_eq!(world.ends_of(running), [(OperationEnd::HungUpWithAudio, 8588)]);
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
+}
+
+#[test]
+fn a_clip_that_never_becomes_safe_does_not_hold_up_the_end_for_ever() {
+    let mut world = World::established();
+    let running = world.submit(record(false)).unwrap();
+    world.prepare(true);
+    world.input(Input::PeerHungUp);
+    world.close_leg(false);
+    world.wait(Duration::from_secs(16));
+    assert_eq!(world.ends_of(running), [(OperationEnd::Unspecified, 9999)]);
+    world.check();
+    // What comes too late changes nothing.
+    world.make_safe(true);
+    world.check();
+}
+
+#[test]
+fn a_leg_that_breaks_loses_no_clip() {
+    let mut world = World::established();
+    let running = world.submit(record(false)).unwrap();
+    world.prepare(true);
+    world.running = None;
+    world.leg_open = false;
+    world.input(Input::LegFailed);
+    assert_eq!(world.sealing, [running]);
+    world.make_safe(true);
+    assert_eq!(world.ends_of(running), [(OperationEnd::HungUpWithAudio, 8588)]);
+    world.check();
+}
+
+#[test]
+fn the_time_to_answer_and_the_lease_run_out() {
+    let mut world = World::bot();
+    world.wait(Duration::from_secs(15));
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::NotAnswered));
+    assert!(matches!(world.signals[1], endpoint::Command::Refuse { status: 480, .. }));
+
+    let mut world = World::established();
+    world.wait(Duration::from_secs(2000));
+    world.command(Command::KeepAlive).unwrap();
+    world.wait(Duration::from_secs(2000));
+    assert_eq!(world.machine.call().state, CallState::Established);
+    world.wait(Duration::from_secs(701));
+    world.close_leg(false);
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::KeepAliveExpired));
+}
+
+#[test]
+fn what_does_not_fit_the_state_is_refused_and_changes_nothing() {
+    let answer = || Command::Answer { callback_uri: None, media_config: None };
+    let mut world = World::bot();
+    assert_eq!(world.submit(play()), Err(CallError::NotEstablished));
+    world.command(answer()).unwrap();
+    assert_eq!(world.command(answer()), Err(CallError::WrongState));
+    let reject = Command::Reject { reason: RejectReason::Busy, callback_uri: None };
+    assert_eq!(world.command(reject), Err(CallError::WrongState));
+    world.open_leg();
+    world.input(Input::Acknowledged(None));
+    world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
+    assert_eq!(world.submit(play()), Err(CallError::Terminated));
+    assert_eq!(world.command(answer()), Err(CallError::Terminated));
+    world.close_leg(false);
+    assert_eq!(world.command(Command::KeepAlive), Err(CallError::NotFound));
+    world.check();
+}
+
+#[test]
+fn a_voicemail_call_plays_back_and_says_goodbye() {
+    let mut world = World::new(Owner::Line(LineScript::voicemail()));
+    world.open_leg();
+    world.input(Input::Acknowledged(None));
+    world.prepare(true);
+    world.input(Input::Tone(Tone::parse("1").unwrap()));
+    world.end_media(OperationEnd::StopToneDetected);
+    world.make_safe(true);
+    world.prepare(true);
+    assert!(world.running.is_some(), "played back");
+    world.input(Input::Tone(Tone::POUND));
+    world.end_media(OperationEnd::Canceled);
+    world.prepare(true);
+    world.end_media(OperationEnd::Done);
+    world.close_leg(false);
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::LineEnded));
+    assert!(world.events().is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever happens in whatever order: every operation ends exactly once and is told once,
+    /// every clip has one fate, the call ends once, last of all.
+    #[test]
+    fn everything_ends_exactly_once(
+        steps in prop::collection::vec((0u8..22, any::<bool>()), 0..80),
+        line: bool,
+    ) {
+        let mut world = match line {
+            true => World::new(Owner::Line(LineScript::voicemail())),
+            false => World::bot(),
+        };
+        for (step, flag) in steps {
+            match step {
+                0 => {
+                    let answer = Command::Answer { callback_uri: None, media_config: None };
+                    let _ = world.command(answer);
+                }
+                1 if flag => {
+                    let reason = RejectReason::Busy;
+                    let _ = world.command(Command::Reject { reason, callback_uri: None });
+                }
+                2 | 3 => world.open_leg(),
+                4 | 5 => world.input(Input::Acknowledged(None)),
+                6 => { let _ = world.submit(record(flag)); }
+                7 => { let _ = world.submit(play()); }
+                8 => { let _ = world.submit(OperationKind::CancelMediaProcessing); }
+                9 => { let _ = world.submit(OperationKind::SubscribeToTone); }
+                10 | 11 => world.prepare(true),
+                12 => world.prepare(flag),
+                13 => world.end_media(OperationEnd::StopToneDetected),
+                14 => world.end_media(if flag { OperationEnd::Done } else { OperationEnd::InitialSilenceTimeout }),
+                15 if !world.canceled.is_empty() => world.end_media(OperationEnd::Canceled),
+                16 => world.make_safe(flag),
+                17 => world.input(Input::Tone(Tone::POUND)),
+                18 => world.wait(Duration::from_secs(if flag { 1 } else { 16 })),
+                19 if flag => world.input(Input::PeerHungUp),
+                20 => world.close_leg(flag),
+                21 if flag => world.input(Input::NotAcknowledged),
+                _ => { let _ = world.command(Command::KeepAlive); }
+            }
+        }
+        world.finish();
+        world.check();
+    }
+}
