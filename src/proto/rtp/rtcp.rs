@@ -71,6 +71,7 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
         let length = (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1) * 4;
         let packet = rest.get(..length).ok_or(NotRtcp)?;
         rest = &rest[length..];
+        let packet = without_padding(packet, rest.is_empty())?;
         let (count, kind) = (usize::from(head[0] & 0x1f), head[1]);
         if head[0] >> 6 != 2 || (is_first && !matches!(kind, SR | RR)) {
             return Err(NotRtcp);
@@ -96,11 +97,56 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
                     }
                 }
             }
-            BYE => received.is_bye = true,
+            BYE => {
+                for index in 0..count {
+                    // Section 6.6: a source says goodbye for those it names.
+                    received.is_bye |= word(packet, 4 + index * 4)? == received.ssrc;
+                }
+            }
+            SDES => check_description(&packet[4..], count)?,
             _ => {}
         }
     }
     if is_first { Err(NotRtcp) } else { Ok(received) }
+}
+
+/// Section 6.4.1: only the last packet is padded, and by whole words.
+fn without_padding(packet: &[u8], is_last: bool) -> Result<&[u8], NotRtcp> {
+    if packet[0] & 0x20 == 0 {
+        return Ok(packet);
+    }
+    let padding = packet.last().map_or(0, |last| usize::from(*last));
+    let left = packet.len().checked_sub(padding).filter(|left| *left >= 4).ok_or(NotRtcp)?;
+    let is_whole = padding > 0 && padding.is_multiple_of(4);
+    if is_last && is_whole { Ok(&packet[..left]) } else { Err(NotRtcp) }
+}
+
+/// Walks the chunks of a source description (section 6.5), of which nothing matters here.
+fn check_description(mut rest: &[u8], chunks: usize) -> Result<(), NotRtcp> {
+    for _ in 0..chunks {
+        let whole = rest.len();
+        rest = rest.get(4..).ok_or(NotRtcp)?;
+        while *rest.first().ok_or(NotRtcp)? != 0 {
+            let length = usize::from(*rest.get(1).ok_or(NotRtcp)?);
+            rest = rest.get(2 + length..).ok_or(NotRtcp)?;
+        }
+        // At least one zero ends the list, and more fill the word.
+        let read = whole - rest.len() + 1;
+        rest = rest.get(1 + (read.next_multiple_of(4) - read)..).ok_or(NotRtcp)?;
+    }
+    Ok(())
+}
+
+impl ReportBlock {
+    /// How long our sender report and this answer were under way (section 6.4.1), in 65,536ths of
+    /// a second; `now` is the middle of the NTP time at which the block came. `None` if it answers
+    /// no report, or claims to have waited longer than the time that has passed.
+    pub fn round_trip(&self, now: u32) -> Option<u32> {
+        if self.last_sender_report == 0 {
+            return None;
+        }
+        now.wrapping_sub(self.last_sender_report).checked_sub(self.delay_since)
+    }
 }
 
 /// Appends a compound packet: a sender report, or a receiver report where nothing was sent, the
@@ -154,6 +200,7 @@ pub struct SourceStatistics {
     first: Option<i64>,
     highest: i64,
     received: u64,
+    duplicates: u64,
     expected_before: i64,
     received_before: u64,
     transit: Option<i64>,
@@ -175,19 +222,35 @@ impl SourceStatistics {
 
     /// Counts a packet whose time says nothing about its way: all of an event have the same.
     pub fn count_without_time(&mut self, sequence: i64) {
-        let first = *self.first.get_or_insert(sequence);
-        self.highest = if self.received == 0 { first } else { self.highest.max(sequence) };
+        self.highest = self.first.map_or(sequence, |_| self.highest.max(sequence));
+        // The very first may have been overtaken.
+        self.first = Some(self.first.map_or(sequence, |first| first.min(sequence)));
         self.received += 1;
     }
 
-    /// Packets that came.
+    /// Counts a packet that came before: received, but not one less lost (section 6.4.1).
+    pub fn count_duplicate(&mut self) {
+        self.received += 1;
+        self.duplicates += 1;
+    }
+
+    /// The sender counts on from `sequence`, which is higher than all before: what lies between was
+    /// never sent.
+    pub fn go_on_at(&mut self, sequence: i64) {
+        let skipped = sequence.saturating_sub(self.highest).saturating_sub(1);
+        self.first = self.first.map(|first| first + skipped);
+        self.transit = None;
+    }
+
+    /// Packets that came, duplicates as well.
     pub fn received(&self) -> u64 {
         self.received
     }
 
     /// Packets that should have come and did not.
     pub fn lost(&self) -> u64 {
-        u64::try_from(self.expected()).unwrap_or(0).saturating_sub(self.received)
+        let came = self.received - self.duplicates;
+        u64::try_from(self.expected()).unwrap_or(0).saturating_sub(came)
     }
 
     /// Interarrival jitter in ticks.
@@ -292,6 +355,48 @@ mod tests {
         source.count(20, 20 * 160 + 320, 20 * 160);
         let block = source.report(1).unwrap();
         assert_eq!((block.lost, block.fraction_lost, block.jitter), (2, 0, 20));
+    }
+
+    #[test]
+    fn a_restart_is_no_loss_and_a_duplicate_hides_none() {
+        let mut source = SourceStatistics::default();
+        for sequence in [11, 10, 12, 14] {
+            source.count(sequence, sequence * 160, sequence * 160);
+        }
+        source.count_duplicate();
+        assert_eq!((source.lost(), source.received()), (1, 5));
+        source.go_on_at(70_000);
+        source.count(70_000, 0, 90_000);
+        source.count(70_001, 160, 90_160);
+        assert_eq!((source.lost(), source.jitter()), (1, 0));
+        let block = source.report(1).unwrap();
+        assert_eq!((block.lost, block.highest_sequence), (0, 70_001));
+    }
+
+    #[test]
+    fn the_round_trip_is_what_was_not_spent_waiting() {
+        let block = ReportBlock {
+            last_sender_report: 0xffff_0000,
+            delay_since: 0x8000,
+            ..Default::default()
+        };
+        assert_eq!(block.round_trip(0x0000_0000), Some(0x8000));
+        assert_eq!(block.round_trip(0xffff_1000), None);
+        assert_eq!(ReportBlock::default().round_trip(5), None);
+    }
+
+    #[test]
+    fn goodbyes_padding_and_descriptions_are_read_strictly() {
+        let report = [0x80, RR, 0, 1, 0, 0, 0, 1];
+        let after = |packet: &[u8]| read(&[&report[..], packet].concat(), 9).map(|r| r.is_bye);
+        assert_eq!(after(&[0x81, BYE, 0, 1, 0, 0, 0, 1]), Ok(true));
+        assert_eq!(after(&[0x81, BYE, 0, 1, 0, 0, 0, 2]), Ok(false));
+        assert_eq!(after(&[0x82, BYE, 0, 1, 0, 0, 0, 1]), Err(NotRtcp));
+        assert_eq!(after(&[0xa1, BYE, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4]), Ok(true));
+        assert_eq!(after(&[0xa1, BYE, 0, 2, 0, 0, 0, 1, 0, 0, 0, 200]), Err(NotRtcp));
+        assert_eq!(after(&[0x81, SDES, 0, 2, 0, 0, 0, 1, CNAME, 1, b'x', 0]), Ok(false));
+        assert_eq!(after(&[0x81, SDES, 0, 2, 0, 0, 0, 1, CNAME, 2, b'x', b'y']), Err(NotRtcp));
+        assert_eq!(after(&[0x81, SDES, 0, 2, 0, 0, 0, 1, CNAME, 99, b'x', 0]), Err(NotRtcp));
     }
 
     #[test]

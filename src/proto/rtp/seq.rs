@@ -1,23 +1,74 @@
 //! Numbers that wrap round, made to count on (RFC 3550 section A.1).
 
-/// Sequence numbers, counted on past 65,535.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ExtendedSequence(Option<i64>);
+/// Sequence numbers, counted on past 65,535; tells duplicates and restarts.
+#[derive(Debug, Clone, Default)]
+pub struct ExtendedSequence {
+    highest: Option<i64>,
+    /// Which of the last numbers have come: bit 0 is the highest.
+    seen: u128,
+    /// What would follow a number that was far from all others.
+    doubtful: Option<u16>,
+}
+
+/// Where a sequence number belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Near the others, and new: the highest so far, or one that was overtaken.
+    At(i64),
+    /// It has come before.
+    Duplicate,
+    /// Far from all others: astray, or the first of a new count. The next one decides.
+    Doubtful,
+    /// It follows the last doubtful one, so the sender counts anew; that one belongs right before
+    /// it. Both are higher than all before.
+    Restarted(i64),
+}
+
+/// A gap this long is no longer taken for loss: `MAX_DROPOUT` of section A.1.
+const MAX_DROPOUT: i64 = 3_000;
+/// So far back a packet may have been overtaken: `MAX_MISORDER` of section A.1.
+const MAX_MISORDER: i64 = 100;
+
+impl ExtendedSequence {
+    /// Places a number nearest to the highest one. The first is itself.
+    pub fn place(&mut self, sequence: u16) -> Place {
+        let Some(highest) = self.highest else {
+            self.highest = Some(i64::from(sequence));
+            self.seen = 1;
+            return Place::At(i64::from(sequence));
+        };
+        let ahead = sequence.wrapping_sub(highest as u16);
+        let step = i64::from(ahead as i16);
+        if step > 0 && step < MAX_DROPOUT {
+            self.highest = Some(highest + step);
+            self.seen = self.seen.checked_shl(u32::from(ahead)).unwrap_or(0) | 1;
+            return Place::At(highest + step);
+        }
+        if (-MAX_MISORDER..=0).contains(&step) {
+            let bit = 1 << step.unsigned_abs();
+            let is_new = self.seen & bit == 0;
+            self.seen |= bit;
+            return if is_new { Place::At(highest + step) } else { Place::Duplicate };
+        }
+        if self.doubtful.take() == Some(sequence) {
+            let restarted = highest + i64::from(ahead);
+            self.highest = Some(restarted);
+            self.seen = 0b11;
+            return Place::Restarted(restarted);
+        }
+        self.doubtful = Some(sequence.wrapping_add(1));
+        Place::Doubtful
+    }
+
+    /// The highest number so far.
+    pub fn highest(&self) -> Option<i64> {
+        self.highest
+    }
+}
 
 /// RTP timestamps, counted on past 2^32: media time in ticks of the clock rate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MediaClock(Option<i64>);
-
-impl ExtendedSequence {
-    /// The number that is nearest to the last one. The first is itself.
-    pub fn extend(&mut self, sequence: u16) -> i64 {
-        let last = self.0.unwrap_or(i64::from(sequence));
-        let step = sequence.wrapping_sub(last as u16) as i16;
-        let extended = last + i64::from(step);
-        self.0 = Some(self.0.map_or(extended, |last| last.max(extended)));
-        extended
-    }
-}
 
 impl MediaClock {
     /// The time that is nearest to the latest one. The first is itself.
@@ -25,25 +76,69 @@ impl MediaClock {
         let last = self.0.unwrap_or(i64::from(timestamp));
         let step = timestamp.wrapping_sub(last as u32) as i32;
         let extended = last + i64::from(step);
-        self.0 = Some(self.0.map_or(extended, |last| last.max(extended)));
+        self.0 = Some(last.max(extended));
         extended
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn numbers_count_on_past_the_wrap_in_either_order() {
         let mut sequence = ExtendedSequence::default();
-        assert_eq!(sequence.extend(65_534), 65_534);
-        assert_eq!(sequence.extend(1), 65_537);
-        assert_eq!(sequence.extend(65_535), 65_535);
-        assert_eq!(sequence.extend(2), 65_538);
+        assert_eq!(sequence.place(65_534), Place::At(65_534));
+        assert_eq!(sequence.place(1), Place::At(65_537));
+        assert_eq!(sequence.place(65_535), Place::At(65_535));
+        assert_eq!(sequence.place(2), Place::At(65_538));
         let mut clock = MediaClock::default();
         assert_eq!(clock.extend(u32::MAX), i64::from(u32::MAX));
         assert_eq!(clock.extend(159), i64::from(u32::MAX) + 160);
         assert_eq!(clock.extend(u32::MAX), i64::from(u32::MAX));
+    }
+
+    #[test]
+    fn what_came_twice_is_a_duplicate_whenever_it_comes() {
+        let mut sequence = ExtendedSequence::default();
+        for number in [5, 6, 8] {
+            assert_eq!(sequence.place(number), Place::At(i64::from(number)));
+        }
+        assert_eq!(sequence.place(6), Place::Duplicate);
+        assert_eq!(sequence.place(8), Place::Duplicate);
+        assert_eq!(sequence.place(7), Place::At(7));
+        assert_eq!(sequence.place(7), Place::Duplicate);
+    }
+
+    #[test]
+    fn two_in_a_row_are_a_restart_and_one_alone_is_not() {
+        let mut sequence = ExtendedSequence::default();
+        assert_eq!(sequence.place(30_000), Place::At(30_000));
+        assert_eq!(sequence.place(10), Place::Doubtful);
+        assert_eq!(sequence.place(30_001), Place::At(30_001));
+        assert_eq!(sequence.place(20), Place::Doubtful);
+        assert_eq!(sequence.place(21), Place::Restarted(65_536 + 21));
+        assert_eq!(sequence.place(20), Place::Duplicate);
+        assert_eq!(sequence.place(22), Place::At(65_536 + 22));
+    }
+
+    proptest! {
+        #[test]
+        fn the_lower_bits_are_the_number_itself(numbers in prop::collection::vec(any::<u16>(), 1..100)) {
+            let mut sequence = ExtendedSequence::default();
+            for number in numbers {
+                let before = sequence.highest();
+                match sequence.place(number) {
+                    Place::At(at) => prop_assert_eq!(at as u16, number),
+                    Place::Restarted(at) => {
+                        prop_assert_eq!(at as u16, number);
+                        prop_assert!(before.is_some_and(|before| at - 1 > before));
+                    }
+                    Place::Duplicate | Place::Doubtful => prop_assert_eq!(before, sequence.highest()),
+                }
+            }
+        }
     }
 }

@@ -1,24 +1,25 @@
 //! Telephone events (RFC 4733): packets to keys, each press once.
 //!
-//! A press is many packets with one timestamp; any of them may be lost, the end is told three
-//! times. A press longer than the duration field goes on with a new timestamp where the last one
-//! ended and without a marker. So the timestamp tells presses apart, and nothing else has to.
+//! A press is many packets with one timestamp; any of them may be lost, come twice or be overtaken,
+//! and the end is told three times. So the timestamp tells presses apart. A press longer than the
+//! duration field goes on with a new timestamp where the last one ended, and without a marker.
 
-use super::seq::MediaClock;
+use std::collections::VecDeque;
+
 use crate::model::Tone;
 
-/// Remembers the press that is going on.
+/// Remembers the last presses.
 #[derive(Debug, Clone, Default)]
 pub struct TelephoneEvents {
-    clock: MediaClock,
-    last: Option<Press>,
+    /// The newest at the back.
+    presses: VecDeque<Press>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Press {
     tone: Tone,
-    began: i64,
-    duration: i64,
+    timestamp: u32,
+    duration: u16,
     ended: bool,
 }
 
@@ -33,6 +34,11 @@ pub struct KeyPress {
 
 /// Event code, flags and volume, duration.
 const PAYLOAD: usize = 4;
+/// Presses that are remembered: their packets may still be under way.
+const MAX_PRESSES: usize = 16;
+/// A segment lasts as long as the duration field can say, but for so many ticks: senders count in
+/// packets, and the last packets of a segment may be lost.
+const SLACK: u16 = 4_000;
 
 impl TelephoneEvents {
     /// Takes the payload of a packet; tells a press when its first packet comes, whichever that is.
@@ -40,33 +46,35 @@ impl TelephoneEvents {
         let (fields, _) = payload.split_first_chunk::<PAYLOAD>()?;
         let tone = Tone::from_event_code(fields[0])?;
         let ended = fields[1] & 0x80 != 0;
-        let duration = i64::from(u16::from_be_bytes([fields[2], fields[3]]));
-        let began = self.clock.extend(timestamp);
-        if let Some(last) = &mut self.last {
-            if began == last.began {
-                last.duration = last.duration.max(duration);
-                last.ended |= ended;
-                return None;
-            }
-            // An earlier press that was overtaken by a later one: it has been told.
-            if began < last.began {
-                return None;
-            }
-            // A segment of a long press (section 2.5.1.3).
-            let goes_on = !last.ended && !marker && tone == last.tone;
-            if goes_on && began <= last.began + last.duration + SLACK {
-                *last = Press { tone, began, duration, ended };
-                return None;
-            }
+        let duration = u16::from_be_bytes([fields[2], fields[3]]);
+        let known = self
+            .presses
+            .iter_mut()
+            .find(|press| press.timestamp == timestamp && press.tone == tone);
+        if let Some(press) = known {
+            press.duration = press.duration.max(duration);
+            press.ended |= ended;
+            return None;
         }
-        self.last = Some(Press { tone, began, duration, ended });
-        Some(KeyPress { tone, timestamp })
+        let goes_on = !marker
+            && self.presses.iter().any(|press| press.tone == tone && press.goes_on_at(timestamp));
+        if self.presses.len() == MAX_PRESSES {
+            self.presses.pop_front();
+        }
+        self.presses.push_back(Press { tone, timestamp, duration, ended });
+        (!goes_on).then_some(KeyPress { tone, timestamp })
     }
 }
 
-/// A segment may begin this much later than the last one was known to last: its last packets may
-/// be lost. Half a second at 8,000 Hz.
-const SLACK: i64 = 4_000;
+impl Press {
+    /// Whether a segment of this press may begin at `timestamp` (section 2.5.1.3).
+    fn goes_on_at(&self, timestamp: u32) -> bool {
+        let after = timestamp.wrapping_sub(self.timestamp);
+        let is_contiguous = after == u32::from(self.duration);
+        let full = u32::from(u16::MAX - SLACK)..=u32::from(u16::MAX) + u32::from(SLACK);
+        !self.ended && (is_contiguous || self.duration >= u16::MAX - SLACK && full.contains(&after))
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -116,6 +124,34 @@ mod tests {
     }
 
     #[test]
+    fn a_long_press_is_one_when_the_end_of_a_segment_is_lost() {
+        let mut events = TelephoneEvents::default();
+        assert!(events.take(7, true, &payload(9, false, 160)).is_some());
+        assert!(events.take(7, false, &payload(9, false, 64_000)).is_none());
+        assert!(events.take(7 + 65_535, false, &payload(9, false, 160)).is_none());
+        // A marker is a new press even there.
+        assert!(events.take(7 + 65_535 + 160, true, &payload(9, false, 160)).is_some());
+    }
+
+    #[test]
+    fn a_key_is_told_when_the_clock_of_the_sender_went_back() {
+        let mut events = TelephoneEvents::default();
+        assert!(events.take(4_000_000, true, &payload(1, true, 160)).is_some());
+        assert!(events.take(1_000, true, &payload(1, true, 160)).is_some());
+        // Packets of either that were under way are nothing new.
+        assert!(events.take(4_000_000, false, &payload(1, true, 160)).is_none());
+        assert!(events.take(1_000, false, &payload(1, true, 160)).is_none());
+    }
+
+    #[test]
+    fn a_press_that_was_overtaken_is_told_all_the_same() {
+        let mut events = TelephoneEvents::default();
+        assert!(events.take(3_200, true, &payload(2, false, 160)).is_some());
+        assert!(events.take(1_600, false, &payload(1, true, 800)).is_some());
+        assert!(events.take(3_200, false, &payload(2, true, 800)).is_none());
+    }
+
+    #[test]
     fn what_is_no_key_is_nothing() {
         let mut events = TelephoneEvents::default();
         assert_eq!(events.take(0, true, &payload(16, false, 160)), None);
@@ -124,44 +160,47 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_press_is_told_exactly_once_in_order(
+        fn each_press_is_told_exactly_once_if_one_packet_of_it_comes(
             keys in prop::collection::vec(0u8..16, 1..12),
             start: u32,
-            lost in prop::collection::vec(any::<bool>(), 12 * 8),
-            swap in prop::collection::vec(any::<bool>(), 12 * 8),
+            survivors in prop::collection::vec(1u8..=255, 12),
+            order in prop::collection::vec(0usize..12, 12 * 16),
         ) {
+            // Five updates and three ends a press, each twice; any of them lost, but not all, and
+            // overtaken by packets of the next press.
             let mut packets = Vec::new();
             for (index, code) in keys.iter().enumerate() {
-                let at = start.wrapping_add(1600 * index as u32);
-                let mut press: Vec<_> = (0..8u16)
-                    .map(|step| (at, step == 0, payload(*code, step > 4, 160 * (step.min(5) + 1))))
-                    .collect();
-                // Neighbours change places, within a press.
-                for step in 0..7 {
-                    if swap[index * 8 + step] {
-                        press.swap(step, step + 1);
+                let at = start.wrapping_add(1_600 * index as u32);
+                for step in (0..8u16).filter(|step| survivors[index] >> step & 1 == 1) {
+                    let packet = (at, step == 0, payload(*code, step > 4, 160 * (step.min(5) + 1)));
+                    for twice in 0..2 {
+                        let jitter = order[index * 16 + usize::from(step) * 2 + twice];
+                        packets.push((index * 8 + usize::from(step) + jitter, packet));
                     }
                 }
-                let kept: Vec<_> = press
-                    .iter()
-                    .enumerate()
-                    .filter(|(step, _)| !lost[index * 8 + step])
-                    .map(|(_, packet)| *packet)
-                    .collect();
-                // At least an end arrives: three are sent.
-                if kept.iter().any(|(.., p)| p[1] & 0x80 != 0) {
-                    packets.extend(kept);
-                } else {
-                    packets.extend(press);
-                }
             }
+            packets.sort_by_key(|(at, _)| *at);
             let mut events = TelephoneEvents::default();
-            let told: Vec<u8> = packets
+            let mut told: Vec<_> = packets
                 .iter()
-                .filter_map(|(at, marker, payload)| events.take(*at, *marker, payload))
-                .map(|press| press.tone.event_code())
+                .filter_map(|(_, (at, marker, payload))| events.take(*at, *marker, payload))
+                .map(|press| (press.timestamp.wrapping_sub(start), press.tone.event_code()))
                 .collect();
-            prop_assert_eq!(told, keys);
+            told.sort_unstable();
+            let pressed: Vec<_> =
+                keys.iter().enumerate().map(|(index, key)| (1_600 * index as u32, *key)).collect();
+            prop_assert_eq!(told, pressed);
+        }
+
+        #[test]
+        fn no_payload_panics(
+            packets in prop::collection::vec(
+                (any::<u32>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..6)), 0..100)
+        ) {
+            let mut events = TelephoneEvents::default();
+            for (timestamp, marker, payload) in packets {
+                let _ = events.take(timestamp, marker, &payload);
+            }
         }
     }
 }
