@@ -111,7 +111,11 @@ pub fn negotiate(
         .media
         .iter()
         .enumerate()
-        .map(|(at, offered)| if at == index { accepted(local, &plan) } else { refused(offered) })
+        .map(
+            |(at, offered)| {
+                if at == index { accepted(local, &plan, offered) } else { refused(offered) }
+            },
+        )
         .collect();
     Ok((description(local, media), plan))
 }
@@ -275,13 +279,17 @@ fn choose(
             NegotiationError::NoCodec(offered.join(", "))
         })?;
     let (codec, payload_type) = chosen;
-    let telephone_event = formats(media)
-        .filter(|format| {
-            let (name, clock) = format.encoding.split_once('/').unwrap_or_default();
-            name.eq_ignore_ascii_case("telephone-event") && clock == codec.event_clock()
+    // RFC 4733 section 2.1 wants the clock of the audio; softphones that offer Opus often have
+    // events at 8,000 Hz only, and send them by the clock of the audio all the same.
+    let event = |clock: &str| {
+        let mut all = formats(media);
+        all.find(|format| {
+            let (name, its_clock) = format.encoding.split_once('/').unwrap_or_default();
+            name.eq_ignore_ascii_case("telephone-event") && its_clock == clock
         })
         .map(|format| format.payload_type)
-        .next();
+    };
+    let telephone_event = event(codec.event_clock()).or_else(|| event("8000"));
     let address = media.connection.as_ref().or(description.connection.as_ref());
     let address: Option<IpAddr> = address.and_then(|address| address.parse().ok());
     let is_hold = address.is_some_and(|address| address.is_unspecified());
@@ -335,7 +343,7 @@ fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
-fn accepted(local: &LocalMedia, plan: &StreamPlan) -> Media {
+fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
     let mut media = audio(local);
     let pt = plan.payload_type;
     media.formats.push(pt.to_string());
@@ -343,12 +351,13 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan) -> Media {
     if plan.codec == Codec::Opus {
         media.attributes.push(Attribute::valued("fmtp", format!("{pt} useinbandfec=1")));
     }
-    if let Some(event) = plan.telephone_event {
-        let clock = plan.codec.event_clock();
-        media.formats.push(event.to_string());
-        let map = format!("{event} telephone-event/{clock}");
-        media.attributes.push(Attribute::valued("rtpmap", map));
-        media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
+    let event = plan
+        .telephone_event
+        .and_then(|pt| formats(offered).find(|format| format.payload_type == pt));
+    if let Some(Format { payload_type, encoding, .. }) = event {
+        media.formats.push(payload_type.to_string());
+        media.attributes.push(Attribute::valued("rtpmap", format!("{payload_type} {encoding}")));
+        media.attributes.push(Attribute::valued("fmtp", format!("{payload_type} 0-15")));
     }
     media.attributes.push(Attribute::valued("ptime", plan.ptime_ms.to_string()));
     if plan.rtcp_mux {
@@ -443,6 +452,16 @@ mod tests {
         assert_eq!((plan.codec, plan.payload_type), (Codec::Opus, 111));
         assert_eq!(plan.telephone_event, Some(102));
         assert!(text.contains("m=audio 20000 RTP/AVP 111 102\r\n"), "{text}");
+    }
+
+    #[test]
+    fn events_of_the_wrong_clock_are_better_than_none() {
+        let (text, plan) = answer(
+            "m=audio 4000 RTP/AVP 111 101\r\na=rtpmap:111 opus/48000/2\r\n\
+             a=rtpmap:101 telephone-event/8000\r\n",
+        );
+        assert_eq!(plan.telephone_event, Some(101));
+        assert!(text.contains("a=rtpmap:101 telephone-event/8000\r\n"), "{text}");
     }
 
     #[test]
