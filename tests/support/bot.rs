@@ -98,6 +98,11 @@ impl Bot {
         self.shared.answers.lock().unwrap().extend(statuses.iter().rev());
     }
 
+    /// Answers all further notifications with 202 again.
+    pub fn answer_with_default(&self) {
+        self.shared.answers.lock().unwrap().clear();
+    }
+
     /// All notifications so far.
     pub fn notifications(&self) -> Vec<Notified> {
         self.shared.notifications.borrow().clone()
