@@ -521,12 +521,16 @@ async fn two_stores_write_at_the_same_time(cluster: &Cluster) {
 /// Set for the process that is to be killed: where its database is.
 const VICTIM: &str = "AFTERTONE_TEST_STORE_VICTIM";
 
+/// The test starts itself as another process, which commits until it is killed.
 #[tokio::test]
 async fn what_was_reported_as_durable_survives_kill_9() {
+    if let Ok(url) = std::env::var(VICTIM) {
+        return commit_until_killed(&url).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Sqlite(folder.path().join("killed.db"));
     let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "commits_until_it_is_killed", "--nocapture"])
+        .args(["--exact", "what_was_reported_as_durable_survives_kill_9", "--nocapture"])
         .env(VICTIM, place.url())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -555,11 +559,8 @@ async fn what_was_reported_as_durable_survives_kill_9() {
     assert_eq!(house.store.pending_count().await.unwrap(), calls as u64);
 }
 
-#[tokio::test]
-#[ignore = "the process that what_was_reported_as_durable_survives_kill_9 starts and kills"]
-async fn commits_until_it_is_killed() {
-    let Ok(url) = std::env::var(VICTIM) else { return };
-    let store = Database::open(&url).await.unwrap();
+async fn commit_until_killed(url: &str) {
+    let store = Database::open(url).await.unwrap();
     let (journal, _writer) = Journal::start(store, JournalLimits::default());
     for first in (0..100_000).step_by(10) {
         let commits = (first..first + 10)
