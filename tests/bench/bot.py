@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""The bot of load.sh: answers every call, records it, and looks whether each clip is whole.
+
+usage: bot.py PORT API TOKEN REFERENCE.ulaw CALLS SECONDS
+Whole means: from the first sample of what sipp speaks on, the clip is it, sample for sample.
+"""
+import json, struct, sys, threading, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+port, api, token, reference, calls, seconds = sys.argv[1:]
+calls, seconds = int(calls), int(seconds)
+
+
+def ulaw(code):
+    code = ~code & 0xFF
+    value = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
+    return 0x84 - value if code & 0x80 else value - 0x84
+
+
+TABLE = [struct.pack("<h", ulaw(code)) for code in range(256)]
+SPOKEN = b"".join(TABLE[code] for code in open(reference, "rb").read())
+lock, done = threading.Condition(), {"whole": 0, "broken": [], "ended": 0, "refused": 0}
+
+
+def request(path, body=None, bearer=token):
+    url = path if path.startswith("http") else api + path
+    headers = {"Authorization": "Bearer " + bearer, "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
+        return answer.read()
+
+
+def judge(clip):
+    """What is wrong with a clip, or nothing. Every second sample at 16 kHz is one at 8 kHz."""
+    samples = b"".join(clip[at:at + 2] for at in range(44, len(clip) - 3, 4))
+    begin = samples.find(SPOKEN[320:640])
+    if begin < 0:
+        return "the speech is not in it"
+    begin = max(begin - 320, 0)
+    heard = samples[begin:begin + len(SPOKEN)]
+    if len(heard) < 16000 * (seconds - 3):
+        return f"only {len(heard) / 16000:.1f} s"
+    wrong = sum(heard[at:at + 320] != SPOKEN[at:at + 320] for at in range(0, len(heard), 320))
+    return f"{wrong} frames differ" if wrong else None
+
+
+class Bot(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        threading.Thread(target=react, args=(body["value"][0]["resourceData"],)).start()
+
+
+def react(data):
+    path = "/v1.0/communications/calls/" + data["id"]
+    try:
+        if data.get("state") == "incoming":
+            media = {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"}
+            request(path + "/answer", {"acceptedModalities": ["audio"], "mediaConfig": media})
+        elif data.get("state") == "established":
+            request(path + "/recordResponse", {
+                "playBeep": False, "maxRecordDurationInSeconds": seconds,
+                "initialSilenceTimeoutInSeconds": 30, "maxSilenceTimeoutInSeconds": 30})
+        elif data.get("recordingLocation"):
+            wrong = judge(request(data["recordingLocation"], bearer=data["recordingAccessToken"]))
+            with lock:
+                done["broken"].append(wrong) if wrong else done.update(whole=done["whole"] + 1)
+        elif data.get("state") == "terminated":
+            with lock:
+                done["ended"] += 1
+                lock.notify_all()
+    except Exception as error:
+        with lock:
+            done["refused"] += 1
+            print("bot:", error, file=sys.stderr)
+
+
+server = ThreadingHTTPServer(("127.0.0.1", int(port)), Bot)
+server.request_queue_size = 1024
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", flush=True)
+with lock:
+    lock.wait_for(lambda: done["ended"] >= calls, timeout=seconds + 120)
+threading.Event().wait(3)
+print(f"clips whole: {done['whole']} of {calls}; broken: {done['broken'][:5]}; "
+      f"refused requests: {done['refused']}; calls ended: {done['ended']}")

@@ -1,0 +1,76 @@
+//! The command as a user meets it: words, exit codes, sentences.
+
+use std::process::{Command, Output};
+
+fn aftertone(words: &[&str], folder: &std::path::Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_aftertone"))
+        .args(words)
+        .current_dir(folder)
+        .output()
+        .expect("the command runs")
+}
+
+fn said(output: &Output) -> String {
+    let out = String::from_utf8_lossy(&output.stdout);
+    format!("{out}{}", String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn help_and_version_are_as_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = aftertone(&["--help"], folder.path());
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["serve", "demo", "token", "--config"] {
+        assert!(said(&help).contains(word), "{}", said(&help));
+    }
+    let version = aftertone(&["--version"], folder.path());
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(said(&version).trim(), format!("aftertone {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_words_are_64_and_a_wrong_configuration_78() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.toml"), "[sip]\nlisen = []\n").unwrap();
+    std::fs::write(folder.path().join("b.toml"), "[telemetry]\nlog = \"a=b=c\"\n").unwrap();
+    for (words, code, part) in [
+        (&["dance"][..], 64, "dance"),
+        (&["serve", "--confg", "x"], 64, "--config"),
+        (&["token"], 64, "--app"),
+        (&["serve", "--config", "none.toml"], 78, "none.toml"),
+        (&["serve", "--config", "a.toml"], 78, "a.toml:2"),
+        (&["--config", "a.toml"], 78, "did you mean `sip.listen`?"),
+        (&["serve", "--config", "b.toml"], 78, "telemetry.log"),
+        (&["token", "--app", "nobody", "--config", "/dev/null"], 78, "nobody"),
+    ] {
+        let output = aftertone(words, folder.path());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains(part), "{words:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_1_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "[sip]\nlisten = [\"udp:{}\"]\n[api]\nlisten = \"127.0.0.1:0\"\n",
+        taken.local_addr().unwrap()
+    );
+    std::fs::write(folder.path().join("a.toml"), config).unwrap();
+    let output = aftertone(&["serve", "--config", "a.toml"], folder.path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("sip.listen"), "{}", said(&output));
+}
+
+#[test]
+fn a_token_opens_the_api_of_the_daemon_with_the_same_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[[applications]]\nname = \"bot\"\nid = \"b07\"\nroles = [\"Calls.AccessMedia.All\"]\n\
+                  callback_uri = \"http://127.0.0.1:1/\"\n";
+    std::fs::write(folder.path().join("a.toml"), config).unwrap();
+    let words = ["token", "--app", "bot", "--ttl", "5m", "--config", "a.toml"];
+    let output = aftertone(&words, folder.path());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(said(&output).trim().split('.').count(), 3, "a signed token");
+}
