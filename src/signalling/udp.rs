@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -33,6 +34,9 @@ pub(super) struct Datagram {
     pub bytes: Bytes,
 }
 
+/// Room for some thousand requests.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 /// A bound socket.
 #[derive(Debug, Clone)]
 pub(super) struct Listener {
@@ -43,7 +47,15 @@ pub(super) struct Listener {
 impl Listener {
     /// Binds `address`; port 0 takes a free one.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address).await?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        // A burst of calls must not be lost while the reader is late. The system gives what it
+        // allows; less is no reason not to start.
+        if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
+            debug!(%error, "the receive buffer stays as it is");
+        }
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
         let bound = socket.local_addr()?;
         Ok(Self { socket: Arc::new(socket), bound })
     }
