@@ -189,7 +189,7 @@ impl Service {
 
     async fn handle_datagram(&mut self, Datagram { path, bytes }: Datagram) {
         trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
-        self.turn("datagram", |endpoint| endpoint.handle_datagram(&bytes, path, now())).await;
+        self.turn("datagram", |endpoint| endpoint.handle_message(&bytes, path, now())).await;
     }
 
     async fn handle_order(&mut self, order: Order) {

@@ -16,7 +16,7 @@ use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::proto::sip::path::{Path, Transport};
+use crate::proto::sip::path::Path;
 
 /// The longest datagram that UDP can carry.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
@@ -123,7 +123,7 @@ impl Listener {
                 continue;
             };
             let Some(bytes) = buffer.get(..length) else { continue };
-            let path = Path { peer, local, transport: Transport::Udp };
+            let path = Path::udp(local, peer);
             let datagram = Datagram { path, bytes: Bytes::copy_from_slice(bytes) };
             if datagrams.send(datagram).await.is_err() {
                 return;

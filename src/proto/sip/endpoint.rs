@@ -115,8 +115,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes one datagram as it came over `path`.
-    pub fn handle_datagram(&mut self, bytes: &[u8], path: Path, now: Instant) {
+    /// Takes one message as it came over `path`: a datagram, or what the framing of a stream cut out.
+    pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
         match wire::parse_datagram(bytes) {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());

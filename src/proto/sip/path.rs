@@ -5,20 +5,64 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 /// What carries the messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// Datagrams.
     Udp,
+    /// A stream.
+    Tcp,
+    /// A stream within TLS.
+    Tls,
+    /// WebSocket (RFC 7118).
+    Ws,
+    /// WebSocket within TLS (RFC 7118).
+    Wss,
 }
 
 impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+
     /// The name in a Via header field.
     pub fn name(self) -> &'static str {
         match self {
             Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+        }
+    }
+
+    /// The transport of this name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|transport| name.eq_ignore_ascii_case(transport.name()))
+    }
+
+    /// Nothing is lost on the way, so nothing is sent twice (RFC 3261 §17).
+    pub fn is_reliable(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// Nobody on the way can read or change what is said.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// RFC 3261 §19.1.2, RFC 7118 §5.2: the port of a URI that names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
     }
 }
+
+/// One stream between us and a peer; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
 
 /// Both ends of one hop. Responses go back the way the request came, as RFC 3581 §4 asks for when
 /// `rport` is there; we do so always, because peers behind a NAT hear us no other way.
@@ -26,10 +70,21 @@ impl Transport {
 pub struct Path {
     /// The other side's address, as seen by our socket.
     pub peer: SocketAddr,
-    /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::).
+    /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
+    /// we opened, the port is that of our listener, where the peer can come back to.
     pub local: SocketAddr,
     /// What lies between.
     pub transport: Transport,
+    /// The stream, if there is one already. When it has gone, or was never there, another one to the
+    /// same peer is taken, or opened.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Path {
+    /// The way of datagrams between two addresses.
+    pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
+        Self { peer, local, transport: Transport::Udp, connection: None }
+    }
 }
 
 /// Bytes to send, and where.

@@ -621,7 +621,7 @@ impl Line {
     }
 
     pub fn receive(&mut self, message: &str) {
-        self.endpoint.handle_datagram(message.as_bytes(), path(), self.now);
+        self.endpoint.handle_message(message.as_bytes(), path(), self.now);
         self.drain();
     }
 
@@ -706,11 +706,7 @@ impl Line {
 }
 
 pub(super) fn path() -> Path {
-    Path {
-        peer: "192.0.2.10:5062".parse().unwrap(),
-        local: "192.0.2.1:5060".parse().unwrap(),
-        transport: Transport::Udp,
-    }
+    Path::udp("192.0.2.1:5060".parse().unwrap(), "192.0.2.10:5062".parse().unwrap())
 }
 
 pub(super) fn refusal(dialog: DialogId, status: u16) -> Command {

@@ -82,7 +82,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        line.endpoint.handle_datagram(&bytes, path(), line.now);
+        line.endpoint.handle_message(&bytes, path(), line.now);
         line.run_until(line.now + Duration::from_secs(40));
     }
 }
