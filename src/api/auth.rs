@@ -15,6 +15,8 @@ use crate::model::UnixMillis;
 
 /// The role that recording and tones need.
 pub const ACCESS_MEDIA: &str = "Calls.AccessMedia.All";
+/// The role that placing a call needs.
+pub const INITIATE: &str = "Calls.Initiate.All";
 
 /// How far the clock of whoever made a token may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 //!
 //! The order is always the same: who asks, what is meant, may they, is the body right, do it.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -19,18 +19,19 @@ use serde_json::Value;
 
 use super::{
     ApiState,
-    auth::{ACCESS_MEDIA, Caller},
+    auth::{ACCESS_MEDIA, Caller, INITIATE},
     body, deadline,
     error::{ApiError, JSON, ODATA_VERSION},
     exchange::Audit,
-    house::{Answer, CallError, NewOperation},
+    house::{Answer, CallError, NewCall, NewOperation},
     now,
     query::QueryOptions,
     route::{Action, NoRoute, Route, Target},
 };
 use crate::{
     graph::{
-        self, AnswerBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink, RejectBody,
+        self, AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink,
+        RejectBody,
     },
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction},
 };
@@ -66,7 +67,7 @@ async fn answer(
     match (route.target, &parts.method) {
         (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
         (Target::Calls, &Method::GET) => asked.list_calls().await,
-        (Target::Calls, &Method::POST) => Err(ApiError::NotImplemented("Creating a call")),
+        (Target::Calls, &Method::POST) => asked.create_call(body).await,
         (Target::Call(call), &Method::GET) => asked.show_call(call).await,
         (Target::Call(call), &Method::DELETE) => asked.hang_up(call).await,
         (Target::Operations(call), &Method::GET) => asked.list_operations(call).await,
@@ -96,6 +97,33 @@ impl Asked<'_> {
             json(&graph::Call::element(&self.graph, &call))
         });
         Ok(ok(&page))
+    }
+
+    async fn create_call(&self, body: Body) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        if !self.caller.has_role(INITIATE) {
+            return Err(ApiError::MissingRole(INITIATE));
+        }
+        let body = CreateCallBody::read(&body::json(&self.parts.headers, body).await?)?;
+        let new = NewCall {
+            source_name: body.source_name,
+            target: body.target,
+            subject: body.subject,
+            chain_id: body.call_chain_id,
+            callback_uri: Some(body.callback_uri),
+            media_config: Some(body.media_config),
+            prefetch: body.prefetch,
+            ringing_timeout: body
+                .ringing_timeout_seconds
+                .map(|seconds| Duration::from_secs(seconds.into())),
+        };
+        let call = deadline::acting(self.state.house.place(self.application(), new)).await?;
+        let mut response = ok(&json(&graph::Call::entity(&self.graph, &call)));
+        *response.status_mut() = StatusCode::CREATED;
+        let location = format!("{}/{}", self.graph.calls_url(), call.id);
+        let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
     }
 
     async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
@@ -292,6 +320,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_is_created_and_shown_with_its_location() {
+        let fake = Fake::new();
+        let body = r##"{"@odata.type":"#microsoft.graph.call",
+            "callbackUri":"https://bot.example/api/calls",
+            "source":{"identity":{"application":{"id":"x","displayName":"Bot"}}},
+            "targets":[{"identity":{"phone":{"id":"+15550123"}}}],
+            "requestedModalities":["audio"],
+            "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}}"##;
+        let response = fake.send("POST", "/v1.0/communications/calls", Some(body)).await;
+        assert_eq!(response.status(), 201);
+        assert_eq!(
+            response.headers()["location"],
+            format!("https://api.example/v1.0/communications/calls/{CALL}")
+        );
+        let shown = json_of(response).await;
+        assert_eq!(shown["state"], "establishing");
+        assert_eq!(shown["direction"], "outgoing");
+        assert_eq!(shown["targets"][0]["identity"]["phone"]["id"], "+15550123");
+        assert_eq!(shown["source"]["identity"]["application"]["displayName"], "Bot");
+        assert_eq!(schema_errors("v1.0.microsoft.graph.call", &shown), "");
+        let Some(Command::Place(new)) = fake.house.last_command() else { panic!("not placed") };
+        assert_eq!(new.target.uri, "tel:+15550123");
+
+        let path = "/v1.0/communications/calls";
+        let json_type = [("content-type", "application/json")];
+        let refused = fake.ask_with_body("POST", path, LIMITED_TOKEN, &json_type, body).await;
+        assert_eq!(refused.status(), 403, "it takes the role {INITIATE}");
+        let empty = fake.send("POST", path, Some("{}")).await;
+        assert_eq!(empty.status(), 400);
+    }
+
+    #[tokio::test]
     async fn the_example_of_the_record_page_is_answered_as_printed() {
         let fake = Fake::new();
         let response =
@@ -470,8 +530,6 @@ mod tests {
             assert_eq!(schema_errors("odata.error", &error), "");
             assert_eq!(fake.house.last_command(), None, "{method} {rest}");
         }
-        let response = Fake::new().send("POST", "/v1.0/communications/calls", Some("{}")).await;
-        assert_eq!(response.status(), 501);
     }
 
     #[tokio::test]

@@ -113,6 +113,8 @@ impl ApiError {
             Self::Call(CallError::NotEstablished) => (StatusCode::BAD_REQUEST, "8501"),
             Self::Call(CallError::Terminated) => (StatusCode::BAD_REQUEST, "8528"),
             Self::Call(CallError::WrongState) => (StatusCode::BAD_REQUEST, "8585"),
+            Self::Call(CallError::NoWay) => (StatusCode::FORBIDDEN, "8543"),
+            Self::Call(CallError::TrunkFull) => (StatusCode::TOO_MANY_REQUESTS, "8530"),
             Self::Call(CallError::Conflict) => (StatusCode::CONFLICT, "8519"),
             Self::Call(CallError::Overloaded { .. }) | Self::TooSlow => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
@@ -141,6 +143,7 @@ impl ApiError {
             Self::Call(CallError::Overloaded { retry_after }) => {
                 Some((RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
+            Self::Call(CallError::TrunkFull) => Some((RETRY_AFTER, HeaderValue::from(5_u32))),
             Self::TooSlow => Some((RETRY_AFTER, HeaderValue::from(1_u32))),
             // RFC 9110 section 14.4: the size, so that the client can ask for what there is.
             Self::Range { bytes } => HeaderValue::try_from(format!("bytes */{bytes}"))

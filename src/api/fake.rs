@@ -36,6 +36,7 @@ pub(super) const LIMITED_TOKEN: &str = "no-roles";
 /// What the house was told to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
+    Place(NewCall),
     Answer(Answer),
     Reject(RejectReason),
     HangUp,
@@ -61,7 +62,7 @@ impl Fake {
         };
         let credentials = Credentials::new(
             vec![
-                application("mybot", TOKEN, &[ACCESS_MEDIA]),
+                application("mybot", TOKEN, &[ACCESS_MEDIA, INITIATE]),
                 application("limited", LIMITED_TOKEN, &[]),
             ],
             None,
@@ -262,6 +263,17 @@ impl House for FakeHouse {
             return std::future::ready(Ok(call(id))).boxed();
         }
         self.answered(id, |_| call(id))
+    }
+
+    fn place<'a>(&'a self, _: &'a str, new: NewCall) -> BoxFuture<'a, Result<Call, CallError>> {
+        let id = CALL.parse().unwrap();
+        self.answered(id, |state| {
+            state.commands.push(Command::Place(new.clone()));
+            let (state, direction) = (CallState::Establishing, Direction::Outgoing);
+            let source = Party::application("mybot", new.source_name);
+            let callback_uri = new.callback_uri;
+            Call { state, direction, source, target: new.target, callback_uri, ..call(id) }
+        })
     }
 
     fn answer<'a>(

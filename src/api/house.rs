@@ -9,7 +9,7 @@ use crate::{
     model::{Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason},
 };
 
-pub use crate::switchboard::{CallError, NewOperation};
+pub use crate::switchboard::{CallError, NewCall, NewOperation};
 
 /// The calls, operations and recordings behind the API.
 pub trait House: Send + Sync + 'static {
@@ -21,6 +21,13 @@ pub trait House: Send + Sync + 'static {
         &'a self,
         application: &'a str,
         call: CallId,
+    ) -> BoxFuture<'a, Result<Call, CallError>>;
+
+    /// Places a call; it is committed when this returns.
+    fn place<'a>(
+        &'a self,
+        application: &'a str,
+        call: NewCall,
     ) -> BoxFuture<'a, Result<Call, CallError>>;
 
     /// Accepts an offered call.

@@ -34,9 +34,9 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{Router, middleware, routing::any};
 use tokio::sync::watch;
 
-pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, SigningKey};
+pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE, SigningKey};
 pub use house::{
-    Answer, CallError, House, NewOperation, OpenRecording, RecordingError, RecordingKey,
+    Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
 };
 pub use serve::serve;
 

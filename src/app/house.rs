@@ -7,7 +7,10 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use crate::{
-    api::{Answer, CallError, House, NewOperation, OpenRecording, RecordingError, RecordingKey},
+    api::{
+        Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError,
+        RecordingKey,
+    },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, RecordingId, RejectReason, UnixMillis},
     recordings::{AccessKey, Vault},
@@ -75,6 +78,14 @@ impl House for Rooms {
         call: CallId,
     ) -> BoxFuture<'a, Result<Call, CallError>> {
         self.switchboard.call(application, call).boxed()
+    }
+
+    fn place<'a>(
+        &'a self,
+        application: &'a str,
+        call: NewCall,
+    ) -> BoxFuture<'a, Result<Call, CallError>> {
+        self.switchboard.place(application, call).boxed()
     }
 
     fn answer<'a>(

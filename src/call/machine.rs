@@ -5,6 +5,9 @@
 //!  Offered ─────────▶ Opening ─────▶ Answered ─────▶ Up
 //!     │                  │              │             │
 //!     └─ cancel, reject, time ──────────┴── BYE, DELETE, RTP or lease over ──▶ Ending ──▶ Over
+//!                        │                            ▲
+//!  placed ──▶ Locating ──▶ Opening ──▶ Dialing ─ 200 ─┘
+//!                └─ no way ──┴────────────┴─ refusal, time, DELETE ─────────▶ Ending
 //! ```
 //!
 //! *Ending* lasts until the media has let go and every clip is safe, so that each operation is told
@@ -88,6 +91,29 @@ pub struct Offer {
     pub codecs: Vec<sdp::Codec>,
 }
 
+/// A call that we are to place.
+#[derive(Debug)]
+pub struct Placement {
+    /// The dialog that it shall make.
+    pub dialog: DialogId,
+    /// The application, as the calling party.
+    pub source: Party,
+    /// Whom it calls.
+    pub target: Party,
+    /// Subject header.
+    pub subject: Option<String>,
+    /// Correlation id of the client, if it gave one.
+    pub chain_id: Option<String>,
+    /// Where the call's notifications go; the application's own place when absent.
+    pub callback_uri: Option<String>,
+    /// Echoed; JSON text.
+    pub media_config: Option<String>,
+    /// How long it may ring.
+    pub ringing_timeout: Duration,
+    /// Codecs in our order.
+    pub codecs: Vec<sdp::Codec>,
+}
+
 /// What happened outside.
 #[derive(Debug)]
 pub enum Input {
@@ -97,6 +123,18 @@ pub enum Input {
     Acknowledged(Option<Vec<u8>>),
     /// Our 200 was never acknowledged; the dialog is gone.
     NotAcknowledged,
+    /// The peer is not there any more; the dialog is gone.
+    PeerLost,
+    /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.
+    Located(Result<(), u16>),
+    /// Early media: the answer to our offer, to hold if the 200 brings none.
+    Progress(Vec<u8>),
+    /// Our call was answered; with the answer, unless it came before.
+    Answered(Option<Vec<u8>>),
+    /// Our call was refused with this SIP status.
+    Refused(u16),
+    /// The peer has answered the refresh of the session.
+    Refreshed(Vec<u8>),
     /// The caller canceled; already answered.
     Canceled,
     /// The peer sent BYE; already answered.
@@ -173,6 +211,10 @@ pub enum Action {
     Signal(endpoint::Command),
     /// Open a leg; answer with [`Input::LegOpened`].
     OpenLeg,
+    /// Find the way to the called party; answer with [`Input::Located`].
+    Locate,
+    /// Call it, with this offer.
+    Dial(Vec<u8>),
     /// The session is agreed, or changed.
     ConnectLeg(Box<sdp::StreamPlan>),
     /// Once all earlier commits are through, get the prompts; answer with [`Input::Prepared`].
@@ -202,6 +244,8 @@ pub struct Machine {
     leg: Leg,
     queue: Queue,
     lease_until: Option<Instant>,
+    /// Of a call that we place: until when it may ring.
+    ring_until: Option<Instant>,
     tones_told: u64,
     last_tone: Option<Tone>,
     change: Change,
@@ -213,6 +257,8 @@ pub struct Machine {
 enum Phase {
     Offered { until: Instant },
     Opening,
+    Locating,
+    Dialing { early: Option<Vec<u8>> },
     Answered,
     Up,
     Ending { termination: Termination, until: Instant },
@@ -277,6 +323,7 @@ impl Machine {
             leg: Leg::None,
             queue: Queue::default(),
             lease_until: None,
+            ring_until: None,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -295,6 +342,62 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Begins a call that an application places.
+    ///
+    /// # Errors
+    /// Only our own fault could refuse it: nothing was begun.
+    pub fn placed(
+        id: CallId,
+        placement: Placement,
+        application: &str,
+        callback_uri: String,
+        settings: Settings,
+        now: Now,
+        mut rng: StdRng,
+    ) -> Result<Self, Refusal> {
+        let session = Session::new(None, placement.codecs, rng.next_u32())?;
+        let call = Call {
+            id,
+            application: application.to_owned(),
+            state: CallState::Establishing,
+            direction: Direction::Outgoing,
+            source: placement.source,
+            target: placement.target,
+            chain_id: placement.chain_id.unwrap_or_else(|| guid(&mut rng)),
+            participant_id: guid(&mut rng),
+            sip_call_id: guid(&mut rng),
+            callback_uri: Some(placement.callback_uri.unwrap_or_else(|| callback_uri.clone())),
+            media: None,
+            tones_subscribed: false,
+            media_config: placement.media_config,
+            subject: placement.subject,
+            created_at: now.wall,
+            ended_at: None,
+            termination: None,
+        };
+        let mut machine = Self {
+            call,
+            dialog: placement.dialog,
+            owner: Owner::Application { name: application.to_owned(), callback_uri },
+            phase: Phase::Locating,
+            lease_until: Some(now.instant + settings.keep_alive),
+            settings,
+            session,
+            leg: Leg::None,
+            queue: Queue::default(),
+            ring_until: Some(now.instant + placement.ringing_timeout),
+            tones_told: 0,
+            last_tone: None,
+            change: Change::default(),
+            actions: VecDeque::new(),
+            rng,
+        };
+        machine.tell_changed();
+        machine.actions.push_back(Action::Locate);
+        machine.flush();
+        Ok(machine)
+    }
+
     /// Takes what happened outside.
     pub fn handle_input(&mut self, input: Input, now: Now) {
         match input {
@@ -302,6 +405,20 @@ impl Machine {
             Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
             Input::Acknowledged(body) => self.acknowledged(body.as_deref(), now),
             Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
+            Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
+            Input::Located(result) => self.located(result, now),
+            Input::Progress(answer) => {
+                if let Phase::Dialing { early } = &mut self.phase {
+                    *early = Some(answer);
+                }
+            }
+            Input::Answered(answer) => self.answered(answer, now),
+            Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
+            Input::Refreshed(answer) => {
+                if matches!(self.phase, Phase::Up) && self.session.refreshed(&answer).is_ok() {
+                    self.session_changed();
+                }
+            }
             Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
             Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
             Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
@@ -338,14 +455,24 @@ impl Machine {
             Command::Reject { reason, callback_uri } => self.reject(reason, callback_uri, now),
             Command::HangUp(termination) => match self.phase {
                 Phase::Ending { .. } | Phase::Over => Err(CallError::Terminated),
-                Phase::Offered { .. } | Phase::Opening | Phase::Answered | Phase::Up => {
+                Phase::Offered { .. }
+                | Phase::Opening
+                | Phase::Locating
+                | Phase::Dialing { .. }
+                | Phase::Answered
+                | Phase::Up => {
                     self.end(termination, Some(Refusal::NotAnswered), now);
                     Ok(())
                 }
             },
             Command::KeepAlive => match self.phase {
                 Phase::Ending { .. } | Phase::Over => Err(CallError::NotFound),
-                Phase::Offered { .. } | Phase::Opening | Phase::Answered | Phase::Up => {
+                Phase::Offered { .. }
+                | Phase::Opening
+                | Phase::Locating
+                | Phase::Dialing { .. }
+                | Phase::Answered
+                | Phase::Up => {
                     self.renew_lease(now);
                     Ok(())
                 }
@@ -361,7 +488,11 @@ impl Machine {
     /// The call's state does not allow it, or too many wait; nothing was done.
     pub fn submit(&mut self, new: NewOperation, now: Now) -> Result<Operation, CallError> {
         match self.phase {
-            Phase::Offered { .. } | Phase::Opening | Phase::Answered => {
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
+            | Phase::Answered => {
                 return Err(CallError::NotEstablished);
             }
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
@@ -381,6 +512,11 @@ impl Machine {
             Phase::Offered { until } if until <= now.instant => {
                 self.end(Termination::NotAnswered, Some(Refusal::NotAnswered), now);
             }
+            Phase::Locating | Phase::Opening | Phase::Dialing { .. }
+                if self.ring_until.is_some_and(|until| until <= now.instant) =>
+            {
+                self.end(Termination::NoAnswer, None, now);
+            }
             Phase::Ending { until, .. } if until <= now.instant => {
                 for entry in self.queue.take_all() {
                     self.conclude(entry, OperationEnd::Unspecified, None, now);
@@ -390,6 +526,8 @@ impl Machine {
             }
             Phase::Offered { .. }
             | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
             | Phase::Answered
             | Phase::Up
             | Phase::Ending { .. }
@@ -406,7 +544,8 @@ impl Machine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Offered { until } | Phase::Ending { until, .. } => Some(until),
-            Phase::Opening | Phase::Answered | Phase::Up | Phase::Over => None,
+            Phase::Locating | Phase::Opening | Phase::Dialing { .. } => self.ring_until,
+            Phase::Answered | Phase::Up | Phase::Over => None,
         };
         [phase, self.lease_until].into_iter().flatten().min()
     }
@@ -419,6 +558,11 @@ impl Machine {
     /// The call as it is now.
     pub fn call(&self) -> &Call {
         &self.call
+    }
+
+    /// The call's dialog.
+    pub fn dialog(&self) -> DialogId {
+        self.dialog
     }
 
     /// The operations that are not over.
@@ -436,7 +580,11 @@ impl Machine {
     ) -> Result<(), CallError> {
         match self.phase {
             Phase::Offered { .. } => {}
-            Phase::Opening | Phase::Answered | Phase::Up => return Err(CallError::WrongState),
+            Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
+            | Phase::Answered
+            | Phase::Up => return Err(CallError::WrongState),
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
         }
         if callback_uri.is_some() {
@@ -458,7 +606,11 @@ impl Machine {
     ) -> Result<(), CallError> {
         match self.phase {
             Phase::Offered { .. } => {}
-            Phase::Opening | Phase::Answered | Phase::Up => return Err(CallError::WrongState),
+            Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
+            | Phase::Answered
+            | Phase::Up => return Err(CallError::WrongState),
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
         }
         if callback_uri.is_some() {
@@ -481,6 +633,10 @@ impl Machine {
             return;
         }
         match self.session.describe(local) {
+            Ok(offer) if self.ring_until.is_some() => {
+                self.phase = Phase::Dialing { early: None };
+                self.actions.push_back(Action::Dial(offer));
+            }
             Ok(sdp) => {
                 self.phase = Phase::Answered;
                 if let Some(plan) = self.session.plan() {
@@ -490,6 +646,24 @@ impl Machine {
             }
             Err(refusal) => self.end(Termination::MediaRefused, Some(refusal), now),
         }
+    }
+
+    fn located(&mut self, result: Result<(), u16>, now: Now) {
+        if !matches!(self.phase, Phase::Locating) {
+            return;
+        }
+        match result {
+            Ok(()) => self.open(),
+            Err(status) => self.peer_gone(Termination::Refused(status), now),
+        }
+    }
+
+    fn answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
+        let Phase::Dialing { early } = &mut self.phase else { return };
+        let answer = answer.or(early.take());
+        self.phase = Phase::Answered;
+        self.ring_until = None;
+        self.acknowledged(answer.as_deref(), now);
     }
 
     fn acknowledged(&mut self, body: Option<&[u8]>, now: Now) {
@@ -535,7 +709,11 @@ impl Machine {
                 }
                 Err(refusal) => refuse(self.dialog, &refusal),
             },
-            Phase::Offered { .. } | Phase::Opening | Phase::Answered => endpoint::Command::Refuse {
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
+            | Phase::Answered => endpoint::Command::Refuse {
                 dialog: self.dialog,
                 status: 491,
                 reason: "Request Pending".to_owned(),
@@ -754,11 +932,14 @@ impl Machine {
     fn end(&mut self, termination: Termination, refusal: Option<Refusal>, now: Now) {
         match self.phase {
             Phase::Ending { .. } | Phase::Over => return,
+            // Nobody out there knows of it yet.
+            Phase::Locating => {}
+            Phase::Opening if self.ring_until.is_some() => {}
             Phase::Offered { .. } | Phase::Opening => {
                 let refusal = refusal.unwrap_or(Refusal::Internal);
                 self.signal(refuse(self.dialog, &refusal));
             }
-            Phase::Answered | Phase::Up => {
+            Phase::Dialing { .. } | Phase::Answered | Phase::Up => {
                 let reason = termination.result();
                 self.signal(endpoint::Command::Bye {
                     dialog: self.dialog,

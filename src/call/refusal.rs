@@ -15,6 +15,12 @@ pub enum CallError {
     /// The request does not fit the call's state (answered twice, rejected after the answer).
     #[error("The action is not valid in the current state of the call.")]
     WrongState,
+    /// No trunk may carry the call, and nobody of that name is registered.
+    #[error("No trunk allows this target.")]
+    NoWay,
+    /// The trunk has as many calls as it may have.
+    #[error("The trunk has no room for another call.")]
+    TrunkFull,
     /// Two requests at the same moment that cannot both be.
     #[error("A conflicting action is in progress.")]
     Conflict,

@@ -24,6 +24,8 @@ pub struct Session {
     id: u64,
     version: u64,
     local: Option<LocalAudio>,
+    /// What we said last, be it offer or answer.
+    described: Option<Description>,
     state: State,
     plan: Option<StreamPlan>,
 }
@@ -51,6 +53,7 @@ impl Session {
             id: u64::from(id),
             version: u64::from(id),
             local: None,
+            described: None,
             state: State::Asked,
             plan: None,
         };
@@ -76,15 +79,20 @@ impl Session {
                 let (answer, plan) = negotiate(offer, &media)?;
                 self.plan = Some(plan);
                 self.state = State::Agreed;
-                Ok(answer.to_string().into_bytes())
+                Ok(self.say(answer))
             }
             State::Asked | State::WeOffered(_) | State::Agreed => {
                 let offer = sdp::make_offer(&media);
-                let text = offer.to_string().into_bytes();
-                self.state = State::WeOffered(Box::new(offer));
-                Ok(text)
+                self.state = State::WeOffered(Box::new(offer.clone()));
+                Ok(self.say(offer))
             }
         }
+    }
+
+    fn say(&mut self, description: Description) -> Vec<u8> {
+        let text = description.to_string().into_bytes();
+        self.described = Some(description);
+        text
     }
 
     /// Takes the peer's answer to our offer.
@@ -114,17 +122,29 @@ impl Session {
                 let (answer, plan) = negotiate(&parse(offer)?, &media)?;
                 self.plan = Some(plan);
                 self.state = State::Agreed;
-                answer.to_string()
+                self.say(answer)
             }
             None => {
                 let offer = sdp::make_offer(&media);
-                let text = offer.to_string();
-                self.state = State::WeOffered(Box::new(offer));
-                text
+                self.state = State::WeOffered(Box::new(offer.clone()));
+                self.say(offer)
             }
         };
         self.version = media.session_version;
-        Ok(text.into_bytes())
+        Ok(text)
+    }
+
+    /// Takes the peer's answer to what we said last, said again to refresh the session (RFC 4028
+    /// section 7.4).
+    ///
+    /// # Errors
+    /// It does not fit; the old session stays as it is.
+    pub fn refreshed(&mut self, answer: &[u8]) -> Result<(), Refusal> {
+        let Some(described) = &self.described else { return Err(Refusal::Internal) };
+        let plan = sdp::accept_answer(described, &parse(answer)?)
+            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        self.plan = Some(plan);
+        Ok(())
     }
 
     /// Whether our offer waits for the peer's answer.

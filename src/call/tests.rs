@@ -10,7 +10,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Action, CallError, Command, Input, LineScript, LocalAudio, Machine, MediaEnd, NewOperation,
-    Now, Offer, Owner, Settings,
+    Now, Offer, Owner, Placement, Settings,
 };
 use crate::{
     model::{
@@ -28,11 +28,22 @@ use crate::{
 const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
     m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
 
+fn settings() -> Settings {
+    Settings {
+        answer_timeout: Duration::from_secs(15),
+        keep_alive: Duration::from_secs(2700),
+        retention: Duration::from_secs(600),
+    }
+}
+
 /// A machine and the world around it: what was asked for and not answered yet, and what was told.
 struct World {
     machine: Machine,
     begun: Instant,
     elapsed: Duration,
+    /// Of a call that we place.
+    locating: bool,
+    dialed: bool,
     leg_asked: bool,
     leg_open: bool,
     preparing: Vec<OperationId>,
@@ -59,18 +70,39 @@ impl World {
             sdp: Some(OFFER.as_bytes().to_vec()),
             codecs: vec![sdp::Codec::Pcmu],
         };
-        let settings = Settings {
-            answer_timeout: Duration::from_secs(15),
-            keep_alive: Duration::from_secs(2700),
-            retention: Duration::from_secs(600),
-        };
         let id = CallId::from_random([1; 16]);
         let rng = StdRng::seed_from_u64(1);
-        let machine = Machine::offered(id, offer, owner, settings, now, rng).unwrap();
+        Self::around(Machine::offered(id, offer, owner, settings(), now, rng).unwrap(), begun)
+    }
+
+    /// A call that a bot places.
+    fn placed() -> Self {
+        let begun = Instant::now();
+        let now = Now { instant: begun, wall: UnixMillis(0) };
+        let placement = Placement {
+            dialog: DialogId(DialogId::FIRST_OUTGOING),
+            source: Default::default(),
+            target: Default::default(),
+            subject: None,
+            chain_id: None,
+            callback_uri: None,
+            media_config: None,
+            ringing_timeout: Duration::from_secs(30),
+            codecs: vec![sdp::Codec::Pcmu],
+        };
+        let (id, rng) = (CallId::from_random([1; 16]), StdRng::seed_from_u64(1));
+        let callback = "http://bot/".to_owned();
+        let machine = Machine::placed(id, placement, "bot", callback, settings(), now, rng);
+        Self::around(machine.unwrap(), begun)
+    }
+
+    fn around(machine: Machine, begun: Instant) -> Self {
         let mut world = Self {
             machine,
             begun,
             elapsed: Duration::ZERO,
+            locating: false,
+            dialed: false,
             leg_asked: false,
             leg_open: false,
             preparing: Vec::new(),
@@ -145,6 +177,12 @@ impl World {
         }
     }
 
+    fn locate(&mut self, ok: bool) {
+        if std::mem::take(&mut self.locating) {
+            self.input(Input::Located(if ok { Ok(()) } else { Err(503) }));
+        }
+    }
+
     fn prepare(&mut self, ok: bool) {
         if self.preparing.is_empty() {
             return;
@@ -202,6 +240,11 @@ impl World {
                     self.changes.push(*change);
                 }
                 Action::Signal(command) => self.signals.push(command),
+                Action::Locate => self.locating = true,
+                Action::Dial(offer) => {
+                    assert!(!std::mem::replace(&mut self.dialed, true), "dialed once");
+                    assert!(offer.starts_with(b"v=0"));
+                }
                 Action::OpenLeg => self.leg_asked = true,
                 Action::ConnectLeg(_) => assert!(self.leg_open),
                 Action::Prepare(id, _) => self.preparing.push(id),
@@ -220,6 +263,7 @@ impl World {
 
     /// Ends whatever is not over, and answers all that was asked.
     fn finish(&mut self) {
+        self.locate(true);
         self.open_leg();
         let _ = self.command(Command::HangUp(Termination::ApplicationHungUp));
         self.close_leg(false);
@@ -460,6 +504,78 @@ fn a_voicemail_call_plays_back_and_says_goodbye() {
     assert!(world.events().is_empty());
 }
 
+#[test]
+fn a_placed_call_is_located_dialed_and_established() {
+    let mut world = World::placed();
+    assert_eq!(world.machine.call().state, CallState::Establishing);
+    assert_eq!(world.submit(record(false)), Err(CallError::NotEstablished));
+    world.locate(true);
+    world.open_leg();
+    assert!(world.dialed);
+    world.input(Input::Answered(Some(OFFER.as_bytes().to_vec())));
+    assert_eq!(world.machine.call().state, CallState::Established);
+    world.wait(Duration::from_secs(60));
+    assert_eq!(world.machine.call().state, CallState::Established, "the time to ring is over");
+    world.submit(record(false)).unwrap();
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn early_media_answers_for_a_200_without_a_description() {
+    let mut world = World::placed();
+    world.locate(true);
+    world.open_leg();
+    world.input(Input::Progress(OFFER.as_bytes().to_vec()));
+    world.input(Input::Answered(None));
+    assert_eq!(world.machine.call().state, CallState::Established);
+}
+
+#[test]
+fn an_answer_that_answers_nothing_ends_the_call() {
+    let mut world = World::placed();
+    world.locate(true);
+    world.open_leg();
+    world.input(Input::Answered(None));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::MediaRefused));
+}
+
+#[test]
+fn a_placed_call_that_is_refused_says_by_what() {
+    let mut world = World::placed();
+    world.locate(true);
+    world.open_leg();
+    world.input(Input::Refused(486));
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::Refused(486)));
+    let result = world.machine.call().termination.unwrap().result();
+    assert_eq!((result.code, result.subcode), (486, 8539));
+    world.check();
+}
+
+#[test]
+fn a_placed_call_that_nobody_answers_is_canceled() {
+    let mut world = World::placed();
+    world.locate(true);
+    world.open_leg();
+    world.wait(Duration::from_secs(30));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::NoAnswer));
+    world.check();
+}
+
+#[test]
+fn a_placed_call_without_a_way_to_go_ends_at_once() {
+    let mut world = World::placed();
+    world.locate(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::Refused(503)));
+    assert!(world.signals.is_empty());
+    world.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -467,12 +583,13 @@ proptest! {
     /// every clip has one fate, the call ends once, last of all.
     #[test]
     fn everything_ends_exactly_once(
-        steps in prop::collection::vec((0u8..22, any::<bool>()), 0..80),
-        line: bool,
+        steps in prop::collection::vec((0u8..26, any::<bool>()), 0..80),
+        kind in 0..3,
     ) {
-        let mut world = match line {
-            true => World::new(Owner::Line(LineScript::voicemail())),
-            false => World::bot(),
+        let mut world = match kind {
+            0 => World::new(Owner::Line(LineScript::voicemail())),
+            1 => World::placed(),
+            _ => World::bot(),
         };
         for (step, flag) in steps {
             match step {
@@ -501,6 +618,13 @@ proptest! {
                 19 if flag => world.input(Input::PeerHungUp),
                 20 => world.close_leg(flag),
                 21 if flag => world.input(Input::NotAcknowledged),
+                22 => world.locate(flag),
+                23 if world.dialed => {
+                    let answer = flag.then(|| OFFER.as_bytes().to_vec());
+                    world.input(Input::Answered(answer));
+                }
+                24 if world.dialed && flag => world.input(Input::Refused(486)),
+                25 if world.dialed => world.input(Input::Progress(OFFER.as_bytes().to_vec())),
                 _ => { let _ = world.command(Command::KeepAlive); }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::ConfigError;
 
-/// Every key, with dots; the keys of `[[applications]]` and `[[routes]]` once.
+/// Every key, with dots; the keys of lists of tables once.
 const KNOWN: &[&str] = &[
     "sip.listen",
     "sip.advertised_address",
@@ -41,6 +41,18 @@ const KNOWN: &[&str] = &[
     "routes.application",
     "routes.line",
     "routes.public",
+    "trunks.name",
+    "trunks.host",
+    "trunks.transport",
+    "trunks.outbound_proxy",
+    "trunks.username",
+    "trunks.password",
+    "trunks.password_file",
+    "trunks.realm",
+    "trunks.caller",
+    "trunks.asserted_identity",
+    "trunks.allow",
+    "trunks.max_calls",
 ];
 
 /// Keys of the product that this version does not act on. Silence would promise what is not kept.
@@ -53,7 +65,7 @@ const LATER: &[&str] = &[
     "storage.encrypt",
     "applications.secret_file",
     "users",
-    "trunks",
+    "trunks.register",
     "telemetry.metrics",
     "telemetry.otlp_endpoint",
 ];

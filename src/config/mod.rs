@@ -18,7 +18,7 @@ use config::{File, FileFormat, Source, Value, ValueKind};
 
 pub use sections::{
     ApiConfig, ApplicationConfig, CallsConfig, Config, FetchConfig, MediaConfig, RouteConfig,
-    RouteTarget, SipConfig, StorageConfig, TelemetryConfig,
+    RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig,
 };
 pub use values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, UdpListener};
 

@@ -36,6 +36,9 @@ pub struct Config {
     /// `[[routes]]`
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
+    /// `[[trunks]]`
+    #[serde(default)]
+    pub trunks: Vec<TrunkConfig>,
 }
 
 /// SIP listeners and who may call.
@@ -179,6 +182,55 @@ pub struct RouteConfig {
     pub public: bool,
 }
 
+/// A provider or PBX that carries calls out.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkConfig {
+    /// Its name, in logs.
+    pub name: String,
+    /// Host of the trunk, with a port if it is not found by DNS; the domain of what is called.
+    pub host: String,
+    /// `udp`, `tcp`, `tls`; empty = as DNS says (RFC 3263).
+    #[serde(default)]
+    pub transport: String,
+    /// Host of the proxy that requests go to; empty = `host`.
+    #[serde(default)]
+    pub outbound_proxy: String,
+    /// For digest authentication, and for registering.
+    #[serde(default)]
+    pub username: String,
+    /// For digest authentication.
+    #[serde(default)]
+    pub password: String,
+    /// File with the password.
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+    /// Realm of its challenges; empty = `host`.
+    #[serde(default)]
+    pub realm: String,
+    /// Who calls: the user part of From; empty = `username`, or nobody is told.
+    #[serde(default)]
+    pub caller: String,
+    /// User part of P-Asserted-Identity (RFC 3325); empty = the header field is not sent.
+    #[serde(default)]
+    pub asserted_identity: String,
+    /// Numbers and addresses that may be called; `*` and `?` as in a shell.
+    pub allow: Vec<String>,
+    /// Calls at a time; 0 = no limit.
+    #[serde(default)]
+    pub max_calls: usize,
+}
+
+impl std::fmt::Debug for TrunkConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrunkConfig")
+            .field("name", &self.name)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Who gets the calls of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteTarget {
@@ -208,6 +260,12 @@ impl Config {
                 .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             application.tokens.extend(lines.map(str::to_owned));
+        }
+        for trunk in &mut self.trunks {
+            let Some(path) = &trunk.password_file else { continue };
+            let text = fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            trunk.password = text.trim_end_matches(['\r', '\n']).to_owned();
         }
         Ok(())
     }
@@ -251,6 +309,30 @@ impl Config {
                 return wrong("applications.tokens", "a token must not be empty".to_owned());
             }
             check_http_url("applications.callback_uri", &application.callback_uri)?;
+        }
+        for (index, trunk) in self.trunks.iter().enumerate() {
+            let is_host =
+                |host: &str| !host.is_empty() && !host.contains(['@', ';', ' ', '/', '<']);
+            if trunk.name.is_empty()
+                || self.trunks[..index].iter().any(|other| other.name == trunk.name)
+            {
+                return wrong("trunks.name", format!("{:?} is empty or there twice", trunk.name));
+            }
+            if !is_host(&trunk.host) {
+                return wrong("trunks.host", format!("{:?} is no host", trunk.host));
+            }
+            if !trunk.outbound_proxy.is_empty() && !is_host(&trunk.outbound_proxy) {
+                return wrong(
+                    "trunks.outbound_proxy",
+                    format!("{:?} is no host", trunk.outbound_proxy),
+                );
+            }
+            if !matches!(trunk.transport.as_str(), "" | "udp" | "tcp" | "tls") {
+                return wrong(
+                    "trunks.transport",
+                    format!("{:?} is none of udp, tcp and tls", trunk.transport),
+                );
+            }
         }
         for route in &self.routes {
             match route.target() {

@@ -1,6 +1,7 @@
 //! SIP parties as Graph identities (contract section 3.4).
 //!
-//! A telephone number is `identity.phone`, everything else `identity.user` with the SIP URI as id.
+//! A telephone number is `identity.phone`, an application of this house `identity.application`,
+//! everything else `identity.user` with the SIP URI as id.
 
 use serde::Serialize;
 
@@ -35,6 +36,8 @@ struct IdentitySet {
     #[serde(rename = "@odata.type")]
     odata_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<Identity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<Identity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<Identity>,
@@ -59,11 +62,15 @@ impl IdentitySet {
                 display_name: party.display_name.clone(),
             })
         };
+        let odata_type = "#microsoft.graph.identitySet";
+        if let Some(id) = party.application_id() {
+            return Self { odata_type, application: identity(id), user: None, phone: None };
+        }
         let (user, phone) = match telephone_number(&party.uri) {
             Some(number) => (None, identity(number)),
             None => (identity(&party.uri), None),
         };
-        Self { odata_type: "#microsoft.graph.identitySet", user, phone }
+        Self { odata_type, application: None, user, phone }
     }
 }
 

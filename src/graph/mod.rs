@@ -7,6 +7,7 @@
 //! belong to them are arguments.
 
 mod call;
+mod create_call;
 mod error;
 mod identity;
 mod members;
@@ -15,6 +16,7 @@ mod operation;
 mod request;
 
 pub use call::{Call, ResultInfo};
+pub use create_call::CreateCallBody;
 pub use error::{ErrorBody, ErrorIds};
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};

@@ -46,7 +46,7 @@ impl AnswerBody {
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let callback_uri = callback_uri(&body)?;
-        accept_audio(&body)?;
+        modalities(&body, "acceptedModalities")?;
         let config = body.object("mediaConfig")?.ok_or_else(|| InvalidBody::Missing {
             path: "mediaConfig".to_owned(),
             expected: "a serviceHostedMediaConfig".to_owned(),
@@ -161,16 +161,16 @@ fn context_of(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
     Ok(body.text("clientContext", CLIENT_CONTEXT_CHARS)?.map(str::to_owned))
 }
 
-fn callback_uri(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
+pub(super) fn callback_uri(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
     let Some(uri) = body.text("callbackUri", URI_CHARS)? else { return Ok(None) };
     // Graph wants https. Closed networks have http; what may be reached at all is `[fetch]`'s.
     check_uri(body.path_of("callbackUri"), uri, &["https", "http"])?;
     Ok(Some(uri.to_owned()))
 }
 
-fn accept_audio(body: &Object<'_>) -> Result<(), InvalidBody> {
-    const NAME: &str = "acceptedModalities";
-    let Some(modalities) = body.list(NAME, MODALITIES)? else { return Ok(()) };
+/// Where modalities are named, audio must be one of them.
+pub(super) fn modalities(body: &Object<'_>, name: &str) -> Result<(), InvalidBody> {
+    let Some(modalities) = body.list(name, MODALITIES)? else { return Ok(()) };
     let mut audio = false;
     for (path, modality) in modalities {
         audio |=
@@ -180,14 +180,14 @@ fn accept_audio(body: &Object<'_>) -> Result<(), InvalidBody> {
         return Ok(());
     }
     Err(InvalidBody::NotAllowed {
-        path: body.path_of(NAME),
+        path: body.path_of(name),
         expected: "an array that contains audio".to_owned(),
         found: "an array without it".to_owned(),
     })
 }
 
 /// Checks the kind of the media configuration and takes what is to be fetched out of it.
-fn service_hosted(config: &Object<'_>) -> Result<Vec<PromptSource>, InvalidBody> {
+pub(super) fn service_hosted(config: &Object<'_>) -> Result<Vec<PromptSource>, InvalidBody> {
     match config.odata_type()? {
         // Sloppy clients leave the type out (contract section 3.5).
         None => {}

@@ -82,10 +82,24 @@ pub enum MediaState {
 /// One side of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Party {
-    /// SIP, SIPS or tel URI, without parameters.
+    /// SIP, SIPS or tel URI, without parameters; see [`application`](Self::application) for our own.
     pub uri: String,
     /// Name for a person, when one was given.
     pub display_name: Option<String>,
+}
+
+impl Party {
+    const APPLICATION: &str = "application:";
+
+    /// The application with this id, as the calling party.
+    pub fn application(id: &str, display_name: Option<String>) -> Self {
+        Self { uri: format!("{}{id}", Self::APPLICATION), display_name }
+    }
+
+    /// The id of the application, if the party is one.
+    pub fn application_id(&self) -> Option<&str> {
+        self.uri.strip_prefix(Self::APPLICATION)
+    }
 }
 
 /// Why the application does not want an incoming call.
@@ -116,6 +130,12 @@ pub enum Termination {
     NotAnswered,
     /// Our 200 was never acknowledged.
     NoAck,
+    /// The peer let the session run out, or does not know the call any more.
+    PeerLost,
+    /// The peer, or whoever is on the way to it, refused our call with this SIP status.
+    Refused(u16),
+    /// The peer was not there, or did not answer, within the time to ring.
+    NoAnswer,
     /// The peer's RTP stopped.
     MediaTimeout,
     /// The application sent no keepAlive for too long.
@@ -142,6 +162,9 @@ impl Termination {
             Self::Rejected(_) => (200, 7000, "The call was rejected by the application."),
             Self::NotAnswered => (408, 8587, "The incoming call was not answered within its time."),
             Self::NoAck => (408, 1106, "The acceptance of the call was never acknowledged."),
+            Self::PeerLost => (480, 10_076, "The other participant could not be reached any more."),
+            Self::Refused(status) => refused(status),
+            Self::NoAnswer => (408, 10_057, "The other participant did not answer."),
             Self::MediaTimeout => (410, 301_005, "No media came from the other participant."),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),
             Self::MediaRefused => (488, 301_005, "No media session could be agreed."),
@@ -152,4 +175,21 @@ impl Termination {
         };
         ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
     }
+}
+
+/// Contract section 5.3: our own call was refused with this SIP status.
+fn refused(status: u16) -> (i32, i32, &'static str) {
+    let (subcode, text) = match status {
+        300..400 => (10_134, "The call was redirected, which the trunk does not allow."),
+        404 | 604 | 410 | 484 => (8543, "The called participant does not exist."),
+        408 => (10_057, "The called participant did not answer."),
+        480 => (8541, "The called participant is not available."),
+        486 => (8539, "The called participant is busy."),
+        487 => (8542, "The call was canceled."),
+        500..600 => (8544, "The called participant could not be reached."),
+        600 => (8540, "The called participant is busy everywhere."),
+        603 => (8538, "The called participant declined."),
+        _ => (8546, "The call was refused."),
+    };
+    (i32::from(status), subcode, text)
 }

@@ -9,6 +9,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -21,11 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, trace, warn};
 
-use super::udp::{Datagram, Listener};
+use super::udp::{Datagram, Listener, local_address};
 use crate::proto::sip::{
     dialog::DialogId,
     endpoint::{Command, Endpoint, EndpointConfig, Event, Output},
-    path::Transmit,
+    path::{Path, Transmit},
+    uri::Uri,
 };
 
 /// Datagrams that wait for the endpoint; more wait in the sockets' buffers.
@@ -46,10 +51,22 @@ pub struct SignallingConfig {
     pub server_name: String,
 }
 
+/// Why nobody can be reached there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LocateError {
+    /// No address, or none that we could send to.
+    #[error("no address that we could send to")]
+    NoWay,
+}
+
 /// The way to the endpoint, for those who hold calls.
 #[derive(Debug, Clone)]
 pub struct Signalling {
     orders: mpsc::Sender<Order>,
+    /// Dialogs that were asked for so far.
+    dialogs: Arc<AtomicU64>,
+    /// Where we listen.
+    bound: Arc<[SocketAddr]>,
 }
 
 #[derive(Debug)]
@@ -68,6 +85,24 @@ impl Signalling {
     /// While draining, new calls and OPTIONS are answered by 503.
     pub async fn set_draining(&self, draining: bool) {
         self.order(Order::Draining(draining)).await;
+    }
+
+    /// A dialog for a call that is to be placed.
+    pub fn fresh_dialog(&self) -> DialogId {
+        DialogId(DialogId::FIRST_OUTGOING + self.dialogs.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Which ways lead to whoever `uri` names, the best first (RFC 3263).
+    ///
+    /// # Errors
+    /// There is none, or we have no socket that could send there.
+    pub async fn locate(&self, uri: &Uri) -> Result<Vec<Path>, LocateError> {
+        let ip = uri.ip_addr().ok_or(LocateError::NoWay)?;
+        let peer = SocketAddr::new(ip, uri.port().unwrap_or(5060));
+        let bound = self.bound.iter().find(|bound| bound.is_ipv4() == peer.is_ipv4());
+        let bound = bound.ok_or(LocateError::NoWay)?;
+        let local = local_address(*bound, peer).ok_or(LocateError::NoWay)?;
+        Ok(vec![Path::udp(local, peer)])
     }
 
     async fn order(&self, order: Order) {
@@ -93,7 +128,8 @@ pub async fn start(
     for address in &config.listen {
         listeners.push(Listener::bind(*address).await?);
     }
-    let bound = listeners.iter().map(Listener::bound).collect();
+    let bound: Vec<SocketAddr> = listeners.iter().map(Listener::bound).collect();
+    let listeners_bound = Arc::from(bound.as_slice());
 
     let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
     let mut readers = JoinSet::new();
@@ -111,7 +147,8 @@ pub async fn start(
         backlog: VecDeque::new(),
     };
     let task = tokio::spawn(service.run(datagrams, order_receiver, readers, cancel));
-    Ok((Signalling { orders }, bound, task))
+    let signalling = Signalling { orders, dialogs: Arc::default(), bound: listeners_bound };
+    Ok((signalling, bound, task))
 }
 
 struct Service {
@@ -274,7 +311,11 @@ impl Service {
             Event::Acknowledged { .. }
             | Event::Reinvite { .. }
             | Event::Info { .. }
-            | Event::NotAcknowledged { .. }
+            | Event::Progress { .. }
+            | Event::Answered { .. }
+            | Event::Refreshed { .. }
+            | Event::Lost { .. }
+            | Event::Refused { .. }
             | Event::Canceled { .. }
             | Event::Bye { .. }
             | Event::Ended { .. } => Command::Bye { dialog, reason: None },
@@ -286,11 +327,15 @@ impl Service {
 /// The owner of the call must hear this, or it would wait for ever.
 fn ends_dialog(event: &Event) -> bool {
     match event {
-        Event::NotAcknowledged { .. }
+        Event::Lost { .. }
+        | Event::Refused { .. }
         | Event::Canceled { .. }
         | Event::Bye { .. }
         | Event::Ended { .. } => true,
         Event::Invite { .. }
+        | Event::Progress { .. }
+        | Event::Answered { .. }
+        | Event::Refreshed { .. }
         | Event::Acknowledged { .. }
         | Event::Reinvite { .. }
         | Event::Info { .. } => false,

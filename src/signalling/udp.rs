@@ -160,6 +160,11 @@ impl Routes {
     }
 }
 
+/// The address that `peer` reaches a socket at that is bound to `bound`.
+pub(super) fn local_address(bound: SocketAddr, peer: SocketAddr) -> Option<SocketAddr> {
+    Routes::new(bound).local_address(peer)
+}
+
 /// Asks the kernel which address it would send from. Connecting a UDP socket sends nothing.
 fn route_to(peer: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match peer {

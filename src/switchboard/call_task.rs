@@ -14,7 +14,10 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::{Drivers, now};
+use super::{
+    Drivers, now,
+    outgoing::{Itinerary, Way},
+};
 use crate::{
     audio::{Clip, tape, wav},
     call::{
@@ -27,7 +30,11 @@ use crate::{
         PromptFailureKind, PromptSource, RecordingId,
     },
     operation,
-    proto::sip::{endpoint::Event, info},
+    proto::sip::{
+        endpoint::{self, Event, Loss},
+        info,
+        path::Path,
+    },
     recordings::ClipWritten,
     store::{Commit, Journal, JournalBehind, StoreError},
 };
@@ -48,6 +55,8 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) enum Request {
     Show(Reply<Call>),
+    /// As `Show`, once the call is committed.
+    Placed(Reply<Call>),
     Operations(Reply<Vec<Operation>>),
     Command(Command, Reply<()>),
     Submit(NewOperation, Reply<Operation>),
@@ -58,11 +67,15 @@ pub(super) struct CallTask {
     drivers: Drivers,
     /// Where RTP is bound.
     bind: IpAddr,
-    /// What SDP says.
+    /// What SDP says: what is configured, else where RTP is bound.
     address: IpAddr,
+    advertised: Option<IpAddr>,
     mailbox: mpsc::Receiver<Message>,
     leg: Option<Leg>,
     leg_events: (mpsc::Sender<LegEvent>, mpsc::Receiver<LegEvent>),
+    /// Of a call that we place: whom, and once that is known, which ways lead there.
+    itinerary: Option<Itinerary>,
+    targets: Vec<Path>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
     clips: HashMap<OperationId, ClipWritten>,
@@ -75,11 +88,13 @@ pub(super) struct CallTask {
 enum Done {
     Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
     Clip(OperationId, Result<u64, ()>),
+    Located(Result<Vec<Path>, u16>),
 }
 
 /// What waits for the commits before it.
 enum After {
     Reply(Reply<()>, Result<(), CallError>),
+    Placed(Reply<Call>, Box<Call>),
     Accepted(Reply<Operation>, Box<Operation>),
     Prepare(OperationId, Vec<PromptSource>),
     Over,
@@ -104,23 +119,54 @@ const LEG_EVENTS: usize = 64;
 const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 /// How long a call without a timer sleeps at most.
 const NO_TIMER: Duration = Duration::from_secs(3600);
+/// The SIP status that stands for a name without address, as a proxy would say it.
+const NO_WAY: u16 = 503;
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
 impl CallTask {
-    pub(super) fn new(
+    /// The task of a call that was offered on `local`.
+    pub(super) fn incoming(
         machine: Machine,
         drivers: Drivers,
-        bind: IpAddr,
-        address: IpAddr,
+        local: IpAddr,
+        advertised: Option<IpAddr>,
         mailbox: mpsc::Receiver<Message>,
     ) -> Self {
         Self {
+            bind: local,
+            address: advertised.unwrap_or(local),
+            ..Self::new(machine, drivers, advertised, mailbox)
+        }
+    }
+
+    /// The task of a call that is to be placed.
+    pub(super) fn outgoing(
+        machine: Machine,
+        drivers: Drivers,
+        itinerary: Itinerary,
+        advertised: Option<IpAddr>,
+        mailbox: mpsc::Receiver<Message>,
+    ) -> Self {
+        Self { itinerary: Some(itinerary), ..Self::new(machine, drivers, advertised, mailbox) }
+    }
+
+    fn new(
+        machine: Machine,
+        drivers: Drivers,
+        advertised: Option<IpAddr>,
+        mailbox: mpsc::Receiver<Message>,
+    ) -> Self {
+        let unspecified = IpAddr::from([0, 0, 0, 0]);
+        Self {
             machine,
             drivers,
-            bind,
-            address,
+            bind: unspecified,
+            address: advertised.unwrap_or(unspecified),
+            advertised,
             mailbox,
+            itinerary: None,
+            targets: Vec::new(),
             leg: None,
             leg_events: mpsc::channel(LEG_EVENTS),
             inputs: VecDeque::new(),
@@ -159,6 +205,9 @@ impl CallTask {
             Message::Request(Request::Show(reply)) => {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
+            Message::Request(Request::Placed(reply)) => {
+                self.commits.then(After::Placed(reply, Box::new(self.machine.call().clone())));
+            }
             Message::Request(Request::Operations(reply)) => {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
             }
@@ -192,7 +241,7 @@ impl CallTask {
                 info!("Call established");
                 Input::Acknowledged(body)
             }
-            Event::NotAcknowledged { .. } => {
+            Event::Lost { how: Loss::NotAcknowledged, .. } => {
                 warn!(
                     "No ACK came for our 200: the peer may not reach the address in our Contact, \
                      {}",
@@ -200,6 +249,26 @@ impl CallTask {
                 );
                 Input::NotAcknowledged
             }
+            Event::Lost { how, .. } => {
+                warn!(?how, "The peer is not there any more");
+                Input::PeerLost
+            }
+            Event::Progress { status, description, .. } => {
+                info!(sip.status = status, "The call is on its way");
+                match description {
+                    Some(description) => Input::Progress(description),
+                    None => return,
+                }
+            }
+            Event::Answered { description, .. } => {
+                info!("Call answered");
+                Input::Answered(description)
+            }
+            Event::Refused { status, reason, .. } => {
+                info!(sip.status = status, "Call refused: {reason}");
+                Input::Refused(status)
+            }
+            Event::Refreshed { description, .. } => Input::Refreshed(description),
             Event::Canceled { .. } => Input::Canceled,
             Event::Bye { reason, .. } => {
                 info!(reason, "Peer hung up");
@@ -276,6 +345,7 @@ impl CallTask {
                 Input::Prepared(id, Err(failure))
             }
             Done::Clip(id, result) => Input::ClipSafe(id, result),
+            Done::Located(result) => Input::Located(self.located(result)),
         };
         self.machine.handle_input(input, now());
     }
@@ -297,6 +367,8 @@ impl CallTask {
         match action {
             Action::Commit(change) => self.commits.push(*change),
             Action::Signal(command) => self.drivers.signalling.send(command).await,
+            Action::Locate => self.locate(),
+            Action::Dial(offer) => self.dial(offer).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
                 if let Some(leg) = &self.leg {
@@ -319,6 +391,43 @@ impl CallTask {
             },
             Action::Over => self.commits.then(After::Over),
         }
+    }
+
+    fn locate(&mut self) {
+        let Some(itinerary) = &self.itinerary else {
+            debug_assert!(false, "an incoming call is not placed");
+            return;
+        };
+        let (signalling, way) = (self.drivers.signalling.clone(), itinerary.way.clone());
+        self.work.push(
+            async move {
+                let paths = match way {
+                    Way::Paths(paths) => Ok(paths),
+                    Way::Uri(uri) => signalling.locate(&uri).await.map_err(|error| {
+                        warn!(%uri, "No way to the trunk: {error}");
+                        NO_WAY
+                    }),
+                };
+                Done::Located(paths)
+            }
+            .boxed(),
+        );
+    }
+
+    /// RTP goes the way that SIP goes.
+    fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+        self.targets = paths?;
+        let first = self.targets.first().ok_or(NO_WAY)?;
+        self.bind = first.local.ip();
+        self.address = self.advertised.unwrap_or(self.bind);
+        Ok(())
+    }
+
+    async fn dial(&mut self, offer: Vec<u8>) {
+        let Some(itinerary) = &self.itinerary else { return };
+        let call = Box::new(itinerary.call(std::mem::take(&mut self.targets), offer));
+        let dialog = self.machine.dialog();
+        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }
 
     fn open_leg(&mut self) {
@@ -436,6 +545,7 @@ impl CallTask {
             match after {
                 // Whoever asked may have gone; that changes nothing.
                 After::Reply(reply, result) => drop(reply.send(commit.and(result))),
+                After::Placed(reply, call) => drop(reply.send(commit.map(|()| *call))),
                 After::Accepted(reply, operation) => {
                     drop(reply.send(commit.map(|()| *operation)));
                 }

@@ -7,6 +7,7 @@
 //! [`call::Machine`]: crate::call::Machine
 
 mod call_task;
+mod outgoing;
 mod recovery;
 mod routes;
 
@@ -27,7 +28,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 pub use crate::call::{CallError, NewOperation};
 use crate::{
-    call::{self, Command, Machine, Now, Offer, Refusal, Settings},
+    call::{self, Command, Machine, Now, Offer, Placement, Refusal, Settings},
     media,
     model::{
         Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason, Termination,
@@ -36,13 +37,17 @@ use crate::{
     prompts::Library,
     proto::{
         sdp,
-        sip::endpoint::{self, DialogId, Event, IncomingInvite},
+        sip::{
+            endpoint::{self, DialogId, Event, IncomingInvite},
+            uri::Uri,
+        },
     },
     recordings::{Spool, Vault},
     signalling::Signalling,
     store::{Database, Journal},
 };
 use call_task::{CallTask, Message, Request};
+use outgoing::Placed;
 pub use recovery::{RecoveryError, recover};
 pub use routes::Directory;
 
@@ -63,6 +68,27 @@ pub struct Drivers {
     pub journal: Journal,
     /// Reads facts.
     pub database: Database,
+}
+
+/// A call that an application wants placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCall {
+    /// The name of the caller to show.
+    pub source_name: Option<String>,
+    /// Whom: a SIP, SIPS or tel URI.
+    pub target: Party,
+    /// Subject header.
+    pub subject: Option<String>,
+    /// Correlation id, a GUID; made when absent.
+    pub chain_id: Option<String>,
+    /// Where the call's notifications go; the application's own place when absent.
+    pub callback_uri: Option<String>,
+    /// The media configuration as it was given; JSON text.
+    pub media_config: Option<String>,
+    /// What to fetch now because it will be played.
+    pub prefetch: Vec<PromptSource>,
+    /// How long it may ring; a minute when absent.
+    pub ringing_timeout: Option<Duration>,
 }
 
 /// What does not change while the process lives.
@@ -102,11 +128,15 @@ struct Registry {
 
 struct Entry {
     application: String,
+    /// The trunk that a call goes out by.
+    trunk: Option<String>,
     sender: mpsc::Sender<Message>,
 }
 
 /// Messages that may wait for one call's task: some of the peer's, some of the application's.
 const MAILBOX: usize = 64;
+/// How long a call that we place may ring when nobody says otherwise.
+const RINGING: Duration = Duration::from_secs(60);
 /// How long a request may wait for the call's task and its commit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -173,6 +203,60 @@ impl Switchboard {
     /// It is not there, not the application's, or over.
     pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
         ask(&self.find(application, id)?, Request::Show).await
+    }
+
+    /// Places a call in the application's name; its row and its first notification are committed when
+    /// this returns.
+    ///
+    /// # Errors
+    /// No trunk allows the target, or there is no room; nothing was done.
+    pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
+        let inner = &self.inner;
+        if inner.draining.load(Ordering::Relaxed) || self.is_full() {
+            return Err(CallError::Overloaded { retry_after: 5 });
+        }
+        let directory = inner.directory.borrow().clone();
+        let (application_id, callback_uri) =
+            directory.application(application).ok_or(CallError::Internal)?;
+        let target: Uri = new.target.uri.parse().map_err(|_| CallError::NoWay)?;
+        let placed =
+            Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
+        let (itinerary, room) = directory.way_out(&target, &placed).ok_or(CallError::NoWay)?;
+        if room.is_some_and(|room| self.calls_by(itinerary.trunk.as_deref()) >= room) {
+            return Err(CallError::TrunkFull);
+        }
+        inner.drivers.prompts.prefetch(application, new.prefetch);
+        let (id, rng) = self.fresh_call();
+        let dialog = inner.drivers.signalling.fresh_dialog();
+        let placement = Placement {
+            dialog,
+            source: Party::application(application_id, new.source_name),
+            target: new.target,
+            subject: new.subject,
+            chain_id: new.chain_id,
+            callback_uri: new.callback_uri,
+            media_config: new.media_config,
+            ringing_timeout: new.ringing_timeout.unwrap_or(RINGING),
+            codecs: inner.limits.codecs.clone(),
+        };
+        let settings = inner.limits.settings.clone();
+        let callback_uri = callback_uri.to_owned();
+        let machine =
+            Machine::placed(id, placement, application, callback_uri, settings, now(), rng)
+                .map_err(|_| CallError::Internal)?;
+        let trunk = itinerary.trunk.clone();
+        let span = info_span!("call", call.id = %id, sip.call_id = machine.call().sip_call_id);
+        span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let entry = Entry { application: application.to_owned(), trunk, sender: sender.clone() };
+        let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
+        let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
+        self.run_task(task, entry, id, dialog, span);
+        ask(&sender, Request::Placed).await
+    }
+
+    fn calls_by(&self, trunk: Option<&str>) -> usize {
+        self.registry().calls.values().filter(|entry| entry.trunk.as_deref() == trunk).count()
     }
 
     /// Takes an incoming call. `prefetch` is fetched beside it.
@@ -349,20 +433,12 @@ impl Switchboard {
         if inner.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if self.len() >= inner.limits.max_calls
-            || inner.drivers.journal.is_behind()
-            || inner.drivers.media.is_late()
-        {
+        if self.is_full() {
             return Err(Refusal::Full);
         }
         let user = invite.request_uri.user().unwrap_or_default();
         let owner = inner.directory.borrow().find(&user, invite.path.peer.ip())?;
-        let (id, rng) = {
-            let mut rng = inner.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut bytes = [0; 16];
-            rng.fill_bytes(&mut bytes);
-            (CallId::from_random(bytes), StdRng::from_rng(&mut *rng))
-        };
+        let (id, rng) = self.fresh_call();
         let offer = Offer {
             dialog,
             source: party(
@@ -391,23 +467,48 @@ impl Switchboard {
             );
         });
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let address = inner.limits.advertised.unwrap_or(invite.path.local.ip());
-        let task =
-            CallTask::new(machine, inner.drivers.clone(), invite.path.local.ip(), address, mailbox);
+        let local = invite.path.local.ip();
+        let advertised = inner.limits.advertised;
+        let task = CallTask::incoming(machine, inner.drivers.clone(), local, advertised, mailbox);
+        self.run_task(task, Entry { application, trunk: None, sender }, id, dialog, span);
+        Ok(())
+    }
+
+    fn run_task(
+        &self,
+        task: CallTask,
+        entry: Entry,
+        id: CallId,
+        dialog: DialogId,
+        span: tracing::Span,
+    ) {
         {
             let mut registry = self.registry();
-            registry.calls.insert(id, Entry { application, sender });
+            registry.calls.insert(id, entry);
             registry.dialogs.insert(dialog, id);
         }
         let switchboard = self.clone();
-        inner.tasks.spawn(
+        self.inner.tasks.spawn(
             async move {
                 let _guard = Registered { switchboard, call: id, dialog };
                 task.run().await;
             }
             .instrument(span),
         );
-        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let inner = &self.inner;
+        self.len() >= inner.limits.max_calls
+            || inner.drivers.journal.is_behind()
+            || inner.drivers.media.is_late()
+    }
+
+    fn fresh_call(&self) -> (CallId, StdRng) {
+        let mut rng = self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = [0; 16];
+        rng.fill_bytes(&mut bytes);
+        (CallId::from_random(bytes), StdRng::from_rng(&mut *rng))
     }
 
     /// Hands an event to the call's task without waiting for it.

@@ -4,18 +4,27 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
+use super::outgoing::{Itinerary, Placed, Trunk};
 use crate::{
     call::{LineScript, Owner, Refusal},
     config::{Config, Line, RouteTarget},
+    proto::sip::uri::Uri,
 };
 
 /// Who gets which calls, and from whom: the part of the configuration that a reload replaces.
 #[derive(Debug, Clone)]
 pub struct Directory {
     routes: Vec<Route>,
-    callbacks: BTreeMap<String, String>,
+    applications: BTreeMap<String, Application>,
+    trunks: Vec<Trunk>,
     trusted_peers: Vec<IpNet>,
     anonymous_calls: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Application {
+    id: String,
+    callback_uri: String,
 }
 
 #[derive(Debug, Clone)]
@@ -44,17 +53,37 @@ impl Directory {
                 public: true,
             }));
         }
-        let callbacks = config
+        let applications = config
             .applications
             .iter()
-            .map(|application| (application.name.clone(), application.callback_uri.clone()))
+            .map(|application| {
+                let (id, callback_uri) = (&application.id, &application.callback_uri);
+                let known = Application { id: id.clone(), callback_uri: callback_uri.clone() };
+                (application.name.clone(), known)
+            })
             .collect();
         Self {
             routes,
-            callbacks,
+            applications,
+            trunks: config.trunks.iter().filter_map(Trunk::new).collect(),
             trusted_peers: config.sip.trusted_peers.clone(),
             anonymous_calls: config.sip.anonymous_calls,
         }
+    }
+
+    /// The application's id and its global callback.
+    pub(super) fn application(&self, name: &str) -> Option<(&str, &str)> {
+        let known = self.applications.get(name)?;
+        Some((&known.id, &known.callback_uri))
+    }
+
+    /// The way out to `target`: by the first trunk that allows it, and its calls at a time.
+    pub(super) fn way_out(
+        &self,
+        target: &Uri,
+        placed: &Placed<'_>,
+    ) -> Option<(Itinerary, Option<usize>)> {
+        self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 
     /// Who gets a call to `user` from `peer`.
@@ -76,7 +105,8 @@ impl Directory {
             RouteTarget::Line(Line::Voicemail) => Ok(Owner::Line(LineScript::voicemail())),
             RouteTarget::Line(Line::Echo) => Ok(Owner::Line(LineScript::Echo)),
             RouteTarget::Application(name) => {
-                let callback_uri = self.callbacks.get(name).ok_or(Refusal::Internal)?.clone();
+                let (_, callback_uri) = self.application(name).ok_or(Refusal::Internal)?;
+                let callback_uri = callback_uri.to_owned();
                 Ok(Owner::Application { name: name.clone(), callback_uri })
             }
         }
@@ -84,7 +114,7 @@ impl Directory {
 }
 
 /// Matches a shell pattern of `*` and `?`. Linear in practice: one way back, to the last star.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);

@@ -1,28 +1,35 @@
-//! Dialogs (RFC 3261 §12) on the side that was called: what two parties remember of each other.
+//! Dialogs (RFC 3261 §12): what two parties remember of each other, whoever called.
 //!
-//! Comes in: requests of the dialog, what the owner of the call decides, time. Goes out: the BYE, the
-//! 2xx to send again until its ACK comes (§13.3.1.4), and a verdict on what may happen when. It opens
-//! no transactions; the endpoint does.
+//! Comes in: requests of the dialog, what the owner of the call decides, time. Goes out: requests of
+//! ours, ready to be printed, the 2xx to send again until its ACK comes (§13.3.1.4), and a verdict on
+//! what may happen when. It opens no transactions; the endpoint does.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use tracing::debug;
 
 use super::{
-    message::{Method, NameAddr, Request, RequestBuilder},
-    path::{Path, Transmit},
+    message::{Method, NameAddr, Request, RequestBuilder, Response},
+    path::{Path, Transmit, Transport},
+    session_timer::{Due as SessionDue, SessionTimer},
     timers::{Retransmission, SIXTY_FOUR_T1},
-    transaction::TransactionId,
+    transaction::{Origin, TransactionId},
     uri::Uri,
 };
 
-/// RFC 3261 §19.1.2: the port of a SIP URI that names none.
-const DEFAULT_PORT: u16 = 5060;
-
-/// One dialog of this endpoint; never used twice.
+/// One dialog of this endpoint; never used twice. Those that we begin are numbered by whoever asks
+/// for them, from [`FIRST_OUTGOING`](Self::FIRST_OUTGOING) on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialogId(pub u64);
+
+impl DialogId {
+    /// The first number of a dialog that we begin.
+    pub const FIRST_OUTGOING: u64 = 1 << 63;
+}
 
 /// Names a dialog on the wire (RFC 3261 §12). A peer of RFC 2543 may have no tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,49 +54,74 @@ impl DialogKey {
 #[derive(Debug)]
 pub(super) struct Dialog {
     key: DialogKey,
-    /// Our address as the peer wrote it in To, with our tag.
+    /// Our address with our tag.
     local: NameAddr,
-    /// The peer's address as it wrote it in From.
+    /// The peer's address with its tag.
     remote: NameAddr,
     /// Where requests to the peer are addressed to.
     remote_target: Uri,
-    /// Proxies that want to see our requests, in the order of Record-Route (§12.1.1).
+    /// Proxies that want to see our requests, the next one first (§12.1).
     route_set: Vec<NameAddr>,
-    /// The INVITE came through a proxy that may not be on the route set.
-    through_proxy: bool,
+    /// Whether requests go to where the peer says it is, or back the way that its own came.
+    heading: Heading,
     local_cseq: u32,
-    remote_cseq: u32,
-    /// Which way the peer's newest request came.
+    /// The number of the peer's newest request; `None` before its first.
+    remote_cseq: Option<u32>,
+    /// Which way the peer's newest message came.
     path: Path,
+    /// The peer takes UPDATE (RFC 3311).
+    takes_update: bool,
+    /// Our newest session description, for refreshes (RFC 4028 §7.4).
+    description: Vec<u8>,
+    session: Option<SessionTimer>,
+    /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
+    ack: Option<(u32, Transmit)>,
     state: State,
 }
 
+/// Where requests go when there is no route set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heading {
+    /// Back the way that the peer's messages come: through any NAT.
+    Path,
+    /// To the address that the peer's Contact names, if it is an address.
+    Contact,
+}
+
 /// ```text
-///              INVITE
-///                |             CANCEL, BYE, Refuse
-///          +-----------+------------------------------> gone
-///          |  Ringing  |
-///          +-----------+
-///                | Answer / 200
-///                v             64*T1 / BYE
-///          +-----------+---------------------------+
-///   +----->|  Answered |  T1 to T2 / 200 again     |
-///   |      +-----------+                           v
+///              INVITE                                       200 to our INVITE / ACK
+///                |             CANCEL, BYE, Refuse             |
+///          +-----------+------------------------------> gone   |
+///          |  Ringing  |                                       |
+///          +-----------+                                       |
+///                | Answer / 200                                |
+///                v             64*T1 / BYE                     |
+///          +-----------+---------------------------+           |
+///   +----->|  Answered |  T1 to T2 / 200 again     |           |
+///   |      +-----------+                           v           |
 ///   |            | ACK                        +--------+ response, or none in 64*T1
 ///   |            v             Bye / BYE      | Ending |---------------------------> gone
-///   |      +-----------+--------------------->+--------+
-///   |      | Confirmed |<---+                      ^
-///   |      +-----------+    | Refuse               |
-///   |            | re-INVITE|                      |
+///   |      +-----------+--------------------->+--------+       |
+///   |      | Confirmed |<---+--------------------- ^ ----------+
+///   |      +-----------+    | Refuse; UPDATE: Answer
+///   |            | re-INVITE or UPDATE             |
 ///   |            v          |  Bye / 487, BYE      |
 ///   |      +-----------+----+----------------------+
-///   +------| Reoffered |
+///   +------| Reoffered |                           |
 ///   Answer +-----------+       BYE of the peer, in any state: gone
+///                                                  |
+///      Confirmed -- session timer / INVITE --> +----------+ Bye / BYE
+///      Confirmed <--- final response / ACK --- | Offering |
+///                                              +----------+
 /// ```
 #[derive(Debug)]
 enum State {
     /// The first INVITE is not answered.
-    Ringing { pending: Pending },
+    Ringing {
+        pending: Pending,
+        /// The provisional response that waits for its PRACK.
+        reliable: Option<Reliable>,
+    },
     /// The 2xx to the INVITE or re-INVITE with `cseq` is not acknowledged.
     Answered {
         cseq: u32,
@@ -101,13 +133,24 @@ enum State {
     },
     /// Both sides agree.
     Confirmed,
-    /// A re-INVITE is not answered.
+    /// A re-INVITE, or an UPDATE with an offer, is not answered.
     Reoffered { pending: Pending },
+    /// Our re-INVITE with `cseq` is not answered.
+    Offering { cseq: u32 },
     /// Our BYE is out.
     Ending,
 }
 
-/// An INVITE that waits for its answer.
+/// A provisional response that is sent until it is acknowledged (RFC 3262 §3).
+#[derive(Debug)]
+struct Reliable {
+    rseq: u32,
+    response: Bytes,
+    resend: Retransmission,
+    until: Instant,
+}
+
+/// A request with an offer that waits for its answer.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub transaction: TransactionId,
@@ -129,7 +172,7 @@ pub(super) enum Untimely {
     OutOfOrder,
     /// An INVITE of the dialog is not answered yet (§14.2).
     Unanswered,
-    /// Our 2xx is not acknowledged yet, so the last offer may still lack its answer (§14.2).
+    /// An offer of ours is not answered yet, or may lack its answer (§14.2, RFC 3311 §5.2).
     Glare,
     /// We have hung up.
     Over,
@@ -151,7 +194,7 @@ pub(super) enum Acknowledgement {
 pub(super) enum Parting {
     /// The call is not answered: refuse it.
     Refuse(Pending),
-    /// Send BYE; refuse the re-INVITE first, if there is one.
+    /// Send BYE; refuse the peer's offer first, if there is one.
     Bye(Option<Pending>),
     /// The ACK has to come first.
     Later,
@@ -162,64 +205,116 @@ pub(super) enum Parting {
 /// What a deadline brought.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// The 2xx is to be sent again.
+    /// The 2xx, or the reliable provisional response, is to be sent again.
     Resend(Bytes),
+    /// The PRACK never came: the INVITE is refused (RFC 3262 §3).
+    NotPracked,
     /// The ACK never came: BYE.
     Unacknowledged(HangUp),
+    /// The session is to be refreshed.
+    Refresh,
+    /// Nobody refreshed the session: BYE.
+    Expired(HangUp),
+}
+
+/// The Via of a request of ours.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hop<'a> {
+    /// Our host and port.
+    pub sent_by: &'a str,
+    /// The branch.
+    pub branch: &'a str,
 }
 
 impl Dialog {
-    /// The dialog that the INVITE `pending` would create (§12.1.1). `local_cseq` is the number of our
-    /// first request.
-    pub fn new(pending: Pending, local_tag: String, remote_target: Uri, path: Path) -> Self {
+    /// The dialog that the INVITE `pending` would create for us, the called side (§12.1.1).
+    pub fn called(pending: Pending, local_tag: String, remote_target: Uri, path: Path) -> Self {
         let request = &pending.request;
         let key = DialogKey {
             call_id: request.call_id().to_owned(),
             local_tag: local_tag.clone(),
             remote_tag: request.from().tag().map(str::to_owned),
         };
+        let through_proxy = request.vias().len() > 1;
         Self {
             key,
             local: request.to().with_tag(&local_tag),
             remote: request.from().clone(),
             remote_target,
             route_set: request.record_routes().to_vec(),
-            through_proxy: request.vias().len() > 1,
+            heading: if through_proxy { Heading::Contact } else { Heading::Path },
             local_cseq: 0,
-            remote_cseq: request.cseq().number,
+            remote_cseq: Some(request.cseq().number),
             path,
-            state: State::Ringing { pending },
+            takes_update: takes_update(request.headers("Allow")),
+            description: Vec::new(),
+            session: None,
+            ack: None,
+            state: State::Ringing { pending, reliable: None },
         }
     }
+
+    /// The dialog that `response` makes of our INVITE, for us, the calling side (§12.1.2). `path` is
+    /// the way that the INVITE went. It is as if confirmed: an early one is asked for nothing but
+    /// requests.
+    pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
+        let contact = response.contacts().first().map(|contact| contact.uri().clone());
+        let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
+        // A phone behind a NAT names an address that leads nowhere from here.
+        let is_hidden = |ip: IpAddr| is_private(ip) && !is_private(path.peer.ip());
+        let heading = match remote_target.ip_addr() {
+            Some(ip) if ip != path.peer.ip() && !is_hidden(ip) => Heading::Contact,
+            Some(_) | None => Heading::Path,
+        };
+        Self {
+            key: DialogKey {
+                call_id: origin.call_id.clone(),
+                local_tag: origin.from.tag().unwrap_or_default().to_owned(),
+                remote_tag: response.to().tag().map(str::to_owned),
+            },
+            local: origin.from.clone(),
+            remote: response.to().clone(),
+            remote_target,
+            route_set: response.record_routes().iter().rev().cloned().collect(),
+            heading,
+            local_cseq: origin.cseq,
+            remote_cseq: None,
+            path,
+            takes_update: takes_update(response.headers("Allow")),
+            description: Vec::new(),
+            session: None,
+            ack: None,
+            state: State::Confirmed,
+        }
+    }
+
+    // -- the peer's requests -----------------------------------------------------------------
 
     /// Judges whether a request of the peer comes at the right moment, and takes its CSeq.
     pub fn admit(&mut self, request: &Request) -> Result<(), Untimely> {
         let cseq = request.cseq().number;
-        if cseq < self.remote_cseq {
+        if self.remote_cseq.is_some_and(|newest| cseq < newest) {
             return Err(Untimely::OutOfOrder);
         }
-        self.remote_cseq = cseq;
+        self.remote_cseq = Some(cseq);
+        let is_offer = match request.method() {
+            Method::Invite => true,
+            Method::Update => !request.body().is_empty(),
+            _ => false,
+        };
         match (&self.state, request.method()) {
             // Both may hang up at once; each BYE gets its answer.
             (_, Method::Bye) => Ok(()),
             (State::Ending, _) => Err(Untimely::Over),
-            (State::Ringing { .. } | State::Reoffered { .. }, Method::Invite) => {
-                Err(Untimely::Unanswered)
-            }
-            (State::Answered { .. }, Method::Invite) => Err(Untimely::Glare),
-            (State::Confirmed, Method::Invite) => Ok(()),
-            (
-                State::Ringing { .. }
-                | State::Answered { .. }
-                | State::Confirmed
-                | State::Reoffered { .. },
-                _,
-            ) => Ok(()),
+            _ if !is_offer => Ok(()),
+            (State::Ringing { .. } | State::Reoffered { .. }, _) => Err(Untimely::Unanswered),
+            (State::Answered { .. } | State::Offering { .. }, _) => Err(Untimely::Glare),
+            (State::Confirmed, _) => Ok(()),
         }
     }
 
-    /// A re-INVITE that was admitted waits for its answer.
-    pub fn reinvite(&mut self, pending: Pending) {
+    /// A re-INVITE, or an UPDATE with an offer, that was admitted waits for its answer.
+    pub fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };
     }
@@ -232,19 +327,52 @@ impl Dialog {
         self.path = path;
     }
 
-    /// `response`, a 2xx, was sent to the pending INVITE.
-    pub fn answered(&mut self, response: Bytes, now: Instant) {
-        let cseq = match &self.state {
-            State::Ringing { pending } | State::Reoffered { pending } => {
-                pending.request.cseq().number
-            }
-            State::Answered { .. } | State::Confirmed | State::Ending => {
+    /// `response`, a reliable provisional one with this RSeq, was sent to the pending INVITE.
+    pub fn rang_reliably(&mut self, number: u32, bytes: Bytes, now: Instant) {
+        if let State::Ringing { reliable, .. } = &mut self.state {
+            *reliable = Some(Reliable {
+                rseq: number,
+                response: bytes,
+                resend: Retransmission::doubling(now),
+                until: now + SIXTY_FOUR_T1,
+            });
+        }
+    }
+
+    /// A PRACK came with this RAck (RFC 3262 §3); whether it is for what we sent.
+    pub fn handle_prack(&mut self, rack: &str) -> bool {
+        let State::Ringing { pending, reliable } = &mut self.state else { return false };
+        let cseq = pending.request.cseq();
+        let is_it = reliable
+            .as_ref()
+            .is_some_and(|sent| rack.split_whitespace().eq(rack_of(sent.rseq, cseq.number)));
+        if is_it {
+            *reliable = None;
+        }
+        is_it
+    }
+
+    /// A reliable provisional response waits for its PRACK.
+    pub fn awaits_prack(&self) -> bool {
+        matches!(self.state, State::Ringing { reliable: Some(_), .. })
+    }
+
+    /// `response`, a 2xx that carried `description`, was sent to the pending request.
+    pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
+        let request = match &self.state {
+            State::Ringing { pending, .. } | State::Reoffered { pending } => &pending.request,
+            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
                 debug_assert!(false, "nothing to answer in {:?}", self.state);
                 return;
             }
         };
+        self.description = description.to_vec();
+        if *request.method() == Method::Update {
+            self.state = State::Confirmed;
+            return;
+        }
         self.state = State::Answered {
-            cseq,
+            cseq: request.cseq().number,
             response,
             resend: Retransmission::start(now),
             until: now + SIXTY_FOUR_T1,
@@ -252,8 +380,8 @@ impl Dialog {
         };
     }
 
-    /// The pending re-INVITE was refused: everything stays as it was (§14.1).
-    pub fn reinvite_refused(&mut self) {
+    /// The pending offer was refused: everything stays as it was (§14.1).
+    pub fn reoffer_refused(&mut self) {
         debug_assert!(matches!(self.state, State::Reoffered { .. }), "{:?}", self.state);
         self.state = State::Confirmed;
     }
@@ -275,6 +403,7 @@ impl Dialog {
             | State::Ringing { .. }
             | State::Confirmed
             | State::Reoffered { .. }
+            | State::Offering { .. }
             | State::Ending => {
                 debug!(cseq = ack_cseq, "stray ACK is dropped");
                 Acknowledgement::Stray
@@ -282,15 +411,17 @@ impl Dialog {
         }
     }
 
+    // -- our requests ------------------------------------------------------------------------
+
     /// Our side wants to hang up.
     pub fn hang_up(&mut self, wish: HangUp) -> Parting {
         match &mut self.state {
-            State::Ringing { pending } => Parting::Refuse(pending.clone()),
+            State::Ringing { pending, .. } => Parting::Refuse(pending.clone()),
             State::Answered { hang_up, .. } => {
                 hang_up.get_or_insert(wish);
                 Parting::Later
             }
-            State::Confirmed => {
+            State::Confirmed | State::Offering { .. } => {
                 self.state = State::Ending;
                 Parting::Bye(None)
             }
@@ -303,24 +434,69 @@ impl Dialog {
         }
     }
 
-    /// The BYE, and the way that it goes (§12.2.1.1). `sent_by` and `branch` are for its Via.
-    pub fn bye(&mut self, hang_up: &HangUp, sent_by: &str, branch: &str, server: &str) -> Transmit {
+    /// The next request of ours in the dialog, its number, and the way that it goes (§12.2.1.1).
+    pub fn request(&mut self, method: Method, hop: Hop<'_>) -> (RequestBuilder, u32, Path) {
         self.local_cseq = self.local_cseq.saturating_add(1);
+        let (builder, path) = self.build(method, self.local_cseq, hop);
+        (builder, self.local_cseq, path)
+    }
+
+    /// The ACK of a 2xx to our INVITE with `cseq` (§13.2.2.4), without what the INVITE said of
+    /// itself, and the way that it goes.
+    pub fn ack(&self, cseq: u32, hop: Hop<'_>) -> (RequestBuilder, Path) {
+        self.build(Method::Ack, cseq, hop)
+    }
+
+    /// What an INVITE of ours in this dialog says again in its ACK and CANCEL.
+    pub fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
+        let (uri, routes) = self.routed();
+        Origin {
+            uri,
+            via: (path.transport.name(), hop.sent_by.to_owned(), hop.branch.to_owned()),
+            from: self.local.clone(),
+            to: self.remote.clone(),
+            call_id: self.key.call_id.clone(),
+            cseq,
+            routes,
+        }
+    }
+
+    /// The ACK that belongs to our newest INVITE was sent.
+    pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
+        if matches!(self.state, State::Offering { cseq: offered } if offered == cseq) {
+            self.state = State::Confirmed;
+        }
+        self.ack = Some((cseq, ack));
+    }
+
+    /// The ACK of our INVITE with `cseq`, if it was sent already.
+    pub fn sent_ack(&self, cseq: u32) -> Option<Transmit> {
+        self.ack.as_ref().filter(|(number, _)| *number == cseq).map(|(_, ack)| ack.clone())
+    }
+
+    /// Our re-INVITE with `cseq` is out.
+    pub fn offering(&mut self, cseq: u32) {
+        debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
+        self.state = State::Offering { cseq };
+    }
+
+    /// Our re-INVITE was refused, or nobody answered it.
+    pub fn offer_refused(&mut self) {
+        if matches!(self.state, State::Offering { .. }) {
+            self.state = State::Confirmed;
+        }
+    }
+
+    fn build(&self, method: Method, cseq: u32, hop: Hop<'_>) -> (RequestBuilder, Path) {
         let path = self.next_hop();
         let (request_uri, routes) = self.routed();
-        let builder = RequestBuilder::new(Method::Bye, request_uri)
-            .via(path.transport.name(), sent_by, branch)
+        let builder = RequestBuilder::new(method, request_uri)
+            .via(path.transport.name(), hop.sent_by, hop.branch)
             .from(&self.local)
             .to(&self.remote)
             .call_id(&self.key.call_id)
-            .cseq(self.local_cseq);
-        let builder = routes.iter().fold(builder, |builder, route| builder.route(route));
-        let builder = match &hang_up.reason {
-            Some(reason) => builder.header("Reason", reason),
-            None => builder,
-        };
-        let bytes = builder.header("User-Agent", server).build().into();
-        Transmit { path, bytes }
+            .cseq(cseq);
+        (routes.iter().fold(builder, |builder, route| builder.route(route)), path)
     }
 
     /// The Request-URI and the Route header fields of a request to the peer (§12.2.1.1).
@@ -339,20 +515,38 @@ impl Dialog {
         }
     }
 
-    /// Where a request to the peer is sent to. Names are not resolved: then, and when the peer called
-    /// us directly, the way that its own requests take is the right one, through any NAT.
-    fn next_hop(&self) -> Path {
-        let uri = match self.route_set.first() {
-            Some(route) => route.uri(),
-            None if self.through_proxy => &self.remote_target,
-            None => return self.path,
+    /// Where a request to the peer is sent to. Names are not resolved: then, and when the peer is
+    /// our neighbour, the way that its own messages take is the right one, through any NAT.
+    pub fn next_hop(&self) -> Path {
+        let uri = match (self.route_set.first(), self.heading) {
+            (Some(route), _) => route.uri(),
+            (None, Heading::Contact) => &self.remote_target,
+            (None, Heading::Path) => return self.path,
         };
-        match uri.ip_addr() {
-            Some(ip) => {
-                let peer = SocketAddr::new(ip, uri.port().unwrap_or(DEFAULT_PORT));
-                Path { peer, ..self.path }
-            }
-            None => self.path,
+        let Some(ip) = uri.ip_addr() else { return self.path };
+        let transport = match uri.param("transport").and_then(Transport::from_name) {
+            Some(transport) => transport,
+            None if uri.scheme() == "sips" => Transport::Tls,
+            None => Transport::Udp,
+        };
+        let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
+        if (peer, transport) == (self.path.peer, self.path.transport) {
+            return self.path;
+        }
+        Path { peer, transport, connection: None, ..self.path }
+    }
+
+    // -- time --------------------------------------------------------------------------------
+
+    /// The session ends unless it is refreshed; `None`: it does not.
+    pub fn keep_session(&mut self, session: Option<SessionTimer>) {
+        self.session = session;
+    }
+
+    /// Our refresh could not be made now; it is tried again at `at`.
+    pub fn postpone_refresh(&mut self, at: Instant) {
+        if let Some(session) = &mut self.session {
+            session.postpone(at);
         }
     }
 
@@ -361,43 +555,76 @@ impl Dialog {
         match &mut self.state {
             State::Answered { response, resend, until, hang_up, .. } => {
                 if *until <= now {
-                    let hang_up = hang_up.take().unwrap_or_else(HangUp::for_lack_of_ack);
+                    let hang_up = hang_up
+                        .take()
+                        .unwrap_or_else(|| HangUp::because("SIP;cause=408;text=\"ACK missing\""));
                     self.state = State::Ending;
                     return Some(Due::Unacknowledged(hang_up));
                 }
-                if resend.due() > now {
-                    return None;
+                if resend.due() <= now {
+                    resend.sent(now);
+                    return Some(Due::Resend(response.clone()));
                 }
-                resend.sent(now);
-                Some(Due::Resend(response.clone()))
             }
-            State::Ringing { .. } | State::Confirmed | State::Reoffered { .. } | State::Ending => {
-                None
+            State::Ringing { reliable: Some(sent), .. } => {
+                if sent.until <= now {
+                    return Some(Due::NotPracked);
+                }
+                if sent.resend.due() <= now {
+                    sent.resend.sent(now);
+                    return Some(Due::Resend(sent.response.clone()));
+                }
+            }
+            State::Ringing { reliable: None, .. }
+            | State::Confirmed
+            | State::Reoffered { .. }
+            | State::Offering { .. }
+            | State::Ending => {}
+        }
+        match self.session.as_mut().filter(|_| self.state.is_up())?.handle_timeout(now)? {
+            SessionDue::Refresh => Some(Due::Refresh),
+            SessionDue::Expired => {
+                self.state = State::Ending;
+                Some(Due::Expired(HangUp::because("SIP;cause=408;text=\"Session expired\"")))
             }
         }
     }
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.state {
+        let state = match &self.state {
             State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
-            State::Ringing { .. } | State::Confirmed | State::Reoffered { .. } | State::Ending => {
-                None
-            }
-        }
+            State::Ringing { reliable: Some(sent), .. } => Some(sent.resend.due().min(sent.until)),
+            State::Ringing { reliable: None, .. }
+            | State::Confirmed
+            | State::Reoffered { .. }
+            | State::Offering { .. }
+            | State::Ending => None,
+        };
+        let session = self.session.filter(|_| self.state.is_up());
+        [state, session.map(|session| session.poll_timeout())].into_iter().flatten().min()
     }
 
-    /// The INVITE or re-INVITE that waits for its answer.
+    // -- what is known -----------------------------------------------------------------------
+
+    /// The request with an offer that waits for its answer.
     pub fn pending(&self) -> Option<&Pending> {
         match &self.state {
-            State::Ringing { pending } | State::Reoffered { pending } => Some(pending),
-            State::Answered { .. } | State::Confirmed | State::Ending => None,
+            State::Ringing { pending, .. } | State::Reoffered { pending } => Some(pending),
+            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
+                None
+            }
         }
     }
 
     /// The first INVITE is not answered.
     pub fn is_ringing(&self) -> bool {
         matches!(self.state, State::Ringing { .. })
+    }
+
+    /// Both sides agree, and nobody wants anything.
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self.state, State::Confirmed)
     }
 
     /// We have hung up.
@@ -410,14 +637,60 @@ impl Dialog {
         &self.key
     }
 
-    /// Which way the peer's newest request came.
+    /// Which way the peer's newest message came.
     pub fn path(&self) -> Path {
         self.path
+    }
+
+    /// The peer takes UPDATE (RFC 3311).
+    pub fn takes_update(&self) -> bool {
+        self.takes_update
+    }
+
+    /// Our newest session description, and what a refresh proposes.
+    pub fn refresh(&self) -> Option<(&[u8], String)> {
+        Some((&self.description, self.session?.proposal()))
+    }
+
+    /// Our newest session description is this one.
+    pub fn describes(&mut self, description: &[u8]) {
+        self.description = description.to_vec();
+    }
+}
+
+impl State {
+    /// The session has begun, and nobody has hung up.
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Answered { .. }
+            | Self::Confirmed
+            | Self::Reoffered { .. }
+            | Self::Offering { .. } => true,
+            Self::Ringing { .. } | Self::Ending => false,
+        }
     }
 }
 
 impl HangUp {
-    fn for_lack_of_ack() -> Self {
-        Self { reason: Some("SIP;cause=408;text=\"ACK missing\"".to_owned()) }
+    /// For the reason that this value of a Reason header field tells.
+    pub fn because(reason: &str) -> Self {
+        Self { reason: Some(reason.to_owned()) }
+    }
+}
+
+fn takes_update<'a>(mut allow: impl Iterator<Item = &'a str>) -> bool {
+    allow.any(|method| method == "UPDATE")
+}
+
+/// The parts of the RAck that acknowledges this RSeq of an INVITE (RFC 3262 §7.2).
+fn rack_of(rseq: u32, cseq: u32) -> [String; 3] {
+    [rseq.to_string(), cseq.to_string(), "INVITE".to_owned()]
+}
+
+/// An address that is of no use outside its own network.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }

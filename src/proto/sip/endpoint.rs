@@ -1,8 +1,8 @@
-//! The SIP endpoint: all transactions and dialogs of one node as one machine (RFC 3261, UAS side).
+//! The SIP endpoint: all transactions and dialogs of one node as one machine (RFC 3261).
 //!
-//! Comes in: datagrams, commands of the calls, time. Goes out: datagrams and events. It answers by
-//! itself what needs no decision: 100, OPTIONS, CANCEL, BYE, INFO, requests that it cannot take, and
-//! everything that comes again. It opens no socket, reads no clock, resolves no name, and does not
+//! Comes in: messages, commands of the calls, time. Goes out: messages and events. It answers by
+//! itself what needs no decision: 100, OPTIONS, CANCEL, BYE, INFO, PRACK, requests that it cannot take,
+//! and everything that comes again; it acknowledges, and keeps sessions alive. It opens no socket, reads no clock, resolves no name, and does not
 //! look into SDP.
 //!
 //! Call one `handle_*`, then `poll_output` until `None`, then wait until `poll_timeout`.
@@ -10,12 +10,14 @@
 //! Requests that create nothing are answered without state (§8.2.7): their To tag is made of the
 //! request itself, so that the same request gets the same answer. A flood of them costs no memory.
 
+mod calling;
 mod commands;
 mod event;
 mod requests;
 mod responses;
 #[cfg(test)]
 mod tests;
+mod within;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,16 +29,17 @@ use bytes::Bytes;
 use rand::{Rng, rngs::StdRng};
 use tracing::debug;
 
-pub use self::event::{Command, Ending, Event, IncomingInvite, Output};
+pub use self::event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output};
 pub use super::{
     dialog::DialogId,
     path::{Path, Transmit, Transport},
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
-    message::{Message, Method, Response},
+    message::{Message, Response},
+    outgoing::Outgoing,
     timers::Schedule,
-    transaction::{Due as TransactionDue, TransactionTable, key::MAGIC_COOKIE},
+    transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
     wire::{self, WireError},
 };
 
@@ -49,8 +52,8 @@ pub struct EndpointConfig {
     pub contact_user: String,
     /// The address in Contact and Via; `None` tells the one that the peer reached.
     pub advertised: Option<IpAddr>,
-    /// Methods that are taken; others get 405.
-    pub allow: Vec<Method>,
+    /// The port of our TCP listener, which takes what is too long for a datagram (§18.1.1).
+    pub tcp_port: Option<u16>,
     /// New requests get 503 when so many transactions are open.
     pub max_transactions: usize,
     /// New calls get 503 when so many dialogs are open.
@@ -66,15 +69,7 @@ impl EndpointConfig {
             server_name,
             contact_user: "aftertone".to_owned(),
             advertised: None,
-            allow: vec![
-                Method::Invite,
-                Method::Ack,
-                Method::Cancel,
-                Method::Bye,
-                Method::Options,
-                Method::Info,
-                Method::Update,
-            ],
+            tcp_port: None,
             max_transactions: 20_000,
             max_dialogs: 5_000,
             retry_after: Duration::from_secs(10),
@@ -93,6 +88,8 @@ pub struct Endpoint {
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
+    /// Calls that we place, and those whose INVITE may still be answered by a fork.
+    outgoing: BTreeMap<DialogId, Outgoing>,
     dialog_schedule: Schedule<DialogId>,
     transactions: TransactionTable,
     outputs: VecDeque<Output>,
@@ -109,6 +106,7 @@ impl Endpoint {
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
             dialog_schedule: Schedule::new(),
             transactions: TransactionTable::new(),
             outputs: VecDeque::new(),
@@ -122,7 +120,7 @@ impl Endpoint {
                 request.set_received(path.peer.ip(), path.peer.port());
                 self.handle_request(request, path, now);
             }
-            Ok(Message::Response(response)) => self.handle_response(&response, now),
+            Ok(Message::Response(response)) => self.handle_response(&response, path, now),
             Err(WireError::KeepAlive) => {}
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
@@ -138,11 +136,12 @@ impl Endpoint {
     /// Carries out what the owner of a call wants.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         let id = command.dialog();
-        if !self.dialogs.contains_key(&id) {
+        if !self.is_known(id) && !matches!(command, Command::Call { .. }) {
             debug!(?id, "command for a dialog that is over");
             return;
         }
         match command {
+            Command::Call { call, .. } => self.call(id, *call, now),
             Command::Ring { .. } => self.ring(id, now),
             Command::Answer { sdp, .. } => self.answer(id, &sdp, now),
             Command::Refuse { status, reason, headers, .. } => {
@@ -152,24 +151,45 @@ impl Endpoint {
         }
     }
 
+    /// Nothing can be delivered over `path`: the stream could not be opened, or broke.
+    pub fn handle_unreachable(&mut self, path: Path, now: Instant) {
+        for asker in self.transactions.handle_unreachable(path) {
+            match asker {
+                Asker::Invite(dialog) => self.invite_undelivered(dialog, now),
+                asker => self.unanswered(asker, now),
+            }
+        }
+    }
+
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
-                TransactionDue::TimedOut(dialog) => self.end(dialog, Ending::TimedOut),
+                TransactionDue::TimedOut(Asker::Invite(dialog)) => {
+                    self.invite_timed_out(dialog, now);
+                }
+                TransactionDue::TimedOut(asker) => self.unanswered(asker, now),
+                TransactionDue::InviteOver(dialog) => self.invite_over(dialog),
             }
         }
         while let Some(id) = self.dialog_schedule.pop_due(now) {
-            let Some(dialog) = self.dialogs.get_mut(&id) else { continue };
+            let Some(dialog) = self.dialogs.get_mut(&id) else {
+                self.outgoing_timeout(id);
+                continue;
+            };
             match dialog.handle_timeout(now) {
                 Some(DialogDue::Resend(bytes)) => {
                     let path = dialog.path();
                     self.transmit(Transmit { path, bytes });
                 }
+                Some(DialogDue::NotPracked) => self.give_up_ringing(id, now),
                 Some(DialogDue::Unacknowledged(hang_up)) => {
-                    self.tell(Event::NotAcknowledged { dialog: id });
-                    self.send_bye(id, hang_up, now);
+                    self.lose(id, Loss::NotAcknowledged, hang_up, now);
+                }
+                Some(DialogDue::Refresh) => self.refresh(id, now),
+                Some(DialogDue::Expired(hang_up)) => {
+                    self.lose(id, Loss::NotRefreshed, hang_up, now);
                 }
                 None => {}
             }
@@ -194,7 +214,10 @@ impl Endpoint {
 
     /// Nothing is left of any call: no dialog, no transaction, no timer.
     pub fn is_idle(&self) -> bool {
-        self.dialogs.is_empty() && self.transactions.len() == 0 && self.poll_timeout().is_none()
+        self.dialogs.is_empty()
+            && self.outgoing.is_empty()
+            && self.transactions.len() == 0
+            && self.poll_timeout().is_none()
     }
 
     /// How many dialogs there are.
@@ -202,18 +225,43 @@ impl Endpoint {
         self.dialogs.len()
     }
 
-    /// A response came: it can only be to our BYE.
-    fn handle_response(&mut self, response: &Response, now: Instant) {
+    fn handle_response(&mut self, response: &Response, path: Path, now: Instant) {
         // More than one Via: it was routed to us by mistake (§8.1.3.3).
         let [via] = response.vias() else {
             debug!("response with more than one Via is dropped");
             return;
         };
         let branch = via.branch.as_deref().unwrap_or_default();
-        match self.transactions.handle_response(branch, response.status(), now) {
-            Some(dialog) => self.end(dialog, Ending::Answered),
-            None => debug!(status = response.status(), "stray or repeated response is dropped"),
+        let Some(heard) = self.transactions.handle_response(branch, response, now) else {
+            debug!(status = response.status(), "stray response is dropped");
+            return;
+        };
+        if let Some(ack) = heard.ack {
+            self.transmit(ack);
         }
+        let is_final = matches!(heard.news, News::Accepted | News::Refused);
+        match heard.asker {
+            Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
+            Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
+            Asker::Update(id) if is_final => self.update_answered(id, response, now),
+            Asker::Bye(id) if is_final => self.end(id, Ending::Answered),
+            Asker::Reinvite(_) | Asker::Update(_) | Asker::Bye(_) | Asker::Nobody => {}
+        }
+    }
+
+    /// A request of ours within a dialog got no answer.
+    fn unanswered(&mut self, asker: Asker, now: Instant) {
+        match asker {
+            Asker::Bye(id) => self.end(id, Ending::TimedOut),
+            Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
+            Asker::Invite(_) | Asker::Nobody => {}
+        }
+    }
+
+    /// Whether there is a dialog, or a call of ours that may become one.
+    fn is_known(&self, id: DialogId) -> bool {
+        self.dialogs.contains_key(&id)
+            || self.outgoing.get(&id).is_some_and(|outgoing| outgoing.winner().is_none())
     }
 
     fn schedule_dialog(&mut self, id: DialogId) {

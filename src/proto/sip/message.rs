@@ -462,6 +462,11 @@ macro_rules! head_accessors {
                 self.head.fields.all(name)
             }
 
+            /// Whether a header field that is a list of tokens has this one, in any case.
+            pub fn lists(&self, name: &str, token: &str) -> bool {
+                self.headers(name).any(|value| value.eq_ignore_ascii_case(token))
+            }
+
             /// The Content-Type, with its parameters.
             pub fn content_type(&self) -> Option<&str> {
                 self.header("Content-Type")

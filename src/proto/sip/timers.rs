@@ -2,7 +2,8 @@
 //! schedule that says which machine is due next.
 //!
 //! Comes in: instants, as arguments. Goes out: instants. Nothing here reads a clock. The lengths are
-//! those for unreliable transports (UDP).
+//! those for unreliable transports (UDP). Over a reliable one A, E and G never fire, and D, I, J and
+//! K are zero, for nothing comes twice.
 //!
 //! | Timer | Length | Section | Meaning |
 //! |---|---|---|---|
@@ -18,6 +19,7 @@
 //! | J | 64*T1 | 17.2.2 | repeated non-INVITE requests are answered |
 //! | K | T4 | 17.1.2.2 | repeated responses are absorbed |
 //! | L | 64*T1 | RFC 6026, 7.1 | repeated INVITEs are absorbed after a 2xx |
+//! | M | 64*T1 | RFC 6026, 7.2 | more 2xx of our INVITE may come, from forks |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,6 +62,8 @@ pub enum Timer {
     K,
     /// RFC 6026 §7.1: repeated INVITEs are absorbed after a 2xx.
     L,
+    /// RFC 6026 §7.2: more 2xx of our INVITE may come, from forks.
+    M,
 }
 
 impl Timer {
@@ -67,7 +71,7 @@ impl Timer {
     pub const fn length(self) -> Duration {
         match self {
             Self::A | Self::E | Self::G => T1,
-            Self::B | Self::F | Self::H | Self::J | Self::L => SIXTY_FOUR_T1,
+            Self::B | Self::F | Self::H | Self::J | Self::L | Self::M => SIXTY_FOUR_T1,
             Self::C => Duration::from_secs(180),
             Self::D => Duration::from_secs(32),
             Self::I | Self::K => T4,
@@ -78,21 +82,40 @@ impl Timer {
     pub fn from(self, now: Instant) -> Instant {
         now + self.length()
     }
+
+    /// When the timer fires if it is started at `now`; at once over a reliable transport, for the
+    /// timers D, I, J and K that wait for what may come twice.
+    pub fn absorb(self, now: Instant, is_reliable: bool) -> Instant {
+        debug_assert!(matches!(self, Self::D | Self::I | Self::J | Self::K), "{self:?}");
+        if is_reliable { now } else { self.from(now) }
+    }
 }
 
-/// When something is sent again: after T1, then at doubling intervals up to T2.
+/// When something is sent again: after T1, then at doubling intervals up to a longest one.
 ///
-/// Timers E and G (RFC 3261 §17.1.2.2, §17.2.1) and the 2xx of a dialog (§13.3.1.4).
+/// Timer A (RFC 3261 §17.1.1.2), timers E and G (§17.1.2.2, §17.2.1), the 2xx of a dialog
+/// (§13.3.1.4) and reliable provisional responses (RFC 3262 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retransmission {
     interval: Duration,
+    longest: Duration,
     due: Instant,
 }
 
 impl Retransmission {
-    /// Something was sent at `now` for the first time.
+    /// Something was sent at `now` for the first time; the interval grows up to T2.
     pub fn start(now: Instant) -> Self {
-        Self { interval: T1, due: now + T1 }
+        Self { interval: T1, longest: T2, due: now + T1 }
+    }
+
+    /// As `start`, over a transport that needs none when it is reliable.
+    pub fn over(now: Instant, is_reliable: bool) -> Option<Self> {
+        (!is_reliable).then(|| Self::start(now))
+    }
+
+    /// As `start`, but the interval doubles until somebody stops it (timer A, RFC 3262 §3).
+    pub fn doubling(now: Instant) -> Self {
+        Self { longest: SIXTY_FOUR_T1, ..Self::start(now) }
     }
 
     /// When it is to be sent again.
@@ -102,7 +125,7 @@ impl Retransmission {
 
     /// It was sent again at `now`.
     pub fn sent(&mut self, now: Instant) {
-        self.interval = (self.interval * 2).min(T2);
+        self.interval = (self.interval * 2).min(self.longest);
         self.due = now + self.interval;
     }
 
@@ -162,7 +185,7 @@ mod tests {
     #[test]
     fn lengths_follow_the_table_of_appendix_a() {
         assert_eq!(SIXTY_FOUR_T1, 64 * T1);
-        for timer in [Timer::B, Timer::F, Timer::H, Timer::J, Timer::L] {
+        for timer in [Timer::B, Timer::F, Timer::H, Timer::J, Timer::L, Timer::M] {
             assert_eq!(timer.length(), 64 * T1, "{timer:?}");
         }
         for timer in [Timer::A, Timer::E, Timer::G] {

@@ -76,6 +76,16 @@ enum Rest {
 }
 
 impl Uri {
+    /// The SIP URI of a user at a host, which may have a port. What a user part may not hold is
+    /// escaped.
+    ///
+    /// # Errors
+    ///
+    /// When the host is none.
+    pub fn sip_user(user: &str, host: &str) -> Result<Self, AddressError> {
+        format!("sip:{}@{host}", escape_user(user)).parse()
+    }
+
     /// The scheme in lower case.
     pub fn scheme(&self) -> &str {
         &self.scheme
@@ -304,6 +314,12 @@ impl NameAddr {
     /// The tag (§19.3); an empty one is none.
     pub fn tag(&self) -> Option<&str> {
         self.param("tag").filter(|tag| !tag.is_empty())
+    }
+
+    /// The same party with this name to show.
+    pub fn named(self, display_name: Option<&str>) -> Self {
+        let display_name = display_name.filter(|name| !name.is_empty()).map(str::to_owned);
+        Self { display_name, ..self }
     }
 
     /// The same party with another tag. Characters that a tag may not hold are left out.
@@ -565,6 +581,19 @@ fn parse_param(text: &str) -> Result<(String, Option<String>), AddressError> {
         return Err(AddressError::Parameter);
     }
     Ok((name.to_owned(), value.map(str::to_owned)))
+}
+
+/// RFC 3261 §25.1: everything but `unreserved` and `user-unreserved` is escaped.
+fn escape_user(user: &str) -> String {
+    let mut escaped = String::with_capacity(user.len());
+    for byte in user.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(char::from(byte)),
+            _ if b"-_.!~*'()&=+$,;?/".contains(&byte) => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// The content of the quoted string that `text` begins with, and what follows it.

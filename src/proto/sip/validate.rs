@@ -4,10 +4,13 @@
 //! Comes in: a request. Goes out: nothing, or the refusal to send. Whether an ACK is answered (never)
 //! is for the caller.
 
-use super::message::{Method, Request, reason_phrase};
+use super::{
+    message::{Method, Request, reason_phrase},
+    session_timer::TIMER,
+};
 
 /// Methods that are served, in the order that Allow names them.
-pub const SERVED: [Method; 7] = [
+pub const SERVED: [Method; 8] = [
     Method::Invite,
     Method::Ack,
     Method::Cancel,
@@ -15,10 +18,14 @@ pub const SERVED: [Method; 7] = [
     Method::Options,
     Method::Info,
     Method::Update,
+    Method::Prack,
 ];
 
 /// Extensions that a request may require (§8.2.2.3).
-const SUPPORTED: [&str; 0] = [];
+const SUPPORTED: [&str; 2] = ["100rel", TIMER];
+
+/// The same as a list.
+pub(super) const SUPPORTED_TAGS: &str = "100rel, timer";
 
 /// The one media type that an INVITE may carry.
 const SDP: &str = "application/sdp";
@@ -139,7 +146,8 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn allow() -> String {
+/// The methods that are served, as a list.
+pub(super) fn allow() -> String {
     SERVED.each_ref().map(Method::as_str).join(", ")
 }
 
@@ -182,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_known_method_that_is_not_served_is_told_what_is() {
-        let allow = header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
+        let allow = header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK");
         assert_eq!(refusal("REGISTER", "\r\n"), (405, allow));
     }
 
@@ -196,9 +204,10 @@ mod tests {
 
     #[test]
     fn required_extensions_are_named_as_unsupported() {
-        let unsupported = header("Unsupported", "100rel, timer");
-        assert_eq!(refusal("INVITE", "Require: 100rel, timer\r\n\r\n"), (420, unsupported));
-        assert_eq!(judge("CANCEL", "sip:a@b", "Require: 100rel\r\n\r\n"), Ok(()));
+        let unsupported = header("Unsupported", "precondition, x");
+        let require = "Require: precondition, 100rel, x, Timer\r\n\r\n";
+        assert_eq!(refusal("INVITE", require), (420, unsupported));
+        assert_eq!(judge("CANCEL", "sip:a@b", "Require: precondition\r\n\r\n"), Ok(()));
     }
 
     #[test]

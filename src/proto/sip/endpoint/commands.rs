@@ -7,18 +7,41 @@ use tracing::debug;
 
 use super::{Ending, Endpoint, requests::SDP};
 use crate::proto::sip::{
-    dialog::{DialogId, HangUp, Parting},
-    message::ResponseBuilder,
+    dialog::{DialogId, HangUp, Hop, Parting},
+    message::{Method, Request, ResponseBuilder},
+    session_timer::{SessionTimer, TIMER},
+    transaction::Asker,
 };
 
 impl Endpoint {
+    /// A caller that requires it gets a reliable response (RFC 3262 §3), unless that would have to
+    /// carry our offer: then it hears nothing before the answer.
     pub(super) fn ring(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing rings any more");
             return;
         };
         let Some(pending) = dialog.pending().cloned() else { return };
-        self.respond(&pending, 180, now);
+        if !pending.request.lists("Require", "100rel") {
+            self.respond(&pending, 180, now);
+            return;
+        }
+        if pending.request.body().is_empty() || dialog.awaits_prack() {
+            return;
+        }
+        let rseq = self.first_rseq();
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let contact = self.config.contact(dialog.path());
+        let ringing = ResponseBuilder::to(&pending.request, 180, "Ringing")
+            .to_tag(&dialog.key().local_tag)
+            .header("Server", &self.config.server_name)
+            .contact(&contact)
+            .header("Require", "100rel")
+            .header("RSeq", &rseq.to_string());
+        let ringing = Bytes::from(ringing.build());
+        dialog.rang_reliably(rseq, ringing.clone(), now);
+        self.finish_pending(pending.transaction, 180, ringing, now);
+        self.schedule_dialog(id);
     }
 
     pub(super) fn answer(&mut self, id: DialogId, sdp: &[u8], now: Instant) {
@@ -27,21 +50,23 @@ impl Endpoint {
             debug!(?id, "nothing to answer any more");
             return;
         };
+        // What is too small was refused when it came.
+        let session = SessionTimer::answer(&pending.request, now).ok().flatten();
         let ok = self
             .response_builder(&pending.request, 200, &dialog.key().local_tag)
             .contact(&self.config.contact(dialog.path()))
-            .header("Allow", &self.allow())
-            .header("Supported", "")
-            .body(SDP, sdp)
-            .build();
-        let ok = Bytes::from(ok);
+            .header("Allow", &self.config.allow())
+            .header("Supported", self.config.supported());
+        let ok = session_headers(ok, &pending.request, session.as_ref());
+        let ok = Bytes::from(ok.body(SDP, sdp).build());
         let Some(transmit) = self.transactions.respond(pending.transaction, 200, ok.clone(), now)
         else {
             return;
         };
         self.transmit(transmit);
         if let Some(dialog) = self.dialogs.get_mut(&id) {
-            dialog.answered(ok, now);
+            dialog.answered(ok, sdp, now);
+            dialog.keep_session(session.map(|(timer, _)| timer));
         }
         self.schedule_dialog(id);
     }
@@ -69,20 +94,23 @@ impl Endpoint {
         if dialog.is_ringing() {
             self.forget_dialog(id);
         } else {
-            dialog.reinvite_refused();
+            dialog.reoffer_refused();
         }
-        self.finish_invite(pending.transaction, status, builder.build(), now);
+        self.finish_pending(pending.transaction, status, builder.build(), now);
     }
 
     pub(super) fn hang_up(&mut self, id: DialogId, wish: HangUp, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(&id) else {
+            self.hang_up_outgoing(id, wish, now);
+            return;
+        };
         match dialog.hang_up(wish.clone()) {
             Parting::Refuse(pending) => {
                 self.respond(&pending, 480, now);
                 self.end(id, Ending::Answered);
             }
-            Parting::Bye(reinvite) => {
-                if let Some(pending) = reinvite {
+            Parting::Bye(reoffer) => {
+                if let Some(pending) = reoffer {
                     self.respond(&pending, 487, now);
                 }
                 self.send_bye(id, wish, now);
@@ -96,10 +124,26 @@ impl Endpoint {
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let sent_by = self.config.sent_by(dialog.path());
-        let bye = dialog.bye(&hang_up, &sent_by, &branch, &self.config.server_name);
-        let transmit = self.transactions.request(branch, id, bye, now);
-        self.transmit(transmit);
+        let sent_by = self.config.sent_by(dialog.next_hop());
+        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let (bye, _, path) = dialog.request(Method::Bye, hop);
+        let bye = match &hang_up.reason {
+            Some(reason) => bye.header("Reason", reason),
+            None => bye,
+        };
+        let bye = bye.header("User-Agent", &self.config.server_name);
+        self.ask(branch, Method::Bye, Asker::Bye(id), bye, path, now);
         self.schedule_dialog(id);
     }
+}
+
+/// Tells a peer that understands it how long the session lasts (RFC 4028 §9).
+pub(super) fn session_headers<'a>(
+    builder: ResponseBuilder<'a>,
+    request: &Request,
+    session: Option<&(SessionTimer, String)>,
+) -> ResponseBuilder<'a> {
+    let Some((_, value)) = session else { return builder };
+    let builder = builder.header("Session-Expires", value);
+    if request.lists("Supported", TIMER) { builder.header("Require", TIMER) } else { builder }
 }

@@ -1,5 +1,6 @@
 //! What the endpoint tells, and what it is told: the words between it and the calls.
 
+pub use crate::proto::sip::outgoing::OutgoingCall;
 use crate::proto::sip::{
     dialog::DialogId,
     message::NameAddr,
@@ -16,9 +17,36 @@ pub enum Output {
     Event(Event),
 }
 
-/// A fact about one dialog. `Canceled`, `Bye` and `Ended` are the last of their dialog.
+/// A fact about one dialog. `Canceled`, `Refused`, `Bye` and `Ended` are the last of their dialog.
 #[derive(Debug)]
 pub enum Event {
+    /// A call of ours is on its way: 180 and the like.
+    Progress {
+        /// The dialog that the call would make.
+        dialog: DialogId,
+        /// 101 to 199.
+        status: u16,
+        /// Early media: the answer to our offer.
+        description: Option<Vec<u8>>,
+    },
+    /// A call of ours was answered; the ACK was sent.
+    Answered {
+        /// The dialog.
+        dialog: DialogId,
+        /// The answer to our offer; without one that of the last `Progress` holds.
+        description: Option<Vec<u8>>,
+    },
+    /// A call of ours will not be.
+    Refused {
+        /// The dialog that it would have made.
+        dialog: DialogId,
+        /// 300 to 699; 408 also when nobody answers, 503 also when nobody can be reached.
+        status: u16,
+        /// The reason in words.
+        reason: String,
+        /// Of a 3xx: whom to call instead.
+        contacts: Vec<NameAddr>,
+    },
     /// A call is offered; 100 was sent. Wants `Ring`, then `Answer` or `Refuse`.
     Invite {
         /// The dialog that it would create.
@@ -33,10 +61,19 @@ pub enum Event {
         /// SDP of the ACK: the answer when the INVITE had no offer.
         body: Option<Vec<u8>>,
     },
-    /// No ACK came in 64*T1; BYE was sent, `Ended` follows.
-    NotAcknowledged {
+    /// The peer is not there any more; BYE was sent, `Ended` follows.
+    Lost {
         /// The dialog.
         dialog: DialogId,
+        /// How we know.
+        how: Loss,
+    },
+    /// The peer has answered our refresh of the session with a description of its own.
+    Refreshed {
+        /// The dialog.
+        dialog: DialogId,
+        /// The answer to our newest description.
+        description: Vec<u8>,
     },
     /// The caller gave up before we answered, by CANCEL or BYE; 487 was sent.
     Canceled {
@@ -79,9 +116,13 @@ impl Event {
     /// The dialog that it is about.
     pub fn dialog(&self) -> DialogId {
         match self {
-            Self::Invite { dialog, .. }
+            Self::Progress { dialog, .. }
+            | Self::Answered { dialog, .. }
+            | Self::Refused { dialog, .. }
+            | Self::Invite { dialog, .. }
             | Self::Acknowledged { dialog, .. }
-            | Self::NotAcknowledged { dialog }
+            | Self::Lost { dialog, .. }
+            | Self::Refreshed { dialog, .. }
             | Self::Canceled { dialog }
             | Self::Reinvite { dialog, .. }
             | Self::Info { dialog, .. }
@@ -89,6 +130,17 @@ impl Event {
             | Self::Ended { dialog, .. } => *dialog,
         }
     }
+}
+
+/// How we know that a peer is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// No ACK came in 64*T1.
+    NotAcknowledged,
+    /// Nobody refreshed the session (RFC 4028 §10).
+    NotRefreshed,
+    /// It does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
+    NotKnown,
 }
 
 /// How our BYE was received.
@@ -131,19 +183,27 @@ pub struct IncomingInvite {
 /// event that made it so is on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
+    /// Places a call.
+    Call {
+        /// The dialog that it shall make; see [`DialogId::FIRST_OUTGOING`].
+        dialog: DialogId,
+        /// Whom, by which way, as whom.
+        call: Box<OutgoingCall>,
+    },
     /// Sends 180.
     Ring {
         /// The dialog.
         dialog: DialogId,
     },
-    /// Sends 200 to the pending INVITE or re-INVITE, and repeats it until the ACK comes.
+    /// Sends 200 to the pending INVITE, re-INVITE or UPDATE. That of an INVITE is repeated until the
+    /// ACK comes.
     Answer {
         /// The dialog.
         dialog: DialogId,
         /// The answer; an offer when the INVITE had none.
         sdp: Vec<u8>,
     },
-    /// Refuses the pending INVITE or re-INVITE.
+    /// Refuses the pending INVITE, re-INVITE or UPDATE.
     Refuse {
         /// The dialog.
         dialog: DialogId,
@@ -154,8 +214,9 @@ pub enum Command {
         /// Further header fields: name and value.
         headers: Vec<(String, String)>,
     },
-    /// Hangs up. A call that is not answered yet is refused with 480; a 200 that is not acknowledged
-    /// yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every case.
+    /// Hangs up. A call that we have not answered is refused with 480, one that we place is canceled; a
+    /// 200 that is not acknowledged yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every
+    /// case.
     Bye {
         /// The dialog.
         dialog: DialogId,
@@ -168,7 +229,8 @@ impl Command {
     /// The dialog that it is for.
     pub fn dialog(&self) -> DialogId {
         match self {
-            Self::Ring { dialog }
+            Self::Call { dialog, .. }
+            | Self::Ring { dialog }
             | Self::Answer { dialog, .. }
             | Self::Refuse { dialog, .. }
             | Self::Bye { dialog, .. } => *dialog,

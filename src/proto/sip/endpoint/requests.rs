@@ -5,10 +5,11 @@ use std::time::Instant;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Endpoint, Event, IncomingInvite, Path};
+use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
     message::{Method, Request},
+    session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
     validate::validate,
 };
@@ -33,10 +34,6 @@ impl Endpoint {
             if let Some(transmit) = self.transactions.repeat(id) {
                 self.transmit(transmit);
             }
-            return;
-        }
-        if !self.config.allow.contains(request.method()) {
-            self.refuse_method(&request, path);
             return;
         }
         if *request.method() == Method::Cancel {
@@ -119,6 +116,10 @@ impl Endpoint {
             self.refuse_for_load(&request, path);
             return;
         }
+        if SessionTimer::answer(&request, now).is_err() {
+            self.answer_stateless(&request, 422, path);
+            return;
+        }
         let Some(contact) = request.contacts().first().map(|contact| contact.uri().clone()) else {
             self.answer_stateless(&request, 400, path);
             return;
@@ -148,7 +149,7 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let dialog = Dialog::new(pending, local_tag, contact, path);
+        let dialog = Dialog::called(pending, local_tag, contact, path);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
@@ -175,15 +176,19 @@ impl Endpoint {
             return;
         }
         match request.method() {
+            Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
+                self.refuse_stateful(&request, key, path, 422, now);
+            }
             Method::Invite => self.handle_reinvite(id, request, key, path),
+            Method::Prack => self.handle_prack(id, &request, key, path, now),
             Method::Bye => self.handle_bye(id, &request, key, path, now),
             Method::Info => self.handle_info(id, &request, key, path, now),
-            Method::Update => self.handle_update(id, &request, key, path, now),
+            Method::Update => self.handle_update(id, request, key, path, now),
             Method::Options => {
                 let response = self.options_response(&request);
                 self.answer_in_transaction(key, path, response, now);
             }
-            _ => self.answer_stateful(&request, key, path, 501, now),
+            _ => self.answer_stateful(&request, key, path, 405, now),
         }
     }
 
@@ -195,12 +200,40 @@ impl Endpoint {
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
         self.transmit(transmit);
-        let offer = sdp_of(&request);
+        self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
+    }
+
+    /// The peer wants to change the session; the owner of the call decides.
+    fn reoffer(&mut self, id: DialogId, pending: Pending, path: Path) {
+        let offer = sdp_of(&pending.request);
         if let Some(dialog) = self.dialogs.get_mut(&id) {
-            dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
-            dialog.reinvite(Pending { transaction, request: Box::new(request) });
+            let contact = pending.request.contacts().first().map(|contact| contact.uri());
+            dialog.refresh_target(contact, path);
+            dialog.reoffered(pending);
         }
         self.tell(Event::Reinvite { dialog: id, offer });
+    }
+
+    /// RFC 3262 §3.
+    fn handle_prack(
+        &mut self,
+        id: DialogId,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let rack = request.header("RAck").unwrap_or_default();
+        let is_expected = self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.handle_prack(rack));
+        let status = match is_expected {
+            // We never offer anything in a provisional response, so there is nothing to answer, and
+            // the offer of a PRACK would have to wait for the answer to the INVITE.
+            true if request.body().is_empty() => 200,
+            true => 488,
+            false => 481,
+        };
+        self.answer_stateful(request, key, path, status, now);
+        self.schedule_dialog(id);
     }
 
     fn handle_bye(
@@ -250,23 +283,38 @@ impl Endpoint {
         }
     }
 
-    /// RFC 3311. Offers in an UPDATE are not taken: the peer is told so and sends a re-INVITE.
+    /// RFC 3311: with an offer it is as a re-INVITE, without one it keeps the session alive.
     fn handle_update(
         &mut self,
         id: DialogId,
-        request: &Request,
+        request: Request,
         key: TransactionKey,
         path: Path,
         now: Instant,
     ) {
         if !request.body().is_empty() {
-            self.answer_stateful(request, key, path, 488, now);
+            if sdp_of(&request).is_none() {
+                self.answer_stateful(&request, key, path, 415, now);
+                return;
+            }
+            let transaction = self.transactions.open(key, path);
+            self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
             return;
         }
+        let session = SessionTimer::answer(&request, now).ok().flatten();
+        let tag = request.to().tag().unwrap_or_default();
+        let builder = self
+            .response_builder(&request, 200, tag)
+            .contact(&self.config.contact(path))
+            .header("Allow", &self.config.allow())
+            .header("Supported", self.config.supported());
+        let response = session_headers(builder, &request, session.as_ref()).build();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
+            dialog.keep_session(session.map(|(timer, _)| timer));
         }
-        self.answer_stateful(request, key, path, 200, now);
+        self.answer_in_transaction(key, path, response.into(), now);
+        self.schedule_dialog(id);
     }
 
     /// The caller has given up before we answered; in any later state nothing happens.
@@ -296,6 +344,18 @@ impl Endpoint {
             Untimely::Glare => 491,
             Untimely::Over => 481,
         };
+        self.refuse_stateful(request, key, path, status, now);
+    }
+
+    /// Refuses a request of a dialog, in a transaction that repeats the refusal.
+    fn refuse_stateful(
+        &mut self,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        status: u16,
+        now: Instant,
+    ) {
         if *request.method() == Method::Invite {
             self.refuse_invite(request, key, path, status, now);
         } else {
@@ -306,6 +366,21 @@ impl Endpoint {
     /// §14.2: up to ten seconds, at random, so that two sides do not meet again.
     pub(super) fn reinvite_delay_seconds(&mut self) -> u64 {
         self.rng.random_range(0..=10)
+    }
+
+    /// RFC 3262 §3: from 1 to 2^31-1, at random.
+    pub(super) fn first_rseq(&mut self) -> u32 {
+        self.rng.random_range(1..1 << 31)
+    }
+
+    /// The caller never acknowledged that it rings (RFC 3262 §3).
+    pub(super) fn give_up_ringing(&mut self, id: DialogId, now: Instant) {
+        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
+            return;
+        };
+        self.respond(&pending, 504, now);
+        self.forget_dialog(id);
+        self.tell(Event::Canceled { dialog: id });
     }
 
     /// New calls are not taken.

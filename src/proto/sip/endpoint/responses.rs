@@ -15,8 +15,10 @@ use super::{
 use crate::proto::sip::{
     dialog::{DialogId, Pending},
     message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
+    path::Transport,
+    session_timer::MIN_SE,
     transaction::{Invite, TransactionId, TransactionKey},
-    validate::Refusal,
+    validate::{self, Refusal},
 };
 
 impl Endpoint {
@@ -41,7 +43,8 @@ impl Endpoint {
     pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
         let builder = self.response_builder(request, status, local_tag);
         let builder = match status {
-            405 => builder.header("Allow", &self.allow()),
+            405 => builder.header("Allow", &self.config.allow()),
+            422 => builder.header("Min-SE", &MIN_SE.to_string()),
             415 => builder.header("Accept", &self.accept(request)),
             503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
             _ => builder,
@@ -92,11 +95,6 @@ impl Endpoint {
         self.answer_stateless(request, 503, path);
     }
 
-    pub(super) fn refuse_method(&mut self, request: &Request, path: Path) {
-        let status = if matches!(request.method(), Method::Other(_)) { 501 } else { 405 };
-        self.answer_stateless(request, status, path);
-    }
-
     pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
         let response = self.options_response(request);
         self.send(path, response);
@@ -109,9 +107,9 @@ impl Endpoint {
             None => self.stateless_tag(request),
         };
         self.response_builder(request, 200, &tag)
-            .header("Allow", &self.allow())
+            .header("Allow", &self.config.allow())
             .header("Accept", SDP)
-            .header("Supported", "")
+            .header("Supported", self.config.supported())
             .build()
             .into()
     }
@@ -163,24 +161,27 @@ impl Endpoint {
         let invite = Invite { dialog: DialogId(0), local_tag };
         let trying = self.trying(request);
         let (id, _not_needed) = self.transactions.open_invite(key, None, invite, path, trying);
-        self.finish_invite(id, status, response, now);
+        self.finish_pending(id, status, response, now);
     }
 
-    /// Answers an INVITE of a dialog by a plain response.
+    /// Answers an INVITE of a dialog, or an UPDATE with an offer, by a plain response.
     pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
-        let Some(invite) = self.transactions.invite(pending.transaction) else { return };
-        let builder = self.response_builder(&pending.request, status, &invite.local_tag);
-        let builder = match self.dialogs.get(&invite.dialog) {
+        let (local_tag, dialog) = match self.transactions.invite(pending.transaction) {
+            Some(invite) => (invite.local_tag.as_str(), self.dialogs.get(&invite.dialog)),
+            None => (pending.request.to().tag().unwrap_or_default(), None),
+        };
+        let builder = self.response_builder(&pending.request, status, local_tag);
+        let builder = match dialog {
             // A provisional response makes an early dialog (§12.1.1).
             Some(dialog) if status < 200 => builder.contact(&self.config.contact(dialog.path())),
             _ => builder,
         };
         let response = builder.build();
-        self.finish_invite(pending.transaction, status, response, now);
+        self.finish_pending(pending.transaction, status, response, now);
     }
 
-    /// Sends a response to an INVITE.
-    pub(super) fn finish_invite(
+    /// Sends a response to an INVITE, or to an UPDATE with an offer.
+    pub(super) fn finish_pending(
         &mut self,
         id: TransactionId,
         status: u16,
@@ -190,11 +191,6 @@ impl Endpoint {
         if let Some(transmit) = self.transactions.respond(id, status, response.into(), now) {
             self.transmit(transmit);
         }
-    }
-
-    pub(super) fn allow(&self) -> String {
-        let names: Vec<String> = self.config.allow.iter().map(Method::to_string).collect();
-        names.join(", ")
     }
 
     fn accept(&self, request: &Request) -> String {
@@ -220,7 +216,21 @@ impl Endpoint {
 impl EndpointConfig {
     /// Our URI in this dialog: what the peer reaches, unless told otherwise.
     pub(super) fn contact(&self, path: Path) -> String {
-        format!("sip:{}@{}", self.contact_user, self.sent_by(path))
+        let transport = match path.transport {
+            Transport::Udp => String::new(),
+            other => format!(";transport={}", other.name().to_ascii_lowercase()),
+        };
+        format!("sip:{}@{}{transport}", self.contact_user, self.sent_by(path))
+    }
+
+    /// The methods that we take.
+    pub(super) fn allow(&self) -> String {
+        validate::allow()
+    }
+
+    /// The extensions that we understand.
+    pub(super) fn supported(&self) -> &'static str {
+        validate::SUPPORTED_TAGS
     }
 
     /// Our host and port, as Via and Contact tell them; IPv6 in brackets.

@@ -1,4 +1,4 @@
-//! The non-INVITE client transaction: RFC 3261 §17.1.2, for BYE and OPTIONS.
+//! The non-INVITE client transaction: RFC 3261 §17.1.2.
 //!
 //! Comes in: responses, time. Goes out: the request to send again, and once how it ended.
 
@@ -32,8 +32,8 @@ pub enum Client {
     Trying {
         /// What was sent.
         request: Bytes,
-        /// Timer E.
-        resend: Retransmission,
+        /// Timer E; none over a reliable transport.
+        resend: Option<Retransmission>,
         /// Timer F.
         until: Instant,
     },
@@ -41,8 +41,8 @@ pub enum Client {
     Proceeding {
         /// What was sent.
         request: Bytes,
-        /// Timer E.
-        resend: Retransmission,
+        /// Timer E; none over a reliable transport.
+        resend: Option<Retransmission>,
         /// Timer F.
         until: Instant,
     },
@@ -66,8 +66,9 @@ pub enum Due {
 
 impl Client {
     /// `request` is sent at `now`.
-    pub fn new(request: Bytes, now: Instant) -> Self {
-        Self::Trying { request, resend: Retransmission::start(now), until: Timer::F.from(now) }
+    pub fn new(request: Bytes, is_reliable: bool, now: Instant) -> Self {
+        let resend = Retransmission::over(now, is_reliable);
+        Self::Trying { request, resend, until: Timer::F.from(now) }
     }
 
     /// A response with `status` came; true once, when the first final one is there.
@@ -76,10 +77,13 @@ impl Client {
             Self::Trying { request, resend, until }
             | Self::Proceeding { request, resend, until } => {
                 if status >= 200 {
-                    *self = Self::Completed { until: Timer::K.from(now) };
+                    let until = Timer::K.absorb(now, resend.is_none());
+                    *self = Self::Completed { until };
                     return true;
                 }
-                resend.slow_down();
+                if let Some(resend) = resend {
+                    resend.slow_down();
+                }
                 *self =
                     Self::Proceeding { request: request.clone(), resend: *resend, until: *until };
                 false
@@ -97,9 +101,7 @@ impl Client {
                     *self = Self::Terminated;
                     return Some(Due::TimedOut);
                 }
-                if resend.due() > now {
-                    return None;
-                }
+                let resend = resend.as_mut().filter(|resend| resend.due() <= now)?;
                 resend.sent(now);
                 Some(Due::Resend(request.clone()))
             }
@@ -117,7 +119,7 @@ impl Client {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Trying { resend, until, .. } | Self::Proceeding { resend, until, .. } => {
-                Some(resend.due().min(*until))
+                Some(resend.map_or(*until, |resend| resend.due().min(*until)))
             }
             Self::Completed { until } => Some(*until),
             Self::Terminated => None,
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn the_request_is_repeated_until_timer_f() {
         let now = Instant::now();
-        let mut tx = Client::new(BYE, now);
+        let mut tx = Client::new(BYE, false, now);
         let mut sent = 1;
         loop {
             let due = tx.poll_timeout().unwrap();
@@ -160,7 +162,7 @@ mod tests {
     #[test]
     fn the_final_response_is_told_once() {
         let now = Instant::now();
-        let mut tx = Client::new(BYE, now);
+        let mut tx = Client::new(BYE, false, now);
         assert!(tx.handle_response(200, now));
         assert!(!tx.handle_response(200, now));
         assert_eq!(tx.poll_timeout(), Some(now + T4));
@@ -169,9 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn over_a_reliable_transport_nothing_is_repeated_or_absorbed() {
+        let now = Instant::now();
+        let mut tx = Client::new(BYE, true, now);
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        assert!(tx.handle_response(200, now));
+        assert_eq!(tx.handle_timeout(now), None);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
     fn after_a_provisional_response_the_request_is_repeated_every_t2() {
         let now = Instant::now();
-        let mut tx = Client::new(BYE, now);
+        let mut tx = Client::new(BYE, false, now);
         assert!(!tx.handle_response(100, now));
         assert_eq!(tx.handle_timeout(now + T1), Some(Due::Resend(BYE)));
         assert_eq!(tx.poll_timeout(), Some(now + T1 + T2));

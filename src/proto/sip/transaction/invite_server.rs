@@ -46,8 +46,8 @@ pub enum InviteServer {
     Completed {
         /// The refusal.
         response: Bytes,
-        /// Timer G.
-        resend: Retransmission,
+        /// Timer G; none over a reliable transport.
+        resend: Option<Retransmission>,
         /// Timer H.
         until: Instant,
     },
@@ -88,7 +88,10 @@ impl InviteServer {
     pub fn handle_ack(&mut self, now: Instant) -> AckFor {
         match self {
             Self::Accepted { .. } => return AckFor::Dialog,
-            Self::Completed { .. } => *self = Self::Confirmed { until: Timer::I.from(now) },
+            Self::Completed { resend, .. } => {
+                let until = Timer::I.absorb(now, resend.is_none());
+                *self = Self::Confirmed { until };
+            }
             Self::Confirmed { .. } => {}
             Self::Proceeding { .. } | Self::Terminated => {
                 debug!("ACK before a final response is dropped");
@@ -99,7 +102,13 @@ impl InviteServer {
 
     /// We answer with `status`; returns the bytes to send, or `None` when a final response is out
     /// already and this one must not follow it.
-    pub fn respond(&mut self, status: u16, response: Bytes, now: Instant) -> Option<Bytes> {
+    pub fn respond(
+        &mut self,
+        status: u16,
+        response: Bytes,
+        is_reliable: bool,
+        now: Instant,
+    ) -> Option<Bytes> {
         match self {
             Self::Proceeding { provisional } => {
                 match status {
@@ -108,7 +117,7 @@ impl InviteServer {
                     300.. => {
                         *self = Self::Completed {
                             response: response.clone(),
-                            resend: Retransmission::start(now),
+                            resend: Retransmission::over(now, is_reliable),
                             until: Timer::H.from(now),
                         };
                     }
@@ -133,7 +142,8 @@ impl InviteServer {
                 *self = Self::Terminated;
                 None
             }
-            Self::Completed { response, resend, .. } if resend.due() <= now => {
+            Self::Completed { response, resend, .. } => {
+                let resend = resend.as_mut().filter(|resend| resend.due() <= now)?;
                 resend.sent(now);
                 Some(response.clone())
             }
@@ -143,7 +153,6 @@ impl InviteServer {
             }
             Self::Proceeding { .. }
             | Self::Accepted { .. }
-            | Self::Completed { .. }
             | Self::Confirmed { .. }
             | Self::Terminated => None,
         }
@@ -153,7 +162,9 @@ impl InviteServer {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Proceeding { .. } | Self::Terminated => None,
-            Self::Completed { resend, until, .. } => Some(resend.due().min(*until)),
+            Self::Completed { resend, until, .. } => {
+                Some(resend.map_or(*until, |resend| resend.due().min(*until)))
+            }
             Self::Accepted { until } | Self::Confirmed { until } => Some(*until),
         }
     }
@@ -183,7 +194,7 @@ mod tests {
     fn a_repeated_invite_gets_the_newest_provisional_response() {
         let mut tx = InviteServer::new(TRYING);
         assert_eq!(tx.handle_retransmission(), Some(TRYING));
-        assert_eq!(tx.respond(180, RINGING, Instant::now()), Some(RINGING));
+        assert_eq!(tx.respond(180, RINGING, false, Instant::now()), Some(RINGING));
         assert_eq!(tx.handle_retransmission(), Some(RINGING));
         assert_eq!(tx.poll_timeout(), None);
     }
@@ -192,7 +203,7 @@ mod tests {
     fn a_refusal_is_repeated_until_the_ack() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        assert_eq!(tx.respond(486, BUSY, now), Some(BUSY));
+        assert_eq!(tx.respond(486, BUSY, false, now), Some(BUSY));
         assert_eq!(tx.handle_retransmission(), Some(BUSY));
         assert_eq!(tx.poll_timeout(), Some(now + T1));
         assert_eq!(tx.handle_timeout(now + T1), Some(BUSY));
@@ -209,7 +220,7 @@ mod tests {
     fn a_refusal_without_ack_ends_with_timer_h() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        tx.respond(486, BUSY, now);
+        tx.respond(486, BUSY, false, now);
         let mut sent = 1;
         while !tx.is_terminated() {
             let due = tx.poll_timeout().unwrap();
@@ -223,7 +234,7 @@ mod tests {
     fn after_a_2xx_invites_are_absorbed_and_acks_go_to_the_dialog() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        assert_eq!(tx.respond(200, OK, now), Some(OK));
+        assert_eq!(tx.respond(200, OK, false, now), Some(OK));
         assert_eq!(tx.handle_retransmission(), None);
         assert_eq!(tx.handle_ack(now), AckFor::Dialog);
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
@@ -235,8 +246,8 @@ mod tests {
     fn only_one_final_response_is_sent() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        tx.respond(200, OK, now);
-        assert_eq!(tx.respond(486, BUSY, now), None);
-        assert_eq!(tx.respond(180, RINGING, now), None);
+        tx.respond(200, OK, false, now);
+        assert_eq!(tx.respond(486, BUSY, false, now), None);
+        assert_eq!(tx.respond(180, RINGING, false, now), None);
     }
 }

@@ -1,8 +1,8 @@
 //! The non-INVITE server transaction: RFC 3261 §17.2.2.
 //!
 //! Comes in: retransmitted requests, our response, time. Goes out: bytes to send again. The
-//! Proceeding state of the RFC is left out: we answer each such request at once, and RFC 4320 §4.1
-//! forbids provisional responses that would be sent early.
+//! Proceeding state of the RFC is left out: RFC 4320 §4.1 forbids provisional responses that would be
+//! sent early, and we answer before one would be due.
 
 use std::time::Instant;
 
@@ -49,10 +49,11 @@ impl Server {
     }
 
     /// We answer for good; returns the bytes to send, or `None` when an answer is out already.
-    pub fn respond(&mut self, response: Bytes, now: Instant) -> Option<Bytes> {
+    pub fn respond(&mut self, response: Bytes, is_reliable: bool, now: Instant) -> Option<Bytes> {
         match self {
             Self::Trying => {
-                *self = Self::Completed { response: response.clone(), until: Timer::J.from(now) };
+                let until = Timer::J.absorb(now, is_reliable);
+                *self = Self::Completed { response: response.clone(), until };
                 Some(response)
             }
             Self::Completed { .. } | Self::Terminated => {
@@ -103,8 +104,8 @@ mod tests {
         let now = Instant::now();
         let mut tx = Server::new();
         assert_eq!(tx.handle_retransmission(), None);
-        assert_eq!(tx.respond(OK, now), Some(OK));
-        assert_eq!(tx.respond(GONE, now), None);
+        assert_eq!(tx.respond(OK, false, now), Some(OK));
+        assert_eq!(tx.respond(GONE, false, now), None);
         assert_eq!(tx.handle_retransmission(), Some(OK));
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
         tx.handle_timeout(now);

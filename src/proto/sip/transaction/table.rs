@@ -1,17 +1,19 @@
 //! All transactions of one endpoint: found by key, driven by one schedule, forgotten when over.
 //!
-//! Comes in: keys, responses to send, time. Goes out: what to transmit, and how our own requests
-//! ended. It knows no dialogs beyond their id, and reads no message.
+//! Comes in: keys, responses to send, responses that came, time. Goes out: what to transmit, and how
+//! our own requests fared. It knows no dialogs beyond their id, and of messages only what names them.
 
 use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 
 use super::{
-    AckFor, Client, InviteServer, MergeKey, Server, TransactionKey, client::Due as ClientDue,
+    AckFor, Client, InviteClient, InviteServer, MergeKey, News, Origin, Server, TransactionKey,
+    client::Due as ClientDue,
 };
 use crate::proto::sip::{
     dialog::DialogId,
+    message::Response,
     path::{Path, Transmit},
     timers::Schedule,
 };
@@ -25,8 +27,36 @@ pub(crate) struct TransactionId(u64);
 pub(crate) enum Due {
     /// Something is to be sent again.
     Transmit(Transmit),
-    /// A request of ours in this dialog got no answer.
-    TimedOut(DialogId),
+    /// A request of ours got no answer.
+    TimedOut(Asker),
+    /// No more 2xx can come to the INVITE that made, or was to make, this dialog.
+    InviteOver(DialogId),
+}
+
+/// Who waits for the answer to a request of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The INVITE that shall make this dialog.
+    Invite(DialogId),
+    /// An INVITE within this dialog.
+    Reinvite(DialogId),
+    /// An UPDATE that keeps this dialog's session alive (RFC 4028).
+    Update(DialogId),
+    /// The BYE of this dialog.
+    Bye(DialogId),
+    /// Nobody does anything about it: CANCEL, PRACK, NOTIFY, the BYE of a fork that came too late.
+    Nobody,
+}
+
+/// What a response to a request of ours brought.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// Whose request it was.
+    pub asker: Asker,
+    /// What the response means.
+    pub news: News,
+    /// The ACK of a refusal.
+    pub ack: Option<Transmit>,
 }
 
 /// The transactions, their keys, and their deadlines.
@@ -36,7 +66,8 @@ pub(crate) struct TransactionTable {
     entries: BTreeMap<TransactionId, Entry>,
     servers: BTreeMap<TransactionKey, TransactionId>,
     merges: BTreeMap<MergeKey, TransactionId>,
-    clients: BTreeMap<String, TransactionId>,
+    /// By branch and method (RFC 3261 §17.1.3).
+    clients: BTreeMap<(String, String), TransactionId>,
     schedule: Schedule<TransactionId>,
 }
 
@@ -59,10 +90,15 @@ enum Role {
         machine: Server,
         key: TransactionKey,
     },
+    InviteClient {
+        machine: InviteClient,
+        origin: Box<Origin>,
+        asker: Asker,
+    },
     Client {
         machine: Client,
-        branch: String,
-        dialog: DialogId,
+        key: (String, String),
+        asker: Asker,
     },
 }
 
@@ -87,6 +123,8 @@ impl TransactionTable {
         }
     }
 
+    // -- servers -----------------------------------------------------------------------------
+
     /// Opens an INVITE server transaction and sends `trying`.
     pub fn open_invite(
         &mut self,
@@ -107,6 +145,14 @@ impl TransactionTable {
         (id, Transmit { path, bytes: trying })
     }
 
+    /// Opens a non-INVITE server transaction that is answered by `respond`.
+    pub fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
+        let id = self.fresh_id();
+        self.servers.insert(key.clone(), id);
+        self.entries.insert(id, Entry { path, role: Role::Server { machine: Server::new(), key } });
+        id
+    }
+
     /// Opens a non-INVITE server transaction that is answered at once.
     pub fn answer(
         &mut self,
@@ -115,33 +161,12 @@ impl TransactionTable {
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
-        let id = self.fresh_id();
-        let mut machine = Server::new();
-        let bytes = machine.respond(response, now)?;
-        self.schedule.set(id, machine.poll_timeout());
-        self.servers.insert(key.clone(), id);
-        self.entries.insert(id, Entry { path, role: Role::Server { machine, key } });
-        Some(Transmit { path, bytes })
+        let id = self.open(key, path);
+        self.respond(id, 200, response, now)
     }
 
-    /// Opens a client transaction: `request` is sent, with `branch` in its Via.
-    pub fn request(
-        &mut self,
-        branch: String,
-        dialog: DialogId,
-        request: Transmit,
-        now: Instant,
-    ) -> Transmit {
-        let id = self.fresh_id();
-        let path = request.path;
-        let machine = Client::new(request.bytes.clone(), now);
-        self.schedule.set(id, machine.poll_timeout());
-        self.clients.insert(branch.clone(), id);
-        self.entries.insert(id, Entry { path, role: Role::Client { machine, branch, dialog } });
-        request
-    }
-
-    /// Answers an INVITE. Nothing is sent when its final response is out already.
+    /// Answers a request. Nothing is sent when its final response is out already. Of a request other
+    /// than INVITE the response must be final.
     pub fn respond(
         &mut self,
         id: TransactionId,
@@ -149,11 +174,20 @@ impl TransactionTable {
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
-        let entry = self.entries.get_mut(&id)?;
-        let Role::InviteServer { machine, .. } = &mut entry.role else { return None };
-        let bytes = machine.respond(status, response, now)?;
-        self.schedule.set(id, machine.poll_timeout());
-        Some(Transmit { path: entry.path, bytes })
+        let Entry { path, role } = self.entries.get_mut(&id)?;
+        let path = *path;
+        let is_reliable = path.transport.is_reliable();
+        let (bytes, next) = match role {
+            Role::InviteServer { machine, .. } => {
+                (machine.respond(status, response, is_reliable, now)?, machine.poll_timeout())
+            }
+            Role::Server { machine, .. } => {
+                (machine.respond(response, is_reliable, now)?, machine.poll_timeout())
+            }
+            Role::InviteClient { .. } | Role::Client { .. } => return None,
+        };
+        self.schedule.set(id, next);
+        Some(Transmit { path, bytes })
     }
 
     /// An ACK came for an INVITE transaction.
@@ -168,18 +202,165 @@ impl TransactionTable {
         whom
     }
 
-    /// A response with `status` came to the request with `branch`. When it is the final one, tells
-    /// the dialog whose request it was.
-    pub fn handle_response(&mut self, branch: &str, status: u16, now: Instant) -> Option<DialogId> {
-        let id = *self.clients.get(branch)?;
-        let Entry { role: Role::Client { machine, dialog, .. }, .. } = self.entries.get_mut(&id)?
-        else {
-            return None;
-        };
-        let concluded = machine.handle_response(status, now);
-        self.schedule.set(id, machine.poll_timeout());
-        concluded.then_some(*dialog)
+    /// The server transaction with this key.
+    pub fn find(&self, key: &TransactionKey) -> Option<TransactionId> {
+        self.servers.get(key).copied()
     }
+
+    /// What is to be sent when the request of this transaction comes again.
+    pub fn repeat(&self, id: TransactionId) -> Option<Transmit> {
+        let entry = self.entries.get(&id)?;
+        let bytes = match &entry.role {
+            Role::InviteServer { machine, .. } => machine.handle_retransmission(),
+            Role::Server { machine, .. } => machine.handle_retransmission(),
+            Role::InviteClient { .. } | Role::Client { .. } => None,
+        }?;
+        Some(Transmit { path: entry.path, bytes })
+    }
+
+    /// What is known of the INVITE of this transaction.
+    pub fn invite(&self, id: TransactionId) -> Option<&Invite> {
+        match &self.entries.get(&id)?.role {
+            Role::InviteServer { invite, .. } => Some(invite),
+            Role::Server { .. } | Role::InviteClient { .. } | Role::Client { .. } => None,
+        }
+    }
+
+    /// A request that is the same as an ongoing one came by another way (RFC 3261 §8.2.2.2).
+    pub fn is_merged(&self, merge: &MergeKey) -> bool {
+        self.merges.contains_key(merge)
+    }
+
+    // -- clients -----------------------------------------------------------------------------
+
+    /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent.
+    pub fn invite_out(
+        &mut self,
+        origin: Origin,
+        asker: Asker,
+        request: Transmit,
+        now: Instant,
+    ) -> (TransactionId, Transmit) {
+        let id = self.fresh_id();
+        let path = request.path;
+        let is_reliable = path.transport.is_reliable();
+        let machine = InviteClient::new(request.bytes.clone(), is_reliable, now);
+        self.schedule.set(id, machine.poll_timeout());
+        self.clients.insert(invite_key(&origin), id);
+        let role = Role::InviteClient { machine, origin: Box::new(origin), asker };
+        self.entries.insert(id, Entry { path, role });
+        (id, request)
+    }
+
+    /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via.
+    pub fn request(
+        &mut self,
+        (branch, method): (String, &str),
+        asker: Asker,
+        request: Transmit,
+        now: Instant,
+    ) -> Transmit {
+        let id = self.fresh_id();
+        let path = request.path;
+        let machine = Client::new(request.bytes.clone(), path.transport.is_reliable(), now);
+        self.schedule.set(id, machine.poll_timeout());
+        let key = (branch, method.to_owned());
+        self.clients.insert(key.clone(), id);
+        self.entries.insert(id, Entry { path, role: Role::Client { machine, key, asker } });
+        request
+    }
+
+    /// The INVITE of this client transaction, and its way, as long as no final response came.
+    pub fn pending_invite(&self, id: TransactionId) -> Option<(&Origin, Path)> {
+        let entry = self.entries.get(&id)?;
+        match &entry.role {
+            Role::InviteClient { machine, origin, .. } if machine.is_pending() => {
+                Some((origin, entry.path))
+            }
+            Role::InviteClient { .. }
+            | Role::InviteServer { .. }
+            | Role::Server { .. }
+            | Role::Client { .. } => None,
+        }
+    }
+
+    /// The INVITE of this client transaction, and its way.
+    pub fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
+        let entry = self.entries.get(&id)?;
+        match &entry.role {
+            Role::InviteClient { origin, .. } => Some((origin, entry.path)),
+            Role::InviteServer { .. } | Role::Server { .. } | Role::Client { .. } => None,
+        }
+    }
+
+    /// Gives up on an INVITE of ours that will get no final response any more.
+    pub fn give_up(&mut self, id: TransactionId) {
+        if self.pending_invite(id).is_some() {
+            self.schedule.set(id, None);
+            self.forget(id);
+        }
+    }
+
+    /// A response came to the request with `branch`; `None` when it is to none of ours.
+    pub fn handle_response(
+        &mut self,
+        branch: &str,
+        response: &Response,
+        now: Instant,
+    ) -> Option<Heard> {
+        let key = (branch.to_owned(), response.cseq().method.to_string());
+        let id = *self.clients.get(&key)?;
+        let Entry { path, role } = self.entries.get_mut(&id)?;
+        let path = *path;
+        let status = response.status();
+        let (heard, next) = match role {
+            Role::InviteClient { machine, origin, asker } => {
+                let (news, ack) = machine.handle_response(status, || origin.ack(response), now);
+                let ack = ack.map(|bytes| Transmit { path, bytes });
+                (Heard { asker: *asker, news, ack }, machine.poll_timeout())
+            }
+            Role::Client { machine, asker, .. } => {
+                let news = match machine.handle_response(status, now) {
+                    true if status < 300 => News::Accepted,
+                    true => News::Refused,
+                    false => News::None,
+                };
+                (Heard { asker: *asker, news, ack: None }, machine.poll_timeout())
+            }
+            Role::InviteServer { .. } | Role::Server { .. } => return None,
+        };
+        self.schedule.set(id, next);
+        Some(heard)
+    }
+
+    /// Nothing can be delivered over `path`: our requests that nobody has heard yet are over.
+    pub fn handle_unreachable(&mut self, path: Path) -> Vec<Asker> {
+        let is_lost = |entry: &Entry| {
+            (entry.path.transport, entry.path.peer) == (path.transport, path.peer)
+                && match &entry.role {
+                    Role::InviteClient { machine, .. } => {
+                        matches!(machine, InviteClient::Calling { .. })
+                    }
+                    Role::Client { machine, .. } => matches!(machine, Client::Trying { .. }),
+                    Role::InviteServer { .. } | Role::Server { .. } => false,
+                }
+        };
+        let lost: Vec<TransactionId> =
+            self.entries.iter().filter(|(_, entry)| is_lost(entry)).map(|(id, _)| *id).collect();
+        let mut askers = Vec::with_capacity(lost.len());
+        for id in lost {
+            if let Some(Role::InviteClient { asker, .. } | Role::Client { asker, .. }) =
+                self.entries.get(&id).map(|entry| &entry.role)
+            {
+                askers.push(*asker);
+            }
+            self.schedule.set(id, None);
+            self.forget(id);
+        }
+        askers
+    }
+
+    // -- both --------------------------------------------------------------------------------
 
     /// Lets one machine whose deadline is over have its turn; `None` when no deadline is over.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
@@ -196,11 +377,17 @@ impl TransactionTable {
                     machine.handle_timeout(now);
                     (None, machine.poll_timeout(), machine.is_terminated())
                 }
-                Role::Client { machine, dialog, .. } => {
-                    let due = machine.handle_timeout(now).map(|due| match due {
-                        ClientDue::Resend(bytes) => Due::Transmit(Transmit { path, bytes }),
-                        ClientDue::TimedOut => Due::TimedOut(*dialog),
-                    });
+                Role::InviteClient { machine, asker, .. } => {
+                    let due = client_due(machine.handle_timeout(now), path, *asker);
+                    let over = machine.is_terminated();
+                    let due = match (due, *asker) {
+                        (None, Asker::Invite(dialog)) if over => Some(Due::InviteOver(dialog)),
+                        (due, _) => due,
+                    };
+                    (due, machine.poll_timeout(), over)
+                }
+                Role::Client { machine, asker, .. } => {
+                    let due = client_due(machine.handle_timeout(now), path, *asker);
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
             };
@@ -218,35 +405,6 @@ impl TransactionTable {
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next()
-    }
-
-    /// The server transaction with this key.
-    pub fn find(&self, key: &TransactionKey) -> Option<TransactionId> {
-        self.servers.get(key).copied()
-    }
-
-    /// What is to be sent when the request of this transaction comes again.
-    pub fn repeat(&self, id: TransactionId) -> Option<Transmit> {
-        let entry = self.entries.get(&id)?;
-        let bytes = match &entry.role {
-            Role::InviteServer { machine, .. } => machine.handle_retransmission(),
-            Role::Server { machine, .. } => machine.handle_retransmission(),
-            Role::Client { .. } => None,
-        }?;
-        Some(Transmit { path: entry.path, bytes })
-    }
-
-    /// What is known of the INVITE of this transaction.
-    pub fn invite(&self, id: TransactionId) -> Option<&Invite> {
-        match &self.entries.get(&id)?.role {
-            Role::InviteServer { invite, .. } => Some(invite),
-            Role::Server { .. } | Role::Client { .. } => None,
-        }
-    }
-
-    /// A request that is the same as an ongoing one came by another way (RFC 3261 §8.2.2.2).
-    pub fn is_merged(&self, merge: &MergeKey) -> bool {
-        self.merges.contains_key(merge)
     }
 
     /// How many there are.
@@ -271,9 +429,24 @@ impl TransactionTable {
             Role::Server { key, .. } => {
                 self.servers.remove(&key);
             }
-            Role::Client { branch, .. } => {
-                self.clients.remove(&branch);
+            Role::InviteClient { origin, .. } => {
+                self.clients.remove(&invite_key(&origin));
+            }
+            Role::Client { key, .. } => {
+                self.clients.remove(&key);
             }
         }
     }
+}
+
+fn invite_key(origin: &Origin) -> (String, String) {
+    let (_, _, branch) = &origin.via;
+    (branch.clone(), "INVITE".to_owned())
+}
+
+fn client_due(due: Option<ClientDue>, path: Path, asker: Asker) -> Option<Due> {
+    due.map(|due| match due {
+        ClientDue::Resend(bytes) => Due::Transmit(Transmit { path, bytes }),
+        ClientDue::TimedOut => Due::TimedOut(asker),
+    })
 }

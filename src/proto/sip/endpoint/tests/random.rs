@@ -294,9 +294,13 @@ impl World {
                 self.ended += 1;
                 self.dialog = None;
             }
+            Event::Refused { .. } | Event::Answered { .. } | Event::Progress { .. } => {
+                panic!("nobody called: {event:?}")
+            }
             Event::Reinvite { .. }
             | Event::Acknowledged { .. }
-            | Event::NotAcknowledged { .. }
+            | Event::Lost { .. }
+            | Event::Refreshed { .. }
             | Event::Info { .. } => assert!(self.dialog.is_some(), "after the end: {event:?}"),
         }
     }

@@ -1,0 +1,222 @@
+//! The body of POST `/communications/calls` (contract section 2.2).
+
+use serde_json::Value;
+
+use super::{
+    members::{InvalidBody, Object, quoted},
+    request::{callback_uri, modalities, service_hosted},
+};
+use crate::model::{Party, PromptSource};
+
+/// Longest identity, display name or subject, in characters.
+const TEXT_CHARS: usize = 256;
+/// Contract section 2.2: how long a call may ring at most.
+const RINGING_SECONDS: u32 = 115;
+/// Where an identity may carry whom to call (interface section 6.8).
+const IDENTITIES: [&str; 3] = ["phone", "user", "onPremises"];
+
+/// A call that is to be placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateCallBody {
+    /// Whom to call; the URI is SIP, SIPS or tel.
+    pub target: Party,
+    /// The name of the caller to show.
+    pub source_name: Option<String>,
+    /// Where the call's notifications go.
+    pub callback_uri: String,
+    /// The media configuration as it was given; JSON text.
+    pub media_config: String,
+    /// What to fetch now because it will be played.
+    pub prefetch: Vec<PromptSource>,
+    /// What the call is about.
+    pub subject: Option<String>,
+    /// The client's correlation id.
+    pub call_chain_id: Option<String>,
+    /// How long it may ring, from 1 to 115 seconds.
+    pub ringing_timeout_seconds: Option<u32>,
+}
+
+impl CreateCallBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or wrong. Meetings, and more than one target, are none that a
+    /// SIP call could have.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        let body = Object::body(body)?;
+        for name in ["meetingInfo", "chatInfo"] {
+            if body.object(name)?.is_some() {
+                return Err(InvalidBody::NotAllowed {
+                    path: body.path_of(name),
+                    expected: "absent: this server has no meetings to join".to_owned(),
+                    found: "an object".to_owned(),
+                });
+            }
+        }
+        let callback_uri = callback_uri(&body)?.ok_or_else(|| InvalidBody::Missing {
+            path: body.path_of("callbackUri"),
+            expected: "an http or https URI".to_owned(),
+        })?;
+        modalities(&body, "requestedModalities")?;
+        let config = body.object("mediaConfig")?.ok_or_else(|| InvalidBody::Missing {
+            path: body.path_of("mediaConfig"),
+            expected: "a serviceHostedMediaConfig".to_owned(),
+        })?;
+        let prefetch = service_hosted(&config)?;
+        let media_config = body.member("mediaConfig").map(Value::to_string).unwrap_or_default();
+        let text = |name| Ok(body.text(name, TEXT_CHARS)?.map(str::to_owned));
+        Ok(Self {
+            target: target(&body)?,
+            source_name: source_name(&body)?,
+            callback_uri,
+            media_config,
+            prefetch,
+            subject: text("subject")?,
+            call_chain_id: text("callChainId")?.filter(|id: &String| !id.is_empty()),
+            ringing_timeout_seconds: body
+                .whole_number("ringingTimeoutInSeconds", 1..=RINGING_SECONDS)?,
+        })
+    }
+}
+
+/// The one called party.
+fn target(body: &Object<'_>) -> Result<Party, InvalidBody> {
+    let path = body.path_of("targets");
+    let missing = || InvalidBody::Missing {
+        path: path.clone(),
+        expected: "an array of one invitationParticipantInfo".to_owned(),
+    };
+    let mut targets = body.list("targets", 1)?.ok_or_else(missing)?;
+    let (path, value) = targets.pop().ok_or_else(missing)?;
+    let target = Object::at(path, value)?;
+    let identity = target.object("identity")?.ok_or_else(|| InvalidBody::Missing {
+        path: target.path_of("identity"),
+        expected: "an identity set with phone or user".to_owned(),
+    })?;
+    for name in IDENTITIES {
+        let Some(party) = identity.object(name)? else { continue };
+        let Some(id) = party.text("id", TEXT_CHARS)? else { continue };
+        let display_name = party.text("displayName", TEXT_CHARS)?.map(str::to_owned);
+        let uri = address(id, name == "phone").ok_or_else(|| InvalidBody::NotAllowed {
+            path: party.path_of("id"),
+            expected: "a telephone number, or a sip:, sips: or tel: URI".to_owned(),
+            found: quoted(id),
+        })?;
+        return Ok(Party { uri, display_name });
+    }
+    Err(InvalidBody::Missing {
+        path: identity.path_of("phone"),
+        expected: "whom to call, here or in user: a number or a SIP URI as id".to_owned(),
+    })
+}
+
+fn source_name(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
+    let Some(source) = body.object("source")? else { return Ok(None) };
+    let Some(identity) = source.object("identity")? else { return Ok(None) };
+    for name in ["application", "applicationInstance", "user", "phone"] {
+        let Some(party) = identity.object(name)? else { continue };
+        if let Some(name) = party.text("displayName", TEXT_CHARS)? {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// The URI that an identity's id stands for.
+fn address(id: &str, is_phone: bool) -> Option<String> {
+    let scheme = id.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    match scheme.as_deref() {
+        Some("sip" | "sips" | "tel") => Some(id.to_owned()),
+        Some(_) => None,
+        None if is_phone && is_dialable(id) => Some(format!("tel:{id}")),
+        None => None,
+    }
+}
+
+/// Digits and the other keys of a telephone, with what people write between them.
+fn is_dialable(number: &str) -> bool {
+    let digits = number.strip_prefix('+').unwrap_or(number);
+    digits.chars().any(|c| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || "*#-.()".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn body(identity: Value) -> Value {
+        json!({
+            "@odata.type": "#microsoft.graph.call",
+            "callbackUri": "https://bot.example/api/calls",
+            "targets": [{
+                "@odata.type": "#microsoft.graph.invitationParticipantInfo",
+                "identity": identity
+            }],
+            "requestedModalities": ["audio"],
+            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"}
+        })
+    }
+
+    fn uri(identity: Value) -> Result<String, InvalidBody> {
+        CreateCallBody::read(&body(identity)).map(|body| body.target.uri)
+    }
+
+    #[test]
+    fn whom_to_call_may_stand_in_any_identity() {
+        for (identity, expected) in [
+            (json!({"phone": {"id": "+15550123"}}), "tel:+15550123"),
+            (json!({"phone": {"id": "100"}}), "tel:100"),
+            (json!({"phone": {"id": "sip:a@b.example"}}), "sip:a@b.example"),
+            (json!({"user": {"id": "sips:a@b.example"}}), "sips:a@b.example"),
+            (json!({"user": null, "onPremises": {"id": "tel:+1-555"}}), "tel:+1-555"),
+        ] {
+            assert_eq!(uri(identity.clone()).as_deref(), Ok(expected), "{identity}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_called_is_named() {
+        for identity in [
+            json!({}),
+            json!({"user": {"id": "112f7296-5fa4-42ca-bae8-6a692b15d4b8"}}),
+            json!({"phone": {"id": "http://x"}}),
+            json!({"phone": {"id": ""}}),
+            json!({"phone": {"id": "call me"}}),
+            json!({"phone": {"id": 5}}),
+        ] {
+            assert!(uri(identity.clone()).is_err(), "{identity}");
+        }
+        let mut two = body(json!({"phone": {"id": "1"}}));
+        let target = two["targets"][0].clone();
+        two["targets"].as_array_mut().unwrap().push(target);
+        assert!(CreateCallBody::read(&two).is_err());
+    }
+
+    #[test]
+    fn a_meeting_or_a_missing_callback_is_refused() {
+        let mut meeting = body(json!({"phone": {"id": "1"}}));
+        meeting["meetingInfo"] = json!({"@odata.type": "#microsoft.graph.tokenMeetingInfo"});
+        let error = CreateCallBody::read(&meeting).unwrap_err().to_string();
+        assert!(error.contains("meetingInfo"), "{error}");
+        let mut silent = body(json!({"phone": {"id": "1"}}));
+        silent["callbackUri"] = Value::Null;
+        let error = CreateCallBody::read(&silent).unwrap_err().to_string();
+        assert!(error.contains("callbackUri"), "{error}");
+    }
+
+    #[test]
+    fn the_rest_is_optional_and_limited() {
+        let mut full = body(json!({"phone": {"id": "1", "displayName": "One"}}));
+        full["source"] = json!({"identity": {"application": {"id": "x", "displayName": "Bot"}}});
+        full["subject"] = json!("Hello");
+        full["ringingTimeoutInSeconds"] = json!(30);
+        let read = CreateCallBody::read(&full).unwrap();
+        assert_eq!(read.source_name.as_deref(), Some("Bot"));
+        assert_eq!(read.target.display_name.as_deref(), Some("One"));
+        assert_eq!(read.ringing_timeout_seconds, Some(30));
+        full["ringingTimeoutInSeconds"] = json!(116);
+        assert!(CreateCallBody::read(&full).is_err());
+    }
+}

@@ -1,0 +1,385 @@
+//! Calls that we place, with all that a network and its phones may do to them.
+
+use super::*;
+
+const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
+const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
+
+#[test]
+fn a_call_rings_is_answered_and_hung_up() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    assert!(invite.starts_with("INVITE sip:200@pbx.example SIP/2.0\r\n"), "{invite}");
+    assert!(invite.contains("\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK"), "{invite}");
+    assert!(invite.contains("\r\nFrom: <sip:bot@pbx.example>;tag="), "{invite}");
+    assert!(invite.contains("\r\nContact: <sip:aftertone@192.0.2.1:5060>\r\n"), "{invite}");
+    assert!(invite.contains("\r\nX-Own: 1\r\n"), "{invite}");
+    assert!(invite.contains("\r\nSupported: 100rel, timer\r\n"), "{invite}");
+    assert!(invite.ends_with(OFFER), "{invite}");
+
+    line.receive(&respond(&invite, "100 Trying"));
+    line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
+    assert!(matches!(line.event(), Event::Progress { status: 180, description: None, .. }));
+    line.sent.clear();
+    line.run_for(Duration::from_secs(60));
+    assert!(line.take().is_empty(), "nothing is repeated while it rings");
+
+    let ok = Reply::to(&invite, "200 OK").tag("a").sdp(ANSWER).to_string();
+    line.receive(&ok);
+    let Event::Answered { description, .. } = line.event() else { panic!("no answer") };
+    assert_eq!(description.as_deref(), Some(ANSWER.as_bytes()));
+    let ack = line.sent.last().unwrap().1.clone();
+    assert!(ack.starts_with("ACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{ack}");
+    assert!(header(&ack, "To").unwrap().ends_with(";tag=a"), "{ack}");
+    line.receive(&ok);
+    assert_eq!(line.sent.last().unwrap().1, ack, "each 2xx gets the same ACK");
+
+    line.sent.clear();
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let bye = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&bye, "CSeq"), Some("2 BYE"));
+    line.receive(&respond(&bye, "200 OK"));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn the_peer_hangs_up_a_call_of_ours() {
+    let mut line = Line::new();
+    let invite = line.answered(call());
+    let tag = header(&invite, "From").unwrap().split(";tag=").nth(1).unwrap();
+    let bye = format!(
+        "BYE sip:aftertone@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bKb\r\n\
+         From: <sip:200@pbx.example>;tag=a\r\nTo: <sip:bot@pbx.example>;tag={tag}\r\n\
+         Call-ID: {}\r\nCSeq: 7 BYE\r\nContent-Length: 0\r\n\r\n",
+        header(&invite, "Call-ID").unwrap()
+    );
+    line.receive(&bye);
+    assert_eq!(line.take_statuses(), [200]);
+    assert!(matches!(line.event(), Event::Bye { .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn an_invite_without_any_answer_is_repeated_and_given_up() {
+    let mut line = Line::new();
+    line.call(call());
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.take().len(), 7);
+    assert!(matches!(line.event(), Event::Refused { status: 408, .. }));
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn the_next_target_is_tried_when_one_is_silent_full_or_not_there() {
+    let second: Path = Path { peer: "192.0.2.20:5060".parse().unwrap(), ..path() };
+    let third = Path { peer: "192.0.2.30:5060".parse().unwrap(), ..path() };
+    let fourth = Path { peer: "192.0.2.40:5060".parse().unwrap(), ..path() };
+    let mut line = Line::new();
+    line.call(OutgoingCall { targets: vec![path(), second, third, fourth], ..call() });
+    line.run_for(Duration::from_secs(32));
+    assert_eq!(line.last_path, second);
+    let invite = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&invite, "CSeq"), Some("2 INVITE"));
+    line.receive(&Reply::to(&invite, "503 Service Unavailable").tag("x").to_string());
+    assert_eq!(line.last_path, third);
+    line.endpoint.handle_unreachable(third, line.now);
+    line.drain();
+    assert_eq!(line.last_path, fourth);
+    assert!(line.events.is_empty());
+    let invite = line.sent.last().unwrap().1.clone();
+    line.receive(&Reply::to(&invite, "404 Not Found").tag("y").to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 404, .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn a_refusal_is_acknowledged_each_time_and_told_once() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    let busy = Reply::to(&invite, "486 Busy Here").tag("a").to_string();
+    line.receive(&busy);
+    line.receive(&busy);
+    let sent: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+    assert_eq!(sent.len(), 3);
+    assert_eq!(sent[1], sent[2]);
+    assert!(sent[1].starts_with("ACK sip:200@pbx.example SIP/2.0\r\n"), "{}", sent[1]);
+    assert_eq!(header(&sent[1], "Via"), header(&invite, "Via"));
+    let Event::Refused { status, reason, .. } = line.event() else { panic!("not refused") };
+    assert_eq!((status, reason.as_str()), (486, "Busy Here"));
+    assert!(line.events.is_empty());
+    line.must_become_idle();
+}
+
+#[test]
+fn a_redirection_is_not_followed_but_told() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    let moved = Reply::to(&invite, "302 Moved Temporarily").tag("a").contact("sip:+881@evil");
+    line.receive(&moved.to_string());
+    let Event::Refused { status: 302, contacts, .. } = line.event() else { panic!("no event") };
+    assert_eq!(contacts[0].uri().to_string(), "sip:+881@evil");
+    assert_eq!(line.take().len(), 2, "INVITE and ACK");
+}
+
+#[test]
+fn hanging_up_while_it_rings_cancels() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
+    line.events.clear();
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let cancel = line.sent.last().unwrap().1.clone();
+    assert!(cancel.starts_with("CANCEL sip:200@pbx.example SIP/2.0\r\n"), "{cancel}");
+    assert_eq!(header(&cancel, "Via"), header(&invite, "Via"));
+    assert_eq!(header(&cancel, "CSeq"), Some("1 CANCEL"));
+    line.receive(&respond(&cancel, "200 OK"));
+    assert!(line.events.is_empty());
+    line.receive(&Reply::to(&invite, "487 Request Terminated").tag("a").to_string());
+    assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn hanging_up_before_any_response_waits_for_the_first() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    line.sent.clear();
+    line.receive(&respond(&invite, "100 Trying"));
+    assert!(line.take()[0].starts_with("CANCEL "));
+    line.receive(&Reply::to(&invite, "487 Request Terminated").tag("a").to_string());
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn a_canceled_call_that_is_answered_all_the_same_is_hung_up() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&respond(&invite, "100 Trying"));
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    line.sent.clear();
+    line.receive(&Reply::to(&invite, "200 OK").tag("a").sdp(ANSWER).to_string());
+    let sent: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+    assert!(sent[0].starts_with("ACK "), "{sent:?}");
+    assert!(sent[1].starts_with("BYE "), "{sent:?}");
+    line.receive(&respond(&sent[1], "200 OK"));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    assert!(line.events.is_empty());
+    line.must_become_idle();
+}
+
+#[test]
+fn a_cancel_that_nobody_answers_ends_after_64_t1() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&respond(&invite, "100 Trying"));
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    line.run_for(Duration::from_secs(32));
+    assert!(matches!(line.event(), Event::Ended { how: Ending::TimedOut, .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn the_first_fork_that_answers_wins_and_the_others_are_hung_up() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    for tag in ["a", "b", "c"] {
+        line.receive(&Reply::to(&invite, "180 Ringing").tag(tag).to_string());
+    }
+    line.events.clear();
+    line.receive(&Reply::to(&invite, "200 OK").tag("b").sdp(ANSWER).to_string());
+    assert!(matches!(line.event(), Event::Answered { .. }));
+    line.sent.clear();
+    let late = Reply::to(&invite, "200 OK").tag("c").sdp(ANSWER).to_string();
+    line.receive(&late);
+    let sent: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+    assert!(sent[0].starts_with("ACK "), "{sent:?}");
+    assert!(sent[1].starts_with("BYE "), "{sent:?}");
+    assert!(sent.iter().all(|text| header(text, "To").unwrap().ends_with(";tag=c")), "{sent:?}");
+    line.receive(&late);
+    assert_eq!(line.sent[0].1, sent[0]);
+    assert_eq!(line.sent.len(), 1, "one BYE is enough");
+    line.receive(&respond(&sent[1], "200 OK"));
+    assert!(line.events.is_empty(), "no call hears of it");
+    assert_eq!(line.endpoint.dialogs(), 1);
+}
+
+#[test]
+fn reliable_responses_are_acknowledged_in_order_once() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.sent.clear();
+    let ringing = |rseq: u32| {
+        Reply::to(&invite, "183 Session Progress")
+            .tag("a")
+            .with("Require: 100rel")
+            .with(&format!("RSeq: {rseq}"))
+            .sdp(ANSWER)
+            .to_string()
+    };
+    line.receive(&ringing(41));
+    let prack = line.sent[0].1.clone();
+    assert!(prack.starts_with("PRACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{prack}");
+    assert_eq!(header(&prack, "RAck"), Some("41 1 INVITE"));
+    assert_eq!(header(&prack, "CSeq"), Some("2 PRACK"));
+    assert!(matches!(line.event(), Event::Progress { description: Some(_), .. }));
+    line.receive(&respond(&prack, "200 OK"));
+    line.receive(&ringing(41));
+    line.receive(&ringing(43));
+    assert_eq!(line.sent.len(), 1, "again, or too early");
+    line.receive(&ringing(42));
+    assert_eq!(header(&line.sent[1].1, "RAck"), Some("42 1 INVITE"));
+    assert_eq!(header(&line.sent[1].1, "CSeq"), Some("3 PRACK"));
+}
+
+#[test]
+fn requests_follow_the_record_route_of_the_answer() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    let ok = Reply::to(&invite, "200 OK")
+        .tag("a")
+        .with("Record-Route: <sip:192.0.2.51;lr>, <sip:192.0.2.50:5070;lr>")
+        .sdp(ANSWER);
+    line.receive(&ok.to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    assert!(ack.starts_with("ACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{ack}");
+    let routes: Vec<&str> = ack.lines().filter_map(|line| line.strip_prefix("Route: ")).collect();
+    assert_eq!(routes, ["<sip:192.0.2.50:5070;lr>", "<sip:192.0.2.51;lr>"]);
+    assert_eq!(line.last_path.peer, "192.0.2.50:5070".parse().unwrap());
+}
+
+#[test]
+fn a_contact_behind_a_nat_is_reached_where_its_answer_came_from() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "200 OK").tag("a").contact("sip:x@10.9.9.9").to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    assert!(ack.starts_with("ACK sip:x@10.9.9.9 SIP/2.0\r\n"), "{ack}");
+    assert_eq!(line.last_path, path());
+}
+
+#[test]
+fn a_long_invite_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
+    let config = EndpointConfig { tcp_port: Some(5070), ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::with(config);
+    let headers = vec![("X-Long".to_owned(), "x".repeat(1_300))];
+    let invite = line.call(OutgoingCall { headers, ..call() });
+    assert!(invite.contains("Via: SIP/2.0/TCP 192.0.2.1:5070;"), "{invite}");
+    assert_eq!(line.last_path.transport, Transport::Tcp);
+    assert_eq!(line.last_path.peer, path().peer);
+    line.endpoint.handle_unreachable(line.last_path, line.now);
+    line.drain();
+    assert_eq!(line.last_path, path());
+    let invite = line.sent.last().unwrap().1.clone();
+    assert!(invite.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;"), "{invite}");
+    line.endpoint.handle_unreachable(path(), line.now);
+    line.drain();
+    assert!(matches!(line.event(), Event::Refused { status: 503, .. }));
+}
+
+#[test]
+fn a_peer_with_a_longer_least_interval_gets_it() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    assert_eq!(header(&invite, "Session-Expires"), Some("1800"));
+    let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a").with("Min-SE: 3600");
+    line.receive(&small.to_string());
+    let invite = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&invite, "Session-Expires"), Some("3600"));
+    assert_eq!(header(&invite, "CSeq"), Some("2 INVITE"));
+    let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a").with("Min-SE: 3600");
+    line.receive(&small.to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
+}
+
+pub(super) fn call() -> OutgoingCall {
+    OutgoingCall {
+        targets: vec![path()],
+        request_uri: "sip:200@pbx.example".parse().unwrap(),
+        from: "<sip:bot@pbx.example>".parse().unwrap(),
+        to: "<sip:200@pbx.example>".parse().unwrap(),
+        routes: Vec::new(),
+        headers: vec![("X-Own".to_owned(), "1".to_owned())],
+        offer: OFFER.as_bytes().to_vec(),
+    }
+}
+
+impl Line {
+    /// Places a call; returns the INVITE.
+    pub fn call(&mut self, call: OutgoingCall) -> String {
+        self.command(Command::Call { dialog: DIALOG, call: Box::new(call) });
+        self.sent.last().expect("an INVITE goes out").1.clone()
+    }
+
+    /// Places a call that is answered at once by the fork `a`; returns the INVITE.
+    pub fn answered(&mut self, call: OutgoingCall) -> String {
+        let invite = self.call(call);
+        self.receive(&Reply::to(&invite, "200 OK").tag("a").sdp(ANSWER).to_string());
+        assert!(matches!(self.event(), Event::Answered { .. }));
+        self.sent.clear();
+        invite
+    }
+}
+
+/// A response of the phone, with more in it than `respond` gives.
+pub(super) struct Reply {
+    request: String,
+    status: String,
+    tag: String,
+    contact: String,
+    more: String,
+    body: String,
+}
+
+impl Reply {
+    pub fn to(request: &str, status: &str) -> Self {
+        Self {
+            request: request.to_owned(),
+            status: status.to_owned(),
+            tag: String::new(),
+            contact: "sip:phone@192.0.2.10:5062".to_owned(),
+            more: String::new(),
+            body: String::new(),
+        }
+    }
+
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tag = format!(";tag={tag}");
+        self
+    }
+
+    pub fn contact(mut self, contact: &str) -> Self {
+        self.contact = contact.to_owned();
+        self
+    }
+
+    pub fn with(mut self, header: &str) -> Self {
+        self.more.push_str(header);
+        self.more.push_str("\r\n");
+        self
+    }
+
+    pub fn sdp(mut self, body: &str) -> Self {
+        self.body = body.to_owned();
+        self.with("Content-Type: application/sdp")
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { request, status, tag, contact, more, body } = self;
+        let copied: String = ["Via", "From", "Call-ID", "CSeq"]
+            .iter()
+            .map(|name| format!("{name}: {}\r\n", header(request, name).unwrap()))
+            .collect();
+        let to = header(request, "To").unwrap();
+        write!(
+            f,
+            "SIP/2.0 {status}\r\n{copied}To: {to}{tag}\r\nContact: <{contact}>\r\n{more}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}

@@ -1,0 +1,238 @@
+//! What happens while a call rings or is up: PRACK, UPDATE, session timers, glare.
+
+use super::{
+    calling::{Reply, call},
+    *,
+};
+
+const RELIABLE: &str = "Require: 100rel";
+
+#[test]
+fn a_caller_that_requires_it_hears_the_ringing_reliably() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::invite().with(RELIABLE));
+    line.sent.clear();
+    line.command(Command::Ring { dialog });
+    line.command(Command::Ring { dialog });
+    assert_eq!(line.sent.len(), 1);
+    let ringing = line.sent[0].1.clone();
+    assert!(ringing.contains("\r\nRequire: 100rel\r\n"), "{ringing}");
+    let rseq: u32 = header(&ringing, "RSeq").unwrap().parse().unwrap();
+    line.run_for(Duration::from_secs(4));
+    assert_eq!(line.take_statuses(), [180, 180, 180, 180], "at 0, 0.5, 1.5 and 3.5 s");
+
+    let prack = |cseq, rack: String| {
+        Ask::new("PRACK", cseq).to(&line.tag).with(&format!("RAck: {rack}")).to_string()
+    };
+    let (wrong, right) =
+        (prack(2, format!("{} 1 INVITE", rseq + 1)), prack(3, format!("{rseq} 1 INVITE")));
+    line.receive(&wrong);
+    line.receive(&right);
+    line.receive(&right);
+    assert_eq!(line.take_statuses(), [481, 200, 200]);
+    line.run_for(Duration::from_secs(40));
+    assert!(line.take().is_empty());
+    line.answer(dialog);
+    assert_eq!(line.take_statuses(), [200]);
+}
+
+#[test]
+fn a_caller_that_never_acknowledges_the_ringing_is_refused() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::invite().with(RELIABLE));
+    line.command(Command::Ring { dialog });
+    line.sent.clear();
+    line.run_for(Duration::from_secs(32));
+    assert_eq!(line.take_statuses().last(), Some(&504));
+    assert!(matches!(line.event(), Event::Canceled { .. }));
+}
+
+#[test]
+fn an_answer_need_not_wait_for_the_prack() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::invite().with(RELIABLE));
+    line.command(Command::Ring { dialog });
+    line.sent.clear();
+    line.answer(dialog);
+    line.receive(&Ask::ack(&line.tag).to_string());
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.take_statuses(), [200]);
+}
+
+#[test]
+fn ringing_that_would_have_to_carry_our_offer_is_left_out() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::new("INVITE", 1).with(RELIABLE));
+    line.sent.clear();
+    line.command(Command::Ring { dialog });
+    assert!(line.take().is_empty());
+    line.answer(dialog);
+    assert_eq!(line.take_statuses(), [200]);
+}
+
+#[test]
+fn an_update_with_an_offer_is_as_a_reinvite_without_ack() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    let update = Ask::new("UPDATE", 2).to(&line.tag).body("application/sdp", OFFER);
+    line.receive(&update.to_string());
+    line.receive(&update.to_string());
+    let Event::Reinvite { offer, .. } = line.event() else { panic!("no offer") };
+    assert_eq!(offer.as_deref(), Some(OFFER.as_bytes()));
+    assert!(line.events.is_empty());
+    let reinvite = Ask::reinvite(&line.tag, 3);
+    line.receive(&reinvite.to_string());
+    assert_eq!(line.take_statuses(), [500], "one offer at a time");
+    line.receive(&reinvite.ack_of_refusal(&line.tag).to_string());
+    line.answer(dialog);
+    assert_eq!(line.take_statuses(), [200]);
+    line.run_for(Duration::from_secs(10));
+    assert!(line.take().is_empty(), "nothing is repeated");
+    line.receive(&update.to_string());
+    assert_eq!(line.take_statuses(), [200]);
+}
+
+#[test]
+fn an_update_offer_can_be_refused() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    let update = Ask::new("UPDATE", 2).to(&line.tag).body("application/sdp", OFFER);
+    line.receive(&update.to_string());
+    line.command(refusal(dialog, 488));
+    assert_eq!(line.take_statuses(), [488]);
+    assert_eq!(line.endpoint.dialogs(), 1);
+}
+
+#[test]
+fn an_update_without_an_offer_only_keeps_the_session_alive() {
+    let mut line = Line::new();
+    line.confirm(&Ask::invite());
+    let update = Ask::new("UPDATE", 2).to(&line.tag).with("Supported: timer");
+    line.receive(&update.with("Session-Expires: 90;refresher=uac").to_string());
+    let ok = line.sent[0].1.clone();
+    assert_eq!(header(&ok, "Session-Expires"), Some("90;refresher=uac"));
+    assert_eq!(header(&ok, "Require"), Some("timer"));
+    assert!(line.events.is_empty());
+    line.run_for(Duration::from_secs(61));
+    assert!(matches!(line.event(), Event::Lost { how: Loss::NotRefreshed, .. }));
+    assert!(line.take().last().unwrap().starts_with("BYE "));
+}
+
+#[test]
+fn a_session_interval_that_is_too_small_gets_422() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer").with("Session-Expires: 30");
+    line.receive(&invite.to_string());
+    assert_eq!(header(&line.sent[0].1, "Min-SE"), Some("90"));
+    assert_eq!(line.take_statuses(), [422]);
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn a_session_that_is_ours_to_refresh_is_refreshed_by_update() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer").with("Allow: INVITE, UPDATE");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    for round in 1..4 {
+        line.run_for(Duration::from_secs(300));
+        let update = line.sent.pop().unwrap().1;
+        assert!(update.starts_with("UPDATE sip:phone@192.0.2.10:5062 "), "{update}");
+        assert_eq!(header(&update, "Session-Expires"), Some("600;refresher=uac"));
+        assert_eq!(header(&update, "CSeq"), Some(format!("{round} UPDATE").as_str()));
+        let ok = Reply::to(&update, "200 OK").with("Session-Expires: 600;refresher=uac");
+        line.receive(&ok.to_string());
+    }
+    assert!(line.events.is_empty());
+}
+
+#[test]
+fn a_peer_without_update_is_refreshed_by_reinvite() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    let reinvite = line.sent.pop().unwrap().1;
+    assert!(reinvite.starts_with("INVITE sip:phone@192.0.2.10:5062 "), "{reinvite}");
+    assert!(reinvite.ends_with("\r\n\r\nv=0\r\n"), "the description that it has: {reinvite}");
+    let ok = Reply::to(&reinvite, "200 OK").sdp(OFFER).with("Session-Expires: 600;refresher=uac");
+    line.receive(&ok.to_string());
+    line.receive(&ok.to_string());
+    let acks: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+    assert!(acks.iter().all(|ack| ack.starts_with("ACK ")), "{acks:?}");
+    assert_eq!(acks[0], acks[1]);
+    assert!(matches!(line.event(), Event::Refreshed { .. }));
+    assert!(line.events.is_empty());
+    line.run_for(Duration::from_secs(300));
+    assert!(line.take()[0].starts_with("INVITE "));
+}
+
+#[test]
+fn two_offers_at_once_are_refused_and_ours_comes_again() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    let reinvite = line.sent.pop().unwrap().1;
+    let theirs = Ask::reinvite(&line.tag, 2);
+    line.receive(&theirs.to_string());
+    assert_eq!(line.take_statuses(), [491]);
+    line.receive(&theirs.ack_of_refusal(&line.tag).to_string());
+    line.receive(&Reply::to(&reinvite, "491 Request Pending").to_string());
+    assert!(line.take()[0].starts_with("ACK "));
+    line.run_for(Duration::from_secs(2));
+    assert!(line.take()[0].starts_with("INVITE "), "within two seconds: it made the Call-ID");
+    assert!(line.events.is_empty());
+}
+
+#[test]
+fn a_peer_that_does_not_know_the_call_any_more_is_hung_up() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer").with("Allow: UPDATE");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    let update = line.sent.pop().unwrap().1;
+    line.receive(&Reply::to(&update, "481 Call/Transaction Does Not Exist").to_string());
+    assert!(matches!(line.event(), Event::Lost { how: Loss::NotKnown, .. }));
+    let bye = line.sent.pop().unwrap().1;
+    line.receive(&respond(&bye, "481 Call/Transaction Does Not Exist"));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn the_session_of_a_call_of_ours_is_refreshed_as_its_answer_says() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    let ok = Reply::to(&invite, "200 OK")
+        .tag("a")
+        .sdp(OFFER)
+        .with("Allow: UPDATE")
+        .with("Session-Expires: 90;refresher=uac");
+    line.receive(&ok.to_string());
+    line.sent.clear();
+    line.run_for(Duration::from_secs(45));
+    assert!(line.take()[0].starts_with("UPDATE "));
+}
+
+#[test]
+fn over_a_stream_nothing_is_repeated_but_the_answer() {
+    let mut line = Line::new();
+    let tcp = Path { transport: Transport::Tcp, ..path() };
+    line.endpoint.handle_message(Ask::invite().to_string().as_bytes(), tcp, line.now);
+    line.drain();
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.sent.clear();
+    line.command(refusal(dialog, 486));
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.take_statuses(), [486]);
+
+    let invite = Ask::invite().branch("two").call("two");
+    line.endpoint.handle_message(invite.to_string().as_bytes(), tcp, line.now);
+    line.drain();
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.sent.clear();
+    line.answer(dialog);
+    assert!(line.sent[0].1.contains(";transport=tcp>"), "{}", line.sent[0].1);
+    line.run_for(Duration::from_secs(1));
+    assert_eq!(line.take_statuses(), [200, 200], "it may pass a datagram hop");
+}

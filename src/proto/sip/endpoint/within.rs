@@ -1,0 +1,141 @@
+//! Our own requests within a dialog that is up: the refresh of its session (RFC 4028 §10).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::Rng;
+use tracing::debug;
+
+use super::{Endpoint, Event, Loss, calling::sdp_of, requests::SDP};
+use crate::proto::sip::{
+    dialog::{DialogId, HangUp, Hop},
+    message::{Method, Response},
+    path::Transmit,
+    session_timer::SessionTimer,
+    transaction::Asker,
+};
+
+impl Endpoint {
+    /// The session is to be refreshed: by UPDATE where the peer takes it, for that changes nothing;
+    /// else by a re-INVITE with the description that it has.
+    pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
+        let branch = self.fresh_branch();
+        let pause = self.glare_pause(id);
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some((description, proposal)) = dialog.refresh() else { return };
+        let description = description.to_vec();
+        let path = dialog.next_hop();
+        let sent_by = self.config.sent_by(path);
+        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let by_update = dialog.takes_update();
+        if !by_update && !dialog.is_confirmed() {
+            // The peer is changing the session, which refreshes it as well.
+            dialog.postpone_refresh(now + pause);
+            return;
+        }
+        let method = if by_update { Method::Update } else { Method::Invite };
+        let (builder, cseq, path) = dialog.request(method.clone(), hop);
+        let builder = builder
+            .contact(&self.config.contact(path))
+            .header("Allow", &self.config.allow())
+            .header("Supported", self.config.supported())
+            .header("Session-Expires", &proposal)
+            .header("User-Agent", &self.config.server_name);
+        if by_update {
+            self.ask(branch, method, Asker::Update(id), builder, path, now);
+            return;
+        }
+        dialog.offering(cseq);
+        let origin = dialog.origin(cseq, path, hop);
+        let bytes = Bytes::from(builder.body(SDP, &description).build());
+        let transmit = Transmit { path, bytes };
+        let (_, transmit) =
+            self.transactions.invite_out(origin, Asker::Reinvite(id), transmit, now);
+        self.transmit(transmit);
+    }
+
+    /// Our UPDATE got its final response.
+    pub(super) fn update_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
+        self.refresh_answered(id, response, now);
+    }
+
+    /// Our re-INVITE got a final response; a 2xx wants its ACK each time that it comes (§13.2.2.4).
+    pub(super) fn reinvite_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
+        let cseq = response.cseq().number;
+        if response.status() >= 300 {
+            if let Some(dialog) = self.dialogs.get_mut(&id) {
+                dialog.offer_refused();
+            }
+            self.refresh_answered(id, response, now);
+            return;
+        }
+        let branch = self.fresh_branch();
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        if let Some(ack) = dialog.sent_ack(cseq) {
+            self.transmit(ack);
+            return;
+        }
+        let contact = response.contacts().first().map(|contact| contact.uri());
+        dialog.refresh_target(contact, dialog.path());
+        let sent_by = self.config.sent_by(dialog.next_hop());
+        let (ack, path) = dialog.ack(cseq, Hop { sent_by: &sent_by, branch: &branch });
+        let bytes = ack.header("User-Agent", &self.config.server_name).build().into();
+        let ack = Transmit { path, bytes };
+        dialog.acknowledged(cseq, ack.clone());
+        let is_ending = dialog.is_ending();
+        self.transmit(ack);
+        if let Some(description) = sdp_of(response).filter(|_| !is_ending) {
+            self.tell(Event::Refreshed { dialog: id, description });
+        }
+        self.refresh_answered(id, response, now);
+    }
+
+    fn refresh_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
+        let pause = self.glare_pause(id);
+        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+            return;
+        };
+        match response.status() {
+            200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
+            // §12.2.1.2: it does not know the call, or does not answer.
+            408 | 481 => {
+                self.lost_sight(id, now);
+                return;
+            }
+            status => {
+                debug!(?id, status, "the session could not be refreshed; once more");
+                dialog.postpone_refresh(now + pause);
+            }
+        }
+        self.schedule_dialog(id);
+    }
+
+    /// §14.1: how long to wait after both sides offered at once. Whoever made the Call-ID waits
+    /// longer.
+    fn glare_pause(&mut self, id: DialogId) -> Duration {
+        let tens = if id.0 >= DialogId::FIRST_OUTGOING {
+            self.rng.random_range(210..=400)
+        } else {
+            self.rng.random_range(0..=200)
+        };
+        Duration::from_millis(tens * 10)
+    }
+
+    /// The peer has not answered, or does not know the dialog.
+    pub(super) fn lost_sight(&mut self, id: DialogId, now: Instant) {
+        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+            return;
+        };
+        dialog.offer_refused();
+        let hang_up = HangUp::because("SIP;cause=481;text=\"Call not known any more\"");
+        // Its state decides whether the BYE can go at once; either way the owner knows.
+        self.tell(Event::Lost { dialog: id, how: Loss::NotKnown });
+        self.hang_up(id, hang_up, now);
+    }
+
+    /// The dialog is ending because the peer is not there: BYE, and the owner is told.
+    pub(super) fn lose(&mut self, id: DialogId, how: Loss, hang_up: HangUp, now: Instant) {
+        self.tell(Event::Lost { dialog: id, how });
+        self.send_bye(id, hang_up, now);
+    }
+}

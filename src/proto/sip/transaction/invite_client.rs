@@ -1,0 +1,244 @@
+//! The INVITE client transaction: RFC 3261 §17.1.1 with the Accepted state of RFC 6026 §7.2.
+//!
+//! Comes in: statuses of responses, time. Goes out: the INVITE to send again, the ACK of a refusal,
+//! and a verdict whether a response is news. The ACK of a 2xx is made by the dialog, not here.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::client::Due;
+use crate::proto::sip::timers::{Retransmission, Timer};
+
+/// One INVITE that we sent.
+///
+/// ```text
+///    INVITE  +---------+ 1xx  +------------+
+///   -------->| Calling |----->| Proceeding |
+///            +---------+      +------------+
+///   A: again  |  |  |  2xx       |    |
+///             |  |  +------------|----+------->+----------+
+///             |  |               |             | Accepted | 2xx: to the dialog
+///             |  |    300-699    |             +----------+
+///             |  +-------+-------+                  | M
+///           B |          v / ACK                    |
+///             |    +-----------+  300-699 / ACK     |
+///             |    | Completed |                    |
+///             |    +-----------+                    |
+///             |          | D                        |
+///             |          v                          v
+///             |     +------------+                  |
+///             +---->| Terminated |<-----------------+
+///                   +------------+
+/// ```
+#[derive(Debug)]
+pub enum InviteClient {
+    /// No response yet.
+    Calling {
+        /// What was sent.
+        request: Bytes,
+        /// Timer A; none over a reliable transport.
+        resend: Option<Retransmission>,
+        /// Timer B.
+        until: Instant,
+    },
+    /// A provisional response came; who waits decides how long.
+    Proceeding {
+        /// Timer D is zero.
+        is_reliable: bool,
+    },
+    /// A refusal came and was acknowledged.
+    Completed {
+        /// Sent again whenever the refusal comes again.
+        ack: Bytes,
+        /// Timer D.
+        until: Instant,
+    },
+    /// A 2xx came (RFC 6026).
+    Accepted {
+        /// Timer M.
+        until: Instant,
+    },
+    /// Over.
+    Terminated,
+}
+
+/// What a response means to whoever sent the INVITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It is a provisional response.
+    Provisional,
+    /// It is a 2xx: the first, one more of the same, or that of a fork.
+    Accepted,
+    /// It is the first refusal; its ACK is to be sent.
+    Refused,
+    /// It is the same refusal again; its ACK is to be sent again.
+    RefusedAgain,
+    /// It says nothing new.
+    None,
+}
+
+impl InviteClient {
+    /// `request` is sent at `now`.
+    pub fn new(request: Bytes, is_reliable: bool, now: Instant) -> Self {
+        let resend = (!is_reliable).then(|| Retransmission::doubling(now));
+        Self::Calling { request, resend, until: Timer::B.from(now) }
+    }
+
+    /// A response with `status` came. `ack` makes the ACK of a refusal.
+    pub fn handle_response(
+        &mut self,
+        status: u16,
+        ack: impl FnOnce() -> Bytes,
+        now: Instant,
+    ) -> (News, Option<Bytes>) {
+        let is_reliable = match self {
+            Self::Calling { resend, .. } => resend.is_none(),
+            Self::Proceeding { is_reliable } => *is_reliable,
+            Self::Completed { ack, .. } if status >= 300 => {
+                return (News::RefusedAgain, Some(ack.clone()));
+            }
+            Self::Accepted { .. } if (200..300).contains(&status) => {
+                return (News::Accepted, None);
+            }
+            Self::Completed { .. } | Self::Accepted { .. } | Self::Terminated => {
+                return (News::None, None);
+            }
+        };
+        match status {
+            ..200 => {
+                *self = Self::Proceeding { is_reliable };
+                (News::Provisional, None)
+            }
+            200..300 => {
+                *self = Self::Accepted { until: Timer::M.from(now) };
+                (News::Accepted, None)
+            }
+            300.. => {
+                let ack = ack();
+                let until = Timer::D.absorb(now, is_reliable);
+                *self = Self::Completed { ack: ack.clone(), until };
+                (News::Refused, Some(ack))
+            }
+        }
+    }
+
+    /// The deadline is over.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+        match self {
+            Self::Calling { until, .. } if *until <= now => {
+                *self = Self::Terminated;
+                Some(Due::TimedOut)
+            }
+            Self::Calling { request, resend, .. } => {
+                let resend = resend.as_mut().filter(|resend| resend.due() <= now)?;
+                resend.sent(now);
+                Some(Due::Resend(request.clone()))
+            }
+            Self::Completed { until, .. } | Self::Accepted { until } if *until <= now => {
+                *self = Self::Terminated;
+                None
+            }
+            Self::Proceeding { .. }
+            | Self::Completed { .. }
+            | Self::Accepted { .. }
+            | Self::Terminated => None,
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { resend, until, .. } => {
+                Some(resend.map_or(*until, |resend| resend.due().min(*until)))
+            }
+            Self::Completed { until, .. } | Self::Accepted { until } => Some(*until),
+            Self::Proceeding { .. } | Self::Terminated => None,
+        }
+    }
+
+    /// No final response came yet.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Calling { .. } | Self::Proceeding { .. })
+    }
+
+    /// The transaction can be forgotten.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self, Self::Terminated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::sip::timers::SIXTY_FOUR_T1;
+
+    const INVITE: Bytes = Bytes::from_static(b"INVITE");
+    const ACK: Bytes = Bytes::from_static(b"ACK");
+
+    fn ack() -> Bytes {
+        ACK
+    }
+
+    #[test]
+    fn the_invite_is_repeated_at_doubling_intervals_until_timer_b() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, false, now);
+        let mut seen = Vec::new();
+        loop {
+            let due = tx.poll_timeout().unwrap();
+            match tx.handle_timeout(due).unwrap() {
+                Due::Resend(bytes) => assert_eq!(bytes, INVITE),
+                Due::TimedOut => break assert_eq!(due, now + SIXTY_FOUR_T1),
+            }
+            seen.push((due - now).as_millis());
+        }
+        assert_eq!(seen, [500, 1_500, 3_500, 7_500, 15_500, 31_500]);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn a_provisional_response_ends_the_repeating_and_the_waiting() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, false, now);
+        assert_eq!(tx.handle_response(100, ack, now), (News::Provisional, None));
+        assert_eq!(tx.handle_response(180, ack, now), (News::Provisional, None));
+        assert_eq!(tx.poll_timeout(), None);
+        assert!(tx.is_pending());
+    }
+
+    #[test]
+    fn each_refusal_is_acknowledged_and_told_once() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, false, now);
+        assert_eq!(tx.handle_response(486, ack, now), (News::Refused, Some(ACK)));
+        assert_eq!(tx.handle_response(486, ack, now), (News::RefusedAgain, Some(ACK)));
+        assert_eq!(tx.handle_response(200, ack, now), (News::None, None));
+        assert_eq!(tx.poll_timeout(), Some(Timer::D.from(now)));
+        assert_eq!(tx.handle_timeout(Timer::D.from(now)), None);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn every_2xx_goes_to_the_dialog_until_timer_m() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, false, now);
+        assert_eq!(tx.handle_response(200, ack, now), (News::Accepted, None));
+        assert_eq!(tx.handle_response(200, ack, now), (News::Accepted, None));
+        assert_eq!(tx.handle_response(180, ack, now), (News::None, None));
+        assert_eq!(tx.handle_response(486, ack, now), (News::None, None));
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        assert_eq!(tx.handle_timeout(now + SIXTY_FOUR_T1), None);
+        assert!(tx.is_terminated());
+    }
+
+    #[test]
+    fn over_a_reliable_transport_the_invite_is_sent_once() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, true, now);
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        assert_eq!(tx.handle_response(486, ack, now), (News::Refused, Some(ACK)));
+        assert_eq!(tx.handle_timeout(now), None);
+        assert!(tx.is_terminated());
+    }
+}

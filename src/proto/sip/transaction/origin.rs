@@ -1,0 +1,55 @@
+//! What an INVITE of ours said, as far as its ACK and its CANCEL say it again.
+
+use bytes::Bytes;
+
+use crate::proto::sip::{
+    message::{Method, NameAddr, RequestBuilder, Response},
+    uri::Uri,
+};
+
+/// The parts of an INVITE that its ACK and CANCEL repeat letter by letter.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The Request-URI.
+    pub uri: Uri,
+    /// Transport and sent-by of our Via, and its branch.
+    pub via: (&'static str, String, String),
+    /// Who asked.
+    pub from: NameAddr,
+    /// Who was asked.
+    pub to: NameAddr,
+    /// The Call-ID.
+    pub call_id: String,
+    /// The number of the INVITE.
+    pub cseq: u32,
+    /// The proxies that it visited.
+    pub routes: Vec<NameAddr>,
+}
+
+impl Origin {
+    /// The request that this is of, so far.
+    pub fn request(&self, method: Method) -> RequestBuilder {
+        self.build(method, &self.to)
+    }
+
+    /// The ACK of a refusal (RFC 3261 §17.1.1.3): its To is that of the response.
+    pub fn ack(&self, response: &Response) -> Bytes {
+        self.build(Method::Ack, response.to()).build().into()
+    }
+
+    /// The CANCEL (RFC 3261 §9.1).
+    pub fn cancel(&self, user_agent: &str) -> Bytes {
+        self.request(Method::Cancel).header("User-Agent", user_agent).build().into()
+    }
+
+    fn build(&self, method: Method, to: &NameAddr) -> RequestBuilder {
+        let (transport, sent_by, branch) = &self.via;
+        let builder = RequestBuilder::new(method, self.uri.clone())
+            .via(transport, sent_by, branch)
+            .from(&self.from)
+            .to(to)
+            .call_id(&self.call_id)
+            .cseq(self.cseq);
+        self.routes.iter().fold(builder, |builder, route| builder.route(route))
+    }
+}
