@@ -73,7 +73,7 @@ impl Bot {
     pub fn config(&self) -> String {
         format!(
             "[[applications]]\nname = \"tester\"\nid = \"7e57e200-0000-4000-8000-000000000001\"\n\
-             tokens = [\"{TOKEN}\"]\nroles = [\"Calls.AccessMedia.All\"]\n\
+             tokens = [\"{TOKEN}\"]\nroles = [\"Calls.AccessMedia.All\", \"Calls.Initiate.All\"]\n\
              callback_uri = \"http://{}/api/calls\"\n\
              [[routes]]\nto = \"bot\"\napplication = \"tester\"\npublic = true\n\
              [[routes]]\nto = \"voicemail\"\nline = \"voicemail\"\npublic = true\n\
@@ -120,6 +120,21 @@ impl Bot {
             Ok(all) => all.unwrap().iter().find(|n| wanted(n)).unwrap().clone(),
             Err(_) => panic!("no notification in time: {what}; there were: {:#?}", self.summary()),
         }
+    }
+
+    /// Places a call by the API; gives the answer's status and the call.
+    pub async fn place(&self, target: &str) -> (u16, Value) {
+        let body = json!({
+            "@odata.type": "#microsoft.graph.call",
+            "callbackUri": format!("http://{}/api/calls", self.address),
+            "targets": [{
+                "@odata.type": "#microsoft.graph.invitationParticipantInfo",
+                "identity": {"@odata.type": "#microsoft.graph.identitySet", "phone": {"id": target}}
+            }],
+            "requestedModalities": ["audio"],
+            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"}
+        });
+        self.post("", &body).await
     }
 
     /// Waits for a state of a call that is the `n`-th (from 0) to be told.

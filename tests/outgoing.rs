@@ -1,0 +1,160 @@
+//! Calls that a bot places: real peers answer, refuse, redirect and ring for ever.
+
+mod support;
+
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
+
+use aftertone::audio::{Rate, g711::Law, measure::best_match, wav};
+use serde_json::json;
+use support::{Node, bot::Bot, program, speech};
+use tokio::process::{Child, Command};
+
+/// sipp as the called side, on a port of its own.
+struct Called {
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Called {
+    /// Starts a scenario of `tests/sipp` that takes one call over `transport`.
+    fn start(scenario: &str, transport: &str, fill: &[(&str, &str)]) -> Self {
+        let sipp = program("sipp", "sip-tester");
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = std::fs::read_to_string(format!("tests/sipp/{scenario}.xml")).unwrap();
+        for (name, value) in fill {
+            text = text.replace(&format!("@{name}@"), value);
+        }
+        let file = folder.path().join("scenario.xml");
+        std::fs::write(&file, text).unwrap();
+        // sipp binds ports that we have to name: ones that are free.
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let media = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        let media_port = media.local_addr().unwrap().port() & !1;
+        drop((probe, media));
+        let child = Command::new(sipp)
+            .args(["-sf", file.to_str().unwrap(), "-m", "1", "-i", "127.0.0.1"])
+            .args(["-p", &address.port().to_string(), "-t", transport])
+            .args(["-mi", "127.0.0.1", "-mp", &media_port.to_string()])
+            .args(["-nostdin", "-timeout", "40s", "-timeout_error", "-trace_err", "-error_file"])
+            .arg(folder.path().join("errors"))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("sipp runs");
+        Self { address, folder, child }
+    }
+
+    /// The scenario has run to its end.
+    async fn finish(mut self) {
+        let status = self.child.wait().await.unwrap();
+        let errors =
+            std::fs::read_to_string(self.folder.path().join("errors")).unwrap_or_default();
+        assert!(status.success(), "sipp: {status:?}\n{errors}");
+    }
+}
+
+/// A node with a trunk to `peer`, and a bot that may call numbers that begin with 2.
+async fn node_and_bot(peer: SocketAddr, more: &str) -> (Node, Bot) {
+    let mut bot = Bot::start().await;
+    let trunk = format!(
+        "{}[[trunks]]\nname = \"peer\"\nhost = \"{peer}\"\nallow = [\"2*\"]\ncaller = \"4711\"\n{more}\n",
+        bot.config()
+    );
+    let node = Node::start(&trunk);
+    bot.knows(&node.api);
+    (node, bot)
+}
+
+fn raw_speech(folder: &Path) -> String {
+    let path = folder.join("speech.ulaw");
+    let codes: Vec<u8> =
+        speech().samples(Rate::Hz8000).iter().map(|sample| Law::Mu.encode(*sample)).collect();
+    std::fs::write(&path, codes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_calls_records_what_is_said_and_hangs_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = raw_speech(folder.path());
+    let called = Called::start("called", "u1", &[("WAIT_MS", "800"), ("SPEECH", &raw)]);
+    let (_node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;
+
+    let (status, call) = bot.place("200").await;
+    assert_eq!(status, 201, "{call}");
+    assert_eq!(call["state"], "establishing");
+    assert_eq!(call["direction"], "outgoing");
+    let id = call["id"].as_str().unwrap();
+    bot.wait_for_state(id, "established").await;
+
+    let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 7, "maxSilenceTimeoutInSeconds": 3});
+    let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
+    assert_eq!(status, 200, "{operation}");
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+    let clip = bot.download(&ended).await;
+    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &clip, 16_000);
+    assert!(likeness >= 0.95, "likeness {likeness}");
+
+    assert_eq!(bot.hang_up(id).await, 204);
+    called.finish().await;
+    let over = bot.wait_for_state(id, "terminated").await;
+    assert_eq!(over.data()["resultInfo"]["subcode"], 7000);
+    let states: Vec<String> = bot
+        .notifications()
+        .iter()
+        .filter(|told| told.data()["id"] == id)
+        .map(|told| told.data()["state"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(states, ["establishing", "established", "terminating", "terminated"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_tells_its_code() {
+    for (scenario, code, subcode) in
+        [("called_busy", 486, 8539), ("called_redirects", 302, 10_134)]
+    {
+        let called = Called::start(scenario, "u1", &[]);
+        let (_node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;
+        let (_, call) = bot.place("200").await;
+        let id = call["id"].as_str().unwrap();
+        let over = bot.wait_for_state(id, "terminated").await;
+        assert_eq!(over.item()["changeType"], "deleted");
+        assert_eq!(over.data()["resultInfo"]["code"], code, "{scenario}");
+        assert_eq!(over.data()["resultInfo"]["subcode"], subcode, "{scenario}");
+        called.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_call_that_rings_cancels_it() {
+    let called = Called::start("called_canceled", "u1", &[]);
+    let (node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;
+    let (_, call) = bot.place("200").await;
+    let id = call["id"].as_str().unwrap();
+    support::eventually("it rings", Duration::from_secs(10), async || {
+        node.log_text().contains("sip.status=180").then_some(())
+    })
+    .await;
+    assert_eq!(bot.hang_up(id).await, 204);
+    bot.wait_for_state(id, "terminated").await;
+    called.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_out_that_no_trunk_allows() {
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    let (_node, bot) = node_and_bot(nobody, "transport = \"udp\"").await;
+    for target in ["+881900", "300", "sip:200@evil.example", "tel:+900"] {
+        let (status, error) = bot.place(target).await;
+        assert_eq!(status, 403, "{target}: {error}");
+        assert_eq!(error["error"]["code"], "8543", "{target}");
+    }
+    assert!(bot.notifications().is_empty());
+}
