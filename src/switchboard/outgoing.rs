@@ -2,7 +2,9 @@
 
 use crate::{
     config::TrunkConfig,
-    proto::sip::{endpoint::OutgoingCall, message::NameAddr, path::Path, uri::Uri},
+    proto::sip::{
+        digest::Credentials, endpoint::OutgoingCall, message::NameAddr, path::Path, uri::Uri,
+    },
 };
 
 use super::routes::matches;
@@ -24,6 +26,7 @@ pub(super) struct Trunk {
     /// Who vouches for us within the trunk (RFC 3325).
     asserted: Option<Uri>,
     allow: Vec<String>,
+    credentials: Option<Credentials>,
     /// Where requests go to.
     next_hop: Uri,
     /// Whether the next hop is a proxy that wants to see itself in Route.
@@ -42,6 +45,7 @@ pub(super) struct Itinerary {
     to: NameAddr,
     routes: Vec<NameAddr>,
     headers: Vec<(String, String)>,
+    credentials: Option<Credentials>,
 }
 
 /// Where the first request goes.
@@ -79,6 +83,14 @@ impl Trunk {
             },
             asserted,
             allow: config.allow.clone(),
+            credentials: (!config.username.is_empty()).then(|| Credentials {
+                username: config.username.clone(),
+                password: config.password.clone(),
+                realm: match config.realm.as_str() {
+                    "" => without_port(&config.host).to_owned(),
+                    realm => realm.to_owned(),
+                },
+            }),
             next_hop: format!("sip:{next_hop}{transport};lr").parse().ok()?,
             is_proxied: !proxy.is_empty(),
         })
@@ -124,6 +136,7 @@ impl Trunk {
                 .into_iter()
                 .collect(),
             headers,
+            credentials: self.credentials.clone(),
         })
     }
 }
@@ -153,8 +166,17 @@ impl Itinerary {
             to: self.to.clone(),
             routes: self.routes.clone(),
             headers: self.headers.clone(),
+            credentials: self.credentials.clone(),
             offer,
         }
+    }
+}
+
+/// The host of `HOST:PORT`; an IPv6 address stays in its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::{
+    digest::Credentials,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{Path, Transmit, Transport},
     session_timer::{Due as SessionDue, SessionTimer},
@@ -74,6 +75,10 @@ pub(super) struct Dialog {
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
     description: Vec<u8>,
     session: Option<SessionTimer>,
+    /// Who we are to a trunk that challenges us within the call.
+    credentials: Option<Credentials>,
+    /// The refresh that is out answers a challenge already.
+    challenge_answered: bool,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
     state: State,
@@ -249,6 +254,8 @@ impl Dialog {
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
             session: None,
+            credentials: None,
+            challenge_answered: false,
             ack: None,
             state: State::Ringing { pending, reliable: None },
         }
@@ -283,6 +290,8 @@ impl Dialog {
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),
             session: None,
+            credentials: None,
+            challenge_answered: false,
             ack: None,
             state: State::Confirmed,
         }
@@ -647,14 +656,40 @@ impl Dialog {
         self.takes_update
     }
 
+    /// What challenges are answered with.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    /// Whether the challenge of a refresh may be answered: not that of an answer.
+    pub fn may_answer(&self) -> bool {
+        !self.challenge_answered
+    }
+
+    /// The refresh that is out answers a challenge, or does not.
+    pub fn challenge_answered(&mut self, is_answer: bool) {
+        self.challenge_answered = is_answer;
+    }
+
+    /// What the last challenge of all is answered with: that of the BYE.
+    pub fn take_credentials(&mut self) -> Option<Credentials> {
+        self.credentials.take()
+    }
+
+    /// The Request-URI of our requests.
+    pub fn request_uri(&self) -> Uri {
+        self.routed().0
+    }
+
     /// Our newest session description, and what a refresh proposes.
     pub fn refresh(&self) -> Option<(&[u8], String)> {
         Some((&self.description, self.session?.proposal()))
     }
 
-    /// Our newest session description is this one.
-    pub fn describes(&mut self, description: &[u8]) {
+    /// The call was placed with this offer, and these credentials.
+    pub fn placed(&mut self, description: &[u8], credentials: Option<&Credentials>) {
         self.description = description.to_vec();
+        self.credentials = credentials.cloned();
     }
 }
 

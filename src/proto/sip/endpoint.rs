@@ -36,6 +36,7 @@ pub use super::{
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
+    digest::Authenticator,
     message::{Message, Response},
     outgoing::Outgoing,
     timers::Schedule,
@@ -52,6 +53,8 @@ pub struct EndpointConfig {
     pub contact_user: String,
     /// The address in Contact and Via; `None` tells the one that the peer reached.
     pub advertised: Option<IpAddr>,
+    /// The realm of our challenges (RFC 3261 §22.1).
+    pub realm: String,
     /// The port of our TCP listener, which takes what is too long for a datagram (§18.1.1).
     pub tcp_port: Option<u16>,
     /// New requests get 503 when so many transactions are open.
@@ -69,6 +72,7 @@ impl EndpointConfig {
             server_name,
             contact_user: "aftertone".to_owned(),
             advertised: None,
+            realm: "aftertone".to_owned(),
             tcp_port: None,
             max_transactions: 20_000,
             max_dialogs: 5_000,
@@ -85,6 +89,8 @@ pub struct Endpoint {
     /// Makes the To tags of stateless answers hard to foresee.
     tag_secret: u64,
     draining: bool,
+    /// Knows our users, once there are any.
+    authenticator: Option<Authenticator>,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
@@ -103,6 +109,7 @@ impl Endpoint {
             tag_secret: rng.random(),
             rng,
             draining: false,
+            authenticator: None,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
@@ -142,6 +149,7 @@ impl Endpoint {
         }
         match command {
             Command::Call { call, .. } => self.call(id, *call, now),
+            Command::Challenge { .. } => self.challenge(id, now),
             Command::Ring { .. } => self.ring(id, now),
             Command::Answer { sdp, .. } => self.answer(id, &sdp, now),
             Command::Refuse { status, reason, headers, .. } => {
@@ -197,6 +205,18 @@ impl Endpoint {
         }
     }
 
+    /// These are our users from now on: names and passwords.
+    pub fn set_users<'a>(
+        &mut self,
+        users: impl Iterator<Item = (&'a str, &'a str)>,
+        now: Instant,
+    ) {
+        let Self { authenticator, config, rng, .. } = self;
+        authenticator
+            .get_or_insert_with(|| Authenticator::new(config.realm.clone(), now, rng))
+            .set_users(users);
+    }
+
     /// While draining, new calls and OPTIONS are answered by 503.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
@@ -244,7 +264,7 @@ impl Endpoint {
             Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
             Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
-            Asker::Bye(id) if is_final => self.end(id, Ending::Answered),
+            Asker::Bye(id) if is_final => self.bye_answered(id, response, now),
             Asker::Reinvite(_) | Asker::Update(_) | Asker::Bye(_) | Asker::Nobody => {}
         }
     }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use super::{
     dialog::{Dialog, HangUp},
+    digest::Credentials,
     message::{Method, NameAddr, RequestBuilder},
     path::{Path, Transmit},
     session_timer::{MIN_SE, SESSION_EXPIRES},
@@ -18,6 +19,9 @@ use super::{
 
 /// Forks of one INVITE that are followed at a time; further ones are hung up when they answer.
 const MAX_FORKS: usize = 16;
+
+/// RFC 3261 §22.3: a peer that goes on challenging does not want us.
+const MAX_CHALLENGES: u8 = 2;
 
 /// A call that we are to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct OutgoingCall {
     pub routes: Vec<NameAddr>,
     /// Further header fields: name and value.
     pub headers: Vec<(String, String)>,
+    /// Who we are to whoever challenges us; without them no challenge is answered.
+    pub credentials: Option<Credentials>,
     /// Our offer.
     pub offer: Vec<u8>,
 }
@@ -61,6 +67,8 @@ pub(super) struct Outgoing {
     session_seconds: u32,
     /// The header field that answers a challenge: name and value.
     authorization: Option<(String, String)>,
+    /// How many challenges were answered.
+    answered: u8,
     /// The INVITE that is out.
     transaction: Option<TransactionId>,
     /// Whether a long INVITE may go over a stream in the place of a datagram (§18.1.1).
@@ -135,6 +143,7 @@ impl Outgoing {
             target: 0,
             session_seconds: SESSION_EXPIRES,
             authorization: None,
+            answered: 0,
             transaction: None,
             stream: Stream::Untried,
             forks: BTreeMap::new(),
@@ -208,6 +217,23 @@ impl Outgoing {
         let is_news = least > self.session_seconds;
         self.session_seconds = least;
         is_news && self.restart()
+    }
+
+    /// What challenges are answered with, as long as that may be tried once more.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.call.credentials.as_ref().filter(|_| self.answered < MAX_CHALLENGES)
+    }
+
+    /// What challenges are answered with, within the call.
+    pub fn all_credentials(&self) -> Option<&Credentials> {
+        self.call.credentials.as_ref()
+    }
+
+    /// The next INVITE answers a challenge by this header field: name and value.
+    pub fn authorize(&mut self, authorization: (String, String)) -> bool {
+        self.authorization = Some(authorization);
+        self.answered += 1;
+        self.restart()
     }
 
     /// The INVITE is to be sent once more, unless nobody wants it any more.
@@ -310,6 +336,11 @@ impl Outgoing {
     /// The number of the INVITE that is out.
     pub fn cseq(&self) -> u32 {
         self.cseq
+    }
+
+    /// The Request-URI.
+    pub fn request_uri(&self) -> &Uri {
+        &self.call.request_uri
     }
 
     /// Our offer.

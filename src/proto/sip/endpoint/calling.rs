@@ -3,16 +3,19 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use tracing::debug;
+use rand::rngs::StdRng;
+use tracing::{debug, warn};
 
 use super::{Ending, Endpoint, Event, Path, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
+    digest::{self, Credentials},
     message::{Method, NameAddr, RequestBuilder, Response, parse_number, reason_phrase},
     outgoing::{Cancellation, Outgoing, OutgoingCall},
     path::{Transmit, Transport},
     session_timer::SessionTimer,
     transaction::{Asker, News},
+    uri::Uri,
 };
 
 /// RFC 3261 §18.1.1: a longer request goes over a stream, where there is one.
@@ -218,7 +221,7 @@ impl Endpoint {
             self.hang_up_fork(id, &tag, dialog, now);
             return;
         }
-        dialog.describes(outgoing.offer());
+        dialog.placed(outgoing.offer(), outgoing.all_credentials());
         dialog.keep_session(SessionTimer::accept(response, now));
         let ack = self.ack_of(id, &dialog, cseq);
         if let Some(ack) = ack {
@@ -272,8 +275,10 @@ impl Endpoint {
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {
         let status = response.status();
+        let authorization = self.answer_to_invite(id, response);
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let again = match status {
+            401 | 407 => authorization.is_some_and(|header| outgoing.authorize(header)),
             422 => response
                 .header("Min-SE")
                 .and_then(|value| parse_number(value.split(';').next()?.trim()))
@@ -291,6 +296,14 @@ impl Endpoint {
             reason => reason,
         };
         self.refused(id, status, reason, contacts);
+    }
+
+    /// The header field that answers the challenge of our first INVITE.
+    fn answer_to_invite(&mut self, id: DialogId, response: &Response) -> Option<(String, String)> {
+        let outgoing = self.outgoing.get(&id)?;
+        let credentials = outgoing.credentials()?;
+        let uri = outgoing.request_uri();
+        answer_challenge(response, &Method::Invite, uri, credentials, &mut self.rng)
     }
 
     /// The call will not be. Whoever has hung up hears that it has ended.
@@ -319,6 +332,29 @@ impl Endpoint {
         let transmit = Transmit { path, bytes };
         let transmit = self.transactions.request((branch, method.as_str()), asker, transmit, now);
         self.transmit(transmit);
+    }
+}
+
+/// The header field that answers the challenge in a 401 or 407: name and value (RFC 3261 §22.2). Only
+/// the realm that the password is for gets an answer.
+pub(super) fn answer_challenge(
+    response: &Response,
+    method: &Method,
+    uri: &Uri,
+    credentials: &Credentials,
+    rng: &mut StdRng,
+) -> Option<(String, String)> {
+    let (asked, answered) = match response.status() {
+        401 => ("WWW-Authenticate", "Authorization"),
+        407 => ("Proxy-Authenticate", "Proxy-Authorization"),
+        _ => return None,
+    };
+    match digest::answer(response.headers(asked), method, uri, credentials, rng) {
+        Ok(value) => Some((answered.to_owned(), value)),
+        Err(error) => {
+            warn!(sip.call_id = response.call_id(), "not answered: {error}");
+            None
+        }
     }
 }
 

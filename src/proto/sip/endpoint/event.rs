@@ -155,7 +155,9 @@ pub enum Ending {
 /// What an INVITE outside of a dialog says.
 #[derive(Debug, Clone)]
 pub struct IncomingInvite {
-    /// The caller.
+    /// The user of ours who calls, proved by digest authentication.
+    pub user: Option<String>,
+    /// The caller, as it says.
     pub from: NameAddr,
     /// Whom the caller wanted first.
     pub to: NameAddr,
@@ -203,6 +205,11 @@ pub enum Command {
         /// The answer; an offer when the INVITE had none.
         sdp: Vec<u8>,
     },
+    /// Refuses the pending INVITE with 401: whoever calls shall say who it is.
+    Challenge {
+        /// The dialog.
+        dialog: DialogId,
+    },
     /// Refuses the pending INVITE, re-INVITE or UPDATE.
     Refuse {
         /// The dialog.
@@ -231,6 +238,7 @@ impl Command {
         match self {
             Self::Call { dialog, .. }
             | Self::Ring { dialog }
+            | Self::Challenge { dialog }
             | Self::Answer { dialog, .. }
             | Self::Refuse { dialog, .. }
             | Self::Bye { dialog, .. } => *dialog,

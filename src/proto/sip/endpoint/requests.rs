@@ -8,6 +8,7 @@ use tracing::debug;
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
+    digest::Verdict,
     message::{Method, Request},
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
@@ -124,6 +125,7 @@ impl Endpoint {
             self.answer_stateless(&request, 400, path);
             return;
         };
+        let Ok(user) = self.authenticate(&request, path, now) else { return };
 
         self.last_dialog += 1;
         let id = DialogId(self.last_dialog);
@@ -136,6 +138,7 @@ impl Endpoint {
 
         let text = |name: &str| request.header(name).map(str::to_owned);
         let incoming = IncomingInvite {
+            user,
             from: request.from().clone(),
             to: request.to().clone(),
             request_uri: request.uri().clone(),
@@ -153,6 +156,40 @@ impl Endpoint {
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
+    }
+
+    /// The user that a request proves to come from. Whoever tries and fails hears of it here.
+    fn authenticate(
+        &mut self,
+        request: &Request,
+        path: Path,
+        now: Instant,
+    ) -> Result<Option<String>, Refused> {
+        let source = path.peer.ip();
+        let verdict = match &mut self.authenticator {
+            Some(authenticator) => authenticator.verify(request, source, now),
+            None => Verdict::Missing,
+        };
+        let stale = match verdict {
+            Verdict::Missing => return Ok(None),
+            Verdict::Authenticated(user) => {
+                // Nobody speaks in another one's name.
+                if request.from().uri().user().as_deref() == Some(&user) {
+                    return Ok(Some(user));
+                }
+                self.answer_stateless(request, 403, path);
+                return Err(Refused);
+            }
+            Verdict::TooMany => {
+                self.answer_stateless(request, 403, path);
+                return Err(Refused);
+            }
+            Verdict::Wrong => false,
+            Verdict::Stale => true,
+        };
+        let challenge = self.challenge_to(request, source, stale, now);
+        self.send(path, challenge);
+        Err(Refused)
     }
 
     /// A request of a dialog that we know.
@@ -390,6 +427,9 @@ impl Endpoint {
             || self.transactions.len() >= self.config.max_transactions
     }
 }
+
+/// The request was refused.
+pub(super) struct Refused;
 
 /// The session description in a request, if it has one.
 fn sdp_of(request: &Request) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
@@ -56,6 +56,25 @@ impl Endpoint {
     pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
         let response = self.response(request, status, &self.stateless_tag(request));
         self.send(path, response);
+    }
+
+    /// 401 with our challenges (§22.2), for the same request always with the same tag.
+    pub(super) fn challenge_to(
+        &mut self,
+        request: &Request,
+        source: IpAddr,
+        stale: bool,
+        now: Instant,
+    ) -> Bytes {
+        let challenges = match &mut self.authenticator {
+            Some(authenticator) => authenticator.challenges(source, stale, now).to_vec(),
+            None => Vec::new(),
+        };
+        let builder = self.response_builder(request, 401, &self.stateless_tag(request));
+        let builder = challenges
+            .iter()
+            .fold(builder, |builder, value| builder.header("WWW-Authenticate", value));
+        builder.build().into()
     }
 
     /// Refuses what `validate` does not let in, without a transaction. An ACK is never answered.
@@ -201,7 +220,7 @@ impl Endpoint {
     }
 
     /// The same request gets the same tag, though we remember nothing (§8.2.7).
-    fn stateless_tag(&self, request: &Request) -> String {
+    pub(super) fn stateless_tag(&self, request: &Request) -> String {
         self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
     }
 

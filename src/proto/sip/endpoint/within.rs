@@ -6,7 +6,11 @@ use bytes::Bytes;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Endpoint, Event, Loss, calling::sdp_of, requests::SDP};
+use super::{
+    Endpoint, Event, Loss,
+    calling::{answer_challenge, sdp_of},
+    requests::SDP,
+};
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
     message::{Method, Response},
@@ -19,6 +23,15 @@ impl Endpoint {
     /// The session is to be refreshed: by UPDATE where the peer takes it, for that changes nothing;
     /// else by a re-INVITE with the description that it has.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
+        self.refresh_with(id, None, now);
+    }
+
+    fn refresh_with(
+        &mut self,
+        id: DialogId,
+        authorization: Option<(String, String)>,
+        now: Instant,
+    ) {
         let branch = self.fresh_branch();
         let pause = self.glare_pause(id);
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
@@ -41,6 +54,11 @@ impl Endpoint {
             .header("Supported", self.config.supported())
             .header("Session-Expires", &proposal)
             .header("User-Agent", &self.config.server_name);
+        let is_answer = authorization.is_some();
+        let builder = authorization
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.header(name, value));
+        dialog.challenge_answered(is_answer);
         if by_update {
             self.ask(branch, method, Asker::Update(id), builder, path, now);
             return;
@@ -97,6 +115,16 @@ impl Endpoint {
         };
         match response.status() {
             200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
+            401 | 407 if dialog.may_answer() => {
+                let method = response.cseq().method.clone();
+                let uri = dialog.request_uri();
+                let answer = dialog.credentials().cloned().and_then(|credentials| {
+                    answer_challenge(response, &method, &uri, &credentials, &mut self.rng)
+                });
+                if answer.is_some() {
+                    self.refresh_with(id, answer, now);
+                }
+            }
             // §12.2.1.2: it does not know the call, or does not answer.
             408 | 481 => {
                 self.lost_sight(id, now);

@@ -1,6 +1,7 @@
 //! Calls that we place, with all that a network and its phones may do to them.
 
 use super::*;
+use crate::proto::sip::digest::Credentials;
 
 const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
 const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
@@ -294,6 +295,77 @@ fn a_peer_with_a_longer_least_interval_gets_it() {
     assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
 }
 
+const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
+
+fn call_with_password() -> OutgoingCall {
+    let credentials = Credentials {
+        username: "bot".to_owned(),
+        password: "secret".to_owned(),
+        realm: "pbx.example".to_owned(),
+    };
+    OutgoingCall { credentials: Some(credentials), ..call() }
+}
+
+#[test]
+fn a_challenge_of_the_trunk_is_answered_and_the_ack_repeats_it() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(CHALLENGE).to_string());
+    let again = line.sent.last().unwrap().1.clone();
+    let authorization = header(&again, "Authorization").unwrap();
+    assert!(authorization.contains("username=\"bot\", realm=\"pbx.example\""), "{authorization}");
+    assert_eq!(header(&again, "CSeq"), Some("2 INVITE"));
+    assert_eq!(header(&again, "Call-ID"), header(&invite, "Call-ID"));
+    line.receive(&Reply::to(&again, "200 OK").tag("a").sdp(ANSWER).to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&ack, "Authorization"), Some(authorization));
+    assert_eq!(header(&ack, "CSeq"), Some("2 ACK"));
+    line.events.clear();
+
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let bye = line.sent.last().unwrap().1.clone();
+    line.receive(&Reply::to(&bye, "407 Proxy Authentication Required")
+        .with(&CHALLENGE.replace("WWW", "Proxy"))
+        .to_string());
+    let bye = line.sent.last().unwrap().1.clone();
+    assert!(header(&bye, "Proxy-Authorization").is_some(), "{bye}");
+    assert!(line.events.is_empty());
+    line.receive(&respond(&bye, "200 OK"));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.must_become_idle();
+}
+
+#[test]
+fn a_peer_that_goes_on_challenging_is_given_up_after_two_answers() {
+    let mut line = Line::new();
+    line.call(call_with_password());
+    let mut answers = 0;
+    while line.events.is_empty() {
+        let invite = line.sent.last().unwrap().1.clone();
+        answers += usize::from(header(&invite, "Authorization").is_some());
+        let nonce = format!("nonce=\"n{answers}\"");
+        let challenge = CHALLENGE.replace("nonce=\"n1\"", &nonce);
+        line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(&challenge).to_string());
+    }
+    assert_eq!(answers, 2);
+    assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+}
+
+#[test]
+fn a_challenge_of_another_realm_gets_nothing() {
+    for challenge in [CHALLENGE.replace("pbx", "evil"), CHALLENGE.replace("Digest", "Basic")] {
+        let mut line = Line::new();
+        let invite = line.call(call_with_password());
+        line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(&challenge).to_string());
+        assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+        assert!(line.sent.iter().all(|(_, text)| !text.contains("Authorization:")));
+    }
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(CHALLENGE).to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+}
+
 pub(super) fn call() -> OutgoingCall {
     OutgoingCall {
         targets: vec![path()],
@@ -302,6 +374,7 @@ pub(super) fn call() -> OutgoingCall {
         to: "<sip:200@pbx.example>".parse().unwrap(),
         routes: Vec::new(),
         headers: vec![("X-Own".to_owned(), "1".to_owned())],
+        credentials: None,
         offer: OFFER.as_bytes().to_vec(),
     }
 }

@@ -1,9 +1,61 @@
-//! What happens while a call rings or is up: PRACK, UPDATE, session timers, glare.
+//! What happens while a call rings or is up: challenges, PRACK, UPDATE, session timers, glare.
 
 use super::{
     calling::{Reply, call},
     *,
 };
+use crate::proto::sip::{
+    digest::{Credentials, answer},
+    message::Method,
+};
+
+#[test]
+fn a_caller_is_asked_who_it_is_and_believed_once_it_has_proved_it() {
+    let mut line = Line::new();
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let dialog = line.receive_invite(&Ask::invite());
+    line.sent.clear();
+    line.command(Command::Challenge { dialog });
+    let refused = line.sent.pop().unwrap().1;
+    assert!(refused.starts_with("SIP/2.0 401 "), "{refused}");
+    assert_eq!(line.endpoint.dialogs(), 0);
+    let challenges =
+        refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
+    let password = |password: &str| Credentials {
+        username: "phone".to_owned(),
+        password: password.to_owned(),
+        realm: "aftertone".to_owned(),
+    };
+    let uri = "sip:100@192.0.2.1".parse().unwrap();
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut authorize = |known: &str, cseq: u32| {
+        let credentials = password(known);
+        let value =
+            answer(challenges.clone(), &Method::Invite, &uri, &credentials, &mut rng).unwrap();
+        let branch = format!("again-{cseq}");
+        Ask::invite().cseq(cseq).branch(&branch).with(&format!("Authorization: {value}"))
+    };
+    let (wrong, right, other) =
+        (authorize("guess", 2), authorize("secret", 3), authorize("secret", 4));
+    line.receive(&wrong.to_string());
+    assert!(line.events.is_empty());
+    assert_eq!(line.take_statuses(), [401]);
+    line.receive(&right.to_string());
+    let Event::Invite { invite, .. } = line.event() else { panic!("no Invite") };
+    assert_eq!(invite.user.as_deref(), Some("phone"));
+    line.sent.clear();
+    line.receive(&other.call("other").to_string().replace("<sip:phone@", "<sip:boss@"));
+    assert_eq!(line.take_statuses(), [401], "the count was used; else 403 for the name");
+}
+
+#[test]
+fn without_users_nobody_is_asked_who_it_is() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::invite());
+    line.sent.clear();
+    line.command(Command::Challenge { dialog });
+    assert_eq!(line.take_statuses(), [403]);
+}
 
 const RELIABLE: &str = "Require: 100rel";
 
