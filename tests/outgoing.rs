@@ -52,8 +52,7 @@ impl Called {
     /// The scenario has run to its end.
     async fn finish(mut self) {
         let status = self.child.wait().await.unwrap();
-        let errors =
-            std::fs::read_to_string(self.folder.path().join("errors")).unwrap_or_default();
+        let errors = std::fs::read_to_string(self.folder.path().join("errors")).unwrap_or_default();
         assert!(status.success(), "sipp: {status:?}\n{errors}");
     }
 }
@@ -92,7 +91,8 @@ async fn a_bot_calls_records_what_is_said_and_hangs_up() {
     let id = call["id"].as_str().unwrap();
     bot.wait_for_state(id, "established").await;
 
-    let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 7, "maxSilenceTimeoutInSeconds": 3});
+    let body =
+        json!({"playBeep": true, "maxRecordDurationInSeconds": 7, "maxSilenceTimeoutInSeconds": 3});
     let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
     assert_eq!(status, 200, "{operation}");
     let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
@@ -117,8 +117,7 @@ async fn a_bot_calls_records_what_is_said_and_hangs_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_tells_its_code() {
-    for (scenario, code, subcode) in
-        [("called_busy", 486, 8539), ("called_redirects", 302, 10_134)]
+    for (scenario, code, subcode) in [("called_busy", 486, 8539), ("called_redirects", 302, 10_134)]
     {
         let called = Called::start(scenario, "u1", &[]);
         let (_node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;

@@ -131,9 +131,10 @@ pub fn answer<'a>(
     let secret = algorithm.hash(&format!("{username}:{realm}:{}", credentials.password));
     let qop = match challenge.get("qop") {
         None => None,
-        Some(offered) if offered.split(',').any(|qop| qop.trim() == "auth") => {
-            Some(Count { nc: "00000001".to_owned(), cnonce: format!("{:016x}", rng.random::<u64>()) })
-        }
+        Some(offered) if offered.split(',').any(|qop| qop.trim() == "auth") => Some(Count {
+            nc: "00000001".to_owned(),
+            cnonce: format!("{:016x}", rng.random::<u64>()),
+        }),
         Some(_) => return Err(Unanswerable::Unknown),
     };
     let response = response(algorithm, &secret, nonce, qop.as_ref(), method, &uri);
@@ -214,6 +215,11 @@ impl Authenticator {
         self.users = users
             .map(|(name, password)| (name.to_owned(), hashes(name, &self.realm, password)))
             .collect();
+    }
+
+    /// Whether there is a user of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.users.contains_key(name)
     }
 
     /// Whether there is anybody who could prove who they are.
@@ -297,9 +303,8 @@ impl Authenticator {
         }
         if self.counts.len() >= MAX_NONCES {
             // What is too old is refused for its age, so it need not be remembered.
-            self.counts.retain(|_, (issued, _)| {
-                now.saturating_duration_since(*issued) <= NONCE_LIFE
-            });
+            self.counts
+                .retain(|_, (issued, _)| now.saturating_duration_since(*issued) <= NONCE_LIFE);
         }
         if self.counts.len() >= MAX_NONCES {
             return false;
@@ -321,9 +326,8 @@ impl Authenticator {
 
     fn count_failure(&mut self, source: IpAddr, now: Instant) {
         if self.failures.len() >= MAX_SOURCES {
-            self.failures.retain(|_, (since, _)| {
-                now.saturating_duration_since(*since) <= FAILURE_WINDOW
-            });
+            self.failures
+                .retain(|_, (since, _)| now.saturating_duration_since(*since) <= FAILURE_WINDOW);
         }
         if self.failures.len() < MAX_SOURCES || self.failures.contains_key(&source) {
             self.failures.entry(source).or_insert((now, 0)).1 += 1;
@@ -526,14 +530,10 @@ mod tests {
         let get = Method::from("GET");
         for (algorithm, expected) in [
             (Algorithm::Md5, "8ca523f5e9506fed4657c9700eebdbec"),
-            (
-                Algorithm::Sha256,
-                "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1",
-            ),
+            (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let secret = algorithm.hash("Mufasa:http-auth@example.org:Circle of Life");
-            let got =
-                response(algorithm, &secret, nonce, Some(&count), &get, "/dir/index.html");
+            let got = response(algorithm, &secret, nonce, Some(&count), &get, "/dir/index.html");
             assert_eq!(got, expected, "{algorithm:?}");
         }
     }

@@ -32,13 +32,15 @@ use tracing::debug;
 pub use self::event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output};
 pub use super::{
     dialog::DialogId,
-    path::{Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transmit, Transport},
+    registrar::Binding,
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
     digest::Authenticator,
     message::{Message, Response},
     outgoing::Outgoing,
+    registrar::Registrar,
     timers::Schedule,
     transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
     wire::{self, WireError},
@@ -91,6 +93,7 @@ pub struct Endpoint {
     draining: bool,
     /// Knows our users, once there are any.
     authenticator: Option<Authenticator>,
+    registrar: Registrar,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
@@ -110,6 +113,7 @@ impl Endpoint {
             rng,
             draining: false,
             authenticator: None,
+            registrar: Registrar::default(),
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
@@ -206,15 +210,22 @@ impl Endpoint {
     }
 
     /// These are our users from now on: names and passwords.
-    pub fn set_users<'a>(
-        &mut self,
-        users: impl Iterator<Item = (&'a str, &'a str)>,
-        now: Instant,
-    ) {
-        let Self { authenticator, config, rng, .. } = self;
-        authenticator
-            .get_or_insert_with(|| Authenticator::new(config.realm.clone(), now, rng))
-            .set_users(users);
+    pub fn set_users<'a>(&mut self, users: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
+        let Self { authenticator, registrar, config, rng, .. } = self;
+        let authenticator =
+            authenticator.get_or_insert_with(|| Authenticator::new(config.realm.clone(), now, rng));
+        authenticator.set_users(users);
+        registrar.retain_users(|user| authenticator.knows(user));
+    }
+
+    /// Where a user of ours can be reached, the best place first.
+    pub fn phones(&self, user: &str, now: Instant) -> Vec<Binding> {
+        self.registrar.find(user, now)
+    }
+
+    /// A stream has gone.
+    pub fn handle_disconnected(&mut self, connection: ConnectionId) {
+        self.registrar.handle_disconnected(connection);
     }
 
     /// While draining, new calls and OPTIONS are answered by 503.

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Methods that are served, in the order that Allow names them.
-pub const SERVED: [Method; 8] = [
+pub const SERVED: [Method; 9] = [
     Method::Invite,
     Method::Ack,
     Method::Cancel,
@@ -19,6 +19,7 @@ pub const SERVED: [Method; 8] = [
     Method::Info,
     Method::Update,
     Method::Prack,
+    Method::Register,
 ];
 
 /// Extensions that a request may require (§8.2.2.3).
@@ -115,15 +116,22 @@ fn check_hops(request: &Request) -> Result<(), Refusal> {
     }
 }
 
+/// Extensions that a REGISTER may require on top of those (RFC 3327, RFC 5626).
+const SUPPORTED_BY_REGISTRAR: [&str; 2] = ["path", "outbound"];
+
 /// In ACK and CANCEL, Require is ignored (§8.2.2.3).
 fn check_extensions(request: &Request) -> Result<(), Refusal> {
     if matches!(request.method(), Method::Ack | Method::Cancel) {
         return Ok(());
     }
+    let more: &[&str] = match request.method() {
+        Method::Register => &SUPPORTED_BY_REGISTRAR,
+        _ => &[],
+    };
     let unsupported: Vec<&str> = request
         .require()
         .into_iter()
-        .filter(|tag| !SUPPORTED.iter().any(|known| tag.eq_ignore_ascii_case(known)))
+        .filter(|tag| !SUPPORTED.iter().chain(more).any(|known| tag.eq_ignore_ascii_case(known)))
         .collect();
     if unsupported.is_empty() {
         return Ok(());
@@ -146,9 +154,11 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The methods that are served, as a list.
+/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any.
 pub(super) fn allow() -> String {
-    SERVED.each_ref().map(Method::as_str).join(", ")
+    let names: Vec<&str> =
+        SERVED.iter().filter(|method| **method != Method::Register).map(Method::as_str).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -191,7 +201,7 @@ mod tests {
     #[test]
     fn a_known_method_that_is_not_served_is_told_what_is() {
         let allow = header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK");
-        assert_eq!(refusal("REGISTER", "\r\n"), (405, allow));
+        assert_eq!(refusal("SUBSCRIBE", "\r\n"), (405, allow));
     }
 
     #[test]

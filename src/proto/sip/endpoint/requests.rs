@@ -8,8 +8,9 @@ use tracing::debug;
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
-    digest::Verdict,
+    digest::{Authenticator, Verdict},
     message::{Method, Request},
+    registrar::Reply,
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
     validate::validate,
@@ -96,6 +97,7 @@ impl Endpoint {
     fn handle_outside(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
         match request.method() {
             Method::Invite => self.handle_invite(request, key, path, now),
+            Method::Register => self.handle_register(&request, key, path, now),
             // It is answered as an INVITE would be (§11.2), so that proxies see that we drain.
             Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
             Method::Options => self.answer_options(&request, path),
@@ -156,6 +158,39 @@ impl Endpoint {
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
+    }
+
+    /// §10.3: only users have places, and only they say where they are. One that nobody knows hears
+    /// the same as one that has not proved itself.
+    fn handle_register(
+        &mut self,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        if !self.authenticator.as_ref().is_some_and(Authenticator::has_users) {
+            self.answer_stateless(request, 405, path);
+            return;
+        }
+        let Ok(user) = self.authenticate(request, path, now) else { return };
+        let Some(user) = user else {
+            let challenge = self.challenge_to(request, path.peer.ip(), false, now);
+            self.send(path, challenge);
+            return;
+        };
+        if request.to().uri().user().as_deref() != Some(&user) {
+            self.answer_stateless(request, 403, path);
+            return;
+        }
+        let Reply { status, headers } = self.registrar.handle_register(&user, request, path, now);
+        let tag = self.stateless_tag(request);
+        let builder = self.response_builder(request, status, &tag);
+        let builder =
+            headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
+        let response = builder.build().into();
+        debug!(user, status, phones = self.registrar.find(&user, now).len(), "registration");
+        self.answer_in_transaction(key, path, response, now);
     }
 
     /// The user that a request proves to come from. Whoever tries and fails hears of it here.

@@ -295,7 +295,8 @@ fn a_peer_with_a_longer_least_interval_gets_it() {
     assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
 }
 
-const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
+const CHALLENGE: &str =
+    "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
 
 fn call_with_password() -> OutgoingCall {
     let credentials = Credentials {
@@ -324,9 +325,11 @@ fn a_challenge_of_the_trunk_is_answered_and_the_ack_repeats_it() {
 
     line.command(Command::Bye { dialog: DIALOG, reason: None });
     let bye = line.sent.last().unwrap().1.clone();
-    line.receive(&Reply::to(&bye, "407 Proxy Authentication Required")
-        .with(&CHALLENGE.replace("WWW", "Proxy"))
-        .to_string());
+    line.receive(
+        &Reply::to(&bye, "407 Proxy Authentication Required")
+            .with(&CHALLENGE.replace("WWW", "Proxy"))
+            .to_string(),
+    );
     let bye = line.sent.last().unwrap().1.clone();
     assert!(header(&bye, "Proxy-Authorization").is_some(), "{bye}");
     assert!(line.events.is_empty());

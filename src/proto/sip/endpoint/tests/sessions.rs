@@ -19,8 +19,7 @@ fn a_caller_is_asked_who_it_is_and_believed_once_it_has_proved_it() {
     let refused = line.sent.pop().unwrap().1;
     assert!(refused.starts_with("SIP/2.0 401 "), "{refused}");
     assert_eq!(line.endpoint.dialogs(), 0);
-    let challenges =
-        refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
+    let challenges = refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
     let password = |password: &str| Credentials {
         username: "phone".to_owned(),
         password: password.to_owned(),
