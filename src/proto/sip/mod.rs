@@ -2,9 +2,11 @@
 
 pub mod dialog;
 pub mod endpoint;
+pub mod framing;
 pub mod info;
 pub mod message;
 pub mod path;
+pub mod stun;
 pub mod timers;
 pub mod transaction;
 pub mod uri;
