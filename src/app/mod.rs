@@ -32,9 +32,9 @@ use crate::{
     model::{Event, UnixMillis},
     notify::{Dispatcher, DispatcherConfig, Render, Rendered, Webhook},
     prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
-    proto::sdp,
+    proto::{sdp, sip::path::Transport},
     recordings::{AccessKey, Purge, Spool, Vault},
-    signalling::{self, Signalling, SignallingConfig},
+    signalling::{self, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles},
     store::{Database, Delivery, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Limits, Switchboard},
     telemetry::LogLevel,
@@ -62,7 +62,7 @@ pub struct Daemon {
     directory: watch::Sender<Arc<Directory>>,
     credentials: watch::Sender<Arc<Credentials>>,
     access_key: Arc<AccessKey>,
-    sip_addresses: Vec<SocketAddr>,
+    sip_listeners: Vec<SipListener>,
     api_address: SocketAddr,
     drain_timeout: Duration,
     /// Stops what serves the outside, once there is nothing left to serve.
@@ -189,17 +189,20 @@ impl Daemon {
 
         let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
         let (events, received) = mpsc::channel(SIP_EVENTS);
-        let (signalling, sip_addresses, service) = signalling::start(
+        let (signalling, sip_listeners, service) = signalling::start(
             SignallingConfig {
-                listen: config.sip.listen.iter().map(|listener| listener.0).collect(),
+                listen: config.sip.listen.iter().map(sip_listener).collect(),
                 advertised,
                 server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
+                tls: tls_files(&config),
+                trusted_peers: config.sip.trusted_peers.clone(),
+                limits: StreamLimits::default(),
             },
             events,
             outside.clone(),
         )
         .await
-        .with_context(|| format!("sip.listen {:?}", config.sip.listen))?;
+        .context("sip.listen")?;
         tasks.spawn(async move {
             // An error is a panic of the endpoint's task, and ends the process like its end does.
             let _ = service.await;
@@ -276,7 +279,7 @@ impl Daemon {
             directory,
             credentials,
             access_key,
-            sip_addresses,
+            sip_listeners,
             api_address,
             drain_timeout: config.calls.drain_timeout,
             outside,
@@ -285,8 +288,8 @@ impl Daemon {
     }
 
     /// Where SIP is spoken, in the order of the configuration.
-    pub fn sip_addresses(&self) -> &[SocketAddr] {
-        &self.sip_addresses
+    pub fn sip_listeners(&self) -> &[SipListener] {
+        &self.sip_listeners
     }
 
     /// Where the API is served.
@@ -324,19 +327,45 @@ impl Daemon {
     /// Says where to dial and where the API is.
     fn announce(&self, config: &Config) {
         println!("aftertone {} is ready", env!("CARGO_PKG_VERSION"));
-        for address in &self.sip_addresses {
-            println!("  SIP   udp:{address}");
+        for listener in &self.sip_listeners {
+            println!("  SIP   {listener}");
         }
         println!("  API   http://{}", self.api_address);
-        if let (true, Some(sip)) = (config.applications.is_empty(), self.sip_addresses.first()) {
-            let host = match sip.ip().is_unspecified() {
-                true => format!("THIS-HOST:{}", sip.port()),
-                false => sip.to_string(),
+        if let (true, Some(first)) = (config.applications.is_empty(), self.sip_listeners.first()) {
+            let SipListener { transport, address } = first;
+            let host = match address.ip().is_unspecified() {
+                true => format!("THIS-HOST:{}", address.port()),
+                false => address.to_string(),
+            };
+            let parameter = match transport {
+                Transport::Udp => String::new(),
+                other => format!(";transport={}", other.name().to_ascii_lowercase()),
             };
             for line in config::Line::ALL {
-                println!("  dial  sip:{line}@{host}");
+                println!("  dial  sip:{line}@{host}{parameter}");
             }
         }
+    }
+}
+
+fn sip_listener(listener: &config::SipListener) -> SipListener {
+    let transport = match listener.transport {
+        config::SipTransport::Udp => Transport::Udp,
+        config::SipTransport::Tcp => Transport::Tcp,
+        config::SipTransport::Tls => Transport::Tls,
+        config::SipTransport::Ws => Transport::Ws,
+        config::SipTransport::Wss => Transport::Wss,
+    };
+    SipListener { transport, address: listener.address }
+}
+
+fn tls_files(config: &Config) -> TlsFiles {
+    let sip = &config.sip;
+    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    TlsFiles {
+        identity: given(&sip.tls_certificate).zip(given(&sip.tls_key)),
+        client_ca: given(&sip.tls_client_ca),
+        server_ca: given(&sip.tls_server_ca),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, credentials};
+use super::{Daemon, credentials, tls_files};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
 /// Reads the configuration again. A wrong one changes nothing.
@@ -20,9 +20,13 @@ pub(super) fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log
         error!(%error, "The configuration was not reloaded");
         return;
     }
+    if let Err(error) = daemon.signalling.reload_tls(&tls_files(&config)) {
+        error!(%error, "The certificates were not reloaded; those that were there stay");
+    }
+    daemon.signalling.trust(config.sip.trusted_peers.clone());
     daemon.directory.send_replace(Arc::new(Directory::new(&config)));
     daemon.credentials.send_replace(Arc::new(credentials(&config, &daemon.access_key)));
-    info!("Reloaded: applications, routes, trusted peers, log level");
+    info!("Reloaded: applications, routes, certificates, trusted peers, log level");
     for (section, is_same) in [
         ("sip.listen", config.sip.listen == running.sip.listen),
         ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),

@@ -6,6 +6,10 @@ use super::ConfigError;
 const KNOWN: &[&str] = &[
     "sip.listen",
     "sip.advertised_address",
+    "sip.tls_certificate",
+    "sip.tls_key",
+    "sip.tls_client_ca",
+    "sip.tls_server_ca",
     "sip.trusted_peers",
     "sip.anonymous_calls",
     "media.ports",
@@ -45,8 +49,6 @@ const KNOWN: &[&str] = &[
 
 /// Keys of the product that this version does not act on. Silence would promise what is not kept.
 const LATER: &[&str] = &[
-    "sip.tls_certificate",
-    "sip.tls_key",
     "sip.domain",
     "api.tls_certificate",
     "api.tls_key",

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     ConfigError,
-    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, UdpListener, duration},
+    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, SipListener, duration},
 };
 
 /// All of it. Each room gets its own part.
@@ -43,9 +43,17 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct SipConfig {
     /// Where SIP is spoken.
-    pub listen: Vec<UdpListener>,
+    pub listen: Vec<SipListener>,
     /// An IP address, or `auto`.
     pub advertised_address: String,
+    /// PEM file of our certificate with its chain; empty = none.
+    pub tls_certificate: PathBuf,
+    /// PEM file of its key.
+    pub tls_key: PathBuf,
+    /// PEM file of who must have issued the certificates of clients; empty = none are asked for.
+    pub tls_client_ca: PathBuf,
+    /// PEM file of who must have issued the certificates of servers; empty = whom the system trusts.
+    pub tls_server_ca: PathBuf,
     /// Who may call any route.
     pub trusted_peers: Vec<IpNet>,
     /// Whether others may reach what is public.
@@ -220,6 +228,7 @@ impl Config {
         if self.sip.listen.is_empty() {
             return wrong("sip.listen", "at least one listener is needed".to_owned());
         }
+        self.check_certificates()?;
         let advertised = &self.sip.advertised_address;
         if advertised != "auto" && advertised.parse::<std::net::IpAddr>().is_err() {
             return wrong(
@@ -272,6 +281,29 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    fn check_certificates(&self) -> Result<(), ConfigError> {
+        let sip = &self.sip;
+        let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
+        let wrong = |key: &str, message: &str| {
+            Err(ConfigError::Contradiction { key: key.to_owned(), message: message.to_owned() })
+        };
+        let is_secure = sip.listen.iter().any(|listener| listener.transport.is_secure());
+        match (is_given(&sip.tls_certificate), is_given(&sip.tls_key)) {
+            (false, true) => wrong("sip.tls_certificate", "sip.tls_key needs its certificate"),
+            (true, false) => wrong("sip.tls_key", "sip.tls_certificate needs its key"),
+            (false, false) if is_secure => wrong(
+                "sip.tls_certificate",
+                "a tls or wss listener needs a certificate and its key",
+            ),
+            _ if is_given(&sip.tls_client_ca) && !is_secure => {
+                wrong("sip.tls_client_ca", "only a tls or wss listener can ask for certificates")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

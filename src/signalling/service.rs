@@ -1,4 +1,4 @@
-//! The task that owns the SIP endpoint: one loop over datagrams, commands and one timer.
+//! The task that owns the SIP endpoint: one loop over messages, commands and one timer.
 //!
 //! It waits for nobody. A call whose queue of events is full is ended here: an INVITE is refused with
 //! 503, a dialog gets a BYE. The events that end a dialog are never lost: they wait in a backlog,
@@ -6,56 +6,56 @@
 
 use std::{
     collections::VecDeque,
-    io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Instant,
 };
 
+use ipnet::IpNet;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     task::{JoinHandle, JoinSet},
     time::{Instant as TokioInstant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, trace, warn};
 
-use super::udp::{Datagram, Listener};
+use super::{
+    network::{Bound, Network, Reloadable},
+    settings::{SignallingConfig, SipListener, StartError, TlsFiles},
+    stream::Inbound,
+    tls::{TlsConfigs, TlsError},
+};
 use crate::proto::sip::{
     dialog::DialogId,
     endpoint::{Command, Endpoint, EndpointConfig, Event, Output},
-    path::Transmit,
+    path::{Path, Transmit},
 };
 
-/// Datagrams that wait for the endpoint; more wait in the sockets' buffers.
-const DATAGRAMS: usize = 4_096;
+/// Messages that wait for the endpoint; more wait in the sockets' buffers.
+const INBOUND: usize = 4_096;
 /// Commands that wait for the endpoint; senders wait beyond that.
 const COMMANDS: usize = 1_024;
 /// Datagrams or commands that are taken before the timer is looked at again.
 const BATCH: usize = 64;
 
-/// What the signalling room needs to know.
-#[derive(Debug, Clone)]
-pub struct SignallingConfig {
-    /// UDP addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// The address that Contact and Via tell; `None` tells the one that the peer reached.
-    pub advertised: Option<IpAddr>,
-    /// Server and User-Agent header field.
-    pub server_name: String,
-}
-
 /// The way to the endpoint, for those who hold calls.
 #[derive(Debug, Clone)]
 pub struct Signalling {
     orders: mpsc::Sender<Order>,
+    tls: watch::Sender<TlsConfigs>,
+    trusted: watch::Sender<Vec<IpNet>>,
 }
 
 #[derive(Debug)]
 enum Order {
     Command(Command),
     Draining(bool),
+    Host { peer: SocketAddr, host: String },
 }
 
 impl Signalling {
@@ -68,6 +68,26 @@ impl Signalling {
     /// While draining, new calls and OPTIONS are answered by 503.
     pub async fn set_draining(&self, draining: bool) {
         self.order(Order::Draining(draining)).await;
+    }
+
+    /// Over TLS, whoever is at `peer` must show a certificate for `host`; without this, one for the
+    /// address. Counts for connections that are opened after it.
+    pub async fn know_host(&self, peer: SocketAddr, host: String) {
+        self.order(Order::Host { peer, host }).await;
+    }
+
+    /// Reads the certificates again, for connections to come.
+    ///
+    /// # Errors
+    /// When they cannot be used; those that were there stay.
+    pub fn reload_tls(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        self.tls.send_replace(TlsConfigs::load(files)?);
+        Ok(())
+    }
+
+    /// From now on, these are never slowed or refused for their number.
+    pub fn trust(&self, peers: Vec<IpNet>) {
+        self.trusted.send_replace(peers);
     }
 
     async fn order(&self, order: Order) {
@@ -83,40 +103,38 @@ impl Signalling {
 ///
 /// # Errors
 ///
-/// When an address cannot be bound.
+/// When an address cannot be bound, or a certificate cannot be used.
 pub async fn start(
     config: SignallingConfig,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
-) -> io::Result<(Signalling, Vec<SocketAddr>, JoinHandle<()>)> {
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    for address in &config.listen {
-        listeners.push(Listener::bind(*address).await?);
-    }
-    let bound = listeners.iter().map(Listener::bound).collect();
-
-    let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
-    let mut readers = JoinSet::new();
-    for listener in &listeners {
-        readers.spawn(listener.clone().read(datagram_sender.clone(), cancel.clone()));
-    }
+) -> Result<(Signalling, Vec<SipListener>, JoinHandle<()>), StartError> {
+    let (tls, tls_receiver) = watch::channel(TlsConfigs::load(&config.tls)?);
+    let (trusted, trusted_receiver) = watch::channel(config.trusted_peers.clone());
+    let reloadable = Reloadable { tls: tls_receiver, trusted: trusted_receiver };
+    let (inbound_sender, inbound) = mpsc::channel(INBOUND);
+    let Bound { network, listeners, readers } =
+        Network::bind(&config, reloadable, inbound_sender, cancel.clone())?;
 
     let (orders, order_receiver) = mpsc::channel(COMMANDS);
     let endpoint_config =
         EndpointConfig { advertised: config.advertised, ..EndpointConfig::new(config.server_name) };
     let service = Service {
         endpoint: Endpoint::new(endpoint_config, StdRng::from_os_rng()),
-        listeners,
+        network,
+        undelivered: VecDeque::new(),
         events,
         backlog: VecDeque::new(),
     };
-    let task = tokio::spawn(service.run(datagrams, order_receiver, readers, cancel));
-    Ok((Signalling { orders }, bound, task))
+    let task = tokio::spawn(service.run(inbound, order_receiver, readers, cancel));
+    Ok((Signalling { orders, tls, trusted }, listeners, task))
 }
 
 struct Service {
     endpoint: Endpoint,
-    listeners: Vec<Listener>,
+    network: Network,
+    /// Where messages of this turn could not be sent to.
+    undelivered: VecDeque<Path>,
     events: mpsc::Sender<Event>,
     /// Last events of dialogs, for which there was no place.
     backlog: VecDeque<Event>,
@@ -124,7 +142,7 @@ struct Service {
 
 /// What woke the service.
 enum Wake {
-    Datagram(Datagram),
+    Inbound(Inbound),
     Order(Order),
     Timer,
     Place,
@@ -134,7 +152,7 @@ enum Wake {
 impl Service {
     async fn run(
         mut self,
-        mut datagrams: mpsc::Receiver<Datagram>,
+        mut inbound: mpsc::Receiver<Inbound>,
         mut orders: mpsc::Receiver<Order>,
         mut readers: JoinSet<()>,
         cancel: CancellationToken,
@@ -150,7 +168,7 @@ impl Service {
             let wake = tokio::select! {
                 () = cancel.cancelled() => Wake::End,
                 () = timer => Wake::Timer,
-                Some(datagram) = datagrams.recv() => Wake::Datagram(datagram),
+                Some(inbound) = inbound.recv() => Wake::Inbound(inbound),
                 Some(order) = orders.recv() => Wake::Order(order),
                 Ok(permit) = self.events.reserve(), if !self.backlog.is_empty() => {
                     drop(permit);
@@ -163,11 +181,11 @@ impl Service {
                 else => Wake::End,
             };
             match wake {
-                Wake::Datagram(datagram) => {
-                    self.handle_datagram(datagram).await;
+                Wake::Inbound(first) => {
+                    self.handle_inbound(first).await;
                     for _ in 1..BATCH {
-                        let Ok(datagram) = datagrams.try_recv() else { break };
-                        self.handle_datagram(datagram).await;
+                        let Ok(next) = inbound.try_recv() else { break };
+                        self.handle_inbound(next).await;
                     }
                 }
                 Wake::Order(order) => {
@@ -185,29 +203,53 @@ impl Service {
             }
         }
         readers.shutdown().await;
+        cancel.cancel();
+        self.network.ended().await;
     }
 
-    async fn handle_datagram(&mut self, Datagram { path, bytes }: Datagram) {
-        trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
-        self.turn("datagram", |endpoint| endpoint.handle_message(&bytes, path, now())).await;
+    async fn handle_inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Message { path, bytes } => {
+                trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
+                let take = |endpoint: &mut Endpoint| endpoint.handle_message(&bytes, path, now());
+                self.turn("message", take).await;
+            }
+            Inbound::Undelivered(path) => {
+                self.turn("loss", |endpoint| endpoint.handle_unreachable(path, now())).await;
+            }
+            Inbound::Idle(id) if self.endpoint.needs(id) => {}
+            Inbound::Idle(id) | Inbound::Ended(id) => self.network.close(id),
+        }
     }
 
     async fn handle_order(&mut self, order: Order) {
-        self.turn("command", |endpoint| match order {
-            Order::Command(command) => endpoint.handle_command(command, now()),
-            Order::Draining(draining) => endpoint.set_draining(draining),
-        })
-        .await;
+        match order {
+            Order::Command(command) => {
+                self.turn("command", |endpoint| endpoint.handle_command(command, now())).await;
+            }
+            Order::Draining(draining) => {
+                self.turn("command", |endpoint| endpoint.set_draining(draining)).await;
+            }
+            Order::Host { peer, host } => self.network.know_host(peer, host),
+        }
     }
 
     /// Changes the endpoint, then carries out what it has to say. No input is known that makes it
     /// panic; if there is one, it must not end all other calls.
     async fn turn(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
+        self.change(input, change);
+        self.drain().await;
+        while let Some(path) = self.undelivered.pop_front() {
+            self.change("loss", |endpoint| endpoint.handle_unreachable(path, now()));
+            self.drain().await;
+        }
+    }
+
+    fn change(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
         let changed = catch_unwind(AssertUnwindSafe(|| change(&mut self.endpoint)));
         if changed.is_err() {
             error!(input, "the SIP endpoint has panicked; the input is dropped");
         }
-        self.drain().await;
     }
 
     /// Carries out everything that the endpoint has to say.
@@ -220,16 +262,11 @@ impl Service {
         }
     }
 
-    async fn transmit(&self, Transmit { path, bytes }: Transmit) {
-        trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP out");
-        let fittest = self
-            .listeners
-            .iter()
-            .filter_map(|listener| Some((listener.fitness(path.local)?, listener)))
-            .max_by_key(|(fitness, _)| *fitness);
-        match fittest {
-            Some((_, listener)) => listener.send(&bytes, path.peer).await,
-            None => warn!(local = %path.local, "no SIP socket for this address"),
+    async fn transmit(&mut self, transmit: Transmit) {
+        let Transmit { path, bytes } = &transmit;
+        trace!(peer = %path.peer, message = %String::from_utf8_lossy(bytes), "SIP out");
+        if let Err(path) = self.network.send(transmit).await {
+            self.undelivered.push_back(path);
         }
     }
 
@@ -309,6 +346,7 @@ mod tests {
     use tokio::{net::UdpSocket, time::timeout};
 
     use super::*;
+    use crate::{proto::sip::path::Transport, signalling::StreamLimits};
 
     #[tokio::test]
     async fn a_call_goes_over_a_real_socket() {
@@ -414,15 +452,19 @@ mod tests {
 
     impl Node {
         async fn start(listen: &str, places: usize) -> Self {
+            let address = listen.parse().unwrap();
             let config = SignallingConfig {
-                listen: vec![listen.parse().unwrap()],
+                listen: vec![SipListener { transport: Transport::Udp, address }],
                 advertised: None,
                 server_name: "test".to_owned(),
+                tls: TlsFiles::default(),
+                trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+                limits: StreamLimits::default(),
             };
             let (sender, events) = mpsc::channel(places);
             let cancel = CancellationToken::new();
             let (signalling, bound, task) = start(config, sender, cancel.clone()).await.unwrap();
-            Self { signalling, address: bound[0], events, cancel, task }
+            Self { signalling, address: bound[0].address, events, cancel, task }
         }
 
         async fn event(&mut self) -> Event {

@@ -30,7 +30,7 @@ use tracing::debug;
 pub use self::event::{Command, Ending, Event, IncomingInvite, Output};
 pub use super::{
     dialog::DialogId,
-    path::{Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transmit, Transport},
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
@@ -152,6 +152,11 @@ impl Endpoint {
         }
     }
 
+    /// A message could not be delivered over `path`: nobody listens there, or the stream is lost.
+    pub fn handle_unreachable(&mut self, path: Path, _now: Instant) {
+        debug!(peer = %path.peer, "peer cannot be reached");
+    }
+
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(due) = self.transactions.handle_timeout(now) {
@@ -195,6 +200,11 @@ impl Endpoint {
     /// Nothing is left of any call: no dialog, no transaction, no timer.
     pub fn is_idle(&self) -> bool {
         self.dialogs.is_empty() && self.transactions.len() == 0 && self.poll_timeout().is_none()
+    }
+
+    /// A dialog goes over this stream.
+    pub fn needs(&self, connection: ConnectionId) -> bool {
+        self.dialogs.values().any(|dialog| dialog.path().connection == Some(connection))
     }
 
     /// How many dialogs there are.

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::wire::{self, MAX_MESSAGE};
 
 /// What a client sends to keep the stream open, and to learn whether it is (RFC 5626 §3.5.1).
-const PING: &[u8] = b"\r\n\r\n";
+pub const PING: &[u8] = b"\r\n\r\n";
 /// The answer to a ping (RFC 5626 §3.5.1).
 pub const PONG: &[u8] = b"\r\n";
 
