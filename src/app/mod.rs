@@ -196,7 +196,7 @@ impl Daemon {
                 server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
                 tls: tls_files(&config),
                 trusted_peers: config.sip.trusted_peers.clone(),
-                limits: StreamLimits::default(),
+                limits: open_files().map_or_else(StreamLimits::default, StreamLimits::within),
             },
             events,
             outside.clone(),
@@ -357,6 +357,13 @@ fn sip_listener(listener: &config::SipListener) -> SipListener {
         config::SipTransport::Wss => Transport::Wss,
     };
     SipListener { transport, address: listener.address }
+}
+
+/// How many files this process may hold; `None` where the system does not tell.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn tls_files(config: &Config) -> TlsFiles {

@@ -84,6 +84,10 @@ impl StreamListener {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr, streams: &Arc<Streams>) {
         let peer = canonical(peer);
+        // A handshake costs more than a message.
+        if streams.rates.take(peer.ip()).is_err() {
+            return;
+        }
         let is_trusted = streams.rates.is_trusted(peer.ip());
         let Some(admission) = streams.connections.admit(peer.ip(), is_trusted) else {
             debug!(%peer, "too many connections; another one is refused");

@@ -171,9 +171,11 @@ impl Network {
             listener_port: self.listener_port(transport, local.ip()),
             host: self.hosts.get(&peer).cloned(),
         };
-        // It is the newest to this peer, and its queue is empty.
-        let sent = connections.send(transmit);
-        debug_assert!(matches!(sent, Sent::Queued));
+        // It is the newest to this peer, and its queue is empty: only a monster finds no room.
+        match connections.send(transmit) {
+            Sent::Queued => {}
+            Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(path),
+        }
         let streams = Arc::clone(&self.streams);
         self.streams.tasks.spawn(async move { connect::run(target, connection, &streams).await });
         Ok(())

@@ -2,8 +2,8 @@
 //!
 //! Comes in: where a message is from. Goes out: whether it is taken, or when the next one would be.
 //! Peers that are trusted are never limited, and never counted: whatever strangers do, a trunk is
-//! heard. Over UDP a message too many is dropped; a stream is read no further for a while, because
-//! nobody sends again what was lost on it.
+//! heard. Over UDP a message too many is dropped, and a connection too many is refused; a stream is
+//! read no further for a while, because nobody sends again what was lost on it.
 
 use std::{
     collections::BTreeMap,
@@ -103,7 +103,7 @@ impl Rates {
         }
     }
 
-    /// Takes one message from `peer`.
+    /// Takes one message, keep-alive or connection from `peer`.
     ///
     /// # Errors
     /// When it is one too many.

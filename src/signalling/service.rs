@@ -203,7 +203,9 @@ impl Service {
             }
         }
         readers.shutdown().await;
+        // The task may have ended by itself. Nobody may wait for a place in the queue any more.
         cancel.cancel();
+        drop(inbound);
         self.network.ended().await;
     }
 

@@ -71,12 +71,26 @@ pub struct StreamLimits {
     /// From the connection to its first message, TLS and WebSocket handshakes included; and from the
     /// first byte of a message to its last.
     pub message: Duration,
-    /// A connection without messages for so long is closed if no dialog goes over it.
+    /// A connection over which nothing has come for so long, not even a keep-alive, is closed if no
+    /// dialog goes over it.
     pub idle: Duration,
     /// For connecting and the TLS handshake, when we open.
     pub connect: Duration,
     /// For one message of ours to be taken by the peer.
     pub write: Duration,
+}
+
+impl StreamLimits {
+    /// Limits for a process that may hold `open_files` files. Three in eight of them are for streams,
+    /// so that strangers cannot take what calls and recordings need.
+    pub fn within(open_files: usize) -> Self {
+        let limits = Self::default();
+        Self {
+            connections: limits.connections.min(open_files / 4),
+            opened: limits.opened.min(open_files / 8),
+            ..limits
+        }
+    }
 }
 
 impl Default for StreamLimits {

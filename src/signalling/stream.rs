@@ -74,13 +74,11 @@ pub(super) enum ReadEnd {
 }
 
 impl Streams {
-    /// Hands one message to the endpoint. A stranger that sends too much is heard again after a
-    /// while; the stream fills up until then.
-    pub async fn hear(&self, path: Path, bytes: Bytes) -> Result<(), ReadEnd> {
+    /// Waits while the peer has sent too much; its stream fills up meanwhile.
+    pub async fn pace(&self, path: Path) {
         while let Err(too_many) = self.rates.take(path.peer.ip()) {
             sleep(too_many.wait).await;
         }
-        self.report(Inbound::Message { path, bytes }).await
     }
 
     /// Tells the endpoint.
@@ -177,10 +175,11 @@ async fn read<S: AsyncRead>(
         framer.push(buffer.get(..length).unwrap_or_default());
         while let Some(frame) = framer.next_frame()? {
             message_by = None;
+            streams.pace(path).await;
             match frame {
                 Frame::Message(bytes) => {
                     first_by = None;
-                    streams.hear(path, bytes).await?;
+                    streams.report(Inbound::Message { path, bytes }).await?;
                 }
                 Frame::Ping => streams.connections.pong(id),
             }

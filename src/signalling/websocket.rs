@@ -185,7 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             match wake {
                 Wake::Read(None) => return Ok(End::Closed),
                 Wake::Read(Some(message)) => {
-                    let bytes = match message? {
+                    let message = message?;
+                    self.streams.pace(self.path).await;
+                    let bytes = match message {
                         Message::Text(text) => Some(Bytes::from(text)),
                         Message::Binary(bytes) => Some(bytes),
                         // Pings and closes are answered below us.
@@ -198,13 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                         }
                         Some(bytes) => {
                             first_by = None;
-                            self.streams.hear(self.path, bytes).await?;
-                            idle_since = Instant::now();
+                            let message = Inbound::Message { path: self.path, bytes };
+                            self.streams.report(message).await?;
                         }
                         None => {}
                     }
                     counted = self.count.load(Ordering::Relaxed);
                     is_within_message = false;
+                    idle_since = Instant::now();
                 }
                 Wake::Queued(None) => return Ok(End::Finished),
                 Wake::Queued(Some(Queued::Pong)) => self.write(Bytes::from_static(PONG)).await?,
@@ -212,7 +215,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                     self.in_flight = Some(transmit.path);
                     self.write(transmit.bytes).await?;
                     self.in_flight = None;
-                    idle_since = Instant::now();
                 }
                 Wake::Tick => {
                     let has_more = self.count.load(Ordering::Relaxed) > counted;
