@@ -32,9 +32,9 @@ use crate::{
     model::{Event, UnixMillis},
     notify::{Dispatcher, DispatcherConfig, Render, Rendered, Webhook},
     prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
-    proto::sdp,
+    proto::{sdp, sip::path::Transport},
     recordings::{AccessKey, Purge, Spool, Vault},
-    signalling::{self, Signalling, SignallingConfig},
+    signalling::{self, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
     store::{Database, Delivery, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Limits, Switchboard},
     telemetry::LogLevel,
@@ -62,7 +62,7 @@ pub struct Daemon {
     directory: watch::Sender<Arc<Directory>>,
     credentials: watch::Sender<Arc<Credentials>>,
     access_key: Arc<AccessKey>,
-    sip_addresses: Vec<SocketAddr>,
+    sip_listeners: Vec<SipListener>,
     api_address: SocketAddr,
     drain_timeout: Duration,
     /// Stops what serves the outside, once there is nothing left to serve.
@@ -86,7 +86,9 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            _ = hang_up.recv() => reload::reload(&daemon, file.as_deref(), &config, &log),
+            _ = hang_up.recv() => {
+                reload::reload(&daemon, file.as_deref(), &config, &log).await;
+            }
             // The heart beats only while the runtime turns and the switchboard answers.
             _ = watchdog.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
             Some(ended) = daemon.tasks.join_next() => break Some(ended),
@@ -189,17 +191,22 @@ impl Daemon {
 
         let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
         let (events, received) = mpsc::channel(SIP_EVENTS);
-        let (signalling, sip_addresses, service) = signalling::start(
+        let (signalling, sip_listeners, service) = signalling::start(
             SignallingConfig {
-                listen: config.sip.listen.iter().map(|listener| listener.0).collect(),
+                listen: config.sip.listen.iter().map(sip_listener).collect(),
                 advertised,
                 server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
+                realm: realm(&config),
+                users: users(&config),
+                tls: tls_files(&config),
+                trusted_peers: config.sip.trusted_peers.clone(),
+                limits: open_files().map_or_else(StreamLimits::default, StreamLimits::within),
             },
             events,
             outside.clone(),
         )
         .await
-        .with_context(|| format!("sip.listen {:?}", config.sip.listen))?;
+        .context("sip.listen")?;
         tasks.spawn(async move {
             // An error is a panic of the endpoint's task, and ends the process like its end does.
             let _ = service.await;
@@ -276,7 +283,7 @@ impl Daemon {
             directory,
             credentials,
             access_key,
-            sip_addresses,
+            sip_listeners,
             api_address,
             drain_timeout: config.calls.drain_timeout,
             outside,
@@ -285,8 +292,8 @@ impl Daemon {
     }
 
     /// Where SIP is spoken, in the order of the configuration.
-    pub fn sip_addresses(&self) -> &[SocketAddr] {
-        &self.sip_addresses
+    pub fn sip_listeners(&self) -> &[SipListener] {
+        &self.sip_listeners
     }
 
     /// Where the API is served.
@@ -324,19 +331,74 @@ impl Daemon {
     /// Says where to dial and where the API is.
     fn announce(&self, config: &Config) {
         println!("aftertone {} is ready", env!("CARGO_PKG_VERSION"));
-        for address in &self.sip_addresses {
-            println!("  SIP   udp:{address}");
+        for listener in &self.sip_listeners {
+            println!("  SIP   {listener}");
         }
         println!("  API   http://{}", self.api_address);
-        if let (true, Some(sip)) = (config.applications.is_empty(), self.sip_addresses.first()) {
-            let host = match sip.ip().is_unspecified() {
-                true => format!("THIS-HOST:{}", sip.port()),
-                false => sip.to_string(),
+        if let (true, Some(first)) = (config.applications.is_empty(), self.sip_listeners.first()) {
+            let SipListener { transport, address } = first;
+            let host = match address.ip().is_unspecified() {
+                true => format!("THIS-HOST:{}", address.port()),
+                false => address.to_string(),
+            };
+            let parameter = match transport {
+                Transport::Udp => String::new(),
+                other => format!(";transport={}", other.name().to_ascii_lowercase()),
             };
             for line in config::Line::ALL {
-                println!("  dial  sip:{line}@{host}");
+                println!("  dial  sip:{line}@{host}{parameter}");
             }
         }
+    }
+}
+
+fn sip_listener(listener: &config::SipListener) -> SipListener {
+    let transport = match listener.transport {
+        config::SipTransport::Udp => Transport::Udp,
+        config::SipTransport::Tcp => Transport::Tcp,
+        config::SipTransport::Tls => Transport::Tls,
+        config::SipTransport::Ws => Transport::Ws,
+        config::SipTransport::Wss => Transport::Wss,
+    };
+    SipListener { transport, address: listener.address }
+}
+
+/// How many files this process may hold; `None` where the system does not tell.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn users(config: &Config) -> Vec<User> {
+    let user = |user: &config::UserConfig| User {
+        name: user.name.clone(),
+        password: user.password.clone(),
+    };
+    config.users.iter().map(user).collect()
+}
+
+/// The domain, else the address that phones know us by.
+fn realm(config: &Config) -> String {
+    let sip = &config.sip;
+    let listens_on = sip.listen.iter().map(|listener| listener.address.ip());
+    match (sip.domain.as_str(), sip.advertised_address.as_str()) {
+        ("", "auto") => listens_on
+            .into_iter()
+            .find(|ip| !ip.is_unspecified())
+            .map_or_else(|| "aftertone".to_owned(), |ip| ip.to_string()),
+        ("", address) => address.to_owned(),
+        (domain, _) => domain.to_owned(),
+    }
+}
+
+fn tls_files(config: &Config) -> TlsFiles {
+    let sip = &config.sip;
+    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    TlsFiles {
+        identity: given(&sip.tls_certificate).zip(given(&sip.tls_key)),
+        client_ca: given(&sip.tls_client_ca),
+        server_ca: given(&sip.tls_server_ca),
     }
 }
 

@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, credentials};
+use super::{Daemon, credentials, tls_files, users};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
 /// Reads the configuration again. A wrong one changes nothing.
-pub(super) fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
+pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
     let config = match Config::load(file, std::env::vars()) {
         Ok(config) => config,
         Err(error) => {
@@ -20,12 +20,18 @@ pub(super) fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log
         error!(%error, "The configuration was not reloaded");
         return;
     }
+    if let Err(error) = daemon.signalling.reload_tls(&tls_files(&config)) {
+        error!(%error, "The certificates were not reloaded; those that were there stay");
+    }
+    daemon.signalling.set_users(users(&config)).await;
+    daemon.signalling.trust(config.sip.trusted_peers.clone());
     daemon.directory.send_replace(Arc::new(Directory::new(&config)));
     daemon.credentials.send_replace(Arc::new(credentials(&config, &daemon.access_key)));
-    info!("Reloaded: applications, routes, trusted peers, log level");
+    info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
     for (section, is_same) in [
         ("sip.listen", config.sip.listen == running.sip.listen),
         ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),
+        ("sip.domain", config.sip.domain == running.sip.domain),
         ("media", same(&config.media, &running.media)),
         ("api", same(&config.api, &running.api)),
         ("storage", same(&config.storage, &running.storage)),

@@ -41,9 +41,12 @@ pub enum Refusal {
     /// No route leads to the called address.
     #[error("no route to {0:?}")]
     NoRoute(String),
-    /// The route is not open to this caller.
-    #[error("the route is not open to strangers")]
-    NotAllowed,
+    /// The caller is a stranger, and no route leads there that is open to strangers.
+    #[error("no route to {0:?} is open to strangers")]
+    NotAllowed(String),
+    /// The caller has to say who it is.
+    #[error("the caller has to prove who it is")]
+    NotAuthenticated,
     /// No room for one more call.
     #[error("no room for another call")]
     Full,
@@ -72,8 +75,9 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         use crate::model::RejectReason;
         match self {
-            Self::NoRoute(_) => 404,
-            Self::NotAllowed | Self::Rejected(RejectReason::Forbidden) => 403,
+            Self::NoRoute(_) | Self::NotAllowed(_) => 404,
+            Self::NotAuthenticated => 401,
+            Self::Rejected(RejectReason::Forbidden) => 403,
             Self::Full | Self::Draining => 503,
             Self::NotAcceptable(_) => 488,
             Self::BadOffer(_) => 400,
@@ -86,6 +90,7 @@ impl Refusal {
     /// The reason phrase.
     pub fn reason(&self) -> &'static str {
         match self.status() {
+            401 => "Unauthorized",
             404 => "Not Found",
             403 => "Forbidden",
             503 => "Service Unavailable",

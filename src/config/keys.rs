@@ -6,6 +6,11 @@ use super::ConfigError;
 const KNOWN: &[&str] = &[
     "sip.listen",
     "sip.advertised_address",
+    "sip.domain",
+    "sip.tls_certificate",
+    "sip.tls_key",
+    "sip.tls_client_ca",
+    "sip.tls_server_ca",
     "sip.trusted_peers",
     "sip.anonymous_calls",
     "media.ports",
@@ -41,6 +46,9 @@ const KNOWN: &[&str] = &[
     "routes.application",
     "routes.line",
     "routes.public",
+    "users.name",
+    "users.password",
+    "users.password_file",
     "trunks.name",
     "trunks.host",
     "trunks.transport",
@@ -57,14 +65,10 @@ const KNOWN: &[&str] = &[
 
 /// Keys of the product that this version does not act on. Silence would promise what is not kept.
 const LATER: &[&str] = &[
-    "sip.tls_certificate",
-    "sip.tls_key",
-    "sip.domain",
     "api.tls_certificate",
     "api.tls_key",
     "storage.encrypt",
     "applications.secret_file",
-    "users",
     "trunks.register",
     "telemetry.metrics",
     "telemetry.otlp_endpoint",

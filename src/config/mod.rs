@@ -18,9 +18,9 @@ use config::{File, FileFormat, Source, Value, ValueKind};
 
 pub use sections::{
     ApiConfig, ApplicationConfig, CallsConfig, Config, FetchConfig, MediaConfig, RouteConfig,
-    RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig,
+    RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig, UserConfig,
 };
-pub use values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, UdpListener};
+pub use values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, SipListener, SipTransport};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "AFTERTONE__";
@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn a_key_of_a_later_version_is_named_as_such() {
-        let error = load("[sip]\ntls_key = \"a\"\n", &[]).unwrap_err();
-        assert!(matches!(&error, ConfigError::NotYet { key, .. } if key == "sip.tls_key"));
+        let error = load("[storage]\nencrypt = true\n", &[]).unwrap_err();
+        assert!(matches!(&error, ConfigError::NotYet { key, .. } if key == "storage.encrypt"));
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
             ("[storage]\nretention = \"soon\"\n", "storage.retention"),
             ("[media]\nports = \"20\"\n", "media.ports"),
             ("[media]\ncodecs = [\"gsm\"]\n", "media.codecs"),
-            ("[sip]\nlisten = [\"tcp:0.0.0.0:5060\"]\n", "sip.listen"),
+            ("[sip]\nlisten = [\"sctp:0.0.0.0:5060\"]\n", "sip.listen"),
             ("[api]\nlisten = 5\n", "api.listen"),
             ("[fetch]\nallow_networks = [\"10.0.0.0/99\"]\n", "fetch.allow_networks"),
             ("[sip\n", "a.toml"),
@@ -253,6 +253,24 @@ mod tests {
             let error = load(text, &[]).unwrap_err().to_string();
             assert!(error.contains(part), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn sip_is_spoken_over_every_transport_and_a_secure_one_needs_a_certificate() {
+        let config = load("", &[]).unwrap();
+        let transports: Vec<_> = config.sip.listen.iter().map(|l| l.transport).collect();
+        assert_eq!(transports, [SipTransport::Udp, SipTransport::Tcp]);
+
+        let listen = "[sip]\nlisten = [\"tls:[::]:5061\", \"ws:0.0.0.0:5080\"]\n";
+        let certificate = "tls_certificate = \"c.pem\"\n";
+        let error = load(listen, &[]).unwrap_err().to_string();
+        assert!(error.contains("sip.tls_certificate"), "{error}");
+        let error = load(&format!("{listen}{certificate}"), &[]).unwrap_err().to_string();
+        assert!(error.contains("sip.tls_key"), "{error}");
+        let config = load(&format!("{listen}{certificate}tls_key = \"k.pem\"\n"), &[]).unwrap();
+        assert_eq!(config.sip.listen[0].transport, SipTransport::Tls);
+        assert_eq!(config.sip.listen[1].transport, SipTransport::Ws);
+        assert!(load("[sip]\ntls_client_ca = \"ca.pem\"\n", &[]).is_err(), "it would do nothing");
     }
 
     #[test]

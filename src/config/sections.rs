@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     ConfigError,
-    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, UdpListener, duration},
+    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, SipListener, duration},
 };
 
 /// All of it. Each room gets its own part.
@@ -36,6 +36,9 @@ pub struct Config {
     /// `[[routes]]`
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
+    /// `[[users]]`
+    #[serde(default)]
+    pub users: Vec<UserConfig>,
     /// `[[trunks]]`
     #[serde(default)]
     pub trunks: Vec<TrunkConfig>,
@@ -46,9 +49,19 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct SipConfig {
     /// Where SIP is spoken.
-    pub listen: Vec<UdpListener>,
+    pub listen: Vec<SipListener>,
     /// An IP address, or `auto`.
     pub advertised_address: String,
+    /// Realm of our challenges and domain of our users; empty = our address.
+    pub domain: String,
+    /// PEM file of our certificate with its chain; empty = none.
+    pub tls_certificate: PathBuf,
+    /// PEM file of its key.
+    pub tls_key: PathBuf,
+    /// PEM file of who must have issued the certificates of clients; empty = none are asked for.
+    pub tls_client_ca: PathBuf,
+    /// PEM file of who must have issued the certificates of servers; empty = whom the system trusts.
+    pub tls_server_ca: PathBuf,
     /// Who may call any route.
     pub trusted_peers: Vec<IpNet>,
     /// Whether others may reach what is public.
@@ -182,6 +195,27 @@ pub struct RouteConfig {
     pub public: bool,
 }
 
+/// Somebody whose phones may register, and call.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    /// The user part of the address.
+    pub name: String,
+    /// For digest authentication.
+    #[serde(default)]
+    pub password: String,
+    /// File with the password.
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for UserConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserConfig").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// A provider or PBX that carries calls out.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -261,11 +295,14 @@ impl Config {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             application.tokens.extend(lines.map(str::to_owned));
         }
-        for trunk in &mut self.trunks {
-            let Some(path) = &trunk.password_file else { continue };
+        let users = self.users.iter_mut().map(|user| (&user.password_file, &mut user.password));
+        let trunks =
+            self.trunks.iter_mut().map(|trunk| (&trunk.password_file, &mut trunk.password));
+        for (file, password) in users.chain(trunks) {
+            let Some(path) = file else { continue };
             let text = fs::read_to_string(path)
                 .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-            trunk.password = text.trim_end_matches(['\r', '\n']).to_owned();
+            *password = text.trim_end_matches(['\r', '\n']).to_owned();
         }
         Ok(())
     }
@@ -278,6 +315,7 @@ impl Config {
         if self.sip.listen.is_empty() {
             return wrong("sip.listen", "at least one listener is needed".to_owned());
         }
+        self.check_certificates()?;
         let advertised = &self.sip.advertised_address;
         if advertised != "auto" && advertised.parse::<std::net::IpAddr>().is_err() {
             return wrong(
@@ -309,6 +347,19 @@ impl Config {
                 return wrong("applications.tokens", "a token must not be empty".to_owned());
             }
             check_http_url("applications.callback_uri", &application.callback_uri)?;
+        }
+        for (index, user) in self.users.iter().enumerate() {
+            if user.name.is_empty()
+                || self.users[..index].iter().any(|other| other.name == user.name)
+            {
+                return wrong("users.name", format!("{:?} is empty or there twice", user.name));
+            }
+            if user.password.is_empty() {
+                return wrong(
+                    "users.password",
+                    format!("{:?} needs a password or a password_file", user.name),
+                );
+            }
         }
         for (index, trunk) in self.trunks.iter().enumerate() {
             let is_host =
@@ -354,6 +405,29 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    fn check_certificates(&self) -> Result<(), ConfigError> {
+        let sip = &self.sip;
+        let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
+        let wrong = |key: &str, message: &str| {
+            Err(ConfigError::Contradiction { key: key.to_owned(), message: message.to_owned() })
+        };
+        let is_secure = sip.listen.iter().any(|listener| listener.transport.is_secure());
+        match (is_given(&sip.tls_certificate), is_given(&sip.tls_key)) {
+            (false, true) => wrong("sip.tls_certificate", "sip.tls_key needs its certificate"),
+            (true, false) => wrong("sip.tls_key", "sip.tls_certificate needs its key"),
+            (false, false) if is_secure => wrong(
+                "sip.tls_certificate",
+                "a tls or wss listener needs a certificate and its key",
+            ),
+            _ if is_given(&sip.tls_client_ca) && !is_secure => {
+                wrong("sip.tls_client_ca", "only a tls or wss listener can ask for certificates")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

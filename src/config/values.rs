@@ -5,29 +5,71 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// A UDP address that SIP is spoken on: `udp:ADDRESS:PORT`.
+/// What SIP is spoken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UdpListener(pub SocketAddr);
+pub enum SipTransport {
+    /// Datagrams.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// A stream within TLS.
+    Tls,
+    /// WebSocket (RFC 7118).
+    Ws,
+    /// WebSocket within TLS.
+    Wss,
+}
 
-impl FromStr for UdpListener {
+impl SipTransport {
+    /// Whether listeners need a certificate.
+    pub fn is_secure(self) -> bool {
+        match self {
+            Self::Tls | Self::Wss => true,
+            Self::Udp | Self::Tcp | Self::Ws => false,
+        }
+    }
+}
+
+impl FromStr for SipTransport {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "udp" => Ok(Self::Udp),
+            "tcp" => Ok(Self::Tcp),
+            "tls" => Ok(Self::Tls),
+            "ws" => Ok(Self::Ws),
+            "wss" => Ok(Self::Wss),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Where SIP is spoken: `TRANSPORT:ADDRESS:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipListener {
+    /// What is spoken.
+    pub transport: SipTransport,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl FromStr for SipListener {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (transport, address) = text
-            .split_once(':')
-            .ok_or_else(|| format!("sip.listen: {text:?} is not \"udp:ADDRESS:PORT\""))?;
-        if transport != "udp" {
-            return Err(format!(
-                "sip.listen: {text:?}: transport {transport:?} is not supported by this version; \
-                 use \"udp:ADDRESS:PORT\""
-            ));
-        }
+        let (transport, address) = text.split_once(':').ok_or_else(|| {
+            format!("sip.listen: {text:?} is not TRANSPORT:ADDRESS:PORT, such as udp:0.0.0.0:5060")
+        })?;
+        let transport = transport.parse().map_err(|()| {
+            format!("sip.listen: {text:?}: {transport:?} is none of udp, tcp, tls, ws, wss")
+        })?;
         let address = address.parse().map_err(|_| {
             format!(
                 "sip.listen: {address:?} is not ADDRESS:PORT, such as 0.0.0.0:5060 or [::]:5060"
             )
         })?;
-        Ok(Self(address))
+        Ok(Self { transport, address })
     }
 }
 
@@ -173,7 +215,7 @@ macro_rules! deserialize_from_str {
     )*};
 }
 
-deserialize_from_str!(UdpListener, PortRange, AllowedNetwork, Codec, Line, LogFormat);
+deserialize_from_str!(SipListener, PortRange, AllowedNetwork, Codec, Line, LogFormat);
 
 /// Reads a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -49,7 +49,7 @@ pub async fn run() -> anyhow::Result<()> {
     let config = config(folder.path(), &bot)?;
     story.tell("start", "a daemon on free loopback ports, an embedded database, a bot");
     let daemon = app::Daemon::start(config).await?;
-    let sip = *daemon.sip_addresses().first().context("no SIP address")?;
+    let sip = daemon.sip_listeners().first().context("no SIP address")?.address;
     bot.knows_api(daemon.api_address());
     story
         .tell("start", &format!("dial sip:demo@{sip}; the API is http://{}", daemon.api_address()));

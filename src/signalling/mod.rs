@@ -1,10 +1,28 @@
 //! Sockets and the clock around the SIP endpoint.
 //!
-//! Comes in: datagrams from `udp`, [`Command`](crate::proto::sip::endpoint::Command)s from the
-//! calls. Goes out: datagrams, and [`Event`](crate::proto::sip::endpoint::Event)s for the calls. One
-//! task, in `service`, owns the endpoint; nobody else touches it. Nothing is decided here.
+//! Comes in: datagrams from `udp`, messages from the connections of `accept` and `connect`, which
+//! `stream` and `websocket` cut out, [`Command`](crate::proto::sip::endpoint::Command)s from the
+//! calls. Goes out: messages the way that their [`Path`](crate::proto::sip::path::Path) says, and
+//! [`Event`](crate::proto::sip::endpoint::Event)s for the calls. One task, in `service`, owns the
+//! endpoint; nobody else touches it. Nothing is decided here but who is heard: `connections` counts
+//! the streams, `rates` the messages. `resolver` asks the DNS where calls go.
 
+mod accept;
+mod connect;
+mod connections;
+mod network;
+mod rates;
+mod resolver;
 mod service;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod udp;
+mod websocket;
 
-pub use service::{Signalling, SignallingConfig, start};
+pub use resolver::LocateError;
+pub use service::{Signalling, start};
+pub use settings::{SignallingConfig, SipListener, StartError, StreamLimits, TlsFiles, User};
+pub use tls::TlsError;

@@ -218,8 +218,7 @@ mod tests {
         connection.port = server.port();
         let servers = vec![NameServerConfig::new(server.ip(), true, vec![connection])];
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let builder =
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         Resolver::new(Some(builder.build().unwrap()))
     }
 

@@ -1,4 +1,4 @@
-//! The task that owns the SIP endpoint: one loop over datagrams, commands and one timer.
+//! The task that owns the SIP endpoint: one loop over messages, commands and one timer.
 //!
 //! It waits for nobody. A call whose queue of events is full is ended here: an INVITE is refused with
 //! 503, a dialog gets a BYE. The events that end a dialog are never lost: they wait in a backlog,
@@ -6,8 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -16,48 +15,41 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
     task::{JoinHandle, JoinSet},
     time::{Instant as TokioInstant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, trace, warn};
 
-use super::udp::{Datagram, Listener, local_address};
+use super::{
+    network::{Bound, Network, Reloadable},
+    resolver::{LocateError, Resolver},
+    settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
+    stream::Inbound,
+    tls::{TlsConfigs, TlsError},
+    udp::local_address,
+};
 use crate::proto::sip::{
     dialog::DialogId,
-    endpoint::{Command, Endpoint, EndpointConfig, Event, Output},
-    path::{Path, Transmit},
+    endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output},
+    locate::Target,
+    path::{Path, Transmit, Transport},
     uri::Uri,
 };
 
-/// Datagrams that wait for the endpoint; more wait in the sockets' buffers.
-const DATAGRAMS: usize = 4_096;
+/// Messages that wait for the endpoint; more wait in the sockets' buffers.
+const INBOUND: usize = 4_096;
 /// Commands that wait for the endpoint; senders wait beyond that.
 const COMMANDS: usize = 1_024;
 /// Datagrams or commands that are taken before the timer is looked at again.
 const BATCH: usize = 64;
-
-/// What the signalling room needs to know.
-#[derive(Debug, Clone)]
-pub struct SignallingConfig {
-    /// UDP addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// The address that Contact and Via tell; `None` tells the one that the peer reached.
-    pub advertised: Option<IpAddr>,
-    /// Server and User-Agent header field.
-    pub server_name: String,
-}
-
-/// Why nobody can be reached there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LocateError {
-    /// No address, or none that we could send to.
-    #[error("no address that we could send to")]
-    NoWay,
-}
 
 /// The way to the endpoint, for those who hold calls.
 #[derive(Debug, Clone)]
@@ -65,14 +57,20 @@ pub struct Signalling {
     orders: mpsc::Sender<Order>,
     /// Dialogs that were asked for so far.
     dialogs: Arc<AtomicU64>,
+    tls: watch::Sender<TlsConfigs>,
+    trusted: watch::Sender<Vec<IpNet>>,
+    resolver: Resolver,
     /// Where we listen.
-    bound: Arc<[SocketAddr]>,
+    bound: Arc<[SipListener]>,
 }
 
 #[derive(Debug)]
 enum Order {
     Command(Command),
     Draining(bool),
+    Host { peer: SocketAddr, host: String },
+    Users(Vec<User>),
+    Phones(String, oneshot::Sender<Vec<Binding>>),
 }
 
 impl Signalling {
@@ -95,14 +93,57 @@ impl Signalling {
     /// Which ways lead to whoever `uri` names, the best first (RFC 3263).
     ///
     /// # Errors
-    /// There is none, or we have no socket that could send there.
+    /// There is none, or we have no listener that could send there.
     pub async fn locate(&self, uri: &Uri) -> Result<Vec<Path>, LocateError> {
-        let ip = uri.ip_addr().ok_or(LocateError::NoWay)?;
-        let peer = SocketAddr::new(ip, uri.port().unwrap_or(5060));
-        let bound = self.bound.iter().find(|bound| bound.is_ipv4() == peer.is_ipv4());
-        let bound = bound.ok_or(LocateError::NoWay)?;
-        let local = local_address(*bound, peer).ok_or(LocateError::NoWay)?;
-        Ok(vec![Path::udp(local, peer)])
+        let available: Vec<Transport> =
+            self.bound.iter().map(|listener| listener.transport).collect();
+        let mut paths = Vec::new();
+        for Target { address: peer, transport, host } in
+            self.resolver.locate(uri, &available).await?
+        {
+            let bound = self.bound.iter().find(|listener| {
+                listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4()
+            });
+            let local = bound.and_then(|listener| local_address(listener.address, peer));
+            let Some(local) = local else { continue };
+            if transport.is_secure() {
+                self.know_host(peer, host).await;
+            }
+            paths.push(Path { peer, local, transport, connection: None });
+        }
+        if paths.is_empty() { Err(LocateError::NoWay) } else { Ok(paths) }
+    }
+
+    /// Where a user of ours can be reached, the best place first; nowhere, if nobody is registered.
+    pub async fn phones(&self, user: &str) -> Vec<Binding> {
+        let (reply, phones) = oneshot::channel();
+        self.order(Order::Phones(user.to_owned(), reply)).await;
+        phones.await.unwrap_or_default()
+    }
+
+    /// These are our users from now on; others are not registered any more.
+    pub async fn set_users(&self, users: Vec<User>) {
+        self.order(Order::Users(users)).await;
+    }
+
+    /// Over TLS, whoever is at `peer` must show a certificate for `host`; without this, one for the
+    /// address. Counts for connections that are opened after it.
+    async fn know_host(&self, peer: SocketAddr, host: String) {
+        self.order(Order::Host { peer, host }).await;
+    }
+
+    /// Reads the certificates again, for connections to come.
+    ///
+    /// # Errors
+    /// When they cannot be used; those that were there stay.
+    pub fn reload_tls(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        self.tls.send_replace(TlsConfigs::load(files)?);
+        Ok(())
+    }
+
+    /// From now on, these are never slowed or refused for their number.
+    pub fn trust(&self, peers: Vec<IpNet>) {
+        self.trusted.send_replace(peers);
     }
 
     async fn order(&self, order: Order) {
@@ -118,42 +159,53 @@ impl Signalling {
 ///
 /// # Errors
 ///
-/// When an address cannot be bound.
+/// When an address cannot be bound, or a certificate cannot be used.
 pub async fn start(
     config: SignallingConfig,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
-) -> io::Result<(Signalling, Vec<SocketAddr>, JoinHandle<()>)> {
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    for address in &config.listen {
-        listeners.push(Listener::bind(*address).await?);
-    }
-    let bound: Vec<SocketAddr> = listeners.iter().map(Listener::bound).collect();
-    let listeners_bound = Arc::from(bound.as_slice());
-
-    let (datagram_sender, datagrams) = mpsc::channel(DATAGRAMS);
-    let mut readers = JoinSet::new();
-    for listener in &listeners {
-        readers.spawn(listener.clone().read(datagram_sender.clone(), cancel.clone()));
-    }
+) -> Result<(Signalling, Vec<SipListener>, JoinHandle<()>), StartError> {
+    let (tls, tls_receiver) = watch::channel(TlsConfigs::load(&config.tls)?);
+    let (trusted, trusted_receiver) = watch::channel(config.trusted_peers.clone());
+    let reloadable = Reloadable { tls: tls_receiver, trusted: trusted_receiver };
+    let (inbound_sender, inbound) = mpsc::channel(INBOUND);
+    let Bound { network, listeners, readers } =
+        Network::bind(&config, reloadable, inbound_sender, cancel.clone())?;
 
     let (orders, order_receiver) = mpsc::channel(COMMANDS);
-    let endpoint_config =
-        EndpointConfig { advertised: config.advertised, ..EndpointConfig::new(config.server_name) };
+    let tcp = listeners.iter().find(|listener| listener.transport == Transport::Tcp);
+    let endpoint_config = EndpointConfig {
+        advertised: config.advertised,
+        realm: config.realm,
+        tcp_port: tcp.map(|listener| listener.address.port()),
+        ..EndpointConfig::new(config.server_name)
+    };
+    let mut endpoint = Endpoint::new(endpoint_config, StdRng::from_os_rng());
+    set_users(&mut endpoint, &config.users);
     let service = Service {
-        endpoint: Endpoint::new(endpoint_config, StdRng::from_os_rng()),
-        listeners,
+        endpoint,
+        network,
+        undelivered: VecDeque::new(),
         events,
         backlog: VecDeque::new(),
     };
-    let task = tokio::spawn(service.run(datagrams, order_receiver, readers, cancel));
-    let signalling = Signalling { orders, dialogs: Arc::default(), bound: listeners_bound };
-    Ok((signalling, bound, task))
+    let task = tokio::spawn(service.run(inbound, order_receiver, readers, cancel));
+    let signalling = Signalling {
+        orders,
+        dialogs: Arc::default(),
+        tls,
+        trusted,
+        resolver: Resolver::of_the_system(),
+        bound: listeners.as_slice().into(),
+    };
+    Ok((signalling, listeners, task))
 }
 
 struct Service {
     endpoint: Endpoint,
-    listeners: Vec<Listener>,
+    network: Network,
+    /// Where messages of this turn could not be sent to.
+    undelivered: VecDeque<Path>,
     events: mpsc::Sender<Event>,
     /// Last events of dialogs, for which there was no place.
     backlog: VecDeque<Event>,
@@ -161,7 +213,7 @@ struct Service {
 
 /// What woke the service.
 enum Wake {
-    Datagram(Datagram),
+    Inbound(Inbound),
     Order(Order),
     Timer,
     Place,
@@ -171,7 +223,7 @@ enum Wake {
 impl Service {
     async fn run(
         mut self,
-        mut datagrams: mpsc::Receiver<Datagram>,
+        mut inbound: mpsc::Receiver<Inbound>,
         mut orders: mpsc::Receiver<Order>,
         mut readers: JoinSet<()>,
         cancel: CancellationToken,
@@ -187,7 +239,7 @@ impl Service {
             let wake = tokio::select! {
                 () = cancel.cancelled() => Wake::End,
                 () = timer => Wake::Timer,
-                Some(datagram) = datagrams.recv() => Wake::Datagram(datagram),
+                Some(inbound) = inbound.recv() => Wake::Inbound(inbound),
                 Some(order) = orders.recv() => Wake::Order(order),
                 Ok(permit) = self.events.reserve(), if !self.backlog.is_empty() => {
                     drop(permit);
@@ -200,11 +252,11 @@ impl Service {
                 else => Wake::End,
             };
             match wake {
-                Wake::Datagram(datagram) => {
-                    self.handle_datagram(datagram).await;
+                Wake::Inbound(first) => {
+                    self.handle_inbound(first).await;
                     for _ in 1..BATCH {
-                        let Ok(datagram) = datagrams.try_recv() else { break };
-                        self.handle_datagram(datagram).await;
+                        let Ok(next) = inbound.try_recv() else { break };
+                        self.handle_inbound(next).await;
                     }
                 }
                 Wake::Order(order) => {
@@ -222,29 +274,61 @@ impl Service {
             }
         }
         readers.shutdown().await;
+        // The task may have ended by itself. Nobody may wait for a place in the queue any more.
+        cancel.cancel();
+        drop(inbound);
+        self.network.ended().await;
     }
 
-    async fn handle_datagram(&mut self, Datagram { path, bytes }: Datagram) {
-        trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
-        self.turn("datagram", |endpoint| endpoint.handle_message(&bytes, path, now())).await;
+    async fn handle_inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Message { path, bytes } => {
+                trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
+                let take = |endpoint: &mut Endpoint| endpoint.handle_message(&bytes, path, now());
+                self.turn("message", take).await;
+            }
+            Inbound::Undelivered(path) => {
+                self.turn("loss", |endpoint| endpoint.handle_unreachable(path, now())).await;
+            }
+            Inbound::Idle(id) if self.endpoint.needs(id) => {}
+            Inbound::Idle(id) | Inbound::Ended(id) => {
+                self.network.close(id);
+                self.change("end", |endpoint| endpoint.handle_disconnected(id));
+            }
+        }
     }
 
     async fn handle_order(&mut self, order: Order) {
-        self.turn("command", |endpoint| match order {
-            Order::Command(command) => endpoint.handle_command(command, now()),
-            Order::Draining(draining) => endpoint.set_draining(draining),
-        })
-        .await;
+        match order {
+            Order::Command(command) => {
+                self.turn("command", |endpoint| endpoint.handle_command(command, now())).await;
+            }
+            Order::Draining(draining) => {
+                self.turn("command", |endpoint| endpoint.set_draining(draining)).await;
+            }
+            Order::Host { peer, host } => self.network.know_host(peer, host),
+            Order::Users(users) => self.change("users", |endpoint| set_users(endpoint, &users)),
+            // Whoever asked may have gone.
+            Order::Phones(user, reply) => drop(reply.send(self.endpoint.phones(&user, now()))),
+        }
     }
 
     /// Changes the endpoint, then carries out what it has to say. No input is known that makes it
     /// panic; if there is one, it must not end all other calls.
     async fn turn(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
+        self.change(input, change);
+        self.drain().await;
+        while let Some(path) = self.undelivered.pop_front() {
+            self.change("loss", |endpoint| endpoint.handle_unreachable(path, now()));
+            self.drain().await;
+        }
+    }
+
+    fn change(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
         let changed = catch_unwind(AssertUnwindSafe(|| change(&mut self.endpoint)));
         if changed.is_err() {
             error!(input, "the SIP endpoint has panicked; the input is dropped");
         }
-        self.drain().await;
     }
 
     /// Carries out everything that the endpoint has to say.
@@ -257,16 +341,11 @@ impl Service {
         }
     }
 
-    async fn transmit(&self, Transmit { path, bytes }: Transmit) {
-        trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP out");
-        let fittest = self
-            .listeners
-            .iter()
-            .filter_map(|listener| Some((listener.fitness(path.local)?, listener)))
-            .max_by_key(|(fitness, _)| *fitness);
-        match fittest {
-            Some((_, listener)) => listener.send(&bytes, path.peer).await,
-            None => warn!(local = %path.local, "no SIP socket for this address"),
+    async fn transmit(&mut self, transmit: Transmit) {
+        let Transmit { path, bytes } = &transmit;
+        trace!(peer = %path.peer, message = %String::from_utf8_lossy(bytes), "SIP out");
+        if let Err(path) = self.network.send(transmit).await {
+            self.undelivered.push_back(path);
         }
     }
 
@@ -324,6 +403,11 @@ impl Service {
     }
 }
 
+fn set_users(endpoint: &mut Endpoint, users: &[User]) {
+    let users = users.iter().map(|user| (user.name.as_str(), user.password.as_str()));
+    endpoint.set_users(users, now());
+}
+
 /// The owner of the call must hear this, or it would wait for ever.
 fn ends_dialog(event: &Event) -> bool {
     match event {
@@ -354,6 +438,7 @@ mod tests {
     use tokio::{net::UdpSocket, time::timeout};
 
     use super::*;
+    use crate::{proto::sip::path::Transport, signalling::StreamLimits};
 
     #[tokio::test]
     async fn a_call_goes_over_a_real_socket() {
@@ -459,15 +544,21 @@ mod tests {
 
     impl Node {
         async fn start(listen: &str, places: usize) -> Self {
+            let address = listen.parse().unwrap();
             let config = SignallingConfig {
-                listen: vec![listen.parse().unwrap()],
+                listen: vec![SipListener { transport: Transport::Udp, address }],
                 advertised: None,
                 server_name: "test".to_owned(),
+                realm: "test".to_owned(),
+                users: Vec::new(),
+                tls: TlsFiles::default(),
+                trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+                limits: StreamLimits::default(),
             };
             let (sender, events) = mpsc::channel(places);
             let cancel = CancellationToken::new();
             let (signalling, bound, task) = start(config, sender, cancel.clone()).await.unwrap();
-            Self { signalling, address: bound[0], events, cancel, task }
+            Self { signalling, address: bound[0].address, events, cancel, task }
         }
 
         async fn event(&mut self) -> Event {

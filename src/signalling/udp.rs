@@ -1,7 +1,8 @@
 //! SIP over UDP: one reader task per socket, and the way back out.
 //!
 //! Comes in: datagrams. Goes out: each with its [`Path`], where our own address is the one that the
-//! peer reaches, also when the socket listens on all addresses. It reads no message.
+//! peer reaches, also when the socket listens on all addresses. It reads no message, and answers STUN
+//! keep-alives.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,8 @@ use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::proto::sip::path::Path;
+use super::{accept::canonical, rates::Rates, stream::Inbound};
+use crate::proto::sip::{path::Path, stun};
 
 /// The longest datagram that UDP can carry.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
@@ -25,34 +27,28 @@ const MAX_ROUTES: usize = 4_096;
 /// How many failures in a row a reader bears before it says that the socket is lost.
 const MAX_FAILURES: u32 = 1_000;
 
-/// One message as it came.
-#[derive(Debug)]
-pub(super) struct Datagram {
-    /// Which way it came.
-    pub path: Path,
-    /// What it says.
-    pub bytes: Bytes,
-}
-
 /// Room for some thousand requests.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A bound socket.
 #[derive(Debug, Clone)]
-pub(super) struct Listener {
+pub(super) struct UdpListener {
     socket: Arc<UdpSocket>,
     bound: SocketAddr,
 }
 
-impl Listener {
-    /// Binds `address`; port 0 takes a free one.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+impl UdpListener {
+    /// Binds `address`; port 0 takes a free one. With `only_v6` IPv4 is left to another listener.
+    pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
         // A burst of calls must not be lost while the reader is late. The system gives what it
         // allows; less is no reason not to start.
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
             debug!(%error, "the receive buffer stays as it is");
+        }
+        if only_v6 {
+            socket.set_only_v6(true)?;
         }
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -94,7 +90,12 @@ impl Listener {
 
     /// Reads until `cancel`. The channel and the socket's buffer behind it take up bursts; when both
     /// are full the kernel drops, and the peers send again.
-    pub async fn read(self, datagrams: mpsc::Sender<Datagram>, cancel: CancellationToken) {
+    pub async fn read(
+        self,
+        rates: Arc<Rates>,
+        inbound: mpsc::Sender<Inbound>,
+        cancel: CancellationToken,
+    ) {
         let mut routes = Routes::new(self.bound);
         let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
         let mut failures = 0;
@@ -117,15 +118,23 @@ impl Listener {
                 }
             };
             failures = 0;
-            let peer = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let peer = canonical(from);
+            if rates.take(peer.ip()).is_err() {
+                continue;
+            }
+            let Some(bytes) = buffer.get(..length) else { continue };
+            if let Some(answer) = stun::answer(bytes, peer) {
+                // One that finds no room is lost, as any datagram may be.
+                let _ = self.socket.try_send_to(&answer, from);
+                continue;
+            }
             let Some(local) = routes.local_address(peer) else {
                 debug!(%peer, "no way back to this peer; its datagram is dropped");
                 continue;
             };
-            let Some(bytes) = buffer.get(..length) else { continue };
-            let path = Path::udp(local, peer);
-            let datagram = Datagram { path, bytes: Bytes::copy_from_slice(bytes) };
-            if datagrams.send(datagram).await.is_err() {
+            let bytes = Bytes::copy_from_slice(bytes);
+            let message = Inbound::Message { path: Path::udp(local, peer), bytes };
+            if inbound.send(message).await.is_err() {
                 return;
             }
         }

@@ -47,7 +47,7 @@ use crate::{
     store::{Database, Journal},
 };
 use call_task::{CallTask, Message, Request};
-use outgoing::Placed;
+use outgoing::{Itinerary, Placed};
 pub use recovery::{RecoveryError, recover};
 pub use routes::Directory;
 
@@ -221,7 +221,14 @@ impl Switchboard {
         let target: Uri = new.target.uri.parse().map_err(|_| CallError::NoWay)?;
         let placed =
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
-        let (itinerary, room) = directory.way_out(&target, &placed).ok_or(CallError::NoWay)?;
+        let (itinerary, room) = match directory.user_of(&target) {
+            Some(user) => {
+                let phone = inner.drivers.signalling.phones(&user).await.into_iter().next();
+                let phone = phone.ok_or(CallError::NoWay)?;
+                (Itinerary::to_phone(phone, &target, &placed), None)
+            }
+            None => directory.way_out(&target, &placed).ok_or(CallError::NoWay)?,
+        };
         if room.is_some_and(|room| self.calls_by(itinerary.trunk.as_deref()) >= room) {
             return Err(CallError::TrunkFull);
         }
@@ -419,13 +426,16 @@ impl Switchboard {
             status = refusal.status(),
             "Call refused: {refusal}"
         );
-        let refuse = endpoint::Command::Refuse {
-            dialog,
-            status: refusal.status(),
-            reason: refusal.reason().to_owned(),
-            headers: refusal.headers(),
+        let command = match refusal {
+            Refusal::NotAuthenticated => endpoint::Command::Challenge { dialog },
+            refusal => endpoint::Command::Refuse {
+                dialog,
+                status: refusal.status(),
+                reason: refusal.reason().to_owned(),
+                headers: refusal.headers(),
+            },
         };
-        self.inner.drivers.signalling.send(refuse).await;
+        self.inner.drivers.signalling.send(command).await;
     }
 
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
@@ -437,7 +447,8 @@ impl Switchboard {
             return Err(Refusal::Full);
         }
         let user = invite.request_uri.user().unwrap_or_default();
-        let owner = inner.directory.borrow().find(&user, invite.path.peer.ip())?;
+        let peer = invite.path.peer.ip();
+        let owner = inner.directory.borrow().find(&user, peer, invite.user.as_deref())?;
         let (id, rng) = self.fresh_call();
         let offer = Offer {
             dialog,

@@ -3,7 +3,11 @@
 use crate::{
     config::TrunkConfig,
     proto::sip::{
-        digest::Credentials, endpoint::OutgoingCall, message::NameAddr, path::Path, uri::Uri,
+        digest::Credentials,
+        endpoint::{Binding, OutgoingCall},
+        message::NameAddr,
+        path::Path,
+        uri::Uri,
     },
 };
 
@@ -157,6 +161,23 @@ impl Placed<'_> {
 }
 
 impl Itinerary {
+    /// The way to a phone of a user of ours, as it registered.
+    pub fn to_phone(phone: Binding, user: &Uri, placed: &Placed<'_>) -> Self {
+        let host = user.host().unwrap_or_default();
+        // A user part of ASCII letters at a host that was read before.
+        let from = Uri::sip_user("aftertone", host).unwrap_or_else(|_| user.clone());
+        Self {
+            trunk: None,
+            way: Way::Paths(vec![phone.path]),
+            request_uri: phone.contact,
+            from: NameAddr::from(from).named(placed.display_name),
+            to: NameAddr::from(user.clone()),
+            routes: phone.routes,
+            headers: placed.headers(),
+            credentials: None,
+        }
+    }
+
     /// The call, now that it is known which ways lead there.
     pub fn call(&self, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
         OutgoingCall {

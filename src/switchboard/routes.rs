@@ -1,6 +1,9 @@
 //! Called address to whoever gets the call.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -17,6 +20,8 @@ pub struct Directory {
     routes: Vec<Route>,
     applications: BTreeMap<String, Application>,
     trunks: Vec<Trunk>,
+    users: BTreeSet<String>,
+    domain: String,
     trusted_peers: Vec<IpNet>,
     anonymous_calls: bool,
 }
@@ -66,6 +71,8 @@ impl Directory {
             routes,
             applications,
             trunks: config.trunks.iter().filter_map(Trunk::new).collect(),
+            users: config.users.iter().map(|user| user.name.clone()).collect(),
+            domain: config.sip.domain.clone(),
             trusted_peers: config.sip.trusted_peers.clone(),
             anonymous_calls: config.sip.anonymous_calls,
         }
@@ -86,21 +93,31 @@ impl Directory {
         self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 
-    /// Who gets a call to `user` from `peer`.
+    /// The user of ours whom a URI names: at our domain, or at an address when we have none.
+    pub(super) fn user_of(&self, uri: &Uri) -> Option<String> {
+        let is_home = match self.domain.as_str() {
+            "" => uri.ip_addr().is_some(),
+            domain => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(domain)),
+        };
+        uri.user().filter(|user| is_home && self.users.contains(user))
+    }
+
+    /// Who gets a call to `user` from `peer`, who has proved to be the user `caller`.
+    ///
+    /// A stranger hears the same of a number that is not there as of one that is not for everybody.
     ///
     /// # Errors
     /// No route leads there, or the caller may not use it.
-    pub fn find(&self, user: &str, peer: IpAddr) -> Result<Owner, Refusal> {
-        let route = self
-            .routes
-            .iter()
-            .find(|route| matches(&route.to, user))
-            .ok_or_else(|| Refusal::NoRoute(user.to_owned()))?;
-        let trusted = self.trusted_peers.iter().any(|network| network.contains(&peer));
-        let is_open = route.public && self.anonymous_calls;
-        if !trusted && !is_open {
-            return Err(Refusal::NotAllowed);
-        }
+    pub fn find(&self, user: &str, peer: IpAddr, caller: Option<&str>) -> Result<Owner, Refusal> {
+        let route = self.routes.iter().find(|route| matches(&route.to, user));
+        let is_known = caller.is_some() || self.is_trusted(peer);
+        let is_open = |route: &&Route| is_known || (route.public && self.anonymous_calls);
+        let route = match route.filter(is_open) {
+            Some(route) => route,
+            None if is_known => return Err(Refusal::NoRoute(user.to_owned())),
+            None if !self.users.is_empty() => return Err(Refusal::NotAuthenticated),
+            None => return Err(Refusal::NotAllowed(user.to_owned())),
+        };
         match &route.target {
             RouteTarget::Line(Line::Voicemail) => Ok(Owner::Line(LineScript::voicemail())),
             RouteTarget::Line(Line::Echo) => Ok(Owner::Line(LineScript::Echo)),
@@ -110,6 +127,13 @@ impl Directory {
                 Ok(Owner::Application { name: name.clone(), callback_uri })
             }
         }
+    }
+}
+
+impl Directory {
+    /// Whether a peer may call whatever it likes.
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusted_peers.iter().any(|network| network.contains(&peer))
     }
 }
 
@@ -177,9 +201,9 @@ mod tests {
     fn without_an_application_the_lines_answer_to_their_names() {
         let directory = directory(&[], "");
         let peer = "192.0.2.1".parse().unwrap();
-        assert!(matches!(directory.find("echo", peer), Ok(Owner::Line(LineScript::Echo))));
-        assert!(matches!(directory.find("voicemail", peer), Ok(Owner::Line(_))));
-        assert!(matches!(directory.find("support", peer), Err(Refusal::NoRoute(_))));
+        assert!(matches!(directory.find("echo", peer, None), Ok(Owner::Line(LineScript::Echo))));
+        assert!(matches!(directory.find("voicemail", peer, None), Ok(Owner::Line(_))));
+        assert!(matches!(directory.find("support", peer, None), Err(Refusal::NotAllowed(_))));
     }
 
     #[test]
@@ -191,11 +215,32 @@ mod tests {
         let stranger = "192.0.2.1".parse().unwrap();
         let friend = "10.1.2.3".parse().unwrap();
         let open = directory(&trusted, bot);
-        assert!(open.find("open", stranger).is_ok());
-        assert!(matches!(open.find("closed", stranger), Err(Refusal::NotAllowed)));
-        assert!(open.find("closed", friend).is_ok());
-        assert!(matches!(open.find("echo", friend), Err(Refusal::NoRoute(_))));
+        assert!(open.find("open", stranger, None).is_ok());
+        assert!(matches!(open.find("closed", stranger, None), Err(Refusal::NotAllowed(_))));
+        assert!(open.find("closed", friend, None).is_ok());
+        assert!(matches!(open.find("echo", friend, None), Err(Refusal::NoRoute(_))));
         let closed = directory(&[trusted[0], ("AFTERTONE__SIP__ANONYMOUS_CALLS", "false")], bot);
-        assert!(matches!(closed.find("open", stranger), Err(Refusal::NotAllowed)));
+        assert!(matches!(closed.find("open", stranger, None), Err(Refusal::NotAllowed(_))));
+    }
+
+    #[test]
+    fn with_users_a_stranger_is_asked_who_it_is_whatever_it_calls() {
+        let users = "[[users]]\nname = \"alice\"\npassword = \"x\"\n\
+                     [[routes]]\nto = \"echo\"\nline = \"echo\"\n\
+                     [[routes]]\nto = \"open\"\nline = \"echo\"\npublic = true\n";
+        let directory = directory(&[("AFTERTONE__SIP__DOMAIN", "pbx.example")], users);
+        let peer = "192.0.2.1".parse().unwrap();
+        for number in ["echo", "nobody"] {
+            let found = directory.find(number, peer, None);
+            assert!(matches!(found, Err(Refusal::NotAuthenticated)), "{number}");
+        }
+        assert!(directory.find("open", peer, None).is_ok());
+        assert!(directory.find("echo", peer, Some("alice")).is_ok());
+        let nobody = directory.find("nobody", peer, Some("alice"));
+        assert!(matches!(nobody, Err(Refusal::NoRoute(_))));
+        let user = |uri: &str| directory.user_of(&uri.parse().unwrap());
+        assert_eq!(user("sip:alice@PBX.example").as_deref(), Some("alice"));
+        assert_eq!(user("sip:alice@elsewhere.example"), None);
+        assert_eq!(user("sip:bob@pbx.example"), None);
     }
 }

@@ -27,6 +27,7 @@ token=load-test-token
 cat > "$folder/aftertone.toml" <<TOML
 [sip]
 listen = ["udp:127.0.0.1:45060"]
+trusted_peers = ["127.0.0.1/32"]
 [api]
 listen = "127.0.0.1:48080"
 [fetch]

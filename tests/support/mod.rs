@@ -78,7 +78,8 @@ impl Node {
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
                 (Some("SIP"), Some(address)) => {
-                    sip = address.strip_prefix("udp:").and_then(|address| address.parse().ok());
+                    let udp = address.strip_prefix("udp:").and_then(|text| text.parse().ok());
+                    sip = sip.or(udp);
                 }
                 (Some("API"), Some(url)) => api = Some(url.to_owned()),
                 _ => {}

@@ -251,6 +251,12 @@ impl Endpoint {
             && self.poll_timeout().is_none()
     }
 
+    /// A dialog goes over this stream, or a phone is reached by it.
+    pub fn needs(&self, connection: ConnectionId) -> bool {
+        self.dialogs.values().any(|dialog| dialog.path().connection == Some(connection))
+            || self.registrar.needs(connection)
+    }
+
     /// How many dialogs there are.
     pub fn dialogs(&self) -> usize {
         self.dialogs.len()

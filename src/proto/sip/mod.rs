@@ -3,6 +3,7 @@
 pub mod dialog;
 pub mod digest;
 pub mod endpoint;
+pub mod framing;
 pub mod info;
 pub mod locate;
 pub mod message;
@@ -10,6 +11,7 @@ pub(crate) mod outgoing;
 pub mod path;
 pub mod registrar;
 pub mod session_timer;
+pub mod stun;
 pub mod timers;
 pub mod transaction;
 pub mod uri;

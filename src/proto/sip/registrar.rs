@@ -114,6 +114,12 @@ impl Registrar {
         self.bindings.retain(|_, bindings| !bindings.is_empty());
     }
 
+    /// A phone is reached by this stream.
+    pub fn needs(&self, connection: ConnectionId) -> bool {
+        let mut all = self.bindings.values().flatten();
+        all.any(|binding| binding.path.connection == Some(connection))
+    }
+
     /// These are all users that there are; the others are not there any more.
     pub fn retain_users(&mut self, is_user: impl Fn(&str) -> bool) {
         self.bindings.retain(|user, _| is_user(user));

@@ -139,6 +139,22 @@ pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
     })
 }
 
+/// What each Content-Length of a head says, in bytes; `None` where it cannot be read. For framing,
+/// which must know the length before there is a message.
+pub(super) fn content_lengths(head: &[u8]) -> Vec<Option<usize>> {
+    let mut lines = Lines { rest: Some(head) };
+    lines.next_line();
+    let mut lengths = Vec::new();
+    while let Some(line) = lines.next_unfolded() {
+        if let Some((name, value)) = parse_header_line(&line)
+            && name.eq_ignore_ascii_case("Content-Length")
+        {
+            lengths.push(parse_number(value).and_then(|length| usize::try_from(length).ok()));
+        }
+    }
+    lengths
+}
+
 fn parse_request(lexed: Lexed<'_>) -> Result<Request, Fault> {
     let malformed = Fault::bad_request("Malformed Request-Line");
     // Exactly one blank between the parts, and none at the end (§7.1).

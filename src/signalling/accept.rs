@@ -1,0 +1,175 @@
+//! Takes connections in: counts them, gives them their TLS and WebSocket handshakes, and a task.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::{
+    connections::{Admission, Origin},
+    settings::SipListener,
+    stream::{self, Streams},
+    websocket,
+};
+use crate::proto::sip::path::{Path, Transport};
+
+/// Connections that wait to be accepted: what the systems allow without being asked.
+const BACKLOG: i32 = 1_024;
+/// After a failure that will not pass at once, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+/// When the system begins to ask whether a quiet peer is still there, so that streams do not outlive
+/// hosts.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// A bound socket for streams.
+#[derive(Debug)]
+pub(super) struct StreamListener {
+    listener: TcpListener,
+    bound: SipListener,
+}
+
+impl StreamListener {
+    /// Binds an address; port 0 takes a free one. With `only_v6` IPv4 is left to another listener.
+    pub fn bind(
+        SipListener { transport, address }: SipListener,
+        only_v6: bool,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        // A restart must not wait for connections of the past.
+        socket.set_reuse_address(true)?;
+        if only_v6 {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        let bound = SipListener { transport, address: listener.local_addr()? };
+        Ok(Self { listener, bound })
+    }
+
+    /// The address that was bound.
+    pub fn bound(&self) -> SipListener {
+        self.bound
+    }
+
+    /// Accepts until `streams.cancel`, whatever fails.
+    pub async fn accept(self, streams: Arc<Streams>) {
+        loop {
+            let accepted = tokio::select! {
+                () = streams.cancel.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &streams),
+                Err(error) if is_of_the_peer(&error) => {
+                    debug!(%error, "a connection was over before it began");
+                }
+                Err(error) => {
+                    warn!(listener = %self.bound, %error, "no connections can be accepted");
+                    tokio::select! {
+                        () = streams.cancel.cancelled() => return,
+                        () = sleep(PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, streams: &Arc<Streams>) {
+        let peer = canonical(peer);
+        // A handshake costs more than a message.
+        if streams.rates.take(peer.ip()).is_err() {
+            return;
+        }
+        let is_trusted = streams.rates.is_trusted(peer.ip());
+        let Some(admission) = streams.connections.admit(peer.ip(), is_trusted) else {
+            debug!(%peer, "too many connections; another one is refused");
+            return;
+        };
+        let (transport, shared) = (self.bound.transport, Arc::clone(streams));
+        streams.tasks.spawn(async move {
+            let served = tokio::select! {
+                () = shared.cancel.cancelled() => Ok(()),
+                served = serve(stream, peer, transport, &shared) => served,
+            };
+            if let Err(error) = served {
+                debug!(%peer, transport = transport.name(), %error, "no connection came about");
+            }
+            drop::<Admission>(admission);
+        });
+    }
+}
+
+/// Shakes hands, then serves the connection.
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    transport: Transport,
+    streams: &Streams,
+) -> io::Result<()> {
+    let first_by = Instant::now() + streams.limits.message;
+    let local = canonical(stream.local_addr()?);
+    tune(&stream)?;
+    let path = Path { peer, local, transport, connection: None };
+    if !transport.is_secure() {
+        return talk(stream, path, streams, first_by).await;
+    }
+    let config = streams.tls.borrow().server.clone();
+    let config = config.ok_or_else(|| io::Error::other("there is no certificate"))?;
+    let stream = timeout_at(first_by, TlsAcceptor::from(config).accept(stream)).await??;
+    talk(stream, path, streams, first_by).await
+}
+
+async fn talk<S>(stream: S, path: Path, streams: &Streams, first_by: Instant) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let add = || {
+        let connection = streams.connections.add(path.transport, path.peer, Origin::Accepted);
+        let connection = connection.ok_or_else(|| io::Error::other("too many connections"))?;
+        let path = Path { connection: Some(connection.id), ..path };
+        io::Result::Ok((connection, path))
+    };
+    match path.transport {
+        Transport::Ws | Transport::Wss => {
+            let socket = timeout_at(first_by, websocket::accept(stream)).await?;
+            let socket = socket.map_err(io::Error::other)?;
+            let (connection, path) = add()?;
+            websocket::run(socket, connection, path, streams, first_by).await;
+        }
+        Transport::Udp | Transport::Tcp | Transport::Tls => {
+            let (connection, path) = add()?;
+            stream::run(stream, connection, path, streams, Some(first_by)).await;
+        }
+    }
+    Ok(())
+}
+
+/// What every stream of ours has: messages go out at once, and dead peers are noticed.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
+}
+
+/// IPv4 addresses as such, also where a socket for both kinds tells them as IPv6.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The failure concerns one connection only.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

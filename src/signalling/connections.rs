@@ -1,0 +1,353 @@
+//! The table of streams: who may have one, and which one leads to a peer.
+//!
+//! Each stream has a task, which holds a [`Connection`]; the table holds the way to it. Messages for a
+//! peer that does not read wait in a bounded queue; when it is full the stream is given up. Nobody
+//! ever waits for a peer. Numbers of streams are never used twice, so that an answer cannot go to
+//! another peer than the one that asked.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{rates::Source, settings::StreamLimits};
+use crate::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
+
+/// Messages that wait for one peer.
+const QUEUE_MESSAGES: usize = 64;
+/// Bytes that wait for one peer; four messages of the longest kind.
+const QUEUE_BYTES: usize = 256 << 10;
+
+/// All streams of one node; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    table: Arc<Mutex<Table>>,
+    limits: StreamLimits,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last_id: u64,
+    by_id: BTreeMap<ConnectionId, Entry>,
+    /// The newest stream to each peer.
+    by_peer: BTreeMap<(Transport, SocketAddr), ConnectionId>,
+    accepted: usize,
+    accepted_of_source: BTreeMap<Source, usize>,
+    opened: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    transport: Transport,
+    peer: SocketAddr,
+    origin: Origin,
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    given_up: CancellationToken,
+}
+
+/// Who began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The peer.
+    Accepted,
+    /// We.
+    Opened,
+}
+
+/// What waits for a stream to be written.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// One message, and its part of the queue.
+    Message(Transmit, OwnedSemaphorePermit),
+    /// The answer to a ping.
+    Pong,
+}
+
+/// A stream, as its task holds it. Dropped, it is in the table no more.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Its number.
+    pub id: ConnectionId,
+    /// What is to be written. It ends when nothing more is wanted from the stream.
+    pub queue: mpsc::Receiver<Queued>,
+    /// The peer does not read: nothing more is written.
+    pub given_up: CancellationToken,
+    connections: Connections,
+}
+
+/// The right to have a stream.
+#[derive(Debug)]
+pub(super) struct Admission {
+    source: Option<Source>,
+    connections: Connections,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// It will be written, or reported as not delivered.
+    Queued,
+    /// The peer does not read; the stream is given up.
+    GivenUp(Path),
+    /// There is no such stream.
+    NoConnection(Transmit),
+}
+
+impl Connections {
+    /// An empty table.
+    pub fn new(limits: StreamLimits) -> Self {
+        Self { table: Arc::default(), limits }
+    }
+
+    /// Asks for a stream from `peer`; `None` when there are too many. Those that are trusted are not
+    /// counted.
+    pub fn admit(&self, peer: IpAddr, is_trusted: bool) -> Option<Admission> {
+        if is_trusted {
+            return Some(Admission { source: None, connections: self.clone() });
+        }
+        let source = Source::from(peer);
+        let mut table = self.table();
+        let of_source = table.accepted_of_source.get(&source).copied().unwrap_or_default();
+        if table.accepted >= self.limits.connections
+            || of_source >= self.limits.connections_of_a_source
+        {
+            return None;
+        }
+        table.accepted += 1;
+        table.accepted_of_source.insert(source, of_source + 1);
+        drop(table);
+        Some(Admission { source: Some(source), connections: self.clone() })
+    }
+
+    /// Puts a stream to `peer` into the table. `None` when we have opened too many.
+    pub fn add(
+        &self,
+        transport: Transport,
+        peer: SocketAddr,
+        origin: Origin,
+    ) -> Option<Connection> {
+        let mut table = self.table();
+        if origin == Origin::Opened {
+            if table.opened >= self.limits.opened {
+                return None;
+            }
+            table.opened += 1;
+        }
+        table.last_id += 1;
+        let id = ConnectionId(table.last_id);
+        let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
+        let given_up = CancellationToken::new();
+        let entry = Entry {
+            transport,
+            peer,
+            origin,
+            queue: sender,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            given_up: given_up.clone(),
+        };
+        table.by_id.insert(id, entry);
+        // Over TLS a request goes only where we have verified who is there: to a stream that somebody
+        // else has opened, answers go by its number.
+        if transport != Transport::Tls || origin == Origin::Opened {
+            table.by_peer.insert((transport, peer), id);
+        }
+        Some(Connection { id, queue, given_up, connections: self.clone() })
+    }
+
+    /// Sends over the stream that the path names, or else over one to the same peer (RFC 5923).
+    pub fn send(&self, transmit: Transmit) -> Sent {
+        let Path { peer, transport, connection, .. } = transmit.path;
+        let mut table = self.table();
+        let named = connection.filter(|id| table.by_id.contains_key(id));
+        let Some(id) = named.or_else(|| table.by_peer.get(&(transport, peer)).copied()) else {
+            return Sent::NoConnection(transmit);
+        };
+        let Some(entry) = table.by_id.get(&id) else { return Sent::NoConnection(transmit) };
+        let path = transmit.path;
+        let bytes = u32::try_from(transmit.bytes.len()).unwrap_or(u32::MAX);
+        let queued = Arc::clone(&entry.room)
+            .try_acquire_many_owned(bytes)
+            .is_ok_and(|room| entry.queue.try_send(Queued::Message(transmit, room)).is_ok());
+        if queued {
+            return Sent::Queued;
+        }
+        debug!(?id, %peer, "peer does not read; its connection is given up");
+        entry.given_up.cancel();
+        table.remove(id);
+        Sent::GivenUp(path)
+    }
+
+    /// Answers a ping, if there is room.
+    pub fn pong(&self, id: ConnectionId) {
+        if let Some(entry) = self.table().by_id.get(&id) {
+            // A peer that does not read its pongs will notice.
+            let _ = entry.queue.try_send(Queued::Pong);
+        }
+    }
+
+    /// Nothing more is sent over this stream; it ends when what waits is written.
+    pub fn close(&self, id: ConnectionId) {
+        self.table().remove(id);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn remove(&mut self, id: ConnectionId) {
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        if entry.origin == Origin::Opened {
+            self.opened -= 1;
+        }
+        let key = (entry.transport, entry.peer);
+        if self.by_peer.get(&key) == Some(&id) {
+            self.by_peer.remove(&key);
+        }
+    }
+}
+
+impl Connection {
+    /// Ends the queue, and gives the paths of what was in it.
+    pub fn into_undelivered(mut self) -> Vec<Path> {
+        self.connections.close(self.id);
+        let mut paths = Vec::new();
+        while let Ok(queued) = self.queue.try_recv() {
+            if let Queued::Message(transmit, _) = queued {
+                paths.push(transmit.path);
+            }
+        }
+        paths
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.close(self.id);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let Some(source) = self.source else { return };
+        let mut table = self.connections.table();
+        table.accepted -= 1;
+        match table.accepted_of_source.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                table.accepted_of_source.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        "192.0.2.1:5060".parse().unwrap()
+    }
+
+    fn connections(connections: usize, connections_of_a_source: usize) -> Connections {
+        let limits = StreamLimits { connections, connections_of_a_source, ..Default::default() };
+        Connections::new(limits)
+    }
+
+    fn transmit(transport: Transport, connection: Option<ConnectionId>, length: usize) -> Transmit {
+        let local = "192.0.2.9:5060".parse().unwrap();
+        let path = Path { peer: peer(), local, transport, connection };
+        Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
+    }
+
+    fn waiting(connection: &Connection) -> usize {
+        connection.queue.len()
+    }
+
+    #[test]
+    fn a_message_takes_its_own_stream_else_the_newest_to_the_same_peer() {
+        let all = connections(10, 10);
+        let old = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
+        let new = all.add(Transport::Tcp, peer(), Origin::Opened).unwrap();
+        assert!(matches!(all.send(transmit(Transport::Tcp, Some(old.id), 1)), Sent::Queued));
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 1)), Sent::Queued));
+        assert_eq!((waiting(&old), waiting(&new)), (1, 1));
+        let gone = old.id;
+        drop(old);
+        assert!(matches!(all.send(transmit(Transport::Tcp, Some(gone), 1)), Sent::Queued));
+        assert_eq!(waiting(&new), 2);
+        drop(new);
+        let sent = all.send(transmit(Transport::Tcp, Some(gone), 1));
+        assert!(matches!(sent, Sent::NoConnection(_)));
+        assert!(matches!(all.send(transmit(Transport::Ws, None, 1)), Sent::NoConnection(_)));
+    }
+
+    #[test]
+    fn over_tls_a_request_goes_only_where_we_verified_who_is_there() {
+        let all = connections(10, 10);
+        let accepted = all.add(Transport::Tls, peer(), Origin::Accepted).unwrap();
+        assert!(matches!(all.send(transmit(Transport::Tls, None, 1)), Sent::NoConnection(_)));
+        assert!(matches!(all.send(transmit(Transport::Tls, Some(accepted.id), 1)), Sent::Queued));
+    }
+
+    #[test]
+    fn numbers_are_never_used_twice() {
+        let all = connections(10, 10);
+        let first = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap().id;
+        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap().id > first);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_given_up() {
+        let all = connections(10, 10);
+        let full = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
+        for _ in 0..QUEUE_MESSAGES {
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::Queued));
+        }
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::GivenUp(_)));
+        assert!(full.given_up.is_cancelled());
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::NoConnection(_)));
+        assert_eq!(full.into_undelivered().len(), QUEUE_MESSAGES);
+
+        let heavy = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
+        for _ in 0..QUEUE_BYTES / 60_000 {
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::Queued));
+        }
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::GivenUp(_)));
+        assert!(heavy.given_up.is_cancelled());
+    }
+
+    #[test]
+    fn strangers_are_counted_by_source_and_in_total() {
+        let all = connections(3, 2);
+        let ip = |text: &str| text.parse().unwrap();
+        let first = all.admit(ip("192.0.2.1"), false).unwrap();
+        let _second = all.admit(ip("::ffff:192.0.2.1"), false).unwrap();
+        assert!(all.admit(ip("192.0.2.1"), false).is_none(), "two of one source");
+        let _other = all.admit(ip("192.0.2.2"), false).unwrap();
+        assert!(all.admit(ip("192.0.2.3"), false).is_none(), "three in total");
+        let _trusted = all.admit(ip("192.0.2.1"), true).unwrap();
+        drop(first);
+        assert!(all.admit(ip("192.0.2.1"), false).is_some());
+    }
+
+    #[test]
+    fn what_we_open_is_counted_apart() {
+        let limits = StreamLimits { opened: 1, ..Default::default() };
+        let all = Connections::new(limits);
+        let opened = all.add(Transport::Tcp, peer(), Origin::Opened).unwrap();
+        assert!(all.add(Transport::Tcp, peer(), Origin::Opened).is_none());
+        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted).is_some());
+        drop(opened);
+        assert!(all.add(Transport::Tcp, peer(), Origin::Opened).is_some());
+    }
+}

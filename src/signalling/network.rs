@@ -1,0 +1,210 @@
+//! All sockets of one node: binds them, starts their readers, and finds the one that a message goes
+//! out by.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{
+    accept::StreamListener,
+    connect::{self, Target},
+    connections::{Connections, Origin, Sent},
+    rates::Rates,
+    settings::{SignallingConfig, SipListener, StartError},
+    stream::{Inbound, Streams},
+    tls::TlsConfigs,
+    udp::UdpListener,
+};
+use crate::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
+
+/// Host names that are remembered for outgoing TLS; more are names of long ago.
+const MAX_HOSTS: usize = 4_096;
+
+/// The way out.
+#[derive(Debug)]
+pub(super) struct Network {
+    datagrams: Vec<UdpListener>,
+    streams: Arc<Streams>,
+    /// Where streams are accepted.
+    stream_listeners: Vec<SipListener>,
+    /// Whose certificate is expected at an address.
+    hosts: BTreeMap<SocketAddr, String>,
+}
+
+/// What was bound, and who reads it.
+pub(super) struct Bound {
+    pub network: Network,
+    /// In the order of the configuration.
+    pub listeners: Vec<SipListener>,
+    pub readers: JoinSet<()>,
+}
+
+/// What can change while calls are up.
+#[derive(Debug)]
+pub(super) struct Reloadable {
+    pub tls: watch::Receiver<TlsConfigs>,
+    pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
+}
+
+impl Network {
+    /// Binds what is configured. Everything that is read goes to `inbound`, until `cancel`.
+    pub fn bind(
+        config: &SignallingConfig,
+        reloadable: Reloadable,
+        inbound: mpsc::Sender<Inbound>,
+        cancel: CancellationToken,
+    ) -> Result<Bound, StartError> {
+        let has_certificate = config.tls.identity.is_some();
+        let rates = Arc::new(Rates::new(reloadable.trusted));
+        let streams = Arc::new(Streams {
+            limits: config.limits,
+            connections: Connections::new(config.limits),
+            rates: Arc::clone(&rates),
+            inbound: inbound.clone(),
+            tls: reloadable.tls,
+            cancel: cancel.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let (mut datagrams, mut accepting) = (Vec::new(), Vec::new());
+        let mut listeners = Vec::new();
+        for listener in config.listen.iter().copied() {
+            let bind_error = |source| StartError::Bind { listener, source };
+            let only_v6 = leaves_ipv4(listener, &config.listen);
+            if listener.transport.is_secure() && !has_certificate {
+                return Err(StartError::NoCertificate { listener });
+            }
+            if listener.transport == Transport::Udp {
+                let socket = UdpListener::bind(listener.address, only_v6).map_err(bind_error)?;
+                listeners.push(SipListener { address: socket.bound(), ..listener });
+                datagrams.push(socket);
+            } else {
+                let socket = StreamListener::bind(listener, only_v6).map_err(bind_error)?;
+                listeners.push(socket.bound());
+                accepting.push(socket);
+            }
+        }
+        // Nothing is read before everything is bound.
+        let mut readers = JoinSet::new();
+        for listener in &datagrams {
+            let (rates, inbound) = (Arc::clone(&rates), inbound.clone());
+            readers.spawn(listener.clone().read(rates, inbound, cancel.clone()));
+        }
+        let stream_listeners = accepting.iter().map(StreamListener::bound).collect();
+        for listener in accepting {
+            readers.spawn(listener.accept(Arc::clone(&streams)));
+        }
+        let network = Self { datagrams, streams, stream_listeners, hosts: BTreeMap::new() };
+        Ok(Bound { network, listeners, readers })
+    }
+
+    /// Sends one message the way that its path says.
+    ///
+    /// # Errors
+    /// The path, when nothing leads there. What fails later comes back as [`Inbound::Undelivered`].
+    pub async fn send(&self, transmit: Transmit) -> Result<(), Path> {
+        let path = transmit.path;
+        if path.transport == Transport::Udp {
+            let fittest = self
+                .datagrams
+                .iter()
+                .filter_map(|listener| Some((listener.fitness(path.local)?, listener)))
+                .max_by_key(|(fitness, _)| *fitness);
+            let Some((_, listener)) = fittest else {
+                warn!(local = %path.local, "no SIP socket for this address");
+                return Err(path);
+            };
+            listener.send(&transmit.bytes, path.peer).await;
+            return Ok(());
+        }
+        match self.streams.connections.send(transmit) {
+            Sent::Queued => Ok(()),
+            Sent::GivenUp(path) => Err(path),
+            Sent::NoConnection(transmit) => self.open_for(transmit),
+        }
+    }
+
+    /// Nothing more is sent over this stream; it ends when what waits is written.
+    pub fn close(&self, id: ConnectionId) {
+        self.streams.connections.close(id);
+    }
+
+    /// Over TLS, whoever is at `peer` must show a certificate for `host`.
+    pub fn know_host(&mut self, peer: SocketAddr, host: String) {
+        if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&peer) {
+            self.hosts.pop_first();
+        }
+        self.hosts.insert(peer, host);
+    }
+
+    /// Waits until every stream has ended; they do when `cancel` comes.
+    pub async fn ended(&self) {
+        self.streams.tasks.close();
+        self.streams.tasks.wait().await;
+    }
+
+    /// Opens a stream for a message. It waits in the queue meanwhile, and so do those that follow.
+    fn open_for(&self, transmit: Transmit) -> Result<(), Path> {
+        let path = transmit.path;
+        let Path { peer, transport, local, .. } = path;
+        if !matches!(transport, Transport::Tcp | Transport::Tls) {
+            debug!(%peer, transport = transport.name(), "the connection has gone");
+            return Err(path);
+        }
+        let connections = &self.streams.connections;
+        let Some(connection) = connections.add(transport, peer, Origin::Opened) else {
+            warn!(%peer, "too many SIP connections were opened; no more are");
+            return Err(path);
+        };
+        let target = Target {
+            transport,
+            peer,
+            from: local.ip(),
+            listener_port: self.listener_port(transport, local.ip()),
+            host: self.hosts.get(&peer).cloned(),
+        };
+        // It is the newest to this peer, and its queue is empty: only a monster finds no room.
+        match connections.send(transmit) {
+            Sent::Queued => {}
+            Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(path),
+        }
+        let streams = Arc::clone(&self.streams);
+        self.streams.tasks.spawn(async move { connect::run(target, connection, &streams).await });
+        Ok(())
+    }
+
+    /// Where a peer that we have connected to can come back to.
+    fn listener_port(&self, transport: Transport, local: IpAddr) -> Option<u16> {
+        let fitness = |listener: &&SipListener| match listener.address.ip() {
+            ip if ip == local => 2,
+            ip if ip.is_unspecified() => 1,
+            _ => 0,
+        };
+        self.stream_listeners
+            .iter()
+            .filter(|listener| listener.transport == transport)
+            .max_by_key(fitness)
+            .map(|listener| listener.address.port())
+    }
+}
+
+/// `[::]` takes IPv4 too, unless another listener is there for that.
+fn leaves_ipv4(listener: SipListener, all: &[SipListener]) -> bool {
+    listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        && listener.address.port() != 0
+        && all.iter().any(|other| {
+            let shares_socket =
+                (other.transport == Transport::Udp) == (listener.transport == Transport::Udp);
+            shares_socket
+                && other.address.is_ipv4()
+                && other.address.port() == listener.address.port()
+        })
+}

@@ -1,0 +1,191 @@
+//! One SIP stream, TCP or TLS: reads messages, writes messages, and knows when it is over.
+//!
+//! Reader and writer are two halves of one task, so that neither is left alone. What cannot be
+//! written is reported, each with its path, so that the endpoint need not wait for its timers.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf},
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use super::{
+    connections::{Connection, Connections, Queued},
+    rates::Rates,
+    settings::StreamLimits,
+    tls::TlsConfigs,
+};
+use crate::proto::sip::{
+    framing::{Frame, FramingError, PONG, StreamFramer},
+    path::{ConnectionId, Path},
+};
+
+/// What is read at once.
+const READ_BYTES: usize = 8 << 10;
+
+/// What comes to the endpoint.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// One message as it came.
+    Message {
+        /// Which way.
+        path: Path,
+        /// What it says.
+        bytes: Bytes,
+    },
+    /// A message could not be delivered this way.
+    Undelivered(Path),
+    /// A stream has been quiet for long; it is closed unless a dialog needs it.
+    Idle(ConnectionId),
+    /// Nothing more comes over this stream. What came before is to be answered over it.
+    Ended(ConnectionId),
+}
+
+/// What all streams share.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub limits: StreamLimits,
+    pub connections: Connections,
+    pub rates: Arc<Rates>,
+    pub inbound: mpsc::Sender<Inbound>,
+    pub tls: tokio::sync::watch::Receiver<TlsConfigs>,
+    pub cancel: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+/// Why a stream is read no further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadEnd {
+    #[error("closed by the peer")]
+    Closed,
+    #[error("a message is not complete in time")]
+    TooSlow,
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("signalling has ended")]
+    Stopped,
+}
+
+impl Streams {
+    /// Waits while the peer has sent too much; its stream fills up meanwhile.
+    pub async fn pace(&self, path: Path) {
+        while let Err(too_many) = self.rates.take(path.peer.ip()) {
+            sleep(too_many.wait).await;
+        }
+    }
+
+    /// Tells the endpoint.
+    pub async fn report(&self, inbound: Inbound) -> Result<(), ReadEnd> {
+        self.inbound.send(inbound).await.map_err(|_| ReadEnd::Stopped)
+    }
+
+    /// Tells the endpoint what did not reach the peer.
+    pub async fn report_undelivered(&self, paths: impl IntoIterator<Item = Path>) {
+        for path in paths {
+            if self.report(Inbound::Undelivered(path)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Serves a stream until it is over. A message is to come before `first_by`, if that is given.
+pub(super) async fn run<S>(
+    stream: S,
+    mut connection: Connection,
+    path: Path,
+    streams: &Streams,
+    first_by: Option<Instant>,
+) where
+    S: AsyncRead + AsyncWrite,
+{
+    let (reader, mut writer) = tokio::io::split(stream);
+    let reading = async {
+        let Err(end) = read(reader, path, connection.id, streams, first_by).await;
+        debug!(peer = %path.peer, transport = path.transport.name(), %end, "SIP stream was read");
+        // After this the endpoint has nothing more to answer, and the queue ends.
+        let _ = streams.report(Inbound::Ended(connection.id)).await;
+        std::future::pending::<()>().await;
+    };
+    let mut in_flight = None;
+    let writing = async {
+        while let Some(queued) = connection.queue.recv().await {
+            let bytes = match &queued {
+                Queued::Message(transmit, _) => {
+                    in_flight = Some(transmit.path);
+                    &transmit.bytes
+                }
+                Queued::Pong => PONG,
+            };
+            let written = timeout(streams.limits.write, async {
+                writer.write_all(bytes).await?;
+                writer.flush().await
+            });
+            match written.await {
+                Ok(Ok(())) => in_flight = None,
+                Ok(Err(error)) => return debug!(peer = %path.peer, %error, "not written"),
+                Err(_) => return debug!(peer = %path.peer, "peer does not read"),
+            }
+        }
+        // The farewell of TLS; a peer that does not take it has lost nothing.
+        let _ = timeout(streams.limits.write, writer.shutdown()).await;
+    };
+    tokio::select! {
+        () = streams.cancel.cancelled() => return,
+        () = connection.given_up.cancelled() => {}
+        () = reading => {}
+        () = writing => {}
+    }
+    streams.report_undelivered(in_flight.into_iter().chain(connection.into_undelivered())).await;
+}
+
+/// Reads until there is a reason not to.
+async fn read<S: AsyncRead>(
+    mut reader: ReadHalf<S>,
+    path: Path,
+    id: ConnectionId,
+    streams: &Streams,
+    mut first_by: Option<Instant>,
+) -> Result<std::convert::Infallible, ReadEnd> {
+    let mut framer = StreamFramer::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut message_by = None;
+    loop {
+        let idle_at = Instant::now() + streams.limits.idle;
+        let deadline = [first_by, message_by].into_iter().flatten().min();
+        let read = timeout_at(deadline.unwrap_or(idle_at), reader.read(&mut buffer)).await;
+        let length = match read {
+            Ok(length) => length?,
+            Err(_) if deadline.is_some() => return Err(ReadEnd::TooSlow),
+            Err(_) => {
+                streams.report(Inbound::Idle(id)).await?;
+                continue;
+            }
+        };
+        if length == 0 {
+            return Err(ReadEnd::Closed);
+        }
+        framer.push(buffer.get(..length).unwrap_or_default());
+        while let Some(frame) = framer.next_frame()? {
+            message_by = None;
+            streams.pace(path).await;
+            match frame {
+                Frame::Message(bytes) => {
+                    first_by = None;
+                    streams.report(Inbound::Message { path, bytes }).await?;
+                }
+                Frame::Ping => streams.connections.pong(id),
+            }
+        }
+        if framer.is_within_message() {
+            message_by = message_by.or_else(|| Some(Instant::now() + streams.limits.message));
+        }
+    }
+}

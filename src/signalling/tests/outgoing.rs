@@ -1,0 +1,166 @@
+//! Streams that we open.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::peers::{Authority, config};
+use crate::{
+    proto::sip::path::{ConnectionId, Path, Transmit, Transport},
+    signalling::{
+        SignallingConfig, TlsFiles,
+        network::{Bound, Network, Reloadable},
+        stream::Inbound,
+        tls::TlsConfigs,
+    },
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// All sockets of a node, without its endpoint.
+struct Sockets {
+    network: Network,
+    inbound: mpsc::Receiver<Inbound>,
+    local: SocketAddr,
+    _readers: JoinSet<()>,
+    _cancel: tokio_util::sync::DropGuard,
+}
+
+impl Sockets {
+    fn bind(config: &SignallingConfig) -> Self {
+        let (sender, inbound) = mpsc::channel(1_024);
+        let cancel = CancellationToken::new();
+        let reloadable = Reloadable {
+            tls: watch::channel(TlsConfigs::load(&config.tls).unwrap()).1,
+            trusted: watch::channel(Vec::new()).1,
+        };
+        let Bound { network, listeners, readers } =
+            Network::bind(config, reloadable, sender, cancel.clone()).unwrap();
+        let local = listeners[0].address;
+        Self { network, inbound, local, _readers: readers, _cancel: cancel.drop_guard() }
+    }
+
+    fn path(&self, transport: Transport, peer: SocketAddr) -> Path {
+        Path { peer, local: self.local, transport, connection: None }
+    }
+
+    async fn send(&self, path: Path, text: &'static str) -> Result<(), Path> {
+        self.network.send(Transmit { path, bytes: Bytes::from_static(text.as_bytes()) }).await
+    }
+
+    async fn hear(&mut self) -> Inbound {
+        timeout(SOON, self.inbound.recv()).await.unwrap().unwrap()
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    timeout(SOON, listener.accept()).await.unwrap().unwrap().0
+}
+
+/// An address where nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_is_opened_once_and_used_again() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tcp, listener.local_addr().unwrap());
+    // Two messages before the peer has accepted, one over a stream that has gone.
+    node.send(path, "one ").await.unwrap();
+    node.send(path, "two ").await.unwrap();
+    let gone = Path { connection: Some(ConnectionId(99)), ..path };
+    node.send(gone, "three").await.unwrap();
+    let mut peer = accept(&listener).await;
+    let mut text = [0; 13];
+    peer.read_exact(&mut text).await.unwrap();
+    assert_eq!(&text, b"one two three");
+
+    tokio::io::AsyncWriteExt::write_all(&mut peer, b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let Inbound::Message { path: back, .. } = node.hear().await else { panic!("no message") };
+    assert_eq!((back.peer, back.local), (path.peer, node.local), "the port of our listener");
+    assert!(back.connection.is_some());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_is_reported_for_each_message() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let path = node.path(Transport::Tcp, nobody().await);
+    let other = Path { connection: Some(ConnectionId(99)), ..path };
+    node.send(path, "one").await.unwrap();
+    node.send(other, "two").await.unwrap();
+    for expected in [path, other] {
+        let Inbound::Undelivered(path) = node.hear().await else { panic!("not reported") };
+        assert_eq!(path, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_shake_hands_is_not_waited_for() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tls, listener.local_addr().unwrap());
+    node.send(path, "one").await.unwrap();
+    assert!(matches!(node.hear().await, Inbound::Undelivered(lost) if lost == path));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_given_up_and_all_is_reported() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tcp, listener.local_addr().unwrap());
+    node.send(path, "hello").await.unwrap();
+    let _peer = accept(&listener).await;
+    let long = Bytes::from(vec![b'x'; 60_000]);
+    let mut attempts = 0;
+    while node.network.send(Transmit { path, bytes: long.clone() }).await.is_ok() {
+        attempts += 1;
+        assert!(attempts < 100_000, "the peer was never given up");
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(node.hear().await, Inbound::Undelivered(lost) if lost == path));
+}
+
+#[tokio::test]
+async fn a_websocket_that_has_gone_cannot_be_opened_by_us() {
+    let node = Sockets::bind(&config(&[Transport::Ws]));
+    let path = node.path(Transport::Ws, nobody().await);
+    assert_eq!(node.send(path, "one").await, Err(path));
+}
+
+#[tokio::test]
+async fn over_tls_the_peer_must_be_who_it_is_said_to_be() {
+    let authority = Authority::new();
+    let mut config = config(&[Transport::Tcp]);
+    config.tls = authority.client();
+    let mut node = Sockets::bind(&config);
+    let identity = Some(authority.certificate("sip.provider.example"));
+    let server = TlsConfigs::load(&TlsFiles { identity, ..TlsFiles::default() }).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::clone(&server.server.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tls, listener.local_addr().unwrap());
+
+    // Without a name, the certificate must be for the address.
+    node.send(path, "one").await.unwrap();
+    assert!(acceptor.accept(accept(&listener).await).await.is_err());
+    assert!(matches!(node.hear().await, Inbound::Undelivered(lost) if lost == path));
+
+    node.network.know_host(path.peer, "sip.provider.example".to_owned());
+    node.send(path, "two").await.unwrap();
+    let mut peer = acceptor.accept(accept(&listener).await).await.unwrap();
+    let mut text = [0; 3];
+    peer.read_exact(&mut text).await.unwrap();
+    assert_eq!(&text, b"two");
+}
