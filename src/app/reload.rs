@@ -7,7 +7,8 @@ use tracing::{error, info, warn};
 use super::{Daemon, credentials, tls_files, users};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
-/// Reads the configuration again. A wrong one changes nothing.
+/// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes but
+/// the log level.
 pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
     let config = match Config::load(file, std::env::vars()) {
         Ok(config) => config,
@@ -21,7 +22,8 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         return;
     }
     if let Err(error) = daemon.signalling.reload_tls(&tls_files(&config)) {
-        error!(%error, "The certificates were not reloaded; those that were there stay");
+        error!(%error, "The configuration was not reloaded");
+        return;
     }
     daemon.signalling.set_users(users(&config)).await;
     daemon.signalling.trust(config.sip.trusted_peers.clone());

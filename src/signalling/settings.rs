@@ -149,3 +149,15 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_may_hold_few_files_accepts_few_streams() {
+        let few = StreamLimits::within(1_024);
+        assert_eq!((few.connections, few.opened), (256, 128));
+        assert_eq!(StreamLimits::within(65_536), StreamLimits::default());
+    }
+}

@@ -1,7 +1,7 @@
 //! Cuts messages out of a stream (RFC 3261 §18.3), and tells keep-alives from them (RFC 5626 §3.5.1).
 //!
 //! Comes in: bytes, cut anywhere. Goes out: one message at a time, as long as its Content-Length
-//! says, for [`wire::parse_datagram`](super::wire::parse_datagram); and pings. The end of the header
+//! says, for [`wire::parse_datagram`]; and pings. The end of the header
 //! and the length are found by the rules of `wire`, so that framing and reading never disagree. How
 //! long a peer may take for a message is for the owner of the stream to say.
 
