@@ -22,6 +22,8 @@ pub struct Node {
     folder: TempDir,
     pub sip: SocketAddr,
     pub api: String,
+    /// What is printed of each SIP listener, such as `tcp:127.0.0.1:40000`.
+    listeners: Vec<String>,
     pub log: Arc<Mutex<String>>,
 }
 
@@ -67,7 +69,7 @@ impl Node {
             }
         });
         let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        let (mut sip, mut api) = (None, None);
+        let (mut sip, mut api, mut listeners) = (None, None, Vec::new());
         let mut line = String::new();
         while sip.is_none() || api.is_none() {
             line.clear();
@@ -80,13 +82,21 @@ impl Node {
                 (Some("SIP"), Some(address)) => {
                     let udp = address.strip_prefix("udp:").and_then(|text| text.parse().ok());
                     sip = sip.or(udp);
+                    listeners.push(address.to_owned());
                 }
                 (Some("API"), Some(url)) => api = Some(url.to_owned()),
                 _ => {}
             }
         }
         thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Self { child, folder, sip: sip.unwrap(), api: api.unwrap(), log }
+        Self { child, folder, sip: sip.unwrap(), api: api.unwrap(), listeners, log }
+    }
+
+    /// The address of the first listener of a transport such as `tcp`.
+    pub fn listener(&self, transport: &str) -> SocketAddr {
+        let prefix = format!("{transport}:");
+        let named = self.listeners.iter().find_map(|listener| listener.strip_prefix(&prefix));
+        named.expect("there is such a listener").parse().expect("an address")
     }
 
     pub fn pid(&self) -> u32 {

@@ -123,9 +123,14 @@ impl Endpoint {
             self.answer_stateless(&request, 422, path);
             return;
         }
-        let Some(contact) = request.contacts().first().map(|contact| contact.uri().clone()) else {
-            self.answer_stateless(&request, 400, path);
-            return;
+        let contact = match request.contacts().first() {
+            Some(contact) => contact.uri().clone(),
+            // RFC 2543 has no tags, and Contact is optional: the caller is reached at From.
+            None if request.from().tag().is_none() => request.from().uri().clone(),
+            None => {
+                self.answer_stateless(&request, 400, path);
+                return;
+            }
         };
         let Ok(user) = self.authenticate(&request, path, now) else { return };
 
@@ -171,6 +176,11 @@ impl Endpoint {
     ) {
         if !self.authenticator.as_ref().is_some_and(Authenticator::has_users) {
             self.answer_stateless(request, 405, path);
+            return;
+        }
+        // §10.3, 5: the address of record is a SIP or SIPS URI.
+        if request.to().uri().host().is_none() {
+            self.answer_stateless(request, 400, path);
             return;
         }
         let Ok(user) = self.authenticate(request, path, now) else { return };
