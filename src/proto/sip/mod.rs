@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod info;
 pub mod message;
 pub mod path;
+pub mod registrar;
 pub mod timers;
 pub mod transaction;
 pub mod uri;
