@@ -7,6 +7,7 @@ pub mod info;
 pub mod message;
 pub mod path;
 pub mod registrar;
+pub mod registration;
 pub mod timers;
 pub mod transaction;
 pub mod uri;

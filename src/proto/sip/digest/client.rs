@@ -61,7 +61,7 @@ pub fn answer(
     cnonce: &str,
 ) -> Result<String, DigestError> {
     let Challenge { realm, nonce, opaque, algorithm, offers_auth, .. } =
-        strongest(challenges, credentials)?;
+        challenge_for(challenges, credentials)?;
     let protection = if offers_auth {
         Protection::Auth { cnonce: cnonce.to_owned(), nonce_count: nonce_count.into() }
     } else {
@@ -84,7 +84,11 @@ pub fn answer(
 }
 
 /// The challenge that is answered: of our realm, with the strongest algorithm, the first of equals.
-pub(in crate::proto::sip) fn strongest(
+///
+/// # Errors
+///
+/// When no challenge is for our realm, or none can be answered.
+pub(in crate::proto::sip) fn challenge_for(
     challenges: &[&str],
     credentials: &Credentials,
 ) -> Result<Challenge, DigestError> {

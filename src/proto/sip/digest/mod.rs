@@ -18,6 +18,7 @@ use std::fmt;
 use aws_lc_rs::digest;
 use md5::{Digest as _, Md5};
 
+pub(in crate::proto::sip) use self::client::challenge_for;
 pub use self::{
     client::{Credentials, DigestError, answer},
     server::{Authenticator, Verdict},
