@@ -90,10 +90,10 @@ impl Trunk {
             credentials: (!config.username.is_empty()).then(|| Credentials {
                 username: config.username.clone(),
                 password: config.password.clone(),
-                realm: match config.realm.as_str() {
+                realm: Some(match config.realm.as_str() {
                     "" => without_port(&config.host).to_owned(),
                     realm => realm.to_owned(),
-                },
+                }),
             }),
             next_hop: format!("sip:{next_hop}{transport};lr").parse().ok()?,
             is_proxied: !proxy.is_empty(),

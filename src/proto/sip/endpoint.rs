@@ -20,13 +20,13 @@ mod tests;
 mod within;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use rand::{Rng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
 pub use self::event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output};
@@ -40,7 +40,7 @@ use super::{
     digest::Authenticator,
     message::{Message, Response},
     outgoing::Outgoing,
-    registrar::Registrar,
+    registrar::{Registrar, RegistrarConfig},
     timers::Schedule,
     transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
     wire::{self, WireError},
@@ -93,6 +93,7 @@ pub struct Endpoint {
     draining: bool,
     /// Knows our users, once there are any.
     authenticator: Option<Authenticator>,
+    users: BTreeSet<String>,
     registrar: Registrar,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -113,7 +114,8 @@ impl Endpoint {
             rng,
             draining: false,
             authenticator: None,
-            registrar: Registrar::default(),
+            users: BTreeSet::new(),
+            registrar: Registrar::new(RegistrarConfig::default()),
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
@@ -175,6 +177,8 @@ impl Endpoint {
 
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.registrar.handle_timeout(now);
+        self.note_phones();
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
@@ -211,21 +215,29 @@ impl Endpoint {
 
     /// These are our users from now on: names and passwords.
     pub fn set_users<'a>(&mut self, users: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
-        let Self { authenticator, registrar, config, rng, .. } = self;
-        let authenticator =
-            authenticator.get_or_insert_with(|| Authenticator::new(config.realm.clone(), now, rng));
-        authenticator.set_users(users);
-        registrar.retain_users(|user| authenticator.knows(user));
+        let users: BTreeMap<&str, &str> = users.collect();
+        for gone in self.users.iter().filter(|user| !users.contains_key(user.as_str())) {
+            self.registrar.remove_user(gone);
+        }
+        self.users = users.keys().map(|user| (*user).to_owned()).collect();
+        let Self { authenticator, config, rng, .. } = self;
+        authenticator
+            .get_or_insert_with(|| {
+                Authenticator::new(&config.realm, &[], StdRng::from_rng(rng), now)
+            })
+            .set_users(users);
+        self.note_phones();
     }
 
     /// Where a user of ours can be reached, the best place first.
     pub fn phones(&self, user: &str, now: Instant) -> Vec<Binding> {
-        self.registrar.find(user, now)
+        self.registrar.contacts(user, now)
     }
 
     /// A stream has gone.
     pub fn handle_disconnected(&mut self, connection: ConnectionId) {
-        self.registrar.handle_disconnected(connection);
+        self.registrar.handle_connection_lost(connection);
+        self.note_phones();
     }
 
     /// While draining, new calls and OPTIONS are answered by 503.
@@ -240,7 +252,12 @@ impl Endpoint {
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.transactions.poll_timeout(), self.dialog_schedule.next()].into_iter().flatten().min()
+        let due = [
+            self.transactions.poll_timeout(),
+            self.dialog_schedule.next(),
+            self.registrar.poll_timeout(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Nothing is left of any call: no dialog, no transaction, no timer.

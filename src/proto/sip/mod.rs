@@ -10,6 +10,7 @@ pub mod message;
 pub(crate) mod outgoing;
 pub mod path;
 pub mod registrar;
+pub mod registration;
 pub mod session_timer;
 pub mod stun;
 pub mod timers;

@@ -13,6 +13,8 @@ use std::{
 
 use thiserror::Error;
 
+mod equivalence;
+
 /// Parameters in their order on the wire; values keep their quotes and escapes.
 pub type Params = Vec<(String, Option<String>)>;
 

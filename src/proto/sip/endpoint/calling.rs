@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use rand::rngs::StdRng;
+use rand::{Rng, rngs::StdRng};
 use tracing::{debug, warn};
 
 use super::{Ending, Endpoint, Event, Path, requests::SDP};
@@ -349,10 +349,16 @@ pub(super) fn answer_challenge(
         407 => ("Proxy-Authenticate", "Proxy-Authorization"),
         _ => return None,
     };
-    match digest::answer(response.headers(asked), method, uri, credentials, rng) {
+    let challenges: Vec<&str> = response.headers(asked).collect();
+    let cnonce = format!("{:016x}", rng.random::<u64>());
+    match digest::answer(&challenges, method, &uri.to_string(), credentials, 1, &cnonce) {
         Ok(value) => Some((answered.to_owned(), value)),
         Err(error) => {
-            warn!(sip.call_id = response.call_id(), "not answered: {error}");
+            warn!(
+                sip.call_id = response.call_id(),
+                challenges = ?challenges,
+                "A challenge is not answered: {error}; a trunk's realm is set by trunks.realm"
+            );
             None
         }
     }

@@ -8,7 +8,6 @@ use tracing::debug;
 use super::{Ending, Endpoint, calling::answer_challenge, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop, Parting},
-    digest::Authenticator,
     message::{Method, Request, Response, ResponseBuilder},
     session_timer::{SessionTimer, TIMER},
     transaction::Asker,
@@ -80,8 +79,9 @@ impl Endpoint {
         };
         let Some(pending) = dialog.pending().cloned() else { return };
         let source = dialog.path().peer.ip();
-        let response = match self.authenticator.as_ref().is_some_and(Authenticator::has_users) {
+        let response = match !self.users.is_empty() {
             true => self.challenge_to(&pending.request, source, false, now),
+            // Nobody could.
             false => self.response(&pending.request, 403, &self.stateless_tag(&pending.request)),
         };
         self.forget_dialog(id);

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use rand::Rng;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
-    digest::{Authenticator, Verdict},
-    message::{Method, Request},
-    registrar::Reply,
+    digest::Verdict,
+    message::{Method, Request, ResponseBuilder},
+    registrar::{self, Reply},
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
     validate::validate,
@@ -174,7 +174,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        if !self.authenticator.as_ref().is_some_and(Authenticator::has_users) {
+        if self.users.is_empty() {
             self.answer_stateless(request, 405, path);
             return;
         }
@@ -189,18 +189,31 @@ impl Endpoint {
             self.send(path, challenge);
             return;
         };
-        if request.to().uri().user().as_deref() != Some(&user) {
-            self.answer_stateless(request, 403, path);
-            return;
-        }
-        let Reply { status, headers } = self.registrar.handle_register(&user, request, path, now);
+        let Reply { status, reason, headers } =
+            self.registrar.handle_register(&user, request, path, now);
         let tag = self.stateless_tag(request);
-        let builder = self.response_builder(request, status, &tag);
+        let builder = ResponseBuilder::to(request, status, reason)
+            .to_tag(&tag)
+            .header("Server", &self.config.server_name);
         let builder =
             headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
         let response = builder.build().into();
-        debug!(user, status, phones = self.registrar.find(&user, now).len(), "registration");
         self.answer_in_transaction(key, path, response, now);
+        self.note_phones();
+    }
+
+    /// Who came and who went.
+    pub(super) fn note_phones(&mut self) {
+        while let Some(event) = self.registrar.poll_event() {
+            match event {
+                registrar::Event::Bound { user, contact, path } => {
+                    info!(user, %contact, peer = %path.peer, "Phone registered");
+                }
+                registrar::Event::Unbound { user, contact, cause } => {
+                    info!(user, %contact, ?cause, "Phone not registered any more");
+                }
+            }
+        }
     }
 
     /// The user that a request proves to come from. Whoever tries and fails hears of it here.
@@ -211,13 +224,16 @@ impl Endpoint {
         now: Instant,
     ) -> Result<Option<String>, Refused> {
         let source = path.peer.ip();
+        let values: Vec<&str> = request.headers("Authorization").collect();
         let verdict = match &mut self.authenticator {
-            Some(authenticator) => authenticator.verify(request, source, now),
+            Some(authenticator) => {
+                authenticator.verify(&values, request.method(), request.uri(), source, now)
+            }
             None => Verdict::Missing,
         };
         let stale = match verdict {
             Verdict::Missing => return Ok(None),
-            Verdict::Authenticated(user) => {
+            Verdict::Authenticated { user } => {
                 // Nobody speaks in another one's name.
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
@@ -227,6 +243,10 @@ impl Endpoint {
             }
             Verdict::TooMany => {
                 self.answer_stateless(request, 403, path);
+                return Err(Refused);
+            }
+            Verdict::Malformed => {
+                self.answer_stateless(request, 400, path);
                 return Err(Refused);
             }
             Verdict::Wrong => false,

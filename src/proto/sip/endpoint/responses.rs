@@ -67,7 +67,7 @@ impl Endpoint {
         now: Instant,
     ) -> Bytes {
         let challenges = match &mut self.authenticator {
-            Some(authenticator) => authenticator.challenges(source, stale, now).to_vec(),
+            Some(authenticator) => authenticator.challenges(source, now, stale),
             None => Vec::new(),
         };
         let builder = self.response_builder(request, 401, &self.stateless_tag(request));

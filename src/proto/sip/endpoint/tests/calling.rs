@@ -302,7 +302,7 @@ fn call_with_password() -> OutgoingCall {
     let credentials = Credentials {
         username: "bot".to_owned(),
         password: "secret".to_owned(),
-        realm: "pbx.example".to_owned(),
+        realm: Some("pbx.example".to_owned()),
     };
     OutgoingCall { credentials: Some(credentials), ..call() }
 }

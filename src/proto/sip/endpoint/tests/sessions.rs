@@ -19,18 +19,16 @@ fn a_caller_is_asked_who_it_is_and_believed_once_it_has_proved_it() {
     let refused = line.sent.pop().unwrap().1;
     assert!(refused.starts_with("SIP/2.0 401 "), "{refused}");
     assert_eq!(line.endpoint.dialogs(), 0);
-    let challenges = refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
+    let challenges: Vec<&str> =
+        refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ")).collect();
     let password = |password: &str| Credentials {
         username: "phone".to_owned(),
         password: password.to_owned(),
-        realm: "aftertone".to_owned(),
+        realm: Some("aftertone".to_owned()),
     };
-    let uri = "sip:100@192.0.2.1".parse().unwrap();
-    let mut rng = StdRng::seed_from_u64(2);
-    let mut authorize = |known: &str, cseq: u32| {
-        let credentials = password(known);
-        let value =
-            answer(challenges.clone(), &Method::Invite, &uri, &credentials, &mut rng).unwrap();
+    let authorize = |known: &str, cseq: u32| {
+        let (credentials, uri) = (password(known), "sip:100@192.0.2.1");
+        let value = answer(&challenges, &Method::Invite, uri, &credentials, 1, "c").unwrap();
         let branch = format!("again-{cseq}");
         Ask::invite().cseq(cseq).branch(&branch).with(&format!("Authorization: {value}"))
     };

@@ -1,0 +1,433 @@
+//! The side that challenges.
+
+use std::{collections::HashMap, fmt, net::IpAddr, time::Instant};
+
+use aws_lc_rs::constant_time;
+use rand::{Rng, rngs::StdRng};
+
+use super::{
+    Algorithm, Asked, Ha1,
+    failures::Failures,
+    fields::{Authorization, Challenge, FieldError},
+    nonce::Mint,
+};
+use crate::proto::sip::{message::Method, uri::Uri};
+
+/// What the credentials of a request are worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It comes from this user, and for the first time.
+    Authenticated {
+        /// The name as it is configured.
+        user: String,
+    },
+    /// There are no credentials for our realm: challenge it.
+    Missing,
+    /// The nonce is too old, worn out or none of ours, which says nothing about the password:
+    /// challenge it, with `stale`.
+    Stale,
+    /// No such user, or another password. Nobody is told which.
+    Wrong,
+    /// Too many wrong passwords came from this source; this one was not even looked at.
+    TooMany,
+    /// The credentials cannot be read, or belong to another request (400).
+    Malformed,
+}
+
+/// Knows users by hashes of their passwords, makes challenges and judges the answers.
+///
+/// Whether a nonce is ours is judged first: who cannot have received it, because the source is forged,
+/// learns nothing about any password and blocks nobody. Only then is the password looked at, and it
+/// takes the same work whether the user exists or not. Ask [`Self::verify`] once for each
+/// transaction: a request that is there again is a replay. ACK and CANCEL cannot be challenged
+/// (RFC 3261 §22.1).
+pub struct Authenticator {
+    realm: String,
+    /// The strongest first; never empty.
+    algorithms: Vec<Algorithm>,
+    users: HashMap<String, Hashes>,
+    /// What an unknown user is compared with.
+    nobody: Hashes,
+    mint: Mint,
+    failures: Failures,
+}
+
+/// The hash of one password for each algorithm.
+#[derive(Debug, Clone)]
+struct Hashes {
+    md5: Ha1,
+    sha256: Ha1,
+}
+
+impl Hashes {
+    fn new(username: &str, realm: &str, password: &str) -> Self {
+        Self {
+            md5: Ha1::new(Algorithm::Md5, username, realm, password),
+            sha256: Ha1::new(Algorithm::Sha256, username, realm, password),
+        }
+    }
+
+    fn of(&self, algorithm: Algorithm) -> &Ha1 {
+        match algorithm {
+            Algorithm::Md5 => &self.md5,
+            Algorithm::Sha256 => &self.sha256,
+        }
+    }
+}
+
+impl Authenticator {
+    /// An authenticator for one realm. `algorithms` are offered and taken; none means all. `rng` makes
+    /// the nonces and their key, so it is seeded by the system.
+    pub fn new(realm: &str, algorithms: &[Algorithm], mut rng: StdRng, now: Instant) -> Self {
+        let offered =
+            |algorithm: &Algorithm| algorithms.is_empty() || algorithms.contains(algorithm);
+        let password: [char; 32] = rng.random();
+        Self {
+            realm: realm.to_owned(),
+            algorithms: Algorithm::ALL.into_iter().filter(offered).collect(),
+            users: HashMap::new(),
+            nobody: Hashes::new("", realm, &String::from_iter(password)),
+            mint: Mint::new(realm, rng, now),
+            failures: Failures::default(),
+        }
+    }
+
+    /// Replaces all users, by name and password. The passwords are not kept.
+    pub fn set_users<'a>(&mut self, users: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let hashed = |(name, password): (&'a str, &'a str)| {
+            (name.to_owned(), Hashes::new(name, &self.realm, password))
+        };
+        self.users = users.into_iter().map(hashed).collect();
+    }
+
+    /// The values of the WWW-Authenticate or Proxy-Authenticate header fields for a request from
+    /// `source`, one header field for each. `stale` after [`Verdict::Stale`].
+    pub fn challenges(&mut self, source: IpAddr, now: Instant, stale: bool) -> Vec<String> {
+        let nonce = self.mint.issue(source, now);
+        let challenge = |algorithm: &Algorithm| {
+            let challenge = Challenge {
+                realm: self.realm.clone(),
+                nonce: nonce.clone(),
+                opaque: None,
+                stale,
+                algorithm: *algorithm,
+                offers_auth: true,
+            };
+            challenge.to_string()
+        };
+        self.algorithms.iter().map(challenge).collect()
+    }
+
+    /// Judges a request by the values of its Authorization or Proxy-Authorization header fields.
+    /// Those for other realms are passed over; of those for ours the first one counts.
+    pub fn verify(
+        &mut self,
+        values: &[&str],
+        method: &Method,
+        uri: &Uri,
+        source: IpAddr,
+        now: Instant,
+    ) -> Verdict {
+        let authorization = match self.find(values) {
+            Ok(Some(authorization)) => authorization,
+            Ok(None) => return Verdict::Missing,
+            Err(_) => return Verdict::Malformed,
+        };
+        let Authorization { username, nonce, algorithm, protection, .. } = &authorization;
+        if !self.algorithms.contains(algorithm) || !is_same_target(&authorization.uri, uri) {
+            return Verdict::Malformed;
+        }
+        let Some(nonce_id) = self.mint.recognise(nonce, source, now) else {
+            return Verdict::Stale;
+        };
+        if self.failures.is_blocked(source, now) {
+            return Verdict::TooMany;
+        }
+        let hashes = self.users.get(username);
+        let asked =
+            Asked { algorithm: *algorithm, nonce, method, uri: &authorization.uri, protection };
+        let expected = asked.response(hashes.unwrap_or(&self.nobody).of(*algorithm));
+        let response = authorization.response.to_ascii_lowercase();
+        let is_right =
+            constant_time::verify_slices_are_equal(expected.as_bytes(), response.as_bytes())
+                .is_ok();
+        if !is_right || hashes.is_none() {
+            self.failures.note(source, now);
+            return Verdict::Wrong;
+        }
+        if !self.mint.spend(nonce_id, protection, now) {
+            return Verdict::Stale;
+        }
+        Verdict::Authenticated { user: authorization.username }
+    }
+
+    /// The first credentials for our realm.
+    fn find(&self, values: &[&str]) -> Result<Option<Authorization>, FieldError> {
+        let mut unreadable = None;
+        for value in values {
+            match value.parse::<Authorization>() {
+                Ok(authorization) if authorization.realm == self.realm => {
+                    return Ok(Some(authorization));
+                }
+                Ok(_) | Err(FieldError::Scheme) => {}
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        unreadable.map_or(Ok(None), Err)
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator")
+            .field("realm", &self.realm)
+            .field("algorithms", &self.algorithms)
+            .field("users", &self.users.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the `uri` parameter names what the request is for (RFC 7616 §3.4.6): the same scheme, user
+/// and host. Port and parameters may differ, for phones add and drop them between the two; they
+/// change the way, and not who is called.
+fn is_same_target(text: &str, request_uri: &Uri) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let host = |uri: &Uri| uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    match (host(&uri), host(request_uri)) {
+        (None, None) if uri.user().is_none() => uri == *request_uri,
+        (ours, theirs) => {
+            ours == theirs
+                && uri.scheme() == request_uri.scheme()
+                && uri.user() == request_uri.user()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::proto::sip::digest::{Credentials, answer, nonce::VALIDITY};
+
+    const PHONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const URI: &str = "sip:support@example.com";
+
+    struct House {
+        authenticator: Authenticator,
+        now: Instant,
+    }
+
+    impl House {
+        fn new(algorithms: &[Algorithm]) -> Self {
+            let now = Instant::now();
+            let rng = StdRng::seed_from_u64(1);
+            let mut authenticator = Authenticator::new("example.com", algorithms, rng, now);
+            authenticator.set_users([("alice", "wonderland"), ("bob", "builder")]);
+            Self { authenticator, now }
+        }
+
+        fn challenges(&mut self) -> Vec<String> {
+            self.authenticator.challenges(PHONE, self.now, false)
+        }
+
+        fn verify(&mut self, value: &str) -> Verdict {
+            self.verify_from(PHONE, value)
+        }
+
+        fn verify_from(&mut self, source: IpAddr, value: &str) -> Verdict {
+            let uri = URI.parse().unwrap();
+            self.authenticator.verify(&[value], &Method::Invite, &uri, source, self.now)
+        }
+    }
+
+    fn answered(challenges: &[String], username: &str, password: &str, count: u32) -> String {
+        let challenges: Vec<&str> = challenges.iter().map(String::as_str).collect();
+        let credentials = Credentials {
+            username: username.to_owned(),
+            password: password.to_owned(),
+            realm: None,
+        };
+        answer(&challenges, &Method::Invite, URI, &credentials, count, "cnonce").unwrap()
+    }
+
+    fn alice() -> Verdict {
+        Verdict::Authenticated { user: "alice".to_owned() }
+    }
+
+    #[test]
+    fn a_user_with_the_right_password_is_let_in_with_either_algorithm() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        assert!(challenges[0].contains("SHA-256") && challenges[1].contains("MD5"));
+        for (count, challenge) in (1..).zip(challenges) {
+            let value = answered(&[challenge], "alice", "wonderland", count);
+            assert_eq!(house.verify(&value), alice());
+        }
+    }
+
+    #[test]
+    fn a_house_without_md5_offers_and_takes_none() {
+        let mut house = House::new(&[Algorithm::Sha256]);
+        let challenges = house.challenges();
+        assert_eq!(challenges.len(), 1);
+        let downgraded = challenges[0].replace("SHA-256", "MD5");
+        let value = answered(&[downgraded], "alice", "wonderland", 1);
+        assert_eq!(house.verify(&value), Verdict::Malformed);
+        assert_eq!(house.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
+    }
+
+    #[test]
+    fn an_answer_is_good_once() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        let value = answered(&challenges, "alice", "wonderland", 1);
+        assert_eq!(house.verify(&value), alice());
+        assert_eq!(house.verify(&value), Verdict::Stale);
+        let next = answered(&challenges, "alice", "wonderland", 2);
+        assert_eq!(house.verify(&next), alice());
+    }
+
+    #[test]
+    fn a_phone_of_rfc_2069_uses_a_nonce_once() {
+        let mut house = House::new(&[]);
+        let old = house.challenges().remove(1).replace(", qop=\"auth\"", "");
+        let value = answered(&[old], "alice", "wonderland", 1);
+        assert_eq!(house.verify(&value), alice());
+        assert_eq!(house.verify(&value), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_nonce_that_is_too_old_or_of_somebody_else_is_stale_whatever_the_password() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        for password in ["wonderland", "guess"] {
+            let value = answered(&challenges, "alice", password, 1);
+            assert_eq!(house.verify_from("192.0.2.9".parse().unwrap(), &value), Verdict::Stale);
+        }
+        house.now += VALIDITY + Duration::from_millis(1);
+        for password in ["wonderland", "guess"] {
+            let value = answered(&challenges, "alice", password, 1);
+            assert_eq!(house.verify(&value), Verdict::Stale);
+        }
+        let stale = house.authenticator.challenges(PHONE, house.now, true);
+        assert!(stale.iter().all(|challenge| challenge.contains("stale=true")));
+        assert_eq!(house.verify(&answered(&stale, "alice", "wonderland", 1)), alice());
+    }
+
+    #[test]
+    fn known_and_unknown_users_get_the_same_answer() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        for name in ["alice", "mallory", "bob"] {
+            assert_eq!(house.verify(&answered(&challenges, name, "guess", 1)), Verdict::Wrong);
+        }
+    }
+
+    #[test]
+    fn who_guesses_too_often_has_to_wait_but_nobody_else() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        for guess in 0..5 {
+            let value = answered(&challenges, "alice", &guess.to_string(), 1);
+            assert_eq!(house.verify(&value), Verdict::Wrong);
+        }
+        let right = answered(&challenges, "alice", "wonderland", 1);
+        assert_eq!(house.verify(&right), Verdict::TooMany);
+
+        let other = "192.0.2.9".parse().unwrap();
+        let elsewhere = house.authenticator.challenges(other, house.now, false);
+        let value = answered(&elsewhere, "alice", "wonderland", 1);
+        assert_eq!(house.verify_from(other, &value), alice());
+
+        house.now += Duration::from_secs(60);
+        assert_eq!(house.verify(&right), alice());
+    }
+
+    #[test]
+    fn a_forged_source_blocks_nobody() {
+        let mut house = House::new(&[]);
+        let forged = "Digest realm=\"example.com\", nonce=\"AAAA\", qop=\"auth\"".to_owned();
+        for _ in 0..100 {
+            let value = answered(std::slice::from_ref(&forged), "alice", "guess", 1);
+            assert_eq!(house.verify(&value), Verdict::Stale);
+        }
+        let challenges = house.challenges();
+        assert_eq!(house.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
+    }
+
+    #[test]
+    fn credentials_for_others_are_passed_over() {
+        let mut house = House::new(&[]);
+        let ours = answered(&house.challenges(), "alice", "wonderland", 1);
+        let other = ours.replace("example.com\", nonce", "example.org\", nonce");
+        assert_eq!(house.verify(&other), Verdict::Missing);
+        assert_eq!(house.verify("Bearer abc"), Verdict::Missing);
+        let uri = URI.parse().unwrap();
+        let House { authenticator, now } = &mut house;
+        let mut verify =
+            |values: &[&str]| authenticator.verify(values, &Method::Invite, &uri, PHONE, *now);
+        assert_eq!(verify(&[]), Verdict::Missing);
+        assert_eq!(verify(&["Digest x", &other]), Verdict::Malformed);
+        assert_eq!(verify(&[&other, &ours]), alice());
+    }
+
+    #[test]
+    fn an_answer_for_another_request_is_refused() {
+        let mut house = House::new(&[]);
+        let value = answered(&house.challenges(), "alice", "wonderland", 1);
+        let mut verify = |method: Method, uri: &str| {
+            let uri = uri.parse().unwrap();
+            house.authenticator.verify(&[&value], &method, &uri, PHONE, house.now)
+        };
+        assert_eq!(verify(Method::Invite, "sip:premium@example.com"), Verdict::Malformed);
+        assert_eq!(verify(Method::Invite, "sip:support@example.org"), Verdict::Malformed);
+        assert_eq!(verify(Method::Invite, "sips:support@example.com"), Verdict::Malformed);
+        assert_eq!(verify(Method::Invite, "tel:support1"), Verdict::Malformed);
+        assert_eq!(verify(Method::Refer, URI), Verdict::Wrong);
+        let target = "sip:support@EXAMPLE.com:5070;transport=tcp";
+        assert_eq!(verify(Method::Invite, target), alice());
+    }
+
+    #[test]
+    fn users_who_are_gone_are_let_in_no_more() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        house.authenticator.set_users([("bob", "builder")]);
+        let value = answered(&challenges, "alice", "wonderland", 1);
+        assert_eq!(house.verify(&value), Verdict::Wrong);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let shown = format!("{:?}", House::new(&[]).authenticator);
+        assert_eq!(
+            shown,
+            "Authenticator { realm: \"example.com\", algorithms: [Sha256, Md5], users: 2, .. }"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics_or_opens_the_door(
+            name in "[a-z]{1,5}",
+            response in "\\PC{0,64}",
+            nonce_count in "[0-9a-f]{8}",
+            rest in "\\PC{0,30}",
+        ) {
+            let mut house = House::new(&[]);
+            let challenge: Challenge = house.challenges()[0].parse().unwrap();
+            let value = format!(
+                "Digest username=\"{name}\", realm=\"example.com\", nonce=\"{}\", uri=\"{URI}\", \
+                 algorithm=SHA-256, qop=auth, cnonce=\"c\", nc={nonce_count}, \
+                 response=\"{response}\"{rest}",
+                challenge.nonce,
+            );
+            let is_let_in = matches!(house.verify(&value), Verdict::Authenticated { .. });
+            prop_assert!(!is_let_in);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What a REGISTER asks for, before anything is changed.
+
+use std::time::Duration;
+
+use super::{Binding, Outbound, RegistrarConfig};
+use crate::proto::sip::{
+    message::{NameAddr, Request, Uri, parse_number},
+    uri::split_top_level,
+};
+
+/// A contact that is named without `q` (RFC 3261 §10.2.1.2), in thousandths.
+pub(super) const MOST_PREFERRED: u16 = 1_000;
+/// RFC 3261 §10.3: a time that cannot be read counts as an hour.
+const UNREADABLE_EXPIRES: Duration = Duration::from_secs(3_600);
+/// Longest Contact, Path or instance that is kept, in bytes.
+const MAX_KEPT: usize = 512;
+/// Proxies between a phone and us.
+const MAX_ROUTES: usize = 10;
+
+/// Why nothing is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+    pub(super) header: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, reason: &'static str) -> Self {
+        Self { status, reason, header: None }
+    }
+}
+
+/// What a REGISTER asks for.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// Only to be told the bindings.
+    Nothing,
+    /// To forget all: `Contact: *`.
+    RemoveAll,
+    /// To bind, refresh or remove some; never empty.
+    Changes(Vec<Change>),
+}
+
+/// One Contact.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) uri: Uri,
+    pub(super) q: u16,
+    /// Zero removes it.
+    pub(super) expires: Duration,
+    pub(super) outbound: Option<Outbound>,
+}
+
+impl Change {
+    /// Which binding it changes: that of the same flow of the same phone (RFC 5626 §6), else that of
+    /// the same contact.
+    pub(super) fn target(&self, bindings: &[Binding]) -> Option<usize> {
+        let is_same_flow = |it: &Binding| self.outbound.is_some() && self.outbound == it.outbound;
+        let is_same_contact = |it: &Binding| {
+            let is_other_flow = self.outbound.is_some() && it.outbound.is_some();
+            !is_other_flow && self.uri.is_equivalent(&it.contact)
+        };
+        let by_flow = bindings.iter().position(is_same_flow);
+        by_flow.or_else(|| bindings.iter().position(is_same_contact))
+    }
+}
+
+/// Reads the Contacts. `routes` are those of the Path header fields.
+pub(super) fn read(
+    request: &Request,
+    routes: &[NameAddr],
+    config: &RegistrarConfig,
+) -> Result<Wanted, Refusal> {
+    if request.headers("Contact").any(|contact| contact == "*") {
+        // §10.2.2: alone, and with `Expires: 0`.
+        let is_alone = request.headers("Contact").count() == 1;
+        let is_over = request.header("Expires").and_then(parse_number) == Some(0);
+        return if is_alone && is_over {
+            Ok(Wanted::RemoveAll)
+        } else {
+            Err(Refusal::new(400, "Contact * Without Expires 0"))
+        };
+    }
+    let wants_outbound = has_option(request, "outbound");
+    let changes = request
+        .contacts()
+        .iter()
+        .map(|contact| read_change(request, contact, wants_outbound, config))
+        .collect::<Result<Vec<_>, _>>()?;
+    if changes.is_empty() {
+        return Ok(Wanted::Nothing);
+    }
+    let flows = changes.iter().filter(|it| it.outbound.is_some() && !it.expires.is_zero()).count();
+    if flows > 1 {
+        return Err(Refusal::new(400, "More Than One Contact With reg-id"));
+    }
+    // RFC 5626 §6: the flow ends at the first hop, which has to keep it: we, or the proxy that was the
+    // first to write a Path, and says so by `ob`.
+    let first_hop_keeps_flow =
+        request.vias().len() == 1 || routes.last().is_some_and(|route| route.uri().has_param("ob"));
+    if flows > 0 && !first_hop_keeps_flow {
+        return Err(Refusal::new(439, "First Hop Lacks Outbound Support"));
+    }
+    Ok(Wanted::Changes(changes))
+}
+
+/// Reads the Path header fields: the proxies to the phone, the next one first (RFC 3327 §5.3).
+pub(super) fn read_routes(request: &Request) -> Result<Vec<NameAddr>, Refusal> {
+    let malformed = Refusal::new(400, "Malformed Path");
+    let mut routes = Vec::new();
+    for value in request.headers("Path").flat_map(|value| split_top_level(value, ',')) {
+        if value.len() > MAX_KEPT || routes.len() >= MAX_ROUTES {
+            return Err(Refusal::new(400, "Path Too Long"));
+        }
+        routes.push(value.parse().map_err(|_| malformed.clone())?);
+    }
+    Ok(routes)
+}
+
+fn read_change(
+    request: &Request,
+    contact: &NameAddr,
+    wants_outbound: bool,
+    config: &RegistrarConfig,
+) -> Result<Change, Refusal> {
+    let uri = contact.uri().clone();
+    if !matches!(uri.scheme(), "sip" | "sips") {
+        return Err(Refusal::new(400, "Contact Is No SIP URI"));
+    }
+    if uri.to_string().len() > MAX_KEPT {
+        return Err(Refusal::new(400, "Contact Too Long"));
+    }
+    let asked = contact.param("expires").or(request.header("Expires"));
+    let expires = match asked {
+        Some(seconds) => parse_seconds(seconds).unwrap_or(UNREADABLE_EXPIRES),
+        None => config.default_expires,
+    };
+    if !expires.is_zero() && expires < config.min_expires {
+        let least = config.min_expires.as_secs().to_string();
+        let header = Some(("Min-Expires", least));
+        return Err(Refusal { header, ..Refusal::new(423, "Interval Too Brief") });
+    }
+    Ok(Change {
+        uri,
+        q: contact.param("q").and_then(parse_q).unwrap_or(MOST_PREFERRED),
+        expires: expires.min(config.max_expires),
+        outbound: if wants_outbound { read_outbound(contact)? } else { None },
+    })
+}
+
+/// RFC 5626 §6: without an instance, a `reg-id` means nothing.
+fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
+    let (Some(instance), Some(reg_id)) = (contact.param("+sip.instance"), contact.param("reg-id"))
+    else {
+        return Ok(None);
+    };
+    let reg_id = parse_number(reg_id).filter(|reg_id| *reg_id > 0);
+    let is_quoted = instance.len() > 2 && instance.starts_with('"') && instance.ends_with('"');
+    match reg_id {
+        Some(reg_id) if is_quoted && instance.len() <= MAX_KEPT => {
+            Ok(Some(Outbound { instance: instance.to_owned(), reg_id }))
+        }
+        _ => Err(Refusal::new(400, "Malformed reg-id Or Instance")),
+    }
+}
+
+/// Whether the phone knows an extension, or insists on it.
+fn has_option(request: &Request, tag: &str) -> bool {
+    let mut tags = request.headers("Supported").chain(request.headers("Require"));
+    tags.any(|known| known.eq_ignore_ascii_case(tag))
+}
+
+/// Digits; more than fit are the most there is.
+fn parse_seconds(text: &str) -> Option<Duration> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| Duration::from_secs(text.parse::<u32>().unwrap_or(u32::MAX).into()))
+}
+
+/// `0`, `1`, or up to three digits after the point (RFC 3261 §25.1), in thousandths.
+fn parse_q(text: &str) -> Option<u16> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let whole = parse_number(whole).filter(|whole| *whole <= 1)?;
+    if decimals.len() > 3 {
+        return None;
+    }
+    let thousandths = parse_number(&format!("{decimals:0<3}"))?;
+    u16::try_from(whole * 1_000 + thousandths).ok().filter(|q| *q <= MOST_PREFERRED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preference_is_read_in_thousandths() {
+        for (text, q) in
+            [("1", 1_000), ("1.000", 1_000), ("0", 0), ("0.", 0), ("0.5", 500), ("0.034", 34)]
+        {
+            assert_eq!(parse_q(text), Some(q), "{text}");
+        }
+        for text in ["", "2", "1.1", "0.1234", "-1", ".5", "0.5.5", "0.x", "1e0"] {
+            assert_eq!(parse_q(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_an_end() {
+        assert_eq!(
+            parse_seconds("99999999999999999999"),
+            Some(Duration::from_secs(u32::MAX.into()))
+        );
+        assert_eq!(parse_seconds("+1"), None);
+        assert_eq!(parse_seconds(""), None);
+    }
+}

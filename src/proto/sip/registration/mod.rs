@@ -1,0 +1,462 @@
+//! Registering at a trunk (RFC 3261 §10.2): our contact is kept there, whatever happens between.
+//!
+//! Comes in: to start and to stop, what became of each REGISTER, time. Goes out: the REGISTER requests
+//! to send, and in which state we are. It builds no message and knows no address. All its requests
+//! have the same Call-ID, and none is sent before the one before it has ended: each
+//! [`Output::Send`] is followed by exactly one final [`Registration::handle_response`] or
+//! [`Registration::handle_failure`].
+//!
+//! Left out: `nextnonce` of Authentication-Info, and peers that want two authorizations at once, one
+//! of them for a proxy.
+
+mod answer;
+mod backoff;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, rngs::StdRng};
+use tracing::debug;
+
+pub use self::answer::RegisterResponse;
+use self::backoff::Pace;
+use super::{
+    digest::{self, Credentials, DigestError, challenge_for},
+    message::{Method, Uri},
+};
+
+/// A peer that wants a new password every time gets no more than this in one round.
+const MAX_TRIES: u8 = 2;
+/// The longest time that a peer may make us ask for, by 423.
+const MAX_EXPIRES: Duration = Duration::from_secs(24 * 3_600);
+/// However short the granted time is: we do not flood a trunk.
+const MIN_REFRESH: Duration = Duration::from_secs(5);
+
+/// Where and as whom we register.
+#[derive(Debug, Clone)]
+pub struct RegistrationConfig {
+    /// The Request-URI: the domain of the registrar, without a user.
+    pub registrar: Uri,
+    /// Who we are there.
+    pub credentials: Credentials,
+    /// How long a binding is asked for.
+    pub expires: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this.
+    Send(RegisterRequest),
+    /// For the log: another state than before.
+    Changed(TrunkState),
+}
+
+/// What differs from one REGISTER to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterRequest {
+    /// Higher each time.
+    pub cseq: u32,
+    /// For the Expires header field, in whole seconds; zero takes our contact back.
+    pub expires: Duration,
+    /// Authorization or Proxy-Authorization, and its value.
+    pub authorization: Option<(&'static str, String)>,
+}
+
+/// The state in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrunkState {
+    /// Not asked to register.
+    Idle,
+    /// A REGISTER is on its way.
+    Registering,
+    /// Our contact is known there.
+    Registered,
+    /// It failed; another round follows.
+    Waiting,
+    /// Our contact is being taken back.
+    Unregistering,
+}
+
+impl fmt::Display for TrunkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Registering => "registering",
+            Self::Registered => "registered",
+            Self::Waiting => "waiting",
+            Self::Unregistering => "unregistering",
+        })
+    }
+}
+
+/// How it stands with the trunk, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrunkStatus {
+    /// What we are doing.
+    pub state: TrunkState,
+    /// Since when.
+    pub since: Instant,
+    /// What the last REGISTER was answered; `None` before the first answer.
+    pub last_status: Option<u16>,
+    /// Why the last round failed; `None` after one that did not.
+    pub failure: Option<Failure>,
+    /// Until when our contact is known there, as far as we were told; it may be while we wait.
+    pub expires_at: Option<Instant>,
+    /// When the next round begins.
+    pub next_round: Option<Instant>,
+}
+
+/// Why a round failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The peer said so.
+    Refused(u16),
+    /// Nobody answered.
+    Unreachable,
+    /// We are asked for a password, and do not answer.
+    Challenge(DigestError),
+    /// The password is wrong.
+    Password,
+}
+
+/// Our registration at one trunk.
+///
+/// ```text
+///          start            2xx
+///   Idle --------> Registering ----------------> Registered --stop--> Unregistering --> Idle
+///                    |  ^  ^ 401, 407, 423: again   |                    ^      any end
+///        other, none |  |  +--- a tenth before -----+                    |
+///                    v  | back-off              the end                  | first its end
+///                   Waiting               Registering --stop--> Stopping +
+///                      +--stop--> Unregistering, or Idle when nothing is bound
+/// ```
+#[derive(Debug)]
+pub struct Registration {
+    config: RegistrationConfig,
+    rng: StdRng,
+    state: State,
+    since: Instant,
+    cseq: u32,
+    /// As it was told us last; used again as long as the peer takes it.
+    challenge: Option<Remembered>,
+    /// Rounds that failed one after the other.
+    failures: u32,
+    failure: Option<Failure>,
+    last_status: Option<u16>,
+    expires_at: Option<Instant>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Idle,
+    Registering(Round),
+    Registered {
+        refresh_at: Instant,
+    },
+    Waiting {
+        retry_at: Instant,
+    },
+    /// Asked to stop, while a REGISTER is not yet answered: the next one has to wait for it
+    /// (RFC 3261 §10.2).
+    Stopping,
+    Unregistering(Round),
+}
+
+/// A REGISTER, and those that repeat it with a password or another time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    /// Requests with a password.
+    tries: u8,
+    /// The last one had a password before it was asked for, under a nonce of before.
+    is_ahead: bool,
+    /// The time was made longer once.
+    is_raised: bool,
+}
+
+/// A challenge that was answered.
+#[derive(Debug, Clone)]
+struct Remembered {
+    header: &'static str,
+    text: String,
+    /// How often its nonce was used.
+    uses: u32,
+}
+
+impl Registration {
+    /// A registration that is idle. Jitter and cnonces come from `rng`.
+    pub fn new(config: RegistrationConfig, rng: StdRng, now: Instant) -> Self {
+        Self {
+            config,
+            rng,
+            state: State::Idle,
+            since: now,
+            cseq: 0,
+            challenge: None,
+            failures: 0,
+            failure: None,
+            last_status: None,
+            expires_at: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Registers from now on. Does nothing unless idle.
+    pub fn start(&mut self, now: Instant) {
+        if matches!(self.state, State::Idle) {
+            self.begin(now);
+        }
+    }
+
+    /// Takes our contact back, and becomes idle.
+    pub fn stop(&mut self, now: Instant) {
+        match self.state {
+            State::Idle | State::Stopping | State::Unregistering(_) => {}
+            State::Registering(_) => self.enter(State::Stopping, now),
+            State::Registered { .. } | State::Waiting { .. } => self.unregister(now),
+        }
+    }
+
+    /// Takes the answer to the last REGISTER. Provisional ones may be left out.
+    pub fn handle_response(&mut self, response: &RegisterResponse, now: Instant) {
+        if response.status < 200 {
+            return;
+        }
+        self.last_status = Some(response.status);
+        match self.state {
+            State::Registering(round) => self.registering(round, response, now),
+            State::Stopping => {
+                if is_success(response) {
+                    self.note_binding(response, now);
+                }
+                self.unregister(now);
+            }
+            State::Unregistering(round) => match self.authenticated(round, response) {
+                Ok(Some(round)) => self.send(Duration::ZERO, round, now),
+                // Its time will be over, whatever it was answered.
+                Ok(None) | Err(_) => self.become_idle(now),
+            },
+            State::Idle | State::Registered { .. } | State::Waiting { .. } => {
+                debug!(state = %self.state(), response.status, "an answer that nobody waits for");
+            }
+        }
+    }
+
+    /// The last REGISTER got no answer: nobody is there, or time is over.
+    pub fn handle_failure(&mut self, now: Instant) {
+        match self.state {
+            State::Registering(_) => self.fail(Failure::Unreachable, Pace::Quick, None, now),
+            State::Stopping => self.unregister(now),
+            State::Unregistering(_) => self.become_idle(now),
+            State::Idle | State::Registered { .. } | State::Waiting { .. } => {
+                debug!(state = %self.state(), "the end of a REGISTER that nobody waits for");
+            }
+        }
+    }
+
+    /// Begins the next round when it is time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.begin(now);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Registered { refresh_at: due } | State::Waiting { retry_at: due } => Some(due),
+            State::Idle | State::Registering(_) | State::Stopping | State::Unregistering(_) => None,
+        }
+    }
+
+    /// What to do next, until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> TrunkStatus {
+        TrunkStatus {
+            state: self.state(),
+            since: self.since,
+            last_status: self.last_status,
+            failure: self.failure,
+            expires_at: self.expires_at,
+            next_round: self.poll_timeout(),
+        }
+    }
+
+    fn state(&self) -> TrunkState {
+        match self.state {
+            State::Idle => TrunkState::Idle,
+            State::Registering(_) => TrunkState::Registering,
+            State::Registered { .. } => TrunkState::Registered,
+            State::Waiting { .. } => TrunkState::Waiting,
+            State::Stopping | State::Unregistering(_) => TrunkState::Unregistering,
+        }
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        let before = self.state();
+        self.state = state;
+        if self.state() != before {
+            self.since = now;
+            self.outputs.push_back(Output::Changed(self.state()));
+        }
+    }
+
+    fn become_idle(&mut self, now: Instant) {
+        self.expires_at = None;
+        self.enter(State::Idle, now);
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.enter(State::Registering(Round::default()), now);
+        self.send(self.config.expires, Round::default(), now);
+    }
+
+    fn unregister(&mut self, now: Instant) {
+        if self.expires_at.is_none_or(|expires_at| expires_at <= now) {
+            return self.become_idle(now);
+        }
+        self.enter(State::Unregistering(Round::default()), now);
+        self.send(Duration::ZERO, Round::default(), now);
+    }
+
+    /// Sends the next REGISTER of a round, with a password if a challenge is known.
+    fn send(&mut self, expires: Duration, mut round: Round, now: Instant) {
+        self.cseq += 1;
+        let is_asked = round.tries > 0;
+        let authorization = self.authorization();
+        if authorization.is_some() && !is_asked {
+            round.tries += 1;
+            round.is_ahead = true;
+        }
+        let request = RegisterRequest { cseq: self.cseq, expires, authorization };
+        self.outputs.push_back(Output::Send(request));
+        let state = match self.state {
+            State::Unregistering(_) => State::Unregistering(round),
+            _ => State::Registering(round),
+        };
+        self.enter(state, now);
+    }
+
+    fn authorization(&mut self) -> Option<(&'static str, String)> {
+        let challenge = self.challenge.as_mut()?;
+        challenge.uses += 1;
+        let cnonce = format!("{:032x}", self.rng.random::<u128>());
+        let answer = digest::answer(
+            &[&challenge.text],
+            &Method::Register,
+            &self.config.registrar.to_string(),
+            &self.config.credentials,
+            challenge.uses,
+            &cnonce,
+        );
+        answer.ok().map(|value| (challenge.header, value))
+    }
+
+    fn registering(&mut self, round: Round, response: &RegisterResponse, now: Instant) {
+        match response.status {
+            200..300 => self.registered(response, now),
+            401 | 407 => match self.authenticated(round, response) {
+                Ok(Some(round)) => self.send(self.config.expires, round, now),
+                Ok(None) => self.fail(Failure::Password, Pace::Slow, response.retry_after, now),
+                Err(cause) => {
+                    self.fail(Failure::Challenge(cause), Pace::Slow, response.retry_after, now);
+                }
+            },
+            // RFC 3261 §10.2.8.
+            423 if !round.is_raised && self.raise(response.min_expires) => {
+                // The password was right, or none was wanted.
+                let round = Round { is_raised: true, ..Round::default() };
+                self.send(self.config.expires, round, now);
+            }
+            // What a person has to change at the other end is not worth asking for often.
+            status @ (403 | 404) => {
+                self.fail(Failure::Refused(status), Pace::Slow, response.retry_after, now);
+            }
+            status => self.fail(Failure::Refused(status), Pace::Quick, response.retry_after, now),
+        }
+    }
+
+    /// Remembers a challenge that is worth an answer. `None` when it was no challenge, or our password
+    /// is wrong: asking once more would only get us locked out.
+    fn authenticated(
+        &mut self,
+        round: Round,
+        response: &RegisterResponse,
+    ) -> Result<Option<Round>, DigestError> {
+        let header = match response.status {
+            401 => "Authorization",
+            407 => "Proxy-Authorization",
+            _ => return Ok(None),
+        };
+        self.challenge = None;
+        let challenges: Vec<&str> = response.challenges.iter().map(String::as_str).collect();
+        let challenge = challenge_for(&challenges, &self.config.credentials)?;
+        let may_be_right = round.tries == 0 || round.is_ahead || challenge.stale;
+        if round.tries >= MAX_TRIES || !may_be_right {
+            return Ok(None);
+        }
+        self.challenge = Some(Remembered { header, text: challenge.to_string(), uses: 0 });
+        Ok(Some(Round { tries: round.tries + 1, is_ahead: false, ..round }))
+    }
+
+    fn registered(&mut self, response: &RegisterResponse, now: Instant) {
+        let granted = self.note_binding(response, now);
+        if granted.is_zero() {
+            let failure = Failure::Refused(response.status);
+            return self.fail(failure, Pace::Quick, response.retry_after, now);
+        }
+        self.failures = 0;
+        self.failure = None;
+        // A nonce of RFC 2069 is good once.
+        let is_reusable = |it: &Remembered| {
+            it.uses < u32::MAX
+                && it.text.parse().is_ok_and(|it: digest::fields::Challenge| it.offers_auth)
+        };
+        self.challenge = self.challenge.take().filter(is_reusable);
+        let part = self.rng.random_range(0.8..=0.9);
+        let refresh_at = now + granted.mul_f64(part).max(MIN_REFRESH);
+        self.enter(State::Registered { refresh_at }, now);
+    }
+
+    /// Notes for how long our contact is known. A peer that does not say it means what we asked for.
+    fn note_binding(&mut self, response: &RegisterResponse, now: Instant) -> Duration {
+        let granted = response.expires.unwrap_or(self.config.expires).min(MAX_EXPIRES);
+        self.expires_at = (!granted.is_zero()).then(|| now + granted);
+        granted
+    }
+
+    /// Asks for a longer time from now on; false when that makes no sense.
+    fn raise(&mut self, min_expires: Option<Duration>) -> bool {
+        let longer = min_expires.filter(|it| (self.config.expires..=MAX_EXPIRES).contains(it));
+        match longer.filter(|it| *it > self.config.expires) {
+            Some(longer) => {
+                self.config.expires = longer;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn fail(&mut self, failure: Failure, pace: Pace, retry_after: Option<Duration>, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.failure = Some(failure);
+        self.expires_at = self.expires_at.filter(|expires_at| *expires_at > now);
+        let wait = backoff::wait(pace, self.failures, retry_after, self.rng.random());
+        self.enter(State::Waiting { retry_at: now + wait }, now);
+    }
+}
+
+fn is_success(response: &RegisterResponse) -> bool {
+    (200..300).contains(&response.status)
+}
+
+#[cfg(test)]
+mod tests;
