@@ -108,7 +108,11 @@ impl Mint {
     fn make_room(&mut self, now: Instant) {
         let validity = u64::try_from(VALIDITY.as_millis()).unwrap_or(u64::MAX);
         let oldest_valid = self.age_at(now).saturating_sub(validity);
-        self.used = self.used.split_off(&(oldest_valid, 0));
+        while let Some(first) = self.used.first_entry()
+            && first.key().0 < oldest_valid
+        {
+            first.remove();
+        }
         while self.used.len() >= self.max_remembered
             && let Some((id, _)) = self.used.pop_first()
         {

@@ -124,16 +124,6 @@ pub enum Failure {
 }
 
 /// Our registration at one trunk.
-///
-/// ```text
-///          start            2xx
-///   Idle --------> Registering ----------------> Registered --stop--> Unregistering --> Idle
-///                    |  ^  ^ 401, 407, 423: again   |                    ^      any end
-///        other, none |  |  +--- a tenth before -----+                    |
-///                    v  | back-off              the end                  | first its end
-///                   Waiting               Registering --stop--> Stopping +
-///                      +--stop--> Unregistering, or Idle when nothing is bound
-/// ```
 #[derive(Debug)]
 pub struct Registration {
     config: RegistrationConfig,
@@ -151,6 +141,23 @@ pub struct Registration {
     outputs: VecDeque<Output>,
 }
 
+/// What was sent, and what is waited for.
+///
+/// ```text
+/// state          input                         next
+/// -------------  ----------------------------  ---------------------------------------------
+/// Idle           start                         Registering
+/// Registering    2xx                           Registered
+///                401, 407, 423 worth an answer Registering
+///                any other, none               Waiting
+///                stop                          Stopping
+/// Registered     time to refresh               Registering
+/// Waiting        time to try again             Registering
+/// both           stop                          Unregistering, or Idle when nothing is bound
+/// Stopping       any end of the REGISTER       Unregistering, or Idle when nothing is bound
+/// Unregistering  401, 407 worth an answer      Unregistering
+///                any other, none               Idle
+/// ```
 #[derive(Debug, Clone, Copy)]
 enum State {
     Idle,
