@@ -157,3 +157,49 @@ async fn nothing_goes_out_that_no_trunk_allows() {
     }
     assert!(bot.notifications().is_empty());
 }
+
+/// A node that another one registers at: the route is for its user alone.
+fn provider() -> Node {
+    Node::start(
+        "[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n\
+         domain = \"provider.test\"\n\
+         [[users]]\nname = \"4711\"\npassword = \"secret\"\n\
+         [[routes]]\nto = \"200\"\nline = \"voicemail\"\n",
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_knows_us_and_asks_for_our_password() {
+    for transport in ["udp", "tcp"] {
+        let mut provider = provider();
+        let peer = provider.listener(transport);
+        let account = |password: &str| {
+            format!(
+                "transport = \"{transport}\"\nregister = true\nusername = \"4711\"\n\
+                 password = \"{password}\"\nrealm = \"provider.test\"\n\
+                 [sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n"
+            )
+        };
+        let (mut node, bot) = node_and_bot(peer, &account("secret")).await;
+        let known = async || provider.log_text().contains("Phone registered").then_some(());
+        support::eventually("registered", Duration::from_secs(10), known).await;
+        let (status, call) = bot.place("200").await;
+        assert_eq!(status, 201, "{call}");
+        let id = call["id"].as_str().unwrap();
+        bot.wait_for_state(id, "established").await;
+        assert_eq!(bot.hang_up(id).await, 204);
+        bot.wait_for_state(id, "terminated").await;
+
+        node.signal("TERM");
+        assert!(node.wait(Duration::from_secs(20)).success());
+        let gone = async || provider.log_text().contains("not registered any more").then_some(());
+        support::eventually("unregistered", Duration::from_secs(5), gone).await;
+
+        let (_stranger, bot) = node_and_bot(peer, &account("guess")).await;
+        let (_, call) = bot.place("200").await;
+        let over = bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
+        assert_eq!(over.data()["resultInfo"]["code"], 401);
+        provider.signal("TERM");
+        assert!(provider.wait(Duration::from_secs(20)).success());
+    }
+}

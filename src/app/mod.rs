@@ -36,7 +36,7 @@ use crate::{
     recordings::{AccessKey, Purge, Spool, Vault},
     signalling::{self, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
     store::{Database, Delivery, Journal, JournalLimits},
-    switchboard::{self, Directory, Drivers, Limits, Switchboard},
+    switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
     telemetry::LogLevel,
 };
 
@@ -213,6 +213,17 @@ impl Daemon {
             "signalling"
         });
 
+        for trunk in config.trunks.iter().filter(|trunk| trunk.register) {
+            let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
+            let (account, way) =
+                account.with_context(|| format!("trunks {:?}: no host", trunk.name))?;
+            let registering = signalling.clone().keep_registered(account, way, outside.clone());
+            tasks.spawn(async move {
+                registering.await;
+                "registration"
+            });
+        }
+
         let (directory, known_routes) = watch::channel(Arc::new(Directory::new(&config)));
         let switchboard = Switchboard::new(
             Drivers {
@@ -307,6 +318,7 @@ impl Daemon {
         let Self { switchboard, journal, mut tasks, .. } = self;
         self.signalling.set_draining(true).await;
         switchboard.drain(self.drain_timeout).await;
+        self.signalling.unregister().await;
         if let Err(error) = journal.flush(FLUSH).await {
             error!(%error, "some facts could not be written");
         }

@@ -57,6 +57,7 @@ const KNOWN: &[&str] = &[
     "trunks.password",
     "trunks.password_file",
     "trunks.realm",
+    "trunks.register",
     "trunks.caller",
     "trunks.asserted_identity",
     "trunks.allow",
@@ -69,7 +70,6 @@ const LATER: &[&str] = &[
     "api.tls_key",
     "storage.encrypt",
     "applications.secret_file",
-    "trunks.register",
     "telemetry.metrics",
     "telemetry.otlp_endpoint",
 ];

@@ -242,6 +242,9 @@ pub struct TrunkConfig {
     /// Realm of its challenges; empty = `host`.
     #[serde(default)]
     pub realm: String,
+    /// Whether it wants to know where we are.
+    #[serde(default)]
+    pub register: bool,
     /// Who calls: the user part of From; empty = `username`, or nobody is told.
     #[serde(default)]
     pub caller: String,
@@ -377,6 +380,9 @@ impl Config {
                     "trunks.outbound_proxy",
                     format!("{:?} is no host", trunk.outbound_proxy),
                 );
+            }
+            if trunk.register && trunk.username.is_empty() {
+                return wrong("trunks.register", "needs trunks.username".to_owned());
             }
             if !matches!(trunk.transport.as_str(), "" | "udp" | "tcp" | "tls") {
                 return wrong(

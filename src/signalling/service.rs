@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -38,9 +38,10 @@ use super::{
 };
 use crate::proto::sip::{
     dialog::DialogId,
-    endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output},
+    endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
     locate::Target,
     path::{Path, Transmit, Transport},
+    registration::{TrunkState, TrunkStatus},
     uri::Uri,
 };
 
@@ -50,6 +51,13 @@ const INBOUND: usize = 4_096;
 const COMMANDS: usize = 1_024;
 /// Datagrams or commands that are taken before the timer is looked at again.
 const BATCH: usize = 64;
+
+/// How often the DNS is asked where a trunk is.
+const RELOCATE: Duration = Duration::from_secs(300);
+/// The same, when it did not say.
+const LOCATE_AGAIN: Duration = Duration::from_secs(10);
+/// How long the trunks may take to let us go.
+const UNREGISTERED: Duration = Duration::from_secs(2);
 
 /// The way to the endpoint, for those who hold calls.
 #[derive(Debug, Clone)]
@@ -71,6 +79,9 @@ enum Order {
     Host { peer: SocketAddr, host: String },
     Users(Vec<User>),
     Phones(String, oneshot::Sender<Vec<Binding>>),
+    Register(Box<TrunkAccount>),
+    Unregister,
+    Trunks(oneshot::Sender<Vec<(String, TrunkStatus)>>),
 }
 
 impl Signalling {
@@ -119,6 +130,48 @@ impl Signalling {
         let (reply, phones) = oneshot::channel();
         self.order(Order::Phones(user.to_owned(), reply)).await;
         phones.await.unwrap_or_default()
+    }
+
+    /// Registers at a trunk from now on, as long as the process lives. When the way there changes, it is
+    /// found again.
+    pub async fn keep_registered(self, trunk: TrunkAccount, way: Uri, cancel: CancellationToken) {
+        loop {
+            let pause = match self.locate(&way).await {
+                Ok(targets) => {
+                    let trunk = TrunkAccount { targets, ..trunk.clone() };
+                    self.order(Order::Register(Box::new(trunk))).await;
+                    RELOCATE
+                }
+                Err(error) => {
+                    warn!(trunk = trunk.name, %way, "No way to the trunk: {error}");
+                    LOCATE_AGAIN
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Tells all trunks that we are not there any more, and waits for their answers, within bounds.
+    pub async fn unregister(&self) {
+        self.order(Order::Unregister).await;
+        let begun = Instant::now();
+        while begun.elapsed() < UNREGISTERED {
+            let all = self.trunks().await;
+            if all.iter().all(|(_, status)| status.state == TrunkState::Idle) {
+                return;
+            }
+            tokio::time::sleep(UNREGISTERED / 40).await;
+        }
+    }
+
+    /// How it stands with the trunks that we register at, by name.
+    pub async fn trunks(&self) -> Vec<(String, TrunkStatus)> {
+        let (reply, trunks) = oneshot::channel();
+        self.order(Order::Trunks(reply)).await;
+        trunks.await.unwrap_or_default()
     }
 
     /// These are our users from now on; others are not registered any more.
@@ -308,6 +361,16 @@ impl Service {
             }
             Order::Host { peer, host } => self.network.know_host(peer, host),
             Order::Users(users) => self.change("users", |endpoint| set_users(endpoint, &users)),
+            Order::Register(trunk) => {
+                self.turn("trunk", |endpoint| endpoint.register(*trunk, now())).await;
+            }
+            Order::Unregister => {
+                self.turn("trunks", |endpoint| endpoint.unregister(now())).await;
+            }
+            Order::Trunks(reply) => {
+                let trunks = self.endpoint.trunks();
+                drop(reply.send(trunks.map(|(name, status)| (name.to_owned(), status)).collect()));
+            }
             // Whoever asked may have gone.
             Order::Phones(user, reply) => drop(reply.send(self.endpoint.phones(&user, now()))),
         }

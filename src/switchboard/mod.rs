@@ -47,6 +47,7 @@ use crate::{
     store::{Database, Journal},
 };
 use call_task::{CallTask, Message, Request};
+pub use outgoing::Trunk;
 use outgoing::{Itinerary, Placed};
 pub use recovery::{RecoveryError, recover};
 pub use routes::Directory;
@@ -448,7 +449,9 @@ impl Switchboard {
         }
         let user = invite.request_uri.user().unwrap_or_default();
         let peer = invite.path.peer.ip();
-        let owner = inner.directory.borrow().find(&user, peer, invite.user.as_deref())?;
+        // A trunk that we register at may call what its calls are for.
+        let caller = invite.user.as_deref().or(invite.trunk.as_deref());
+        let owner = inner.directory.borrow().find(&user, peer, caller)?;
         let (id, rng) = self.fresh_call();
         let offer = Offer {
             dialog,

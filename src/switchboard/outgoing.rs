@@ -4,10 +4,11 @@ use crate::{
     config::TrunkConfig,
     proto::sip::{
         digest::Credentials,
-        endpoint::{Binding, OutgoingCall},
+        endpoint::{OutgoingCall, TrunkAccount},
         message::NameAddr,
         path::Path,
-        uri::Uri,
+        registrar::Binding,
+        uri::{Uri, escape_user},
     },
 };
 
@@ -18,11 +19,10 @@ const ANONYMOUS: &str = "anonymous";
 
 /// The way out to one provider or PBX.
 #[derive(Debug, Clone)]
-pub(super) struct Trunk {
-    /// As the configuration calls it.
-    pub name: String,
+pub struct Trunk {
+    pub(super) name: String,
     /// Calls at a time; `None` = no limit of its own.
-    pub max_calls: Option<usize>,
+    pub(super) max_calls: Option<usize>,
     /// Its host: the domain of what is called.
     host: String,
     /// The user part of our From; empty: nobody is told who calls.
@@ -100,11 +100,28 @@ impl Trunk {
         })
     }
 
+    /// Our account there, and where it is kept.
+    pub fn account(&self) -> Option<(TrunkAccount, Uri)> {
+        let credentials = self.credentials.clone()?;
+        let account = TrunkAccount {
+            name: self.name.clone(),
+            targets: Vec::new(),
+            registrar: format!("sip:{}", self.host).parse().ok()?,
+            address_of_record: NameAddr::from(
+                Uri::sip_user(&credentials.username, &self.host).ok()?,
+            ),
+            contact_user: escape_user(&credentials.username),
+            routes: self.is_proxied.then(|| self.next_hop.clone().into()).into_iter().collect(),
+            credentials,
+        };
+        Some((account, self.next_hop.clone()))
+    }
+
     /// The way to `target` by this trunk, if the trunk allows it.
     ///
     /// A number, or a user at the trunk's own host, is matched alone; anybody elsewhere by patterns
     /// that say so, with an `@`.
-    pub fn way_to(&self, target: &Uri, placed: &Placed<'_>) -> Option<Itinerary> {
+    pub(super) fn way_to(&self, target: &Uri, placed: &Placed<'_>) -> Option<Itinerary> {
         let user = dialled(target)?;
         let elsewhere = target.host().filter(|host| !host.eq_ignore_ascii_case(&self.host));
         let (called, request_uri) = match elsewhere {

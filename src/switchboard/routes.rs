@@ -102,7 +102,7 @@ impl Directory {
         uri.user().filter(|user| is_home && self.users.contains(user))
     }
 
-    /// Who gets a call to `user` from `peer`, who has proved to be the user `caller`.
+    /// Who gets a call to `user` from `peer`, which is known as the user or trunk `caller`.
     ///
     /// A stranger hears the same of a number that is not there as of one that is not for everybody.
     ///

@@ -13,6 +13,7 @@
 mod calling;
 mod commands;
 mod event;
+mod registering;
 mod requests;
 mod responses;
 #[cfg(test)]
@@ -29,7 +30,11 @@ use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-pub use self::event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output};
+use self::registering::Account;
+pub use self::{
+    event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output},
+    registering::TrunkAccount,
+};
 pub use super::{
     dialog::DialogId,
     path::{ConnectionId, Path, Transmit, Transport},
@@ -95,6 +100,10 @@ pub struct Endpoint {
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
     registrar: Registrar,
+    /// Our registrations at trunks, by name; and whose REGISTER has which number.
+    accounts: BTreeMap<String, Account>,
+    registering: BTreeMap<u64, String>,
+    last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
@@ -116,6 +125,9 @@ impl Endpoint {
             authenticator: None,
             users: BTreeSet::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
+            accounts: BTreeMap::new(),
+            registering: BTreeMap::new(),
+            last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
@@ -179,6 +191,7 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registrar.handle_timeout(now);
         self.note_phones();
+        self.registration_timeouts(now);
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
@@ -256,6 +269,7 @@ impl Endpoint {
             self.transactions.poll_timeout(),
             self.dialog_schedule.next(),
             self.registrar.poll_timeout(),
+            self.next_registration(),
         ];
         due.into_iter().flatten().min()
     }
@@ -299,7 +313,12 @@ impl Endpoint {
             Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
             Asker::Bye(id) if is_final => self.bye_answered(id, response, now),
-            Asker::Reinvite(_) | Asker::Update(_) | Asker::Bye(_) | Asker::Nobody => {}
+            Asker::Register(number) if is_final => self.register_answered(number, response, now),
+            Asker::Reinvite(_)
+            | Asker::Update(_)
+            | Asker::Bye(_)
+            | Asker::Register(_)
+            | Asker::Nobody => {}
         }
     }
 
@@ -308,6 +327,7 @@ impl Endpoint {
         match asker {
             Asker::Bye(id) => self.end(id, Ending::TimedOut),
             Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
+            Asker::Register(number) => self.register_unanswered(number, now),
             Asker::Invite(_) | Asker::Nobody => {}
         }
     }

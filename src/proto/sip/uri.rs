@@ -586,7 +586,7 @@ fn parse_param(text: &str) -> Result<(String, Option<String>), AddressError> {
 }
 
 /// RFC 3261 §25.1: everything but `unreserved` and `user-unreserved` is escaped.
-fn escape_user(user: &str) -> String {
+pub fn escape_user(user: &str) -> String {
     let mut escaped = String::with_capacity(user.len());
     for byte in user.bytes() {
         match byte {

@@ -157,6 +157,8 @@ pub enum Ending {
 pub struct IncomingInvite {
     /// The user of ours who calls, proved by digest authentication.
     pub user: Option<String>,
+    /// The trunk that it comes from.
+    pub trunk: Option<String>,
     /// The caller, as it says.
     pub from: NameAddr,
     /// Whom the caller wanted first.

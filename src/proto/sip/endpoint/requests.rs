@@ -146,6 +146,7 @@ impl Endpoint {
         let text = |name: &str| request.header(name).map(str::to_owned);
         let incoming = IncomingInvite {
             user,
+            trunk: self.trunk_at(path.peer.ip()),
             from: request.from().clone(),
             to: request.to().clone(),
             request_uri: request.uri().clone(),

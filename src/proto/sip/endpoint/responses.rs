@@ -235,11 +235,16 @@ impl Endpoint {
 impl EndpointConfig {
     /// Our URI in this dialog: what the peer reaches, unless told otherwise.
     pub(super) fn contact(&self, path: Path) -> String {
+        self.contact_of(&self.contact_user, path)
+    }
+
+    /// Our URI with this user part; nothing but a name that `Uri` has escaped may stand there.
+    pub(super) fn contact_of(&self, user: &str, path: Path) -> String {
         let transport = match path.transport {
             Transport::Udp => String::new(),
             other => format!(";transport={}", other.name().to_ascii_lowercase()),
         };
-        format!("sip:{}@{}{transport}", self.contact_user, self.sent_by(path))
+        format!("sip:{user}@{}{transport}", self.sent_by(path))
     }
 
     /// The methods that we take.

@@ -2,6 +2,7 @@
 
 mod calling;
 mod random;
+mod registering;
 mod sessions;
 
 use std::time::{Duration, Instant};

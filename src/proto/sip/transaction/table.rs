@@ -44,6 +44,8 @@ pub(crate) enum Asker {
     Update(DialogId),
     /// The BYE of this dialog.
     Bye(DialogId),
+    /// The REGISTER with this number.
+    Register(u64),
     /// Nobody does anything about it: CANCEL, PRACK, NOTIFY, the BYE of a fork that came too late.
     Nobody,
 }
@@ -378,10 +380,14 @@ impl TransactionTable {
                     (None, machine.poll_timeout(), machine.is_terminated())
                 }
                 Role::InviteClient { machine, asker, .. } => {
+                    // A refused INVITE may have been followed by another one of the same call.
+                    let was_accepted = matches!(machine, InviteClient::Accepted { .. });
                     let due = client_due(machine.handle_timeout(now), path, *asker);
                     let over = machine.is_terminated();
                     let due = match (due, *asker) {
-                        (None, Asker::Invite(dialog)) if over => Some(Due::InviteOver(dialog)),
+                        (None, Asker::Invite(dialog)) if over && was_accepted => {
+                            Some(Due::InviteOver(dialog))
+                        }
                         (due, _) => due,
                     };
                     (due, machine.poll_timeout(), over)

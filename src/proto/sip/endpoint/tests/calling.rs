@@ -339,6 +339,19 @@ fn a_challenge_of_the_trunk_is_answered_and_the_ack_repeats_it() {
 }
 
 #[test]
+fn the_end_of_a_refused_invite_is_not_the_end_of_the_call() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(CHALLENGE).to_string());
+    let again = line.sent.last().unwrap().1.clone();
+    line.receive(&Reply::to(&again, "180 Ringing").tag("a").to_string());
+    line.run_for(Duration::from_secs(60));
+    line.events.clear();
+    line.receive(&Reply::to(&again, "200 OK").tag("a").sdp(ANSWER).to_string());
+    assert!(matches!(line.event(), Event::Answered { .. }));
+}
+
+#[test]
 fn a_peer_that_goes_on_challenging_is_given_up_after_two_answers() {
     let mut line = Line::new();
     line.call(call_with_password());

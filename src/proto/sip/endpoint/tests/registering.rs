@@ -1,0 +1,167 @@
+//! REGISTER on both sides: phones at our registrar, and we at a trunk.
+
+use super::{calling::Reply, *};
+use crate::proto::sip::{
+    digest::{Credentials, answer},
+    message::Method,
+    registration::TrunkState,
+};
+
+const CONTACT: &str = "sip:phone@10.0.0.10:5062";
+
+/// A line whose endpoint has the user `phone`.
+fn line() -> Line {
+    let mut line = Line::new();
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    line
+}
+
+fn register(cseq: u32, more: &[String]) -> String {
+    let ask = Ask::new("REGISTER", cseq).contact(CONTACT);
+    let ask = more.iter().fold(ask, |ask, header| ask.with(header));
+    // The phone registers itself.
+    ask.to_string().replace("To: <sip:100@", "To: <sip:phone@")
+}
+
+/// The header field that answers the challenge in `refused`.
+fn authorization(refused: &str, password: &str) -> String {
+    let challenges: Vec<&str> =
+        refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ")).collect();
+    let credentials = Credentials {
+        username: "phone".to_owned(),
+        password: password.to_owned(),
+        realm: Some("aftertone".to_owned()),
+    };
+    let uri = "sip:100@192.0.2.1";
+    let value = answer(&challenges, &Method::Register, uri, &credentials, 1, "c").unwrap();
+    format!("Authorization: {value}")
+}
+
+#[test]
+fn a_phone_registers_with_its_password_and_is_found() {
+    let mut line = line();
+    line.receive(&register(1, &[]));
+    let refused = line.sent.pop().unwrap().1;
+    assert!(refused.starts_with("SIP/2.0 401 "), "{refused}");
+    let right = register(2, &[authorization(&refused, "secret"), "Expires: 90".to_owned()]);
+    line.receive(&right);
+    line.receive(&right);
+    let ok = line.sent.pop().unwrap().1;
+    assert_eq!(line.sent.pop().unwrap().1, ok, "the same request gets the same answer");
+    assert_eq!(header(&ok, "Contact"), Some(format!("<{CONTACT}>;expires=90").as_str()));
+    let phones = line.endpoint.phones("phone", line.now);
+    assert_eq!(phones[0].path, path(), "the way back through its NAT");
+    line.run_for(Duration::from_secs(91));
+    assert!(line.endpoint.phones("phone", line.now).is_empty());
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn guessing_and_registering_for_others_get_nothing() {
+    let mut line = line();
+    line.receive(&register(1, &[]));
+    let refused = line.sent.pop().unwrap().1;
+    line.receive(&register(2, &[authorization(&refused, "guess")]));
+    assert_eq!(line.take_statuses(), [401]);
+    let other = register(3, &[authorization(&refused, "secret")]);
+    line.receive(&other.replace("To: <sip:phone@", "To: <sip:boss@"));
+    assert_eq!(line.take_statuses(), [403]);
+    assert!(line.endpoint.phones("boss", line.now).is_empty());
+    assert!(line.endpoint.phones("phone", line.now).is_empty());
+}
+
+#[test]
+fn a_user_who_is_gone_is_not_there() {
+    let mut line = line();
+    line.receive(&register(1, &[]));
+    let refused = line.sent.pop().unwrap().1;
+    line.receive(&register(2, &[authorization(&refused, "secret")]));
+    assert_eq!(line.endpoint.phones("phone", line.now).len(), 1);
+    line.endpoint.set_users(std::iter::empty(), line.now);
+    assert!(line.endpoint.phones("phone", line.now).is_empty());
+    line.sent.clear();
+    line.receive(&register(3, &[]));
+    assert_eq!(line.take_statuses(), [405], "there is nobody to register");
+}
+
+fn account() -> TrunkAccount {
+    TrunkAccount {
+        name: "provider".to_owned(),
+        targets: vec![path(), Path { peer: "192.0.2.20:5060".parse().unwrap(), ..path() }],
+        registrar: "sip:provider.example".parse().unwrap(),
+        address_of_record: "<sip:4930@provider.example>".parse().unwrap(),
+        contact_user: "4930".to_owned(),
+        routes: Vec::new(),
+        credentials: Credentials {
+            username: "4930".to_owned(),
+            password: "secret".to_owned(),
+            realm: Some("provider.example".to_owned()),
+        },
+    }
+}
+
+impl Line {
+    fn register_at_trunk(&mut self) -> String {
+        self.endpoint.register(account(), self.now);
+        self.drain();
+        self.sent.pop().expect("a REGISTER goes out").1
+    }
+
+    fn trunk(&self) -> TrunkState {
+        self.endpoint.trunks().next().expect("there is one").1.state
+    }
+}
+
+#[test]
+fn we_register_at_a_trunk_answer_its_challenge_and_refresh() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    assert!(first.starts_with("REGISTER sip:provider.example SIP/2.0\r\n"), "{first}");
+    assert_eq!(header(&first, "Contact"), Some("<sip:4930@192.0.2.1:5060>"));
+    let challenge =
+        "WWW-Authenticate: Digest realm=\"provider.example\", nonce=\"n\", qop=\"auth\"";
+    line.receive(&Reply::to(&first, "401 Unauthorized").tag("t").with(challenge).to_string());
+    let second = line.sent.pop().unwrap().1;
+    assert!(header(&second, "Authorization").unwrap().contains("username=\"4930\""));
+    assert_eq!(header(&second, "CSeq"), Some("2 REGISTER"));
+    assert_eq!(header(&second, "Call-ID"), header(&first, "Call-ID"));
+    let ok = Reply::to(&second, "200 OK").tag("t");
+    line.receive(&ok.contact("sip:4930@192.0.2.1:5060").with("Expires: 600").to_string());
+    assert_eq!(line.trunk(), TrunkState::Registered);
+    line.sent.clear();
+    line.run_for(Duration::from_secs(600));
+    assert!(line.take()[0].starts_with("REGISTER "), "before its time is over");
+}
+
+#[test]
+fn a_silent_trunk_is_tried_again_by_another_way() {
+    let mut line = Line::new();
+    line.register_at_trunk();
+    assert_eq!(line.last_path.peer, path().peer);
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.last_path.peer, account().targets[1].peer);
+    assert_ne!(line.trunk(), TrunkState::Registered);
+}
+
+#[test]
+fn when_we_go_our_contact_is_taken_back() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    line.receive(&Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string());
+    assert_eq!(line.trunk(), TrunkState::Registered);
+    line.endpoint.unregister(line.now);
+    line.drain();
+    let last = line.sent.pop().unwrap().1;
+    assert_eq!(header(&last, "Expires"), Some("0"));
+    line.receive(&Reply::to(&last, "200 OK").tag("t").to_string());
+    assert_eq!(line.trunk(), TrunkState::Idle);
+}
+
+#[test]
+fn calls_from_a_trunk_are_known_as_such() {
+    let mut line = Line::new();
+    line.register_at_trunk();
+    line.receive(&Ask::invite().to_string());
+    let Event::Invite { invite, .. } = line.event() else { panic!("no Invite") };
+    assert_eq!(invite.trunk.as_deref(), Some("provider"));
+}
