@@ -113,6 +113,23 @@ async fn a_bot_calls_records_what_is_said_and_hangs_up() {
         .map(|told| told.data()["state"].as_str().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(states, ["establishing", "established", "terminating", "terminated"]);
+
+    let (status, trace) = bot.get(&format!("calls/{id}/trace")).await;
+    assert_eq!(status, 200, "{trace}");
+    let said: Vec<String> = trace["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| {
+            let text = message["message"].as_str().unwrap();
+            let start = text.split("sip:").next().unwrap().lines().next().unwrap().trim();
+            format!("{} {start}", message["direction"].as_str().unwrap())
+        })
+        .collect();
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    let told = ["out INVITE", "in SIP/2.0 100 Trying", "in SIP/2.0 180 Ringing"];
+    assert_eq!(said[..3], told);
+    assert_eq!(said.last(), Some(&"in SIP/2.0 200 OK"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

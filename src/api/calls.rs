@@ -27,6 +27,7 @@ use super::{
     now,
     query::QueryOptions,
     route::{Action, NoRoute, Route, Target},
+    trace,
 };
 use crate::{
     graph::{
@@ -72,6 +73,7 @@ async fn answer(
         (Target::Call(call), &Method::DELETE) => asked.hang_up(call).await,
         (Target::Operations(call), &Method::GET) => asked.list_operations(call).await,
         (Target::Operation(call, id), &Method::GET) => asked.show_operation(call, id).await,
+        (Target::Trace(call), &Method::GET) => asked.show_trace(call).await,
         (Target::Action(call, action), &Method::POST) => asked.act(call, action, body).await,
         (target, _) => Err(ApiError::Method { allow: target.allow() }),
     }
@@ -160,6 +162,16 @@ impl Asked<'_> {
         let operation = self.state.house.operation(self.application(), call, id);
         let operation = deadline::reading(operation).await?;
         Ok(ok(&options.entity(self.shown(&operation))))
+    }
+
+    async fn show_trace(&self, call: CallId) -> Result<Response, ApiError> {
+        let as_capture = trace::wants_capture(self.query(), &self.parts.headers)?;
+        let messages = self.state.house.trace(self.application(), call);
+        let messages = deadline::reading(messages).await?;
+        Ok(match as_capture {
+            true => trace::capture(call, &messages),
+            false => ok(&trace::shown(&messages)),
+        })
     }
 
     async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {

@@ -315,6 +315,22 @@ impl House for FakeHouse {
         })
     }
 
+    fn trace<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>> {
+        let message = TracedMessage {
+            at: UnixMillis(1_700_000_000_123),
+            is_sent: false,
+            transport: "TCP",
+            local: "192.0.2.1:5060".parse().unwrap(),
+            peer: "192.0.2.10:40000".parse().unwrap(),
+            message: "OPTIONS sip:a@b SIP/2.0\r\n\r\n".into(),
+        };
+        self.answered(call, |_| vec![message])
+    }
+
     fn operations<'a>(
         &'a self,
         _: &'a str,

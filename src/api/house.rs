@@ -2,11 +2,15 @@
 //!
 //! Every call is asked for in the name of an application: one that belongs to another is not found.
 
+use std::{net::SocketAddr, sync::Arc};
+
 use futures_util::future::BoxFuture;
 
 use crate::{
     graph::RecordingLink,
-    model::{Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason},
+    model::{
+        Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason, UnixMillis,
+    },
 };
 
 pub use crate::switchboard::{CallError, NewCall, NewOperation};
@@ -84,6 +88,13 @@ pub trait House: Send + Sync + 'static {
         operation: OperationId,
     ) -> BoxFuture<'a, Result<Operation, CallError>>;
 
+    /// The last SIP messages of a call, also of one that is over, as long as they are kept.
+    fn trace<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>>;
+
     /// Opens a recording.
     fn recording<'a>(
         &'a self,
@@ -106,6 +117,23 @@ pub trait House: Send + Sync + 'static {
     /// # Errors
     /// Says in words what is in the way, for the operator.
     fn ready(&self) -> Result<(), String>;
+}
+
+/// A SIP message as it was sent or came; secrets in it are masked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracedMessage {
+    /// When.
+    pub at: UnixMillis,
+    /// Whether we sent it.
+    pub is_sent: bool,
+    /// `UDP`, `TCP`, `TLS`, `WS` or `WSS`.
+    pub transport: &'static str,
+    /// Our address.
+    pub local: SocketAddr,
+    /// The other side's address.
+    pub peer: SocketAddr,
+    /// What it says.
+    pub message: Arc<str>,
 }
 
 /// How an offered call is accepted.

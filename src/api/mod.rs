@@ -24,10 +24,12 @@ mod exchange;
 mod fake;
 mod health;
 mod house;
+mod pcap;
 mod query;
 mod recordings;
 mod route;
 mod serve;
+mod trace;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -37,6 +39,7 @@ use tokio::sync::watch;
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE, SigningKey};
 pub use house::{
     Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
+    TracedMessage,
 };
 pub use serve::serve;
 

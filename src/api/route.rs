@@ -32,6 +32,8 @@ pub enum Target {
     Operations(CallId),
     /// `/communications/calls/{id}/operations/{id}`.
     Operation(CallId, OperationId),
+    /// `/communications/calls/{id}/trace`: our own, not Graph's.
+    Trace(CallId),
     /// Graph has it and this server does not: its name.
     Unsupported(&'static str),
 }
@@ -148,6 +150,7 @@ impl Route {
             Target::Action(_, action) => format!("{CALLS}/{{id}}/{}", action.name()),
             Target::Operations(_) => format!("{CALLS}/{{id}}/operations"),
             Target::Operation(..) => format!("{CALLS}/{{id}}/operations/{{id}}"),
+            Target::Trace(_) => format!("{CALLS}/{{id}}/trace"),
             Target::Unsupported(name) => format!("{CALLS}/{{id}}/{name}"),
         }
     }
@@ -160,7 +163,7 @@ impl Target {
             Self::Calls => "GET, POST",
             Self::Call(_) => "GET, DELETE",
             Self::Action(..) => "POST",
-            Self::Operations(_) | Self::Operation(..) => "GET",
+            Self::Operations(_) | Self::Operation(..) | Self::Trace(_) => "GET",
             Self::Unsupported(_) => "",
         }
     }
@@ -192,6 +195,7 @@ fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
     };
     match rest {
         [] => Ok(Target::Call(call)),
+        ["trace"] => Ok(Target::Trace(call)),
         ["operations"] => Ok(Target::Operations(call)),
         ["operations", id] => {
             Ok(Target::Operation(call, id.parse().map_err(|_| NoRoute::Operation)?))

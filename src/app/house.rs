@@ -9,7 +9,7 @@ use tracing::{error, info};
 use crate::{
     api::{
         Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError,
-        RecordingKey,
+        RecordingKey, TracedMessage,
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, RecordingId, RejectReason, UnixMillis},
@@ -148,6 +148,26 @@ impl House for Rooms {
         operation: OperationId,
     ) -> BoxFuture<'a, Result<Operation, CallError>> {
         self.switchboard.operation(application, call, operation).boxed()
+    }
+
+    fn trace<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>> {
+        let traced = async move {
+            let messages = self.switchboard.trace(application, call).await?;
+            let shown = messages.into_iter().map(|traced| TracedMessage {
+                at: traced.at,
+                is_sent: traced.is_sent,
+                transport: traced.path.transport.name(),
+                local: traced.path.local,
+                peer: traced.path.peer,
+                message: traced.message,
+            });
+            Ok(shown.collect())
+        };
+        traced.boxed()
     }
 
     fn recording<'a>(

@@ -24,6 +24,13 @@ impl UnixMillis {
     }
 }
 
+impl From<UnixMillis> for SystemTime {
+    /// Before the epoch there is nothing.
+    fn from(UnixMillis(millis): UnixMillis) -> Self {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
 impl From<SystemTime> for UnixMillis {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

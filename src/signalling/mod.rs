@@ -5,7 +5,7 @@
 //! calls. Goes out: messages the way that their [`Path`](crate::proto::sip::path::Path) says, and
 //! [`Event`](crate::proto::sip::endpoint::Event)s for the calls. One task, in `service`, owns the
 //! endpoint; nobody else touches it. Nothing is decided here but who is heard: `connections` counts
-//! the streams, `rates` the messages. `resolver` asks the DNS where calls go.
+//! the streams, `rates` the messages. `resolver` asks the DNS where calls go; `trace` keeps what was said.
 
 mod accept;
 mod connect;
@@ -19,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod udp;
 mod websocket;
 
@@ -26,3 +27,4 @@ pub use resolver::LocateError;
 pub use service::{Signalling, start};
 pub use settings::{SignallingConfig, SipListener, StartError, StreamLimits, TlsFiles, User};
 pub use tls::TlsError;
+pub use trace::Traced;

@@ -34,6 +34,7 @@ use super::{
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
     tls::{TlsConfigs, TlsError},
+    trace::{Traced, Tracer},
     udp::local_address,
 };
 use crate::proto::sip::{
@@ -68,6 +69,7 @@ pub struct Signalling {
     tls: watch::Sender<TlsConfigs>,
     trusted: watch::Sender<Vec<IpNet>>,
     resolver: Resolver,
+    tracer: Tracer,
     /// Where we listen.
     bound: Arc<[SipListener]>,
 }
@@ -130,6 +132,16 @@ impl Signalling {
         let (reply, phones) = oneshot::channel();
         self.order(Order::Phones(user.to_owned(), reply)).await;
         phones.await.unwrap_or_default()
+    }
+
+    /// Keeps the messages of this call, those that came before included.
+    pub fn trace(&self, call_id: &str) {
+        self.tracer.adopt(call_id);
+    }
+
+    /// The last messages of a call that is traced, the oldest first.
+    pub fn traced(&self, call_id: &str) -> Vec<Traced> {
+        self.tracer.messages(call_id)
     }
 
     /// Registers at a trunk from now on, as long as the process lives. When the way there changes, it is
@@ -235,8 +247,10 @@ pub async fn start(
     };
     let mut endpoint = Endpoint::new(endpoint_config, StdRng::from_os_rng());
     set_users(&mut endpoint, &config.users);
+    let tracer = Tracer::default();
     let service = Service {
         endpoint,
+        tracer: tracer.clone(),
         network,
         undelivered: VecDeque::new(),
         events,
@@ -249,6 +263,7 @@ pub async fn start(
         tls,
         trusted,
         resolver: Resolver::of_the_system(),
+        tracer,
         bound: listeners.as_slice().into(),
     };
     Ok((signalling, listeners, task))
@@ -256,6 +271,7 @@ pub async fn start(
 
 struct Service {
     endpoint: Endpoint,
+    tracer: Tracer,
     network: Network,
     /// Where messages of this turn could not be sent to.
     undelivered: VecDeque<Path>,
@@ -337,6 +353,7 @@ impl Service {
         match inbound {
             Inbound::Message { path, bytes } => {
                 trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
+                self.tracer.record(false, &path, &bytes);
                 let take = |endpoint: &mut Endpoint| endpoint.handle_message(&bytes, path, now());
                 self.turn("message", take).await;
             }
@@ -407,6 +424,7 @@ impl Service {
     async fn transmit(&mut self, transmit: Transmit) {
         let Transmit { path, bytes } = &transmit;
         trace!(peer = %path.peer, message = %String::from_utf8_lossy(bytes), "SIP out");
+        self.tracer.record(true, path, bytes);
         if let Err(path) = self.network.send(transmit).await {
             self.undelivered.push_back(path);
         }

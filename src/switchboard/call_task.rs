@@ -425,7 +425,10 @@ impl CallTask {
 
     async fn dial(&mut self, offer: Vec<u8>) {
         let Some(itinerary) = &self.itinerary else { return };
-        let call = Box::new(itinerary.call(std::mem::take(&mut self.targets), offer));
+        let call_id = self.machine.call().sip_call_id.clone();
+        self.drivers.signalling.trace(&call_id);
+        let targets = std::mem::take(&mut self.targets);
+        let call = Box::new(itinerary.call(call_id, targets, offer));
         let dialog = self.machine.dialog();
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }

@@ -43,7 +43,7 @@ use crate::{
         },
     },
     recordings::{Spool, Vault},
-    signalling::Signalling,
+    signalling::{Signalling, Traced},
     store::{Database, Journal},
 };
 use call_task::{CallTask, Message, Request};
@@ -330,6 +330,21 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Submit(new, reply)).await
     }
 
+    /// The last SIP messages of one of the application's calls, also of one that is over, as long as
+    /// they are kept.
+    ///
+    /// # Errors
+    /// The call is not there, or is not the application's.
+    pub async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
+        let call = self.inner.drivers.database.call(id).await.map_err(|error| {
+            warn!(%error, "cannot read a call");
+            CallError::Internal
+        })?;
+        let call = call.filter(|call| call.application == application);
+        let call = call.ok_or(CallError::NotFound)?;
+        Ok(self.inner.drivers.signalling.traced(&call.sip_call_id))
+    }
+
     /// All operations of a call, in the order in which they were accepted.
     ///
     /// # Errors
@@ -480,6 +495,7 @@ impl Switchboard {
                 "Call offered"
             );
         });
+        inner.drivers.signalling.trace(&invite.call_id);
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let local = invite.path.local.ip();
         let advertised = inner.limits.advertised;

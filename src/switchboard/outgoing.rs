@@ -196,8 +196,9 @@ impl Itinerary {
     }
 
     /// The call, now that it is known which ways lead there.
-    pub fn call(&self, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
+    pub fn call(&self, call_id: String, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
         OutgoingCall {
+            call_id,
             targets,
             request_uri: self.request_uri.clone(),
             from: self.from.clone(),

@@ -26,6 +26,8 @@ const MAX_CHALLENGES: u8 = 2;
 /// A call that we are to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingCall {
+    /// The Call-ID, unique for all time.
+    pub call_id: String,
     /// Which ways lead there, the best one first; never empty.
     pub targets: Vec<Path>,
     /// Whom we call.
@@ -59,7 +61,6 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     call: OutgoingCall,
-    call_id: String,
     from: NameAddr,
     cseq: u32,
     /// Which of the targets is tried.
@@ -134,11 +135,10 @@ pub(super) enum Cancellation {
 
 impl Outgoing {
     /// Nothing was sent yet.
-    pub fn new(call: OutgoingCall, call_id: String, local_tag: &str) -> Self {
+    pub fn new(call: OutgoingCall, local_tag: &str) -> Self {
         Self {
             from: call.from.with_tag(local_tag),
             call,
-            call_id,
             cseq: 0,
             target: 0,
             session_seconds: SESSION_EXPIRES,
@@ -160,7 +160,7 @@ impl Outgoing {
             via: (path.transport.name(), sent_by, branch),
             from: self.from.clone(),
             to: self.call.to.clone(),
-            call_id: self.call_id.clone(),
+            call_id: self.call.call_id.clone(),
             cseq: self.cseq,
             routes: self.call.routes.clone(),
         };

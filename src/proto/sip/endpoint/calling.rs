@@ -31,9 +31,7 @@ impl Endpoint {
             return;
         }
         let local_tag = self.fresh_tag();
-        let host = call.targets.first().map(|path| self.config.sent_by(*path)).unwrap_or_default();
-        let call_id = format!("{}@{host}", self.fresh_tag());
-        self.outgoing.insert(id, Outgoing::new(call, call_id, &local_tag));
+        self.outgoing.insert(id, Outgoing::new(call, &local_tag));
         self.send_invite(id, now);
     }
 

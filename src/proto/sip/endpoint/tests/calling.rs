@@ -384,6 +384,7 @@ fn a_challenge_of_another_realm_gets_nothing() {
 
 pub(super) fn call() -> OutgoingCall {
     OutgoingCall {
+        call_id: "our-call".to_owned(),
         targets: vec![path()],
         request_uri: "sip:200@pbx.example".parse().unwrap(),
         from: "<sip:bot@pbx.example>".parse().unwrap(),
