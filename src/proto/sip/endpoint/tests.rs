@@ -2,6 +2,7 @@
 
 mod calling;
 mod random;
+mod random_calls;
 mod registering;
 mod sessions;
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::proto::sip::digest::Credentials;
 
 const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
-const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
+pub(super) const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
 
 #[test]
 fn a_call_rings_is_answered_and_hung_up() {
@@ -298,7 +298,7 @@ fn a_peer_with_a_longer_least_interval_gets_it() {
 const CHALLENGE: &str =
     "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
 
-fn call_with_password() -> OutgoingCall {
+pub(super) fn call_with_password() -> OutgoingCall {
     let credentials = Credentials {
         username: "bot".to_owned(),
         password: "secret".to_owned(),

@@ -19,6 +19,9 @@ enum Step {
     Cancel,
     Bye,
     Reinvite,
+    UpdateWithOffer,
+    Update,
+    Prack,
     Options,
     Ring,
     Answer,
@@ -31,6 +34,9 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
         1 => Just(Step::Cancel),
         1 => Just(Step::Bye),
         3 => Just(Step::Reinvite),
+        2 => Just(Step::UpdateWithOffer),
+        1 => Just(Step::Update),
+        1 => Just(Step::Prack),
         1 => Just(Step::Options),
         2 => Just(Step::Ring),
         4 => Just(Step::Answer),
@@ -41,16 +47,23 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(25_000))]
 
     #[test]
     fn any_course_of_a_call_ends_once_and_leaves_nothing(
         steps in prop::collection::vec(step(), 0..12),
         loss_percent in 0..40_u32,
+        reliably in any::<bool>(),
+        timed in any::<bool>(),
         seed in any::<u64>(),
     ) {
         let mut world = World::new(loss_percent, seed);
-        world.ask(Ask::invite());
+        let invite = if reliably { Ask::invite().with("Require: 100rel") } else { Ask::invite() };
+        world.ask(match timed {
+            // It is ours to refresh, every 45 seconds.
+            true => invite.with("Supported: timer").with("Session-Expires: 90;refresher=uas"),
+            false => invite,
+        });
         for (pause, step) in steps {
             world.run_for(Duration::from_millis(pause));
             world.take_step(step);
@@ -64,6 +77,11 @@ proptest! {
         world.line.run_for(Duration::from_secs(32 + 5));
         prop_assert!(world.line.endpoint.is_idle(), "{:?}", world.line.endpoint);
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn no_datagram_makes_the_endpoint_panic(
@@ -100,6 +118,8 @@ struct World {
     /// Final statuses that the endpoint has sent, by branch and method.
     finals: BTreeMap<String, BTreeSet<u16>>,
     cseq: u32,
+    /// RSeq of the newest reliable provisional response.
+    rseq: u32,
     dialog: Option<DialogId>,
     offered: usize,
     ended: usize,
@@ -126,6 +146,7 @@ impl World {
             asking: BTreeMap::new(),
             finals: BTreeMap::new(),
             cseq: 1,
+            rseq: 0,
             dialog: None,
             offered: 0,
             ended: 0,
@@ -151,7 +172,23 @@ impl World {
                 let ask = Ask::reinvite(&self.line.tag, 0);
                 self.ask_next(ask);
             }
-            (Step::Bye | Step::Reinvite, _) => {}
+            (Step::UpdateWithOffer, _) if is_up => {
+                let ask = Ask::new("UPDATE", 0).to(&self.line.tag).body("application/sdp", OFFER);
+                self.ask_next(ask);
+            }
+            (Step::Update, _) if is_up => {
+                let ask = Ask::new("UPDATE", 0).to(&self.line.tag).with("Supported: timer");
+                self.ask_next(ask);
+            }
+            (Step::Prack, _) if is_up => {
+                let rack = format!("RAck: {} 1 INVITE", self.rseq);
+                let ask = Ask::new("PRACK", 0).to(&self.line.tag).with(&rack);
+                self.ask_next(ask);
+            }
+            (
+                Step::Bye | Step::Reinvite | Step::UpdateWithOffer | Step::Update | Step::Prack,
+                _,
+            ) => {}
             (Step::Options, _) => self.ask_next(Ask::new("OPTIONS", 0)),
             (Step::Ring, Some(dialog)) => self.command(Command::Ring { dialog }),
             (Step::Answer, Some(dialog)) => {
@@ -313,6 +350,9 @@ impl World {
             return;
         };
         let status: u16 = status[..3].parse().unwrap();
+        if let Some(rseq) = header(message, "RSeq") {
+            self.rseq = rseq.parse().unwrap();
+        }
         let via = header(message, "Via").unwrap();
         let branch = via.split(";branch=").nth(1).unwrap().split(';').next().unwrap();
         let (cseq, method) = header(message, "CSeq").unwrap().split_once(' ').unwrap();
