@@ -141,6 +141,8 @@ pub enum Input {
     PeerHungUp,
     /// The peer wants to change the session.
     Reinvite(Option<Vec<u8>>),
+    /// Somebody else takes the peer's place, by this dialog and offer (RFC 3891).
+    Replaced(DialogId, Option<Vec<u8>>),
     /// The acceptance of an operation is committed and its prompts are there, or cannot be had.
     Prepared(OperationId, Result<(), PromptFailure>),
     /// A key was pressed.
@@ -422,6 +424,7 @@ impl Machine {
             Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
             Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
             Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
+            Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);
                 self.take_turn(now);
@@ -727,6 +730,26 @@ impl Machine {
             },
         };
         self.signal(command);
+    }
+
+    /// The call goes on with another peer; what is played and recorded does not notice.
+    fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>) {
+        if !matches!(self.phase, Phase::Up) {
+            self.signal(refuse(dialog, &Refusal::Internal));
+            return;
+        }
+        match self.session.reoffered(offer) {
+            Ok(sdp) => {
+                if !self.session.awaits_answer() {
+                    self.session_changed();
+                }
+                let before = std::mem::replace(&mut self.dialog, dialog);
+                self.signal(endpoint::Command::Answer { dialog, sdp });
+                let reason = Some("SIP;cause=200;text=\"Replaced\"".to_owned());
+                self.signal(endpoint::Command::Bye { dialog: before, reason });
+            }
+            Err(refusal) => self.signal(refuse(dialog, &refusal)),
+        }
     }
 
     fn session_changed(&mut self) {

@@ -505,6 +505,23 @@ fn a_voicemail_call_plays_back_and_says_goodbye() {
 }
 
 #[test]
+fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
+    let mut world = World::established();
+    let operation = world.submit(record(false)).unwrap();
+    world.prepare(true);
+    let new = DialogId(8);
+    world.input(Input::Replaced(new, Some(OFFER.as_bytes().to_vec())));
+    let [.., answer, bye] = world.signals.as_slice() else { panic!("{:?}", world.signals) };
+    assert!(matches!(answer, endpoint::Command::Answer { dialog, .. } if *dialog == new));
+    assert!(matches!(bye, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(7)));
+    assert_eq!(world.machine.dialog(), new);
+    assert_eq!(world.running.map(|(id, _)| id), Some(operation), "it records on");
+    world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec())));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Refuse { .. })));
+    assert_eq!(world.machine.dialog(), new);
+}
+
+#[test]
 fn a_placed_call_is_located_dialed_and_established() {
     let mut world = World::placed();
     assert_eq!(world.machine.call().state, CallState::Establishing);

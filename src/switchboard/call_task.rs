@@ -236,7 +236,14 @@ impl CallTask {
     }
 
     fn sip_event(&mut self, event: Event) {
+        let is_ours = event.dialog() == self.machine.dialog();
         let input = match event {
+            Event::Invite { dialog, invite } => {
+                info!(peer = %invite.path.peer, "Another peer takes the place of the first");
+                Input::Replaced(dialog, invite.offer)
+            }
+            // Of a dialog that was replaced.
+            _ if !is_ours => return,
             Event::Acknowledged { body, .. } => {
                 info!("Call established");
                 Input::Acknowledged(body)
@@ -279,7 +286,7 @@ impl CallTask {
                 Some(tone) => Input::Tone(tone),
                 None => return,
             },
-            Event::Invite { .. } | Event::Ended { .. } => return,
+            Event::Ended { .. } => return,
         };
         self.machine.handle_input(input, now());
     }

@@ -171,7 +171,10 @@ impl Switchboard {
     pub async fn run(&self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match event {
-                Event::Invite { dialog, invite } => self.offer(dialog, *invite).await,
+                Event::Invite { dialog, invite } => match invite.replaces {
+                    Some(replaced) => self.hand_over(replaced, dialog, invite).await,
+                    None => self.offer(dialog, *invite).await,
+                },
                 other => self.pass_on(other).await,
             }
         }
@@ -454,6 +457,29 @@ impl Switchboard {
         self.inner.drivers.signalling.send(command).await;
     }
 
+    /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
+    async fn hand_over(&self, replaced: DialogId, dialog: DialogId, invite: Box<IncomingInvite>) {
+        let known = {
+            let mut registry = self.registry();
+            let call = registry.dialogs.get(&replaced).copied();
+            if let Some(call) = call {
+                registry.dialogs.insert(dialog, call);
+            }
+            call.is_some()
+        };
+        if known {
+            self.pass_on(Event::Invite { dialog, invite }).await;
+        } else {
+            let refuse = endpoint::Command::Refuse {
+                dialog,
+                status: 481,
+                reason: "Call/Transaction Does Not Exist".to_owned(),
+                headers: Vec::new(),
+            };
+            self.inner.drivers.signalling.send(refuse).await;
+        }
+    }
+
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
         let inner = &self.inner;
         if inner.draining.load(Ordering::Relaxed) {
@@ -520,7 +546,7 @@ impl Switchboard {
         let switchboard = self.clone();
         self.inner.tasks.spawn(
             async move {
-                let _guard = Registered { switchboard, call: id, dialog };
+                let _guard = Registered { switchboard, call: id };
                 task.run().await;
             }
             .instrument(span),
@@ -577,14 +603,14 @@ impl Switchboard {
 struct Registered {
     switchboard: Switchboard,
     call: CallId,
-    dialog: DialogId,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut registry = self.switchboard.registry();
         registry.calls.remove(&self.call);
-        registry.dialogs.remove(&self.dialog);
+        // One as a rule; more when the call was handed over.
+        registry.dialogs.retain(|_, call| *call != self.call);
     }
 }
 

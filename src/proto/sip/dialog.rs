@@ -41,6 +41,27 @@ pub(super) struct DialogKey {
 }
 
 impl DialogKey {
+    /// The dialog that a Replaces header field names (RFC 3891 §6.1), seen from our side, and whether
+    /// only an early one is meant. `None` when it cannot be read.
+    pub fn replaced(value: &str) -> Option<(Self, bool)> {
+        let mut parts = value.split(';').map(str::trim);
+        let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();
+        let (mut local_tag, mut remote_tag, mut early_only) = (None, None, false);
+        for part in parts {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "to-tag" if local_tag.is_none() => local_tag = Some(value.trim().to_owned()),
+                "from-tag" if remote_tag.is_none() => remote_tag = Some(value.trim().to_owned()),
+                "to-tag" | "from-tag" => return None,
+                "early-only" => early_only = true,
+                _ => {}
+            }
+        }
+        // §4: a tag of zero stands for none.
+        let remote_tag = remote_tag.filter(|tag| tag != "0");
+        Some((Self { call_id, local_tag: local_tag?, remote_tag }, early_only))
+    }
+
     /// The dialog that `request` says it is in; `None` when it is in none.
     pub fn of(request: &Request) -> Option<Self> {
         Some(Self {

@@ -23,10 +23,10 @@ pub const SERVED: [Method; 9] = [
 ];
 
 /// Extensions that a request may require (§8.2.2.3).
-const SUPPORTED: [&str; 2] = ["100rel", TIMER];
+const SUPPORTED: [&str; 3] = ["100rel", TIMER, "replaces"];
 
 /// The same as a list.
-pub(super) const SUPPORTED_TAGS: &str = "100rel, timer";
+pub(super) const SUPPORTED_TAGS: &str = "100rel, timer, replaces";
 
 /// The one media type that an INVITE may carry.
 const SDP: &str = "application/sdp";

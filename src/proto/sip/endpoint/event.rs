@@ -159,6 +159,8 @@ pub struct IncomingInvite {
     pub user: Option<String>,
     /// The trunk that it comes from.
     pub trunk: Option<String>,
+    /// The call that it shall take the place of (RFC 3891); its caller may do so.
+    pub replaces: Option<DialogId>,
     /// The caller, as it says.
     pub from: NameAddr,
     /// Whom the caller wanted first.

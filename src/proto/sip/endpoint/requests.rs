@@ -133,6 +133,13 @@ impl Endpoint {
             }
         };
         let Ok(user) = self.authenticate(&request, path, now) else { return };
+        let replaces = match self.replaced(&request, user.as_deref(), path) {
+            Ok(replaces) => replaces,
+            Err(status) => {
+                self.answer_stateless(&request, status, path);
+                return;
+            }
+        };
 
         self.last_dialog += 1;
         let id = DialogId(self.last_dialog);
@@ -147,6 +154,7 @@ impl Endpoint {
         let incoming = IncomingInvite {
             user,
             trunk: self.trunk_at(path.peer.ip()),
+            replaces,
             from: request.from().clone(),
             to: request.to().clone(),
             request_uri: request.uri().clone(),
@@ -256,6 +264,41 @@ impl Endpoint {
         let challenge = self.challenge_to(request, source, stale, now);
         self.send(path, challenge);
         Err(Refused)
+    }
+
+    /// The call that an INVITE wants to take over (RFC 3891 §3). Only who has its place in the call
+    /// already, or has proved to be a user of ours, may do that.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    fn replaced(
+        &self,
+        request: &Request,
+        user: Option<&str>,
+        path: Path,
+    ) -> Result<Option<DialogId>, u16> {
+        let mut values = request.headers("Replaces");
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(400);
+        }
+        let (key, early_only) = DialogKey::replaced(value).ok_or(400_u16)?;
+        let id = *self.dialogs_by_key.get(&key).ok_or(481_u16)?;
+        let dialog = self.dialogs.get(&id).ok_or(481_u16)?;
+        if dialog.is_ending() {
+            return Err(603);
+        }
+        // We ring for nobody but the caller, so an early dialog of ours is none that could be taken.
+        if dialog.is_ringing() {
+            return Err(481);
+        }
+        if early_only {
+            return Err(486);
+        }
+        let is_allowed = user.is_some()
+            || dialog.path().peer.ip() == path.peer.ip()
+            || self.trunk_at(path.peer.ip()).is_some();
+        if is_allowed { Ok(Some(id)) } else { Err(403) }
     }
 
     /// A request of a dialog that we know.

@@ -15,7 +15,7 @@ fn a_call_rings_is_answered_and_hung_up() {
     assert!(invite.contains("\r\nFrom: <sip:bot@pbx.example>;tag="), "{invite}");
     assert!(invite.contains("\r\nContact: <sip:aftertone@192.0.2.1:5060>\r\n"), "{invite}");
     assert!(invite.contains("\r\nX-Own: 1\r\n"), "{invite}");
-    assert!(invite.contains("\r\nSupported: 100rel, timer\r\n"), "{invite}");
+    assert!(invite.contains("\r\nSupported: 100rel, timer, replaces\r\n"), "{invite}");
     assert!(invite.ends_with(OFFER), "{invite}");
 
     line.receive(&respond(&invite, "100 Trying"));

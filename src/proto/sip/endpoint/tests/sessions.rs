@@ -285,3 +285,30 @@ fn over_a_stream_nothing_is_repeated_but_the_answer() {
     line.run_for(Duration::from_secs(1));
     assert_eq!(line.take_statuses(), [200, 200], "it may pass a datagram hop");
 }
+
+#[test]
+fn a_call_is_handed_over_to_whoever_may_have_it() {
+    let mut line = Line::new();
+    let first = line.confirm(&Ask::invite());
+    let tag = line.tag.clone();
+    let replaces =
+        |more: &str| format!("Replaces: call@192.0.2.10;to-tag={tag};from-tag=phone{more}");
+    let ask = |name: &str, header: &str| Ask::invite().call(name).branch(name).with(header);
+    for (header, status) in [
+        ("Replaces: other@192.0.2.10;to-tag=x;from-tag=phone".to_owned(), 481),
+        ("Replaces: call@192.0.2.10;from-tag=phone".to_owned(), 400),
+        (replaces(";early-only"), 486),
+    ] {
+        line.receive(&ask("no", &header).to_string());
+        assert_eq!(line.take_statuses(), [status], "{header}");
+    }
+    let elsewhere = Path { peer: "198.51.100.9:5060".parse().unwrap(), ..path() };
+    let stranger = ask("stranger", &replaces("")).to_string();
+    line.endpoint.handle_message(stranger.as_bytes(), elsewhere, line.now);
+    line.drain();
+    assert_eq!(line.take_statuses(), [403]);
+    line.receive(&ask("second", &replaces("")).to_string());
+    let Event::Invite { dialog, invite } = line.event() else { panic!("no Invite") };
+    assert_eq!(invite.replaces, Some(first));
+    assert_ne!(dialog, first);
+}
