@@ -164,6 +164,30 @@ async fn deleting_a_call_that_rings_cancels_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bot_transfers_a_call_and_hears_how_it_goes() {
+    let called = Called::start("transferred", "u1", &[]);
+    let (_node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;
+    let (_, call) = bot.place("200").await;
+    let id = call["id"].as_str().unwrap();
+    bot.wait_for_state(id, "established").await;
+    let transfer = |number: &str| {
+        json!({"transferTarget": {
+            "@odata.type": "#microsoft.graph.invitationParticipantInfo",
+            "identity": {"phone": {"id": number}}
+        }})
+    };
+    let (status, error) = bot.post(&format!("{id}/transfer"), &transfer("+881900")).await;
+    assert_eq!(status, 403, "no trunk would call it: {error}");
+    let (status, error) = bot.post(&format!("{id}/transfer"), &transfer("201")).await;
+    assert_eq!(status, 202, "{error}");
+    bot.wait_for_state(id, "transferring").await;
+    bot.wait_for_state(id, "transferAccepted").await;
+    let over = bot.wait_for_state(id, "terminated").await;
+    assert_eq!(over.data()["resultInfo"]["subcode"], 7015);
+    called.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_out_that_no_trunk_allows() {
     let nobody = "127.0.0.1:9".parse().unwrap();
     let (_node, bot) = node_and_bot(nobody, "transport = \"udp\"").await;

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     graph::{
         self, AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink,
-        RejectBody,
+        RejectBody, TransferBody,
     },
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction},
 };
@@ -176,8 +176,8 @@ impl Asked<'_> {
 
     async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        if needs_media(action) && !self.caller.has_role(ACCESS_MEDIA) {
-            return Err(ApiError::MissingRole(ACCESS_MEDIA));
+        if let Some(role) = needed_role(action).filter(|role| !self.caller.has_role(role)) {
+            return Err(ApiError::MissingRole(role));
         }
         let (house, application) = (&self.state.house, self.application());
         let body = match action {
@@ -204,6 +204,11 @@ impl Asked<'_> {
             Action::PlayPrompt => {
                 let PlayPromptBody { request, client_context } = PlayPromptBody::read(&body)?;
                 self.submit(call, OperationKind::PlayPrompt(request), client_context).await
+            }
+            Action::Transfer => {
+                let TransferBody { target, replaces } = TransferBody::read(&body)?;
+                deadline::acting(house.transfer(application, call, target, replaces)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Record => self.record(call, RecordAction::Record, &body).await,
             Action::RecordResponse => self.record(call, RecordAction::RecordResponse, &body).await,
@@ -265,14 +270,15 @@ impl Asked<'_> {
 }
 
 /// Contract section 2.1: what is enforced per request.
-fn needs_media(action: Action) -> bool {
+fn needed_role(action: Action) -> Option<&'static str> {
     match action {
-        Action::Record | Action::RecordResponse | Action::SubscribeToTone => true,
+        Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
+        Action::Transfer => Some(INITIATE),
         Action::Answer
         | Action::Reject
         | Action::KeepAlive
         | Action::PlayPrompt
-        | Action::CancelMediaProcessing => false,
+        | Action::CancelMediaProcessing => None,
     }
 }
 
@@ -525,7 +531,8 @@ mod tests {
             ("GET", "/record", "", 405, "MethodNotAllowed"),
             ("PATCH", "", "{}", 405, "MethodNotAllowed"),
             ("POST", "/operations", "{}", 405, "MethodNotAllowed"),
-            ("POST", "/transfer", "{}", 501, "8520"),
+            ("POST", "/transfer", "{}", 400, "8523"),
+            ("POST", "/redirect", "{}", 501, "8520"),
             ("POST", "/mute", "{}", 501, "8520"),
             ("GET", "/participants", "", 501, "8520"),
             ("POST", "/dance", "{}", 404, "ResourceNotFound"),

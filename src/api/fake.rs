@@ -40,6 +40,7 @@ pub(super) enum Command {
     Answer(Answer),
     Reject(RejectReason),
     HangUp,
+    Transfer(Party, Option<CallId>),
     KeepAlive,
     Submit(NewOperation),
 }
@@ -295,6 +296,16 @@ impl House for FakeHouse {
         self.told(call, Command::Reject(reason))
     }
 
+    fn transfer<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        target: Party,
+        replaces: Option<CallId>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Transfer(target, replaces))
+    }
+
     fn hang_up<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
         self.told(call, Command::HangUp)
     }
@@ -421,6 +432,7 @@ fn call(id: CallId) -> Call {
         created_at: UnixMillis(0),
         ended_at: over.then_some(UnixMillis(1)),
         termination: over.then_some(Termination::PeerHungUp),
+        transfer_failure: None,
     }
 }
 

@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use crate::{
     graph::RecordingLink,
     model::{
-        Call, CallId, Operation, OperationId, PromptSource, RecordingId, RejectReason, UnixMillis,
+        Call, CallId, Operation, OperationId, Party, PromptSource, RecordingId, RejectReason,
+        UnixMillis,
     },
 };
 
@@ -49,6 +50,16 @@ pub trait House: Send + Sync + 'static {
         call: CallId,
         reason: RejectReason,
         callback_uri: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Asks the peer to talk to `target`, in the place of another call of the application if one is
+    /// named.
+    fn transfer<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        target: Party,
+        replaces: Option<CallId>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Ends a call in whatever state it is.

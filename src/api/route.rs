@@ -57,6 +57,8 @@ pub enum Action {
     CancelMediaProcessing,
     /// `subscribeToTone`.
     SubscribeToTone,
+    /// `transfer`.
+    Transfer,
 }
 
 /// The path names nothing.
@@ -72,7 +74,7 @@ pub enum NoRoute {
     Operation,
 }
 
-const ACTIONS: [(&str, Action); 8] = [
+const ACTIONS: [(&str, Action); 9] = [
     ("answer", Action::Answer),
     ("reject", Action::Reject),
     ("keepAlive", Action::KeepAlive),
@@ -81,12 +83,12 @@ const ACTIONS: [(&str, Action); 8] = [
     ("recordResponse", Action::RecordResponse),
     ("cancelMediaProcessing", Action::CancelMediaProcessing),
     ("subscribeToTone", Action::SubscribeToTone),
+    ("transfer", Action::Transfer),
 ];
 
 /// Below a call; rows of the contract's table (section 2) that are "no", or not there yet.
-const UNSUPPORTED: [&str; 16] = [
+const UNSUPPORTED: [&str; 15] = [
     "redirect",
-    "transfer",
     "sendDtmfTones",
     "mute",
     "unmute",
@@ -181,6 +183,7 @@ impl Action {
             Self::RecordResponse => "recordResponse",
             Self::CancelMediaProcessing => "cancelMediaProcessing",
             Self::SubscribeToTone => "subscribeToTone",
+            Self::Transfer => "transfer",
         }
     }
 }
@@ -318,7 +321,7 @@ mod tests {
                 Beta,
                 Target::Operation(call, operation),
             ),
-            ("/v1.0/communications/calls/{c}/transfer", V1, Target::Unsupported("transfer")),
+            ("/v1.0/communications/calls/{c}/redirect", V1, Target::Unsupported("redirect")),
             (
                 "/v1.0/communications/calls/{c}/microsoft.graph.sendDtmfTones",
                 V1,

@@ -12,7 +12,7 @@ use crate::{
         RecordingKey, TracedMessage,
     },
     graph::RecordingLink,
-    model::{Call, CallId, Operation, OperationId, RecordingId, RejectReason, UnixMillis},
+    model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
     recordings::{AccessKey, Vault},
     store::{Database, RecordingRow, RecordingState},
     switchboard::Switchboard,
@@ -106,6 +106,16 @@ impl House for Rooms {
         callback_uri: Option<String>,
     ) -> BoxFuture<'a, Result<(), CallError>> {
         self.switchboard.reject(application, call, reason, callback_uri).boxed()
+    }
+
+    fn transfer<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        target: Party,
+        replaces: Option<CallId>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.switchboard.transfer(application, call, target, replaces).boxed()
     }
 
     fn hang_up<'a>(

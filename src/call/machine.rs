@@ -30,11 +30,14 @@ use crate::{
     model::{
         Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
         OperationId, OperationKind, OperationStatus, Party, PromptFailure, PromptSource, Recorded,
-        RecordingChange, RecordingId, RejectReason, Termination, Tone, UnixMillis,
+        RecordingChange, RecordingId, RejectReason, Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,
-        sip::endpoint::{self, DialogId},
+        sip::{
+            endpoint::{self, DialogId},
+            uri::Uri,
+        },
     },
 };
 
@@ -135,6 +138,8 @@ pub enum Input {
     Refused(u16),
     /// The peer has answered the refresh of the session.
     Refreshed(Vec<u8>),
+    /// How the transfer goes: 100 and more, 200 when it is done, 300 and more when it has failed.
+    Referred(u16),
     /// The caller canceled; already answered.
     Canceled,
     /// The peer sent BYE; already answered.
@@ -193,6 +198,13 @@ pub enum Command {
     HangUp(Termination),
     /// The application is still there.
     KeepAlive,
+    /// The peer shall talk to somebody else.
+    Transfer {
+        /// To whom.
+        target: Box<Uri>,
+        /// In the place of this call of the application.
+        replaces: Option<DialogId>,
+    },
 }
 
 /// An operation that is asked for.
@@ -248,6 +260,8 @@ pub struct Machine {
     lease_until: Option<Instant>,
     /// Of a call that we place: until when it may ring.
     ring_until: Option<Instant>,
+    /// The transfer that is under way.
+    transfer: Option<TransferKind>,
     tones_told: u64,
     last_tone: Option<Tone>,
     change: Change,
@@ -314,6 +328,7 @@ impl Machine {
             created_at: now.wall,
             ended_at: None,
             termination: None,
+            transfer_failure: None,
         };
         let mut machine = Self {
             call,
@@ -326,6 +341,7 @@ impl Machine {
             queue: Queue::default(),
             lease_until: None,
             ring_until: None,
+            transfer: None,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -376,6 +392,7 @@ impl Machine {
             created_at: now.wall,
             ended_at: None,
             termination: None,
+            transfer_failure: None,
         };
         let mut machine = Self {
             call,
@@ -388,6 +405,7 @@ impl Machine {
             leg: Leg::None,
             queue: Queue::default(),
             ring_until: Some(now.instant + placement.ringing_timeout),
+            transfer: None,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -424,6 +442,7 @@ impl Machine {
             Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
             Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
             Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
+            Input::Referred(status) => self.referred(status, now),
             Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);
@@ -468,6 +487,7 @@ impl Machine {
                     Ok(())
                 }
             },
+            Command::Transfer { target, replaces } => self.transfer(target, replaces),
             Command::KeepAlive => match self.phase {
                 Phase::Ending { .. } | Phase::Over => Err(CallError::NotFound),
                 Phase::Offered { .. }
@@ -732,6 +752,49 @@ impl Machine {
         self.signal(command);
     }
 
+    fn transfer(&mut self, target: Box<Uri>, replaces: Option<DialogId>) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Up if self.transfer.is_some() => return Err(CallError::Conflict),
+            Phase::Up => {}
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing { .. }
+            | Phase::Answered => return Err(CallError::NotEstablished),
+        }
+        self.transfer = Some(match replaces {
+            Some(_) => TransferKind::Consultative,
+            None => TransferKind::Blind,
+        });
+        self.call.transfer_failure = None;
+        self.signal(endpoint::Command::Refer { dialog: self.dialog, target, replaces });
+        Ok(())
+    }
+
+    /// Contract section 2.4: transferring, then accepted and over, or back to where it was.
+    fn referred(&mut self, status: u16, now: Now) {
+        let (Phase::Up, Some(kind)) = (&self.phase, self.transfer) else { return };
+        match status {
+            ..200 if self.call.state == CallState::Transferring => {}
+            ..200 => {
+                self.call.state = CallState::Transferring;
+                self.tell_changed();
+            }
+            200..300 => {
+                self.call.state = CallState::TransferAccepted;
+                self.tell_changed();
+                self.end(Termination::Transferred, None, now);
+            }
+            300.. => {
+                self.transfer = None;
+                self.call.state = CallState::Established;
+                self.call.transfer_failure = Some(kind);
+                self.tell_changed();
+            }
+        }
+    }
+
     /// The call goes on with another peer; what is played and recorded does not notice.
     fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>) {
         if !matches!(self.phase, Phase::Up) {
@@ -946,6 +1009,11 @@ impl Machine {
 
     /// The peer has left and knows it.
     fn peer_gone(&mut self, termination: Termination, now: Now) {
+        // Phones hang up as soon as they have reached whom they were sent to.
+        let termination = match (termination, self.call.state) {
+            (Termination::PeerHungUp, CallState::Transferring) => Termination::Transferred,
+            (termination, _) => termination,
+        };
         if !matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
             self.begin_ending(termination, now);
         }

@@ -21,7 +21,10 @@ use crate::{
     },
     proto::{
         sdp,
-        sip::endpoint::{self, DialogId},
+        sip::{
+            endpoint::{self, DialogId},
+            uri::Uri,
+        },
     },
 };
 
@@ -519,6 +522,55 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec())));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refuse { .. })));
     assert_eq!(world.machine.dialog(), new);
+}
+
+fn transferring() -> World {
+    let mut world = World::established();
+    let target: Box<Uri> = Box::new("sip:300@pbx.example".parse().unwrap());
+    world.command(Command::Transfer { target: target.clone(), replaces: None }).unwrap();
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Refer { .. })));
+    let again = world.command(Command::Transfer { target, replaces: None });
+    assert_eq!(again, Err(CallError::Conflict));
+    world.input(Input::Referred(100));
+    world.input(Input::Referred(180));
+    assert_eq!(world.machine.call().state, CallState::Transferring);
+    world
+}
+
+#[test]
+fn a_transfer_that_succeeds_ends_the_call() {
+    let mut world = transferring();
+    world.input(Input::Referred(200));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
+    let states: Vec<CallState> = world
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::CallChanged { call } | Event::CallEnded { call } => Some(call.state),
+            _ => None,
+        })
+        .collect();
+    let last = [CallState::Transferring, CallState::TransferAccepted, CallState::Terminated];
+    assert_eq!(states[states.len() - 3..], last);
+    world.check();
+
+    let mut world = transferring();
+    world.input(Input::PeerHungUp);
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_the_call_as_it_was() {
+    let mut world = transferring();
+    world.input(Input::Referred(486));
+    assert_eq!(world.machine.call().state, CallState::Established);
+    assert_eq!(world.machine.call().result().map(|result| result.subcode), Some(7000));
+    world.submit(record(false)).unwrap();
+    world.finish();
+    world.check();
 }
 
 #[test]

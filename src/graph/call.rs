@@ -59,7 +59,7 @@ impl Call {
             requested_modalities: ["audio"],
             media_config: call.media_config.as_deref().and_then(media_config),
             media_state: call.media.map(MediaState::from),
-            result_info: call.termination.map(|why| why.result().into()),
+            result_info: call.result().map(ResultInfo::from),
             tone_info: None,
             incoming_context: None,
             subject: call.subject.clone(),

@@ -1,4 +1,5 @@
-//! The body of POST `/communications/calls` (contract section 2.2).
+//! Bodies that name whom to call: POST `/communications/calls` and `transfer` (contract sections 2.2
+//! and 2.4).
 
 use serde_json::Value;
 
@@ -6,7 +7,7 @@ use super::{
     members::{InvalidBody, Object, quoted},
     request::{callback_uri, modalities, service_hosted},
 };
-use crate::model::{Party, PromptSource};
+use crate::model::{CallId, Party, PromptSource};
 
 /// Longest identity, display name or subject, in characters.
 const TEXT_CHARS: usize = 256;
@@ -79,6 +80,39 @@ impl CreateCallBody {
     }
 }
 
+/// The body of `transfer` (contract section 2.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferBody {
+    /// To whom.
+    pub target: Party,
+    /// The application's call with that party, whose place the transferred one takes.
+    pub replaces: Option<CallId>,
+}
+
+impl TransferBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or wrong.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        let body = Object::body(body)?;
+        let target = body.object("transferTarget")?.ok_or_else(|| InvalidBody::Missing {
+            path: body.path_of("transferTarget"),
+            expected: "an invitationParticipantInfo".to_owned(),
+        })?;
+        let replaces = match target.text("replacesCallId", TEXT_CHARS)?.filter(|id| !id.is_empty())
+        {
+            None => None,
+            Some(id) => Some(id.parse().map_err(|_| InvalidBody::NotAllowed {
+                path: target.path_of("replacesCallId"),
+                expected: "the id of a call".to_owned(),
+                found: quoted(id),
+            })?),
+        };
+        Ok(Self { target: party(&target)?, replaces })
+    }
+}
+
 /// The one called party.
 fn target(body: &Object<'_>) -> Result<Party, InvalidBody> {
     let path = body.path_of("targets");
@@ -88,7 +122,11 @@ fn target(body: &Object<'_>) -> Result<Party, InvalidBody> {
     };
     let mut targets = body.list("targets", 1)?.ok_or_else(missing)?;
     let (path, value) = targets.pop().ok_or_else(missing)?;
-    let target = Object::at(path, value)?;
+    party(&Object::at(path, value)?)
+}
+
+/// Whom an invitationParticipantInfo means.
+fn party(target: &Object<'_>) -> Result<Party, InvalidBody> {
     let identity = target.object("identity")?.ok_or_else(|| InvalidBody::Missing {
         path: target.path_of("identity"),
         expected: "an identity set with phone or user".to_owned(),
@@ -218,5 +256,18 @@ mod tests {
         assert_eq!(read.ringing_timeout_seconds, Some(30));
         full["ringingTimeoutInSeconds"] = json!(116);
         assert!(CreateCallBody::read(&full).is_err());
+    }
+
+    #[test]
+    fn a_transfer_may_replace_another_call() {
+        let read = |body: &Value| TransferBody::read(body).map(|body| body.replaces.is_some());
+        let target = json!({"identity": {"phone": {"id": "300"}}});
+        assert_eq!(read(&json!({"transferTarget": target})), Ok(false));
+        let mut consultative = target.clone();
+        consultative["replacesCallId"] = json!("2e1a0b00-2db4-4022-9570-243709c565ab");
+        assert_eq!(read(&json!({"transferTarget": consultative})), Ok(true));
+        consultative["replacesCallId"] = json!("x");
+        assert!(read(&json!({"transferTarget": consultative})).is_err());
+        assert!(read(&json!({})).is_err());
     }
 }

@@ -16,7 +16,7 @@ mod operation;
 mod request;
 
 pub use call::{Call, ResultInfo};
-pub use create_call::CreateCallBody;
+pub use create_call::{CreateCallBody, TransferBody};
 pub use error::{ErrorBody, ErrorIds};
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};
@@ -147,6 +147,7 @@ mod tests {
             created_at: UnixMillis(0),
             ended_at: None,
             termination: None,
+            transfer_failure: None,
         }
     }
 

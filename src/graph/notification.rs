@@ -114,6 +114,7 @@ fn changed(call: &Call) -> Value {
         "id": call.id.to_string(),
         "state": call.state,
         "mediaState": call.media.map(MediaState::from),
+        "resultInfo": call.result().map(ResultInfo::from),
     })
 }
 

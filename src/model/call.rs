@@ -41,6 +41,39 @@ pub struct Call {
     pub ended_at: Option<UnixMillis>,
     /// Why it was over; set exactly when `state` is terminated.
     pub termination: Option<Termination>,
+    /// How the last transfer failed; the call goes on.
+    #[serde(default)]
+    pub transfer_failure: Option<TransferKind>,
+}
+
+impl Call {
+    /// What the application is told of the end, or of the transfer that led to none.
+    pub fn result(&self) -> Option<ResultInfo> {
+        let end = self.termination.map(Termination::result);
+        end.or(self.transfer_failure.map(TransferKind::failure))
+    }
+}
+
+/// How a call is handed to somebody else (contract section 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TransferKind {
+    /// Without a word before.
+    Blind,
+    /// In the place of another call of the application.
+    Consultative,
+}
+
+impl TransferKind {
+    /// The codes and the sentence of a transfer that failed.
+    pub fn failure(self) -> ResultInfo {
+        let (code, subcode) = match self {
+            Self::Blind => (500, 7000),
+            Self::Consultative => (500, 7700),
+        };
+        let message = format!("The transfer failed. DiagCode: {code}#{subcode}.@");
+        ResultInfo { code, subcode, message }
+    }
 }
 
 /// Where a call is in its life (contract section 3.2; hold is told by [`MediaState`]).
@@ -53,6 +86,10 @@ pub enum CallState {
     Establishing,
     /// Both sides agree that the call is up.
     Established,
+    /// The peer has been asked to call somebody else.
+    Transferring,
+    /// The peer is connected to somebody else.
+    TransferAccepted,
     /// The application asked to end it; it is being taken down.
     Terminating,
     /// Over.
@@ -142,6 +179,8 @@ pub enum Termination {
     KeepAliveExpired,
     /// No codec, no port: the call could not be set up.
     MediaRefused,
+    /// The peer talks to somebody else now, as the application wished.
+    Transferred,
     /// The built-in line was done.
     LineEnded,
     /// We are shutting down.
@@ -168,6 +207,7 @@ impl Termination {
             Self::MediaTimeout => (410, 301_005, "No media came from the other participant."),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),
             Self::MediaRefused => (488, 301_005, "No media session could be agreed."),
+            Self::Transferred => (200, 7015, "The call was transferred."),
             Self::LineEnded => (200, 7000, "The line has ended the call."),
             Self::Drained => (503, 7106, "The server was shut down."),
             Self::NodeLost => (500, 7106, "The server that held the call was lost."),

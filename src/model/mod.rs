@@ -11,7 +11,9 @@ pub mod operation;
 pub mod time;
 pub mod tone;
 
-pub use call::{Call, CallState, Direction, MediaState, Party, RejectReason, Termination};
+pub use call::{
+    Call, CallState, Direction, MediaState, Party, RejectReason, Termination, TransferKind,
+};
 pub use change::{Change, Notification, RecordingChange};
 pub use event::Event;
 pub use ids::{CallId, OperationId, RecordingId};

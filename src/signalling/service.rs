@@ -474,6 +474,7 @@ impl Service {
             | Event::Progress { .. }
             | Event::Answered { .. }
             | Event::Refreshed { .. }
+            | Event::Referred { .. }
             | Event::Lost { .. }
             | Event::Refused { .. }
             | Event::Canceled { .. }
@@ -501,6 +502,7 @@ fn ends_dialog(event: &Event) -> bool {
         | Event::Progress { .. }
         | Event::Answered { .. }
         | Event::Refreshed { .. }
+        | Event::Referred { .. }
         | Event::Acknowledged { .. }
         | Event::Reinvite { .. }
         | Event::Info { .. } => false,

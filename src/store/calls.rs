@@ -165,6 +165,8 @@ fn state_name(state: CallState) -> &'static str {
         CallState::Incoming => "incoming",
         CallState::Establishing => "establishing",
         CallState::Established => "established",
+        CallState::Transferring => "transferring",
+        CallState::TransferAccepted => "transferAccepted",
         CallState::Terminating => "terminating",
         CallState::Terminated => "terminated",
     }

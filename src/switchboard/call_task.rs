@@ -276,6 +276,10 @@ impl CallTask {
                 Input::Refused(status)
             }
             Event::Refreshed { description, .. } => Input::Refreshed(description),
+            Event::Referred { status, .. } => {
+                info!(sip.status = status, "Transfer");
+                Input::Referred(status)
+            }
             Event::Canceled { .. } => Input::Canceled,
             Event::Bye { reason, .. } => {
                 info!(reason, "Peer hung up");

@@ -312,6 +312,43 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
     }
 
+    /// Asks the peer to talk to somebody else: to whom we could call ourselves, and nobody else; or to
+    /// the peer of another call of the application, whose place the call then takes.
+    ///
+    /// # Errors
+    /// The call is not there or not established, no trunk allows the target, or the other call is not
+    /// the application's.
+    pub async fn transfer(
+        &self,
+        application: &str,
+        id: CallId,
+        target: Party,
+        replaces: Option<CallId>,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        let target: Uri = target.uri.parse().map_err(|_| CallError::NoWay)?;
+        let replaces = match replaces {
+            None => None,
+            Some(other) => {
+                self.find(application, other)?;
+                let registry = self.registry();
+                let dialog = registry.dialogs.iter().find(|(_, call)| **call == other);
+                Some(*dialog.ok_or(CallError::NotFound)?.0)
+            }
+        };
+        let directory = self.inner.directory.borrow().clone();
+        let nobody = Placed { display_name: None, subject: None };
+        let target = match (replaces, directory.user_of(&target)) {
+            (Some(_), _) | (None, Some(_)) => target,
+            (None, None) => {
+                let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
+                itinerary.request_uri().clone()
+            }
+        };
+        let command = Command::Transfer { target: Box::new(target), replaces };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
     /// Renews the call's lease.
     ///
     /// # Errors

@@ -195,6 +195,11 @@ impl Itinerary {
         }
     }
 
+    /// Whom it leads to.
+    pub fn request_uri(&self) -> &Uri {
+        &self.request_uri
+    }
+
     /// The call, now that it is known which ways lead there.
     pub fn call(&self, call_id: String, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
         OutgoingCall {

@@ -98,6 +98,8 @@ pub(super) struct Dialog {
     session: Option<SessionTimer>,
     /// Who we are to a trunk that challenges us within the call.
     credentials: Option<Credentials>,
+    /// A REFER of ours is not over: NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
+    refers: bool,
     /// The refresh that is out answers a challenge already.
     challenge_answered: bool,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
@@ -276,6 +278,7 @@ impl Dialog {
             description: Vec::new(),
             session: None,
             credentials: None,
+            refers: false,
             challenge_answered: false,
             ack: None,
             state: State::Ringing { pending, reliable: None },
@@ -312,6 +315,7 @@ impl Dialog {
             description: Vec::new(),
             session: None,
             credentials: None,
+            refers: false,
             challenge_answered: false,
             ack: None,
             state: State::Confirmed,
@@ -675,6 +679,25 @@ impl Dialog {
     /// The peer takes UPDATE (RFC 3311).
     pub fn takes_update(&self) -> bool {
         self.takes_update
+    }
+
+    /// A REFER of ours is under way.
+    pub fn refers(&self) -> bool {
+        self.refers
+    }
+
+    /// A REFER of ours has begun, or is over.
+    pub fn set_refers(&mut self, refers: bool) {
+        self.refers = refers;
+    }
+
+    /// Where the peer is, and how another one names this dialog in a Replaces header field
+    /// (RFC 3891 §6.1).
+    pub fn as_replaced(&self) -> (Uri, String) {
+        let DialogKey { call_id, local_tag, remote_tag } = &self.key;
+        let theirs = remote_tag.as_deref().unwrap_or("0");
+        let value = format!("{call_id};to-tag={theirs};from-tag={local_tag}");
+        (self.remote_target.clone(), value)
     }
 
     /// What challenges are answered with.

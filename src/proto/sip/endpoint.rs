@@ -13,6 +13,7 @@
 mod calling;
 mod commands;
 mod event;
+mod referring;
 mod registering;
 mod requests;
 mod responses;
@@ -173,6 +174,7 @@ impl Endpoint {
             Command::Refuse { status, reason, headers, .. } => {
                 self.refuse(id, status, &reason, &headers, now);
             }
+            Command::Refer { target, replaces, .. } => self.refer(id, &target, replaces, now),
             Command::Bye { reason, .. } => self.hang_up(id, HangUp { reason }, now),
         }
     }
@@ -312,10 +314,12 @@ impl Endpoint {
             Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
             Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
+            Asker::Refer(id) if is_final => self.refer_answered(id, response.status()),
             Asker::Bye(id) if is_final => self.bye_answered(id, response, now),
             Asker::Register(number) if is_final => self.register_answered(number, response, now),
             Asker::Reinvite(_)
             | Asker::Update(_)
+            | Asker::Refer(_)
             | Asker::Bye(_)
             | Asker::Register(_)
             | Asker::Nobody => {}
@@ -328,6 +332,7 @@ impl Endpoint {
             Asker::Bye(id) => self.end(id, Ending::TimedOut),
             Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
             Asker::Register(number) => self.register_unanswered(number, now),
+            Asker::Refer(id) => self.refer_answered(id, 408),
             Asker::Invite(_) | Asker::Nobody => {}
         }
     }

@@ -587,12 +587,22 @@ fn parse_param(text: &str) -> Result<(String, Option<String>), AddressError> {
 
 /// RFC 3261 §25.1: everything but `unreserved` and `user-unreserved` is escaped.
 pub fn escape_user(user: &str) -> String {
-    let mut escaped = String::with_capacity(user.len());
-    for byte in user.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(char::from(byte)),
-            _ if b"-_.!~*'()&=+$,;?/".contains(&byte) => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+    escape(user, b"-_.!~*'()&=+$,;?/")
+}
+
+/// RFC 3261 §25.1: everything but `unreserved` and `hnv-unreserved` is escaped.
+pub fn escape_header(value: &str) -> String {
+    escape(value, b"-_.!~*'()[]/?:+$")
+}
+
+/// Letters and digits, and what is `allowed`, stay; all else is escaped.
+fn escape(text: &str, allowed: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
         }
     }
     escaped

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Methods that are served, in the order that Allow names them.
-pub const SERVED: [Method; 9] = [
+pub const SERVED: [Method; 11] = [
     Method::Invite,
     Method::Ack,
     Method::Cancel,
@@ -19,6 +19,8 @@ pub const SERVED: [Method; 9] = [
     Method::Info,
     Method::Update,
     Method::Prack,
+    Method::Notify,
+    Method::Refer,
     Method::Register,
 ];
 
@@ -154,10 +156,11 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any.
+/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any, and
+/// a REFER is declined: we call nobody because a peer says so.
 pub(super) fn allow() -> String {
-    let names: Vec<&str> =
-        SERVED.iter().filter(|method| **method != Method::Register).map(Method::as_str).collect();
+    let is_for_all = |method: &&Method| !matches!(method, Method::Register | Method::Refer);
+    let names: Vec<&str> = SERVED.iter().filter(is_for_all).map(Method::as_str).collect();
     names.join(", ")
 }
 
@@ -200,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_known_method_that_is_not_served_is_told_what_is() {
-        let allow = header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK");
+        let allow =
+            header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY");
         assert_eq!(refusal("SUBSCRIBE", "\r\n"), (405, allow));
     }
 

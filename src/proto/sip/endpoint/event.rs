@@ -68,6 +68,14 @@ pub enum Event {
         /// How we know.
         how: Loss,
     },
+    /// What became of a `Refer`: 100 and more when the peer has begun, 200 when it is connected, 300
+    /// and more when it will not be. Nothing follows a final status.
+    Referred {
+        /// The dialog.
+        dialog: DialogId,
+        /// 100 to 699.
+        status: u16,
+    },
     /// The peer has answered our refresh of the session with a description of its own.
     Refreshed {
         /// The dialog.
@@ -122,6 +130,7 @@ impl Event {
             | Self::Invite { dialog, .. }
             | Self::Acknowledged { dialog, .. }
             | Self::Lost { dialog, .. }
+            | Self::Referred { dialog, .. }
             | Self::Refreshed { dialog, .. }
             | Self::Canceled { dialog }
             | Self::Reinvite { dialog, .. }
@@ -225,6 +234,15 @@ pub enum Command {
         /// Further header fields: name and value.
         headers: Vec<(String, String)>,
     },
+    /// Asks the peer of a call that is up to call somebody else (RFC 3515); `Referred` follows.
+    Refer {
+        /// The dialog.
+        dialog: DialogId,
+        /// Whom.
+        target: Box<Uri>,
+        /// In the place of this call of ours (RFC 3891): then the target is its peer.
+        replaces: Option<DialogId>,
+    },
     /// Hangs up. A call that we have not answered is refused with 480, one that we place is canceled; a
     /// 200 that is not acknowledged yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every
     /// case.
@@ -242,6 +260,7 @@ impl Command {
         match self {
             Self::Call { dialog, .. }
             | Self::Ring { dialog }
+            | Self::Refer { dialog, .. }
             | Self::Challenge { dialog }
             | Self::Answer { dialog, .. }
             | Self::Refuse { dialog, .. }

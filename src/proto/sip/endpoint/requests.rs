@@ -329,6 +329,9 @@ impl Endpoint {
             Method::Prack => self.handle_prack(id, &request, key, path, now),
             Method::Bye => self.handle_bye(id, &request, key, path, now),
             Method::Info => self.handle_info(id, &request, key, path, now),
+            Method::Notify => self.handle_notify(id, &request, key, path, now),
+            // Whom we call is for applications and trunks to say, not for peers.
+            Method::Refer => self.answer_stateful(&request, key, path, 603, now),
             Method::Update => self.handle_update(id, request, key, path, now),
             Method::Options => {
                 let response = self.options_response(&request);

@@ -42,6 +42,8 @@ pub(crate) enum Asker {
     Reinvite(DialogId),
     /// An UPDATE that keeps this dialog's session alive (RFC 4028).
     Update(DialogId),
+    /// A REFER within this dialog (RFC 3515).
+    Refer(DialogId),
     /// The BYE of this dialog.
     Bye(DialogId),
     /// The REGISTER with this number.

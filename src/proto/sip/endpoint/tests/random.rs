@@ -338,6 +338,7 @@ impl World {
             | Event::Acknowledged { .. }
             | Event::Lost { .. }
             | Event::Refreshed { .. }
+            | Event::Referred { .. }
             | Event::Info { .. } => assert!(self.dialog.is_some(), "after the end: {event:?}"),
         }
     }

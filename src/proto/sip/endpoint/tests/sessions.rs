@@ -1,7 +1,7 @@
 //! What happens while a call rings or is up: challenges, PRACK, UPDATE, session timers, glare.
 
 use super::{
-    calling::{Reply, call},
+    calling::{DIALOG, Reply, call},
     *,
 };
 use crate::proto::sip::{
@@ -311,4 +311,95 @@ fn a_call_is_handed_over_to_whoever_may_have_it() {
     let Event::Invite { dialog, invite } = line.event() else { panic!("no Invite") };
     assert_eq!(invite.replaces, Some(first));
     assert_ne!(dialog, first);
+}
+
+/// How a REFER of ours goes, as the phone tells it.
+fn notify(line: &Line, cseq: u32, state: &str, fragment: &str) -> String {
+    Ask::new("NOTIFY", cseq)
+        .to(&line.tag)
+        .with("Event: refer")
+        .with(&format!("Subscription-State: {state}"))
+        .body("message/sipfrag;version=2.0", fragment)
+        .to_string()
+}
+
+#[test]
+fn a_transfer_is_asked_for_and_followed() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    line.receive(&notify(&line, 2, "active", "SIP/2.0 100 Trying\r\n"));
+    assert_eq!(line.take_statuses(), [481], "nobody asked");
+
+    let target = Box::new("sip:300@pbx.example".parse().unwrap());
+    line.command(Command::Refer { dialog, target, replaces: None });
+    let refer = line.sent.pop().unwrap().1;
+    assert!(refer.starts_with("REFER sip:phone@192.0.2.10:5062 "), "{refer}");
+    assert_eq!(header(&refer, "Refer-To"), Some("<sip:300@pbx.example>"));
+    line.receive(&respond(&refer, "202 Accepted"));
+    assert!(matches!(line.event(), Event::Referred { status: 100, .. }));
+    line.receive(&notify(&line, 3, "active;expires=60", "SIP/2.0 180 Ringing\r\n"));
+    line.receive(&notify(&line, 4, "terminated;reason=noresource", "SIP/2.0 200 OK\r\n"));
+    assert_eq!(line.take_statuses(), [200, 200]);
+    assert!(matches!(line.event(), Event::Referred { status: 180, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: 200, .. }));
+    line.receive(&notify(&line, 5, "terminated", "SIP/2.0 200 OK\r\n"));
+    assert_eq!(line.take_statuses(), [481], "it is over");
+    let other = Ask::new("NOTIFY", 6).to(&line.tag).with("Event: presence").to_string();
+    line.receive(&other);
+    assert_eq!(line.take_statuses(), [489]);
+}
+
+#[test]
+fn a_transfer_that_is_refused_or_silent_is_told_as_such() {
+    for (answer, status) in [(Some("603 Decline"), 603), (None, 408)] {
+        let mut line = Line::new();
+        let dialog = line.confirm(&Ask::invite());
+        let target = Box::new("sip:300@pbx.example".parse().unwrap());
+        line.command(Command::Refer { dialog, target, replaces: None });
+        match answer {
+            Some(answer) => {
+                let refer = line.sent.pop().unwrap().1;
+                line.receive(&respond(&refer, answer));
+            }
+            None => line.run_for(Duration::from_secs(33)),
+        }
+        let Event::Referred { status: told, .. } = line.event() else { panic!("not told") };
+        assert_eq!(told, status);
+    }
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    let target = Box::new("sip:300@pbx.example".parse().unwrap());
+    line.command(Command::Refer { dialog, target, replaces: None });
+    let refer = line.sent.pop().unwrap().1;
+    line.receive(&respond(&refer, "202 Accepted"));
+    line.events.clear();
+    line.receive(&notify(&line, 2, "terminated;reason=timeout", "SIP/2.0 100 Trying\r\n"));
+    assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
+}
+
+#[test]
+fn a_consultative_transfer_names_the_call_that_it_replaces() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    let invite = line.answered(call());
+    let local_tag = header(&invite, "From").unwrap().split(";tag=").nth(1).unwrap().to_owned();
+    let target = Box::new("sip:200@pbx.example".parse().unwrap());
+    line.command(Command::Refer { dialog, target, replaces: Some(DIALOG) });
+    let refer = line.sent.pop().unwrap().1;
+    let expected = format!(
+        "<sip:phone@192.0.2.10:5062?Replaces=our-call%3Bto-tag%3Da%3Bfrom-tag%3D{local_tag}>"
+    );
+    assert_eq!(header(&refer, "Refer-To"), Some(expected.as_str()));
+}
+
+#[test]
+fn we_call_nobody_because_a_peer_says_so() {
+    let mut line = Line::new();
+    line.confirm(&Ask::invite());
+    let refer = Ask::new("REFER", 2).to(&line.tag).with("Refer-To: <sip:+881@evil.example>");
+    line.receive(&refer.to_string());
+    assert_eq!(line.take_statuses(), [603]);
+    assert!(line.events.is_empty());
+    line.receive(&Ask::new("REFER", 3).with("Refer-To: <sip:+881@evil.example>").to_string());
+    assert_eq!(line.take_statuses(), [481]);
 }
