@@ -156,6 +156,76 @@ fn what_follows_the_body_is_no_part_of_it() {
     assert!(request.body().is_empty());
 }
 
+/// The Request-URIs and header fields of RFC 5118, in an OPTIONS.
+fn options_of_rfc_5118(uri: &str, via: &str, contact: &str) -> Vec<u8> {
+    format!(
+        "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nMax-Forwards: 70\r\n\
+         From: <sip:user@example.com>;tag=81x2\r\nTo: <sip:user@[2001:db8::10]>\r\n\
+         Call-ID: SSG9559905523997077@hlau_4100\r\nCSeq: 98176 OPTIONS\r\n\
+         Contact: <{contact}>\r\nContent-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+#[test]
+fn addresses_of_ipv6_are_read_as_rfc_5118_asks_for() {
+    let (uri, via) = ("sip:[2001:db8::10]", "[2001:db8::9:1];branch=z9hG4bKas3-111");
+    let contact = "sip:user@[2001:db8::1]";
+    for (section, uri, via, contact, wanted) in [
+        ("4.1, an address as host", uri, via, contact, Accepted),
+        ("4.2, without brackets", "sip:2001:db8::10", via, contact, Refused(400)),
+        (
+            "4.3, a port within the brackets is none",
+            "sip:[2001:db8::10:5070]",
+            via,
+            contact,
+            Accepted,
+        ),
+        ("4.4, a port behind them", "sip:[2001:db8::10]:5070", via, contact, Accepted),
+        (
+            "4.5, received without brackets",
+            uri,
+            "[2001:db8::9:1];received=2001:db8::9:255;branch=z9hG4bKas3",
+            contact,
+            Accepted,
+        ),
+        (
+            "4.5, received with brackets",
+            uri,
+            "[2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3",
+            contact,
+            Accepted,
+        ),
+        ("4.9, an IPv4-mapped address", uri, via, "sip:user@[::ffff:192.0.2.10]:5060", Accepted),
+        ("4.10, one colon too many", "sip:user@[2001:db8:::192.0.2.1]", via, contact, Refused(400)),
+    ] {
+        let bytes = options_of_rfc_5118(uri, via, contact);
+        assert_eq!(verdict(&bytes), wanted, "{section}");
+    }
+    let Ok(Message::Request(request)) = parse_datagram(&options_of_rfc_5118(
+        "sip:[2001:db8::10:5070]",
+        via,
+        "sip:user@[2001:db8::1]:5080",
+    )) else {
+        panic!("it is a request")
+    };
+    assert_eq!(request.uri().ip_addr(), "2001:db8::10:5070".parse().ok());
+    assert_eq!(request.uri().port(), None);
+    assert_eq!(request.contacts()[0].uri().port(), Some(5080));
+}
+
+#[test]
+fn session_descriptions_of_rfc_5118_are_read() {
+    use aftertone::proto::sdp::Description;
+    // Sections 4.6 and 4.8: IPv6 alone, and one family for each stream.
+    let text = "v=0\r\no=assistant 971731711378798081 0 IN IP6 2001:db8::20\r\ns=Live video feed\r\n\
+                c=IN IP6 2001:db8::1\r\nt=3338481189 3370017201\r\nm=audio 6000 RTP/AVP 2\r\n\
+                a=rtpmap:2 G726-32/8000\r\nm=video 6024 RTP/AVP 107\r\nc=IN IP4 192.0.2.1\r\n\
+                a=rtpmap:107 H263-1998/90000\r\n";
+    let description = Description::parse(text.as_bytes()).expect("it can be read");
+    assert_eq!(description.media.len(), 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
@@ -33,7 +33,7 @@ use crate::{
     proto::sip::{
         endpoint::{self, Event, Loss},
         info,
-        path::Path,
+        path::{Path, is_private},
     },
     recordings::ClipWritten,
     store::{Commit, Journal, JournalBehind, StoreError},
@@ -70,6 +70,8 @@ pub(super) struct CallTask {
     /// What SDP says: what is configured, else where RTP is bound.
     address: IpAddr,
     advertised: Option<IpAddr>,
+    /// Where the peer's SIP comes from.
+    peer: Option<SocketAddr>,
     mailbox: mpsc::Receiver<Message>,
     leg: Option<Leg>,
     leg_events: (mpsc::Sender<LegEvent>, mpsc::Receiver<LegEvent>),
@@ -125,17 +127,19 @@ const NO_WAY: u16 = 503;
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
 impl CallTask {
-    /// The task of a call that was offered on `local`.
+    /// The task of a call that was offered over `path`.
     pub(super) fn incoming(
         machine: Machine,
         drivers: Drivers,
-        local: IpAddr,
+        path: Path,
         advertised: Option<IpAddr>,
         mailbox: mpsc::Receiver<Message>,
     ) -> Self {
+        let local = path.local.ip();
         Self {
             bind: local,
             address: advertised.unwrap_or(local),
+            peer: Some(path.peer),
             ..Self::new(machine, drivers, advertised, mailbox)
         }
     }
@@ -164,6 +168,7 @@ impl CallTask {
             bind: unspecified,
             address: advertised.unwrap_or(unspecified),
             advertised,
+            peer: None,
             mailbox,
             itinerary: None,
             targets: Vec::new(),
@@ -250,9 +255,10 @@ impl CallTask {
             }
             Event::Lost { how: Loss::NotAcknowledged, .. } => {
                 warn!(
-                    "No ACK came for our 200: the peer may not reach the address in our Contact, \
-                     {}",
-                    self.address
+                    "No ACK came: our Contact shows {}, the peer is at {}{}",
+                    self.address,
+                    self.peer_words(),
+                    self.cure()
                 );
                 Input::NotAcknowledged
             }
@@ -307,7 +313,12 @@ impl CallTask {
                 return;
             }
             LegEvent::MediaTimedOut => {
-                info!("No RTP from the peer; the call is ended");
+                warn!(
+                    "No RTP came: our description shows {}, the peer is at {}{}; the call is ended",
+                    self.address,
+                    self.peer_words(),
+                    self.cure()
+                );
                 Input::MediaTimedOut
             }
             LegEvent::Closed { stats } => {
@@ -327,6 +338,19 @@ impl CallTask {
             }
         };
         self.machine.handle_input(input, now());
+    }
+
+    fn peer_words(&self) -> String {
+        self.peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string())
+    }
+
+    /// What would help, when the peer is in another network than the address that it is told.
+    fn cure(&self) -> &'static str {
+        let is_outside = self.peer.is_some_and(|peer| !is_private(peer.ip()));
+        match is_private(self.address) && is_outside {
+            true => " and cannot reach it; set sip.advertised_address to our public address",
+            false => "",
+        }
     }
 
     fn media_ended(&mut self, id: OperationId, ended: operation::Ended) {
@@ -429,6 +453,7 @@ impl CallTask {
     fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
         self.targets = paths?;
         let first = self.targets.first().ok_or(NO_WAY)?;
+        self.peer = Some(first.peer);
         self.bind = first.local.ip();
         self.address = self.advertised.unwrap_or(self.bind);
         Ok(())

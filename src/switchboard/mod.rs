@@ -131,11 +131,15 @@ struct Entry {
     application: String,
     /// The trunk that a call goes out by.
     trunk: Option<String>,
+    /// Where a stranger calls from.
+    stranger: Option<IpAddr>,
     sender: mpsc::Sender<Message>,
 }
 
 /// Messages that may wait for one call's task: some of the peer's, some of the application's.
 const MAILBOX: usize = 64;
+/// One stranger may have this part of all calls: there is room for three more like it.
+const SHARE: usize = 4;
 /// How long a call that we place may ring when nobody says otherwise.
 const RINGING: Duration = Duration::from_secs(60);
 /// How long a request may wait for the call's task and its commit.
@@ -259,7 +263,12 @@ impl Switchboard {
         let span = info_span!("call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let entry = Entry { application: application.to_owned(), trunk, sender: sender.clone() };
+        let entry = Entry {
+            application: application.to_owned(),
+            trunk,
+            stranger: None,
+            sender: sender.clone(),
+        };
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
         self.run_task(task, entry, id, dialog, span);
@@ -530,6 +539,13 @@ impl Switchboard {
         // A trunk that we register at may call what its calls are for.
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
         let owner = inner.directory.borrow().find(&user, peer, caller)?;
+        let is_stranger = caller.is_none() && !inner.directory.borrow().is_trusted(peer);
+        let stranger = is_stranger.then_some(peer);
+        if stranger.is_some()
+            && self.calls_from(stranger) >= (inner.limits.max_calls / SHARE).max(1)
+        {
+            return Err(Refusal::Full);
+        }
         let (id, rng) = self.fresh_call();
         let offer = Offer {
             dialog,
@@ -560,10 +576,10 @@ impl Switchboard {
         });
         inner.drivers.signalling.trace(&invite.call_id);
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let local = invite.path.local.ip();
         let advertised = inner.limits.advertised;
-        let task = CallTask::incoming(machine, inner.drivers.clone(), local, advertised, mailbox);
-        self.run_task(task, Entry { application, trunk: None, sender }, id, dialog, span);
+        let task =
+            CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
+        self.run_task(task, Entry { application, trunk: None, stranger, sender }, id, dialog, span);
         Ok(())
     }
 
@@ -588,6 +604,10 @@ impl Switchboard {
             }
             .instrument(span),
         );
+    }
+
+    fn calls_from(&self, stranger: Option<IpAddr>) -> usize {
+        self.registry().calls.values().filter(|entry| entry.stranger == stranger).count()
     }
 
     fn is_full(&self) -> bool {

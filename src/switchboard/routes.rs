@@ -132,7 +132,7 @@ impl Directory {
 
 impl Directory {
     /// Whether a peer may call whatever it likes.
-    fn is_trusted(&self, peer: IpAddr) -> bool {
+    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
         self.trusted_peers.iter().any(|network| network.contains(&peer))
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use aftertone::{
-    audio::CodecKind,
     media::{
         Play, PortPool, PortRange, Settings, Start,
         leg::{Command, LiveLeg, Opening, Scratch},
@@ -17,7 +16,7 @@ use aftertone::{
     model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
     proto::{
         rtp::packet::Header,
-        sdp::{Direction, StreamPlan},
+        sdp::{Codec, Direction, StreamPlan},
     },
 };
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -42,7 +41,7 @@ fn leg_tick(criterion: &mut Criterion) {
         settings: Settings::default(),
     });
     let plan = StreamPlan {
-        codec: CodecKind::Pcmu,
+        codec: Codec::Pcmu,
         payload_type: 0,
         telephone_event: None,
         remote: peer.local_addr().ok(),

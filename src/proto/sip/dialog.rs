@@ -15,7 +15,7 @@ use tracing::debug;
 use super::{
     digest::Credentials,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
-    path::{Path, Transmit, Transport},
+    path::{Path, Transmit, Transport, is_private},
     session_timer::{Due as SessionDue, SessionTimer},
     timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -764,12 +764,4 @@ fn takes_update<'a>(mut allow: impl Iterator<Item = &'a str>) -> bool {
 /// The parts of the RAck that acknowledges this RSeq of an INVITE (RFC 3262 §7.2).
 fn rack_of(rseq: u32, cseq: u32) -> [String; 3] {
     [rseq.to_string(), cseq.to_string(), "INVITE".to_owned()]
-}
-
-/// An address that is of no use outside its own network.
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
 }

@@ -1,6 +1,6 @@
 //! Which way a message came, and goes back (RFC 3261 §18, RFC 3581).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -94,4 +94,12 @@ pub struct Transmit {
     pub path: Path,
     /// One message.
     pub bytes: Bytes,
+}
+
+/// An address that is of no use outside its own network.
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
