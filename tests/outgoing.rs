@@ -2,60 +2,16 @@
 
 mod support;
 
-use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use aftertone::audio::{Rate, g711::Law, measure::best_match, wav};
+use aftertone::audio::{Rate, measure::best_match, wav};
 use serde_json::json;
-use support::{Node, bot::Bot, program, speech};
-use tokio::process::{Child, Command};
-
-/// sipp as the called side, on a port of its own.
-struct Called {
-    address: SocketAddr,
-    folder: tempfile::TempDir,
-    child: Child,
-}
-
-impl Called {
-    /// Starts a scenario of `tests/sipp` that takes one call over `transport`.
-    fn start(scenario: &str, transport: &str, fill: &[(&str, &str)]) -> Self {
-        let sipp = program("sipp", "sip-tester");
-        let folder = tempfile::tempdir().unwrap();
-        let mut text = std::fs::read_to_string(format!("tests/sipp/{scenario}.xml")).unwrap();
-        for (name, value) in fill {
-            text = text.replace(&format!("@{name}@"), value);
-        }
-        let file = folder.path().join("scenario.xml");
-        std::fs::write(&file, text).unwrap();
-        // sipp binds ports that we have to name: ones that are free.
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let media = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = probe.local_addr().unwrap();
-        let media_port = media.local_addr().unwrap().port() & !1;
-        drop((probe, media));
-        let child = Command::new(sipp)
-            .args(["-sf", file.to_str().unwrap(), "-m", "1", "-i", "127.0.0.1"])
-            .args(["-p", &address.port().to_string(), "-t", transport])
-            .args(["-mi", "127.0.0.1", "-mp", &media_port.to_string()])
-            .args(["-nostdin", "-timeout", "40s", "-timeout_error", "-trace_err", "-error_file"])
-            .arg(folder.path().join("errors"))
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("sipp runs");
-        Self { address, folder, child }
-    }
-
-    /// The scenario has run to its end.
-    async fn finish(mut self) {
-        let status = self.child.wait().await.unwrap();
-        let errors = std::fs::read_to_string(self.folder.path().join("errors")).unwrap_or_default();
-        assert!(status.success(), "sipp: {status:?}\n{errors}");
-    }
-}
+use support::{
+    Node,
+    bot::Bot,
+    sipp::{Called, raw_speech},
+    speech,
+};
 
 /// A node with a trunk to `peer`, and a bot that may call numbers that begin with 2.
 async fn node_and_bot(peer: SocketAddr, more: &str) -> (Node, Bot) {
@@ -67,14 +23,6 @@ async fn node_and_bot(peer: SocketAddr, more: &str) -> (Node, Bot) {
     let node = Node::start(&trunk);
     bot.knows(&node.api);
     (node, bot)
-}
-
-fn raw_speech(folder: &Path) -> String {
-    let path = folder.join("speech.ulaw");
-    let codes: Vec<u8> =
-        speech().samples(Rate::Hz8000).iter().map(|sample| Law::Mu.encode(*sample)).collect();
-    std::fs::write(&path, codes).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,21 +2,22 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use aftertone::audio::{
     Rate,
     beep::BEEP_HZ,
-    g711::Law,
     measure::{best_match, tone_level_dbfs},
     wav,
 };
 use serde_json::json;
-use support::{Node, bot::Bot, eventually, program, speech};
+use support::{
+    Node,
+    bot::Bot,
+    eventually, program,
+    sipp::{call_over, raw_speech},
+    speech,
+};
 use tokio::process::Command;
 
 async fn node_and_bot() -> (Node, Bot) {
@@ -30,53 +31,12 @@ fn decode(clip: &[u8]) -> Vec<i16> {
     wav::read(clip, wav::Limits { max_seconds: 600 }).expect("a WAV file").samples
 }
 
-/// The bundled speech as raw µ-law, as sipp streams it.
-fn raw_speech(folder: &Path) -> PathBuf {
-    let path = folder.join("speech.ulaw");
-    let speech = speech();
-    let codes: Vec<u8> =
-        speech.samples(Rate::Hz8000).iter().map(|sample| Law::Mu.encode(*sample)).collect();
-    std::fs::write(&path, codes).unwrap();
-    path
-}
-
-/// Runs a scenario of `tests/sipp` once against `user` of the node.
-async fn sipp(node: &Node, scenario: &str, user: &str, fill: &[(&str, &str)]) -> Output {
-    let sipp = program("sipp", "sip-tester");
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = std::fs::read_to_string(format!("tests/sipp/{scenario}.xml")).unwrap();
-    for (name, value) in fill {
-        text = text.replace(&format!("@{name}@"), value);
-    }
-    let file = folder.path().join("scenario.xml");
-    std::fs::write(&file, text).unwrap();
-    // sipp binds a media port that we have to name: one that is free.
-    let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let media = probe.local_addr().unwrap().port() & !1;
-    drop(probe);
-    let mut command = Command::new(sipp);
-    command
-        .args(["-sf", file.to_str().unwrap(), "-s", user, "-m", "1", "-i", "127.0.0.1"])
-        .args(["-mi", "127.0.0.1", "-nostdin", "-timeout", "40s", "-timeout_error"])
-        .args(["-mp", &media.to_string()])
-        .args(["-trace_err", "-error_file", folder.path().join("errors").to_str().unwrap()])
-        .arg(node.sip.to_string())
-        .current_dir(folder.path())
-        .stdin(Stdio::null());
-    let output = command.output().await.expect("sipp runs");
-    let errors = std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
-    let end = String::from_utf8_lossy(&output.stdout);
-    let end = &end[end.len().saturating_sub(1500)..];
-    assert!(output.status.success(), "sipp: {:?}\n{errors}\n{end}", output.status);
-    output
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sipp_speaks_after_the_beep_and_hangs_up() {
     let (node, bot) = node_and_bot().await;
     let folder = tempfile::tempdir().unwrap();
     let raw = raw_speech(folder.path());
-    let fill = [("WAIT_MS", "800"), ("TALK_MS", "5600"), ("SPEECH", raw.to_str().unwrap())];
+    let fill = [("WAIT_MS", "800"), ("TALK_MS", "5600"), ("SPEECH", raw.as_str())];
     let recording = async {
         let call = bot.take_call().await;
         let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 60});
@@ -84,7 +44,7 @@ async fn sipp_speaks_after_the_beep_and_hangs_up() {
         assert_eq!(status, 200, "{operation}");
         bot.wait_for_operation(operation["id"].as_str().unwrap()).await
     };
-    let (_, ended) = tokio::join!(sipp(&node, "record", "bot", &fill), recording);
+    let (_, ended) = tokio::join!(call_over(node.sip, "record", "bot", &fill), recording);
     assert_eq!(ended["status"], "completed");
     assert_eq!(ended["resultInfo"]["subcode"], 8588);
     let clip = decode(&bot.download(&ended).await);
@@ -100,8 +60,8 @@ async fn sipp_leaves_a_message() {
     let node = Node::start("");
     let folder = tempfile::tempdir().unwrap();
     let raw = raw_speech(folder.path());
-    let fill = [("WAIT_MS", "4600"), ("TALK_MS", "5600"), ("SPEECH", raw.to_str().unwrap())];
-    sipp(&node, "record", "voicemail", &fill).await;
+    let fill = [("WAIT_MS", "4600"), ("TALK_MS", "5600"), ("SPEECH", raw.as_str())];
+    call_over(node.sip, "record", "voicemail", &fill).await;
     let clip = eventually("the clip", Duration::from_secs(10), async || {
         node.clips().into_iter().find(|path| path.extension().is_some_and(|e| e == "wav"))
     })
@@ -130,10 +90,10 @@ async fn sipp_is_told_why_not() {
     let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
     assert!(answer.contains("Allow: "), "{answer}");
-    sipp(&node, "no_codec", "voicemail", &[]).await;
+    call_over(node.sip, "no_codec", "voicemail", &[]).await;
     // A bot that does not answer leaves the time to cancel.
     let (node, _bot) = node_and_bot().await;
-    sipp(&node, "cancel", "bot", &[]).await;
+    call_over(node.sip, "cancel", "bot", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

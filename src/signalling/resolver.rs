@@ -12,16 +12,18 @@ use hickory_resolver::{
     proto::rr::{RData, RecordType},
 };
 use rand::{SeedableRng, rngs::StdRng};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::proto::sip::{
-    locate::{Locator, Naptr, Question, Reply, Srv, Target},
-    path::Transport,
+    locate::{Available, Locator, Naptr, Question, Reply, Srv, Target},
     uri::Uri,
 };
 
 /// How long all questions of one URI may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long one server may take for one question.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Why nobody can be reached there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,11 @@ impl Resolver {
     /// Asks the servers of the system; its hosts file comes first.
     pub fn of_the_system() -> Self {
         let built = TokioResolver::builder_tokio().and_then(|mut builder| {
-            builder.options_mut().ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+            let options = builder.options_mut();
+            options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+            // One silent server must not use up the time of all questions.
+            options.timeout = SERVER_TIMEOUT;
+            options.attempts = 1;
             builder.build()
         });
         let dns = built
@@ -72,20 +78,26 @@ impl Resolver {
     pub async fn locate(
         &self,
         uri: &Uri,
-        available: &[Transport],
+        available: &[Available],
     ) -> Result<Vec<Target>, LocateError> {
-        let finding = async {
-            let mut locator = Locator::new(uri, available);
-            while let Some(question) = locator.question() {
-                let reply = self.ask(question).await;
-                let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-                locator.answer(reply, &mut rng);
-            }
-            locator.finish()
-        };
-        let targets = tokio::time::timeout(DEADLINE, finding).await;
-        let targets = targets.map_err(|_| LocateError::TooSlow)?;
-        if targets.is_empty() { Err(LocateError::NoWay) } else { Ok(targets) }
+        let deadline = Instant::now() + DEADLINE;
+        let mut locator = Locator::new(uri, available);
+        let mut in_time = true;
+        while let Some(question) = locator.question() {
+            // What was found before the time was over is good.
+            let Ok(reply) = tokio::time::timeout_at(deadline, self.ask(question)).await else {
+                in_time = false;
+                break;
+            };
+            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            locator.answer(reply, &mut rng);
+        }
+        let targets = locator.finish();
+        match (targets.is_empty(), in_time) {
+            (false, _) => Ok(targets),
+            (true, true) => Err(LocateError::NoWay),
+            (true, false) => Err(LocateError::TooSlow),
+        }
     }
 
     /// Whatever goes wrong with one question, the others may still be answered.
@@ -165,6 +177,11 @@ mod tests {
     use tokio::net::UdpSocket;
 
     use super::*;
+    use crate::proto::sip::path::Transport;
+
+    fn by(transport: Transport) -> Available {
+        Available { transport, by_ipv4: true, by_ipv6: false }
+    }
 
     /// A DNS server on loopback that knows one domain.
     async fn dns_server() -> SocketAddr {
@@ -226,7 +243,7 @@ mod tests {
     async fn a_trunk_is_found_by_its_services() {
         let resolver = resolver().await;
         let uri: Uri = "sip:trunk.test".parse().unwrap();
-        let found = resolver.locate(&uri, &[Transport::Udp, Transport::Tcp]).await.unwrap();
+        let found = resolver.locate(&uri, &[by(Transport::Udp), by(Transport::Tcp)]).await.unwrap();
         let address = "192.0.2.77:5070".parse().unwrap();
         let host = "trunk.test".to_owned();
         assert_eq!(found, [Target { address, transport: Transport::Tcp, host }]);
@@ -236,7 +253,7 @@ mod tests {
     async fn a_name_that_nobody_knows_leads_nowhere() {
         let resolver = resolver().await;
         let uri: Uri = "sip:nobody.test;transport=udp".parse().unwrap();
-        let found = resolver.locate(&uri, &[Transport::Udp]).await;
+        let found = resolver.locate(&uri, &[by(Transport::Udp)]).await;
         assert_eq!(found, Err(LocateError::NoWay));
     }
 }

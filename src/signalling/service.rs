@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -40,7 +40,7 @@ use super::{
 use crate::proto::sip::{
     dialog::DialogId,
     endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
-    locate::Target,
+    locate::{Available, Target},
     path::{Path, Transmit, Transport},
     registration::{TrunkState, TrunkStatus},
     uri::Uri,
@@ -108,14 +108,26 @@ impl Signalling {
     /// # Errors
     /// There is none, or we have no listener that could send there.
     pub async fn locate(&self, uri: &Uri) -> Result<Vec<Path>, LocateError> {
-        let available: Vec<Transport> =
-            self.bound.iter().map(|listener| listener.transport).collect();
+        let sends_to = |listener: &SipListener, is_ipv6: bool| {
+            let ip = listener.address.ip();
+            // One that listens on all IPv6 addresses takes IPv4 as well.
+            ip.is_ipv6() == is_ipv6 || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        };
+        let available: Vec<Available> = self
+            .bound
+            .iter()
+            .map(|listener| Available {
+                transport: listener.transport,
+                by_ipv4: sends_to(listener, false),
+                by_ipv6: sends_to(listener, true),
+            })
+            .collect();
         let mut paths = Vec::new();
         for Target { address: peer, transport, host } in
             self.resolver.locate(uri, &available).await?
         {
             let bound = self.bound.iter().find(|listener| {
-                listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4()
+                listener.transport == transport && sends_to(listener, peer.is_ipv6())
             });
             let local = bound.and_then(|listener| local_address(listener.address, peer));
             let Some(local) = local else { continue };
@@ -134,9 +146,9 @@ impl Signalling {
         phones.await.unwrap_or_default()
     }
 
-    /// Keeps the messages of this call, those that came before included.
-    pub fn trace(&self, call_id: &str) {
-        self.tracer.adopt(call_id);
+    /// Keeps the messages of this call with these peers, those that came before included.
+    pub fn trace(&self, call_id: &str, peers: &[IpAddr]) {
+        self.tracer.adopt(call_id, peers);
     }
 
     /// The last messages of a call that is traced, the oldest first.

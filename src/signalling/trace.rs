@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -44,22 +45,32 @@ pub(super) struct Tracer {
 
 #[derive(Debug, Default)]
 struct Kept {
-    calls: BTreeMap<String, VecDeque<Traced>>,
+    calls: BTreeMap<String, Call>,
     /// The calls in the order in which they were taken.
     order: VecDeque<String>,
     strangers: VecDeque<(String, Traced)>,
     bytes: usize,
 }
 
+/// One call: its messages are those of its Call-ID from and to its own peers. Whoever uses the same
+/// Call-ID from elsewhere, by chance or not, neither sees them nor drives them out.
+#[derive(Debug)]
+struct Call {
+    peers: Vec<IpAddr>,
+    messages: VecDeque<Traced>,
+}
+
 impl Tracer {
     /// Notes a message that came over `path`, or was sent.
     pub fn record(&self, is_sent: bool, path: &Path, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes.get(..MESSAGE_BYTES).unwrap_or(bytes));
-        let Some(call_id) = call_id(&text).map(str::to_owned) else { return };
+        let text = String::from_utf8_lossy(bytes);
+        let Some(call_id) = call_id(&text) else { return };
         let at = UnixMillis::from(SystemTime::now());
-        let traced = Traced { at, is_sent, path: *path, message: masked(&text).into() };
+        let mut message = masked(&text);
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        let traced = Traced { at, is_sent, path: *path, message: message.into() };
         let mut kept = self.kept();
-        if kept.calls.contains_key(&call_id) {
+        if kept.calls.get(&call_id).is_some_and(|call| call.is_with(path)) {
             kept.add(&call_id, traced);
         } else {
             if kept.strangers.len() >= STRANGERS {
@@ -69,18 +80,21 @@ impl Tracer {
         }
     }
 
-    /// A call was taken: from now on, and from its first message on, it is kept.
-    pub fn adopt(&self, call_id: &str) {
+    /// A call with these peers was taken: from now on, and from its first message on, it is kept. A
+    /// second one with the same Call-ID is not.
+    pub fn adopt(&self, call_id: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
         if kept.calls.contains_key(call_id) {
             return;
         }
-        kept.calls.insert(call_id.to_owned(), VecDeque::new());
-        kept.order.push_back(call_id.to_owned());
-        let (known, rest) = std::mem::take(&mut kept.strangers)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|(of, _)| of == call_id);
+        let call = Call { peers: peers.to_vec(), messages: VecDeque::new() };
+        let (known, rest) =
+            std::mem::take(&mut kept.strangers).into_iter().partition::<VecDeque<_>, _>(
+                |(of, traced)| of == call_id && call.is_with(&traced.path),
+            );
         kept.strangers = rest;
+        kept.calls.insert(call_id.to_owned(), call);
+        kept.order.push_back(call_id.to_owned());
         for (_, traced) in known {
             kept.add(call_id, traced);
         }
@@ -92,7 +106,8 @@ impl Tracer {
     /// The messages of a call, the oldest first; none when it was forgotten.
     pub fn messages(&self, call_id: &str) -> Vec<Traced> {
         let kept = self.kept();
-        kept.calls.get(call_id).map(|all| all.iter().cloned().collect()).unwrap_or_default()
+        let call = kept.calls.get(call_id);
+        call.map(|call| call.messages.iter().cloned().collect()).unwrap_or_default()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -104,9 +119,9 @@ impl Kept {
     fn add(&mut self, call_id: &str, traced: Traced) {
         let Some(call) = self.calls.get_mut(call_id) else { return };
         self.bytes += traced.message.len();
-        call.push_back(traced);
-        if call.len() > MESSAGES
-            && let Some(oldest) = call.pop_front()
+        call.messages.push_back(traced);
+        if call.messages.len() > MESSAGES
+            && let Some(oldest) = call.messages.pop_front()
         {
             self.bytes = self.bytes.saturating_sub(oldest.message.len());
         }
@@ -117,64 +132,83 @@ impl Kept {
 
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.order.pop_front() else { return };
-        let gone = self.calls.remove(&oldest).unwrap_or_default();
+        let gone = self.calls.remove(&oldest).map(|call| call.messages).unwrap_or_default();
         let bytes: usize = gone.iter().map(|traced| traced.message.len()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
-fn call_id(message: &str) -> Option<&str> {
-    message.lines().take_while(|line| !line.is_empty()).find_map(|line| {
-        let (name, value) = line.split_once(':')?;
+impl Call {
+    fn is_with(&self, path: &Path) -> bool {
+        self.peers.contains(&path.peer.ip())
+    }
+}
+
+/// The header fields of a message, one in a line without its end, folded ones in one; and the body.
+fn parts(message: &str) -> (Vec<String>, &str) {
+    let mut fields: Vec<String> = Vec::new();
+    let mut rest = message;
+    while let Some((line, after)) = rest.split_once('\n') {
+        rest = after;
+        let line = line.trim_end_matches('\r');
+        if line.is_empty() && !fields.is_empty() {
+            break;
+        }
+        match fields.last_mut() {
+            Some(field) if line.starts_with([' ', '\t']) => {
+                field.push(' ');
+                field.push_str(line.trim());
+            }
+            _ => fields.push(line.to_owned()),
+        }
+    }
+    (fields, rest)
+}
+
+fn call_id(message: &str) -> Option<String> {
+    parts(message).0.iter().find_map(|field| {
+        let (name, value) = field.split_once(':')?;
         let name = name.trim();
         (name.eq_ignore_ascii_case("Call-ID") || name.eq_ignore_ascii_case("i"))
-            .then_some(value.trim())
+            .then(|| value.trim().to_owned())
     })
 }
 
-/// Hides what proves somebody's identity, keys of media, and keys that were pressed.
+/// Hides what proves somebody's identity, keys of media, and keys that were pressed. Where it is not
+/// certain what a part says, all of it is hidden.
 fn masked(message: &str) -> String {
-    let (head, body) = message.split_once("\r\n\r\n").unwrap_or((message, ""));
-    let is_tones = head.lines().any(|line| {
-        let line = line.to_ascii_lowercase();
-        line.contains("application/dtmf") && line.starts_with(['c', 'C'])
-    });
-    let head = head.split_inclusive('\n').map(|line| match line.split_once(':') {
-        Some((name, value)) if name.to_ascii_lowercase().contains("authorization") => {
-            let end = if value.ends_with("\r\n") { "\r\n" } else { "" };
-            format!("{name}:{}{end}", without_proof(value))
+    let (fields, body) = parts(message);
+    let mut text = String::with_capacity(message.len());
+    let mut is_tones = false;
+    for field in fields {
+        let (name, value) = field.split_once(':').unwrap_or((&field, ""));
+        let lower = name.trim().to_ascii_lowercase();
+        if lower == "content-type" || lower == "c" {
+            is_tones |= value.to_ascii_lowercase().contains("dtmf");
         }
-        _ => line.to_owned(),
-    });
-    let mut text: String = head.collect();
-    text.push_str("\r\n\r\n");
+        if lower.contains("authorization") {
+            // The scheme tells enough; every parameter could help to guess.
+            let scheme = value.split_whitespace().next().unwrap_or_default();
+            text.push_str(&format!("{name}: {scheme} ?"));
+        } else {
+            text.push_str(&field);
+        }
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    if is_tones {
+        text.push_str(if body.is_empty() { "" } else { "?" });
+        return text;
+    }
     for line in body.split_inclusive('\n') {
-        match line {
-            _ if is_tones => {
-                text.extend(line.chars().map(|c| if is_key(c) { '?' } else { c }));
+        match line.trim_start().get(..9) {
+            Some(start) if start.eq_ignore_ascii_case("a=crypto:") => {
+                text.push_str("a=crypto:?\r\n");
             }
-            line if line.starts_with("a=crypto:") => text.push_str("a=crypto:?\r\n"),
-            line => text.push_str(line),
+            _ => text.push_str(line),
         }
     }
     text
-}
-
-/// The parameters of a digest without those that an attacker could guess the password from.
-fn without_proof(value: &str) -> String {
-    let shown = value.trim_end().split(',').map(|param| match param.split_once('=') {
-        Some((name, _)) if ["response", "cnonce", "nonce"].contains(&name.trim()) => {
-            format!("{name}=\"?\"")
-        }
-        // A scheme that we do not know may carry anything.
-        None => " ?".to_owned(),
-        Some(_) => param.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join(",")
-}
-
-fn is_key(c: char) -> bool {
-    c.is_ascii_digit() || matches!(c, '*' | '#' | 'A'..='D')
 }
 
 #[cfg(test)]
@@ -183,6 +217,10 @@ mod tests {
 
     fn path() -> Path {
         Path::udp("192.0.2.1:5060".parse().unwrap(), "192.0.2.10:5062".parse().unwrap())
+    }
+
+    fn peers() -> Vec<IpAddr> {
+        vec![path().peer.ip()]
     }
 
     fn message(call: &str, more: &str) -> Vec<u8> {
@@ -196,7 +234,7 @@ mod tests {
         tracer.record(true, &path(), &message("one", "\r\n"));
         tracer.record(false, &path(), &message("two", "\r\n"));
         assert!(tracer.messages("one").is_empty(), "nobody has taken it");
-        tracer.adopt("one");
+        tracer.adopt("one", &peers());
         tracer.record(false, &path(), b"BYE sip:a@b SIP/2.0\r\ni: one\r\n\r\n");
         let sent: Vec<bool> = tracer.messages("one").iter().map(|traced| traced.is_sent).collect();
         assert_eq!(sent, [false, true, false]);
@@ -207,7 +245,7 @@ mod tests {
     fn no_flood_drives_out_a_call() {
         let tracer = Tracer::default();
         tracer.record(false, &path(), &message("mine", "\r\n"));
-        tracer.adopt("mine");
+        tracer.adopt("mine", &peers());
         for index in 0..10_000 {
             tracer.record(false, &path(), &message(&format!("flood-{index}"), "\r\n"));
         }
@@ -218,15 +256,15 @@ mod tests {
     #[test]
     fn memory_is_bounded_by_messages_calls_and_bytes() {
         let tracer = Tracer::default();
-        tracer.adopt("long");
+        tracer.adopt("long", &peers());
         for _ in 0..200 {
             tracer.record(false, &path(), &message("long", &"x".repeat(100_000)));
         }
         let messages = tracer.messages("long");
         assert_eq!(messages.len(), MESSAGES);
-        assert!(messages.iter().all(|traced| traced.message.len() <= MESSAGE_BYTES + 4));
+        assert!(messages.iter().all(|traced| traced.message.len() <= MESSAGE_BYTES));
         for index in 0..=CALLS {
-            tracer.adopt(&index.to_string());
+            tracer.adopt(&index.to_string(), &peers());
         }
         assert!(tracer.messages("long").is_empty(), "the oldest goes");
         assert_eq!(tracer.kept().bytes, 0);
@@ -243,25 +281,52 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_doors_is_not_kept() {
-        let text = "INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\n\
-            Authorization: Digest username=\"alice\", realm=\"r\", nonce=\"N1\", uri=\"sip:a\", \
-            response=\"R1\", cnonce=\"C1\", nc=00000001\r\n\
-            Proxy-Authorization: Bearer T1\r\nContent-Type: application/sdp\r\n\r\n\
-            v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:K1\r\na=sendrecv\r\n";
-        let shown = masked(text);
-        for secret in ["N1", "R1", "C1", "T1", "K1"] {
-            assert!(!shown.contains(secret), "{secret}: {shown}");
+    fn the_same_call_id_from_elsewhere_shows_and_drives_out_nothing() {
+        let tracer = Tracer::default();
+        let elsewhere = Path { peer: "198.51.100.9:5060".parse().unwrap(), ..path() };
+        tracer.record(false, &elsewhere, &message("one", "X: theirs\r\n\r\n"));
+        tracer.record(false, &path(), &message("one", "X: ours\r\n\r\n"));
+        tracer.adopt("one", &peers());
+        for _ in 0..100 {
+            tracer.record(false, &elsewhere, &message("one", "X: theirs\r\n\r\n"));
         }
-        for known in ["username=\"alice\"", "nc=00000001\r\n", "a=sendrecv\r\n", "a=crypto:?"] {
-            assert!(shown.contains(known), "{known}: {shown}");
+        tracer.adopt("one", &[elsewhere.peer.ip()]);
+        let messages = tracer.messages("one");
+        assert_eq!(messages.len(), 1);
+        assert!(messages[0].message.contains("ours"));
+    }
+
+    #[test]
+    fn what_opens_doors_is_not_kept() {
+        for (header, secret) in [
+            ("Authorization: Digest username=\"a\", response=\"SECRET\", nonce=\"n\"", "SECRET"),
+            ("Authorization: Digest response=\"SECRET\", username=\"a\"", "SECRET"),
+            ("authorization:\r\n Digest username=\"a\",\r\n\tResponse=SECRET", "SECRET"),
+            ("Proxy-Authorization: Bearer SECRET==", "SECRET"),
+            ("Proxy-Authorization : Basic SECRET=", "SECRET"),
+        ] {
+            for end in ["\r\n", "\n"] {
+                let text = format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\n{header}\r\n\r\nbody");
+                let shown = masked(&text.replace("\r\n", end));
+                assert!(!shown.contains(secret), "{header}: {shown}");
+                assert!(shown.ends_with("\r\n\r\nbody"), "{shown}");
+            }
+        }
+        for end in ["\r\n", "\n"] {
+            let text = "INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\nContent-Type: application/sdp\r\n\r\n\
+                        v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET\r\na=sendrecv\r\n";
+            let shown = masked(&text.replace("\r\n", end));
+            assert!(!shown.contains("SECRET"), "{shown}");
+            assert!(shown.contains("a=sendrecv"), "{shown}");
         }
     }
 
     #[test]
     fn keys_that_were_pressed_are_not_kept() {
-        let text = "INFO sip:a@b SIP/2.0\r\nCall-ID: x\r\n\
-            Content-Type: application/dtmf-relay\r\n\r\nSignal=5\r\nDuration=160\r\n";
-        assert!(masked(text).ends_with("\r\n\r\nSignal=?\r\n?uration=???\r\n"), "{}", masked(text));
+        for kind in ["Content-Type: application/dtmf-relay", "c:\r\n Application/DTMF"] {
+            let text = format!("INFO sip:a@b SIP/2.0\r\nCall-ID: x\r\n{kind}\r\n\r\nSignal=5\r\n");
+            assert!(masked(&text).ends_with("\r\n\r\n?"), "{}", masked(&text));
+            assert!(masked(&text.replace("\r\n", "\n")).ends_with("\r\n\r\n?"));
+        }
     }
 }

@@ -462,8 +462,9 @@ impl CallTask {
     async fn dial(&mut self, offer: Vec<u8>) {
         let Some(itinerary) = &self.itinerary else { return };
         let call_id = self.machine.call().sip_call_id.clone();
-        self.drivers.signalling.trace(&call_id);
         let targets = std::mem::take(&mut self.targets);
+        let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
+        self.drivers.signalling.trace(&call_id, &peers);
         let call = Box::new(itinerary.call(call_id, targets, offer));
         let dialog = self.machine.dialog();
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;

@@ -574,7 +574,7 @@ impl Switchboard {
                 "Call offered"
             );
         });
-        inner.drivers.signalling.trace(&invite.call_id);
+        inner.drivers.signalling.trace(&invite.call_id, &[peer]);
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let advertised = inner.limits.advertised;
         let task =

@@ -291,10 +291,14 @@ impl Dialog {
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
         let contact = response.contacts().first().map(|contact| contact.uri().clone());
         let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        // A phone behind a NAT names an address that leads nowhere from here.
-        let is_hidden = |ip: IpAddr| is_private(ip) && !is_private(path.peer.ip());
+        let port = remote_target.port().unwrap_or(path.transport.default_port());
+        let is_neighbour = |ip: IpAddr| SocketAddr::new(ip, port) == path.peer;
         let heading = match remote_target.ip_addr() {
-            Some(ip) if ip != path.peer.ip() && !is_hidden(ip) => Heading::Contact,
+            // A phone behind a NAT names an address that leads nowhere from here.
+            Some(ip) if is_private(ip) && !is_private(path.peer.ip()) => Heading::Path,
+            // A NAT shows its own port, and the phone names another one.
+            Some(ip) if ip == path.peer.ip() && !is_private(ip) => Heading::Path,
+            Some(ip) if !is_neighbour(ip) => Heading::Contact,
             Some(_) | None => Heading::Path,
         };
         Self {

@@ -14,6 +14,8 @@ use super::{path::Transport, uri::Uri};
 
 /// Targets of one request; more would be tried for minutes.
 const MAX_TARGETS: usize = 8;
+/// Questions of one request: enough for NAPTR, three services and the hosts of each.
+const MAX_QUESTIONS: usize = 32;
 /// Records of one answer that are looked at.
 const MAX_RECORDS: usize = 32;
 
@@ -26,6 +28,17 @@ pub struct Target {
     pub transport: Transport,
     /// The name that a certificate has to be for: that of the URI (RFC 5922 §4).
     pub host: String,
+}
+
+/// What we can send by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    /// By what.
+    pub transport: Transport,
+    /// To IPv4 addresses.
+    pub by_ipv4: bool,
+    /// To IPv6 addresses.
+    pub by_ipv6: bool,
 }
 
 /// A question to the DNS.
@@ -83,9 +96,12 @@ pub struct Locator {
     port: Option<u16>,
     /// What we may send by, the one that is liked best first.
     transports: Vec<Transport>,
+    /// What we have listeners for.
+    available: Vec<Available>,
     /// The default, when no record says which.
     fallback: Transport,
     steps: VecDeque<Step>,
+    asked: usize,
     targets: Vec<Target>,
 }
 
@@ -93,20 +109,29 @@ pub struct Locator {
 #[derive(Debug)]
 enum Step {
     Naptr,
-    Srv { name: String, transport: Transport },
-    Addresses { host: String, port: u16, transport: Transport },
+    Srv {
+        name: String,
+        transport: Transport,
+    },
+    /// Of the domain itself, only if it has no services (§4.2): that is the `last_resort`.
+    Addresses {
+        host: String,
+        port: u16,
+        transport: Transport,
+        last_resort: bool,
+    },
 }
 
 impl Locator {
     /// Begins with a URI; `available` is what we can send by. The transports of the web are never
     /// chosen: nobody can be connected to by them who only waits to be called.
-    pub fn new(uri: &Uri, available: &[Transport]) -> Self {
+    pub fn new(uri: &Uri, available: &[Available]) -> Self {
         let is_secure = uri.scheme() == "sips";
         let named = uri.param("transport").and_then(Transport::from_name);
         let host = uri.param("maddr").or(uri.host()).unwrap_or_default();
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let may_use = |transport: &Transport| {
-            available.contains(transport)
+            available.iter().any(|sender| sender.transport == *transport)
                 && matches!(transport, Transport::Udp | Transport::Tcp | Transport::Tls)
                 && (transport.is_secure() || !is_secure)
         };
@@ -130,8 +155,10 @@ impl Locator {
             host,
             port: uri.port(),
             transports,
+            available: available.to_vec(),
             fallback,
             steps: VecDeque::new(),
+            asked: 0,
             targets: Vec::new(),
         };
         locator.begin(named);
@@ -148,7 +175,8 @@ impl Locator {
         if let Ok(ip) = bare.parse() {
             self.add(ip, port, transport);
         } else if let Some(port) = self.port {
-            self.steps.push_back(Step::Addresses { host: self.host.clone(), port, transport });
+            let host = self.host.clone();
+            self.steps.push_back(Step::Addresses { host, port, transport, last_resort: false });
         } else if let Some(transport) = named {
             self.look_for_service(transport);
             self.look_for_host();
@@ -182,10 +210,10 @@ impl Locator {
         }
         // Plain addresses are for domains that have no services (§4.2).
         if !self.targets.is_empty() {
-            self.steps
-                .retain(|step| !matches!(step, Step::Addresses { host, .. } if *host == self.host));
+            self.steps.retain(|step| !matches!(step, Step::Addresses { last_resort: true, .. }));
         }
-        if self.targets.len() >= MAX_TARGETS {
+        self.asked += 1;
+        if self.targets.len() >= MAX_TARGETS || self.asked >= MAX_QUESTIONS {
             self.steps.clear();
         }
     }
@@ -234,7 +262,8 @@ impl Locator {
         for record in ordered.into_iter().rev() {
             let host = record.target.trim_end_matches('.').to_ascii_lowercase();
             let port = record.port;
-            self.steps.push_front(Step::Addresses { host, port, transport });
+            let last_resort = false;
+            self.steps.push_front(Step::Addresses { host, port, transport, last_resort });
         }
     }
 
@@ -251,12 +280,19 @@ impl Locator {
     fn look_for_host(&mut self) {
         let (host, transport) = (self.host.clone(), self.fallback);
         let port = transport.default_port();
-        self.steps.push_back(Step::Addresses { host, port, transport });
+        self.steps.push_back(Step::Addresses { host, port, transport, last_resort: true });
     }
 
     fn add(&mut self, ip: IpAddr, port: u16, transport: Transport) {
         let address = SocketAddr::new(ip, port);
         let target = Target { address, transport, host: self.host.clone() };
+        let can_send = |sender: &Available| {
+            sender.transport == transport
+                && if ip.is_ipv6() { sender.by_ipv6 } else { sender.by_ipv4 }
+        };
+        if !self.available.iter().any(can_send) {
+            return;
+        }
         if self.targets.len() < MAX_TARGETS && !self.targets.contains(&target) {
             self.targets.push(target);
         }
@@ -279,7 +315,13 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    const fn by(transport: Transport) -> Available {
+        Available { transport, by_ipv4: true, by_ipv6: true }
+    }
+
+    const UDP: Available = by(Transport::Udp);
+    const TCP: Available = by(Transport::Tcp);
+    const ALL: [Available; 3] = [UDP, TCP, by(Transport::Tls)];
 
     /// A DNS as a table, and what was asked of it.
     #[derive(Default)]
@@ -317,7 +359,7 @@ mod tests {
             self
         }
 
-        fn locate(&mut self, uri: &str, available: &[Transport]) -> Vec<String> {
+        fn locate(&mut self, uri: &str, available: &[Available]) -> Vec<String> {
             let mut rng = StdRng::seed_from_u64(1);
             let mut locator = Locator::new(&uri.parse().unwrap(), available);
             while let Some(question) = locator.question() {
@@ -377,7 +419,7 @@ mod tests {
         let uri = "sip:user@example.com";
         let targets = zone.locate(uri, &ALL);
         assert_eq!(targets, ["TLS 192.0.2.1:5061", "TCP 192.0.2.2:5060"]);
-        assert_eq!(zone.locate(uri, &[Transport::Udp, Transport::Tcp]), ["TCP 192.0.2.2:5060"]);
+        assert_eq!(zone.locate(uri, &[UDP, TCP]), ["TCP 192.0.2.2:5060"]);
         assert_eq!(zone.locate("sips:example.com", &ALL), ["TLS 192.0.2.1:5061"]);
     }
 
@@ -404,7 +446,7 @@ mod tests {
     #[test]
     fn what_we_cannot_send_by_leads_nowhere() {
         let mut zone = Zone::default().host("a.example", &["192.0.2.4"]);
-        assert!(zone.locate("sips:a.example", &[Transport::Udp]).is_empty());
+        assert!(zone.locate("sips:a.example", &[UDP]).is_empty());
         assert!(zone.locate("sip:a.example;transport=ws", &ALL).is_empty());
         assert!(zone.locate("sip:a.example;transport=sctp", &ALL).len() == 1, "as if not said");
         assert!(zone.locate("tel:+1", &ALL).is_empty());
@@ -432,6 +474,32 @@ mod tests {
     }
 
     #[test]
+    fn every_service_is_tried_though_it_is_served_by_the_domain_itself() {
+        let mut zone = Zone::default()
+            .srv(
+                "_sip._udp.a.example",
+                &[(10, 0, 5060, "sbc.a.example"), (20, 0, 5062, "a.example")],
+            )
+            .srv("_sip._tcp.a.example", &[(10, 0, 5064, "a.example")])
+            .host("sbc.a.example", &["192.0.2.1"])
+            .host("a.example", &["192.0.2.2"]);
+        assert_eq!(
+            zone.locate("sip:a.example", &[UDP, TCP]),
+            ["UDP 192.0.2.1:5060", "UDP 192.0.2.2:5062", "TCP 192.0.2.2:5064"]
+        );
+    }
+
+    #[test]
+    fn addresses_that_we_cannot_send_to_take_no_place() {
+        let many: Vec<String> = (1..20).map(|n| format!("2001:db8::{n}")).collect();
+        let mut addresses: Vec<&str> = many.iter().map(String::as_str).collect();
+        addresses.push("192.0.2.4");
+        let mut zone = Zone::default().host("a.example", &addresses);
+        let udp4 = Available { by_ipv6: false, ..UDP };
+        assert_eq!(zone.locate("sip:a.example", &[udp4]), ["UDP 192.0.2.4:5060"]);
+    }
+
+    #[test]
     fn a_flood_of_records_is_cut() {
         let many: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
         let mut zone = Zone::default();
@@ -440,6 +508,6 @@ mod tests {
         let records: Vec<(u16, u16, u16, &str)> = vec![(1, 1, 1, "b.example"); 1_000];
         let mut zone = Zone::default().srv("_sip._udp.a.example", &records);
         assert!(zone.locate("sip:a.example;transport=udp", &ALL).is_empty());
-        assert!(zone.asked.len() <= MAX_RECORDS + 2);
+        assert!(zone.asked.len() <= MAX_QUESTIONS);
     }
 }
