@@ -26,13 +26,16 @@ use self::house::Rooms;
 use crate::{
     api::{self, ApiState, ApplicationCredential, Credentials, SigningKey},
     call::Settings,
-    config::{self, Config},
+    config::{self, Config, DigestAlgorithm},
     graph::{self, GraphContext, Version},
     media,
     model::{Event, UnixMillis},
     notify::{Dispatcher, DispatcherConfig, Render, Rendered, Webhook},
     prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
-    proto::{sdp, sip::path::Transport},
+    proto::{
+        sdp,
+        sip::{digest::Algorithm, path::Transport},
+    },
     recordings::{AccessKey, Purge, Spool, Vault},
     signalling::{self, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
     store::{Database, Delivery, Journal, JournalLimits},
@@ -197,6 +200,7 @@ impl Daemon {
                 advertised,
                 server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
                 realm: realm(&config),
+                digest: digest(&config),
                 users: users(&config),
                 tls: tls_files(&config),
                 trusted_peers: config.sip.trusted_peers.clone(),
@@ -402,6 +406,14 @@ fn realm(config: &Config) -> String {
         ("", address) => address.to_owned(),
         (domain, _) => domain.to_owned(),
     }
+}
+
+fn digest(config: &Config) -> Vec<Algorithm> {
+    let algorithm = |algorithm: &DigestAlgorithm| match algorithm {
+        DigestAlgorithm::Sha256 => Algorithm::Sha256,
+        DigestAlgorithm::Md5 => Algorithm::Md5,
+    };
+    config.sip.digest.iter().map(algorithm).collect()
 }
 
 fn tls_files(config: &Config) -> TlsFiles {

@@ -7,6 +7,7 @@ const KNOWN: &[&str] = &[
     "sip.listen",
     "sip.advertised_address",
     "sip.domain",
+    "sip.digest",
     "sip.tls_certificate",
     "sip.tls_key",
     "sip.tls_client_ca",
@@ -74,7 +75,8 @@ const LATER: &[&str] = &[
     "telemetry.otlp_endpoint",
 ];
 
-const LISTS: &[&str] = &["sip.listen", "sip.trusted_peers", "media.codecs", "fetch.allow_networks"];
+const LISTS: &[&str] =
+    &["sip.listen", "sip.digest", "sip.trusted_peers", "media.codecs", "fetch.allow_networks"];
 
 /// What is wrong with a key.
 pub(super) enum Wrong {

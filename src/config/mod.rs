@@ -20,7 +20,9 @@ pub use sections::{
     ApiConfig, ApplicationConfig, CallsConfig, Config, FetchConfig, MediaConfig, RouteConfig,
     RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig, UserConfig,
 };
-pub use values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, SipListener, SipTransport};
+pub use values::{
+    AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, SipTransport,
+};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "AFTERTONE__";
@@ -245,6 +247,8 @@ mod tests {
             ("[storage]\nretention = \"soon\"\n", "storage.retention"),
             ("[media]\nports = \"20\"\n", "media.ports"),
             ("[media]\ncodecs = [\"gsm\"]\n", "media.codecs"),
+            ("[sip]\ndigest = [\"sha-1\"]\n", "sip.digest"),
+            ("[sip]\ndigest = []\n", "sip.digest"),
             ("[sip]\nlisten = [\"sctp:0.0.0.0:5060\"]\n", "sip.listen"),
             ("[api]\nlisten = 5\n", "api.listen"),
             ("[fetch]\nallow_networks = [\"10.0.0.0/99\"]\n", "fetch.allow_networks"),

@@ -9,7 +9,9 @@ use url::Url;
 
 use super::{
     ConfigError,
-    values::{AllowedNetwork, Codec, Line, LogFormat, PortRange, SipListener, duration},
+    values::{
+        AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, duration,
+    },
 };
 
 /// All of it. Each room gets its own part.
@@ -54,6 +56,8 @@ pub struct SipConfig {
     pub advertised_address: String,
     /// Realm of our challenges and domain of our users; empty = our address.
     pub domain: String,
+    /// What our challenges offer.
+    pub digest: Vec<DigestAlgorithm>,
     /// PEM file of our certificate with its chain; empty = none.
     pub tls_certificate: PathBuf,
     /// PEM file of its key.
@@ -325,6 +329,9 @@ impl Config {
                 "sip.advertised_address",
                 format!("{advertised:?} is neither \"auto\" nor an IP address"),
             );
+        }
+        if self.sip.digest.is_empty() {
+            return wrong("sip.digest", "at least one algorithm is needed".to_owned());
         }
         if self.media.codecs.is_empty() {
             return wrong("media.codecs", "at least one codec is needed".to_owned());

@@ -152,6 +152,27 @@ impl FromStr for Codec {
     }
 }
 
+/// A hash of passwords that a phone may use (RFC 7616, RFC 8760).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DigestAlgorithm {
+    /// SHA-256.
+    Sha256,
+    /// MD5, which every phone knows.
+    Md5,
+}
+
+impl FromStr for DigestAlgorithm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "sha-256" => Ok(Self::Sha256),
+            "md5" => Ok(Self::Md5),
+            _ => Err(format!("sip.digest: {text:?} is none of sha-256, md5")),
+        }
+    }
+}
+
 /// A line that answers without a bot (interface section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
@@ -215,7 +236,15 @@ macro_rules! deserialize_from_str {
     )*};
 }
 
-deserialize_from_str!(SipListener, PortRange, AllowedNetwork, Codec, Line, LogFormat);
+deserialize_from_str!(
+    SipListener,
+    PortRange,
+    AllowedNetwork,
+    Codec,
+    DigestAlgorithm,
+    Line,
+    LogFormat
+);
 
 /// Reads a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -254,6 +254,7 @@ pub async fn start(
     let endpoint_config = EndpointConfig {
         advertised: config.advertised,
         realm: config.realm,
+        digest: config.digest,
         tcp_port: tcp.map(|listener| listener.address.port()),
         ..EndpointConfig::new(config.server_name)
     };
@@ -645,6 +646,7 @@ mod tests {
                 advertised: None,
                 server_name: "test".to_owned(),
                 realm: "test".to_owned(),
+                digest: Vec::new(),
                 users: Vec::new(),
                 tls: TlsFiles::default(),
                 trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],

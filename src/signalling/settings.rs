@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::tls::TlsError;
-use crate::proto::sip::path::Transport;
+use crate::proto::sip::{digest::Algorithm, path::Transport};
 
 /// What the signalling room needs to know.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct SignallingConfig {
     pub server_name: String,
     /// The realm of our challenges.
     pub realm: String,
+    /// What our challenges offer; none = all.
+    pub digest: Vec<Algorithm>,
     /// Who may register.
     pub users: Vec<User>,
     /// Certificates.

@@ -43,7 +43,7 @@ pub use super::{
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
-    digest::Authenticator,
+    digest::{Algorithm, Authenticator},
     message::{Message, Response},
     outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
@@ -63,6 +63,8 @@ pub struct EndpointConfig {
     pub advertised: Option<IpAddr>,
     /// The realm of our challenges (RFC 3261 §22.1).
     pub realm: String,
+    /// What our challenges offer; none = all.
+    pub digest: Vec<Algorithm>,
     /// The port of our TCP listener, which takes what is too long for a datagram (§18.1.1).
     pub tcp_port: Option<u16>,
     /// New requests get 503 when so many transactions are open.
@@ -81,6 +83,7 @@ impl EndpointConfig {
             contact_user: "aftertone".to_owned(),
             advertised: None,
             realm: "aftertone".to_owned(),
+            digest: Vec::new(),
             tcp_port: None,
             max_transactions: 20_000,
             max_dialogs: 5_000,
@@ -238,7 +241,7 @@ impl Endpoint {
         let Self { authenticator, config, rng, .. } = self;
         authenticator
             .get_or_insert_with(|| {
-                Authenticator::new(&config.realm, &[], StdRng::from_rng(rng), now)
+                Authenticator::new(&config.realm, &config.digest, StdRng::from_rng(rng), now)
             })
             .set_users(users);
         self.note_phones();

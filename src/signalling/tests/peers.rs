@@ -53,6 +53,7 @@ pub fn config(transports: &[Transport]) -> SignallingConfig {
         advertised: None,
         server_name: "test".to_owned(),
         realm: "test".to_owned(),
+        digest: Vec::new(),
         users: Vec::new(),
         tls: TlsFiles::default(),
         trusted_peers: Vec::new(),

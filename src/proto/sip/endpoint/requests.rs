@@ -258,7 +258,10 @@ impl Endpoint {
                 self.answer_stateless(request, 400, path);
                 return Err(Refused);
             }
-            Verdict::Wrong => false,
+            Verdict::Wrong => {
+                info!(peer = %path.peer, "Wrong password, or no such user");
+                false
+            }
             Verdict::Stale => true,
         };
         let challenge = self.challenge_to(request, source, stale, now);
