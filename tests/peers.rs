@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use aftertone::audio::{
     Rate,
@@ -13,12 +13,12 @@ use aftertone::audio::{
 use serde_json::json;
 use support::{
     Node,
+    baresip::{self, Baresip},
     bot::Bot,
-    eventually, program,
+    eventually,
     sipp::{call_over, raw_speech},
     speech,
 };
-use tokio::process::Command;
 
 async fn node_and_bot() -> (Node, Bot) {
     let mut bot = Bot::start().await;
@@ -102,90 +102,26 @@ async fn baresip_speaks_and_ends_with_a_key() {
         let (node, bot) = node_and_bot().await;
         let folder = tempfile::tempdir().unwrap();
         let clip = baresip_records(&node, &bot, folder.path(), codec).await;
-        let spoken = std::fs::read(folder.path().join("in.wav")).unwrap();
-        let spoken = wav::read(&spoken, wav::Limits { max_seconds: 60 }).unwrap();
-        // A piece from the middle of the clip is found again in what baresip spoke.
-        let spoken = match spoken.rate_hz {
-            16_000 => spoken.samples,
-            rate => aftertone::audio::resample::resample(&spoken.samples, rate, 16_000),
-        };
-        assert!(clip.len() > 3 * 16_000, "{codec}: {} samples", clip.len());
-        let piece = &clip[16_000..clip.len() - 8_000];
-        let (_, likeness) = best_match(piece, &spoken, 6 * 16_000);
+        let likeness = baresip::likeness(folder.path(), &clip);
         assert!(likeness >= least, "{codec}: likeness {likeness}");
     }
 }
 
 /// baresip calls the bot, which records with a beep until `#`; gives the clip.
 async fn baresip_records(node: &Node, bot: &Bot, folder: &Path, codec: &str) -> Vec<i16> {
-    let baresip = program("baresip", "baresip");
-    // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
-    let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
-    let speech = speech();
-    let twice: Vec<i16> = [speech.samples(Rate::Hz16000), speech.samples(Rate::Hz16000)].concat();
-    let source = aftertone::audio::resample::resample(&twice, 16_000, rate);
-    write_wav(&folder.join("in.wav"), rate, channels, &source);
-    let control = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let input = folder.join("in.wav");
-    let config = format!(
-        "module_path /usr/lib/baresip/modules\nmodule aufile.so\nmodule g711.so\nmodule opus.so\n\
-         module_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\nctrl_tcp_listen {control}\n\
-         audio_source aufile,{}\naudio_player aufile,{}\naudio_channels 1-2\n\
-         sip_listen 127.0.0.1:0\n",
-        input.display(),
-        folder.join("out.wav").display(),
-    );
-    std::fs::write(folder.join("config"), config).unwrap();
-    let account = format!("<sip:baresip@127.0.0.1>;regint=0;audio_codecs={codec}\n");
-    std::fs::write(folder.join("accounts"), account).unwrap();
-    std::fs::write(folder.join("contacts"), "").unwrap();
-    let mut child = Command::new(baresip)
-        .args(["-f", folder.to_str().unwrap(), "-n", "127.0.0.1"])
-        .arg("-e")
-        .arg(format!("/dial sip:bot@{}", node.sip))
-        .stdin(Stdio::null())
-        .stdout(std::fs::File::create(folder.join("log")).unwrap())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("baresip runs");
+    let account = format!("<sip:baresip@127.0.0.1>;regint=0;audio_codecs={codec}");
+    let dial = format!("/dial sip:bot@{}", node.sip);
+    let mut phone = Baresip::start(folder, &account, codec, &[&dial]);
     let call = bot.take_call().await;
     let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 60, "stopTones": ["#"]});
     let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-    assert_eq!(status, 200, "{operation}; baresip: {log}");
+    assert_eq!(status, 200, "{operation}; baresip: {}", phone.log());
     tokio::time::sleep(Duration::from_secs(6)).await;
-    press(control, "#").await;
+    phone.press("#").await;
     let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
     assert_eq!(ended["completionReason"], "stopToneDetected", "{ended}");
     let clip = decode(&bot.download(&ended).await);
     assert_eq!(bot.hang_up(&call).await, 204);
-    child.kill().await.unwrap();
+    phone.stop().await;
     clip
-}
-
-/// Has baresip send a key by its control port (netstrings of JSON).
-async fn press(control: std::net::SocketAddr, key: &str) {
-    use tokio::io::AsyncWriteExt;
-    let mut stream = tokio::net::TcpStream::connect(control).await.expect("baresip's control port");
-    let json = json!({"command": "sndcode", "params": key}).to_string();
-    stream.write_all(format!("{}:{json},", json.len()).as_bytes()).await.unwrap();
-    // The command is read when it has come; the connection stays until then.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-}
-
-fn write_wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) {
-    let spec = hound::WavSpec {
-        channels,
-        sample_rate: rate,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut writer = hound::WavWriter::create(path, spec).unwrap();
-    for sample in samples {
-        for _ in 0..channels {
-            writer.write_sample(*sample).unwrap();
-        }
-    }
-    writer.finalize().unwrap();
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
+pub mod baresip;
 pub mod bot;
 pub mod sipp;
 

@@ -1,0 +1,103 @@
+//! baresip as a phone: speaks the bundled speech twice, with what it hears in a file.
+
+use std::{net::SocketAddr, path::Path, path::PathBuf, process::Stdio, time::Duration};
+
+use aftertone::audio::{Rate, measure::best_match, resample::resample, wav};
+use serde_json::json;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+use super::{program, speech};
+
+/// A running baresip.
+pub struct Baresip {
+    folder: PathBuf,
+    control: SocketAddr,
+    child: Child,
+}
+
+impl Baresip {
+    /// Starts it in `folder` with one account, and has it carry out `commands`.
+    pub fn start(folder: &Path, account: &str, codec: &str, commands: &[&str]) -> Self {
+        // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
+        let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
+        let speech = speech();
+        let once = speech.samples(Rate::Hz16000);
+        let input = folder.join("in.wav");
+        write_wav(&input, rate, channels, &resample(&[once, once].concat(), 16_000, rate));
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = probe.local_addr().unwrap();
+        drop(probe);
+        let config = format!(
+            "module_path /usr/lib/baresip/modules\nmodule aufile.so\nmodule g711.so\n\
+             module opus.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
+             ctrl_tcp_listen {control}\naudio_source aufile,{}\naudio_player aufile,{}\n\
+             audio_channels 1-2\nsip_listen 127.0.0.1:0\nsip_verify_server no\n",
+            input.display(),
+            folder.join("out.wav").display(),
+        );
+        std::fs::write(folder.join("config"), config).unwrap();
+        std::fs::write(folder.join("accounts"), format!("{account}\n")).unwrap();
+        std::fs::write(folder.join("contacts"), "").unwrap();
+        let mut command = Command::new(program("baresip", "baresip"));
+        command.args(["-f", folder.to_str().unwrap(), "-n", "127.0.0.1"]);
+        for line in commands {
+            command.args(["-e", line]);
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(folder.join("log")).unwrap())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("baresip runs");
+        Self { folder: folder.to_owned(), control, child }
+    }
+
+    /// Has it send a key, by its control port (netstrings of JSON).
+    pub async fn press(&self, key: &str) {
+        let mut stream = TcpStream::connect(self.control).await.expect("baresip's control port");
+        let json = json!({"command": "sndcode", "params": key}).to_string();
+        stream.write_all(format!("{}:{json},", json.len()).as_bytes()).await.unwrap();
+        // The command is read when it has come; the connection stays until then.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    /// What it has said of itself.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    pub async fn stop(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// How well a piece from the middle of `clip` is found again in what was spoken from `folder`.
+pub fn likeness(folder: &Path, clip: &[i16]) -> f64 {
+    let spoken = std::fs::read(folder.join("in.wav")).unwrap();
+    let spoken = wav::read(&spoken, wav::Limits { max_seconds: 60 }).unwrap();
+    let spoken = resample(&spoken.samples, spoken.rate_hz, 16_000);
+    assert!(clip.len() > 3 * 16_000, "{} samples", clip.len());
+    let piece = &clip[16_000..clip.len() - 8_000];
+    best_match(piece, &spoken, 6 * 16_000).1
+}
+
+fn write_wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) {
+    let spec = hound::WavSpec {
+        channels,
+        sample_rate: rate,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    for sample in samples {
+        for _ in 0..channels {
+            writer.write_sample(*sample).unwrap();
+        }
+    }
+    writer.finalize().unwrap();
+}
