@@ -180,12 +180,13 @@ impl Leg {
     }
 
     /// Speaks and hears as offer and answer have agreed, from the next tick on. Also for every later
-    /// agreement: another port or codec, hold, resume. What runs goes on.
+    /// agreement: another port or codec, hold, resume. What runs goes on. RTP from `host`, where the
+    /// peer's SIP comes from, is believed sooner than a stranger's.
     ///
     /// # Errors
     /// The leg is over.
-    pub async fn connect(&self, plan: StreamPlan) -> Result<(), LegGone> {
-        self.command(Command::Connect(plan)).await
+    pub async fn connect(&self, plan: StreamPlan, host: Option<IpAddr>) -> Result<(), LegGone> {
+        self.command(Command::Connect(plan, host)).await
     }
 
     /// Starts an operation with the next tick. One that runs is canceled first.

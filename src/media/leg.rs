@@ -4,7 +4,7 @@
 //! which is waited for. The order of events is: an operation's end after the spool has taken the last
 //! of its clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] after everything else.
 
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{collections::VecDeque, mem, net::IpAddr, time::Duration};
 
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
@@ -90,8 +90,8 @@ pub fn frames(duration: Duration) -> u64 {
 /// What a leg is told.
 #[derive(Debug)]
 pub enum Command {
-    /// Speak and hear like this from now on.
-    Connect(StreamPlan),
+    /// Speak and hear like this from now on, with a peer whose SIP comes from this host.
+    Connect(StreamPlan, Option<IpAddr>),
     /// Run this.
     Start(Start),
     /// Cancel this, if it runs.
@@ -237,7 +237,7 @@ impl LiveLeg {
     fn obey(&mut self, scratch: &mut Scratch) {
         for _ in 0..COMMANDS_PER_TICK {
             match self.commands.try_recv() {
-                Ok(Command::Connect(plan)) => self.connect(plan),
+                Ok(Command::Connect(plan, host)) => self.connect(plan, host),
                 Ok(Command::Start(start)) => self.start(start),
                 Ok(Command::Cancel(id)) => self.cancel(id),
                 Ok(Command::Close) => {
@@ -252,11 +252,11 @@ impl LiveLeg {
         }
     }
 
-    fn connect(&mut self, plan: StreamPlan) {
+    fn connect(&mut self, plan: StreamPlan, host: Option<IpAddr>) {
         let Some(Media { transport, stream, .. }) = &mut self.media else { return };
         let connected = match stream {
-            Some(stream) => stream.renew(plan, transport, self.frame),
-            None => Stream::new(plan, transport.local(), self.frame, self.settings)
+            Some(stream) => stream.renew(plan, host, transport, self.frame),
+            None => Stream::new(plan, host, transport.local(), self.frame, self.settings)
                 .map(|new| *stream = Some(new)),
         };
         if let Err(error) = connected {

@@ -1,15 +1,15 @@
 //! Whose packets are the call's: symmetric RTP with a locked source (RFC 4961, RFC 7362).
 //!
-//! In: the address of the SDP, and for each packet where it came from and its SSRC and sequence
+//! In: the address of the SDP, the host that the peer's SIP comes from, and for each packet where it came from and its SSRC and sequence
 //! number; time is the number of the leg's frame. Out: whether it counts, and where our own packets
 //! go. Pure: the socket is elsewhere.
 //!
 //! The first packet from the SDP address locks it. A peer behind a NAT comes from another address: it
-//! is locked after a few packets in a row, and, unless it is at least on the same host, only while
-//! the SDP address says nothing. After that nobody else is heard, until a re-INVITE names another
+//! is locked after a few packets in a row, and, unless it is at least on that host or on the one that
+//! its SIP comes from, only while the SDP address says nothing. After that nobody else is heard, until a re-INVITE names another
 //! address or the peer has been silent for long.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Packets in a row, with one SSRC, that another address than the SDP's needs (RFC 3550 appendix
 /// A.1 asks for two).
@@ -26,6 +26,8 @@ const CANDIDATES: usize = 4;
 pub struct Source {
     /// The address of the SDP.
     signalled: SocketAddr,
+    /// Where the peer's SIP comes from; of a peer behind a NAT, the NAT.
+    host: Option<IpAddr>,
     lock: Lock,
     /// The source before the last re-INVITE: still heard until the new one speaks.
     previous: Option<SocketAddr>,
@@ -69,9 +71,10 @@ pub enum Verdict {
 
 impl Source {
     /// A source that nothing has been heard of, named at `frame`.
-    pub fn new(signalled: SocketAddr, frame: u64) -> Self {
+    pub fn new(signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> Self {
         Self {
             signalled,
+            host,
             lock: Lock::Open,
             previous: None,
             candidates: [None; CANDIDATES],
@@ -83,7 +86,8 @@ impl Source {
 
     /// A new offer or answer names `signalled`. Returns whether the lock is gone; with the same
     /// address it stays.
-    pub fn renew(&mut self, signalled: SocketAddr, frame: u64) -> bool {
+    pub fn renew(&mut self, signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> bool {
+        self.host = host;
         if signalled == self.signalled {
             return false;
         }
@@ -92,7 +96,7 @@ impl Source {
             Lock::Open => self.previous,
         };
         let previous = previous.filter(|address| *address != signalled);
-        *self = Self { previous, ..Self::new(signalled, frame) };
+        *self = Self { previous, ..Self::new(signalled, host, frame) };
         true
     }
 
@@ -163,8 +167,8 @@ impl Source {
     }
 
     fn watch(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
-        let same_host = from.ip() == self.signalled.ip();
-        if !same_host && frame.saturating_sub(self.heard_at) < GRACE_FRAMES {
+        let is_near = from.ip() == self.signalled.ip() || Some(from.ip()) == self.host;
+        if !is_near && frame.saturating_sub(self.heard_at) < GRACE_FRAMES {
             return Verdict::Drop;
         }
         let next_sequence = sequence.wrapping_add(1);
@@ -200,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_address_of_the_sdp_is_locked_by_its_first_packet() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         assert!(!source.is_verified());
         assert_eq!(source.judge(peer(), 1, 10, 1), Verdict::Lock);
         assert_eq!(source.judge(peer(), 1, 11, 2), Verdict::Accept);
@@ -210,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_never_heard_after_the_lock() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         source.judge(peer(), 1, 10, 1);
         for sequence in 0..1_000_u16 {
             assert_eq!(source.judge(stranger(), 1, sequence, 2), Verdict::Drop);
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_stranger_who_sprays_early_does_not_win_over_the_peer() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         for sequence in 0..900_u16 {
             let frame = u64::from(sequence / 20);
             assert_eq!(source.judge(stranger(), 1, sequence, frame), Verdict::Drop);
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_peer_behind_a_nat_is_locked_after_packets_in_a_row() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         assert_eq!(source.judge(stranger(), 5, 1, 60), Verdict::Drop);
         assert_eq!(source.judge(stranger(), 5, 2, 61), Verdict::Drop);
         assert_eq!(source.judge(stranger(), 6, 3, 62), Verdict::Drop, "another SSRC");
@@ -241,19 +245,30 @@ mod tests {
 
     #[test]
     fn another_port_of_the_same_host_needs_no_grace() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         let natted = address("192.0.2.1:61000");
         let verdicts = [1, 2, 3].map(|sequence| source.judge(natted, 5, sequence, 1));
         assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
     }
 
     #[test]
+    fn a_peer_whose_sip_comes_through_the_same_nat_needs_no_grace() {
+        let private = address("10.0.0.5:4000");
+        let mut source = Source::new(private, Some(peer().ip()), 0);
+        let verdicts = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
+        assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
+        let mut source = Source::new(private, Some(peer().ip()), 0);
+        let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
+        assert_eq!(verdicts, [Verdict::Drop; 3]);
+    }
+
+    #[test]
     fn a_re_invite_moves_the_source_without_a_gap() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         source.judge(peer(), 1, 10, 1);
-        assert!(!source.renew(peer(), 2), "the same address keeps the lock");
+        assert!(!source.renew(peer(), None, 2), "the same address keeps the lock");
         let moved = address("192.0.2.1:4002");
-        assert!(source.renew(moved, 2));
+        assert!(source.renew(moved, None, 2));
         assert_eq!(source.destination(), moved);
         assert_eq!(source.judge(peer(), 1, 11, 3), Verdict::Accept);
         assert!(!source.is_locked(), "late packets lock nothing");
@@ -263,7 +278,7 @@ mod tests {
 
     #[test]
     fn only_a_long_silence_opens_the_lock() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         source.judge(peer(), 1, 10, 100);
         assert!(!source.give_up_if_silent(100 + RELOCK_FRAMES - 1));
         assert!(source.give_up_if_silent(100 + RELOCK_FRAMES));
@@ -278,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_speaks_again_is_locked_at_once() {
-        let mut source = Source::new(peer(), 0);
+        let mut source = Source::new(peer(), None, 0);
         let natted = address("192.0.2.1:61000");
         for sequence in 1..4 {
             source.judge(natted, 5, sequence, 1);

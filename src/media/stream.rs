@@ -3,7 +3,11 @@
 //! In: the agreed plan, and a tick every 20 ms. Out: RTP and RTCP through the leg's transport, one
 //! frame of sound a tick, and signs of life or death of the peer. It knows no operation and no call.
 
-use std::{io, net::SocketAddr, time::SystemTime};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use super::{
     LegEvent,
@@ -92,18 +96,20 @@ struct Peer {
 }
 
 impl Stream {
-    /// A stream as `plan` says, from the socket `local`.
+    /// A stream as `plan` says, from the socket `local`; the peer's SIP comes from `host`.
     ///
     /// # Errors
     /// The codec cannot be made.
     pub fn new(
         plan: StreamPlan,
+        host: Option<IpAddr>,
         local: SocketAddr,
         frame: u64,
         settings: Settings,
     ) -> Result<Self, StreamError> {
         let mut rng = rand::rng();
-        let source = plan.remote.map(|remote| Source::new(as_seen_from(remote, local), frame));
+        let source =
+            plan.remote.map(|remote| Source::new(as_seen_from(remote, local), host, frame));
         Ok(Self {
             receiver: Receiver::new(&plan)?,
             sender: Sender::new(format_of(&plan), &mut rng)?,
@@ -132,6 +138,7 @@ impl Stream {
     pub fn renew(
         &mut self,
         plan: StreamPlan,
+        host: Option<IpAddr>,
         transport: &mut Transport,
         frame: u64,
     ) -> Result<(), StreamError> {
@@ -140,12 +147,12 @@ impl Stream {
         let remote = plan.remote.map(|remote| as_seen_from(remote, self.local));
         match (&mut self.source, remote) {
             (Some(source), Some(remote)) => {
-                if source.renew(remote, frame) {
+                if source.renew(remote, host, frame) {
                     transport.disconnect()?;
                     self.peer.unverified = 0;
                 }
             }
-            (source @ None, Some(remote)) => *source = Some(Source::new(remote, frame)),
+            (source @ None, Some(remote)) => *source = Some(Source::new(remote, host, frame)),
             // On hold without an address: it will be named again.
             (_, None) => {}
         }

@@ -248,7 +248,7 @@ fn a_prompt_is_heard_to_the_sample() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let codes = speech(25);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(play(1, prompt(&codes)));
     rig.tick(30);
     let heard = peer.heard();
@@ -264,7 +264,7 @@ fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(100);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &codes);
     rig.command(Command::Close);
@@ -284,7 +284,7 @@ fn a_stop_tone_ends_the_recording_and_is_told() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(50);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &codes);
     peer.press(Tone::POUND);
@@ -299,7 +299,7 @@ fn a_stop_tone_ends_the_recording_and_is_told() {
 fn keys_are_told_once_each_when_nothing_runs() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.converse(&mut peer, &speech(10));
     for key in ['1', '1', '*'] {
         peer.press(Tone::try_from(key).unwrap());
@@ -316,11 +316,11 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
     let (mut peer, mut moved) = (Peer::new(rig.local), Peer::new(rig.local));
     let codes = speech(60);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &codes[..30 * 160]);
     peer.packets();
-    rig.command(Command::Connect(moved.plan()));
+    rig.command(Command::Connect(moved.plan(), None));
     // The peer moves when it has our answer, which is sent after the leg has been told.
     rig.tick(1);
     (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
@@ -339,7 +339,7 @@ fn a_stranger_is_neither_heard_nor_spoken_to() {
     let (mut peer, mut stranger) = (Peer::new(rig.local), Peer::new(rig.local));
     let codes = speech(60);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     for frame in codes.chunks(160) {
         for _ in 0..5 {
@@ -363,12 +363,15 @@ fn a_peer_that_falls_silent_is_told_once_but_not_while_it_is_on_hold() {
     let settings = Settings { rtp_timeout: Duration::from_millis(400), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.converse(&mut peer, &speech(5));
-    rig.command(Command::Connect(StreamPlan { direction: Direction::Inactive, ..peer.plan() }));
+    rig.command(Command::Connect(
+        StreamPlan { direction: Direction::Inactive, ..peer.plan() },
+        None,
+    ));
     rig.tick(50);
     assert_eq!(rig.told(), [LegEvent::Heard]);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.tick(50);
     assert_eq!(rig.told(), [LegEvent::MediaTimedOut]);
 }
@@ -377,13 +380,16 @@ fn a_peer_that_falls_silent_is_told_once_but_not_while_it_is_on_hold() {
 fn hold_sends_nothing_and_resume_begins_a_talkspurt() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.converse(&mut peer, &speech(5));
     let before = peer.packets();
-    rig.command(Command::Connect(StreamPlan { direction: Direction::Inactive, ..peer.plan() }));
+    rig.command(Command::Connect(
+        StreamPlan { direction: Direction::Inactive, ..peer.plan() },
+        None,
+    ));
     rig.tick(20);
     assert!(peer.packets().is_empty());
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.converse(&mut peer, &speech(5));
     let after = peer.packets();
     let header = |packet: &Vec<u8>| Packet::parse(packet).unwrap().header;
@@ -399,7 +405,7 @@ fn an_address_that_never_answers_gets_no_more_packets() {
     let settings = Settings { unverified: Duration::from_secs(1), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.tick(150);
     assert_eq!(peer.packets().len(), 50);
     rig.converse(&mut peer, &speech(3));
@@ -410,7 +416,7 @@ fn an_address_that_never_answers_gets_no_more_packets() {
 fn events_wait_for_a_place_and_keep_their_order() {
     let mut rig = Rig::with(Settings::default(), 1);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.converse(&mut peer, &speech(5));
     peer.press(Tone::POUND);
     rig.tick(20);
@@ -430,7 +436,7 @@ fn an_end_is_told_only_after_the_spool_has_the_clip() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 1);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &speech(100));
     rig.command(Command::Cancel(id(1)));
@@ -451,7 +457,7 @@ fn a_spool_that_is_gone_is_no_completed_recording() {
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 1);
     drop(chunks);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &speech(50));
     rig.command(Command::Close);
@@ -463,7 +469,7 @@ fn a_spool_that_is_gone_is_no_completed_recording() {
 fn what_runs_gives_way_to_what_is_started() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(play(1, prompt(&speech(100))));
     rig.tick(5);
     rig.command(play(2, prompt(&speech(1))));
@@ -477,7 +483,7 @@ fn a_fault_ends_the_operation_and_then_the_leg() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan()));
+    rig.command(Command::Connect(peer.plan(), None));
     rig.command(start);
     rig.converse(&mut peer, &speech(30));
     rig.leg.fail();
@@ -523,7 +529,7 @@ async fn the_engine_paces_its_legs_and_tells_when_they_are_closed() {
     let (sender, mut events) = mpsc::channel(16);
     let leg = engine.open(open(sender)).unwrap();
     let peer = Peer::new(leg.local_addr());
-    leg.connect(peer.plan()).await.unwrap();
+    leg.connect(peer.plan(), None).await.unwrap();
     let codes = speech(25);
     let start = Start { id: id(1), play: prompt(&codes), tape: None };
     let began = Instant::now();
@@ -548,7 +554,7 @@ async fn a_shutdown_hangs_up_what_runs() {
     for _ in 0..4 {
         let (sender, events) = mpsc::channel(16);
         let leg = engine.open(open(sender)).unwrap();
-        leg.connect(Peer::new(leg.local_addr()).plan()).await.unwrap();
+        leg.connect(Peer::new(leg.local_addr()).plan(), None).await.unwrap();
         leg.start(Start { id: id(1), play: prompt(&speech(1)), tape: None }).await.unwrap();
         leg.start(Start { id: id(2), play: Play::Echo, tape: None }).await.unwrap();
         calls.push((leg, events));

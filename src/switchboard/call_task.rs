@@ -407,7 +407,7 @@ impl CallTask {
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
                 if let Some(leg) = &self.leg {
-                    let _ = leg.connect(*plan).await;
+                    let _ = leg.connect(*plan, self.peer.map(|peer| peer.ip())).await;
                 }
             }
             Action::Prepare(id, sources) => self.commits.then(After::Prepare(id, sources)),

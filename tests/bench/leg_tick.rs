@@ -65,7 +65,7 @@ fn leg_tick(criterion: &mut Criterion) {
         play: Play::Record { request, prompt: None },
         tape: Some((RecordingId::from_random([3; 16]), spool)),
     };
-    for command in [Command::Connect(plan), Command::Start(start)] {
+    for command in [Command::Connect(plan, None), Command::Start(start)] {
         commands.try_send(command).expect("room for a command");
     }
 
