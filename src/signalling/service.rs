@@ -376,7 +376,7 @@ impl Service {
             Inbound::Idle(id) if self.endpoint.needs(id) => {}
             Inbound::Idle(id) | Inbound::Ended(id) => {
                 self.network.close(id);
-                self.change("end", |endpoint| endpoint.handle_disconnected(id));
+                self.change("end", |endpoint| endpoint.handle_disconnected(id, now()));
             }
         }
     }

@@ -13,6 +13,7 @@
 mod calling;
 mod commands;
 mod event;
+mod keep_alive;
 mod referring;
 mod registering;
 mod requests;
@@ -107,6 +108,8 @@ pub struct Endpoint {
     /// Our registrations at trunks, by name; and whose REGISTER has which number.
     accounts: BTreeMap<String, Account>,
     registering: BTreeMap<u64, String>,
+    /// When those behind a NAT hear of us next.
+    keep_alive_at: Option<Instant>,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -131,6 +134,7 @@ impl Endpoint {
             registrar: Registrar::new(RegistrarConfig::default()),
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),
+            keep_alive_at: None,
             last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
@@ -197,6 +201,7 @@ impl Endpoint {
         self.registrar.handle_timeout(now);
         self.note_phones();
         self.registration_timeouts(now);
+        self.keep_alive(now);
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
@@ -253,9 +258,10 @@ impl Endpoint {
     }
 
     /// A stream has gone.
-    pub fn handle_disconnected(&mut self, connection: ConnectionId) {
+    pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Instant) {
         self.registrar.handle_connection_lost(connection);
         self.note_phones();
+        self.trunk_lost(connection, now);
     }
 
     /// While draining, new calls and OPTIONS are answered by 503.
@@ -275,22 +281,27 @@ impl Endpoint {
             self.dialog_schedule.next(),
             self.registrar.poll_timeout(),
             self.next_registration(),
+            self.keep_alive_at,
         ];
         due.into_iter().flatten().min()
     }
 
-    /// Nothing is left of any call: no dialog, no transaction, no timer.
+    /// Nothing is left: no dialog, no transaction, no registration.
     pub fn is_idle(&self) -> bool {
         self.dialogs.is_empty()
             && self.outgoing.is_empty()
             && self.transactions.len() == 0
-            && self.poll_timeout().is_none()
+            && self.transactions.poll_timeout().is_none()
+            && self.dialog_schedule.next().is_none()
+            && self.registrar.poll_timeout().is_none()
+            && self.next_registration().is_none()
     }
 
-    /// A dialog goes over this stream, or a phone is reached by it.
+    /// A dialog goes over this stream, or a phone or a trunk is reached by it.
     pub fn needs(&self, connection: ConnectionId) -> bool {
         self.dialogs.values().any(|dialog| dialog.path().connection == Some(connection))
             || self.registrar.needs(connection)
+            || self.trunk_flows().any(|flow| flow.connection == Some(connection))
     }
 
     /// How many dialogs there are.
@@ -319,7 +330,9 @@ impl Endpoint {
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
             Asker::Refer(id) if is_final => self.refer_answered(id, response.status()),
             Asker::Bye(id) if is_final => self.bye_answered(id, response, now),
-            Asker::Register(number) if is_final => self.register_answered(number, response, now),
+            Asker::Register(number) if is_final => {
+                self.register_answered(number, response, path, now);
+            }
             Asker::Reinvite(_)
             | Asker::Update(_)
             | Asker::Refer(_)

@@ -13,10 +13,10 @@ use super::{Endpoint, StdRng};
 use crate::proto::sip::{
     digest::Credentials,
     message::{Method, NameAddr, RequestBuilder, Response},
-    path::Path,
+    path::{ConnectionId, Path},
     registration::{
         Output as Wanted, RegisterRequest, RegisterResponse, Registration, RegistrationConfig,
-        TrunkStatus,
+        TrunkState, TrunkStatus,
     },
     transaction::Asker,
     uri::Uri,
@@ -53,6 +53,8 @@ pub(super) struct Account {
     local_tag: String,
     /// Which of the targets is tried.
     target: usize,
+    /// The way over which we are known there, and the trunk's calls may come.
+    flow: Option<Path>,
 }
 
 impl Endpoint {
@@ -76,7 +78,7 @@ impl Endpoint {
         machine.start(now);
         let (call_id, local_tag) = (self.fresh_tag(), self.fresh_tag());
         let name = trunk.name.clone();
-        let account = Account { trunk, machine, call_id, local_tag, target: 0 };
+        let account = Account { trunk, machine, call_id, local_tag, target: 0, flow: None };
         self.accounts.insert(name.clone(), account);
         self.carry_out_registration(&name, now);
     }
@@ -126,17 +128,25 @@ impl Endpoint {
     }
 
     /// A REGISTER got its final response.
-    pub(super) fn register_answered(&mut self, number: u64, response: &Response, now: Instant) {
+    pub(super) fn register_answered(
+        &mut self,
+        number: u64,
+        response: &Response,
+        path: Path,
+        now: Instant,
+    ) {
         let Some(name) = self.account_of(number) else { return };
         if let Some(account) = self.accounts.get_mut(&name) {
             // §10.2.4: the one of the Contacts that is ours.
-            let path = account.path();
-            let contact = self.config.contact_of(&account.trunk.contact_user, path);
+            let contact = self.config.contact_of(&account.trunk.contact_user, account.path());
             if let Ok(contact) = contact.parse() {
                 account.machine.handle_response(&RegisterResponse::read(response, &contact), now);
             }
+            account.flow =
+                (account.machine.status().state == TrunkState::Registered).then_some(path);
         }
         self.carry_out_registration(&name, now);
+        self.plan_keep_alives(now);
     }
 
     /// A REGISTER got no answer: the next round tries the next way.
@@ -147,6 +157,21 @@ impl Endpoint {
             account.machine.handle_failure(now);
         }
         self.carry_out_registration(&name, now);
+    }
+
+    /// The ways over which trunks know us.
+    pub(super) fn trunk_flows(&self) -> impl Iterator<Item = Path> {
+        self.accounts.values().filter_map(|account| account.flow)
+    }
+
+    /// A stream has gone: the trunk that called us over it is told where we are.
+    pub(super) fn trunk_lost(&mut self, connection: ConnectionId, now: Instant) {
+        for account in self.accounts.values_mut() {
+            if account.flow.is_some_and(|flow| flow.connection == Some(connection)) {
+                account.flow = None;
+                account.machine.handle_flow_lost(now);
+            }
+        }
     }
 
     fn account_of(&mut self, number: u64) -> Option<String> {

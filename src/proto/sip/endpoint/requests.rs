@@ -209,6 +209,7 @@ impl Endpoint {
         let response = builder.build().into();
         self.answer_in_transaction(key, path, response, now);
         self.note_phones();
+        self.plan_keep_alives(now);
     }
 
     /// Who came and who went.
@@ -217,6 +218,9 @@ impl Endpoint {
             match event {
                 registrar::Event::Bound { user, contact, path } => {
                     info!(user, %contact, peer = %path.peer, "Phone registered");
+                }
+                registrar::Event::Moved { user, contact, path } => {
+                    info!(user, %contact, peer = %path.peer, "Phone moved");
                 }
                 registrar::Event::Unbound { user, contact, cause } => {
                     info!(user, %contact, ?cause, "Phone not registered any more");

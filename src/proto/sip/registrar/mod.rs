@@ -97,13 +97,22 @@ pub struct Reply {
 /// What has changed, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A user has a new contact. Refreshing it is no event.
+    /// A user has a new contact. Refreshing it is no event, unless it comes from elsewhere.
     Bound {
         /// Whose.
         user: String,
         /// Which.
         contact: Uri,
         /// The way to it.
+        path: Path,
+    },
+    /// A contact is reached by another way than before: a NAT or a network was changed.
+    Moved {
+        /// Whose.
+        user: String,
+        /// Which.
+        contact: Uri,
+        /// The new way to it.
         path: Path,
     },
     /// A contact is gone.
@@ -200,6 +209,13 @@ impl Registrar {
         for user in users {
             self.retain(&user, Cause::ConnectionLost, |binding| !needs_it(binding));
         }
+    }
+
+    /// The ways to phones whose datagrams come from elsewhere than their Contact says: a NAT between
+    /// us must not forget them.
+    pub fn behind_nat(&self) -> impl Iterator<Item = Path> {
+        let all = self.users.values().flatten();
+        all.filter(|binding| binding.is_behind_nat()).map(|binding| binding.path)
     }
 
     /// A phone is reached by this stream.
@@ -313,9 +329,11 @@ impl Registrar {
             if is_removed {
                 continue;
             }
+            let (user_name, contact) = (user.to_owned(), change.uri.clone());
             if !is_same {
-                let contact = change.uri.clone();
-                events.push(Event::Bound { user: user.to_owned(), contact, path });
+                events.push(Event::Bound { user: user_name, contact, path });
+            } else if before.is_some_and(|before| before.path.peer != path.peer) {
+                events.push(Event::Moved { user: user_name, contact, path });
             }
             last_id += 1;
             bindings.push(Binding {
@@ -370,6 +388,16 @@ impl Registrar {
 }
 
 impl Binding {
+    fn is_behind_nat(&self) -> bool {
+        let Path { peer, transport, .. } = self.path;
+        let is_at_peer = self
+            .contact
+            .host()
+            .is_some_and(|host| host.trim_matches(['[', ']']).parse() == Ok(peer.ip()))
+            && self.contact.port().unwrap_or(5060) == peer.port();
+        transport == Transport::Udp && self.routes.is_empty() && !is_at_peer
+    }
+
     /// The value of a Contact header field in the answer.
     fn contact_value(&self, now: Instant) -> String {
         let left = self.expires_at.saturating_duration_since(now);

@@ -265,6 +265,13 @@ impl Registration {
         }
     }
 
+    /// The way over which the trunk reached us has gone: we register again soon.
+    pub fn handle_flow_lost(&mut self, now: Instant) {
+        if let State::Registered { refresh_at } = &mut self.state {
+            *refresh_at = (*refresh_at).min(now + MIN_REFRESH);
+        }
+    }
+
     /// Begins the next round when it is time.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|due| due <= now) {

@@ -4,6 +4,7 @@ use super::{calling::Reply, *};
 use crate::proto::sip::{
     digest::{Credentials, answer},
     message::Method,
+    path::{ConnectionId, Transport},
     registration::TrunkState,
 };
 
@@ -54,6 +55,23 @@ fn a_phone_registers_with_its_password_and_is_found() {
     line.run_for(Duration::from_secs(91));
     assert!(line.endpoint.phones("phone", line.now).is_empty());
     assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn the_nat_before_a_phone_is_kept_open_as_long_as_it_is_registered() {
+    for (contact, wanted) in [(CONTACT, 3..=3), ("sip:phone@192.0.2.10:5062", 0..=0)] {
+        let mut line = line();
+        line.receive(&register(1, &[]));
+        let refused = line.sent.pop().unwrap().1;
+        let more = [authorization(&refused, "secret"), "Expires: 90".to_owned()];
+        line.receive(&register(2, &more).replace(CONTACT, contact));
+        assert_eq!(line.take_statuses(), [200]);
+        line.run_for(Duration::from_secs(600));
+        let empty = line.sent.iter().filter(|(_, sent)| sent == "\r\n\r\n").count();
+        assert!(wanted.contains(&empty), "{contact}: {empty}");
+        assert_eq!(line.sent.len(), empty);
+        assert!(line.endpoint.poll_timeout().is_none());
+    }
 }
 
 #[test]
@@ -130,7 +148,8 @@ fn we_register_at_a_trunk_answer_its_challenge_and_refresh() {
     assert_eq!(line.trunk(), TrunkState::Registered);
     line.sent.clear();
     line.run_for(Duration::from_secs(600));
-    assert!(line.take()[0].starts_with("REGISTER "), "before its time is over");
+    let again = line.take().into_iter().find(|sent| !sent.is_empty());
+    assert!(again.unwrap().starts_with("REGISTER "), "before its time is over");
 }
 
 #[test]
@@ -155,6 +174,28 @@ fn when_we_go_our_contact_is_taken_back() {
     assert_eq!(header(&last, "Expires"), Some("0"));
     line.receive(&Reply::to(&last, "200 OK").tag("t").to_string());
     assert_eq!(line.trunk(), TrunkState::Idle);
+}
+
+#[test]
+fn a_stream_to_a_trunk_is_kept_and_when_it_breaks_we_register_again() {
+    let mut line = Line::new();
+    let connection = Some(ConnectionId(7));
+    let stream = Path { transport: Transport::Tcp, connection: None, ..path() };
+    line.endpoint.register(TrunkAccount { targets: vec![stream], ..account() }, line.now);
+    line.drain();
+    let first = line.sent.pop().unwrap().1;
+    let ok = Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string();
+    line.endpoint.handle_message(ok.as_bytes(), Path { connection, ..stream }, line.now);
+    line.drain();
+    assert_eq!(line.trunk(), TrunkState::Registered);
+    assert!(line.endpoint.needs(ConnectionId(7)) && !line.endpoint.needs(ConnectionId(8)));
+    line.run_for(Duration::from_secs(30));
+    assert_eq!(line.sent.pop().unwrap().1, "\r\n\r\n");
+    assert_eq!(line.last_path, Path { connection, ..stream });
+    line.endpoint.handle_disconnected(ConnectionId(7), line.now);
+    assert!(!line.endpoint.needs(ConnectionId(7)));
+    line.run_for(Duration::from_secs(5));
+    assert!(line.take()[0].starts_with("REGISTER "));
 }
 
 #[test]
