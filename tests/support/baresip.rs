@@ -1,6 +1,12 @@
-//! baresip as a phone: speaks the bundled speech twice, with what it hears in a file.
+//! baresip as a phone: speaks the bundled speech four times, with what it hears in a file.
 
-use std::{net::SocketAddr, path::Path, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use aftertone::audio::{Rate, measure::best_match, resample::resample, wav};
 use serde_json::json;
@@ -22,28 +28,42 @@ pub struct Baresip {
 impl Baresip {
     /// Starts it in `folder` with one account, and has it carry out `commands`.
     pub fn start(folder: &Path, account: &str, codec: &str, commands: &[&str]) -> Self {
+        Self::start_at("127.0.0.1", &[], folder, account, codec, commands)
+    }
+
+    /// Starts it at an address, by a command such as `ip netns exec`.
+    pub fn start_at(
+        address: &str,
+        by: &[&str],
+        folder: &Path,
+        account: &str,
+        codec: &str,
+        commands: &[&str],
+    ) -> Self {
         // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
         let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
         let speech = speech();
         let once = speech.samples(Rate::Hz16000);
         let input = folder.join("in.wav");
-        write_wav(&input, rate, channels, &resample(&[once, once].concat(), 16_000, rate));
+        write_wav(&input, rate, channels, &resample(&[once; 4].concat(), 16_000, rate));
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let control = probe.local_addr().unwrap();
         drop(probe);
         let config = format!(
             "module_path /usr/lib/baresip/modules\nmodule aufile.so\nmodule g711.so\n\
-             module opus.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
-             ctrl_tcp_listen {control}\naudio_source aufile,{}\naudio_player aufile,{}\n\
-             audio_channels 1-2\nsip_listen 127.0.0.1:0\nsip_verify_server no\n",
+             module opus.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
+             ctrl_tcp_listen {control}\naudio_source aufile,{}\naudio_player aubridge,nobody\nsnd_path {}\n\
+             audio_channels 1-2\nsip_listen {address}:0\nsip_verify_server no\n",
             input.display(),
-            folder.join("out.wav").display(),
+            folder.display(),
         );
         std::fs::write(folder.join("config"), config).unwrap();
         std::fs::write(folder.join("accounts"), format!("{account}\n")).unwrap();
         std::fs::write(folder.join("contacts"), "").unwrap();
-        let mut command = Command::new(program("baresip", "baresip"));
-        command.args(["-f", folder.to_str().unwrap(), "-n", "127.0.0.1"]);
+        let baresip = program("baresip", "baresip");
+        let mut words = by.iter().map(OsStr::new).chain([baresip.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(["-f", folder.to_str().unwrap(), "-n", address]);
         for line in commands {
             command.args(["-e", line]);
         }
@@ -74,6 +94,16 @@ impl Baresip {
     pub async fn stop(&mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// How well the bundled speech is found again in what baresip heard in its last call, which is over.
+pub fn heard(folder: &Path) -> f64 {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let last = files.filter(|path| path.to_string_lossy().ends_with("-dec.wav")).max();
+    let heard = std::fs::read(last.expect("baresip has written what it heard")).unwrap();
+    let heard = wav::read(&heard, wav::Limits { max_seconds: 60 }).unwrap();
+    let heard = resample(&heard.samples, heard.rate_hz, 16_000);
+    best_match(speech().samples(Rate::Hz16000), &heard, heard.len()).1
 }
 
 /// How well a piece from the middle of `clip` is found again in what was spoken from `folder`.
