@@ -4,14 +4,7 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
-use aftertone::audio::wav;
-use serde_json::json;
-use support::{
-    Node,
-    baresip::{self, Baresip},
-    bot::Bot,
-    program,
-};
+use support::{Node, bot::Bot, live::LiveCall, program};
 use tokio::{process::Command, time::timeout};
 
 /// Where the call comes from; the scanners come from 127.0.0.1, as a stranger.
@@ -44,16 +37,7 @@ async fn scan(name: &str, folder: &Path, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scanner_finds_a_server_and_nothing_more() {
     let (node, bot) = node_and_bot().await;
-    let phone = tempfile::tempdir().unwrap();
-    let dial = format!("/dial sip:bot@{}", node.sip);
-    let account = format!("<sip:caller@{CALLER}>;regint=0;audio_codecs=PCMU");
-    let _phone = Baresip::start_at(CALLER, &[], phone.path(), &account, "PCMU", &[&dial]);
-    let call = bot.take_call().await;
-    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 12,
-        "maxSilenceTimeoutInSeconds": 6});
-    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-
+    let call = LiveCall::start(&node, &bot, CALLER.parse().unwrap(), 12).await;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let (target, port) = (format!("udp://{}", node.sip), node.sip.port().to_string());
@@ -73,10 +57,5 @@ async fn a_scanner_finds_a_server_and_nothing_more() {
     assert!(node.log_text().contains("Wrong password"), "svcrack tries");
     assert!(!node.log_text().contains("Phone registered"));
 
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["completionReason"], "maxRecordDurationReached", "{ended}");
-    let clip = wav::read(&bot.download(&ended).await, wav::Limits { max_seconds: 60 }).unwrap();
-    assert_eq!(clip.samples.len(), 12 * 16_000);
-    let likeness = baresip::likeness(phone.path(), &clip.samples);
-    assert!(likeness >= 0.95, "likeness {likeness}");
+    call.finish(&bot).await;
 }

@@ -4,6 +4,8 @@
 
 pub mod baresip;
 pub mod bot;
+pub mod live;
+pub mod mutation;
 pub mod sipp;
 
 use std::{
