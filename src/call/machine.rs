@@ -662,7 +662,9 @@ impl Machine {
             }
             Ok(sdp) => {
                 self.phase = Phase::Answered;
-                if let Some(plan) = self.session.plan() {
+                // Before the ACK nobody has shown that the address is his: we listen only.
+                if let Some(mut plan) = self.session.plan() {
+                    plan.direction = plan.direction.without_sending();
                     self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
                 }
                 self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
@@ -700,14 +702,12 @@ impl Machine {
             }
             return;
         }
-        if self.session.awaits_answer() {
-            if self.session.accept(body).is_err() {
-                self.end(Termination::MediaRefused, None, now);
-                return;
-            }
-            if let Some(plan) = self.session.plan() {
-                self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
-            }
+        if self.session.awaits_answer() && self.session.accept(body).is_err() {
+            self.end(Termination::MediaRefused, None, now);
+            return;
+        }
+        if let Some(plan) = self.session.plan() {
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
         }
         self.phase = Phase::Up;
         self.call.state = CallState::Established;

@@ -249,7 +249,12 @@ impl World {
                     assert!(offer.starts_with(b"v=0"));
                 }
                 Action::OpenLeg => self.leg_asked = true,
-                Action::ConnectLeg(_) => assert!(self.leg_open),
+                Action::ConnectLeg(plan) => {
+                    assert!(self.leg_open);
+                    let state = self.machine.call().state;
+                    let is_up = !matches!(state, CallState::Incoming | CallState::Establishing);
+                    assert!(is_up || !plan.direction.sends(), "no RTP before the ACK");
+                }
                 Action::Prepare(id, _) => self.preparing.push(id),
                 Action::Start(operation, recording) => {
                     assert!(self.running.is_none(), "one at a time");

@@ -330,6 +330,11 @@ impl Stream {
 
     fn send_report(&mut self, transport: &Transport, frame: u64, is_last: bool) {
         let Some(rtp) = self.trusted_address() else { return };
+        // Nothing was said yet, and nobody is heard: it may not even be a call.
+        if self.sender.sent().packets == 0 && !self.source.as_ref().is_some_and(Source::is_verified)
+        {
+            return;
+        }
         let rtcp = self.rtcp_destination(rtp);
         let now = SystemTime::now();
         let report = self.reports.write(&self.sender, &mut self.receiver, frame, now, is_last);

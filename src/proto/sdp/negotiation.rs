@@ -209,6 +209,11 @@ impl Direction {
         matches!(self, Self::SendRecv | Self::RecvOnly)
     }
 
+    /// The same, but that we say nothing.
+    pub fn without_sending(self) -> Self {
+        if self.receives() { Self::RecvOnly } else { Self::Inactive }
+    }
+
     fn attribute(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
