@@ -1,18 +1,17 @@
 //! 110,000 broken messages: nobody falls over, nothing is left behind, and the call that is recorded
 //! meanwhile is none the worse.
 
+#[path = "fuzz/targets.rs"]
+mod fuzz;
 mod support;
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use aftertone::proto::sip::{
-    endpoint::{Command, Endpoint, EndpointConfig, Event, Output},
-    path::{ConnectionId, Path, Transport},
-};
+use aftertone::proto::sip::path::{ConnectionId, Path, Transport};
+use fuzz::Answerer;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{Node, bot::Bot, eventually, live::LiveCall, mutation::Mutator};
 use tokio::{
@@ -22,18 +21,12 @@ use tokio::{
 
 const INVITES: usize = 10_000;
 const OTHERS: usize = 100_000;
-/// How long an unanswered INVITE and an unanswered BYE after it may keep us busy, and a little more.
-const AFTERMATH: Duration = Duration::from_secs(2 * 32 + 5);
 
 #[test]
 fn an_endpoint_forgets_all_of_them() {
-    let mut now = Instant::now();
     let mut rng = StdRng::seed_from_u64(7);
     let mut mutator = Mutator::new(1);
-    let mut endpoint = Endpoint::new(EndpointConfig::new("test".to_owned()), rng.clone());
-    endpoint.set_users([("alice", "secret")].into_iter(), now);
-    let mut open = BTreeSet::new();
-    let mut offered = 0;
+    let mut answerer = Answerer::new();
     for number in 0..INVITES + OTHERS {
         let bytes = if number % 11 == 0 { mutator.invite("bot") } else { mutator.other() };
         let local: SocketAddr = "127.0.0.1:5060".parse().unwrap();
@@ -44,45 +37,10 @@ fn an_endpoint_forgets_all_of_them() {
         } else {
             Path::udp(local, peer)
         };
-        endpoint.handle_message(&bytes, path, now);
-        while let Some(output) = endpoint.poll_output() {
-            let Output::Event(event) = output else { continue };
-            let dialog = event.dialog();
-            match event {
-                Event::Invite { .. } => {
-                    offered += 1;
-                    open.insert(dialog);
-                    endpoint.handle_command(Command::Ring { dialog }, now);
-                    let sdp = b"v=0\r\n".to_vec();
-                    endpoint.handle_command(Command::Answer { dialog, sdp }, now);
-                }
-                Event::Reinvite { .. } => {
-                    let (status, reason) = (488, "No".to_owned());
-                    let headers = Vec::new();
-                    let no = Command::Refuse { dialog, status, reason, headers };
-                    endpoint.handle_command(no, now);
-                }
-                Event::Bye { .. } | Event::Canceled { .. } | Event::Ended { .. } => {
-                    assert!(open.remove(&dialog), "a call ends once");
-                }
-                _ => {}
-            }
-        }
-        now += Duration::from_millis(1);
-        while endpoint.poll_timeout().is_some_and(|due| due <= now) {
-            endpoint.handle_timeout(now);
-        }
+        answerer.take(&bytes, path, Duration::from_millis(1));
     }
-    assert!(offered > INVITES / 10, "{offered} were good enough to be calls");
-    for dialog in open {
-        endpoint.handle_command(Command::Bye { dialog, reason: None }, now);
-    }
-    let end = now + AFTERMATH;
-    while let Some(due) = endpoint.poll_timeout().filter(|due| *due <= end) {
-        endpoint.handle_timeout(due);
-        while endpoint.poll_output().is_some() {}
-    }
-    assert!(endpoint.is_idle(), "{} dialogs are left", endpoint.dialogs());
+    assert!(answerer.calls > INVITES / 10, "{} were good enough to be calls", answerer.calls);
+    answerer.must_become_idle();
 }
 
 /// What the system says of the daemon: resident memory in KiB, and open files.

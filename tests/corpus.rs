@@ -1,0 +1,37 @@
+//! The fuzz targets of tests/fuzz, over what is kept in their corpora, and over the torture messages.
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+use std::{fs, path::Path};
+
+fn replay(folder: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        // On failure it is the last one that was named.
+        println!("{}", path.display());
+        target(&fs::read(path).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", folder.display());
+}
+
+macro_rules! corpora {
+    ($($target:ident),*) => {$(
+        #[test]
+        fn $target() {
+            replay(concat!("fuzz/corpus/", stringify!($target)), targets::$target);
+        }
+    )*};
+}
+
+corpora!(wire, uri, sdp, framing, digest, stun, rtp, rtcp, endpoint);
+
+#[test]
+fn torture() {
+    for target in [targets::wire, targets::framing, targets::endpoint, targets::sdp] {
+        replay("torture", target);
+    }
+}

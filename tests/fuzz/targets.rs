@@ -1,0 +1,223 @@
+//! What must hold for any bytes from the network. Used by the fuzz targets, which make the bytes up,
+//! and by tests that have some.
+
+#![allow(dead_code)] // Each binary uses its own part of this.
+
+use std::{
+    collections::BTreeSet,
+    fmt::{Debug, Display},
+    net::SocketAddr,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use aftertone::proto::{
+    rtp::{packet::Packet, rtcp as reports},
+    sdp::Description,
+    sip::{
+        digest::fields::{Authorization, Challenge},
+        endpoint::{Command, DialogId, Endpoint, EndpointConfig, Event, Output},
+        framing::{Frame, FramingError, StreamFramer},
+        message::{Message, ResponseBuilder},
+        path::{ConnectionId, Path, Transport},
+        stun as binding,
+        uri::Uri,
+        validate::validate,
+        wire::{WireError, parse_datagram},
+    },
+};
+use rand::{SeedableRng, rngs::StdRng};
+
+/// An answer to a message that can be read can be read, too, and names its request.
+pub fn wire(bytes: &[u8]) {
+    let answer = match parse_datagram(bytes) {
+        Ok(Message::Request(mut request)) => {
+            request.set_received("192.0.2.99".parse().unwrap(), 5099);
+            let (status, reason) = match validate(&request) {
+                Ok(()) => (200, "OK"),
+                Err(refusal) => (refusal.status, refusal.reason),
+            };
+            let answer = ResponseBuilder::to(&request, status, reason).to_tag("ours").build();
+            let Ok(Message::Response(read)) = parse_datagram(&answer) else {
+                panic!("not a response: {}", String::from_utf8_lossy(&answer));
+            };
+            assert_eq!(read.cseq(), request.cseq());
+            assert_eq!(read.from(), request.from());
+            assert_eq!(read.vias(), request.vias());
+            answer
+        }
+        Err(WireError::Answerable { status, reason, mut request }) => {
+            request.set_received("192.0.2.99".parse().unwrap(), 5099);
+            ResponseBuilder::to_stub(&request, status, reason).to_tag("ours").build()
+        }
+        Ok(Message::Response(_)) | Err(WireError::KeepAlive | WireError::Unreadable) => return,
+    };
+    // Whatever was copied, each line of the head is one header field.
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..head]).into_owned();
+    assert!(head.split("\r\n").skip(1).all(|line| line.contains(": ")), "{head}");
+    assert!(!head.replace("\r\n", "").contains(['\r', '\n']), "{head}");
+}
+
+/// What is written of a URI reads as the same URI.
+pub fn uri(bytes: &[u8]) {
+    let Some(uri) = reads_as_written::<Uri>(bytes) else { return };
+    assert!(uri.is_equivalent(&uri), "{uri}");
+}
+
+/// What is written of a description reads as the same description.
+pub fn sdp(bytes: &[u8]) {
+    let Ok(description) = Description::parse(bytes) else { return };
+    let written = description.to_string();
+    let again = Description::parse(written.as_bytes());
+    assert_eq!(again.as_ref(), Ok(&description), "{written}");
+}
+
+/// However a stream is cut into pieces, the same messages are in it.
+pub fn framing(bytes: &[u8]) {
+    let whole = frames(bytes, bytes.len().max(1));
+    assert_eq!(whole, frames(bytes, 1));
+    assert_eq!(whole, frames(bytes, 7));
+}
+
+/// What is written of a challenge, and of the answer to one, reads as the same.
+pub fn digest(bytes: &[u8]) {
+    reads_as_written::<Challenge>(bytes);
+    reads_as_written::<Authorization>(bytes);
+}
+
+/// Only requests are answered, by an answer that is none.
+pub fn stun(bytes: &[u8]) {
+    for peer in ["192.0.2.1:5060", "[2001:db8::1]:5060"] {
+        let Some(answer) = binding::answer(bytes, peer.parse().unwrap()) else { continue };
+        assert_eq!(binding::answer(&answer, peer.parse().unwrap()), None);
+    }
+}
+
+/// A packet with the same header and payload reads as the same packet.
+pub fn rtp(bytes: &[u8]) {
+    let Ok(packet) = Packet::parse(bytes) else { return };
+    let mut written = Vec::new();
+    packet.header.write(&mut written);
+    written.extend(packet.payload);
+    assert_eq!(Packet::parse(&written), Ok(packet));
+}
+
+/// It is read, or not.
+pub fn rtcp(bytes: &[u8]) {
+    if let Ok(received) = reports::read(bytes, 7) {
+        assert!(received.about_us.is_none_or(|block| block.ssrc == 7));
+    }
+}
+
+/// Messages one after the other, divided by a byte that is in none: all calls end, and nothing is left.
+pub fn endpoint(bytes: &[u8]) {
+    let mut answerer = Answerer::new();
+    for (number, message) in bytes.split(|byte| *byte == 0xff).enumerate() {
+        let local: SocketAddr = "192.0.2.1:5060".parse().unwrap();
+        let path = Path::udp(local, "192.0.2.99:5062".parse().unwrap());
+        let path = match number % 2 {
+            0 => path,
+            _ => Path { transport: Transport::Tcp, connection: Some(ConnectionId(1)), ..path },
+        };
+        answerer.take(message, path, Duration::from_millis(200));
+    }
+    answerer.must_become_idle();
+}
+
+/// An endpoint whose owner answers every call.
+pub struct Answerer {
+    endpoint: Endpoint,
+    now: Instant,
+    open: BTreeSet<DialogId>,
+    /// How many calls there were.
+    pub calls: usize,
+}
+
+impl Answerer {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        let config = EndpointConfig::new("test".to_owned());
+        let mut endpoint = Endpoint::new(config, StdRng::seed_from_u64(1));
+        endpoint.set_users([("alice", "secret")].into_iter(), now);
+        Self { endpoint, now, open: BTreeSet::new(), calls: 0 }
+    }
+
+    /// Takes a message; then time passes.
+    pub fn take(&mut self, bytes: &[u8], path: Path, pause: Duration) {
+        self.endpoint.handle_message(bytes, path, self.now);
+        self.obey();
+        self.pass(pause);
+    }
+
+    /// Hangs up. An INVITE without ACK and a BYE without answer may keep us busy, each 64 × T1.
+    pub fn must_become_idle(&mut self) {
+        for dialog in self.open.clone() {
+            self.endpoint.handle_command(Command::Bye { dialog, reason: None }, self.now);
+        }
+        self.pass(Duration::from_secs(2 * 32 + 5));
+        assert!(self.endpoint.is_idle(), "{:?}", self.endpoint);
+        assert!(self.open.is_empty(), "each call has ended");
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.endpoint.handle_timeout(self.now);
+            self.obey();
+        }
+        self.now = end;
+    }
+
+    fn obey(&mut self) {
+        while let Some(output) = self.endpoint.poll_output() {
+            let Output::Event(event) = output else { continue };
+            let dialog = event.dialog();
+            let mut command = |command| self.endpoint.handle_command(command, self.now);
+            match event {
+                Event::Invite { .. } => {
+                    self.calls += 1;
+                    assert!(self.open.insert(dialog), "a call begins once");
+                    command(Command::Ring { dialog });
+                    command(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() });
+                }
+                Event::Reinvite { .. } => {
+                    let (status, reason) = (488, "No".to_owned());
+                    command(Command::Refuse { dialog, status, reason, headers: Vec::new() });
+                }
+                Event::Bye { .. } | Event::Canceled { .. } | Event::Ended { .. } => {
+                    assert!(self.open.remove(&dialog), "a call ends once");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn reads_as_written<T>(bytes: &[u8]) -> Option<T>
+where
+    T: FromStr + Display + Debug + PartialEq,
+{
+    let read: T = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    let written = read.to_string();
+    let again: Option<T> = written.parse().ok();
+    assert_eq!(again.as_ref(), Some(&read), "{written}");
+    Some(read)
+}
+
+fn frames(bytes: &[u8], piece: usize) -> (Vec<Frame>, Option<FramingError>) {
+    let mut framer = StreamFramer::new();
+    let mut frames = Vec::new();
+    for piece in bytes.chunks(piece) {
+        framer.push(piece);
+        loop {
+            match framer.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+    (frames, None)
+}
