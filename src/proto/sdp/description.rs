@@ -173,7 +173,8 @@ impl Attribute {
 fn connection(value: &str) -> Option<String> {
     let mut words = value.split_ascii_whitespace();
     let (_network, _family, address) = (words.next()?, words.next()?, words.next()?);
-    Some(address.split('/').next()?.to_owned())
+    let address = address.split('/').next().filter(|address| !address.is_empty())?;
+    Some(address.to_owned())
 }
 
 /// The parts of `audio 49170/2 RTP/AVP 0 8`.

@@ -288,7 +288,8 @@ fn read_value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Prints a quoted string (RFC 3261 §25.1). Control characters become blanks: they would end the line.
+/// Prints a quoted string (RFC 3261 §25.1). Control characters but the tab become blanks: they would
+/// end the line.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -297,7 +298,7 @@ impl fmt::Display for Quoted<'_> {
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                c if c.is_control() => f.write_str(" ")?,
+                c if c.is_control() && c != '\t' => f.write_str(" ")?,
                 c => write!(f, "{c}")?,
             }
         }

@@ -9,6 +9,10 @@ impl Uri {
     /// Whether both mean the same resource. Other texts than SIP and `tel` URIs are compared letter by
     /// letter.
     pub fn is_equivalent(&self, other: &Self) -> bool {
+        if self == other {
+            // One that contradicts itself, too: a parameter may be there twice.
+            return true;
+        }
         if self.scheme != other.scheme {
             return false;
         }
