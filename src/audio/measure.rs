@@ -27,13 +27,18 @@ pub fn tone_level_dbfs(samples: &[i16], rate_hz: u32, hz: f64) -> f64 {
 }
 
 /// The lag of `clip` behind `reference`, in samples from −`max_lag` to `max_lag`, at which they are
-/// most alike, and their correlation there (1 = the same but for the volume).
+/// most alike, and their correlation there (1 = the same but for the volume). Lags at which they share
+/// less than half of the shorter one are left out: a few samples are like any others.
 pub fn best_match(reference: &[i16], clip: &[i16], max_lag: usize) -> (isize, f64) {
     let max_lag = isize::try_from(max_lag).unwrap_or(isize::MAX);
     // A coarse look every few samples finds the place for speech; a fine one finds the sample.
     const STRIDE: usize = 4;
+    let (length, other) = (reference.len() as isize, clip.len() as isize);
+    let shared = |lag: isize| (other - lag).min(length) - (-lag).max(0);
+    let enough = length.min(other) / 2;
     let coarse = (-max_lag..=max_lag)
         .step_by(STRIDE)
+        .filter(|lag| shared(*lag) >= enough)
         .map(|lag| (lag, correlation(reference, clip, lag, STRIDE)))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map_or(0, |(lag, _)| lag);
@@ -68,6 +73,20 @@ fn decibels(amplitude: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_shares_only_a_few_samples_is_no_match() {
+        let noise = |mut state: u32| -> Vec<i16> {
+            let next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                Some((state >> 16) as i16)
+            };
+            std::iter::from_fn(next).take(2_000).collect()
+        };
+        let (one, other) = (noise(1), noise(99));
+        assert!(best_match(&one, &other, 4_000).1 < 0.3);
+        assert_eq!(best_match(&one[500..1_500], &one, 4_000).0, 500);
+    }
 
     fn sine(hz: f64, rate: u32, amplitude: f64, samples: usize) -> Vec<i16> {
         let step = 2.0 * std::f64::consts::PI * hz / f64::from(rate);
