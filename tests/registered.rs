@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use aftertone::audio::wav;
 use serde_json::json;
@@ -13,7 +13,7 @@ use support::{
     eventually,
 };
 
-/// A node with the user alice, on UDP, TCP and TLS.
+/// A node with the users alice and bob, on UDP, TCP and TLS.
 async fn node_and_bot() -> (Node, Bot) {
     let folder = tempfile::tempdir().unwrap();
     let names = vec!["127.0.0.1".to_owned()];
@@ -26,7 +26,8 @@ async fn node_and_bot() -> (Node, Bot) {
         "[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\", \"tls:127.0.0.1:0\"]\n\
          digest = [\"md5\"]\n\
          tls_certificate = {certificate:?}\ntls_key = {key:?}\n\
-         [[users]]\nname = \"alice\"\npassword = \"secret\"\n{}",
+         [[users]]\nname = \"alice\"\npassword = \"secret\"\n\
+         [[users]]\nname = \"bob\"\npassword = \"secret\"\n{}",
         bot.config()
     );
     let node = Node::start_in(folder, &config);
@@ -34,12 +35,25 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-fn account(node: &Node, transport: &str, password: &str) -> String {
+fn account(node: &Node, user: &str, transport: &str, password: &str) -> String {
     let address = node.listener(transport);
     format!(
-        "<sip:alice@{address};transport={transport}>;auth_user=alice;auth_pass={password};regint=60;\
+        "<sip:{user}@{address};transport={transport}>;auth_user={user};auth_pass={password};regint=60;\
          answermode=auto;audio_codecs=PCMU"
     )
+}
+
+/// Records six seconds of a call; what the phone in `folder` says.
+async fn record(bot: &Bot, id: &str, folder: &Path) {
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6, "maxSilenceTimeoutInSeconds": 5});
+    let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
+    assert_eq!(status, 200, "{operation}");
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    assert_eq!(ended["status"], "completed", "{ended}");
+    let clip = bot.download(&ended).await;
+    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let likeness = baresip::likeness(folder, &clip);
+    assert!(likeness >= 0.95, "likeness {likeness}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,7 +61,7 @@ async fn a_phone_registers_and_is_called_back() {
     for transport in ["udp", "tcp", "tls"] {
         let (node, bot) = node_and_bot().await;
         let folder = tempfile::tempdir().unwrap();
-        let account = account(&node, transport, "secret");
+        let account = account(&node, "alice", transport, "secret");
         let mut phone = Baresip::start(folder.path(), &account, "PCMU", &[]);
         let registered = async || node.log_text().contains("Phone registered").then_some(());
         eventually(&format!("registered over {transport}"), Duration::from_secs(10), registered)
@@ -57,16 +71,7 @@ async fn a_phone_registers_and_is_called_back() {
         assert_eq!(status, 201, "{transport}: {call}");
         let id = call["id"].as_str().unwrap();
         bot.wait_for_state(id, "established").await;
-        let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6,
-            "maxSilenceTimeoutInSeconds": 5});
-        let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
-        assert_eq!(status, 200, "{operation}");
-        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-        assert_eq!(ended["status"], "completed", "{transport}: {ended}");
-        let clip = bot.download(&ended).await;
-        let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
-        let likeness = baresip::likeness(folder.path(), &clip);
-        assert!(likeness >= 0.95, "{transport}: likeness {likeness}");
+        record(&bot, id, folder.path()).await;
         assert_eq!(bot.hang_up(id).await, 204);
         bot.wait_for_state(id, "terminated").await;
         phone.stop().await;
@@ -77,11 +82,61 @@ async fn a_phone_registers_and_is_called_back() {
 async fn a_phone_with_the_wrong_password_is_nowhere() {
     let (node, bot) = node_and_bot().await;
     let folder = tempfile::tempdir().unwrap();
-    let account = account(&node, "udp", "guess");
+    let account = account(&node, "alice", "udp", "guess");
     let _phone = Baresip::start(folder.path(), &account, "PCMU", &[]);
     let refused = async || node.log_text().contains("Wrong password").then_some(());
     eventually("the refusal", Duration::from_secs(10), refused).await;
     let (status, error) = bot.place("sip:alice@127.0.0.1").await;
     assert_eq!(status, 403, "{error}");
     assert!(!node.log_text().contains("Phone registered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_hands_its_call_over_to_another_one() {
+    let (node, bot) = node_and_bot().await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [alice, _bob] = [("alice", &folders[0]), ("bob", &folders[1])].map(|(user, folder)| {
+        Baresip::start(folder.path(), &account(&node, user, "udp", "secret"), "PCMU", &[])
+    });
+    let registered =
+        async || (node.log_text().matches("Phone registered").count() == 2).then_some(());
+    eventually("both registered", Duration::from_secs(10), registered).await;
+    let says = async |words: &str| {
+        let said = async || node.log_text().contains(words).then_some(());
+        eventually(words, Duration::from_secs(10), said).await;
+    };
+    let place = async || {
+        let (status, call) = bot.place("sip:alice@127.0.0.1").await;
+        assert_eq!(status, 201, "{call}");
+        let id = call["id"].as_str().unwrap().to_owned();
+        bot.wait_for_state(&id, "established").await;
+        id
+    };
+    for nobody in ["sip:carol@127.0.0.1", "sip:+881900@127.0.0.1"] {
+        let id = place().await;
+        alice.command("transfer", nobody).await;
+        says(&format!("A peer is not followed to somebody else to={nobody} status=404")).await;
+        // It hangs up when it hears that.
+        bot.wait_for_state(&id, "terminated").await;
+    }
+
+    let id = &place().await;
+    alice.command("transfer", "sip:bob@127.0.0.1").await;
+    says("The call goes on with whom the peer has named").await;
+    record(&bot, id, folders[1].path()).await;
+
+    let (status, trace) = bot.get(&format!("calls/{id}/trace")).await;
+    assert_eq!(status, 200, "{trace}");
+    let messages = trace["value"].as_array().unwrap().iter();
+    let sent: Vec<&str> = messages
+        .filter(|message| message["direction"] == "out")
+        .map(|message| message["message"].as_str().unwrap())
+        .collect();
+    let count = |method: &str| sent.iter().filter(|text| text.starts_with(method)).count();
+    let told = |text: &&str| text.starts_with("NOTIFY") && text.ends_with("SIP/2.0 200 OK\r\n");
+    assert!(sent.iter().any(told), "{trace}");
+    assert_eq!((count("INVITE"), count("BYE")), (2, 1), "both dialogs are in the trace: {trace}");
+    assert_eq!(bot.hang_up(id).await, 204);
+    let over = bot.wait_for_state(id, "terminated").await;
+    assert_eq!(over.data()["resultInfo"]["subcode"], 7000, "{:?}", over.data());
 }

@@ -12,11 +12,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::model::UnixMillis;
-
-/// The role that recording and tones need.
-pub const ACCESS_MEDIA: &str = "Calls.AccessMedia.All";
-/// The role that placing a call needs.
-pub const INITIATE: &str = "Calls.Initiate.All";
+pub use crate::model::role::{ACCESS_MEDIA, INITIATE};
 
 /// How far the clock of whoever made a token may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);

@@ -13,12 +13,16 @@
 //! *Ending* lasts until the media has let go and every clip is safe, so that each operation is told
 //! before the call's end is; a deadline bounds it.
 
+mod referral;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use rand::{RngCore, rngs::StdRng};
+
+pub use referral::ReferralCall;
 
 use super::{
     line::{LineScript, Step},
@@ -146,6 +150,17 @@ pub enum Input {
     PeerHungUp,
     /// The peer wants to change the session.
     Reinvite(Option<Vec<u8>>),
+    /// The peer wants us to call somebody else, by this dialog, who shall have its place (RFC 3515); we
+    /// may.
+    ReferAsked(DialogId),
+    /// Whom the peer has named can be called, or there is no way: a SIP status.
+    ReferralLocated(Result<(), u16>),
+    /// That one rings, or so; with early media perhaps.
+    ReferralProgress(u16, Option<Vec<u8>>),
+    /// That one is there; with the answer, unless it came before.
+    ReferralAnswered(Option<Vec<u8>>),
+    /// That one will not come: a SIP status.
+    ReferralRefused(u16),
     /// Somebody else takes the peer's place, by this dialog and offer (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),
     /// The acceptance of an operation is committed and its prompts are there, or cannot be had.
@@ -229,6 +244,10 @@ pub enum Action {
     Locate,
     /// Call it, with this offer.
     Dial(Vec<u8>),
+    /// Find the way to whom the peer has named; answer with [`Input::ReferralLocated`].
+    LocateReferral,
+    /// Call them.
+    DialReferral(Box<ReferralCall>),
     /// The session is agreed, or changed.
     ConnectLeg(Box<sdp::StreamPlan>),
     /// Once all earlier commits are through, get the prompts; answer with [`Input::Prepared`].
@@ -262,6 +281,8 @@ pub struct Machine {
     ring_until: Option<Instant>,
     /// The transfer that is under way.
     transfer: Option<TransferKind>,
+    /// Whom the peer wants us to call, in its place.
+    referral: Option<referral::Referral>,
     tones_told: u64,
     last_tone: Option<Tone>,
     change: Change,
@@ -342,6 +363,7 @@ impl Machine {
             lease_until: None,
             ring_until: None,
             transfer: None,
+            referral: None,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -406,6 +428,7 @@ impl Machine {
             queue: Queue::default(),
             ring_until: Some(now.instant + placement.ringing_timeout),
             transfer: None,
+            referral: None,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -443,6 +466,11 @@ impl Machine {
             Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
             Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
             Input::Referred(status) => self.referred(status, now),
+            Input::ReferAsked(dialog) => self.refer_asked(dialog, now),
+            Input::ReferralLocated(result) => self.referral_located(result, now),
+            Input::ReferralProgress(status, answer) => self.referral_progress(status, answer),
+            Input::ReferralAnswered(answer) => self.referral_answered(answer, now),
+            Input::ReferralRefused(status) => self.referral_refused(status, now),
             Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);
@@ -556,6 +584,7 @@ impl Machine {
             | Phase::Ending { .. }
             | Phase::Over => {}
         }
+        self.referral_timeout(now);
         if self.lease_until.is_some_and(|until| until <= now.instant) {
             self.lease_until = None;
             self.end(Termination::KeepAliveExpired, None, now);
@@ -570,7 +599,7 @@ impl Machine {
             Phase::Locating | Phase::Opening | Phase::Dialing { .. } => self.ring_until,
             Phase::Answered | Phase::Up | Phase::Over => None,
         };
-        [phase, self.lease_until].into_iter().flatten().min()
+        [phase, self.lease_until, self.referral_until()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -754,7 +783,9 @@ impl Machine {
 
     fn transfer(&mut self, target: Box<Uri>, replaces: Option<DialogId>) -> Result<(), CallError> {
         match self.phase {
-            Phase::Up if self.transfer.is_some() => return Err(CallError::Conflict),
+            Phase::Up if self.transfer.is_some() || self.referral.is_some() => {
+                return Err(CallError::Conflict);
+            }
             Phase::Up => {}
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
             Phase::Offered { .. }
@@ -806,6 +837,7 @@ impl Machine {
                 if !self.session.awaits_answer() {
                     self.session_changed();
                 }
+                self.give_up_referral();
                 let before = std::mem::replace(&mut self.dialog, dialog);
                 self.signal(endpoint::Command::Answer { dialog, sdp });
                 let reason = Some("SIP;cause=200;text=\"Replaced\"".to_owned());
@@ -1014,6 +1046,10 @@ impl Machine {
             (Termination::PeerHungUp, CallState::Transferring) => Termination::Transferred,
             (termination, _) => termination,
         };
+        let may_stay = matches!(termination, Termination::PeerHungUp | Termination::PeerLost);
+        if may_stay && self.is_referred() {
+            return;
+        }
         if !matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
             self.begin_ending(termination, now);
         }
@@ -1047,6 +1083,7 @@ impl Machine {
 
     fn begin_ending(&mut self, termination: Termination, now: Now) {
         self.phase = Phase::Ending { termination, until: now.instant + ENDING_DEADLINE };
+        self.give_up_referral();
         self.lease_until = None;
         self.call.state = CallState::Terminating;
         let end = match termination {

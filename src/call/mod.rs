@@ -12,7 +12,8 @@ pub mod session;
 
 pub use line::LineScript;
 pub use machine::{
-    Action, Command, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement, Settings,
+    Action, Command, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
+    ReferralCall, Settings,
 };
 pub use refusal::{CallError, Refusal};
 pub use session::LocalAudio;

@@ -147,6 +147,29 @@ impl Session {
         Ok(())
     }
 
+    /// Our offer to somebody else, who shall have the peer's place; nothing is changed by it. `None`
+    /// before our side of the audio is known.
+    pub fn propose(&self) -> Option<Description> {
+        let mut media = self.media(self.local?);
+        media.session_version += 1;
+        Some(sdp::make_offer(&media))
+    }
+
+    /// Somebody else has answered this proposal: the session is with them now.
+    ///
+    /// # Errors
+    /// The answer is missing or does not fit; the session stays as it is.
+    pub fn move_to(&mut self, offer: &Description, answer: Option<&[u8]>) -> Result<(), Refusal> {
+        let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
+        let plan = sdp::accept_answer(offer, &parse(answer)?)
+            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        self.plan = Some(plan);
+        self.state = State::Agreed;
+        self.described = Some(offer.clone());
+        self.version += 1;
+        Ok(())
+    }
+
     /// Whether our offer waits for the peer's answer.
     pub fn awaits_answer(&self) -> bool {
         matches!(self.state, State::WeOffered(_))

@@ -1,5 +1,7 @@
 //! The machine of a call against a world that answers in any order.
 
+mod referral;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -47,7 +49,9 @@ struct World {
     /// Of a call that we place.
     locating: bool,
     dialed: bool,
+    locating_referral: bool,
     leg_asked: bool,
+    connected: Vec<sdp::StreamPlan>,
     leg_open: bool,
     preparing: Vec<OperationId>,
     running: Option<(OperationId, Option<RecordingId>)>,
@@ -106,7 +110,9 @@ impl World {
             elapsed: Duration::ZERO,
             locating: false,
             dialed: false,
+            locating_referral: false,
             leg_asked: false,
+            connected: Vec::new(),
             leg_open: false,
             preparing: Vec::new(),
             running: None,
@@ -186,6 +192,12 @@ impl World {
         }
     }
 
+    fn locate_referral(&mut self, ok: bool) {
+        if std::mem::take(&mut self.locating_referral) {
+            self.input(Input::ReferralLocated(if ok { Ok(()) } else { Err(503) }));
+        }
+    }
+
     fn prepare(&mut self, ok: bool) {
         if self.preparing.is_empty() {
             return;
@@ -244,6 +256,8 @@ impl World {
                 }
                 Action::Signal(command) => self.signals.push(command),
                 Action::Locate => self.locating = true,
+                Action::LocateReferral => self.locating_referral = true,
+                Action::DialReferral(call) => assert!(call.offer.starts_with(b"v=0")),
                 Action::Dial(offer) => {
                     assert!(!std::mem::replace(&mut self.dialed, true), "dialed once");
                     assert!(offer.starts_with(b"v=0"));
@@ -254,6 +268,7 @@ impl World {
                     let state = self.machine.call().state;
                     let is_up = !matches!(state, CallState::Incoming | CallState::Establishing);
                     assert!(is_up || !plan.direction.sends(), "no RTP before the ACK");
+                    self.connected.push(*plan);
                 }
                 Action::Prepare(id, _) => self.preparing.push(id),
                 Action::Start(operation, recording) => {
@@ -657,7 +672,7 @@ proptest! {
     /// every clip has one fate, the call ends once, last of all.
     #[test]
     fn everything_ends_exactly_once(
-        steps in prop::collection::vec((0u8..26, any::<bool>()), 0..80),
+        steps in prop::collection::vec((0u8..31, any::<bool>()), 0..80),
         kind in 0..3,
     ) {
         let mut world = match kind {
@@ -699,6 +714,10 @@ proptest! {
                 }
                 24 if world.dialed && flag => world.input(Input::Refused(486)),
                 25 if world.dialed => world.input(Input::Progress(OFFER.as_bytes().to_vec())),
+                26 => world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + 9))),
+                27 => world.locate_referral(flag),
+                28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),
+                29 => world.input(Input::ReferralRefused(486)),
                 _ => { let _ = world.command(Command::KeepAlive); }
             }
         }

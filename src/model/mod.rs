@@ -8,6 +8,7 @@ pub mod change;
 pub mod event;
 pub mod ids;
 pub mod operation;
+pub mod role;
 pub mod time;
 pub mod tone;
 

@@ -151,6 +151,11 @@ impl Signalling {
         self.tracer.adopt(call_id, peers);
     }
 
+    /// The call goes on in another dialog, with these peers.
+    pub fn trace_further(&self, call_id: &str, further: &str, peers: &[IpAddr]) {
+        self.tracer.follow(call_id, further, peers);
+    }
+
     /// The last messages of a call that is traced, the oldest first.
     pub fn traced(&self, call_id: &str) -> Vec<Traced> {
         self.tracer.messages(call_id)
@@ -481,6 +486,7 @@ impl Service {
                 reason: "Service Unavailable".to_owned(),
                 headers: vec![("Retry-After".to_owned(), "5".to_owned())],
             },
+            Event::ReferAsked { .. } => Command::TellReferrer { dialog, status: 503 },
             Event::Acknowledged { .. }
             | Event::Reinvite { .. }
             | Event::Info { .. }
@@ -516,6 +522,7 @@ fn ends_dialog(event: &Event) -> bool {
         | Event::Answered { .. }
         | Event::Refreshed { .. }
         | Event::Referred { .. }
+        | Event::ReferAsked { .. }
         | Event::Acknowledged { .. }
         | Event::Reinvite { .. }
         | Event::Info { .. } => false,

@@ -46,6 +46,8 @@ pub(super) struct Tracer {
 #[derive(Debug, Default)]
 struct Kept {
     calls: BTreeMap<String, Call>,
+    /// The Call-IDs of further dialogs of these calls, and the first one of each.
+    further: BTreeMap<String, String>,
     /// The calls in the order in which they were taken.
     order: VecDeque<String>,
     strangers: VecDeque<(String, Traced)>,
@@ -70,8 +72,9 @@ impl Tracer {
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
         let traced = Traced { at, is_sent, path: *path, message: message.into() };
         let mut kept = self.kept();
-        if kept.calls.get(&call_id).is_some_and(|call| call.is_with(path)) {
-            kept.add(&call_id, traced);
+        let of = kept.further.get(&call_id).unwrap_or(&call_id).clone();
+        if kept.calls.get(&of).is_some_and(|call| call.is_with(path)) {
+            kept.add(&of, traced);
         } else {
             if kept.strangers.len() >= STRANGERS {
                 kept.strangers.pop_front();
@@ -100,6 +103,26 @@ impl Tracer {
         }
         while kept.order.len() > CALLS {
             kept.forget_oldest();
+        }
+    }
+
+    /// A call that is kept goes on in another dialog, with these peers: what was said there, and will
+    /// be, is part of it.
+    pub fn follow(&self, call_id: &str, further: &str, peers: &[IpAddr]) {
+        let mut kept = self.kept();
+        if kept.calls.contains_key(further) {
+            return;
+        }
+        let Some(call) = kept.calls.get_mut(call_id) else { return };
+        call.peers.extend_from_slice(peers);
+        let strangers = std::mem::take(&mut kept.strangers);
+        let (known, rest) = strangers.into_iter().partition::<VecDeque<_>, _>(|(of, traced)| {
+            of == further && peers.contains(&traced.path.peer.ip())
+        });
+        kept.strangers = rest;
+        kept.further.insert(further.to_owned(), call_id.to_owned());
+        for (_, traced) in known {
+            kept.add(call_id, traced);
         }
     }
 
@@ -133,6 +156,7 @@ impl Kept {
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.order.pop_front() else { return };
         let gone = self.calls.remove(&oldest).map(|call| call.messages).unwrap_or_default();
+        self.further.retain(|_, call| *call != oldest);
         let bytes: usize = gone.iter().map(|traced| traced.message.len()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
     }

@@ -15,14 +15,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Drivers, now,
+    Drivers, Reserved, now,
     outgoing::{Itinerary, Way},
 };
 use crate::{
     audio::{Clip, tape, wav},
     call::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
-        line::RECORDING_PREFIX,
+        ReferralCall, line::RECORDING_PREFIX,
     },
     media::{Leg, LegEvent, OpenLeg, Play, Start},
     model::{
@@ -31,7 +31,7 @@ use crate::{
     },
     operation,
     proto::sip::{
-        endpoint::{self, Event, Loss},
+        endpoint::{self, DialogId, Event, Loss},
         info,
         path::{Path, is_private},
     },
@@ -49,6 +49,8 @@ pub(super) enum Message {
     Sip(Event),
     /// By the API.
     Request(Request),
+    /// By the peer, which may: somebody else shall have its place, by this dialog.
+    Follow(Reserved, Box<Itinerary>),
 }
 
 /// What the API wants of a call.
@@ -78,6 +80,8 @@ pub(super) struct CallTask {
     /// Of a call that we place: whom, and once that is known, which ways lead there.
     itinerary: Option<Itinerary>,
     targets: Vec<Path>,
+    /// Whom the peer wants us to call.
+    referral: Option<Referral>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
     clips: HashMap<OperationId, ClipWritten>,
@@ -86,11 +90,22 @@ pub(super) struct CallTask {
     over: bool,
 }
 
+/// A call to somebody else, who shall have the peer's place.
+struct Referral {
+    /// Until it is dialed.
+    reserved: Option<Reserved>,
+    itinerary: Itinerary,
+    targets: Vec<Path>,
+    /// Where that one's SIP comes from.
+    peer: Option<SocketAddr>,
+}
+
 /// What has come back.
 enum Done {
     Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
     Clip(OperationId, Result<u64, ()>),
     Located(Result<Vec<Path>, u16>),
+    ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
 }
 
 /// What waits for the commits before it.
@@ -172,6 +187,7 @@ impl CallTask {
             mailbox,
             itinerary: None,
             targets: Vec::new(),
+            referral: None,
             leg: None,
             leg_events: mpsc::channel(LEG_EVENTS),
             inputs: VecDeque::new(),
@@ -207,6 +223,18 @@ impl CallTask {
     async fn message(&mut self, message: Message) {
         match message {
             Message::Sip(event) => self.sip_event(event),
+            Message::Follow(reserved, itinerary) => {
+                let dialog = reserved.dialog;
+                self.machine.handle_input(Input::ReferAsked(dialog), now());
+                if self.machine.referral() == Some(dialog) {
+                    self.referral = Some(Referral {
+                        reserved: Some(reserved),
+                        itinerary: *itinerary,
+                        targets: Vec::new(),
+                        peer: None,
+                    });
+                }
+            }
             Message::Request(Request::Show(reply)) => {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
@@ -245,7 +273,15 @@ impl CallTask {
         let input = match event {
             Event::Invite { dialog, invite } => {
                 info!(peer = %invite.path.peer, "Another peer takes the place of the first");
+                self.peer = Some(invite.path.peer);
+                let peers = [invite.path.peer.ip()];
+                let first = &self.machine.call().sip_call_id;
+                self.drivers.signalling.trace_further(first, &invite.call_id, &peers);
                 Input::Replaced(dialog, invite.offer)
+            }
+            event if self.machine.referral() == Some(event.dialog()) => {
+                self.referral_event(event);
+                return;
             }
             // Of a dialog that was replaced.
             _ if !is_ours => return,
@@ -296,7 +332,32 @@ impl CallTask {
                 Some(tone) => Input::Tone(tone),
                 None => return,
             },
-            Event::Ended { .. } => return,
+            // Said by the switchboard, when it finds a way.
+            Event::ReferAsked { .. } | Event::Ended { .. } => return,
+        };
+        self.machine.handle_input(input, now());
+    }
+
+    /// Of the call that the peer has asked for.
+    fn referral_event(&mut self, event: Event) {
+        let input = match event {
+            Event::Progress { status, description, .. } => {
+                Input::ReferralProgress(status, description)
+            }
+            Event::Answered { dialog, description } => {
+                self.machine.handle_input(Input::ReferralAnswered(description), now());
+                let referral = self.referral.take();
+                if self.machine.dialog() == dialog {
+                    info!("The call goes on with whom the peer has named");
+                    self.peer = referral.and_then(|referral| referral.peer);
+                }
+                return;
+            }
+            Event::Refused { status, reason, .. } => {
+                info!(sip.status = status, "Whom the peer has named will not come: {reason}");
+                Input::ReferralRefused(status)
+            }
+            _ => return,
         };
         self.machine.handle_input(input, now());
     }
@@ -381,6 +442,11 @@ impl CallTask {
             }
             Done::Clip(id, result) => Input::ClipSafe(id, result),
             Done::Located(result) => Input::Located(self.located(result)),
+            // Meanwhile it was given up.
+            Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
+            Done::ReferralLocated(_, result) => {
+                Input::ReferralLocated(self.referral_located(result))
+            }
         };
         self.machine.handle_input(input, now());
     }
@@ -402,8 +468,17 @@ impl CallTask {
         match action {
             Action::Commit(change) => self.commits.push(*change),
             Action::Signal(command) => self.drivers.signalling.send(command).await,
-            Action::Locate => self.locate(),
+            Action::Locate => {
+                let way = self.itinerary.as_ref().map(|itinerary| itinerary.way.clone());
+                self.locate(way, Done::Located);
+            }
+            Action::LocateReferral => {
+                let way = self.referral.as_ref().map(|referral| referral.itinerary.way.clone());
+                let dialog = self.machine.referral();
+                self.locate(way, move |result| Done::ReferralLocated(dialog, result));
+            }
             Action::Dial(offer) => self.dial(offer).await,
+            Action::DialReferral(call) => self.dial_referral(*call).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
                 if let Some(leg) = &self.leg {
@@ -428,12 +503,16 @@ impl CallTask {
         }
     }
 
-    fn locate(&mut self) {
-        let Some(itinerary) = &self.itinerary else {
-            debug_assert!(false, "an incoming call is not placed");
+    fn locate(
+        &mut self,
+        way: Option<Way>,
+        done: impl FnOnce(Result<Vec<Path>, u16>) -> Done + Send + 'static,
+    ) {
+        let Some(way) = way else {
+            debug_assert!(false, "nobody is called");
             return;
         };
-        let (signalling, way) = (self.drivers.signalling.clone(), itinerary.way.clone());
+        let signalling = self.drivers.signalling.clone();
         self.work.push(
             async move {
                 let paths = match way {
@@ -443,7 +522,7 @@ impl CallTask {
                         NO_WAY
                     }),
                 };
-                Done::Located(paths)
+                done(paths)
             }
             .boxed(),
         );
@@ -468,6 +547,29 @@ impl CallTask {
         let call = Box::new(itinerary.call(call_id, targets, offer));
         let dialog = self.machine.dialog();
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
+    }
+
+    /// The leg stays where it is bound, so only ways that lead there from its side can be gone.
+    fn referral_located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+        let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
+        let mut paths = paths?;
+        paths.retain(|path| path.local.ip() == self.bind);
+        referral.peer = Some(paths.first().ok_or(NO_WAY)?.peer);
+        referral.targets = paths;
+        Ok(())
+    }
+
+    async fn dial_referral(&mut self, call: ReferralCall) {
+        let Some(referral) = &mut self.referral else { return };
+        let ReferralCall { dialog, call_id, offer } = call;
+        let targets = std::mem::take(&mut referral.targets);
+        let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
+        let first = &self.machine.call().sip_call_id;
+        self.drivers.signalling.trace_further(first, &call_id, &peers);
+        info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
+        let call = Box::new(referral.itinerary.call(call_id, targets, offer));
+        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
+        referral.reserved.take().into_iter().for_each(Reserved::keep);
     }
 
     fn open_leg(&mut self) {

@@ -38,7 +38,7 @@ use crate::{
     proto::{
         sdp,
         sip::{
-            endpoint::{self, DialogId, Event, IncomingInvite},
+            endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
             uri::Uri,
         },
     },
@@ -124,13 +124,18 @@ struct Inner {
 #[derive(Default)]
 struct Registry {
     calls: HashMap<CallId, Entry>,
-    dialogs: HashMap<DialogId, CallId>,
+    dialogs: HashMap<DialogId, Line>,
+}
+
+/// A dialog that is not over.
+struct Line {
+    call: CallId,
+    /// The trunk that it goes out by.
+    trunk: Option<String>,
 }
 
 struct Entry {
     application: String,
-    /// The trunk that a call goes out by.
-    trunk: Option<String>,
     /// Where a stranger calls from.
     stranger: Option<IpAddr>,
     sender: mpsc::Sender<Message>,
@@ -142,6 +147,11 @@ const MAILBOX: usize = 64;
 const SHARE: usize = 4;
 /// How long a call that we place may ring when nobody says otherwise.
 const RINGING: Duration = Duration::from_secs(60);
+/// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
+const DECLINE: u16 = 603;
+const NOT_FOUND: u16 = 404;
+const GONE: u16 = 481;
+const BUSY_TRUNK: u16 = 503;
 /// How long a request may wait for the call's task and its commit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -179,6 +189,7 @@ impl Switchboard {
                     Some(replaced) => self.hand_over(replaced, dialog, invite).await,
                     None => self.offer(dialog, *invite).await,
                 },
+                Event::ReferAsked { dialog, referral } => self.follow(dialog, *referral),
                 other => self.pass_on(other).await,
             }
         }
@@ -229,17 +240,7 @@ impl Switchboard {
         let target: Uri = new.target.uri.parse().map_err(|_| CallError::NoWay)?;
         let placed =
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
-        let (itinerary, room) = match directory.user_of(&target) {
-            Some(user) => {
-                let phone = inner.drivers.signalling.phones(&user).await.into_iter().next();
-                let phone = phone.ok_or(CallError::NoWay)?;
-                (Itinerary::to_phone(phone, &target, &placed), None)
-            }
-            None => directory.way_out(&target, &placed).ok_or(CallError::NoWay)?,
-        };
-        if room.is_some_and(|room| self.calls_by(itinerary.trunk.as_deref()) >= room) {
-            return Err(CallError::TrunkFull);
-        }
+        let itinerary = self.way_to(&directory, &target, &placed).await?;
         inner.drivers.prompts.prefetch(application, new.prefetch);
         let (id, rng) = self.fresh_call();
         let dialog = inner.drivers.signalling.fresh_dialog();
@@ -260,23 +261,40 @@ impl Switchboard {
             Machine::placed(id, placement, application, callback_uri, settings, now(), rng)
                 .map_err(|_| CallError::Internal)?;
         let trunk = itinerary.trunk.clone();
-        let span = info_span!("call", call.id = %id, sip.call_id = machine.call().sip_call_id);
+        let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let entry = Entry {
-            application: application.to_owned(),
-            trunk,
-            stranger: None,
-            sender: sender.clone(),
-        };
+        let application = application.to_owned();
+        let entry = Entry { application, stranger: None, sender: sender.clone() };
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
-        self.run_task(task, entry, id, dialog, span);
+        self.run_task(task, entry, (dialog, Line { call: id, trunk }), span);
         ask(&sender, Request::Placed).await
     }
 
+    /// The way to `target`: to the phone of a user, or by the first trunk that allows it.
+    async fn way_to(
+        &self,
+        directory: &Directory,
+        target: &Uri,
+        placed: &Placed<'_>,
+    ) -> Result<Itinerary, CallError> {
+        let (itinerary, room) = match directory.user_of(target) {
+            Some(user) => {
+                let phones = self.inner.drivers.signalling.phones(&user).await;
+                let phone = phones.into_iter().next().ok_or(CallError::NoWay)?;
+                (Itinerary::to_phone(phone, target, placed), None)
+            }
+            None => directory.way_out(target, placed).ok_or(CallError::NoWay)?,
+        };
+        match room.is_some_and(|room| self.calls_by(itinerary.trunk.as_deref()) >= room) {
+            true => Err(CallError::TrunkFull),
+            false => Ok(itinerary),
+        }
+    }
+
     fn calls_by(&self, trunk: Option<&str>) -> usize {
-        self.registry().calls.values().filter(|entry| entry.trunk.as_deref() == trunk).count()
+        self.registry().dialogs.values().filter(|line| line.trunk.as_deref() == trunk).count()
     }
 
     /// Takes an incoming call. `prefetch` is fetched beside it.
@@ -341,7 +359,7 @@ impl Switchboard {
             Some(other) => {
                 self.find(application, other)?;
                 let registry = self.registry();
-                let dialog = registry.dialogs.iter().find(|(_, call)| **call == other);
+                let dialog = registry.dialogs.iter().find(|(_, line)| line.call == other);
                 Some(*dialog.ok_or(CallError::NotFound)?.0)
             }
         };
@@ -507,9 +525,9 @@ impl Switchboard {
     async fn hand_over(&self, replaced: DialogId, dialog: DialogId, invite: Box<IncomingInvite>) {
         let known = {
             let mut registry = self.registry();
-            let call = registry.dialogs.get(&replaced).copied();
+            let call = registry.dialogs.get(&replaced).map(|line| line.call);
             if let Some(call) = call {
-                registry.dialogs.insert(dialog, call);
+                registry.dialogs.insert(dialog, Line { call, trunk: None });
             }
             call.is_some()
         };
@@ -524,6 +542,49 @@ impl Switchboard {
             };
             self.inner.drivers.signalling.send(refuse).await;
         }
+    }
+
+    /// A peer that may do so wants us to call somebody else in its place: whom the call's application
+    /// could call itself, and nobody else.
+    fn follow(&self, dialog: DialogId, referral: IncomingReferral) {
+        let switchboard = self.clone();
+        self.inner.tasks.spawn(async move {
+            let Err(status) = switchboard.try_follow(dialog, &referral).await else { return };
+            info!(to = %referral.target, status, "A peer is not followed to somebody else");
+            let told = endpoint::Command::TellReferrer { dialog, status };
+            switchboard.inner.drivers.signalling.send(told).await;
+        });
+    }
+
+    /// # Errors
+    /// A SIP status, as the peer will be told.
+    async fn try_follow(&self, dialog: DialogId, referral: &IncomingReferral) -> Result<(), u16> {
+        let inner = &self.inner;
+        let (call, application, sender) = {
+            let registry = self.registry();
+            let call = registry.dialogs.get(&dialog).map(|line| line.call).ok_or(GONE)?;
+            let entry = registry.calls.get(&call).ok_or(GONE)?;
+            (call, entry.application.clone(), entry.sender.clone())
+        };
+        let directory = inner.directory.borrow().clone();
+        if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
+            return Err(DECLINE);
+        }
+        let target = directory.meant(&referral.target).ok_or(NOT_FOUND)?;
+        let nobody = Placed { display_name: None, subject: None };
+        let itinerary = self.way_to(&directory, &target, &nobody).await;
+        let itinerary = itinerary.map_err(|refusal| match refusal {
+            CallError::TrunkFull => BUSY_TRUNK,
+            _ => NOT_FOUND,
+        })?;
+        let itinerary = itinerary
+            .with("Referred-By", referral.by.clone())
+            .with("Replaces", referral.replaces.clone());
+        let next = inner.drivers.signalling.fresh_dialog();
+        let line = Line { call, trunk: itinerary.trunk.clone() };
+        self.registry().dialogs.insert(next, line);
+        let reserved = Reserved { switchboard: self.clone(), dialog: next, is_kept: false };
+        sender.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
     }
 
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
@@ -565,7 +626,7 @@ impl Switchboard {
         };
         let machine =
             Machine::offered(id, offer, owner, inner.limits.settings.clone(), now(), rng)?;
-        let span = info_span!("call", call.id = %id, sip.call_id = invite.call_id);
+        let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = invite.call_id);
         span.in_scope(|| {
             info!(
                 peer = %invite.path.peer,
@@ -579,7 +640,8 @@ impl Switchboard {
         let advertised = inner.limits.advertised;
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
-        self.run_task(task, Entry { application, trunk: None, stranger, sender }, id, dialog, span);
+        let entry = Entry { application, stranger, sender };
+        self.run_task(task, entry, (dialog, Line { call: id, trunk: None }), span);
         Ok(())
     }
 
@@ -587,14 +649,14 @@ impl Switchboard {
         &self,
         task: CallTask,
         entry: Entry,
-        id: CallId,
-        dialog: DialogId,
+        (dialog, line): (DialogId, Line),
         span: tracing::Span,
     ) {
+        let id = line.call;
         {
             let mut registry = self.registry();
             registry.calls.insert(id, entry);
-            registry.dialogs.insert(dialog, id);
+            registry.dialogs.insert(dialog, line);
         }
         let switchboard = self.clone();
         self.inner.tasks.spawn(
@@ -628,9 +690,14 @@ impl Switchboard {
     async fn pass_on(&self, event: Event) {
         let dialog = event.dialog();
         let sender = {
-            let registry = self.registry();
-            let call = registry.dialogs.get(&dialog).and_then(|id| registry.calls.get(id));
-            call.map(|entry| entry.sender.clone())
+            let mut registry = self.registry();
+            let line = registry.dialogs.get(&dialog);
+            let call = line.and_then(|line| registry.calls.get(&line.call));
+            let sender = call.map(|entry| entry.sender.clone());
+            if event.is_last() {
+                registry.dialogs.remove(&dialog);
+            }
+            sender
         };
         let Some(sender) = sender else {
             debug!(?event, "event of a call that is over");
@@ -656,6 +723,34 @@ impl Switchboard {
     }
 }
 
+/// A dialog that shall be; it leaves the registry when it is not.
+struct Reserved {
+    switchboard: Switchboard,
+    dialog: DialogId,
+    is_kept: bool,
+}
+
+impl Reserved {
+    /// Its own last event takes it out.
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.switchboard.registry().dialogs.remove(&self.dialog);
+        }
+    }
+}
+
+impl std::fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reserved").field(&self.dialog).finish()
+    }
+}
+
 /// Takes a call out of the registry, however its task ended.
 struct Registered {
     switchboard: Switchboard,
@@ -667,7 +762,7 @@ impl Drop for Registered {
         let mut registry = self.switchboard.registry();
         registry.calls.remove(&self.call);
         // One as a rule; more when the call was handed over.
-        registry.dialogs.retain(|_, call| *call != self.call);
+        registry.dialogs.retain(|_, line| line.call != self.call);
     }
 }
 

@@ -195,6 +195,12 @@ impl Itinerary {
         }
     }
 
+    /// With one more header field.
+    pub fn with(mut self, name: &str, value: Option<String>) -> Self {
+        self.headers.extend(value.map(|value| (name.to_owned(), value)));
+        self
+    }
+
     /// Whom it leads to.
     pub fn request_uri(&self) -> &Uri {
         &self.request_uri

@@ -11,7 +11,8 @@ use super::outgoing::{Itinerary, Placed, Trunk};
 use crate::{
     call::{LineScript, Owner, Refusal},
     config::{Config, Line, RouteTarget},
-    proto::sip::uri::Uri,
+    model::role,
+    proto::sip::uri::{Uri, escape_user},
 };
 
 /// Who gets which calls, and from whom: the part of the configuration that a reload replaces.
@@ -30,6 +31,7 @@ pub struct Directory {
 struct Application {
     id: String,
     callback_uri: String,
+    may_call: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +65,9 @@ impl Directory {
             .iter()
             .map(|application| {
                 let (id, callback_uri) = (&application.id, &application.callback_uri);
-                let known = Application { id: id.clone(), callback_uri: callback_uri.clone() };
+                let may_call = application.roles.iter().any(|role| role == role::INITIATE);
+                let callback_uri = callback_uri.clone();
+                let known = Application { id: id.clone(), callback_uri, may_call };
                 (application.name.clone(), known)
             })
             .collect();
@@ -84,6 +88,27 @@ impl Directory {
         Some((&known.id, &known.callback_uri))
     }
 
+    /// Whether the application may place calls, in whoever's wish.
+    pub(super) fn may_call(&self, name: &str) -> bool {
+        self.applications.get(name).is_some_and(|application| application.may_call)
+    }
+
+    /// Whom a peer of ours means: at our own domain a number that is no user's is one that could be
+    /// called.
+    pub(super) fn meant(&self, uri: &Uri) -> Option<Uri> {
+        if !self.is_home(uri) || self.user_of(uri).is_some() {
+            return Some(uri.clone());
+        }
+        format!("tel:{}", escape_user(&uri.user()?)).parse().ok()
+    }
+
+    fn is_home(&self, uri: &Uri) -> bool {
+        match self.domain.as_str() {
+            "" => uri.ip_addr().is_some(),
+            domain => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(domain)),
+        }
+    }
+
     /// The way out to `target`: by the first trunk that allows it, and its calls at a time.
     pub(super) fn way_out(
         &self,
@@ -95,11 +120,7 @@ impl Directory {
 
     /// The user of ours whom a URI names: at our domain, or at an address when we have none.
     pub(super) fn user_of(&self, uri: &Uri) -> Option<String> {
-        let is_home = match self.domain.as_str() {
-            "" => uri.ip_addr().is_some(),
-            domain => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(domain)),
-        };
-        uri.user().filter(|user| is_home && self.users.contains(user))
+        uri.user().filter(|user| self.is_home(uri) && self.users.contains(user))
     }
 
     /// Who gets a call to `user` from `peer`, which is known as the user or trunk `caller`.

@@ -77,10 +77,15 @@ impl Baresip {
         Self { folder: folder.to_owned(), control, child }
     }
 
-    /// Has it send a key, by its control port (netstrings of JSON).
+    /// Has it send a key.
     pub async fn press(&self, key: &str) {
+        self.command("sndcode", key).await;
+    }
+
+    /// Has it do something, by its control port (netstrings of JSON).
+    pub async fn command(&self, name: &str, parameters: &str) {
         let mut stream = TcpStream::connect(self.control).await.expect("baresip's control port");
-        let json = json!({"command": "sndcode", "params": key}).to_string();
+        let json = json!({"command": name, "params": parameters}).to_string();
         stream.write_all(format!("{}:{json},", json.len()).as_bytes()).await.unwrap();
         // The command is read when it has come; the connection stays until then.
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -100,6 +100,9 @@ pub(super) struct Dialog {
     credentials: Option<Credentials>,
     /// A REFER of ours is not over: NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
     refers: bool,
+    /// The peer may ask us to call somebody else: it has proved who it is, or we have called it.
+    may_refer: bool,
+    referral: Referral,
     /// The refresh that is out answers a challenge already.
     challenge_answered: bool,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
@@ -176,6 +179,18 @@ struct Reliable {
     response: Bytes,
     resend: Retransmission,
     until: Instant,
+}
+
+/// A REFER of the peer, which NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Referral {
+    /// There was none.
+    None,
+    /// The call that it wants is under way. All but the first are told apart by their CSeq
+    /// (RFC 3515 §2.4.6).
+    UnderWay { id: Option<u32> },
+    /// The last one is over.
+    Over,
 }
 
 /// A request with an offer that waits for its answer.
@@ -256,7 +271,14 @@ pub(super) struct Hop<'a> {
 
 impl Dialog {
     /// The dialog that the INVITE `pending` would create for us, the called side (§12.1.1).
-    pub fn called(pending: Pending, local_tag: String, remote_target: Uri, path: Path) -> Self {
+    /// Only a caller that `is_known` may refer us to somebody else.
+    pub fn called(
+        pending: Pending,
+        local_tag: String,
+        remote_target: Uri,
+        path: Path,
+        is_known: bool,
+    ) -> Self {
         let request = &pending.request;
         let key = DialogKey {
             call_id: request.call_id().to_owned(),
@@ -279,6 +301,8 @@ impl Dialog {
             session: None,
             credentials: None,
             refers: false,
+            may_refer: is_known,
+            referral: Referral::None,
             challenge_answered: false,
             ack: None,
             state: State::Ringing { pending, reliable: None },
@@ -320,6 +344,8 @@ impl Dialog {
             session: None,
             credentials: None,
             refers: false,
+            may_refer: true,
+            referral: Referral::None,
             challenge_answered: false,
             ack: None,
             state: State::Confirmed,
@@ -693,6 +719,32 @@ impl Dialog {
     /// A REFER of ours has begun, or is over.
     pub fn set_refers(&mut self, refers: bool) {
         self.refers = refers;
+    }
+
+    /// The peer wants us to call somebody else, by a REFER with this CSeq.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub fn refer_asked(&mut self, cseq: u32) -> Result<(), u16> {
+        if !self.may_refer || !self.state.is_up() {
+            return Err(603);
+        }
+        self.referral = match self.referral {
+            Referral::None => Referral::UnderWay { id: None },
+            Referral::Over => Referral::UnderWay { id: Some(cseq) },
+            Referral::UnderWay { .. } => return Err(491),
+        };
+        Ok(())
+    }
+
+    /// The Event header field of a NOTIFY about the peer's REFER, if one is under way; `is_last` ends
+    /// it.
+    pub fn refer_event(&mut self, is_last: bool) -> Option<String> {
+        let Referral::UnderWay { id } = self.referral else { return None };
+        if is_last {
+            self.referral = Referral::Over;
+        }
+        Some(id.map_or_else(|| "refer".to_owned(), |id| format!("refer;id={id}")))
     }
 
     /// Where the peer is, and how another one names this dialog in a Replaces header field

@@ -14,6 +14,7 @@ mod calling;
 mod commands;
 mod event;
 mod keep_alive;
+mod referred;
 mod referring;
 mod registering;
 mod requests;
@@ -34,7 +35,7 @@ use tracing::debug;
 
 use self::registering::Account;
 pub use self::{
-    event::{Command, Ending, Event, IncomingInvite, Loss, OutgoingCall, Output},
+    event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     registering::TrunkAccount,
 };
 pub use super::{
@@ -182,6 +183,7 @@ impl Endpoint {
                 self.refuse(id, status, &reason, &headers, now);
             }
             Command::Refer { target, replaces, .. } => self.refer(id, &target, replaces, now),
+            Command::TellReferrer { status, .. } => self.tell_referrer(id, status, now),
             Command::Bye { reason, .. } => self.hang_up(id, HangUp { reason }, now),
         }
     }

@@ -661,7 +661,7 @@ fn write_params(f: &mut fmt::Formatter<'_>, params: &Params) -> fmt::Result {
     })
 }
 
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

@@ -156,10 +156,9 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any, and
-/// a REFER is declined: we call nobody because a peer says so.
+/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any.
 pub(super) fn allow() -> String {
-    let is_for_all = |method: &&Method| !matches!(method, Method::Register | Method::Refer);
+    let is_for_all = |method: &&Method| !matches!(method, Method::Register);
     let names: Vec<&str> = SERVED.iter().filter(is_for_all).map(Method::as_str).collect();
     names.join(", ")
 }
@@ -203,8 +202,10 @@ mod tests {
 
     #[test]
     fn a_known_method_that_is_not_served_is_told_what_is() {
-        let allow =
-            header("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY");
+        let allow = header(
+            "Allow",
+            "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY, REFER",
+        );
         assert_eq!(refusal("SUBSCRIBE", "\r\n"), (405, allow));
     }
 

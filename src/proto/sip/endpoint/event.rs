@@ -76,6 +76,14 @@ pub enum Event {
         /// 100 to 699.
         status: u16,
     },
+    /// The peer wants us to call somebody else, who shall have its place (RFC 3515); 202 was sent.
+    /// Wants `TellReferrer`, the last time with a final status.
+    ReferAsked {
+        /// The dialog.
+        dialog: DialogId,
+        /// Whom to call, and who says so.
+        referral: Box<IncomingReferral>,
+    },
     /// The peer has answered our refresh of the session with a description of its own.
     Refreshed {
         /// The dialog.
@@ -131,6 +139,7 @@ impl Event {
             | Self::Acknowledged { dialog, .. }
             | Self::Lost { dialog, .. }
             | Self::Referred { dialog, .. }
+            | Self::ReferAsked { dialog, .. }
             | Self::Refreshed { dialog, .. }
             | Self::Canceled { dialog }
             | Self::Reinvite { dialog, .. }
@@ -138,6 +147,14 @@ impl Event {
             | Self::Bye { dialog, .. }
             | Self::Ended { dialog, .. } => *dialog,
         }
+    }
+
+    /// Whether nothing more comes from its dialog.
+    pub fn is_last(&self) -> bool {
+        matches!(
+            self,
+            Self::Canceled { .. } | Self::Refused { .. } | Self::Bye { .. } | Self::Ended { .. }
+        )
     }
 }
 
@@ -194,6 +211,18 @@ pub struct IncomingInvite {
     pub path: Path,
 }
 
+/// What a REFER says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingReferral {
+    /// Whom to call, without the header fields that the URI may have.
+    pub target: Uri,
+    /// The value of a Replaces header field: the target is in a call already, and takes us in its
+    /// place (RFC 3891).
+    pub replaces: Option<String>,
+    /// Who refers, as the peer says (RFC 3892).
+    pub by: Option<String>,
+}
+
 /// What the owner of a call wants. A command that comes too late for its dialog is dropped: the
 /// event that made it so is on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,6 +272,13 @@ pub enum Command {
         /// In the place of this call of ours (RFC 3891): then the target is its peer.
         replaces: Option<DialogId>,
     },
+    /// Tells the peer how the call goes that it has asked for.
+    TellReferrer {
+        /// The dialog in which it has asked.
+        dialog: DialogId,
+        /// 100 to 699; from 200 on it is over.
+        status: u16,
+    },
     /// Hangs up. A call that we have not answered is refused with 480, one that we place is canceled; a
     /// 200 that is not acknowledged yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every
     /// case.
@@ -261,6 +297,7 @@ impl Command {
             Self::Call { dialog, .. }
             | Self::Ring { dialog }
             | Self::Refer { dialog, .. }
+            | Self::TellReferrer { dialog, .. }
             | Self::Challenge { dialog }
             | Self::Answer { dialog, .. }
             | Self::Refuse { dialog, .. }

@@ -13,7 +13,7 @@ use crate::proto::sip::{
 };
 
 /// The body of a NOTIFY that tells how a REFER goes (RFC 3420).
-const SIPFRAG: &str = "message/sipfrag";
+pub(super) const SIPFRAG: &str = "message/sipfrag";
 
 impl Endpoint {
     /// Asks the peer to call `target`, in the place of another call of ours if one is named.

@@ -168,7 +168,8 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let dialog = Dialog::called(pending, local_tag, contact, path);
+        let is_known = incoming.user.is_some() || incoming.trunk.is_some();
+        let dialog = Dialog::called(pending, local_tag, contact, path, is_known);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
@@ -337,8 +338,7 @@ impl Endpoint {
             Method::Bye => self.handle_bye(id, &request, key, path, now),
             Method::Info => self.handle_info(id, &request, key, path, now),
             Method::Notify => self.handle_notify(id, &request, key, path, now),
-            // Whom we call is for applications and trunks to say, not for peers.
-            Method::Refer => self.answer_stateful(&request, key, path, 603, now),
+            Method::Refer => self.handle_refer(id, &request, key, path, now),
             Method::Update => self.handle_update(id, request, key, path, now),
             Method::Options => {
                 let response = self.options_response(&request);

@@ -339,7 +339,9 @@ fn options_tells_what_we_can() {
     line.receive(&Ask::new("OPTIONS", 1).to_string());
     let ok = line.sent[0].1.clone();
     assert!(
-        ok.contains("Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY\r\n"),
+        ok.contains(
+            "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY, REFER\r\n"
+        ),
         "{ok}"
     );
     assert!(ok.contains("Accept: application/sdp\r\n"), "{ok}");

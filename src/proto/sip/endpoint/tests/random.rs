@@ -339,6 +339,7 @@ impl World {
             | Event::Lost { .. }
             | Event::Refreshed { .. }
             | Event::Referred { .. }
+            | Event::ReferAsked { .. }
             | Event::Info { .. } => assert!(self.dialog.is_some(), "after the end: {event:?}"),
         }
     }

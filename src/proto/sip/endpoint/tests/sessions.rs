@@ -403,3 +403,57 @@ fn we_call_nobody_because_a_peer_says_so() {
     line.receive(&Ask::new("REFER", 3).with("Refer-To: <sip:+881@evil.example>").to_string());
     assert_eq!(line.take_statuses(), [481]);
 }
+
+/// A phone that we have called, and what it says to a REFER with this header field.
+fn refer(line: &mut Line, cseq: u32, header: &str) {
+    let us = line.tag.clone();
+    let refer = Ask::new("REFER", cseq).call("our-call").to(&us).with(header);
+    line.receive(&refer.to_string().replace(";tag=phone", ";tag=a"));
+}
+
+#[test]
+fn whom_we_have_called_may_name_somebody_else() {
+    let mut line = Line::new();
+    let invite = line.answered(call());
+    line.tag = header(&invite, "From").unwrap().split(";tag=").nth(1).unwrap().to_owned();
+    line.events.clear();
+    line.sent.clear();
+    for (cseq, (to, status)) in (2..).zip([
+        ("Subject: nobody", 400),
+        ("Refer-To: <mailto:a@b.example>", 603),
+        ("Refer-To: <sip:a@b.example;method=SUBSCRIBE>", 603),
+        ("Refer-To: <sip:a@b.example?Replaces=nothing>", 400),
+        ("Refer-To: <sip:a@b.example?Replaces=1%3Bto-tag%3D1%3Bfrom-tag%3D2%0D%0AX:y>", 400),
+    ]) {
+        refer(&mut line, cseq, to);
+        assert_eq!(line.take_statuses(), [status], "{to}");
+    }
+    assert!(line.events.is_empty());
+
+    let replaces = "1%40b%3Bto-tag%3Dx%3Bfrom-tag%3Dy";
+    refer(
+        &mut line,
+        10,
+        &format!("Refer-To: \"A\" <sip:a@b.example;user=phone?Replaces={replaces}>"),
+    );
+    let [(_, accepted), (_, trying)] = line.sent.as_slice() else { panic!("{:?}", line.sent) };
+    assert!(accepted.starts_with("SIP/2.0 202 "), "{accepted}");
+    assert!(trying.starts_with("NOTIFY "), "{trying}");
+    assert_eq!(header(trying, "Event"), Some("refer"));
+    assert!(trying.ends_with("SIP/2.0 100 Trying\r\n"), "{trying}");
+    let Event::ReferAsked { dialog: DIALOG, referral } = line.event() else { panic!("not asked") };
+    assert_eq!(referral.target.to_string(), "sip:a@b.example");
+    assert_eq!(referral.replaces.as_deref(), Some("1@b;to-tag=x;from-tag=y"));
+    line.sent.clear();
+    refer(&mut line, 11, "Refer-To: <sip:c@b.example>");
+    assert_eq!(line.take_statuses(), [491], "one at a time");
+
+    line.command(Command::TellReferrer { dialog: DIALOG, status: 486 });
+    line.command(Command::TellReferrer { dialog: DIALOG, status: 200 });
+    let [(_, last)] = line.sent.as_slice() else { panic!("{:?}", line.sent) };
+    assert_eq!(header(last, "Subscription-State"), Some("terminated;reason=noresource"));
+    assert!(last.ends_with("SIP/2.0 486 Busy Here\r\n"), "{last}");
+    line.sent.clear();
+    refer(&mut line, 12, "Refer-To: <sip:c@b.example>");
+    assert_eq!(header(&line.sent[1].1, "Event"), Some("refer;id=12"));
+}

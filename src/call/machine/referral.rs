@@ -1,0 +1,167 @@
+//! The peer hands the call over: it asks us to call somebody else, who gets its place (RFC 3515).
+//!
+//! ```text
+//!           way known        found           200
+//!  ReferAsked ────▶ Locating ─────▶ Dialing ─────▶ the call's dialog; the old one gets BYE
+//!                       └── no way ────┴── refusal, time ──▶ told to the peer; the call is as before
+//! ```
+//!
+//! The call stays up meanwhile: what is played and recorded does not notice. When the peer hangs up
+//! before the other one has answered, the call waits for that answer.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Machine, Now, Phase, guid};
+use crate::{
+    model::Termination,
+    proto::{
+        sdp::{Description, Direction},
+        sip::endpoint::{self, DialogId},
+    },
+};
+
+/// A call to somebody else that is under way.
+#[derive(Debug)]
+pub(super) struct Referral {
+    /// The dialog that it shall make.
+    dialog: DialogId,
+    /// Until when it may ring.
+    until: Instant,
+    /// What we have offered, once it is dialed.
+    offer: Option<Description>,
+    /// The answer to it, if that came early.
+    early: Option<Vec<u8>>,
+    /// The peer that asked for it has hung up.
+    is_alone: bool,
+}
+
+/// The INVITE that a peer has asked for.
+#[derive(Debug)]
+pub struct ReferralCall {
+    /// The dialog that it shall make.
+    pub dialog: DialogId,
+    /// Its Call-ID.
+    pub call_id: String,
+    /// Our offer.
+    pub offer: Vec<u8>,
+}
+
+/// How long the other one may ring.
+const RINGING: Duration = Duration::from_secs(60);
+/// The SIP status for a peer whose wish comes at the wrong time (RFC 3261 section 21.6.2).
+const DECLINE: u16 = 603;
+
+impl Machine {
+    /// The dialog that the call will have if whom the peer has named answers.
+    pub fn referral(&self) -> Option<DialogId> {
+        self.referral.as_ref().map(|referral| referral.dialog)
+    }
+
+    pub(super) fn refer_asked(&mut self, dialog: DialogId, now: Now) {
+        let is_free = self.referral.is_none() && self.transfer.is_none();
+        if !matches!(self.phase, Phase::Up) || !is_free {
+            self.tell_referrer(DECLINE);
+            return;
+        }
+        let until = now.instant + RINGING;
+        self.referral = Some(Referral { dialog, until, offer: None, early: None, is_alone: false });
+        self.actions.push_back(Action::LocateReferral);
+    }
+
+    pub(super) fn referral_located(&mut self, result: Result<(), u16>, now: Now) {
+        let Some(referral) = &mut self.referral else { return };
+        let offer = result.and_then(|()| self.session.propose().ok_or(DECLINE));
+        match offer {
+            Ok(offer) => {
+                let text = offer.to_string().into_bytes();
+                referral.offer = Some(offer);
+                let call_id = guid(&mut self.rng);
+                let call = ReferralCall { dialog: referral.dialog, call_id, offer: text };
+                self.actions.push_back(Action::DialReferral(Box::new(call)));
+            }
+            Err(status) => self.referral_refused(status, now),
+        }
+    }
+
+    pub(super) fn referral_progress(&mut self, status: u16, answer: Option<Vec<u8>>) {
+        let Some(referral) = &mut self.referral else { return };
+        if answer.is_some() {
+            referral.early = answer;
+        }
+        self.tell_referrer(status);
+    }
+
+    /// Somebody else is there: the call goes on with them.
+    pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
+        let Some(Referral { offer: Some(offer), early, dialog, is_alone, .. }) = &mut self.referral
+        else {
+            return;
+        };
+        let answer = answer.or(early.take());
+        let (dialog, is_alone) = (*dialog, *is_alone);
+        if let Err(refusal) = self.session.move_to(offer, answer.as_deref()) {
+            self.hang_up_referral(&refusal.status().to_string());
+            self.referral_refused(refusal.status(), now);
+            return;
+        }
+        self.referral = None;
+        let before = std::mem::replace(&mut self.dialog, dialog);
+        self.session_changed();
+        if !is_alone {
+            self.signal(endpoint::Command::TellReferrer { dialog: before, status: 200 });
+            let reason = Some("SIP;cause=200;text=\"Transferred\"".to_owned());
+            self.signal(endpoint::Command::Bye { dialog: before, reason });
+        }
+    }
+
+    /// It will not be; the call is as it was.
+    pub(super) fn referral_refused(&mut self, status: u16, now: Now) {
+        let Some(referral) = self.referral.take() else { return };
+        match referral.is_alone {
+            true => self.peer_gone(Termination::PeerHungUp, now),
+            false => self.tell_referrer(status),
+        }
+    }
+
+    pub(super) fn referral_timeout(&mut self, now: Now) {
+        if self.referral.as_ref().is_some_and(|referral| referral.until <= now.instant) {
+            self.hang_up_referral("408");
+            self.referral_refused(408, now);
+        }
+    }
+
+    pub(super) fn referral_until(&self) -> Option<Instant> {
+        self.referral.as_ref().map(|referral| referral.until)
+    }
+
+    /// The peer has hung up: whether somebody else may still take its place.
+    pub(super) fn is_referred(&mut self) -> bool {
+        let Some(referral) = &mut self.referral else { return false };
+        if !referral.is_alone {
+            referral.is_alone = true;
+            // Nobody is there who could hear or be heard.
+            if let Some(mut plan) = self.session.plan() {
+                plan.direction = Direction::Inactive;
+                self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+            }
+        }
+        true
+    }
+
+    /// The call ends, or has got another peer.
+    pub(super) fn give_up_referral(&mut self) {
+        self.hang_up_referral("487");
+        self.referral = None;
+    }
+
+    fn hang_up_referral(&mut self, cause: &str) {
+        if let Some(Referral { dialog, offer: Some(_), .. }) = self.referral {
+            let reason = Some(format!("SIP;cause={cause}"));
+            self.signal(endpoint::Command::Bye { dialog, reason });
+        }
+    }
+
+    fn tell_referrer(&mut self, status: u16) {
+        self.signal(endpoint::Command::TellReferrer { dialog: self.dialog, status });
+    }
+}

@@ -1,0 +1,134 @@
+//! The peer hands the call over to somebody else.
+
+use std::time::Duration;
+
+use super::{OFFER, World, record};
+use crate::{
+    call::{CallError, Command, Input},
+    model::{CallState, OperationEnd, Termination},
+    proto::sip::endpoint::{
+        Command::{self as Signal, Bye, TellReferrer},
+        DialogId,
+    },
+};
+
+const FIRST: DialogId = DialogId(7);
+const NEXT: DialogId = DialogId(DialogId::FIRST_OUTGOING);
+
+/// A call of a bot that records, and whose peer has named somebody else, who is called.
+fn referred() -> World {
+    let mut world = World::established();
+    world.submit(record(false)).unwrap();
+    world.prepare(true);
+    world.signals.clear();
+    world.input(Input::ReferAsked(NEXT));
+    world.locate_referral(true);
+    assert!(world.signals.is_empty(), "{:?}", world.signals);
+    world
+}
+
+fn answer() -> Option<Vec<u8>> {
+    Some(OFFER.replace("192.0.2.1", "192.0.2.77").into_bytes())
+}
+
+#[test]
+fn the_call_goes_on_with_whom_the_peer_has_named() {
+    let mut world = referred();
+    world.input(Input::ReferralProgress(180, None));
+    world.input(Input::ReferralAnswered(answer()));
+    assert_eq!(world.machine.dialog(), NEXT);
+    let [ringing, there, Bye { dialog: FIRST, .. }] = world.signals.as_slice() else {
+        panic!("{:?}", world.signals)
+    };
+    assert_eq!(*ringing, TellReferrer { dialog: FIRST, status: 180 });
+    assert_eq!(*there, TellReferrer { dialog: FIRST, status: 200 });
+    let remote = world.connected.last().unwrap().remote;
+    assert_eq!(remote, Some("192.0.2.77:4000".parse().unwrap()));
+    assert!(world.running.is_some(), "the recording goes on");
+    world.wait(Duration::from_secs(61));
+    assert_eq!(world.machine.call().state, CallState::Established, "nothing rings any more");
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn who_will_not_come_leaves_the_call_as_it_was() {
+    let mut world = referred();
+    world.input(Input::ReferralRefused(486));
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 486 }]);
+    assert_eq!(world.machine.dialog(), FIRST);
+
+    world.signals.clear();
+    world.input(Input::ReferAsked(NEXT));
+    world.locate_referral(false);
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 503 }]);
+
+    world.signals.clear();
+    world.input(Input::ReferAsked(NEXT));
+    world.locate_referral(true);
+    world.wait(Duration::from_secs(60));
+    let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
+        panic!("{:?}", world.signals)
+    };
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 408 });
+
+    world.signals.clear();
+    world.input(Input::ReferAsked(NEXT));
+    world.locate_referral(true);
+    world.input(Input::ReferralAnswered(None));
+    let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
+        panic!("{:?}", world.signals)
+    };
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 400 });
+    assert_eq!(world.machine.call().state, CallState::Established);
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
+    let mut world = referred();
+    world.input(Input::PeerHungUp);
+    assert_eq!(world.machine.call().state, CallState::Established);
+    assert!(!world.connected.last().unwrap().direction.sends());
+    world.input(Input::ReferralProgress(183, answer()));
+    world.input(Input::ReferralAnswered(None));
+    assert_eq!(world.machine.dialog(), NEXT);
+    assert!(world.connected.last().unwrap().direction.sends());
+    assert!(!world.signals.iter().any(|signal| matches!(signal, Bye { .. })));
+    world.finish();
+    world.check();
+
+    let mut world = referred();
+    let id = world.running.unwrap().0;
+    world.input(Input::PeerHungUp);
+    world.input(Input::ReferralRefused(603));
+    world.close_leg(false);
+    world.make_safe(true);
+    assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
+    assert_eq!(world.ends_of(id)[0].0, OperationEnd::HungUpWithAudio);
+    world.check();
+}
+
+#[test]
+fn the_end_of_the_call_is_the_end_of_the_other_one() {
+    let mut world = referred();
+    world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
+    let ended: Vec<DialogId> = world.signals.iter().map(Signal::dialog).collect();
+    assert_eq!(ended, [FIRST, NEXT]);
+    world.input(Input::ReferralAnswered(answer()));
+    assert_eq!(world.machine.dialog(), FIRST, "too late");
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn one_transfer_at_a_time() {
+    let mut world = referred();
+    let target = Box::new("sip:300@pbx.example".parse().unwrap());
+    let transfer = Command::Transfer { target, replaces: None };
+    assert_eq!(world.command(transfer), Err(CallError::Conflict));
+    world.input(Input::ReferAsked(DialogId(NEXT.0 + 1)));
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 603 }]);
+    assert_eq!(world.machine.referral(), Some(NEXT));
+}

@@ -1,0 +1,106 @@
+//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC 3515,
+//! RFC 5589). Only one that has proved who it is, or that we have called, is listened to; whether the
+//! call is placed is for the owner of ours to say.
+
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
+use crate::proto::sip::{
+    dialog::{DialogId, DialogKey, Hop},
+    message::{Method, Request, ResponseBuilder, reason_phrase},
+    transaction::{Asker, TransactionKey},
+    uri::{NameAddr, Uri, unescape},
+};
+
+/// For how long the peer is to expect our NOTIFY requests: longer than a call rings.
+const SUBSCRIPTION_SECONDS: u32 = 180;
+
+impl Endpoint {
+    pub(super) fn handle_refer(
+        &mut self,
+        id: DialogId,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let asked = self.dialogs.get_mut(&id).map_or(Err(481), |dialog| {
+            let referral = referral(request)?;
+            dialog.refer_asked(request.cseq().number).map(|()| referral)
+        });
+        let referral = match asked {
+            Ok(referral) => referral,
+            Err(status) => {
+                self.answer_stateful(request, key, path, status, now);
+                return;
+            }
+        };
+        let tag = request.to().tag().unwrap_or_default();
+        let accepted = ResponseBuilder::to(request, 202, "Accepted")
+            .to_tag(tag)
+            .contact(&self.config.contact(path))
+            .header("Server", &self.config.server_name)
+            .build();
+        self.answer_in_transaction(key, path, accepted.into(), now);
+        self.tell_referrer(id, 100, now);
+        self.tell(Event::ReferAsked { dialog: id, referral: Box::new(referral) });
+    }
+
+    /// Tells the peer how its REFER goes.
+    pub(super) fn tell_referrer(&mut self, id: DialogId, status: u16, now: Instant) {
+        let is_last = status >= 200;
+        let branch = self.fresh_branch();
+        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+            return;
+        };
+        let Some(event) = dialog.refer_event(is_last) else {
+            debug!(?id, "nobody asks how a REFER goes");
+            return;
+        };
+        let state = match is_last {
+            true => "terminated;reason=noresource".to_owned(),
+            false => format!("active;expires={SUBSCRIPTION_SECONDS}"),
+        };
+        let sent_by = self.config.sent_by(dialog.next_hop());
+        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let (builder, _, path) = dialog.request(Method::Notify, hop);
+        let fragment = format!("SIP/2.0 {status} {}\r\n", reason_phrase(status));
+        let builder = builder
+            .contact(&self.config.contact(path))
+            .header("Event", &event)
+            .header("Subscription-State", &state)
+            .header("User-Agent", &self.config.server_name)
+            .body(&format!("{SIPFRAG};version=2.0"), fragment.as_bytes());
+        self.ask(branch, Method::Notify, Asker::Nobody, builder, path, now);
+    }
+}
+
+/// What a REFER asks for.
+///
+/// # Errors
+/// The status of the refusal: 400 without exactly one Refer-To (RFC 3515 §2.4.2), 603 for anything but
+/// a call.
+fn referral(request: &Request) -> Result<IncomingReferral, u16> {
+    let mut values = request.headers("Refer-To");
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(400) };
+    let refer_to: NameAddr = value.parse().map_err(|_| 400_u16)?;
+    let uri = refer_to.uri();
+    let is_call = uri.param("method").is_none_or(|method| method.eq_ignore_ascii_case("INVITE"));
+    if !is_call || !matches!(uri.scheme(), "sip" | "sips" | "tel") {
+        return Err(603);
+    }
+    let target: Uri = uri.without_parameters().parse().map_err(|_| 400_u16)?;
+    let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("Replaces");
+    let replaces = uri.headers().iter().find(named).map(|(_, value)| unescape(value));
+    // It goes into a header field of ours.
+    let is_dialog = |value: &String| {
+        DialogKey::replaced(value).is_some() && !value.chars().any(char::is_control)
+    };
+    if !replaces.as_ref().is_none_or(is_dialog) {
+        return Err(400);
+    }
+    let by = request.header("Referred-By").map(str::to_owned);
+    Ok(IncomingReferral { target, replaces, by })
+}
