@@ -132,6 +132,29 @@ struct Anchor {
     offset: i64,
     /// Our time of the packet `from`; none before it is placed after this.
     start: i64,
+    /// The newest packet that was placed by it, and where that ends.
+    newest: i64,
+    end: i64,
+}
+
+/// Which of the sender's clocks tells where a packet lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Now,
+    Before,
+}
+
+impl Anchor {
+    /// The packet `sequence` begins at `start` and is `len` samples long.
+    fn new(sequence: i64, offset: i64, start: i64, len: i64) -> Self {
+        Self { from: sequence, offset, start, newest: sequence, end: start + len }
+    }
+
+    fn placed(&mut self, sequence: i64, end: i64) {
+        if sequence >= self.newest {
+            (self.newest, self.end) = (sequence, end);
+        }
+    }
 }
 
 /// What a payload type stands for.
@@ -411,13 +434,18 @@ impl Receiver {
     /// and has no place.
     fn locate(&self, source: &mut Source, sequence: i64, at: i64, len: i64) -> Option<i64> {
         if source.anchor.is_some() {
-            let time = source.time_of(sequence, at, len).filter(|time| !self.is_jump(*time, len));
-            if time.is_some() || source.sequence.highest() != Some(sequence) {
-                return time;
+            let place = source.place_of(sequence, at, len);
+            let place = place.filter(|(_, time)| !self.is_jump(*time, len));
+            if let Some((by, time)) = place {
+                source.placed(sequence, by, time, len);
+                return Some(time);
+            }
+            if source.sequence.highest() != Some(sequence) {
+                return None;
             }
         }
         let time = self.place_after_all();
-        source.move_to(Anchor { from: sequence, offset: time - at, start: time });
+        source.move_to(Anchor::new(sequence, time - at, time, len));
         Some(time)
     }
 
@@ -466,7 +494,7 @@ impl Receiver {
             if delay > 0 && self.is_dry() && is_newest && !self.draining {
                 // Only silence or concealment was played in its place, so it is played now, and
                 // what follows is as much later.
-                source.delay(sequence, delay, next);
+                source.delay(sequence, delay, next, len);
                 time = next;
                 let frames = (delay + frame_len - 1) / frame_len;
                 self.reserve = self.reserve.saturating_add(frames).min(MAX_RESERVE);
@@ -686,26 +714,45 @@ impl Source {
     }
 
     /// From `sequence` on, which is at `start`, everything is `delay` later.
-    fn delay(&mut self, sequence: i64, delay: i64, start: i64) {
+    fn delay(&mut self, sequence: i64, delay: i64, start: i64, len: i64) {
         if let Some(anchor) = self.anchor {
-            self.move_to(Anchor { from: sequence, offset: anchor.offset + delay, start });
+            self.move_to(Anchor::new(sequence, anchor.offset + delay, start, len));
         }
     }
 
-    /// Our time of `at`. What was overtaken by a jump is placed before it, as it was sent, by the
-    /// clock of then or of now; `None` if neither fits.
-    fn time_of(&self, sequence: i64, at: i64, len: i64) -> Option<i64> {
+    /// Our time of `at`, and the clock that tells it. What was overtaken by a jump is placed before it,
+    /// as it was sent, by the clock of then or of now; `None` if neither fits, or if one that was sent
+    /// before it lies after it.
+    fn place_of(&self, sequence: i64, at: i64, len: i64) -> Option<(By, i64)> {
         let anchor = self.anchor?;
         if sequence >= anchor.from {
-            return Some(at + anchor.offset);
+            return Some((By::Now, at + anchor.offset));
         }
         let before = self.anchor_before;
         let limit = before.filter(|before| sequence < before.from).unwrap_or(anchor).start;
-        [before, self.anchor]
-            .into_iter()
-            .flatten()
-            .map(|anchor| at + anchor.offset)
-            .find(|time| time + len <= limit)
+        let fits = |time: &i64| time + len <= limit;
+        if let Some(time) = before.map(|before| at + before.offset).filter(fits) {
+            return Some((By::Before, time));
+        }
+        let is_after = |time: &i64| {
+            before.is_none_or(|before| sequence > before.newest && *time >= before.end)
+        };
+        let time = Some(at + anchor.offset).filter(fits).filter(is_after)?;
+        Some((By::Now, time))
+    }
+
+    /// Notes where a packet was placed.
+    fn placed(&mut self, sequence: i64, by: By, time: i64, len: i64) {
+        let anchor = match by {
+            By::Now => &mut self.anchor,
+            By::Before => &mut self.anchor_before,
+        };
+        let Some(anchor) = anchor else { return };
+        anchor.placed(sequence, time + len);
+        if by == By::Now && sequence < anchor.from {
+            // The new clock began earlier than it seemed.
+            (anchor.from, anchor.start) = (sequence, time);
+        }
     }
 }
 
