@@ -102,6 +102,8 @@ pub struct Endpoint {
     /// Makes the To tags of stateless answers hard to foresee.
     tag_secret: u64,
     draining: bool,
+    /// How long the message is that is being handled.
+    heard_bytes: usize,
     /// Knows our users, once there are any.
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
@@ -130,6 +132,7 @@ impl Endpoint {
             tag_secret: rng.random(),
             rng,
             draining: false,
+            heard_bytes: 0,
             authenticator: None,
             users: BTreeSet::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
@@ -149,6 +152,7 @@ impl Endpoint {
 
     /// Takes one message as it came over `path`: a datagram, or what the framing of a stream cut out.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
+        self.heard_bytes = bytes.len();
         match wire::parse_datagram(bytes) {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());

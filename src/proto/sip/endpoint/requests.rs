@@ -196,7 +196,7 @@ impl Endpoint {
         let Ok(user) = self.authenticate(request, path, now) else { return };
         let Some(user) = user else {
             let challenge = self.challenge_to(request, path.peer.ip(), false, now);
-            self.send(path, challenge);
+            self.send_stateless(path, &challenge);
             return;
         };
         let Reply { status, reason, headers } =
@@ -270,7 +270,7 @@ impl Endpoint {
             Verdict::Stale => true,
         };
         let challenge = self.challenge_to(request, source, stale, now);
-        self.send(path, challenge);
+        self.send_stateless(path, &challenge);
         Err(Refused)
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tracing::debug;
 
 use super::{
     Endpoint, EndpointConfig, Path,
@@ -55,7 +56,21 @@ impl Endpoint {
     /// Answers and forgets (§8.2.7).
     pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
         let response = self.response(request, status, &self.stateless_tag(request));
-        self.send(path, response);
+        self.send_stateless(path, &response);
+    }
+
+    /// Sends a response that is not remembered. Over UDP nobody knows who will get it, so it is never
+    /// much larger than what asked for it: what is not needed is left out, and who asks with less than
+    /// any phone would say gets nothing.
+    pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
+        let room = match path.transport {
+            Transport::Udp => self.heard_bytes / 2 * 3,
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
+        };
+        match fitted(response, room) {
+            Some(fitted) => self.send(path, fitted),
+            None => debug!(peer = %path.peer, "no answer is small enough"),
+        }
     }
 
     /// 401 with our challenges (§22.2), for the same request always with the same tag.
@@ -91,7 +106,7 @@ impl Endpoint {
             .iter()
             .fold(builder, |builder, (name, value)| builder.header(name, value));
         let response = builder.build();
-        self.send(path, response);
+        self.send_stateless(path, &response);
     }
 
     /// Refuses what could not be read as a request, as far as it says where the answer goes.
@@ -107,7 +122,7 @@ impl Endpoint {
             .to_tag(&tag)
             .header("Server", &self.config.server_name)
             .build();
-        self.send(path, response);
+        self.send_stateless(path, &response);
     }
 
     pub(super) fn refuse_for_load(&mut self, request: &Request, path: Path) {
@@ -116,7 +131,7 @@ impl Endpoint {
 
     pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
         let response = self.options_response(request);
-        self.send(path, response);
+        self.send_stateless(path, &response);
     }
 
     /// §11.2.
@@ -262,4 +277,28 @@ impl EndpointConfig {
         let ip = self.advertised.unwrap_or(path.local.ip());
         SocketAddr::new(ip, path.local.port()).to_string()
     }
+}
+
+/// What a stateless response can do without, the most dispensable first. Of several challenges the
+/// first stays.
+const DISPENSABLE: [&str; 5] = ["Server", "Supported", "Accept", "Allow", "WWW-Authenticate"];
+
+/// The response within `room` bytes; `None` when it cannot be made so.
+fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
+    if response.len() <= room {
+        return Some(Bytes::copy_from_slice(response));
+    }
+    let mut lines: Vec<&[u8]> = response.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut bytes = response.len();
+    for name in DISPENSABLE {
+        let is_named = |line: &&[u8]| {
+            line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+        };
+        let kept = usize::from(name == "WWW-Authenticate");
+        while bytes > room && lines.iter().filter(|line| is_named(line)).count() > kept {
+            let last = lines.iter().rposition(is_named)?;
+            bytes -= lines.remove(last).len();
+        }
+    }
+    (bytes <= room).then(|| lines.concat().into())
 }

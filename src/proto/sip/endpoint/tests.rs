@@ -5,6 +5,7 @@ mod random;
 mod random_calls;
 mod registering;
 mod sessions;
+mod strangers;
 
 use std::time::{Duration, Instant};
 

@@ -123,6 +123,17 @@ pub enum Failure {
     Password,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "refused with {status}"),
+            Self::Unreachable => f.write_str("nobody answers"),
+            Self::Challenge(error) => write!(f, "its challenge is not answered: {error}"),
+            Self::Password => f.write_str("the password is wrong"),
+        }
+    }
+}
+
 /// Our registration at one trunk.
 #[derive(Debug)]
 pub struct Registration {
