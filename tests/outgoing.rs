@@ -5,7 +5,7 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use aftertone::audio::{Rate, measure::best_match, wav};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{
     Node,
     bot::Bot,
@@ -157,6 +157,15 @@ fn provider() -> Node {
     )
 }
 
+/// How the trunk stands, as the operator sees it.
+async fn trunk_state(node: &Node) -> Value {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let health = client.get(format!("{}/readyz", node.api)).send().await.unwrap();
+    let health: Value = serde_json::from_slice(&health.bytes().await.unwrap()).unwrap();
+    let trunk = &health["trunks"][0];
+    json!([trunk["state"], trunk["lastStatus"], trunk["failure"]])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trunk_knows_us_and_asks_for_our_password() {
     for transport in ["udp", "tcp"] {
@@ -172,6 +181,7 @@ async fn a_trunk_knows_us_and_asks_for_our_password() {
         let (mut node, bot) = node_and_bot(peer, &account("secret")).await;
         let known = async || provider.log_text().contains("Phone registered").then_some(());
         support::eventually("registered", Duration::from_secs(10), known).await;
+        assert_eq!(trunk_state(&node).await, json!(["registered", 200, null]));
         let (status, call) = bot.place("200").await;
         assert_eq!(status, 201, "{call}");
         let id = call["id"].as_str().unwrap();
@@ -184,7 +194,10 @@ async fn a_trunk_knows_us_and_asks_for_our_password() {
         let gone = async || provider.log_text().contains("not registered any more").then_some(());
         support::eventually("unregistered", Duration::from_secs(5), gone).await;
 
-        let (_stranger, bot) = node_and_bot(peer, &account("guess")).await;
+        let (stranger, bot) = node_and_bot(peer, &account("guess")).await;
+        let told = json!(["waiting", 401, "the password is wrong"]);
+        let waits = async || (trunk_state(&stranger).await == told).then_some(());
+        support::eventually("the trunk's state", Duration::from_secs(5), waits).await;
         let (_, call) = bot.place("200").await;
         let over = bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
         assert_eq!(over.data()["resultInfo"]["code"], 401);

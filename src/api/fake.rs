@@ -410,6 +410,17 @@ impl House for FakeHouse {
     fn ready(&self) -> Result<(), String> {
         self.state.lock().unwrap().not_ready.clone().map_or(Ok(()), Err)
     }
+
+    fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
+        let trunk = TrunkHealth {
+            name: "provider".to_owned(),
+            state: "waiting".to_owned(),
+            seconds: 7,
+            last_status: Some(403),
+            failure: Some("refused with 403".to_owned()),
+        };
+        std::future::ready(vec![trunk]).boxed()
+    }
 }
 
 fn call(id: CallId) -> Call {

@@ -8,24 +8,37 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ApiState, error::ApiError, exchange::Audit};
+use super::{ApiState, TrunkHealth, error::ApiError, exchange::Audit};
 
 /// `/healthz`: the process can answer.
 pub(super) async fn alive(method: Method) -> Response {
     probe("/healthz", &method, || Json(json!({"status": "alive"})).into_response())
 }
 
-/// `/readyz`: calls can be taken. Not while draining, or when storage is behind.
+/// `/readyz`: calls can be taken. Not while draining, or when storage is behind. How the trunks stand
+/// is told beside it: without them calls come in all the same.
 pub(super) async fn ready(State(state): State<ApiState>, method: Method) -> Response {
+    let trunks: Vec<Value> = state.house.trunks().await.into_iter().map(told).collect();
     probe("/readyz", &method, || match state.house.ready() {
-        Ok(()) => Json(json!({"status": "ready"})).into_response(),
+        Ok(()) => Json(json!({"status": "ready", "trunks": trunks})).into_response(),
         Err(reason) => {
             let retry = [(RETRY_AFTER, HeaderValue::from_static("1"))];
-            let body = Json(json!({"status": "not ready", "reason": reason}));
+            let body = Json(json!({"status": "not ready", "reason": reason, "trunks": trunks}));
             (StatusCode::SERVICE_UNAVAILABLE, retry, body).into_response()
         }
+    })
+}
+
+fn told(trunk: TrunkHealth) -> Value {
+    let TrunkHealth { name, state, seconds, last_status, failure } = trunk;
+    json!({
+        "name": name,
+        "state": state,
+        "seconds": seconds,
+        "lastStatus": last_status,
+        "failure": failure,
     })
 }
 
@@ -47,7 +60,10 @@ mod tests {
     async fn a_house_that_is_not_ready_says_why() {
         let fake = Fake::new();
         assert_eq!(fake.get("/healthz").await.status(), 200);
-        assert_eq!(fake.get("/readyz").await.status(), 200);
+        let ready = json_of(fake.get("/readyz").await).await;
+        assert_eq!(ready["status"], "ready");
+        let trunk = &ready["trunks"][0];
+        assert_eq!((&trunk["name"], &trunk["lastStatus"]), (&"provider".into(), &403.into()));
 
         fake.house.set_not_ready("draining");
         assert_eq!(fake.get("/healthz").await.status(), 200);

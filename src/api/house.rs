@@ -128,6 +128,25 @@ pub trait House: Send + Sync + 'static {
     /// # Errors
     /// Says in words what is in the way, for the operator.
     fn ready(&self) -> Result<(), String>;
+
+    /// How it stands with the trunks that we register at.
+    fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>>;
+}
+
+/// A trunk that we register at, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkHealth {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `registered`, `registering`, `waiting` (it failed, another round follows), `unregistering` or
+    /// `idle`.
+    pub state: String,
+    /// For how many seconds.
+    pub seconds: u64,
+    /// What the last REGISTER was answered; `None` before the first answer.
+    pub last_status: Option<u16>,
+    /// Why the last round failed.
+    pub failure: Option<String>,
 }
 
 /// A SIP message as it was sent or came; secrets in it are masked.

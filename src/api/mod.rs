@@ -39,7 +39,7 @@ use tokio::sync::watch;
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE, SigningKey};
 pub use house::{
     Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
-    TracedMessage,
+    TracedMessage, TrunkHealth,
 };
 pub use serve::serve;
 

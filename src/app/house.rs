@@ -9,11 +9,12 @@ use tracing::{error, info};
 use crate::{
     api::{
         Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError,
-        RecordingKey, TracedMessage,
+        RecordingKey, TracedMessage, TrunkHealth,
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
     recordings::{AccessKey, Vault},
+    signalling::Signalling,
     store::{Database, RecordingRow, RecordingState},
     switchboard::Switchboard,
 };
@@ -21,6 +22,7 @@ use crate::{
 /// Everything behind the API.
 pub(super) struct Rooms {
     pub switchboard: Switchboard,
+    pub signalling: Signalling,
     pub database: Database,
     pub vault: Vault,
     pub access_key: Arc<AccessKey>,
@@ -220,6 +222,21 @@ impl House for Rooms {
 
     fn ready(&self) -> Result<(), String> {
         self.switchboard.ready()
+    }
+
+    fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
+        async {
+            let trunks = self.signalling.trunks().await.into_iter();
+            let health = trunks.map(|(name, status)| TrunkHealth {
+                name,
+                state: status.state.to_string(),
+                seconds: status.since.elapsed().as_secs(),
+                last_status: status.last_status,
+                failure: status.failure.map(|failure| failure.to_string()),
+            });
+            health.collect()
+        }
+        .boxed()
     }
 }
 

@@ -251,6 +251,7 @@ impl Daemon {
 
         let rooms = Arc::new(Rooms {
             switchboard: switchboard.clone(),
+            signalling: signalling.clone(),
             database: database.clone(),
             vault,
             access_key: Arc::clone(&access_key),
