@@ -5,7 +5,7 @@ mod support;
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
-use aftertone::audio::{Rate, measure::best_match, wav};
+use aftertone::audio::{Rate, measure::best_match};
 use serde_json::json;
 use support::{
     Node,
@@ -74,12 +74,8 @@ async fn node_and_bot(trunk: &str) -> (Node, Bot) {
 /// Records on an established call and checks that it is the bundled speech.
 async fn records_speech(bot: &Bot, call: &str) {
     let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 7});
-    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    let clip = wav::read(&bot.download(&ended).await, wav::Limits { max_seconds: 60 }).unwrap();
-    let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &clip.samples, 16_000);
+    let clip = bot.record(call, body).await;
+    let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &clip, 16_000);
     assert!(likeness >= 0.95, "likeness {likeness}");
 }
 

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use aftertone::audio::wav;
 use serde_json::json;
 use support::{
     Node,
@@ -122,12 +121,7 @@ fn registered(node: &Node) -> usize {
 async fn talk(bot: &Bot, call: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6,
         "maxSilenceTimeoutInSeconds": 5});
-    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    let clip = bot.download(&ended).await;
-    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let clip = bot.record(call, body).await;
     let spoken = baresip::likeness(folder, &clip);
     assert!(spoken >= 0.95, "the clip is like what was said by {spoken}");
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use aftertone::audio::{Rate, measure::best_match, wav};
+use aftertone::audio::{Rate, measure::best_match};
 use serde_json::{Value, json};
 use support::{
     Node,
@@ -41,12 +41,7 @@ async fn a_bot_calls_records_what_is_said_and_hangs_up() {
 
     let body =
         json!({"playBeep": true, "maxRecordDurationInSeconds": 7, "maxSilenceTimeoutInSeconds": 3});
-    let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    let clip = bot.download(&ended).await;
-    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let clip = bot.record(id, body).await;
     let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &clip, 16_000);
     assert!(likeness >= 0.95, "likeness {likeness}");
 

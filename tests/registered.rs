@@ -4,7 +4,6 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
-use aftertone::audio::wav;
 use serde_json::json;
 use support::{
     Node,
@@ -46,12 +45,7 @@ fn account(node: &Node, user: &str, transport: &str, password: &str) -> String {
 /// Records six seconds of a call; what the phone in `folder` says.
 async fn record(bot: &Bot, id: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6, "maxSilenceTimeoutInSeconds": 5});
-    let (status, operation) = bot.post(&format!("{id}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    let clip = bot.download(&ended).await;
-    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let clip = bot.record(id, body).await;
     let likeness = baresip::likeness(folder, &clip);
     assert!(likeness >= 0.95, "likeness {likeness}");
 }

@@ -1,6 +1,8 @@
 //! The torture messages of RFC 4475: each gets the verdict that the RFC asks for, and none of them,
 //! whatever is changed in it, brings the parser down.
 
+mod support;
+
 use std::{fs, path::PathBuf};
 
 use aftertone::proto::sip::{
@@ -9,6 +11,7 @@ use aftertone::proto::sip::{
     wire::{WireError, parse_datagram},
 };
 use proptest::prelude::*;
+use support::mutation::PIECES;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,30 +267,7 @@ enum Edit {
 
 fn edit() -> impl Strategy<Value = Edit> {
     let at = any::<prop::sample::Index>;
-    let delimiter = prop::sample::select(vec![
-        "\r\n",
-        "\n",
-        "\r",
-        " ",
-        "\t",
-        "\"",
-        "\\",
-        "<",
-        ">",
-        ";",
-        ",",
-        ":",
-        "=",
-        "@",
-        "[",
-        "]",
-        "?",
-        "%",
-        "/",
-        "\0",
-        "é",
-        "99999999999",
-    ]);
+    let delimiter = prop::sample::select(&PIECES[..]);
     prop_oneof![
         4 => (at(), any::<u8>()).prop_map(|(at, byte)| Edit::Set(at, byte)),
         4 => (at(), delimiter).prop_map(|(at, text)| Edit::Insert(at, text)),

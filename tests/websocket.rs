@@ -5,7 +5,7 @@ mod support;
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use aftertone::audio::{Rate, measure::best_match, wav};
+use aftertone::audio::{Rate, measure::best_match};
 use serde_json::json;
 use support::{Node, bot::Bot, eventually, program, sipp::raw_speech, speech};
 use tokio::process::Command;
@@ -29,12 +29,7 @@ async fn install(folder: &Path) {
 async fn record(bot: &Bot, call: &str) {
     let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 5,
         "maxSilenceTimeoutInSeconds": 4});
-    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    let clip = bot.download(&ended).await;
-    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let clip = bot.record(call, body).await;
     let spoken = speech();
     let spoken = [spoken.samples(Rate::Hz16000); 3].concat();
     let (_, likeness) = best_match(&clip[..4 * 16_000], &spoken, 6 * 16_000);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aftertone::audio::wav;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -209,6 +210,16 @@ impl Bot {
     pub async fn hang_up(&self, call: &str) -> u16 {
         let url = format!("{}/v1.0/communications/calls/{call}", self.api);
         self.client.delete(url).bearer_auth(TOKEN).send().await.unwrap().status().as_u16()
+    }
+
+    /// Records what is said on a call, as `body` asks for; gives the samples at 16 kHz.
+    pub async fn record(&self, call: &str, body: Value) -> Vec<i16> {
+        let (status, operation) = self.post(&format!("{call}/recordResponse"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        let ended = self.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed", "{ended}");
+        let clip = self.download(&ended).await;
+        wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples
     }
 
     /// Downloads the clip of an ended operation.

@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 /// What is put somewhere into a message.
-const PIECES: [&str; 26] = [
+pub const PIECES: [&str; 26] = [
     "\r\n",
     "\n",
     "\r",
