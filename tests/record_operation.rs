@@ -118,7 +118,7 @@ impl Line {
             tone: tone.map(|(tone, offset)| HeardTone { tone, offset }),
             behind: self.setup.behind,
         };
-        let said = &mut Said { frame: &mut frame, kept: &mut self.kept };
+        let said = &mut Said::new(&mut frame, &mut self.kept);
         let ended = self.operation.tick(&heard, said);
         self.said.extend(frame.samples());
         self.tick += 1;

@@ -10,8 +10,8 @@ use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
 use aftertone::{
     model::{
         Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
-        OperationId, OperationKind, OperationStatus, Party, RecordingChange, RecordingId,
-        Termination, UnixMillis,
+        OperationId, OperationKind, OperationStatus, ParticipantId, Party, RecordingChange,
+        RecordingId, Termination, UnixMillis,
     },
     store::{Database, Delivery, Journal, JournalLimits, RecordingState, StoreError},
 };
@@ -702,7 +702,11 @@ fn call(number: u32) -> Call {
         },
         target: Party { uri: "tel:+4930123456".to_owned(), display_name: None },
         chain_id: "chain".to_owned(),
-        participant_id: "participant".to_owned(),
+        participant_id: ParticipantId::from_random([1; 16]),
+        peer_participant_id: ParticipantId::from_random([2; 16]),
+        is_muted: false,
+        peer_is_muted: false,
+        recording_status: None,
         sip_call_id: format!("{number}@example"),
         callback_uri: Some("https://bot.example/calls".to_owned()),
         media: None,

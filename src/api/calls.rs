@@ -25,16 +25,16 @@ use super::{
     exchange::Audit,
     house::{Answer, CallError, NewCall, NewOperation},
     now,
-    query::QueryOptions,
+    query::{Expanded, QueryOptions},
     route::{Action, NoRoute, Route, Target},
     trace,
 };
 use crate::{
     graph::{
         self, AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink,
-        RejectBody, TransferBody,
+        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody,
     },
-    model::{self, CallId, CallState, OperationId, OperationKind, RecordAction},
+    model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
 };
 
 /// Everything below the Graph paths, and whatever no other route took.
@@ -73,6 +73,14 @@ async fn answer(
         (Target::Call(call), &Method::DELETE) => asked.hang_up(call).await,
         (Target::Operations(call), &Method::GET) => asked.list_operations(call).await,
         (Target::Operation(call, id), &Method::GET) => asked.show_operation(call, id).await,
+        (Target::Participants(call), &Method::GET) => asked.list_participants(call).await,
+        (Target::Participant(call, id), &Method::GET) => asked.show_participant(call, id).await,
+        (Target::Participant(call, id), &Method::DELETE) => {
+            asked.remove_participant(call, id).await
+        }
+        (Target::ParticipantAction(call, id, action), &Method::POST) => {
+            asked.act_on_participant(call, id, action, body).await
+        }
         (Target::Trace(call), &Method::GET) => asked.show_trace(call).await,
         (Target::Action(call, action), &Method::POST) => asked.act(call, action, body).await,
         (target, _) => Err(ApiError::Method { allow: target.allow() }),
@@ -80,11 +88,11 @@ async fn answer(
 }
 
 /// A request of a known caller.
-struct Asked<'a> {
-    state: &'a ApiState,
+pub(super) struct Asked<'a> {
+    pub(super) state: &'a ApiState,
     caller: Caller,
-    graph: GraphContext,
-    parts: &'a Parts,
+    pub(super) graph: GraphContext,
+    pub(super) parts: &'a Parts,
 }
 
 impl Asked<'_> {
@@ -129,12 +137,28 @@ impl Asked<'_> {
     }
 
     async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_entity(self.query())?;
-        let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
-        if !is_there(&call) {
-            return Err(CallError::NotFound.into());
+        let options = QueryOptions::for_call(self.query())?;
+        let call = self.call(call).await?;
+        let mut shown = json(&graph::Call::entity(&self.graph, &call));
+        if options.expands(Expanded::Operations) {
+            let operations = self.state.house.operations(self.application(), call.id);
+            let operations = deadline::reading(operations).await?;
+            let operations = operations.iter().map(|operation| self.element(operation));
+            shown[Expanded::Operations.name()] = operations.collect();
         }
-        Ok(ok(&options.entity(json(&graph::Call::entity(&self.graph, &call)))))
+        if options.expands(Expanded::Participants) {
+            shown[Expanded::Participants.name()] = json(&graph::Participant::all(&call));
+        }
+        Ok(ok(&options.entity(shown)))
+    }
+
+    /// The call as it is now, unless it is over.
+    pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
+        let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
+        match is_there(&call) {
+            true => Ok(call),
+            false => Err(CallError::NotFound.into()),
+        }
     }
 
     async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
@@ -150,11 +174,13 @@ impl Asked<'_> {
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
         let url = self.graph.operations_url(call);
-        let page = options.page(context, &url, operations, |operation| {
-            let link = self.link(&operation);
-            json(&graph::Operation::element(&self.graph, &operation, link.as_ref()))
-        });
+        let page = options.page(context, &url, operations, |operation| self.element(&operation));
         Ok(ok(&page))
+    }
+
+    fn element(&self, operation: &model::Operation) -> Value {
+        let link = self.link(operation);
+        json(&graph::Operation::element(&self.graph, operation, link.as_ref()))
     }
 
     async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
@@ -210,6 +236,37 @@ impl Asked<'_> {
                 deadline::acting(house.transfer(application, call, target, replaces)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
+            Action::Redirect => {
+                let mut redirect = RedirectBody::read(&body)?;
+                let (Some(target), [], false) =
+                    (redirect.targets.pop(), &redirect.targets[..], redirect.is_masked)
+                else {
+                    return Err(ApiError::NotImplemented(
+                        "A redirect to several targets, or one that hides a party,",
+                    ));
+                };
+                let redirected = house.redirect(application, call, target, redirect.callback_uri);
+                deadline::acting(redirected).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::SendDtmfTones => {
+                let SendDtmfTonesBody { request, client_context } = SendDtmfTonesBody::read(&body)?;
+                self.submit(call, OperationKind::SendDtmfTones(request), client_context).await
+            }
+            Action::Mute => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::Mute { side: Side::Ours }, context).await
+            }
+            Action::Unmute => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::Unmute { side: Side::Ours }, context).await
+            }
+            Action::UpdateRecordingStatus => {
+                let RecordingStatusBody { status, client_context } =
+                    RecordingStatusBody::read(&body)?;
+                let kind = OperationKind::UpdateRecordingStatus { status };
+                self.submit(call, kind, client_context).await
+            }
             Action::Record => self.record(call, RecordAction::Record, &body).await,
             Action::RecordResponse => self.record(call, RecordAction::RecordResponse, &body).await,
             Action::CancelMediaProcessing => {
@@ -234,7 +291,7 @@ impl Asked<'_> {
     }
 
     /// Gives an operation to the house; the answer is the operation as it is now, at once.
-    async fn submit(
+    pub(super) async fn submit(
         &self,
         call: CallId,
         kind: OperationKind,
@@ -260,11 +317,11 @@ impl Asked<'_> {
         Some(self.state.house.recording_link(recorded.id))
     }
 
-    fn application(&self) -> &str {
+    pub(super) fn application(&self) -> &str {
         &self.caller.application
     }
 
-    fn query(&self) -> Option<&str> {
+    pub(super) fn query(&self) -> Option<&str> {
         self.parts.uri.query()
     }
 }
@@ -273,12 +330,16 @@ impl Asked<'_> {
 fn needed_role(action: Action) -> Option<&'static str> {
     match action {
         Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
-        Action::Transfer => Some(INITIATE),
+        Action::Transfer | Action::Redirect => Some(INITIATE),
         Action::Answer
         | Action::Reject
         | Action::KeepAlive
         | Action::PlayPrompt
-        | Action::CancelMediaProcessing => None,
+        | Action::CancelMediaProcessing
+        | Action::SendDtmfTones
+        | Action::Mute
+        | Action::Unmute
+        | Action::UpdateRecordingStatus => None,
     }
 }
 
@@ -287,11 +348,11 @@ fn is_there(call: &model::Call) -> bool {
     call.state != CallState::Terminated
 }
 
-fn json(thing: &impl Serialize) -> Value {
+pub(super) fn json(thing: &impl Serialize) -> Value {
     serde_json::to_value(thing).expect("texts, numbers and lists of them always serialise")
 }
 
-fn ok(thing: &Value) -> Response {
+pub(super) fn ok(thing: &Value) -> Response {
     let mut response = Body::from(thing.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
@@ -308,11 +369,11 @@ mod tests {
         api::{
             CallError,
             fake::{
-                CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, TOKEN, bytes_of,
+                CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, PEER, TOKEN, bytes_of,
                 json_of, schema_errors,
             },
         },
-        model::{OperationEnd, RejectReason},
+        model::{OperationEnd, Party, RejectReason},
     };
 
     /// Contract section 12, as the JavaScript client sends it.
@@ -332,6 +393,12 @@ mod tests {
 
     const PLAY: &str =
         r##"{"prompts":[{"mediaInfo":{"uri":"https://bot.example/prompts/short.wav"}}]}"##;
+
+    const TONES: &str = r##"{"tones":["tone1","star","#"],"delayBetweenTonesMs":200}"##;
+
+    const STATUS: &str = r#"{"status":"recording"}"#;
+
+    const REDIRECT: &str = r##"{"targets":[{"identity":{"phone":{"id":"+15550199"}}}]}"##;
 
     fn call_path(version: &str, rest: &str) -> String {
         format!("{version}/communications/calls/{CALL}{rest}")
@@ -418,6 +485,14 @@ mod tests {
             ("subscribeToTone", r#"{"clientContext":"c"}"#, "subscribeToToneOperation"),
             ("cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
             ("microsoft.graph.cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
+            ("microsoft.graph.sendDtmfTones", TONES, "sendDtmfTonesOperation"),
+            ("mute", r#"{"clientContext":"c"}"#, "muteParticipantOperation"),
+            ("unmute", "{}", "unmuteParticipantOperation"),
+            (
+                "updateRecordingStatus",
+                r#"{"status":"NotRecording"}"#,
+                "updateRecordingStatusOperation",
+            ),
         ];
         for version in ["/v1.0", "/beta"] {
             for (action, body, name) in table {
@@ -450,6 +525,11 @@ mod tests {
         let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
         assert_eq!(response.status(), 202);
         assert_eq!(fake.house.last_command(), Some(Command::Reject(RejectReason::Busy)));
+
+        let response = fake.send("POST", &call_path("", "/redirect"), Some(REDIRECT)).await;
+        assert_eq!(response.status(), 202);
+        let target = Party { uri: "tel:+15550199".to_owned(), display_name: None };
+        assert_eq!(fake.house.last_command(), Some(Command::Redirect(target)));
 
         let response = fake.send("POST", &call_path("/v1.0", "/keepAlive"), None).await;
         assert_eq!(response.status(), 200);
@@ -509,7 +589,13 @@ mod tests {
         let call = json_of(fake.get(&path).await).await;
         let names: Vec<&String> = call.as_object().unwrap().keys().collect();
         assert_eq!(names, ["@odata.context", "@odata.type", "id", "state"]);
-        let refused = fake.get(&call_path("/v1.0", "?$expand=operations")).await;
+        let path = call_path("/v1.0", "?$expand=operations,participants&$select=id");
+        let call = json_of(fake.get(&path).await).await;
+        assert_eq!(call["operations"][0]["id"], OPERATION);
+        assert_eq!(call["participants"][1]["id"], PEER);
+        assert_eq!(call.get("state"), None);
+        assert_eq!(schema_errors("v1.0.microsoft.graph.call", &call), "");
+        let refused = fake.get(&call_path("/v1.0", "?$expand=source")).await;
         assert_eq!(refused.status(), 400);
         assert_eq!(json_of(refused).await["error"]["code"], "BadRequest");
     }
@@ -518,6 +604,11 @@ mod tests {
     async fn what_is_wrong_with_a_request_is_told() {
         let large = format!("\"{}\"", "x".repeat(body::MAX_BYTES));
         let long = r#"{"maxRecordDurationInSeconds":301}"#;
+        let (several, masked, impatient) = (
+            REDIRECT.replace("]}", r#",{"identity":{"user":{"id":"sip:a@b"}}}]}"#),
+            REDIRECT.replace("]}", r#"],"maskCaller":true}"#),
+            REDIRECT.replace("]}", r#"],"timeout":14}"#),
+        );
         let app_hosted =
             r##"{"mediaConfig":{"@odata.type":"#microsoft.graph.appHostedMediaConfig"}}"##;
         let table = [
@@ -532,9 +623,19 @@ mod tests {
             ("PATCH", "", "{}", 405, "MethodNotAllowed"),
             ("POST", "/operations", "{}", 405, "MethodNotAllowed"),
             ("POST", "/transfer", "{}", 400, "8523"),
-            ("POST", "/redirect", "{}", 501, "8520"),
-            ("POST", "/mute", "{}", 501, "8520"),
-            ("GET", "/participants", "", 501, "8520"),
+            ("POST", "/redirect", "{}", 400, "8523"),
+            ("POST", "/redirect", &several, 501, "8520"),
+            ("POST", "/redirect", &masked, 501, "8520"),
+            ("POST", "/redirect", &impatient, 400, "8523"),
+            ("POST", "/sendDtmfTones", "{}", 400, "8523"),
+            ("POST", "/sendDtmfTones", r#"{"tones":["flash"]}"#, 400, "8523"),
+            ("POST", "/sendDtmfTones", r#"{"tones":"1"}"#, 400, "BadRequest"),
+            ("POST", "/updateRecordingStatus", "{}", 400, "8523"),
+            ("POST", "/updateRecordingStatus", r#"{"status":"maybe"}"#, 400, "8523"),
+            ("POST", "/participants/invite", "{}", 501, "8520"),
+            ("POST", "/startRecording", "{}", 501, "8520"),
+            ("POST", "/participants", "{}", 405, "MethodNotAllowed"),
+            ("GET", "/participants/x", "", 404, "8522"),
             ("POST", "/dance", "{}", 404, "ResourceNotFound"),
             ("GET", "/operations/x", "", 404, "8522"),
         ];
@@ -591,6 +692,15 @@ mod tests {
             ("POST", call_path("/v1.0", "/record"), "{}", 403),
             ("POST", call_path("/v1.0", "/recordResponse"), "{}", 403),
             ("POST", call_path("/v1.0", "/subscribeToTone"), "{}", 403),
+            ("POST", call_path("/v1.0", "/sendDtmfTones"), TONES, 200),
+            ("POST", call_path("/v1.0", "/mute"), "{}", 200),
+            ("POST", call_path("/v1.0", "/unmute"), "{}", 200),
+            ("POST", call_path("/v1.0", "/updateRecordingStatus"), STATUS, 200),
+            ("POST", call_path("/v1.0", "/redirect"), REDIRECT, 403),
+            ("GET", call_path("/v1.0", "/participants"), "", 200),
+            ("GET", call_path("/v1.0", &format!("/participants/{PEER}")), "", 200),
+            ("POST", call_path("/v1.0", &format!("/participants/{PEER}/mute")), "{}", 200),
+            ("DELETE", call_path("/v1.0", &format!("/participants/{PEER}")), "", 204),
             ("DELETE", call_path("/v1.0", ""), "", 204),
         ];
         let json_type = [("content-type", "application/json")];

@@ -46,6 +46,9 @@ pub(super) enum ApiError {
     /// An operation that is not there.
     #[error("Operation not found.")]
     NoOperation,
+    /// A participant that is not there.
+    #[error("Participant not found.")]
+    NoParticipant,
     /// A recording that is not there.
     #[error("Recording not found.")]
     NoRecording,
@@ -107,7 +110,9 @@ impl ApiError {
             Self::UnknownSegment(_) | Self::NoRecording => {
                 (StatusCode::NOT_FOUND, "ResourceNotFound")
             }
-            Self::NoOperation | Self::Call(CallError::NotFound) => (StatusCode::NOT_FOUND, "8522"),
+            Self::NoOperation | Self::NoParticipant | Self::Call(CallError::NotFound) => {
+                (StatusCode::NOT_FOUND, "8522")
+            }
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "8520"),
             Self::Call(CallError::NotEstablished) => (StatusCode::BAD_REQUEST, "8501"),
@@ -177,6 +182,7 @@ impl From<NoRoute> for ApiError {
             }
             NoRoute::Call => Self::Call(CallError::NotFound),
             NoRoute::Operation => Self::NoOperation,
+            NoRoute::Participant => Self::NoParticipant,
         }
     }
 }

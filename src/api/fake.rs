@@ -24,6 +24,8 @@ use crate::{
 pub(super) const CALL: &str = "57dab8b1-894c-409a-b240-bd8beae78896";
 pub(super) const ENDED_CALL: &str = "57dab8b1-894c-409a-b240-bd8beae78897";
 pub(super) const OPERATION: &str = "0fe0623f-d628-42ed-b4bd-8ac290072cc5";
+pub(super) const PARTICIPANT: &str = "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc";
+pub(super) const PEER: &str = "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd";
 pub(super) const RECORDING: &str = "17e3b46c-f61d-4f4d-9635-c626ef18e6ad";
 pub(super) const RECORDING_TOKEN: &str = "opens-one-recording";
 pub(super) static RECORDING_BYTES: LazyLock<Vec<u8>> =
@@ -40,6 +42,7 @@ pub(super) enum Command {
     Answer(Answer),
     Reject(RejectReason),
     HangUp,
+    Redirect(Party),
     Transfer(Party, Option<CallId>),
     KeepAlive,
     Submit(NewOperation),
@@ -296,6 +299,16 @@ impl House for FakeHouse {
         self.told(call, Command::Reject(reason))
     }
 
+    fn redirect<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        target: Party,
+        _: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Redirect(target))
+    }
+
     fn transfer<'a>(
         &'a self,
         _: &'a str,
@@ -433,7 +446,11 @@ fn call(id: CallId) -> Call {
         source: Party { uri: "sip:+15550123@trunk.example".to_owned(), display_name: None },
         target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
         chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
-        participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".to_owned(),
+        participant_id: PARTICIPANT.parse().unwrap(),
+        peer_participant_id: PEER.parse().unwrap(),
+        is_muted: false,
+        peer_is_muted: false,
+        recording_status: None,
         sip_call_id: "abc@trunk.example".to_owned(),
         callback_uri: Some("https://bot.example/api/calls".to_owned()),
         media: Some(MediaState::Active),

@@ -52,6 +52,16 @@ pub trait House: Send + Sync + 'static {
         callback_uri: Option<String>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
+    /// Sends an offered call to somebody else; the last notification goes to `callback_uri`, if there is
+    /// one.
+    fn redirect<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        target: Party,
+        callback_uri: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
     /// Asks the peer to talk to `target`, in the place of another call of the application if one is
     /// named.
     fn transfer<'a>(

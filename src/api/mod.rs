@@ -9,7 +9,7 @@
 //! | `exchange` | what every request and response has: ids, headers, catching panics, the access log |
 //! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
 //! | `auth` | who is asking |
-//! | `calls` | the Graph API |
+//! | `calls`, `participants` | the Graph API |
 //! | `recordings`, `health` | downloads; probes |
 //! | `error` | the one mapping from errors to responses |
 //! | `serve` | the listener with its limits |
@@ -24,6 +24,7 @@ mod exchange;
 mod fake;
 mod health;
 mod house;
+mod participants;
 mod pcap;
 mod query;
 mod recordings;

@@ -1,4 +1,5 @@
-//! The OData query options that this server knows: `$select`, `$top`, `$skip`, `$count`.
+//! The OData query options that this server knows: `$select`, `$top`, `$skip`, `$count`, and of one
+//! call `$expand`.
 //!
 //! In: the query of a request. Out: what to show of a thing or of a collection. Other options that
 //! begin with `$` are refused, so that nobody believes in a filter that was not applied; what does
@@ -33,6 +34,16 @@ pub struct QueryOptions {
     top: Option<usize>,
     skip: usize,
     count: bool,
+    expand: Vec<Expanded>,
+}
+
+/// What belongs to a call and may be shown in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expanded {
+    /// Its operations.
+    Operations,
+    /// Its participants.
+    Participants,
 }
 
 impl QueryOptions {
@@ -42,11 +53,23 @@ impl QueryOptions {
     /// Names the option that cannot be honoured.
     pub fn for_entity(query: Option<&str>) -> Result<Self, InvalidQuery> {
         let options = Self::for_collection(query)?;
-        let unpaged = Self { select: options.select.clone(), ..Self::default() };
-        if options == unpaged {
-            return Ok(options);
+        options.unpaged()
+    }
+
+    /// Reads the options for one call: `$select` and `$expand`.
+    ///
+    /// # Errors
+    /// Names the option that cannot be honoured.
+    pub fn for_call(query: Option<&str>) -> Result<Self, InvalidQuery> {
+        Self::read(query, true)?.unpaged()
+    }
+
+    fn unpaged(self) -> Result<Self, InvalidQuery> {
+        let paged = self.top.is_some() || self.skip > 0 || self.count;
+        match paged {
+            true => Err(InvalidQuery::Unsupported("$top, $skip or $count".to_owned())),
+            false => Ok(self),
         }
-        Err(InvalidQuery::Unsupported("$top, $skip or $count".to_owned()))
     }
 
     /// Reads the options for an action: there are none.
@@ -65,6 +88,10 @@ impl QueryOptions {
     /// # Errors
     /// Names the option that cannot be honoured.
     pub fn for_collection(query: Option<&str>) -> Result<Self, InvalidQuery> {
+        Self::read(query, false)
+    }
+
+    fn read(query: Option<&str>, may_expand: bool) -> Result<Self, InvalidQuery> {
         const WHOLE: &str = "a whole number";
         let number = |option, value: &str| {
             value.parse().map_err(|_| InvalidQuery::Value { option, expected: WHOLE })
@@ -75,6 +102,7 @@ impl QueryOptions {
                 "$select" => read.select = Some(selected(&value)),
                 "$top" => read.top = Some(number("$top", &value)?),
                 "$skip" => read.skip = number("$skip", &value)?,
+                "$expand" if may_expand => read.expand = expanded(&value)?,
                 "$count" => {
                     read.count = value.parse().map_err(|_| InvalidQuery::Value {
                         option: "$count",
@@ -87,12 +115,20 @@ impl QueryOptions {
         Ok(read)
     }
 
-    /// One thing with the members that were asked for.
+    /// Whether this is to be shown in the call.
+    pub fn expands(&self, what: Expanded) -> bool {
+        self.expand.contains(&what)
+    }
+
+    /// One thing with the members that were asked for; what was expanded was asked for too.
     pub fn entity(&self, thing: Value) -> Value {
         let Some(select) = &self.select else { return thing };
         match thing {
             Value::Object(members) => {
-                let shown = |name: &str| name.starts_with('@') || select.iter().any(|s| s == name);
+                let shown = |name: &str| {
+                    let expanded = self.expand.iter().any(|expanded| expanded.name() == name);
+                    name.starts_with('@') || expanded || select.iter().any(|s| s == name)
+                };
                 Value::Object(members.into_iter().filter(|(name, _)| shown(name)).collect())
             }
             other => other,
@@ -144,6 +180,28 @@ impl QueryOptions {
         query.append_pair("$skip", &skip.to_string());
         format!("{url}?{}", query.finish())
     }
+}
+
+impl Expanded {
+    /// The member's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operations => "operations",
+            Self::Participants => "participants",
+        }
+    }
+}
+
+fn expanded(value: &str) -> Result<Vec<Expanded>, InvalidQuery> {
+    let known = |name: &str| {
+        let all = [Expanded::Operations, Expanded::Participants];
+        all.into_iter().find(|expanded| expanded.name() == name.trim())
+    };
+    let all: Option<Vec<_>> = value.split(',').map(known).collect();
+    all.ok_or(InvalidQuery::Value {
+        option: "$expand",
+        expected: "operations, participants or both",
+    })
 }
 
 /// The options of OData in a query.
@@ -218,6 +276,12 @@ mod tests {
         assert_eq!(refused("$top=-1"), "The query option $top must be a whole number.");
         assert_eq!(refused("$count=maybe"), "The query option $count must be true or false.");
         assert!(QueryOptions::for_entity(Some("$top=1")).is_err());
+        assert!(QueryOptions::for_entity(Some("$expand=operations")).is_err());
+        let refused = QueryOptions::for_call(Some("$expand=operations($select=id)")).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "The query option $expand must be operations, participants or both."
+        );
         assert!(QueryOptions::for_action(Some("$select=id")).is_err());
         assert_eq!(QueryOptions::for_action(Some("debug=1")), Ok(()));
         assert_eq!(QueryOptions::for_action(None), Ok(()));

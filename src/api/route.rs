@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::{
     graph::Version,
-    model::{CallId, OperationId},
+    model::{CallId, OperationId, ParticipantId},
 };
 
 /// What a path names, and in which version of the API.
@@ -32,6 +32,12 @@ pub enum Target {
     Operations(CallId),
     /// `/communications/calls/{id}/operations/{id}`.
     Operation(CallId, OperationId),
+    /// `/communications/calls/{id}/participants`.
+    Participants(CallId),
+    /// `/communications/calls/{id}/participants/{id}`.
+    Participant(CallId, ParticipantId),
+    /// `/communications/calls/{id}/participants/{id}/{action}`.
+    ParticipantAction(CallId, ParticipantId, ParticipantAction),
     /// `/communications/calls/{id}/trace`: our own, not Graph's.
     Trace(CallId),
     /// Graph has it and this server does not: its name.
@@ -59,6 +65,29 @@ pub enum Action {
     SubscribeToTone,
     /// `transfer`.
     Transfer,
+    /// `redirect`.
+    Redirect,
+    /// `sendDtmfTones`.
+    SendDtmfTones,
+    /// `mute`.
+    Mute,
+    /// `unmute`.
+    Unmute,
+    /// `updateRecordingStatus`.
+    UpdateRecordingStatus,
+}
+
+/// An action on one side of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParticipantAction {
+    /// `mute`.
+    Mute,
+    /// `unmute`: our own, not Graph's, where a participant unmutes itself. No phone could.
+    Unmute,
+    /// `startHoldMusic`.
+    StartHoldMusic,
+    /// `stopHoldMusic`.
+    StopHoldMusic,
 }
 
 /// The path names nothing.
@@ -72,9 +101,11 @@ pub enum NoRoute {
     Call,
     /// An id that cannot be one of an operation.
     Operation,
+    /// An id that cannot be one of a participant.
+    Participant,
 }
 
-const ACTIONS: [(&str, Action); 9] = [
+const ACTIONS: [(&str, Action); 14] = [
     ("answer", Action::Answer),
     ("reject", Action::Reject),
     ("keepAlive", Action::KeepAlive),
@@ -84,26 +115,36 @@ const ACTIONS: [(&str, Action); 9] = [
     ("cancelMediaProcessing", Action::CancelMediaProcessing),
     ("subscribeToTone", Action::SubscribeToTone),
     ("transfer", Action::Transfer),
+    ("redirect", Action::Redirect),
+    ("sendDtmfTones", Action::SendDtmfTones),
+    ("mute", Action::Mute),
+    ("unmute", Action::Unmute),
+    ("updateRecordingStatus", Action::UpdateRecordingStatus),
 ];
 
-/// Below a call; rows of the contract's table (section 2) that are "no", or not there yet.
-const UNSUPPORTED: [&str; 15] = [
-    "redirect",
-    "sendDtmfTones",
-    "mute",
-    "unmute",
-    "updateRecordingStatus",
+const PARTICIPANT_ACTIONS: [(&str, ParticipantAction); 4] = [
+    ("mute", ParticipantAction::Mute),
+    ("unmute", ParticipantAction::Unmute),
+    ("startHoldMusic", ParticipantAction::StartHoldMusic),
+    ("stopHoldMusic", ParticipantAction::StopHoldMusic),
+];
+
+/// Below a call; rows of the contract's table (section 2) that are "no".
+const UNSUPPORTED: [&str; 10] = [
     "changeScreenSharingRole",
     "addLargeGalleryView",
     "startRecording",
     "stopRecording",
     "startTranscription",
     "stopTranscription",
-    "participants",
     "audioRoutingGroups",
     "contentSharingSessions",
     "configureMixer",
+    "muteAll",
 ];
+
+/// Below the participants of a call.
+const UNSUPPORTED_OF_PARTICIPANTS: [&str; 3] = ["invite", "muteAll", "configureMixer"];
 
 /// Below the calls themselves.
 const DEVICE_QUALITY: &str = "logTeleconferenceDeviceQuality";
@@ -152,6 +193,11 @@ impl Route {
             Target::Action(_, action) => format!("{CALLS}/{{id}}/{}", action.name()),
             Target::Operations(_) => format!("{CALLS}/{{id}}/operations"),
             Target::Operation(..) => format!("{CALLS}/{{id}}/operations/{{id}}"),
+            Target::Participants(_) => format!("{CALLS}/{{id}}/participants"),
+            Target::Participant(..) => format!("{CALLS}/{{id}}/participants/{{id}}"),
+            Target::ParticipantAction(_, _, action) => {
+                format!("{CALLS}/{{id}}/participants/{{id}}/{}", action.name())
+            }
             Target::Trace(_) => format!("{CALLS}/{{id}}/trace"),
             Target::Unsupported(name) => format!("{CALLS}/{{id}}/{name}"),
         }
@@ -163,9 +209,11 @@ impl Target {
     pub fn allow(&self) -> &'static str {
         match self {
             Self::Calls => "GET, POST",
-            Self::Call(_) => "GET, DELETE",
-            Self::Action(..) => "POST",
-            Self::Operations(_) | Self::Operation(..) | Self::Trace(_) => "GET",
+            Self::Call(_) | Self::Participant(..) => "GET, DELETE",
+            Self::Action(..) | Self::ParticipantAction(..) => "POST",
+            Self::Operations(_) | Self::Operation(..) | Self::Participants(_) | Self::Trace(_) => {
+                "GET"
+            }
             Self::Unsupported(_) => "",
         }
     }
@@ -174,18 +222,25 @@ impl Target {
 impl Action {
     /// The action's plain name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Answer => "answer",
-            Self::Reject => "reject",
-            Self::KeepAlive => "keepAlive",
-            Self::PlayPrompt => "playPrompt",
-            Self::Record => "record",
-            Self::RecordResponse => "recordResponse",
-            Self::CancelMediaProcessing => "cancelMediaProcessing",
-            Self::SubscribeToTone => "subscribeToTone",
-            Self::Transfer => "transfer",
-        }
+        name_of(&ACTIONS, self)
     }
+}
+
+impl ParticipantAction {
+    /// The action's plain name.
+    pub fn name(self) -> &'static str {
+        name_of(&PARTICIPANT_ACTIONS, self)
+    }
+}
+
+/// The name of an action in its table, which has all of them.
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], action: T) -> &'static str {
+    let known = table.iter().find(|(_, known)| *known == action);
+    known.map_or("", |(name, _)| name)
+}
+
+fn action_of<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, action)| *action)
 }
 
 fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
@@ -204,18 +259,36 @@ fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
             Ok(Target::Operation(call, id.parse().map_err(|_| NoRoute::Operation)?))
         }
         ["operations", _, other, ..] => Err(segment(other)),
+        ["participants"] => Ok(Target::Participants(call)),
+        ["participants", id, rest @ ..] => participant(call, id, rest),
         [name, below @ ..] => {
             let name = unqualified(name);
             if let Some(unsupported) = UNSUPPORTED.iter().find(|known| **known == name) {
                 return Ok(Target::Unsupported(unsupported));
             }
-            let action = ACTIONS.iter().find(|(known, _)| *known == name);
-            match (action, below) {
-                (Some((_, action)), []) => Ok(Target::Action(call, *action)),
+            match (action_of(&ACTIONS, name), below) {
+                (Some(action), []) => Ok(Target::Action(call, action)),
                 (Some(_), [other, ..]) => Err(segment(other)),
                 (None, _) => Err(segment(name)),
             }
         }
+    }
+}
+
+fn participant(call: CallId, id: &str, rest: &[&str]) -> Result<Target, NoRoute> {
+    let name = unqualified(id);
+    if let Some(unsupported) = UNSUPPORTED_OF_PARTICIPANTS.iter().find(|known| **known == name) {
+        return Ok(Target::Unsupported(unsupported));
+    }
+    let id = id.parse().map_err(|_| NoRoute::Participant)?;
+    match rest {
+        [] => Ok(Target::Participant(call, id)),
+        [name] => {
+            let name = unqualified(name);
+            let action = action_of(&PARTICIPANT_ACTIONS, name).ok_or_else(|| segment(name))?;
+            Ok(Target::ParticipantAction(call, id, action))
+        }
+        [_, other, ..] => Err(segment(other)),
     }
 }
 
@@ -269,11 +342,13 @@ mod tests {
 
     const CALL: &str = "2e1a0b00-2db4-4022-9570-243709c565ab";
     const OPERATION: &str = "0fe0623f-d628-42ed-b4bd-8ac290072cc5";
+    const PARTICIPANT: &str = "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd";
 
     #[test]
     fn every_form_of_a_path_names_its_thing() {
         use Version::{Beta, V1};
         let (call, operation) = (CALL.parse().unwrap(), OPERATION.parse().unwrap());
+        let participant = PARTICIPANT.parse().unwrap();
         let table = [
             ("/v1.0/communications/calls", V1, Target::Calls),
             ("/v1.0/communications/calls/", V1, Target::Calls),
@@ -321,16 +396,32 @@ mod tests {
                 Beta,
                 Target::Operation(call, operation),
             ),
-            ("/v1.0/communications/calls/{c}/redirect", V1, Target::Unsupported("redirect")),
+            ("/v1.0/communications/calls/{c}/redirect", V1, Target::Action(call, Action::Redirect)),
             (
                 "/v1.0/communications/calls/{c}/microsoft.graph.sendDtmfTones",
                 V1,
-                Target::Unsupported("sendDtmfTones"),
+                Target::Action(call, Action::SendDtmfTones),
+            ),
+            ("/v1.0/communications/calls/{c}/participants", V1, Target::Participants(call)),
+            (
+                "/v1.0/communications/calls('{c}')/participants('{p}')",
+                V1,
+                Target::Participant(call, participant),
             ),
             (
-                "/v1.0/communications/calls/{c}/participants/invite",
+                "/v1.0/communications/calls/{c}/participants/{p}/microsoft.graph.mute",
                 V1,
-                Target::Unsupported("participants"),
+                Target::ParticipantAction(call, participant, ParticipantAction::Mute),
+            ),
+            (
+                "/beta/communications/calls/{c}/participants/{p}/startHoldMusic",
+                Beta,
+                Target::ParticipantAction(call, participant, ParticipantAction::StartHoldMusic),
+            ),
+            (
+                "/v1.0/communications/calls/{c}/participants/microsoft.graph.invite",
+                V1,
+                Target::Unsupported("invite"),
             ),
             (
                 "/v1.0/communications/calls/logTeleconferenceDeviceQuality",
@@ -365,6 +456,9 @@ mod tests {
             ("/v1.0/communications/calls/{c}/answer/again", segment("again")),
             ("/v1.0/communications/calls/{c}/operations/x", NoRoute::Operation),
             ("/v1.0/communications/calls/{c}/operations/{o}/x", segment("x")),
+            ("/v1.0/communications/calls/{c}/participants/x", NoRoute::Participant),
+            ("/v1.0/communications/calls/{c}/participants/{p}/dance", segment("dance")),
+            ("/v1.0/communications/calls/{c}/participants/{p}/mute/x", segment("x")),
         ];
         for (path, expected) in table {
             let path = filled(path);
@@ -373,15 +467,19 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_actions_are_those_of_their_paths() {
+    fn each_action_has_its_own_name() {
         for (name, action) in ACTIONS {
+            assert_eq!(action.name(), name);
+        }
+        for (name, action) in PARTICIPANT_ACTIONS {
             assert_eq!(action.name(), name);
         }
     }
 
     fn filled(path: &str) -> String {
         let bare_upper = CALL.replace('-', "").to_uppercase();
-        path.replace("{c}", CALL).replace("{C}", &bare_upper).replace("{o}", OPERATION)
+        let path = path.replace("{c}", CALL).replace("{C}", &bare_upper);
+        path.replace("{o}", OPERATION).replace("{p}", PARTICIPANT)
     }
 
     proptest! {

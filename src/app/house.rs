@@ -110,6 +110,16 @@ impl House for Rooms {
         self.switchboard.reject(application, call, reason, callback_uri).boxed()
     }
 
+    fn redirect<'a>(
+        &'a self,
+        application: &'a str,
+        call: CallId,
+        target: Party,
+        callback_uri: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.switchboard.redirect(application, call, target, callback_uri).boxed()
+    }
+
     fn transfer<'a>(
         &'a self,
         application: &'a str,

@@ -4,6 +4,7 @@ pub mod beep;
 pub mod clip;
 pub mod codec;
 pub mod conceal;
+pub mod dtmf;
 pub mod frame;
 pub mod g711;
 pub mod measure;

@@ -33,8 +33,9 @@ use super::{
 use crate::{
     model::{
         Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
-        OperationId, OperationKind, OperationStatus, Party, PromptFailure, PromptSource, Recorded,
-        RecordingChange, RecordingId, RejectReason, Termination, Tone, TransferKind, UnixMillis,
+        OperationId, OperationKind, OperationStatus, ParticipantId, Party, PromptFailure,
+        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side, Termination,
+        Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,
@@ -209,6 +210,13 @@ pub enum Command {
         /// Where the last notification goes.
         callback_uri: Option<String>,
     },
+    /// Send the caller to somebody else.
+    Redirect {
+        /// To whom.
+        target: Box<Uri>,
+        /// Where the last notification goes.
+        callback_uri: Option<String>,
+    },
     /// End the call.
     HangUp(Termination),
     /// The application is still there.
@@ -256,6 +264,13 @@ pub enum Action {
     Start(Box<Operation>, Option<RecordingId>),
     /// Have the media end this one as canceled; answered by [`Input::MediaEnded`].
     Cancel(OperationId),
+    /// Have the media drop, or let through, our sound and the peer's.
+    Mute {
+        /// Whether ours is dropped.
+        ours: bool,
+        /// Whether the peer's is dropped.
+        peers: bool,
+    },
     /// The leg broke while it wrote this clip: seal what there is; answer with
     /// [`Input::ClipSafe`].
     SealClip(OperationId, RecordingId),
@@ -339,11 +354,15 @@ impl Machine {
             source: offer.source,
             target: offer.target,
             chain_id: guid(&mut rng),
-            participant_id: guid(&mut rng),
+            participant_id: participant(&mut rng),
+            peer_participant_id: participant(&mut rng),
             sip_call_id: offer.sip_call_id,
             callback_uri,
             media: None,
             tones_subscribed: false,
+            is_muted: false,
+            peer_is_muted: false,
+            recording_status: None,
             media_config: None,
             subject: offer.subject,
             created_at: now.wall,
@@ -404,11 +423,15 @@ impl Machine {
             source: placement.source,
             target: placement.target,
             chain_id: placement.chain_id.unwrap_or_else(|| guid(&mut rng)),
-            participant_id: guid(&mut rng),
+            participant_id: participant(&mut rng),
+            peer_participant_id: participant(&mut rng),
             sip_call_id: guid(&mut rng),
             callback_uri: Some(placement.callback_uri.unwrap_or_else(|| callback_uri.clone())),
             media: None,
             tones_subscribed: false,
+            is_muted: false,
+            peer_is_muted: false,
+            recording_status: None,
             media_config: placement.media_config,
             subject: placement.subject,
             created_at: now.wall,
@@ -502,7 +525,14 @@ impl Machine {
             Command::Answer { callback_uri, media_config } => {
                 self.answer(callback_uri, media_config, now)
             }
-            Command::Reject { reason, callback_uri } => self.reject(reason, callback_uri, now),
+            Command::Reject { reason, callback_uri } => {
+                let refusal = Refusal::Rejected(reason);
+                self.refuse(Termination::Rejected(reason), refusal, callback_uri, now)
+            }
+            Command::Redirect { target, callback_uri } => {
+                let refusal = Refusal::Redirected(target.to_string());
+                self.refuse(Termination::Redirected, refusal, callback_uri, now)
+            }
             Command::HangUp(termination) => match self.phase {
                 Phase::Ending { .. } | Phase::Over => Err(CallError::Terminated),
                 Phase::Offered { .. }
@@ -650,9 +680,10 @@ impl Machine {
         Ok(())
     }
 
-    fn reject(
+    fn refuse(
         &mut self,
-        reason: RejectReason,
+        termination: Termination,
+        refusal: Refusal,
         callback_uri: Option<String>,
         now: Now,
     ) -> Result<(), CallError> {
@@ -668,7 +699,7 @@ impl Machine {
         if callback_uri.is_some() {
             self.call.callback_uri = callback_uri;
         }
-        self.end(Termination::Rejected(reason), Some(Refusal::Rejected(reason)), now);
+        self.end(termination, Some(refusal), now);
         Ok(())
     }
 
@@ -871,10 +902,7 @@ impl Machine {
         if barge || new.kind == OperationKind::CancelMediaProcessing {
             self.cancel_all(now);
         }
-        if new.kind == OperationKind::SubscribeToTone && !self.call.tones_subscribed {
-            self.call.tones_subscribed = true;
-            self.change.call = Some(self.call.clone());
-        }
+        self.change_call(&new.kind);
         let queued = new.kind.is_queued();
         let mut operation = Operation {
             id: OperationId::from_random(random(&mut self.rng)),
@@ -905,18 +933,43 @@ impl Machine {
                     at: now.wall,
                 });
             }
-            let prompts = match &operation.kind {
-                OperationKind::Record(request) => request.prompt.iter().cloned().collect(),
-                OperationKind::PlayPrompt(request) => request.prompts.clone(),
-                OperationKind::Echo
-                | OperationKind::SubscribeToTone
-                | OperationKind::CancelMediaProcessing => Vec::new(),
-            };
+            let prompts = operation.kind.prompts().to_vec();
             self.queue.push(operation.clone(), recording);
             self.actions.push_back(Action::Prepare(operation.id, prompts));
         }
         self.change.operations.push(operation.clone());
         operation
+    }
+
+    /// What an operation that is complete at once changes of the call itself.
+    fn change_call(&mut self, kind: &OperationKind) {
+        let before = self.call.clone();
+        let is_muted = match kind {
+            OperationKind::Mute { side } => Some((*side, true)),
+            OperationKind::Unmute { side } => Some((*side, false)),
+            OperationKind::SubscribeToTone => {
+                self.call.tones_subscribed = true;
+                None
+            }
+            OperationKind::UpdateRecordingStatus { status } => {
+                self.call.recording_status = Some(*status);
+                None
+            }
+            _ => None,
+        };
+        match is_muted {
+            Some((Side::Ours, is_muted)) => self.call.is_muted = is_muted,
+            Some((Side::Peers, is_muted)) => self.call.peer_is_muted = is_muted,
+            None => {}
+        }
+        if self.call == before {
+            return;
+        }
+        self.change.call = Some(self.call.clone());
+        if is_muted.is_some() {
+            let (ours, peers) = (self.call.is_muted, self.call.peer_is_muted);
+            self.actions.push_back(Action::Mute { ours, peers });
+        }
     }
 
     fn cancel_all(&mut self, now: Now) {
@@ -1195,6 +1248,10 @@ fn random(rng: &mut StdRng) -> [u8; 16] {
     let mut bytes = [0; 16];
     rng.fill_bytes(&mut bytes);
     bytes
+}
+
+fn participant(rng: &mut StdRng) -> ParticipantId {
+    ParticipantId::from_random(random(rng))
 }
 
 fn guid(rng: &mut StdRng) -> String {

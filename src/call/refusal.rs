@@ -62,6 +62,9 @@ pub enum Refusal {
     /// The application does not want the call.
     #[error("rejected by the application")]
     Rejected(crate::model::RejectReason),
+    /// The application sends the caller to somebody else: a URI.
+    #[error("redirected to {0}")]
+    Redirected(String),
     /// The application did not answer in time.
     #[error("not answered in time")]
     NotAnswered,
@@ -77,6 +80,7 @@ impl Refusal {
         match self {
             Self::NoRoute(_) | Self::NotAllowed(_) => 404,
             Self::NotAuthenticated => 401,
+            Self::Redirected(_) => 302,
             Self::Rejected(RejectReason::Forbidden) => 403,
             Self::Full | Self::Draining => 503,
             Self::NotAcceptable(_) => 488,
@@ -90,6 +94,7 @@ impl Refusal {
     /// The reason phrase.
     pub fn reason(&self) -> &'static str {
         match self.status() {
+            302 => "Moved Temporarily",
             401 => "Unauthorized",
             404 => "Not Found",
             403 => "Forbidden",
@@ -106,6 +111,7 @@ impl Refusal {
     pub fn headers(&self) -> Vec<(String, String)> {
         match self {
             Self::Full | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
+            Self::Redirected(to) => vec![("Contact".to_owned(), format!("<{to}>"))],
             // RFC 3261 section 20.43: 305 is "Incompatible media format".
             Self::NotAcceptable(why) => {
                 let text: String =

@@ -18,8 +18,8 @@ use crate::{
     model::{
         CallId, CallState, Change, Event, OperationEnd, OperationId, OperationKind,
         OperationStatus, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
-        RecordAction, RecordRequest, RecordingChange, RecordingId, RejectReason, Termination, Tone,
-        UnixMillis,
+        RecordAction, RecordRequest, RecordingChange, RecordingId, RecordingStatus, RejectReason,
+        SendTonesRequest, Side, Termination, Tone, UnixMillis,
     },
     proto::{
         sdp,
@@ -56,6 +56,7 @@ struct World {
     preparing: Vec<OperationId>,
     running: Option<(OperationId, Option<RecordingId>)>,
     canceled: Vec<OperationId>,
+    muted: (bool, bool),
     closing: bool,
     sealing: Vec<OperationId>,
     unsafe_clips: Vec<OperationId>,
@@ -117,6 +118,7 @@ impl World {
             preparing: Vec::new(),
             running: None,
             canceled: Vec::new(),
+            muted: (false, false),
             closing: false,
             sealing: Vec::new(),
             unsafe_clips: Vec::new(),
@@ -276,6 +278,7 @@ impl World {
                     self.running = Some((operation.id, recording));
                 }
                 Action::Cancel(id) => self.canceled.push(id),
+                Action::Mute { ours, peers } => self.muted = (ours, peers),
                 Action::SealClip(id, _) => self.sealing.push(id),
                 Action::CloseLeg => self.closing = true,
                 Action::Over => self.over += 1,
@@ -507,6 +510,65 @@ fn what_does_not_fit_the_state_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn either_side_is_muted_by_itself_and_nothing_is_told() {
+    let mut world = World::established();
+    let told = world.events().len();
+    world.submit(OperationKind::Mute { side: Side::Ours }).unwrap();
+    assert_eq!(world.muted, (true, false));
+    world.submit(OperationKind::Mute { side: Side::Peers }).unwrap();
+    assert_eq!(world.muted, (true, true));
+    world.submit(OperationKind::Unmute { side: Side::Ours }).unwrap();
+    assert_eq!(world.muted, (false, true));
+    let status = RecordingStatus::Recording;
+    world.submit(OperationKind::UpdateRecordingStatus { status }).unwrap();
+    let call = world.changes.last().unwrap().call.as_ref().unwrap();
+    assert_eq!(call.recording_status, Some(RecordingStatus::Recording));
+    assert!(call.peer_is_muted && !call.is_muted);
+    assert_eq!(world.events().len(), told);
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn keys_and_hold_music_take_their_turn() {
+    let mut world = World::established();
+    let tones = vec![Tone::POUND];
+    let first = world.submit(play()).unwrap();
+    let keys = OperationKind::SendDtmfTones(SendTonesRequest { tones, delay_ms: 0 });
+    let keys = world.submit(keys).unwrap();
+    let music = world.submit(OperationKind::StartHoldMusic { prompt: None }).unwrap();
+    (0..3).for_each(|_| world.prepare(true));
+    for id in [first, keys, music] {
+        assert_eq!(world.running.as_ref().map(|(id, _)| *id), Some(id));
+        world.end_media(OperationEnd::Done);
+        assert_eq!(world.ends_of(id), [(OperationEnd::Done, 0)]);
+    }
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn a_redirected_caller_is_told_to_whom() {
+    let mut world = World::bot();
+    let target: Uri = "sip:carol@pbx.example".parse().unwrap();
+    let redirect = || Command::Redirect {
+        target: Box::new(target.clone()),
+        callback_uri: Some("http://bot/last".to_owned()),
+    };
+    world.command(redirect()).unwrap();
+    let Some(endpoint::Command::Refuse { status, headers, .. }) = world.signals.last() else {
+        panic!("{:?}", world.signals);
+    };
+    assert_eq!(*status, 302);
+    assert_eq!(headers[..], [("Contact".to_owned(), "<sip:carol@pbx.example>".to_owned())]);
+    assert_eq!(world.machine.call().termination, Some(Termination::Redirected));
+    let last = world.changes.iter().flat_map(|change| &change.notifications).next_back().unwrap();
+    assert_eq!(last.callback_uri, "http://bot/last");
+    world.check();
+    assert_eq!(World::established().command(redirect()), Err(CallError::WrongState));
+}
+
+#[test]
 fn a_voicemail_call_plays_back_and_says_goodbye() {
     let mut world = World::new(Owner::Line(LineScript::voicemail()));
     world.open_leg();
@@ -672,7 +734,7 @@ proptest! {
     /// every clip has one fate, the call ends once, last of all.
     #[test]
     fn everything_ends_exactly_once(
-        steps in prop::collection::vec((0u8..31, any::<bool>()), 0..80),
+        steps in prop::collection::vec((0u8..35, any::<bool>()), 0..80),
         kind in 0..3,
     ) {
         let mut world = match kind {
@@ -718,6 +780,13 @@ proptest! {
                 27 => world.locate_referral(flag),
                 28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),
                 29 => world.input(Input::ReferralRefused(486)),
+                30 => { let _ = world.submit(OperationKind::Mute { side: Side::Peers }); }
+                31 => { let _ = world.submit(OperationKind::StartHoldMusic { prompt: None }); }
+                32 => { let _ = world.submit(OperationKind::StopHoldMusic); }
+                33 if flag => {
+                    let target = Box::new("sip:carol@pbx.example".parse().unwrap());
+                    let _ = world.command(Command::Redirect { target, callback_uri: None });
+                }
                 _ => { let _ = world.command(Command::KeepAlive); }
             }
         }

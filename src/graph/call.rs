@@ -64,7 +64,7 @@ impl Call {
             incoming_context: None,
             subject: call.subject.clone(),
             tenant_id: context.tenant.clone(),
-            my_participant_id: call.participant_id.clone(),
+            my_participant_id: call.participant_id.to_string(),
             chat_info: None,
             meeting_info: None,
             transcription: None,

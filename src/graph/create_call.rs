@@ -13,6 +13,9 @@ use crate::model::{CallId, Party, PromptSource};
 const TEXT_CHARS: usize = 256;
 /// Contract section 2.2: how long a call may ring at most.
 const RINGING_SECONDS: u32 = 115;
+/// Contract section 2.4.
+const REDIRECT_TARGETS: usize = 25;
+const REDIRECT_SECONDS: std::ops::RangeInclusive<u32> = 15..=90;
 /// Where an identity may carry whom to call (interface section 6.8).
 const IDENTITIES: [&str; 3] = ["phone", "user", "onPremises"];
 
@@ -110,6 +113,43 @@ impl TransferBody {
             })?),
         };
         Ok(Self { target: party(&target)?, replaces })
+    }
+}
+
+/// The body of `redirect` (contract section 2.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedirectBody {
+    /// To whom; the URI is SIP, SIPS or tel.
+    pub targets: Vec<Party>,
+    /// Whether caller or callee are to be hidden from each other.
+    pub is_masked: bool,
+    /// Where the last notification goes.
+    pub callback_uri: Option<String>,
+}
+
+impl RedirectBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or wrong.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        let body = Object::body(body)?;
+        let targets = body.list("targets", REDIRECT_TARGETS)?.unwrap_or_default();
+        if targets.is_empty() {
+            return Err(InvalidBody::Missing {
+                path: body.path_of("targets"),
+                expected: format!("an array of 1 to {REDIRECT_TARGETS} invitationParticipantInfos"),
+            });
+        }
+        let targets = targets
+            .into_iter()
+            .map(|(path, value)| party(&Object::at(path, value)?))
+            .collect::<Result<_, _>>()?;
+        // How long the targets may ring is the caller's affair: it calls them itself.
+        body.whole_number("timeout", REDIRECT_SECONDS)?;
+        let is_masked =
+            body.flag("maskCallee")?.unwrap_or(false) | body.flag("maskCaller")?.unwrap_or(false);
+        Ok(Self { targets, is_masked, callback_uri: callback_uri(&body)? })
     }
 }
 

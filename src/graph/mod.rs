@@ -13,15 +13,20 @@ mod identity;
 mod members;
 mod notification;
 mod operation;
+mod participant;
 mod request;
 
 pub use call::{Call, ResultInfo};
-pub use create_call::{CreateCallBody, TransferBody};
+pub use create_call::{CreateCallBody, RedirectBody, TransferBody};
 pub use error::{ErrorBody, ErrorIds};
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};
 pub use operation::Operation;
-pub use request::{AnswerBody, PlayPromptBody, RecordBody, RejectBody, client_context};
+pub use participant::Participant;
+pub use request::{
+    AnswerBody, HoldMusicBody, PlayPromptBody, RecordBody, RecordingStatusBody, RejectBody,
+    SendDtmfTonesBody, client_context,
+};
 
 use crate::model::{CallId, OperationId};
 
@@ -59,6 +64,11 @@ impl GraphContext {
     /// The absolute URL of the calls.
     pub fn calls_url(&self) -> String {
         format!("{}/{}/communications/calls", self.public_url, self.version.segment())
+    }
+
+    /// The absolute URL of the participants of a call.
+    pub fn participants_url(&self, call: CallId) -> String {
+        format!("{}/{call}/participants", self.calls_url())
     }
 
     /// The absolute URL of the operations of a call.
@@ -135,7 +145,11 @@ mod tests {
             },
             target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
             chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
-            participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".to_owned(),
+            participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".parse().unwrap(),
+            peer_participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd".parse().unwrap(),
+            is_muted: false,
+            peer_is_muted: false,
+            recording_status: None,
             sip_call_id: "abc@trunk.example".to_owned(),
             callback_uri: Some("https://bot.example/api/calls".to_owned()),
             media: Some(MediaState::Active),

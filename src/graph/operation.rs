@@ -60,9 +60,11 @@ impl Operation {
     ) -> Self {
         let shown = Self::complete(operation, link);
         match context.version {
-            // The v1.0 model has no such member.
-            Version::V1 => Self { completion_reason: None, ..shown },
-            Version::Beta => shown,
+            // In v1.0 only tones have such a member.
+            Version::V1 if !matches!(operation.kind, OperationKind::SendDtmfTones(_)) => {
+                Self { completion_reason: None, ..shown }
+            }
+            Version::V1 | Version::Beta => shown,
         }
     }
 
@@ -70,7 +72,12 @@ impl Operation {
     pub(super) fn complete(operation: &model::Operation, link: Option<&RecordingLink>) -> Self {
         let kind = &operation.kind;
         let end = operation.end.as_ref();
-        let has_reason = matches!(kind, OperationKind::Record(_) | OperationKind::PlayPrompt(_));
+        let has_reason = matches!(
+            kind,
+            OperationKind::Record(_)
+                | OperationKind::PlayPrompt(_)
+                | OperationKind::SendDtmfTones(_)
+        );
         Self {
             context: None,
             odata_type: format!("#microsoft.graph.{}", type_name(kind)),
@@ -107,6 +114,12 @@ fn type_name(kind: &OperationKind) -> &'static str {
         OperationKind::PlayPrompt(_) => "playPromptOperation",
         OperationKind::SubscribeToTone => "subscribeToToneOperation",
         OperationKind::CancelMediaProcessing => "cancelMediaProcessingOperation",
+        OperationKind::SendDtmfTones(_) => "sendDtmfTonesOperation",
+        OperationKind::Mute { .. } => "muteParticipantOperation",
+        OperationKind::Unmute { .. } => "unmuteParticipantOperation",
+        OperationKind::UpdateRecordingStatus { .. } => "updateRecordingStatusOperation",
+        OperationKind::StartHoldMusic { .. } => "startHoldMusicOperation",
+        OperationKind::StopHoldMusic => "stopHoldMusicOperation",
         // Graph has no echo; only built-in lines do.
         OperationKind::Echo => "commsOperation",
     }

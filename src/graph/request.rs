@@ -8,7 +8,8 @@ use url::Url;
 
 use super::members::{InvalidBody, Object, quoted, text_at};
 use crate::model::{
-    PlayPromptRequest, PromptSource, RecordAction, RecordRequest, RejectReason, Tone,
+    PlayPromptRequest, PromptSource, RecordAction, RecordRequest, RecordingStatus, RejectReason,
+    SendTonesRequest, Tone,
 };
 
 /// Contract section 2.6: `clientContext` has at most 256 characters.
@@ -24,6 +25,8 @@ const URI_CHARS: usize = 2048;
 const RESOURCE_ID_CHARS: usize = 256;
 const PREFETCHED: usize = 100;
 const STOP_TONES: usize = 64;
+const SENT_TONES: usize = 128;
+const TONE_DELAY_MS: u32 = 10_000;
 const PROMPT_TIMES: u32 = 1000;
 const MODALITIES: usize = 16;
 
@@ -143,13 +146,101 @@ impl RecordBody {
             max_silence_seconds: seconds("maxSilenceTimeoutInSeconds")?,
             max_duration_seconds: seconds("maxRecordDurationInSeconds")?,
             play_beep: body.flag("playBeep")?.unwrap_or(true),
-            stop_tones: stop_tones(&body)?,
+            stop_tones: each_once(tones(&body, "stopTones", STOP_TONES)?),
         };
         Ok(Self { request, client_context: context_of(&body)? })
     }
 }
 
-/// Reads the one member of `cancelMediaProcessing` and `subscribeToTone` (contract section 2.8).
+/// The body of `sendDtmfTones` (contract section 2.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendDtmfTonesBody {
+    /// What to send.
+    pub request: SendTonesRequest,
+    /// Echoed unchanged.
+    pub client_context: Option<String>,
+}
+
+impl SendDtmfTonesBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or wrong; `flash` is no key that RTP could carry to a phone.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        let body = Object::body(body)?;
+        let tones = tones(&body, "tones", SENT_TONES)?;
+        if tones.is_empty() {
+            return Err(InvalidBody::Missing {
+                path: body.path_of("tones"),
+                expected: format!("an array of 1 to {SENT_TONES} tones"),
+            });
+        }
+        let delay_ms = body.whole_number("delayBetweenTonesMs", 0..=TONE_DELAY_MS)?.unwrap_or(0);
+        let client_context = context_of(&body)?;
+        Ok(Self { request: SendTonesRequest { tones, delay_ms }, client_context })
+    }
+}
+
+/// The body of `updateRecordingStatus` (contract section 2.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordingStatusBody {
+    /// What the application says.
+    pub status: RecordingStatus,
+    /// Echoed unchanged.
+    pub client_context: Option<String>,
+}
+
+impl RecordingStatusBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is missing or wrong.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        const EXPECTED: &str = "notRecording, recording, failed or unknown";
+        let body = Object::body(body)?;
+        let text = body.text("status", URI_CHARS)?.ok_or_else(|| InvalidBody::Missing {
+            path: body.path_of("status"),
+            expected: EXPECTED.to_owned(),
+        })?;
+        let known = [
+            ("unknown", RecordingStatus::Unknown),
+            ("notRecording", RecordingStatus::NotRecording),
+            ("recording", RecordingStatus::Recording),
+            ("failed", RecordingStatus::Failed),
+        ];
+        let status = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        let (_, status) = status.ok_or_else(|| InvalidBody::NotAllowed {
+            path: body.path_of("status"),
+            expected: EXPECTED.to_owned(),
+            found: quoted(text),
+        })?;
+        Ok(Self { status, client_context: context_of(&body)? })
+    }
+}
+
+/// The body of `startHoldMusic` (contract section 2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldMusicBody {
+    /// What to play.
+    pub prompt: Option<PromptSource>,
+    /// Echoed unchanged.
+    pub client_context: Option<String>,
+}
+
+impl HoldMusicBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Names the member that is wrong.
+    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+        let body = Object::body(body)?;
+        let custom = body.object("customPrompt")?;
+        let prompt = custom.map(|custom| prompt(&custom)).transpose()?;
+        Ok(Self { prompt, client_context: context_of(&body)? })
+    }
+}
+
+/// Reads the one member of actions that have no other (contract section 2.8).
 ///
 /// # Errors
 /// Says what is wrong with `clientContext`.
@@ -256,21 +347,28 @@ fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBod
     }
 }
 
-fn stop_tones(body: &Object<'_>) -> Result<Vec<Tone>, InvalidBody> {
+/// The keys in a list, in their order.
+fn tones(body: &Object<'_>, name: &str, limit: usize) -> Result<Vec<Tone>, InvalidBody> {
     const EXPECTED: &str = "one key of 0-9 * # A-D, or its name such as tone1 or pound";
-    let mut tones = Vec::new();
-    for (path, value) in body.list("stopTones", STOP_TONES)?.unwrap_or_default() {
+    let tone = |(path, value): (String, &Value)| {
         let text = text_at(&path, value, EXPECTED)?;
-        let tone = Tone::parse(text).ok_or_else(|| InvalidBody::NotAllowed {
+        Tone::parse(text).ok_or_else(|| InvalidBody::NotAllowed {
             path,
             expected: EXPECTED.to_owned(),
             found: quoted(text),
-        })?;
-        if !tones.contains(&tone) {
-            tones.push(tone);
+        })
+    };
+    body.list(name, limit)?.unwrap_or_default().into_iter().map(tone).collect()
+}
+
+fn each_once(tones: Vec<Tone>) -> Vec<Tone> {
+    let mut once = Vec::new();
+    for tone in tones {
+        if !once.contains(&tone) {
+            once.push(tone);
         }
     }
-    Ok(tones)
+    once
 }
 
 fn reject_reason(text: &str) -> Option<RejectReason> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     LegEvent, Start,
-    leg::{Command, Opening, Settings},
+    leg::{Command, Muted, Opening, Settings},
     ports::{PortError, PortPool},
     shard::{Inbox, Shard},
     transport::Transport,
@@ -203,6 +203,14 @@ impl Leg {
     /// The leg is over.
     pub async fn cancel(&self, id: OperationId) -> Result<(), LegGone> {
         self.command(Command::Cancel(id)).await
+    }
+
+    /// Drops, or lets through, the sound of either side from the next tick on.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn mute(&self, muted: Muted) -> Result<(), LegGone> {
+        self.command(Command::Mute(muted)).await
     }
 
     /// Ends the leg: what has been received is still heard, what runs is hung up, and

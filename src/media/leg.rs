@@ -10,14 +10,14 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
     outbox::{Delivery, Outbox},
-    running::{Finishing, Running, Start},
+    running::{Finishing, Play, Running, Start},
     stream::{Stream, StreamStats},
     transport::Transport,
 };
 use crate::{
     audio::{Frame, Rate, VoiceMode, frame::FRAMES_PER_SECOND},
     model::{CallId, OperationId, Tone},
-    operation::Ended,
+    operation::{Ended, Said},
     proto::sdp::StreamPlan,
 };
 
@@ -27,6 +27,8 @@ const COMMANDS_PER_TICK: usize = 16;
 const MAX_FINISHING: usize = 8;
 /// Frames that are played out at most when a leg closes: more than any jitter buffer holds.
 const MAX_DRAIN: usize = 100;
+/// A frame of silence at the higher rate.
+const SILENCE: [i16; 320] = [0; 320];
 /// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
 const DATAGRAM: usize = 2_048;
 
@@ -96,8 +98,19 @@ pub enum Command {
     Start(Start),
     /// Cancel this, if it runs.
     Cancel(OperationId),
+    /// Drop, or let through, the sound of either side from now on.
+    Mute(Muted),
     /// The call is over.
     Close,
+}
+
+/// Whose sound is dropped. Keys that are no sound are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Muted {
+    /// What operations say.
+    pub ours: bool,
+    /// What the peer says.
+    pub peers: bool,
 }
 
 /// A leg on its way to its shard.
@@ -161,6 +174,9 @@ struct Media {
     transport: Transport,
     stream: Option<Stream>,
     running: Option<Running>,
+    /// What the peer hears while nothing runs.
+    hold_music: Option<Running>,
+    muted: Muted,
 }
 
 impl LiveLeg {
@@ -172,7 +188,13 @@ impl LiveLeg {
             frame: 0,
             settings,
             commands,
-            media: Some(Media { transport, stream: None, running: None }),
+            media: Some(Media {
+                transport,
+                stream: None,
+                running: None,
+                hold_music: None,
+                muted: Muted::default(),
+            }),
             finishing: VecDeque::new(),
             last: None,
             outbox: Outbox::new(events),
@@ -192,27 +214,24 @@ impl LiveLeg {
         let Some(mut media) = self.media.take() else { return Life::Alive };
         self.commands.close();
         let mut stats = StreamStats::default();
-        if let Some(stream) = &mut media.stream {
-            stream.hear_all(&mut media.transport, &mut scratch.datagram[..], self.frame);
+        let Media { transport, stream, running, hold_music, muted } = &mut media;
+        *hold_music = None;
+        if let Some(stream) = stream {
+            stream.hear_all(transport, &mut scratch.datagram[..], self.frame);
             stream.drain();
             for _ in 0..MAX_DRAIN {
                 if stream.is_drained() {
                     break;
                 }
                 let mut unsaid = Frame::silence(stream.rate());
-                let ended = play_frame(
-                    stream,
-                    &mut media.running,
-                    &mut self.outbox,
-                    &mut unsaid,
-                    &mut scratch.kept,
-                );
+                let mut said = Said::new(&mut unsaid, &mut scratch.kept);
+                let ended = play_frame(stream, running, *muted, &mut self.outbox, &mut said);
                 self.finishing.extend(ended);
             }
-            stream.end(&media.transport, self.frame);
+            stream.end(transport, self.frame);
             stats = stream.stats();
         }
-        self.finishing.extend(media.running.take().map(Running::hang_up));
+        self.finishing.extend(running.take().map(Running::hang_up));
         self.last = Some(LegEvent::Closed { stats });
         tracing::debug!(call = %self.call, ?stats, "leg closed");
         Life::Alive
@@ -240,6 +259,7 @@ impl LiveLeg {
                 Ok(Command::Connect(plan, host)) => self.connect(plan, host),
                 Ok(Command::Start(start)) => self.start(start),
                 Ok(Command::Cancel(id)) => self.cancel(id),
+                Ok(Command::Mute(muted)) => self.mute(muted),
                 Ok(Command::Close) => {
                     self.close(scratch);
                 }
@@ -274,7 +294,17 @@ impl LiveLeg {
         };
         self.finishing.extend(media.running.take().map(Running::cancel));
         let rate = media.stream.as_ref().map_or(Rate::Hz8000, Stream::rate);
+        let (begins_hold, ends_hold) =
+            (matches!(start.play, Play::HoldMusic { .. }), matches!(start.play, Play::NoHoldMusic));
         let running = Running::new(start, rate, self.settings.voice);
+        if begins_hold {
+            self.finishing.push_back(Finishing::done(running.id()));
+            media.hold_music = Some(running);
+            return;
+        }
+        if ends_hold {
+            media.hold_music = None;
+        }
         if self.finishing.len() < MAX_FINISHING {
             media.running = Some(running);
         } else {
@@ -289,16 +319,32 @@ impl LiveLeg {
         self.finishing.extend(canceled.map(Running::cancel));
     }
 
+    fn mute(&mut self, muted: Muted) {
+        if let Some(media) = &mut self.media {
+            media.muted = muted;
+        }
+    }
+
     /// The media's part of a tick. Before the leg is connected nothing moves on.
     fn live(&mut self, scratch: &mut Scratch) {
-        let Some(Media { transport, stream: Some(stream), running }) = &mut self.media else {
+        let Some(Media { transport, stream: Some(stream), running, hold_music, muted }) =
+            &mut self.media
+        else {
             return;
         };
         stream.hear(transport, &mut scratch.datagram[..], self.frame);
-        let mut said = Frame::silence(stream.rate());
-        let ended = play_frame(stream, running, &mut self.outbox, &mut said, &mut scratch.kept);
-        self.finishing.extend(ended);
-        stream.say(transport, &said);
+        let is_idle = running.is_none();
+        let playing = if is_idle { hold_music } else { running };
+        let mut frame = Frame::silence(stream.rate());
+        let mut said = Said::new(&mut frame, &mut scratch.kept);
+        let ended = play_frame(stream, playing, *muted, &mut self.outbox, &mut said);
+        // The end of hold music was told when it began.
+        self.finishing.extend(ended.filter(|_| !is_idle));
+        let key = said.key;
+        if muted.ours {
+            frame.samples_mut().fill(0);
+        }
+        stream.say(transport, &frame, key);
         stream.report(transport, &mut scratch.datagram[..], self.frame);
         if let Some(event) = stream.watch(self.frame) {
             self.outbox.tell(event);
@@ -331,14 +377,17 @@ impl LiveLeg {
 fn play_frame(
     stream: &mut Stream,
     running: &mut Option<Running>,
+    muted: Muted,
     outbox: &mut Outbox,
-    said: &mut Frame,
-    kept: &mut Vec<i16>,
+    said: &mut Said<'_>,
 ) -> Option<Finishing> {
-    let sound = stream.pull();
+    let mut sound = stream.pull();
     if let Some(key) = sound.tone {
         outbox.tell(LegEvent::Tone { tone: key.tone });
     }
-    let ended = running.as_mut()?.tick(sound, said, kept)?;
+    if muted.peers {
+        sound.samples = &SILENCE[..sound.samples.len().min(SILENCE.len())];
+    }
+    let ended = running.as_mut()?.tick(sound, said)?;
     running.take().map(|running| running.end(ended))
 }

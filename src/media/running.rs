@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     audio::{Clip, Frame, Rate, Speech, Voice, VoiceMode, tape::Chunk},
-    model::{OperationEnd, OperationId, RecordRequest, RecordingId},
-    operation::{Echo, Ended, Heard, HeardTone, Operation, PlayPrompt, Record, Said},
+    model::{OperationEnd, OperationId, RecordRequest, RecordingId, SendTonesRequest},
+    operation::{Echo, Ended, Heard, HeardTone, Operation, PlayPrompt, Record, Said, SendTones},
 };
 
 /// An operation to be started on a leg.
@@ -46,9 +46,19 @@ pub enum Play {
     },
     /// What is heard comes back, until `#`.
     Echo,
+    /// Keys in order.
+    SendTones(SendTonesRequest),
+    /// These over and over, whenever nothing else runs; done as soon as it has begun.
+    HoldMusic {
+        /// Each clip and how often it is played; silence without any.
+        prompts: Vec<(Clip, u32)>,
+    },
+    /// No more of that.
+    NoHoldMusic,
 }
 
 impl Play {
+    /// What runs: hold music as the endless list that it is, its end as a list without a prompt.
     fn into_operation(self, rate: Rate) -> Operation {
         match self {
             Self::Record { request, prompt } => {
@@ -58,6 +68,11 @@ impl Play {
                 Operation::PlayPrompt(PlayPrompt::new(prompts, repeat, rate))
             }
             Self::Echo => Operation::Echo(Echo::new()),
+            Self::SendTones(request) => Operation::SendTones(SendTones::new(request, rate)),
+            Self::HoldMusic { prompts } => {
+                Operation::PlayPrompt(PlayPrompt::new(prompts, true, rate))
+            }
+            Self::NoHoldMusic => Operation::PlayPrompt(PlayPrompt::new(Vec::new(), false, rate)),
         }
     }
 }
@@ -97,16 +112,10 @@ impl Running {
         self.id
     }
 
-    /// Lives through one frame: hears `sound`, and says `said`, which is silent before. `kept` is
-    /// only room.
-    pub fn tick(
-        &mut self,
-        sound: Sound<'_>,
-        said: &mut Frame,
-        kept: &mut Vec<i16>,
-    ) -> Option<Ended> {
-        if said.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
-            return self.tick_at_own_rate(sound, said, kept);
+    /// Lives through one frame: hears `sound`, and says `said`.
+    pub fn tick(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        if said.frame.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
+            return self.tick_at_own_rate(sound, said);
         }
         let mut heard = Frame::silence(self.rate);
         convert(sound.samples, heard.samples_mut());
@@ -116,8 +125,10 @@ impl Running {
         });
         let mut own = Frame::silence(self.rate);
         let converted = Sound { samples: heard.samples(), tone, behind: sound.behind };
-        let ended = self.tick_at_own_rate(converted, &mut own, kept);
-        convert(own.samples(), said.samples_mut());
+        let mut own_said = Said::new(&mut own, said.kept);
+        let ended = self.tick_at_own_rate(converted, &mut own_said);
+        said.key = own_said.key;
+        convert(own.samples(), said.frame.samples_mut());
         ended
     }
 
@@ -142,22 +153,17 @@ impl Running {
         Finishing::new(self.id, ended, self.tape)
     }
 
-    fn tick_at_own_rate(
-        &mut self,
-        sound: Sound<'_>,
-        said: &mut Frame,
-        kept: &mut Vec<i16>,
-    ) -> Option<Ended> {
+    fn tick_at_own_rate(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
         let speech = match &mut self.voice {
             Some(voice) => voice.judge(sound.samples),
             None => Speech::None,
         };
         let Sound { samples, tone, behind } = sound;
         let heard = Heard { samples, speech, tone, behind };
-        kept.clear();
-        let ended = self.operation.tick(&heard, &mut Said { frame: said, kept });
+        said.kept.clear();
+        let ended = self.operation.tick(&heard, said);
         if let Some(tape) = &mut self.tape {
-            tape.keep(kept);
+            tape.keep(said.kept);
             // Whatever does not fit now is offered again; that the spool is gone shows at the end.
             tape.spool();
         }
@@ -180,6 +186,11 @@ pub struct Finishing {
 }
 
 impl Finishing {
+    /// An operation that has begun what goes on without it.
+    pub fn done(id: OperationId) -> Self {
+        Self::new(id, Ended { end: OperationEnd::Done, clip: None }, None)
+    }
+
     fn new(id: OperationId, ended: Ended, mut tape: Option<Tape>) -> Self {
         if let Some(tape) = &mut tape {
             tape.end(ended.end.delivers_recording());
@@ -241,7 +252,8 @@ mod tests {
         let heard: Vec<i16> = (0..320).map(|n| 10 * n as i16).collect();
         let mut said = Frame::silence(Rate::Hz16000);
         let sound = Sound { samples: &heard, tone: None, behind: 0 };
-        assert_eq!(running.tick(sound, &mut said, &mut Vec::new()), None);
+        let mut kept = Vec::new();
+        assert_eq!(running.tick(sound, &mut Said::new(&mut said, &mut kept)), None);
         for (heard, said) in heard.iter().zip(said.samples()) {
             assert!((heard - said).abs() <= 10, "{heard} became {said}");
         }
@@ -254,7 +266,8 @@ mod tests {
         let tone = Some(HeardTone { tone: crate::model::Tone::POUND, offset: 100 });
         let sound = Sound { samples: &[500; 320], tone, behind: 0 };
         let mut said = Frame::silence(Rate::Hz16000);
-        let ended = running.tick(sound, &mut said, &mut Vec::new());
+        let mut kept = Vec::new();
+        let ended = running.tick(sound, &mut Said::new(&mut said, &mut kept));
         assert_eq!(ended.map(|ended| ended.end), Some(OperationEnd::Done));
         assert!(said.samples()[..98].iter().all(|sample| *sample == 500));
         assert!(said.samples()[100..].iter().all(|sample| *sample == 0));

@@ -8,7 +8,8 @@ use rand::Rng;
 
 use crate::{
     audio::{CodecError, CodecKind, Encoder, Frame, frame::FRAMES_PER_SECOND},
-    proto::rtp::packet::Header,
+    operation::SaidKey,
+    proto::rtp::{packet::Header, telephone_event},
 };
 
 /// Packets hold at most so many frames: 60 ms.
@@ -27,6 +28,8 @@ pub struct Sender {
     timestamp: u32,
     /// A talkspurt begins with the next packet.
     marker: bool,
+    /// When the key that is being sent went down.
+    key_at: Option<u32>,
     /// The packet that is being filled; its header is written when it begins.
     packet: Vec<u8>,
     filled: u32,
@@ -77,6 +80,7 @@ impl Sender {
             sequence: rng.random(),
             timestamp: rng.random(),
             marker: true,
+            key_at: None,
             packet: Vec::with_capacity(PACKET_CAPACITY),
             filled: 0,
             sent: Sent::default(),
@@ -123,11 +127,30 @@ impl Sender {
         }
         self.filled = 0;
         self.marker = false;
-        self.sequence = self.sequence.wrapping_add(1);
-        let octets = self.packet.len().saturating_sub(Header::LEN);
-        self.sent.packets = self.sent.packets.wrapping_add(1);
-        self.sent.octets = self.sent.octets.wrapping_add(octets as u32);
-        Ok(Some(&self.packet))
+        Ok(Some(self.finished()))
+    }
+
+    /// Sends a key in the place of the next frame, as a telephone event of this payload type. All
+    /// packets of a key have the time at which it went down (RFC 4733 section 2.5.1).
+    pub fn push_key(&mut self, key: SaidKey, payload_type: u8) -> &[u8] {
+        self.drop_unfinished();
+        let is_first = key.frames == 1;
+        if is_first {
+            self.key_at = None;
+        }
+        let timestamp = *self.key_at.get_or_insert(self.timestamp);
+        self.begin_packet_of(Header {
+            marker: is_first,
+            payload_type,
+            sequence: self.sequence,
+            timestamp,
+            ssrc: self.ssrc,
+        });
+        // A key is down for some frames, not for a minute.
+        let duration = u16::try_from(key.frames * self.ticks_per_frame()).unwrap_or(u16::MAX);
+        self.packet.extend(telephone_event::payload(key.tone, key.is_up, duration));
+        self.timestamp = self.timestamp.wrapping_add(self.ticks_per_frame());
+        self.finished()
     }
 
     /// Lets the time of one frame pass without sending it: on hold. The next packet begins a
@@ -153,15 +176,27 @@ impl Sender {
     }
 
     fn begin_packet(&mut self) {
-        self.packet.clear();
-        let header = Header {
+        self.begin_packet_of(Header {
             marker: self.marker,
             payload_type: self.format.payload_type,
             sequence: self.sequence,
             timestamp: self.timestamp,
             ssrc: self.ssrc,
-        };
+        });
+    }
+
+    fn begin_packet_of(&mut self, header: Header) {
+        self.packet.clear();
         header.write(&mut self.packet);
+    }
+
+    /// The packet as it is sent now.
+    fn finished(&mut self) -> &[u8] {
+        self.sequence = self.sequence.wrapping_add(1);
+        let octets = self.packet.len().saturating_sub(Header::LEN);
+        self.sent.packets = self.sent.packets.wrapping_add(1);
+        self.sent.octets = self.sent.octets.wrapping_add(octets as u32);
+        &self.packet
     }
 
     fn drop_unfinished(&mut self) {
@@ -206,6 +241,28 @@ mod tests {
         }
         assert_eq!(marks, [true, false, false, true, false]);
         assert_eq!(sender.sent(), Sent { packets: 5, octets: 800 });
+    }
+
+    #[test]
+    fn a_key_is_one_press_to_a_receiver_and_the_sound_goes_on_after_it() {
+        use crate::{model::Tone, proto::rtp::telephone_event::TelephoneEvents};
+        let mut sender = sender(PCMU);
+        sender.push(&frame(PCMU)).unwrap().unwrap();
+        let (mut events, mut told, began) =
+            (TelephoneEvents::default(), Vec::new(), sender.timestamp());
+        for frames in [1, 2, 3, 4, 5, 5, 5] {
+            let key = SaidKey { tone: Tone::POUND, frames, is_up: frames == 5 };
+            let packet = Packet::parse(sender.push_key(key, 101)).unwrap();
+            assert_eq!((packet.header.payload_type, packet.header.timestamp), (101, began));
+            assert_eq!(packet.header.marker, frames == 1);
+            assert_eq!(packet.payload[1] & 0x80 != 0, frames == 5);
+            assert_eq!(packet.payload[2..], (160 * frames as u16).to_be_bytes());
+            told.extend(events.take(began, packet.header.marker, packet.payload));
+        }
+        assert_eq!(told.len(), 1);
+        let packet = Packet::parse(sender.push(&frame(PCMU)).unwrap().unwrap()).unwrap();
+        assert!(packet.header.marker);
+        assert_eq!(packet.header.timestamp, began.wrapping_add(7 * 160));
     }
 
     #[test]

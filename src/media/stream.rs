@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
+    operation::SaidKey,
     proto::{
         rtp::packet::{Packet, is_rtcp},
         sdp::StreamPlan,
@@ -213,14 +214,19 @@ impl Stream {
         self.receiver.is_drained()
     }
 
-    /// Says one frame, or lets its time pass.
-    pub fn say(&mut self, transport: &Transport, said: &Frame) {
+    /// Says one frame, or lets its time pass. A key is said in its place to peers that take telephone
+    /// events.
+    pub fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {
         let Some(to) = self.destination() else {
             self.sender.skip();
             return;
         };
         if !self.source.as_ref().is_some_and(Source::is_verified) {
             self.peer.unverified += 1;
+        }
+        if let (Some(key), Some(payload_type)) = (key, self.plan.telephone_event) {
+            transport.send(self.sender.push_key(key, payload_type), to);
+            return;
         }
         // A frame that cannot be encoded is a pause; the peer conceals it.
         if let Ok(Some(packet)) = self.sender.push(said) {

@@ -12,7 +12,8 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Engine, EngineConfig, LegEvent, OpenError, OpenLeg, Play, PortPool, PortRange, Settings, Start,
+    Engine, EngineConfig, LegEvent, Muted, OpenError, OpenLeg, Play, PortPool, PortRange, Settings,
+    Start,
     leg::{Command, Life, LiveLeg, Opening, Scratch},
     transport::Transport,
 };
@@ -22,10 +23,16 @@ use crate::{
         g711::Law,
         tape::{Chunk, ChunkBody},
     },
-    model::{CallId, OperationEnd, OperationId, RecordAction, RecordRequest, RecordingId, Tone},
+    model::{
+        CallId, OperationEnd, OperationId, RecordAction, RecordRequest, RecordingId,
+        SendTonesRequest, Tone,
+    },
     operation::Ended,
     proto::{
-        rtp::packet::{Header, Packet},
+        rtp::{
+            packet::{Header, Packet},
+            telephone_event::TelephoneEvents,
+        },
         sdp::{Codec, Direction, StreamPlan},
     },
 };
@@ -256,6 +263,89 @@ fn a_prompt_is_heard_to_the_sample() {
     assert_eq!(samples(&heard[codes.len()..]), vec![0; 5 * 160], "then silence");
     let ended = Ended { end: OperationEnd::Done, clip: None };
     assert_eq!(rig.told(), [LegEvent::OperationEnded { id: id(1), ended }]);
+}
+
+fn send_keys(number: u8) -> Command {
+    let tones = "12#".chars().map(|key| Tone::try_from(key).unwrap()).collect();
+    play(number, Play::SendTones(SendTonesRequest { tones, delay_ms: 100 }))
+}
+
+#[test]
+fn keys_go_out_as_telephone_events_when_that_was_agreed() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), None));
+    rig.command(send_keys(1));
+    rig.tick(40);
+    assert_eq!(rig.outline(), ["ended Done"]);
+    let packets = peer.packets();
+    let mut events = TelephoneEvents::default();
+    let pressed = packets.iter().filter_map(|packet| {
+        let Packet { header, payload, .. } = Packet::parse(packet).unwrap();
+        let is_event = header.payload_type == EVENT_TYPE;
+        is_event.then(|| events.take(header.timestamp, header.marker, payload)).flatten()
+    });
+    let pressed: Vec<_> = pressed.map(|key| (key.tone.as_char(), key.timestamp)).collect();
+    let keys: String = pressed.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, "12#");
+    let apart = pressed[1].1.wrapping_sub(pressed[0].1);
+    assert_eq!(apart, 10 * 160, "100 ms down, 100 ms up");
+    let sound = packets.iter().map(|packet| Packet::parse(packet).unwrap());
+    let sound = sound.filter(|packet| packet.header.payload_type == 0);
+    assert!(sound.flat_map(|packet| samples(packet.payload)).all(|sample| sample == 0));
+}
+
+#[test]
+fn keys_go_out_as_sound_when_events_were_not_agreed() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, None));
+    rig.command(send_keys(1));
+    rig.tick(40);
+    let heard = samples(&peer.heard());
+    let loud = |from: usize| heard[from * 160..(from + 5) * 160].iter().any(|s| *s > 8_000);
+    assert!(loud(0) && loud(10) && loud(20), "three keys");
+    assert!(heard[5 * 160..10 * 160].iter().all(|sample| *sample == 0), "and pauses");
+    assert_eq!(rig.outline(), ["ended Done"]);
+}
+
+#[test]
+fn whoever_is_muted_is_not_heard() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), None));
+    rig.command(play(1, Play::Echo));
+    let codes = speech(60);
+    for (ours, peers, is_heard) in
+        [(false, false, true), (true, false, false), (false, true, false)]
+    {
+        rig.command(Command::Mute(Muted { ours, peers }));
+        rig.converse(&mut peer, &codes);
+        // What was still in the jitter buffer when it was muted.
+        let heard = samples(&peer.heard());
+        let is_sound = heard[heard.len() / 2..].iter().any(|sample| *sample != 0);
+        assert_eq!(is_sound, is_heard, "{ours} {peers}");
+    }
+}
+
+#[test]
+fn hold_music_plays_whenever_nothing_else_does() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), None));
+    let (music, prompt_codes) = (vec![0x90; 480], vec![0xA0; 320]);
+    let clip = Clip::new(samples(&music).into(), vec![0; 960].into());
+    rig.command(play(1, Play::HoldMusic { prompts: vec![(clip, 1)] }));
+    rig.tick(10);
+    assert_eq!(rig.outline(), ["ended Done"], "it has begun");
+    assert_eq!(peer.heard(), vec![0x90; 10 * 160], "over and over");
+    rig.command(play(2, prompt(&prompt_codes)));
+    rig.tick(5);
+    assert_eq!(peer.heard(), [vec![0xA0; 320], vec![0x90; 480]].concat());
+    rig.command(play(3, Play::NoHoldMusic));
+    rig.tick(5);
+    assert_eq!(samples(&peer.heard()), vec![0; 5 * 160]);
+    assert_eq!(rig.outline(), ["ended Done", "ended Done"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, ResultInfo, UnixMillis};
+use super::{CallId, ParticipantId, RecordingStatus, ResultInfo, Side, UnixMillis};
 
 /// One call as the house knows it: what the store keeps and what the API shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,11 @@ pub struct Call {
     pub target: Party,
     /// Correlation id of everything that belongs to this call; a GUID.
     pub chain_id: String,
-    /// Id of our own side as a participant; a GUID.
-    pub participant_id: String,
+    /// Our own side as a participant.
+    pub participant_id: ParticipantId,
+    /// The other side as a participant.
+    #[serde(default = "ParticipantId::nobody")]
+    pub peer_participant_id: ParticipantId,
     /// The Call-ID of the SIP dialog.
     pub sip_call_id: String,
     /// Where notifications of this call go; none for a built-in line.
@@ -31,6 +34,15 @@ pub struct Call {
     pub media: Option<MediaState>,
     /// Whether tones are announced (`subscribeToTone`).
     pub tones_subscribed: bool,
+    /// Whether our sound is dropped.
+    #[serde(default)]
+    pub is_muted: bool,
+    /// Whether the other side's sound is dropped.
+    #[serde(default)]
+    pub peer_is_muted: bool,
+    /// What the application says of its own recording, once it has said something.
+    #[serde(default)]
+    pub recording_status: Option<RecordingStatus>,
     /// The media configuration as the client gave it, echoed unchanged; JSON text.
     pub media_config: Option<String>,
     /// Subject header of the INVITE.
@@ -47,6 +59,15 @@ pub struct Call {
 }
 
 impl Call {
+    /// Which side of the call a participant is.
+    pub fn side(&self, id: ParticipantId) -> Option<Side> {
+        match id {
+            id if id == self.participant_id => Some(Side::Ours),
+            id if id == self.peer_participant_id => Some(Side::Peers),
+            _ => None,
+        }
+    }
+
     /// What the application is told of the end, or of the transfer that led to none.
     pub fn result(&self) -> Option<ResultInfo> {
         let end = self.termination.map(Termination::result);
@@ -163,6 +184,8 @@ pub enum Termination {
     ApplicationHungUp,
     /// The application rejected the call.
     Rejected(RejectReason),
+    /// The application sent the caller to somebody else.
+    Redirected,
     /// The application did not answer within its time.
     NotAnswered,
     /// Our 200 was never acknowledged.
@@ -199,6 +222,7 @@ impl Termination {
             Self::PeerCanceled => (200, 4521, "The caller canceled before the call was answered."),
             Self::ApplicationHungUp => (200, 7000, "The call was ended by the application."),
             Self::Rejected(_) => (200, 7000, "The call was rejected by the application."),
+            Self::Redirected => (200, 7000, "The call was redirected by the application."),
             Self::NotAnswered => (408, 8587, "The incoming call was not answered within its time."),
             Self::NoAck => (408, 1106, "The acceptance of the call was never acknowledged."),
             Self::PeerLost => (480, 10_076, "The other participant could not be reached any more."),

@@ -54,6 +54,17 @@ id! {
     /// One recorded clip.
     RecordingId
 }
+id! {
+    /// One side of a call.
+    ParticipantId
+}
+
+impl ParticipantId {
+    /// No participant: in calls that were written down when the other side had no id.
+    pub fn nobody() -> Self {
+        Self(Uuid::nil())
+    }
+}
 
 /// The text is not a GUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -17,10 +17,11 @@ pub use call::{
 };
 pub use change::{Change, Notification, RecordingChange};
 pub use event::Event;
-pub use ids::{CallId, OperationId, RecordingId};
+pub use ids::{CallId, OperationId, ParticipantId, RecordingId};
 pub use operation::{
     Operation, OperationEnd, OperationKind, OperationStatus, PlayPromptRequest, PromptFailure,
-    PromptFailureKind, PromptSource, RecordAction, RecordRequest, Recorded, ResultInfo,
+    PromptFailureKind, PromptSource, RecordAction, RecordRequest, Recorded, RecordingStatus,
+    ResultInfo, SendTonesRequest, Side,
 };
 pub use time::UnixMillis;
 pub use tone::Tone;

@@ -39,6 +39,31 @@ pub enum OperationKind {
     SubscribeToTone,
     /// End what runs and empty the queue; complete at once.
     CancelMediaProcessing,
+    /// Send keys to the peer.
+    SendDtmfTones(SendTonesRequest),
+    /// Drop the sound of one side; complete at once.
+    Mute {
+        /// Which.
+        side: Side,
+    },
+    /// Let the sound of one side through again; complete at once.
+    Unmute {
+        /// Which.
+        side: Side,
+    },
+    /// Keep in mind what the application says of its own recording; complete at once.
+    UpdateRecordingStatus {
+        /// What it says.
+        status: RecordingStatus,
+    },
+    /// Play this to the peer, over and over, whenever nothing else is played; without a prompt,
+    /// silence. Complete when it has begun.
+    StartHoldMusic {
+        /// What to play.
+        prompt: Option<PromptSource>,
+    },
+    /// No more of that.
+    StopHoldMusic,
     /// Send back what is heard until `#`; only built-in lines do it.
     Echo,
 }
@@ -91,6 +116,39 @@ pub struct PlayPromptRequest {
     pub prompts: Vec<PromptSource>,
     /// Repeats the list for ever.
     pub repeat: bool,
+}
+
+/// Parameters of `sendDtmfTones`, checked (contract section 2.8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendTonesRequest {
+    /// The keys in order, at least one.
+    pub tones: Vec<Tone>,
+    /// The pause between two keys in milliseconds.
+    pub delay_ms: u32,
+}
+
+/// One of the two sides of a call, as the application sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Side {
+    /// The application.
+    Ours,
+    /// Whom it talks to.
+    Peers,
+}
+
+/// What the application says of its own recording of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RecordingStatus {
+    /// It does not say.
+    Unknown,
+    /// It does not record.
+    NotRecording,
+    /// It records.
+    Recording,
+    /// It wanted to and cannot.
+    Failed,
 }
 
 /// One prompt and where it comes from.
@@ -195,7 +253,49 @@ impl OperationKind {
 
     /// Whether the operation takes its turn in the queue of its call.
     pub fn is_queued(&self) -> bool {
-        matches!(self, Self::Record(_) | Self::PlayPrompt(_) | Self::Echo)
+        matches!(
+            self,
+            Self::Record(_)
+                | Self::PlayPrompt(_)
+                | Self::SendDtmfTones(_)
+                | Self::StartHoldMusic { .. }
+                | Self::StopHoldMusic
+                | Self::Echo
+        )
+    }
+
+    /// What has to be there before the operation can begin.
+    pub fn prompts(&self) -> &[PromptSource] {
+        match self {
+            Self::Record(request) => request.prompt.as_slice(),
+            Self::PlayPrompt(request) => &request.prompts,
+            Self::StartHoldMusic { prompt } => prompt.as_slice(),
+            Self::SubscribeToTone
+            | Self::CancelMediaProcessing
+            | Self::SendDtmfTones(_)
+            | Self::Mute { .. }
+            | Self::Unmute { .. }
+            | Self::UpdateRecordingStatus { .. }
+            | Self::StopHoldMusic
+            | Self::Echo => &[],
+        }
+    }
+
+    /// The operation's name, as Graph's actions are named.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Record(_) => "record",
+            Self::PlayPrompt(_) => "playPrompt",
+            Self::SubscribeToTone => "subscribeToTone",
+            Self::CancelMediaProcessing => "cancelMediaProcessing",
+            Self::SendDtmfTones(_) => "sendDtmfTones",
+            Self::Mute { .. } => "mute",
+            Self::Unmute { .. } => "unmute",
+            Self::UpdateRecordingStatus { .. } => "updateRecordingStatus",
+            Self::StartHoldMusic { .. } => "startHoldMusic",
+            Self::StopHoldMusic => "stopHoldMusic",
+            Self::Echo => "echo",
+        }
     }
 }
 
@@ -260,13 +360,18 @@ impl OperationEnd {
                 Self::PromptFailed(_) => "playPromptFailed",
                 Self::Unspecified | Self::Done => "unspecifiedError",
             }),
-            OperationKind::PlayPrompt(_) => Some(match self {
+            OperationKind::PlayPrompt(_) | OperationKind::SendDtmfTones(_) => Some(match self {
                 Self::Done => "completedSuccessfully",
                 Self::Canceled | Self::HungUpWithoutAudio => "mediaOperationCanceled",
                 _ => "unknown",
             }),
             OperationKind::SubscribeToTone
             | OperationKind::CancelMediaProcessing
+            | OperationKind::Mute { .. }
+            | OperationKind::Unmute { .. }
+            | OperationKind::UpdateRecordingStatus { .. }
+            | OperationKind::StartHoldMusic { .. }
+            | OperationKind::StopHoldMusic
             | OperationKind::Echo => None,
         }
     }

@@ -7,10 +7,12 @@ pub mod echo;
 pub mod play_prompt;
 mod player;
 pub mod record;
+pub mod send_tones;
 
 pub use echo::Echo;
 pub use play_prompt::PlayPrompt;
 pub use record::Record;
+pub use send_tones::SendTones;
 
 use crate::{
     audio::{Frame, Speech},
@@ -26,6 +28,8 @@ pub enum Operation {
     PlayPrompt(PlayPrompt),
     /// What is heard comes back.
     Echo(Echo),
+    /// Keys in order.
+    SendTones(SendTones),
 }
 
 impl Operation {
@@ -36,6 +40,7 @@ impl Operation {
             Self::Record(record) => record.tick(heard, said),
             Self::PlayPrompt(play_prompt) => play_prompt.tick(said),
             Self::Echo(echo) => echo.tick(heard, said),
+            Self::SendTones(send_tones) => send_tones.tick(said),
         }
     }
 
@@ -59,17 +64,19 @@ impl Operation {
     pub fn is_recording(&self) -> bool {
         match self {
             Self::Record(record) => record.is_recording(),
-            Self::PlayPrompt(_) | Self::Echo(_) => false,
+            Self::PlayPrompt(_) | Self::Echo(_) | Self::SendTones(_) => false,
         }
     }
 
     fn interrupt(self, interruption: Interruption) -> Ended {
         match self {
             Self::Record(record) => record.interrupt(interruption),
-            Self::PlayPrompt(_) | Self::Echo(_) => Ended::without_clip(match interruption {
-                Interruption::Cancel => OperationEnd::Canceled,
-                Interruption::HangUp => OperationEnd::HungUpWithoutAudio,
-            }),
+            Self::PlayPrompt(_) | Self::Echo(_) | Self::SendTones(_) => {
+                Ended::without_clip(match interruption {
+                    Interruption::Cancel => OperationEnd::Canceled,
+                    Interruption::HangUp => OperationEnd::HungUpWithoutAudio,
+                })
+            }
         }
     }
 }
@@ -110,6 +117,27 @@ pub struct Said<'a> {
     pub frame: &'a mut Frame,
     /// Samples to keep, appended at the leg's rate.
     pub kept: &'a mut Vec<i16>,
+    /// A key that is down, or whose end is said again. Peers that take telephone events get it
+    /// instead of the frame.
+    pub key: Option<SaidKey>,
+}
+
+impl<'a> Said<'a> {
+    /// Nothing yet: `frame` is silence, and `kept` is only room.
+    pub fn new(frame: &'a mut Frame, kept: &'a mut Vec<i16>) -> Self {
+        Self { frame, kept, key: None }
+    }
+}
+
+/// A key that we press.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaidKey {
+    /// The key.
+    pub tone: Tone,
+    /// For how many frames it has been down, this one included; at least 1.
+    pub frames: u32,
+    /// Whether it comes up with this frame, or has come up before.
+    pub is_up: bool,
 }
 
 /// How an operation ended.

@@ -40,7 +40,7 @@ mod tests {
         for tick in 0..ticks {
             let mut frame = Frame::silence(RATE);
             let mut kept = Vec::new();
-            let ended = operation.tick(&mut Said { frame: &mut frame, kept: &mut kept });
+            let ended = operation.tick(&mut Said::new(&mut frame, &mut kept));
             heard.extend(frame.samples());
             assert!(kept.is_empty());
             if let Some(ended) = ended {

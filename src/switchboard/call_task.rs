@@ -24,7 +24,7 @@ use crate::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         ReferralCall, line::RECORDING_PREFIX,
     },
-    media::{Leg, LegEvent, OpenLeg, Play, Start},
+    media::{Leg, LegEvent, Muted, OpenLeg, Play, Start},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId,
@@ -254,7 +254,7 @@ impl CallTask {
                     Ok(operation) => {
                         info!(
                             operation.id = %operation.id,
-                            operation.kind = kind_name(&operation.kind),
+                            operation.kind = operation.kind.name(),
                             "Operation accepted"
                         );
                         self.carry_out().await;
@@ -492,6 +492,11 @@ impl CallTask {
                     let _ = leg.cancel(id).await;
                 }
             }
+            Action::Mute { ours, peers } => {
+                if let Some(leg) = &self.leg {
+                    let _ = leg.mute(Muted { ours, peers }).await;
+                }
+            }
             Action::SealClip(id, recording) => self.seal(id, recording),
             Action::CloseLeg => match &self.leg {
                 Some(leg) => {
@@ -600,8 +605,15 @@ impl CallTask {
                 Play::Record { request, prompt: prompts.into_iter().next().map(|(clip, _)| clip) }
             }
             OperationKind::PlayPrompt(request) => Play::Prompts { prompts, repeat: request.repeat },
+            OperationKind::SendDtmfTones(request) => Play::SendTones(request),
+            OperationKind::StartHoldMusic { .. } => Play::HoldMusic { prompts },
+            OperationKind::StopHoldMusic => Play::NoHoldMusic,
             OperationKind::Echo => Play::Echo,
-            OperationKind::SubscribeToTone | OperationKind::CancelMediaProcessing => return,
+            OperationKind::SubscribeToTone
+            | OperationKind::CancelMediaProcessing
+            | OperationKind::Mute { .. }
+            | OperationKind::Unmute { .. }
+            | OperationKind::UpdateRecordingStatus { .. } => return,
         };
         let tape = match recording.map(|recording| self.open_tape(id, recording)) {
             None => None,
@@ -796,14 +808,4 @@ async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, Prom
     let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
     let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
     decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
-}
-
-fn kind_name(kind: &OperationKind) -> &'static str {
-    match kind {
-        OperationKind::Record(_) => "record",
-        OperationKind::PlayPrompt(_) => "playPrompt",
-        OperationKind::SubscribeToTone => "subscribeToTone",
-        OperationKind::CancelMediaProcessing => "cancelMediaProcessing",
-        OperationKind::Echo => "echo",
-    }
 }

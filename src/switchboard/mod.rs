@@ -330,6 +330,32 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
     }
 
+    /// Sends an incoming caller to somebody else, who is not for us to judge: it calls there itself. A
+    /// number is one of the house that the caller came from.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn redirect(
+        &self,
+        application: &str,
+        id: CallId,
+        target: Party,
+        callback_uri: Option<String>,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        let target: Uri = target.uri.parse().map_err(|_| CallError::NoWay)?;
+        let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
+        let house = source.as_ref().and_then(Uri::host);
+        let target = match (target.scheme(), target.user(), house) {
+            ("tel", Some(number), Some(house)) => {
+                Uri::sip_user(&number, house).map_err(|_| CallError::NoWay)?
+            }
+            _ => target,
+        };
+        let command = Command::Redirect { target: Box::new(target), callback_uri };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
     /// Ends a call in the application's name.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
-    model::{Call, CallState, Change, Direction, Event, Notification, Party},
+    model::{Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party},
     notify::UriCheck,
     store::{Journal, JournalLimits},
 };
@@ -426,7 +426,11 @@ fn call(number: u8) -> Call {
         source: Party::default(),
         target: Party::default(),
         chain_id: String::new(),
-        participant_id: String::new(),
+        participant_id: ParticipantId::nobody(),
+        peer_participant_id: ParticipantId::nobody(),
+        is_muted: false,
+        peer_is_muted: false,
+        recording_status: None,
         sip_call_id: number.to_string(),
         callback_uri: None,
         media: None,

@@ -34,6 +34,10 @@ pub struct KeyPress {
 
 /// Event code, flags and volume, duration.
 const PAYLOAD: usize = 4;
+/// How loud the keys that we send are, in dB below 0 dBm0.
+const VOLUME: u8 = 10;
+/// The bit that says that the key is up again.
+const END: u8 = 0x80;
 /// Presses that are remembered: their packets may still be under way.
 const MAX_PRESSES: usize = 16;
 /// A segment lasts as long as the duration field can say, but for so many ticks: senders count in
@@ -45,7 +49,7 @@ impl TelephoneEvents {
     pub fn take(&mut self, timestamp: u32, marker: bool, payload: &[u8]) -> Option<KeyPress> {
         let (fields, _) = payload.split_first_chunk::<PAYLOAD>()?;
         let tone = Tone::from_event_code(fields[0])?;
-        let ended = fields[1] & 0x80 != 0;
+        let ended = fields[1] & END != 0;
         let duration = u16::from_be_bytes([fields[2], fields[3]]);
         let known = self
             .presses
@@ -66,6 +70,12 @@ impl TelephoneEvents {
     }
 }
 
+/// The payload that says that a key has been down for `duration` ticks (RFC 4733 section 2.3).
+pub fn payload(tone: Tone, is_up: bool, duration: u16) -> [u8; PAYLOAD] {
+    let [high, low] = duration.to_be_bytes();
+    [tone.event_code(), if is_up { END | VOLUME } else { VOLUME }, high, low]
+}
+
 impl Press {
     /// Whether a segment of this press may begin at `timestamp` (section 2.5.1.3).
     fn goes_on_at(&self, timestamp: u32) -> bool {
@@ -83,8 +93,7 @@ mod tests {
     use super::*;
 
     fn payload(code: u8, end: bool, duration: u16) -> [u8; 4] {
-        let [high, low] = duration.to_be_bytes();
-        [code, 10 | (u8::from(end) << 7), high, low]
+        super::payload(Tone::from_event_code(code).unwrap(), end, duration)
     }
 
     #[test]
@@ -154,7 +163,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_nothing() {
         let mut events = TelephoneEvents::default();
-        assert_eq!(events.take(0, true, &payload(16, false, 160)), None);
+        assert_eq!(events.take(0, true, &[16, 10, 0, 160]), None);
         assert_eq!(events.take(0, true, &[1, 2, 3]), None);
     }
 
