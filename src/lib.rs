@@ -5,7 +5,8 @@
 //!
 //! - **pure** (`model`, `proto`, `audio`, `operation`, `call`, `graph`): values and machines; time,
 //!   frames and randomness are arguments.
-//! - **drivers** (`signalling`, `media`, `prompts`, `recordings`, `store`, `notify`): each speaks to
+//! - **drivers** (`signalling`, `media`, `prompts`, `recordings`, `store`, `notify`,
+//!   `tokens`): each speaks to
 //!   one part of the outside world and decides nothing about calls.
 //! - **composition** (`switchboard`, `api`, `app`): lets the outside reach the pure core, and the
 //!   core act on the drivers.
@@ -30,3 +31,4 @@ pub mod signalling;
 pub mod store;
 pub mod switchboard;
 pub mod telemetry;
+pub mod tokens;

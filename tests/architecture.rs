@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("prompts", &["audio"]),
     ("recordings", &["audio", "store"]),
     ("notify", &["graph", "store"]),
+    ("tokens", &["store"]),
     ("media", &["operation", "proto", "audio"]),
     (
         "switchboard",
@@ -37,7 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "proto",
         ],
     ),
-    ("api", &["switchboard", "graph", "store", "recordings"]),
+    ("api", &["switchboard", "graph", "store", "recordings", "tokens"]),
     (
         "app",
         &[
@@ -54,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "switchboard",
             "telemetry",
+            "tokens",
         ],
     ),
     // A client of the house: it uses the audio tools, and starts a daemon as `main` does.

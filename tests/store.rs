@@ -766,6 +766,7 @@ fn begun(number: u32, operation: &Operation) -> RecordingChange {
 fn notification(event: Event) -> Notification {
     Notification {
         application: "bot".to_owned(),
+        chain_id: "chain".to_owned(),
         callback_uri: "https://bot.example/calls".to_owned(),
         event,
     }

@@ -1,4 +1,6 @@
-//! Reads the JSON body of an action, within its limits of size and time.
+//! Reads the body of a request, JSON or a form, within its limits of size and time.
+
+use std::collections::HashMap;
 
 use axum::{
     body::Body,
@@ -7,6 +9,7 @@ use axum::{
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
+use url::form_urlencoded;
 
 use super::{deadline, error::ApiError};
 
@@ -18,8 +21,7 @@ pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// # Errors
 /// The body is too large, too slow, cut, of another type, or not JSON.
 pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
-    let read = timeout(deadline::BODY, bytes(body)).await;
-    let bytes = read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))??;
+    let bytes = bytes_in_time(body).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -27,6 +29,30 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiEr
         return Err(ApiError::MediaType);
     }
     serde_json::from_slice(&bytes).map_err(|error| ApiError::Json(error.to_string()))
+}
+
+/// The fields of a form; the first of a name counts.
+///
+/// # Errors
+/// The body is too large, too slow, cut, or of another type.
+pub(super) async fn form(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<HashMap<String, String>, ApiError> {
+    let bytes = bytes_in_time(body).await?;
+    if essence(headers) != "application/x-www-form-urlencoded" {
+        return Err(ApiError::MediaType);
+    }
+    let mut fields = HashMap::new();
+    for (name, value) in form_urlencoded::parse(&bytes) {
+        fields.entry(name.into_owned()).or_insert_with(|| value.into_owned());
+    }
+    Ok(fields)
+}
+
+async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
+    let read = timeout(deadline::BODY, bytes(body)).await;
+    read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
 }
 
 async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
@@ -42,12 +68,14 @@ async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-/// Whether the one `Content-Type` is JSON; parameters are not looked at.
+/// The one `Content-Type` in lower case, without parameters; empty when there is none.
+fn essence(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(headers);
     let structured = essence.strip_prefix("application/").is_some_and(|t| t.ends_with("+json"));
     essence == "application/json" || structured
 }

@@ -61,7 +61,8 @@ async fn answer(
         Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
         route => route,
     };
-    let caller = state.credentials.borrow().authenticate(&parts.headers, now())?;
+    let credentials = state.credentials.borrow().clone();
+    let caller = credentials.authenticate(&parts.headers, now()).await?;
     *application = Some(Arc::clone(&caller.application));
     let route = route?;
     let asked = Asked { state, caller, graph: state.graph_context(route.version), parts };

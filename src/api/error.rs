@@ -21,6 +21,7 @@ use super::{
 use crate::{
     graph::{ErrorBody, ErrorIds, InvalidBody},
     model::UnixMillis,
+    tokens::TokenError,
 };
 
 /// The media type of every JSON response of the Graph API.
@@ -191,7 +192,7 @@ impl From<RecordingError> for ApiError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::NotFound => Self::NoRecording,
-            RecordingError::Forbidden => Self::Unauthenticated(AuthError::Invalid),
+            RecordingError::Forbidden => Self::Unauthenticated(TokenError::Invalid.into()),
         }
     }
 }
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn statuses_come_with_their_headers() {
-        let (.., headers) = told(ApiError::Unauthenticated(AuthError::Expired));
+        let (.., headers) = told(ApiError::Unauthenticated(TokenError::Expired.into()));
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer");
         let (.., headers) = told(ApiError::Method { allow: "GET, DELETE" });
         assert_eq!(headers[ALLOW], "GET, DELETE");

@@ -19,6 +19,7 @@ use crate::{
         OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded, RecordingId,
         RejectReason, Termination,
     },
+    tokens::Verifier,
 };
 
 pub(super) const CALL: &str = "57dab8b1-894c-409a-b240-bd8beae78896";
@@ -62,6 +63,7 @@ impl Fake {
             name: name.to_owned(),
             id: name.to_owned(),
             tokens: vec![token.to_owned()],
+            secrets: Vec::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         };
         let credentials = Credentials::new(
@@ -69,12 +71,12 @@ impl Fake {
                 application("mybot", TOKEN, &[ACCESS_MEDIA, INITIATE]),
                 application("limited", LIMITED_TOKEN, &[]),
             ],
-            None,
+            Verifier::default(),
         );
         let house: Arc<dyn House> = self.house.clone();
         let tenant = "00000000-0000-0000-0000-000000000001";
         let (_, credentials) = tokio::sync::watch::channel(Arc::new(credentials));
-        super::router(ApiState::new(house, credentials, tenant, "https://api.example/"))
+        super::router(ApiState::new(house, credentials, tenant, "https://api.example/"), None)
     }
 
     pub(super) async fn get(&self, path: &str) -> Response<Body> {

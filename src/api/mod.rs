@@ -9,6 +9,7 @@
 //! | `exchange` | what every request and response has: ids, headers, catching panics, the access log |
 //! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
 //! | `auth` | who is asking |
+//! | `oauth` | tokens for those who ask, and the keys to check them with |
 //! | `calls`, `participants` | the Graph API |
 //! | `recordings`, `health` | downloads; probes |
 //! | `error` | the one mapping from errors to responses |
@@ -24,6 +25,7 @@ mod exchange;
 mod fake;
 mod health;
 mod house;
+mod oauth;
 mod participants;
 mod pcap;
 mod query;
@@ -37,7 +39,7 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{Router, middleware, routing::any};
 use tokio::sync::watch;
 
-pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE, SigningKey};
+pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use house::{
     Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
     TracedMessage, TrunkHealth,
@@ -47,6 +49,7 @@ pub use serve::serve;
 use crate::{
     graph::{GraphContext, Version},
     model::UnixMillis,
+    tokens::Issuer,
 };
 
 /// What the REST face needs to answer. Cheap to clone.
@@ -84,16 +87,18 @@ impl ApiState {
     }
 }
 
-/// All addresses of the API listener.
-pub fn router(state: ApiState) -> Router {
+/// All addresses of the API listener; those of tokens when there is somebody to sign them.
+pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
+    let tokens = issuer.map(|issuer| oauth::routes(issuer, state.credentials.clone()));
     Router::new()
         .route("/healthz", any(health::alive))
         .route("/readyz", any(health::ready))
         .route("/recordings/{id}", any(recordings::recording))
         // The Graph paths have too many forms for a table of patterns; `route` reads them.
         .fallback(calls::graph)
-        .layer(middleware::from_fn(exchange::exchange))
         .with_state(state)
+        .merge(tokens.unwrap_or_default())
+        .layer(middleware::from_fn(exchange::exchange))
 }
 
 fn now() -> UnixMillis {

@@ -63,7 +63,8 @@ async fn answer(
     }
     let token = bearer_token(headers)?;
     let id: RecordingId = id.parse().map_err(|_| ApiError::NoRecording)?;
-    let caller = state.credentials.borrow().authenticate(headers, now()).ok();
+    let credentials = state.credentials.borrow().clone();
+    let caller = credentials.authenticate(headers, now()).await.ok();
     let key = match caller.as_ref().filter(|caller| caller.has_role(ACCESS_MEDIA)) {
         Some(caller) => RecordingKey::Application(&caller.application),
         None => RecordingKey::Token(token),

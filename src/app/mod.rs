@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use self::house::Rooms;
 use crate::{
-    api::{self, ApiState, ApplicationCredential, Credentials, SigningKey},
+    api::{self, ApiState, ApplicationCredential, Credentials},
     call::Settings,
     config::{self, Config, DigestAlgorithm},
     graph::{self, GraphContext, Version},
@@ -41,6 +41,7 @@ use crate::{
     store::{Database, Delivery, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
     telemetry::LogLevel,
+    tokens::{Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideIssuer, Verifier},
 };
 
 /// Events that may wait between the endpoint and the switchboard.
@@ -51,6 +52,10 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(10);
 /// Memory for decoded prompts.
 const PROMPT_MEMORY: usize = 256 << 20;
+/// How often we look whether a signing key is due.
+const KEY_CARE: Duration = Duration::from_secs(3600);
+/// How long an outside issuer may take to tell its keys.
+const ISSUER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -65,6 +70,7 @@ pub struct Daemon {
     directory: watch::Sender<Arc<Directory>>,
     credentials: watch::Sender<Arc<Credentials>>,
     access_key: Arc<AccessKey>,
+    issuer: Issuer,
     sip_listeners: Vec<SipListener>,
     api_address: SocketAddr,
     drain_timeout: Duration,
@@ -125,7 +131,7 @@ pub fn mint_token(
     let roles = if roles.is_empty() { &known.roles } else { roles };
     let key = access_key(&config.storage.recordings)?;
     let now = UnixMillis::from(SystemTime::now());
-    Ok(SigningKey::new(&key.signing_secret()).mint(&known.id, roles, ttl, now))
+    Ok(LocalKey::new(&key.signing_secret()).mint(&known.id, roles, ttl, now)?)
 }
 
 impl Daemon {
@@ -192,6 +198,14 @@ impl Daemon {
             url => url.to_owned(),
         };
 
+        let issuer = IssuerConfig {
+            tenant: config.api.tenant.clone(),
+            public_url: public_url.clone(),
+            notification_issuer: config.api.notification_issuer.clone(),
+        };
+        let issuer = Issuer::open(database.clone(), issuer, now).await.context("signing keys")?;
+        tasks.spawn(care_for_keys(issuer.clone(), outside.clone()));
+
         let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
         let (events, received) = mpsc::channel(SIP_EVENTS);
         let (signalling, sip_listeners, service) = signalling::start(
@@ -229,6 +243,7 @@ impl Daemon {
         }
 
         let (directory, known_routes) = watch::channel(Arc::new(Directory::new(&config)));
+        let known_applications = known_routes.clone();
         let switchboard = Switchboard::new(
             Drivers {
                 signalling: signalling.clone(),
@@ -265,7 +280,7 @@ impl Daemon {
                 Arc::new(move |url| fence.check_url(url).map_err(|error| error.to_string())),
                 WEBHOOK_TIMEOUT,
             ),
-            renderer(Arc::clone(&rooms), &config.api.tenant),
+            renderer(Arc::clone(&rooms), &config.api.tenant, issuer.clone(), known_applications),
             DispatcherConfig {
                 retry_for: config.calls.notification_retry_for,
                 ..DispatcherConfig::default()
@@ -279,11 +294,12 @@ impl Daemon {
         });
 
         let (credentials, known_credentials) =
-            watch::channel(Arc::new(credentials(&config, &access_key)));
+            watch::channel(Arc::new(credentials(&config, &access_key, &issuer)?));
         let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url);
+        let router = api::router(state, Some(issuer.clone()));
         let cancel = outside.clone();
         tasks.spawn(async move {
-            if let Err(error) = api::serve(listener, api::router(state), cancel).await {
+            if let Err(error) = api::serve(listener, router, cancel).await {
                 error!(%error, "the API's listener failed");
             }
             "api"
@@ -299,6 +315,7 @@ impl Daemon {
             directory,
             credentials,
             access_key,
+            issuer,
             sip_listeners,
             api_address,
             drain_timeout: config.calls.drain_timeout,
@@ -432,7 +449,34 @@ fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
         .with_context(|| format!("cannot read or make the key in {}", folder.display()))
 }
 
-fn credentials(config: &Config, key: &AccessKey) -> Credentials {
+/// Sees to it that there is a key to sign with.
+async fn care_for_keys(issuer: Issuer, cancel: CancellationToken) -> &'static str {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return "signing keys",
+            () = tokio::time::sleep(KEY_CARE) => {}
+        }
+        if let Err(error) = issuer.turn_over(UnixMillis::from(SystemTime::now())).await {
+            error!(%error, "the signing keys could not be looked after");
+        }
+    }
+}
+
+/// The issuers that the operator trusts are not behind the fence: it keeps applications from
+/// networks, not operators.
+fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, reqwest::Error> {
+    let issuer = |issuer: &config::IssuerConfig| {
+        let client = reqwest::Client::builder()
+            .timeout(ISSUER_TIMEOUT)
+            .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let config::IssuerConfig { metadata, audience } = issuer.clone();
+        Ok(OutsideIssuer::new(OutsideConfig { metadata, audience }, client))
+    };
+    config.issuers.iter().map(issuer).collect()
+}
+
+fn credentials(config: &Config, key: &AccessKey, issuer: &Issuer) -> anyhow::Result<Credentials> {
     let applications = config
         .applications
         .iter()
@@ -440,10 +484,16 @@ fn credentials(config: &Config, key: &AccessKey) -> Credentials {
             name: application.name.clone(),
             id: application.id.clone(),
             tokens: application.tokens.clone(),
+            secrets: application.secrets.clone(),
             roles: application.roles.clone(),
         })
         .collect();
-    Credentials::new(applications, Some(SigningKey::new(&key.signing_secret())))
+    let verifier = Verifier {
+        local: Some(LocalKey::new(&key.signing_secret())),
+        issuer: Some(issuer.clone()),
+        outside: outside_issuers(config).context("issuers")?,
+    };
+    Ok(Credentials::new(applications, verifier))
 }
 
 fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
@@ -495,7 +545,12 @@ fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
 }
 
 /// Turns a fact of the outbox into the POST that tells it.
-fn renderer(rooms: Arc<Rooms>, tenant: &str) -> Render {
+fn renderer(
+    rooms: Arc<Rooms>,
+    tenant: &str,
+    issuer: Issuer,
+    applications: watch::Receiver<Arc<Directory>>,
+) -> Render {
     let context = GraphContext {
         tenant: tenant.to_owned(),
         public_url: rooms.public_url.clone(),
@@ -512,22 +567,39 @@ fn renderer(rooms: Arc<Rooms>, tenant: &str) -> Render {
         Rendered {
             // Our own types: printing them as JSON cannot fail.
             body: to_vec(&body).unwrap_or_default(),
-            headers: notification_headers(delivery),
+            headers: notification_headers(
+                delivery,
+                bearer(&issuer, &applications.borrow(), &delivery.application),
+            ),
         }
     })
 }
 
+/// What shows a bot that a notification is from here (contract section 6.4).
+fn bearer(issuer: &Issuer, applications: &Directory, name: &str) -> Option<String> {
+    // Who has left the configuration is told without: nobody could say for whom the token is.
+    let (id, _) = applications.application(name)?;
+    match issuer.notification_token(id, UnixMillis::from(SystemTime::now())) {
+        Ok(token) => Some(format!("Bearer {token}")),
+        Err(error) => {
+            error!(%error, "a notification goes out unsigned");
+            None
+        }
+    }
+}
+
 /// The three headers from which bots take the scenario and tell repeated messages (contract 6.1).
-fn notification_headers(delivery: &Delivery) -> axum::http::HeaderMap {
-    let call = delivery.call.to_string();
-    let message = format!("{call}-{}", delivery.sequence);
+fn notification_headers(delivery: &Delivery, bearer: Option<String>) -> axum::http::HeaderMap {
+    let message = format!("{}-{}", delivery.call, delivery.sequence);
     [
-        ("content-type", "application/json"),
-        ("x-microsoft-skype-chain-id", &call),
-        ("scenario-id", &call),
-        ("x-microsoft-skype-message-id", &message),
+        Some(("content-type", "application/json")),
+        bearer.as_deref().map(|bearer| ("authorization", bearer)),
+        Some(("x-microsoft-skype-chain-id", &delivery.chain_id)),
+        Some(("scenario-id", &delivery.chain_id)),
+        Some(("x-microsoft-skype-message-id", &message)),
     ]
     .into_iter()
+    .flatten()
     .filter_map(|(name, value)| {
         Some((axum::http::HeaderName::from_static(name), value.parse().ok()?))
     })

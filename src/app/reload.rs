@@ -25,10 +25,17 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         error!(%error, "The configuration was not reloaded");
         return;
     }
+    let credentials = match credentials(&config, &daemon.access_key, &daemon.issuer) {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "The configuration was not reloaded");
+            return;
+        }
+    };
     daemon.signalling.set_users(users(&config)).await;
     daemon.signalling.trust(config.sip.trusted_peers.clone());
     daemon.directory.send_replace(Arc::new(Directory::new(&config)));
-    daemon.credentials.send_replace(Arc::new(credentials(&config, &daemon.access_key)));
+    daemon.credentials.send_replace(Arc::new(credentials));
     info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
     for (section, is_same) in [
         ("sip.listen", config.sip.listen == running.sip.listen),

@@ -1218,6 +1218,7 @@ impl Machine {
         self.change.notifications.push(Notification {
             application: name.clone(),
             callback_uri: callback_uri.clone(),
+            chain_id: self.call.chain_id.clone(),
             event,
         });
     }

@@ -67,6 +67,7 @@ pub fn end_lost_call(
             .map(|event| Notification {
                 application: call.application.clone(),
                 callback_uri: callback_uri.clone(),
+                chain_id: call.chain_id.clone(),
                 event,
             })
             .collect();

@@ -35,6 +35,9 @@ pub struct Config {
     /// `[[applications]]`
     #[serde(default)]
     pub applications: Vec<ApplicationConfig>,
+    /// `[[issuers]]`
+    #[serde(default)]
+    pub issuers: Vec<IssuerConfig>,
     /// `[[routes]]`
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
@@ -99,6 +102,18 @@ pub struct ApiConfig {
     pub public_url: String,
     /// The tenant, a GUID.
     pub tenant: String,
+    /// `iss` of the tokens that notifications bear.
+    pub notification_issuer: String,
+}
+
+/// Somebody else whose tokens are believed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// Address of its OpenID metadata.
+    pub metadata: String,
+    /// `aud` of its tokens for us.
+    pub audience: String,
 }
 
 /// Database and clips.
@@ -177,7 +192,13 @@ pub struct ApplicationConfig {
     /// File with more of them, one a line.
     #[serde(default)]
     tokens_file: Option<PathBuf>,
-    /// Application roles of the static tokens.
+    /// Client secrets, or `sha256:` and their digests in hexadecimal.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// File with more of them, one a line.
+    #[serde(default)]
+    secret_file: Option<PathBuf>,
+    /// Application roles: of the static tokens, and the most that other tokens can have.
     #[serde(default)]
     pub roles: Vec<String>,
     /// Where its notifications go until a call names another place.
@@ -296,11 +317,17 @@ impl Config {
     /// Reads what `…_file` keys point at.
     pub(super) fn read_secrets(&mut self) -> Result<(), ConfigError> {
         for application in &mut self.applications {
-            let Some(path) = &application.tokens_file else { continue };
-            let text = fs::read_to_string(path)
-                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            application.tokens.extend(lines.map(str::to_owned));
+            let lists = [
+                (&application.tokens_file, &mut application.tokens),
+                (&application.secret_file, &mut application.secrets),
+            ];
+            for (file, list) in lists {
+                let Some(path) = file else { continue };
+                let text = fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                list.extend(lines.map(str::to_owned));
+            }
         }
         let users = self.users.iter_mut().map(|user| (&user.password_file, &mut user.password));
         let trunks =
@@ -356,7 +383,16 @@ impl Config {
             if application.tokens.iter().any(String::is_empty) {
                 return wrong("applications.tokens", "a token must not be empty".to_owned());
             }
+            if application.secrets.iter().any(String::is_empty) {
+                return wrong("applications.secrets", "a secret must not be empty".to_owned());
+            }
             check_http_url("applications.callback_uri", &application.callback_uri)?;
+        }
+        for issuer in &self.issuers {
+            check_http_url("issuers.metadata", &issuer.metadata)?;
+            if issuer.audience.is_empty() {
+                return wrong("issuers.audience", "must not be empty".to_owned());
+            }
         }
         for (index, user) in self.users.iter().enumerate() {
             if user.name.is_empty()

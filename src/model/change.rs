@@ -22,6 +22,8 @@ pub struct Notification {
     pub application: String,
     /// Where it wants to be told.
     pub callback_uri: String,
+    /// Correlation id of the call.
+    pub chain_id: String,
     /// The fact.
     pub event: Event,
 }

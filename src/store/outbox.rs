@@ -23,6 +23,8 @@ pub struct Delivery {
     pub application: String,
     /// Where it wants to be told.
     pub callback_uri: String,
+    /// Correlation id of the call.
+    pub chain_id: String,
     /// Application and origin of `callback_uri`: those who share it are slow or dead together.
     pub receiver: String,
     /// The fact.
@@ -274,7 +276,8 @@ pub(super) async fn write(
     let (sequence,) = sequence.ok_or(StoreError::UnknownCall(call))?;
     sqlx::query(
         "INSERT INTO outbox (call_id, sequence, application, callback_uri, receiver, state, \
-         created_at, next_attempt_at, body) VALUES ($1, $2, $3, $4, $5, 'pending', $6, 0, $7)",
+         created_at, next_attempt_at, body, chain_id) \
+         VALUES ($1, $2, $3, $4, $5, 'pending', $6, 0, $7, $8)",
     )
     .bind(call.to_string())
     .bind(sequence)
@@ -283,6 +286,7 @@ pub(super) async fn write(
     .bind(receiver(&notification.application, &notification.callback_uri))
     .bind(now.0)
     .bind(encode(&notification.event)?)
+    .bind(notification.chain_id.clone())
     .execute(db)
     .await?;
     Ok(())
@@ -304,6 +308,7 @@ fn read(row: &AnyRow) -> Result<Delivery, StoreError> {
         sequence: u64::try_from(sequence).unwrap_or(0),
         application: row.try_get("application")?,
         callback_uri: row.try_get("callback_uri")?,
+        chain_id: row.try_get("chain_id")?,
         receiver: row.try_get("receiver")?,
         event: decode("outbox", format!("{call}/{sequence}"), &body)?,
         attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),

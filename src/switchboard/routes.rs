@@ -83,7 +83,7 @@ impl Directory {
     }
 
     /// The application's id and its global callback.
-    pub(super) fn application(&self, name: &str) -> Option<(&str, &str)> {
+    pub fn application(&self, name: &str) -> Option<(&str, &str)> {
         let known = self.applications.get(name)?;
         Some((&known.id, &known.callback_uri))
     }

@@ -293,6 +293,7 @@ impl House {
         let notification = Notification {
             application: "bot".to_owned(),
             callback_uri: uri.to_owned(),
+            chain_id: String::new(),
             event: Event::CallChanged { call: call.clone() },
         };
         let notifications = vec![notification; count];

@@ -1,0 +1,422 @@
+//! Tokens for applications: OAuth 2.0 client credentials (RFC 6749 section 4.4) as Entra ID speaks it,
+//! the metadata and keys to check them with, and those of notifications (contract sections 9 and 6.4).
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tracing::warn;
+
+use super::{auth::Credentials, body, exchange::Audit, now};
+use crate::tokens::Issuer;
+
+/// How long a wrong secret waits for its answer.
+const PENALTY: Duration = Duration::from_secs(1);
+/// So many wrong secrets wait at a time; more are turned away unread until one has its answer. Right
+/// ones never wait.
+const WAITING: usize = 16;
+
+/// What the token endpoint works with. Cheap to clone.
+#[derive(Clone)]
+struct Desk {
+    issuer: Issuer,
+    credentials: watch::Receiver<Arc<Credentials>>,
+    waiting: Arc<Semaphore>,
+}
+
+/// Why there is no token (RFC 6749 section 5.2), with Entra's number for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("AADSTS90002: Tenant {0:?} not found.")]
+    Tenant(String),
+    #[error("AADSTS900144: The request body must contain the following parameter: '{0}'.")]
+    Missing(&'static str),
+    #[error("AADSTS70003: The grant_type {0:?} is not supported; client_credentials is.")]
+    GrantType(String),
+    #[error("AADSTS7000215: Unknown client or invalid client secret provided.")]
+    Client,
+    #[error("AADSTS70011: The scope {0:?} is not valid; https://graph.microsoft.com/.default is.")]
+    Scope(String),
+    #[error("{0}")]
+    Body(String),
+    #[error("Too many wrong secrets; try again later.")]
+    Busy,
+    #[error("The server cannot sign a token.")]
+    Internal,
+}
+
+/// The addresses of tokens and their keys.
+pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
+    let desk = Desk { issuer, credentials, waiting: Arc::new(Semaphore::new(WAITING)) };
+    Router::new()
+        .route("/{tenant}/oauth2/v2.0/token", any(token))
+        .route("/{tenant}/v2.0/.well-known/openid-configuration", any(metadata))
+        .route("/{tenant}/discovery/v2.0/keys", any(keys))
+        .route("/v1/.well-known/OpenIdConfiguration", any(notification_metadata))
+        .route("/v1/.well-known/keys", any(notification_keys))
+        .with_state(desk)
+}
+
+async fn token(State(desk): State<Desk>, Path(tenant): Path<String>, request: Request) -> Response {
+    let route = "/{tenant}/oauth2/v2.0/token";
+    if request.method() != Method::POST {
+        return audited(route, None, not_allowed("POST"));
+    }
+    let (parts, body) = request.into_parts();
+    let mut client = None;
+    let response = match desk.token(&tenant, &parts.headers, body, &mut client).await {
+        Ok(token) => token,
+        Err(refusal) => refusal.response(),
+    };
+    audited(route, client, response)
+}
+
+impl Desk {
+    async fn token(
+        &self,
+        tenant: &str,
+        headers: &HeaderMap,
+        body: Body,
+        client: &mut Option<Arc<str>>,
+    ) -> Result<Response, Refusal> {
+        self.check_tenant(tenant)?;
+        let form =
+            body::form(headers, body).await.map_err(|error| Refusal::Body(error.to_string()))?;
+        let field =
+            |name: &'static str| form.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        let grant = field("grant_type").ok_or(Refusal::Missing("grant_type"))?;
+        if grant != "client_credentials" {
+            return Err(Refusal::GrantType(shortened(grant)));
+        }
+        let basic = basic(headers);
+        let (id, secret) = match &basic {
+            Some((id, secret)) => (id.as_str(), secret.as_str()),
+            None => (
+                field("client_id").ok_or(Refusal::Missing("client_id"))?,
+                field("client_secret").ok_or(Refusal::Missing("client_secret"))?,
+            ),
+        };
+        let scope = field("scope").ok_or(Refusal::Missing("scope"))?;
+        let audience = scope
+            .strip_suffix("/.default")
+            .filter(|resource| self.issuer.is_audience(resource))
+            .ok_or_else(|| Refusal::Scope(shortened(scope)))?;
+        let credentials = self.credentials.borrow().clone();
+        let Some((id, roles)) = credentials.with_secret(id, secret) else {
+            return Err(self.punish().await);
+        };
+        *client = Some(id.into());
+        let minted = self.issuer.mint(id, roles, audience, now()).map_err(|error| {
+            tracing::error!(%error, "a token cannot be signed");
+            Refusal::Internal
+        })?;
+        let life = minted.life.as_secs();
+        let answer = json!({
+            "token_type": "Bearer",
+            "expires_in": life,
+            "ext_expires_in": life,
+            "access_token": minted.token,
+        });
+        Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    }
+
+    fn check_tenant(&self, tenant: &str) -> Result<(), Refusal> {
+        match self.issuer.config().tenant.eq_ignore_ascii_case(tenant) {
+            true => Ok(()),
+            false => Err(Refusal::Tenant(shortened(tenant))),
+        }
+    }
+
+    /// Lets whoever guesses wait.
+    async fn punish(&self) -> Refusal {
+        let Ok(_place) = self.waiting.try_acquire() else { return Refusal::Busy };
+        warn!("A wrong client secret was shown");
+        tokio::time::sleep(PENALTY).await;
+        Refusal::Client
+    }
+}
+
+async fn metadata(
+    State(desk): State<Desk>,
+    Path(tenant): Path<String>,
+    method: Method,
+) -> Response {
+    let route = "/{tenant}/v2.0/.well-known/openid-configuration";
+    let shown = desk.check_tenant(&tenant).map(|()| {
+        let config = desk.issuer.config();
+        let base = format!("{}/{}", config.public_url, config.tenant);
+        json!({
+            "issuer": desk.issuer.name(),
+            "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+            // Clients want one, and none of them asks it for client credentials.
+            "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
+            "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+            "response_types_supported": ["token"],
+            "subject_types_supported": ["pairwise"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        })
+    });
+    read_only(route, &method, shown)
+}
+
+async fn keys(State(desk): State<Desk>, Path(tenant): Path<String>, method: Method) -> Response {
+    let shown = desk.check_tenant(&tenant).map(|()| json!(desk.issuer.published()));
+    read_only("/{tenant}/discovery/v2.0/keys", &method, shown)
+}
+
+async fn notification_metadata(State(desk): State<Desk>, method: Method) -> Response {
+    let config = desk.issuer.config();
+    let shown = json!({
+        "issuer": config.notification_issuer,
+        "jwks_uri": format!("{}/v1/.well-known/keys", config.public_url),
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+    });
+    read_only("/v1/.well-known/OpenIdConfiguration", &method, Ok(shown))
+}
+
+async fn notification_keys(State(desk): State<Desk>, method: Method) -> Response {
+    read_only("/v1/.well-known/keys", &method, Ok(json!(desk.issuer.published())))
+}
+
+impl Refusal {
+    fn response(&self) -> Response {
+        let (status, error) = match self {
+            Self::Tenant(_) | Self::Missing(_) | Self::Body(_) => {
+                (StatusCode::BAD_REQUEST, "invalid_request")
+            }
+            Self::GrantType(_) => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+            Self::Client => (StatusCode::UNAUTHORIZED, "invalid_client"),
+            Self::Scope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+            Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        };
+        let body = Json(json!({"error": error, "error_description": self.to_string()}));
+        let mut response = (status, [(CACHE_CONTROL, "no-store")], body).into_response();
+        let header = match self {
+            Self::Client => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))),
+            Self::Busy => Some((RETRY_AFTER, HeaderValue::from_static("5"))),
+            _ => None,
+        };
+        response.headers_mut().extend(header);
+        response
+    }
+}
+
+fn read_only(route: &'static str, method: &Method, shown: Result<Value, Refusal>) -> Response {
+    let response = match (method, shown) {
+        (&Method::GET | &Method::HEAD, Ok(shown)) => Json(shown).into_response(),
+        (&Method::GET | &Method::HEAD, Err(refusal)) => refusal.response(),
+        _ => not_allowed("GET, HEAD"),
+    };
+    audited(route, None, response)
+}
+
+fn not_allowed(allow: &'static str) -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allow)]).into_response()
+}
+
+fn audited(route: &'static str, application: Option<Arc<str>>, mut response: Response) -> Response {
+    let audit = Audit { route: Cow::Borrowed(route), application, probe: false };
+    response.extensions_mut().insert(audit);
+    response
+}
+
+/// Client id and secret of an `Authorization: Basic` (RFC 6749 section 2.3.1).
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    scheme.eq_ignore_ascii_case("Basic").then(|| (plain(id), plain(secret)))
+}
+
+/// Both are form-urlencoded before they are joined.
+fn plain(text: &str) -> String {
+    let form = format!("x={text}");
+    let decoded = url::form_urlencoded::parse(form.as_bytes()).next();
+    decoded.map(|(_, text)| text.into_owned()).unwrap_or_default()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        api::{ApplicationCredential, INITIATE, fake::json_of},
+        store::Database,
+        tokens::{IssuerConfig, Verifier},
+    };
+
+    const TENANT: &str = "00000000-0000-0000-0000-000000000001";
+    const APP: &str = "11111111-1111-1111-1111-111111111111";
+
+    struct Rig {
+        routes: Router,
+        issuer: Issuer,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = format!("sqlite:{}/aftertone.db", folder.path().display());
+            let config = IssuerConfig {
+                tenant: TENANT.to_owned(),
+                public_url: "https://api.example".to_owned(),
+                notification_issuer: "https://graph.microsoft.com".to_owned(),
+            };
+            let database = Database::open(&path).await.unwrap();
+            let issuer = Issuer::open(database, config, now()).await.unwrap();
+            let application = ApplicationCredential {
+                name: "mybot".to_owned(),
+                id: APP.to_owned(),
+                tokens: Vec::new(),
+                secrets: vec!["a secret: 100%".to_owned()],
+                roles: vec![INITIATE.to_owned()],
+            };
+            let credentials = Credentials::new(vec![application], Verifier::default());
+            let (_, credentials) = watch::channel(Arc::new(credentials));
+            let routes = routes(issuer.clone(), credentials);
+            Self { routes, issuer, _folder: folder }
+        }
+
+        async fn ask(&self, path: &str, basic: Option<&str>, form: &str) -> Response {
+            let method = if form.is_empty() { "GET" } else { "POST" };
+            let mut request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", "application/x-www-form-urlencoded");
+            if let Some(basic) = basic {
+                let encoded = STANDARD.encode(basic);
+                request = request.header("authorization", format!("Basic {encoded}"));
+            }
+            let request = request.body(Body::from(form.to_owned())).unwrap();
+            self.routes.clone().oneshot(request).await.unwrap()
+        }
+
+        async fn token(&self, form: &str) -> Response {
+            self.ask(&format!("/{TENANT}/oauth2/v2.0/token"), None, form).await
+        }
+    }
+
+    const SCOPE: &str = "scope=https%3A%2F%2Fgraph.microsoft.com%2F.default";
+
+    #[tokio::test]
+    async fn a_secret_gets_a_token_that_opens_the_api() {
+        let rig = Rig::new().await;
+        let grant = "grant_type=client_credentials&client_info=1&claims=%7B%7D";
+        let secret = "client_secret=a+secret%3A+100%25";
+        let posted = rig.token(&format!("{grant}&client_id={APP}&{secret}&{SCOPE}")).await;
+        let path = format!("/{TENANT}/oauth2/v2.0/token");
+        let basic = format!("{APP}:a+secret%3A+100%25");
+        let by_header = rig.ask(&path, Some(&basic), &format!("{grant}&{SCOPE}")).await;
+        for response in [posted, by_header] {
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            let answer = json_of(response).await;
+            assert_eq!(
+                (&answer["token_type"], &answer["expires_in"]),
+                (&json!("Bearer"), &json!(3600))
+            );
+            let verifier = Verifier { issuer: Some(rig.issuer.clone()), ..Verifier::default() };
+            let token = answer["access_token"].as_str().unwrap();
+            let named = verifier.named(token, now()).await.unwrap();
+            assert_eq!(
+                (named.application.as_str(), &named.roles[..]),
+                (APP, &[INITIATE.to_owned()][..])
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_secret_is_told_what_is_wrong() {
+        let rig = Rig::new().await;
+        tokio::time::pause();
+        let ok = format!("grant_type=client_credentials&client_id={APP}&client_secret=x");
+        let table = [
+            ("grant_type=password".to_owned(), 400, "unsupported_grant_type"),
+            (SCOPE.to_owned(), 400, "invalid_request"),
+            ("grant_type=client_credentials".to_owned(), 400, "invalid_request"),
+            (ok.clone(), 400, "invalid_request"),
+            (format!("{ok}&scope=openid"), 400, "invalid_scope"),
+            (format!("{ok}&scope=https://other.example/.default"), 400, "invalid_scope"),
+            (format!("{ok}&{SCOPE}"), 401, "invalid_client"),
+            (format!("{ok}&{SCOPE}").replace(APP, "nobody"), 401, "invalid_client"),
+        ];
+        for (form, status, error) in table {
+            let response = rig.token(&form).await;
+            assert_eq!(response.status(), status, "{form}");
+            assert_eq!(json_of(response).await["error"], error, "{form}");
+        }
+        let elsewhere = rig.ask("/common/oauth2/v2.0/token", None, &ok).await;
+        assert_eq!(json_of(elsewhere).await["error"], "invalid_request");
+        let get = rig.ask(&format!("/{TENANT}/oauth2/v2.0/token"), None, "").await;
+        assert_eq!(
+            (get.status().as_u16(), &get.headers()["allow"]),
+            (405, &"POST".parse().unwrap())
+        );
+    }
+
+    #[tokio::test]
+    async fn guessing_is_slow_and_right_secrets_do_not_wait() {
+        let rig = Arc::new(Rig::new().await);
+        tokio::time::pause();
+        let form = |secret: &str| {
+            format!("grant_type=client_credentials&client_id={APP}&client_secret={secret}&{SCOPE}")
+        };
+        let began = tokio::time::Instant::now();
+        let guesses: Vec<_> = (0..WAITING + 5)
+            .map(|guess| {
+                let (rig, form) = (Arc::clone(&rig), form(&guess.to_string()));
+                tokio::spawn(async move { rig.token(&form).await.status().as_u16() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(rig.token(&form("a+secret%3A+100%25")).await.status(), 200);
+        assert!(began.elapsed() < PENALTY);
+        let statuses = futures_util::future::join_all(guesses).await;
+        let count = |wanted| statuses.iter().filter(|s| *s.as_ref().unwrap() == wanted).count();
+        assert_eq!((count(401), count(429)), (WAITING, 5));
+        assert!(began.elapsed() >= PENALTY);
+    }
+
+    #[tokio::test]
+    async fn metadata_leads_to_the_keys() {
+        let rig = Rig::new().await;
+        let base = format!("/{TENANT}");
+        let path = format!("{base}/v2.0/.well-known/openid-configuration");
+        let shown = json_of(rig.ask(&path, None, "").await).await;
+        assert_eq!(shown["issuer"], format!("https://api.example{base}/v2.0"));
+        for (metadata, issuer) in [
+            (path.as_str(), rig.issuer.name()),
+            ("/v1/.well-known/OpenIdConfiguration", "https://graph.microsoft.com".to_owned()),
+        ] {
+            let shown = json_of(rig.ask(metadata, None, "").await).await;
+            assert_eq!(shown["issuer"], issuer);
+            let keys = shown["jwks_uri"].as_str().unwrap().strip_prefix("https://api.example");
+            let keys = json_of(rig.ask(keys.unwrap(), None, "").await).await;
+            assert_eq!(keys["keys"][0]["alg"], "RS256");
+            assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+        }
+    }
+}
