@@ -31,4 +31,5 @@ pub mod signalling;
 pub mod store;
 pub mod switchboard;
 pub mod telemetry;
+pub mod tls;
 pub mod tokens;

@@ -21,7 +21,11 @@ enum Command {
     /// Run the daemon in the foreground (this is also what no command does)
     Serve(Serve),
     /// Show the main job with nothing prepared: a call, a prompt, a beep, a recording, its end
-    Demo,
+    Demo {
+        /// The API speaks HTTPS, with a certificate made for the occasion
+        #[arg(long)]
+        tls: bool,
+    },
     /// Print a bearer token for an application, for curl
     Token(Token),
 }
@@ -67,7 +71,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(words)) => serve(&words),
-        Some(Command::Demo) => finish(run(demo::run())),
+        Some(Command::Demo { tls }) => finish(run(demo::run(tls))),
         Some(Command::Token(words)) => token(&words),
     }
 }

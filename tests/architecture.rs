@@ -9,6 +9,7 @@ use std::{
 /// Room → rooms that it may use. `model` is open to all. What is not listed is a mistake.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("tls", &[]),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("proto", &[]),
@@ -17,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["config"]),
     ("operation", &["audio"]),
     ("call", &["proto"]),
-    ("signalling", &["proto"]),
+    ("signalling", &["proto", "tls"]),
     ("prompts", &["audio"]),
     ("recordings", &["audio", "store"]),
     ("notify", &["graph", "store"]),
@@ -55,6 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "switchboard",
             "telemetry",
+            "tls",
             "tokens",
         ],
     ),

@@ -44,7 +44,7 @@ pub use house::{
     Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
     TracedMessage, TrunkHealth,
 };
-pub use serve::serve;
+pub use serve::{Identity, serve};
 
 use crate::{
     graph::{GraphContext, Version},

@@ -17,10 +17,12 @@ use axum::{Router, serve::Listener};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::debug;
 
 /// How many connections may be open; further ones wait in the system's queue.
@@ -29,40 +31,93 @@ const MAX_CONNECTIONS: usize = 4096;
 /// How long nothing may move. Longer than a request may take, so that only the client can cause it.
 const MAX_IDLE: Duration = Duration::from_secs(75);
 
+/// How long a handshake of TLS may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What TLS handshakes show, as it is now; `None` for plain HTTP.
+pub type Identity = Option<watch::Receiver<Arc<ServerConfig>>>;
+
 /// Serves the API until `cancel`, then lets the requests that run come to their end.
 ///
 /// # Errors
 /// The listener has failed.
 pub async fn serve(
     listener: TcpListener,
+    identity: Identity,
     router: Router,
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    axum::serve(Connections { listener, places }, router)
-        .with_graceful_shutdown(cancel.cancelled_owned())
-        .await
+    let connections = Connections { listener, identity, places, handshakes: JoinSet::new() };
+    axum::serve(connections, router).with_graceful_shutdown(cancel.cancelled_owned()).await
 }
 
-/// A listener that gives out a bounded number of connections.
+/// A listener that gives out a bounded number of connections. Handshakes run beside each other, so
+/// that a slow one holds up nobody.
 struct Connections {
     listener: TcpListener,
+    identity: Identity,
     places: Arc<Semaphore>,
+    handshakes: JoinSet<Option<(Stream, SocketAddr)>>,
 }
 
-impl Listener for Connections {
-    type Io = Connection<TcpStream>;
-    type Addr = SocketAddr;
+/// With TLS or without.
+type Stream = Connection<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
+impl Connections {
+    /// The next client; it holds a place from now on.
+    async fn next(
+        places: &Arc<Semaphore>,
+        listener: &mut TcpListener,
+    ) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+        let place = Arc::clone(places).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         // axum's own accept waits and tries again when the system has no descriptors left.
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let (stream, peer) = Listener::accept(listener).await;
         if let Err(cause) = stream.set_nodelay(true) {
             debug!(%cause, "TCP_NODELAY could not be set");
         }
-        (Connection::new(stream, MAX_IDLE, Some(place)), peer)
+        (place, stream, peer)
+    }
+}
+
+impl Listener for Connections {
+    type Io = Stream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            tokio::select! {
+                Some(shaken) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
+                    if let Ok(Some(accepted)) = shaken {
+                        return accepted;
+                    }
+                }
+                (place, stream, peer) = Self::next(&self.places, &mut self.listener) => {
+                    let Some(identity) = &self.identity else {
+                        return (Connection::new(Either::Left(stream), MAX_IDLE, Some(place)), peer);
+                    };
+                    let acceptor = TlsAcceptor::from(Arc::clone(&identity.borrow()));
+                    self.handshakes.spawn(async move {
+                        let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
+                        match shaken {
+                            Ok(Ok(stream)) => {
+                                let stream = Either::Right(Box::new(stream));
+                                Some((Connection::new(stream, MAX_IDLE, Some(place)), peer))
+                            }
+                            Ok(Err(cause)) => {
+                                debug!(%cause, %peer, "A TLS handshake has failed");
+                                None
+                            }
+                            Err(_) => {
+                                debug!(%peer, "A TLS handshake took too long");
+                                None
+                            }
+                        }
+                    });
+                }
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -124,8 +179,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A flush of TCP is always ready and moves nothing.
-        Pin::new(&mut self.stream).poll_flush(context)
+        // A flush that is ready has moved nothing; one that is not waits for the client.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() { flushed } else { self.watched(context, flushed) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -174,7 +230,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cancel = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Fake::new().router(), cancel.clone()));
+        let server = tokio::spawn(serve(listener, None, Fake::new().router(), cancel.clone()));
 
         let keep_alive = format!("POST /v1.0/communications/calls/{CALL}/keepAlive");
         let table = [

@@ -19,6 +19,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -26,7 +27,7 @@ use self::house::Rooms;
 use crate::{
     api::{self, ApiState, ApplicationCredential, Credentials},
     call::Settings,
-    config::{self, Config, DigestAlgorithm},
+    config::{self, ApiTls, Config, DigestAlgorithm},
     graph::{self, GraphContext, Version},
     media,
     model::{Event, UnixMillis},
@@ -41,6 +42,7 @@ use crate::{
     store::{Database, Delivery, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
     telemetry::LogLevel,
+    tls::{self, Development},
     tokens::{Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideIssuer, Verifier},
 };
 
@@ -73,6 +75,8 @@ pub struct Daemon {
     issuer: Issuer,
     sip_listeners: Vec<SipListener>,
     api_address: SocketAddr,
+    api_tls: Option<watch::Sender<Arc<ServerConfig>>>,
+    authority: Option<PathBuf>,
     drain_timeout: Duration,
     /// Stops what serves the outside, once there is nothing left to serve.
     outside: CancellationToken,
@@ -193,8 +197,9 @@ impl Daemon {
             .await
             .with_context(|| format!("api.listen {}", config.api.listen))?;
         let api_address = listener.local_addr()?;
+        let scheme = if config.api.tls() == ApiTls::Plain { "http" } else { "https" };
         let public_url = match config.api.public_url.trim_end_matches('/') {
-            "" => format!("http://{api_address}"),
+            "" => format!("{scheme}://{api_address}"),
             url => url.to_owned(),
         };
 
@@ -296,10 +301,15 @@ impl Daemon {
         let (credentials, known_credentials) =
             watch::channel(Arc::new(credentials(&config, &access_key, &issuer)?));
         let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url);
+        let authority = match config.api.tls() {
+            ApiTls::Development => Some(development(&config)?.authority),
+            ApiTls::Plain | ApiTls::Files(..) => None,
+        };
+        let (api_tls, identity) = api_identity(&config)?.map(watch::channel).unzip();
         let router = api::router(state, Some(issuer.clone()));
         let cancel = outside.clone();
         tasks.spawn(async move {
-            if let Err(error) = api::serve(listener, router, cancel).await {
+            if let Err(error) = api::serve(listener, identity, router, cancel).await {
                 error!(%error, "the API's listener failed");
             }
             "api"
@@ -318,6 +328,8 @@ impl Daemon {
             issuer,
             sip_listeners,
             api_address,
+            api_tls,
+            authority,
             drain_timeout: config.calls.drain_timeout,
             outside,
             tasks,
@@ -332,6 +344,16 @@ impl Daemon {
     /// Where the API is served.
     pub fn api_address(&self) -> SocketAddr {
         self.api_address
+    }
+
+    /// `http` or `https`.
+    pub fn api_scheme(&self) -> &'static str {
+        if self.api_tls.is_some() { "https" } else { "http" }
+    }
+
+    /// The authority of the API's certificate, if that is one for development.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// Stops in order: no new calls, the calls that are up, their clips and notifications, then
@@ -368,7 +390,10 @@ impl Daemon {
         for listener in &self.sip_listeners {
             println!("  SIP   {listener}");
         }
-        println!("  API   http://{}", self.api_address);
+        println!("  API   {}://{}", self.api_scheme(), self.api_address);
+        if let Some(authority) = self.authority() {
+            println!("        clients have to trust {}", authority.display());
+        }
         if let (true, Some(first)) = (config.applications.is_empty(), self.sip_listeners.first()) {
             let SipListener { transport, address } = first;
             let host = match address.ip().is_unspecified() {
@@ -442,6 +467,28 @@ fn tls_files(config: &Config) -> TlsFiles {
         client_ca: given(&sip.tls_client_ca),
         server_ca: given(&sip.tls_server_ca),
     }
+}
+
+/// What the API shows in TLS handshakes; `None` for plain HTTP.
+fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    let identity = match config.api.tls() {
+        ApiTls::Plain => return Ok(None),
+        ApiTls::Development => development(config)?.identity,
+        ApiTls::Files(certificate, key) => (certificate, key),
+    };
+    Ok(Some(tls::simple_server(&identity).context("api.tls_certificate")?))
+}
+
+/// The certificate for trying things out, for all names by which somebody may reach us.
+fn development(config: &Config) -> anyhow::Result<Development> {
+    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let listen = config.api.listen.ip();
+    let public = url::Url::parse(&config.api.public_url).ok();
+    let public = public.as_ref().and_then(url::Url::host_str).map(str::to_owned);
+    for host in [(!listen.is_unspecified()).then(|| listen.to_string()), public] {
+        hosts.extend(host.filter(|host| !hosts.contains(host)));
+    }
+    Ok(tls::development(&config.storage.recordings, &hosts)?)
 }
 
 fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {

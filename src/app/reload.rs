@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, credentials, tls_files, users};
+use super::{Daemon, api_identity, credentials, tls_files, users};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
 /// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes but
@@ -21,6 +21,13 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         error!(%error, "The configuration was not reloaded");
         return;
     }
+    let identity = match api_identity(&config) {
+        Ok(identity) => identity,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "The configuration was not reloaded");
+            return;
+        }
+    };
     if let Err(error) = daemon.signalling.reload_tls(&tls_files(&config)) {
         error!(%error, "The configuration was not reloaded");
         return;
@@ -32,6 +39,10 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
             return;
         }
     };
+    // Between HTTP and HTTPS only a restart leads.
+    if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {
+        shown.send_replace(identity);
+    }
     daemon.signalling.set_users(users(&config)).await;
     daemon.signalling.trust(config.sip.trusted_peers.clone());
     daemon.directory.send_replace(Arc::new(Directory::new(&config)));

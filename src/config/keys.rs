@@ -23,6 +23,8 @@ const KNOWN: &[&str] = &[
     "api.public_url",
     "api.tenant",
     "api.notification_issuer",
+    "api.tls_certificate",
+    "api.tls_key",
     "storage.database",
     "storage.recordings",
     "storage.retention",
@@ -71,13 +73,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Keys of the product that this version does not act on. Silence would promise what is not kept.
-const LATER: &[&str] = &[
-    "api.tls_certificate",
-    "api.tls_key",
-    "storage.encrypt",
-    "telemetry.metrics",
-    "telemetry.otlp_endpoint",
-];
+const LATER: &[&str] = &["storage.encrypt", "telemetry.metrics", "telemetry.otlp_endpoint"];
 
 const LISTS: &[&str] =
     &["sip.listen", "sip.digest", "sip.trusted_peers", "media.codecs", "fetch.allow_networks"];

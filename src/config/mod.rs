@@ -17,8 +17,9 @@ use std::{
 use config::{File, FileFormat, Source, Value, ValueKind};
 
 pub use sections::{
-    ApiConfig, ApplicationConfig, CallsConfig, Config, FetchConfig, IssuerConfig, MediaConfig,
-    RouteConfig, RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig, UserConfig,
+    ApiConfig, ApiTls, ApplicationConfig, CallsConfig, Config, FetchConfig, IssuerConfig,
+    MediaConfig, RouteConfig, RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig,
+    UserConfig,
 };
 pub use values::{
     AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, SipTransport,

@@ -104,6 +104,32 @@ pub struct ApiConfig {
     pub tenant: String,
     /// `iss` of the tokens that notifications bear.
     pub notification_issuer: String,
+    /// PEM file of our certificate with its chain; empty = plain HTTP; see [`ApiConfig::tls`].
+    tls_certificate: PathBuf,
+    /// PEM file of its key.
+    tls_key: PathBuf,
+}
+
+/// How the API is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiTls {
+    /// Not at all.
+    Plain,
+    /// With a certificate that is made for trying things out.
+    Development,
+    /// With this certificate and key.
+    Files(PathBuf, PathBuf),
+}
+
+impl ApiConfig {
+    /// How the API is protected.
+    pub fn tls(&self) -> ApiTls {
+        match self.tls_certificate.as_os_str().to_str() {
+            Some("") => ApiTls::Plain,
+            Some("development") => ApiTls::Development,
+            _ => ApiTls::Files(self.tls_certificate.clone(), self.tls_key.clone()),
+        }
+    }
 }
 
 /// Somebody else whose tokens are believed.
@@ -459,11 +485,14 @@ impl Config {
 
 impl Config {
     fn check_certificates(&self) -> Result<(), ConfigError> {
-        let sip = &self.sip;
+        let (sip, api) = (&self.sip, &self.api);
         let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
         let wrong = |key: &str, message: &str| {
             Err(ConfigError::Contradiction { key: key.to_owned(), message: message.to_owned() })
         };
+        if matches!(api.tls(), ApiTls::Files(..)) != is_given(&api.tls_key) {
+            return wrong("api.tls_key", "goes with api.tls_certificate, and with nothing else");
+        }
         let is_secure = sip.listen.iter().any(|listener| listener.transport.is_secure());
         match (is_given(&sip.tls_certificate), is_given(&sip.tls_key)) {
             (false, true) => wrong("sip.tls_certificate", "sip.tls_key needs its certificate"),

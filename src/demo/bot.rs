@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,8 +27,8 @@ struct Shared {
     story: Story,
     address: SocketAddr,
     token: String,
-    api: OnceLock<String>,
-    client: reqwest::Client,
+    /// Once the daemon is there.
+    api: OnceLock<Api>,
     seen: Mutex<HashSet<String>>,
     call: watch::Sender<Option<String>>,
     recorded: watch::Sender<Option<Recorded>>,
@@ -38,6 +39,12 @@ struct Shared {
 struct Recorded {
     location: String,
     token: String,
+}
+
+/// The daemon's API and who speaks to it.
+struct Api {
+    calls: String,
+    client: reqwest::Client,
 }
 
 /// The downloaded clip and where it came from.
@@ -55,10 +62,6 @@ impl Bot {
             address,
             token: format!("{:032x}", rand::random::<u128>()),
             api: OnceLock::new(),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(10))
-                .build()?,
             seen: Mutex::default(),
             call: watch::Sender::default(),
             recorded: watch::Sender::default(),
@@ -88,16 +91,29 @@ impl Bot {
         &self.shared.token
     }
 
-    pub(super) fn knows_api(&self, address: SocketAddr) {
+    /// The API is there; with HTTPS its certificate is issued by the authority in this file.
+    pub(super) fn knows_api(&self, url: &str, authority: Option<&Path>) -> anyhow::Result<()> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
+        let client = match authority {
+            None => client,
+            Some(file) => {
+                let authority = reqwest::Certificate::from_pem(&std::fs::read(file)?)?;
+                client.tls_certs_only([authority])
+            }
+        };
+        let api =
+            Api { calls: format!("{url}/v1.0/communications/calls"), client: client.build()? };
         // Said once.
-        let _ = self.shared.api.set(format!("http://{address}/v1.0/communications/calls"));
+        let _ = self.shared.api.set(api);
+        Ok(())
     }
 
     /// Waits for the recording and downloads it.
     pub(super) async fn clip(&self) -> anyhow::Result<ClipFetched> {
         let mut recorded = self.shared.recorded.subscribe();
         let recorded = recorded.wait_for(Option::is_some).await?.clone().context("no clip")?;
-        let request = self.shared.client.get(&recorded.location).bearer_auth(&recorded.token);
+        let request = self.shared.api()?.client.get(&recorded.location);
+        let request = request.bearer_auth(&recorded.token);
         let response = request.send().await?.error_for_status()?;
         Ok(ClipFetched { bytes: response.bytes().await?.to_vec(), recorded })
     }
@@ -105,8 +121,9 @@ impl Bot {
     pub(super) async fn hang_up(&self) -> anyhow::Result<()> {
         let call = self.shared.call.borrow().clone().context("no call")?;
         self.shared.story.tell("bot", "DELETE …/calls/{id}");
-        let url = format!("{}/{call}", self.shared.api()?);
-        let request = self.shared.client.delete(url).bearer_auth(&self.shared.token);
+        let api = self.shared.api()?;
+        let request =
+            api.client.delete(format!("{}/{call}", api.calls)).bearer_auth(&self.shared.token);
         let status = request.send().await?.status();
         ensure!(status == StatusCode::NO_CONTENT, "DELETE was answered {status}");
         Ok(())
@@ -121,7 +138,8 @@ impl Bot {
     pub(super) async fn recording_gone(&self, clip: &ClipFetched) -> anyhow::Result<Duration> {
         loop {
             let Recorded { location, token } = &clip.recorded;
-            let response = self.shared.client.get(location).bearer_auth(token).send().await?;
+            let request = self.shared.api()?.client.get(location).bearer_auth(token);
+            let response = request.send().await?;
             if response.status() == StatusCode::NOT_FOUND {
                 let ended = *self.shared.ended.borrow();
                 return Ok(ended.map(|at| at.elapsed()).unwrap_or_default());
@@ -204,14 +222,14 @@ async fn react(shared: &Shared, data: &Value) -> anyhow::Result<()> {
 }
 
 impl Shared {
-    fn api(&self) -> anyhow::Result<&str> {
-        Ok(self.api.get().context("the daemon is not there yet")?)
+    fn api(&self) -> anyhow::Result<&Api> {
+        self.api.get().context("the daemon is not there yet")
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
         let action = path.rsplit('/').next().unwrap_or(path);
-        let url = format!("{}/{path}", self.api()?);
-        let request = self.client.post(url).bearer_auth(&self.token);
+        let api = self.api()?;
+        let request = api.client.post(format!("{}/{path}", api.calls)).bearer_auth(&self.token);
         let request = request.header("content-type", "application/json").body(body.to_string());
         let response = request.send().await?;
         let status = response.status();

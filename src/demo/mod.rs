@@ -36,23 +36,28 @@ const RETENTION: Duration = Duration::from_secs(3);
 /// The least likeness of the clip to what was spoken, through G.711.
 const LIKENESS: f64 = 0.95;
 
-/// Runs the demo and writes `aftertone-demo.wav` into the current folder.
+/// Runs the demo and writes `aftertone-demo.wav` into the current folder; with `tls` the bot speaks
+/// HTTPS to a development certificate.
 ///
 /// # Errors
 /// Anything did not happen as it should; the message says what.
-pub async fn run() -> anyhow::Result<()> {
+pub async fn run(tls: bool) -> anyhow::Result<()> {
     let story = Story::begin();
     let folder = TemporaryFolder::create()?;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
 
     let bot = Bot::start(any, story).await?;
-    let config = config(folder.path(), &bot)?;
+    let config = config(folder.path(), &bot, tls)?;
     story.tell("start", "a daemon on free loopback ports, an embedded database, a bot");
     let daemon = app::Daemon::start(config).await?;
     let sip = daemon.sip_listeners().first().context("no SIP address")?.address;
-    bot.knows_api(daemon.api_address());
-    story
-        .tell("start", &format!("dial sip:demo@{sip}; the API is http://{}", daemon.api_address()));
+    let api = format!("{}://{}", daemon.api_scheme(), daemon.api_address());
+    let authority = daemon.authority();
+    bot.knows_api(&api, authority)?;
+    story.tell("start", &format!("dial sip:demo@{sip}; the API is {api}"));
+    if let Some(authority) = authority {
+        story.tell("start", &format!("the bot trusts {}", authority.display()));
+    }
 
     let spoken = bundled("spoken").context("no bundled clip")?;
     let mut phone = Phone::call(sip, "demo").await?;
@@ -102,7 +107,7 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(folder: &Path, bot: &Bot) -> anyhow::Result<Config> {
+fn config(folder: &Path, bot: &Bot, tls: bool) -> anyhow::Result<Config> {
     let file = folder.join("demo.toml");
     let text = format!(
         r#"
@@ -112,6 +117,7 @@ fn config(folder: &Path, bot: &Bot) -> anyhow::Result<Config> {
         ports = "0-0"
         [api]
         listen = "127.0.0.1:0"
+        tls_certificate = "{certificate}"
         [storage]
         database = "sqlite:{folder}/aftertone.db"
         recordings = "{folder}/recordings"
@@ -130,6 +136,7 @@ fn config(folder: &Path, bot: &Bot) -> anyhow::Result<Config> {
         public = true
         "#,
         folder = folder.display(),
+        certificate = if tls { "development" } else { "" },
         retention = RETENTION.as_millis(),
         port = bot.address().port(),
         bot = bot.address(),

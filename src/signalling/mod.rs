@@ -23,8 +23,8 @@ mod trace;
 mod udp;
 mod websocket;
 
+pub use crate::tls::TlsError;
 pub use resolver::LocateError;
 pub use service::{Signalling, start};
 pub use settings::{SignallingConfig, SipListener, StartError, StreamLimits, TlsFiles, User};
-pub use tls::TlsError;
 pub use trace::Traced;

@@ -33,17 +33,20 @@ use super::{
     resolver::{LocateError, Resolver},
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
-    tls::{TlsConfigs, TlsError},
+    tls::TlsConfigs,
     trace::{Traced, Tracer},
     udp::local_address,
 };
-use crate::proto::sip::{
-    dialog::DialogId,
-    endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
-    locate::{Available, Target},
-    path::{Path, Transmit, Transport},
-    registration::{TrunkState, TrunkStatus},
-    uri::Uri,
+use crate::{
+    proto::sip::{
+        dialog::DialogId,
+        endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
+        locate::{Available, Target},
+        path::{Path, Transmit, Transport},
+        registration::{TrunkState, TrunkStatus},
+        uri::Uri,
+    },
+    tls::TlsError,
 };
 
 /// Messages that wait for the endpoint; more wait in the sockets' buffers.

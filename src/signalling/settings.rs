@@ -9,8 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::tls::TlsError;
 use crate::proto::sip::{digest::Algorithm, path::Transport};
+use crate::tls::TlsError;
 
 /// What the signalling room needs to know.
 #[derive(Debug, Clone)]
