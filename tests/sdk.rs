@@ -1,0 +1,138 @@
+//! Microsoft's own clients, unmodified, from PyPI and npm: each plays a whole bot against the running
+//! daemon over HTTPS, with tokens that it asks for by its secret, and phones at the other end.
+
+mod support;
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use aftertone::audio::wav;
+use serde_json::{Value, json};
+use support::{
+    Node,
+    baresip::{self, Baresip},
+    program,
+    sipp::Called,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+const TENANT: &str = "00000000-0000-0000-0000-000000000001";
+const APP: &str = "11111111-1111-1111-1111-111111111111";
+const SECRET: &str = "a secret: 100% + more";
+
+/// A bot in a process of its own.
+struct Script {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    fn start(mut command: Command, folder: &Path) -> Self {
+        let prompt = aftertone::prompts::bundled_wav("spoken").unwrap();
+        std::fs::write(folder.join("prompt.wav"), prompt).unwrap();
+        let mut child = command
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.join("errors")).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, said }
+    }
+
+    /// The next line that it says; `None` when it has ended.
+    async fn said(&mut self) -> Option<Value> {
+        let line = tokio::time::timeout(Duration::from_secs(60), self.said.next_line()).await;
+        let line = line.expect("the bot says something in time").unwrap()?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}")))
+    }
+
+    async fn tell(&mut self, what: &Value) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
+    }
+}
+
+/// Lets a bot take the call of a phone and place another one; checks what the phones hear and say.
+async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
+    let folder = tempfile::tempdir().unwrap();
+    // The one that the daemon will find, since clients want it when they start.
+    let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = aftertone::tls::development(&folder.path().join("recordings"), &hosts).unwrap();
+    let authority = made.authority;
+    let phone_folder = tempfile::tempdir().unwrap();
+    let script = tempfile::tempdir().unwrap();
+    let mut bot = Script::start(command(&authority), script.path());
+    let errors = || std::fs::read_to_string(script.path().join("errors")).unwrap();
+    let callback = bot.said().await.unwrap_or_else(|| panic!("{}", errors()));
+    let called = Called::start("transferred", "u1", &[]);
+    let node = Node::start_in(
+        folder,
+        &format!(
+            "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"development\"\n\
+             [[applications]]\nname = \"sdk\"\nid = \"{APP}\"\nsecrets = [{SECRET:?}]\n\
+             roles = [\"Calls.AccessMedia.All\", \"Calls.Initiate.All\"]\n\
+             callback_uri = {}\n\
+             [[routes]]\nto = \"bot\"\napplication = \"sdk\"\npublic = true\n\
+             [[trunks]]\nname = \"peer\"\nhost = \"{}\"\ntransport = \"udp\"\nallow = [\"2*\"]\n",
+            callback["callback"], called.address,
+        ),
+    );
+    let info = json!({
+        "api": node.api, "authority": authority, "tenant": TENANT, "app": APP, "secret": SECRET,
+    });
+    bot.tell(&info).await;
+    let account = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1";
+    let dial = format!("/dial sip:bot@{}", node.sip);
+    let phone = Baresip::start(phone_folder.path(), account, "PCMU", &[&dial]);
+
+    let mut steps = Vec::new();
+    while let Some(said) = bot.said().await {
+        if let Some(key) = said["press"].as_str() {
+            phone.press(key).await;
+        }
+        steps.extend(said["step"].as_str().map(str::to_owned));
+    }
+    let status = bot.child.wait().await.unwrap();
+    assert!(status.success(), "after {steps:?}: {}\n{}", errors(), node.log_text());
+    assert_eq!(steps, ["established", "played", "recorded", "transferred"]);
+    called.finish().await;
+
+    let clip = std::fs::read(script.path().join("clip.wav")).unwrap();
+    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let spoken = baresip::likeness(phone_folder.path(), &clip);
+    assert!(spoken >= 0.95, "the clip is like what was said by {spoken}");
+    let heard = baresip::heard(phone_folder.path());
+    assert!(heard >= 0.9, "what the phone heard is like the prompt by {heard}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_for_python_runs_a_bot_here() {
+    let environment = tempfile::tempdir().unwrap();
+    let make = Command::new(program("python3", "python3"))
+        .args(["-m", "venv"])
+        .arg(environment.path())
+        .status()
+        .await;
+    assert!(make.unwrap().success(), "this test needs the Debian package python3-venv");
+    let here = Path::new("tests/sdk/python");
+    let install = Command::new(environment.path().join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .arg(here.join("requirements.txt"))
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&install.stderr);
+    assert!(install.status.success(), "this test needs msgraph-sdk from PyPI: {said}");
+    let script = here.join("bot.py").canonicalize().unwrap();
+    plays_a_whole_bot(|_| {
+        let mut command = Command::new(environment.path().join("bin/python"));
+        command.arg(script);
+        command
+    })
+    .await;
+}

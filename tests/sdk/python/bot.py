@@ -1,0 +1,254 @@
+"""A bot on Microsoft's SDK for Python, as it would run against Graph.
+
+It prints where it wants to be told, reads from standard input where the server is, takes a call, places
+another one, and prints what it sees, a line of JSON each. It ends with 0 when all was as it should be.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import jwt
+from azure.identity.aio import ClientSecretCredential
+from kiota_authentication_azure.azure_identity_authentication_provider import (
+    AzureIdentityAuthenticationProvider,
+)
+from msgraph import GraphRequestAdapter, GraphServiceClient
+from msgraph.generated.communications.calls.item.answer.answer_post_request_body import AnswerPostRequestBody
+from msgraph.generated.communications.calls.item.mute.mute_post_request_body import MutePostRequestBody
+from msgraph.generated.communications.calls.item.play_prompt.play_prompt_post_request_body import (
+    PlayPromptPostRequestBody,
+)
+from msgraph.generated.communications.calls.item.record_response.record_response_post_request_body import (
+    RecordResponsePostRequestBody,
+)
+from msgraph.generated.communications.calls.item.send_dtmf_tones.send_dtmf_tones_post_request_body import (
+    SendDtmfTonesPostRequestBody,
+)
+from msgraph.generated.communications.calls.item.subscribe_to_tone.subscribe_to_tone_post_request_body import (
+    SubscribeToTonePostRequestBody,
+)
+from msgraph.generated.communications.calls.item.transfer.transfer_post_request_body import TransferPostRequestBody
+from msgraph.generated.communications.calls.item.unmute.unmute_post_request_body import UnmutePostRequestBody
+from msgraph.generated.models.call import Call
+from msgraph.generated.models.call_state import CallState
+from msgraph.generated.models.identity import Identity
+from msgraph.generated.models.identity_set import IdentitySet
+from msgraph.generated.models.invitation_participant_info import InvitationParticipantInfo
+from msgraph.generated.models.media_info import MediaInfo
+from msgraph.generated.models.media_prompt import MediaPrompt
+from msgraph.generated.models.modality import Modality
+from msgraph.generated.models.o_data_errors.o_data_error import ODataError
+from msgraph.generated.models.operation_status import OperationStatus
+from msgraph.generated.models.record_operation import RecordOperation
+from msgraph.generated.models.service_hosted_media_config import ServiceHostedMediaConfig
+from msgraph.generated.models.tone import Tone
+
+told: asyncio.Queue = asyncio.Queue()
+loop = asyncio.new_event_loop()
+
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+
+class Webhook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        loop.call_soon_threadsafe(told.put_nowait, (dict(self.headers.items()), body))
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        with open("prompt.wav", "rb") as prompt:
+            data = prompt.read()
+        self.send_response(200)
+        self.send_header("Content-Type", "audio/wav")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+class Notifications:
+    """What was told, each checked as a bot of Graph checks it: signature, audience, tenant."""
+
+    def __init__(self, node, context):
+        self.node = node
+        metadata = httpx.get(node["api"] + "/v1/.well-known/OpenIdConfiguration", verify=context).json()
+        self.issuer = metadata["issuer"]
+        self.keys = jwt.PyJWKClient(metadata["jwks_uri"], ssl_context=context)
+        self.seen = []
+
+    async def wait(self, what, wanted):
+        for data in self.seen:
+            if wanted(data):
+                return data
+        while True:
+            headers, body = await asyncio.wait_for(told.get(), 30)
+            token = headers["authorization"].removeprefix("Bearer ")
+            key = self.keys.get_signing_key_from_jwt(token)
+            claims = jwt.decode(
+                token, key, algorithms=["RS256"], audience=self.node["app"], issuer=self.issuer
+            )
+            assert claims["tid"] == self.node["tenant"], claims
+            notification = body["value"][0]
+            data = notification["resourceData"] | {"changeType": notification["changeType"]}
+            data["chain"] = headers["x-microsoft-skype-chain-id"]
+            self.seen.append(data)
+            if wanted(data):
+                return data
+
+    async def state(self, call, state):
+        return await self.wait(state, lambda d: d.get("id") == call and d.get("state") == state)
+
+    async def ended(self, operation):
+        data = await self.wait("end", lambda d: d.get("id") == operation.id)
+        assert data["changeType"] == "deleted", data
+        return data
+
+
+def phone(number):
+    identity = IdentitySet(additional_data={"phone": {"@odata.type": "#microsoft.graph.identity", "id": number}})
+    return InvitationParticipantInfo(
+        odata_type="#microsoft.graph.invitationParticipantInfo", identity=identity
+    )
+
+
+async def main(server):
+    callback = f"http://127.0.0.1:{server.server_port}/api/calls"
+    say(callback=callback)
+    node = json.loads(await asyncio.to_thread(sys.stdin.readline))
+    context = ssl.create_default_context(cafile=node["authority"])
+
+    # The two addresses and the metadata URL that change; a certificate of a test's own beside them.
+    credential = ClientSecretCredential(
+        node["tenant"],
+        node["app"],
+        node["secret"],
+        authority=node["api"],
+        disable_instance_discovery=True,
+        connection_verify=node["authority"],
+    )
+    authentication = AzureIdentityAuthenticationProvider(
+        credential,
+        scopes=["https://graph.microsoft.com/.default"],
+        allowed_hosts=["127.0.0.1"],
+    )
+    adapter = GraphRequestAdapter(authentication, httpx.AsyncClient(verify=context))
+    adapter.base_url = node["api"] + "/v1.0"
+    graph = GraphServiceClient(request_adapter=adapter)
+    calls = graph.communications.calls
+    notifications = Notifications(node, context)
+    prompt = MediaPrompt(
+        odata_type="#microsoft.graph.mediaPrompt",
+        media_info=MediaInfo(uri=callback.replace("/api/calls", "/prompt.wav"), resource_id="p"),
+    )
+
+    incoming = await notifications.wait("call", lambda d: d.get("state") == "incoming")
+    call = calls.by_call_id(incoming["id"])
+    await call.answer.post(
+        AnswerPostRequestBody(
+            callback_uri=callback,
+            accepted_modalities=[Modality.Audio],
+            media_config=ServiceHostedMediaConfig(
+                odata_type="#microsoft.graph.serviceHostedMediaConfig",
+                pre_fetch_media=[prompt.media_info],
+            ),
+        )
+    )
+    established = await notifications.state(incoming["id"], "established")
+    shown = await call.get()
+    assert shown.state == CallState.Established, shown.state
+    assert established["chain"] == shown.call_chain_id, established
+    say(step="established")
+
+    await call.subscribe_to_tone.post(SubscribeToTonePostRequestBody(client_context="tones"))
+    say(press="5")
+    tone = await notifications.wait("tone", lambda d: d.get("toneInfo"))
+    assert tone["toneInfo"]["tone"] == "tone5", tone
+
+    played = await call.play_prompt.post(PlayPromptPostRequestBody(prompts=[prompt], client_context="hello"))
+    end = await notifications.ended(played)
+    assert end["resultInfo"]["code"] == 200 and end["clientContext"] == "hello", end
+    say(step="played")
+
+    participants = (await call.participants.get()).value
+    assert len(participants) == 2 and not participants[1].is_muted, participants
+    await call.mute.post(MutePostRequestBody(client_context="m"))
+    own = await call.participants.by_participant_id(shown.my_participant_id).get()
+    assert own.is_muted, own
+    unmuted = await call.unmute.post(UnmutePostRequestBody())
+    assert unmuted.status == OperationStatus.Completed, unmuted
+    await call.keep_alive.post()
+
+    keys = await call.send_dtmf_tones.post(
+        SendDtmfTonesPostRequestBody(tones=[Tone.Tone1, Tone.Pound], delay_between_tones_ms=100)
+    )
+    end = await notifications.ended(keys)
+    assert end["completionReason"] == "completedSuccessfully", end
+
+    record = await call.record_response.post(
+        RecordResponsePostRequestBody(
+            max_record_duration_in_seconds=6,
+            initial_silence_timeout_in_seconds=5,
+            max_silence_timeout_in_seconds=5,
+            play_beep=True,
+            client_context=incoming["id"],
+        )
+    )
+    assert isinstance(record, RecordOperation) and record.status == OperationStatus.Running, record
+    end = await notifications.ended(record)
+    assert end["resultInfo"]["code"] == 200 and end["clientContext"] == incoming["id"], end
+    again = await call.operations.by_comms_operation_id(record.id).get()
+    assert isinstance(again, RecordOperation) and again.status == OperationStatus.Completed, again
+    async with httpx.AsyncClient(verify=context) as web:
+        token = {"Authorization": f"Bearer {again.recording_access_token}"}
+        clip = await web.get(again.recording_location, headers=token)
+    clip.raise_for_status()
+    with open("clip.wav", "wb") as file:
+        file.write(clip.content)
+    say(step="recorded")
+
+    await call.delete()
+    over = await notifications.state(incoming["id"], "terminated")
+    assert over["changeType"] == "deleted", over
+    try:
+        await call.get()
+        raise AssertionError("the call is over")
+    except ODataError as error:
+        assert error.response_status_code == 404 and error.error.code == "8522", error
+        assert error.error.inner_error.request_id, error
+
+    placed = await calls.post(
+        Call(
+            odata_type="#microsoft.graph.call",
+            callback_uri=callback,
+            requested_modalities=[Modality.Audio],
+            targets=[phone("200")],
+            media_config=ServiceHostedMediaConfig(odata_type="#microsoft.graph.serviceHostedMediaConfig"),
+            tenant_id=node["tenant"],
+        )
+    )
+    await notifications.state(placed.id, "established")
+    await calls.by_call_id(placed.id).transfer.post(TransferPostRequestBody(transfer_target=phone("201")))
+    await notifications.state(placed.id, "transferAccepted")
+    over = await notifications.state(placed.id, "terminated")
+    assert over["resultInfo"]["subcode"] == 7015, over
+    await credential.close()
+    say(step="transferred")
+
+
+if __name__ == "__main__":
+    asyncio.set_event_loop(loop)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        loop.run_until_complete(main(server))
+        server.shutdown()
