@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{
     Node,
     baresip::{self, Baresip},
-    program,
+    npm, program,
     sipp::Called,
 };
 use tokio::{
@@ -132,6 +132,19 @@ async fn the_sdk_for_python_runs_a_bot_here() {
     plays_a_whole_bot(|_| {
         let mut command = Command::new(environment.path().join("bin/python"));
         command.arg(script);
+        command
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_graph_client_for_javascript_runs_a_bot_here() {
+    let program_folder = tempfile::tempdir().unwrap();
+    npm::install(Path::new("tests/sdk/javascript"), program_folder.path()).await;
+    plays_a_whole_bot(|authority| {
+        let mut command = Command::new(program("node", "nodejs"));
+        command.arg(program_folder.path().join("bot.mjs"));
+        command.env("NODE_EXTRA_CA_CERTS", authority);
         command
     })
     .await;

@@ -7,23 +7,8 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use aftertone::audio::{Rate, measure::best_match};
 use serde_json::json;
-use support::{Node, bot::Bot, eventually, program, sipp::raw_speech, speech};
+use support::{Node, bot::Bot, eventually, npm, program, sipp::raw_speech, speech};
 use tokio::process::Command;
-
-/// Copies the phone into `folder` and gets what it needs.
-async fn install(folder: &Path) {
-    for file in ["package.json", "package-lock.json", "phone.js"] {
-        std::fs::copy(Path::new("tests/websocket").join(file), folder.join(file)).unwrap();
-    }
-    let output = Command::new(program("npm", "npm"))
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(folder)
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "this test needs JsSIP from the npm registry: {said}");
-}
 
 /// Records five seconds of what the phone says, then hangs up.
 async fn record(bot: &Bot, call: &str) {
@@ -41,7 +26,7 @@ async fn record(bot: &Bot, call: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn jssip_registers_calls_and_is_called_back() {
     let folder = tempfile::tempdir().unwrap();
-    install(folder.path()).await;
+    npm::install(Path::new("tests/websocket"), folder.path()).await;
     let speech = raw_speech(folder.path());
     let mut bot = Bot::start().await;
     let node = Node::start(&format!(

@@ -6,6 +6,7 @@ pub mod baresip;
 pub mod bot;
 pub mod live;
 pub mod mutation;
+pub mod npm;
 pub mod sipp;
 
 use std::{
