@@ -13,7 +13,10 @@ use aftertone::{
         OperationId, OperationKind, OperationStatus, ParticipantId, Party, RecordingChange,
         RecordingId, Termination, UnixMillis,
     },
-    store::{Database, Delivery, Journal, JournalLimits, RecordingState, StoreError},
+    store::{
+        Database, Delivery, Journal, JournalLimits, KeptAnswer, RecordingState, RequestKey,
+        SigningKeyRow, StoreError,
+    },
 };
 use futures_util::future::join_all;
 use postgres::Cluster;
@@ -67,6 +70,8 @@ const CASES: &[(&str, Case)] = cases![
     discarded_clips_go_at_once,
     a_deleted_clip_never_comes_back,
     ended_calls_are_purged_after_their_recordings,
+    keys_of_requests_survive_a_restart,
+    signing_keys_come_and_go,
     many_writers_and_readers,
 ];
 
@@ -452,9 +457,21 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     house.store.give_up(&head, 1, "gone").await.unwrap();
 
     let ended_at = terminated(&done).ended_at.unwrap();
-    assert_eq!(house.store.purge_calls(ended_at).await.unwrap(), 0);
+    let (never, always) = (UnixMillis(i64::MAX), UnixMillis(0));
+    assert_eq!(house.store.purge_calls(ended_at, never).await.unwrap(), 0);
     let after = UnixMillis(ended_at.0 + 1);
-    assert_eq!(house.store.purge_calls(after).await.unwrap(), 1);
+    assert_eq!(house.store.purge_calls(after, always).await.unwrap(), 0, "it can be sent again");
+    let now = UnixMillis::from(std::time::SystemTime::now());
+    assert_eq!(house.store.resend("other", None, now).await.unwrap(), 0);
+    let which = Some((head.call, head.sequence));
+    assert_eq!(house.store.resend("bot", which, now).await.unwrap(), 1);
+    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+    let again = house.head_of(&done).await.unwrap();
+    assert_eq!((again.sequence, again.attempts), (head.sequence, 0));
+    house.store.give_up(&again, 1, "gone").await.unwrap();
+    assert_eq!(house.store.resend("bot", None, now).await.unwrap(), 1);
+    house.store.give_up(&again, 1, "gone").await.unwrap();
+    assert_eq!(house.store.purge_calls(after, never).await.unwrap(), 1);
     assert_eq!(house.store.call(done.id).await.unwrap(), None);
     assert_eq!(house.store.operation(given_up.id).await.unwrap(), None);
     assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
@@ -462,8 +479,44 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     house.store.forget(recording_id(1)).await.unwrap();
     let head = house.head_of(&waiting).await.unwrap();
     house.store.delivered(&head).await.unwrap();
-    assert_eq!(house.store.purge_calls(after).await.unwrap(), 2);
+    assert_eq!(house.store.purge_calls(after, always).await.unwrap(), 2);
     assert!(house.store.call(live.id).await.unwrap().is_some());
+}
+
+async fn keys_of_requests_survive_a_restart(place: Place) {
+    let house = House::open(&place).await;
+    let begin = async |store: &Database, application: &str, key: &str, fingerprint: &str| {
+        store.begin_request(application, key, fingerprint, UnixMillis(5)).await.unwrap()
+    };
+    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::New);
+    assert_eq!(begin(&house.store, "other", "k", "g").await, RequestKey::New);
+    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Unanswered);
+    assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::Taken);
+    let location = Some("https://api.example/operations/1".to_owned());
+    let answer = KeptAnswer { status: 200, location, body: "{}".to_owned() };
+    house.store.end_request("bot", "k", Some(&answer)).await.unwrap();
+    house.store.end_request("other", "k", None).await.unwrap();
+    let house = house.restarted(&place).await;
+    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Answered(answer));
+    assert_eq!(begin(&house.store, "other", "k", "h").await, RequestKey::New);
+    assert_eq!(house.store.purge_requests(UnixMillis(5)).await.unwrap(), 0);
+    assert_eq!(house.store.purge_requests(UnixMillis(6)).await.unwrap(), 2);
+    assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::New);
+}
+
+async fn signing_keys_come_and_go(place: Place) {
+    let house = House::open(&place).await;
+    let key = |number: i64| SigningKeyRow {
+        id: format!("key {number}"),
+        created_at: UnixMillis(number),
+        pem: "pem".to_owned(),
+    };
+    house.store.add_signing_key(&key(2)).await.unwrap();
+    house.store.add_signing_key(&key(1)).await.unwrap();
+    let house = house.restarted(&place).await;
+    assert_eq!(house.store.signing_keys().await.unwrap(), [key(1), key(2)]);
+    house.store.drop_signing_key("key 1").await.unwrap();
+    assert_eq!(house.store.signing_keys().await.unwrap(), [key(2)]);
 }
 
 async fn many_writers_and_readers(place: Place) {

@@ -50,7 +50,11 @@ pub(super) async fn form(
     Ok(fields)
 }
 
-async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
+/// The whole body.
+///
+/// # Errors
+/// It is too large, too slow or cut.
+pub(super) async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
     let read = timeout(deadline::BODY, bytes(body)).await;
     read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
 }

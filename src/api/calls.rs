@@ -24,6 +24,7 @@ use super::{
     error::{ApiError, JSON, ODATA_VERSION},
     exchange::Audit,
     house::{Answer, CallError, NewCall, NewOperation},
+    idempotency::{Keyed, Turn},
     now,
     query::{Expanded, QueryOptions},
     route::{Action, NoRoute, Route, Target},
@@ -66,25 +67,13 @@ async fn answer(
     *application = Some(Arc::clone(&caller.application));
     let route = route?;
     let asked = Asked { state, caller, graph: state.graph_context(route.version), parts };
-    match (route.target, &parts.method) {
-        (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
-        (Target::Calls, &Method::GET) => asked.list_calls().await,
-        (Target::Calls, &Method::POST) => asked.create_call(body).await,
-        (Target::Call(call), &Method::GET) => asked.show_call(call).await,
-        (Target::Call(call), &Method::DELETE) => asked.hang_up(call).await,
-        (Target::Operations(call), &Method::GET) => asked.list_operations(call).await,
-        (Target::Operation(call, id), &Method::GET) => asked.show_operation(call, id).await,
-        (Target::Participants(call), &Method::GET) => asked.list_participants(call).await,
-        (Target::Participant(call, id), &Method::GET) => asked.show_participant(call, id).await,
-        (Target::Participant(call, id), &Method::DELETE) => {
-            asked.remove_participant(call, id).await
-        }
-        (Target::ParticipantAction(call, id, action), &Method::POST) => {
-            asked.act_on_participant(call, id, action, body).await
-        }
-        (Target::Trace(call), &Method::GET) => asked.show_trace(call).await,
-        (Target::Action(call, action), &Method::POST) => asked.act(call, action, body).await,
-        (target, _) => Err(ApiError::Method { allow: target.allow() }),
+    if parts.method != Method::POST {
+        return asked.respond(route.target, body).await;
+    }
+    match Keyed::turn(&asked, body).await? {
+        Turn::Done(response) => Ok(response),
+        Turn::Do(None, body) => asked.respond(route.target, body).await,
+        Turn::Do(Some(keyed), body) => keyed.keep(asked.respond(route.target, body).await).await,
     }
 }
 
@@ -97,6 +86,35 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Does what is asked for.
+    async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
+        match (target, &self.parts.method) {
+            (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
+            (Target::Calls, &Method::GET) => self.list_calls().await,
+            (Target::Calls, &Method::POST) => self.create_call(body).await,
+            (Target::Call(call), &Method::GET) => self.show_call(call).await,
+            (Target::Call(call), &Method::DELETE) => self.hang_up(call).await,
+            (Target::Operations(call), &Method::GET) => self.list_operations(call).await,
+            (Target::Operation(call, id), &Method::GET) => self.show_operation(call, id).await,
+            (Target::Participants(call), &Method::GET) => self.list_participants(call).await,
+            (Target::Participant(call, id), &Method::GET) => self.show_participant(call, id).await,
+            (Target::Participant(call, id), &Method::DELETE) => {
+                self.remove_participant(call, id).await
+            }
+            (Target::ParticipantAction(call, id, action), &Method::POST) => {
+                self.act_on_participant(call, id, action, body).await
+            }
+            (Target::Undelivered, &Method::GET) => self.list_undelivered().await,
+            (Target::ResendAll, &Method::POST) => self.resend(None).await,
+            (Target::Resend(call, number), &Method::POST) => {
+                self.resend(Some((call, number))).await
+            }
+            (Target::Trace(call), &Method::GET) => self.show_trace(call).await,
+            (Target::Action(call, action), &Method::POST) => self.act(call, action, body).await,
+            (target, _) => Err(ApiError::Method { allow: target.allow() }),
+        }
+    }
+
     async fn list_calls(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query())?;
         let calls = deadline::reading(self.state.house.calls(self.application())).await?;

@@ -50,6 +50,9 @@ pub(super) enum ApiError {
     /// A participant that is not there.
     #[error("Participant not found.")]
     NoParticipant,
+    /// A notification that is not there, or was not given up.
+    #[error("Notification not found.")]
+    NoNotification,
     /// A recording that is not there.
     #[error("Recording not found.")]
     NoRecording,
@@ -98,12 +101,29 @@ pub(super) enum ApiError {
     /// The answer did not come in time; something may have been changed.
     #[error("The outcome of the action is not known; look at the call before trying again.")]
     OutcomeUnknown,
+    /// An `Idempotency-Key` that is none.
+    #[error("Idempotency-Key must be one value of 1 to {0} visible characters.")]
+    Key(usize),
+    /// The key of a request that has no answer yet, or lost it with a restart.
+    #[error(
+        "The first request with this Idempotency-Key has no answer yet, or lost it in a restart; \
+         look at the call before trying again with another key."
+    )]
+    KeyInUse,
+    /// The key of another request.
+    #[error("This Idempotency-Key belongs to another request.")]
+    KeyTaken,
     /// Our own fault.
     #[error("An internal error occurred.")]
     Internal,
 }
 
 impl ApiError {
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status_and_code().0
+    }
+
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken"),
@@ -111,9 +131,10 @@ impl ApiError {
             Self::UnknownSegment(_) | Self::NoRecording => {
                 (StatusCode::NOT_FOUND, "ResourceNotFound")
             }
-            Self::NoOperation | Self::NoParticipant | Self::Call(CallError::NotFound) => {
-                (StatusCode::NOT_FOUND, "8522")
-            }
+            Self::NoOperation
+            | Self::NoParticipant
+            | Self::NoNotification
+            | Self::Call(CallError::NotFound) => (StatusCode::NOT_FOUND, "8522"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "8520"),
             Self::Call(CallError::NotEstablished) => (StatusCode::BAD_REQUEST, "8501"),
@@ -121,7 +142,8 @@ impl ApiError {
             Self::Call(CallError::WrongState) => (StatusCode::BAD_REQUEST, "8585"),
             Self::Call(CallError::NoWay) => (StatusCode::FORBIDDEN, "8543"),
             Self::Call(CallError::TrunkFull) => (StatusCode::TOO_MANY_REQUESTS, "8530"),
-            Self::Call(CallError::Conflict) => (StatusCode::CONFLICT, "8519"),
+            Self::Call(CallError::Conflict) | Self::KeyInUse => (StatusCode::CONFLICT, "8519"),
+            Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
             Self::Call(CallError::Overloaded { .. }) | Self::TooSlow => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
             }
@@ -133,9 +155,9 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
-            Self::Call(CallError::Internal) | Self::OutcomeUnknown | Self::Internal => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "UnknownError")
-            }
+            Self::Call(CallError::Internal | CallError::Unanswered)
+            | Self::OutcomeUnknown
+            | Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UnknownError"),
         }
     }
 
@@ -184,6 +206,7 @@ impl From<NoRoute> for ApiError {
             NoRoute::Call => Self::Call(CallError::NotFound),
             NoRoute::Operation => Self::NoOperation,
             NoRoute::Participant => Self::NoParticipant,
+            NoRoute::Notification => Self::NoNotification,
         }
     }
 }

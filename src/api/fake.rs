@@ -1,6 +1,9 @@
 //! A house in memory and the means to ask it, for the tests of this room.
 
-use std::sync::{Arc, LazyLock, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use axum::{
     Router,
@@ -15,10 +18,11 @@ use super::*;
 use crate::{
     graph::RecordingLink,
     model::{
-        Call, CallId, CallState, Direction, MediaState, Operation, OperationEnd, OperationId,
-        OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded, RecordingId,
-        RejectReason, Termination,
+        Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
+        OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
+        RecordingId, RejectReason, Termination,
     },
+    store::Delivery,
     tokens::Verifier,
 };
 
@@ -46,6 +50,7 @@ pub(super) enum Command {
     Redirect(Party),
     Transfer(Party, Option<CallId>),
     KeepAlive,
+    Resend(Option<(CallId, u64)>),
     Submit(NewOperation),
 }
 
@@ -179,6 +184,7 @@ struct State {
     operation: Operation,
     recording: bool,
     commands: Vec<Command>,
+    requests: HashMap<String, (String, Option<KeptAnswer>)>,
     refusal: Option<CallError>,
     hangs: bool,
     not_ready: Option<String>,
@@ -200,6 +206,7 @@ impl FakeHouse {
             operation: operation(OperationKind::Record(request), None),
             recording: true,
             commands: Vec::new(),
+            requests: HashMap::new(),
             refusal: None,
             hangs: false,
             not_ready: None,
@@ -213,6 +220,15 @@ impl FakeHouse {
 
     pub(super) fn refuse(&self, error: CallError) {
         self.state.lock().unwrap().refusal = Some(error);
+    }
+
+    pub(super) fn accept(&self) {
+        self.state.lock().unwrap().refusal = None;
+    }
+
+    /// How many commands it has carried out.
+    pub(super) fn commands(&self) -> usize {
+        self.state.lock().unwrap().commands.len()
     }
 
     pub(super) fn hang(&self) {
@@ -375,6 +391,67 @@ impl House for FakeHouse {
         self.answered(call, |state| state.operation.clone())
     }
 
+    fn begin_request<'a>(
+        &'a self,
+        _: &'a str,
+        key: &'a str,
+        fingerprint: &'a str,
+    ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
+        let mut state = self.state.lock().unwrap();
+        let begun = match state.requests.get(key) {
+            None => {
+                state.requests.insert(key.to_owned(), (fingerprint.to_owned(), None));
+                RequestKey::New
+            }
+            Some((known, _)) if known != fingerprint => RequestKey::Taken,
+            Some((_, None)) => RequestKey::Unanswered,
+            Some((_, Some(answer))) => RequestKey::Answered(answer.clone()),
+        };
+        std::future::ready(Ok(begun)).boxed()
+    }
+
+    fn end_request<'a>(
+        &'a self,
+        _: &'a str,
+        key: &'a str,
+        answer: Option<KeptAnswer>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        let requests = &mut self.state.lock().unwrap().requests;
+        match answer {
+            None => drop(requests.remove(key)),
+            Some(_) => requests.get_mut(key).unwrap().1 = answer,
+        }
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn undelivered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>> {
+        let id: CallId = CALL.parse().unwrap();
+        let delivery = Delivery {
+            call: id,
+            sequence: 3,
+            application: "mybot".to_owned(),
+            callback_uri: "https://bot.example/api/calls".to_owned(),
+            chain_id: String::new(),
+            receiver: String::new(),
+            event: Event::CallChanged { call: call(id) },
+            attempts: 1,
+            created_at: UnixMillis(0),
+        };
+        let error = "answered 403 Forbidden".to_owned();
+        self.answered(id, |_| vec![GivenUp { delivery, error }])
+    }
+
+    fn resend<'a>(
+        &'a self,
+        _: &'a str,
+        which: Option<(CallId, u64)>,
+    ) -> BoxFuture<'a, Result<u64, CallError>> {
+        self.answered(CALL.parse().unwrap(), |state| {
+            state.commands.push(Command::Resend(which));
+            u64::from(which.is_none_or(|(_, sequence)| sequence == 3))
+        })
+    }
+
     fn recording<'a>(
         &'a self,
         id: RecordingId,
@@ -483,10 +560,7 @@ fn operation(kind: OperationKind, client_context: Option<String>) -> Operation {
 
 mod tests {
     use super::*;
-    use crate::{
-        graph::notification,
-        model::{Event, Tone},
-    };
+    use crate::{graph::notification, model::Tone};
 
     #[test]
     fn the_schemas_find_what_is_wrong() {

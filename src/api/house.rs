@@ -14,7 +14,10 @@ use crate::{
     },
 };
 
-pub use crate::switchboard::{CallError, NewCall, NewOperation};
+pub use crate::{
+    store::{GivenUp, KeptAnswer, RequestKey},
+    switchboard::{CallError, NewCall, NewOperation},
+};
 
 /// The calls, operations and recordings behind the API.
 pub trait House: Send + Sync + 'static {
@@ -115,6 +118,35 @@ pub trait House: Send + Sync + 'static {
         application: &'a str,
         call: CallId,
     ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>>;
+
+    /// The application's notifications that were given up, oldest first.
+    fn undelivered<'a>(
+        &'a self,
+        application: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>>;
+
+    /// Has one of them sent again, or all; tells how many there were.
+    fn resend<'a>(
+        &'a self,
+        application: &'a str,
+        which: Option<(CallId, u64)>,
+    ) -> BoxFuture<'a, Result<u64, CallError>>;
+
+    /// Takes an `Idempotency-Key` for a request, unless it was taken before.
+    fn begin_request<'a>(
+        &'a self,
+        application: &'a str,
+        key: &'a str,
+        fingerprint: &'a str,
+    ) -> BoxFuture<'a, Result<RequestKey, CallError>>;
+
+    /// Keeps the answer to a request; without one its key is free again.
+    fn end_request<'a>(
+        &'a self,
+        application: &'a str,
+        key: &'a str,
+        answer: Option<KeptAnswer>,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Opens a recording.
     fn recording<'a>(

@@ -9,8 +9,10 @@
 //! | `exchange` | what every request and response has: ids, headers, catching panics, the access log |
 //! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
 //! | `auth` | who is asking |
+//! | `idempotency` | requests that are repeated |
 //! | `oauth` | tokens for those who ask, and the keys to check them with |
 //! | `calls`, `participants` | the Graph API |
+//! | `trace`, `undelivered` | what Graph does not have: SIP messages of a call, notifications that failed |
 //! | `recordings`, `health` | downloads; probes |
 //! | `error` | the one mapping from errors to responses |
 //! | `serve` | the listener with its limits |
@@ -25,6 +27,7 @@ mod exchange;
 mod fake;
 mod health;
 mod house;
+mod idempotency;
 mod oauth;
 mod participants;
 mod pcap;
@@ -33,6 +36,7 @@ mod recordings;
 mod route;
 mod serve;
 mod trace;
+mod undelivered;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -41,8 +45,8 @@ use tokio::sync::watch;
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use house::{
-    Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError, RecordingKey,
-    TracedMessage, TrunkHealth,
+    Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
+    RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
 };
 pub use serve::{Identity, serve};
 

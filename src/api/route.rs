@@ -40,6 +40,12 @@ pub enum Target {
     ParticipantAction(CallId, ParticipantId, ParticipantAction),
     /// `/communications/calls/{id}/trace`: our own, not Graph's.
     Trace(CallId),
+    /// `/communications/undeliveredNotifications`: our own, not Graph's.
+    Undelivered,
+    /// `/communications/undeliveredNotifications/resend`.
+    ResendAll,
+    /// `/communications/undeliveredNotifications/{id}/resend`.
+    Resend(CallId, u64),
     /// Graph has it and this server does not: its name.
     Unsupported(&'static str),
 }
@@ -103,6 +109,8 @@ pub enum NoRoute {
     Operation,
     /// An id that cannot be one of a participant.
     Participant,
+    /// An id that cannot be one of a notification.
+    Notification,
 }
 
 const ACTIONS: [(&str, Action); 14] = [
@@ -171,6 +179,10 @@ impl Route {
         };
         let below_calls = match (rest, version) {
             (["communications", "calls", rest @ ..], _) => rest,
+            (["communications", "undeliveredNotifications", rest @ ..], _) => {
+                let version = version.unwrap_or(Version::V1);
+                return Ok(Self { version, target: undelivered(rest)? });
+            }
             (["communications", other, ..], _) => return Err(segment(other)),
             // Deprecated alias of beta; the pages print it without a version.
             (["app", "calls", rest @ ..], None | Some(Version::Beta)) => rest,
@@ -187,6 +199,7 @@ impl Route {
     /// The route without its ids, for logs.
     pub fn label(&self) -> String {
         const CALLS: &str = "/communications/calls";
+        const UNDELIVERED: &str = "/communications/undeliveredNotifications";
         match self.target {
             Target::Calls => CALLS.to_owned(),
             Target::Call(_) => format!("{CALLS}/{{id}}"),
@@ -199,6 +212,9 @@ impl Route {
                 format!("{CALLS}/{{id}}/participants/{{id}}/{}", action.name())
             }
             Target::Trace(_) => format!("{CALLS}/{{id}}/trace"),
+            Target::Undelivered => UNDELIVERED.to_owned(),
+            Target::ResendAll => format!("{UNDELIVERED}/resend"),
+            Target::Resend(..) => format!("{UNDELIVERED}/{{id}}/resend"),
             Target::Unsupported(name) => format!("{CALLS}/{{id}}/{name}"),
         }
     }
@@ -210,10 +226,14 @@ impl Target {
         match self {
             Self::Calls => "GET, POST",
             Self::Call(_) | Self::Participant(..) => "GET, DELETE",
-            Self::Action(..) | Self::ParticipantAction(..) => "POST",
-            Self::Operations(_) | Self::Operation(..) | Self::Participants(_) | Self::Trace(_) => {
-                "GET"
+            Self::Action(..) | Self::ParticipantAction(..) | Self::ResendAll | Self::Resend(..) => {
+                "POST"
             }
+            Self::Operations(_)
+            | Self::Operation(..)
+            | Self::Participants(_)
+            | Self::Undelivered
+            | Self::Trace(_) => "GET",
             Self::Unsupported(_) => "",
         }
     }
@@ -272,6 +292,21 @@ fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
                 (None, _) => Err(segment(name)),
             }
         }
+    }
+}
+
+/// Below the notifications that were given up. Such an id is the message id of the notification.
+fn undelivered(rest: &[&str]) -> Result<Target, NoRoute> {
+    match rest {
+        [] => Ok(Target::Undelivered),
+        ["resend"] => Ok(Target::ResendAll),
+        [id, "resend"] => {
+            let (call, sequence) = id.rsplit_once('-').ok_or(NoRoute::Notification)?;
+            let call = call.parse().map_err(|_| NoRoute::Notification)?;
+            Ok(Target::Resend(call, sequence.parse().map_err(|_| NoRoute::Notification)?))
+        }
+        [_] => Err(NoRoute::Notification),
+        [_, other, ..] => Err(segment(other)),
     }
 }
 
@@ -418,6 +453,13 @@ mod tests {
                 Beta,
                 Target::ParticipantAction(call, participant, ParticipantAction::StartHoldMusic),
             ),
+            ("/communications/undeliveredNotifications", V1, Target::Undelivered),
+            ("/beta/communications/undeliveredNotifications/resend", Beta, Target::ResendAll),
+            (
+                "/communications/undeliveredNotifications/{c}-17/resend",
+                V1,
+                Target::Resend(call, 17),
+            ),
             (
                 "/v1.0/communications/calls/{c}/participants/microsoft.graph.invite",
                 V1,
@@ -456,6 +498,8 @@ mod tests {
             ("/v1.0/communications/calls/{c}/answer/again", segment("again")),
             ("/v1.0/communications/calls/{c}/operations/x", NoRoute::Operation),
             ("/v1.0/communications/calls/{c}/operations/{o}/x", segment("x")),
+            ("/communications/undeliveredNotifications/{c}-x/resend", NoRoute::Notification),
+            ("/communications/undeliveredNotifications/{c}-17", NoRoute::Notification),
             ("/v1.0/communications/calls/{c}/participants/x", NoRoute::Participant),
             ("/v1.0/communications/calls/{c}/participants/{p}/dance", segment("dance")),
             ("/v1.0/communications/calls/{c}/participants/{p}/mute/x", segment("x")),

@@ -8,8 +8,8 @@ use tracing::{error, info};
 
 use crate::{
     api::{
-        Answer, CallError, House, NewCall, NewOperation, OpenRecording, RecordingError,
-        RecordingKey, TracedMessage, TrunkHealth,
+        Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
+        RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
@@ -30,6 +30,8 @@ pub(super) struct Rooms {
     pub purge_wake: Arc<Notify>,
 }
 
+/// The newest of the notifications that were given up are shown, so many.
+const UNDELIVERED: u32 = 1000;
 /// A token opens a clip as long as there is one; this only bounds a token that was lost.
 const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
@@ -190,6 +192,68 @@ impl House for Rooms {
             Ok(shown.collect())
         };
         traced.boxed()
+    }
+
+    fn undelivered<'a>(
+        &'a self,
+        application: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>> {
+        async move {
+            self.database.given_up(application, UNDELIVERED).await.map_err(|error| {
+                error!(%error, "cannot read notifications that were given up");
+                CallError::Internal
+            })
+        }
+        .boxed()
+    }
+
+    fn resend<'a>(
+        &'a self,
+        application: &'a str,
+        which: Option<(CallId, u64)>,
+    ) -> BoxFuture<'a, Result<u64, CallError>> {
+        async move {
+            let count = self.database.resend(application, which, now()).await;
+            let count = count.map_err(|error| {
+                error!(%error, "cannot send notifications again");
+                CallError::Internal
+            })?;
+            info!(application, count, "Notifications are sent again");
+            Ok(count)
+        }
+        .boxed()
+    }
+
+    fn begin_request<'a>(
+        &'a self,
+        application: &'a str,
+        key: &'a str,
+        fingerprint: &'a str,
+    ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
+        async move {
+            let begun = self.database.begin_request(application, key, fingerprint, now()).await;
+            begun.map_err(|error| {
+                error!(%error, "cannot take the key of a request");
+                CallError::Overloaded { retry_after: 1 }
+            })
+        }
+        .boxed()
+    }
+
+    fn end_request<'a>(
+        &'a self,
+        application: &'a str,
+        key: &'a str,
+        answer: Option<KeptAnswer>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        async move {
+            let ended = self.database.end_request(application, key, answer.as_ref()).await;
+            ended.map_err(|error| {
+                error!(%error, "cannot keep the answer to a request");
+                CallError::Internal
+            })
+        }
+        .boxed()
     }
 
     fn recording<'a>(

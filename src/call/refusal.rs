@@ -30,6 +30,9 @@ pub enum CallError {
         /// After how many seconds it is worth trying again.
         retry_after: u32,
     },
+    /// It was asked for, and whether it was done is not known.
+    #[error("The outcome of the action is not known; look at the call before trying again.")]
+    Unanswered,
     /// Our own fault; the cause has been logged.
     #[error("An internal error occurred.")]
     Internal,

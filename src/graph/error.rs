@@ -52,6 +52,11 @@ impl ErrorBody {
     }
 }
 
+/// `2026-01-01T00:00:00Z`, a `DateTimeOffset` of OData.
+pub fn date_time(at: UnixMillis) -> String {
+    format!("{}Z", date_without_zone(at))
+}
+
 /// `2026-01-01T00:00:00` in UTC, as the real service prints it.
 fn date_without_zone(at: UnixMillis) -> String {
     const DAY: i64 = 86_400;

@@ -18,7 +18,7 @@ mod request;
 
 pub use call::{Call, ResultInfo};
 pub use create_call::{CreateCallBody, RedirectBody, TransferBody};
-pub use error::{ErrorBody, ErrorIds};
+pub use error::{ErrorBody, ErrorIds, date_time};
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};
 pub use operation::Operation;
@@ -61,9 +61,14 @@ pub struct GraphContext {
 }
 
 impl GraphContext {
+    /// The API's address with its version.
+    pub fn base_url(&self) -> String {
+        format!("{}/{}", self.public_url, self.version.segment())
+    }
+
     /// The absolute URL of the calls.
     pub fn calls_url(&self) -> String {
-        format!("{}/{}/communications/calls", self.public_url, self.version.segment())
+        format!("{}/communications/calls", self.base_url())
     }
 
     /// The absolute URL of the participants of a call.
@@ -83,7 +88,7 @@ impl GraphContext {
 
     /// The `@odata.context` of what `fragment` names.
     pub fn metadata_url(&self, fragment: &str) -> String {
-        format!("{}/{}/$metadata#{fragment}", self.public_url, self.version.segment())
+        format!("{}/$metadata#{fragment}", self.base_url())
     }
 }
 

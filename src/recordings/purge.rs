@@ -27,6 +27,10 @@ pub struct Purge {
 const BATCH: u32 = 256;
 /// The longest sleep: the clock may be set, and calls end without telling us.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Notifications that were given up can be asked for, and sent again, so long after they were written.
+const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A request that is repeated gets its first answer for so long.
+const KEYS: Duration = Duration::from_secs(24 * 3600);
 /// After a fault of the database or the disk.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
 
@@ -84,8 +88,8 @@ impl Purge {
                 info!(recording.id = %row.id, call.id = %row.call, "Recording purged");
             }
         }
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        self.database.purge_calls(UnixMillis(now.0.saturating_sub(retention))).await?;
+        self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP)).await?;
+        self.database.purge_requests(now.minus(KEYS)).await?;
         Ok(())
     }
 

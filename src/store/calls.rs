@@ -92,17 +92,25 @@ impl Database {
     /// that were given up. A call that still has a recording or a notification to send stays.
     /// Returns how many calls went.
     ///
+    /// Those with notifications that were given up stay until these are older than `given_up_before`.
+    ///
     /// # Errors
     /// The database failed.
-    pub async fn purge_calls(&self, before: UnixMillis) -> Result<u64, StoreError> {
+    pub async fn purge_calls(
+        &self,
+        before: UnixMillis,
+        given_up_before: UnixMillis,
+    ) -> Result<u64, StoreError> {
         let done = sqlx::query(
             "DELETE FROM calls WHERE state = $1 AND ended_at < $2 \
              AND NOT EXISTS (SELECT 1 FROM recordings r WHERE r.call_id = calls.id) \
              AND NOT EXISTS \
-             (SELECT 1 FROM outbox o WHERE o.call_id = calls.id AND o.state = 'pending')",
+             (SELECT 1 FROM outbox o WHERE o.call_id = calls.id \
+             AND (o.state = 'pending' OR o.created_at >= $3))",
         )
         .bind(state_name(CallState::Terminated))
         .bind(before.0)
+        .bind(given_up_before.0)
         .execute(self.writer())
         .await?;
         Ok(done.rows_affected())

@@ -14,6 +14,7 @@ mod journal;
 mod keys;
 mod outbox;
 mod recordings;
+mod requests;
 mod rows;
 
 pub use calls::UnfinishedCall;
@@ -23,3 +24,4 @@ pub use journal::{Commit, Journal, JournalBehind, JournalLimits};
 pub use keys::SigningKeyRow;
 pub use outbox::{Delivery, GivenUp};
 pub use recordings::{NotAState, RecordingRow, RecordingState};
+pub use requests::{KeptAnswer, RequestKey};

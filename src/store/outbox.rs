@@ -222,6 +222,37 @@ impl Database {
         Ok(found)
     }
 
+    /// Has notifications of `application` that were given up sent again, as if they had just been
+    /// committed: this one, or all. Tells how many there were.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn resend(
+        &self,
+        application: &str,
+        which: Option<(CallId, u64)>,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
+        let one = match which {
+            Some(_) => "AND call_id = $3 AND sequence = $4",
+            None => "",
+        };
+        let text = format!(
+            "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = 0, \
+             created_at = $2 WHERE application = $1 AND state = 'given_up' {one}"
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(application.to_owned()).bind(now.0);
+        let query = match which {
+            Some((call, sequence)) => query.bind(call.to_string()).bind(column(sequence)),
+            None => query,
+        };
+        let count = query.execute(self.writer()).await?.rows_affected();
+        if count > 0 {
+            self.announce_outbox();
+        }
+        Ok(count)
+    }
+
     async fn readable(&self, rows: Vec<AnyRow>) -> Result<Vec<Delivery>, StoreError> {
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {

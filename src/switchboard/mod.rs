@@ -152,8 +152,8 @@ const DECLINE: u16 = 603;
 const NOT_FOUND: u16 = 404;
 const GONE: u16 = 481;
 const BUSY_TRUNK: u16 = 503;
-/// How long a request may wait for the call's task and its commit.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may wait for the call's task, and then for its commit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The time by both clocks.
 pub(crate) fn now() -> Now {
@@ -797,14 +797,19 @@ async fn ask<T>(
     request: impl FnOnce(call_task::Reply<T>) -> Request,
 ) -> Result<T, CallError> {
     let (reply, answer) = oneshot::channel();
-    let exchange = async {
-        sender.send(Message::Request(request(reply))).await.map_err(|_| CallError::NotFound)?;
+    let asking = sender.send(Message::Request(request(reply)));
+    match tokio::time::timeout(REQUEST_TIMEOUT, asking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(CallError::NotFound),
+        // Nothing was done: the message has not even been taken.
+        Err(_) => return Err(CallError::Overloaded { retry_after: 1 }),
+    }
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer,
         // The task has ended meanwhile: so has the call.
-        answer.await.unwrap_or(Err(CallError::NotFound))
-    };
-    tokio::time::timeout(REQUEST_TIMEOUT, exchange)
-        .await
-        .unwrap_or(Err(CallError::Overloaded { retry_after: 1 }))
+        Ok(Err(_)) => Err(CallError::NotFound),
+        Err(_) => Err(CallError::Unanswered),
+    }
 }
 
 fn party(uri: String, display_name: Option<String>) -> Party {
