@@ -346,7 +346,7 @@ impl Asked<'_> {
 }
 
 /// Contract section 2.1: what is enforced per request.
-fn needed_role(action: Action) -> Option<&'static str> {
+pub(super) fn needed_role(action: Action) -> Option<&'static str> {
     match action {
         Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
         Action::Transfer | Action::Redirect => Some(INITIATE),

@@ -142,6 +142,7 @@ impl ApiError {
             Self::Call(CallError::WrongState) => (StatusCode::BAD_REQUEST, "8585"),
             Self::Call(CallError::NoWay) => (StatusCode::FORBIDDEN, "8543"),
             Self::Call(CallError::TrunkFull) => (StatusCode::TOO_MANY_REQUESTS, "8530"),
+            Self::Call(CallError::QueueFull) => (StatusCode::TOO_MANY_REQUESTS, "8516"),
             Self::Call(CallError::Conflict) | Self::KeyInUse => (StatusCode::CONFLICT, "8519"),
             Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
             Self::Call(CallError::Overloaded { .. }) | Self::TooSlow => {
@@ -172,7 +173,9 @@ impl ApiError {
                 Some((RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
             Self::Call(CallError::TrunkFull) => Some((RETRY_AFTER, HeaderValue::from(5_u32))),
-            Self::TooSlow => Some((RETRY_AFTER, HeaderValue::from(1_u32))),
+            Self::TooSlow | Self::Call(CallError::QueueFull) => {
+                Some((RETRY_AFTER, HeaderValue::from(1_u32)))
+            }
             // RFC 9110 section 14.4: the size, so that the client can ask for what there is.
             Self::Range { bytes } => HeaderValue::try_from(format!("bytes */{bytes}"))
                 .ok()

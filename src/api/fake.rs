@@ -144,20 +144,9 @@ pub(super) async fn json_of(response: Response<Body>) -> Value {
 /// operation states has the metadata's capitals, while all documents print lower case. And it cannot
 /// say that every member may be null, which is how the documents print what is not set.
 pub(super) fn schema_errors(name: &str, value: &Value) -> String {
-    static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
-        let text = include_str!("../../tests/contract/communications.openapi.json");
-        let mut description: Value = serde_json::from_str(text).unwrap();
-        for (name, schema) in description["components"]["schemas"].as_object_mut().unwrap() {
-            if name.ends_with(".operationStatus") {
-                schema["enum"] = json!(["notStarted", "running", "completed", "failed"]);
-            }
-            allow_null(schema);
-        }
-        description
-    });
     let mut root = json!({"$ref": format!("#/components/schemas/{name}")});
-    root["components"] = DESCRIPTION["components"].clone();
-    assert!(!root["components"]["schemas"][name].is_null(), "no schema {name}");
+    root["components"] = CONTRACT["components"].clone();
+    assert!(!contract_schema(name).is_null(), "no schema {name}");
     let validator = jsonschema::draft202012::new(&root).unwrap();
     let errors: Vec<String> = validator
         .iter_errors(value)
@@ -165,6 +154,23 @@ pub(super) fn schema_errors(name: &str, value: &Value) -> String {
         .collect();
     errors.join("; ")
 }
+
+/// A schema of the contract, mended as [`schema_errors`] says.
+pub(super) fn contract_schema(name: &str) -> &'static Value {
+    &CONTRACT["components"]["schemas"][name]
+}
+
+static CONTRACT: LazyLock<Value> = LazyLock::new(|| {
+    let text = include_str!("../../tests/contract/communications.openapi.json");
+    let mut description: Value = serde_json::from_str(text).unwrap();
+    for (name, schema) in description["components"]["schemas"].as_object_mut().unwrap() {
+        if name.ends_with(".operationStatus") {
+            schema["enum"] = json!(["notStarted", "running", "completed", "failed"]);
+        }
+        allow_null(schema);
+    }
+    description
+});
 
 fn allow_null(schema: &mut Value) {
     let parts = schema.get_mut("allOf").and_then(Value::as_array_mut);

@@ -14,6 +14,7 @@
 //! | `calls`, `participants` | the Graph API |
 //! | `trace`, `undelivered` | what Graph does not have: SIP messages of a call, notifications that failed |
 //! | `recordings`, `health` | downloads; probes |
+//! | `openapi` | the description of all of it |
 //! | `error` | the one mapping from errors to responses |
 //! | `serve` | the listener with its limits |
 
@@ -29,6 +30,7 @@ mod health;
 mod house;
 mod idempotency;
 mod oauth;
+mod openapi;
 mod participants;
 mod pcap;
 mod query;
@@ -97,6 +99,7 @@ pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
     Router::new()
         .route("/healthz", any(health::alive))
         .route("/readyz", any(health::ready))
+        .route("/openapi.json", any(openapi::openapi))
         .route("/recordings/{id}", any(recordings::recording))
         // The Graph paths have too many forms for a table of patterns; `route` reads them.
         .fallback(calls::graph)

@@ -205,16 +205,16 @@ impl Route {
             Target::Call(_) => format!("{CALLS}/{{id}}"),
             Target::Action(_, action) => format!("{CALLS}/{{id}}/{}", action.name()),
             Target::Operations(_) => format!("{CALLS}/{{id}}/operations"),
-            Target::Operation(..) => format!("{CALLS}/{{id}}/operations/{{id}}"),
+            Target::Operation(..) => format!("{CALLS}/{{id}}/operations/{{operationId}}"),
             Target::Participants(_) => format!("{CALLS}/{{id}}/participants"),
-            Target::Participant(..) => format!("{CALLS}/{{id}}/participants/{{id}}"),
+            Target::Participant(..) => format!("{CALLS}/{{id}}/participants/{{participantId}}"),
             Target::ParticipantAction(_, _, action) => {
-                format!("{CALLS}/{{id}}/participants/{{id}}/{}", action.name())
+                format!("{CALLS}/{{id}}/participants/{{participantId}}/{}", action.name())
             }
             Target::Trace(_) => format!("{CALLS}/{{id}}/trace"),
             Target::Undelivered => UNDELIVERED.to_owned(),
             Target::ResendAll => format!("{UNDELIVERED}/resend"),
-            Target::Resend(..) => format!("{UNDELIVERED}/{{id}}/resend"),
+            Target::Resend(..) => format!("{UNDELIVERED}/{{notificationId}}/resend"),
             Target::Unsupported(name) => format!("{CALLS}/{{id}}/{name}"),
         }
     }
@@ -240,6 +240,11 @@ impl Target {
 }
 
 impl Action {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ACTIONS.into_iter().map(|(_, action)| action)
+    }
+
     /// The action's plain name.
     pub fn name(self) -> &'static str {
         name_of(&ACTIONS, self)
@@ -247,6 +252,11 @@ impl Action {
 }
 
 impl ParticipantAction {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        PARTICIPANT_ACTIONS.into_iter().map(|(_, action)| action)
+    }
+
     /// The action's plain name.
     pub fn name(self) -> &'static str {
         name_of(&PARTICIPANT_ACTIONS, self)

@@ -580,7 +580,7 @@ impl Machine {
             Phase::Up => {}
         }
         if self.queue.entries().len() >= MAX_QUEUED && new.kind.is_queued() {
-            return Err(CallError::Overloaded { retry_after: 1 });
+            return Err(CallError::QueueFull);
         }
         let operation = self.accept(new, now);
         self.flush();

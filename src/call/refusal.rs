@@ -24,6 +24,9 @@ pub enum CallError {
     /// Two requests at the same moment that cannot both be.
     #[error("A conflicting action is in progress.")]
     Conflict,
+    /// The queue of the call is full.
+    #[error("Too many operations wait on this call.")]
+    QueueFull,
     /// Nothing was done, for want of room; worth trying again.
     #[error("The server is busy; try again later.")]
     Overloaded {
