@@ -11,6 +11,7 @@ use support::{
     Node,
     baresip::{self, Baresip},
     npm, program,
+    python::Environment,
     sipp::Called,
 };
 use tokio::{
@@ -112,25 +113,10 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdk_for_python_runs_a_bot_here() {
-    let environment = tempfile::tempdir().unwrap();
-    let make = Command::new(program("python3", "python3"))
-        .args(["-m", "venv"])
-        .arg(environment.path())
-        .status()
-        .await;
-    assert!(make.unwrap().success(), "this test needs the Debian package python3-venv");
-    let here = Path::new("tests/sdk/python");
-    let install = Command::new(environment.path().join("bin/pip"))
-        .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
-        .arg(here.join("requirements.txt"))
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&install.stderr);
-    assert!(install.status.success(), "this test needs msgraph-sdk from PyPI: {said}");
-    let script = here.join("bot.py").canonicalize().unwrap();
+    let environment = Environment::new("tests/sdk/python/requirements.txt").await;
+    let script = Path::new("tests/sdk/python/bot.py").canonicalize().unwrap();
     plays_a_whole_bot(|_| {
-        let mut command = Command::new(environment.path().join("bin/python"));
+        let mut command = Command::new(environment.program("python"));
         command.arg(script);
         command
     })

@@ -101,6 +101,9 @@ pub(super) enum ApiError {
     /// The answer did not come in time; something may have been changed.
     #[error("The outcome of the action is not known; look at the call before trying again.")]
     OutcomeUnknown,
+    /// The application as the one that is to hear hold music.
+    #[error("The application cannot put itself on hold; name the other participant.")]
+    OwnHold,
     /// An `Idempotency-Key` that is none.
     #[error("Idempotency-Key must be one value of 1 to {0} visible characters.")]
     Key(usize),
@@ -144,7 +147,7 @@ impl ApiError {
             Self::Call(CallError::TrunkFull) => (StatusCode::TOO_MANY_REQUESTS, "8530"),
             Self::Call(CallError::QueueFull) => (StatusCode::TOO_MANY_REQUESTS, "8516"),
             Self::Call(CallError::Conflict) | Self::KeyInUse => (StatusCode::CONFLICT, "8519"),
-            Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
+            Self::OwnHold | Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
             Self::Call(CallError::Overloaded { .. }) | Self::TooSlow => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
             }

@@ -72,7 +72,7 @@ impl Asked<'_> {
             ParticipantAction::StartHoldMusic | ParticipantAction::StopHoldMusic
                 if side == Side::Ours =>
             {
-                return Err(ApiError::NotImplemented("Hold music for the application itself"));
+                return Err(ApiError::OwnHold);
             }
             ParticipantAction::StartHoldMusic => {
                 let HoldMusicBody { prompt, client_context } = HoldMusicBody::read(&body)?;
@@ -161,6 +161,8 @@ mod tests {
             }
         }
         let own = path(&format!("/{PARTICIPANT}/startHoldMusic"));
-        assert_eq!(Fake::new().send("POST", &own, Some("{}")).await.status(), 501);
+        let response = Fake::new().send("POST", &own, Some("{}")).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(json_of(response).await["error"]["code"], "8523");
     }
 }
