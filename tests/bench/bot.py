@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The bot of load.sh: answers every call, records it, and looks whether each clip is whole.
 
-usage: bot.py PORT API TOKEN REFERENCE.ulaw CALLS SECONDS
-Whole means: from the first sample of what sipp speaks on, the clip is it, sample for sample.
+usage: bot.py PORT API TOKEN REFERENCE.ulaw CALLS SECONDS LOG
+Whole means: from the first sample of what sipp speaks on, the clip is it, sample for sample. From the
+server's log and its own clock it says how long bots wait.
 """
-import json, struct, sys, threading, urllib.request
+import datetime, json, os, re, struct, sys, tempfile, threading, time, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-port, api, token, reference, calls, seconds = sys.argv[1:]
+port, api, token, reference, calls, seconds, log = sys.argv[1:]
 calls, seconds = int(calls), int(seconds)
 
 
@@ -20,7 +21,10 @@ def ulaw(code):
 TABLE = [struct.pack("<h", ulaw(code)) for code in range(256)]
 SPOKEN = b"".join(TABLE[code] for code in open(reference, "rb").read())
 # Notifications may come twice: what is counted has a name.
-lock, judged, ended, refused = threading.Condition(), {}, set(), []
+lock, clips, ended, refused = threading.Condition(), {}, set(), []
+# When it was told of a call or an operation, and when it had the clip.
+told, fetched = {}, {}
+folder = tempfile.TemporaryDirectory()
 
 
 def request(path, body=None, bearer=token):
@@ -52,11 +56,14 @@ class Bot(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
+        now = time.time()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(202)
         self.send_header("Content-Length", "0")
         self.end_headers()
-        threading.Thread(target=react, args=(body["value"][0]["resourceData"],)).start()
+        data = body["value"][0]["resourceData"]
+        told.setdefault((data["id"], data.get("state") or data.get("status")), now)
+        threading.Thread(target=react, args=(data,)).start()
 
 
 def react(data):
@@ -70,9 +77,12 @@ def react(data):
                 "playBeep": False, "maxRecordDurationInSeconds": seconds,
                 "initialSilenceTimeoutInSeconds": 30, "maxSilenceTimeoutInSeconds": 30})
         elif data.get("recordingLocation"):
-            wrong = judge(request(data["recordingLocation"], bearer=data["recordingAccessToken"]))
+            clip = request(data["recordingLocation"], bearer=data["recordingAccessToken"])
+            fetched.setdefault(data["id"], time.time())
+            file = os.path.join(folder.name, data["id"])
+            open(file, "wb").write(clip)
             with lock:
-                judged[data["id"]] = wrong
+                clips[data["id"]] = file
                 lock.notify_all()
         elif data.get("state") == "terminated":
             with lock:
@@ -89,7 +99,36 @@ server.request_queue_size = 1024
 threading.Thread(target=server.serve_forever, daemon=True).start()
 print("ready", flush=True)
 with lock:
-    lock.wait_for(lambda: min(len(ended), len(judged)) >= calls, timeout=seconds + 120)
+    lock.wait_for(lambda: min(len(ended), len(clips)) >= calls, timeout=seconds + 120)
+judged = {id: judge(open(file, "rb").read()) for id, file in clips.items()}
 broken = [wrong for wrong in judged.values() if wrong]
 print(f"clips whole: {len(judged) - len(broken)} of {calls}; broken: {broken[:5]}; "
       f"refused requests: {len(refused)}; calls ended: {len(ended)}")
+
+
+def later(event, name, of, heard):
+    """How long after an event of the log something was heard, as its median and 99th percentile."""
+    waits = []
+    for line in open(log):
+        found = re.search(name, line) if event in line else None
+        if found and heard(found[1]):
+            at = datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
+            waits.append(1000 * (heard(found[1]) - at))
+    return percentiles(of, waits)
+
+
+def percentiles(of, waits):
+    waits.sort()
+    at = lambda part: waits[min(int(part * len(waits)), len(waits) - 1)] if waits else float("nan")
+    return f"{of}: median {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, of {len(waits)}"
+
+
+answers = [int(found[1]) for line in open(log) if "/recordResponse " in line
+           and (found := re.search(r"ms=(\d+)", line))]
+print(percentiles("POST recordResponse, at the server", answers))
+print(later("Call established", r"call\.id=([0-9a-f-]+)", "established to webhook",
+            lambda id: told.get((id, "established"))))
+print(later("Operation off the media", r"operation\.id=([0-9a-f-]+)", "end of recording to webhook",
+            lambda id: told.get((id, "completed"))))
+print(later("Operation off the media", r"operation\.id=([0-9a-f-]+)", "end of recording to clip fetched",
+            fetched.get))

@@ -50,6 +50,7 @@ TOML
 pid=$!
 until grep -q API "$folder/out"; do kill -0 $pid || { cat "$folder/log"; exit 1; }; sleep 0.1; done
 python3 tests/bench/bot.py 43978 http://127.0.0.1:48080 $token "$folder/noise.ulaw" "$calls" "$seconds" \
+    "$folder/log" \
     > "$folder/bot" 2>&1 &
 bot=$!
 until grep -q ready "$folder/bot"; do sleep 0.1; done
@@ -67,7 +68,7 @@ wait $bot || true
 tick=$(getconf CLK_TCK)
 sum() { grep -o "$1=[0-9]*" "$folder/log" | cut -d= -f2 | awk '{s += $1} END {print s + 0}'; }
 echo "sipp: $(grep -a 'Failed call' "$folder/sipp.out" | tail -1 | tr -s ' ' | cut -d'|' -f3 | tr -d ' ') failed of $calls, exit $status"
-tail -1 "$folder/bot"
+grep -v ready "$folder/bot"
 echo "rtp received: $(sum rtp.received); lost: $(sum rtp.lost); late: $(sum rtp.late)"
 awk -v used=$((after - before)) -v tick="$tick" -v s="$steady" -v n="$calls" -v rss="$rss" 'BEGIN {
     printf "CPU: %.3f ms per call-second; RSS %d KiB, %.0f KiB per call\n", used * 1000 / tick / s / n, rss, rss / n }'
