@@ -70,8 +70,12 @@ fn what_the_sdks_send_is_read() {
         assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
         assert_eq!(answer.prefetch, [short_wav("1D6DE2D4-CD51-4309-8DAA-70768651088E")]);
     }
-    for (text, subject) in [(CREATE_PYTHON, Some("acceptance")), (CREATE_JAVASCRIPT, None)] {
+    let tenant = "99999999-8888-7777-6666-555555555555";
+    for (text, subject, tenant) in
+        [(CREATE_PYTHON, Some("acceptance"), Some(tenant)), (CREATE_JAVASCRIPT, None, None)]
+    {
         let call = CreateCallBody::read(&parsed(text)).unwrap();
+        assert_eq!(call.tenant_id.as_deref(), tenant);
         assert_eq!(call.target.uri, "tel:+15550123");
         assert_eq!(call.callback_uri, "https://bot.example/api/calls");
         assert_eq!(call.subject.as_deref(), subject);

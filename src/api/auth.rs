@@ -46,6 +46,8 @@ pub struct Credentials {
 pub struct Caller {
     /// The application's name.
     pub application: Arc<str>,
+    /// The application's id.
+    pub id: Arc<str>,
     roles: Vec<Role>,
 }
 
@@ -62,7 +64,7 @@ pub enum AuthError {
 
 struct Application {
     name: Arc<str>,
-    id: String,
+    id: Arc<str>,
     tokens: Vec<Vec<u8>>,
     secrets: Vec<Vec<u8>>,
     /// As they are configured.
@@ -119,6 +121,7 @@ impl Credentials {
         }
         found.map(|application| Caller {
             application: application.name.clone(),
+            id: application.id.clone(),
             roles: application.roles.clone(),
         })
     }
@@ -129,7 +132,7 @@ impl Credentials {
         // A role that was taken from the application is gone from its older tokens also.
         let roles = named.roles.iter().map(|role| Role::new(role));
         let roles = roles.filter(|role| application.roles.contains(role)).collect();
-        Ok(Caller { application: application.name.clone(), roles })
+        Ok(Caller { application: application.name.clone(), id: application.id.clone(), roles })
     }
 
     fn application(&self, id: &str) -> Option<&Application> {
@@ -145,7 +148,7 @@ impl Application {
         };
         Self {
             name: configured.name.into(),
-            id: configured.id,
+            id: configured.id.into(),
             tokens: digests(&configured.tokens, sha256),
             secrets: digests(&configured.secrets, secret_digest),
             roles: configured.roles.iter().map(|role| Role::new(role)).collect(),

@@ -134,6 +134,15 @@ impl Asked<'_> {
             return Err(ApiError::MissingRole(INITIATE));
         }
         let body = CreateCallBody::read(&body::json(&self.parts.headers, body).await?)?;
+        let is = |said: &Option<String>, known: &str| {
+            said.as_ref().is_none_or(|said| said.eq_ignore_ascii_case(known))
+        };
+        if !is(&body.tenant_id, &self.graph.tenant) {
+            return Err(ApiError::TenantMismatch);
+        }
+        if !is(&body.source_application, &self.caller.id) {
+            return Err(ApiError::SourceMismatch);
+        }
         let new = NewCall {
             source_name: body.source_name,
             target: body.target,
@@ -428,7 +437,7 @@ mod tests {
         let fake = Fake::new();
         let body = r##"{"@odata.type":"#microsoft.graph.call",
             "callbackUri":"https://bot.example/api/calls",
-            "source":{"identity":{"application":{"id":"x","displayName":"Bot"}}},
+            "source":{"identity":{"application":{"id":"MyBot","displayName":"Bot"}}},
             "targets":[{"identity":{"phone":{"id":"+15550123"}}}],
             "requestedModalities":["audio"],
             "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}}"##;
@@ -448,6 +457,14 @@ mod tests {
         assert_eq!(new.target.uri, "tel:+15550123");
 
         let path = "/v1.0/communications/calls";
+        for (with, code) in [
+            (body.replace("MyBot", "other"), "7507"),
+            (body.replacen('{', r#"{"tenantId":"another","#, 1), "7505"),
+        ] {
+            let refused = fake.send("POST", path, Some(&with)).await;
+            assert_eq!(refused.status(), 403, "{code}");
+            assert_eq!(json_of(refused).await["error"]["code"], code);
+        }
         let json_type = [("content-type", "application/json")];
         let refused = fake.ask_with_body("POST", path, LIMITED_TOKEN, &json_type, body).await;
         assert_eq!(refused.status(), 403, "it takes the role {INITIATE}");

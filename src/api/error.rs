@@ -41,6 +41,12 @@ pub(super) enum ApiError {
     /// The caller lacks this role.
     #[error("Insufficient enterprise tenant permissions, cannot access this API. {0} is needed.")]
     MissingRole(&'static str),
+    /// The client says that it belongs to another tenant.
+    #[error("Request authorization tenant mismatch.")]
+    TenantMismatch,
+    /// The client calls in the name of another application.
+    #[error("Call source identity mismatch: the source is not the application of the token.")]
+    SourceMismatch,
     /// The path names nothing.
     #[error("Resource not found for the segment '{0}'.")]
     UnknownSegment(String),
@@ -131,6 +137,8 @@ impl ApiError {
         match self {
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken"),
             Self::MissingRole(_) => (StatusCode::FORBIDDEN, "7504"),
+            Self::TenantMismatch => (StatusCode::FORBIDDEN, "7505"),
+            Self::SourceMismatch => (StatusCode::FORBIDDEN, "7507"),
             Self::UnknownSegment(_) | Self::NoRecording => {
                 (StatusCode::NOT_FOUND, "ResourceNotFound")
             }

@@ -26,6 +26,10 @@ pub struct CreateCallBody {
     pub target: Party,
     /// The name of the caller to show.
     pub source_name: Option<String>,
+    /// The id of the application that the client says it is.
+    pub source_application: Option<String>,
+    /// The tenant that the client says it belongs to.
+    pub tenant_id: Option<String>,
     /// Where the call's notifications go.
     pub callback_uri: String,
     /// The media configuration as it was given; JSON text.
@@ -72,6 +76,8 @@ impl CreateCallBody {
         Ok(Self {
             target: target(&body)?,
             source_name: source_name(&body)?,
+            source_application: source_application(&body)?,
+            tenant_id: text("tenantId")?,
             callback_uri,
             media_config,
             prefetch,
@@ -200,6 +206,13 @@ fn source_name(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
     Ok(None)
 }
 
+fn source_application(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
+    let Some(source) = body.object("source")? else { return Ok(None) };
+    let Some(identity) = source.object("identity")? else { return Ok(None) };
+    let Some(application) = identity.object("application")? else { return Ok(None) };
+    Ok(application.text("id", TEXT_CHARS)?.map(str::to_owned))
+}
+
 /// The URI that an identity's id stands for.
 fn address(id: &str, is_phone: bool) -> Option<String> {
     let scheme = id.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -292,6 +305,7 @@ mod tests {
         full["ringingTimeoutInSeconds"] = json!(30);
         let read = CreateCallBody::read(&full).unwrap();
         assert_eq!(read.source_name.as_deref(), Some("Bot"));
+        assert_eq!(read.source_application.as_deref(), Some("x"));
         assert_eq!(read.target.display_name.as_deref(), Some("One"));
         assert_eq!(read.ringing_timeout_seconds, Some(30));
         full["ringingTimeoutInSeconds"] = json!(116);
