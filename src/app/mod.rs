@@ -188,6 +188,7 @@ impl Daemon {
             shards: config.media.shards,
             settings: media::Settings {
                 rtp_timeout: config.media.rtp_timeout,
+                hold_timeout: config.media.hold_timeout,
                 ..media::Settings::default()
             },
         })

@@ -19,6 +19,7 @@ const KNOWN: &[&str] = &[
     "media.codecs",
     "media.max_calls",
     "media.rtp_timeout",
+    "media.hold_timeout",
     "api.listen",
     "api.public_url",
     "api.tenant",

@@ -90,6 +90,9 @@ pub struct MediaConfig {
     /// How long a peer may be silent on RTP.
     #[serde(deserialize_with = "duration")]
     pub rtp_timeout: Duration,
+    /// The same for RTP and RTCP, on hold.
+    #[serde(deserialize_with = "duration")]
+    pub hold_timeout: Duration,
 }
 
 /// The REST API.

@@ -50,8 +50,9 @@ pub enum LegEvent {
         /// How.
         ended: Ended,
     },
-    /// No RTP has come for [`Settings::rtp_timeout`] although the peer should send. The leg goes on.
-    MediaTimedOut,
+    /// No RTP has come for [`Settings::rtp_timeout`] although the peer should send, or nothing at all
+    /// for [`Settings::hold_timeout`] of one who need not. The leg goes on.
+    MediaTimedOut(Silence),
     /// The leg is closed; nothing follows.
     Closed {
         /// What it has lived through.
@@ -61,11 +62,25 @@ pub enum LegEvent {
     Failed,
 }
 
+/// Which silence has lasted too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Sound was agreed in both directions, and no packet has ever come.
+    NeverHeard,
+    /// Sound was agreed in both directions, and packets have ceased to come.
+    Ceased,
+    /// The call is on hold, or goes in one direction only.
+    OnHold,
+}
+
 /// How legs deal with silent peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long RTP may stay away before [`LegEvent::MediaTimedOut`]; a multiple of 20 ms.
+    /// How long RTP may stay away while both sides may speak; a multiple of 20 ms.
     pub rtp_timeout: Duration,
+    /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
+    /// nothing then, even if they have said that they would. A multiple of 20 ms.
+    pub hold_timeout: Duration,
     /// How long we send to an address that nothing has ever come from: it may be a victim's
     /// (`mediaUnverified`). A multiple of 20 ms.
     pub unverified: Duration,
@@ -77,6 +92,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rtp_timeout: Duration::from_secs(30),
+            hold_timeout: Duration::from_secs(1_800),
             unverified: Duration::from_secs(5),
             voice: VoiceMode::default(),
         }

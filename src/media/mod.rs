@@ -25,7 +25,7 @@ mod tape;
 pub mod transport;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenError, OpenLeg};
-pub use leg::{LegEvent, Muted, Settings};
+pub use leg::{LegEvent, Muted, Settings, Silence};
 pub use ports::{PortError, PortPool, PortRange};
 pub use running::{Play, Start};
 pub use stream::StreamStats;

@@ -80,11 +80,11 @@ mod tests {
         let (sender, mut events) = mpsc::channel(1);
         let mut outbox = Outbox::new(sender);
         outbox.tell(LegEvent::Heard);
-        outbox.tell(LegEvent::MediaTimedOut);
+        outbox.tell(LegEvent::Failed);
         assert_eq!(outbox.deliver(), Delivery::Waiting);
         assert!(matches!(events.try_recv(), Ok(LegEvent::Heard)));
         assert_eq!(outbox.deliver(), Delivery::Done);
-        assert!(matches!(events.try_recv(), Ok(LegEvent::MediaTimedOut)));
+        assert!(matches!(events.try_recv(), Ok(LegEvent::Failed)));
     }
 
     #[test]

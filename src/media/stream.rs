@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     LegEvent,
-    leg::{Settings, frames},
+    leg::{Settings, Silence, frames},
     receiver::{Receiver, ReceiverStats, kind_of},
     reports::Reports,
     running::Sound,
@@ -24,7 +24,7 @@ use crate::{
     operation::SaidKey,
     proto::{
         rtp::packet::{Packet, is_rtcp},
-        sdp::StreamPlan,
+        sdp::{Direction, StreamPlan},
     },
 };
 
@@ -87,7 +87,7 @@ pub struct Stream {
 /// Signs of life of the peer.
 #[derive(Debug)]
 struct Peer {
-    /// The frame of the last packet, or of the moment from which on packets are expected.
+    /// The frame of the last sign of life, or of the moment from which on the present limit counts.
     heard_at: u64,
     has_been_heard: bool,
     first_told: bool,
@@ -157,7 +157,12 @@ impl Stream {
             // On hold without an address: it will be named again.
             (_, None) => {}
         }
+        let was_two_way = self.is_two_way();
         self.plan = plan;
+        if self.is_two_way() != was_two_way {
+            // Another limit counts from now on.
+            self.peer.heard_at = frame;
+        }
         Ok(())
     }
 
@@ -180,7 +185,8 @@ impl Stream {
                 break;
             }
         }
-        if self.expects_sound() && self.source.as_mut().is_some_and(|s| s.give_up_if_silent(frame))
+        if self.plan.direction.receives()
+            && self.source.as_mut().is_some_and(|s| s.give_up_if_silent(frame))
         {
             // Packets of others may count from now on. If the port is gone, nothing comes any more,
             // and that is told in time.
@@ -258,16 +264,20 @@ impl Stream {
             self.peer.first_told = true;
             return Some(LegEvent::Heard);
         }
-        if !self.expects_sound() {
-            self.peer.heard_at = frame;
-            if let Some(source) = &mut self.source {
-                source.excuse(frame);
-            }
+        if !self.plan.direction.receives()
+            && let Some(source) = &mut self.source
+        {
+            source.excuse(frame);
         }
+        let (limit, silence) = match (self.is_two_way(), self.peer.has_been_heard) {
+            (true, true) => (self.settings.rtp_timeout, Silence::Ceased),
+            (true, false) => (self.settings.rtp_timeout, Silence::NeverHeard),
+            (false, _) => (self.settings.hold_timeout, Silence::OnHold),
+        };
         let silent = frame.saturating_sub(self.peer.heard_at);
-        let timed_out = silent >= frames(self.settings.rtp_timeout).max(1);
+        let timed_out = silent >= frames(limit).max(1);
         let told = std::mem::replace(&mut self.peer.silence_told, timed_out);
-        (timed_out && !told).then_some(LegEvent::MediaTimedOut)
+        (timed_out && !told).then_some(LegEvent::MediaTimedOut(silence))
     }
 
     /// What it has lived through.
@@ -331,6 +341,10 @@ impl Stream {
         let is_peer = from.ip() == source.destination().ip();
         if is_peer && self.reports.read(datagram, self.sender.ssrc(), frame) {
             source.verify();
+            // RTCP goes on while on hold (RFC 3264 section 8.4); it is no sound.
+            if !self.is_two_way() {
+                self.peer.heard_at = frame;
+            }
         }
     }
 
@@ -375,9 +389,9 @@ impl Stream {
         may_send_to(to, self.local).then_some(to)
     }
 
-    /// Whether the peer should be sending.
-    fn expects_sound(&self) -> bool {
-        self.plan.direction.receives() && self.source.is_some()
+    /// Whether both sides should be sending.
+    fn is_two_way(&self) -> bool {
+        self.plan.direction == Direction::SendRecv
     }
 
     fn ticks_per_frame(&self) -> u32 {

@@ -24,7 +24,7 @@ use crate::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         ReferralCall, line::RECORDING_PREFIX,
     },
-    media::{Leg, LegEvent, Muted, OpenLeg, Play, Start},
+    media::{Leg, LegEvent, Muted, OpenLeg, Play, Silence, Start},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId,
@@ -373,9 +373,14 @@ impl CallTask {
                 self.media_ended(id, ended);
                 return;
             }
-            LegEvent::MediaTimedOut => {
+            LegEvent::MediaTimedOut(silence) => {
+                let what = match silence {
+                    Silence::NeverHeard => "No RTP came",
+                    Silence::Ceased => "RTP has ceased to come",
+                    Silence::OnHold => "Nothing has come while the call was on hold",
+                };
                 warn!(
-                    "No RTP came: our description shows {}, the peer is at {}{}; the call is ended",
+                    "{what}: our description shows {}, the peer is at {}{}; the call is ended",
                     self.address,
                     self.peer_words(),
                     self.cure()
