@@ -183,12 +183,16 @@ impl Daemon {
             Fetch::new(fence.clone(), fetch_limits(&config.fetch))?,
             LibraryLimits { memory_bytes: PROMPT_MEMORY, max_duration: config.fetch.max_duration },
         );
+        let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
         let engine = media::Engine::start(media::EngineConfig {
-            ports: port_pool(&config),
+            ports: media::PortPool::new(rtp_ports(&config), PORT_COOLDOWN),
             shards: config.media.shards,
+            targets: targets(&config, advertised),
             settings: media::Settings {
                 rtp_timeout: config.media.rtp_timeout,
                 hold_timeout: config.media.hold_timeout,
+                unverified: config.media.unverified,
+                any_host: config.media.any_host,
                 ..media::Settings::default()
             },
         })
@@ -212,7 +216,6 @@ impl Daemon {
         let issuer = Issuer::open(database.clone(), issuer, now).await.context("signing keys")?;
         tasks.spawn(care_for_keys(issuer.clone(), outside.clone()));
 
-        let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
         let (events, received) = mpsc::channel(SIP_EVENTS);
         let (signalling, sip_listeners, service) = signalling::start(
             SignallingConfig {
@@ -574,12 +577,17 @@ fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
     }
 }
 
-fn port_pool(config: &Config) -> media::PortPool {
-    let range = match config.media.ports {
+fn rtp_ports(config: &Config) -> media::PortRange {
+    match config.media.ports {
         config::PortRange { first: 0, .. } => media::PortRange::Ephemeral,
         config::PortRange { first, last } => media::PortRange::Between { first, last },
-    };
-    media::PortPool::new(range, PORT_COOLDOWN)
+    }
+}
+
+/// Where RTP must not go: what peers could name of ours.
+fn targets(config: &Config, advertised: Option<IpAddr>) -> media::Targets {
+    let sip = config.sip.listen.iter().map(|listener| listener.address.port());
+    media::Targets::new(rtp_ports(config), sip.collect(), advertised)
 }
 
 fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {

@@ -20,6 +20,8 @@ const KNOWN: &[&str] = &[
     "media.max_calls",
     "media.rtp_timeout",
     "media.hold_timeout",
+    "media.unverified",
+    "media.any_host",
     "api.listen",
     "api.public_url",
     "api.tenant",

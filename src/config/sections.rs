@@ -93,6 +93,11 @@ pub struct MediaConfig {
     /// The same for RTP and RTCP, on hold.
     #[serde(deserialize_with = "duration")]
     pub hold_timeout: Duration,
+    /// How long a call sends to addresses that nothing has come from.
+    #[serde(deserialize_with = "duration")]
+    pub unverified: Duration,
+    /// Whether RTP may come from hosts that nobody has named.
+    pub any_host: bool,
 }
 
 /// The REST API.

@@ -19,6 +19,7 @@ use super::{
     leg::{Command, Muted, Opening, Settings},
     ports::{PortError, PortPool},
     shard::{Inbox, Shard},
+    targets::Targets,
     transport::Transport,
 };
 use crate::{
@@ -39,6 +40,8 @@ pub struct EngineConfig {
     pub ports: PortPool,
     /// Number of threads; 0 is one per core.
     pub shards: usize,
+    /// Where legs must not send to.
+    pub targets: Targets,
     /// How legs deal with silent peers.
     pub settings: Settings,
 }
@@ -82,6 +85,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Shared {
     ports: PortPool,
+    targets: Targets,
     settings: Settings,
     shards: Vec<Inbox>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
@@ -100,7 +104,7 @@ impl Engine {
     /// # Errors
     /// A thread cannot be made.
     pub fn start(config: EngineConfig) -> io::Result<Self> {
-        let EngineConfig { ports, shards, settings } = config;
+        let EngineConfig { ports, shards, targets, settings } = config;
         let count = match NonZeroUsize::new(shards) {
             Some(count) => count,
             None => thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -113,7 +117,7 @@ impl Engine {
             shards.push(inbox);
         }
         let threads = Mutex::new(threads);
-        Ok(Self { shared: Arc::new(Shared { ports, settings, shards, threads }) })
+        Ok(Self { shared: Arc::new(Shared { ports, targets, settings, shards, threads }) })
     }
 
     /// Opens a leg on the shard that has fewest. It says nothing and hears nobody before
@@ -129,8 +133,8 @@ impl Engine {
         let local = pair.local;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let transport = Transport::new(pair);
-        let settings = self.shared.settings;
-        shard.open(Opening { call, transport, commands: inbox, events, settings })?;
+        let (targets, settings) = (self.shared.targets.clone(), self.shared.settings);
+        shard.open(Opening { call, transport, commands: inbox, events, targets, settings })?;
         Ok(Leg { commands, local })
     }
 

@@ -4,7 +4,12 @@
 //! which is waited for. The order of events is: an operation's end after the spool has taken the last
 //! of its clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] after everything else.
 
-use std::{collections::VecDeque, mem, net::IpAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    mem,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
@@ -12,6 +17,7 @@ use super::{
     outbox::{Delivery, Outbox},
     running::{Finishing, Play, Running, Start},
     stream::{Stream, StreamStats},
+    targets::{Targets, Way},
     transport::Transport,
 };
 use crate::{
@@ -53,6 +59,13 @@ pub enum LegEvent {
     /// No RTP has come for [`Settings::rtp_timeout`] although the peer should send, or nothing at all
     /// for [`Settings::hold_timeout`] of one who need not. The leg goes on.
     MediaTimedOut(Silence),
+    /// Nothing more is sent to this address, until something comes from it.
+    Unsent {
+        /// The address.
+        to: SocketAddr,
+        /// Why.
+        why: Unsent,
+    },
     /// The leg is closed; nothing follows.
     Closed {
         /// What it has lived through.
@@ -60,6 +73,16 @@ pub enum LegEvent {
     },
     /// A fault of our own has ended the leg; nothing follows.
     Failed,
+}
+
+/// Why nothing is sent to an address that was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`]
+    /// is used up: it may be a victim's.
+    Unverified,
+    /// It is our own, or reaches more than one host: see [`Targets`](super::Targets).
+    Forbidden,
 }
 
 /// Which silence has lasted too long.
@@ -81,9 +104,11 @@ pub struct Settings {
     /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
     /// nothing then, even if they have said that they would. A multiple of 20 ms.
     pub hold_timeout: Duration,
-    /// How long we send to an address that nothing has ever come from: it may be a victim's
-    /// (`mediaUnverified`). A multiple of 20 ms.
+    /// How long a call sends, in all, to addresses that nothing has ever come from and that its SIP does
+    /// not come from: they may be a victim's. A multiple of 20 ms.
     pub unverified: Duration,
+    /// Whether RTP may come from a host that neither a description nor SIP has shown.
+    pub any_host: bool,
     /// How readily sound is taken for voice.
     pub voice: VoiceMode,
 }
@@ -93,7 +118,8 @@ impl Default for Settings {
         Self {
             rtp_timeout: Duration::from_secs(30),
             hold_timeout: Duration::from_secs(1_800),
-            unverified: Duration::from_secs(5),
+            unverified: Duration::from_secs(1),
+            any_host: false,
             voice: VoiceMode::default(),
         }
     }
@@ -140,6 +166,8 @@ pub struct Opening {
     pub commands: mpsc::Receiver<Command>,
     /// Where its events go.
     pub events: mpsc::Sender<LegEvent>,
+    /// Where it must not send to.
+    pub targets: Targets,
     /// How it deals with silent peers.
     pub settings: Settings,
 }
@@ -174,6 +202,7 @@ pub struct LiveLeg {
     /// Counts ticks: the leg's clock.
     frame: u64,
     settings: Settings,
+    targets: Targets,
     commands: mpsc::Receiver<Command>,
     /// `None` once the leg is closed or has failed.
     media: Option<Media>,
@@ -198,11 +227,12 @@ struct Media {
 impl LiveLeg {
     /// A leg that is not connected yet.
     pub fn new(opening: Opening) -> Self {
-        let Opening { call, transport, commands, events, settings } = opening;
+        let Opening { call, transport, commands, events, targets, settings } = opening;
         Self {
             call,
             frame: 0,
             settings,
+            targets,
             commands,
             media: Some(Media {
                 transport,
@@ -292,8 +322,10 @@ impl LiveLeg {
         let Some(Media { transport, stream, .. }) = &mut self.media else { return };
         let connected = match stream {
             Some(stream) => stream.renew(plan, host, transport, self.frame),
-            None => Stream::new(plan, host, transport.local(), self.frame, self.settings)
-                .map(|new| *stream = Some(new)),
+            None => {
+                let way = Way { local: transport.local(), host, targets: self.targets.clone() };
+                Stream::new(plan, way, self.frame, self.settings).map(|new| *stream = Some(new))
+            }
         };
         if let Err(error) = connected {
             tracing::error!(call = %self.call, %error, "the stream cannot be set up");

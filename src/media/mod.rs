@@ -22,13 +22,15 @@ mod shard;
 mod source;
 mod stream;
 mod tape;
+pub mod targets;
 pub mod transport;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenError, OpenLeg};
-pub use leg::{LegEvent, Muted, Settings, Silence};
+pub use leg::{LegEvent, Muted, Settings, Silence, Unsent};
 pub use ports::{PortError, PortPool, PortRange};
 pub use running::{Play, Start};
 pub use stream::StreamStats;
+pub use targets::Targets;
 
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,14 @@ pub enum PortRange {
 pub struct NotAPortRange;
 
 impl PortRange {
+    /// Whether a leg may have this port, as far as it can be told.
+    pub fn contains(self, port: u16) -> bool {
+        match self {
+            Self::Ephemeral => false,
+            Self::Between { first, last } => (first..=last).contains(&port),
+        }
+    }
+
     /// The even ports of all whole pairs in the range.
     fn pairs(self) -> Vec<u16> {
         match self {

@@ -1,20 +1,21 @@
 //! Whose packets are the call's: symmetric RTP with a locked source (RFC 4961, RFC 7362).
 //!
-//! In: the address of the SDP, the host that the peer's SIP comes from, and for each packet where it came from and its SSRC and sequence
-//! number; time is the number of the leg's frame. Out: whether it counts, and where our own packets
-//! go. Pure: the socket is elsewhere.
+//! In: the address of the SDP, the host that the peer's SIP comes from, and for each packet where it
+//! came from and its SSRC and sequence number; time is the number of the leg's frame. Out: whether it
+//! counts, and where our own packets go. Pure: the socket is elsewhere.
 //!
-//! The first packet from the SDP address locks it. A peer behind a NAT comes from another address: it
-//! is locked after a few packets in a row, and, unless it is at least on that host or on the one that
-//! its SIP comes from, only while the SDP address says nothing. After that nobody else is heard, until a re-INVITE names another
-//! address or the peer has been silent for long.
+//! The first packet from the SDP address locks it. A peer behind a NAT comes from another port, and
+//! from the host that its SIP comes from: it is locked after a few packets in a row. After that nobody
+//! else is heard, until a re-INVITE names another address or the peer has been silent for long. Other
+//! hosts are never heard, unless the configuration says so: then they are looked at while the SDP
+//! address says nothing, and after a silence only with the SSRC of before.
 
 use std::net::{IpAddr, SocketAddr};
 
 /// Packets in a row, with one SSRC, that another address than the SDP's needs (RFC 3550 appendix
 /// A.1 asks for two).
 const PROBATION: u8 = 3;
-/// How long the SDP address must be silent before another host is looked at: 1 s.
+/// How long the SDP address must be silent before a stranger is looked at, if at all: 1 s.
 const GRACE_FRAMES: u64 = 50;
 /// How long the locked source must be silent before others are looked at: 5 s.
 const RELOCK_FRAMES: u64 = 250;
@@ -28,7 +29,11 @@ pub struct Source {
     signalled: SocketAddr,
     /// Where the peer's SIP comes from; of a peer behind a NAT, the NAT.
     host: Option<IpAddr>,
+    /// Whether a stranger may turn out to be the peer.
+    any_host: bool,
     lock: Lock,
+    /// Of the last packet that counted.
+    ssrc: Option<u32>,
     /// The source before the last re-INVITE: still heard until the new one speaks.
     previous: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
@@ -70,12 +75,15 @@ pub enum Verdict {
 }
 
 impl Source {
-    /// A source that nothing has been heard of, named at `frame`.
-    pub fn new(signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> Self {
+    /// A source that nothing has been heard of, named at `frame`. `any_host`: whether it may be on
+    /// neither of the hosts that are known.
+    pub fn new(signalled: SocketAddr, host: Option<IpAddr>, any_host: bool, frame: u64) -> Self {
         Self {
             signalled,
             host,
+            any_host,
             lock: Lock::Open,
+            ssrc: None,
             previous: None,
             candidates: [None; CANDIDATES],
             oldest: 0,
@@ -96,7 +104,7 @@ impl Source {
             Lock::Open => self.previous,
         };
         let previous = previous.filter(|address| *address != signalled);
-        *self = Self { previous, ..Self::new(signalled, host, frame) };
+        *self = Self { previous, ..Self::new(signalled, host, self.any_host, frame) };
         true
     }
 
@@ -114,8 +122,12 @@ impl Source {
             Lock::Open | Lock::Lapsed(_) => self.watch(from, ssrc, sequence, frame),
         };
         match verdict {
-            Verdict::Accept => self.heard_at = frame,
+            Verdict::Accept => {
+                self.heard_at = frame;
+                self.ssrc = Some(ssrc);
+            }
             Verdict::Lock => {
+                self.ssrc = Some(ssrc);
                 self.lock = Lock::Locked(from);
                 self.previous = None;
                 self.candidates = [None; CANDIDATES];
@@ -166,9 +178,25 @@ impl Source {
         matches!(self.lock, Lock::Locked(_))
     }
 
+    /// Whether the description or the signalling has shown that the peer is there.
+    fn is_near(&self, host: IpAddr) -> bool {
+        is_same(host, self.signalled.ip()) || self.is_signalling(host)
+    }
+
+    /// Whether the peer's SIP comes from there. It has acknowledged our 200, or answered our INVITE, so
+    /// it is no victim.
+    pub fn is_signalling(&self, host: IpAddr) -> bool {
+        self.host.is_some_and(|signalling| is_same(host, signalling))
+    }
+
+    fn may_be_stranger(&self, ssrc: u32, frame: u64) -> bool {
+        let is_gone = frame.saturating_sub(self.heard_at) >= GRACE_FRAMES;
+        let is_known = self.ssrc.is_none_or(|known| known == ssrc);
+        self.any_host && is_gone && is_known
+    }
+
     fn watch(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
-        let is_near = from.ip() == self.signalled.ip() || Some(from.ip()) == self.host;
-        if !is_near && frame.saturating_sub(self.heard_at) < GRACE_FRAMES {
+        if !self.is_near(from.ip()) && !self.may_be_stranger(ssrc, frame) {
             return Verdict::Drop;
         }
         let next_sequence = sequence.wrapping_add(1);
@@ -184,6 +212,11 @@ impl Source {
         *candidate = Candidate { from, ssrc, next_sequence, seen };
         if seen >= PROBATION { Verdict::Lock } else { Verdict::Drop }
     }
+}
+
+/// Whether two addresses are one host's, be IPv4 written as it is or inside IPv6.
+fn is_same(one: IpAddr, other: IpAddr) -> bool {
+    one.to_canonical() == other.to_canonical()
 }
 
 #[cfg(test)]
@@ -204,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_address_of_the_sdp_is_locked_by_its_first_packet() {
-        let mut source = Source::new(peer(), None, 0);
+        let mut source = Source::new(peer(), None, false, 0);
         assert!(!source.is_verified());
         assert_eq!(source.judge(peer(), 1, 10, 1), Verdict::Lock);
         assert_eq!(source.judge(peer(), 1, 11, 2), Verdict::Accept);
@@ -212,29 +245,39 @@ mod tests {
         assert!(source.is_verified());
     }
 
+    /// RTP bleed and injection: right in everything but the host, at a thousand packets a second, before
+    /// the peer speaks, while it does, and for as long as you like after it has gone.
     #[test]
-    fn a_stranger_is_never_heard_after_the_lock() {
-        let mut source = Source::new(peer(), None, 0);
-        source.judge(peer(), 1, 10, 1);
-        for sequence in 0..1_000_u16 {
-            assert_eq!(source.judge(stranger(), 1, sequence, 2), Verdict::Drop);
+    fn a_stranger_who_sprays_is_never_the_peer() {
+        for any_host in [false, true] {
+            let mut source = Source::new(peer(), Some(peer().ip()), any_host, 0);
+            let (mut frame, mut sequence) = (0, 0_u16);
+            let mut spray = |source: &mut Source, ticks: u64| {
+                for _ in 0..ticks {
+                    frame += 1;
+                    for _ in 0..20 {
+                        sequence = sequence.wrapping_add(1);
+                        let ssrc = if any_host { 2 } else { 1 };
+                        let verdict = source.judge(stranger(), ssrc, sequence, frame);
+                        assert_eq!(verdict, Verdict::Drop, "{any_host} {frame}");
+                    }
+                    source.give_up_if_silent(frame);
+                    assert_eq!(source.destination(), peer());
+                }
+                frame
+            };
+            // With any host it is a race that the peer must enter within a second.
+            let frame = spray(&mut source, if any_host { GRACE_FRAMES - 1 } else { 3_000 });
+            assert_eq!(source.judge(peer(), 1, 1, frame), Verdict::Lock);
+            let frame = spray(&mut source, 100);
+            assert_eq!(source.judge(peer(), 1, 2, frame), Verdict::Accept);
+            spray(&mut source, 3_000);
         }
-        assert_eq!(source.destination(), peer());
     }
 
     #[test]
-    fn a_stranger_who_sprays_early_does_not_win_over_the_peer() {
-        let mut source = Source::new(peer(), None, 0);
-        for sequence in 0..900_u16 {
-            let frame = u64::from(sequence / 20);
-            assert_eq!(source.judge(stranger(), 1, sequence, frame), Verdict::Drop);
-        }
-        assert_eq!(source.judge(peer(), 1, 0, 46), Verdict::Lock);
-    }
-
-    #[test]
-    fn a_peer_behind_a_nat_is_locked_after_packets_in_a_row() {
-        let mut source = Source::new(peer(), None, 0);
+    fn a_peer_on_a_host_that_nobody_has_named_is_locked_where_that_may_be() {
+        let mut source = Source::new(peer(), None, true, 0);
         assert_eq!(source.judge(stranger(), 5, 1, 60), Verdict::Drop);
         assert_eq!(source.judge(stranger(), 5, 2, 61), Verdict::Drop);
         assert_eq!(source.judge(stranger(), 6, 3, 62), Verdict::Drop, "another SSRC");
@@ -245,26 +288,29 @@ mod tests {
 
     #[test]
     fn another_port_of_the_same_host_needs_no_grace() {
-        let mut source = Source::new(peer(), None, 0);
+        let mut source = Source::new(peer(), None, false, 0);
         let natted = address("192.0.2.1:61000");
         let verdicts = [1, 2, 3].map(|sequence| source.judge(natted, 5, sequence, 1));
         assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
     }
 
     #[test]
-    fn a_peer_whose_sip_comes_through_the_same_nat_needs_no_grace() {
+    fn a_peer_whose_sip_comes_through_the_same_nat_is_known_by_it() {
         let private = address("10.0.0.5:4000");
-        let mut source = Source::new(private, Some(peer().ip()), 0);
-        let verdicts = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
-        assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
-        let mut source = Source::new(private, Some(peer().ip()), 0);
-        let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
-        assert_eq!(verdicts, [Verdict::Drop; 3]);
+        for host in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let host = Some(host.parse().unwrap());
+            let mut source = Source::new(private, host, false, 0);
+            let verdicts = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
+            assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
+            let mut source = Source::new(private, host, false, 0);
+            let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
+            assert_eq!(verdicts, [Verdict::Drop; 3]);
+        }
     }
 
     #[test]
     fn a_re_invite_moves_the_source_without_a_gap() {
-        let mut source = Source::new(peer(), None, 0);
+        let mut source = Source::new(peer(), None, false, 0);
         source.judge(peer(), 1, 10, 1);
         assert!(!source.renew(peer(), None, 2), "the same address keeps the lock");
         let moved = address("192.0.2.1:4002");
@@ -277,23 +323,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_long_silence_opens_the_lock() {
-        let mut source = Source::new(peer(), None, 0);
+    fn only_a_long_silence_opens_the_lock_for_who_goes_on_elsewhere() {
+        let mut source = Source::new(peer(), None, true, 0);
         source.judge(peer(), 1, 10, 100);
         assert!(!source.give_up_if_silent(100 + RELOCK_FRAMES - 1));
         assert!(source.give_up_if_silent(100 + RELOCK_FRAMES));
         assert!(!source.give_up_if_silent(1_000), "once");
         for sequence in 1..3 {
-            assert_eq!(source.judge(stranger(), 9, sequence, 1_000), Verdict::Drop);
+            assert_eq!(source.judge(stranger(), 1, sequence, 1_000), Verdict::Drop);
         }
         assert_eq!(source.destination(), peer(), "until somebody else is locked");
-        assert_eq!(source.judge(stranger(), 9, 3, 1_000), Verdict::Lock);
+        assert_eq!(source.judge(stranger(), 1, 3, 1_000), Verdict::Lock);
         assert_eq!(source.destination(), stranger());
     }
 
     #[test]
     fn a_peer_that_speaks_again_is_locked_at_once() {
-        let mut source = Source::new(peer(), None, 0);
+        let mut source = Source::new(peer(), None, false, 0);
         let natted = address("192.0.2.1:61000");
         for sequence in 1..4 {
             source.judge(natted, 5, sequence, 1);

@@ -11,13 +11,14 @@ use std::{
 
 use super::{
     LegEvent,
-    leg::{Settings, Silence, frames},
+    leg::{Settings, Silence, Unsent, frames},
     receiver::{Receiver, ReceiverStats, kind_of},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender, Sent},
     source::{Source, Verdict},
-    transport::{Transport, as_seen_from, may_send_to},
+    targets::Way,
+    transport::{Transport, as_seen_from},
 };
 use crate::{
     audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
@@ -71,7 +72,7 @@ pub enum StreamError {
 #[derive(Debug)]
 pub struct Stream {
     plan: StreamPlan,
-    local: SocketAddr,
+    way: Way,
     settings: Settings,
     /// `None` while no address has ever been named.
     source: Option<Source>,
@@ -80,8 +81,21 @@ pub struct Stream {
     reports: Reports,
     pacer: Pacer,
     peer: Peer,
+    sending: Sending,
     strangers: u64,
     malformed: u64,
+}
+
+/// Whether, and where, we may send.
+#[derive(Debug, Default)]
+struct Sending {
+    /// Frames that the call has sent to addresses that may be a victim's: it does not begin again with
+    /// each address.
+    unverified: u64,
+    /// The address that was looked at last, and whether it may be sent to at all.
+    judged: Option<(SocketAddr, bool)>,
+    /// The address that was told to get nothing.
+    told: Option<SocketAddr>,
 }
 
 /// Signs of life of the peer.
@@ -92,25 +106,24 @@ struct Peer {
     has_been_heard: bool,
     first_told: bool,
     silence_told: bool,
-    /// Frames that were sent without a sign of life.
-    unverified: u64,
 }
 
 impl Stream {
-    /// A stream as `plan` says, from the socket `local`; the peer's SIP comes from `host`.
+    /// A stream as `plan` says, by this way.
     ///
     /// # Errors
     /// The codec cannot be made.
     pub fn new(
         plan: StreamPlan,
-        host: Option<IpAddr>,
-        local: SocketAddr,
+        way: Way,
         frame: u64,
         settings: Settings,
     ) -> Result<Self, StreamError> {
         let mut rng = rand::rng();
-        let source =
-            plan.remote.map(|remote| Source::new(as_seen_from(remote, local), host, frame));
+        let source = plan.remote.map(|remote| {
+            let remote = as_seen_from(remote, way.local);
+            Source::new(remote, way.host, settings.any_host, frame)
+        });
         Ok(Self {
             receiver: Receiver::new(&plan)?,
             sender: Sender::new(format_of(&plan), &mut rng)?,
@@ -121,10 +134,10 @@ impl Stream {
                 has_been_heard: false,
                 first_told: false,
                 silence_told: false,
-                unverified: 0,
             },
+            sending: Sending::default(),
             plan,
-            local,
+            way,
             settings,
             source,
             strangers: 0,
@@ -145,15 +158,18 @@ impl Stream {
     ) -> Result<(), StreamError> {
         self.receiver.renew(&plan)?;
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
-        let remote = plan.remote.map(|remote| as_seen_from(remote, self.local));
+        self.way.host = host;
+        self.sending.judged = None;
+        let remote = plan.remote.map(|remote| as_seen_from(remote, self.way.local));
         match (&mut self.source, remote) {
             (Some(source), Some(remote)) => {
                 if source.renew(remote, host, frame) {
                     transport.disconnect()?;
-                    self.peer.unverified = 0;
                 }
             }
-            (source @ None, Some(remote)) => *source = Some(Source::new(remote, host, frame)),
+            (source @ None, Some(remote)) => {
+                *source = Some(Source::new(remote, host, self.settings.any_host, frame));
+            }
             // On hold without an address: it will be named again.
             (_, None) => {}
         }
@@ -227,8 +243,8 @@ impl Stream {
             self.sender.skip();
             return;
         };
-        if !self.source.as_ref().is_some_and(Source::is_verified) {
-            self.peer.unverified += 1;
+        if !self.is_verified(to) {
+            self.sending.unverified += 1;
         }
         if let (Some(key), Some(payload_type)) = (key, self.plan.telephone_event) {
             transport.send(self.sender.push_key(key, payload_type), to);
@@ -263,6 +279,9 @@ impl Stream {
         if self.peer.has_been_heard && !self.peer.first_told {
             self.peer.first_told = true;
             return Some(LegEvent::Heard);
+        }
+        if let Some(event) = self.unsent() {
+            return Some(event);
         }
         if !self.plan.direction.receives()
             && let Some(source) = &mut self.source
@@ -349,7 +368,7 @@ impl Stream {
     }
 
     fn send_report(&mut self, transport: &Transport, frame: u64, is_last: bool) {
-        let Some(rtp) = self.trusted_address() else { return };
+        let Ok(Some(rtp)) = self.trusted_address() else { return };
         // Nothing was said yet, and nobody is heard: it may not even be a call.
         if self.sender.sent().packets == 0 && !self.source.as_ref().is_some_and(Source::is_verified)
         {
@@ -366,27 +385,54 @@ impl Stream {
     }
 
     /// Where our RTP goes, if anywhere.
-    fn destination(&self) -> Option<SocketAddr> {
-        self.plan.direction.sends().then(|| self.trusted_address()).flatten()
+    fn destination(&mut self) -> Option<SocketAddr> {
+        if !self.plan.direction.sends() {
+            return None;
+        }
+        self.trusted_address().ok().flatten()
     }
 
-    /// The peer's address, unless it may be that of a victim. RTCP goes on while on hold (RFC 3264
-    /// section 8.4).
-    fn trusted_address(&self) -> Option<SocketAddr> {
-        let source = self.source.as_ref()?;
-        let to = source.destination();
-        let is_trusted =
-            source.is_verified() || self.peer.unverified < frames(self.settings.unverified);
-        (is_trusted && may_send_to(to, self.local)).then_some(to)
+    /// The peer's address, if there is one, unless it is ours or may be a victim's. RTCP goes on while
+    /// on hold (RFC 3264 section 8.4).
+    fn trusted_address(&mut self) -> Result<Option<SocketAddr>, LegEvent> {
+        let Some(to) = self.source.as_ref().map(Source::destination) else { return Ok(None) };
+        let may_be_sent_to = match self.sending.judged {
+            Some((judged, may)) if judged == to => may,
+            Some(_) | None => self.way.may_lead_to(to),
+        };
+        self.sending.judged = Some((to, may_be_sent_to));
+        if !may_be_sent_to {
+            return Err(LegEvent::Unsent { to, why: Unsent::Forbidden });
+        }
+        if !self.is_verified(to) && self.sending.unverified >= frames(self.settings.unverified) {
+            return Err(LegEvent::Unsent { to, why: Unsent::Unverified });
+        }
+        Ok(Some(to))
+    }
+
+    /// Whether somebody has shown that `to` is the peer's: by RTP, by RTCP, or by SIP.
+    fn is_verified(&self, to: SocketAddr) -> bool {
+        self.source.as_ref().is_some_and(|s| s.is_verified() || s.is_signalling(to.ip()))
+    }
+
+    /// Tells once that an address gets nothing.
+    fn unsent(&mut self) -> Option<LegEvent> {
+        if !self.plan.direction.sends() {
+            return None;
+        }
+        let event = self.trusted_address().err()?;
+        let to = self.source.as_ref().map(Source::destination);
+        let told = std::mem::replace(&mut self.sending.told, to);
+        (told != to).then_some(event)
     }
 
     /// Where our RTCP goes beside RTP to `rtp`.
     fn rtcp_destination(&self, rtp: SocketAddr) -> Option<SocketAddr> {
         let next = || Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?));
-        let named = self.plan.remote_rtcp.map(|named| as_seen_from(named, self.local));
+        let named = self.plan.remote_rtcp.map(|named| as_seen_from(named, self.way.local));
         // A host behind a NAT does not know its address; the port is the best guess then.
         let to = named.filter(|named| named.ip() == rtp.ip()).or_else(next)?;
-        may_send_to(to, self.local).then_some(to)
+        self.way.may_lead_to(to).then_some(to)
     }
 
     /// Whether both sides should be sending.

@@ -24,7 +24,7 @@ use crate::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         ReferralCall, line::RECORDING_PREFIX,
     },
-    media::{Leg, LegEvent, Muted, OpenLeg, Play, Silence, Start},
+    media::{Leg, LegEvent, Muted, OpenLeg, Play, Silence, Start, Unsent},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId,
@@ -386,6 +386,17 @@ impl CallTask {
                     self.cure()
                 );
                 Input::MediaTimedOut
+            }
+            LegEvent::Unsent { to, why } => {
+                match why {
+                    Unsent::Unverified => {
+                        warn!("Nothing came from {to}: we stopped sending to it");
+                    }
+                    Unsent::Forbidden => {
+                        warn!("The peer wants its media at {to}, which is ours: nothing is sent");
+                    }
+                }
+                return;
             }
             LegEvent::Closed { stats } => {
                 info!(

@@ -9,7 +9,7 @@ use std::{
 
 use aftertone::{
     media::{
-        Play, PortPool, PortRange, Settings, Start,
+        Play, PortPool, PortRange, Settings, Start, Targets,
         leg::{Command, LiveLeg, Opening, Scratch},
         transport::Transport,
     },
@@ -38,6 +38,7 @@ fn leg_tick(criterion: &mut Criterion) {
         transport: Transport::new(pair),
         commands: inbox,
         events: sender,
+        targets: Targets::new(PortRange::Ephemeral, Vec::new(), None),
         settings: Settings::default(),
     });
     let plan = StreamPlan {

@@ -1,13 +1,7 @@
 //! Peers that say nothing: on hold, gone, or without an address.
 
 use super::*;
-use crate::{
-    media::Silence,
-    proto::{
-        rtp::rtcp::{self, ReportBlock},
-        sdp,
-    },
-};
+use crate::{media::Silence, proto::sdp};
 
 /// The whole seconds of `duration`, in frames.
 fn frames(duration: Duration) -> usize {
@@ -29,15 +23,6 @@ fn plan(peer: &Peer, lines: &str) -> StreamPlan {
     sdp::negotiate(&offer, &local).unwrap().1
 }
 
-/// Tells the leg by RTCP that its packets come.
-fn report(peer: &Peer, ssrc: u32) {
-    let mut packet = Vec::new();
-    let block = ReportBlock { ssrc, ..ReportBlock::default() };
-    rtcp::write(&mut packet, peer.ssrc, None, Some(block), "phone", false);
-    let rtcp = SocketAddr::new(peer.leg.ip(), peer.leg.port() + 1);
-    peer.socket.send_to(&packet, rtcp).unwrap();
-}
-
 const SENDRECV: &str = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 127.0.0.1\r\na=sendrecv\r\n";
 const HOLDS: [&str; 3] = [
     "m=audio PORT RTP/AVP 0\r\nc=IN IP4 127.0.0.1\r\na=sendonly\r\n",
@@ -51,15 +36,15 @@ fn a_peer_that_holds_may_be_silent_for_as_long_as_a_hold_may_last() {
     for hold in HOLDS {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(plan(&peer, SENDRECV), None));
+        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
         rig.converse(&mut peer, &speech(5));
-        rig.command(Command::Connect(plan(&peer, hold), None));
+        rig.command(Command::Connect(plan(&peer, hold), HOST));
         rig.tick(frames(hold_timeout));
         assert_eq!(rig.told(), [LegEvent::Heard], "{hold}");
         rig.tick(1);
         assert_eq!(rig.told(), [LegEvent::MediaTimedOut(Silence::OnHold)], "{hold}");
         // It is expected to speak again when it has taken up the call.
-        rig.command(Command::Connect(plan(&peer, SENDRECV), None));
+        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
         rig.tick(frames(rtp_timeout));
         assert_eq!(rig.told(), [], "{hold}");
         rig.tick(1);
@@ -73,7 +58,7 @@ fn a_call_is_not_held_anew_by_holding_it_again() {
     let mut rig = Rig::with(settings, 64);
     let peer = Peer::new(rig.local);
     for hold in HOLDS {
-        rig.command(Command::Connect(plan(&peer, hold), None));
+        rig.command(Command::Connect(plan(&peer, hold), HOST));
         rig.tick(33);
     }
     rig.tick(2);
@@ -86,11 +71,11 @@ fn a_peer_that_hears_us_and_says_so_by_rtcp_is_there() {
     let mut rig = Rig::with(settings, 64);
     let peer = Peer::new(rig.local);
     let listens = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 127.0.0.1\r\na=recvonly\r\n";
-    rig.command(Command::Connect(plan(&peer, listens), None));
+    rig.command(Command::Connect(plan(&peer, listens), HOST));
     rig.tick(10);
     let ssrc = Packet::parse(&peer.packets()[0]).unwrap().header.ssrc;
     for _ in 0..5 {
-        report(&peer, ssrc);
+        peer.report(ssrc);
         rig.tick(60);
     }
     assert_eq!(rig.outline(), Vec::<String>::new());
@@ -103,7 +88,7 @@ fn a_peer_without_a_usable_address_is_told_like_one_that_is_silent() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let named = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 phone.example\r\na=sendrecv\r\n";
-    rig.command(Command::Connect(plan(&peer, named), None));
+    rig.command(Command::Connect(plan(&peer, named), HOST));
     rig.tick(frames(Settings::default().rtp_timeout));
     assert_eq!(rig.outline(), Vec::<String>::new());
     rig.tick(1);
@@ -115,7 +100,7 @@ fn a_peer_that_falls_silent_is_told_once() {
     let settings = Settings { rtp_timeout: Duration::from_millis(400), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(plan(&peer, SENDRECV), None));
+    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
     rig.converse(&mut peer, &speech(5));
     rig.tick(50);
     assert_eq!(rig.told(), [LegEvent::Heard, LegEvent::MediaTimedOut(Silence::Ceased)]);
