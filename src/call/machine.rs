@@ -1139,12 +1139,13 @@ impl Machine {
         self.give_up_referral();
         self.lease_until = None;
         self.call.state = CallState::Terminating;
-        let end = match termination {
-            Termination::ApplicationHungUp => OperationEnd::Canceled,
-            _ => OperationEnd::HungUpWithoutAudio,
-        };
+        let is_wanted = termination == Termination::ApplicationHungUp;
         for entry in self.queue.take_waiting() {
-            self.conclude(entry, end.clone(), None, now);
+            let end = match entry.operation.kind.is_record() && !is_wanted {
+                true => OperationEnd::HungUpWithoutAudio,
+                false => OperationEnd::Canceled,
+            };
+            self.conclude(entry, end, None, now);
         }
         self.close_leg();
         self.try_finish(now);

@@ -41,7 +41,8 @@ pub fn end_lost_call(
         });
         let end = match kept {
             Some(_) => OperationEnd::HungUpWithAudio,
-            None => OperationEnd::HungUpWithoutAudio,
+            None if operation.kind.is_record() => OperationEnd::HungUpWithoutAudio,
+            None => OperationEnd::Canceled,
         };
         operation.status = end.status();
         operation.end = Some(end);

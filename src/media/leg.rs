@@ -271,7 +271,8 @@ impl LiveLeg {
                 }
                 let mut unsaid = Frame::silence(stream.rate());
                 let mut said = Said::new(&mut unsaid, &mut scratch.kept);
-                let ended = play_frame(stream, running, *muted, &mut self.outbox, &mut said);
+                let heeds = |running: &Running| !running.only_speaks();
+                let ended = play_frame(stream, running, heeds, *muted, &mut self.outbox, &mut said);
                 self.finishing.extend(ended);
             }
             stream.end(transport, self.frame);
@@ -283,7 +284,8 @@ impl LiveLeg {
         Life::Alive
     }
 
-    /// Ends the leg after a fault of our own, a panic too: no part of it that may be inconsistent is used any more.
+    /// Ends the leg after a fault of our own, a panic too: its stream is not used any more. What was
+    /// recorded until then is kept, as if the peer had hung up.
     pub fn fail(&mut self) -> Life {
         tracing::error!(call = %self.call, "a media leg has failed");
         self.commands.close();
@@ -294,7 +296,7 @@ impl LiveLeg {
                 self.outbox.tell(finishing.give_up());
             }
         }
-        self.finishing.extend(running.map(Running::abandon));
+        self.finishing.extend(running.map(Running::hang_up));
         self.last = Some(LegEvent::Failed);
         Life::Alive
     }
@@ -385,11 +387,15 @@ impl LiveLeg {
         let playing = if is_idle { hold_music } else { running };
         let mut frame = Frame::silence(stream.rate());
         let mut said = Said::new(&mut frame, &mut scratch.kept);
-        let ended = play_frame(stream, playing, *muted, &mut self.outbox, &mut said);
+        // What is done with has been sent: on hold, prompts and keys wait.
+        let is_sending = stream.is_sending();
+        let goes_on = |running: &Running| is_sending || !running.only_speaks();
+        let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
         // The end of hold music was told when it began.
         self.finishing.extend(ended.filter(|_| !is_idle));
         let key = said.key;
-        if muted.ours {
+        // A key is sent whoever is muted, be it by its sound.
+        if muted.ours && key.is_none() {
             frame.samples_mut().fill(0);
         }
         stream.say(transport, &frame, key);
@@ -421,10 +427,12 @@ impl LiveLeg {
     }
 }
 
-/// Plays out one frame of what has been received: to the call its key, to the operation its sound.
+/// Plays out one frame of what has been received: to the call its key, to the operation its sound, if
+/// it `goes_on`.
 fn play_frame(
     stream: &mut Stream,
     running: &mut Option<Running>,
+    goes_on: impl Fn(&Running) -> bool,
     muted: Muted,
     outbox: &mut Outbox,
     said: &mut Said<'_>,
@@ -436,6 +444,6 @@ fn play_frame(
     if muted.peers {
         sound.samples = &SILENCE[..sound.samples.len().min(SILENCE.len())];
     }
-    let ended = running.as_mut()?.tick(sound, said)?;
+    let ended = running.as_mut().filter(|running| goes_on(running))?.tick(sound, said)?;
     running.take().map(|running| running.end(ended))
 }

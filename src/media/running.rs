@@ -112,6 +112,11 @@ impl Running {
         self.id
     }
 
+    /// Whether it has to wait while nobody hears what it says.
+    pub fn only_speaks(&self) -> bool {
+        self.operation.only_speaks()
+    }
+
     /// Lives through one frame: hears `sound`, and says `said`.
     pub fn tick(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
         if said.frame.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
@@ -147,7 +152,7 @@ impl Running {
         Finishing::new(self.id, self.operation.hang_up(), self.tape)
     }
 
-    /// Ends it because of a fault of ours, without asking the operation.
+    /// Ends it because it could not even begin.
     pub fn abandon(self) -> Finishing {
         let ended = Ended { end: OperationEnd::Unspecified, clip: None };
         Finishing::new(self.id, ended, self.tape)

@@ -236,6 +236,11 @@ impl Stream {
         self.receiver.is_drained()
     }
 
+    /// Whether what is said now is sent.
+    pub fn is_sending(&mut self) -> bool {
+        self.destination().is_some()
+    }
+
     /// Says one frame, or lets its time pass. A key is said in its place to peers that take telephone
     /// events.
     pub fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {

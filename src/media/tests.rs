@@ -341,6 +341,54 @@ fn keys_go_out_as_sound_when_events_were_not_agreed() {
 }
 
 #[test]
+fn keys_are_sent_as_sound_by_who_is_muted_too() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, HOST));
+    rig.command(Command::Mute(Muted { ours: true, peers: false }));
+    rig.command(send_keys(1));
+    rig.tick(40);
+    let heard = samples(&peer.heard());
+    let loud = |from: usize| heard[from * 160..(from + 5) * 160].iter().any(|s| *s > 8_000);
+    assert!(loud(0) && loud(10) && loud(20), "three keys");
+    assert_eq!(rig.outline(), ["ended Done"]);
+}
+
+#[test]
+fn prompts_and_keys_wait_while_the_peer_holds_and_are_never_done_unheard() {
+    let codes = speech(25);
+    for (play_it, frames) in [(play(1, prompt(&codes)), 25), (send_keys(1), 27)] {
+        let mut rig = Rig::new();
+        let peer = Peer::new(rig.local);
+        let hold = StreamPlan { direction: Direction::RecvOnly, ..peer.plan() };
+        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(play_it);
+        rig.tick(10);
+        rig.command(Command::Connect(hold, HOST));
+        rig.tick(200);
+        assert_eq!(rig.outline(), Vec::<String>::new());
+        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.tick(frames - 10);
+        assert_eq!(rig.outline(), ["ended Done"]);
+        assert_eq!(peer.packets().len(), frames, "all of it was sent");
+    }
+}
+
+#[test]
+fn a_prompt_that_is_hung_up_on_is_not_done_however_little_of_it_was_left() {
+    for left in 1..5 {
+        let mut rig = Rig::new();
+        let mut peer = Peer::new(rig.local);
+        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(play(1, prompt(&speech(30))));
+        rig.converse(&mut peer, &speech(30 - left));
+        rig.command(Command::Close);
+        rig.tick(1);
+        assert_eq!(rig.outline(), ["ended Canceled", "closed"], "{left} frames before its end");
+    }
+}
+
+#[test]
 fn whoever_is_muted_is_not_heard() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
@@ -494,7 +542,7 @@ fn events_wait_for_a_place_and_keep_their_order() {
         outline.extend(rig.outline());
         rig.tick(1);
     }
-    assert_eq!(outline, ["tone #", "ended HungUpWithoutAudio", "closed"]);
+    assert_eq!(outline, ["tone #", "ended Canceled", "closed"]);
 }
 
 #[test]
@@ -545,7 +593,7 @@ fn what_runs_gives_way_to_what_is_started() {
 }
 
 #[test]
-fn a_fault_ends_the_operation_and_then_the_leg() {
+fn a_fault_ends_the_operation_and_then_the_leg_and_the_clip_is_kept() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 64);
@@ -554,8 +602,9 @@ fn a_fault_ends_the_operation_and_then_the_leg() {
     rig.converse(&mut peer, &speech(30));
     rig.leg.fail();
     assert_eq!(rig.tick(1), Life::Over);
-    assert_eq!(rig.outline(), ["ended Unspecified", "failed"]);
-    assert!(!clip(&chunks).1);
+    assert_eq!(rig.outline(), ["ended HungUpWithAudio", "failed"]);
+    let (clip, keep) = clip(&chunks);
+    assert!(keep && position(&clip, &samples(&speech(20))).is_some());
 }
 
 #[test]

@@ -203,9 +203,9 @@ pub enum OperationEnd {
     InitialSilenceTimeout,
     /// Record: the caller hung up, or RTP ended, after some audio was kept.
     HungUpWithAudio,
-    /// Any: the caller hung up, or RTP ended, before any audio was kept.
+    /// Record: the caller hung up, or RTP ended, before any audio was kept.
     HungUpWithoutAudio,
-    /// Any: canceled, barged into, or the application ended the call.
+    /// Any: canceled, barged into, or, if it does not record, hung up on.
     Canceled,
     /// Record: the prompt could not be played; the sentence names the cause.
     PromptFailed(PromptFailure),
@@ -336,7 +336,7 @@ impl OperationEnd {
                 (200, 8588, "Action completed, the media ended while recording.")
             }
             Self::HungUpWithoutAudio => {
-                (400, 8513, "Action failed, the media ended before anything was done.")
+                (400, 8513, "Action failed, the media ended before anything was recorded.")
             }
             Self::Canceled => (400, 8508, "Action failed, the operation was cancelled."),
             Self::PromptFailed(failure) => return failure.result(kind),
@@ -362,7 +362,7 @@ impl OperationEnd {
             }),
             OperationKind::PlayPrompt(_) | OperationKind::SendDtmfTones(_) => Some(match self {
                 Self::Done => "completedSuccessfully",
-                Self::Canceled | Self::HungUpWithoutAudio => "mediaOperationCanceled",
+                Self::Canceled => "mediaOperationCanceled",
                 _ => "unknown",
             }),
             OperationKind::SubscribeToTone

@@ -60,6 +60,14 @@ impl Operation {
         matches!(self, Self::Record(_))
     }
 
+    /// Whether all that it does is to say something: while nobody can hear that, it must wait.
+    pub fn only_speaks(&self) -> bool {
+        match self {
+            Self::PlayPrompt(_) | Self::SendTones(_) => true,
+            Self::Record(_) | Self::Echo(_) => false,
+        }
+    }
+
     /// Whether a clip is being kept at this moment: from the end of prompt and beep on.
     pub fn is_recording(&self) -> bool {
         match self {
@@ -71,11 +79,9 @@ impl Operation {
     fn interrupt(self, interruption: Interruption) -> Ended {
         match self {
             Self::Record(record) => record.interrupt(interruption),
+            // Contract section 5.2 has no other end for what was not played to its end.
             Self::PlayPrompt(_) | Self::Echo(_) | Self::SendTones(_) => {
-                Ended::without_clip(match interruption {
-                    Interruption::Cancel => OperationEnd::Canceled,
-                    Interruption::HangUp => OperationEnd::HungUpWithoutAudio,
-                })
+                Ended::without_clip(OperationEnd::Canceled)
             }
         }
     }
