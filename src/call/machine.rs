@@ -170,13 +170,13 @@ pub enum Input {
     Tone(Tone),
     /// The media is done with an operation.
     MediaEnded(OperationId, MediaEnd),
-    /// A clip is safe: its size in bytes; or it cannot be kept.
-    ClipSafe(OperationId, Result<u64, ()>),
+    /// A clip is safe, or it cannot be kept.
+    ClipSafe(OperationId, Result<SafeClip, ()>),
     /// RTP stopped.
     MediaTimedOut,
     /// The leg is closed; nothing more comes from it.
     LegClosed,
-    /// The leg broke; nothing more comes from it.
+    /// The leg broke, or has vanished; nothing more comes from it.
     LegFailed,
 }
 
@@ -185,12 +185,19 @@ pub enum Input {
 pub struct MediaEnd {
     /// Why.
     pub end: OperationEnd,
-    /// Figures of the clip: length, speech and where speech ended, in milliseconds.
-    pub duration_ms: u64,
-    /// How much of it was speech.
+    /// How much of the clip was speech, in milliseconds.
     pub speech_ms: u64,
     /// Where the last speech ended.
     pub speech_ended_at_ms: Option<u64>,
+}
+
+/// A clip that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SafeClip {
+    /// The size of its file.
+    pub bytes: u64,
+    /// Its length.
+    pub duration_ms: u64,
 }
 
 /// What the application, or whoever runs the house, asks for.
@@ -271,7 +278,7 @@ pub enum Action {
         /// Whether the peer's is dropped.
         peers: bool,
     },
-    /// The leg broke while it wrote this clip: seal what there is; answer with
+    /// The leg vanished while it wrote this clip: seal what there is; answer with
     /// [`Input::ClipSafe`].
     SealClip(OperationId, RecordingId),
     /// Close the leg; answered by [`Input::LegClosed`].
@@ -503,11 +510,12 @@ impl Machine {
             Input::MediaEnded(id, ended) => self.media_ended(id, ended, now),
             Input::ClipSafe(id, result) => self.clip_safe(id, result, now),
             Input::MediaTimedOut => self.end(Termination::MediaTimeout, None, now),
-            Input::LegClosed => {
+            Input::LegClosed if self.leg != Leg::Open => {
                 self.leg = Leg::Closed;
                 self.leg_gone(now);
             }
-            Input::LegFailed => {
+            // Nobody has asked it to close.
+            Input::LegClosed | Input::LegFailed => {
                 self.leg = Leg::Closed;
                 self.end(Termination::Internal, Some(Refusal::Internal), now);
                 self.leg_gone(now);
@@ -1010,7 +1018,8 @@ impl Machine {
             {
                 let recorded = Recorded {
                     id: *clip,
-                    duration_ms: ended.duration_ms,
+                    // As long as its file will be.
+                    duration_ms: 0,
                     speech_ms: ended.speech_ms,
                     speech_ended_at_ms: ended.speech_ended_at_ms,
                 };
@@ -1028,20 +1037,29 @@ impl Machine {
         self.try_finish(now);
     }
 
-    fn clip_safe(&mut self, id: OperationId, result: Result<u64, ()>, now: Now) {
+    fn clip_safe(&mut self, id: OperationId, result: Result<SafeClip, ()>, now: Now) {
         if !matches!(self.queue.find(id), Some(Entry { stage: Stage::Finishing { .. }, .. })) {
             return;
         }
         let Some(mut entry) = self.queue.take(id) else { return };
-        let Stage::Finishing { end, recorded } =
+        let Stage::Finishing { end, mut recorded } =
             std::mem::replace(&mut entry.stage, Stage::Running)
         else {
             return;
         };
         match result {
-            Ok(bytes) => {
+            Ok(SafeClip { bytes, duration_ms }) => {
                 self.change.recordings.push(RecordingChange::Finished { id: recorded.id, bytes });
-                self.conclude(entry, end, Some(recorded), now);
+                recorded.duration_ms = duration_ms;
+                match (end, duration_ms) {
+                    // Of a leg that vanished before it had recorded anything: the file is purged
+                    // like all others.
+                    (OperationEnd::HungUpWithAudio, 0) => {
+                        entry.recording = None;
+                        self.conclude(entry, OperationEnd::HungUpWithoutAudio, None, now);
+                    }
+                    (end, _) => self.conclude(entry, end, Some(recorded), now),
+                }
             }
             Err(()) => self.conclude(entry, OperationEnd::Unspecified, None, now),
         }
@@ -1162,7 +1180,7 @@ impl Machine {
         }
     }
 
-    /// Nothing more comes from the leg: what it had not ended is ended here.
+    /// Nothing more comes from the leg: what it had not ended, because it vanished, is ended here.
     fn leg_gone(&mut self, now: Now) {
         if let Some(running) = self.queue.running() {
             let id = running.operation.id;

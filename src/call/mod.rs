@@ -13,7 +13,7 @@ pub mod session;
 pub use line::LineScript;
 pub use machine::{
     Action, Command, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
-    ReferralCall, Settings,
+    ReferralCall, SafeClip, Settings,
 };
 pub use refusal::{CallError, Refusal};
 pub use session::LocalAudio;

@@ -12,7 +12,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Action, CallError, Command, Input, LineScript, LocalAudio, Machine, MediaEnd, NewOperation,
-    Now, Offer, Owner, Placement, Settings,
+    Now, Offer, Owner, Placement, SafeClip, Settings,
 };
 use crate::{
     model::{
@@ -216,8 +216,7 @@ impl World {
             if recording.is_some() && end.delivers_recording() {
                 self.unsafe_clips.push(id);
             }
-            let ended =
-                MediaEnd { end, duration_ms: 1000, speech_ms: 500, speech_ended_at_ms: Some(900) };
+            let ended = MediaEnd { end, speech_ms: 500, speech_ended_at_ms: Some(900) };
             self.input(Input::MediaEnded(id, ended));
         }
     }
@@ -226,7 +225,8 @@ impl World {
         let waiting = [&mut self.unsafe_clips, &mut self.sealing];
         let id = waiting.into_iter().find_map(|ids| (!ids.is_empty()).then(|| ids.remove(0)));
         if let Some(id) = id {
-            self.input(Input::ClipSafe(id, if ok { Ok(32_044) } else { Err(()) }));
+            let clip = SafeClip { bytes: 32_044, duration_ms: 1_000 };
+            self.input(Input::ClipSafe(id, if ok { Ok(clip) } else { Err(()) }));
         }
     }
 
@@ -241,7 +241,7 @@ impl World {
         }
         let end = match self.running {
             Some((_, Some(_))) => OperationEnd::HungUpWithAudio,
-            _ => OperationEnd::HungUpWithoutAudio,
+            _ => OperationEnd::Canceled,
         };
         self.end_media(end);
         self.input(Input::LegClosed);
@@ -431,9 +431,11 @@ fn a_hang_up_waits_for_the_clip_and_ends_what_waits() {
     let mut world = World::established();
     let running = world.submit(record(false)).unwrap();
     let waiting = world.submit(record(false)).unwrap();
+    let prompt = world.submit(play()).unwrap();
     world.prepare(true);
     world.input(Input::PeerHungUp);
     assert_eq!(world.ends_of(waiting), [(OperationEnd::HungUpWithoutAudio, 8513)]);
+    assert_eq!(world.ends_of(prompt), [(OperationEnd::Canceled, 8508)]);
     world.close_leg(false);
     assert_eq!(world.over, 0);
     world.make_safe(true);
@@ -458,16 +460,39 @@ fn a_clip_that_never_becomes_safe_does_not_hold_up_the_end_for_ever() {
 }
 
 #[test]
-fn a_leg_that_breaks_loses_no_clip() {
+fn a_leg_that_vanishes_without_a_word_loses_no_clip() {
+    for (duration_ms, end) in [
+        (1_000, (OperationEnd::HungUpWithAudio, 8588)),
+        (0, (OperationEnd::HungUpWithoutAudio, 8513)),
+    ] {
+        let mut world = World::established();
+        let running = world.submit(record(false)).unwrap();
+        world.prepare(true);
+        world.running = None;
+        world.leg_open = false;
+        world.input(Input::LegFailed);
+        assert_eq!(world.sealing, [running]);
+        let clip = SafeClip { bytes: 44 + 32 * duration_ms, duration_ms };
+        world.input(Input::ClipSafe(running, Ok(clip)));
+        assert_eq!(world.ends_of(running), [end]);
+        let told = world.events().into_iter().find_map(|event| match event {
+            Event::OperationEnded { operation } => Some(operation.recording.clone()),
+            _ => None,
+        });
+        let told = told.unwrap().map(|recorded| recorded.duration_ms);
+        assert_eq!(told, (duration_ms > 0).then_some(duration_ms));
+        assert_eq!(world.machine.call().termination, Some(Termination::Internal));
+        world.check();
+    }
+}
+
+#[test]
+fn a_leg_that_closes_by_itself_ends_the_call() {
     let mut world = World::established();
-    let running = world.submit(record(false)).unwrap();
-    world.prepare(true);
-    world.running = None;
     world.leg_open = false;
-    world.input(Input::LegFailed);
-    assert_eq!(world.sealing, [running]);
-    world.make_safe(true);
-    assert_eq!(world.ends_of(running), [(OperationEnd::HungUpWithAudio, 8588)]);
+    world.input(Input::LegClosed);
+    assert_eq!(world.machine.call().termination, Some(Termination::Internal));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.check();
 }
 

@@ -120,15 +120,15 @@ impl Engine {
         Ok(Self { shared: Arc::new(Shared { ports, targets, settings, shards, threads }) })
     }
 
-    /// Opens a leg on the shard that has fewest. It says nothing and hears nobody before
+    /// Opens a leg on the shard that has fewest, of those that run. It says nothing and hears nobody before
     /// [`Leg::connect`].
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(&self, leg: OpenLeg) -> Result<Leg, OpenError> {
         let OpenLeg { call, bind, events } = leg;
-        let shard = self.shared.shards.iter().min_by_key(|shard| shard.legs());
-        let shard = shard.ok_or(OpenError::Down)?;
+        let shards = self.shared.shards.iter().filter(|shard| !shard.is_stopped());
+        let shard = shards.min_by_key(|shard| shard.legs()).ok_or(OpenError::Down)?;
         let pair = self.shared.ports.bind(bind)?;
         let local = pair.local;
         let (commands, inbox) = mpsc::channel(COMMANDS);
@@ -141,6 +141,11 @@ impl Engine {
     /// How many legs there are.
     pub fn legs(&self) -> usize {
         self.shared.shards.iter().map(Inbox::legs).sum()
+    }
+
+    /// Whether a thread has ended: its calls are lost, and the others do its work.
+    pub fn is_broken(&self) -> bool {
+        self.shared.shards.iter().any(Inbox::is_stopped)
     }
 
     /// How late the latest shard wakes, smoothed over some tenths of a second.
@@ -228,5 +233,40 @@ impl Leg {
 
     async fn command(&self, command: Command) -> Result<(), LegGone> {
         self.commands.send(command).await.map_err(|_| LegGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::media::PortRange;
+
+    #[test]
+    fn a_thread_that_has_ended_gets_no_more_legs() {
+        let (dead, ended) = Shard::new(0);
+        drop(ended);
+        let (alive, _shard) = Shard::new(1);
+        let engine = Engine {
+            shared: Arc::new(Shared {
+                ports: PortPool::new(PortRange::Ephemeral, Duration::ZERO),
+                targets: Targets::new(PortRange::Ephemeral, Vec::new(), None),
+                settings: Settings::default(),
+                shards: vec![dead, alive],
+                threads: Mutex::default(),
+            }),
+        };
+        let (events, mut told) = mpsc::channel(1);
+        for _ in 0..3 {
+            let call = CallId::from_random([1; 16]);
+            let bind = Ipv4Addr::LOCALHOST.into();
+            engine.open(OpenLeg { call, bind, events: events.clone() }).unwrap();
+        }
+        assert_eq!(engine.legs(), 3);
+        assert!(engine.is_broken());
+        // A thread that ends takes its legs along without a word: their calls see the end of it.
+        drop((events, _shard));
+        assert_eq!(told.blocking_recv(), None);
     }
 }

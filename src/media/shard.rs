@@ -79,7 +79,7 @@ impl Inbox {
     /// # Errors
     /// The shard does not keep up, or has ended.
     pub fn open(&self, opening: Opening) -> Result<(), OpenError> {
-        if self.status.stopping.load(Ordering::Relaxed) {
+        if self.is_stopped() {
             return Err(OpenError::Down);
         }
         // Counted here, so that many calls at once are spread over the shards.
@@ -91,6 +91,11 @@ impl Inbox {
                 TrySendError::Disconnected(_) => OpenError::Down,
             }
         })
+    }
+
+    /// Whether the shard has ended, or is about to.
+    pub fn is_stopped(&self) -> bool {
+        self.status.stopping.load(Ordering::Relaxed)
     }
 
     /// How many legs the shard has.

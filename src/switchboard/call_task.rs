@@ -19,10 +19,10 @@ use super::{
     outgoing::{Itinerary, Way},
 };
 use crate::{
-    audio::{Clip, tape, wav},
+    audio::{Clip, Rate, tape, wav},
     call::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
-        ReferralCall, line::RECORDING_PREFIX,
+        ReferralCall, SafeClip, line::RECORDING_PREFIX,
     },
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Silence, Start, Unsent},
     model::{
@@ -35,7 +35,7 @@ use crate::{
         info,
         path::{Path, is_private},
     },
-    recordings::ClipWritten,
+    recordings::{ClipWritten, Finished},
     store::{Commit, Journal, JournalBehind, StoreError},
 };
 
@@ -76,7 +76,8 @@ pub(super) struct CallTask {
     peer: Option<SocketAddr>,
     mailbox: mpsc::Receiver<Message>,
     leg: Option<Leg>,
-    leg_events: (mpsc::Sender<LegEvent>, mpsc::Receiver<LegEvent>),
+    /// What comes from the leg, until nothing more can.
+    leg_events: Option<mpsc::Receiver<LegEvent>>,
     /// Of a call that we place: whom, and once that is known, which ways lead there.
     itinerary: Option<Itinerary>,
     targets: Vec<Path>,
@@ -103,7 +104,7 @@ struct Referral {
 /// What has come back.
 enum Done {
     Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
-    Clip(OperationId, Result<u64, ()>),
+    Clip(OperationId, Result<SafeClip, ()>),
     Located(Result<Vec<Path>, u16>),
     ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
 }
@@ -189,7 +190,7 @@ impl CallTask {
             targets: Vec::new(),
             referral: None,
             leg: None,
-            leg_events: mpsc::channel(LEG_EVENTS),
+            leg_events: None,
             inputs: VecDeque::new(),
             prompts: HashMap::new(),
             clips: HashMap::new(),
@@ -210,7 +211,7 @@ impl CallTask {
                 result = self.commits.next(), if !self.commits.under_way.is_empty() => {
                     self.committed(result);
                 }
-                Some(event) = self.leg_events.1.recv() => self.leg_event(event),
+                event = next_event(&mut self.leg_events) => self.leg_event(event),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
                 Some(message) = self.mailbox.recv() => self.message(message).await,
                 () = tokio::time::sleep(JOURNAL_RETRY), if full => {}
@@ -362,7 +363,13 @@ impl CallTask {
         self.machine.handle_input(input, now());
     }
 
-    fn leg_event(&mut self, event: LegEvent) {
+    fn leg_event(&mut self, event: Option<LegEvent>) {
+        let Some(event) = event else {
+            error!("The leg has vanished; the call is ended");
+            self.leg_events = None;
+            self.machine.handle_input(Input::LegFailed, now());
+            return;
+        };
         let input = match event {
             LegEvent::Heard => {
                 debug!("First RTP packet");
@@ -407,10 +414,12 @@ impl CallTask {
                     rtp.strangers = stats.strangers,
                     "Leg closed"
                 );
+                self.leg_events = None;
                 Input::LegClosed
             }
             LegEvent::Failed => {
                 error!("The leg broke; the call is ended");
+                self.leg_events = None;
                 Input::LegFailed
             }
         };
@@ -436,7 +445,6 @@ impl CallTask {
         let clip = ended.clip.unwrap_or_default();
         let end = MediaEnd {
             end: ended.end,
-            duration_ms: clip.duration_ms,
             speech_ms: clip.speech_ms,
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
@@ -594,15 +602,13 @@ impl CallTask {
     }
 
     fn open_leg(&mut self) {
-        let open = OpenLeg {
-            call: self.machine.call().id,
-            bind: self.bind,
-            events: self.leg_events.0.clone(),
-        };
+        let (sender, events) = mpsc::channel(LEG_EVENTS);
+        let open = OpenLeg { call: self.machine.call().id, bind: self.bind, events: sender };
         let input = match self.drivers.media.open(open) {
             Ok(leg) => {
                 let local = LocalAudio { address: self.address, port: leg.local_port() };
                 self.leg = Some(leg);
+                self.leg_events = Some(events);
                 Input::LegOpened(Some(local))
             }
             Err(error) => {
@@ -637,7 +643,6 @@ impl CallTask {
             Some(None) => {
                 let end = MediaEnd {
                     end: OperationEnd::Unspecified,
-                    duration_ms: 0,
                     speech_ms: 0,
                     speech_ended_at_ms: None,
                 };
@@ -670,7 +675,7 @@ impl CallTask {
         }
     }
 
-    /// The leg broke in the middle of a clip: what was written is what there is.
+    /// The leg vanished in the middle of a clip: what was written is what there is.
     fn seal(&mut self, id: OperationId, recording: RecordingId) {
         let Some(written) = self.clips.remove(&id) else {
             self.inputs.push_back(Input::ClipSafe(id, Err(())));
@@ -787,9 +792,20 @@ impl Commits {
     }
 }
 
-async fn clip_result(written: ClipWritten) -> Result<u64, ()> {
+/// What the leg tells next; `None` when it has vanished.
+async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn clip_result(written: ClipWritten) -> Result<SafeClip, ()> {
     match written.await {
-        Ok(Ok(finished)) => Ok(finished.bytes),
+        Ok(Ok(Finished { bytes, samples })) => {
+            let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
+            Ok(SafeClip { bytes, duration_ms })
+        }
         Ok(Err(error)) => {
             error!(%error, "the recording could not be kept");
             Err(())

@@ -497,6 +497,9 @@ impl Switchboard {
         if self.inner.drivers.journal.is_behind() {
             return Err("the database does not keep up".to_owned());
         }
+        if self.inner.drivers.media.is_broken() {
+            return Err("a media thread has ended".to_owned());
+        }
         Ok(())
     }
 
