@@ -23,7 +23,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    model::{CallId, OperationId},
+    model::{CallId, OperationId, Tone},
     proto::sdp::StreamPlan,
 };
 
@@ -220,6 +220,15 @@ impl Leg {
     /// The leg is over.
     pub async fn mute(&self, muted: Muted) -> Result<(), LegGone> {
         self.command(Command::Mute(muted)).await
+    }
+
+    /// The peer has pressed a key, and told so by SIP: it counts like one that comes by RTP, and once if
+    /// it comes both ways.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn press(&self, tone: Tone) -> Result<(), LegGone> {
+        self.command(Command::Press(tone)).await
     }
 
     /// Ends the leg: what has been received is still heard, what runs is hung up, and

@@ -44,7 +44,7 @@ const DATAGRAM: usize = 2_048;
 pub enum LegEvent {
     /// The first valid RTP packet has come.
     Heard,
-    /// A key was pressed; told once for each press, whatever runs.
+    /// A key was pressed, by RTP or [`Command::Press`]; told once for each press, whatever runs.
     Tone {
         /// The key.
         tone: Tone,
@@ -142,6 +142,8 @@ pub enum Command {
     Cancel(OperationId),
     /// Drop, or let through, the sound of either side from now on.
     Mute(Muted),
+    /// The peer has pressed this key, and told so by SIP.
+    Press(Tone),
     /// The call is over.
     Close,
 }
@@ -308,6 +310,7 @@ impl LiveLeg {
                 Ok(Command::Start(start)) => self.start(start),
                 Ok(Command::Cancel(id)) => self.cancel(id),
                 Ok(Command::Mute(muted)) => self.mute(muted),
+                Ok(Command::Press(tone)) => self.press(tone),
                 Ok(Command::Close) => {
                     self.close(scratch);
                 }
@@ -372,6 +375,12 @@ impl LiveLeg {
     fn mute(&mut self, muted: Muted) {
         if let Some(media) = &mut self.media {
             media.muted = muted;
+        }
+    }
+
+    fn press(&mut self, tone: Tone) {
+        if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+            stream.press(tone, self.frame);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod leg;
 mod outbox;
 pub mod ports;
+mod presses;
 pub mod receiver;
 mod reports;
 mod running;

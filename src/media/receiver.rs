@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::presses::{Presses, Told};
 use crate::{
     audio::{CodecError, CodecKind, Decoder, Rate, measure::level_dbfs},
     model::Tone,
@@ -99,6 +100,8 @@ pub struct Receiver {
     /// The press of a source beside ours: its SSRC and timestamp, and our time of its beginning.
     foreign_press: Option<(u32, u32, i64)>,
     keys: VecDeque<(i64, Tone)>,
+    /// Keys that may still be told another way.
+    presses: Presses,
     /// When keys were down: that is silence.
     pressed: VecDeque<(i64, i64)>,
 
@@ -215,6 +218,7 @@ impl Receiver {
             events_ssrc: None,
             foreign_press: None,
             keys: VecDeque::with_capacity(MAX_KEYS),
+            presses: Presses::default(),
             pressed: VecDeque::with_capacity(MAX_KEYS),
             frame: Vec::with_capacity(frame_len),
             late: 0,
@@ -262,7 +266,7 @@ impl Receiver {
         let header = packet.header;
         let kind = self.kind_of(header.payload_type)?;
         if kind == Kind::Event && self.is_beside(header.ssrc) {
-            self.take_foreign_event(&packet);
+            self.take_foreign_event(&packet, frame);
             return Ok(());
         }
         if self.source.as_ref().is_some_and(|source| source.ssrc != header.ssrc) {
@@ -298,6 +302,14 @@ impl Receiver {
         }
         self.source = Some(source);
         Ok(())
+    }
+
+    /// Takes a key that was told by SIP in the tick `frame`: it has its place after all the sound that
+    /// has come.
+    pub fn press(&mut self, tone: Tone, frame: u64) {
+        if self.presses.is_new(tone, Told::Sip, frame) {
+            self.put_key(self.live_edge(), tone);
+        }
     }
 
     /// The next frame.
@@ -423,7 +435,8 @@ impl Receiver {
             (Kind::Sound, None) => self.late += 1,
             // A key is told even if its time makes no sense.
             (Kind::Event, time) => {
-                self.take_event(header.ssrc, time.unwrap_or_else(|| self.live_edge()), packet);
+                let began = time.unwrap_or_else(|| self.live_edge());
+                self.take_event(header.ssrc, began, packet, frame);
             }
             (Kind::Noise, time) => self.fall_quiet(time.unwrap_or_else(|| self.live_edge())),
         }
@@ -520,16 +533,18 @@ impl Receiver {
     }
 
     /// Takes a packet of a press that began at `began`.
-    fn take_event(&mut self, ssrc: u32, began: i64, packet: &Packet<'_>) {
+    fn take_event(&mut self, ssrc: u32, began: i64, packet: &Packet<'_>, frame: u64) {
         if self.events_ssrc != Some(ssrc) {
             self.events = TelephoneEvents::default();
             self.events_ssrc = Some(ssrc);
         }
         let header = packet.header;
-        let press = self.events.take(header.timestamp, header.marker, packet.payload);
-        if let (Some(press), true) = (press, self.keys.len() < MAX_KEYS) {
-            let place = self.keys.partition_point(|(time, _)| *time <= began);
-            self.keys.insert(place, (began, press.tone));
+        match self.events.take(header.timestamp, header.marker, packet.payload) {
+            Some(press) if self.presses.is_new(press.tone, Told::Rtp, frame) => {
+                self.put_key(began, press.tone);
+            }
+            Some(_) => {}
+            None => self.presses.lasts(frame),
         }
         let until = began + self.duration_of(packet.payload);
         match self.pressed.iter_mut().find(|(start, _)| *start == began) {
@@ -545,7 +560,7 @@ impl Receiver {
     }
 
     /// Another source has another clock: its keys begin when their first packet comes.
-    fn take_foreign_event(&mut self, packet: &Packet<'_>) {
+    fn take_foreign_event(&mut self, packet: &Packet<'_>, frame: u64) {
         let ssrc = packet.header.ssrc;
         let timestamp = packet.header.timestamp;
         let began = match self.foreign_press {
@@ -553,7 +568,14 @@ impl Receiver {
             _ => self.live_edge(),
         };
         self.foreign_press = Some((ssrc, timestamp, began));
-        self.take_event(ssrc, began, packet);
+        self.take_event(ssrc, began, packet, frame);
+    }
+
+    fn put_key(&mut self, at: i64, tone: Tone) {
+        if self.keys.len() < MAX_KEYS {
+            let place = self.keys.partition_point(|(time, _)| *time <= at);
+            self.keys.insert(place, (at, tone));
+        }
     }
 
     fn fall_quiet(&mut self, time: i64) {

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
+    model::Tone,
     operation::SaidKey,
     proto::{
         rtp::packet::{Packet, is_rtcp},
@@ -218,6 +219,11 @@ impl Stream {
             let Some((len, from)) = transport.receive(buffer) else { break };
             self.take(transport, buffer, len, from, frame);
         }
+    }
+
+    /// Takes a key that was told by SIP.
+    pub fn press(&mut self, tone: Tone, frame: u64) {
+        self.receiver.press(tone, frame);
     }
 
     /// Plays out the next frame.

@@ -465,6 +465,52 @@ fn a_stop_tone_ends_the_recording_and_is_told() {
 }
 
 #[test]
+fn a_key_by_sip_stops_the_recording_after_what_was_said_before_it() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let codes = speech(50);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(start);
+    rig.converse(&mut peer, &codes);
+    rig.command(Command::Press(Tone::POUND));
+    rig.converse(&mut peer, &codes);
+    assert_eq!(rig.outline(), ["tone #", "ended StopToneDetected"]);
+    let (clip, keep) = clip(&chunks);
+    let begin = position(&clip, &samples(&codes)).expect("all that was said before the key");
+    assert_eq!(clip.len(), begin + codes.len(), "and nothing of what was said after it");
+    assert!(keep);
+}
+
+#[test]
+fn a_key_that_comes_by_rtp_and_by_sip_is_told_once() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.converse(&mut peer, &speech(10));
+    for _ in 0..3 {
+        peer.press(Tone::POUND);
+        rig.tick(3);
+        rig.command(Command::Press(Tone::POUND));
+        rig.converse(&mut peer, &speech(10));
+    }
+    rig.command(Command::Press(Tone::POUND));
+    rig.tick(30);
+    assert_eq!(rig.outline(), ["tone #"; 4]);
+}
+
+#[test]
+fn a_key_by_sip_is_told_on_a_call_without_rtp() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.tick(10);
+    rig.command(Command::Press(Tone::POUND));
+    rig.tick(2);
+    assert_eq!(rig.outline(), ["tone #"]);
+}
+
+#[test]
 fn keys_are_told_once_each_when_nothing_runs() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);

@@ -223,6 +223,15 @@ impl CallTask {
 
     async fn message(&mut self, message: Message) {
         match message {
+            Message::Sip(Event::Info { dialog, content_type, body }) => {
+                let is_ours = dialog == self.machine.dialog();
+                if let (Some(leg), Some(tone), true) =
+                    (&self.leg, info::tone(&content_type, &body), is_ours)
+                {
+                    // The leg tells it, at its place in the sound.
+                    let _ = leg.press(tone).await;
+                }
+            }
             Message::Sip(event) => self.sip_event(event),
             Message::Follow(reserved, itinerary) => {
                 let dialog = reserved.dialog;
@@ -329,12 +338,8 @@ impl CallTask {
                 Input::PeerHungUp
             }
             Event::Reinvite { offer, .. } => Input::Reinvite(offer),
-            Event::Info { content_type, body, .. } => match info::tone(&content_type, &body) {
-                Some(tone) => Input::Tone(tone),
-                None => return,
-            },
-            // Said by the switchboard, when it finds a way.
-            Event::ReferAsked { .. } | Event::Ended { .. } => return,
+            // A key is for the leg; a wish is said by the switchboard, when it finds a way.
+            Event::Info { .. } | Event::ReferAsked { .. } | Event::Ended { .. } => return,
         };
         self.machine.handle_input(input, now());
     }
