@@ -228,28 +228,30 @@ impl Receiver {
         })
     }
 
-    /// Goes on with what was agreed anew; what has come so far is played.
+    /// Goes on with what was agreed anew. With another codec it begins anew, and gives back the receiver
+    /// of before: that has to be played to its end first, with the keys that are in it.
     ///
     /// # Errors
     /// The decoder cannot be made; everything stays as it was.
-    pub fn renew(&mut self, plan: &StreamPlan) -> Result<(), CodecError> {
-        if kind_of(plan.codec) != self.codec {
-            let fresh = Self::new(plan)?;
-            let before = std::mem::replace(self, fresh);
-            let figures = before.stats();
-            self.late = figures.late;
-            self.duplicate = figures.duplicate;
-            self.received_before = figures.received;
-            self.lost_before = figures.lost;
-            // A key that is down stays one press, and no key is forgotten.
-            self.events = before.events;
-            self.events_ssrc = before.events_ssrc;
-            self.keys.extend(before.keys.iter().map(|(_, tone)| (0, *tone)));
-            return Ok(());
+    pub fn renew(&mut self, plan: &StreamPlan) -> Result<Option<Self>, CodecError> {
+        if kind_of(plan.codec) == self.codec {
+            self.payload_type = plan.payload_type;
+            self.telephone_event = plan.telephone_event;
+            return Ok(None);
         }
-        self.payload_type = plan.payload_type;
-        self.telephone_event = plan.telephone_event;
-        Ok(())
+        let fresh = Self::new(plan)?;
+        let mut before = std::mem::replace(self, fresh);
+        let figures = before.stats();
+        self.late = figures.late;
+        self.duplicate = figures.duplicate;
+        self.received_before = figures.received;
+        self.lost_before = figures.lost;
+        // A key that is down stays one press.
+        self.events = std::mem::take(&mut before.events);
+        self.events_ssrc = before.events_ssrc;
+        self.presses = std::mem::take(&mut before.presses);
+        before.drain();
+        Ok(Some(before))
     }
 
     /// The stream's sample rate.

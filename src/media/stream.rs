@@ -4,6 +4,7 @@
 //! frame of sound a tick, and signs of life or death of the peer. It knows no operation and no call.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
     time::SystemTime,
@@ -12,7 +13,7 @@ use std::{
 use super::{
     LegEvent,
     leg::{Settings, Silence, Unsent, frames},
-    receiver::{Receiver, ReceiverStats, kind_of},
+    receiver::{Receiver, ReceiverStats, RtpError, kind_of},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender, Sent},
@@ -30,6 +31,9 @@ use crate::{
     },
 };
 
+/// Receivers of former codecs that are still played at most: somebody who changes the codec all the time
+/// loses sound.
+const MAX_BEFORE: usize = 4;
 /// Datagrams that are looked at in one tick at most, strangers' included.
 const MAX_READS: usize = 32;
 /// Packets that are taken in one tick at most when some have piled up.
@@ -78,6 +82,8 @@ pub struct Stream {
     /// `None` while no address has ever been named.
     source: Option<Source>,
     receiver: Receiver,
+    /// Those of the codecs before, oldest first: what they have received is played first.
+    before: VecDeque<Receiver>,
     sender: Sender,
     reports: Reports,
     pacer: Pacer,
@@ -127,6 +133,7 @@ impl Stream {
         });
         Ok(Self {
             receiver: Receiver::new(&plan)?,
+            before: VecDeque::new(),
             sender: Sender::new(format_of(&plan), &mut rng)?,
             reports: Reports::new(frame, &mut rng),
             pacer: Pacer::default(),
@@ -146,7 +153,7 @@ impl Stream {
         })
     }
 
-    /// Goes on as the new `plan` says. With the same codec nothing that has been received is lost.
+    /// Goes on as the new `plan` says. Nothing that has been received is lost.
     ///
     /// # Errors
     /// The codec cannot be made, or the socket not be opened anew.
@@ -157,7 +164,10 @@ impl Stream {
         transport: &mut Transport,
         frame: u64,
     ) -> Result<(), StreamError> {
-        self.receiver.renew(&plan)?;
+        self.before.extend(self.receiver.renew(&plan)?);
+        if self.before.len() > MAX_BEFORE {
+            self.before.pop_front();
+        }
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
         self.way.host = host;
         self.sending.judged = None;
@@ -228,7 +238,10 @@ impl Stream {
 
     /// Plays out the next frame.
     pub fn pull(&mut self) -> Sound<'_> {
-        let playout = self.receiver.pull();
+        while self.before.front().is_some_and(Receiver::is_drained) {
+            self.before.pop_front();
+        }
+        let playout = self.before.front_mut().unwrap_or(&mut self.receiver).pull();
         Sound { samples: playout.samples, tone: playout.tone, behind: playout.behind }
     }
 
@@ -239,7 +252,7 @@ impl Stream {
 
     /// Whether everything has been played out.
     pub fn is_drained(&self) -> bool {
-        self.receiver.is_drained()
+        self.before.iter().all(Receiver::is_drained) && self.receiver.is_drained()
     }
 
     /// Whether what is said now is sent.
@@ -358,7 +371,12 @@ impl Stream {
                 }
             }
         }
-        if self.receiver.push(datagram, frame).is_ok() {
+        let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
+            // What was under way when the codec changed belongs to the one before.
+            (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
+            (pushed, _) => pushed.is_ok(),
+        };
+        if is_taken {
             self.peer.heard_at = frame;
             self.peer.has_been_heard = true;
         }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     audio::{
-        Clip,
+        Clip, CodecKind, Encoder, Frame, Rate,
         g711::Law,
         tape::{Chunk, ChunkBody},
     },
@@ -445,6 +445,45 @@ fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
     assert!(begin <= 10 * 160, "the jitter buffer holds back {begin} samples");
     assert!(clip.len() - begin - sent.len() <= 160, "nothing is added at the end");
     assert!(keep);
+}
+
+#[test]
+fn a_recording_loses_nothing_when_the_codec_changes() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let codes = speech(100);
+    let (mu, a) = codes.split_at(50 * 160);
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(start);
+    rig.converse(&mut peer, mu);
+    let plan = StreamPlan { codec: Codec::Pcma, payload_type: 8, ..peer.plan() };
+    rig.command(Command::Connect(plan, HOST));
+    for frame in a.chunks(160) {
+        peer.send(8, frame, false);
+        peer.timestamp += 160;
+        rig.tick(1);
+    }
+    let plan = StreamPlan { codec: Codec::Opus, payload_type: 111, ..peer.plan() };
+    rig.command(Command::Connect(plan, HOST));
+    let mut encoder = Encoder::new(CodecKind::Opus).unwrap();
+    for _ in 0..50 {
+        let mut payload = Vec::new();
+        encoder.encode(&Frame::silence(Rate::Hz16000), &mut payload).unwrap();
+        peer.send(111, &payload, false);
+        peer.timestamp += 960;
+        rig.tick(1);
+    }
+    rig.command(Command::Close);
+    rig.tick(1);
+    assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
+    let (clip, _) = clip(&chunks);
+    let both: Vec<i16> =
+        samples(mu).into_iter().chain(a.iter().map(|code| Law::A.decode(*code))).collect();
+    let begin = position(&clip, &both).expect("what was said in either law, in one piece");
+    assert!(begin <= 10 * 160, "the jitter buffer holds back {begin} samples");
+    let length = clip.len() - begin;
+    assert!((150 * 160..=151 * 160).contains(&length), "{length} samples in 150 frames");
 }
 
 #[test]
