@@ -871,7 +871,7 @@ impl Machine {
             self.signal(refuse(dialog, &Refusal::Internal));
             return;
         }
-        match self.session.reoffered(offer) {
+        match self.session.replaced(offer) {
             Ok(sdp) => {
                 if !self.session.awaits_answer() {
                     self.session_changed();

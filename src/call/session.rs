@@ -114,6 +114,25 @@ impl Session {
     /// # Errors
     /// The new session cannot be; the old one stays as it is.
     pub fn reoffered(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
+        let before = self.described.clone();
+        self.describe_anew(offer, before.as_ref())
+    }
+
+    /// Takes the first offer of somebody else who shall have the peer's place, or the wish for one; gives
+    /// our description for the 200.
+    ///
+    /// # Errors
+    /// The new session cannot be; the old one stays as it is.
+    pub fn replaced(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
+        self.describe_anew(offer, None)
+    }
+
+    /// Our next description: an answer, or an offer after what we said `before` in the same session.
+    fn describe_anew(
+        &mut self,
+        offer: Option<&[u8]>,
+        before: Option<&Description>,
+    ) -> Result<Vec<u8>, Refusal> {
         let Some(local) = self.local else { return Err(Refusal::Internal) };
         let mut media = self.media(local);
         media.session_version += 1;
@@ -125,7 +144,10 @@ impl Session {
                 self.say(answer)
             }
             None => {
-                let offer = sdp::make_offer(&media);
+                let offer = match before {
+                    Some(before) => sdp::make_offer_again(&media, before),
+                    None => sdp::make_offer(&media),
+                };
                 self.state = State::WeOffered(Box::new(offer.clone()));
                 self.say(offer)
             }

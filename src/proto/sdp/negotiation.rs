@@ -120,26 +120,33 @@ pub fn negotiate(
     Ok((description(local, media), plan))
 }
 
-/// Makes an offer of everything that we can speak.
+/// Makes the first offer of a session: everything that we can speak.
 pub fn make_offer(local: &LocalMedia) -> Description {
-    let mut media = audio(local);
-    let mut next_dynamic = FIRST_DYNAMIC;
-    let mut maps = Vec::new();
-    for codec in &local.codecs {
-        let pt = codec.static_payload_type().unwrap_or_else(|| {
-            next_dynamic += 1;
-            next_dynamic - 1
-        });
-        media.formats.push(pt.to_string());
-        maps.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
-    }
-    media.formats.push(EVENT_OFFERED.to_string());
-    maps.push(Attribute::valued("rtpmap", format!("{EVENT_OFFERED} telephone-event/8000")));
-    maps.push(Attribute::valued("fmtp", format!("{EVENT_OFFERED} 0-15")));
-    media.attributes.extend(maps);
-    media.attributes.push(Attribute::valued("ptime", "20"));
-    media.attributes.push(Attribute::flag("sendrecv"));
-    description(local, vec![media])
+    let dynamic = FIRST_DYNAMIC..;
+    let offered: Vec<(u8, Codec)> = local
+        .codecs
+        .iter()
+        .zip(dynamic)
+        .map(|(codec, free)| (codec.static_payload_type().unwrap_or(free), *codec))
+        .collect();
+    description(local, vec![offered_audio(local, &offered, EVENT_OFFERED, EVENT_CLOCK)])
+}
+
+/// Makes a later offer: as many lines as our last description `before` had, in its order, and no
+/// payload type with another meaning (RFC 3264 sections 8 and 8.3.2). A codec that would need a new
+/// number is left out: the peer may have given that another meaning, in words that we did not answer.
+pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description {
+    let index = before.media.iter().position(is_ours);
+    let media = before
+        .media
+        .iter()
+        .enumerate()
+        .map(|(at, line)| match Some(at) == index {
+            true => offered_audio_again(local, line),
+            false => refused(line),
+        })
+        .collect();
+    description(local, media)
 }
 
 /// Takes the answer to our offer.
@@ -153,16 +160,58 @@ pub fn accept_answer(
     if answer.media.len() != offer.media.len() {
         return Err(NegotiationError::BadAnswer);
     }
-    let ours = offer.media.first().ok_or(NegotiationError::BadAnswer)?;
+    let lines = offer.media.iter().zip(&answer.media);
+    let (ours, theirs) =
+        lines.into_iter().find(|(ours, _)| is_ours(ours)).ok_or(NegotiationError::BadAnswer)?;
     let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec).collect();
-    let theirs = answer.media.first().ok_or(NegotiationError::BadAnswer)?;
     choose(answer, theirs, &codecs)
+}
+
+/// Whether a line of our own description is the one that we speak on: we refuse all others.
+fn is_ours(line: &Media) -> bool {
+    line.port != 0
+}
+
+fn offered_audio_again(local: &LocalMedia, before: &Media) -> Media {
+    let agreed: Vec<(u8, Codec)> = formats(before)
+        .filter_map(|format| Some((format.payload_type, format.codec?)))
+        .filter(|(_, codec)| local.codecs.contains(codec))
+        .collect();
+    let others = local.codecs.iter().filter_map(|codec| {
+        let is_agreed = agreed.iter().any(|(_, known)| known == codec);
+        codec.static_payload_type().filter(|_| !is_agreed).map(|pt| (pt, *codec))
+    });
+    let offered: Vec<(u8, Codec)> = agreed.iter().copied().chain(others).collect();
+    let event = formats(before).find_map(|format| {
+        let (name, clock) = format.encoding.split_once('/')?;
+        let is_event = name.eq_ignore_ascii_case("telephone-event");
+        is_event.then(|| (format.payload_type, clock.to_owned()))
+    });
+    let (event, clock) = event.unwrap_or((EVENT_OFFERED, EVENT_CLOCK.to_owned()));
+    offered_audio(local, &offered, event, &clock)
+}
+
+fn offered_audio(local: &LocalMedia, codecs: &[(u8, Codec)], event: u8, clock: &str) -> Media {
+    let mut media = audio(local);
+    for (pt, codec) in codecs {
+        media.formats.push(pt.to_string());
+        media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
+    }
+    media.formats.push(event.to_string());
+    let map = format!("{event} telephone-event/{clock}");
+    media.attributes.push(Attribute::valued("rtpmap", map));
+    media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
+    media.attributes.push(Attribute::valued("ptime", "20"));
+    media.attributes.push(Attribute::flag("sendrecv"));
+    media
 }
 
 /// Payload types from 96 on are free to be given a meaning (RFC 3551 section 6).
 const FIRST_DYNAMIC: u8 = 96;
 /// The payload type that phones commonly give telephone events.
 const EVENT_OFFERED: u8 = 101;
+/// And its clock.
+const EVENT_CLOCK: &str = "8000";
 const PTIME_MS: u32 = 20;
 
 impl Codec {
@@ -540,6 +589,41 @@ mod tests {
             let (_, plan) = answer(&format!("m=audio 4000 RTP/AVP 0\r\n{lines}"));
             assert_eq!(plan.ptime_ms, expected, "{lines}");
         }
+    }
+
+    #[test]
+    fn a_later_offer_has_the_lines_and_the_numbers_of_the_session() {
+        let (text, _) = answer(
+            "m=video 5000 RTP/AVP 96\r\nm=audio 4000 RTP/AVP 115 97\r\n\
+             a=rtpmap:115 opus/48000/2\r\na=rtpmap:97 telephone-event/48000\r\n",
+        );
+        let before = Description::parse(text.as_bytes()).unwrap();
+        let again = make_offer_again(&local(), &before);
+        let text = again.to_string();
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("m=")).collect();
+        assert_eq!(lines, ["m=video 0 RTP/AVP 96", "m=audio 20000 RTP/AVP 115 8 0 97"]);
+        assert!(text.contains("a=rtpmap:115 opus/48000/2\r\n"), "{text}");
+        assert!(text.contains("a=rtpmap:97 telephone-event/48000\r\n"), "{text}");
+        assert!(text.contains("a=sendrecv\r\n"), "{text}");
+        let theirs = offer(
+            "m=video 0 RTP/AVP 96\r\nm=audio 4002 RTP/AVP 8 97\r\n\
+             a=rtpmap:97 telephone-event/8000\r\n",
+        );
+        let plan = accept_answer(&again, &theirs).unwrap();
+        assert_eq!((plan.codec, plan.telephone_event), (Codec::Pcma, Some(97)));
+        assert_eq!(plan.remote, Some("192.0.2.1:4002".parse().unwrap()));
+        // And once more, by what was said last.
+        let third = make_offer_again(&local(), &again).to_string();
+        assert_eq!(third.matches("m=").count(), 2, "{third}");
+        assert!(third.contains("m=audio 20000 RTP/AVP 115 8 0 97\r\n"), "{third}");
+    }
+
+    #[test]
+    fn a_codec_without_a_number_in_the_session_is_not_offered_later() {
+        let (text, _) = answer("m=audio 4000 RTP/AVP 0 96\r\na=rtpmap:96 iLBC/8000\r\n");
+        let before = Description::parse(text.as_bytes()).unwrap();
+        let again = make_offer_again(&local(), &before).to_string();
+        assert!(again.contains("m=audio 20000 RTP/AVP 0 8 101\r\n"), "{again}");
     }
 
     #[test]
