@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use serde_json::json;
 use support::{
     Node,
     bot::Bot,
@@ -36,18 +37,19 @@ fn established(extra: &str) -> Vec<String> {
     vec![invite(1, extra, SENDRECV), recv_optional(100), recv_optional(180), recv(200), ack(1)]
 }
 
+/// sipp sends no RTP: only on hold may that last.
 #[tokio::test(flavor = "multi_thread")]
 async fn hold_in_three_styles_and_back() {
-    let node = silent_node();
+    let node = Node::start("[media]\nports = \"0-0\"\nrtp_timeout = \"4s\"\n");
     let mut steps = established("");
-    for (cseq, (description, answered)) in [
-        (sdp("[media_ip]", "sendonly"), "a=recvonly"),
-        (SENDRECV.to_owned(), "a=sendrecv"),
-        (sdp("0.0.0.0", "sendrecv"), "a="),
-        (SENDRECV.to_owned(), "a=sendrecv"),
-        (sdp("[media_ip]", "inactive"), "a=inactive"),
-        (sdp("[media_ip]", "recvonly"), "a=sendonly"),
-        (SENDRECV.to_owned(), "a=sendrecv"),
+    for (cseq, (description, answered, lasts)) in [
+        (sdp("[media_ip]", "sendonly"), "a=recvonly", 6_000),
+        (SENDRECV.to_owned(), "a=sendrecv", 0),
+        (sdp("0.0.0.0", "sendrecv"), "a=", 6_000),
+        (SENDRECV.to_owned(), "a=sendrecv", 0),
+        (sdp("[media_ip]", "inactive"), "a=inactive", 6_000),
+        (sdp("[media_ip]", "recvonly"), "a=sendonly", 6_000),
+        (SENDRECV.to_owned(), "a=sendrecv", 0),
     ]
     .iter()
     .enumerate()
@@ -58,10 +60,62 @@ async fn hold_in_three_styles_and_back() {
             recv_optional(100),
             recv_with(200, answered),
             ack(cseq),
+            pause(*lasts),
         ]);
     }
     steps.extend([request("BYE", 20, ""), recv(200)]);
     run(node.sip, "echo", &steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_rtp_is_ended_and_both_the_log_and_the_bot_are_told_why() {
+    let mut bot = Bot::start().await;
+    let limits = "[media]\nports = \"0-0\"\nrtp_timeout = \"2s\"\n";
+    let node = Node::start(&format!("{limits}{}", bot.config()));
+    bot.knows(&node.api);
+    let mut steps = established("");
+    steps.extend([recv_request("BYE", 20), answer(200, "BYE")]);
+    let told = async {
+        let call = bot.take_call().await;
+        bot.wait_for_state(&call, "terminated").await
+    };
+    let (_, told) = tokio::join!(run(node.sip, "bot", &steps), told);
+    let info = &told.data()["resultInfo"];
+    assert_eq!((&info["code"], &info["subcode"]), (&410.into(), &301_005.into()), "{info}");
+    let message = info["message"].as_str().unwrap();
+    let sentence = "No media came from the other participant: we expected it at 127.0.0.1:";
+    assert!(message.starts_with(sentence), "{message}");
+    assert!(message.contains(", they said they were at 127.0.0.1:"), "{message}");
+    let log = node.log_text();
+    let sentence = "No RTP came: our description shows 127.0.0.1, the peer is at 127.0.0.1";
+    assert!(log.contains(sentence), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_by_info_ends_a_recording() {
+    let (node, bot) = node_and_bot().await;
+    let mut steps = established("");
+    steps.extend([
+        pause(5_000),
+        info(2, '5'),
+        recv(200),
+        info(3, '#'),
+        recv(200),
+        recv_request("BYE", 20),
+        answer(200, "BYE"),
+    ]);
+    let recording = async {
+        let call = bot.take_call().await;
+        let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 60,
+            "initialSilenceTimeoutInSeconds": 60, "stopTones": ["#"]});
+        let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(bot.hang_up(&call).await, 204);
+        ended
+    };
+    let (_, ended) = tokio::join!(run(node.sip, "bot", &steps), recording);
+    assert_eq!(ended["completionReason"], "stopToneDetected", "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

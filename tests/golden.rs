@@ -7,9 +7,10 @@ use aftertone::{
         client_context, notification,
     },
     model::{
-        Call, CallState, Direction, Event, MediaState, OperationEnd, OperationKind,
+        Call, CallState, Direction, Event, MediaLoss, MediaState, OperationEnd, OperationKind,
         OperationStatus, Party, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
-        RecordAction, RecordRequest, RejectReason, SendTonesRequest, Termination, UnixMillis,
+        RecordAction, RecordRequest, RejectReason, SendTonesRequest, Silence, Termination,
+        UnixMillis,
     },
 };
 use serde_json::{Value, json};
@@ -152,6 +153,7 @@ fn operations_end_with_the_codes_of_the_tables() {
 #[test]
 fn calls_end_with_the_codes_of_the_table() {
     use Termination as End;
+    let loss = MediaLoss { silence: Silence::NeverHeard, ours: None, theirs: None };
     let table = [
         (End::PeerHungUp, 200, 4521),
         (End::ApplicationHungUp, 200, 7000),
@@ -159,7 +161,7 @@ fn calls_end_with_the_codes_of_the_table() {
         (End::KeepAliveExpired, 408, 8537),
         (End::NoAck, 408, 1106),
         (End::NoAnswer, 408, 10_057),
-        (End::MediaTimeout, 410, 301_005),
+        (End::MediaTimeout(loss), 410, 301_005),
         (End::PeerLost, 480, 10_076),
         (End::NotAnswered, 408, 8587),
         (End::Internal, 500, 7106),

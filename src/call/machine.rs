@@ -34,8 +34,8 @@ use crate::{
     model::{
         Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
         OperationId, OperationKind, OperationStatus, ParticipantId, Party, PromptFailure,
-        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side, Termination,
-        Tone, TransferKind, UnixMillis,
+        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side, Silence,
+        Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,
@@ -172,8 +172,8 @@ pub enum Input {
     MediaEnded(OperationId, MediaEnd),
     /// A clip is safe, or it cannot be kept.
     ClipSafe(OperationId, Result<SafeClip, ()>),
-    /// RTP stopped.
-    MediaTimedOut,
+    /// RTP did not come, or stopped.
+    MediaTimedOut(Silence),
     /// The leg is closed; nothing more comes from it.
     LegClosed,
     /// The leg broke, or has vanished; nothing more comes from it.
@@ -509,7 +509,9 @@ impl Machine {
             Input::Tone(tone) => self.tone(tone, now),
             Input::MediaEnded(id, ended) => self.media_ended(id, ended, now),
             Input::ClipSafe(id, result) => self.clip_safe(id, result, now),
-            Input::MediaTimedOut => self.end(Termination::MediaTimeout, None, now),
+            Input::MediaTimedOut(silence) => {
+                self.end(Termination::MediaTimeout(self.session.loss(silence)), None, now);
+            }
             Input::LegClosed if self.leg != Leg::Open => {
                 self.leg = Leg::Closed;
                 self.leg_gone(now);

@@ -1,10 +1,10 @@
 //! The media session of one call: who offered what, and what was agreed (RFC 3264).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Refusal;
 use crate::{
-    model::MediaState,
+    model::{MediaLoss, MediaState, Silence},
     proto::sdp::{self, Codec, Description, Direction, LocalMedia, StreamPlan},
 };
 
@@ -200,6 +200,12 @@ impl Session {
     /// What was agreed last.
     pub fn plan(&self) -> Option<StreamPlan> {
         self.plan.clone()
+    }
+
+    /// Where media was expected in vain.
+    pub fn loss(&self, silence: Silence) -> MediaLoss {
+        let ours = self.local.map(|local| SocketAddr::new(local.address, local.port));
+        MediaLoss { silence, ours, theirs: self.plan.as_ref().and_then(|plan| plan.remote) }
     }
 
     /// Whether the peer's audio flows to us.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     audio::{Frame, Rate, VoiceMode, frame::FRAMES_PER_SECOND},
-    model::{CallId, OperationId, Tone},
+    model::{CallId, OperationId, Silence, Tone},
     operation::{Ended, Said},
     proto::sdp::StreamPlan,
 };
@@ -83,17 +83,6 @@ pub enum Unsent {
     Unverified,
     /// It is our own, or reaches more than one host: see [`Targets`](super::Targets).
     Forbidden,
-}
-
-/// Which silence has lasted too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// Sound was agreed in both directions, and no packet has ever come.
-    NeverHeard,
-    /// Sound was agreed in both directions, and packets have ceased to come.
-    Ceased,
-    /// The call is on hold, or goes in one direction only.
-    OnHold,
 }
 
 /// How legs deal with silent peers.

@@ -27,7 +27,7 @@ pub mod targets;
 pub mod transport;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenError, OpenLeg};
-pub use leg::{LegEvent, Muted, Settings, Silence, Unsent};
+pub use leg::{LegEvent, Muted, Settings, Unsent};
 pub use ports::{PortError, PortPool, PortRange};
 pub use running::{Play, Start};
 pub use stream::StreamStats;

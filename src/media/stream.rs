@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     LegEvent,
-    leg::{Settings, Silence, Unsent, frames},
+    leg::{Settings, Unsent, frames},
     receiver::{Receiver, ReceiverStats, RtpError, kind_of},
     reports::Reports,
     running::Sound,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
-    model::Tone,
+    model::{Silence, Tone},
     operation::SaidKey,
     proto::{
         rtp::packet::{Packet, is_rtcp},

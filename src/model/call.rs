@@ -1,5 +1,7 @@
 //! What is known about one call: its state, its parties, and why it ended.
 
+use std::{fmt, net::SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use super::{CallId, ParticipantId, RecordingStatus, ResultInfo, Side, UnixMillis};
@@ -196,8 +198,8 @@ pub enum Termination {
     Refused(u16),
     /// The peer was not there, or did not answer, within the time to ring.
     NoAnswer,
-    /// The peer's RTP stopped.
-    MediaTimeout,
+    /// The peer's RTP did not come, or stopped.
+    MediaTimeout(MediaLoss),
     /// The application sent no keepAlive for too long.
     KeepAliveExpired,
     /// No codec, no port: the call could not be set up.
@@ -214,6 +216,48 @@ pub enum Termination {
     Internal,
 }
 
+/// Which silence of the peer's media has lasted too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Silence {
+    /// Sound was agreed in both directions, and no packet has ever come.
+    NeverHeard,
+    /// Sound was agreed in both directions, and packets have ceased to come.
+    Ceased,
+    /// The call is on hold, or goes in one direction only.
+    OnHold,
+}
+
+/// Between which addresses media was expected in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaLoss {
+    /// How it was.
+    pub silence: Silence,
+    /// What our session description named.
+    pub ours: Option<SocketAddr>,
+    /// What the peer's named, if anything that can be used.
+    pub theirs: Option<SocketAddr>,
+}
+
+impl fmt::Display for MediaLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.silence {
+            Silence::NeverHeard => "No media came from the other participant",
+            Silence::Ceased => "Media from the other participant has ceased",
+            Silence::OnHold => "Nothing came from the other participant while the call was on hold",
+        })?;
+        match self.ours {
+            Some(ours) => write!(f, ": we expected it at {ours}")?,
+            None => f.write_str(": we expected it nowhere")?,
+        }
+        match self.theirs {
+            Some(theirs) => write!(f, ", they said they were at {theirs}."),
+            None => f.write_str(", they named no usable address."),
+        }
+    }
+}
+
 impl Termination {
     /// The codes and the sentence that the application is told.
     pub fn result(self) -> ResultInfo {
@@ -228,7 +272,7 @@ impl Termination {
             Self::PeerLost => (480, 10_076, "The other participant could not be reached any more."),
             Self::Refused(status) => refused(status),
             Self::NoAnswer => (408, 10_057, "The other participant did not answer."),
-            Self::MediaTimeout => (410, 301_005, "No media came from the other participant."),
+            Self::MediaTimeout(loss) => return told(410, 301_005, loss),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),
             Self::MediaRefused => (488, 301_005, "No media session could be agreed."),
             Self::Transferred => (200, 7015, "The call was transferred."),
@@ -237,8 +281,12 @@ impl Termination {
             Self::NodeLost => (500, 7106, "The server that held the call was lost."),
             Self::Internal => (500, 7106, "Server Internal Error."),
         };
-        ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
+        told(code, subcode, text)
     }
+}
+
+fn told(code: i32, subcode: i32, text: impl fmt::Display) -> ResultInfo {
+    ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
 }
 
 /// Contract section 5.3: our own call was refused with this SIP status.

@@ -24,10 +24,10 @@ use crate::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
         ReferralCall, SafeClip, line::RECORDING_PREFIX,
     },
-    media::{Leg, LegEvent, Muted, OpenLeg, Play, Silence, Start, Unsent},
+    media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     model::{
         Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
-        PromptFailureKind, PromptSource, RecordingId,
+        PromptFailureKind, PromptSource, RecordingId, Silence,
     },
     operation,
     proto::sip::{
@@ -397,7 +397,7 @@ impl CallTask {
                     self.peer_words(),
                     self.cure()
                 );
-                Input::MediaTimedOut
+                Input::MediaTimedOut(silence)
             }
             LegEvent::Unsent { to, why } => {
                 match why {

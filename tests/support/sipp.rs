@@ -118,6 +118,12 @@ pub mod xml {
         message("ACK", cseq, "", "")
     }
 
+    /// A key as phones send it by INFO.
+    pub fn info(cseq: u32, key: char) -> String {
+        let body = format!("Signal={key}\nDuration=160\n");
+        message("INFO", cseq, "", &body).replace("application/sdp", "application/dtmf-relay")
+    }
+
     pub fn pause(ms: u32) -> String {
         format!("<pause milliseconds=\"{ms}\"/>")
     }

@@ -1,7 +1,7 @@
 //! Peers that say nothing: on hold, gone, or without an address.
 
 use super::*;
-use crate::{media::Silence, proto::sdp};
+use crate::{model::Silence, proto::sdp};
 
 /// The whole seconds of `duration`, in frames.
 fn frames(duration: Duration) -> usize {
