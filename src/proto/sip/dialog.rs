@@ -107,6 +107,9 @@ pub(super) struct Dialog {
     challenge_answered: bool,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
+    /// RSeq of the reliable provisional response that has no PRACK yet, and CSeq of its INVITE. The
+    /// PRACK may come after the 2xx (RFC 3262 §3).
+    rang: Option<(u32, u32)>,
     state: State,
 }
 
@@ -175,7 +178,6 @@ enum State {
 /// A provisional response that is sent until it is acknowledged (RFC 3262 §3).
 #[derive(Debug)]
 struct Reliable {
-    rseq: u32,
     response: Bytes,
     resend: Retransmission,
     until: Instant,
@@ -305,6 +307,7 @@ impl Dialog {
             referral: Referral::None,
             challenge_answered: false,
             ack: None,
+            rang: None,
             state: State::Ringing { pending, reliable: None },
         }
     }
@@ -348,6 +351,7 @@ impl Dialog {
             referral: Referral::None,
             challenge_answered: false,
             ack: None,
+            rang: None,
             state: State::Confirmed,
         }
     }
@@ -392,11 +396,11 @@ impl Dialog {
     }
 
     /// `response`, a reliable provisional one with this RSeq, was sent to the pending INVITE.
-    pub fn rang_reliably(&mut self, number: u32, bytes: Bytes, now: Instant) {
-        if let State::Ringing { reliable, .. } = &mut self.state {
+    pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
+        if let State::Ringing { pending, reliable } = &mut self.state {
+            self.rang = Some((rseq, pending.request.cseq().number));
             *reliable = Some(Reliable {
-                rseq: number,
-                response: bytes,
+                response,
                 resend: Retransmission::doubling(now),
                 until: now + SIXTY_FOUR_T1,
             });
@@ -405,12 +409,11 @@ impl Dialog {
 
     /// A PRACK came with this RAck (RFC 3262 §3); whether it is for what we sent.
     pub fn handle_prack(&mut self, rack: &str) -> bool {
-        let State::Ringing { pending, reliable } = &mut self.state else { return false };
-        let cseq = pending.request.cseq();
-        let is_it = reliable
-            .as_ref()
-            .is_some_and(|sent| rack.split_whitespace().eq(rack_of(sent.rseq, cseq.number)));
-        if is_it {
+        let is_it = self
+            .rang
+            .take_if(|(rseq, cseq)| rack.split_whitespace().eq(rack_of(*rseq, *cseq)))
+            .is_some();
+        if let (true, State::Ringing { reliable, .. }) = (is_it, &mut self.state) {
             *reliable = None;
         }
         is_it

@@ -109,6 +109,24 @@ fn an_answer_need_not_wait_for_the_prack() {
 }
 
 #[test]
+fn a_prack_that_comes_after_the_answer_is_answered() {
+    let mut line = Line::new();
+    let dialog = line.receive_invite(&Ask::invite().with(RELIABLE));
+    line.command(Command::Ring { dialog });
+    let rseq = header(&line.sent.last().unwrap().1, "RSeq").unwrap().to_owned();
+    line.answer(dialog);
+    line.sent.clear();
+    let prack = |cseq, rack: &str| {
+        Ask::new("PRACK", cseq).to(&line.tag).with(&format!("RAck: {rack} 1 INVITE")).to_string()
+    };
+    let (first, second) = (prack(2, &rseq), prack(3, &rseq));
+    line.receive(&first);
+    line.receive(&Ask::ack(&line.tag).to_string());
+    line.receive(&second);
+    assert_eq!(line.take_statuses(), [200, 481], "once is enough");
+}
+
+#[test]
 fn ringing_that_would_have_to_carry_our_offer_is_left_out() {
     let mut line = Line::new();
     let dialog = line.receive_invite(&Ask::new("INVITE", 1).with(RELIABLE));
