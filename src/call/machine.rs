@@ -135,9 +135,7 @@ pub enum Input {
     PeerLost,
     /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.
     Located(Result<(), u16>),
-    /// Early media: the answer to our offer, to hold if the 200 brings none.
-    Progress(Vec<u8>),
-    /// Our call was answered; with the answer, unless it came before.
+    /// Our call was answered; with the answer to our offer.
     Answered(Option<Vec<u8>>),
     /// Our call was refused with this SIP status.
     Refused(u16),
@@ -156,9 +154,9 @@ pub enum Input {
     ReferAsked(DialogId),
     /// Whom the peer has named can be called, or there is no way: a SIP status.
     ReferralLocated(Result<(), u16>),
-    /// That one rings, or so; with early media perhaps.
-    ReferralProgress(u16, Option<Vec<u8>>),
-    /// That one is there; with the answer, unless it came before.
+    /// That one rings, or so: a SIP status.
+    ReferralProgress(u16),
+    /// That one is there; with the answer to our offer.
     ReferralAnswered(Option<Vec<u8>>),
     /// That one will not come: a SIP status.
     ReferralRefused(u16),
@@ -317,7 +315,7 @@ enum Phase {
     Offered { until: Instant },
     Opening,
     Locating,
-    Dialing { early: Option<Vec<u8>> },
+    Dialing,
     Answered,
     Up,
     Ending { termination: Termination, until: Instant },
@@ -480,11 +478,6 @@ impl Machine {
             Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
             Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
-            Input::Progress(answer) => {
-                if let Phase::Dialing { early } = &mut self.phase {
-                    *early = Some(answer);
-                }
-            }
             Input::Answered(answer) => self.answered(answer, now),
             Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
             Input::Refreshed(answer) => {
@@ -498,7 +491,7 @@ impl Machine {
             Input::Referred(status) => self.referred(status, now),
             Input::ReferAsked(dialog) => self.refer_asked(dialog, now),
             Input::ReferralLocated(result) => self.referral_located(result, now),
-            Input::ReferralProgress(status, answer) => self.referral_progress(status, answer),
+            Input::ReferralProgress(status) => self.referral_progress(status),
             Input::ReferralAnswered(answer) => self.referral_answered(answer, now),
             Input::ReferralRefused(status) => self.referral_refused(status, now),
             Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
@@ -548,7 +541,7 @@ impl Machine {
                 Phase::Offered { .. }
                 | Phase::Opening
                 | Phase::Locating
-                | Phase::Dialing { .. }
+                | Phase::Dialing
                 | Phase::Answered
                 | Phase::Up => {
                     self.end(termination, Some(Refusal::NotAnswered), now);
@@ -561,7 +554,7 @@ impl Machine {
                 Phase::Offered { .. }
                 | Phase::Opening
                 | Phase::Locating
-                | Phase::Dialing { .. }
+                | Phase::Dialing
                 | Phase::Answered
                 | Phase::Up => {
                     self.renew_lease(now);
@@ -582,7 +575,7 @@ impl Machine {
             Phase::Offered { .. }
             | Phase::Opening
             | Phase::Locating
-            | Phase::Dialing { .. }
+            | Phase::Dialing
             | Phase::Answered => {
                 return Err(CallError::NotEstablished);
             }
@@ -603,7 +596,7 @@ impl Machine {
             Phase::Offered { until } if until <= now.instant => {
                 self.end(Termination::NotAnswered, Some(Refusal::NotAnswered), now);
             }
-            Phase::Locating | Phase::Opening | Phase::Dialing { .. }
+            Phase::Locating | Phase::Opening | Phase::Dialing
                 if self.ring_until.is_some_and(|until| until <= now.instant) =>
             {
                 self.end(Termination::NoAnswer, None, now);
@@ -618,7 +611,7 @@ impl Machine {
             Phase::Offered { .. }
             | Phase::Opening
             | Phase::Locating
-            | Phase::Dialing { .. }
+            | Phase::Dialing
             | Phase::Answered
             | Phase::Up
             | Phase::Ending { .. }
@@ -636,7 +629,7 @@ impl Machine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Offered { until } | Phase::Ending { until, .. } => Some(until),
-            Phase::Locating | Phase::Opening | Phase::Dialing { .. } => self.ring_until,
+            Phase::Locating | Phase::Opening | Phase::Dialing => self.ring_until,
             Phase::Answered | Phase::Up | Phase::Over => None,
         };
         [phase, self.lease_until, self.referral_until()].into_iter().flatten().min()
@@ -672,11 +665,9 @@ impl Machine {
     ) -> Result<(), CallError> {
         match self.phase {
             Phase::Offered { .. } => {}
-            Phase::Opening
-            | Phase::Locating
-            | Phase::Dialing { .. }
-            | Phase::Answered
-            | Phase::Up => return Err(CallError::WrongState),
+            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
+                return Err(CallError::WrongState);
+            }
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
         }
         if callback_uri.is_some() {
@@ -699,11 +690,9 @@ impl Machine {
     ) -> Result<(), CallError> {
         match self.phase {
             Phase::Offered { .. } => {}
-            Phase::Opening
-            | Phase::Locating
-            | Phase::Dialing { .. }
-            | Phase::Answered
-            | Phase::Up => return Err(CallError::WrongState),
+            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
+                return Err(CallError::WrongState);
+            }
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
         }
         if callback_uri.is_some() {
@@ -727,7 +716,7 @@ impl Machine {
         }
         match self.session.describe(local) {
             Ok(offer) if self.ring_until.is_some() => {
-                self.phase = Phase::Dialing { early: None };
+                self.phase = Phase::Dialing;
                 self.actions.push_back(Action::Dial(offer));
             }
             Ok(sdp) => {
@@ -754,8 +743,9 @@ impl Machine {
     }
 
     fn answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
-        let Phase::Dialing { early } = &mut self.phase else { return };
-        let answer = answer.or(early.take());
+        if !matches!(self.phase, Phase::Dialing) {
+            return;
+        }
         self.phase = Phase::Answered;
         self.ring_until = None;
         self.acknowledged(answer.as_deref(), now);
@@ -805,7 +795,7 @@ impl Machine {
             Phase::Offered { .. }
             | Phase::Opening
             | Phase::Locating
-            | Phase::Dialing { .. }
+            | Phase::Dialing
             | Phase::Answered => endpoint::Command::Refuse {
                 dialog: self.dialog,
                 status: 491,
@@ -832,7 +822,7 @@ impl Machine {
             Phase::Offered { .. }
             | Phase::Opening
             | Phase::Locating
-            | Phase::Dialing { .. }
+            | Phase::Dialing
             | Phase::Answered => return Err(CallError::NotEstablished),
         }
         self.transfer = Some(match replaces {
@@ -1139,7 +1129,7 @@ impl Machine {
                 let refusal = refusal.unwrap_or(Refusal::Internal);
                 self.signal(refuse(self.dialog, &refusal));
             }
-            Phase::Dialing { .. } | Phase::Answered | Phase::Up => {
+            Phase::Dialing | Phase::Answered | Phase::Up => {
                 let reason = termination.result();
                 self.signal(endpoint::Command::Bye {
                     dialog: self.dialog,

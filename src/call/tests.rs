@@ -698,16 +698,6 @@ fn a_placed_call_is_located_dialed_and_established() {
 }
 
 #[test]
-fn early_media_answers_for_a_200_without_a_description() {
-    let mut world = World::placed();
-    world.locate(true);
-    world.open_leg();
-    world.input(Input::Progress(OFFER.as_bytes().to_vec()));
-    world.input(Input::Answered(None));
-    assert_eq!(world.machine.call().state, CallState::Established);
-}
-
-#[test]
 fn an_answer_that_answers_nothing_ends_the_call() {
     let mut world = World::placed();
     world.locate(true);
@@ -800,7 +790,7 @@ proptest! {
                     world.input(Input::Answered(answer));
                 }
                 24 if world.dialed && flag => world.input(Input::Refused(486)),
-                25 if world.dialed => world.input(Input::Progress(OFFER.as_bytes().to_vec())),
+                25 => world.input(Input::ReferralProgress(180)),
                 26 => world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + 9))),
                 27 => world.locate_referral(flag),
                 28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),

@@ -312,12 +312,9 @@ impl CallTask {
                 warn!(?how, "The peer is not there any more");
                 Input::PeerLost
             }
-            Event::Progress { status, description, .. } => {
+            Event::Progress { status, .. } => {
                 info!(sip.status = status, "The call is on its way");
-                match description {
-                    Some(description) => Input::Progress(description),
-                    None => return,
-                }
+                return;
             }
             Event::Answered { description, .. } => {
                 info!("Call answered");
@@ -347,9 +344,7 @@ impl CallTask {
     /// Of the call that the peer has asked for.
     fn referral_event(&mut self, event: Event) {
         let input = match event {
-            Event::Progress { status, description, .. } => {
-                Input::ReferralProgress(status, description)
-            }
+            Event::Progress { status, .. } => Input::ReferralProgress(status),
             Event::Answered { dialog, description } => {
                 self.machine.handle_input(Input::ReferralAnswered(description), now());
                 let referral = self.referral.take();

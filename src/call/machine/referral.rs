@@ -29,8 +29,6 @@ pub(super) struct Referral {
     until: Instant,
     /// What we have offered, once it is dialed.
     offer: Option<Description>,
-    /// The answer to it, if that came early.
-    early: Option<Vec<u8>>,
     /// The peer that asked for it has hung up.
     is_alone: bool,
 }
@@ -64,7 +62,7 @@ impl Machine {
             return;
         }
         let until = now.instant + RINGING;
-        self.referral = Some(Referral { dialog, until, offer: None, early: None, is_alone: false });
+        self.referral = Some(Referral { dialog, until, offer: None, is_alone: false });
         self.actions.push_back(Action::LocateReferral);
     }
 
@@ -83,21 +81,17 @@ impl Machine {
         }
     }
 
-    pub(super) fn referral_progress(&mut self, status: u16, answer: Option<Vec<u8>>) {
-        let Some(referral) = &mut self.referral else { return };
-        if answer.is_some() {
-            referral.early = answer;
+    pub(super) fn referral_progress(&mut self, status: u16) {
+        if self.referral.is_some() {
+            self.tell_referrer(status);
         }
-        self.tell_referrer(status);
     }
 
     /// Somebody else is there: the call goes on with them.
     pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
-        let Some(Referral { offer: Some(offer), early, dialog, is_alone, .. }) = &mut self.referral
-        else {
+        let Some(Referral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral else {
             return;
         };
-        let answer = answer.or(early.take());
         let (dialog, is_alone) = (*dialog, *is_alone);
         if let Err(refusal) = self.session.move_to(offer, answer.as_deref()) {
             self.hang_up_referral(&refusal.status().to_string());

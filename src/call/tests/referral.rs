@@ -34,7 +34,7 @@ fn answer() -> Option<Vec<u8>> {
 #[test]
 fn the_call_goes_on_with_whom_the_peer_has_named() {
     let mut world = referred();
-    world.input(Input::ReferralProgress(180, None));
+    world.input(Input::ReferralProgress(180));
     world.input(Input::ReferralAnswered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     let [ringing, there, Bye { dialog: FIRST, .. }] = world.signals.as_slice() else {
@@ -91,8 +91,8 @@ fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
     world.input(Input::PeerHungUp);
     assert_eq!(world.machine.call().state, CallState::Established);
     assert!(!world.connected.last().unwrap().direction.sends());
-    world.input(Input::ReferralProgress(183, answer()));
-    world.input(Input::ReferralAnswered(None));
+    world.input(Input::ReferralProgress(183));
+    world.input(Input::ReferralAnswered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     assert!(world.connected.last().unwrap().direction.sends());
     assert!(!world.signals.iter().any(|signal| matches!(signal, Bye { .. })));

@@ -62,6 +62,11 @@ impl DialogKey {
         Some((Self { call_id, local_tag: local_tag?, remote_tag }, early_only))
     }
 
+    /// How a call of ours is named before anybody has answered: Call-ID and our tag.
+    pub fn outgoing_name(&self) -> (String, String) {
+        (self.call_id.clone(), self.local_tag.clone())
+    }
+
     /// The dialog that `request` says it is in; `None` when it is in none.
     pub fn of(request: &Request) -> Option<Self> {
         Some(Self {
@@ -354,6 +359,14 @@ impl Dialog {
             rang: None,
             state: State::Confirmed,
         }
+    }
+
+    /// The 2xx that made this dialog was not the first response of its peer: the numbers of both
+    /// sides go on. All else is as the 2xx says (§13.2.2.4).
+    pub fn goes_on_from(&mut self, early: &Self) {
+        self.local_cseq = early.local_cseq;
+        self.remote_cseq = early.remote_cseq;
+        self.takes_update |= early.takes_update;
     }
 
     // -- the peer's requests -----------------------------------------------------------------

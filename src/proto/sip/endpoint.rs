@@ -12,6 +12,7 @@
 
 mod calling;
 mod commands;
+mod early;
 mod event;
 mod keep_alive;
 mod referred;
@@ -119,6 +120,8 @@ pub struct Endpoint {
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
     /// Calls that we place, and those whose INVITE may still be answered by a fork.
     outgoing: BTreeMap<DialogId, Outgoing>,
+    /// The same by Call-ID and our tag: whoever rings may have something to say.
+    outgoing_by_name: BTreeMap<(String, String), DialogId>,
     dialog_schedule: Schedule<DialogId>,
     transactions: TransactionTable,
     outputs: VecDeque<Output>,
@@ -144,6 +147,7 @@ impl Endpoint {
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
             outgoing: BTreeMap::new(),
+            outgoing_by_name: BTreeMap::new(),
             dialog_schedule: Schedule::new(),
             transactions: TransactionTable::new(),
             outputs: VecDeque::new(),
@@ -382,6 +386,12 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.remove(&id) else { return false };
         self.dialogs_by_key.remove(dialog.key());
         true
+    }
+
+    fn forget_outgoing(&mut self, id: DialogId) -> Option<Outgoing> {
+        let outgoing = self.outgoing.remove(&id)?;
+        self.outgoing_by_name.remove(&outgoing.name());
+        Some(outgoing)
     }
 
     fn transmit(&mut self, transmit: Transmit) {

@@ -118,6 +118,8 @@ pub(super) struct Fork {
     pub dialog: Dialog,
     /// The newest reliable provisional response that was acknowledged (RFC 3262 §4).
     pub rseq: Option<u32>,
+    /// The answer to our offer, if a reliable provisional response brought it (RFC 3262 §5).
+    pub answer: Option<Vec<u8>>,
     /// The ACK of its 2xx, when another fork had won.
     pub ack: Option<Transmit>,
 }
@@ -168,14 +170,14 @@ impl Outgoing {
             .request(Method::Invite)
             .header("Session-Expires", &self.session_seconds.to_string())
             .header("Min-SE", &MIN_SE.to_string());
-        let builder = self.add_own(builder);
-        Attempt { origin, builder, path }
+        let builder = with_headers(builder, &self.call.headers);
+        Attempt { origin, builder: self.authorized(builder), path }
     }
 
-    /// Adds what the owner wants said, and our credentials: the ACK repeats them (§22.1).
-    pub fn add_own(&self, builder: RequestBuilder) -> RequestBuilder {
-        let headers = self.call.headers.iter().chain(&self.authorization);
-        headers.fold(builder, |builder, (name, value)| builder.header(name, value))
+    /// Adds our credentials. The ACK of a 2xx repeats them (§22.1), and nothing else that the owner
+    /// wants said: Subject or Replaces have no place there (§20).
+    pub fn authorized(&self, builder: RequestBuilder) -> RequestBuilder {
+        with_headers(builder, &self.authorization)
     }
 
     /// The INVITE is out; `streamed` over TCP because it is too long for a datagram.
@@ -307,17 +309,36 @@ impl Outgoing {
         }
     }
 
-    /// The fork with this tag; `make` begins it. `None` when there are too many.
-    pub fn fork(&mut self, tag: &str, make: impl FnOnce() -> Dialog) -> Option<&mut Fork> {
-        if self.forks.len() >= MAX_FORKS && !self.forks.contains_key(tag) {
-            return None;
+    /// Follows the fork with this tag from now on; `make` begins its early dialog. False when there
+    /// are too many.
+    pub fn follow(&mut self, tag: &str, make: impl FnOnce() -> Dialog) -> bool {
+        let is_known = self.forks.contains_key(tag);
+        let has_room = is_known || self.forks.len() < MAX_FORKS;
+        if has_room && !is_known {
+            let fork = Fork { dialog: make(), rseq: None, answer: None, ack: None };
+            self.forks.insert(tag.to_owned(), fork);
         }
-        let fork = self.forks.entry(tag.to_owned()).or_insert_with(|| Fork {
-            dialog: make(),
-            rseq: None,
-            ack: None,
-        });
-        Some(fork)
+        has_room
+    }
+
+    /// The fork with this tag, if it is followed.
+    pub fn fork(&mut self, tag: &str) -> Option<&mut Fork> {
+        self.forks.get_mut(tag)
+    }
+
+    /// Whether there is an early dialog with this tag.
+    pub fn has_fork(&self, tag: &str) -> bool {
+        self.forks.contains_key(tag)
+    }
+
+    /// The early dialog with this tag is one of its own now.
+    pub fn take_fork(&mut self, tag: &str) -> Option<Fork> {
+        self.forks.remove(tag)
+    }
+
+    /// The ACK of a fork that answered too late, if it was sent already.
+    pub fn sent_ack(&self, tag: &str) -> Option<Transmit> {
+        self.forks.get(tag)?.ack.clone()
     }
 
     /// When a canceled call is given up (§9.1).
@@ -338,6 +359,11 @@ impl Outgoing {
         self.cseq
     }
 
+    /// How the dialogs that it may make are named: Call-ID and our tag.
+    pub fn name(&self) -> (String, String) {
+        (self.call.call_id.clone(), self.from.tag().unwrap_or_default().to_owned())
+    }
+
     /// The Request-URI.
     pub fn request_uri(&self) -> &Uri {
         &self.call.request_uri
@@ -347,4 +373,11 @@ impl Outgoing {
     pub fn offer(&self) -> &[u8] {
         &self.call.offer
     }
+}
+
+fn with_headers<'a>(
+    builder: RequestBuilder,
+    headers: impl IntoIterator<Item = &'a (String, String)>,
+) -> RequestBuilder {
+    headers.into_iter().fold(builder, |builder, (name, value)| builder.header(name, value))
 }

@@ -14,7 +14,7 @@ use crate::proto::sip::{
     outgoing::{Cancellation, Outgoing, OutgoingCall},
     path::{Transmit, Transport},
     session_timer::SessionTimer,
-    transaction::{Asker, News},
+    transaction::{Asker, News, key::MAGIC_COOKIE},
     uri::Uri,
 };
 
@@ -31,7 +31,9 @@ impl Endpoint {
             return;
         }
         let local_tag = self.fresh_tag();
-        self.outgoing.insert(id, Outgoing::new(call, &local_tag));
+        let outgoing = Outgoing::new(call, &local_tag);
+        self.outgoing_by_name.insert(outgoing.name(), id);
+        self.outgoing.insert(id, outgoing);
         self.send_invite(id, now);
     }
 
@@ -97,7 +99,7 @@ impl Endpoint {
 
     /// A canceled INVITE was never answered (§9.1).
     pub(super) fn outgoing_timeout(&mut self, id: DialogId) {
-        let Some(outgoing) = self.outgoing.remove(&id) else { return };
+        let Some(outgoing) = self.forget_outgoing(id) else { return };
         if let Some(transaction) = outgoing.transaction() {
             self.transactions.give_up(transaction);
         }
@@ -124,7 +126,7 @@ impl Endpoint {
 
     /// No more 2xx can come.
     pub(super) fn invite_over(&mut self, id: DialogId) {
-        self.outgoing.remove(&id);
+        self.forget_outgoing(id);
     }
 
     pub(super) fn handle_invite_response(
@@ -155,17 +157,33 @@ impl Endpoint {
         if response.status() == 100 || outgoing.winner().is_some() {
             return;
         }
-        if response.lists("Require", "100rel") && !self.acknowledge(id, response, path, now) {
+        self.follow(id, response, path);
+        if response.lists("Require", "100rel") && !self.acknowledge(id, response, now) {
             return;
         }
-        let status = response.status();
-        let description = sdp_of(response);
-        self.tell(Event::Progress { dialog: id, status, description });
+        self.tell(Event::Progress { dialog: id, status: response.status() });
+    }
+
+    /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
+    /// many.
+    fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
+        let (Some(outgoing), Some(tag)) = (self.outgoing.get_mut(&id), response.to().tag()) else {
+            return;
+        };
+        let Some((origin, sent_path)) =
+            outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx))
+        else {
+            return;
+        };
+        let way = way_of(sent_path, path);
+        if !outgoing.follow(tag, || Dialog::calling(origin, response, way)) {
+            debug!(?id, "too many forks to follow one more");
+        }
     }
 
     /// Sends the PRACK of a reliable provisional response (RFC 3262 §4); false when it is not the
     /// next one, and so must not be looked at.
-    fn acknowledge(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) -> bool {
+    fn acknowledge(&mut self, id: DialogId, response: &Response, now: Instant) -> bool {
         let (Some(rseq), Some(tag)) =
             (response.header("RSeq").and_then(parse_number), response.to().tag())
         else {
@@ -173,20 +191,16 @@ impl Endpoint {
         };
         let branch = self.fresh_branch();
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return false };
-        let Some((origin, sent_path)) =
-            outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx))
-        else {
-            return false;
-        };
         let cseq = outgoing.cseq();
-        let way = way_of(sent_path, path);
-        let fork = outgoing.fork(tag, || Dialog::calling(origin, response, way));
-        let Some(fork) = fork else { return false };
+        let Some(fork) = outgoing.fork(tag) else { return false };
         if fork.rseq.is_some_and(|newest| rseq != newest.wrapping_add(1)) {
             debug!(?id, rseq, "reliable response out of order, or again");
             return false;
         }
         fork.rseq = Some(rseq);
+        if fork.answer.is_none() {
+            fork.answer = sdp_of(response);
+        }
         let sent_by = self.config.sent_by(fork.dialog.next_hop());
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let (builder, _, path) = fork.dialog.request(Method::Prack, hop);
@@ -201,7 +215,7 @@ impl Endpoint {
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
         let tag = response.to().tag().unwrap_or_default().to_owned();
         let cseq = response.cseq().number;
-        let Some(outgoing) = self.outgoing.get(&id) else { return };
+        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         if outgoing.winner() == Some(&tag) {
             let ack = self.dialogs.get(&id).and_then(|dialog| dialog.sent_ack(cseq));
             if let Some(ack) = ack {
@@ -215,14 +229,18 @@ impl Endpoint {
             return;
         };
         let mut dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+        if let Some(early) = outgoing.fork(&tag) {
+            dialog.goes_on_from(&early.dialog);
+        }
         if outgoing.winner().is_some() {
             self.hang_up_fork(id, &tag, dialog, now);
             return;
         }
+        let early = outgoing.take_fork(&tag);
         dialog.placed(outgoing.offer(), outgoing.all_credentials());
         dialog.keep_session(SessionTimer::accept(response, now));
-        let ack = self.ack_of(id, &dialog, cseq);
-        if let Some(ack) = ack {
+        let branch = self.fresh_branch();
+        if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
             dialog.acknowledged(cseq, ack.clone());
             self.transmit(ack);
         }
@@ -233,42 +251,55 @@ impl Endpoint {
         match unwanted {
             Some(hang_up) => self.hang_up(id, hang_up, now),
             None => {
-                let description = sdp_of(response);
+                let description = sdp_of(response).or(early.and_then(|early| early.answer));
                 self.tell(Event::Answered { dialog: id, description });
             }
         }
     }
 
     /// The ACK of a 2xx to our first INVITE; it carries the INVITE's credentials (§22.1).
-    fn ack_of(&mut self, id: DialogId, dialog: &Dialog, cseq: u32) -> Option<Transmit> {
-        let branch = self.fresh_branch();
+    fn ack_of(&self, id: DialogId, dialog: &Dialog, cseq: u32, branch: &str) -> Option<Transmit> {
         let sent_by = self.config.sent_by(dialog.next_hop());
-        let (builder, path) = dialog.ack(cseq, Hop { sent_by: &sent_by, branch: &branch });
-        let builder = self.outgoing.get(&id)?.add_own(builder);
+        let (builder, path) = dialog.ack(cseq, Hop { sent_by: &sent_by, branch });
+        let builder = self.outgoing.get(&id)?.authorized(builder);
         let bytes = builder.header("User-Agent", &self.config.server_name).build().into();
         Some(Transmit { path, bytes })
     }
 
-    /// Somebody answered after somebody else: ACK, then BYE, and no call hears of it.
-    fn hang_up_fork(&mut self, id: DialogId, tag: &str, dialog: Dialog, now: Instant) {
-        let cseq = self.outgoing.get(&id).map(Outgoing::cseq).unwrap_or_default();
-        let ack = self.ack_of(id, &dialog, cseq);
-        let branch = self.fresh_branch();
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
-        let Some(fork) = outgoing.fork(tag, || dialog) else { return };
-        if let Some(ack) = fork.ack.clone() {
+    /// Somebody answered after somebody else: ACK, then BYE, and no call hears of it. When there are
+    /// too many of them to remember, each 2xx is taken for the first of its fork, and gets the same
+    /// ACK and BYE.
+    fn hang_up_fork(&mut self, id: DialogId, tag: &str, mut dialog: Dialog, now: Instant) {
+        let Some(outgoing) = self.outgoing.get(&id) else { return };
+        if let Some(ack) = outgoing.sent_ack(tag) {
             self.transmit(ack);
             return;
         }
-        fork.ack.clone_from(&ack);
-        let sent_by = self.config.sent_by(fork.dialog.next_hop());
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let (bye, _, path) = fork.dialog.request(Method::Bye, hop);
-        let bye = bye.header("Reason", "SIP;cause=200;text=\"Call completed elsewhere\"");
-        if let Some(ack) = ack {
-            self.transmit(ack);
+        let cseq = outgoing.cseq();
+        let name = outgoing.name();
+        let branch_of = |method: Method| {
+            format!("{MAGIC_COOKIE}{}", self.tag_of(&(&name, cseq, tag, method.as_str())))
+        };
+        let (ack_branch, bye_branch) = (branch_of(Method::Ack), branch_of(Method::Bye));
+        let Some(ack) = self.ack_of(id, &dialog, cseq, &ack_branch) else { return };
+        let sent_by = self.config.sent_by(dialog.next_hop());
+        let hop = Hop { sent_by: &sent_by, branch: &bye_branch };
+        let (bye, _, path) = dialog.request(Method::Bye, hop);
+        let bye = bye
+            .header("Reason", "SIP;cause=200;text=\"Call completed elsewhere\"")
+            .header("User-Agent", &self.config.server_name);
+        self.transmit(ack.clone());
+        let remembered = self.outgoing.get_mut(&id).and_then(|outgoing| {
+            outgoing.follow(tag, || dialog);
+            outgoing.fork(tag)
+        });
+        match remembered {
+            Some(fork) => {
+                fork.ack = Some(ack);
+                self.ask(bye_branch, Method::Bye, Asker::Nobody, bye, path, now);
+            }
+            None => self.send(path, bye.build()),
         }
-        self.ask(branch, Method::Bye, Asker::Nobody, bye, path, now);
     }
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {
@@ -306,7 +337,7 @@ impl Endpoint {
 
     /// The call will not be. Whoever has hung up hears that it has ended.
     fn refused(&mut self, id: DialogId, status: u16, reason: &str, contacts: Vec<NameAddr>) {
-        let Some(outgoing) = self.outgoing.remove(&id) else { return };
+        let Some(outgoing) = self.forget_outgoing(id) else { return };
         self.dialog_schedule.set(id, None);
         let event = if outgoing.is_unwanted() {
             Event::Ended { dialog: id, how: Ending::Answered }

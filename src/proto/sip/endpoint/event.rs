@@ -26,14 +26,12 @@ pub enum Event {
         dialog: DialogId,
         /// 101 to 199.
         status: u16,
-        /// Early media: the answer to our offer.
-        description: Option<Vec<u8>>,
     },
     /// A call of ours was answered; the ACK was sent.
     Answered {
         /// The dialog.
         dialog: DialogId,
-        /// The answer to our offer; without one that of the last `Progress` holds.
+        /// The answer to our offer, in the 200 or before, from the one who has answered.
         description: Option<Vec<u8>>,
     },
     /// A call of ours will not be.

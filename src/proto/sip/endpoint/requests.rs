@@ -46,6 +46,9 @@ impl Endpoint {
             None => self.handle_outside(request, key, path, now),
             Some(dialog) => match self.dialogs_by_key.get(&dialog) {
                 Some(&id) => self.handle_inside(id, request, key, path, now),
+                None if self.is_early(&dialog) => {
+                    self.handle_early(&dialog, &request, key, path, now);
+                }
                 None => self.answer_stateless(&request, 481, path),
             },
         }
@@ -426,16 +429,12 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        let content_type = media_type(request);
-        if request.body().is_empty() {
-            // Some peers use it to see whether we are there.
-            self.answer_stateful(request, key, path, 200, now);
-        } else if INFO_TYPES.contains(&content_type.as_str()) {
-            self.answer_stateful(request, key, path, 200, now);
-            let body = request.body().to_vec();
+        let status = status_of_info(request);
+        self.answer_stateful(request, key, path, status, now);
+        // Some peers send it without a body, to see whether we are there.
+        if status == 200 && !request.body().is_empty() {
+            let (content_type, body) = (media_type(request), request.body().to_vec());
             self.tell(Event::Info { dialog: id, content_type, body });
-        } else {
-            self.answer_stateful(request, key, path, 415, now);
         }
     }
 
@@ -458,12 +457,7 @@ impl Endpoint {
             return;
         }
         let session = SessionTimer::answer(&request, now).ok().flatten();
-        let tag = request.to().tag().unwrap_or_default();
-        let builder = self
-            .response_builder(&request, 200, tag)
-            .contact(&self.config.contact(path))
-            .header("Allow", &self.config.allow())
-            .header("Supported", self.config.supported());
+        let builder = self.update_accepted(&request, path);
         let response = session_headers(builder, &request, session.as_ref()).build();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
@@ -471,6 +465,19 @@ impl Endpoint {
         }
         self.answer_in_transaction(key, path, response.into(), now);
         self.schedule_dialog(id);
+    }
+
+    /// The 200 to an UPDATE that offers nothing.
+    pub(super) fn update_accepted<'a>(
+        &self,
+        request: &'a Request,
+        path: Path,
+    ) -> ResponseBuilder<'a> {
+        let tag = request.to().tag().unwrap_or_default();
+        self.response_builder(request, 200, tag)
+            .contact(&self.config.contact(path))
+            .header("Allow", &self.config.allow())
+            .header("Supported", self.config.supported())
     }
 
     /// The caller has given up before we answered; in any later state nothing happens.
@@ -487,7 +494,7 @@ impl Endpoint {
 
     /// Refuses what came at the wrong moment. The transaction keeps the answer, because the moment
     /// may be right when the same request comes again.
-    fn refuse_untimely(
+    pub(super) fn refuse_untimely(
         &mut self,
         untimely: Untimely,
         request: &Request,
@@ -504,7 +511,7 @@ impl Endpoint {
     }
 
     /// Refuses a request of a dialog, in a transaction that repeats the refusal.
-    fn refuse_stateful(
+    pub(super) fn refuse_stateful(
         &mut self,
         request: &Request,
         key: TransactionKey,
@@ -512,10 +519,17 @@ impl Endpoint {
         status: u16,
         now: Instant,
     ) {
-        if *request.method() == Method::Invite {
-            self.refuse_invite(request, key, path, status, now);
-        } else {
-            self.answer_stateful(request, key, path, status, now);
+        match (request.method(), status) {
+            (Method::Invite, _) => self.refuse_invite(request, key, path, status, now),
+            // RFC 3311 §5.2.
+            (Method::Update, 500) => {
+                let tag = request.to().tag().unwrap_or_default();
+                let delay = self.reinvite_delay_seconds().to_string();
+                let response =
+                    self.response_builder(request, 500, tag).header("Retry-After", &delay).build();
+                self.answer_in_transaction(key, path, response.into(), now);
+            }
+            _ => self.answer_stateful(request, key, path, status, now),
         }
     }
 
@@ -550,8 +564,15 @@ impl Endpoint {
 /// The request was refused.
 pub(super) struct Refused;
 
+/// The answer to an INFO.
+pub(super) fn status_of_info(request: &Request) -> u16 {
+    let is_understood =
+        request.body().is_empty() || INFO_TYPES.contains(&media_type(request).as_str());
+    if is_understood { 200 } else { 415 }
+}
+
 /// The session description in a request, if it has one.
-fn sdp_of(request: &Request) -> Option<Vec<u8>> {
+pub(super) fn sdp_of(request: &Request) -> Option<Vec<u8>> {
     let is_sdp = !request.body().is_empty() && media_type(request) == SDP;
     is_sdp.then(|| request.body().to_vec())
 }

@@ -239,7 +239,7 @@ impl Endpoint {
         self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
     }
 
-    fn tag_of(&self, seed: &impl Hash) -> String {
+    pub(super) fn tag_of(&self, seed: &impl Hash) -> String {
         let mut hasher = DefaultHasher::new();
         self.tag_secret.hash(&mut hasher);
         seed.hash(&mut hasher);

@@ -20,7 +20,7 @@ fn a_call_rings_is_answered_and_hung_up() {
 
     line.receive(&respond(&invite, "100 Trying"));
     line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
-    assert!(matches!(line.event(), Event::Progress { status: 180, description: None, .. }));
+    assert!(matches!(line.event(), Event::Progress { status: 180, .. }));
     line.sent.clear();
     line.run_for(Duration::from_secs(60));
     assert!(line.take().is_empty(), "nothing is repeated while it rings");
@@ -225,7 +225,7 @@ fn reliable_responses_are_acknowledged_in_order_once() {
     assert!(prack.starts_with("PRACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{prack}");
     assert_eq!(header(&prack, "RAck"), Some("41 1 INVITE"));
     assert_eq!(header(&prack, "CSeq"), Some("2 PRACK"));
-    assert!(matches!(line.event(), Event::Progress { description: Some(_), .. }));
+    assert!(matches!(line.event(), Event::Progress { status: 183, .. }));
     line.receive(&respond(&prack, "200 OK"));
     line.receive(&ringing(41));
     line.receive(&ringing(43));
@@ -233,6 +233,142 @@ fn reliable_responses_are_acknowledged_in_order_once() {
     line.receive(&ringing(42));
     assert_eq!(header(&line.sent[1].1, "RAck"), Some("42 1 INVITE"));
     assert_eq!(header(&line.sent[1].1, "CSeq"), Some("3 PRACK"));
+}
+
+/// A reliable provisional response of the fork with this tag.
+fn reliably(invite: &str, status: &str, tag: &str, rseq: u32) -> Reply {
+    Reply::to(invite, status).tag(tag).with("Require: 100rel").with(&format!("RSeq: {rseq}"))
+}
+
+#[test]
+fn our_requests_are_counted_on_when_the_early_dialog_is_one() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&reliably(&invite, "183 Session Progress", "a", 1).sdp(ANSWER).to_string());
+    line.receive(&reliably(&invite, "180 Ringing", "a", 2).to_string());
+    line.receive(&Reply::to(&invite, "200 OK").tag("a").to_string());
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let numbers: Vec<&str> =
+        line.sent.iter().filter_map(|(_, request)| header(request, "CSeq")).collect();
+    assert_eq!(numbers, ["1 INVITE", "2 PRACK", "3 PRACK", "1 ACK", "4 BYE"]);
+}
+
+#[test]
+fn the_200_says_where_the_early_dialog_goes_on() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(
+        &Reply::to(&invite, "180 Ringing").tag("a").contact("sip:old@192.0.2.77").to_string(),
+    );
+    let ok = Reply::to(&invite, "200 OK").tag("a").with("Record-Route: <sip:192.0.2.50;lr>");
+    line.receive(&ok.sdp(ANSWER).to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    assert!(ack.starts_with("ACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{ack}");
+    assert_eq!(header(&ack, "Route"), Some("<sip:192.0.2.50;lr>"));
+}
+
+/// A request of the phone that rings, within the early dialog.
+fn early(invite: &str, method: &str, cseq: u32) -> Ask {
+    let tag = header(invite, "From").unwrap().split(";tag=").nth(1).unwrap();
+    Ask::new(method, cseq).call("our-call").to(tag)
+}
+
+#[test]
+fn whoever_rings_is_heard_before_it_answers() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&early(&invite, "INFO", 1).to_string());
+    line.receive(&Reply::to(&invite, "183 Session Progress").tag("phone").to_string());
+    line.sent.clear();
+    line.receive(&early(&invite, "INFO", 2).to_string());
+    line.receive(&early(&invite, "UPDATE", 3).to_string());
+    let ok = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&ok, "Contact"), Some("<sip:aftertone@192.0.2.1:5060>"));
+    line.receive(&early(&invite, "UPDATE", 4).body("application/sdp", OFFER).to_string());
+    line.receive(&early(&invite, "INVITE", 5).body("application/sdp", OFFER).to_string());
+    line.receive(&early(&invite, "BYE", 6).to_string());
+    line.receive(&early(&invite, "INFO", 2).branch("old").to_string());
+    assert_eq!(line.take_statuses(), [200, 200, 491, 491, 481, 500]);
+
+    let answer = reliably(&invite, "183 Session Progress", "phone", 7).sdp(ANSWER);
+    line.receive(&answer.to_string());
+    line.sent.clear();
+    line.receive(&early(&invite, "UPDATE", 7).body("application/sdp", OFFER).to_string());
+    assert!(header(&line.sent[0].1, "Retry-After").is_some(), "{}", line.sent[0].1);
+    assert_eq!(line.take_statuses(), [500]);
+    line.receive(&Reply::to(&invite, "200 OK").tag("phone").to_string());
+    line.sent.clear();
+    line.receive(&early(&invite, "INFO", 6).branch("late").to_string());
+    line.receive(&early(&invite, "BYE", 8).to_string());
+    assert_eq!(line.take_statuses(), [500, 200], "the numbers of the peer go on as well");
+}
+
+#[test]
+fn a_request_of_nobody_who_rings_is_answered_481() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
+    line.sent.clear();
+    line.receive(&early(&invite, "UPDATE", 1).to_string());
+    line.receive(&Reply::to(&invite, "486 Busy Here").tag("phone").to_string());
+    line.receive(&early(&invite, "UPDATE", 2).to_string());
+    assert_eq!(line.take().into_iter().filter(|text| text.starts_with("481 ")).count(), 2);
+    line.must_become_idle();
+}
+
+#[test]
+fn only_the_answer_of_who_has_answered_counts() {
+    let other = ANSWER.replace("192.0.2.10", "192.0.2.66");
+    for (with_own, expected) in [(true, Some(ANSWER.as_bytes())), (false, None)] {
+        let mut line = Line::new();
+        let invite = line.call(call());
+        if with_own {
+            let own = reliably(&invite, "183 Session Progress", "a", 1).sdp(ANSWER);
+            line.receive(&own.to_string());
+        }
+        let unreliable = Reply::to(&invite, "183 Session Progress").tag("a").sdp(&other);
+        line.receive(&unreliable.to_string());
+        let theirs = reliably(&invite, "183 Session Progress", "b", 1).sdp(&other);
+        line.receive(&theirs.to_string());
+        line.events.clear();
+        line.receive(&Reply::to(&invite, "200 OK").tag("a").to_string());
+        let Event::Answered { description, .. } = line.event() else { panic!("no answer") };
+        assert_eq!(description.as_deref(), expected);
+    }
+}
+
+#[test]
+fn each_fork_that_answers_too_late_is_hung_up_however_many_there_are() {
+    let mut line = Line::new();
+    let invite = line.answered(call());
+    for fork in 0..40 {
+        let tag = format!("late-{fork}");
+        let ok = Reply::to(&invite, "200 OK").tag(&tag).sdp(ANSWER).to_string();
+        line.receive(&ok);
+        let sent: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+        assert!(sent[0].starts_with("ACK "), "{sent:?}");
+        assert!(sent[1].starts_with("BYE "), "{sent:?}");
+        assert!(sent.iter().all(|text| text.contains(&format!(";tag={tag}\r\n"))), "{sent:?}");
+        line.receive(&ok);
+        let again: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+        assert_eq!(again, sent[..again.len()], "the same, be it with the BYE or without");
+    }
+    assert_eq!(line.endpoint.dialogs(), 1);
+    assert!(line.events.is_empty(), "no call hears of it");
+}
+
+#[test]
+fn the_ack_of_a_200_says_nothing_of_the_call() {
+    let mut line = Line::new();
+    let headers =
+        ["Subject", "Replaces", "Referred-By"].map(|name| (name.to_owned(), "x".to_owned()));
+    let invite = line.call(OutgoingCall { headers: headers.to_vec(), ..call() });
+    line.receive(&Reply::to(&invite, "200 OK").tag("a").sdp(ANSWER).to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    for name in ["Subject", "Replaces", "Referred-By"] {
+        assert_eq!(header(&invite, name), Some("x"));
+        assert_eq!(header(&ack, name), None, "{ack}");
+    }
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! Requests within a dialog that is not one yet: whoever rings at our call has something to say
+//! (RFC 3261 §12.1, RFC 3311 §5.2). No call hears of it, for nobody has answered.
+
+use std::time::Instant;
+
+use super::{
+    Endpoint, Path,
+    requests::{sdp_of, status_of_info},
+};
+use crate::proto::sip::{
+    dialog::DialogKey,
+    message::{Method, Request},
+    outgoing::Fork,
+    session_timer::SessionTimer,
+    transaction::TransactionKey,
+};
+
+impl Endpoint {
+    /// Whether somebody rings, or has answered too late, who names the dialog so.
+    pub(super) fn is_early(&self, dialog: &DialogKey) -> bool {
+        let id = self.outgoing_by_name.get(&dialog.outgoing_name());
+        let outgoing = id.and_then(|id| self.outgoing.get(id));
+        let tag = dialog.remote_tag.as_deref();
+        outgoing.zip(tag).is_some_and(|(outgoing, tag)| outgoing.has_fork(tag))
+    }
+
+    pub(super) fn handle_early(
+        &mut self,
+        dialog: &DialogKey,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let is_full = self.transactions.len() >= self.config.max_transactions;
+        if is_full && *request.method() != Method::Bye {
+            self.refuse_for_load(request, path);
+            return;
+        }
+        let Some(fork) = self.fork_of(dialog) else { return };
+        if let Err(untimely) = fork.dialog.admit(request) {
+            self.refuse_untimely(untimely, request, key, path, now);
+            return;
+        }
+        let was_answered = fork.answer.is_some();
+        let is_hung_up = fork.ack.is_some();
+        let status = match request.method() {
+            Method::Update if SessionTimer::answer(request, now).is_err() => 422,
+            Method::Update if request.body().is_empty() => {
+                let contact = request.contacts().first().map(|contact| contact.uri());
+                fork.dialog.refresh_target(contact, path);
+                let response = self.update_accepted(request, path).build();
+                self.answer_in_transaction(key, path, response.into(), now);
+                return;
+            }
+            Method::Update if sdp_of(request).is_none() => 415,
+            // Our offer is answered: the next one has to wait until the call is.
+            Method::Update if was_answered => 500,
+            Method::Update | Method::Invite => 491,
+            Method::Info => status_of_info(request),
+            Method::Options => {
+                let response = self.options_response(request);
+                self.answer_in_transaction(key, path, response, now);
+                return;
+            }
+            Method::Bye if is_hung_up => 200,
+            // §15: nobody hangs up what is not answered.
+            Method::Bye | Method::Prack | Method::Notify => 481,
+            Method::Refer => 603,
+            _ => 405,
+        };
+        self.refuse_stateful(request, key, path, status, now);
+    }
+
+    fn fork_of(&mut self, dialog: &DialogKey) -> Option<&mut Fork> {
+        let id = self.outgoing_by_name.get(&dialog.outgoing_name())?;
+        self.outgoing.get_mut(id)?.fork(dialog.remote_tag.as_deref()?)
+    }
+}
