@@ -303,6 +303,8 @@ pub struct Machine {
     transfer: Option<TransferKind>,
     /// Whom the peer wants us to call, in its place.
     referral: Option<referral::Referral>,
+    /// A new peer has taken the place of the first, and has not acknowledged it: we listen only.
+    is_unproven: bool,
     tones_told: u64,
     last_tone: Option<Tone>,
     change: Change,
@@ -388,6 +390,7 @@ impl Machine {
             ring_until: None,
             transfer: None,
             referral: None,
+            is_unproven: false,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -457,6 +460,7 @@ impl Machine {
             ring_until: Some(now.instant + placement.ringing_timeout),
             transfer: None,
             referral: None,
+            is_unproven: false,
             tones_told: 0,
             last_tone: None,
             change: Change::default(),
@@ -721,11 +725,7 @@ impl Machine {
             }
             Ok(sdp) => {
                 self.phase = Phase::Answered;
-                // Before the ACK nobody has shown that the address is his: we listen only.
-                if let Some(mut plan) = self.session.plan() {
-                    plan.direction = plan.direction.without_sending();
-                    self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
-                }
+                self.listen_only();
                 self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
             }
             Err(refusal) => self.end(Termination::MediaRefused, Some(refusal), now),
@@ -753,8 +753,9 @@ impl Machine {
 
     fn acknowledged(&mut self, body: Option<&[u8]>, now: Now) {
         if !matches!(self.phase, Phase::Answered) {
-            // The ACK of a re-INVITE that we had answered with an offer.
-            if matches!(self.phase, Phase::Up) && self.session.awaits_answer() {
+            // The ACK of a re-INVITE that we had answered with an offer, or of a new peer.
+            let is_news = std::mem::take(&mut self.is_unproven) || self.session.awaits_answer();
+            if matches!(self.phase, Phase::Up) && is_news {
                 match self.session.accept(body) {
                     Ok(()) => self.session_changed(),
                     Err(_) => self.end(Termination::MediaRefused, None, now),
@@ -865,16 +866,33 @@ impl Machine {
         }
         match self.session.replaced(offer) {
             Ok(sdp) => {
-                if !self.session.awaits_answer() {
-                    self.session_changed();
-                }
+                self.is_unproven = true;
+                self.listen_only();
                 self.give_up_referral();
+                self.give_up_transfer();
                 let before = std::mem::replace(&mut self.dialog, dialog);
                 self.signal(endpoint::Command::Answer { dialog, sdp });
                 let reason = Some("SIP;cause=200;text=\"Replaced\"".to_owned());
                 self.signal(endpoint::Command::Bye { dialog: before, reason });
             }
             Err(refusal) => self.signal(refuse(dialog, &refusal)),
+        }
+    }
+
+    /// The peer whom we have asked to call somebody else is none any more: nobody tells how it went.
+    fn give_up_transfer(&mut self) {
+        self.transfer = None;
+        if self.call.state == CallState::Transferring {
+            self.call.state = CallState::Established;
+            self.tell_changed();
+        }
+    }
+
+    /// Before the ACK nobody has shown that the address is his.
+    fn listen_only(&mut self) {
+        if let Some(mut plan) = self.session.plan() {
+            plan.direction = plan.direction.without_sending();
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
         }
     }
 

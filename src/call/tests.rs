@@ -626,9 +626,22 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     assert!(matches!(bye, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(7)));
     assert_eq!(world.machine.dialog(), new);
     assert_eq!(world.running.map(|(id, _)| id), Some(operation), "it records on");
+    assert!(!world.connected.last().unwrap().direction.sends(), "nobody has shown who it is");
+    world.input(Input::Acknowledged(None));
+    assert!(world.connected.last().unwrap().direction.sends());
     world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec())));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refuse { .. })));
     assert_eq!(world.machine.dialog(), new);
+}
+
+#[test]
+fn a_transfer_is_over_when_its_peer_is_replaced() {
+    let mut world = transferring();
+    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
+    assert_eq!(world.machine.call().state, CallState::Established);
+    world.input(Input::Acknowledged(None));
+    let target = Box::new("sip:400@pbx.example".parse().unwrap());
+    world.command(Command::Transfer { target, replaces: None }).unwrap();
 }
 
 fn transferring() -> World {
