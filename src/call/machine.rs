@@ -27,6 +27,7 @@ pub use referral::ReferralCall;
 use super::{
     line::{LineScript, Step},
     queue::{Entry, MAX_QUEUED, Queue, Stage, Turn},
+    reason,
     refusal::{CallError, Refusal},
     session::{LocalAudio, Session},
 };
@@ -872,7 +873,7 @@ impl Machine {
                 self.give_up_transfer();
                 let before = std::mem::replace(&mut self.dialog, dialog);
                 self.signal(endpoint::Command::Answer { dialog, sdp });
-                let reason = Some("SIP;cause=200;text=\"Replaced\"".to_owned());
+                let reason = Some(reason::replaced());
                 self.signal(endpoint::Command::Bye { dialog: before, reason });
             }
             Err(refusal) => self.signal(refuse(dialog, &refusal)),
@@ -1148,11 +1149,8 @@ impl Machine {
                 self.signal(refuse(self.dialog, &refusal));
             }
             Phase::Dialing | Phase::Answered | Phase::Up => {
-                let reason = termination.result();
-                self.signal(endpoint::Command::Bye {
-                    dialog: self.dialog,
-                    reason: Some(reason.message),
-                });
+                let reason = Some(reason::of_end(termination));
+                self.signal(endpoint::Command::Bye { dialog: self.dialog, reason });
             }
         }
         if termination == Termination::ApplicationHungUp {

@@ -6,6 +6,7 @@
 pub mod line;
 pub mod machine;
 pub mod queue;
+pub mod reason;
 pub mod recovery;
 pub mod refusal;
 pub mod session;

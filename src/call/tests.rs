@@ -644,6 +644,16 @@ fn a_transfer_is_over_when_its_peer_is_replaced() {
     world.command(Command::Transfer { target, replaces: None }).unwrap();
 }
 
+#[test]
+fn the_peer_is_told_why_we_hang_up() {
+    let mut world = World::established();
+    world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
+    let Some(endpoint::Command::Bye { reason, .. }) = world.signals.last() else {
+        panic!("{:?}", world.signals)
+    };
+    assert_eq!(reason.as_deref(), Some("Q.850;cause=16;text=\"Normal call clearing\""));
+}
+
 fn transferring() -> World {
     let mut world = World::established();
     let target: Box<Uri> = Box::new("sip:300@pbx.example".parse().unwrap());

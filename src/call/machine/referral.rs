@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Action, Machine, Now, Phase, guid};
 use crate::{
+    call::reason,
     model::Termination,
     proto::{
         sdp::{Description, Direction},
@@ -94,7 +95,7 @@ impl Machine {
         };
         let (dialog, is_alone) = (*dialog, *is_alone);
         if let Err(refusal) = self.session.move_to(offer, answer.as_deref()) {
-            self.hang_up_referral(&refusal.status().to_string());
+            self.hang_up_referral(refusal.status());
             self.referral_refused(refusal.status(), now);
             return;
         }
@@ -103,7 +104,7 @@ impl Machine {
         self.session_changed();
         if !is_alone {
             self.signal(endpoint::Command::TellReferrer { dialog: before, status: 200 });
-            let reason = Some("SIP;cause=200;text=\"Transferred\"".to_owned());
+            let reason = Some(reason::transferred());
             self.signal(endpoint::Command::Bye { dialog: before, reason });
         }
     }
@@ -119,7 +120,7 @@ impl Machine {
 
     pub(super) fn referral_timeout(&mut self, now: Now) {
         if self.referral.as_ref().is_some_and(|referral| referral.until <= now.instant) {
-            self.hang_up_referral("408");
+            self.hang_up_referral(408);
             self.referral_refused(408, now);
         }
     }
@@ -144,13 +145,13 @@ impl Machine {
 
     /// The call ends, or has got another peer.
     pub(super) fn give_up_referral(&mut self) {
-        self.hang_up_referral("487");
+        self.hang_up_referral(487);
         self.referral = None;
     }
 
-    fn hang_up_referral(&mut self, cause: &str) {
+    fn hang_up_referral(&mut self, status: u16) {
         if let Some(Referral { dialog, offer: Some(_), .. }) = self.referral {
-            let reason = Some(format!("SIP;cause={cause}"));
+            let reason = Some(reason::of_status(status));
             self.signal(endpoint::Command::Bye { dialog, reason });
         }
     }

@@ -282,6 +282,14 @@ impl Outgoing {
         }
     }
 
+    /// Why our side has hung up.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.state {
+            State::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
+            State::Calling { .. } | State::Proceeding | State::Won { .. } => None,
+        }
+    }
+
     /// The fork with this tag has answered, as the first of all; what was wanted meanwhile.
     pub fn win(&mut self, tag: &str) -> Option<HangUp> {
         let won = State::Won { tag: tag.to_owned() };

@@ -89,7 +89,7 @@ impl Endpoint {
         let pending = outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx));
         let Some((origin, path)) = pending else { return };
         let (_, _, branch) = origin.via.clone();
-        let bytes = origin.cancel(&self.config.server_name);
+        let bytes = origin.cancel(outgoing.reason(), &self.config.server_name);
         let cancel = Transmit { path, bytes };
         let method = Method::Cancel;
         let transmit =

@@ -37,9 +37,11 @@ impl Origin {
         self.build(Method::Ack, response.to()).build().into()
     }
 
-    /// The CANCEL (RFC 3261 §9.1).
-    pub fn cancel(&self, user_agent: &str) -> Bytes {
-        self.request(Method::Cancel).header("User-Agent", user_agent).build().into()
+    /// The CANCEL (RFC 3261 §9.1), for this reason (RFC 3326 §2).
+    pub fn cancel(&self, reason: Option<&str>, user_agent: &str) -> Bytes {
+        let cancel = self.request(Method::Cancel);
+        let cancel = reason.into_iter().fold(cancel, |cancel, text| cancel.header("Reason", text));
+        cancel.header("User-Agent", user_agent).build().into()
     }
 
     fn build(&self, method: Method, to: &NameAddr) -> RequestBuilder {

@@ -129,9 +129,11 @@ fn hanging_up_while_it_rings_cancels() {
     let invite = line.call(call());
     line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
     line.events.clear();
-    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let reason = Some("Q.850;cause=19;text=\"No answer from user\"".to_owned());
+    line.command(Command::Bye { dialog: DIALOG, reason: reason.clone() });
     let cancel = line.sent.last().unwrap().1.clone();
     assert!(cancel.starts_with("CANCEL sip:200@pbx.example SIP/2.0\r\n"), "{cancel}");
+    assert_eq!(header(&cancel, "Reason"), reason.as_deref());
     assert_eq!(header(&cancel, "Via"), header(&invite, "Via"));
     assert_eq!(header(&cancel, "CSeq"), Some("1 CANCEL"));
     line.receive(&respond(&cancel, "200 OK"));

@@ -1,0 +1,78 @@
+//! Why we leave a call, as the other side is told: the one place that makes values of the Reason
+//! header field of BYE and CANCEL (RFC 3326). Where the matter is an ordinary one of telephony, it is
+//! told in the words of Q.850, which the exchanges behind a trunk understand.
+
+use crate::{
+    model::{RejectReason, Termination},
+    proto::sip::message::reason_phrase,
+};
+
+/// Why the call ends.
+pub fn of_end(termination: Termination) -> String {
+    match termination {
+        Termination::PeerHungUp
+        | Termination::PeerCanceled
+        | Termination::ApplicationHungUp
+        | Termination::Transferred
+        | Termination::LineEnded => q850(16, "Normal call clearing"),
+        Termination::Rejected(RejectReason::Busy) => q850(17, "User busy"),
+        Termination::NotAnswered | Termination::NoAnswer => q850(19, "No answer from user"),
+        Termination::Rejected(RejectReason::None | RejectReason::Forbidden) => {
+            q850(21, "Call rejected")
+        }
+        Termination::Redirected => of_status(302),
+        Termination::NoAck => sip(408, "ACK missing"),
+        Termination::PeerLost => of_status(481),
+        Termination::Refused(status) => of_status(status),
+        Termination::MediaTimeout => sip(408, "No media came"),
+        Termination::KeepAliveExpired => sip(408, "The application has gone"),
+        Termination::MediaRefused => of_status(488),
+        Termination::Drained => sip(503, "Shutting down"),
+        Termination::NodeLost | Termination::Internal => of_status(500),
+    }
+}
+
+/// Somebody else has the place of the peer: it was referred there.
+pub fn transferred() -> String {
+    sip(200, "Transferred")
+}
+
+/// Somebody else has taken the place of the peer (RFC 3891).
+pub fn replaced() -> String {
+    sip(200, "Replaced")
+}
+
+/// The reason is one that SIP has a status for.
+pub fn of_status(status: u16) -> String {
+    sip(status, reason_phrase(status))
+}
+
+fn sip(cause: u16, text: &str) -> String {
+    format!("SIP;cause={cause};text=\"{text}\"")
+}
+
+fn q850(cause: u8, text: &str) -> String {
+    format!("Q.850;cause={cause};text=\"{text}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_is_told_in_words_of_rfc_3326() {
+        for (termination, expected) in [
+            (Termination::ApplicationHungUp, "Q.850;cause=16;text=\"Normal call clearing\""),
+            (Termination::Rejected(RejectReason::Busy), "Q.850;cause=17;text=\"User busy\""),
+            (Termination::NoAnswer, "Q.850;cause=19;text=\"No answer from user\""),
+            (Termination::Rejected(RejectReason::None), "Q.850;cause=21;text=\"Call rejected\""),
+            (Termination::MediaRefused, "SIP;cause=488;text=\"Not Acceptable Here\""),
+            (Termination::MediaTimeout, "SIP;cause=408;text=\"No media came\""),
+            (Termination::Drained, "SIP;cause=503;text=\"Shutting down\""),
+            (Termination::Internal, "SIP;cause=500;text=\"Server Internal Error\""),
+            (Termination::Refused(486), "SIP;cause=486;text=\"Busy Here\""),
+        ] {
+            assert_eq!(of_end(termination), expected, "{termination:?}");
+        }
+    }
+}
