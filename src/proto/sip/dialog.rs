@@ -253,7 +253,7 @@ pub(super) enum Parting {
 }
 
 /// What a deadline brought.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Due {
     /// The 2xx, or the reliable provisional response, is to be sent again.
     Resend(Bytes),
@@ -263,8 +263,8 @@ pub(super) enum Due {
     Unacknowledged(HangUp),
     /// The session is to be refreshed.
     Refresh,
-    /// Nobody refreshed the session: BYE.
-    Expired(HangUp),
+    /// Nobody refreshed the session: refuse the peer's offer, if there is one, and send BYE.
+    Expired(Option<Pending>, HangUp),
 }
 
 /// The Via of a request of ours.
@@ -664,8 +664,11 @@ impl Dialog {
         match self.session.as_mut().filter(|_| self.state.is_up())?.handle_timeout(now)? {
             SessionDue::Refresh => Some(Due::Refresh),
             SessionDue::Expired => {
-                self.state = State::Ending;
-                Some(Due::Expired(HangUp::because("SIP;cause=408;text=\"Session expired\"")))
+                let hang_up = HangUp::because("SIP;cause=408;text=\"Session expired\"");
+                match std::mem::replace(&mut self.state, State::Ending) {
+                    State::Reoffered { pending } => Some(Due::Expired(Some(pending), hang_up)),
+                    _ => Some(Due::Expired(None, hang_up)),
+                }
             }
         }
     }

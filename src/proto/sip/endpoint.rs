@@ -237,7 +237,10 @@ impl Endpoint {
                     self.lose(id, Loss::NotAcknowledged, hang_up, now);
                 }
                 Some(DialogDue::Refresh) => self.refresh(id, now),
-                Some(DialogDue::Expired(hang_up)) => {
+                Some(DialogDue::Expired(pending, hang_up)) => {
+                    if let Some(pending) = pending {
+                        self.respond(&pending, 487, now);
+                    }
                     self.lose(id, Loss::NotRefreshed, hang_up, now);
                 }
                 None => {}

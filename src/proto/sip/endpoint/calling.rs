@@ -39,6 +39,7 @@ impl Endpoint {
 
     fn send_invite(&mut self, id: DialogId, now: Instant) {
         let branch = self.fresh_branch();
+        let allow = self.allow();
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let Some(path) = outgoing.target() else {
             self.refused(id, 503, "No way to the peer", Vec::new());
@@ -52,7 +53,7 @@ impl Endpoint {
             let builder = attempt
                 .builder
                 .contact(&config.contact(path))
-                .header("Allow", &config.allow())
+                .header("Allow", &allow)
                 .header("Supported", config.supported())
                 .header("Accept", SDP)
                 .header("User-Agent", &config.server_name)

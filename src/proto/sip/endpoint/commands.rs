@@ -55,7 +55,7 @@ impl Endpoint {
         let ok = self
             .response_builder(&pending.request, 200, &dialog.key().local_tag)
             .contact(&self.config.contact(dialog.path()))
-            .header("Allow", &self.config.allow())
+            .header("Allow", &self.allow())
             .header("Supported", self.config.supported());
         let ok = session_headers(ok, &pending.request, session.as_ref());
         let ok = Bytes::from(ok.body(SDP, sdp).build());

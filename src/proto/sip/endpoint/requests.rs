@@ -476,7 +476,7 @@ impl Endpoint {
         let tag = request.to().tag().unwrap_or_default();
         self.response_builder(request, 200, tag)
             .contact(&self.config.contact(path))
-            .header("Allow", &self.config.allow())
+            .header("Allow", &self.allow())
             .header("Supported", self.config.supported())
     }
 
@@ -566,6 +566,9 @@ pub(super) struct Refused;
 
 /// The answer to an INFO.
 pub(super) fn status_of_info(request: &Request) -> u16 {
+    if request.header("Info-Package").is_some() {
+        return 469;
+    }
     let is_understood =
         request.body().is_empty() || INFO_TYPES.contains(&media_type(request).as_str());
     if is_understood { 200 } else { 415 }

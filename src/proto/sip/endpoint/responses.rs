@@ -44,7 +44,11 @@ impl Endpoint {
     pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
         let builder = self.response_builder(request, status, local_tag);
         let builder = match status {
-            405 => builder.header("Allow", &self.config.allow()),
+            405 => builder.header("Allow", &self.allow()),
+            // RFC 6086 §4.2.2: there is none that we would take.
+            469 => builder.header("Recv-Info", ""),
+            // RFC 6665 §4.1.3.
+            489 => builder.header("Allow-Events", "refer"),
             422 => builder.header("Min-SE", &MIN_SE.to_string()),
             415 => builder.header("Accept", &self.accept(request)),
             503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
@@ -141,7 +145,7 @@ impl Endpoint {
             None => self.stateless_tag(request),
         };
         self.response_builder(request, 200, &tag)
-            .header("Allow", &self.config.allow())
+            .header("Allow", &self.allow())
             .header("Accept", SDP)
             .header("Supported", self.config.supported())
             .build()
@@ -227,6 +231,12 @@ impl Endpoint {
         }
     }
 
+    /// The methods that we take; REGISTER of users only, if there are any.
+    pub(super) fn allow(&self) -> String {
+        let register = if self.users.is_empty() { "" } else { ", REGISTER" };
+        format!("{}{register}", validate::allow())
+    }
+
     fn accept(&self, request: &Request) -> String {
         match request.method() {
             Method::Info => INFO_TYPES.join(", "),
@@ -260,11 +270,6 @@ impl EndpointConfig {
             other => format!(";transport={}", other.name().to_ascii_lowercase()),
         };
         format!("sip:{user}@{}{transport}", self.sent_by(path))
-    }
-
-    /// The methods that we take.
-    pub(super) fn allow(&self) -> String {
-        validate::allow()
     }
 
     /// The extensions that we understand.

@@ -353,6 +353,12 @@ fn options_tells_what_we_can() {
     line.receive(&Ask::new("OPTIONS", 2).to_string());
     line.receive(&Ask::invite().to_string());
     assert_eq!(line.take_statuses(), [503, 503]);
+
+    let mut line = Line::new();
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    line.receive(&Ask::new("OPTIONS", 1).to_string());
+    let allow = header(&line.sent[0].1, "Allow").unwrap();
+    assert!(allow.ends_with(", REFER, REGISTER"), "{allow}");
 }
 
 #[test]
@@ -553,6 +559,10 @@ fn tones_by_info_are_told_once() {
     let other = Ask::new("INFO", 3).to(&line.tag).body("text/plain", "hello");
     line.receive(&other.to_string());
     assert_eq!(line.take_statuses(), [415]);
+    let package = Ask::new("INFO", 4).to(&line.tag).with("Info-Package: conference");
+    line.receive(&package.to_string());
+    assert_eq!(header(&line.sent[0].1, "Recv-Info"), Some(""));
+    assert_eq!(line.take_statuses(), [469], "RFC 6086 §4.2.2");
 }
 
 #[test]

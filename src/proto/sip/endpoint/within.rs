@@ -34,6 +34,7 @@ impl Endpoint {
     ) {
         let branch = self.fresh_branch();
         let pause = self.glare_pause(id);
+        let allow = self.allow();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         let Some((description, proposal)) = dialog.refresh() else { return };
         let description = description.to_vec();
@@ -50,7 +51,7 @@ impl Endpoint {
         let (builder, cseq, path) = dialog.request(method.clone(), hop);
         let builder = builder
             .contact(&self.config.contact(path))
-            .header("Allow", &self.config.allow())
+            .header("Allow", &allow)
             .header("Supported", self.config.supported())
             .header("Session-Expires", &proposal)
             .header("User-Agent", &self.config.server_name);

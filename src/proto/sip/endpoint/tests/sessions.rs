@@ -149,7 +149,12 @@ fn an_update_with_an_offer_is_as_a_reinvite_without_ack() {
     assert!(line.events.is_empty());
     let reinvite = Ask::reinvite(&line.tag, 3);
     line.receive(&reinvite.to_string());
-    assert_eq!(line.take_statuses(), [500], "one offer at a time");
+    let another = Ask::new("UPDATE", 4).to(&line.tag).body("application/sdp", OFFER);
+    line.receive(&another.to_string());
+    for (_, refusal) in &line.sent {
+        assert!(header(refusal, "Retry-After").is_some(), "{refusal}");
+    }
+    assert_eq!(line.take_statuses(), [500, 500], "one offer at a time");
     line.receive(&reinvite.ack_of_refusal(&line.tag).to_string());
     line.answer(dialog);
     assert_eq!(line.take_statuses(), [200]);
@@ -183,6 +188,23 @@ fn an_update_without_an_offer_only_keeps_the_session_alive() {
     line.run_for(Duration::from_secs(61));
     assert!(matches!(line.event(), Event::Lost { how: Loss::NotRefreshed, .. }));
     assert!(line.take().last().unwrap().starts_with("BYE "));
+}
+
+#[test]
+fn an_offer_that_nobody_answers_is_refused_when_the_session_is_over() {
+    for method in ["INVITE", "UPDATE"] {
+        let mut line = Line::new();
+        let invite = Ask::invite().with("Supported: timer");
+        line.confirm(&invite.with("Session-Expires: 90;refresher=uac"));
+        let offer = Ask::new(method, 2).to(&line.tag).body("application/sdp", OFFER);
+        line.receive(&offer.to_string());
+        assert!(matches!(line.event(), Event::Reinvite { .. }));
+        line.run_for(Duration::from_secs(60));
+        let statuses = line.take();
+        assert!(statuses.contains(&"487 Request Terminated".to_owned()), "{statuses:?}");
+        assert!(matches!(line.event(), Event::Lost { how: Loss::NotRefreshed, .. }));
+        line.must_become_idle();
+    }
 }
 
 #[test]
@@ -364,6 +386,7 @@ fn a_transfer_is_asked_for_and_followed() {
     assert_eq!(line.take_statuses(), [481], "it is over");
     let other = Ask::new("NOTIFY", 6).to(&line.tag).with("Event: presence").to_string();
     line.receive(&other);
+    assert_eq!(header(&line.sent[0].1, "Allow-Events"), Some("refer"));
     assert_eq!(line.take_statuses(), [489]);
 }
 
