@@ -6,18 +6,19 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tracing::debug;
 
 use super::{
-    digest::Credentials,
+    login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
+    outgoing::MAX_RAISES,
     path::{Path, Transmit, Transport, is_private},
-    session_timer::{Due as SessionDue, SessionTimer},
-    timers::{Retransmission, SIXTY_FOUR_T1},
+    session_timer::{Due as SessionDue, MIN_SE, SessionTimer},
+    timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
@@ -101,15 +102,17 @@ pub(super) struct Dialog {
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
     description: Vec<u8>,
     session: Option<SessionTimer>,
+    /// The least interval that the peer wants (RFC 4028 §7.4), and how often it was raised in one
+    /// refresh.
+    min_se: u32,
+    raised: u8,
     /// Who we are to a trunk that challenges us within the call.
-    credentials: Option<Credentials>,
-    /// A REFER of ours is not over: NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
-    refers: bool,
+    login: Option<Login>,
+    /// A REFER of ours is not over: until when NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
+    refers: Option<Instant>,
     /// The peer may ask us to call somebody else: it has proved who it is, or we have called it.
     may_refer: bool,
     referral: Referral,
-    /// The refresh that is out answers a challenge already.
-    challenge_answered: bool,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
     /// RSeq of the reliable provisional response that has no PRACK yet, and CSeq of its INVITE. The
@@ -263,6 +266,8 @@ pub(super) enum Due {
     Unacknowledged(HangUp),
     /// The session is to be refreshed.
     Refresh,
+    /// Nobody tells any more how our REFER goes.
+    ReferOver,
     /// Nobody refreshed the session: refuse the peer's offer, if there is one, and send BYE.
     Expired(Option<Pending>, HangUp),
 }
@@ -306,11 +311,12 @@ impl Dialog {
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
             session: None,
-            credentials: None,
-            refers: false,
+            min_se: MIN_SE,
+            raised: 0,
+            login: None,
+            refers: None,
             may_refer: is_known,
             referral: Referral::None,
-            challenge_answered: false,
             ack: None,
             rang: None,
             state: State::Ringing { pending, reliable: None },
@@ -350,11 +356,12 @@ impl Dialog {
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),
             session: None,
-            credentials: None,
-            refers: false,
+            min_se: MIN_SE,
+            raised: 0,
+            login: None,
+            refers: None,
             may_refer: true,
             referral: Referral::None,
-            challenge_answered: false,
             ack: None,
             rang: None,
             state: State::Confirmed,
@@ -514,17 +521,23 @@ impl Dialog {
         }
     }
 
-    /// The next request of ours in the dialog, its number, and the way that it goes (§12.2.1.1).
-    pub fn request(&mut self, method: Method, hop: Hop<'_>) -> (RequestBuilder, u32, Path) {
+    /// The number of the next request of ours in the dialog (§12.2.1.1).
+    pub fn next_cseq(&mut self) -> u32 {
         self.local_cseq = self.local_cseq.saturating_add(1);
-        let (builder, path) = self.build(method, self.local_cseq, hop);
-        (builder, self.local_cseq, path)
+        self.local_cseq
     }
 
-    /// The ACK of a 2xx to our INVITE with `cseq` (§13.2.2.4), without what the INVITE said of
-    /// itself, and the way that it goes.
-    pub fn ack(&self, cseq: u32, hop: Hop<'_>) -> (RequestBuilder, Path) {
-        self.build(Method::Ack, cseq, hop)
+    /// A request of ours in the dialog that goes this way (§12.2.1.1). The ACK of a 2xx has the number
+    /// of its INVITE (§13.2.2.4).
+    pub fn request(&self, method: Method, cseq: u32, path: Path, hop: Hop<'_>) -> RequestBuilder {
+        let (request_uri, routes) = self.routed();
+        let builder = RequestBuilder::new(method, request_uri)
+            .via(path.transport.name(), hop.sent_by, hop.branch)
+            .from(&self.local)
+            .to(&self.remote)
+            .call_id(&self.key.call_id)
+            .cseq(cseq);
+        routes.iter().fold(builder, |builder, route| builder.route(route))
     }
 
     /// What an INVITE of ours in this dialog says again in its ACK and CANCEL.
@@ -554,9 +567,13 @@ impl Dialog {
         self.ack.as_ref().filter(|(number, _)| *number == cseq).map(|(_, ack)| ack.clone())
     }
 
-    /// Our re-INVITE with `cseq` is out.
+    /// Our re-INVITE with `cseq` is out, for the first time or once more.
     pub fn offering(&mut self, cseq: u32) {
-        debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
+        debug_assert!(
+            matches!(self.state, State::Confirmed | State::Offering { .. }),
+            "{:?}",
+            self.state
+        );
         self.state = State::Offering { cseq };
     }
 
@@ -565,18 +582,6 @@ impl Dialog {
         if matches!(self.state, State::Offering { .. }) {
             self.state = State::Confirmed;
         }
-    }
-
-    fn build(&self, method: Method, cseq: u32, hop: Hop<'_>) -> (RequestBuilder, Path) {
-        let path = self.next_hop();
-        let (request_uri, routes) = self.routed();
-        let builder = RequestBuilder::new(method, request_uri)
-            .via(path.transport.name(), hop.sent_by, hop.branch)
-            .from(&self.local)
-            .to(&self.remote)
-            .call_id(&self.key.call_id)
-            .cseq(cseq);
-        (routes.iter().fold(builder, |builder, route| builder.route(route)), path)
     }
 
     /// The Request-URI and the Route header fields of a request to the peer (§12.2.1.1).
@@ -621,6 +626,7 @@ impl Dialog {
     /// The session ends unless it is refreshed; `None`: it does not.
     pub fn keep_session(&mut self, session: Option<SessionTimer>) {
         self.session = session;
+        self.raised = 0;
     }
 
     /// Our refresh could not be made now; it is tried again at `at`.
@@ -628,6 +634,26 @@ impl Dialog {
         if let Some(session) = &mut self.session {
             session.postpone(at);
         }
+    }
+
+    /// Our refresh was refused; it is tried again later.
+    pub fn refresh_refused(&mut self, now: Instant) {
+        self.raised = 0;
+        if let Some(session) = &mut self.session {
+            session.refused(now);
+        }
+    }
+
+    /// The peer wants a session interval of at least so many seconds (RFC 4028 §7.3); whether the
+    /// refresh is to be tried again with it.
+    pub fn lengthen_session(&mut self, least: u32) -> bool {
+        let proposed = self.session.map_or(0, |session| session.seconds()).max(self.min_se);
+        if least <= proposed || self.raised >= MAX_RAISES {
+            return false;
+        }
+        self.raised += 1;
+        self.min_se = least;
+        true
     }
 
     /// The deadline is over.
@@ -661,7 +687,13 @@ impl Dialog {
             | State::Offering { .. }
             | State::Ending => {}
         }
-        match self.session.as_mut().filter(|_| self.state.is_up())?.handle_timeout(now)? {
+        if !self.state.is_up() {
+            return None;
+        }
+        if self.refers.take_if(|until| *until <= now).is_some() {
+            return Some(Due::ReferOver);
+        }
+        match self.session.as_mut()?.handle_timeout(now)? {
             SessionDue::Refresh => Some(Due::Refresh),
             SessionDue::Expired => {
                 let hang_up = HangUp::because("SIP;cause=408;text=\"Session expired\"");
@@ -685,7 +717,9 @@ impl Dialog {
             | State::Ending => None,
         };
         let session = self.session.filter(|_| self.state.is_up());
-        [state, session.map(|session| session.poll_timeout())].into_iter().flatten().min()
+        let refers = self.refers.filter(|_| self.state.is_up());
+        let session = session.map(|session| session.poll_timeout());
+        [state, session, refers].into_iter().flatten().min()
     }
 
     // -- what is known -----------------------------------------------------------------------
@@ -730,14 +764,24 @@ impl Dialog {
         self.takes_update
     }
 
-    /// A REFER of ours is under way.
-    pub fn refers(&self) -> bool {
-        self.refers
+    /// The peer does not take UPDATE after all.
+    pub fn refuses_update(&mut self) {
+        self.takes_update = false;
     }
 
-    /// A REFER of ours has begun, or is over.
-    pub fn set_refers(&mut self, refers: bool) {
-        self.refers = refers;
+    /// A REFER of ours is under way.
+    pub fn refers(&self) -> bool {
+        self.refers.is_some()
+    }
+
+    /// A REFER of ours has begun, or goes on; the peer may say for how long.
+    pub fn follow_refer(&mut self, told_for: Option<Duration>, now: Instant) {
+        self.refers = Some(now + told_for.unwrap_or(REFER_EXPIRES).min(LONGEST_REFER));
+    }
+
+    /// A REFER of ours is over.
+    pub fn refer_over(&mut self) {
+        self.refers = None;
     }
 
     /// The peer wants us to call somebody else, by a REFER with this CSeq.
@@ -775,24 +819,9 @@ impl Dialog {
         (self.remote_target.clone(), value)
     }
 
-    /// What challenges are answered with.
-    pub fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
-    }
-
-    /// Whether the challenge of a refresh may be answered: not that of an answer.
-    pub fn may_answer(&self) -> bool {
-        !self.challenge_answered
-    }
-
-    /// The refresh that is out answers a challenge, or does not.
-    pub fn challenge_answered(&mut self, is_answer: bool) {
-        self.challenge_answered = is_answer;
-    }
-
-    /// What the last challenge of all is answered with: that of the BYE.
-    pub fn take_credentials(&mut self) -> Option<Credentials> {
-        self.credentials.take()
+    /// Who we are to whoever challenges us.
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// The Request-URI of our requests.
@@ -800,15 +829,22 @@ impl Dialog {
         self.routed().0
     }
 
-    /// Our newest session description, and what a refresh proposes.
-    pub fn refresh(&self) -> Option<(&[u8], String)> {
-        Some((&self.description, self.session?.proposal()))
+    /// Our newest session description.
+    pub fn description(&self) -> &[u8] {
+        &self.description
     }
 
-    /// The call was placed with this offer, and these credentials.
-    pub fn placed(&mut self, description: &[u8], credentials: Option<&Credentials>) {
+    /// What a refresh proposes: the interval, and the least that it may be.
+    pub fn proposal(&self) -> Option<(String, u32)> {
+        Some((self.session?.proposal(self.min_se), self.min_se))
+    }
+
+    /// The call was placed with this offer, by whom, and after so much was asked for as interval.
+    pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
         self.description = description.to_vec();
-        self.credentials = credentials.cloned();
+        self.login = login.cloned();
+        self.min_se = min_se;
+        self
     }
 }
 

@@ -10,6 +10,7 @@
 //! Requests that create nothing are answered without state (§8.2.7): their To tag is made of the
 //! request itself, so that the same request gets the same answer. A flood of them costs no memory.
 
+mod asking;
 mod calling;
 mod commands;
 mod early;
@@ -196,16 +197,6 @@ impl Endpoint {
         }
     }
 
-    /// Nothing can be delivered over `path`: the stream could not be opened, or broke.
-    pub fn handle_unreachable(&mut self, path: Path, now: Instant) {
-        for asker in self.transactions.handle_unreachable(path) {
-            match asker {
-                Asker::Invite(dialog) => self.invite_undelivered(dialog, now),
-                asker => self.unanswered(asker, now),
-            }
-        }
-    }
-
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registrar.handle_timeout(now);
@@ -237,6 +228,9 @@ impl Endpoint {
                     self.lose(id, Loss::NotAcknowledged, hang_up, now);
                 }
                 Some(DialogDue::Refresh) => self.refresh(id, now),
+                Some(DialogDue::ReferOver) => {
+                    self.tell(Event::Referred { dialog: id, status: 408 });
+                }
                 Some(DialogDue::Expired(pending, hang_up)) => {
                     if let Some(pending) = pending {
                         self.respond(&pending, 487, now);
@@ -336,13 +330,18 @@ impl Endpoint {
         if let Some(ack) = heard.ack {
             self.transmit(ack);
         }
+        if let Some(errand) = heard.errand
+            && self.answer_challenge(*errand, heard.asker, response, now)
+        {
+            return;
+        }
         let is_final = matches!(heard.news, News::Accepted | News::Refused);
         match heard.asker {
             Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
             Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
-            Asker::Refer(id) if is_final => self.refer_answered(id, response.status()),
-            Asker::Bye(id) if is_final => self.bye_answered(id, response, now),
+            Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
+            Asker::Bye(id) if is_final => self.end(id, Ending::Answered),
             Asker::Register(number) if is_final => {
                 self.register_answered(number, response, path, now);
             }
@@ -361,7 +360,7 @@ impl Endpoint {
             Asker::Bye(id) => self.end(id, Ending::TimedOut),
             Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
             Asker::Register(number) => self.register_unanswered(number, now),
-            Asker::Refer(id) => self.refer_answered(id, 408),
+            Asker::Refer(id) => self.refer_answered(id, 408, now),
             Asker::Invite(_) | Asker::Nobody => {}
         }
     }

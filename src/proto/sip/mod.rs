@@ -3,9 +3,11 @@
 pub mod dialog;
 pub mod digest;
 pub mod endpoint;
+pub(crate) mod errand;
 pub mod framing;
 pub mod info;
 pub mod locate;
+pub(crate) mod login;
 pub mod message;
 pub(crate) mod outgoing;
 pub mod path;

@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use rand::rngs::StdRng;
+
 use super::{
     dialog::{Dialog, HangUp},
-    digest::Credentials,
-    message::{Method, NameAddr, RequestBuilder},
+    digest::{Credentials, DigestError},
+    login::{Challenges, Login},
+    message::{Method, NameAddr, RequestBuilder, Response},
     path::{Path, Transmit},
     session_timer::{MIN_SE, SESSION_EXPIRES},
     timers::SIXTY_FOUR_T1,
@@ -20,8 +23,9 @@ use super::{
 /// Forks of one INVITE that are followed at a time; further ones are hung up when they answer.
 const MAX_FORKS: usize = 16;
 
-/// RFC 3261 §22.3: a peer that goes on challenging does not want us.
-const MAX_CHALLENGES: u8 = 2;
+/// How often a longer session interval is granted (RFC 4028 §7.3): each hop may want its own, and one
+/// that goes on asking does not want us.
+pub(super) const MAX_RAISES: u8 = 2;
 
 /// A call that we are to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +50,6 @@ pub struct OutgoingCall {
     pub offer: Vec<u8>,
 }
 
-/// The INVITE that is to be sent now.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    /// Its own part.
-    pub origin: Origin,
-    /// All of it.
-    pub builder: RequestBuilder,
-    /// Which way it goes.
-    pub path: Path,
-}
-
 /// One call that we place.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -66,10 +59,13 @@ pub(super) struct Outgoing {
     /// Which of the targets is tried.
     target: usize,
     session_seconds: u32,
-    /// The header field that answers a challenge: name and value.
-    authorization: Option<(String, String)>,
-    /// How many challenges were answered.
-    answered: u8,
+    /// The least interval that anybody on the way wants, and how often it was raised.
+    min_se: u32,
+    raised: u8,
+    login: Option<Login>,
+    challenges: Challenges,
+    /// What the INVITE that is out says to them.
+    authorization: Vec<(&'static str, String)>,
     /// The INVITE that is out.
     transaction: Option<TransactionId>,
     /// Whether a long INVITE may go over a stream in the place of a datagram (§18.1.1).
@@ -138,14 +134,18 @@ pub(super) enum Cancellation {
 impl Outgoing {
     /// Nothing was sent yet.
     pub fn new(call: OutgoingCall, local_tag: &str) -> Self {
+        let credentials = call.credentials.clone();
         Self {
             from: call.from.with_tag(local_tag),
+            login: credentials.map(|credentials| Login::new(credentials, &call.targets)),
             call,
             cseq: 0,
             target: 0,
             session_seconds: SESSION_EXPIRES,
-            authorization: None,
-            answered: 0,
+            min_se: MIN_SE,
+            raised: 0,
+            challenges: Challenges::default(),
+            authorization: Vec::new(),
             transaction: None,
             stream: Stream::Untried,
             forks: BTreeMap::new(),
@@ -153,11 +153,27 @@ impl Outgoing {
         }
     }
 
-    /// The next INVITE; `None` when no target is left.
-    pub fn attempt(&mut self, path: Path, sent_by: String, branch: String) -> Attempt {
+    /// The next INVITE has a number of its own, and makes dialogs of its own.
+    pub fn next_try(&mut self, rng: &mut StdRng) {
         self.cseq += 1;
         self.forks.clear();
-        let origin = Origin {
+        // Whether they can be answered was seen when they came.
+        self.authorization = self.answer(rng).unwrap_or_default();
+    }
+
+    fn answer(&mut self, rng: &mut StdRng) -> Result<Vec<(&'static str, String)>, DigestError> {
+        let credentials = self
+            .login
+            .as_ref()
+            .zip(self.call.targets.get(self.target))
+            .and_then(|(login, target)| login.at(target.peer.ip()));
+        let Some(credentials) = credentials else { return Ok(Vec::new()) };
+        self.challenges.answer(&Method::Invite, &self.call.request_uri, credentials, rng)
+    }
+
+    /// What the INVITE says of itself when it goes this way.
+    pub fn origin(&self, path: Path, sent_by: String, branch: String) -> Origin {
+        Origin {
             uri: self.call.request_uri.clone(),
             via: (path.transport.name(), sent_by, branch),
             from: self.from.clone(),
@@ -165,19 +181,24 @@ impl Outgoing {
             call_id: self.call.call_id.clone(),
             cseq: self.cseq,
             routes: self.call.routes.clone(),
-        };
+        }
+    }
+
+    /// The INVITE, without what all requests of ours say.
+    pub fn invite(&self, origin: &Origin) -> RequestBuilder {
         let builder = origin
             .request(Method::Invite)
             .header("Session-Expires", &self.session_seconds.to_string())
-            .header("Min-SE", &MIN_SE.to_string());
-        let builder = with_headers(builder, &self.call.headers);
-        Attempt { origin, builder: self.authorized(builder), path }
+            .header("Min-SE", &self.min_se.to_string());
+        let headers = self.call.headers.iter();
+        self.authorized(headers.fold(builder, |builder, (name, value)| builder.header(name, value)))
     }
 
     /// Adds our credentials. The ACK of a 2xx repeats them (§22.1), and nothing else that the owner
     /// wants said: Subject or Replaces have no place there (§20).
     pub fn authorized(&self, builder: RequestBuilder) -> RequestBuilder {
-        with_headers(builder, &self.authorization)
+        let fields = self.authorization.iter();
+        fields.fold(builder, |builder, (name, value)| builder.header(name, value))
     }
 
     /// The INVITE is out; `streamed` over TCP because it is too long for a datagram.
@@ -216,26 +237,41 @@ impl Outgoing {
 
     /// The peer wants a session interval of at least so many seconds (RFC 4028 §7.3).
     pub fn lengthen_session(&mut self, least: u32) -> bool {
-        let is_news = least > self.session_seconds;
+        if least <= self.session_seconds || self.raised >= MAX_RAISES {
+            return false;
+        }
+        self.raised += 1;
         self.session_seconds = least;
-        is_news && self.restart()
-    }
-
-    /// What challenges are answered with, as long as that may be tried once more.
-    pub fn credentials(&self) -> Option<&Credentials> {
-        self.call.credentials.as_ref().filter(|_| self.answered < MAX_CHALLENGES)
-    }
-
-    /// What challenges are answered with, within the call.
-    pub fn all_credentials(&self) -> Option<&Credentials> {
-        self.call.credentials.as_ref()
-    }
-
-    /// The next INVITE answers a challenge by this header field: name and value.
-    pub fn authorize(&mut self, authorization: (String, String)) -> bool {
-        self.authorization = Some(authorization);
-        self.answered += 1;
+        self.min_se = least;
         self.restart()
+    }
+
+    /// The least interval that anybody on the way wants.
+    pub fn min_se(&self) -> u32 {
+        self.min_se
+    }
+
+    /// Who we are within the call.
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// The INVITE was challenged; whether the next one answers that.
+    ///
+    /// # Errors
+    /// The challenge cannot be answered.
+    pub fn challenged(
+        &mut self,
+        response: &Response,
+        rng: &mut StdRng,
+    ) -> Result<bool, DigestError> {
+        if self.login.is_none() || !self.challenges.take(response) {
+            return Ok(false);
+        }
+        let counted = self.challenges.clone();
+        self.answer(rng)?;
+        self.challenges = counted;
+        Ok(self.restart())
     }
 
     /// The INVITE is to be sent once more, unless nobody wants it any more.
@@ -317,16 +353,15 @@ impl Outgoing {
         }
     }
 
-    /// Follows the fork with this tag from now on; `make` begins its early dialog. False when there
-    /// are too many.
-    pub fn follow(&mut self, tag: &str, make: impl FnOnce() -> Dialog) -> bool {
-        let is_known = self.forks.contains_key(tag);
-        let has_room = is_known || self.forks.len() < MAX_FORKS;
-        if has_room && !is_known {
-            let fork = Fork { dialog: make(), rseq: None, answer: None, ack: None };
-            self.forks.insert(tag.to_owned(), fork);
-        }
-        has_room
+    /// Whether the fork with this tag is followed, or can be.
+    pub fn has_room_for(&self, tag: &str) -> bool {
+        self.forks.len() < MAX_FORKS || self.forks.contains_key(tag)
+    }
+
+    /// Follows a fork from now on, by this dialog of its; `ack` if it has answered too late.
+    pub fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
+        debug_assert!(self.has_room_for(tag), "{} forks", self.forks.len());
+        self.forks.insert(tag.to_owned(), Fork { dialog, rseq: None, answer: None, ack });
     }
 
     /// The fork with this tag, if it is followed.
@@ -372,20 +407,8 @@ impl Outgoing {
         (self.call.call_id.clone(), self.from.tag().unwrap_or_default().to_owned())
     }
 
-    /// The Request-URI.
-    pub fn request_uri(&self) -> &Uri {
-        &self.call.request_uri
-    }
-
     /// Our offer.
     pub fn offer(&self) -> &[u8] {
         &self.call.offer
     }
-}
-
-fn with_headers<'a>(
-    builder: RequestBuilder,
-    headers: impl IntoIterator<Item = &'a (String, String)>,
-) -> RequestBuilder {
-    headers.into_iter().fold(builder, |builder, (name, value)| builder.header(name, value))
 }

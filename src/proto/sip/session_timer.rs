@@ -17,6 +17,9 @@ pub const TIMER: &str = "timer";
 
 /// RFC 4028 §10: at the latest so long before its end the session is given up.
 const LAST_MOMENT: Duration = Duration::from_secs(32);
+/// How long after a refusal the refresh is tried again; doubles with each, up to the longest.
+const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(320);
 
 /// Who keeps the session alive, by its part in the transaction that settled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct SessionTimer {
     since: Instant,
     /// When our next refresh is due; `None` while one is under way, or when it is the peer's duty.
     refresh: Option<Instant>,
+    /// How long after the next refusal it is tried again.
+    pause: Duration,
 }
 
 /// What a deadline of a session brought.
@@ -98,18 +103,30 @@ impl SessionTimer {
     fn new(seconds: u32, we_refresh: bool, now: Instant) -> Self {
         let interval = Duration::from_secs(seconds.into());
         let refresh = we_refresh.then(|| now + interval / 2);
-        Self { interval, we_refresh, since: now, refresh }
+        Self { interval, we_refresh, since: now, refresh, pause: PAUSE }
     }
 
-    /// The value of `Session-Expires` in a refresh of ours: the roles stay as they are.
-    pub fn proposal(&self) -> String {
+    /// The interval in seconds.
+    pub fn seconds(&self) -> u32 {
+        u32::try_from(self.interval.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// The value of `Session-Expires` in a refresh of ours, of at least so many seconds: the roles stay
+    /// as they are.
+    pub fn proposal(&self, least: u32) -> String {
         let refresher = if self.we_refresh { Refresher::Uac } else { Refresher::Uas };
-        format!("{};refresher={}", self.interval.as_secs(), refresher.name())
+        format!("{};refresher={}", self.seconds().max(least), refresher.name())
     }
 
     /// The refresh could not be made now; it is tried again at `at`.
     pub fn postpone(&mut self, at: Instant) {
         self.refresh = Some(at);
+    }
+
+    /// Our refresh was refused; it is tried again, at ever longer intervals, until the session is over.
+    pub fn refused(&mut self, now: Instant) {
+        self.refresh = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     /// The deadline is over.
@@ -215,7 +232,8 @@ mod tests {
         timer.postpone(now + seconds(303));
         assert_eq!(timer.handle_timeout(now + seconds(303)), Some(Due::Refresh));
         assert_eq!(timer.handle_timeout(now + seconds(568)), Some(Due::Expired));
-        assert_eq!(timer.proposal(), "600;refresher=uac");
+        assert_eq!(timer.proposal(0), "600;refresher=uac");
+        assert_eq!(timer.proposal(900), "900;refresher=uac");
     }
 
     #[test]

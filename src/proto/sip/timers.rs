@@ -35,6 +35,12 @@ pub const T4: Duration = Duration::from_secs(5);
 /// 64*T1: how long a transaction tries (RFC 3261 §17.1.1.2, §13.3.1.4).
 pub const SIXTY_FOUR_T1: Duration = Duration::from_secs(32);
 
+/// How long a REFER is followed whose end nobody tells (RFC 3515 §2.4.4), unless it is said for how
+/// long it will be told: as long as timer C lets a call ring.
+pub const REFER_EXPIRES: Duration = Duration::from_secs(180);
+/// The longest time for which a REFER is followed, whatever is said.
+pub const LONGEST_REFER: Duration = Duration::from_secs(600);
+
 /// A timer by its letter in the RFC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {

@@ -2,26 +2,23 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-use rand::{Rng, rngs::StdRng};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Path, requests::SDP};
+use super::{Ending, Endpoint, Event, Path, asking::warn_unanswered, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
-    digest::{self, Credentials},
-    message::{Method, NameAddr, RequestBuilder, Response, parse_number, reason_phrase},
+    errand::Errand,
+    message::{Method, NameAddr, Response, parse_number, reason_phrase},
     outgoing::{Cancellation, Outgoing, OutgoingCall},
-    path::{Transmit, Transport},
+    path::Transmit,
     session_timer::SessionTimer,
     transaction::{Asker, News, key::MAGIC_COOKIE},
-    uri::Uri,
 };
 
-/// RFC 3261 §18.1.1: a longer request goes over a stream, where there is one.
-const MAX_DATAGRAM_REQUEST: usize = 1_300;
 /// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
 const NO_ROOM: u16 = 503;
+/// Why a fork is hung up (RFC 3326 §2).
+const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 
 impl Endpoint {
     /// Places a call. Its last event is `Refused` or `Ended`, unless the peer hangs up first.
@@ -40,38 +37,30 @@ impl Endpoint {
     fn send_invite(&mut self, id: DialogId, now: Instant) {
         let branch = self.fresh_branch();
         let allow = self.allow();
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
-        let Some(path) = outgoing.target() else {
+        let Self { outgoing, config, rng, transactions, .. } = self;
+        let Some(outgoing) = outgoing.get_mut(&id) else { return };
+        let Some(way) = outgoing.target() else {
             self.refused(id, 503, "No way to the peer", Vec::new());
             return;
         };
-        let stream = self.config.tcp_port.filter(|_| outgoing.may_stream());
-        let offer = outgoing.offer().to_vec();
-        let config = &self.config;
-        let mut build = |path: Path| {
-            let attempt = outgoing.attempt(path, config.sent_by(path), branch.clone());
-            let builder = attempt
-                .builder
+        outgoing.next_try(rng);
+        let origin = |path: Path| outgoing.origin(path, config.sent_by(path), branch.clone());
+        let (transmit, is_streamed) = config.packed(way, outgoing.may_stream(), |path| {
+            outgoing
+                .invite(&origin(path))
                 .contact(&config.contact(path))
                 .header("Allow", &allow)
                 .header("Supported", config.supported())
                 .header("Accept", SDP)
                 .header("User-Agent", &config.server_name)
-                .body(SDP, &offer);
-            (attempt.origin, Transmit { path: attempt.path, bytes: builder.build().into() })
-        };
-        let (mut origin, mut transmit) = build(path);
-        let is_long = transmit.bytes.len() > MAX_DATAGRAM_REQUEST;
-        let mut streamed = false;
-        if let (true, Transport::Udp, Some(port)) = (is_long, path.transport, stream) {
-            (origin, transmit) = build(over_tcp(path, port));
-            streamed = true;
-        }
+                .body(SDP, outgoing.offer())
+                .build()
+                .into()
+        });
+        let origin = origin(transmit.path);
         let (transaction, transmit) =
-            self.transactions.invite_out(origin, Asker::Invite(id), transmit, now);
-        if let Some(outgoing) = self.outgoing.get_mut(&id) {
-            outgoing.sent(transaction, streamed);
-        }
+            transactions.invite_out(origin, (Asker::Invite(id), None), transmit, now);
+        outgoing.sent(transaction, is_streamed);
         self.transmit(transmit);
     }
 
@@ -93,8 +82,12 @@ impl Endpoint {
         let bytes = origin.cancel(outgoing.reason(), &self.config.server_name);
         let cancel = Transmit { path, bytes };
         let method = Method::Cancel;
-        let transmit =
-            self.transactions.request((branch, method.as_str()), Asker::Nobody, cancel, now);
+        let transmit = self.transactions.request(
+            (branch, method.as_str()),
+            (Asker::Nobody, None),
+            cancel,
+            now,
+        );
         self.transmit(transmit);
     }
 
@@ -176,9 +169,12 @@ impl Endpoint {
         else {
             return;
         };
-        let way = way_of(sent_path, path);
-        if !outgoing.follow(tag, || Dialog::calling(origin, response, way)) {
+        if !outgoing.has_room_for(tag) {
             debug!(?id, "too many forks to follow one more");
+        } else if !outgoing.has_fork(tag) {
+            let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+            let dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
+            outgoing.follow(tag, dialog, None);
         }
     }
 
@@ -190,7 +186,6 @@ impl Endpoint {
         else {
             return false;
         };
-        let branch = self.fresh_branch();
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return false };
         let cseq = outgoing.cseq();
         let Some(fork) = outgoing.fork(tag) else { return false };
@@ -202,13 +197,9 @@ impl Endpoint {
         if fork.answer.is_none() {
             fork.answer = sdp_of(response);
         }
-        let sent_by = self.config.sent_by(fork.dialog.next_hop());
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let (builder, _, path) = fork.dialog.request(Method::Prack, hop);
-        let prack = builder
-            .header("RAck", &format!("{rseq} {cseq} INVITE"))
-            .header("User-Agent", &self.config.server_name);
-        self.ask(branch, Method::Prack, Asker::Nobody, prack, path, now);
+        let prack = Errand::new(id, Some(tag.to_owned()), Method::Prack)
+            .header("RAck", format!("{rseq} {cseq} INVITE"));
+        self.ask_within(prack, Asker::Nobody, now);
         true
     }
 
@@ -229,7 +220,8 @@ impl Endpoint {
         else {
             return;
         };
-        let mut dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+        let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+        let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
         if let Some(early) = outgoing.fork(&tag) {
             dialog.goes_on_from(&early.dialog);
         }
@@ -238,7 +230,6 @@ impl Endpoint {
             return;
         }
         let early = outgoing.take_fork(&tag);
-        dialog.placed(outgoing.offer(), outgoing.all_credentials());
         dialog.keep_session(SessionTimer::accept(response, now));
         let branch = self.fresh_branch();
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
@@ -260,8 +251,9 @@ impl Endpoint {
 
     /// The ACK of a 2xx to our first INVITE; it carries the INVITE's credentials (§22.1).
     fn ack_of(&self, id: DialogId, dialog: &Dialog, cseq: u32, branch: &str) -> Option<Transmit> {
-        let sent_by = self.config.sent_by(dialog.next_hop());
-        let (builder, path) = dialog.ack(cseq, Hop { sent_by: &sent_by, branch });
+        let path = dialog.next_hop();
+        let sent_by = self.config.sent_by(path);
+        let builder = dialog.request(Method::Ack, cseq, path, Hop { sent_by: &sent_by, branch });
         let builder = self.outgoing.get(&id)?.authorized(builder);
         let bytes = builder.header("User-Agent", &self.config.server_name).build().into();
         Some(Transmit { path, bytes })
@@ -277,42 +269,41 @@ impl Endpoint {
             return;
         }
         let cseq = outgoing.cseq();
+        let is_remembered = outgoing.has_room_for(tag);
         let name = outgoing.name();
         let branch_of = |method: Method| {
             format!("{MAGIC_COOKIE}{}", self.tag_of(&(&name, cseq, tag, method.as_str())))
         };
         let (ack_branch, bye_branch) = (branch_of(Method::Ack), branch_of(Method::Bye));
         let Some(ack) = self.ack_of(id, &dialog, cseq, &ack_branch) else { return };
-        let sent_by = self.config.sent_by(dialog.next_hop());
-        let hop = Hop { sent_by: &sent_by, branch: &bye_branch };
-        let (bye, _, path) = dialog.request(Method::Bye, hop);
-        let bye = bye
-            .header("Reason", "SIP;cause=200;text=\"Call completed elsewhere\"")
-            .header("User-Agent", &self.config.server_name);
         self.transmit(ack.clone());
-        let remembered = self.outgoing.get_mut(&id).and_then(|outgoing| {
-            outgoing.follow(tag, || dialog);
-            outgoing.fork(tag)
-        });
-        match remembered {
-            Some(fork) => {
-                fork.ack = Some(ack);
-                self.ask(bye_branch, Method::Bye, Asker::Nobody, bye, path, now);
+        if is_remembered {
+            if let Some(outgoing) = self.outgoing.get_mut(&id) {
+                outgoing.follow(tag, dialog, Some(ack));
             }
-            None => self.send(path, bye.build()),
+            let bye = Errand::new(id, Some(tag.to_owned()), Method::Bye);
+            self.ask_within(bye.header("Reason", ELSEWHERE), Asker::Nobody, now);
+            return;
         }
+        let (cseq, path) = (dialog.next_cseq(), dialog.next_hop());
+        let sent_by = self.config.sent_by(path);
+        let hop = Hop { sent_by: &sent_by, branch: &bye_branch };
+        let bye = dialog
+            .request(Method::Bye, cseq, path, hop)
+            .header("Reason", ELSEWHERE)
+            .header("User-Agent", &self.config.server_name);
+        self.send(path, bye.build());
     }
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {
         let status = response.status();
-        let authorization = self.answer_to_invite(id, response);
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let again = match status {
-            401 | 407 => authorization.is_some_and(|header| outgoing.authorize(header)),
-            422 => response
-                .header("Min-SE")
-                .and_then(|value| parse_number(value.split(';').next()?.trim()))
-                .is_some_and(|least| outgoing.lengthen_session(least)),
+            401 | 407 => outgoing.challenged(response, &mut self.rng).unwrap_or_else(|error| {
+                warn_unanswered(response.call_id(), error);
+                false
+            }),
+            422 => least_session(response).is_some_and(|least| outgoing.lengthen_session(least)),
             NO_ROOM => outgoing.next_target(),
             _ => false,
         };
@@ -328,14 +319,6 @@ impl Endpoint {
         self.refused(id, status, reason, contacts);
     }
 
-    /// The header field that answers the challenge of our first INVITE.
-    fn answer_to_invite(&mut self, id: DialogId, response: &Response) -> Option<(String, String)> {
-        let outgoing = self.outgoing.get(&id)?;
-        let credentials = outgoing.credentials()?;
-        let uri = outgoing.request_uri();
-        answer_challenge(response, &Method::Invite, uri, credentials, &mut self.rng)
-    }
-
     /// The call will not be. Whoever has hung up hears that it has ended.
     fn refused(&mut self, id: DialogId, status: u16, reason: &str, contacts: Vec<NameAddr>) {
         let Some(outgoing) = self.forget_outgoing(id) else { return };
@@ -347,51 +330,11 @@ impl Endpoint {
         };
         self.tell(event);
     }
-
-    /// Sends a request other than INVITE in a transaction of its own.
-    pub(super) fn ask(
-        &mut self,
-        branch: String,
-        method: Method,
-        asker: Asker,
-        request: RequestBuilder,
-        path: Path,
-        now: Instant,
-    ) {
-        let bytes: Bytes = request.build().into();
-        let transmit = Transmit { path, bytes };
-        let transmit = self.transactions.request((branch, method.as_str()), asker, transmit, now);
-        self.transmit(transmit);
-    }
 }
 
-/// The header field that answers the challenge in a 401 or 407: name and value (RFC 3261 §22.2). Only
-/// the realm that the password is for gets an answer.
-pub(super) fn answer_challenge(
-    response: &Response,
-    method: &Method,
-    uri: &Uri,
-    credentials: &Credentials,
-    rng: &mut StdRng,
-) -> Option<(String, String)> {
-    let (asked, answered) = match response.status() {
-        401 => ("WWW-Authenticate", "Authorization"),
-        407 => ("Proxy-Authenticate", "Proxy-Authorization"),
-        _ => return None,
-    };
-    let challenges: Vec<&str> = response.headers(asked).collect();
-    let cnonce = format!("{:016x}", rng.random::<u64>());
-    match digest::answer(&challenges, method, &uri.to_string(), credentials, 1, &cnonce) {
-        Ok(value) => Some((answered.to_owned(), value)),
-        Err(error) => {
-            warn!(
-                sip.call_id = response.call_id(),
-                challenges = ?challenges,
-                "A challenge is not answered: {error}; a trunk's realm is set by trunks.realm"
-            );
-            None
-        }
-    }
+/// The least session interval that a 422 names, in seconds (RFC 4028 §5).
+pub(super) fn least_session(response: &Response) -> Option<u32> {
+    parse_number(response.header("Min-SE")?.split(';').next()?.trim())
 }
 
 /// The way of the dialog: that of the INVITE, over the stream that the answer came by.
@@ -401,13 +344,6 @@ pub(super) fn way_of(sent: Path, answered: Path) -> Path {
     } else {
         sent
     }
-}
-
-/// The same hop over TCP.
-fn over_tcp(path: Path, port: u16) -> Path {
-    let mut local = path.local;
-    local.set_port(port);
-    Path { local, transport: Transport::Tcp, connection: None, ..path }
 }
 
 /// The session description in a response, if it has one.

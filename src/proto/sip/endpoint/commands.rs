@@ -5,10 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Ending, Endpoint, calling::answer_challenge, requests::SDP};
+use super::{Ending, Endpoint, requests::SDP};
 use crate::proto::sip::{
-    dialog::{DialogId, HangUp, Hop, Parting},
-    message::{Method, Request, Response, ResponseBuilder},
+    dialog::{DialogId, HangUp, Parting},
+    errand::Errand,
+    message::{Method, Request, ResponseBuilder},
     session_timer::{SessionTimer, TIMER},
     transaction::Asker,
 };
@@ -139,35 +140,11 @@ impl Endpoint {
 
     /// Sends the BYE of a dialog that is ending.
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
-        let header = hang_up.reason.map(|reason| ("Reason".to_owned(), reason));
-        self.send_bye_with(id, header, now);
-    }
-
-    fn send_bye_with(&mut self, id: DialogId, header: Option<(String, String)>, now: Instant) {
-        let branch = self.fresh_branch();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let sent_by = self.config.sent_by(dialog.next_hop());
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let (bye, _, path) = dialog.request(Method::Bye, hop);
-        let bye = header.iter().fold(bye, |bye, (name, value)| bye.header(name, value));
-        let bye = bye.header("User-Agent", &self.config.server_name);
-        self.ask(branch, Method::Bye, Asker::Bye(id), bye, path, now);
+        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let bye = Errand::new(id, dialog.key().remote_tag.clone(), Method::Bye);
+        let bye = hang_up.reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text));
+        self.ask_within(bye, Asker::Bye(id), now);
         self.schedule_dialog(id);
-    }
-}
-
-impl Endpoint {
-    /// Our BYE got its final response. A trunk that challenges it gets one more, with an answer.
-    pub(super) fn bye_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
-        let answer = self.dialogs.get_mut(&id).and_then(|dialog| {
-            let credentials = dialog.take_credentials()?;
-            let uri = dialog.request_uri();
-            answer_challenge(response, &Method::Bye, &uri, &credentials, &mut self.rng)
-        });
-        match answer {
-            Some(_) => self.send_bye_with(id, answer, now),
-            None => self.end(id, Ending::Answered),
-        }
     }
 }
 

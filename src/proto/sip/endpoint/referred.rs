@@ -8,14 +8,13 @@ use tracing::debug;
 
 use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
 use crate::proto::sip::{
-    dialog::{DialogId, DialogKey, Hop},
+    dialog::{DialogId, DialogKey},
+    errand::Errand,
     message::{Method, Request, ResponseBuilder, reason_phrase},
+    timers::REFER_EXPIRES,
     transaction::{Asker, TransactionKey},
     uri::{NameAddr, Uri, unescape},
 };
-
-/// For how long the peer is to expect our NOTIFY requests: longer than a call rings.
-const SUBSCRIPTION_SECONDS: u32 = 180;
 
 impl Endpoint {
     pub(super) fn handle_refer(
@@ -51,7 +50,6 @@ impl Endpoint {
     /// Tells the peer how its REFER goes.
     pub(super) fn tell_referrer(&mut self, id: DialogId, status: u16, now: Instant) {
         let is_last = status >= 200;
-        let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
@@ -61,19 +59,15 @@ impl Endpoint {
         };
         let state = match is_last {
             true => "terminated;reason=noresource".to_owned(),
-            false => format!("active;expires={SUBSCRIPTION_SECONDS}"),
+            false => format!("active;expires={}", REFER_EXPIRES.as_secs()),
         };
-        let sent_by = self.config.sent_by(dialog.next_hop());
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let (builder, _, path) = dialog.request(Method::Notify, hop);
         let fragment = format!("SIP/2.0 {status} {}\r\n", reason_phrase(status));
-        let builder = builder
-            .contact(&self.config.contact(path))
-            .header("Event", &event)
-            .header("Subscription-State", &state)
-            .header("User-Agent", &self.config.server_name)
+        let notify = Errand::new(id, dialog.key().remote_tag.clone(), Method::Notify)
+            .with_contact()
+            .header("Event", event)
+            .header("Subscription-State", state)
             .body(&format!("{SIPFRAG};version=2.0"), fragment.as_bytes());
-        self.ask(branch, Method::Notify, Asker::Nobody, builder, path, now);
+        self.ask_within(notify, Asker::Nobody, now);
     }
 }
 

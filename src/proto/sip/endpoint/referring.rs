@@ -1,13 +1,14 @@
 //! Transfer: a peer is asked to call somebody else, and tells how that goes (RFC 3515, RFC 5589).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
 use super::{Endpoint, Event, Path};
 use crate::proto::sip::{
-    dialog::{DialogId, Hop},
-    message::{Method, Request},
+    dialog::DialogId,
+    errand::Errand,
+    message::{Method, Request, parse_number},
     transaction::{Asker, TransactionKey},
     uri::{Uri, escape_header},
 };
@@ -39,7 +40,6 @@ impl Endpoint {
                 }
             },
         };
-        let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ringing()) else {
             debug!(?id, "nobody is there who could be referred");
             return;
@@ -48,30 +48,28 @@ impl Endpoint {
             self.tell(Event::Referred { dialog: id, status: 491 });
             return;
         }
-        dialog.set_refers(true);
-        let path = dialog.next_hop();
-        let sent_by = self.config.sent_by(path);
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let (builder, _, path) = dialog.request(Method::Refer, hop);
-        let contact = self.config.contact(path);
-        let builder = builder
-            .contact(&contact)
-            .header("Refer-To", &format!("<{refer_to}>"))
-            .header("Referred-By", &format!("<{contact}>"))
-            .header("Supported", self.config.supported())
-            .header("User-Agent", &self.config.server_name);
-        self.ask(branch, Method::Refer, Asker::Refer(id), builder, path, now);
+        dialog.follow_refer(None, now);
+        let contact = self.config.contact(dialog.next_hop());
+        let refer = Errand::new(id, dialog.key().remote_tag.clone(), Method::Refer)
+            .with_contact()
+            .header("Refer-To", format!("<{refer_to}>"))
+            .header("Referred-By", format!("<{contact}>"))
+            .header("Supported", self.config.supported());
+        self.ask_within(refer, Asker::Refer(id), now);
+        self.schedule_dialog(id);
     }
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
-    pub(super) fn refer_answered(&mut self, id: DialogId, status: u16) {
+    pub(super) fn refer_answered(&mut self, id: DialogId, status: u16, now: Instant) {
         let is_refused = status >= 300;
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.refers()) else {
             return;
         };
-        if is_refused {
-            dialog.set_refers(false);
+        match is_refused {
+            true => dialog.refer_over(),
+            false => dialog.follow_refer(None, now),
         }
+        self.schedule_dialog(id);
         let status = if is_refused { status } else { 100 };
         self.tell(Event::Referred { dialog: id, status });
     }
@@ -103,13 +101,26 @@ impl Endpoint {
             (status, _) => status,
         };
         if status.is_some_and(|status| status >= 200) {
-            dialog.set_refers(false);
+            dialog.refer_over();
+        } else if let Some(expires) = expires_of(state) {
+            dialog.follow_refer(Some(expires), now);
         }
+        self.schedule_dialog(id);
         self.answer_stateful(request, key, path, 200, now);
         if let Some(status) = status {
             self.tell(Event::Referred { dialog: id, status });
         }
     }
+}
+
+/// For how long a subscription goes on (RFC 6665 §4.1.3).
+fn expires_of(state: &str) -> Option<Duration> {
+    let named = |parameter: &str| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("expires").then(|| parse_number(value.trim()))?
+    };
+    let seconds = state.split(';').skip(1).find_map(named)?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// The status of the message in the body.

@@ -53,6 +53,10 @@ pub(super) struct Account {
     local_tag: String,
     /// Which of the targets is tried.
     target: usize,
+    /// The REGISTER that is out went over a stream because it is long; or none was to be had, and the
+    /// next one goes in a datagram (§18.1.1).
+    is_streamed: bool,
+    wants_datagram: bool,
     /// The way over which we are known there, and the trunk's calls may come.
     flow: Option<Path>,
 }
@@ -78,7 +82,16 @@ impl Endpoint {
         machine.start(now);
         let (call_id, local_tag) = (self.fresh_tag(), self.fresh_tag());
         let name = trunk.name.clone();
-        let account = Account { trunk, machine, call_id, local_tag, target: 0, flow: None };
+        let account = Account {
+            trunk,
+            machine,
+            call_id,
+            local_tag,
+            target: 0,
+            is_streamed: false,
+            wants_datagram: false,
+            flow: None,
+        };
         self.accounts.insert(name.clone(), account);
         self.carry_out_registration(&name, now);
     }
@@ -153,7 +166,10 @@ impl Endpoint {
     pub(super) fn register_unanswered(&mut self, number: u64, now: Instant) {
         let Some(name) = self.account_of(number) else { return };
         if let Some(account) = self.accounts.get_mut(&name) {
-            account.target += 1;
+            match account.is_streamed {
+                true => account.wants_datagram = true,
+                false => account.target += 1,
+            }
             account.machine.handle_failure(now);
         }
         self.carry_out_registration(&name, now);
@@ -194,27 +210,36 @@ impl Endpoint {
 
     fn send_register(&mut self, name: &str, request: &RegisterRequest, now: Instant) {
         let branch = self.fresh_branch();
-        let Some(account) = self.accounts.get(name) else { return };
-        let (trunk, path) = (&account.trunk, account.path());
+        let Some(account) = self.accounts.get_mut(name) else { return };
+        let trunk = &account.trunk;
         let from = trunk.address_of_record.with_tag(&account.local_tag);
-        let builder = RequestBuilder::new(Method::Register, trunk.registrar.clone())
-            .via(path.transport.name(), &self.config.sent_by(path), &branch)
-            .from(&from)
-            .to(&trunk.address_of_record)
-            .call_id(&account.call_id)
-            .cseq(request.cseq)
-            .contact(&self.config.contact_of(&trunk.contact_user, path))
-            .header("Expires", &request.expires.as_secs().to_string())
-            .header("User-Agent", &self.config.server_name);
-        let builder = trunk.routes.iter().fold(builder, |builder, route| builder.route(route));
-        let builder = request
-            .authorization
-            .iter()
-            .fold(builder, |builder, (name, value)| builder.header(name, value));
+        let config = &self.config;
+        let may_stream = !account.wants_datagram;
+        let (transmit, is_streamed) = config.packed(account.path(), may_stream, |path| {
+            let builder = RequestBuilder::new(Method::Register, trunk.registrar.clone())
+                .via(path.transport.name(), &config.sent_by(path), &branch)
+                .from(&from)
+                .to(&trunk.address_of_record)
+                .call_id(&account.call_id)
+                .cseq(request.cseq)
+                .contact(&config.contact_of(&trunk.contact_user, path))
+                .header("Expires", &request.expires.as_secs().to_string())
+                .header("User-Agent", &config.server_name);
+            let builder = trunk.routes.iter().fold(builder, |builder, route| builder.route(route));
+            let fields = request.authorization.iter();
+            fields
+                .fold(builder, |builder, (name, value)| builder.header(name, value))
+                .build()
+                .into()
+        });
+        account.is_streamed = is_streamed;
         self.last_register += 1;
         let number = self.last_register;
         self.registering.insert(number, name.to_owned());
-        self.ask(branch, Method::Register, Asker::Register(number), builder, path, now);
+        let key = (branch, Method::Register.as_str());
+        let asker = (Asker::Register(number), None);
+        let transmit = self.transactions.request(key, asker, transmit, now);
+        self.transmit(transmit);
     }
 }
 

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::Rng;
 use tracing::debug;
 
 use super::{
     Endpoint, Event, Loss,
-    calling::{answer_challenge, sdp_of},
+    calling::{least_session, sdp_of},
     requests::SDP,
 };
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
+    errand::Errand,
     message::{Method, Response},
     path::Transmit,
     session_timer::SessionTimer,
@@ -23,24 +23,10 @@ impl Endpoint {
     /// The session is to be refreshed: by UPDATE where the peer takes it, for that changes nothing;
     /// else by a re-INVITE with the description that it has.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
-        self.refresh_with(id, None, now);
-    }
-
-    fn refresh_with(
-        &mut self,
-        id: DialogId,
-        authorization: Option<(String, String)>,
-        now: Instant,
-    ) {
-        let branch = self.fresh_branch();
         let pause = self.glare_pause(id);
         let allow = self.allow();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some((description, proposal)) = dialog.refresh() else { return };
-        let description = description.to_vec();
-        let path = dialog.next_hop();
-        let sent_by = self.config.sent_by(path);
-        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let Some((proposal, least)) = dialog.proposal() else { return };
         let by_update = dialog.takes_update();
         if !by_update && !dialog.is_confirmed() {
             // The peer is changing the session, which refreshes it as well.
@@ -48,33 +34,29 @@ impl Endpoint {
             return;
         }
         let method = if by_update { Method::Update } else { Method::Invite };
-        let (builder, cseq, path) = dialog.request(method.clone(), hop);
-        let builder = builder
-            .contact(&self.config.contact(path))
-            .header("Allow", &allow)
+        let errand = Errand::new(id, dialog.key().remote_tag.clone(), method)
+            .with_contact()
+            .header("Allow", allow)
             .header("Supported", self.config.supported())
-            .header("Session-Expires", &proposal)
-            .header("User-Agent", &self.config.server_name);
-        let is_answer = authorization.is_some();
-        let builder = authorization
-            .iter()
-            .fold(builder, |builder, (name, value)| builder.header(name, value));
-        dialog.challenge_answered(is_answer);
+            .header("Session-Expires", proposal)
+            .header("Min-SE", least.to_string());
         if by_update {
-            self.ask(branch, method, Asker::Update(id), builder, path, now);
-            return;
+            self.ask_within(errand, Asker::Update(id), now);
+        } else {
+            let errand = errand.body(SDP, dialog.description());
+            self.ask_within(errand, Asker::Reinvite(id), now);
         }
-        dialog.offering(cseq);
-        let origin = dialog.origin(cseq, path, hop);
-        let bytes = Bytes::from(builder.body(SDP, &description).build());
-        let transmit = Transmit { path, bytes };
-        let (_, transmit) =
-            self.transactions.invite_out(origin, Asker::Reinvite(id), transmit, now);
-        self.transmit(transmit);
     }
 
     /// Our UPDATE got its final response.
     pub(super) fn update_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
+        if response.status() < 300
+            && let Some(dialog) = self.dialogs.get_mut(&id)
+        {
+            // RFC 3311 §5.1.
+            let contact = response.contacts().first().map(|contact| contact.uri());
+            dialog.refresh_target(contact, dialog.path());
+        }
         self.refresh_answered(id, response, now);
     }
 
@@ -96,8 +78,10 @@ impl Endpoint {
         }
         let contact = response.contacts().first().map(|contact| contact.uri());
         dialog.refresh_target(contact, dialog.path());
-        let sent_by = self.config.sent_by(dialog.next_hop());
-        let (ack, path) = dialog.ack(cseq, Hop { sent_by: &sent_by, branch: &branch });
+        let path = dialog.next_hop();
+        let sent_by = self.config.sent_by(path);
+        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let ack = dialog.request(Method::Ack, cseq, path, hop);
         let bytes = ack.header("User-Agent", &self.config.server_name).build().into();
         let ack = Transmit { path, bytes };
         dialog.acknowledged(cseq, ack.clone());
@@ -114,26 +98,27 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
+        let is_update = response.cseq().method == Method::Update;
         match response.status() {
             200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
-            401 | 407 if dialog.may_answer() => {
-                let method = response.cseq().method.clone();
-                let uri = dialog.request_uri();
-                let answer = dialog.credentials().cloned().and_then(|credentials| {
-                    answer_challenge(response, &method, &uri, &credentials, &mut self.rng)
-                });
-                if answer.is_some() {
-                    self.refresh_with(id, answer, now);
-                }
-            }
             // §12.2.1.2: it does not know the call, or does not answer.
             408 | 481 => {
                 self.lost_sight(id, now);
                 return;
             }
+            // §14.1.
+            491 => dialog.postpone_refresh(now + pause),
+            422 if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) => {
+                self.refresh(id, now);
+            }
+            // It takes re-INVITE, as all do.
+            405 | 501 if is_update => {
+                dialog.refuses_update();
+                self.refresh(id, now);
+            }
             status => {
-                debug!(?id, status, "the session could not be refreshed; once more");
-                dialog.postpone_refresh(now + pause);
+                debug!(?id, status, "the session could not be refreshed; again later");
+                dialog.refresh_refused(now);
             }
         }
         self.schedule_dialog(id);

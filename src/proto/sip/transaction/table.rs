@@ -13,6 +13,7 @@ use super::{
 };
 use crate::proto::sip::{
     dialog::DialogId,
+    errand::Errand,
     message::Response,
     path::{Path, Transmit},
     timers::Schedule,
@@ -61,6 +62,17 @@ pub(crate) struct Heard {
     pub news: News,
     /// The ACK of a refusal.
     pub ack: Option<Transmit>,
+    /// What was challenged, and may be asked for again.
+    pub errand: Option<Box<Errand>>,
+}
+
+/// A request of ours that nobody has heard.
+#[derive(Debug)]
+pub(crate) struct Undelivered {
+    /// Whose request it was.
+    pub asker: Asker,
+    /// What it was, if it may be sent again.
+    pub errand: Option<Box<Errand>>,
 }
 
 /// The transactions, their keys, and their deadlines.
@@ -98,11 +110,13 @@ enum Role {
         machine: InviteClient,
         origin: Box<Origin>,
         asker: Asker,
+        errand: Option<Box<Errand>>,
     },
     Client {
         machine: Client,
         key: (String, String),
         asker: Asker,
+        errand: Option<Box<Errand>>,
     },
 }
 
@@ -237,11 +251,12 @@ impl TransactionTable {
 
     // -- clients -----------------------------------------------------------------------------
 
-    /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent.
+    /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The errand
+    /// comes back when it is challenged or not delivered.
     pub fn invite_out(
         &mut self,
         origin: Origin,
-        asker: Asker,
+        (asker, errand): (Asker, Option<Box<Errand>>),
         request: Transmit,
         now: Instant,
     ) -> (TransactionId, Transmit) {
@@ -251,16 +266,17 @@ impl TransactionTable {
         let machine = InviteClient::new(request.bytes.clone(), is_reliable, now);
         self.schedule.set(id, machine.poll_timeout());
         self.clients.insert(invite_key(&origin), id);
-        let role = Role::InviteClient { machine, origin: Box::new(origin), asker };
+        let role = Role::InviteClient { machine, origin: Box::new(origin), asker, errand };
         self.entries.insert(id, Entry { path, role });
         (id, request)
     }
 
-    /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via.
+    /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The errand
+    /// comes back when it is challenged or not delivered.
     pub fn request(
         &mut self,
         (branch, method): (String, &str),
-        asker: Asker,
+        (asker, errand): (Asker, Option<Box<Errand>>),
         request: Transmit,
         now: Instant,
     ) -> Transmit {
@@ -270,7 +286,8 @@ impl TransactionTable {
         self.schedule.set(id, machine.poll_timeout());
         let key = (branch, method.to_owned());
         self.clients.insert(key.clone(), id);
-        self.entries.insert(id, Entry { path, role: Role::Client { machine, key, asker } });
+        let role = Role::Client { machine, key, asker, errand };
+        self.entries.insert(id, Entry { path, role });
         request
     }
 
@@ -318,18 +335,20 @@ impl TransactionTable {
         let path = *path;
         let status = response.status();
         let (heard, next) = match role {
-            Role::InviteClient { machine, origin, asker } => {
+            Role::InviteClient { machine, origin, asker, errand } => {
                 let (news, ack) = machine.handle_response(status, || origin.ack(response), now);
                 let ack = ack.map(|bytes| Transmit { path, bytes });
-                (Heard { asker: *asker, news, ack }, machine.poll_timeout())
+                let errand = errand.take_if(|_| news == News::Refused);
+                (Heard { asker: *asker, news, ack, errand }, machine.poll_timeout())
             }
-            Role::Client { machine, asker, .. } => {
+            Role::Client { machine, asker, errand, .. } => {
                 let news = match machine.handle_response(status, now) {
                     true if status < 300 => News::Accepted,
                     true => News::Refused,
                     false => News::None,
                 };
-                (Heard { asker: *asker, news, ack: None }, machine.poll_timeout())
+                let errand = errand.take_if(|_| news == News::Refused);
+                (Heard { asker: *asker, news, ack: None, errand }, machine.poll_timeout())
             }
             Role::InviteServer { .. } | Role::Server { .. } => return None,
         };
@@ -338,7 +357,7 @@ impl TransactionTable {
     }
 
     /// Nothing can be delivered over `path`: our requests that nobody has heard yet are over.
-    pub fn handle_unreachable(&mut self, path: Path) -> Vec<Asker> {
+    pub fn handle_unreachable(&mut self, path: Path) -> Vec<Undelivered> {
         let is_lost = |entry: &Entry| {
             (entry.path.transport, entry.path.peer) == (path.transport, path.peer)
                 && match &entry.role {
@@ -351,17 +370,18 @@ impl TransactionTable {
         };
         let lost: Vec<TransactionId> =
             self.entries.iter().filter(|(_, entry)| is_lost(entry)).map(|(id, _)| *id).collect();
-        let mut askers = Vec::with_capacity(lost.len());
+        let mut undelivered = Vec::with_capacity(lost.len());
         for id in lost {
-            if let Some(Role::InviteClient { asker, .. } | Role::Client { asker, .. }) =
-                self.entries.get(&id).map(|entry| &entry.role)
+            if let Some(
+                Role::InviteClient { asker, errand, .. } | Role::Client { asker, errand, .. },
+            ) = self.entries.get_mut(&id).map(|entry| &mut entry.role)
             {
-                askers.push(*asker);
+                undelivered.push(Undelivered { asker: *asker, errand: errand.take() });
             }
             self.schedule.set(id, None);
             self.forget(id);
         }
-        askers
+        undelivered
     }
 
     // -- both --------------------------------------------------------------------------------

@@ -433,6 +433,23 @@ fn a_peer_with_a_longer_least_interval_gets_it() {
     assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
 }
 
+#[test]
+fn a_longer_interval_is_granted_twice_and_the_longest_is_remembered() {
+    let mut line = Line::new();
+    let mut invite = line.call(call());
+    for (least, cseq) in [(3_600, "2 INVITE"), (7_200, "3 INVITE")] {
+        let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a");
+        line.receive(&small.with(&format!("Min-SE: {least}")).to_string());
+        invite = line.sent.last().unwrap().1.clone();
+        assert_eq!(header(&invite, "CSeq"), Some(cseq));
+        assert_eq!(header(&invite, "Session-Expires"), Some(least.to_string().as_str()));
+        assert_eq!(header(&invite, "Min-SE"), Some(least.to_string().as_str()));
+    }
+    let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a").with("Min-SE: 9000");
+    line.receive(&small.to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
+}
+
 const CHALLENGE: &str =
     "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
 
@@ -474,6 +491,125 @@ fn a_challenge_of_the_trunk_is_answered_and_the_ack_repeats_it() {
     line.receive(&respond(&bye, "200 OK"));
     assert!(matches!(line.event(), Event::Ended { .. }));
     line.must_become_idle();
+}
+
+/// What a proxy of the trunk asks for.
+fn proxy_challenge(nonce: u32) -> String {
+    format!("Proxy-Authenticate: Digest realm=\"pbx.example\", nonce=\"p{nonce}\", qop=\"auth\"")
+}
+
+#[test]
+fn a_proxy_and_who_is_behind_it_may_both_ask_who_we_are() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    let refused = Reply::to(&invite, "407 Proxy Authentication Required").tag("x");
+    line.receive(&refused.with(&proxy_challenge(1)).to_string());
+    let invite = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&invite, "Authorization"), None);
+    line.receive(&Reply::to(&invite, "401 Unauthorized").tag("y").with(CHALLENGE).to_string());
+    let invite = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&invite, "CSeq"), Some("3 INVITE"));
+    let (proxy, peer) = (header(&invite, "Proxy-Authorization"), header(&invite, "Authorization"));
+    assert!(proxy.unwrap().contains("nonce=\"p1\"") && proxy.unwrap().contains("nc=00000002"));
+    assert!(peer.unwrap().contains("nonce=\"n1\"") && peer.unwrap().contains("nc=00000001"));
+    line.receive(&Reply::to(&invite, "200 OK").tag("a").sdp(ANSWER).to_string());
+    let ack = line.sent.last().unwrap().1.clone();
+    assert_eq!((header(&ack, "Proxy-Authorization"), header(&ack, "Authorization")), (proxy, peer));
+
+    line.events.clear();
+    let reason = Some("Q.850;cause=16".to_owned());
+    line.command(Command::Bye { dialog: DIALOG, reason: reason.clone() });
+    for nonce in 2..4 {
+        let bye = line.sent.last().unwrap().1.clone();
+        let refused = Reply::to(&bye, "407 Proxy Authentication Required");
+        line.receive(&refused.with(&proxy_challenge(nonce)).to_string());
+        let again = line.sent.last().unwrap().1.clone();
+        let answer = header(&again, "Proxy-Authorization").unwrap();
+        assert!(answer.contains(&format!("nonce=\"p{nonce}\"")), "{answer}");
+        assert_eq!(header(&again, "Reason"), reason.as_deref());
+    }
+    let bye = line.sent.last().unwrap().1.clone();
+    let refused = Reply::to(&bye, "407 Proxy Authentication Required");
+    line.receive(&refused.with(&proxy_challenge(4)).to_string());
+    assert!(matches!(line.event(), Event::Ended { .. }), "twice is enough");
+    line.must_become_idle();
+}
+
+#[test]
+fn whoever_the_callee_sends_us_to_gets_no_password() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    let ok = Reply::to(&invite, "200 OK").tag("a").contact("sip:evil@192.0.2.99").sdp(ANSWER);
+    line.receive(&ok.to_string());
+    line.events.clear();
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    assert_eq!(line.last_path.peer, "192.0.2.99:5060".parse().unwrap());
+    let bye = line.sent.last().unwrap().1.clone();
+    line.sent.clear();
+    line.receive(&Reply::to(&bye, "401 Unauthorized").with(CHALLENGE).to_string());
+    assert!(line.take().is_empty());
+    assert!(matches!(line.event(), Event::Ended { .. }));
+}
+
+#[test]
+fn whatever_is_challenged_within_a_call_is_asked_again() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    line.receive(&reliably(&invite, "183 Session Progress", "a", 1).sdp(ANSWER).to_string());
+    let prack = line.sent.last().unwrap().1.clone();
+    let refused = Reply::to(&prack, "407 Proxy Authentication Required");
+    line.receive(&refused.with(&proxy_challenge(1)).to_string());
+    let again = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&again, "CSeq"), Some("3 PRACK"));
+    assert_eq!(header(&again, "RAck"), Some("1 1 INVITE"));
+    assert!(header(&again, "Proxy-Authorization").is_some(), "{again}");
+    let ok = Reply::to(&invite, "200 OK").tag("a").with("Session-Expires: 90;refresher=uac");
+    line.receive(&ok.to_string());
+    line.events.clear();
+
+    let target = Box::new("sip:300@pbx.example".parse().unwrap());
+    line.command(Command::Refer { dialog: DIALOG, target, replaces: None });
+    let refer = line.sent.last().unwrap().1.clone();
+    line.receive(&Reply::to(&refer, "401 Unauthorized").with(CHALLENGE).to_string());
+    let again = line.sent.last().unwrap().1.clone();
+    assert_eq!(header(&again, "Refer-To"), header(&refer, "Refer-To"));
+    assert!(header(&again, "Authorization").is_some(), "{again}");
+    assert!(line.events.is_empty());
+    line.receive(&respond(&again, "202 Accepted"));
+    assert!(matches!(line.event(), Event::Referred { status: 100, .. }));
+
+    line.run_for(Duration::from_secs(45));
+    let refresh = line.sent.last().unwrap().1.clone();
+    assert!(refresh.starts_with("INVITE "), "{refresh}");
+    line.receive(&Reply::to(&refresh, "401 Unauthorized").with(CHALLENGE).to_string());
+    let again = line.sent.last().unwrap().1.clone();
+    assert!(again.starts_with("INVITE "), "{again}");
+    assert!(header(&again, "Authorization").is_some(), "{again}");
+    line.receive(&Reply::to(&again, "200 OK").sdp(ANSWER).to_string());
+    assert!(line.sent.last().unwrap().1.starts_with("ACK "));
+}
+
+#[test]
+fn whatever_is_long_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
+    let config = EndpointConfig { tcp_port: Some(5070), ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::with(config);
+    line.answered(call());
+    let target = format!("sip:300@pbx.example;x={}", "x".repeat(1_300));
+    let target = Box::new(target.parse().unwrap());
+    line.command(Command::Refer { dialog: DIALOG, target, replaces: None });
+    let refer = line.sent.last().unwrap().1.clone();
+    assert!(refer.contains("Via: SIP/2.0/TCP 192.0.2.1:5070;"), "{refer}");
+    assert!(refer.contains(";transport=tcp>"), "{refer}");
+    assert_eq!(line.last_path.transport, Transport::Tcp);
+    line.endpoint.handle_unreachable(line.last_path, line.now);
+    line.drain();
+    assert_eq!(line.last_path, path());
+    let refer = line.sent.last().unwrap().1.clone();
+    assert!(refer.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;"), "{refer}");
+    assert!(line.events.is_empty());
+    line.endpoint.handle_unreachable(path(), line.now);
+    line.drain();
+    assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
 }
 
 #[test]

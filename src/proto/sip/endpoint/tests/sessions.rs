@@ -288,6 +288,76 @@ fn a_peer_that_does_not_know_the_call_any_more_is_hung_up() {
     line.must_become_idle();
 }
 
+/// A call whose session of ten minutes is ours to refresh, by UPDATE; the first one of those.
+fn refreshed(line: &mut Line) -> String {
+    let invite = Ask::invite().with("Supported: timer").with("Allow: UPDATE");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    line.sent.pop().unwrap().1
+}
+
+#[test]
+fn a_refresh_that_is_refused_is_tried_again_ever_more_seldom() {
+    let mut line = Line::new();
+    let mut update = refreshed(&mut line);
+    let begin = line.now;
+    let mut times = Vec::new();
+    while line.events.is_empty() {
+        line.receive(&Reply::to(&update, "488 Not Acceptable Here").to_string());
+        line.run_for(Duration::from_secs(1));
+        if let Some((_, next)) = line.sent.pop() {
+            times.push((line.now - begin).as_secs());
+            update = next;
+        }
+    }
+    assert_eq!(times, [10, 30, 70, 150, 268], "then the BYE");
+    assert!(matches!(line.event(), Event::Lost { how: Loss::NotRefreshed, .. }));
+}
+
+#[test]
+fn a_refresh_grants_a_longer_interval_twice() {
+    let mut line = Line::new();
+    let mut update = refreshed(&mut line);
+    for least in ["700", "800"] {
+        let small = Reply::to(&update, "422 Session Interval Too Small");
+        line.receive(&small.with(&format!("Min-SE: {least}")).to_string());
+        update = line.sent.pop().unwrap().1;
+        let proposal = format!("{least};refresher=uac");
+        assert_eq!(header(&update, "Session-Expires"), Some(proposal.as_str()));
+        assert_eq!(header(&update, "Min-SE"), Some(least));
+    }
+    let small = Reply::to(&update, "422 Session Interval Too Small").with("Min-SE: 900");
+    line.receive(&small.to_string());
+    assert!(line.take().is_empty(), "later");
+}
+
+#[test]
+fn a_peer_that_does_not_take_update_after_all_is_refreshed_by_reinvite() {
+    for status in ["405 Method Not Allowed", "501 Not Implemented"] {
+        let mut line = Line::new();
+        let update = refreshed(&mut line);
+        line.receive(&Reply::to(&update, status).to_string());
+        let reinvite = line.sent.pop().unwrap().1;
+        assert!(reinvite.starts_with("INVITE "), "{reinvite}");
+        let ok = Reply::to(&reinvite, "200 OK").with("Session-Expires: 600;refresher=uac");
+        line.receive(&ok.to_string());
+        line.sent.clear();
+        line.run_for(Duration::from_secs(300));
+        assert!(line.take()[0].starts_with("INVITE "), "for good");
+    }
+}
+
+#[test]
+fn the_answer_to_an_update_says_where_the_peer_is() {
+    let mut line = Line::new();
+    let update = refreshed(&mut line);
+    let dialog = DialogId(1);
+    let ok = Reply::to(&update, "200 OK").contact("sip:phone@192.0.2.10:7777");
+    line.receive(&ok.to_string());
+    line.command(Command::Bye { dialog, reason: None });
+    assert!(line.take()[0].starts_with("BYE sip:phone@192.0.2.10:7777 "));
+}
+
 #[test]
 fn the_session_of_a_call_of_ours_is_refreshed_as_its_answer_says() {
     let mut line = Line::new();
@@ -416,6 +486,30 @@ fn a_transfer_that_is_refused_or_silent_is_told_as_such() {
     line.events.clear();
     line.receive(&notify(&line, 2, "terminated;reason=timeout", "SIP/2.0 100 Trying\r\n"));
     assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
+}
+
+#[test]
+fn a_transfer_whose_end_nobody_tells_has_failed() {
+    for (expires, seconds) in
+        [("active", 180), ("active;expires=20", 20), ("active;expires=x", 180)]
+    {
+        let mut line = Line::new();
+        let dialog = line.confirm(&Ask::invite());
+        let target = Box::new("sip:300@pbx.example".parse().unwrap());
+        line.command(Command::Refer { dialog, target, replaces: None });
+        let refer = line.sent.pop().unwrap().1;
+        line.receive(&respond(&refer, "202 Accepted"));
+        line.receive(&notify(&line, 2, expires, "SIP/2.0 180 Ringing\r\n"));
+        line.events.clear();
+        line.run_for(Duration::from_secs(seconds - 1));
+        assert!(line.events.is_empty(), "{expires}");
+        line.run_for(Duration::from_secs(1));
+        assert!(matches!(line.event(), Event::Referred { status: 408, .. }), "{expires}");
+        line.sent.clear();
+        line.receive(&notify(&line, 3, "terminated", "SIP/2.0 200 OK\r\n"));
+        assert_eq!(line.take_statuses(), [481], "too late");
+        assert!(line.events.is_empty());
+    }
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! How requests of ours get on their way: which transport carries them, and what becomes of those that
+//! are challenged, or that nothing carries.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use bytes::Bytes;
+use tracing::{debug, warn};
+
+use super::{Endpoint, EndpointConfig, Path};
+use crate::proto::sip::{
+    dialog::{Dialog, DialogId, Hop},
+    digest::DigestError,
+    errand::Errand,
+    message::{Method, Response},
+    outgoing::Outgoing,
+    path::{Transmit, Transport},
+    transaction::{Asker, Undelivered},
+};
+
+/// RFC 3261 §18.1.1: a longer request goes over a stream, where there is one.
+const MAX_DATAGRAM_REQUEST: usize = 1_300;
+
+impl Endpoint {
+    /// Sends a request within a dialog; false if it cannot be: the dialog is over, or a challenge is
+    /// none that we answer.
+    pub(super) fn ask_within(&mut self, mut errand: Errand, asker: Asker, now: Instant) -> bool {
+        let branch = self.fresh_branch();
+        let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
+        let Some(dialog) = dialog_of(dialogs, outgoing, &errand) else { return false };
+        let way = dialog.next_hop();
+        let uri = dialog.request_uri();
+        let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
+        let answers = match credentials {
+            Some(credentials) => errand.challenges.answer(&errand.method, &uri, credentials, rng),
+            None => Ok(Vec::new()),
+        };
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                warn_unanswered(&dialog.key().call_id, error);
+                return false;
+            }
+        };
+        let may_be_challenged = credentials.is_some();
+        let cseq = dialog.next_cseq();
+        let (transmit, is_streamed) = config.packed(way, !errand.wants_datagram, |path| {
+            let sent_by = config.sent_by(path);
+            let hop = Hop { sent_by: &sent_by, branch: &branch };
+            let builder = dialog.request(errand.method.clone(), cseq, path, hop);
+            let builder = match errand.has_contact {
+                true => builder.contact(&config.contact(path)),
+                false => builder,
+            };
+            let headers = errand.headers.iter().chain(&answers);
+            let builder =
+                headers.fold(builder, |builder, (name, value)| builder.header(name, value));
+            let builder = builder.header("User-Agent", &config.server_name);
+            match &errand.body {
+                Some((content_type, body)) => builder.body(content_type, body).build().into(),
+                None => builder.build().into(),
+            }
+        });
+        errand.is_streamed = is_streamed;
+        let method = errand.method.clone();
+        let kept = (may_be_challenged || is_streamed).then(|| Box::new(errand));
+        let transmit = match method {
+            Method::Invite => {
+                dialog.offering(cseq);
+                let sent_by = config.sent_by(transmit.path);
+                let hop = Hop { sent_by: &sent_by, branch: &branch };
+                let origin = dialog.origin(cseq, transmit.path, hop);
+                transactions.invite_out(origin, (asker, kept), transmit, now).1
+            }
+            method => transactions.request((branch, method.as_str()), (asker, kept), transmit, now),
+        };
+        self.transmit(transmit);
+        true
+    }
+
+    /// Sends once more what was challenged, with an answer; whether it could be.
+    pub(super) fn answer_challenge(
+        &mut self,
+        mut errand: Errand,
+        asker: Asker,
+        response: &Response,
+        now: Instant,
+    ) -> bool {
+        errand.challenges.take(response) && self.ask_within(errand, asker, now)
+    }
+
+    /// Nothing can be delivered over `path`: the stream could not be opened, or broke.
+    pub fn handle_unreachable(&mut self, path: Path, now: Instant) {
+        for Undelivered { asker, errand } in self.transactions.handle_unreachable(path) {
+            self.undelivered(asker, errand, now);
+        }
+    }
+
+    fn undelivered(&mut self, asker: Asker, errand: Option<Box<Errand>>, now: Instant) {
+        if let Asker::Invite(dialog) = asker {
+            self.invite_undelivered(dialog, now);
+            return;
+        }
+        if let Some(mut errand) = errand.filter(|errand| errand.is_streamed) {
+            debug!(dialog = ?errand.dialog, "no stream for a long request; it goes in a datagram");
+            errand.wants_datagram = true;
+            if self.ask_within(*errand, asker, now) {
+                return;
+            }
+        }
+        self.unanswered(asker, now);
+    }
+}
+
+impl EndpointConfig {
+    /// A request for this way, which `build` makes for whatever carries it; and whether that is a
+    /// stream because it is too long for a datagram.
+    pub(super) fn packed(
+        &self,
+        way: Path,
+        may_stream: bool,
+        build: impl Fn(Path) -> Bytes,
+    ) -> (Transmit, bool) {
+        let bytes = build(way);
+        let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
+        match self.tcp_port.filter(|_| is_long && may_stream) {
+            None => (Transmit { path: way, bytes }, false),
+            Some(port) => {
+                let path = over_tcp(way, port);
+                (Transmit { path, bytes: build(path) }, true)
+            }
+        }
+    }
+}
+
+/// A trunk that wants a password gets none.
+pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
+    warn!(
+        sip.call_id = call_id,
+        "A challenge is not answered: {error}; a trunk's realm is set by trunks.realm"
+    );
+}
+
+/// The dialog that a request goes to: one that is there, or that of somebody who rings.
+fn dialog_of<'a>(
+    dialogs: &'a mut BTreeMap<DialogId, Dialog>,
+    outgoing: &'a mut BTreeMap<DialogId, Outgoing>,
+    errand: &Errand,
+) -> Option<&'a mut Dialog> {
+    match dialogs.get_mut(&errand.dialog) {
+        Some(dialog) if dialog.key().remote_tag == errand.remote_tag => Some(dialog),
+        Some(_) | None => {
+            let tag = errand.remote_tag.as_deref()?;
+            Some(&mut outgoing.get_mut(&errand.dialog)?.fork(tag)?.dialog)
+        }
+    }
+}
+
+/// The same hop over TCP.
+fn over_tcp(path: Path, port: u16) -> Path {
+    let mut local = path.local;
+    local.set_port(port);
+    Path { local, transport: Transport::Tcp, connection: None, ..path }
+}
