@@ -24,7 +24,7 @@ pub fn of_end(termination: Termination) -> String {
         Termination::NoAck => sip(408, "ACK missing"),
         Termination::PeerLost => of_status(481),
         Termination::Refused(status) => of_status(status),
-        Termination::MediaTimeout => sip(408, "No media came"),
+        Termination::MediaTimeout(_) => sip(408, "No media came"),
         Termination::KeepAliveExpired => sip(408, "The application has gone"),
         Termination::MediaRefused => of_status(488),
         Termination::Drained => sip(503, "Shutting down"),
@@ -58,6 +58,9 @@ fn q850(cause: u8, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{MediaLoss, Silence};
+
+    const SILENT: MediaLoss = MediaLoss { silence: Silence::NeverHeard, ours: None, theirs: None };
 
     #[test]
     fn each_end_is_told_in_words_of_rfc_3326() {
@@ -67,7 +70,7 @@ mod tests {
             (Termination::NoAnswer, "Q.850;cause=19;text=\"No answer from user\""),
             (Termination::Rejected(RejectReason::None), "Q.850;cause=21;text=\"Call rejected\""),
             (Termination::MediaRefused, "SIP;cause=488;text=\"Not Acceptable Here\""),
-            (Termination::MediaTimeout, "SIP;cause=408;text=\"No media came\""),
+            (Termination::MediaTimeout(SILENT), "SIP;cause=408;text=\"No media came\""),
             (Termination::Drained, "SIP;cause=503;text=\"Shutting down\""),
             (Termination::Internal, "SIP;cause=500;text=\"Server Internal Error\""),
             (Termination::Refused(486), "SIP;cause=486;text=\"Busy Here\""),
