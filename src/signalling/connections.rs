@@ -183,6 +183,14 @@ impl Connections {
         Sent::GivenUp(path)
     }
 
+    /// Whoever is reached by this stream, unless a newer one leads there.
+    pub fn peer_reached_by(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
+        let table = self.table();
+        let entry = table.by_id.get(&id)?;
+        let peer = (entry.transport, entry.peer);
+        (table.by_peer.get(&peer) == Some(&id)).then_some(peer)
+    }
+
     /// Answers a ping, if there is room.
     pub fn pong(&self, id: ConnectionId) {
         if let Some(entry) = self.table().by_id.get(&id) {

@@ -132,9 +132,12 @@ impl Network {
         }
     }
 
-    /// Nothing more is sent over this stream; it ends when what waits is written.
-    pub fn close(&self, id: ConnectionId) {
+    /// Nothing more is sent over this stream; it ends when what waits is written. Gives whoever was
+    /// reached by it, unless another one leads there.
+    pub fn close(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
+        let peer = self.streams.connections.peer_reached_by(id);
         self.streams.connections.close(id);
+        peer
     }
 
     /// Over TLS, whoever is at `peer` must show a certificate for `host`.

@@ -383,8 +383,8 @@ impl Service {
             }
             Inbound::Idle(id) if self.endpoint.needs(id) => {}
             Inbound::Idle(id) | Inbound::Ended(id) => {
-                self.network.close(id);
-                self.change("end", |endpoint| endpoint.handle_disconnected(id, now()));
+                let peer = self.network.close(id);
+                self.turn("end", |endpoint| endpoint.handle_disconnected(id, peer, now())).await;
             }
         }
     }

@@ -264,13 +264,6 @@ impl Endpoint {
         self.registrar.contacts(user, now)
     }
 
-    /// A stream has gone.
-    pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Instant) {
-        self.registrar.handle_connection_lost(connection);
-        self.note_phones();
-        self.trunk_lost(connection, now);
-    }
-
     /// While draining, new calls and OPTIONS are answered by 503.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;

@@ -1,7 +1,7 @@
 //! How requests of ours get on their way: which transport carries them, and what becomes of those that
 //! are challenged, or that nothing carries.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 use tracing::{debug, warn};
@@ -13,7 +13,7 @@ use crate::proto::sip::{
     errand::Errand,
     message::{Method, Response},
     outgoing::Outgoing,
-    path::{Transmit, Transport},
+    path::{ConnectionId, Transmit, Transport},
     transaction::{Asker, Undelivered},
 };
 
@@ -95,6 +95,23 @@ impl Endpoint {
         }
     }
 
+    /// A stream has gone. Whatever we asked over it, and nobody has heard, is not waited for; `peer` is
+    /// whoever it led to, unless another stream does.
+    pub fn handle_disconnected(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<(Transport, SocketAddr)>,
+        now: Instant,
+    ) {
+        self.registrar.handle_connection_lost(connection);
+        self.note_phones();
+        self.trunk_lost(connection, now);
+        for Undelivered { asker, errand } in self.transactions.handle_disconnected(connection, peer)
+        {
+            self.undelivered(asker, errand, now);
+        }
+    }
+
     fn undelivered(&mut self, asker: Asker, errand: Option<Box<Errand>>, now: Instant) {
         if let Asker::Invite(dialog) = asker {
             self.invite_undelivered(dialog, now);
@@ -107,7 +124,11 @@ impl Endpoint {
                 return;
             }
         }
-        self.unanswered(asker, now);
+        match asker {
+            // §8.1.3.1: it is as if 503 had come, which ends no dialog.
+            Asker::Reinvite(id) | Asker::Update(id) => self.refresh_failed(id, now),
+            asker => self.unanswered(asker, now),
+        }
     }
 }
 

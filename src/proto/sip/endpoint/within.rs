@@ -124,6 +124,16 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
+    /// Our refresh did not get there; it is tried again later.
+    pub(super) fn refresh_failed(&mut self, id: DialogId, now: Instant) {
+        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+            return;
+        };
+        dialog.offer_refused();
+        dialog.refresh_refused(now);
+        self.schedule_dialog(id);
+    }
+
     /// §14.1: how long to wait after both sides offered at once. Whoever made the Call-ID waits
     /// longer.
     fn glare_pause(&mut self, id: DialogId) -> Duration {

@@ -3,7 +3,7 @@
 //! Comes in: keys, responses to send, responses that came, time. Goes out: what to transmit, and how
 //! our own requests fared. It knows no dialogs beyond their id, and of messages only what names them.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::proto::sip::{
     dialog::DialogId,
     errand::Errand,
     message::Response,
-    path::{Path, Transmit},
+    path::{ConnectionId, Path, Transmit, Transport},
     timers::Schedule,
 };
 
@@ -358,8 +358,25 @@ impl TransactionTable {
 
     /// Nothing can be delivered over `path`: our requests that nobody has heard yet are over.
     pub fn handle_unreachable(&mut self, path: Path) -> Vec<Undelivered> {
+        self.give_up_unheard(|sent| (sent.transport, sent.peer) == (path.transport, path.peer))
+    }
+
+    /// A stream has gone, and with it those of our requests that nobody has heard yet. They went over
+    /// it by its number, or because it led to `peer`.
+    pub fn handle_disconnected(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<(Transport, SocketAddr)>,
+    ) -> Vec<Undelivered> {
+        self.give_up_unheard(|sent| match sent.connection {
+            Some(named) => named == connection,
+            None => peer == Some((sent.transport, sent.peer)),
+        })
+    }
+
+    fn give_up_unheard(&mut self, went: impl Fn(&Path) -> bool) -> Vec<Undelivered> {
         let is_lost = |entry: &Entry| {
-            (entry.path.transport, entry.path.peer) == (path.transport, path.peer)
+            went(&entry.path)
                 && match &entry.role {
                     Role::InviteClient { machine, .. } => {
                         matches!(machine, InviteClient::Calling { .. })

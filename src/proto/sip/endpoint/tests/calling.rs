@@ -1,7 +1,7 @@
 //! Calls that we place, with all that a network and its phones may do to them.
 
 use super::*;
-use crate::proto::sip::digest::Credentials;
+use crate::proto::sip::{digest::Credentials, path::ConnectionId};
 
 const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
 pub(super) const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
@@ -610,6 +610,44 @@ fn whatever_is_long_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
     line.endpoint.handle_unreachable(path(), line.now);
     line.drain();
     assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
+}
+
+#[test]
+fn what_nobody_has_heard_is_not_waited_for_when_its_stream_has_gone() {
+    let peer = path().peer;
+    let first = Path { transport: Transport::Tcp, ..path() };
+    let second = Path { peer: "192.0.2.20:5060".parse().unwrap(), ..first };
+    let targets = vec![first, second];
+    let gone = (ConnectionId(7), Some((Transport::Tcp, peer)));
+    for (heard, (connection, led_to), is_lost) in
+        [(false, gone, true), (true, gone, false), (false, (ConnectionId(7), None), false)]
+    {
+        let mut line = Line::new();
+        let invite = line.call(OutgoingCall { targets: targets.clone(), ..call() });
+        if heard {
+            line.receive(&respond(&invite, "100 Trying"));
+        }
+        line.endpoint.handle_disconnected(connection, led_to, line.now);
+        line.drain();
+        assert_eq!(line.last_path == second, is_lost, "{heard} {led_to:?}");
+    }
+}
+
+#[test]
+fn a_refresh_whose_stream_has_gone_ends_no_call() {
+    let mut line = Line::new();
+    let stream = Path { transport: Transport::Tcp, connection: Some(ConnectionId(7)), ..path() };
+    let invite = line.call(OutgoingCall { targets: vec![stream], ..call() });
+    let ok = Reply::to(&invite, "200 OK").tag("a").with("Session-Expires: 90;refresher=uac");
+    line.endpoint.handle_message(ok.sdp(ANSWER).to_string().as_bytes(), stream, line.now);
+    line.drain();
+    line.events.clear();
+    line.run_for(Duration::from_secs(45));
+    line.sent.clear();
+    line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
+    line.run_for(Duration::from_secs(10));
+    assert!(line.take()[0].starts_with("INVITE "));
+    assert!(line.events.is_empty());
 }
 
 #[test]

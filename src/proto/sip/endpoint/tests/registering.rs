@@ -131,6 +131,22 @@ impl Line {
 }
 
 #[test]
+fn a_long_register_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
+    let config = EndpointConfig { tcp_port: Some(5070), ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::with(config);
+    let contact_user = "x".repeat(1_300);
+    line.endpoint.register(TrunkAccount { contact_user, ..account() }, line.now);
+    line.drain();
+    let first = line.sent.pop().unwrap().1;
+    assert!(first.contains("Via: SIP/2.0/TCP 192.0.2.1:5070;"), "{first}");
+    line.endpoint.handle_unreachable(line.last_path, line.now);
+    line.run_for(Duration::from_secs(5));
+    let second = &line.sent.first().unwrap().1;
+    assert!(second.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;"), "{second}");
+    assert_eq!(line.last_path, path(), "the same target");
+}
+
+#[test]
 fn we_register_at_a_trunk_answer_its_challenge_and_refresh() {
     let mut line = Line::new();
     let first = line.register_at_trunk();
@@ -192,7 +208,7 @@ fn a_stream_to_a_trunk_is_kept_and_when_it_breaks_we_register_again() {
     line.run_for(Duration::from_secs(30));
     assert_eq!(line.sent.pop().unwrap().1, "\r\n\r\n");
     assert_eq!(line.last_path, Path { connection, ..stream });
-    line.endpoint.handle_disconnected(ConnectionId(7), line.now);
+    line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
     assert!(!line.endpoint.needs(ConnectionId(7)));
     line.run_for(Duration::from_secs(5));
     assert!(line.take()[0].starts_with("REGISTER "));
