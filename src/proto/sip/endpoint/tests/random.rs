@@ -70,6 +70,8 @@ proptest! {
         }
         world.run_to_the_end();
 
+        let answered: BTreeSet<&String> = world.finals.keys().collect();
+        prop_assert_eq!(answered, world.arrived.iter().collect(), "what was asked, and nothing else");
         for (request, finals) in &world.finals {
             prop_assert_eq!(finals.len(), 1, "{}: {:?}", request, finals);
         }
@@ -115,8 +117,10 @@ struct World {
     counter: u64,
     /// Requests of the phone that wait for a final answer.
     asking: BTreeMap<String, Asking>,
-    /// Final statuses that the endpoint has sent, by branch and method.
-    finals: BTreeMap<String, BTreeSet<u16>>,
+    /// Requests that have reached the endpoint, by branch and method; no ACK is answered.
+    arrived: BTreeSet<String>,
+    /// The different final responses that it has sent to each.
+    finals: BTreeMap<String, BTreeSet<String>>,
     cseq: u32,
     /// RSeq of the newest reliable provisional response.
     rseq: u32,
@@ -144,6 +148,7 @@ impl World {
             network: BinaryHeap::new(),
             counter: 0,
             asking: BTreeMap::new(),
+            arrived: BTreeSet::new(),
             finals: BTreeMap::new(),
             cseq: 1,
             rseq: 0,
@@ -258,6 +263,9 @@ impl World {
                     break;
                 }
                 let Some(std::cmp::Reverse((_, _, message))) = self.network.pop() else { break };
+                if !message.starts_with("SIP/2.0 ") && !message.starts_with("ACK ") {
+                    self.arrived.insert(transaction(&message));
+                }
                 self.line.receive(&message);
                 self.settle();
             }
@@ -355,12 +363,11 @@ impl World {
         if let Some(rseq) = header(message, "RSeq") {
             self.rseq = rseq.parse().unwrap();
         }
-        let via = header(message, "Via").unwrap();
-        let branch = via.split(";branch=").nth(1).unwrap().split(';').next().unwrap();
+        let branch = branch(message);
         let (cseq, method) = header(message, "CSeq").unwrap().split_once(' ').unwrap();
-        let name = format!("{branch} {method}");
+        let name = transaction(message);
         if status >= 200 {
-            self.finals.entry(name.clone()).or_default().insert(status);
+            self.finals.entry(name.clone()).or_default().insert(message.to_owned());
         }
         if self.is_lost() {
             return;
@@ -387,6 +394,17 @@ impl World {
     fn is_lost(&mut self) -> bool {
         self.rng.random_range(0..100) < self.loss_percent
     }
+}
+
+/// What a message belongs to, as seen by whoever asks: branch and method.
+pub(super) fn transaction(message: &str) -> String {
+    let (_, method) = header(message, "CSeq").unwrap().split_once(' ').unwrap();
+    format!("{} {method}", branch(message))
+}
+
+pub(super) fn branch(message: &str) -> &str {
+    let via = header(message, "Via").unwrap();
+    via.split(";branch=").nth(1).unwrap().split(';').next().unwrap()
 }
 
 /// An INVITE that has its 100 is not repeated any more, and is not given up.

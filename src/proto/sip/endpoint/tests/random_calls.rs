@@ -9,8 +9,10 @@ use rand::Rng;
 
 use super::{
     calling::{DIALOG, Reply, call_with_password},
+    random::{branch, transaction},
     *,
 };
+use crate::proto::sip::timers::SIXTY_FOUR_T1;
 
 const MAX_DELAY_MS: u64 = 1_500;
 /// A call that takes longer than this many seconds never ends.
@@ -62,6 +64,15 @@ proptest! {
         world.run_to_the_end();
         prop_assert_eq!(world.ends, 1);
         prop_assert!(world.answers <= 1);
+        prop_assert!(world.accepted.is_subset(&world.acknowledged), "{:?}", world.accepted);
+        prop_assert!(world.accepted.is_subset(&world.hung_up), "{:?}", world.accepted);
+        let answered: BTreeSet<&String> = world.byes.keys().collect();
+        prop_assert_eq!(answered, world.arrived.iter().collect());
+        for (bye, finals) in &world.byes {
+            // One that overtakes the 200 is of no dialog yet; its double may be.
+            let known = finals.iter().filter(|text| !text.starts_with("SIP/2.0 481 ")).count();
+            prop_assert!(known <= 1, "{}: {:?}", bye, finals);
+        }
         world.line.run_for(Duration::from_secs(64 + 5));
         prop_assert!(world.line.endpoint.is_idle(), "{:?}", world.line.endpoint);
     }
@@ -83,6 +94,18 @@ struct World {
     cseq: u32,
     answers: usize,
     ends: usize,
+    /// The INVITE that our side has sent last, as long as it waits for answers.
+    waiting: Option<String>,
+    /// When it was accepted; forks are waited for 64*T1 longer.
+    accepted_at: Option<Instant>,
+    /// Tags of forks whose 200 has reached us in time, and what each of them wants: our ACK, and a
+    /// BYE of one side.
+    accepted: BTreeSet<String>,
+    acknowledged: BTreeSet<String>,
+    hung_up: BTreeSet<String>,
+    /// Each BYE that has reached us, and the different final responses to it.
+    arrived: BTreeSet<String>,
+    byes: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct Final {
@@ -105,6 +128,13 @@ impl World {
             cseq: 1,
             answers: 0,
             ends: 0,
+            waiting: None,
+            accepted_at: None,
+            accepted: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            hung_up: BTreeSet::new(),
+            arrived: BTreeSet::new(),
+            byes: BTreeMap::new(),
         };
         let second = Path { peer: "192.0.2.20:5060".parse().unwrap(), ..path() };
         let call = OutgoingCall { targets: vec![path(), second], ..call_with_password() };
@@ -211,6 +241,7 @@ impl World {
                     break;
                 };
                 if to_us {
+                    self.arrive(&message);
                     self.line.receive(&message);
                 } else {
                     self.hear(&message);
@@ -259,13 +290,52 @@ impl World {
                     Event::Answered { .. } => self.answers += 1,
                     Event::Refused { .. } | Event::Ended { .. } | Event::Bye { .. } => {
                         self.ends += 1;
+                        // Else forks may answer yet.
+                        if self.accepted_at.is_none() {
+                            self.waiting = None;
+                        }
                     }
                     _ => assert_eq!(self.ends, 0, "after the end: {event:?}"),
                 }
             }
             for (_, message) in std::mem::take(&mut self.line.sent) {
+                self.note(&message);
                 self.carry(false, message);
             }
+        }
+    }
+
+    /// A message of the phones reaches us.
+    fn arrive(&mut self, message: &str) {
+        let now = self.line.now;
+        if message.starts_with("BYE ") {
+            self.arrived.insert(transaction(message));
+        }
+        let is_of_invite = header(message, "CSeq").unwrap().ends_with(" INVITE");
+        let is_waited_for = self.waiting.as_deref() == Some(branch(message))
+            && self.accepted_at.is_none_or(|since| now < since + SIXTY_FOUR_T1);
+        if !is_of_invite || !is_waited_for {
+            return;
+        }
+        if message.starts_with("SIP/2.0 2") {
+            self.accepted_at.get_or_insert(now);
+            self.accepted.insert(tag(message, "To"));
+        }
+    }
+
+    /// Our side sends a message.
+    fn note(&mut self, message: &str) {
+        match message.split(' ').next().unwrap() {
+            "INVITE" => self.waiting = Some(branch(message).to_owned()),
+            "ACK" => drop(self.acknowledged.insert(tag(message, "To"))),
+            "BYE" => drop(self.hung_up.insert(tag(message, "To"))),
+            "SIP/2.0" => {
+                if message.starts_with("SIP/2.0 200 ") {
+                    self.hung_up.insert(tag(message, "From"));
+                }
+                self.byes.entry(transaction(message)).or_default().insert(message.to_owned());
+            }
+            _ => {}
         }
     }
 
@@ -298,9 +368,9 @@ impl World {
     }
 }
 
-fn branch(message: &str) -> &str {
-    let via = header(message, "Via").unwrap();
-    via.split(";branch=").nth(1).unwrap().split(';').next().unwrap()
+/// The tag in From or To; empty if there is none.
+fn tag(message: &str, name: &str) -> String {
+    header(message, name).unwrap().split(";tag=").nth(1).unwrap_or_default().to_owned()
 }
 
 fn key(invite: &str, tag: &str) -> (String, String) {
