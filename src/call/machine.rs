@@ -587,7 +587,12 @@ impl Machine {
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
             Phase::Up => {}
         }
-        if self.queue.entries().len() >= MAX_QUEUED && new.kind.is_queued() {
+        let ahead = match new.kind.barges_in() {
+            // What waits makes room for it.
+            true => self.queue.begun(),
+            false => self.queue.entries().len(),
+        };
+        if ahead >= MAX_QUEUED && new.kind.is_queued() {
             return Err(CallError::QueueFull);
         }
         let operation = self.accept(new, now);
@@ -917,7 +922,7 @@ impl Machine {
     // -- operations --------------------------------------------------------------------------
 
     fn accept(&mut self, new: NewOperation, now: Now) -> Operation {
-        let barge = matches!(&new.kind, OperationKind::Record(r) if r.barge_in_allowed);
+        let barge = new.kind.barges_in();
         if barge || new.kind == OperationKind::CancelMediaProcessing {
             self.cancel_all(now);
         }

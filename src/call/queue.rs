@@ -134,6 +134,11 @@ impl Queue {
         &self.entries
     }
 
+    /// How many are on the media, or are made safe.
+    pub fn begun(&self) -> usize {
+        self.entries.iter().filter(|entry| !matches!(entry.stage, Stage::Waiting { .. })).count()
+    }
+
     /// Whether nothing runs or waits (finishing ones do not hold up a new one).
     pub fn is_free(&self) -> bool {
         self.entries.iter().all(|entry| matches!(entry.stage, Stage::Finishing { .. }))

@@ -387,6 +387,23 @@ fn play() -> OperationKind {
 }
 
 #[test]
+fn a_record_that_barges_in_finds_room_in_a_full_queue() {
+    let mut world = World::established();
+    let mut accepted = 0;
+    while world.submit(play()).is_ok() {
+        accepted += 1;
+    }
+    assert_eq!(world.submit(record(false)), Err(CallError::QueueFull));
+    world.submit(record(true)).unwrap();
+    let dropped = world.events().into_iter().filter(|event| {
+        matches!(event, Event::OperationEnded { operation } if operation.end == Some(OperationEnd::Canceled))
+    });
+    assert_eq!(dropped.count(), accepted);
+    world.finish();
+    world.check();
+}
+
+#[test]
 fn operations_run_one_after_the_other_and_a_clip_holds_up_nobody() {
     let mut world = World::established();
     let first = world.submit(record(false)).unwrap();

@@ -264,6 +264,11 @@ impl OperationKind {
         )
     }
 
+    /// Whether it ends what runs and drops what waits (contract section 2.7).
+    pub fn barges_in(&self) -> bool {
+        matches!(self, Self::Record(request) if request.barge_in_allowed)
+    }
+
     /// What has to be there before the operation can begin.
     pub fn prompts(&self) -> &[PromptSource] {
         match self {
