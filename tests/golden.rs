@@ -207,7 +207,6 @@ fn a_notification_has_the_envelope_of_the_example() {
         created_at: UnixMillis(0),
         ended_at: None,
         termination: None,
-        transfer_failure: None,
     };
     let context = GraphContext {
         tenant: "00000000-0000-0000-0000-000000000001".to_owned(),

@@ -770,7 +770,6 @@ fn call(number: u32) -> Call {
         created_at: UnixMillis(1_000 + i64::from(number)),
         ended_at: None,
         termination: None,
-        transfer_failure: None,
     }
 }
 

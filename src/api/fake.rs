@@ -545,7 +545,6 @@ fn call(id: CallId) -> Call {
         created_at: UnixMillis(0),
         ended_at: over.then_some(UnixMillis(1)),
         termination: over.then_some(Termination::PeerHungUp),
-        transfer_failure: None,
     }
 }
 

@@ -33,9 +33,10 @@ use super::{
 };
 use crate::{
     model::{
-        Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
-        OperationId, OperationKind, OperationStatus, ParticipantId, Party, PromptFailure,
-        PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side, Silence,
+        Call, CallId, CallState, Change, Direction, Event, MediaState, Notification, Operation,
+        OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
+        PromptFailure, PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side,
+        Silence,
         Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
@@ -301,7 +302,7 @@ pub struct Machine {
     /// Of a call that we place: until when it may ring.
     ring_until: Option<Instant>,
     /// The transfer that is under way.
-    transfer: Option<TransferKind>,
+    transfer: Option<Transfer>,
     /// Whom the peer wants us to call, in its place.
     referral: Option<referral::Referral>,
     /// A new peer has taken the place of the first, and has not acknowledged it: we listen only.
@@ -323,6 +324,14 @@ enum Phase {
     Up,
     Ending { termination: Termination, until: Instant },
     Over,
+}
+
+/// The peer was asked to talk to somebody else.
+#[derive(Debug, Clone, Copy)]
+struct Transfer {
+    kind: TransferKind,
+    /// The peer has told that the other one was reached: more than 100.
+    is_heard_of: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -376,7 +385,6 @@ impl Machine {
             created_at: now.wall,
             ended_at: None,
             termination: None,
-            transfer_failure: None,
         };
         let mut machine = Self {
             call,
@@ -446,7 +454,6 @@ impl Machine {
             created_at: now.wall,
             ended_at: None,
             termination: None,
-            transfer_failure: None,
         };
         let mut machine = Self {
             call,
@@ -832,35 +839,52 @@ impl Machine {
             | Phase::Dialing
             | Phase::Answered => return Err(CallError::NotEstablished),
         }
-        self.transfer = Some(match replaces {
+        let kind = match replaces {
             Some(_) => TransferKind::Consultative,
             None => TransferKind::Blind,
-        });
-        self.call.transfer_failure = None;
+        };
+        self.transfer = Some(Transfer { kind, is_heard_of: false });
         self.signal(endpoint::Command::Refer { dialog: self.dialog, target, replaces });
         Ok(())
     }
 
     /// Contract section 2.4: transferring, then accepted and over, or back to where it was.
     fn referred(&mut self, status: u16, now: Now) {
-        let (Phase::Up, Some(kind)) = (&self.phase, self.transfer) else { return };
+        let (Phase::Up, Some(transfer)) = (&self.phase, &mut self.transfer) else { return };
+        let kind = transfer.kind;
+        transfer.is_heard_of |= (101..300).contains(&status);
         match status {
             ..200 if self.call.state == CallState::Transferring => {}
-            ..200 => {
-                self.call.state = CallState::Transferring;
-                self.tell_changed();
-            }
+            ..200 => self.set_state(CallState::Transferring),
             200..300 => {
-                self.call.state = CallState::TransferAccepted;
-                self.tell_changed();
+                self.set_state(CallState::TransferAccepted);
                 self.end(Termination::Transferred, None, now);
             }
             300.. => {
                 self.transfer = None;
                 self.call.state = CallState::Established;
-                self.call.transfer_failure = Some(kind);
-                self.tell_changed();
+                self.call.media = Some(self.media_state());
+                self.change.call = Some(self.call.clone());
+                self.tell(Event::TransferFailed { call: self.call.clone(), transfer: kind });
             }
+        }
+    }
+
+    fn set_state(&mut self, state: CallState) {
+        self.call.state = state;
+        self.call.media = Some(self.media_state());
+        self.tell_changed();
+    }
+
+    /// Contract section 3.1: while the peer goes to somebody else, nothing is to be heard of it.
+    fn media_state(&self) -> MediaState {
+        match self.call.state {
+            CallState::Transferring | CallState::TransferAccepted => MediaState::Inactive,
+            CallState::Incoming
+            | CallState::Establishing
+            | CallState::Established
+            | CallState::Terminating
+            | CallState::Terminated => self.session.media_state(),
         }
     }
 
@@ -906,7 +930,7 @@ impl Machine {
         if let Some(plan) = self.session.plan() {
             self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
         }
-        let media = Some(self.session.media_state());
+        let media = Some(self.media_state());
         if self.call.media != media {
             self.call.media = media;
             self.tell_changed();
@@ -1128,18 +1152,24 @@ impl Machine {
 
     /// The peer has left and knows it.
     fn peer_gone(&mut self, termination: Termination, now: Now) {
-        // Phones hang up as soon as they have reached whom they were sent to.
-        let termination = match (termination, self.call.state) {
-            (Termination::PeerHungUp, CallState::Transferring) => Termination::Transferred,
-            (termination, _) => termination,
-        };
         let may_stay = matches!(termination, Termination::PeerHungUp | Termination::PeerLost);
         if may_stay && self.is_referred() {
             return;
         }
-        if !matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
-            self.begin_ending(termination, now);
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
+            return;
         }
+        let is_heard_of = self.transfer.is_some_and(|transfer| transfer.is_heard_of);
+        let termination = match termination {
+            // Phones hang up as soon as they have reached whom they were sent to, and then tell no more.
+            // One that has not told of anybody has just hung up.
+            Termination::PeerHungUp if is_heard_of => {
+                self.set_state(CallState::TransferAccepted);
+                Termination::Transferred
+            }
+            termination => termination,
+        };
+        self.begin_ending(termination, now);
     }
 
     /// We end the call: with `refusal` if it is not answered yet, else with BYE.

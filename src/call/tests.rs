@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     model::{
-        CallId, CallState, Change, Event, OperationEnd, OperationId, OperationKind,
+        CallId, CallState, Change, Event, MediaState, OperationEnd, OperationId, OperationKind,
         OperationStatus, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
         RecordAction, RecordRequest, RecordingChange, RecordingId, RecordingStatus, RejectReason,
-        SendTonesRequest, Side, Termination, Tone, UnixMillis,
+        SendTonesRequest, Side, Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,
@@ -301,6 +301,17 @@ impl World {
     fn events(&self) -> Vec<&Event> {
         let notifications = self.changes.iter().flat_map(|change| &change.notifications);
         notifications.map(|notification| &notification.event).collect()
+    }
+
+    /// The states of the call that were told, in order.
+    fn states(&self) -> Vec<CallState> {
+        let state = |event: &Event| match event {
+            Event::CallChanged { call }
+            | Event::TransferFailed { call, .. }
+            | Event::CallEnded { call } => Some(call.state),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(state).collect()
     }
 
     fn ends_of(&self, id: OperationId) -> Vec<(OperationEnd, i32)> {
@@ -679,8 +690,9 @@ fn transferring() -> World {
     let again = world.command(Command::Transfer { target, replaces: None });
     assert_eq!(again, Err(CallError::Conflict));
     world.input(Input::Referred(100));
-    world.input(Input::Referred(180));
+    world.input(Input::Referred(100));
     assert_eq!(world.machine.call().state, CallState::Transferring);
+    assert_eq!(world.machine.call().media, Some(MediaState::Inactive));
     world
 }
 
@@ -691,30 +703,44 @@ fn a_transfer_that_succeeds_ends_the_call() {
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
-    let states: Vec<CallState> = world
-        .events()
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::CallChanged { call } | Event::CallEnded { call } => Some(call.state),
-            _ => None,
-        })
-        .collect();
     let last = [CallState::Transferring, CallState::TransferAccepted, CallState::Terminated];
-    assert_eq!(states[states.len() - 3..], last);
+    assert_eq!(world.states()[world.states().len() - 3..], last);
     world.check();
 
+    // A phone that tells of ringing and then hangs up has reached whom it was sent to.
     let mut world = transferring();
+    world.input(Input::Referred(180));
     world.input(Input::PeerHungUp);
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
+    assert_eq!(world.states()[world.states().len() - 3..], last);
+    world.check();
+}
+
+#[test]
+fn a_peer_that_gives_up_while_it_is_transferred_has_just_hung_up() {
+    let mut world = transferring();
+    world.input(Input::PeerHungUp);
+    world.close_leg(false);
+    assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
+    let last = [CallState::Established, CallState::Transferring, CallState::Terminated];
+    assert_eq!(world.states()[world.states().len() - 3..], last);
+    world.check();
 }
 
 #[test]
 fn a_transfer_that_fails_leaves_the_call_as_it_was() {
     let mut world = transferring();
+    world.input(Input::Referred(180));
     world.input(Input::Referred(486));
     assert_eq!(world.machine.call().state, CallState::Established);
-    assert_eq!(world.machine.call().result().map(|result| result.subcode), Some(7000));
+    assert_eq!(world.machine.call().media, Some(MediaState::Active));
+    let Some(Event::TransferFailed { transfer, .. }) = world.events().pop() else {
+        panic!("{:?}", world.events());
+    };
+    assert_eq!(*transfer, TransferKind::Blind);
+    // It is told once: the call has no end yet that could be told.
+    assert_eq!(world.machine.call().result(), None);
     world.submit(record(false)).unwrap();
     world.finish();
     world.check();

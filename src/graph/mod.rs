@@ -166,7 +166,6 @@ mod tests {
             created_at: UnixMillis(0),
             ended_at: None,
             termination: None,
-            transfer_failure: None,
         }
     }
 

@@ -55,6 +55,11 @@ pub fn notification(
             (ChangeType::Created, call.id.to_string(), offered(context, call))
         }
         Event::CallChanged { call } => (ChangeType::Updated, call.id.to_string(), changed(call)),
+        Event::TransferFailed { call, transfer } => {
+            let mut facts = changed(call);
+            facts["resultInfo"] = json!(ResultInfo::from(transfer.failure()));
+            (ChangeType::Updated, call.id.to_string(), facts)
+        }
         Event::CallEnded { call } => (ChangeType::Deleted, call.id.to_string(), ended(call)),
         Event::OperationEnded { operation } => (
             ChangeType::Deleted,
@@ -114,7 +119,6 @@ fn changed(call: &Call) -> Value {
         "id": call.id.to_string(),
         "state": call.state,
         "mediaState": call.media.map(MediaState::from),
-        "resultInfo": call.result().map(ResultInfo::from),
     })
 }
 
@@ -123,7 +127,7 @@ fn ended(call: &Call) -> Value {
         "@odata.type": CALL_TYPE,
         "id": call.id.to_string(),
         "state": call.state,
-        "resultInfo": call.termination.map(|why| ResultInfo::from(why.result())),
+        "resultInfo": call.result().map(ResultInfo::from),
     })
 }
 
@@ -210,6 +214,20 @@ mod tests {
                 "id":"{CALL}","state":"establishing"}}"##
         );
         assert_eq!(printed(&Event::CallChanged { call }), envelope("updated", CALL, &data));
+    }
+
+    #[test]
+    fn a_transfer_that_failed_is_told_with_its_reason() {
+        let data = format!(
+            r##"{{"@odata.type":"#microsoft.graph.call",
+                "@odata.id":"/communications/calls/{CALL}","@odata.etag":"W/\"5445\"",
+                "id":"{CALL}","state":"established","mediaState":{{"audio":"active"}},
+                "resultInfo":{{"@odata.type":"#microsoft.graph.resultInfo","code":500,
+                    "subcode":7700,"message":"The transfer failed. DiagCode: 500#7700.@"}}}}"##
+        );
+        let transfer = model::TransferKind::Consultative;
+        let event = Event::TransferFailed { call: call(), transfer };
+        assert_eq!(printed(&event), envelope("updated", CALL, &data));
     }
 
     #[test]

@@ -55,9 +55,6 @@ pub struct Call {
     pub ended_at: Option<UnixMillis>,
     /// Why it was over; set exactly when `state` is terminated.
     pub termination: Option<Termination>,
-    /// How the last transfer failed; the call goes on.
-    #[serde(default)]
-    pub transfer_failure: Option<TransferKind>,
 }
 
 impl Call {
@@ -70,10 +67,9 @@ impl Call {
         }
     }
 
-    /// What the application is told of the end, or of the transfer that led to none.
+    /// What the application is told of the end.
     pub fn result(&self) -> Option<ResultInfo> {
-        let end = self.termination.map(Termination::result);
-        end.or(self.transfer_failure.map(TransferKind::failure))
+        self.termination.map(Termination::result)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, CallId, Operation, Tone};
+use super::{Call, CallId, Operation, Tone, TransferKind};
 
 /// One notification to be, in our own words; `graph` turns it into Microsoft's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,13 @@ pub enum Event {
     CallChanged {
         /// The call as it is now.
         call: Call,
+    },
+    /// A transfer has failed; the call is as it was before.
+    TransferFailed {
+        /// The call as it is now.
+        call: Call,
+        /// What was tried.
+        transfer: TransferKind,
     },
     /// A call is over; nothing follows.
     CallEnded {
@@ -43,9 +50,10 @@ impl Event {
     /// The call that the event belongs to.
     pub fn call_id(&self) -> CallId {
         match self {
-            Self::CallOffered { call } | Self::CallChanged { call } | Self::CallEnded { call } => {
-                call.id
-            }
+            Self::CallOffered { call }
+            | Self::CallChanged { call }
+            | Self::TransferFailed { call, .. }
+            | Self::CallEnded { call } => call.id,
             Self::OperationEnded { operation } => operation.call,
             Self::ToneHeard { call, .. } => *call,
         }

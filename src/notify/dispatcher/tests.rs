@@ -441,6 +441,5 @@ fn call(number: u8) -> Call {
         created_at: UnixMillis(0),
         ended_at: None,
         termination: None,
-        transfer_failure: None,
     }
 }
