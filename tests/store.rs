@@ -9,9 +9,9 @@ use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
 
 use aftertone::{
     model::{
-        Call, CallId, CallState, Change, Direction, Event, Notification, Operation, OperationEnd,
-        OperationId, OperationKind, OperationStatus, ParticipantId, Party, RecordingChange,
-        RecordingId, Termination, UnixMillis,
+        Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
+        OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
+        RecordingChange, RecordingId, Termination, UnixMillis,
     },
     store::{
         Database, Delivery, Journal, JournalLimits, KeptAnswer, RecordingState, RequestKey,
@@ -756,6 +756,9 @@ fn call(number: u32) -> Call {
         target: Party { uri: "tel:+4930123456".to_owned(), display_name: None },
         chain_id: "chain".to_owned(),
         participant_id: ParticipantId::from_random([1; 16]),
+        arrival: Arrival::default(),
+        is_telephone: false,
+        ringing_timeout_seconds: None,
         peer_participant_id: ParticipantId::from_random([2; 16]),
         is_muted: false,
         peer_is_muted: false,

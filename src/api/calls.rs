@@ -2,7 +2,7 @@
 //!
 //! The order is always the same: who asks, what is meant, may they, is the body right, do it.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::Body,
@@ -151,9 +151,7 @@ impl Asked<'_> {
             callback_uri: Some(body.callback_uri),
             media_config: Some(body.media_config),
             prefetch: body.prefetch,
-            ringing_timeout: body
-                .ringing_timeout_seconds
-                .map(|seconds| Duration::from_secs(seconds.into())),
+            ringing_timeout_seconds: body.ringing_timeout_seconds,
         };
         let call = deadline::acting(self.state.house.place(self.application(), new)).await?;
         let mut response = ok(&json(&graph::Call::entity(&self.graph, &call)));

@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     graph::RecordingLink,
     model::{
-        Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
+        Arrival, Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
         OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
         RecordingId, RejectReason, Termination,
     },
@@ -532,6 +532,9 @@ fn call(id: CallId) -> Call {
         target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
         chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
         participant_id: PARTICIPANT.parse().unwrap(),
+        arrival: Arrival::default(),
+        is_telephone: false,
+        ringing_timeout_seconds: None,
         peer_participant_id: PEER.parse().unwrap(),
         is_muted: false,
         peer_is_muted: false,

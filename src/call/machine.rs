@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     model::{
-        Call, CallId, CallState, Change, Direction, Event, MediaState, Notification, Operation,
-        OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
+        Arrival, Call, CallId, CallState, Change, Direction, Event, MediaState, Notification,
+        Operation, OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
         PromptFailure, PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side,
         Silence,
         Termination, Tone, TransferKind, UnixMillis,
@@ -93,6 +93,10 @@ pub struct Offer {
     pub target: Party,
     /// Call-ID of the dialog.
     pub sip_call_id: String,
+    /// How the call came here.
+    pub arrival: Arrival,
+    /// Whether the caller is a telephone, beyond a trunk.
+    pub is_telephone: bool,
     /// Subject header.
     pub subject: Option<String>,
     /// Session description, if the INVITE had one.
@@ -118,8 +122,10 @@ pub struct Placement {
     pub callback_uri: Option<String>,
     /// Echoed; JSON text.
     pub media_config: Option<String>,
-    /// How long it may ring.
-    pub ringing_timeout: Duration,
+    /// Whether the called party is a telephone, beyond a trunk.
+    pub is_telephone: bool,
+    /// How long it may ring, if the application says so.
+    pub ringing_timeout_seconds: Option<u32>,
     /// Codecs in our order.
     pub codecs: Vec<sdp::Codec>,
 }
@@ -137,6 +143,8 @@ pub enum Input {
     PeerLost,
     /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.
     Located(Result<(), u16>),
+    /// Our call is on its way, by a SIP status of 100 to 199.
+    Progress(u16),
     /// Our call was answered; with the answer to our offer.
     Answered(Option<Vec<u8>>),
     /// Our call was refused with this SIP status.
@@ -344,6 +352,10 @@ enum Leg {
 
 /// How long clips may take to become safe before the end is told all the same.
 const ENDING_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a call that we place may ring when nobody says otherwise.
+const RINGING: Duration = Duration::from_secs(60);
+/// RFC 3261 section 21.1.2: from here on the called party is being told.
+const RINGS: u16 = 180;
 
 impl Machine {
     /// Begins an incoming call that was admitted.
@@ -370,6 +382,8 @@ impl Machine {
             direction: Direction::Incoming,
             source: offer.source,
             target: offer.target,
+            arrival: offer.arrival,
+            is_telephone: offer.is_telephone,
             chain_id: guid(&mut rng),
             participant_id: participant(&mut rng),
             peer_participant_id: participant(&mut rng),
@@ -382,6 +396,7 @@ impl Machine {
             recording_status: None,
             media_config: None,
             subject: offer.subject,
+            ringing_timeout_seconds: None,
             created_at: now.wall,
             ended_at: None,
             termination: None,
@@ -432,6 +447,9 @@ impl Machine {
         mut rng: StdRng,
     ) -> Result<Self, Refusal> {
         let session = Session::new(None, placement.codecs, rng.next_u32())?;
+        let ringing =
+            placement.ringing_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let ringing = ringing.unwrap_or(RINGING);
         let call = Call {
             id,
             application: application.to_owned(),
@@ -439,6 +457,8 @@ impl Machine {
             direction: Direction::Outgoing,
             source: placement.source,
             target: placement.target,
+            arrival: Arrival::default(),
+            is_telephone: placement.is_telephone,
             chain_id: placement.chain_id.unwrap_or_else(|| guid(&mut rng)),
             participant_id: participant(&mut rng),
             peer_participant_id: participant(&mut rng),
@@ -451,6 +471,7 @@ impl Machine {
             recording_status: None,
             media_config: placement.media_config,
             subject: placement.subject,
+            ringing_timeout_seconds: placement.ringing_timeout_seconds,
             created_at: now.wall,
             ended_at: None,
             termination: None,
@@ -465,7 +486,7 @@ impl Machine {
             session,
             leg: Leg::None,
             queue: Queue::default(),
-            ring_until: Some(now.instant + placement.ringing_timeout),
+            ring_until: Some(now.instant + ringing),
             transfer: None,
             referral: None,
             is_unproven: false,
@@ -490,6 +511,7 @@ impl Machine {
             Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
             Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
+            Input::Progress(status) => self.progress(status),
             Input::Answered(answer) => self.answered(answer, now),
             Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
             Input::Refreshed(answer) => {
@@ -755,6 +777,15 @@ impl Machine {
         }
     }
 
+    /// Only who asks is told that it rings: the pages have no notification of it.
+    fn progress(&mut self, status: u16) {
+        let is_dialing = matches!(self.phase, Phase::Dialing);
+        if is_dialing && status >= RINGS && self.call.state == CallState::Establishing {
+            self.call.state = CallState::Ringing;
+            self.change.call = Some(self.call.clone());
+        }
+    }
+
     fn answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
         if !matches!(self.phase, Phase::Dialing) {
             return;
@@ -882,6 +913,7 @@ impl Machine {
             CallState::Transferring | CallState::TransferAccepted => MediaState::Inactive,
             CallState::Incoming
             | CallState::Establishing
+            | CallState::Ringing
             | CallState::Established
             | CallState::Terminating
             | CallState::Terminated => self.session.media_state(),
@@ -901,6 +933,7 @@ impl Machine {
                 self.give_up_referral();
                 self.give_up_transfer();
                 let before = std::mem::replace(&mut self.dialog, dialog);
+                self.call.is_telephone = false;
                 self.signal(endpoint::Command::Answer { dialog, sdp });
                 let reason = Some(reason::replaced());
                 self.signal(endpoint::Command::Bye { dialog: before, reason });
@@ -1167,6 +1200,7 @@ impl Machine {
                 self.set_state(CallState::TransferAccepted);
                 Termination::Transferred
             }
+            Termination::PeerHungUp if self.call.is_telephone => Termination::TelephoneHungUp,
             termination => termination,
         };
         self.begin_ending(termination, now);

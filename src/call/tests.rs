@@ -73,6 +73,8 @@ impl World {
             dialog: DialogId(7),
             source: Default::default(),
             target: Default::default(),
+            arrival: Default::default(),
+            is_telephone: false,
             sip_call_id: "c".to_owned(),
             subject: None,
             sdp: Some(OFFER.as_bytes().to_vec()),
@@ -95,7 +97,8 @@ impl World {
             chain_id: None,
             callback_uri: None,
             media_config: None,
-            ringing_timeout: Duration::from_secs(30),
+            is_telephone: true,
+            ringing_timeout_seconds: Some(30),
             codecs: vec![sdp::Codec::Pcmu],
         };
         let (id, rng) = (CallId::from_random([1; 16]), StdRng::seed_from_u64(1));
@@ -268,7 +271,10 @@ impl World {
                 Action::ConnectLeg(plan) => {
                     assert!(self.leg_open);
                     let state = self.machine.call().state;
-                    let is_up = !matches!(state, CallState::Incoming | CallState::Establishing);
+                    let is_up = !matches!(
+                        state,
+                        CallState::Incoming | CallState::Establishing | CallState::Ringing
+                    );
                     assert!(is_up || !plan.direction.sends(), "no RTP before the ACK");
                     self.connected.push(*plan);
                 }
@@ -754,12 +760,20 @@ fn a_placed_call_is_located_dialed_and_established() {
     world.locate(true);
     world.open_leg();
     assert!(world.dialed);
+    world.input(Input::Progress(100));
+    assert_eq!(world.machine.call().state, CallState::Establishing);
+    world.input(Input::Progress(180));
+    assert_eq!(world.machine.call().state, CallState::Ringing);
+    assert_eq!(world.states(), [CallState::Establishing], "ringing is not told");
     world.input(Input::Answered(Some(OFFER.as_bytes().to_vec())));
     assert_eq!(world.machine.call().state, CallState::Established);
     world.wait(Duration::from_secs(60));
     assert_eq!(world.machine.call().state, CallState::Established, "the time to ring is over");
     world.submit(record(false)).unwrap();
-    world.finish();
+    world.input(Input::PeerHungUp);
+    world.close_leg(false);
+    world.make_safe(true);
+    assert_eq!(world.machine.call().termination, Some(Termination::TelephoneHungUp));
     world.check();
 }
 
@@ -856,7 +870,8 @@ proptest! {
                     world.input(Input::Answered(answer));
                 }
                 24 if world.dialed && flag => world.input(Input::Refused(486)),
-                25 => world.input(Input::ReferralProgress(180)),
+                25 if flag => world.input(Input::ReferralProgress(180)),
+                25 if world.dialed => world.input(Input::Progress(183)),
                 26 => world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + 9))),
                 27 => world.locate_referral(flag),
                 28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),

@@ -3,8 +3,12 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{GraphContext, identity::ParticipantInfo};
-use crate::model;
+use super::{
+    GraphContext, Version,
+    arrival::{CallRoute, IncomingContext},
+    identity::ParticipantInfo,
+};
+use crate::model::{self, CallState};
 
 /// Graph's `call`. Members that have no meaning on a SIP call are null, as in the documents.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,7 +23,7 @@ pub struct Call {
     direction: model::Direction,
     callback_uri: Option<String>,
     call_chain_id: String,
-    call_routes: [(); 0],
+    call_routes: Vec<CallRoute>,
     source: ParticipantInfo,
     targets: [ParticipantInfo; 1],
     requested_modalities: [&'static str; 1],
@@ -27,13 +31,42 @@ pub struct Call {
     media_state: Option<MediaState>,
     result_info: Option<ResultInfo>,
     tone_info: Option<()>,
-    incoming_context: Option<()>,
+    incoming_context: Option<IncomingContext>,
     subject: Option<String>,
     tenant_id: String,
     my_participant_id: String,
     chat_info: Option<()>,
     meeting_info: Option<()>,
     transcription: Option<()>,
+    #[serde(flatten)]
+    beta: Option<BetaMembers>,
+}
+
+/// What only the beta has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BetaMembers {
+    active_modalities: Vec<&'static str>,
+    answered_by: Option<ParticipantInfo>,
+    meeting_capability: Option<()>,
+    ringing_timeout_in_seconds: Option<u32>,
+    routing_policies: [(); 0],
+    termination_reason: Option<String>,
+}
+
+impl BetaMembers {
+    fn of(call: &model::Call) -> Self {
+        // Media there is from the answer on.
+        let is_answered = call.media.is_some();
+        Self {
+            active_modalities: is_answered.then_some("audio").into_iter().collect(),
+            answered_by: is_answered.then(|| ParticipantInfo::answering(call)),
+            meeting_capability: None,
+            ringing_timeout_in_seconds: call.ringing_timeout_seconds,
+            routing_policies: [],
+            termination_reason: call.result().map(|result| result.message),
+        }
+    }
 }
 
 impl Call {
@@ -49,25 +82,30 @@ impl Call {
             context: None,
             odata_type: "#microsoft.graph.call",
             id: call.id.to_string(),
-            state: call.state,
+            state: match (context.version, call.state) {
+                // No reader of v1.0 knows it (contract section 10).
+                (Version::V1, CallState::Ringing) => CallState::Establishing,
+                (_, state) => state,
+            },
             direction: call.direction,
             callback_uri: call.callback_uri.clone(),
             call_chain_id: call.chain_id.clone(),
-            call_routes: [],
+            call_routes: CallRoute::all(call),
             source: ParticipantInfo::source(&call.source),
-            targets: [ParticipantInfo::target(&call.target)],
+            targets: [ParticipantInfo::target(call)],
             requested_modalities: ["audio"],
             media_config: call.media_config.as_deref().and_then(media_config),
             media_state: call.media.map(MediaState::from),
             result_info: call.result().map(ResultInfo::from),
             tone_info: None,
-            incoming_context: None,
+            incoming_context: IncomingContext::of(call),
             subject: call.subject.clone(),
             tenant_id: context.tenant.clone(),
             my_participant_id: call.participant_id.to_string(),
             chat_info: None,
             meeting_info: None,
             transcription: None,
+            beta: (context.version == Version::Beta).then(|| BetaMembers::of(call)),
         }
     }
 }
@@ -116,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     use super::{super::tests::*, *};
-    use crate::model::{CallState, Termination};
+    use crate::model::Termination;
 
     #[test]
     fn a_call_is_shown_with_its_parties_and_explicit_nulls() {
@@ -147,7 +185,12 @@ mod tests {
                     "@odata.type": "#microsoft.graph.invitationParticipantInfo",
                     "identity": {
                         "@odata.type": "#microsoft.graph.identitySet",
-                        "user": {
+                        "application": {
+                            "@odata.type": "#microsoft.graph.identity",
+                            "id": "7e57e200-0000-4000-8000-000000000001",
+                            "displayName": "mybot"
+                        },
+                        "applicationInstance": {
                             "@odata.type": "#microsoft.graph.identity",
                             "id": "sip:support@pbx.example"
                         }
@@ -167,6 +210,29 @@ mod tests {
                 "transcription": null
             })
         );
+    }
+
+    #[test]
+    fn the_beta_has_more_members_and_a_state_that_v1_does_not_know() {
+        let rings = model::Call {
+            state: CallState::Ringing,
+            direction: model::Direction::Outgoing,
+            ringing_timeout_seconds: Some(30),
+            media: None,
+            ..call()
+        };
+        let shown = json!(Call::entity(&v1(), &rings));
+        assert_eq!(shown["state"], "establishing");
+        assert_eq!(shown.get("activeModalities"), None);
+        let shown = json!(Call::entity(&beta(), &rings));
+        assert_eq!(shown["state"], "ringing");
+        assert_eq!(shown["activeModalities"], json!([]));
+        assert_eq!(shown["answeredBy"], Value::Null);
+        assert_eq!(shown["ringingTimeoutInSeconds"], 30);
+        let shown = json!(Call::entity(&beta(), &call()));
+        assert_eq!(shown["activeModalities"], json!(["audio"]));
+        assert_eq!(shown["answeredBy"]["identity"]["application"]["displayName"], "mybot");
+        assert_eq!(shown["terminationReason"], Value::Null);
     }
 
     #[test]

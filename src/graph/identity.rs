@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::model::Party;
+use crate::model::{Call, Direction, Party, Side};
 
 /// Graph's `participantInfo` and `invitationParticipantInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,22 +21,41 @@ impl ParticipantInfo {
         Self { odata_type: "#microsoft.graph.participantInfo", identity: IdentitySet::new(party) }
     }
 
-    /// The called party.
-    pub(super) fn target(party: &Party) -> Self {
+    /// The called party of a call.
+    pub(super) fn target(call: &Call) -> Self {
         Self {
             odata_type: "#microsoft.graph.invitationParticipantInfo",
-            identity: IdentitySet::new(party),
+            identity: IdentitySet::called(call),
         }
+    }
+
+    /// Who has taken a call: whom it was for.
+    pub(super) fn answering(call: &Call) -> Self {
+        Self { odata_type: "#microsoft.graph.participantInfo", identity: IdentitySet::called(call) }
+    }
+
+    /// One side of a call, as a participant.
+    pub(super) fn side(call: &Call, side: Side) -> Self {
+        let is_called = (side == Side::Ours) == (call.direction == Direction::Incoming);
+        let identity = match is_called {
+            true => IdentitySet::called(call),
+            false => IdentitySet::new(&call.source),
+        };
+        Self { odata_type: "#microsoft.graph.participantInfo", identity }
     }
 }
 
 /// `identitySet` as the documents print it; `phone` is an extra member of the open type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct IdentitySet {
+#[serde(rename_all = "camelCase")]
+pub(super) struct IdentitySet {
     #[serde(rename = "@odata.type")]
     odata_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<Identity>,
+    /// The number or address at which the application was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_instance: Option<Identity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<Identity>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,23 +73,34 @@ struct Identity {
 }
 
 impl IdentitySet {
-    fn new(party: &Party) -> Self {
-        let identity = |id: &str| {
-            Some(Identity {
-                odata_type: "#microsoft.graph.identity",
-                id: id.to_owned(),
-                display_name: party.display_name.clone(),
-            })
+    pub(super) fn new(party: &Party) -> Self {
+        let identity = |id: &str| Some(Identity::new(id, party.display_name.clone()));
+        let nobody = Self {
+            odata_type: "#microsoft.graph.identitySet",
+            application: None,
+            application_instance: None,
+            user: None,
+            phone: None,
         };
-        let odata_type = "#microsoft.graph.identitySet";
-        if let Some(id) = party.application_id() {
-            return Self { odata_type, application: identity(id), user: None, phone: None };
+        match (party.application_id(), telephone_number(&party.uri)) {
+            (Some(id), _) => Self { application: identity(id), ..nobody },
+            (None, Some(number)) => Self { phone: identity(number), ..nobody },
+            (None, None) => Self { user: identity(&party.uri), ..nobody },
         }
-        let (user, phone) = match telephone_number(&party.uri) {
-            Some(number) => (None, identity(number)),
-            None => (identity(&party.uri), None),
-        };
-        Self { odata_type, application: None, user, phone }
+    }
+
+    /// The called party; of an application also where it was called.
+    fn called(call: &Call) -> Self {
+        let set = Self::new(&call.target);
+        let called = call.arrival.called.as_deref().filter(|_| set.application.is_some());
+        let instance = called.map(|uri| Identity::new(telephone_number(uri).unwrap_or(uri), None));
+        Self { application_instance: instance, ..set }
+    }
+}
+
+impl Identity {
+    fn new(id: &str, display_name: Option<String>) -> Self {
+        Self { odata_type: "#microsoft.graph.identity", id: id.to_owned(), display_name }
     }
 }
 

@@ -6,6 +6,7 @@
 //! sections 2 to 8. Nothing here knows HTTP, a clock or the database: times, links and numbers that
 //! belong to them are arguments.
 
+mod arrival;
 mod call;
 mod create_call;
 mod error;
@@ -114,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Call, CallState, Direction, MediaState, Operation, OperationEnd, OperationKind,
+        Arrival, Call, CallState, Direction, MediaState, Operation, OperationEnd, OperationKind,
         OperationStatus, Party, RecordAction, RecordRequest, Recorded, UnixMillis,
     };
 
@@ -148,9 +149,18 @@ mod tests {
                 uri: "sip:+15550123@trunk.example".to_owned(),
                 display_name: Some("Alice".to_owned()),
             },
-            target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
+            target: Party::application(
+                "7e57e200-0000-4000-8000-000000000001",
+                Some("mybot".to_owned()),
+            ),
             chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
             participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".parse().unwrap(),
+            arrival: Arrival {
+                called: Some("sip:support@pbx.example".to_owned()),
+                ..Arrival::default()
+            },
+            is_telephone: false,
+            ringing_timeout_seconds: None,
             peer_participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd".parse().unwrap(),
             is_muted: false,
             peer_is_muted: false,

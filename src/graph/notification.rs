@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     GraphContext, RecordingLink,
+    arrival::{CallRoute, IncomingContext},
     call::{MediaState, ResultInfo},
     identity::ParticipantInfo,
     operation::Operation,
@@ -104,9 +105,11 @@ fn offered(context: &GraphContext, call: &Call) -> Value {
         "state": call.state,
         "direction": call.direction,
         "callChainId": call.chain_id,
+        "callRoutes": CallRoute::all(call),
         "source": ParticipantInfo::source(&call.source),
-        "targets": [ParticipantInfo::target(&call.target)],
+        "targets": [ParticipantInfo::target(call)],
         "requestedModalities": ["audio"],
+        "incomingContext": IncomingContext::of(call),
         "subject": call.subject,
         "tenantId": context.tenant,
         "myParticipantId": call.participant_id,
@@ -179,14 +182,17 @@ mod tests {
                 "@odata.id":"/communications/calls/{CALL}","@odata.etag":"W/\"5445\"",
                 "id":"{CALL}","state":"incoming","direction":"incoming",
                 "callChainId":"d8217646-3110-40b1-bae6-e9ac6c3a9f74",
+                "callRoutes":[],
                 "source":{{"@odata.type":"#microsoft.graph.participantInfo","identity":{{
                     "@odata.type":"#microsoft.graph.identitySet","phone":{{
                         "@odata.type":"#microsoft.graph.identity","id":"+15550123",
                         "displayName":"Alice"}}}}}},
                 "targets":[{{"@odata.type":"#microsoft.graph.invitationParticipantInfo",
-                    "identity":{{"@odata.type":"#microsoft.graph.identitySet","user":{{
-                        "@odata.type":"#microsoft.graph.identity",
-                        "id":"sip:support@pbx.example"}}}}}}],
+                    "identity":{{"@odata.type":"#microsoft.graph.identitySet",
+                        "application":{{"@odata.type":"#microsoft.graph.identity",
+                            "id":"7e57e200-0000-4000-8000-000000000001","displayName":"mybot"}},
+                        "applicationInstance":{{"@odata.type":"#microsoft.graph.identity",
+                            "id":"sip:support@pbx.example"}}}}}}],
                 "requestedModalities":["audio"],
                 "tenantId":"00000000-0000-0000-0000-000000000001",
                 "myParticipantId":"18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc"}}"##

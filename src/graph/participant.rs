@@ -20,6 +20,8 @@ pub struct Participant {
     media_streams: Vec<MediaStream>,
     metadata: Option<()>,
     recording_info: Option<RecordingInfo>,
+    removed_state: Option<()>,
+    roster_sequence_number: Option<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,12 +59,10 @@ impl Participant {
     }
 
     fn element(call: &model::Call, side: Side) -> Self {
-        let is_outgoing = call.direction == model::Direction::Outgoing;
         let (id, is_muted) = match side {
             Side::Ours => (call.participant_id, call.is_muted),
             Side::Peers => (call.peer_participant_id, call.peer_is_muted),
         };
-        let party = if (side == Side::Ours) == is_outgoing { &call.source } else { &call.target };
         let stream = call.media.map(|media| MediaStream {
             odata_type: "#microsoft.graph.mediaStream",
             media_type: "audio",
@@ -79,7 +79,7 @@ impl Participant {
             context: None,
             odata_type: "#microsoft.graph.participant",
             id: id.to_string(),
-            info: ParticipantInfo::source(party),
+            info: ParticipantInfo::side(call, side),
             is_in_lobby: false,
             is_muted,
             media_streams: stream.into_iter().collect(),
@@ -87,8 +87,10 @@ impl Participant {
             recording_info: recording.map(|recording_status| RecordingInfo {
                 odata_type: "#microsoft.graph.recordingInfo",
                 recording_status,
-                initiator: ParticipantInfo::source(party),
+                initiator: ParticipantInfo::side(call, side),
             }),
+            removed_state: None,
+            roster_sequence_number: None,
         }
     }
 }
@@ -104,7 +106,9 @@ mod tests {
         let call = model::Call { peer_is_muted: true, ..call() };
         let all = serde_json::to_value(Participant::all(&call)).unwrap();
         assert_eq!(all[0]["id"], call.participant_id.to_string());
-        assert_eq!(all[0]["info"]["identity"]["user"]["id"], "sip:support@pbx.example");
+        let ours = &all[0]["info"]["identity"];
+        assert_eq!(ours["application"]["id"], "7e57e200-0000-4000-8000-000000000001");
+        assert_eq!(ours["applicationInstance"]["id"], "sip:support@pbx.example");
         assert_eq!(
             all[1],
             json!({
@@ -132,7 +136,9 @@ mod tests {
                     "serverMuted": true
                 }],
                 "metadata": null,
-                "recordingInfo": null
+                "recordingInfo": null,
+                "removedState": null,
+                "rosterSequenceNumber": null
             })
         );
     }

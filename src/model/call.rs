@@ -21,6 +21,12 @@ pub struct Call {
     pub source: Party,
     /// The called party.
     pub target: Party,
+    /// Of an incoming call: how it came here.
+    #[serde(default)]
+    pub arrival: Arrival,
+    /// Whether the other side is a telephone, beyond a trunk.
+    #[serde(default)]
+    pub is_telephone: bool,
     /// Correlation id of everything that belongs to this call; a GUID.
     pub chain_id: String,
     /// Our own side as a participant.
@@ -49,6 +55,9 @@ pub struct Call {
     pub media_config: Option<String>,
     /// Subject header of the INVITE.
     pub subject: Option<String>,
+    /// How long a call of ours may ring, when the application has said so.
+    #[serde(default)]
+    pub ringing_timeout_seconds: Option<u32>,
     /// When the INVITE came.
     pub created_at: UnixMillis,
     /// When it was over.
@@ -71,6 +80,17 @@ impl Call {
     pub fn result(&self) -> Option<ResultInfo> {
         self.termination.map(Termination::result)
     }
+}
+
+/// How an incoming call came here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The URI that was called.
+    pub called: Option<String>,
+    /// Whom it was meant for before, from the first to the last.
+    pub diverted: Vec<Party>,
+    /// Who has sent the caller here.
+    pub referred_by: Option<Party>,
 }
 
 /// How a call is handed to somebody else (contract section 2.4).
@@ -103,6 +123,8 @@ pub enum CallState {
     Incoming,
     /// Answered or being placed; no ACK or media yet.
     Establishing,
+    /// Being placed, and the called party is being told.
+    Ringing,
     /// Both sides agree that the call is up.
     Established,
     /// The peer has been asked to call somebody else.
@@ -176,6 +198,8 @@ pub enum RejectReason {
 pub enum Termination {
     /// The peer sent BYE.
     PeerHungUp,
+    /// The peer sent BYE, and is a telephone beyond a trunk.
+    TelephoneHungUp,
     /// The peer canceled before we answered.
     PeerCanceled,
     /// The application deleted the call.
@@ -259,6 +283,7 @@ impl Termination {
     pub fn result(self) -> ResultInfo {
         let (code, subcode, text) = match self {
             Self::PeerHungUp => (200, 4521, "The other participant ended the call."),
+            Self::TelephoneHungUp => (200, 540_000, "The telephone participant ended the call."),
             Self::PeerCanceled => (200, 4521, "The caller canceled before the call was answered."),
             Self::ApplicationHungUp => (200, 7000, "The call was ended by the application."),
             Self::Rejected(_) => (200, 7000, "The call was rejected by the application."),

@@ -13,8 +13,8 @@ pub mod time;
 pub mod tone;
 
 pub use call::{
-    Call, CallState, Direction, MediaLoss, MediaState, Party, RejectReason, Silence, Termination,
-    TransferKind,
+    Arrival, Call, CallState, Direction, MediaLoss, MediaState, Party, RejectReason, Silence,
+    Termination, TransferKind,
 };
 pub use change::{Change, Notification, RecordingChange};
 pub use event::Event;

@@ -172,6 +172,7 @@ fn state_name(state: CallState) -> &'static str {
     match state {
         CallState::Incoming => "incoming",
         CallState::Establishing => "establishing",
+        CallState::Ringing => "ringing",
         CallState::Established => "established",
         CallState::Transferring => "transferring",
         CallState::TransferAccepted => "transferAccepted",

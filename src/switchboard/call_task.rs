@@ -314,7 +314,7 @@ impl CallTask {
             }
             Event::Progress { status, .. } => {
                 info!(sip.status = status, "The call is on its way");
-                return;
+                Input::Progress(status)
             }
             Event::Answered { description, .. } => {
                 info!("Call answered");

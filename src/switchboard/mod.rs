@@ -31,14 +31,15 @@ use crate::{
     call::{self, Command, Machine, Now, Offer, Placement, Refusal, Settings},
     media,
     model::{
-        Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason, Termination,
-        UnixMillis,
+        Arrival, Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason,
+        Termination, UnixMillis,
     },
     prompts::Library,
     proto::{
         sdp,
         sip::{
             endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
+            message::NameAddr,
             uri::Uri,
         },
     },
@@ -89,7 +90,16 @@ pub struct NewCall {
     /// What to fetch now because it will be played.
     pub prefetch: Vec<PromptSource>,
     /// How long it may ring; a minute when absent.
-    pub ringing_timeout: Option<Duration>,
+    pub ringing_timeout_seconds: Option<u32>,
+}
+
+/// To whom a peer is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransferTarget {
+    /// To somebody who is to be called: a SIP, SIPS or tel URI.
+    Party(Party),
+    /// To the peer of another call of the application, in our place (RFC 3891).
+    PeerOf(CallId),
 }
 
 /// What does not change while the process lives.
@@ -145,8 +155,6 @@ struct Entry {
 const MAILBOX: usize = 64;
 /// One stranger may have this part of all calls: there is room for three more like it.
 const SHARE: usize = 4;
-/// How long a call that we place may ring when nobody says otherwise.
-const RINGING: Duration = Duration::from_secs(60);
 /// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
 const DECLINE: u16 = 603;
 const NOT_FOUND: u16 = 404;
@@ -252,7 +260,8 @@ impl Switchboard {
             chain_id: new.chain_id,
             callback_uri: new.callback_uri,
             media_config: new.media_config,
-            ringing_timeout: new.ringing_timeout.unwrap_or(RINGING),
+            is_telephone: itinerary.trunk.is_some() && is_number(&target),
+            ringing_timeout_seconds: new.ringing_timeout_seconds,
             codecs: inner.limits.codecs.clone(),
         };
         let settings = inner.limits.settings.clone();
@@ -637,13 +646,27 @@ impl Switchboard {
             return Err(Refusal::Full);
         }
         let (id, rng) = self.fresh_call();
+        let called = invite.request_uri.without_parameters();
+        let application_party = match &owner {
+            call::Owner::Application { name, .. } => {
+                let directory = inner.directory.borrow();
+                directory
+                    .application(name)
+                    .map(|(id, _)| Party::application(id, Some(name.clone())))
+            }
+            call::Owner::Line(_) => None,
+        };
         let offer = Offer {
             dialog,
-            source: party(
-                invite.from.uri().without_parameters(),
-                invite.from.display_name().map(str::to_owned),
-            ),
-            target: party(invite.request_uri.without_parameters(), None),
+            source: party(&invite.from),
+            target: application_party
+                .unwrap_or_else(|| Party { uri: called.clone(), display_name: None }),
+            arrival: Arrival {
+                called: Some(called),
+                diverted: invite.diverted.iter().map(party).collect(),
+                referred_by: invite.referred_by.as_ref().map(party),
+            },
+            is_telephone: invite.trunk.is_some() && is_number(invite.from.uri()),
             sip_call_id: invite.call_id.clone(),
             subject: invite.subject.clone(),
             sdp: invite.offer.clone(),
@@ -815,6 +838,18 @@ async fn ask<T>(
     }
 }
 
-fn party(uri: String, display_name: Option<String>) -> Party {
-    Party { uri, display_name }
+fn party(address: &NameAddr) -> Party {
+    Party {
+        uri: address.uri().without_parameters(),
+        display_name: address.display_name().map(str::to_owned),
+    }
+}
+
+/// Whether a URI means a telephone: a number is all that it says.
+fn is_number(uri: &Uri) -> bool {
+    uri.scheme() == "tel"
+        || uri.user().is_some_and(|user| {
+            let digits = user.strip_prefix('+').unwrap_or(&user);
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
 }

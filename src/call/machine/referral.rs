@@ -101,6 +101,7 @@ impl Machine {
         }
         self.referral = None;
         let before = std::mem::replace(&mut self.dialog, dialog);
+        self.call.is_telephone = false;
         self.session_changed();
         if !is_alone {
             self.signal(endpoint::Command::TellReferrer { dialog: before, status: 200 });

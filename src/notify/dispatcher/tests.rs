@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
-    model::{Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party},
+    model::{
+        Arrival, Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
+    },
     notify::UriCheck,
     store::{Journal, JournalLimits},
 };
@@ -428,6 +430,9 @@ fn call(number: u8) -> Call {
         target: Party::default(),
         chain_id: String::new(),
         participant_id: ParticipantId::nobody(),
+        arrival: Arrival::default(),
+        is_telephone: false,
+        ringing_timeout_seconds: None,
         peer_participant_id: ParticipantId::nobody(),
         is_muted: false,
         peer_is_muted: false,

@@ -22,10 +22,12 @@ pub const MAX_HEADERS: usize = 256;
 pub const MAX_LINE: usize = 8_192;
 
 /// Header fields that are lists, and whose elements are kept one by one.
-const LISTS: [&str; 10] = [
+const LISTS: [&str; 12] = [
     "Accept",
     "Allow",
     "Contact",
+    "Diversion",
+    "History-Info",
     "Proxy-Require",
     "Record-Route",
     "Require",

@@ -201,8 +201,10 @@ pub struct IncomingInvite {
     pub user_agent: Option<String>,
     /// Reason header field (RFC 3326), why the call comes to us.
     pub reason: Option<String>,
-    /// Diversion header field (RFC 5806), whom it was meant for before.
-    pub diversion: Option<String>,
+    /// Whom it was meant for before, from the first to the last (RFC 5806, RFC 7044).
+    pub diverted: Vec<NameAddr>,
+    /// Referred-By header field (RFC 3892), who sent the caller to us.
+    pub referred_by: Option<NameAddr>,
     /// The SDP offer; without one the `Answer` is the offer.
     pub offer: Option<Vec<u8>>,
     /// Which way it came.

@@ -9,7 +9,7 @@ use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
     digest::Verdict,
-    message::{Method, Request, ResponseBuilder},
+    message::{Method, NameAddr, Request, ResponseBuilder},
     registrar::{self, Reply},
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
@@ -20,6 +20,8 @@ use crate::proto::sip::{
 pub(super) const INFO_TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
 /// The only kind of session description.
 pub(super) const SDP: &str = "application/sdp";
+/// More of those whom a call was meant for before nobody needs to know.
+const MAX_DIVERSIONS: usize = 16;
 
 impl Endpoint {
     pub(super) fn handle_request(&mut self, request: Request, path: Path, now: Instant) {
@@ -166,7 +168,8 @@ impl Endpoint {
             subject: text("Subject"),
             user_agent: text("User-Agent"),
             reason: text("Reason"),
-            diversion: text("Diversion"),
+            diverted: diverted(&request),
+            referred_by: text("Referred-By").and_then(|by| by.parse().ok()),
             offer: sdp_of(&request),
             path,
         };
@@ -559,6 +562,24 @@ impl Endpoint {
             || self.dialogs.len() >= self.config.max_dialogs
             || self.transactions.len() >= self.config.max_transactions
     }
+}
+
+/// Whom a call was meant for before, from the first to the last: of Diversion the newest is the first
+/// (RFC 5806 section 4.2), of History-Info the oldest, and the last is whom the request is for now
+/// (RFC 7044 section 5). What cannot be read is left out; nothing is decided by it.
+fn diverted(request: &Request) -> Vec<NameAddr> {
+    let named = |name: &str| -> Vec<NameAddr> {
+        request.headers(name).filter_map(|value| value.parse().ok()).collect()
+    };
+    let mut diverted = named("Diversion");
+    if diverted.is_empty() {
+        diverted = named("History-Info");
+        diverted.pop();
+    } else {
+        diverted.reverse();
+    }
+    diverted.truncate(MAX_DIVERSIONS);
+    diverted
 }
 
 /// The request was refused.

@@ -52,6 +52,29 @@ fn the_offer_tells_who_called_whom() {
 }
 
 #[test]
+fn the_offer_tells_whom_it_was_meant_for_before() {
+    let diverted = |headers: &[&str]| {
+        let mut line = Line::new();
+        let invite = headers.iter().fold(Ask::invite(), |invite, header| invite.with(header));
+        line.receive(&invite.to_string());
+        let Event::Invite { invite, .. } = line.event() else { panic!("no Invite") };
+        let uris = invite.diverted.iter().map(|party| party.uri().without_parameters());
+        (uris.collect::<Vec<_>>(), invite.referred_by)
+    };
+    let newest_first = "Diversion: <sip:b@x>;reason=no-answer, \"A, B\" <sip:a@x;p>;counter=1";
+    assert_eq!(diverted(&[newest_first]).0, ["sip:a@x", "sip:b@x"]);
+    let two = ["Diversion: <tel:+2>", "Diversion: <tel:+1>"];
+    assert_eq!(diverted(&two).0, ["tel:+1", "tel:+2"]);
+    let history = "History-Info: <sip:a@x>;index=1, <sip:b@x?Reason=SIP%3Bcause%3D302>;index=1.1, \
+                   <sip:100@192.0.2.1>;index=1.1.1";
+    assert_eq!(diverted(&[history]).0, ["sip:a@x", "sip:b@x"]);
+    assert_eq!(diverted(&["Diversion: nonsense, <sip:b@x>"]).0, ["sip:b@x"]);
+    let (uris, referred_by) = diverted(&["Referred-By: <sip:c@x>"]);
+    assert!(uris.is_empty());
+    assert_eq!(referred_by.unwrap().uri().to_string(), "sip:c@x");
+}
+
+#[test]
 fn the_answer_says_how_we_are_reached() {
     let mut line = Line::new();
     let dialog = line.receive_invite(&Ask::invite());
