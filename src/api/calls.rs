@@ -23,7 +23,7 @@ use super::{
     body, deadline,
     error::{ApiError, JSON, ODATA_VERSION},
     exchange::Audit,
-    house::{Answer, CallError, NewCall, NewOperation},
+    house::{Answer, CallError, NewCall, NewOperation, TransferTarget},
     idempotency::{Keyed, Turn},
     now,
     query::{Expanded, QueryOptions},
@@ -258,8 +258,11 @@ impl Asked<'_> {
                 self.submit(call, OperationKind::PlayPrompt(request), client_context).await
             }
             Action::Transfer => {
-                let TransferBody { target, replaces } = TransferBody::read(&body)?;
-                deadline::acting(house.transfer(application, call, target, replaces)).await?;
+                let to = match TransferBody::read(call, &body)? {
+                    TransferBody::Party(party) => TransferTarget::Party(party),
+                    TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
+                };
+                deadline::acting(house.transfer(application, call, to)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Redirect => {
@@ -643,6 +646,7 @@ mod tests {
             REDIRECT.replace("]}", r#"],"maskCaller":true}"#),
             REDIRECT.replace("]}", r#"],"timeout":14}"#),
         );
+        let itself = format!(r#"{{"transferTarget":{{"replacesCallId":"{CALL}"}}}}"#);
         let app_hosted =
             r##"{"mediaConfig":{"@odata.type":"#microsoft.graph.appHostedMediaConfig"}}"##;
         let table = [
@@ -657,6 +661,7 @@ mod tests {
             ("PATCH", "", "{}", 405, "MethodNotAllowed"),
             ("POST", "/operations", "{}", 405, "MethodNotAllowed"),
             ("POST", "/transfer", "{}", 400, "8523"),
+            ("POST", "/transfer", &itself, 400, "8523"),
             ("POST", "/redirect", "{}", 400, "8523"),
             ("POST", "/redirect", &several, 501, "8520"),
             ("POST", "/redirect", &masked, 501, "8520"),

@@ -48,7 +48,7 @@ pub(super) enum Command {
     Reject(RejectReason),
     HangUp,
     Redirect(Party),
-    Transfer(Party, Option<CallId>),
+    Transfer(TransferTarget),
     KeepAlive,
     Resend(Option<(CallId, u64)>),
     Submit(NewOperation),
@@ -337,10 +337,9 @@ impl House for FakeHouse {
         &'a self,
         _: &'a str,
         call: CallId,
-        target: Party,
-        replaces: Option<CallId>,
+        to: TransferTarget,
     ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::Transfer(target, replaces))
+        self.told(call, Command::Transfer(to))
     }
 
     fn hang_up<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {

@@ -16,7 +16,7 @@ use crate::{
 
 pub use crate::{
     store::{GivenUp, KeptAnswer, RequestKey},
-    switchboard::{CallError, NewCall, NewOperation},
+    switchboard::{CallError, NewCall, NewOperation, TransferTarget},
 };
 
 /// The calls, operations and recordings behind the API.
@@ -65,14 +65,12 @@ pub trait House: Send + Sync + 'static {
         callback_uri: Option<String>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Asks the peer to talk to `target`, in the place of another call of the application if one is
-    /// named.
+    /// Asks the peer to talk to somebody else.
     fn transfer<'a>(
         &'a self,
         application: &'a str,
         call: CallId,
-        target: Party,
-        replaces: Option<CallId>,
+        to: TransferTarget,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Ends a call in whatever state it is.

@@ -48,7 +48,7 @@ use tokio::sync::watch;
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use house::{
     Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
-    RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
+    RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget, TrunkHealth,
 };
 pub use serve::{Identity, serve};
 

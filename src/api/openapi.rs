@@ -502,7 +502,14 @@ fn redirect() -> Value {
 }
 
 fn transfer() -> Value {
-    needing(object(json!({"transferTarget": party()})), &["transferTarget"])
+    let other = needing(
+        object(json!({"replacesCallId": {"type": "string", "format": "uuid"}})),
+        &["replacesCallId"],
+    );
+    let target = json!({"anyOf": [party(), other]});
+    let transferee = json!({"type": ["object", "null"]});
+    let body = object(json!({"transferTarget": target, "transferee": transferee}));
+    needing(body, &["transferTarget"])
 }
 
 fn play_prompt() -> Value {

@@ -16,7 +16,7 @@ use crate::{
     recordings::{AccessKey, Vault},
     signalling::Signalling,
     store::{Database, RecordingRow, RecordingState},
-    switchboard::Switchboard,
+    switchboard::{Switchboard, TransferTarget},
 };
 
 /// Everything behind the API.
@@ -126,10 +126,9 @@ impl House for Rooms {
         &'a self,
         application: &'a str,
         call: CallId,
-        target: Party,
-        replaces: Option<CallId>,
+        to: TransferTarget,
     ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.switchboard.transfer(application, call, target, replaces).boxed()
+        self.switchboard.transfer(application, call, to).boxed()
     }
 
     fn hang_up<'a>(

@@ -689,6 +689,25 @@ impl Machine {
         self.dialog
     }
 
+    /// The call's dialog, when it is up and nobody is about to leave it.
+    ///
+    /// # Errors
+    /// The call is not up yet, or not any more, or one of its sides is being handed over.
+    pub fn established(&self) -> Result<DialogId, CallError> {
+        match self.phase {
+            Phase::Up if self.transfer.is_some() || self.referral.is_some() => {
+                Err(CallError::Conflict)
+            }
+            Phase::Up => Ok(self.dialog),
+            Phase::Ending { .. } | Phase::Over => Err(CallError::Terminated),
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing
+            | Phase::Answered => Err(CallError::NotEstablished),
+        }
+    }
+
     /// The operations that are not over.
     pub fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.queue.entries().iter().map(|entry| &entry.operation)
@@ -858,18 +877,7 @@ impl Machine {
     }
 
     fn transfer(&mut self, target: Box<Uri>, replaces: Option<DialogId>) -> Result<(), CallError> {
-        match self.phase {
-            Phase::Up if self.transfer.is_some() || self.referral.is_some() => {
-                return Err(CallError::Conflict);
-            }
-            Phase::Up => {}
-            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
-            Phase::Offered { .. }
-            | Phase::Opening
-            | Phase::Locating
-            | Phase::Dialing
-            | Phase::Answered => return Err(CallError::NotEstablished),
-        }
+        self.established()?;
         let kind = match replaces {
             Some(_) => TransferKind::Consultative,
             None => TransferKind::Blind,

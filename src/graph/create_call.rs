@@ -89,36 +89,42 @@ impl CreateCallBody {
     }
 }
 
-/// The body of `transfer` (contract section 2.4).
+/// The body of `transfer` (contract section 2.4): to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransferBody {
-    /// To whom.
-    pub target: Party,
-    /// The application's call with that party, whose place the transferred one takes.
-    pub replaces: Option<CallId>,
+pub enum TransferBody {
+    /// To somebody who is to be called.
+    Party(Party),
+    /// To the other party of this call of the application, in the application's place.
+    PeerOf(CallId),
 }
 
 impl TransferBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong.
-    pub fn read(body: &Value) -> Result<Self, InvalidBody> {
+    /// Names the member that is missing or wrong. `call`, the one that is to be transferred, cannot be the
+    /// other one.
+    pub fn read(call: CallId, body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
+        body.object("transferee")?.map(|transferee| transferee.object("identity")).transpose()?;
         let target = body.object("transferTarget")?.ok_or_else(|| InvalidBody::Missing {
             path: body.path_of("transferTarget"),
             expected: "an invitationParticipantInfo".to_owned(),
         })?;
-        let replaces = match target.text("replacesCallId", TEXT_CHARS)?.filter(|id| !id.is_empty())
-        {
-            None => None,
-            Some(id) => Some(id.parse().map_err(|_| InvalidBody::NotAllowed {
-                path: target.path_of("replacesCallId"),
-                expected: "the id of a call".to_owned(),
-                found: quoted(id),
-            })?),
+        let Some(id) = target.text("replacesCallId", TEXT_CHARS)?.filter(|id| !id.is_empty())
+        else {
+            return Ok(Self::Party(party(&target)?));
         };
-        Ok(Self { target: party(&target)?, replaces })
+        // Who that is, the other call knows best.
+        if target.member("identity").is_some() {
+            party(&target)?;
+        }
+        let other = id.parse().ok().filter(|other| *other != call);
+        other.map(Self::PeerOf).ok_or_else(|| InvalidBody::NotAllowed {
+            path: target.path_of("replacesCallId"),
+            expected: "the id of another call".to_owned(),
+            found: quoted(id),
+        })
     }
 }
 
@@ -314,14 +320,22 @@ mod tests {
 
     #[test]
     fn a_transfer_may_replace_another_call() {
-        let read = |body: &Value| TransferBody::read(body).map(|body| body.replaces.is_some());
-        let target = json!({"identity": {"phone": {"id": "300"}}});
-        assert_eq!(read(&json!({"transferTarget": target})), Ok(false));
-        let mut consultative = target.clone();
-        consultative["replacesCallId"] = json!("2e1a0b00-2db4-4022-9570-243709c565ab");
-        assert_eq!(read(&json!({"transferTarget": consultative})), Ok(true));
-        consultative["replacesCallId"] = json!("x");
-        assert!(read(&json!({"transferTarget": consultative})).is_err());
-        assert!(read(&json!({})).is_err());
+        let call = "2e1a0b00-2db4-4022-9570-243709c565ab";
+        let other = "0fe0623f-d628-42ed-b4bd-8ac290072cc5";
+        let read = |target: Value| {
+            TransferBody::read(call.parse().unwrap(), &json!({"transferTarget": target}))
+        };
+        let party = Party { uri: "tel:300".to_owned(), display_name: None };
+        let identity = json!({"phone": {"id": "300"}});
+        assert_eq!(read(json!({"identity": identity})), Ok(TransferBody::Party(party)));
+        let peer_of = Ok(TransferBody::PeerOf(other.parse().unwrap()));
+        assert_eq!(read(json!({"replacesCallId": other})), peer_of);
+        assert_eq!(read(json!({"replacesCallId": other, "identity": identity})), peer_of);
+        for wrong in [json!("x"), json!(call), json!(5)] {
+            let told = read(json!({"replacesCallId": wrong})).unwrap_err().to_string();
+            assert!(told.starts_with("transferTarget.replacesCallId must be"), "{told}");
+        }
+        assert!(read(json!({"replacesCallId": other, "identity": 5})).is_err());
+        assert!(read(Value::Null).is_err());
     }
 }

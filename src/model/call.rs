@@ -76,6 +76,14 @@ impl Call {
         }
     }
 
+    /// Whom the application talks to.
+    pub fn peer(&self) -> &Party {
+        match self.direction {
+            Direction::Incoming => &self.source,
+            Direction::Outgoing => &self.target,
+        }
+    }
+
     /// What the application is told of the end.
     pub fn result(&self) -> Option<ResultInfo> {
         self.termination.map(Termination::result)

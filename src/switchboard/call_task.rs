@@ -26,7 +26,7 @@ use crate::{
     },
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     model::{
-        Call, Change, Operation, OperationEnd, OperationId, OperationKind, PromptFailure,
+        Call, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId, Silence,
     },
     operation,
@@ -57,8 +57,10 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) enum Request {
     Show(Reply<Call>),
-    /// As `Show`, once the call is committed.
-    Placed(Reply<Call>),
+    /// Whether the call is committed.
+    Placed(Reply<()>),
+    /// Whom, and in which dialog, the application talks to: somebody else may take our place there.
+    Peer(Reply<(Party, DialogId)>),
     Operations(Reply<Vec<Operation>>),
     Command(Command, Reply<()>),
     Submit(NewOperation, Reply<Operation>),
@@ -112,7 +114,6 @@ enum Done {
 /// What waits for the commits before it.
 enum After {
     Reply(Reply<()>, Result<(), CallError>),
-    Placed(Reply<Call>, Box<Call>),
     Accepted(Reply<Operation>, Box<Operation>),
     Prepare(OperationId, Vec<PromptSource>),
     Over,
@@ -249,7 +250,11 @@ impl CallTask {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
             Message::Request(Request::Placed(reply)) => {
-                self.commits.then(After::Placed(reply, Box::new(self.machine.call().clone())));
+                self.commits.then(After::Reply(reply, Ok(())));
+            }
+            Message::Request(Request::Peer(reply)) => {
+                let dialog = self.machine.established();
+                let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));
             }
             Message::Request(Request::Operations(reply)) => {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
@@ -720,7 +725,6 @@ impl CallTask {
             match after {
                 // Whoever asked may have gone; that changes nothing.
                 After::Reply(reply, result) => drop(reply.send(commit.and(result))),
-                After::Placed(reply, call) => drop(reply.send(commit.map(|()| *call))),
                 After::Accepted(reply, operation) => {
                     drop(reply.send(commit.map(|()| *operation)));
                 }

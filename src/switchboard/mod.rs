@@ -269,6 +269,8 @@ impl Switchboard {
         let machine =
             Machine::placed(id, placement, application, callback_uri, settings, now(), rng)
                 .map_err(|_| CallError::Internal)?;
+        // As it has begun: when this returns, the call may be further.
+        let call = machine.call().clone();
         let trunk = itinerary.trunk.clone();
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
@@ -278,7 +280,7 @@ impl Switchboard {
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
         self.run_task(task, entry, (dialog, Line { call: id, trunk }), span);
-        ask(&sender, Request::Placed).await
+        ask(&sender, Request::Placed).await.map(|()| call)
     }
 
     /// The way to `target`: to the phone of a user, or by the first trunk that allows it.
@@ -374,41 +376,39 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
     }
 
-    /// Asks the peer to talk to somebody else: to whom we could call ourselves, and nobody else; or to
-    /// the peer of another call of the application, whose place the call then takes.
+    /// Asks the peer to talk to somebody else.
     ///
     /// # Errors
     /// The call is not there or not established, no trunk allows the target, or the other call is not
-    /// the application's.
+    /// the application's or not established.
     pub async fn transfer(
         &self,
         application: &str,
         id: CallId,
-        target: Party,
-        replaces: Option<CallId>,
+        to: TransferTarget,
     ) -> Result<(), CallError> {
         let sender = self.find(application, id)?;
-        let target: Uri = target.uri.parse().map_err(|_| CallError::NoWay)?;
-        let replaces = match replaces {
-            None => None,
-            Some(other) => {
-                self.find(application, other)?;
-                let registry = self.registry();
-                let dialog = registry.dialogs.iter().find(|(_, line)| line.call == other);
-                Some(*dialog.ok_or(CallError::NotFound)?.0)
-            }
-        };
-        let directory = self.inner.directory.borrow().clone();
-        let nobody = Placed { display_name: None, subject: None };
-        let target = match (replaces, directory.user_of(&target)) {
-            (Some(_), _) | (None, Some(_)) => target,
-            (None, None) => {
-                let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
-                itinerary.request_uri().clone()
+        let (target, replaces) = match to {
+            TransferTarget::Party(party) => (self.referable(&party)?, None),
+            TransferTarget::PeerOf(other) => {
+                let (peer, dialog) = ask(&self.find(application, other)?, Request::Peer).await?;
+                (peer.uri.parse().map_err(|_| CallError::Internal)?, Some(dialog))
             }
         };
         let command = Command::Transfer { target: Box::new(target), replaces };
         ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Where a peer can be sent to: where we could call ourselves, and nowhere else.
+    fn referable(&self, party: &Party) -> Result<Uri, CallError> {
+        let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
+        let directory = self.inner.directory.borrow().clone();
+        if directory.user_of(&target).is_some() {
+            return Ok(target);
+        }
+        let nobody = Placed { display_name: None, subject: None };
+        let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
+        Ok(itinerary.request_uri().clone())
     }
 
     /// Renews the call's lease.
