@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("proto", &[]),
     ("audio", &[]),
-    ("graph", &[]),
+    ("graph", &["proto"]),
     ("store", &["config"]),
     ("operation", &["audio"]),
     ("call", &["proto"]),

@@ -464,6 +464,10 @@ fn new_call() -> Value {
             "requestedModalities": modalities(),
             "mediaConfig": media_config(),
             "subject": {"type": ["string", "null"], "maxLength": 256},
+            "direction": {"enum": ["outgoing", null]},
+            "callChainId": {"type": ["string", "null"], "pattern": "^[!-~]*$", "maxLength": 256},
+            "callOptions": {"type": ["object", "null"]},
+            "routingPolicies": {"type": ["array", "null"], "items": text(), "maxItems": 16},
             "ringingTimeoutInSeconds": {"type": ["integer", "null"], "minimum": 1, "maximum": 115},
         })),
         &["callbackUri", "targets", "mediaConfig"],
@@ -476,6 +480,9 @@ fn answer() -> Value {
             "callbackUri": optional(http_uri()),
             "acceptedModalities": modalities(),
             "mediaConfig": media_config(),
+            "participantCapacity": {"type": ["integer", "null"], "minimum": 0,
+                "maximum": 0x7fff_ffff},
+            "callOptions": {"type": ["object", "null"]},
         })),
         &["mediaConfig"],
     )
@@ -493,6 +500,8 @@ fn redirect() -> Value {
         object(json!({
             "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
             "timeout": {"type": ["integer", "null"], "minimum": 15, "maximum": 90},
+            "targetDisposition":
+                {"enum": ["default", "simultaneousRing", "forward", null]},
             "maskCaller": {"enum": [false, null]},
             "maskCallee": {"enum": [false, null]},
             "callbackUri": optional(http_uri()),
@@ -532,6 +541,7 @@ fn record(max_seconds: u32) -> Value {
         "maxRecordDurationInSeconds": seconds(max_seconds),
         "playBeep": flag(true),
         "stopTones": {"type": ["array", "null"], "items": tone(), "maxItems": 64},
+        "streamWhileRecording": flag(false),
         "clientContext": client_context(),
     }))
 }

@@ -4,10 +4,13 @@
 use serde_json::Value;
 
 use super::{
-    members::{InvalidBody, Object, quoted},
-    request::{callback_uri, modalities, service_hosted},
+    members::{InvalidBody, Object, quoted, text_at},
+    request::{call_options, callback_uri, modalities, service_hosted},
 };
-use crate::model::{CallId, Party, PromptSource};
+use crate::{
+    model::{CallId, Party, PromptSource},
+    proto::sip::uri::Uri,
+};
 
 /// Longest identity, display name or subject, in characters.
 const TEXT_CHARS: usize = 256;
@@ -16,6 +19,9 @@ const RINGING_SECONDS: u32 = 115;
 /// Contract section 2.4.
 const REDIRECT_TARGETS: usize = 25;
 const REDIRECT_SECONDS: std::ops::RangeInclusive<u32> = 15..=90;
+const DISPOSITIONS: [&str; 3] = ["default", "simultaneousRing", "forward"];
+/// Our own limit, for what the contract leaves open.
+const POLICIES: usize = 16;
 /// Where an identity may carry whom to call (interface section 6.8).
 const IDENTITIES: [&str; 3] = ["phone", "user", "onPremises"];
 
@@ -65,7 +71,13 @@ impl CreateCallBody {
             path: body.path_of("callbackUri"),
             expected: "an http or https URI".to_owned(),
         })?;
+        direction(&body)?;
+        call_options(&body)?;
         modalities(&body, "requestedModalities")?;
+        let policies = body.list("routingPolicies", POLICIES)?.unwrap_or_default();
+        for (path, policy) in policies {
+            text_at(&path, policy, "a routing policy such as noMissedCall")?;
+        }
         let config = body.object("mediaConfig")?.ok_or_else(|| InvalidBody::Missing {
             path: body.path_of("mediaConfig"),
             expected: "a serviceHostedMediaConfig".to_owned(),
@@ -82,7 +94,7 @@ impl CreateCallBody {
             media_config,
             prefetch,
             subject: text("subject")?,
-            call_chain_id: text("callChainId")?.filter(|id: &String| !id.is_empty()),
+            call_chain_id: chain_id(&body)?,
             ringing_timeout_seconds: body
                 .whole_number("ringingTimeoutInSeconds", 1..=RINGING_SECONDS)?,
         })
@@ -159,9 +171,45 @@ impl RedirectBody {
             .collect::<Result<_, _>>()?;
         // How long the targets may ring is the caller's affair: it calls them itself.
         body.whole_number("timeout", REDIRECT_SECONDS)?;
+        if let Some(name) = body.text("targetDisposition", TEXT_CHARS)? {
+            if !DISPOSITIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                return Err(InvalidBody::NotAllowed {
+                    path: body.path_of("targetDisposition"),
+                    expected: DISPOSITIONS.join(", "),
+                    found: quoted(name),
+                });
+            }
+        }
         let is_masked =
             body.flag("maskCallee")?.unwrap_or(false) | body.flag("maskCaller")?.unwrap_or(false);
         Ok(Self { targets, is_masked, callback_uri: callback_uri(&body)? })
+    }
+}
+
+/// Only calls that go out are placed.
+fn direction(body: &Object<'_>) -> Result<(), InvalidBody> {
+    match body.text("direction", TEXT_CHARS)? {
+        Some(other) if !other.eq_ignore_ascii_case("outgoing") => Err(InvalidBody::NotAllowed {
+            path: body.path_of("direction"),
+            expected: "outgoing".to_owned(),
+            found: quoted(other),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// It goes into header fields of notifications.
+fn chain_id(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
+    let id = body.text("callChainId", TEXT_CHARS)?.filter(|id| !id.is_empty());
+    match id {
+        Some(id) if !id.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(InvalidBody::NotAllowed {
+                path: body.path_of("callChainId"),
+                expected: "a GUID, or other visible ASCII characters".to_owned(),
+                found: quoted(id),
+            })
+        }
+        id => Ok(id.map(str::to_owned)),
     }
 }
 
@@ -179,6 +227,13 @@ fn target(body: &Object<'_>) -> Result<Party, InvalidBody> {
 
 /// Whom an invitationParticipantInfo means.
 fn party(target: &Object<'_>) -> Result<Party, InvalidBody> {
+    // These mean nothing to a SIP call; of another type they are a mistake all the same.
+    for name in ["hidden", "removeFromDefaultAudioRoutingGroup"] {
+        target.flag(name)?;
+    }
+    for name in ["participantId", "endpointType"] {
+        target.text(name, TEXT_CHARS)?;
+    }
     let identity = target.object("identity")?.ok_or_else(|| InvalidBody::Missing {
         path: target.path_of("identity"),
         expected: "an identity set with phone or user".to_owned(),
@@ -221,13 +276,13 @@ fn source_application(body: &Object<'_>) -> Result<Option<String>, InvalidBody> 
 
 /// The URI that an identity's id stands for.
 fn address(id: &str, is_phone: bool) -> Option<String> {
-    let scheme = id.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-    match scheme.as_deref() {
-        Some("sip" | "sips" | "tel") => Some(id.to_owned()),
-        Some(_) => None,
-        None if is_phone && is_dialable(id) => Some(format!("tel:{id}")),
-        None => None,
-    }
+    let uri = match id.contains(':') {
+        true => id.to_owned(),
+        false if is_phone && is_dialable(id) => format!("tel:{id}"),
+        false => return None,
+    };
+    let read: Uri = uri.parse().ok()?;
+    matches!(read.scheme(), "sip" | "sips" | "tel").then_some(uri)
 }
 
 /// Digits and the other keys of a telephone, with what people write between them.
@@ -265,6 +320,8 @@ mod tests {
         for (identity, expected) in [
             (json!({"phone": {"id": "+15550123"}}), "tel:+15550123"),
             (json!({"phone": {"id": "100"}}), "tel:100"),
+            (json!({"phone": {"id": "*21#"}}), "tel:*21#"),
+            (json!({"user": {"id": "SIP:a@b.example"}}), "SIP:a@b.example"),
             (json!({"phone": {"id": "sip:a@b.example"}}), "sip:a@b.example"),
             (json!({"user": {"id": "sips:a@b.example"}}), "sips:a@b.example"),
             (json!({"user": null, "onPremises": {"id": "tel:+1-555"}}), "tel:+1-555"),
@@ -281,6 +338,12 @@ mod tests {
             json!({"phone": {"id": "http://x"}}),
             json!({"phone": {"id": ""}}),
             json!({"phone": {"id": "call me"}}),
+            json!({"phone": {"id": "sip:"}}),
+            json!({"phone": {"id": "sip:a b@c.example"}}),
+            json!({"phone": {"id": "sip:a@b@c.example"}}),
+            json!({"user": {"id": "sip:a@[::1"}}),
+            json!({"user": {"id": "sip:a@b.example:99999"}}),
+            json!({"user": {"id": "tel:"}}),
             json!({"phone": {"id": 5}}),
         ] {
             assert!(uri(identity.clone()).is_err(), "{identity}");
@@ -301,6 +364,63 @@ mod tests {
         silent["callbackUri"] = Value::Null;
         let error = CreateCallBody::read(&silent).unwrap_err().to_string();
         assert!(error.contains("callbackUri"), "{error}");
+    }
+
+    /// What means nothing to a SIP call is ignored only when it is what it should be.
+    #[test]
+    fn known_members_have_their_types() {
+        let create = |name: &str, value: Value| {
+            let mut body = body(json!({"phone": {"id": "1"}}));
+            body[name] = value;
+            CreateCallBody::read(&body).map(|_| ())
+        };
+        let target = |name: &str, value: Value| {
+            let mut body = body(json!({"phone": {"id": "1"}}));
+            body["targets"][0][name] = value;
+            CreateCallBody::read(&body).map(|_| ())
+        };
+        let redirect = |name: &str, value: Value| {
+            let mut body = json!({"targets": [{"identity": {"phone": {"id": "1"}}}]});
+            body[name] = value;
+            RedirectBody::read(&body).map(|_| ())
+        };
+        let transfer = |name: &str, value: Value| {
+            let mut body = json!({"transferTarget": {"identity": {"phone": {"id": "1"}}}});
+            body[name] = value;
+            let call = "2e1a0b00-2db4-4022-9570-243709c565ab".parse().unwrap();
+            TransferBody::read(call, &body).map(|_| ())
+        };
+        assert_eq!(create("direction", json!("Outgoing")), Ok(()));
+        assert_eq!(create("callOptions", json!({"isDeltaRosterEnabled": true})), Ok(()));
+        assert_eq!(create("routingPolicies", json!(["noMissedCall"])), Ok(()));
+        assert_eq!(target("hidden", json!(true)), Ok(()));
+        assert_eq!(redirect("targetDisposition", json!("SimultaneousRing")), Ok(()));
+        assert_eq!(transfer("transferee", json!({"identity": {}})), Ok(()));
+        let table = [
+            (create("direction", json!("incoming")), "direction", "8523"),
+            (create("direction", json!(1)), "direction", "BadRequest"),
+            (create("callOptions", json!([])), "callOptions", "BadRequest"),
+            (
+                create("callOptions", json!({"hideBotAfterEscalation": 1})),
+                "callOptions.hideBotAfterEscalation",
+                "BadRequest",
+            ),
+            (create("routingPolicies", json!("x")), "routingPolicies", "BadRequest"),
+            (create("routingPolicies", json!([1])), "routingPolicies[0]", "BadRequest"),
+            (create("callChainId", json!("ol\u{e1}")), "callChainId", "8523"),
+            (create("callChainId", json!("a b")), "callChainId", "8523"),
+            (target("hidden", json!("yes")), "targets[0].hidden", "BadRequest"),
+            (target("participantId", json!(5)), "targets[0].participantId", "BadRequest"),
+            (redirect("targetDisposition", json!("fork")), "targetDisposition", "8523"),
+            (redirect("targetDisposition", json!(0)), "targetDisposition", "BadRequest"),
+            (transfer("transferee", json!("x")), "transferee", "BadRequest"),
+            (transfer("transferee", json!({"identity": 1})), "transferee.identity", "BadRequest"),
+        ];
+        for (read, path, code) in table {
+            let refused = read.unwrap_err();
+            assert!(refused.to_string().starts_with(&format!("{path} ")), "{path}: {refused}");
+            assert_eq!(refused.code(), code, "{path}");
+        }
     }
 
     #[test]

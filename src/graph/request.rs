@@ -29,6 +29,8 @@ const SENT_TONES: usize = 128;
 const TONE_DELAY_MS: u32 = 10_000;
 const PROMPT_TIMES: u32 = 1000;
 const MODALITIES: usize = 16;
+/// The largest Int32 of OData.
+const INT32_MAX: u32 = 0x7fff_ffff;
 
 /// The body of `answer` (contract section 2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,8 @@ impl AnswerBody {
         let body = Object::body(body)?;
         let callback_uri = callback_uri(&body)?;
         modalities(&body, "acceptedModalities")?;
+        call_options(&body)?;
+        body.whole_number("participantCapacity", 0..=INT32_MAX)?;
         let config = body.object("mediaConfig")?.ok_or_else(|| InvalidBody::Missing {
             path: "mediaConfig".to_owned(),
             expected: "a serviceHostedMediaConfig".to_owned(),
@@ -138,6 +142,8 @@ impl RecordBody {
             let seconds = body.whole_number(name, 1..=action.max_seconds())?;
             Ok(seconds.unwrap_or(DEFAULT_SECONDS))
         };
+        // A clip is whole when its location is told, whatever is asked for here.
+        body.flag("streamWhileRecording")?;
         let request = RecordRequest {
             action,
             prompt: prompts(&body, RECORD_PROMPTS)?.pop(),
@@ -259,6 +265,20 @@ pub(super) fn callback_uri(body: &Object<'_>) -> Result<Option<String>, InvalidB
     Ok(Some(uri.to_owned()))
 }
 
+/// None of them changes a SIP call.
+pub(super) fn call_options(body: &Object<'_>) -> Result<(), InvalidBody> {
+    let Some(options) = body.object("callOptions")? else { return Ok(()) };
+    for name in [
+        "hideBotAfterEscalation",
+        "isContentSharingNotificationEnabled",
+        "isDeltaRosterEnabled",
+        "isInteractiveRosterEnabled",
+    ] {
+        options.flag(name)?;
+    }
+    Ok(())
+}
+
 /// Where modalities are named, audio must be one of them.
 pub(super) fn modalities(body: &Object<'_>, name: &str) -> Result<(), InvalidBody> {
     let Some(modalities) = body.list(name, MODALITIES)? else { return Ok(()) };
@@ -350,11 +370,16 @@ fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBod
 /// The keys in a list, in their order.
 fn tones(body: &Object<'_>, name: &str, limit: usize) -> Result<Vec<Tone>, InvalidBody> {
     const EXPECTED: &str = "one key of 0-9 * # A-D, or its name such as tone1 or pound";
+    const NO_FLASH: &str = "a key of a keypad, for a hook flash is neither sent nor heard here";
     let tone = |(path, value): (String, &Value)| {
         let text = text_at(&path, value, EXPECTED)?;
+        let expected = match text.eq_ignore_ascii_case("flash") {
+            true => NO_FLASH,
+            false => EXPECTED,
+        };
         Tone::parse(text).ok_or_else(|| InvalidBody::NotAllowed {
             path,
-            expected: EXPECTED.to_owned(),
+            expected: expected.to_owned(),
             found: quoted(text),
         })
     };
@@ -500,6 +525,7 @@ mod tests {
             (json!({"stopTones": ["#", null]}), "stopTones[1]", "BadRequest"),
             (json!({"stopTones": ["#", "11"]}), "stopTones[1]", "8523"),
             (json!({"stopTones": ["flash"]}), "stopTones[0]", "8523"),
+            (json!({"streamWhileRecording": "no"}), "streamWhileRecording", "BadRequest"),
             (json!({"prompts": {}}), "prompts", "BadRequest"),
             (json!({"prompts": [1]}), "prompts[0]", "BadRequest"),
             (json!({"prompts": [prompt_json(), prompt_json()]}), "prompts", "8523"),
@@ -536,6 +562,17 @@ mod tests {
     fn unknown_members_are_ignored() {
         let body = json!({"recordingFormat": "wav", "$id": "1", "streamWhileRecording": false});
         assert!(record(body).is_ok());
+    }
+
+    #[test]
+    fn a_hook_flash_is_refused_in_its_own_words() {
+        let refused = SendDtmfTonesBody::read(&json!({"tones": ["tone1", "flash"]})).unwrap_err();
+        assert_eq!(refused.code(), "8523");
+        assert_eq!(
+            refused.to_string(),
+            "tones[1] must be a key of a keypad, for a hook flash is neither sent nor heard here, \
+             but is \"flash\""
+        );
     }
 
     #[test]
@@ -615,6 +652,12 @@ mod tests {
                 "acceptedModalities",
                 "8523",
             ),
+            (
+                json!({"mediaConfig": {}, "participantCapacity": "2"}),
+                "participantCapacity",
+                "BadRequest",
+            ),
+            (json!({"mediaConfig": {}, "callOptions": 5}), "callOptions", "BadRequest"),
             (json!({"mediaConfig": {}, "callbackUri": "bot"}), "callbackUri", "8523"),
             (
                 json!({"mediaConfig": {}, "callbackUri": "file:///etc/passwd"}),

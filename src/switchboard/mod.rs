@@ -245,7 +245,7 @@ impl Switchboard {
         let directory = inner.directory.borrow().clone();
         let (application_id, callback_uri) =
             directory.application(application).ok_or(CallError::Internal)?;
-        let target: Uri = new.target.uri.parse().map_err(|_| CallError::NoWay)?;
+        let target: Uri = new.target.uri.parse().map_err(|_| CallError::Internal)?;
         let placed =
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
         let itinerary = self.way_to(&directory, &target, &placed).await?;
@@ -354,7 +354,7 @@ impl Switchboard {
         callback_uri: Option<String>,
     ) -> Result<(), CallError> {
         let sender = self.find(application, id)?;
-        let target: Uri = target.uri.parse().map_err(|_| CallError::NoWay)?;
+        let target: Uri = target.uri.parse().map_err(|_| CallError::Internal)?;
         let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
         let house = source.as_ref().and_then(Uri::host);
         let target = match (target.scheme(), target.user(), house) {
