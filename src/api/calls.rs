@@ -116,16 +116,26 @@ impl Asked<'_> {
     }
 
     async fn list_calls(&self) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query())?;
+        let options = QueryOptions::for_calls(self.query())?;
         let calls = deadline::reading(self.state.house.calls(self.application())).await?;
         let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
         // Pages need an order that stays.
         calls.sort_by_key(|call| (call.created_at, call.id));
         let context = self.graph.metadata_url("communications/calls");
-        let page = options.page(context, &self.graph.calls_url(), calls, |call| {
-            json(&graph::Call::element(&self.graph, &call))
-        });
-        Ok(ok(&page))
+        let (calls, place) = options.on_page(calls);
+        let mut shown = Vec::with_capacity(calls.len());
+        for call in &calls {
+            match self
+                .expanded(json(&graph::Call::element(&self.graph, call)), call, &options)
+                .await
+            {
+                Ok(call) => shown.push(call),
+                // It has ended meanwhile.
+                Err(ApiError::Call(CallError::NotFound)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ok(&options.page(context, &self.graph.calls_url(), place, shown)))
     }
 
     async fn create_call(&self, body: Body) -> Result<Response, ApiError> {
@@ -165,7 +175,18 @@ impl Asked<'_> {
     async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_call(self.query())?;
         let call = self.call(call).await?;
-        let mut shown = json(&graph::Call::entity(&self.graph, &call));
+        let shown = json(&graph::Call::entity(&self.graph, &call));
+        let shown = self.expanded(shown, &call, &options).await?;
+        Ok(ok(&options.entity(shown)))
+    }
+
+    /// A call with what is to be shown in it.
+    async fn expanded(
+        &self,
+        mut shown: Value,
+        call: &model::Call,
+        options: &QueryOptions,
+    ) -> Result<Value, ApiError> {
         if options.expands(Expanded::Operations) {
             let operations = self.state.house.operations(self.application(), call.id);
             let operations = deadline::reading(operations).await?;
@@ -173,9 +194,9 @@ impl Asked<'_> {
             shown[Expanded::Operations.name()] = operations.collect();
         }
         if options.expands(Expanded::Participants) {
-            shown[Expanded::Participants.name()] = json(&graph::Participant::all(&call));
+            shown[Expanded::Participants.name()] = json(&graph::Participant::all(call));
         }
-        Ok(ok(&options.entity(shown)))
+        Ok(shown)
     }
 
     /// The call as it is now, unless it is over.
@@ -194,14 +215,15 @@ impl Asked<'_> {
     }
 
     async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query())?;
+        let options = QueryOptions::for_collection(self.query(), &graph::Operation::MEMBERS)?;
         let operations = self.state.house.operations(self.application(), call);
         let operations = deadline::reading(operations).await?;
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
         let url = self.graph.operations_url(call);
-        let page = options.page(context, &url, operations, |operation| self.element(&operation));
-        Ok(ok(&page))
+        let (operations, place) = options.on_page(operations);
+        let shown = operations.iter().map(|operation| self.element(operation)).collect();
+        Ok(ok(&options.page(context, &url, place, shown)))
     }
 
     fn element(&self, operation: &model::Operation) -> Value {
@@ -210,7 +232,7 @@ impl Asked<'_> {
     }
 
     async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_entity(self.query())?;
+        let options = QueryOptions::for_entity(self.query(), &graph::Operation::MEMBERS)?;
         let operation = self.state.house.operation(self.application(), call, id);
         let operation = deadline::reading(operation).await?;
         Ok(ok(&options.entity(self.shown(&operation))))

@@ -18,8 +18,9 @@ use super::{
     error::ApiError,
     exchange::Audit,
     route::{Action, ParticipantAction, Route, Target},
+    undelivered,
 };
-use crate::graph::Version;
+use crate::graph::{self, Version};
 
 /// What Graph's things look like (contract, `communications.openapi.json`); every member may be null,
 /// as the documents print what is not set.
@@ -65,6 +66,7 @@ enum Answer {
 }
 
 const PAGED: &[&str] = &["$select", "$top", "$skip", "$count"];
+const CALLS: &[&str] = &["$select", "$expand", "$top", "$skip", "$count"];
 const SELECTED: &[&str] = &["$select"];
 
 fn description() -> Value {
@@ -141,7 +143,7 @@ fn described(target: Target, method: &str) -> Described {
     };
     let delete = |summary| Described { status: 204, ..get(summary, &[], Answer::Nothing) };
     match (target, method) {
-        (Target::Calls, "GET") => get("The calls that are not over", PAGED, Answer::Page("call")),
+        (Target::Calls, "GET") => get("The calls that are not over", CALLS, Answer::Page("call")),
         (Target::Calls, _) => Described {
             summary: "Place a call",
             role: Some(INITIATE),
@@ -297,11 +299,9 @@ impl Described {
                 json!({"name": name, "in": "path", "required": true, "schema": schema})
             })
             .collect();
-        parameters.extend(
-            query
-                .iter()
-                .map(|name| json!({"name": name, "in": "query", "schema": query_schema(name)})),
-        );
+        parameters.extend(query.iter().map(
+            |name| json!({"name": name, "in": "query", "schema": query_schema(name, &answer)}),
+        ));
         if method == "POST" {
             parameters.push(json!({
                 "name": "Idempotency-Key", "in": "header",
@@ -336,6 +336,17 @@ impl Described {
 }
 
 impl Answer {
+    /// What may be selected of it.
+    fn members(&self) -> &'static [&'static str] {
+        match self {
+            Self::Thing("call") | Self::Page("call") => &graph::Call::MEMBERS,
+            Self::Thing("participant") | Self::Page("participant") => &graph::Participant::MEMBERS,
+            Self::Thing(_) | Self::Page(_) => &graph::Operation::MEMBERS,
+            Self::Own("undelivered", _) => &undelivered::MEMBERS,
+            Self::Own(..) | Self::Nothing => &[],
+        }
+    }
+
     fn content(self, version: Version) -> Option<Value> {
         let name = |thing| format!("{}.microsoft.graph.{thing}", version.segment());
         let schema = match self {
@@ -359,8 +370,12 @@ impl Answer {
     }
 }
 
-fn query_schema(name: &str) -> Value {
+fn query_schema(name: &str, answer: &Answer) -> Value {
     match name {
+        "$select" => {
+            let names = answer.members().join("|");
+            json!({"type": "string", "pattern": format!("^({names})(,({names}))*$")})
+        }
         "$top" | "$skip" => json!({"type": "integer", "minimum": 0}),
         "$count" => json!({"type": "boolean"}),
         "$expand" => json!({"enum": ["operations", "participants", "operations,participants"]}),

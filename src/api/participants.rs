@@ -21,12 +21,14 @@ use crate::{
 
 impl Asked<'_> {
     pub(super) async fn list_participants(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query())?;
+        let options = QueryOptions::for_collection(self.query(), &graph::Participant::MEMBERS)?;
         let participants = graph::Participant::all(&self.call(call).await?);
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/participants"));
         let url = self.graph.participants_url(call);
-        Ok(ok(&options.page(context, &url, participants, |participant| json(&participant))))
+        let (participants, place) = options.on_page(participants);
+        let shown = participants.iter().map(json).collect();
+        Ok(ok(&options.page(context, &url, place, shown)))
     }
 
     pub(super) async fn show_participant(
@@ -34,7 +36,7 @@ impl Asked<'_> {
         call: CallId,
         id: ParticipantId,
     ) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_entity(self.query())?;
+        let options = QueryOptions::for_entity(self.query(), &graph::Participant::MEMBERS)?;
         let shown = graph::Participant::entity(&self.graph, &self.call(call).await?, id);
         Ok(ok(&options.entity(json(&shown.ok_or(ApiError::NoParticipant)?))))
     }

@@ -1,12 +1,15 @@
-//! The OData query options that this server knows: `$select`, `$top`, `$skip`, `$count`, and of one
-//! call `$expand`.
+//! The OData query options that this server knows: `$select`, `$top`, `$skip`, `$count`, and of calls
+//! `$expand`.
 //!
-//! In: the query of a request. Out: what to show of a thing or of a collection. Other options that
+//! In: the query of a request and the members that may be selected. Out: what to show of a thing or of a
+//! collection. Other options that
 //! begin with `$` are refused, so that nobody believes in a filter that was not applied; what does
 //! not begin with `$` is not ours and is ignored.
 
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
+
+use crate::graph;
 
 /// The largest page; more is behind `@odata.nextLink`.
 const PAGE: usize = 1000;
@@ -17,6 +20,9 @@ pub enum InvalidQuery {
     /// An option that is not there, or not here.
     #[error("The query option {0:?} is not supported here.")]
     Unsupported(String),
+    /// A member that no such thing has.
+    #[error("The query option $select names {0:?}, which is not a member here.")]
+    Unknown(String),
     /// A value that does not fit its option.
     #[error("The query option {option} must be {expected}.")]
     Value {
@@ -37,6 +43,16 @@ pub struct QueryOptions {
     expand: Vec<Expanded>,
 }
 
+/// Where a page is in its collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How many things there are in all.
+    total: usize,
+    /// Where the next page would begin.
+    end: usize,
+    has_next: bool,
+}
+
 /// What belongs to a call and may be shown in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expanded {
@@ -51,9 +67,8 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that cannot be honoured.
-    pub fn for_entity(query: Option<&str>) -> Result<Self, InvalidQuery> {
-        let options = Self::for_collection(query)?;
-        options.unpaged()
+    pub fn for_entity(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
+        Self::for_collection(query, members)?.unpaged()
     }
 
     /// Reads the options for one call: `$select` and `$expand`.
@@ -61,7 +76,15 @@ impl QueryOptions {
     /// # Errors
     /// Names the option that cannot be honoured.
     pub fn for_call(query: Option<&str>) -> Result<Self, InvalidQuery> {
-        Self::read(query, true)?.unpaged()
+        Self::for_calls(query)?.unpaged()
+    }
+
+    /// Reads the options for calls: all five.
+    ///
+    /// # Errors
+    /// Names the option that cannot be honoured.
+    pub fn for_calls(query: Option<&str>) -> Result<Self, InvalidQuery> {
+        Self::read(query, &graph::Call::MEMBERS, true)
     }
 
     fn unpaged(self) -> Result<Self, InvalidQuery> {
@@ -83,15 +106,15 @@ impl QueryOptions {
         }
     }
 
-    /// Reads the options for a collection: all four.
+    /// Reads the options for a collection of things with these members: all but `$expand`.
     ///
     /// # Errors
     /// Names the option that cannot be honoured.
-    pub fn for_collection(query: Option<&str>) -> Result<Self, InvalidQuery> {
-        Self::read(query, false)
+    pub fn for_collection(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
+        Self::read(query, members, false)
     }
 
-    fn read(query: Option<&str>, may_expand: bool) -> Result<Self, InvalidQuery> {
+    fn read(query: Option<&str>, members: &[&str], may_expand: bool) -> Result<Self, InvalidQuery> {
         const WHOLE: &str = "a whole number";
         let number = |option, value: &str| {
             value.parse().map_err(|_| InvalidQuery::Value { option, expected: WHOLE })
@@ -99,7 +122,7 @@ impl QueryOptions {
         let mut read = Self::default();
         for (name, value) in options(query) {
             match name.as_str() {
-                "$select" => read.select = Some(selected(&value)),
+                "$select" => read.select = Some(selected(&value, members)?),
                 "$top" => read.top = Some(number("$top", &value)?),
                 "$skip" => read.skip = number("$skip", &value)?,
                 "$expand" if may_expand => read.expand = expanded(&value)?,
@@ -135,31 +158,27 @@ impl QueryOptions {
         }
     }
 
-    /// The asked-for page of a collection at `url`; only the things on it are made.
-    pub fn page<T>(
-        &self,
-        context: String,
-        url: &str,
-        things: Vec<T>,
-        shown: impl Fn(T) -> Value,
-    ) -> Value {
+    /// The things of the asked-for page, so that only those need to be made, and where it is.
+    pub fn on_page<T>(&self, things: Vec<T>) -> (Vec<T>, Place) {
         let total = things.len();
         let size = self.top.unwrap_or(PAGE).min(PAGE);
-        let value: Vec<Value> = things
-            .into_iter()
-            .skip(self.skip)
-            .take(size)
-            .map(|thing| self.entity(shown(thing)))
-            .collect();
-        let end = self.skip.saturating_add(value.len());
+        let things: Vec<T> = things.into_iter().skip(self.skip).take(size).collect();
+        let end = self.skip.saturating_add(things.len());
+        let has_next = end < total && !things.is_empty();
+        (things, Place { total, end, has_next })
+    }
 
+    /// The page of a collection at `url`, of things that were made of those at `place`.
+    pub fn page(&self, context: String, url: &str, place: Place, shown: Vec<Value>) -> Value {
+        let Place { total, end, has_next } = place;
+        let value = shown.into_iter().map(|thing| self.entity(thing)).collect();
         let mut page = Map::new();
         page.insert("@odata.context".to_owned(), json!(context));
         if self.count {
             page.insert("@odata.count".to_owned(), json!(total));
         }
         // As in the rest of Graph `$top` is the size of a page; an empty page leads nowhere.
-        if end < total && !value.is_empty() {
+        if has_next {
             page.insert("@odata.nextLink".to_owned(), json!(self.next_link(url, end)));
         }
         page.insert("value".to_owned(), Value::Array(value));
@@ -170,6 +189,10 @@ impl QueryOptions {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if let Some(select) = &self.select {
             query.append_pair("$select", &select.join(","));
+        }
+        if !self.expand.is_empty() {
+            let names: Vec<&str> = self.expand.iter().map(|expanded| expanded.name()).collect();
+            query.append_pair("$expand", &names.join(","));
         }
         if let Some(top) = self.top {
             query.append_pair("$top", &top.to_string());
@@ -211,8 +234,12 @@ fn options(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
         .map(|(name, value)| (name.into_owned(), value.into_owned()))
 }
 
-fn selected(value: &str) -> Vec<String> {
-    value.split(',').map(|name| name.trim().to_owned()).collect()
+fn selected(value: &str, members: &[&str]) -> Result<Vec<String>, InvalidQuery> {
+    let known = |name: &str| match members.contains(&name.trim()) {
+        true => Ok(name.trim().to_owned()),
+        false => Err(InvalidQuery::Unknown(shortened(name.trim()))),
+    };
+    value.split(',').map(known).collect()
 }
 
 fn shortened(name: &str) -> String {
@@ -223,14 +250,14 @@ fn shortened(name: &str) -> String {
 mod tests {
     use super::*;
 
+    const MEMBERS: [&str; 3] = ["id", "state", "subject"];
+
     fn page(query: &str, count: u32) -> Value {
-        let options = QueryOptions::for_collection(Some(query)).unwrap();
-        options.page(
-            "c".to_owned(),
-            "https://h/calls",
-            (0..count).collect(),
-            |n| json!({"@odata.type": "t", "id": n, "state": "established"}),
-        )
+        let options = QueryOptions::for_collection(Some(query), &MEMBERS).unwrap();
+        let (things, place) = options.on_page((0..count).collect());
+        let shown = |n| json!({"@odata.type": "t", "id": n, "state": "established"});
+        let shown = things.into_iter().map(shown).collect();
+        options.page("c".to_owned(), "https://h/calls", place, shown)
     }
 
     fn ids(page: &Value) -> Vec<u64> {
@@ -264,19 +291,25 @@ mod tests {
 
     #[test]
     fn selecting_keeps_the_annotations() {
-        let options = QueryOptions::for_entity(Some("%24select=id,%20state&x=1")).unwrap();
+        let query = Some("%24select=id,%20state&x=1");
+        let options = QueryOptions::for_entity(query, &MEMBERS).unwrap();
         let thing = json!({"@odata.type": "t", "id": 1, "state": 2, "subject": 3});
         assert_eq!(options.entity(thing), json!({"@odata.type": "t", "id": 1, "state": 2}));
     }
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
-        let refused = |query| QueryOptions::for_collection(Some(query)).unwrap_err().to_string();
+        let refused =
+            |query| QueryOptions::for_collection(Some(query), &MEMBERS).unwrap_err().to_string();
+        assert_eq!(
+            refused("$select=id,sate"),
+            "The query option $select names \"sate\", which is not a member here."
+        );
         assert_eq!(refused("$filter=x"), "The query option \"$filter\" is not supported here.");
         assert_eq!(refused("$top=-1"), "The query option $top must be a whole number.");
         assert_eq!(refused("$count=maybe"), "The query option $count must be true or false.");
-        assert!(QueryOptions::for_entity(Some("$top=1")).is_err());
-        assert!(QueryOptions::for_entity(Some("$expand=operations")).is_err());
+        assert!(QueryOptions::for_entity(Some("$top=1"), &MEMBERS).is_err());
+        assert!(QueryOptions::for_entity(Some("$expand=operations"), &MEMBERS).is_err());
         let refused = QueryOptions::for_call(Some("$expand=operations($select=id)")).unwrap_err();
         assert_eq!(
             refused.to_string(),

@@ -15,14 +15,20 @@ use super::{
 };
 use crate::{graph, model::CallId};
 
+/// What may be selected.
+pub(super) const MEMBERS: [&str; 6] =
+    ["id", "callbackUri", "createdDateTime", "attempts", "lastError", "notification"];
+
 impl Asked<'_> {
     pub(super) async fn list_undelivered(&self) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query())?;
+        let options = QueryOptions::for_collection(self.query(), &MEMBERS)?;
         let given_up = deadline::reading(self.state.house.undelivered(self.application())).await?;
         let name = "communications/undeliveredNotifications";
         let context = self.graph.metadata_url(name);
         let url = format!("{}/{name}", self.graph.base_url());
-        Ok(ok(&options.page(context, &url, given_up, |given_up| self.given_up(&given_up))))
+        let (given_up, place) = options.on_page(given_up);
+        let shown = given_up.iter().map(|given_up| self.given_up(given_up)).collect();
+        Ok(ok(&options.page(context, &url, place, shown)))
     }
 
     pub(super) async fn resend(&self, which: Option<(CallId, u64)>) -> Result<Response, ApiError> {

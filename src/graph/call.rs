@@ -70,6 +70,41 @@ impl BetaMembers {
 }
 
 impl Call {
+    /// The members that may be selected: those of both versions.
+    pub const MEMBERS: [&str; 31] = [
+        "activeModalities",
+        "answeredBy",
+        "audioRoutingGroups",
+        "callChainId",
+        "callOptions",
+        "callRoutes",
+        "callbackUri",
+        "chatInfo",
+        "contentSharingSessions",
+        "direction",
+        "id",
+        "incomingContext",
+        "mediaConfig",
+        "mediaState",
+        "meetingCapability",
+        "meetingInfo",
+        "myParticipantId",
+        "operations",
+        "participants",
+        "requestedModalities",
+        "resultInfo",
+        "ringingTimeoutInSeconds",
+        "routingPolicies",
+        "source",
+        "state",
+        "subject",
+        "targets",
+        "tenantId",
+        "terminationReason",
+        "toneInfo",
+        "transcription",
+    ];
+
     /// The call as the one thing of a response.
     pub fn entity(context: &GraphContext, call: &model::Call) -> Self {
         let metadata = context.metadata_url("communications/calls/$entity");

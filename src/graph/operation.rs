@@ -42,6 +42,21 @@ struct Figures {
 }
 
 impl Operation {
+    /// The members that may be selected: those of all kinds in both versions, and our own.
+    pub const MEMBERS: [&str; 11] = [
+        "clientContext",
+        "completionReason",
+        "durationMs",
+        "id",
+        "participants",
+        "recordingAccessToken",
+        "recordingLocation",
+        "resultInfo",
+        "speechEndedAtMs",
+        "speechMs",
+        "status",
+    ];
+
     /// The operation as the one thing of a response; `link` opens its recording, if it has one.
     pub fn entity(
         context: &GraphContext,

@@ -46,6 +46,23 @@ struct RecordingInfo {
 }
 
 impl Participant {
+    /// The members that may be selected: those of both versions.
+    pub const MEMBERS: [&str; 13] = [
+        "id",
+        "info",
+        "isIdentityAnonymized",
+        "isInLobby",
+        "isMuted",
+        "mediaStreams",
+        "metadata",
+        "preferredDisplayName",
+        "recordingInfo",
+        "removedState",
+        "restrictedExperience",
+        "rosterSequenceNumber",
+        "syntheticMediaDetection",
+    ];
+
     /// A participant as the one thing of a response; `None` if the call has no such.
     pub fn entity(context: &GraphContext, call: &model::Call, id: ParticipantId) -> Option<Self> {
         let path = format!("communications/calls('{}')/participants/$entity", call.id);
