@@ -80,6 +80,8 @@ struct Media {
     heard: Vec<i16>,
     arrivals: Vec<(usize, Instant)>,
     first_rtp_ts: Option<u32>,
+    /// Keys, and the RTP time that all packets of one press share (RFC 4733 section 2.5.1.2).
+    keys: Vec<(u32, Tone)>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +93,8 @@ enum Outgoing {
 const FRAME: usize = 160;
 const FRAME_TIME: Duration = Duration::from_millis(20);
 const EVENT_PT: u8 = 101;
+/// The phone does not trust what it calls.
+const MAX_KEYS: usize = 1000;
 /// RFC 3261 section 17.1.1.2, timer B.
 const INVITE_TIMEOUT: Duration = Duration::from_secs(32);
 
@@ -177,6 +181,11 @@ impl Phone {
     /// What was heard so far, at 8,000 Hz.
     pub fn heard(&self) -> Vec<i16> {
         self.shared.media().heard.clone()
+    }
+
+    /// The keys that were heard, each once.
+    pub fn keys(&self) -> Vec<Tone> {
+        self.shared.media().keys.iter().map(|(_, tone)| *tone).collect()
     }
 
     /// When the sample at `place` of what was heard arrived.
@@ -381,10 +390,19 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>) {
 impl Media {
     fn take(&mut self, packet: &[u8]) {
         let Some((head, payload)) = packet.split_at_checked(12) else { return };
-        if head[0] != 0x80 || head[1] & 0x7f != 0 {
-            return;
-        }
         let rtp_ts = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let key = payload.first().and_then(|code| Tone::from_event_code(*code));
+        match (head[0], head[1] & 0x7f, key) {
+            (0x80, 0, _) => {}
+            (0x80, EVENT_PT, Some(key)) => {
+                let is_known = self.keys.last().is_some_and(|(last, _)| *last == rtp_ts);
+                if !is_known && self.keys.len() < MAX_KEYS {
+                    self.keys.push((rtp_ts, key));
+                }
+                return;
+            }
+            _ => return,
+        }
         let first = *self.first_rtp_ts.get_or_insert(rtp_ts);
         let place = rtp_ts.wrapping_sub(first) as usize;
         // Ten minutes at most: the phone does not trust what it calls.

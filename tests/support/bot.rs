@@ -206,6 +206,16 @@ impl Bot {
         read(self.client.get(url).bearer_auth(TOKEN).send().await.unwrap()).await
     }
 
+    /// Any request, to a whole URL; with a body unless that is empty.
+    pub async fn send(&self, method: &str, url: &str, body: &str) -> (u16, Value) {
+        let request = self.client.request(method.parse().unwrap(), url).bearer_auth(TOKEN);
+        let request = match body {
+            "" => request,
+            body => request.header("content-type", "application/json").body(body.to_owned()),
+        };
+        read(request.send().await.unwrap()).await
+    }
+
     /// DELETEs a call.
     pub async fn hang_up(&self, call: &str) -> u16 {
         let url = format!("{}/v1.0/communications/calls/{call}", self.api);

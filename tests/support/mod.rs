@@ -7,6 +7,7 @@ pub mod bot;
 pub mod live;
 pub mod mutation;
 pub mod npm;
+pub mod peer;
 pub mod python;
 pub mod sipp;
 
