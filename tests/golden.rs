@@ -1,19 +1,24 @@
-//! The contract's own examples, to the letter: what the SDKs were seen to send (section 12), the codes
-//! of every end (section 5), and the envelope of a notification (section 6.1).
+//! The contract's own examples, to the letter: what the SDKs were seen to send (section 12), and what is
+//! told of a call (sections 6.1 and 6.2). `codes` has the ends of section 5, each by its cause.
+
+mod support;
 
 use aftertone::{
+    demo::phone::Phone,
     graph::{
         AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RejectBody, Version,
         client_context, notification,
     },
     model::{
-        Call, CallState, Direction, Event, MediaLoss, MediaState, OperationEnd, OperationKind,
-        OperationStatus, Party, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
-        RecordAction, RecordRequest, RejectReason, SendTonesRequest, Silence, Termination,
-        UnixMillis,
+        Arrival, Call, CallState, Direction, Event, MediaState, Party, PromptSource, RecordAction,
+        RejectReason, Tone, UnixMillis,
     },
 };
 use serde_json::{Value, json};
+use support::{
+    Node,
+    bot::{Bot, TOKEN},
+};
 
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -86,118 +91,40 @@ fn what_the_sdks_send_is_read() {
     assert_eq!(reject.reason, RejectReason::Busy);
 }
 
-fn kinds() -> [OperationKind; 3] {
-    let record = RecordRequest {
-        action: RecordAction::Record,
-        prompt: None,
-        barge_in_allowed: false,
-        initial_silence_seconds: 5,
-        max_silence_seconds: 5,
-        max_duration_seconds: 5,
-        play_beep: true,
-        stop_tones: Vec::new(),
-    };
-    [
-        OperationKind::Record(record),
-        OperationKind::PlayPrompt(PlayPromptRequest { prompts: Vec::new(), repeat: false }),
-        OperationKind::SendDtmfTones(SendTonesRequest { tones: Vec::new(), delay_ms: 0 }),
-    ]
+/// Compares with an example of the contract: the same members with the same values, and beside them only
+/// those that are listed.
+fn compare(shown: &Value, example: &Value, extra: &[&str]) {
+    let mut shown = shown.clone();
+    let members = shown.as_object_mut().unwrap();
+    for name in extra {
+        assert!(members.remove(*name).is_some(), "{name} is not there");
+    }
+    assert_eq!(&shown, example);
 }
 
-/// Sections 5.1 and 5.2. The message of the two rows with a prompt names its cause beside.
-#[test]
-fn operations_end_with_the_codes_of_the_tables() {
-    let [record, play, tones] = kinds();
-    let prompt = |kind| {
-        OperationEnd::PromptFailed(PromptFailure { kind, message: "it was not there".to_owned() })
-    };
-    use OperationEnd as End;
-    use OperationStatus::{Completed, Failed};
-    let table = [
-        (&record, End::StopToneDetected, Completed, "stopToneDetected", 200, 8514),
-        (&record, End::MaxRecordDurationReached, Completed, "maxRecordDurationReached", 200, 8515),
-        (&record, End::MaxSilenceTimeout, Completed, "maxSilenceTimeout", 200, 8509),
-        (&record, End::InitialSilenceTimeout, Failed, "initialSilenceTimeout", 400, 8510),
-        (&record, End::Canceled, Failed, "operationCanceled", 400, 8508),
-        (&record, prompt(PromptFailureKind::NotFetched), Failed, "playPromptFailed", 500, 8511),
-        (&record, End::HungUpWithAudio, Completed, "mediaReceiveTimeout", 200, 8588),
-        (&record, End::HungUpWithoutAudio, Failed, "mediaReceiveTimeout", 400, 8513),
-        (&record, End::Unspecified, Failed, "unspecifiedError", 500, 9999),
-        (&play, End::Done, Completed, "completedSuccessfully", 200, 0),
-        (&play, End::Canceled, Failed, "mediaOperationCanceled", 400, 8508),
-        (&play, prompt(PromptFailureKind::NotFetched), Failed, "unknown", 400, 8536),
-        (&play, prompt(PromptFailureKind::BadFormat), Failed, "unknown", 400, 8535),
-        (&play, End::Unspecified, Failed, "unknown", 500, 9999),
-        (&tones, End::Done, Completed, "completedSuccessfully", 200, 0),
-        (&tones, End::Canceled, Failed, "mediaOperationCanceled", 400, 8508),
-    ];
-    for (kind, end, status, reason, code, subcode) in table {
-        let result = end.result(kind);
-        let shown = (end.status(), end.completion_reason(kind), result.code, result.subcode);
-        assert_eq!(shown, (status, Some(reason), code, subcode), "{end:?}");
-        assert!(!result.message.is_empty());
-    }
-    let messages = [
-        (End::MaxRecordDurationReached, "Action completed, max record duration reached."),
-        (End::StopToneDetected, "Action completed as stop tone was detected."),
-        (End::Canceled, "Action failed, the operation was cancelled."),
-        (End::InitialSilenceTimeout, "Action failed, initial silence timeout reached."),
-        (End::Done, "Action completed successfully."),
-    ];
-    for (end, message) in messages {
-        assert_eq!(end.result(&record).message, message);
-    }
-}
-
-/// Section 5.3.
-#[test]
-fn calls_end_with_the_codes_of_the_table() {
-    use Termination as End;
-    let loss = MediaLoss { silence: Silence::NeverHeard, ours: None, theirs: None };
-    let table = [
-        (End::PeerHungUp, 200, 4521),
-        (End::ApplicationHungUp, 200, 7000),
-        (End::Transferred, 200, 7015),
-        (End::KeepAliveExpired, 408, 8537),
-        (End::NoAck, 408, 1106),
-        (End::NoAnswer, 408, 10_057),
-        (End::MediaTimeout(loss), 410, 301_005),
-        (End::PeerLost, 480, 10_076),
-        (End::NotAnswered, 408, 8587),
-        (End::Internal, 500, 7106),
-        (End::Refused(603), 603, 8538),
-        (End::Refused(486), 486, 8539),
-        (End::Refused(600), 600, 8540),
-        (End::Refused(480), 480, 8541),
-        (End::Refused(487), 487, 8542),
-        (End::Refused(404), 404, 8543),
-        (End::Refused(604), 604, 8543),
-        (End::Refused(503), 503, 8544),
-        (End::Refused(400), 400, 8546),
-    ];
-    for (end, code, subcode) in table {
-        let result = end.result();
-        assert_eq!((result.code, result.subcode), (code, subcode), "{end:?}");
-        assert!(result.message.ends_with(&format!("DiagCode: {code}#{subcode}.@")), "{end:?}");
-    }
-}
-
-/// Section 6.1, with the members that we add to the example removed.
-#[test]
-fn a_notification_has_the_envelope_of_the_example() {
-    let call = Call {
+fn call(state: CallState, media: Option<MediaState>) -> Call {
+    Call {
         id: "2e1a0b00-0000-0000-0000-243709c565ab".parse().unwrap(),
         application: "bot".to_owned(),
-        state: CallState::Established,
+        state,
         direction: Direction::Incoming,
-        source: Party::default(),
-        target: Party::default(),
+        source: Party {
+            uri: "sip:+15550123@trunk.example".to_owned(),
+            display_name: Some("Alice".to_owned()),
+        },
+        target: Party::application("7e57e200-0000-4000-8000-000000000001", Some("bot".to_owned())),
+        arrival: Arrival {
+            called: Some("sip:+15550199@pbx.example".to_owned()),
+            ..Arrival::default()
+        },
+        is_telephone: false,
+        ringing_timeout_seconds: None,
         chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
         participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc".parse().unwrap(),
         peer_participant_id: "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd".parse().unwrap(),
         sip_call_id: "x".to_owned(),
         callback_uri: None,
-        media: Some(MediaState::Active),
+        media,
         tones_subscribed: false,
         is_muted: false,
         peer_is_muted: false,
@@ -207,33 +134,161 @@ fn a_notification_has_the_envelope_of_the_example() {
         created_at: UnixMillis(0),
         ended_at: None,
         termination: None,
-    };
+    }
+}
+
+/// What is posted of an event: the envelope without its data, and the data.
+fn told(event: &Event) -> (Value, Value) {
     let context = GraphContext {
         tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
         public_url: "https://api.example".to_owned(),
         version: Version::V1,
     };
-    let told = json!(notification(&context, &Event::CallChanged { call }, 5445, None));
-    let example = json!({
+    let mut envelope = json!(notification(&context, event, 5445, None));
+    let data = envelope["value"][0]["resourceData"].take();
+    (envelope, data)
+}
+
+fn envelope(change_type: &str, path: &str) -> Value {
+    json!({
         "@odata.type": "#microsoft.graph.commsNotifications",
         "value": [{
             "@odata.type": "#microsoft.graph.commsNotification",
-            "changeType": "updated",
-            "resourceUrl": "/communications/calls/2e1a0b00-0000-0000-0000-243709c565ab",
-            "resource": "/app/calls/2e1a0b00-0000-0000-0000-243709c565ab",
-            "resourceData": {
-                "@odata.type": "#microsoft.graph.call",
-                "@odata.id": "/communications/calls/2e1a0b00-0000-0000-0000-243709c565ab",
-                "@odata.etag": "W/\"5445\"",
-                "id": "2e1a0b00-0000-0000-0000-243709c565ab",
-                "state": "established",
-                "mediaState": {"audio": "active"}
-            }
+            "changeType": change_type,
+            "resourceUrl": format!("/communications/calls/{path}"),
+            "resource": format!("/app/calls/{path}"),
+            "resourceData": null
         }]
+    })
+}
+
+const CALL: &str = "2e1a0b00-0000-0000-0000-243709c565ab";
+
+/// Section 6.1, whole.
+#[test]
+fn a_notification_is_the_example() {
+    let call = call(CallState::Established, Some(MediaState::Active));
+    let (shown, data) = told(&Event::CallChanged { call });
+    assert_eq!(shown, envelope("updated", CALL));
+    let example = json!({
+        "@odata.type": "#microsoft.graph.call",
+        "@odata.id": "/communications/calls/2e1a0b00-0000-0000-0000-243709c565ab",
+        "@odata.etag": "W/\"5445\"",
+        "id": "2e1a0b00-0000-0000-0000-243709c565ab",
+        "state": "established",
+        "mediaState": {"audio": "active"}
     });
-    let mut shown = told.clone();
-    let data = shown["value"][0]["resourceData"].as_object_mut().unwrap();
-    let wanted = example["value"][0]["resourceData"].as_object().unwrap();
-    data.retain(|name, _| wanted.contains_key(name));
-    assert_eq!(shown, example, "{told}");
+    compare(&data, &example, &[]);
+}
+
+/// Section 6.2: the first notification of an incoming call has the members of its row, whose values
+/// follow section 3.1.
+#[test]
+fn an_incoming_call_is_created_with_the_members_of_its_row() {
+    let (shown, data) = told(&Event::CallOffered { call: call(CallState::Incoming, None) });
+    assert_eq!(shown, envelope("created", CALL));
+    let identity = |members: Value| {
+        let mut set = members;
+        set["@odata.type"] = json!("#microsoft.graph.identitySet");
+        for (_, identity) in set.as_object_mut().unwrap() {
+            if let Some(identity) = identity.as_object_mut() {
+                identity.insert("@odata.type".to_owned(), json!("#microsoft.graph.identity"));
+            }
+        }
+        set
+    };
+    let row = json!({
+        "state": "incoming",
+        "direction": "incoming",
+        "source": {
+            "@odata.type": "#microsoft.graph.participantInfo",
+            "identity": identity(json!({"phone": {"id": "+15550123", "displayName": "Alice"}}))
+        },
+        "targets": [{
+            "@odata.type": "#microsoft.graph.invitationParticipantInfo",
+            "identity": identity(json!({
+                "application": {
+                    "id": "7e57e200-0000-4000-8000-000000000001",
+                    "displayName": "bot"
+                },
+                "applicationInstance": {"id": "+15550199"}
+            }))
+        }],
+        "requestedModalities": ["audio"],
+        "id": CALL,
+        "tenantId": "00000000-0000-0000-0000-000000000001",
+        "myParticipantId": "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc",
+        "callChainId": "d8217646-3110-40b1-bae6-e9ac6c3a9f74",
+        "callRoutes": []
+    });
+    compare(&data, &row, &["@odata.type", "@odata.id", "@odata.etag"]);
+}
+
+/// Section 6.2: a tone is an update of the call.
+#[test]
+fn a_tone_is_the_example() {
+    let event = Event::ToneHeard {
+        call: CALL.parse().unwrap(),
+        sequence: 1,
+        tone: Tone::parse("tone1").unwrap(),
+    };
+    let (shown, mut data) = told(&event);
+    assert_eq!(shown, envelope("updated", CALL));
+    let type_of_tone = data["toneInfo"].as_object_mut().unwrap().remove("@odata.type");
+    assert_eq!(type_of_tone, Some(json!("#microsoft.graph.toneInfo")));
+    let example = json!({"state": "established", "toneInfo": {"sequenceId": 1, "tone": "tone1"}});
+    compare(&data, &example, &["@odata.type", "@odata.id", "@odata.etag", "id"]);
+}
+
+/// Section 12: the .NET SDK's qualified names, types everywhere, and headers, which come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calling_sdk_for_net_is_understood() {
+    let mut bot = Bot::start().await;
+    let node = Node::start(&bot.config());
+    bot.knows(&node.api);
+    let sip = node.sip;
+    let calling = tokio::spawn(async move { Phone::call(sip, "bot").await });
+    let offered = bot.wait_for("a call", |told| told.data()["state"] == "incoming").await;
+    let call = offered.data()["id"].as_str().unwrap();
+    let chain = offered.data()["callChainId"].as_str().unwrap();
+    for name in ["x-microsoft-skype-chain-id", "scenario-id"] {
+        assert_eq!(offered.headers[name], chain, "{name}");
+    }
+    let answer = json!({
+        "callbackUri": format!("http://{}/api/calls", bot.address),
+        "acceptedModalities": ["Audio"],
+        "mediaConfig": {
+            "@odata.type": "#microsoft.graph.serviceHostedMediaConfig",
+            "preFetchMedia": [{
+                "@odata.type": "#microsoft.graph.mediaInfo",
+                "uri": "https://bot.example/prompts/short.wav",
+                "resourceId": "1D6DE2D4-CD51-4309-8DAA-70768651088E"
+            }]
+        }
+    });
+    let post = async |path: &str, body: &Value| {
+        let url = format!("{}/v1.0/communications/calls{path}", node.api);
+        let request = bot.client.post(url).bearer_auth(TOKEN);
+        let request = request
+            .header("content-type", "application/json")
+            .header("scenario-id", chain)
+            .header("client-request-id", "5b0e1b4e-8a7e-4cf7-93f4-3d7d7c6c1d11")
+            .header("user-agent", "GraphCommunicationsClient-Bot/1.2.0.3742");
+        let response = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(response.headers()["scenario-id"], chain, "{path}");
+        let echoed = &response.headers()["client-request-id"];
+        assert_eq!(echoed, "5b0e1b4e-8a7e-4cf7-93f4-3d7d7c6c1d11", "{path}");
+        response.status().as_u16()
+    };
+    let status = post(&format!("/{call}/microsoft.graph.answer"), &answer).await;
+    assert_eq!(status, 202);
+    let _phone = calling.await.unwrap().expect("answered");
+    bot.wait_for_state(call, "established").await;
+    let context = json!({"clientContext": "c"});
+    let status = post(&format!("/{call}/Microsoft.Graph.subscribeToTone"), &context).await;
+    assert_eq!(status, 200);
+    let status = post(&format!("('{call}')/microsoft.graph.mute"), &context).await;
+    assert_eq!(status, 200);
+    let status = post(&format!("/{call}/microsoft.graph.keepAlive"), &Value::Null).await;
+    assert_eq!(status, 200);
 }
