@@ -3,17 +3,29 @@
 
 mod support;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-use aftertone::audio::wav;
+use aftertone::{
+    audio::{Rate, measure::best_match, wav},
+    demo::phone::Phone,
+    model::Tone,
+};
 use serde_json::{Value, json};
 use support::{
     Node,
     baresip::{self, Baresip},
-    npm, program,
+    npm,
+    peer::Peer,
+    program,
     python::Environment,
-    sipp::Called,
+    sipp::{Called, raw_speech},
+    speech,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -56,37 +68,54 @@ impl Script {
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
     }
+
+    /// Starts a daemon that knows the bot, and tells the bot where it is. `None` if the bot has ended.
+    async fn node(&mut self, folder: TempDir, authority: &Path, trunks: &str) -> Option<Node> {
+        let said = self.said().await?;
+        let node = Node::start_in(
+            folder,
+            &format!(
+                "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"development\"\n\
+                 [[applications]]\nname = \"sdk\"\nid = \"{APP}\"\nsecrets = [{SECRET:?}]\n\
+                 roles = [\"Calls.AccessMedia.All\", \"Calls.Initiate.All\"]\n\
+                 callback_uri = {}\n\
+                 [[routes]]\nto = \"bot\"\napplication = \"sdk\"\npublic = true\n{trunks}",
+                said["callback"],
+            ),
+        );
+        let info = json!({
+            "api": node.api, "authority": authority, "tenant": TENANT, "app": APP, "secret": SECRET,
+        });
+        self.tell(&info).await;
+        Some(node)
+    }
+}
+
+fn trunk(host: &str, allow: &str) -> String {
+    format!(
+        "[[trunks]]\nname = {host:?}\nhost = {host:?}\ntransport = \"udp\"\nallow = [{allow:?}]\n"
+    )
+}
+
+/// The certificate that the daemon will find, since clients want it when they start; and its folder.
+fn certificate() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = aftertone::tls::development(&folder.path().join("recordings"), &hosts).unwrap();
+    (folder, made.authority)
 }
 
 /// Lets a bot take the call of a phone and place another one; checks what the phones hear and say.
 async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
-    let folder = tempfile::tempdir().unwrap();
-    // The one that the daemon will find, since clients want it when they start.
-    let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let made = aftertone::tls::development(&folder.path().join("recordings"), &hosts).unwrap();
-    let authority = made.authority;
+    let (folder, authority) = certificate();
     let phone_folder = tempfile::tempdir().unwrap();
     let script = tempfile::tempdir().unwrap();
     let mut bot = Script::start(command(&authority), script.path());
     let errors = || std::fs::read_to_string(script.path().join("errors")).unwrap();
-    let callback = bot.said().await.unwrap_or_else(|| panic!("{}", errors()));
     let called = Called::start("transferred", "u1", &[]);
-    let node = Node::start_in(
-        folder,
-        &format!(
-            "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"development\"\n\
-             [[applications]]\nname = \"sdk\"\nid = \"{APP}\"\nsecrets = [{SECRET:?}]\n\
-             roles = [\"Calls.AccessMedia.All\", \"Calls.Initiate.All\"]\n\
-             callback_uri = {}\n\
-             [[routes]]\nto = \"bot\"\napplication = \"sdk\"\npublic = true\n\
-             [[trunks]]\nname = \"peer\"\nhost = \"{}\"\ntransport = \"udp\"\nallow = [\"2*\"]\n",
-            callback["callback"], called.address,
-        ),
-    );
-    let info = json!({
-        "api": node.api, "authority": authority, "tenant": TENANT, "app": APP, "secret": SECRET,
-    });
-    bot.tell(&info).await;
+    let trunks = trunk(&called.address.to_string(), "2*");
+    let node =
+        bot.node(folder, &authority, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
     let account = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1";
     let dial = format!("/dial sip:bot@{}", node.sip);
     let phone = Baresip::start(phone_folder.path(), account, "PCMU", &[&dial]);
@@ -111,16 +140,69 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
     assert!(heard >= 0.9, "what the phone heard is like the prompt by {heard}");
 }
 
+/// Phones that are refused, sent away, played to and sent keys; calls to one that only rings and to one
+/// that speaks.
+async fn plays_what_only_the_beta_has(command: Command) {
+    let (folder, authority) = certificate();
+    let script = tempfile::tempdir().unwrap();
+    let mut bot = Script::start(command, script.path());
+    let errors = || std::fs::read_to_string(script.path().join("errors")).unwrap();
+    let rings = Peer::start().await;
+    let raw = raw_speech(script.path());
+    let speaks = Called::start("called", "u1", &[("WAIT_MS", "800"), ("SPEECH", &raw)]);
+    let trunks =
+        trunk(&rings.address.to_string(), "2*") + &trunk(&speaks.address.to_string(), "3*");
+    let node =
+        bot.node(folder, &authority, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
+
+    let (mut steps, mut dialing, mut phone) = (Vec::new(), Vec::new(), None);
+    while let Some(said) = bot.said().await {
+        if let Some(user) = said["dial"].as_str() {
+            let (sip, user) = (node.sip, user.to_owned());
+            dialing.push(tokio::spawn(async move { Phone::call(sip, &user).await }));
+        }
+        if let Some(key) = said["press"].as_str() {
+            let answered = dialing.pop().unwrap().await.unwrap().expect("answered");
+            answered.press(Tone::parse(key).unwrap());
+            phone = Some(answered);
+        }
+        steps.extend(said["step"].as_str().map(str::to_owned));
+    }
+    let status = bot.child.wait().await.unwrap();
+    assert!(status.success(), "after {steps:?}: {}\n{}", errors(), node.log_text());
+    let wanted = [
+        "rejected",
+        "redirected",
+        "recorded and deleted",
+        "held and sent keys",
+        "unanswered",
+        "recorded whom it called",
+    ];
+    assert_eq!(steps, wanted);
+    for (refused, status) in dialing.into_iter().zip(["486", "302"]) {
+        let refused = refused.await.unwrap().err().expect("refused").to_string();
+        assert!(refused.contains(status), "{refused}");
+    }
+    let keys: String = phone.unwrap().keys().iter().map(|key| key.as_char()).collect();
+    assert_eq!(keys, "4*", "what the phone heard");
+    speaks.finish().await;
+    let clip = std::fs::read(script.path().join("clip.wav")).unwrap();
+    let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &clip, 16_000);
+    assert!(likeness >= 0.95, "the clip is like what was said by {likeness}");
+}
+
+/// One test, since the packages are large.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sdk_for_python_runs_a_bot_here() {
+async fn the_sdks_for_python_run_bots_here() {
     let environment = Environment::new("tests/sdk/python/requirements.txt").await;
-    let script = Path::new("tests/sdk/python/bot.py").canonicalize().unwrap();
-    plays_a_whole_bot(|_| {
+    let command = |script: &str| {
         let mut command = Command::new(environment.program("python"));
-        command.arg(script);
+        command.arg(Path::new("tests/sdk/python").join(script).canonicalize().unwrap());
         command
-    })
-    .await;
+    };
+    plays_a_whole_bot(|_| command("bot.py")).await;
+    plays_what_only_the_beta_has(command("beta.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

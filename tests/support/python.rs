@@ -22,7 +22,9 @@ impl Environment {
         assert!(make.unwrap().success(), "this test needs the Debian package python3-venv");
         let environment = Self(folder);
         let install = Command::new(environment.program("pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            // Of large packages little is used: what is, is compiled then.
+            .args(["install", "--quiet", "--no-compile", "--disable-pip-version-check"])
+            .arg("--requirement")
             .arg(Path::new(requirements))
             .output()
             .await

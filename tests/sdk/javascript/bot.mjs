@@ -161,6 +161,26 @@ const playEnd = await ended(played);
 assert.deepEqual([playEnd.resultInfo.code, playEnd.clientContext], [200, "hello"]);
 say({ step: "played" });
 
+const long = await graph
+  .api(`${call}/playPrompt`)
+  .post({ prompts: [prompt, prompt, prompt] });
+const canceled = await graph.api(`${call}/cancelMediaProcessing`).post({});
+assert.equal(canceled.status, "completed");
+assert.equal((await ended(long)).completionReason, "mediaOperationCanceled");
+const listed = await graph.api(calls).select("id,state").count(true).get();
+assert.deepEqual([listed["@odata.count"], listed.value[0].id], [1, incoming.id]);
+const operations = await graph.api(`${call}/operations`).top(2).get();
+assert.equal(operations.value.length, 2);
+assert(operations["@odata.nextLink"]);
+await assert.rejects(graph.api(`${call}/participants/invite`).post({}), (error) => {
+  assert.deepEqual([error.statusCode, error.code], [501, "8520"]);
+  return true;
+});
+const status = await graph
+  .api(`${call}/updateRecordingStatus`)
+  .post({ status: "recording", clientContext: "r" });
+assert.equal(status["@odata.type"], "#microsoft.graph.updateRecordingStatusOperation");
+
 await graph.api(`${call}/mute`).post({ clientContext: "m" });
 const own = await graph.api(`${call}/participants/${shown.myParticipantId}`).get();
 assert.equal(own.isMuted, true);
@@ -186,6 +206,11 @@ const clip = await fetch(recordEnd.recordingLocation, {
 });
 assert.equal(clip.status, 200);
 writeFileSync("clip.wav", Buffer.from(await clip.arrayBuffer()));
+const deleted = await fetch(recordEnd.recordingLocation, {
+  method: "DELETE",
+  headers: { Authorization: `Bearer ${recordEnd.recordingAccessToken}` },
+});
+assert.equal(deleted.status, 204);
 say({ step: "recorded" });
 
 await graph.api(call).delete();

@@ -1,22 +1,5 @@
-"""A bot on Microsoft's SDK for Python, as it would run against Graph.
+"""A bot on Microsoft's SDK for Python, as it would run against Graph: takes a call, places another one."""
 
-It prints where it wants to be told, reads from standard input where the server is, takes a call, places
-another one, and prints what it sees, a line of JSON each. It ends with 0 when all was as it should be.
-"""
-
-import asyncio
-import json
-import ssl
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import httpx
-import jwt
-from azure.identity.aio import ClientSecretCredential
-from kiota_authentication_azure.azure_identity_authentication_provider import (
-    AzureIdentityAuthenticationProvider,
-)
 from msgraph import GraphRequestAdapter, GraphServiceClient
 from msgraph.generated.communications.calls.item.answer.answer_post_request_body import AnswerPostRequestBody
 from msgraph.generated.communications.calls.item.mute.mute_post_request_body import MutePostRequestBody
@@ -48,71 +31,7 @@ from msgraph.generated.models.record_operation import RecordOperation
 from msgraph.generated.models.service_hosted_media_config import ServiceHostedMediaConfig
 from msgraph.generated.models.tone import Tone
 
-told: asyncio.Queue = asyncio.Queue()
-loop = asyncio.new_event_loop()
-
-
-def say(**what):
-    print(json.dumps(what), flush=True)
-
-
-class Webhook(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        loop.call_soon_threadsafe(told.put_nowait, (dict(self.headers.items()), body))
-        self.send_response(202)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self):
-        with open("prompt.wav", "rb") as prompt:
-            data = prompt.read()
-        self.send_response(200)
-        self.send_header("Content-Type", "audio/wav")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-class Notifications:
-    """What was told, each checked as a bot of Graph checks it: signature, audience, tenant."""
-
-    def __init__(self, node, context):
-        self.node = node
-        metadata = httpx.get(node["api"] + "/v1/.well-known/OpenIdConfiguration", verify=context).json()
-        self.issuer = metadata["issuer"]
-        self.keys = jwt.PyJWKClient(metadata["jwks_uri"], ssl_context=context)
-        self.seen = []
-
-    async def wait(self, what, wanted):
-        for data in self.seen:
-            if wanted(data):
-                return data
-        while True:
-            headers, body = await asyncio.wait_for(told.get(), 30)
-            token = headers["authorization"].removeprefix("Bearer ")
-            key = self.keys.get_signing_key_from_jwt(token)
-            claims = jwt.decode(
-                token, key, algorithms=["RS256"], audience=self.node["app"], issuer=self.issuer
-            )
-            assert claims["tid"] == self.node["tenant"], claims
-            notification = body["value"][0]
-            data = notification["resourceData"] | {"changeType": notification["changeType"]}
-            data["chain"] = headers["x-microsoft-skype-chain-id"]
-            self.seen.append(data)
-            if wanted(data):
-                return data
-
-    async def state(self, call, state):
-        return await self.wait(state, lambda d: d.get("id") == call and d.get("state") == state)
-
-    async def ended(self, operation):
-        data = await self.wait("end", lambda d: d.get("id") == operation.id)
-        assert data["changeType"] == "deleted", data
-        return data
+from harness import run, say
 
 
 def phone(number):
@@ -122,34 +41,13 @@ def phone(number):
     )
 
 
-async def main(server):
-    callback = f"http://127.0.0.1:{server.server_port}/api/calls"
-    say(callback=callback)
-    node = json.loads(await asyncio.to_thread(sys.stdin.readline))
-    context = ssl.create_default_context(cafile=node["authority"])
-
-    # The two addresses and the metadata URL that change; a certificate of a test's own beside them.
-    credential = ClientSecretCredential(
-        node["tenant"],
-        node["app"],
-        node["secret"],
-        authority=node["api"],
-        disable_instance_discovery=True,
-        connection_verify=node["authority"],
-    )
-    authentication = AzureIdentityAuthenticationProvider(
-        credential,
-        scopes=["https://graph.microsoft.com/.default"],
-        allowed_hosts=["127.0.0.1"],
-    )
-    adapter = GraphRequestAdapter(authentication, httpx.AsyncClient(verify=context))
-    adapter.base_url = node["api"] + "/v1.0"
-    graph = GraphServiceClient(request_adapter=adapter)
+async def main(place):
+    node, callback, notifications = place.node, place.callback, place.notifications
+    graph = GraphServiceClient(request_adapter=place.adapter(GraphRequestAdapter, "/v1.0"))
     calls = graph.communications.calls
-    notifications = Notifications(node, context)
     prompt = MediaPrompt(
         odata_type="#microsoft.graph.mediaPrompt",
-        media_info=MediaInfo(uri=callback.replace("/api/calls", "/prompt.wav"), resource_id="p"),
+        media_info=MediaInfo(uri=place.prompt, resource_id="p"),
     )
 
     incoming = await notifications.wait("call", lambda d: d.get("state") == "incoming")
@@ -209,12 +107,7 @@ async def main(server):
     assert end["resultInfo"]["code"] == 200 and end["clientContext"] == incoming["id"], end
     again = await call.operations.by_comms_operation_id(record.id).get()
     assert isinstance(again, RecordOperation) and again.status == OperationStatus.Completed, again
-    async with httpx.AsyncClient(verify=context) as web:
-        token = {"Authorization": f"Bearer {again.recording_access_token}"}
-        clip = await web.get(again.recording_location, headers=token)
-    clip.raise_for_status()
-    with open("clip.wav", "wb") as file:
-        file.write(clip.content)
+    await place.clip(again, "clip.wav")
     say(step="recorded")
 
     await call.delete()
@@ -242,13 +135,8 @@ async def main(server):
     await notifications.state(placed.id, "transferAccepted")
     over = await notifications.state(placed.id, "terminated")
     assert over["resultInfo"]["subcode"] == 7015, over
-    await credential.close()
     say(step="transferred")
 
 
 if __name__ == "__main__":
-    asyncio.set_event_loop(loop)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        loop.run_until_complete(main(server))
-        server.shutdown()
+    run(main)
