@@ -171,14 +171,14 @@ impl RedirectBody {
             .collect::<Result<_, _>>()?;
         // How long the targets may ring is the caller's affair: it calls them itself.
         body.whole_number("timeout", REDIRECT_SECONDS)?;
-        if let Some(name) = body.text("targetDisposition", TEXT_CHARS)? {
-            if !DISPOSITIONS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-                return Err(InvalidBody::NotAllowed {
-                    path: body.path_of("targetDisposition"),
-                    expected: DISPOSITIONS.join(", "),
-                    found: quoted(name),
-                });
-            }
+        let known = |name: &str| DISPOSITIONS.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let disposition = body.text("targetDisposition", TEXT_CHARS)?;
+        if let Some(name) = disposition.filter(|name| !known(name)) {
+            return Err(InvalidBody::NotAllowed {
+                path: body.path_of("targetDisposition"),
+                expected: DISPOSITIONS.join(", "),
+                found: quoted(name),
+            });
         }
         let is_masked =
             body.flag("maskCallee")?.unwrap_or(false) | body.flag("maskCaller")?.unwrap_or(false);
