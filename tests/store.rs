@@ -71,6 +71,8 @@ const CASES: &[(&str, Case)] = cases![
     a_deleted_clip_never_comes_back,
     ended_calls_are_purged_after_their_recordings,
     keys_of_requests_survive_a_restart,
+    a_key_whose_call_was_placed_before_a_crash_finds_it,
+    an_application_has_its_newest_answers_kept,
     signing_keys_come_and_go,
     many_writers_and_readers,
 ];
@@ -486,7 +488,7 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
 async fn keys_of_requests_survive_a_restart(place: Place) {
     let house = House::open(&place).await;
     let begin = async |store: &Database, application: &str, key: &str, fingerprint: &str| {
-        store.begin_request(application, key, fingerprint, UnixMillis(5)).await.unwrap()
+        store.begin_request(application, key, fingerprint, None, UnixMillis(5)).await.unwrap()
     };
     assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::New);
     assert_eq!(begin(&house.store, "other", "k", "g").await, RequestKey::New);
@@ -499,9 +501,47 @@ async fn keys_of_requests_survive_a_restart(place: Place) {
     let house = house.restarted(&place).await;
     assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Answered(answer));
     assert_eq!(begin(&house.store, "other", "k", "h").await, RequestKey::New);
-    assert_eq!(house.store.purge_requests(UnixMillis(5)).await.unwrap(), 0);
-    assert_eq!(house.store.purge_requests(UnixMillis(6)).await.unwrap(), 2);
+    assert_eq!(house.store.purge_requests(UnixMillis(5), 10).await.unwrap(), 0);
+    assert_eq!(house.store.purge_requests(UnixMillis(6), 10).await.unwrap(), 2);
     assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::New);
+}
+
+async fn a_key_whose_call_was_placed_before_a_crash_finds_it(place: Place) {
+    let house = House::open(&place).await;
+    let begin = async |store: &Database, key: &str, placed: Option<CallId>| {
+        store.begin_request("bot", key, "f", placed, UnixMillis(5)).await.unwrap()
+    };
+    let placed = call(1);
+    for (key, call) in [("action", None), ("not placed", Some(call(2).id)), ("k", Some(placed.id))]
+    {
+        assert_eq!(begin(&house.store, key, call).await, RequestKey::New);
+    }
+    house.commit(opening(&placed)).await.unwrap();
+    let house = house.restarted(&place).await;
+    assert_eq!(begin(&house.store, "action", None).await, RequestKey::Unanswered);
+    assert_eq!(house.store.free_unanswered_requests().await.unwrap(), 2);
+    assert_eq!(begin(&house.store, "action", None).await, RequestKey::New);
+    assert_eq!(begin(&house.store, "not placed", Some(call(3).id)).await, RequestKey::New);
+    let found = begin(&house.store, "k", Some(call(4).id)).await;
+    assert_eq!(found, RequestKey::Placed(Box::new(placed)));
+}
+
+async fn an_application_has_its_newest_answers_kept(place: Place) {
+    let house = House::open(&place).await;
+    let answer = KeptAnswer { status: 202, location: None, body: String::new() };
+    for (application, count) in [("bot", 5), ("other", 3)] {
+        for number in 0..count {
+            let (key, at) = (number.to_string(), UnixMillis(10 + number));
+            let begun = house.store.begin_request(application, &key, "f", None, at).await;
+            assert_eq!(begun.unwrap(), RequestKey::New);
+            house.store.end_request(application, &key, Some(&answer)).await.unwrap();
+        }
+    }
+    assert_eq!(house.store.purge_requests(UnixMillis(0), 3).await.unwrap(), 2);
+    for (key, is_known) in [("0", false), ("1", false), ("2", true), ("4", true)] {
+        let again = house.store.begin_request("bot", key, "f", None, UnixMillis(20)).await;
+        assert_eq!(again.unwrap() != RequestKey::New, is_known, "{key}");
+    }
 }
 
 async fn signing_keys_come_and_go(place: Place) {

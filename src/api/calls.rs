@@ -24,8 +24,7 @@ use super::{
     error::{ApiError, JSON, ODATA_VERSION},
     exchange::Audit,
     house::{Answer, CallError, NewCall, NewOperation, TransferTarget},
-    idempotency::{Keyed, Turn},
-    now,
+    idempotency, now,
     query::{Expanded, QueryOptions},
     route::{Action, NoRoute, Route, Target},
     trace,
@@ -33,7 +32,7 @@ use super::{
 use crate::{
     graph::{
         self, AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink,
-        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody,
+        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody, Version,
     },
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
 };
@@ -44,7 +43,7 @@ pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Re
     let route = Route::parse(parts.uri.path());
     let label = route.as_ref().map_or(Cow::Borrowed("unknown"), |route| route.label().into());
     let mut application = None;
-    let answered = answer(&state, route, &parts, body, &mut application).await;
+    let answered = answer(&state, route, parts, body, &mut application).await;
     let mut response = answered.unwrap_or_else(IntoResponse::into_response);
     response.extensions_mut().insert(Audit { route: label, application, probe: false });
     response
@@ -53,7 +52,7 @@ pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Re
 async fn answer(
     state: &ApiState,
     route: Result<Route, NoRoute>,
-    parts: &Parts,
+    parts: Parts,
     body: Body,
     application: &mut Option<Arc<str>>,
 ) -> Result<Response, ApiError> {
@@ -66,15 +65,28 @@ async fn answer(
     let caller = credentials.authenticate(&parts.headers, now()).await?;
     *application = Some(Arc::clone(&caller.application));
     let route = route?;
-    let asked = Asked { state, caller, graph: state.graph_context(route.version), parts };
-    if parts.method != Method::POST {
+    if let Some(role) = role_for(&route.target, &parts.method).filter(|role| !caller.has_role(role))
+    {
+        return Err(ApiError::MissingRole(role));
+    }
+    let key = match parts.method {
+        Method::POST => idempotency::key(&parts.headers)?,
+        _ => None,
+    };
+    let Some(key) = key else {
+        let asked = Asked::new(state, caller, route.version, &parts);
         return asked.respond(route.target, body).await;
-    }
-    match Keyed::turn(&asked, body).await? {
-        Turn::Done(response) => Ok(response),
-        Turn::Do(None, body) => asked.respond(route.target, body).await,
-        Turn::Do(Some(keyed), body) => keyed.keep(asked.respond(route.target, body).await).await,
-    }
+    };
+    let body = body::bytes_in_time(body).await?;
+    let turn = state.under_way.turn(&caller.application, key).await?;
+    let own = state.clone();
+    // This future is dropped when the client hangs up; what has begun has to keep its answer.
+    state
+        .to_its_end(async move {
+            let asked = Asked::new(&own, caller, route.version, &parts);
+            asked.once(turn, route.target, body).await
+        })
+        .await
 }
 
 /// A request of a known caller.
@@ -83,11 +95,20 @@ pub(super) struct Asked<'a> {
     caller: Caller,
     pub(super) graph: GraphContext,
     pub(super) parts: &'a Parts,
+    /// What a call is called that this request places.
+    pub(super) next_call: CallId,
+}
+
+impl<'a> Asked<'a> {
+    fn new(state: &'a ApiState, caller: Caller, version: Version, parts: &'a Parts) -> Self {
+        let next_call = CallId::from_random(rand::random());
+        Self { state, caller, graph: state.graph_context(version), parts, next_call }
+    }
 }
 
 impl Asked<'_> {
-    /// Does what is asked for.
-    async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
+    /// Does what is asked for. That the caller has the role for it is known.
+    pub(super) async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
         match (target, &self.parts.method) {
             (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
             (Target::Calls, &Method::GET) => self.list_calls().await,
@@ -140,9 +161,6 @@ impl Asked<'_> {
 
     async fn create_call(&self, body: Body) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        if !self.caller.has_role(INITIATE) {
-            return Err(ApiError::MissingRole(INITIATE));
-        }
         let body = CreateCallBody::read(&body::json(&self.parts.headers, body).await?)?;
         let is = |said: &Option<String>, known: &str| {
             said.as_ref().is_none_or(|said| said.eq_ignore_ascii_case(known))
@@ -154,6 +172,7 @@ impl Asked<'_> {
             return Err(ApiError::SourceMismatch);
         }
         let new = NewCall {
+            id: self.next_call,
             source_name: body.source_name,
             target: body.target,
             subject: body.subject,
@@ -163,8 +182,12 @@ impl Asked<'_> {
             prefetch: body.prefetch,
             ringing_timeout_seconds: body.ringing_timeout_seconds,
         };
-        let call = deadline::acting(self.state.house.place(self.application(), new)).await?;
-        let mut response = ok(&json(&graph::Call::entity(&self.graph, &call)));
+        self.placed(&deadline::acting(self.state.house.place(self.application(), new)).await?)
+    }
+
+    /// The answer to whoever has placed a call.
+    pub(super) fn placed(&self, call: &model::Call) -> Result<Response, ApiError> {
+        let mut response = ok(&json(&graph::Call::entity(&self.graph, call)));
         *response.status_mut() = StatusCode::CREATED;
         let location = format!("{}/{}", self.graph.calls_url(), call.id);
         let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
@@ -250,9 +273,6 @@ impl Asked<'_> {
 
     async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        if let Some(role) = needed_role(action).filter(|role| !self.caller.has_role(role)) {
-            return Err(ApiError::MissingRole(role));
-        }
         let (house, application) = (&self.state.house, self.application());
         let body = match action {
             // It has no body, and clients send no type with it.
@@ -374,6 +394,14 @@ impl Asked<'_> {
 
     pub(super) fn query(&self) -> Option<&str> {
         self.parts.uri.query()
+    }
+}
+
+fn role_for(target: &Target, method: &Method) -> Option<&'static str> {
+    match (target, method) {
+        (Target::Calls, &Method::POST) => Some(INITIATE),
+        (Target::Action(_, action), &Method::POST) => needed_role(*action),
+        _ => None,
     }
 }
 
@@ -816,7 +844,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
         let fake = Fake::new();
-        fake.house.hang();
+        let _gate = fake.house.hold();
         let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
         // SDKs repeat 503 by themselves; this must not be repeated.
         assert_eq!(response.status(), 500);

@@ -13,7 +13,7 @@ use super::error::ApiError;
 pub(super) const BODY: Duration = Duration::from_secs(10);
 
 /// How long the house may take.
-const HOUSE: Duration = Duration::from_secs(20);
+pub(super) const HOUSE: Duration = Duration::from_secs(20);
 
 /// Waits for something that changes nothing; it can be asked for again.
 pub(super) async fn reading<T, E: Into<ApiError>>(

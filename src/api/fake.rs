@@ -56,14 +56,11 @@ pub(super) enum Command {
 
 pub(super) struct Fake {
     pub(super) house: Arc<FakeHouse>,
+    pub(super) state: ApiState,
 }
 
 impl Fake {
     pub(super) fn new() -> Self {
-        Self { house: Arc::new(FakeHouse::new()) }
-    }
-
-    pub(super) fn router(&self) -> Router {
         let application = |name: &str, token: &str, roles: &[&str]| ApplicationCredential {
             name: name.to_owned(),
             id: name.to_owned(),
@@ -78,10 +75,16 @@ impl Fake {
             ],
             Verifier::default(),
         );
-        let house: Arc<dyn House> = self.house.clone();
+        let house = Arc::new(FakeHouse::new());
         let tenant = "00000000-0000-0000-0000-000000000001";
-        let (_, credentials) = tokio::sync::watch::channel(Arc::new(credentials));
-        super::router(ApiState::new(house, credentials, tenant, "https://api.example/"), None)
+        let (_, credentials) = watch::channel(Arc::new(credentials));
+        let behind: Arc<dyn House> = house.clone();
+        let state = ApiState::new(behind, credentials, tenant, "https://api.example/");
+        Self { house, state }
+    }
+
+    pub(super) fn router(&self) -> Router {
+        super::router(self.state.clone(), None)
     }
 
     pub(super) async fn get(&self, path: &str) -> Response<Body> {
@@ -118,6 +121,18 @@ impl Fake {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Response<Body> {
+        self.asking(method, path, token, headers, body).await
+    }
+
+    /// A request that is made when it is awaited, and broken off when it is dropped.
+    pub(super) fn asking(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
         let mut request = Request::builder().method(method).uri(path);
         if !token.is_empty() {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -126,7 +141,8 @@ impl Fake {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        self.router().oneshot(request).await.unwrap()
+        let answered = self.router().oneshot(request);
+        async move { answered.await.unwrap() }
     }
 }
 
@@ -192,8 +208,11 @@ struct State {
     commands: Vec<Command>,
     requests: HashMap<String, (String, Option<KeptAnswer>)>,
     refusal: Option<CallError>,
-    hangs: bool,
+    /// Answers wait until it opens.
+    gate: Option<watch::Receiver<bool>>,
     not_ready: Option<String>,
+    /// How many notifications.
+    given_up: usize,
 }
 
 impl FakeHouse {
@@ -214,8 +233,9 @@ impl FakeHouse {
             commands: Vec::new(),
             requests: HashMap::new(),
             refusal: None,
-            hangs: false,
+            gate: None,
             not_ready: None,
+            given_up: 1,
         };
         Self { state: Mutex::new(state) }
     }
@@ -237,8 +257,15 @@ impl FakeHouse {
         self.state.lock().unwrap().commands.len()
     }
 
-    pub(super) fn hang(&self) {
-        self.state.lock().unwrap().hangs = true;
+    /// What it does is not answered until this says so.
+    pub(super) fn hold(&self) -> watch::Sender<bool> {
+        let (opens, gate) = watch::channel(false);
+        self.state.lock().unwrap().gate = Some(gate);
+        opens
+    }
+
+    pub(super) fn give_up(&self, count: usize) {
+        self.state.lock().unwrap().given_up = count;
     }
 
     pub(super) fn set_not_ready(&self, reason: &str) {
@@ -263,15 +290,19 @@ impl FakeHouse {
         answer: impl FnOnce(&mut State) -> T,
     ) -> BoxFuture<'static, Result<T, CallError>> {
         let mut state = self.state.lock().unwrap();
-        if state.hangs {
-            return std::future::pending().boxed();
-        }
         let result = match (&state.refusal, call.to_string().as_str()) {
             (Some(error), _) => Err(*error),
             (None, CALL) => Ok(answer(&mut state)),
             (None, _) => Err(CallError::NotFound),
         };
-        std::future::ready(result).boxed()
+        let gate = state.gate.clone();
+        async move {
+            if let Some(mut gate) = gate {
+                gate.wait_for(|is_open| *is_open).await.expect("the gate opens");
+            }
+            result
+        }
+        .boxed()
     }
 
     fn told(&self, call: CallId, command: Command) -> BoxFuture<'static, Result<(), CallError>> {
@@ -401,6 +432,7 @@ impl House for FakeHouse {
         _: &'a str,
         key: &'a str,
         fingerprint: &'a str,
+        _: Option<CallId>,
     ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
         let mut state = self.state.lock().unwrap();
         let begun = match state.requests.get(key) {

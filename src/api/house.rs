@@ -130,12 +130,14 @@ pub trait House: Send + Sync + 'static {
         which: Option<(CallId, u64)>,
     ) -> BoxFuture<'a, Result<u64, CallError>>;
 
-    /// Takes an `Idempotency-Key` for a request, unless it was taken before.
+    /// Takes an `Idempotency-Key` for a request, unless it was taken before. `call` is what it will
+    /// call the call that it places.
     fn begin_request<'a>(
         &'a self,
         application: &'a str,
         key: &'a str,
         fingerprint: &'a str,
+        call: Option<CallId>,
     ) -> BoxFuture<'a, Result<RequestKey, CallError>>;
 
     /// Keeps the answer to a request; without one its key is free again.

@@ -228,9 +228,11 @@ impl House for Rooms {
         application: &'a str,
         key: &'a str,
         fingerprint: &'a str,
+        call: Option<CallId>,
     ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
         async move {
-            let begun = self.database.begin_request(application, key, fingerprint, now()).await;
+            let database = &self.database;
+            let begun = database.begin_request(application, key, fingerprint, call, now()).await;
             begun.map_err(|error| {
                 error!(%error, "cannot take the key of a request");
                 CallError::Overloaded { retry_after: 1 }

@@ -163,6 +163,7 @@ impl Daemon {
         let vault = Vault::new(folder.clone());
         let now = UnixMillis::from(SystemTime::now());
         switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
+        database.free_unanswered_requests().await?;
         let purge_wake = Arc::new(Notify::new());
         let purge = Purge::new(
             database.clone(),

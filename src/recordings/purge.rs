@@ -31,6 +31,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A request that is repeated gets its first answer for so long.
 const KEYS: Duration = Duration::from_secs(24 * 3600);
+/// Of each application so many answers are kept.
+const ANSWERS: u32 = 10_000;
 /// After a fault of the database or the disk.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
 
@@ -89,7 +91,7 @@ impl Purge {
             }
         }
         self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP)).await?;
-        self.database.purge_requests(now.minus(KEYS)).await?;
+        self.database.purge_requests(now.minus(KEYS), ANSWERS).await?;
         Ok(())
     }
 

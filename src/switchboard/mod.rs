@@ -75,6 +75,8 @@ pub struct Drivers {
 /// A call that an application wants placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCall {
+    /// What it is called.
+    pub id: CallId,
     /// The name of the caller to show.
     pub source_name: Option<String>,
     /// Whom: a SIP, SIPS or tel URI.
@@ -250,7 +252,7 @@ impl Switchboard {
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
         let itinerary = self.way_to(&directory, &target, &placed).await?;
         inner.drivers.prompts.prefetch(application, new.prefetch);
-        let (id, rng) = self.fresh_call();
+        let (id, rng) = (new.id, self.fresh_rng());
         let dialog = inner.drivers.signalling.fresh_dialog();
         let placement = Placement {
             dialog,
@@ -736,6 +738,10 @@ impl Switchboard {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
         (CallId::from_random(bytes), StdRng::from_rng(&mut *rng))
+    }
+
+    fn fresh_rng(&self) -> StdRng {
+        StdRng::from_rng(&mut *self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Hands an event to the call's task without waiting for it.
