@@ -295,11 +295,11 @@ async fn a_notification_given_up_stays_visible(place: Place) {
     let house = house.restarted(&place).await;
     assert_eq!(house.head_of(&call).await.unwrap().sequence, 2);
     assert_eq!(house.store.pending_count().await.unwrap(), 1);
-    let given_up = house.store.given_up("bot", 10).await.unwrap();
+    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 1);
     assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
     assert_eq!(given_up[0].error, "answered 403 Forbidden");
-    assert_eq!(house.store.given_up("another", 10).await.unwrap(), []);
+    assert_eq!(house.store.given_up("another", 0, 10).await.unwrap(), []);
 }
 
 async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
@@ -315,7 +315,7 @@ async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
     let house = House::open(&place).await;
     assert_eq!(house.heads(UnixMillis(0)).await, []);
     assert_eq!(names(&house.heads(UnixMillis(0)).await), [(call.id, 2)]);
-    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
 }
 
 async fn receivers_are_told_apart(place: Place) {
@@ -467,7 +467,7 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     assert_eq!(house.store.resend("other", None, now).await.unwrap(), 0);
     let which = Some((head.call, head.sequence));
     assert_eq!(house.store.resend("bot", which, now).await.unwrap(), 1);
-    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
     let again = house.head_of(&done).await.unwrap();
     assert_eq!((again.sequence, again.attempts), (head.sequence, 0));
     house.store.give_up(&again, 1, "gone").await.unwrap();
@@ -476,7 +476,7 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     assert_eq!(house.store.purge_calls(after, never).await.unwrap(), 1);
     assert_eq!(house.store.call(done.id).await.unwrap(), None);
     assert_eq!(house.store.operation(given_up.id).await.unwrap(), None);
-    assert_eq!(house.store.given_up("bot", 10).await.unwrap(), []);
+    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
 
     house.store.forget(recording_id(1)).await.unwrap();
     let head = house.head_of(&waiting).await.unwrap();

@@ -461,21 +461,31 @@ impl House for FakeHouse {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn undelivered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>> {
+    fn undelivered<'a>(
+        &'a self,
+        _: &'a str,
+        skip: usize,
+        size: usize,
+    ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>> {
         let id: CallId = CALL.parse().unwrap();
-        let delivery = Delivery {
-            call: id,
-            sequence: 3,
-            application: "mybot".to_owned(),
-            callback_uri: "https://bot.example/api/calls".to_owned(),
-            chain_id: String::new(),
-            receiver: String::new(),
-            event: Event::CallChanged { call: call(id) },
-            attempts: 1,
-            created_at: UnixMillis(0),
+        let given_up = move |sequence: u64| {
+            let delivery = Delivery {
+                call: id,
+                sequence,
+                application: "mybot".to_owned(),
+                callback_uri: "https://bot.example/api/calls".to_owned(),
+                chain_id: String::new(),
+                receiver: String::new(),
+                event: Event::CallChanged { call: call(id) },
+                attempts: 1,
+                created_at: UnixMillis(0),
+            };
+            GivenUp { delivery, error: "answered 403 Forbidden".to_owned() }
         };
-        let error = "answered 403 Forbidden".to_owned();
-        self.answered(id, |_| vec![GivenUp { delivery, error }])
+        self.answered(id, |state| {
+            let listed = (3..).take(state.given_up).skip(skip).take(size).map(given_up);
+            (state.given_up, listed.collect())
+        })
     }
 
     fn resend<'a>(

@@ -117,11 +117,14 @@ pub trait House: Send + Sync + 'static {
         call: CallId,
     ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>>;
 
-    /// The application's notifications that were given up, oldest first.
+    /// How many of the application's notifications were given up, and at most `size` of them after the
+    /// first `skip`, oldest first.
     fn undelivered<'a>(
         &'a self,
         application: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>>;
+        skip: usize,
+        size: usize,
+    ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>>;
 
     /// Has one of them sent again, or all; tells how many there were.
     fn resend<'a>(

@@ -161,11 +161,21 @@ impl QueryOptions {
     /// The things of the asked-for page, so that only those need to be made, and where it is.
     pub fn on_page<T>(&self, things: Vec<T>) -> (Vec<T>, Place) {
         let total = things.len();
-        let size = self.top.unwrap_or(PAGE).min(PAGE);
-        let things: Vec<T> = things.into_iter().skip(self.skip).take(size).collect();
-        let end = self.skip.saturating_add(things.len());
-        let has_next = end < total && !things.is_empty();
-        (things, Place { total, end, has_next })
+        let (skip, size) = self.window();
+        let things: Vec<T> = things.into_iter().skip(skip).take(size).collect();
+        let place = self.place(total, things.len());
+        (things, place)
+    }
+
+    /// Which part of a collection is asked for: after how many, and how many at the most.
+    pub fn window(&self) -> (usize, usize) {
+        (self.skip, self.top.unwrap_or(PAGE).min(PAGE))
+    }
+
+    /// Where the asked-for page is, with so many things on it, of `total`.
+    pub fn place(&self, total: usize, on_page: usize) -> Place {
+        let end = self.skip.saturating_add(on_page);
+        Place { total, end, has_next: end < total && on_page > 0 }
     }
 
     /// The page of a collection at `url`, of things that were made of those at `place`.

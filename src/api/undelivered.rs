@@ -22,11 +22,13 @@ pub(super) const MEMBERS: [&str; 6] =
 impl Asked<'_> {
     pub(super) async fn list_undelivered(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &MEMBERS)?;
-        let given_up = deadline::reading(self.state.house.undelivered(self.application())).await?;
+        let (skip, size) = options.window();
+        let listed = self.state.house.undelivered(self.application(), skip, size);
+        let (total, given_up) = deadline::reading(listed).await?;
         let name = "communications/undeliveredNotifications";
         let context = self.graph.metadata_url(name);
         let url = format!("{}/{name}", self.graph.base_url());
-        let (given_up, place) = options.on_page(given_up);
+        let place = options.place(total, given_up.len());
         let shown = given_up.iter().map(|given_up| self.given_up(given_up)).collect();
         Ok(ok(&options.page(context, &url, place, shown)))
     }
@@ -68,6 +70,25 @@ mod tests {
         assert_eq!(one["lastError"], "answered 403 Forbidden");
         assert_eq!(one["createdDateTime"], "1970-01-01T00:00:00Z");
         assert_eq!(one["notification"]["value"][0]["changeType"], "updated");
+    }
+
+    #[tokio::test]
+    async fn a_long_list_is_paged_to_its_end() {
+        let fake = Fake::new();
+        fake.house.give_up(2500);
+        let mut path = format!("{PATH}?$count=true");
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let page = json_of(fake.get(&path).await).await;
+            assert_eq!(page["@odata.count"], 2500);
+            let ids = page["value"].as_array().unwrap().iter().map(|one| one["id"].to_string());
+            seen.extend(ids);
+            let next = page["@odata.nextLink"].as_str().unwrap_or_default().to_owned();
+            path = next.strip_prefix("https://api.example").unwrap_or_default().to_owned();
+        }
+        assert_eq!(path, "");
+        seen.dedup();
+        assert_eq!(seen.len(), 2500);
     }
 
     #[tokio::test]

@@ -30,8 +30,6 @@ pub(super) struct Rooms {
     pub purge_wake: Arc<Notify>,
 }
 
-/// The newest of the notifications that were given up are shown, so many.
-const UNDELIVERED: u32 = 1000;
 /// A token opens a clip as long as there is one; this only bounds a token that was lost.
 const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
@@ -196,12 +194,19 @@ impl House for Rooms {
     fn undelivered<'a>(
         &'a self,
         application: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<GivenUp>, CallError>> {
+        skip: usize,
+        size: usize,
+    ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>> {
         async move {
-            self.database.given_up(application, UNDELIVERED).await.map_err(|error| {
+            let skip = u64::try_from(skip).unwrap_or(u64::MAX);
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            let count = self.database.given_up_count(application);
+            let listed = self.database.given_up(application, skip, size);
+            let (count, listed) = futures_util::try_join!(count, listed).map_err(|error| {
                 error!(%error, "cannot read notifications that were given up");
                 CallError::Internal
-            })
+            })?;
+            Ok((usize::try_from(count).unwrap_or(usize::MAX), listed))
         }
         .boxed()
     }

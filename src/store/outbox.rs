@@ -190,25 +190,28 @@ impl Database {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// The newest `limit` notifications of `application` that were given up, oldest first.
+    /// Notifications of `application` that were given up, oldest first: `limit` of them after the first
+    /// `skip`.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
     pub async fn given_up(
         &self,
         application: &str,
+        skip: u64,
         limit: u32,
     ) -> Result<Vec<GivenUp>, StoreError> {
         let rows = sqlx::query(
             "SELECT * FROM outbox WHERE application = $1 AND state = 'given_up' \
-             ORDER BY created_at DESC, call_id DESC, sequence DESC LIMIT $2",
+             ORDER BY created_at, call_id, sequence LIMIT $2 OFFSET $3",
         )
         .bind(application.to_owned())
         .bind(i64::from(limit))
+        .bind(i64::try_from(skip).unwrap_or(i64::MAX))
         .fetch_all(self.reader())
         .await?;
         let mut found = Vec::with_capacity(rows.len());
-        for row in rows.iter().rev() {
+        for row in &rows {
             match read(row) {
                 Ok(delivery) => {
                     let error: Option<String> = row.try_get("last_error")?;
@@ -220,6 +223,20 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// How many notifications of `application` were given up.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn given_up_count(&self, application: &str) -> Result<u64, StoreError> {
+        let (count,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM outbox WHERE application = $1 AND state = 'given_up'",
+        )
+        .bind(application.to_owned())
+        .fetch_one(self.reader())
+        .await?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Has notifications of `application` that were given up sent again, as if they had just been

@@ -90,7 +90,7 @@ async fn a_refused_notification_is_given_up_and_the_next_one_sent() {
         assert!(dispatcher.flush(PATIENCE).await);
         assert_eq!(receiver.next().await.body, "1/1");
         assert_eq!(receiver.next().await.body, "1/2");
-        let given_up = house.store.given_up("bot", 10).await.unwrap();
+        let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
         assert_eq!(given_up.len(), 1);
         assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 1));
         assert!(given_up[0].error.contains(&status.to_string()), "{}", given_up[0].error);
@@ -106,7 +106,7 @@ async fn a_notification_that_is_too_old_is_given_up() {
     let (dispatcher, _running) =
         house.dispatch(DispatcherConfig { retry_for: Duration::ZERO, ..config() });
     assert!(dispatcher.flush(PATIENCE).await);
-    assert_eq!(house.store.given_up("bot", 10).await.unwrap().len(), 1);
+    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
     assert!(receiver.has_no_more());
     // The redirect may be mended; the addresses will not change.
     assert_eq!(house.store.pending_count().await.unwrap(), 1);
-    let given_up = house.store.given_up("bot", 10).await.unwrap();
+    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 2);
     assert!(given_up.iter().any(|one| one.error.contains("not for us")), "{given_up:?}");
 }
