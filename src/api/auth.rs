@@ -102,8 +102,13 @@ impl Credentials {
         }
     }
 
-    /// The id and the roles of the application that knows this secret.
-    pub fn with_secret(&self, id: &str, secret: &str) -> Option<(&str, &[String])> {
+    /// The id of the application that is meant by this one, in its own spelling.
+    pub fn id(&self, id: &str) -> Option<&Arc<str>> {
+        Some(&self.application(id)?.id)
+    }
+
+    /// The roles of the application with this id, if it knows this secret.
+    pub fn roles_with_secret(&self, id: &str, secret: &str) -> Option<&[String]> {
         let presented = sha256(secret);
         let application = self.application(id)?;
         let is_known = contains(&application.secrets, &presented);
@@ -301,13 +306,13 @@ mod tests {
         let credentials = credentials();
         let upper = APP.to_uppercase();
         for secret in ["secret", "hashed"] {
-            let (id, roles) = credentials.with_secret(&upper, secret).unwrap();
-            assert_eq!((id, roles.len()), (APP, 2));
+            assert_eq!(&**credentials.id(&upper).unwrap(), APP);
+            assert_eq!(credentials.roles_with_secret(&upper, secret).unwrap().len(), 2);
         }
         for (id, secret) in
             [(APP, ""), (APP, "x"), (APP, "sha256:x"), ("x", "secret"), ("nobody", "secret")]
         {
-            assert_eq!(credentials.with_secret(id, secret), None, "{id} {secret}");
+            assert_eq!(credentials.roles_with_secret(id, secret), None, "{id} {secret}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! an error, and writes one line into the access log. No header, path or body of a client reaches
 //! the log, only the route, which is ours.
 
-use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     extract::Request,
@@ -24,6 +24,10 @@ const SCENARIO_ID: HeaderName = HeaderName::from_static("scenario-id");
 
 /// Longer ids of clients are not echoed.
 const MAX_ID_BYTES: usize = 128;
+
+/// Who has connected; it travels with the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// What a handler tells the access log; it travels with the response.
 #[derive(Debug, Clone, Default)]

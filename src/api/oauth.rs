@@ -1,7 +1,12 @@
 //! Tokens for applications: OAuth 2.0 client credentials (RFC 6749 section 4.4) as Entra ID speaks it,
 //! the metadata and keys to check them with, and those of notifications (contract sections 9 and 6.4).
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
@@ -16,24 +21,25 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::warn;
 
-use super::{auth::Credentials, body, error::ApiError, exchange::Audit, now};
+use super::{
+    auth::Credentials,
+    body,
+    error::ApiError,
+    exchange::{Audit, Peer},
+    guesses::Guesses,
+    now,
+};
 use crate::tokens::Issuer;
-
-/// How long a wrong secret waits for its answer.
-const PENALTY: Duration = Duration::from_secs(1);
-/// So many wrong secrets wait at a time; more are turned away unread until one has its answer. Right
-/// ones never wait.
-const WAITING: usize = 16;
 
 /// What the token endpoint works with. Cheap to clone.
 #[derive(Clone)]
 struct Desk {
     issuer: Issuer,
     credentials: watch::Receiver<Arc<Credentials>>,
-    waiting: Arc<Semaphore>,
+    guesses: Arc<Mutex<Guesses>>,
 }
 
 /// Why there is no token (RFC 6749 section 5.2), with Entra's number for it.
@@ -51,8 +57,8 @@ enum Refusal {
     Scope(String),
     #[error("{0}")]
     Body(String),
-    #[error("Too many wrong secrets; try again later.")]
-    Busy,
+    #[error("Too many wrong secrets; try again in {0} seconds.")]
+    Guessed(u64),
     #[error("The server cannot sign a token.")]
     Internal,
 }
@@ -61,11 +67,11 @@ enum Refusal {
 pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
     let desk = Desk { issuer, credentials, waiting: Arc::new(Semaphore::new(WAITING)) };
     Router::new()
-        .route("/{tenant}/oauth2/v2.0/token", any(token))
-        .route("/{tenant}/v2.0/.well-known/openid-configuration", any(metadata))
-        .route("/{tenant}/discovery/v2.0/keys", any(keys))
-        .route("/v1/.well-known/OpenIdConfiguration", any(notification_metadata))
-        .route("/v1/.well-known/keys", any(notification_keys))
+        .route(token_path, any(token))
+        .route(metadata_path, any(metadata))
+        .route(keys_path, any(keys))
+        .route(notification_metadata_path, any(notification_metadata))
+        .route(notification_keys_path, any(notification_keys))
         .with_state(desk)
 }
 
@@ -76,7 +82,9 @@ async fn token(State(desk): State<Desk>, Path(tenant): Path<String>, request: Re
     }
     let (parts, body) = request.into_parts();
     let mut client = None;
-    let response = match desk.token(&tenant, &parts.headers, body, &mut client).await {
+    // Without a listener, as in a test of the routes, there is none.
+    let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| *ip);
+    let response = match desk.token(&tenant, &parts.headers, peer, body, &mut client).await {
         Ok(token) => token,
         Err(refusal) => refusal.response(),
     };
@@ -88,6 +96,7 @@ impl Desk {
         &self,
         tenant: &str,
         headers: &HeaderMap,
+        peer: IpAddr,
         body: Body,
         client: &mut Option<Arc<str>>,
     ) -> Result<Response, Refusal> {
@@ -114,10 +123,8 @@ impl Desk {
             .filter(|resource| self.issuer.is_audience(resource))
             .ok_or_else(|| Refusal::Scope(shortened(scope)))?;
         let credentials = self.credentials.borrow().clone();
-        let Some((id, roles)) = credentials.with_secret(id, secret) else {
-            return Err(self.punish().await);
-        };
-        *client = Some(id.into());
+        let (id, roles) = self.known(&credentials, id, secret, peer)?;
+        *client = Some(Arc::clone(id));
         let minted = self.issuer.mint(id, roles, audience, now()).map_err(|error| {
             tracing::error!(%error, "a token cannot be signed");
             Refusal::Internal
@@ -139,12 +146,30 @@ impl Desk {
         }
     }
 
-    /// Lets whoever guesses wait.
-    async fn punish(&self) -> Refusal {
-        let Ok(_place) = self.waiting.try_acquire() else { return Refusal::Busy };
-        warn!("A wrong client secret was shown");
-        tokio::time::sleep(PENALTY).await;
-        Refusal::Client
+    /// The application's id and roles, for its secret. Judged, compared and counted in one step, so that
+    /// many guesses at a time are not more than their number.
+    fn known<'a>(
+        &self,
+        credentials: &'a Credentials,
+        id: &str,
+        secret: &str,
+        peer: IpAddr,
+    ) -> Result<(&'a Arc<str>, &'a [String]), Refusal> {
+        let now = Instant::now();
+        let client = credentials.id(id);
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = guesses.wait(client.map(|client| &**client), peer, now) {
+            return Err(Refusal::Guessed(wait.as_secs().saturating_add(1)));
+        }
+        match client.zip(credentials.roles_with_secret(id, secret)) {
+            Some(known) => Ok(known),
+            None => {
+                if guesses.count(client, peer, now) {
+                    warn!(client = ?shortened(id), %peer, "A wrong client secret was shown");
+                }
+                Err(Refusal::Client)
+            }
+        }
     }
 }
 
@@ -202,14 +227,14 @@ impl Refusal {
             Self::GrantType(_) => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
             Self::Client => (StatusCode::UNAUTHORIZED, "invalid_client"),
             Self::Scope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
-            Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
+            Self::Guessed(_) => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         };
         let body = Json(json!({"error": error, "error_description": self.to_string()}));
         let mut response = (status, [(CACHE_CONTROL, "no-store")], body).into_response();
         let header = match self {
             Self::Client => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))),
-            Self::Busy => Some((RETRY_AFTER, HeaderValue::from_static("5"))),
+            Self::Guessed(seconds) => Some((RETRY_AFTER, HeaderValue::from(*seconds))),
             _ => None,
         };
         response.headers_mut().extend(header);
@@ -265,6 +290,7 @@ mod tests {
 
     const TENANT: &str = "00000000-0000-0000-0000-000000000001";
     const APP: &str = "11111111-1111-1111-1111-111111111111";
+    const OTHER: &str = "22222222-2222-2222-2222-222222222222";
 
     struct Rig {
         routes: Router,
@@ -290,7 +316,13 @@ mod tests {
                 secrets: vec!["a secret: 100%".to_owned()],
                 roles: vec![INITIATE.to_owned()],
             };
-            let credentials = Credentials::new(vec![application], Verifier::default());
+            let other = ApplicationCredential {
+                name: "other".to_owned(),
+                id: OTHER.to_owned(),
+                secrets: vec!["its own".to_owned()],
+                ..application.clone()
+            };
+            let credentials = Credentials::new(vec![application, other], Verifier::default());
             let (_, credentials) = watch::channel(Arc::new(credentials));
             let routes = routes(issuer.clone(), credentials);
             Self { routes, issuer, _folder: folder }
@@ -308,6 +340,16 @@ mod tests {
             }
             let request = request.body(Body::from(form.to_owned())).unwrap();
             self.routes.clone().oneshot(request).await.unwrap()
+        }
+
+        async fn from(&self, ip: &str, form: &str) -> Response {
+            let request = Request::builder()
+                .method("POST")
+                .uri(format!("/{TENANT}/oauth2/v2.0/token"))
+                .header("content-type", "application/x-www-form-urlencoded")
+                .extension(Peer(ip.parse().unwrap()))
+                .body(Body::from(form.to_owned()));
+            self.routes.clone().oneshot(request.unwrap()).await.unwrap()
         }
 
         async fn token(&self, form: &str) -> Response {
@@ -347,7 +389,6 @@ mod tests {
     #[tokio::test]
     async fn who_has_no_secret_is_told_what_is_wrong() {
         let rig = Rig::new().await;
-        tokio::time::pause();
         let ok = format!("grant_type=client_credentials&client_id={APP}&client_secret=x");
         let table = [
             ("grant_type=password".to_owned(), 400, "unsupported_grant_type"),
@@ -371,26 +412,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn guessing_is_slow_and_right_secrets_do_not_wait() {
-        let rig = Arc::new(Rig::new().await);
-        tokio::time::pause();
-        let form = |secret: &str| {
-            format!("grant_type=client_credentials&client_id={APP}&client_secret={secret}&{SCOPE}")
+    async fn who_guesses_learns_nothing_and_others_do_not_wait() {
+        let rig = Rig::new().await;
+        let form = |id: &str, secret: &str| {
+            format!("grant_type=client_credentials&client_id={id}&client_secret={secret}&{SCOPE}")
         };
-        let began = tokio::time::Instant::now();
-        let guesses: Vec<_> = (0..WAITING + 5)
-            .map(|guess| {
-                let (rig, form) = (Arc::clone(&rig), form(&guess.to_string()));
-                tokio::spawn(async move { rig.token(&form).await.status().as_u16() })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(rig.token(&form("a+secret%3A+100%25")).await.status(), 200);
-        assert!(began.elapsed() < PENALTY);
-        let statuses = futures_util::future::join_all(guesses).await;
-        let count = |wanted| statuses.iter().filter(|s| *s.as_ref().unwrap() == wanted).count();
-        assert_eq!((count(401), count(429)), (WAITING, 5));
-        assert!(began.elapsed() >= PENALTY);
+        let mut statuses = Vec::new();
+        for guess in 0..30 {
+            let response = rig.token(&form(APP, &guess.to_string())).await;
+            statuses.push(response.status().as_u16());
+        }
+        let refused = statuses.iter().filter(|status| **status == 401).count();
+        assert!((1..30).contains(&refused), "{statuses:?}");
+        assert!(statuses[refused..].iter().all(|status| *status == 429), "{statuses:?}");
+        // The right one looks like the wrong ones.
+        let right = rig.token(&form(APP, "a+secret%3A+100%25")).await;
+        assert_eq!(right.status(), 429);
+        let wait: u64 = right.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=61).contains(&wait), "{wait}");
+        // Another client at another address is not concerned.
+        let other = rig.from("192.0.2.9", &form(OTHER, "its+own")).await;
+        assert_eq!(other.status(), 200);
     }
 
     #[tokio::test]
