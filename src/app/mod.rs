@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use self::house::Rooms;
 use crate::{
-    api::{self, ApiState, ApplicationCredential, Credentials},
+    api::{self, ApiState, ApplicationCredential, Credentials, ServeLimits},
     call::Settings,
     config::{self, ApiTls, Config, DigestAlgorithm},
     graph::{self, GraphContext, Version},
@@ -311,12 +311,12 @@ impl Daemon {
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
         let (api_tls, identity) = api_identity(&config)?.map(watch::channel).unzip();
-        let router = api::router(state, Some(issuer.clone()));
+        let router = api::router(state.clone(), Some(issuer.clone()));
+        let limits = open_files().map_or_else(ServeLimits::default, ServeLimits::within);
         let cancel = outside.clone();
         tasks.spawn(async move {
-            if let Err(error) = api::serve(listener, identity, router, cancel).await {
-                error!(%error, "the API's listener failed");
-            }
+            api::serve(listener, identity, router, limits, cancel).await;
+            state.finished().await;
             "api"
         });
 
