@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::In
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -42,9 +42,15 @@ pub(super) struct Audit {
 
 /// Runs one request.
 pub(super) async fn exchange(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
+    let peer = request.extensions().get::<Peer>().map(|Peer(ip)| ip.to_canonical());
     let request_id = new_id();
+    let mut line = Line {
+        started: Instant::now(),
+        method: request.method().clone(),
+        request_id: request_id.clone(),
+        peer,
+        is_written: false,
+    };
     let client_request_id = sane_id(request.headers(), &CLIENT_REQUEST_ID);
     let client_request_id = client_request_id.unwrap_or_else(|| request_id.clone());
     let scenario_id = sane_id(request.headers(), &SCENARIO_ID);
@@ -73,15 +79,50 @@ pub(super) async fn exchange(request: Request, next: Next) -> Response {
         }
     }
 
-    let status = response.status().as_u16();
-    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (route, application) = (&*audit.route, audit.application.as_deref());
-    if audit.probe {
-        debug!(request.id = request_id, status, ms, "{method} {route}");
-    } else {
-        info!(request.id = request_id, application, status, ms, "{method} {route}");
-    }
+    line.write(&audit, response.status().as_u16());
     response
+}
+
+/// The line of a request in the access log. It is written also when the client does not wait for its
+/// answer: then the exchange is dropped, and the line with it.
+struct Line {
+    started: Instant,
+    method: Method,
+    request_id: String,
+    peer: Option<IpAddr>,
+    is_written: bool,
+}
+
+impl Line {
+    fn write(&mut self, audit: &Audit, status: u16) {
+        self.is_written = true;
+        let (method, request_id, ms) = (&self.method, &self.request_id, self.ms());
+        let (route, application) = (&*audit.route, audit.application.as_deref());
+        let peer = self.peer.map(tracing::field::display);
+        if audit.probe {
+            debug!(request.id = request_id, peer, status, ms, "{method} {route}");
+        } else {
+            info!(request.id = request_id, application, peer, status, ms, "{method} {route}");
+        }
+    }
+
+    fn ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.is_written {
+            let (method, peer) = (&self.method, self.peer.map(tracing::field::display));
+            info!(
+                request.id = self.request_id,
+                peer,
+                ms = self.ms(),
+                "{method} was broken off by the client"
+            );
+        }
+    }
 }
 
 fn new_id() -> String {
@@ -171,6 +212,31 @@ mod tests {
         assert!(lines[0].contains("status=200") && lines[0].contains("application=\"mybot\""));
         assert!(lines[1].contains("GET unknown") && lines[1].contains("status=404"), "{text}");
         assert!(!text.contains("secret") && !text.contains(TOKEN), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_broken_off_leaves_a_line_with_its_peer() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let never = Router::new()
+            .route("/never", get(std::future::pending::<()>))
+            .layer(middleware::from_fn(exchange));
+        let request = Request::builder()
+            .uri("/never")
+            .extension(Peer("192.0.2.7".parse().unwrap()))
+            .body(Body::empty())
+            .unwrap();
+        let mut asking = Box::pin(never.oneshot(request));
+        assert!(futures_util::poll!(&mut asking).is_pending());
+        drop(asking);
+        drop(guard);
+        let text = log.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("GET was broken off by the client"), "{text}");
+        assert!(text.contains("peer=192.0.2.7"), "{text}");
     }
 
     #[derive(Clone, Default)]

@@ -6,7 +6,7 @@
 //! logs. The file is streamed. One range is served (RFC 9110 section 14); `If-Range` is not looked
 //! at, because the bytes of a recording never change.
 
-use std::io::SeekFrom;
+use std::{io::SeekFrom, sync::Arc};
 
 use axum::{
     body::Body,
@@ -45,9 +45,10 @@ pub(super) async fn recording(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let answered = answer(&state, &id, &method, &headers).await;
+    let mut application = None;
+    let answered = answer(&state, &id, &method, &headers, &mut application).await;
     let mut response = answered.unwrap_or_else(IntoResponse::into_response);
-    let audit = Audit { route: "/recordings/{id}".into(), ..Audit::default() };
+    let audit = Audit { route: "/recordings/{id}".into(), application, probe: false };
     response.extensions_mut().insert(audit);
     response
 }
@@ -57,6 +58,7 @@ async fn answer(
     id: &str,
     method: &Method,
     headers: &HeaderMap,
+    application: &mut Option<Arc<str>>,
 ) -> Result<Response, ApiError> {
     if ![Method::GET, Method::HEAD, Method::DELETE].contains(method) {
         return Err(ApiError::Method { allow: "GET, HEAD, DELETE" });
@@ -65,6 +67,7 @@ async fn answer(
     let id: RecordingId = id.parse().map_err(|_| ApiError::NoRecording)?;
     let credentials = state.credentials.borrow().clone();
     let caller = credentials.authenticate(headers, now()).await.ok();
+    *application = caller.as_ref().map(|caller| Arc::clone(&caller.application));
     let key = match caller.as_ref().filter(|caller| caller.has_role(ACCESS_MEDIA)) {
         Some(caller) => RecordingKey::Application(&caller.application),
         None => RecordingKey::Token(token),
