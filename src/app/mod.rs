@@ -31,7 +31,7 @@ use crate::{
     graph::{self, GraphContext, Version},
     media,
     model::{Event, UnixMillis},
-    notify::{Dispatcher, DispatcherConfig, Render, Rendered, Webhook},
+    notify::{Dispatcher, DispatcherConfig, Gate, Render, Rendered, Webhook},
     prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
     proto::{
         sdp,
@@ -283,13 +283,12 @@ impl Daemon {
             public_url: public_url.clone(),
             purge_wake,
         });
+        let client = fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?;
+        let gate: Gate =
+            Arc::new(move |url| client.to(url).cloned().map_err(|error| error.to_string()));
         let (dispatcher, delivering) = Dispatcher::start(
             database.clone(),
-            Webhook::new(
-                fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?,
-                Arc::new(move |url| fence.check_url(url).map_err(|error| error.to_string())),
-                WEBHOOK_TIMEOUT,
-            ),
+            Webhook::new(gate, WEBHOOK_TIMEOUT),
             renderer(Arc::clone(&rooms), &config.api.tenant, issuer.clone(), known_applications),
             DispatcherConfig {
                 retry_for: config.calls.notification_retry_for,

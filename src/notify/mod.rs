@@ -9,4 +9,4 @@ mod dispatcher;
 mod webhook;
 
 pub use dispatcher::{Dispatcher, DispatcherConfig, Render};
-pub use webhook::{Answer, Rendered, UriCheck, Webhook};
+pub use webhook::{Answer, Gate, Rendered, Webhook};

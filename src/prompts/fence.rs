@@ -2,11 +2,11 @@
 //!
 //! Prompt and callback URIs come from bots, and a server that fetches what it is told to is a way
 //! into the network around it. So every address is judged: that of the URI, those that its name
-//! resolves to, and those of each redirect; and the address that was judged is the one that is
-//! connected to, because the client resolves names through the fence.
+//! resolves to, and those of each redirect. A name is resolved once, within the connection, and only
+//! addresses that may be reached at that port are left to connect to.
 
 use std::{
-    io,
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -50,6 +50,14 @@ pub enum FenceError {
     },
 }
 
+impl FenceError {
+    /// The fence's word among the causes of a client's error.
+    pub(super) fn cause_of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        causes.filter_map(|cause| cause.downcast_ref::<Self>()).next().cloned()
+    }
+}
+
 impl Fence {
     /// A fence with gates: networks, each for one port or for all.
     pub fn new(allowed: impl Iterator<Item = (IpNet, Option<u16>)>) -> Self {
@@ -75,28 +83,6 @@ impl Fence {
         }
     }
 
-    /// Judges a URL and what its name resolves to.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub async fn check(&self, url: &Url) -> Result<(), FenceError> {
-        self.check_url(url)?;
-        let (Some(Host::Domain(host)), Some(port)) = (url.host(), url.port_or_known_default())
-        else {
-            return Ok(());
-        };
-        let unresolved =
-            |message: String| FenceError::Unresolved { host: host.to_owned(), message };
-        let addresses: Vec<_> = tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| unresolved(error.to_string()))?
-            .collect();
-        if addresses.is_empty() {
-            return Err(unresolved("it has no address".to_owned()));
-        }
-        addresses.into_iter().try_for_each(|address| self.check_address(address))
-    }
-
     /// A client that connects only to what the fence lets through. It follows no redirects: each
     /// has to be judged.
     ///
@@ -106,48 +92,88 @@ impl Fence {
         &self,
         connect: Duration,
         total: Duration,
-    ) -> Result<reqwest::Client, reqwest::Error> {
-        reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(connect)
-            .timeout(total)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(self.clone())
-            .build()
+    ) -> Result<FencedClient, reqwest::Error> {
+        let client = |port: Option<u16>| {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .connect_timeout(connect)
+                .timeout(total)
+                .pool_idle_timeout(Duration::from_secs(30))
+                .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
+                .dns_resolver(AtPort { fence: self.clone(), port })
+                .build()
+        };
+        let ports = self.allowed.iter().filter_map(|(_, port)| *port);
+        let at_gates = ports.map(|port| Ok((port, client(Some(port))?)));
+        let at_gates = at_gates.collect::<Result<_, reqwest::Error>>()?;
+        Ok(FencedClient { fence: self.clone(), at_gates: Arc::new(at_gates), other: client(None)? })
     }
 
     fn check_address(&self, address: SocketAddr) -> Result<(), FenceError> {
-        let is_open = is_public(address.ip())
-            || self.allowed.iter().any(|(network, port)| {
-                network.contains(&address.ip().to_canonical())
-                    && port.is_none_or(|port| port == address.port())
-            });
-        if is_open { Ok(()) } else { Err(FenceError::Private { address }) }
+        match self.is_open(address.ip(), Some(address.port())) {
+            true => Ok(()),
+            false => Err(FenceError::Private { address }),
+        }
     }
 
-    /// Whether a name may resolve to this address. The port is not known here: [`check`](Self::check)
-    /// has judged it, with the same name, before.
-    fn may_resolve_to(&self, ip: IpAddr) -> bool {
+    /// Whether an address may be reached at a port; `None` is a port that no gate names.
+    fn is_open(&self, ip: IpAddr, at: Option<u16>) -> bool {
         let ip = ip.to_canonical();
-        is_public(ip) || self.allowed.iter().any(|(network, _)| network.contains(&ip))
+        let passes = |(network, port): &(IpNet, Option<u16>)| {
+            network.contains(&ip) && (port.is_none() || *port == at)
+        };
+        is_public(ip) || self.allowed.iter().any(passes)
     }
 }
 
-impl Resolve for Fence {
+/// What connects only to what the fence lets through; cheap to clone.
+///
+/// Who resolves a name for a client is not told the port. So each port that a gate names has a client
+/// of its own, and all others share one.
+#[derive(Debug, Clone)]
+pub struct FencedClient {
+    fence: Fence,
+    at_gates: Arc<HashMap<u16, reqwest::Client>>,
+    other: reqwest::Client,
+}
+
+impl FencedClient {
+    /// The client for a URL. Its name is judged when it is resolved.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn to(&self, url: &Url) -> Result<&reqwest::Client, FenceError> {
+        self.fence.check_url(url)?;
+        let port = url.port_or_known_default().ok_or(FenceError::NoHost)?;
+        Ok(self.at_gates.get(&port).unwrap_or(&self.other))
+    }
+}
+
+/// Resolves names for connections to one port, or to those that no gate names.
+struct AtPort {
+    fence: Fence,
+    port: Option<u16>,
+}
+
+impl Resolve for AtPort {
     fn resolve(&self, name: Name) -> Resolving {
-        let fence = self.clone();
+        let (fence, port) = (self.fence.clone(), self.port);
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
-                .await?
-                .filter(|address| fence.may_resolve_to(address.ip()))
-                .collect();
-            if found.is_empty() {
-                let message = "the name resolves to private addresses only";
-                return Err(Box::new(io::Error::new(io::ErrorKind::PermissionDenied, message)) as _);
+            let unresolved = |message: String| FenceError::Unresolved {
+                host: name.as_str().to_owned(),
+                message,
+            };
+            let found = tokio::net::lookup_host((name.as_str(), port.unwrap_or(0)))
+                .await
+                .map_err(|error| unresolved(error.to_string()))?;
+            let (open, closed): (Vec<_>, Vec<_>) =
+                found.partition(|address| fence.is_open(address.ip(), port));
+            match (open.is_empty(), closed.first()) {
+                (false, _) => Ok(Box::new(open.into_iter()) as Addrs),
+                (true, Some(&address)) => Err(FenceError::Private { address }.into()),
+                (true, None) => Err(unresolved("it has no address".to_owned()).into()),
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
@@ -263,14 +289,38 @@ mod tests {
         assert_eq!(fence.check_url(&url("http://u:p@x/")), Err(FenceError::Credentials));
     }
 
+    /// Why a request is refused, if the fence is why.
+    async fn refusal(client: &FencedClient, text: &str) -> Option<FenceError> {
+        let url = url(text);
+        let client = match client.to(&url) {
+            Ok(client) => client,
+            Err(refusal) => return Some(refusal),
+        };
+        FenceError::cause_of(&client.get(url).send().await.err()?)
+    }
+
     #[tokio::test]
-    async fn a_name_is_judged_by_what_it_resolves_to() {
-        let local = url("http://localhost:8080/");
-        assert!(matches!(fence(&[]).check(&local).await, Err(FenceError::Private { .. })));
-        let gates = [("127.0.0.0/8", Some(8080)), ("::1/128", Some(8080))];
-        assert_eq!(fence(&gates).check(&local).await, Ok(()));
-        assert!(fence(&gates).check(&url("http://localhost:81/")).await.is_err());
-        let client = fence(&[]).client(Duration::from_secs(1), Duration::from_secs(1)).unwrap();
-        assert!(client.get("http://localhost:1/").send().await.unwrap_err().is_connect());
+    async fn a_name_is_judged_by_what_it_resolves_to_and_by_the_port() {
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = |listener: &tokio::net::TcpListener| listener.local_addr().unwrap().port();
+        let (port, other) = (port(&open), port(&closed));
+        let second = Duration::from_secs(1);
+        let gates = [("127.0.0.0/8", Some(port)), ("::1/128", Some(port)), ("10.0.0.0/8", None)];
+        let client = fence(&gates).client(second, second).unwrap();
+        for host in ["localhost", "127.0.0.1"] {
+            let refused = refusal(&client, &format!("http://{host}:{other}/")).await;
+            assert!(matches!(refused, Some(FenceError::Private { .. })), "{host}: {refused:?}");
+            // It is let through; nobody answers.
+            assert_eq!(refusal(&client, &format!("http://{host}:{port}/")).await, None, "{host}");
+        }
+        let nobody = fence(&[]).client(second, second).unwrap();
+        let refused = refusal(&nobody, &format!("http://localhost:{other}/")).await;
+        assert!(matches!(refused, Some(FenceError::Private { .. })), "{refused:?}");
+        tokio::time::timeout(second, open.accept()).await.unwrap().unwrap();
+        let seen = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(closed.poll_accept(context).is_ready())
+        });
+        assert!(!seen.await, "the closed port has seen a connection");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, Response, StatusCode,
+    Response, StatusCode,
     header::{
         CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
         LAST_MODIFIED, LOCATION,
@@ -16,7 +16,7 @@ use reqwest::{
 use tokio::io::AsyncReadExt;
 use url::Url;
 
-use super::{Fence, FenceError};
+use super::{Fence, FenceError, FencedClient};
 
 /// What a fetch may cost.
 #[derive(Debug, Clone)]
@@ -34,8 +34,7 @@ pub struct FetchLimits {
 /// Fetches files; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fetch {
-    fence: Fence,
-    client: Client,
+    client: FencedClient,
     limits: FetchLimits,
 }
 
@@ -131,7 +130,7 @@ impl Fetch {
     /// The TLS library cannot be set up.
     pub fn new(fence: Fence, limits: FetchLimits) -> Result<Self, reqwest::Error> {
         let client = fence.client(limits.connect_timeout, limits.total_timeout)?;
-        Ok(Self { fence, client, limits })
+        Ok(Self { client, limits })
     }
 
     /// Brings a file, or word that the copy with these validators is still good.
@@ -184,9 +183,8 @@ impl Fetch {
 
     async fn download(&self, mut url: Url, validators: &Validators) -> Result<Fetched, FetchError> {
         for _ in 0..=MAX_REDIRECTS {
-            self.fence.check(&url).await?;
             let host = url.host_str().unwrap_or_default().to_owned();
-            let mut request = self.client.get(url.clone());
+            let mut request = self.client.to(&url)?.get(url.clone());
             if let Some(etag) = &validators.etag {
                 request = request.header(IF_NONE_MATCH, etag);
             }
@@ -238,6 +236,9 @@ impl Fetch {
     }
 
     fn connection(&self, host: &str, error: &reqwest::Error) -> FetchError {
+        if let Some(refused) = FenceError::cause_of(error) {
+            return refused.into();
+        }
         if error.is_timeout() && !error.is_connect() {
             return FetchError::TooSlow(self.limits.total_timeout);
         }

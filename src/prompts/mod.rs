@@ -9,7 +9,7 @@ mod library;
 
 use crate::audio::{Clip, wav};
 
-pub use fence::{Fence, FenceError};
+pub use fence::{Fence, FenceError, FencedClient};
 pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use library::{Library, LibraryLimits};
 

@@ -19,7 +19,7 @@ use crate::{
     model::{
         Arrival, Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
     },
-    notify::UriCheck,
+    notify::Gate,
     store::{Journal, JournalLimits},
 };
 
@@ -193,9 +193,9 @@ async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
     let mut receiver =
         Receiver::start(|_| Reply::Redirect(308, "http://private.example/".to_owned())).await;
     let mut house = House::open().await;
-    house.check = Arc::new(|uri| match uri.host_str() {
+    house.gate = Arc::new(|uri| match uri.host_str() {
         Some("private.example") => Err("private.example is not for us".to_owned()),
-        _ => Ok(()),
+        _ => Ok(client()),
     });
     house.notify(1, &receiver.uri("/calls"), 1).await;
     house.notify(2, "http://private.example/calls", 1).await;
@@ -258,7 +258,7 @@ struct House {
     _folder: TempDir,
     store: Database,
     journal: Journal,
-    check: UriCheck,
+    gate: Gate,
     render: Render,
     timeout: Duration,
     cancel: CancellationToken,
@@ -274,7 +274,7 @@ impl House {
             _folder: folder,
             store,
             journal,
-            check: Arc::new(|_| Ok(())),
+            gate: Arc::new(|_| Ok(client())),
             render: Arc::new(|delivery| {
                 let body = format!("{}/{}", number_of(delivery), delivery.sequence).into_bytes();
                 let etag = (header::ETAG, delivery.sequence.into());
@@ -304,15 +304,15 @@ impl House {
     }
 
     fn dispatch(&self, config: DispatcherConfig) -> (Dispatcher, JoinHandle<()>) {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .unwrap();
-        let webhook = Webhook::new(client, self.check.clone(), self.timeout);
+        let webhook = Webhook::new(self.gate.clone(), self.timeout);
         let (store, render) = (self.store.clone(), self.render.clone());
         Dispatcher::start(store, webhook, render, config, self.cancel.clone())
     }
+}
+
+fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    builder.no_proxy().build().unwrap()
 }
 
 /// What a receiver does with a POST.
