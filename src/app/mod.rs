@@ -620,42 +620,36 @@ fn renderer(
             _ => None,
         };
         let body = graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
-        Rendered {
+        // Who has left the configuration may come back; nobody else is told in its stead.
+        let directory = applications.borrow().clone();
+        let (id, callback) = directory
+            .application(&delivery.application)
+            .ok_or("its application is not in the configuration")?;
+        let token = issuer
+            .notification_token(id, UnixMillis::from(SystemTime::now()))
+            .map_err(|error| format!("it cannot be signed: {error}"))?;
+        let home = url::Url::parse(callback).map(|url| url.origin().ascii_serialization());
+        Ok(Rendered {
             // Our own types: printing them as JSON cannot fail.
             body: to_vec(&body).unwrap_or_default(),
-            headers: notification_headers(
-                delivery,
-                bearer(&issuer, &applications.borrow(), &delivery.application),
-            ),
-        }
+            headers: notification_headers(delivery, &format!("Bearer {token}")),
+            home: home.unwrap_or_default(),
+        })
     })
 }
 
-/// What shows a bot that a notification is from here (contract section 6.4).
-fn bearer(issuer: &Issuer, applications: &Directory, name: &str) -> Option<String> {
-    // Who has left the configuration is told without: nobody could say for whom the token is.
-    let (id, _) = applications.application(name)?;
-    match issuer.notification_token(id, UnixMillis::from(SystemTime::now())) {
-        Ok(token) => Some(format!("Bearer {token}")),
-        Err(error) => {
-            error!(%error, "a notification goes out unsigned");
-            None
-        }
-    }
-}
-
-/// The three headers from which bots take the scenario and tell repeated messages (contract 6.1).
-fn notification_headers(delivery: &Delivery, bearer: Option<String>) -> axum::http::HeaderMap {
+/// What shows a bot that a notification is from here (contract section 6.4), and the three headers from
+/// which bots take the scenario and tell repeated messages (6.1).
+fn notification_headers(delivery: &Delivery, bearer: &str) -> axum::http::HeaderMap {
     let message = format!("{}-{}", delivery.call, delivery.sequence);
     [
-        Some(("content-type", "application/json")),
-        bearer.as_deref().map(|bearer| ("authorization", bearer)),
-        Some(("x-microsoft-skype-chain-id", &delivery.chain_id)),
-        Some(("scenario-id", &delivery.chain_id)),
-        Some(("x-microsoft-skype-message-id", &message)),
+        ("content-type", "application/json"),
+        ("authorization", bearer),
+        ("x-microsoft-skype-chain-id", &delivery.chain_id),
+        ("scenario-id", &delivery.chain_id),
+        ("x-microsoft-skype-message-id", &message),
     ]
     .into_iter()
-    .flatten()
     .filter_map(|(name, value)| {
         Some((axum::http::HeaderName::from_static(name), value.parse().ok()?))
     })

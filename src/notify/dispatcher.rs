@@ -31,8 +31,8 @@ use super::{
     webhook::{Answer, Rendered, Webhook},
 };
 
-/// Makes the wire form of a notification.
-pub type Render = Arc<dyn Fn(&Delivery) -> Rendered + Send + Sync>;
+/// Makes the wire form of a notification, or says why there is none now; then it is tried again.
+pub type Render = Arc<dyn Fn(&Delivery) -> Result<Rendered, String> + Send + Sync>;
 
 /// How the dispatcher behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,7 +302,12 @@ impl LaneParts {
     }
 
     async fn deliver(&self, delivery: &Delivery) -> LaneEnd {
-        let answer = self.webhook.post(&delivery.callback_uri, (self.render)(delivery)).await;
+        let answer = match (self.render)(delivery) {
+            Ok(rendered) => self.webhook.post(&delivery.callback_uri, rendered).await,
+            Err(reason) => {
+                Answer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
+            }
+        };
         let attempts = delivery.attempts.saturating_add(1);
         match answer {
             Answer::Received => {

@@ -1,20 +1,21 @@
 //! One POST to a receiver: where it may go, how long it may take, what the answer means.
 //!
 //! In: a URI and a rendered notification. Out: an [`Answer`]. It does not retry and knows no
-//! outbox. A redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3).
+//! outbox. A redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3);
+//! what shows who we are goes along to the application's own places alone.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Response, StatusCode,
-    header::{HeaderMap, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderMap, LOCATION, RETRY_AFTER},
 };
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-/// Asked before every connection, for the URI and again for a redirect's target. The sentence says
-/// why the daemon may not go there.
-pub type UriCheck = Arc<dyn Fn(&Url) -> Result<(), String> + Send + Sync>;
+/// Asked before every POST, for the URI and again for a redirect's target: a client that goes there and
+/// follows no redirects by itself (`Policy::none()`). The sentence says why the daemon may not go.
+pub type Gate = Arc<dyn Fn(&Url) -> Result<Client, String> + Send + Sync>;
 
 /// Most of an answer that is read; nothing in it matters, but the connection can be used again.
 const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
@@ -26,6 +27,9 @@ pub struct Rendered {
     pub body: Vec<u8>,
     /// All headers but Host and Content-Length.
     pub headers: HeaderMap,
+    /// The origin of the application's configured callback, in ASCII: it may see the `Authorization`
+    /// also when somebody else's redirect leads there.
+    pub home: String,
 }
 
 /// What became of one POST.
@@ -50,29 +54,27 @@ pub enum Answer {
 /// Sends notifications; cheap to clone.
 #[derive(Clone)]
 pub struct Webhook {
-    client: Client,
-    check: UriCheck,
+    gate: Gate,
     timeout: Duration,
 }
 
 impl Webhook {
-    /// Takes a client that follows no redirects by itself (`Policy::none()`), the fence that every
-    /// URI has to pass, and the time in which a POST must be answered.
-    pub fn new(client: Client, check: UriCheck, timeout: Duration) -> Self {
-        Self { client, check, timeout }
+    /// Takes the gate that every URI has to pass, and the time in which a POST must be answered.
+    pub fn new(gate: Gate, timeout: Duration) -> Self {
+        Self { gate, timeout }
     }
 
     /// POSTs a notification once.
     pub async fn post(&self, uri: &str, rendered: Rendered) -> Answer {
-        let uri = match Url::parse(uri).map_err(|error| error.to_string()).and_then(|uri| {
-            (self.check)(&uri)?;
-            Ok(uri)
-        }) {
-            Ok(uri) => uri,
+        let (client, uri) = match Url::parse(uri)
+            .map_err(|error| error.to_string())
+            .and_then(|uri| Ok(((self.gate)(&uri)?, uri)))
+        {
+            Ok(way) => way,
             Err(reason) => return Answer::Hopeless { reason: format!("not sent: {reason}") },
         };
         let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.answered(uri, rendered)).await {
+        match timeout_at(deadline, self.answered(&client, uri, rendered)).await {
             Ok(Ok(response)) => {
                 let answer = judge(&response);
                 // The verdict is in the head; a slow body cannot change it.
@@ -85,27 +87,32 @@ impl Webhook {
     }
 
     /// The answer to the POST, at the new place if the first one names another.
-    async fn answered(&self, uri: Url, rendered: Rendered) -> Result<Response, String> {
-        let response = self.send(uri.clone(), rendered.clone()).await?;
+    async fn answered(
+        &self,
+        client: &Client,
+        uri: Url,
+        mut rendered: Rendered,
+    ) -> Result<Response, String> {
+        let response = send(client, uri.clone(), rendered.clone()).await?;
         let Some(target) = redirect_target(&uri, &response)? else {
             return Ok(response);
         };
         if uri.scheme() == "https" && target.scheme() != "https" {
             return Err("redirected from https to an unprotected address".to_owned());
         }
-        (self.check)(&target).map_err(|reason| format!("redirected, but {reason}"))?;
-        self.send(target, rendered).await
+        let client = (self.gate)(&target).map_err(|reason| format!("redirected, but {reason}"))?;
+        let origin = target.origin();
+        if origin != uri.origin() && origin.ascii_serialization() != rendered.home {
+            // Whoever has the token could tell the bot whatever it likes, for an hour.
+            rendered.headers.remove(AUTHORIZATION);
+        }
+        send(&client, target, rendered).await
     }
+}
 
-    async fn send(&self, uri: Url, rendered: Rendered) -> Result<Response, String> {
-        self.client
-            .post(uri)
-            .headers(rendered.headers)
-            .body(rendered.body)
-            .send()
-            .await
-            .map_err(|error| causes(&error.without_url()))
-    }
+async fn send(client: &Client, uri: Url, rendered: Rendered) -> Result<Response, String> {
+    let request = client.post(uri).headers(rendered.headers).body(rendered.body);
+    request.send().await.map_err(|error| causes(&error.without_url()))
 }
 
 impl fmt::Debug for Webhook {

@@ -176,6 +176,51 @@ async fn a_redirect_is_followed_once_for_that_post_only() {
 }
 
 #[tokio::test]
+async fn a_redirect_takes_the_authorization_along_to_the_applications_own_places_only() {
+    let mut home = Receiver::start(|_| Reply::Status(200)).await;
+    let mut stranger = Receiver::start(|_| Reply::Status(200)).await;
+    let (to_home, to_stranger) = (home.uri("/"), stranger.uri("/"));
+    let mut named = Receiver::start(move |post| match (post.uri.path(), &*post.body) {
+        ("/again", _) => Reply::Status(200),
+        (_, "1/1") => Reply::Redirect(302, to_stranger.clone()),
+        (_, "1/2") => Reply::Redirect(307, to_home.clone()),
+        _ => Reply::Redirect(308, "/again".to_owned()),
+    })
+    .await;
+    let mut house = House::open().await;
+    let (render, origin) = (house.render.clone(), home.origin.clone());
+    house.render = Arc::new(move |delivery| {
+        let mut rendered = render(delivery)?;
+        rendered.headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
+        Ok(Rendered { home: origin.clone(), ..rendered })
+    });
+    house.notify(1, &named.uri("/"), 3).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    let is_told = |post: Post| (post.body, post.headers.contains_key(header::AUTHORIZATION));
+    assert_eq!(is_told(stranger.next().await), ("1/1".to_owned(), false));
+    assert_eq!(is_told(home.next().await), ("1/2".to_owned(), true));
+    for body in ["1/1", "1/2", "1/3", "1/3"] {
+        assert_eq!(is_told(named.next().await), (body.to_owned(), true));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_signed_is_not_sent_and_tried_again() {
+    let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let mut house = House::open().await;
+    let (render, tries) = (house.render.clone(), AtomicUsize::new(0));
+    house.render = Arc::new(move |delivery| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Err("there is no key".to_owned()),
+        _ => render(delivery),
+    });
+    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let (_dispatcher, _running) = house.dispatch(config());
+    assert_eq!(receiver.next().await.body, "1/1");
+    assert!(receiver.has_no_more());
+}
+
+#[tokio::test]
 async fn a_redirect_in_a_circle_is_a_failure() {
     let mut receiver = Receiver::start(|_| Reply::Redirect(302, "/again".to_owned())).await;
     let house = House::open().await;
@@ -278,7 +323,8 @@ impl House {
             render: Arc::new(|delivery| {
                 let body = format!("{}/{}", number_of(delivery), delivery.sequence).into_bytes();
                 let etag = (header::ETAG, delivery.sequence.into());
-                Rendered { body, headers: HeaderMap::from_iter([etag]) }
+                let headers = HeaderMap::from_iter([etag]);
+                Ok(Rendered { body, headers, home: String::new() })
             }),
             timeout: PATIENCE,
             cancel: CancellationToken::new(),
