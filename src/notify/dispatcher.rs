@@ -5,7 +5,8 @@
 //! and a lane that ends may be opened again at any time.
 //!
 //! A receiver (application and origin) has its own share of the lanes, and only a few while it
-//! fails, so that a dead one does not hold up the others.
+//! fails, so that a dead one does not hold up the others; and an application has its share, so that
+//! many dead ones do not either.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,6 +42,8 @@ pub struct DispatcherConfig {
     pub retry_for: Duration,
     /// Most lanes at a time.
     pub lanes: usize,
+    /// Most lanes at a time for one application.
+    pub lanes_per_application: usize,
     /// Most lanes at a time for one receiver.
     pub lanes_per_receiver: usize,
     /// Most lanes at a time for a receiver that failed lately.
@@ -52,6 +55,7 @@ impl Default for DispatcherConfig {
         Self {
             retry_for: Duration::from_secs(24 * 3600),
             lanes: 64,
+            lanes_per_application: 32,
             lanes_per_receiver: 16,
             lanes_per_failing_receiver: 2,
         }
@@ -86,6 +90,7 @@ impl Dispatcher {
             running: HashMap::new(),
             calls: HashSet::new(),
             receivers: HashMap::new(),
+            applications: HashMap::new(),
         };
         (Self { flushes }, tokio::spawn(desk.run()))
     }
@@ -118,10 +123,19 @@ struct Desk {
     flushing: Vec<oneshot::Sender<()>>,
     lanes: JoinSet<LaneEnd>,
     /// What each running lane serves; needed when it panics.
-    running: HashMap<task::Id, (CallId, String)>,
+    running: HashMap<task::Id, Served>,
     /// Calls that have a lane, and those whose lane panicked: trying again would do the same.
     calls: HashSet<CallId>,
     receivers: HashMap<String, Receiver>,
+    /// How many lanes each application has.
+    applications: HashMap<String, usize>,
+}
+
+/// What a lane serves.
+struct Served {
+    call: CallId,
+    receiver: String,
+    application: String,
 }
 
 #[derive(Debug, Default)]
@@ -196,9 +210,14 @@ impl Desk {
             }
             // Heads that have a lane already are among the first rows.
             let heads = store.heads(&name, now, room.saturating_add(self.calls.len())).await?;
-            let idle = heads.into_iter().filter(|head| !self.calls.contains(&head.call));
-            for head in idle.take(room).collect::<Vec<_>>() {
-                self.open_lane(head);
+            for head in heads {
+                let of_application = self.applications.get(&head.application).unwrap_or(&0);
+                if *of_application >= self.config.lanes_per_application || self.room(&name) == 0 {
+                    break;
+                }
+                if !self.calls.contains(&head.call) {
+                    self.open_lane(head);
+                }
             }
         }
         let next = store.next_attempt(now).await?;
@@ -221,12 +240,17 @@ impl Desk {
     }
 
     fn open_lane(&mut self, head: Delivery) {
-        let (call, receiver) = (head.call, head.receiver.clone());
+        let served = Served {
+            call: head.call,
+            receiver: head.receiver.clone(),
+            application: head.application.clone(),
+        };
         let lane = self.lane.clone();
         let handle = self.lanes.spawn(async move { lane.run(head).await });
-        self.calls.insert(call);
-        self.receivers.entry(receiver.clone()).or_default().lanes += 1;
-        self.running.insert(handle.id(), (call, receiver));
+        self.calls.insert(served.call);
+        self.receivers.entry(served.receiver.clone()).or_default().lanes += 1;
+        *self.applications.entry(served.application.clone()).or_default() += 1;
+        self.running.insert(handle.id(), served);
     }
 
     fn close_lane(&mut self, ended: Result<(task::Id, LaneEnd), task::JoinError>) {
@@ -234,10 +258,16 @@ impl Desk {
             Ok((id, end)) => (id, Some(end)),
             Err(error) => (error.id(), None),
         };
-        let Some((call, name)) = self.running.remove(&id) else {
+        let Some(Served { call, receiver, application }) = self.running.remove(&id) else {
             return;
         };
-        let receiver = self.receivers.entry(name).or_default();
+        if let Some(lanes) = self.applications.get_mut(&application) {
+            *lanes -= 1;
+            if *lanes == 0 {
+                self.applications.remove(&application);
+            }
+        }
+        let receiver = self.receivers.entry(receiver).or_default();
         receiver.lanes = receiver.lanes.saturating_sub(1);
         match end {
             Some(end) => {

@@ -146,6 +146,28 @@ async fn a_receiver_that_never_answers_does_not_delay_the_others() {
 }
 
 #[tokio::test]
+async fn an_application_with_many_dead_receivers_does_not_delay_the_others() {
+    let mut dead = Vec::new();
+    let house = House::open().await;
+    for call in 1..=5 {
+        let receiver = Receiver::start(|_| Reply::Never).await;
+        house.notify_of("hopeful", call, &receiver.uri("/calls"), 1).await;
+        dead.push(receiver);
+    }
+    let small = DispatcherConfig { lanes: 5, lanes_per_application: 3, ..config() };
+    let (_dispatcher, _running) = house.dispatch(small);
+    let mut alive = Receiver::start(|_| Reply::Status(200)).await;
+    for call in 21..=30 {
+        house.notify(call, &alive.uri("/calls"), 1).await;
+    }
+    for _ in 21..=30 {
+        alive.next().await;
+    }
+    let tried = dead.iter_mut().filter_map(|receiver| receiver.posts.try_recv().ok()).count();
+    assert!(tried <= 3, "{tried}");
+}
+
+#[tokio::test]
 async fn a_post_without_an_answer_fails_in_time() {
     let mut receiver = Receiver::start(|_| Reply::Never).await;
     let house = House::open().await.with_timeout(Duration::from_millis(50));
@@ -337,9 +359,13 @@ impl House {
 
     /// Commits `count` notifications of the call with that number.
     async fn notify(&self, number: u8, uri: &str, count: usize) {
+        self.notify_of("bot", number, uri, count).await;
+    }
+
+    async fn notify_of(&self, application: &str, number: u8, uri: &str, count: usize) {
         let call = call(number);
         let notification = Notification {
-            application: "bot".to_owned(),
+            application: application.to_owned(),
             callback_uri: uri.to_owned(),
             chain_id: String::new(),
             event: Event::CallChanged { call: call.clone() },
