@@ -414,6 +414,14 @@ impl Config {
                     format!("{:?} is there twice", application.name),
                 );
             }
+            if application.id.is_empty()
+                || earlier.iter().any(|other| other.id.eq_ignore_ascii_case(&application.id))
+            {
+                return wrong(
+                    "applications.id",
+                    format!("{:?} is empty or there twice", application.id),
+                );
+            }
             if application.tokens.iter().any(String::is_empty) {
                 return wrong("applications.tokens", "a token must not be empty".to_owned());
             }
