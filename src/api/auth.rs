@@ -33,6 +33,8 @@ pub struct ApplicationCredential {
     pub secrets: Vec<String>,
     /// What it may do.
     pub roles: Vec<String>,
+    /// The name of the issuer elsewhere whose tokens may be its; each when absent.
+    pub issuer: Option<String>,
 }
 
 /// Everything that tells who is asking.
@@ -67,6 +69,7 @@ struct Application {
     id: Arc<str>,
     tokens: Vec<Vec<u8>>,
     secrets: Vec<Vec<u8>>,
+    issuer: Option<String>,
     /// As they are configured.
     role_names: Vec<String>,
     roles: Vec<Role>,
@@ -112,7 +115,7 @@ impl Credentials {
         let presented = sha256(secret);
         let application = self.application(id)?;
         let is_known = contains(&application.secrets, &presented);
-        is_known.then_some((&*application.id, &application.role_names[..]))
+        is_known.then_some(&application.role_names[..])
     }
 
     /// Compares with every token, so that the time tells nothing about any of them.
@@ -134,6 +137,12 @@ impl Credentials {
     async fn with_signed_token(&self, token: &str, now: UnixMillis) -> Result<Caller, AuthError> {
         let named = self.verifier.named(token, now).await?;
         let application = self.application(&named.application).ok_or(TokenError::Invalid)?;
+        if let (Some(issuer), Some(own)) = (&named.issuer, &application.issuer)
+            && issuer != own
+        {
+            // Another issuer may give the same id to somebody else.
+            return Err(TokenError::Invalid.into());
+        }
         // A role that was taken from the application is gone from its older tokens also.
         let roles = named.roles.iter().map(|role| Role::new(role));
         let roles = roles.filter(|role| application.roles.contains(role)).collect();
@@ -156,6 +165,7 @@ impl Application {
             id: configured.id.into(),
             tokens: digests(&configured.tokens, sha256),
             secrets: digests(&configured.secrets, secret_digest),
+            issuer: configured.issuer,
             roles: configured.roles.iter().map(|role| Role::new(role)).collect(),
             role_names: configured.roles,
         }
@@ -240,6 +250,7 @@ mod tests {
             tokens: vec!["static-token".to_owned(), String::new()],
             secrets: vec!["secret".to_owned(), format!("sha256:{digest}"), "sha256:x".to_owned()],
             roles: vec![ACCESS_MEDIA.to_owned(), "Calls.JoinGroupCalls.All".to_owned()],
+            issuer: None,
         };
         let other = ApplicationCredential {
             name: "other".to_owned(),
@@ -247,6 +258,7 @@ mod tests {
             tokens: vec!["other-token".to_owned()],
             secrets: Vec::new(),
             roles: Vec::new(),
+            issuer: None,
         };
         let verifier = Verifier { local: Some(key()), ..Verifier::default() };
         Credentials::new(vec![application, other], verifier)

@@ -135,6 +135,9 @@ impl ApiError {
 
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
+            Self::Unauthenticated(AuthError::Token(TokenError::Unavailable)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken"),
             Self::MissingRole(_) => (StatusCode::FORBIDDEN, "7504"),
             Self::TenantMismatch => (StatusCode::FORBIDDEN, "7505"),
@@ -176,6 +179,9 @@ impl ApiError {
     /// The header that belongs to the status.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
+            Self::Unauthenticated(AuthError::Token(TokenError::Unavailable)) => {
+                Some((RETRY_AFTER, HeaderValue::from(10_u32)))
+            }
             Self::Unauthenticated(_) => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }

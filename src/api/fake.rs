@@ -67,6 +67,7 @@ impl Fake {
             tokens: vec![token.to_owned()],
             secrets: Vec::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            issuer: None,
         };
         let credentials = Credentials::new(
             vec![

@@ -315,6 +315,7 @@ mod tests {
                 tokens: Vec::new(),
                 secrets: vec!["a secret: 100%".to_owned()],
                 roles: vec![INITIATE.to_owned()],
+                issuer: None,
             };
             let other = ApplicationCredential {
                 name: "other".to_owned(),

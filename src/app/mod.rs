@@ -43,7 +43,9 @@ use crate::{
     switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
     telemetry::LogLevel,
     tls::{self, Development},
-    tokens::{Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideIssuer, Verifier},
+    tokens::{
+        Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideError, OutsideIssuer, Verifier,
+    },
 };
 
 /// Events that may wait between the endpoint and the switchboard.
@@ -56,8 +58,6 @@ const FLUSH: Duration = Duration::from_secs(10);
 const PROMPT_MEMORY: usize = 256 << 20;
 /// How often we look whether a signing key is due.
 const KEY_CARE: Duration = Duration::from_secs(3600);
-/// How long an outside issuer may take to tell its keys.
-const ISSUER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -515,14 +515,10 @@ async fn care_for_keys(issuer: Issuer, cancel: CancellationToken) -> &'static st
 
 /// The issuers that the operator trusts are not behind the fence: it keeps applications from
 /// networks, not operators.
-fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, reqwest::Error> {
+fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, OutsideError> {
     let issuer = |issuer: &config::IssuerConfig| {
-        let client = reqwest::Client::builder()
-            .timeout(ISSUER_TIMEOUT)
-            .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        let config::IssuerConfig { metadata, audience } = issuer.clone();
-        Ok(OutsideIssuer::new(OutsideConfig { metadata, audience }, client))
+        let config::IssuerConfig { metadata, audience, tenant } = issuer.clone();
+        OutsideIssuer::new(OutsideConfig { metadata, audience, tenant })
     };
     config.issuers.iter().map(issuer).collect()
 }
@@ -537,6 +533,7 @@ fn credentials(config: &Config, key: &AccessKey, issuer: &Issuer) -> anyhow::Res
             tokens: application.tokens.clone(),
             secrets: application.secrets.clone(),
             roles: application.roles.clone(),
+            issuer: application.issuer.clone(),
         })
         .collect();
     let verifier = Verifier {

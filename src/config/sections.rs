@@ -148,6 +148,9 @@ pub struct IssuerConfig {
     pub metadata: String,
     /// `aud` of its tokens for us.
     pub audience: String,
+    /// `tid` of its tokens for us; any when absent.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }
 
 /// Database and clips.
@@ -235,6 +238,9 @@ pub struct ApplicationConfig {
     /// Application roles: of the static tokens, and the most that other tokens can have.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// `iss` of those tokens of issuers elsewhere that may be its; any when absent.
+    #[serde(default)]
+    pub issuer: Option<String>,
     /// Where its notifications go until a call names another place.
     pub callback_uri: String,
 }

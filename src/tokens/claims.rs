@@ -1,6 +1,9 @@
 //! What a token says, named as Entra names it, and when that holds.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,9 @@ pub enum TokenError {
     /// It will be valid.
     #[error("Access token is not valid yet.")]
     NotYetValid,
+    /// It may be of an issuer whose keys could not be read yet.
+    #[error("The keys to check the access token with cannot be had now.")]
+    Unavailable,
 }
 
 /// The claims that are looked at. Times are seconds since 1970.
@@ -36,9 +42,24 @@ pub struct Claims {
     /// Its roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Its roles where Keycloak puts them.
+    /// Its roles where Keycloak puts those of the realm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub realm_access: Option<RealmAccess>,
+    pub realm_access: Option<Access>,
+    /// Its roles where Keycloak puts those of each resource.
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    pub resource_access: HashMap<String, Access>,
+    /// The tenant, in tokens of Entra.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<String>,
+    /// What Entra's tokens of users may do in their name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scp: Option<String>,
+    /// `app`, or `user`, in tokens of Entra that say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idtyp: Option<String>,
+    /// `Bearer`, or `ID`, `Refresh`, …, in tokens of Keycloak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typ: Option<String>,
     /// When it ends to be valid.
     pub exp: i64,
     /// When it begins to be valid.
@@ -46,9 +67,9 @@ pub struct Claims {
     pub nbf: Option<i64>,
 }
 
-/// Keycloak's roles of the realm.
+/// Keycloak's roles of a realm or a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RealmAccess {
+pub struct Access {
     /// Their names.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -60,10 +81,19 @@ impl Claims {
         self.appid.as_deref().or(self.azp.as_deref())
     }
 
-    /// The roles that it names, wherever they stand.
-    pub fn all_roles(&self) -> impl Iterator<Item = &str> {
-        let realm = self.realm_access.iter().flat_map(|realm| &realm.roles);
-        self.roles.iter().chain(realm).map(String::as_str)
+    /// The roles that it names, wherever they stand; `audience` is what we are to its issuer.
+    pub fn all_roles(&self, audience: &str) -> impl Iterator<Item = &str> {
+        let resource = self.resource_access.get(audience);
+        let elsewhere = self.realm_access.iter().chain(resource).flat_map(|access| &access.roles);
+        self.roles.iter().chain(elsewhere).map(String::as_str)
+    }
+
+    /// Whether it is an access token that an application has for itself, rather than in the name of a
+    /// user, and no token of another kind (contract sections 2.1 and 9).
+    pub fn is_of_an_application(&self) -> bool {
+        self.scp.is_none()
+            && self.idtyp.as_deref().is_none_or(|kind| kind == "app")
+            && self.typ.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("Bearer"))
     }
 
     fn at(self, now: UnixMillis) -> Result<Self, TokenError> {
@@ -111,5 +141,8 @@ pub(super) fn verified(
     }
     validation.set_required_spec_claims(&required);
     let data = decode::<Claims>(token, key, &validation).map_err(|_| TokenError::Invalid)?;
-    data.claims.at(now)
+    match data.claims.is_of_an_application() {
+        true => data.claims.at(now),
+        false => Err(TokenError::Invalid),
+    }
 }

@@ -68,7 +68,7 @@ mod tests {
         let token = key().mint(APP, &["r".to_owned()], HOUR, NOW).unwrap();
         let at = |seconds: i64| key().verified(&token, UnixMillis(NOW.0 + seconds * 1000));
         assert_eq!(at(0).unwrap().application(), Some(APP));
-        assert_eq!(at(0).unwrap().all_roles().collect::<Vec<_>>(), ["r"]);
+        assert_eq!(at(0).unwrap().all_roles("").collect::<Vec<_>>(), ["r"]);
         assert!(at(3599).is_ok());
         assert_eq!(at(3600), Err(TokenError::Expired));
         assert!(at(-60).is_ok());

@@ -24,5 +24,5 @@ pub use claims::{Claims, TokenError};
 pub use issuer::{Issuer, IssuerConfig, Minted};
 pub use keys::{KeyError, KeyRing};
 pub use local::LocalKey;
-pub use outside::{OutsideConfig, OutsideIssuer};
+pub use outside::{OutsideConfig, OutsideError, OutsideIssuer};
 pub use verifier::{Named, Verifier};

@@ -1,22 +1,34 @@
 //! Issuers elsewhere whose tokens are believed: their metadata, their keys, and when to ask again.
+//!
+//! A task of its own asks: at the start, again and again long before the keys are old, and when a token
+//! names a key that is not known, at most once a minute. Tokens under known keys never wait for it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{Jwk, JwkSet},
 };
 use serde::Deserialize;
-use tokio::{sync::RwLock, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
+use url::Url;
 
 use super::claims::{Claims, TokenError, Wanted, verified};
 use crate::model::UnixMillis;
 
+/// Keys that are older are not believed any more.
+const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Keys that are older are asked for again.
-const FRESH: Duration = Duration::from_secs(24 * 3600);
+const FRESH: Duration = Duration::from_secs(6 * 3600);
 /// An issuer is not asked more often, whatever tokens are shown.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How long an issuer may take to tell its metadata and its keys.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Longer answers are none.
 const MAX_BYTES: usize = 256 * 1024;
 /// What tokens may be signed with; nothing under a secret, since the keys are public.
@@ -26,24 +38,40 @@ const ALGORITHMS: [Algorithm; 4] =
 /// An issuer as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutsideConfig {
-    /// The address of its OpenID metadata.
+    /// The address of its OpenID metadata: https, or on this machine.
     pub metadata: String,
     /// What its tokens for us are for.
     pub audience: String,
+    /// The one tenant whose tokens are taken; any when absent.
+    pub tenant: Option<String>,
 }
 
 /// An issuer elsewhere.
 #[derive(Debug)]
 pub struct OutsideIssuer {
     config: OutsideConfig,
-    client: reqwest::Client,
-    known: RwLock<Known>,
+    known: watch::Receiver<Known>,
+    wanted: Arc<Notify>,
+    /// Asks as long as somebody may want to know.
+    _asking: AbortOnDropHandle<()>,
 }
 
-#[derive(Debug, Default)]
+/// A token that was shown, and what it says of itself.
+pub(super) struct Shown<'a> {
+    pub(super) token: &'a str,
+    pub(super) issuer: &'a str,
+    pub(super) key: &'a str,
+    pub(super) algorithm: Algorithm,
+}
+
+/// What is known of an issuer.
+#[derive(Debug, Clone, Default)]
 struct Known {
-    asked_at: Option<Instant>,
-    issuer: Option<Trusted>,
+    trusted: Option<Arc<Trusted>>,
+    /// How often it was asked, and has answered or not.
+    rounds: u64,
+    /// When it may be asked again; `None` while it is being asked.
+    rested_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -59,90 +87,254 @@ struct Metadata {
     jwks_uri: String,
 }
 
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum OutsideError {
+    /// Anybody on the way could answer in its stead.
+    #[error("{url:?} is neither https nor on this machine")]
+    Unprotected {
+        /// The address.
+        url: String,
+    },
+    /// The TLS library cannot be set up.
+    #[error(transparent)]
+    Client(reqwest::Error),
+    /// The connection.
+    #[error("{url}: {source}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// No document.
+    #[error("{url}: answered {status}")]
+    Status {
+        /// The address.
+        url: String,
+        /// What it answered.
+        status: reqwest::StatusCode,
+    },
+    /// More than such a document can be.
+    #[error("{url}: more than {MAX_BYTES} bytes")]
+    TooLong {
+        /// The address.
+        url: String,
+    },
+    /// Another document.
+    #[error("{url}: {source}")]
+    Unreadable {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Neither an answer nor a failure.
+    #[error("no answer within {DEADLINE:?}")]
+    TooSlow,
+}
+
 impl OutsideIssuer {
-    /// An issuer that is asked when the first token is shown.
-    pub fn new(config: OutsideConfig, client: reqwest::Client) -> Self {
-        Self { config, client, known: RwLock::default() }
+    /// An issuer that is asked from now on, until this is dropped. To be called within a runtime.
+    ///
+    /// # Errors
+    /// Its address is not protected, or the TLS library cannot be set up.
+    pub fn new(config: OutsideConfig) -> Result<Self, OutsideError> {
+        if !is_protected(&config.metadata) {
+            return Err(OutsideError::Unprotected { url: config.metadata });
+        }
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(OutsideError::Client)?;
+        let (tell, known) = watch::channel(Known::default());
+        let wanted = Arc::new(Notify::new());
+        let keeper =
+            Keeper { metadata: config.metadata.clone(), client, tell, wanted: Arc::clone(&wanted) };
+        let asking = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        Ok(Self { config, known, wanted, _asking: asking })
     }
 
-    /// The claims of a token that this issuer, called `issuer`, has signed for us with the key
-    /// `key`, and that is valid now. `None` when it is not this issuer's.
+    /// What its tokens for us are for.
+    pub(super) fn audience(&self) -> &str {
+        &self.config.audience
+    }
+
+    /// The claims of a token that this issuer has signed for us and that is valid now. `None` when it
+    /// is not this issuer's.
     pub(super) async fn verified(
         &self,
-        token: &str,
-        issuer: &str,
-        key: &str,
-        algorithm: Algorithm,
+        shown: &Shown<'_>,
         now: UnixMillis,
     ) -> Option<Result<Claims, TokenError>> {
-        if !ALGORITHMS.contains(&algorithm) {
+        if !ALGORITHMS.contains(&shown.algorithm) {
             return None;
         }
-        let found = match self.key(issuer, key).await {
-            Some(found) => found,
-            None => {
-                self.ask().await;
-                self.key(issuer, key).await?
+        let key = match self.key(shown).await {
+            Ok(key) => key?,
+            Err(error) => return Some(Err(error)),
+        };
+        let decoding = DecodingKey::from_jwk(&key).ok()?;
+        let audiences = [self.config.audience.clone()];
+        let wanted = Wanted { issuer: shown.issuer, audiences: &audiences };
+        let claims = verified(shown.token, &decoding, shown.algorithm, &wanted, now);
+        Some(claims.and_then(|claims| match &self.config.tenant {
+            Some(tenant) if claims.tid.as_ref() != Some(tenant) => Err(TokenError::Invalid),
+            _ => Ok(claims),
+        }))
+    }
+
+    /// The key of a token, if it is this issuer's.
+    async fn key(&self, shown: &Shown<'_>) -> Result<Option<Box<Jwk>>, TokenError> {
+        let known = self.known.borrow().clone();
+        match known.key_for(shown) {
+            Found::Key(key) => Ok(Some(key)),
+            Found::OtherIssuer => Ok(None),
+            Found::Nothing => {
+                let known = self.asked(&known).await;
+                match known.key_for(shown) {
+                    Found::Key(key) => Ok(Some(key)),
+                    Found::Nothing if known.good().is_none() => Err(TokenError::Unavailable),
+                    Found::OtherIssuer | Found::Nothing => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// What is known when the issuer was asked again; at once when that was done just now.
+    async fn asked(&self, known: &Known) -> Known {
+        self.wanted.notify_one();
+        if known.rested_at.is_some_and(|at| Instant::now() < at) {
+            return known.clone();
+        }
+        let mut next = self.known.clone();
+        let told = timeout(2 * DEADLINE, next.wait_for(|next| next.rounds > known.rounds)).await;
+        match told {
+            Ok(Ok(next)) => next.clone(),
+            Ok(Err(_)) | Err(_) => known.clone(),
+        }
+    }
+}
+
+/// Where the key of a token was looked for.
+enum Found {
+    Key(Box<Jwk>),
+    /// The token is not of this issuer.
+    OtherIssuer,
+    /// The issuer has not told such a key, or nothing.
+    Nothing,
+}
+
+impl Known {
+    /// The keys that are good now.
+    fn good(&self) -> Option<&Trusted> {
+        self.trusted.as_deref().filter(|trusted| trusted.since.elapsed() < GOOD_FOR)
+    }
+
+    fn key_for(&self, shown: &Shown<'_>) -> Found {
+        match self.good() {
+            Some(trusted) if trusted.name != shown.issuer => Found::OtherIssuer,
+            Some(trusted) => trusted
+                .keys
+                .find(shown.key)
+                .map_or(Found::Nothing, |key| Found::Key(Box::new(key.clone()))),
+            None => Found::Nothing,
+        }
+    }
+}
+
+/// The task that asks.
+struct Keeper {
+    metadata: String,
+    client: reqwest::Client,
+    tell: watch::Sender<Known>,
+    wanted: Arc<Notify>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        loop {
+            let answer = timeout(DEADLINE, self.fetched()).await;
+            let rested_at = Instant::now() + PAUSE;
+            let is_good = self.told(answer.unwrap_or(Err(OutsideError::TooSlow)), rested_at);
+            sleep_until(rested_at).await;
+            if is_good {
+                tokio::select! {
+                    () = self.wanted.notified() => {}
+                    () = sleep_until(rested_at + FRESH) => {}
+                }
+            }
+            self.tell.send_modify(|known| known.rested_at = None);
+        }
+    }
+
+    /// Publishes an answer. What was known stays good for its time when there is none.
+    fn told(&self, answer: Result<Trusted, OutsideError>, rested_at: Instant) -> bool {
+        let is_good = answer.is_ok();
+        let trusted = match answer {
+            Ok(trusted) => {
+                let (issuer, keys) = (&trusted.name, trusted.keys.keys.len());
+                info!(issuer, keys, "The keys of an issuer were read");
+                Some(Arc::new(trusted))
+            }
+            Err(error) => {
+                warn!(metadata = self.metadata, "No keys of an issuer: {error}");
+                None
             }
         };
-        let decoding = DecodingKey::from_jwk(&found).ok()?;
-        let audiences = [self.config.audience.clone()];
-        let wanted = Wanted { issuer, audiences: &audiences };
-        Some(verified(token, &decoding, algorithm, &wanted, now))
+        self.tell.send_modify(|known| {
+            known.trusted = trusted.or_else(|| known.trusted.take());
+            known.rounds += 1;
+            known.rested_at = Some(rested_at);
+        });
+        is_good
     }
 
-    async fn key(&self, issuer: &str, key: &str) -> Option<Jwk> {
-        let known = self.known.read().await;
-        let trusted = known.issuer.as_ref().filter(|trusted| trusted.name == issuer)?;
-        if trusted.since.elapsed() > FRESH {
-            return None;
+    async fn fetched(&self) -> Result<Trusted, OutsideError> {
+        let metadata: Metadata = self.get(&self.metadata).await?;
+        let keys = self.get(&metadata.jwks_uri).await?;
+        Ok(Trusted { name: metadata.issuer, keys, since: Instant::now() })
+    }
+
+    async fn get<T: for<'de> Deserialize<'de>>(&self, url: &str) -> Result<T, OutsideError> {
+        let named = || url.to_owned();
+        if !is_protected(url) {
+            return Err(OutsideError::Unprotected { url: named() });
         }
-        trusted.keys.find(key).cloned()
-    }
-
-    /// Asks for the metadata and the keys, unless that was done just now.
-    async fn ask(&self) {
-        let mut known = self.known.write().await;
-        if known.asked_at.is_some_and(|at| at.elapsed() < PAUSE) {
-            return;
-        }
-        known.asked_at = Some(Instant::now());
-        match self.fetched().await {
-            Ok((name, keys)) => {
-                info!(issuer = name, keys = keys.keys.len(), "The keys of an issuer were read");
-                known.issuer = Some(Trusted { name, keys, since: Instant::now() });
-            }
-            // What was known stays good for its time.
-            Err(error) => warn!(metadata = self.config.metadata, "No keys of an issuer: {error}"),
-        }
-    }
-
-    async fn fetched(&self) -> Result<(String, JwkSet), String> {
-        let metadata: Metadata = self.get(&self.config.metadata).await?;
-        Ok((metadata.issuer, self.get(&metadata.jwks_uri).await?))
-    }
-
-    async fn get<T: for<'de> Deserialize<'de>>(&self, url: &str) -> Result<T, String> {
-        let told = |error: reqwest::Error| format!("{url}: {}", error.without_url());
-        let mut response = self.client.get(url).send().await.map_err(told)?;
+        let unreachable = |error: reqwest::Error| OutsideError::Unreachable {
+            url: named(),
+            source: error.without_url(),
+        };
+        let mut response = self.client.get(url).send().await.map_err(unreachable)?;
         if !response.status().is_success() {
-            return Err(format!("{url}: answered {}", response.status()));
+            return Err(OutsideError::Status { url: named(), status: response.status() });
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_BYTES {
-                return Err(format!("{url}: more than {MAX_BYTES} bytes"));
+                return Err(OutsideError::TooLong { url: named() });
             }
         }
-        serde_json::from_slice(&body).map_err(|error| format!("{url}: {error}"))
+        serde_json::from_slice(&body)
+            .map_err(|source| OutsideError::Unreadable { url: named(), source })
     }
+}
+
+/// Whether nobody on the way can change what an address answers.
+fn is_protected(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let is_here = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{
-        Arc,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     };
 
@@ -159,11 +351,12 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 
-    /// An issuer on loopback, its one key, and how often it was asked for keys.
+    /// An issuer on loopback, its one key, what it publishes, and how often it was asked for keys.
     struct Elsewhere {
         url: String,
         key: Key,
         asked: Arc<AtomicUsize>,
+        published: Arc<Mutex<JwkSet>>,
     }
 
     impl Elsewhere {
@@ -172,25 +365,31 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let asked = Arc::new(AtomicUsize::new(0));
-            let (counter, published) = (Arc::clone(&asked), ring.published());
+            let published = Arc::new(Mutex::new(ring.published()));
+            let (counter, shown) = (Arc::clone(&asked), Arc::clone(&published));
             let metadata = json!({"issuer": url, "jwks_uri": format!("{url}/keys")});
             let router = Router::new().route("/metadata", get(|| async { Json(metadata) })).route(
                 "/keys",
                 get(move || async move {
                     counter.fetch_add(1, Ordering::Relaxed);
-                    Json(published)
+                    Json(shown.lock().unwrap().clone())
                 }),
             );
             tokio::spawn(async move { axum::serve(listener, router).await });
-            Self { url, key: ring.signing(NOW).unwrap().clone(), asked }
+            Self { url, key: ring.signing(NOW).unwrap().clone(), asked, published }
         }
 
         fn verifier(&self) -> Verifier {
+            self.verifier_for(None)
+        }
+
+        fn verifier_for(&self, tenant: Option<&str>) -> Verifier {
             let config = OutsideConfig {
                 metadata: format!("{}/metadata", self.url),
                 audience: "aftertone".to_owned(),
+                tenant: tenant.map(str::to_owned),
             };
-            let outside = vec![OutsideIssuer::new(config, reqwest::Client::new())];
+            let outside = vec![OutsideIssuer::new(config).unwrap()];
             Verifier { outside, ..Verifier::default() }
         }
 
@@ -216,7 +415,8 @@ mod tests {
         let verifier = elsewhere.verifier();
         let named = verifier.named(&elsewhere.token(|_, _| {}), NOW).await;
         let roles = vec!["Calls.AccessMedia.All".to_owned()];
-        assert_eq!(named, Ok(Named { application: "mybot".to_owned(), roles }));
+        let issuer = Some(elsewhere.url.clone());
+        assert_eq!(named, Ok(Named { application: "mybot".to_owned(), roles, issuer }));
         let later = NOW.plus(Duration::from_secs(60));
         let expired = verifier.named(&elsewhere.token(|_, _| {}), later).await;
         assert_eq!(expired, Err(TokenError::Expired));
@@ -235,6 +435,11 @@ mod tests {
             elsewhere.token(|claims, _| drop(claims.as_object_mut().unwrap().remove("azp"))),
             elsewhere.token(|_, header| header.kid = Some("unknown".to_owned())),
             elsewhere.token(|_, header| header.kid = None),
+            // A user's, in two ways, and tokens that are not for access.
+            elsewhere.token(|claims, _| claims["scp"] = json!("Calls.Initiate.All")),
+            elsewhere.token(|claims, _| claims["idtyp"] = json!("user")),
+            elsewhere.token(|claims, _| claims["typ"] = json!("ID")),
+            elsewhere.token(|claims, _| claims["typ"] = json!("Refresh")),
             // Another issuer in the name of this one.
             other.token(|claims, header| {
                 claims["iss"] = json!(elsewhere.url);
@@ -254,5 +459,99 @@ mod tests {
         }
         // However many unknown keys are named, it is not asked again within a minute.
         assert_eq!(elsewhere.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn roles_stand_where_entra_and_keycloak_put_them() {
+        let elsewhere = Elsewhere::start().await;
+        let token = elsewhere.token(|claims, _| {
+            claims["roles"] = json!(["a"]);
+            claims["idtyp"] = json!("app");
+            claims["typ"] = json!("Bearer");
+            claims["resource_access"] =
+                json!({"aftertone": {"roles": ["b"]}, "account": {"roles": ["view-profile"]}});
+        });
+        let named = elsewhere.verifier().named(&token, NOW).await.unwrap();
+        assert_eq!(named.roles, ["a", "Calls.AccessMedia.All", "b"]);
+    }
+
+    #[tokio::test]
+    async fn only_the_tenant_that_is_named_is_let_in() {
+        let elsewhere = Elsewhere::start().await;
+        let verifier = elsewhere.verifier_for(Some("ours"));
+        let of = |tenant: &str| elsewhere.token(|claims, _| claims["tid"] = json!(tenant));
+        assert!(verifier.named(&of("ours"), NOW).await.is_ok());
+        for token in [of("theirs"), elsewhere.token(|_, _| {})] {
+            assert_eq!(verifier.named(&token, NOW).await, Err(TokenError::Invalid));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_the_issuer_is_asked_locks_out_nobody() {
+        let elsewhere = Elsewhere::start().await;
+        let verifier = elsewhere.verifier();
+        let token = elsewhere.token(|_, _| {});
+        let mut asking = Box::pin(verifier.named(&token, NOW));
+        assert!(futures_util::poll!(&mut asking).is_pending());
+        drop(asking);
+        assert!(verifier.named(&token, NOW).await.is_ok());
+        assert_eq!(elsewhere.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_known_after_the_pause_and_strangers_trigger_nothing() {
+        let elsewhere = Elsewhere::start().await;
+        let verifier = elsewhere.verifier();
+        let known = elsewhere.token(|_, _| {});
+        assert!(verifier.named(&known, NOW).await.is_ok());
+        let ring = KeyRing::new(vec![make(NOW).unwrap()]).unwrap();
+        let key = ring.signing(NOW).unwrap().clone();
+        elsewhere.published.lock().unwrap().keys.extend(ring.published().keys);
+        let changed = Elsewhere { key, ..elsewhere };
+        let fresh = changed.token(|_, _| {});
+        assert_eq!(verifier.named(&fresh, NOW).await, Err(TokenError::Invalid));
+        let stranger = changed.token(|claims, _| claims["iss"] = json!("https://other.example"));
+        assert_eq!(verifier.named(&stranger, NOW).await, Err(TokenError::Invalid));
+        assert_eq!(changed.asked.load(Ordering::Relaxed), 1);
+        // The minute passes at once; the issuer is asked over a real socket.
+        tokio::time::pause();
+        tokio::time::advance(PAUSE).await;
+        tokio::time::resume();
+        assert!(verifier.named(&fresh, NOW).await.is_ok());
+        assert!(verifier.named(&known, NOW).await.is_ok());
+        assert_eq!(changed.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_was_never_reached_is_not_the_tokens_fault() {
+        let elsewhere = Elsewhere::start().await;
+        let config = OutsideConfig {
+            // Nobody listens there.
+            metadata: "http://127.0.0.1:1/metadata".to_owned(),
+            audience: "aftertone".to_owned(),
+            tenant: None,
+        };
+        let outside = vec![OutsideIssuer::new(config).unwrap()];
+        let verifier = Verifier { outside, ..Verifier::default() };
+        for _ in 0..2 {
+            let named = verifier.named(&elsewhere.token(|_, _| {}), NOW).await;
+            assert_eq!(named, Err(TokenError::Unavailable));
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_asked_where_nobody_can_change_the_answer() {
+        for (url, is_safe) in [
+            ("https://login.example/x", true),
+            ("http://localhost:8080/x", true),
+            ("http://127.0.0.1/x", true),
+            ("http://[::1]:80/x", true),
+            ("http://login.example/x", false),
+            ("http://127.0.0.1.example/x", false),
+            ("ftp://localhost/x", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_protected(url), is_safe, "{url}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use jsonwebtoken::{Algorithm, dangerous::insecure_decode, decode_header};
 use serde::Deserialize;
 
-use super::{Issuer, LocalKey, OutsideIssuer, claims::TokenError};
+use super::{Claims, Issuer, LocalKey, OutsideIssuer, claims::TokenError, outside::Shown};
 use crate::model::UnixMillis;
 
 /// Everybody whose tokens are believed.
@@ -24,6 +24,8 @@ pub struct Named {
     pub application: String,
     /// Its roles, as far as the issuer knows.
     pub roles: Vec<String>,
+    /// The issuer, if that is one elsewhere.
+    pub issuer: Option<String>,
 }
 
 /// Read before anything is believed, only to find the key.
@@ -40,34 +42,43 @@ impl Verifier {
     /// Says why it is not believed.
     pub async fn named(&self, token: &str, now: UnixMillis) -> Result<Named, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let claims = match (header.alg, &self.local, header.kid) {
-            (Algorithm::HS256, Some(local), _) => local.verified(token, now)?,
+        let (claims, audience, issuer) = match (header.alg, &self.local, header.kid) {
+            (Algorithm::HS256, Some(local), _) => (local.verified(token, now)?, "", None),
             (algorithm, _, Some(key)) => {
                 let claimed = insecure_decode::<Claimed>(token).map_err(|_| TokenError::Invalid)?;
-                self.signed(token, &claimed.claims.iss, &key, algorithm, now).await?
+                let issuer = claimed.claims.iss;
+                match self.issuer.as_ref().filter(|ours| ours.name() == issuer) {
+                    Some(ours) => (ours.verified(token, &key, now)?, "", None),
+                    None => {
+                        let shown = Shown { token, issuer: &issuer, key: &key, algorithm };
+                        let (claims, audience) = self.elsewhere(&shown, now).await?;
+                        (claims, audience, Some(issuer))
+                    }
+                }
             }
             _ => return Err(TokenError::Invalid),
         };
         let application = claims.application().ok_or(TokenError::Invalid)?.to_owned();
-        Ok(Named { application, roles: claims.all_roles().map(str::to_owned).collect() })
+        let roles = claims.all_roles(audience).map(str::to_owned).collect();
+        Ok(Named { application, roles, issuer })
     }
 
-    async fn signed(
+    /// The claims of a token of an issuer elsewhere, and what we are to it.
+    async fn elsewhere(
         &self,
-        token: &str,
-        issuer: &str,
-        key: &str,
-        algorithm: Algorithm,
+        shown: &Shown<'_>,
         now: UnixMillis,
-    ) -> Result<super::Claims, TokenError> {
-        if let Some(ours) = self.issuer.as_ref().filter(|ours| ours.name() == issuer) {
-            return ours.verified(token, key, now);
-        }
+    ) -> Result<(Claims, &str), TokenError> {
+        let mut refused = TokenError::Invalid;
         for outside in &self.outside {
-            if let Some(claims) = outside.verified(token, issuer, key, algorithm, now).await {
-                return claims;
+            match outside.verified(shown, now).await {
+                Some(Ok(claims)) => return Ok((claims, outside.audience())),
+                // It may be of the next one: two may be the same issuer for two audiences, and one that
+                // was never reached may be any.
+                Some(Err(error)) => refused = error,
+                None => {}
             }
         }
-        Err(TokenError::Invalid)
+        Err(refused)
     }
 }
