@@ -6,7 +6,9 @@
 //! death of the process, and only a power cut may take the last ones, never half of one.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{File, Permissions, TryLockError},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -87,6 +89,9 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         return Err(StoreError::NoFile);
     }
     let lock = lock_sqlite(path)?;
+    // Only afterwards: who has not got the lock must not touch a file that SQLite has open.
+    keep_private(path)
+        .map_err(|source| StoreError::NotWritable { path: path.to_owned(), source })?;
     let url = sqlite_url(path);
     let cannot_connect =
         |source| StoreError::CannotConnect { target: path.display().to_string(), source };
@@ -135,12 +140,27 @@ fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(PRIVATE)
         .open(&lock_path)
         .map_err(not_writable)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(not_writable(source)),
+    }
+}
+
+/// The database holds the keys that sign in our name.
+const PRIVATE: u32 = 0o600;
+
+/// Makes the file, or takes it from everybody but its owner and group. SQLite gives the files beside
+/// it the same permissions.
+fn keep_private(path: &Path) -> io::Result<()> {
+    let file = File::options().create(true).append(true).mode(PRIVATE).open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    match mode & 0o007 {
+        0 => Ok(()),
+        _ => file.set_permissions(Permissions::from_mode(mode & !0o007)),
     }
 }
 
@@ -258,6 +278,23 @@ mod tests {
         let error = Database::open(url).await.unwrap_err().to_string();
         assert!(error.contains("127.0.0.1/calls") && error.contains("refused"), "{error}");
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_can_read_the_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+        let mode = |name: &str| {
+            let metadata = std::fs::metadata(folder.path().join(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        let _open = Database::open(&url("new.db")).await.unwrap();
+        assert_eq!((mode("new.db"), mode("new.db-wal")), (0o600, 0o600));
+        std::fs::write(folder.path().join("old.db"), "").unwrap();
+        let old = Permissions::from_mode(0o644);
+        std::fs::set_permissions(folder.path().join("old.db"), old).unwrap();
+        let _open = Database::open(&url("old.db")).await.unwrap();
+        assert_eq!((mode("old.db"), mode("old.db-wal")), (0o640, 0o640));
     }
 
     #[tokio::test]
