@@ -42,15 +42,18 @@ pub fn start(config: &TelemetryConfig) -> Result<LogLevel, BadFilter> {
 }
 
 impl LogLevel {
-    /// Says more or less from now on.
+    /// Reads how much is to be said.
     ///
     /// # Errors
-    /// The filter cannot be read; the old one stays.
-    pub fn set(&self, text: &str) -> Result<(), BadFilter> {
-        let filter = filter(text)?;
+    /// The filter cannot be read.
+    pub fn read(text: &str) -> Result<EnvFilter, BadFilter> {
+        filter(text)
+    }
+
+    /// Says more or less from now on.
+    pub fn set(&self, filter: EnvFilter) {
         // An error says that the subscriber is gone: nobody listens.
         let _ = self.handle.reload(filter);
-        Ok(())
     }
 }
 

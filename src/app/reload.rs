@@ -7,8 +7,7 @@ use tracing::{error, info, warn};
 use super::{Daemon, api_identity, credentials, tls_files, users};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
-/// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes but
-/// the log level.
+/// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes.
 pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
     let config = match Config::load(file, std::env::vars()) {
         Ok(config) => config,
@@ -17,36 +16,10 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
             return;
         }
     };
-    if let Err(error) = log.set(&config.telemetry.log) {
-        error!(%error, "The configuration was not reloaded");
+    if let Err(error) = take(daemon, &config, log).await {
+        error!("The configuration was not reloaded: {error:#}");
         return;
     }
-    let identity = match api_identity(&config) {
-        Ok(identity) => identity,
-        Err(error) => {
-            error!(error = format!("{error:#}"), "The configuration was not reloaded");
-            return;
-        }
-    };
-    if let Err(error) = daemon.signalling.reload_tls(&tls_files(&config)) {
-        error!(%error, "The configuration was not reloaded");
-        return;
-    }
-    let credentials = match credentials(&config, &daemon.access_key, &daemon.issuer) {
-        Ok(credentials) => credentials,
-        Err(error) => {
-            error!(error = format!("{error:#}"), "The configuration was not reloaded");
-            return;
-        }
-    };
-    // Between HTTP and HTTPS only a restart leads.
-    if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {
-        shown.send_replace(identity);
-    }
-    daemon.signalling.set_users(users(&config)).await;
-    daemon.signalling.trust(config.sip.trusted_peers.clone());
-    daemon.directory.send_replace(Arc::new(Directory::new(&config)));
-    daemon.credentials.send_replace(Arc::new(credentials));
     info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
     for (section, is_same) in [
         ("sip.listen", config.sip.listen == running.sip.listen),
@@ -64,6 +37,25 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
             warn!("[{section}] has changed; that takes a restart");
         }
     }
+}
+
+/// Takes all of it, or nothing.
+async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Result<()> {
+    let filter = LogLevel::read(&config.telemetry.log)?;
+    let identity = api_identity(config)?;
+    let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;
+    // The last that can fail; then it has changed nothing.
+    daemon.signalling.reload_tls(&tls_files(config))?;
+    log.set(filter);
+    // Between HTTP and HTTPS only a restart leads.
+    if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {
+        shown.send_replace(identity);
+    }
+    daemon.signalling.set_users(users(config)).await;
+    daemon.signalling.trust(config.sip.trusted_peers.clone());
+    daemon.directory.send_replace(Arc::new(Directory::new(config)));
+    daemon.credentials.send_replace(Arc::new(credentials));
+    Ok(())
 }
 
 fn same<T: std::fmt::Debug>(left: &T, right: &T) -> bool {
