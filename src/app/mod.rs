@@ -71,6 +71,8 @@ pub struct Daemon {
     database: Database,
     directory: watch::Sender<Arc<Directory>>,
     credentials: watch::Sender<Arc<Credentials>>,
+    /// The configuration as it is now.
+    running: watch::Sender<Arc<Config>>,
     access_key: Arc<AccessKey>,
     issuer: Issuer,
     sip_listeners: Vec<SipListener>,
@@ -146,6 +148,7 @@ impl Daemon {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let mut tasks = JoinSet::new();
         let outside = CancellationToken::new();
+        let running = watch::Sender::new(Arc::new(config.clone()));
 
         let database = Database::open(&config.storage.database)
             .await
@@ -215,7 +218,6 @@ impl Daemon {
             notification_issuer: config.api.notification_issuer.clone(),
         };
         let issuer = Issuer::open(database.clone(), issuer, now).await.context("signing keys")?;
-        tasks.spawn(care_for_keys(issuer.clone(), outside.clone()));
 
         let (events, received) = mpsc::channel(SIP_EVENTS);
         let (signalling, sip_listeners, service) = signalling::start(
@@ -310,6 +312,12 @@ impl Daemon {
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
         let (api_tls, identity) = api_identity(&config)?.map(watch::channel).unzip();
+        tasks.spawn(care_for_keys(CaredFor {
+            issuer: issuer.clone(),
+            config: running.subscribe(),
+            api_tls: api_tls.clone(),
+            cancel: outside.clone(),
+        }));
         let router = api::router(state.clone(), Some(issuer.clone()));
         let limits = open_files().map_or_else(ServeLimits::default, ServeLimits::within);
         let cancel = outside.clone();
@@ -328,6 +336,7 @@ impl Daemon {
             database,
             directory,
             credentials,
+            running,
             access_key,
             issuer,
             sip_listeners,
@@ -500,17 +509,34 @@ fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
         .with_context(|| format!("cannot read or make the key in {}", folder.display()))
 }
 
-/// Sees to it that there is a key to sign with.
-async fn care_for_keys(issuer: Issuer, cancel: CancellationToken) -> &'static str {
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return "signing keys",
-            () = tokio::time::sleep(KEY_CARE) => {}
-        }
+/// What does not last.
+struct CaredFor {
+    issuer: Issuer,
+    config: watch::Receiver<Arc<Config>>,
+    api_tls: Option<watch::Sender<Arc<ServerConfig>>>,
+    cancel: CancellationToken,
+}
+
+/// Sees to it that there is a key to sign with, and that the development certificate is good.
+async fn care_for_keys(cared_for: CaredFor) -> &'static str {
+    let CaredFor { issuer, config, api_tls, cancel } = cared_for;
+    while cancel.run_until_cancelled(tokio::time::sleep(KEY_CARE)).await.is_some() {
         if let Err(error) = issuer.turn_over(UnixMillis::from(SystemTime::now())).await {
             error!(%error, "the signing keys could not be looked after");
         }
+        let config = config.borrow().clone();
+        let Some(shown) = api_tls.as_ref().filter(|_| config.api.tls() == ApiTls::Development)
+        else {
+            continue;
+        };
+        match api_identity(&config) {
+            Ok(identity) => drop(identity.map(|identity| shown.send_replace(identity))),
+            Err(error) => {
+                error!("the development certificate could not be looked after: {error:#}");
+            }
+        }
     }
+    "signing keys"
 }
 
 /// The issuers that the operator trusts are not behind the fence: it keeps applications from

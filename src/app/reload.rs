@@ -55,6 +55,7 @@ async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Resul
     daemon.signalling.trust(config.sip.trusted_peers.clone());
     daemon.directory.send_replace(Arc::new(Directory::new(config)));
     daemon.credentials.send_replace(Arc::new(credentials));
+    daemon.running.send_replace(Arc::new(config.clone()));
     Ok(())
 }
 
