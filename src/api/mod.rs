@@ -10,15 +10,16 @@
 //! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
 //! | `auth` | who is asking |
 //! | `idempotency` | requests that are repeated |
-//! | `oauth` | tokens for those who ask, and the keys to check them with |
+//! | `oauth`, `guesses` | tokens for those who ask, and the keys to check them with; wrong secrets |
 //! | `calls`, `participants` | the Graph API |
 //! | `trace`, `undelivered` | what Graph does not have: SIP messages of a call, notifications that failed |
-//! | `recordings`, `health` | downloads; probes |
+//! | `recordings`, `health`, `authority` | downloads; probes; whom to trust while trying things out |
 //! | `openapi` | the description of all of it |
 //! | `error` | the one mapping from errors to responses |
 //! | `serve` | the listener with its limits |
 
 mod auth;
+mod authority;
 mod body;
 mod calls;
 mod deadline;
@@ -26,6 +27,7 @@ mod error;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod guesses;
 mod health;
 mod house;
 mod idempotency;
@@ -40,18 +42,25 @@ mod serve;
 mod trace;
 mod undelivered;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{panic::resume_unwind, path::Path, sync::Arc, time::SystemTime};
 
-use axum::{Router, middleware, routing::any};
+use axum::{
+    Router, middleware,
+    routing::{MethodRouter, any},
+};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
+pub use authority::PATH as AUTHORITY_PATH;
 pub use house::{
     Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
     RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget, TrunkHealth,
 };
-pub use serve::{Identity, serve};
+pub use serve::{Identity, ServeLimits, serve};
 
+use self::idempotency::UnderWay;
 use crate::{
     graph::{GraphContext, Version},
     model::UnixMillis,
@@ -65,6 +74,11 @@ pub struct ApiState {
     credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
+    /// The file of the authority of a development certificate.
+    authority: Option<Arc<Path>>,
+    under_way: UnderWay,
+    /// Requests that are done to their end.
+    tasks: TaskTracker,
 }
 
 impl ApiState {
@@ -81,6 +95,34 @@ impl ApiState {
             credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),
+            authority: None,
+            under_way: UnderWay::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Gives this file to whoever has to trust our development certificate.
+    pub fn with_authority(mut self, file: Option<&Path>) -> Self {
+        self.authority = file.map(Arc::from);
+        self
+    }
+
+    /// Returns when the requests that have begun are done, also those whose clients have gone. To be
+    /// called when no more can come.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Goes on with `work` when the one who waits for it does not any more.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self.tasks.spawn(work.in_current_span()).await {
+            Ok(done) => done,
+            // Nobody aborts it: it has panicked, which is for whoever looks after panics of requests.
+            Err(error) => resume_unwind(error.into_panic()),
         }
     }
 
@@ -96,16 +138,25 @@ impl ApiState {
 /// All addresses of the API listener; those of tokens when there is somebody to sign them.
 pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
     let tokens = issuer.map(|issuer| oauth::routes(issuer, state.credentials.clone()));
-    Router::new()
-        .route("/healthz", any(health::alive))
-        .route("/readyz", any(health::ready))
-        .route("/openapi.json", any(openapi::openapi))
-        .route("/recordings/{id}", any(recordings::recording))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, method)| router.route(path, method))
         // The Graph paths have too many forms for a table of patterns; `route` reads them.
         .fallback(calls::graph)
         .with_state(state)
         .merge(tokens.unwrap_or_default())
         .layer(middleware::from_fn(exchange::exchange))
+}
+
+/// What is neither Graph's nor of tokens.
+fn routes() -> [(&'static str, MethodRouter<ApiState>); 5] {
+    [
+        (authority::PATH, any(authority::authority)),
+        ("/healthz", any(health::alive)),
+        ("/readyz", any(health::ready)),
+        ("/openapi.json", any(openapi::openapi)),
+        ("/recordings/{id}", any(recordings::recording)),
+    ]
 }
 
 fn now() -> UnixMillis {

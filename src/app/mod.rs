@@ -306,11 +306,12 @@ impl Daemon {
 
         let (credentials, known_credentials) =
             watch::channel(Arc::new(credentials(&config, &access_key, &issuer)?));
-        let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url);
         let authority = match config.api.tls() {
             ApiTls::Development => Some(development(&config)?.authority),
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
+        let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url)
+            .with_authority(authority.as_deref());
         let (api_tls, identity) = api_identity(&config)?.map(watch::channel).unzip();
         tasks.spawn(care_for_keys(CaredFor {
             issuer: issuer.clone(),
@@ -405,7 +406,9 @@ impl Daemon {
         }
         println!("  API   {}://{}", self.api_scheme(), self.api_address);
         if let Some(authority) = self.authority() {
+            let url = format!("https://{}{}", self.api_address, api::AUTHORITY_PATH);
             println!("        clients have to trust {}", authority.display());
+            println!("        which others on this machine and elsewhere find at {url}");
         }
         if let (true, Some(first)) = (config.applications.is_empty(), self.sip_listeners.first()) {
             let SipListener { transport, address } = first;
