@@ -63,9 +63,20 @@ enum Refusal {
     Internal,
 }
 
+/// Where tokens are, how to check them and with which keys; the last two are for notifications.
+pub(super) const PATHS: [&str; 5] = [
+    "/{tenant}/oauth2/v2.0/token",
+    "/{tenant}/v2.0/.well-known/openid-configuration",
+    "/{tenant}/discovery/v2.0/keys",
+    "/v1/.well-known/OpenIdConfiguration",
+    "/v1/.well-known/keys",
+];
+
 /// The addresses of tokens and their keys.
 pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
-    let desk = Desk { issuer, credentials, waiting: Arc::new(Semaphore::new(WAITING)) };
+    let desk = Desk { issuer, credentials, guesses: Arc::default() };
+    let [token_path, metadata_path, keys_path, notification_metadata_path, notification_keys_path] =
+        PATHS;
     Router::new()
         .route(token_path, any(token))
         .route(metadata_path, any(metadata))

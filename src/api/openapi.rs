@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     auth::{ACCESS_MEDIA, INITIATE},
+    authority,
     calls::needed_role,
     error::ApiError,
     exchange::Audit,
@@ -97,6 +98,7 @@ fn description() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "headers": known_headers(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "recording": {"type": "http", "scheme": "bearer",
@@ -206,7 +208,6 @@ fn resend(summary: &'static str) -> Described {
 
 fn of_action(action: Action) -> Described {
     use Answer::{Nothing, Thing};
-    let context = || object(json!({"clientContext": client_context()}));
     let (summary, body, status, answer) = match action {
         Action::Answer => ("Take an incoming call", Some((answer(), true)), 202, Nothing),
         Action::Reject => ("Refuse an incoming call", Some((reject(), false)), 202, Nothing),
@@ -263,7 +264,6 @@ fn of_action(action: Action) -> Described {
 }
 
 fn of_participant(action: ParticipantAction) -> Described {
-    let context = || object(json!({"clientContext": client_context()}));
     let (summary, body, status, thing) = match action {
         ParticipantAction::Mute => {
             ("Drop the sound of a participant", context(), 200, "muteParticipantOperation")
@@ -273,7 +273,10 @@ fn of_participant(action: ParticipantAction) -> Described {
         }
         ParticipantAction::StartHoldMusic => (
             "Play something to the participant whenever nothing else is played",
-            object(json!({"customPrompt": prompt(), "clientContext": client_context()})),
+            such_as(
+                object(json!({"customPrompt": prompt(), "clientContext": client_context()})),
+                json!({"clientContext": "anything"}),
+            ),
             202,
             "startHoldMusicOperation",
         ),
@@ -310,18 +313,33 @@ impl Described {
                     "pattern": "^[!-~]+$"},
             }));
         }
-        let mut success = json!({"description": "Done"});
+        let is_post = method == "POST";
+        let mut success = json!({"description": "Done", "headers": headers(&[])});
+        // What a POST makes has an address.
+        if is_post && matches!(answer, Answer::Thing(_)) {
+            success["headers"] = headers(&["Location"]);
+        }
         if let Some(content) = answer.content(version) {
             success["content"] = content;
         }
+        let applies = |status: u16| match status {
+            403 => role.is_some(),
+            404 => label.contains('{'),
+            408 | 409 | 413 | 429 => is_post,
+            415 => body.is_some(),
+            // Of recordings only.
+            416 => false,
+            // Several targets, and hiding a party.
+            501 => label.ends_with("/redirect"),
+            _ => true,
+        };
+        let mut responses = refusals(applies);
+        responses.insert(status.to_string(), success);
         let mut shown = json!({
             "summary": summary,
             "operationId": format!("{}{label}:{method}", version.segment()),
             "parameters": parameters,
-            "responses": {status.to_string(): success, "default": {
-                "description": "Refused, or failed; innerError names the request",
-                "content": {"application/json": {"schema": reference("odata.error")}},
-            }},
+            "responses": responses,
         });
         if let Some((schema, required)) = body {
             shown["requestBody"] =
@@ -333,6 +351,68 @@ impl Described {
         }
         shown
     }
+}
+
+/// Every status that is not a success, what it means, and the header that comes with it.
+const REFUSALS: [(u16, &str, Option<&str>); 14] = [
+    (400, "Something in the request is wrong, or it is the wrong moment", None),
+    (401, "No token, or none that is believed", Some("WWW-Authenticate")),
+    (403, "A role is missing, or nobody may be called there", None),
+    (404, "It is not there, or it is somebody else's", None),
+    (405, "It does not know the method", Some("Allow")),
+    (408, "The body came too slowly", None),
+    (409, "Somebody was faster, or the first request with this key has no answer", None),
+    (413, "The body is too large", None),
+    (415, "The body is of another type", None),
+    (416, "The recording does not have the range", Some("Content-Range")),
+    (429, "Too much at a time", Some("Retry-After")),
+    (500, "The server's fault; something may have been done", None),
+    (501, "Graph has it, this server does not", None),
+    (503, "Not now; nothing was done", Some("Retry-After")),
+];
+
+/// Those of them that apply, in Graph's words; innerError names the request.
+fn refusals(applies: impl Fn(u16) -> bool) -> Map<String, Value> {
+    let refusals = REFUSALS.into_iter().filter(|(status, ..)| applies(*status));
+    refusals
+        .map(|(status, description, header)| {
+            let shown = json!({
+                "description": description,
+                "headers": headers(header.as_slice()),
+                "content": {"application/json": {"schema": reference("odata.error")}},
+            });
+            (status.to_string(), shown)
+        })
+        .collect()
+}
+
+/// What every response bears, and these.
+fn headers(more: &[&str]) -> Value {
+    let names = ["request-id", "client-request-id"];
+    let named = names.iter().chain(more);
+    named
+        .map(|name| {
+            let header = json!({"$ref": format!("#/components/headers/{name}")});
+            ((*name).to_owned(), header)
+        })
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn known_headers() -> Value {
+    let header = |about: &str, schema: Value| -> Value {
+        json!({"description": about, "required": true, "schema": schema})
+    };
+    json!({
+        "request-id": header("What the log calls the request", text()),
+        "client-request-id": header("The request's own, or the request-id", text()),
+        "Location": header("The address of what was made", json!({"type": "string",
+            "format": "uri"})),
+        "Retry-After": header("Seconds", json!({"type": "integer", "minimum": 0})),
+        "WWW-Authenticate": header("What is wanted", text()),
+        "Content-Range": header("The size of the recording", text()),
+        "Allow": header("The methods that it knows", text()),
+    })
 }
 
 impl Answer {
@@ -403,8 +483,19 @@ fn needing(mut object: Value, required: &[&str]) -> Value {
     object
 }
 
+/// A schema with a body that fits it and that the reader takes.
+fn such_as(mut schema: Value, example: Value) -> Value {
+    schema["examples"] = json!([example]);
+    schema
+}
+
 fn text() -> Value {
     json!({"type": "string"})
+}
+
+fn context() -> Value {
+    let body = object(json!({"clientContext": client_context()}));
+    such_as(body, json!({"clientContext": "anything"}))
 }
 
 fn client_context() -> Value {
@@ -456,6 +547,11 @@ fn media_config() -> Value {
     }))
 }
 
+/// A party that fits the schema.
+fn somebody() -> Value {
+    json!({"identity": {"phone": {"id": "+15550123"}}})
+}
+
 fn party() -> Value {
     let identity = needing(
         object(json!({"id": {"type": "string", "pattern": "^\\+?[0-9]{1,15}$"}, "displayName":
@@ -472,56 +568,77 @@ fn modalities() -> Value {
 }
 
 fn new_call() -> Value {
-    needing(
-        object(json!({
-            "callbackUri": http_uri(),
-            "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
-            "requestedModalities": modalities(),
-            "mediaConfig": media_config(),
-            "subject": {"type": ["string", "null"], "maxLength": 256},
-            "direction": {"enum": ["outgoing", null]},
-            "callChainId": {"type": ["string", "null"], "pattern": "^[!-~]*$", "maxLength": 256},
-            "callOptions": {"type": ["object", "null"]},
-            "routingPolicies": {"type": ["array", "null"], "items": text(), "maxItems": 16},
-            "ringingTimeoutInSeconds": {"type": ["integer", "null"], "minimum": 1, "maximum": 115},
-        })),
-        &["callbackUri", "targets", "mediaConfig"],
+    such_as(
+        needing(
+            object(json!({
+                "callbackUri": http_uri(),
+                "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
+                "requestedModalities": modalities(),
+                "mediaConfig": media_config(),
+                "subject": {"type": ["string", "null"], "maxLength": 256},
+                "direction": {"enum": ["outgoing", null]},
+                "callChainId":
+                    {"type": ["string", "null"], "pattern": "^[!-~]*$", "maxLength": 256},
+                "callOptions": {"type": ["object", "null"]},
+                "routingPolicies": {"type": ["array", "null"], "items": text(), "maxItems": 16},
+                "ringingTimeoutInSeconds":
+                    {"type": ["integer", "null"], "minimum": 1, "maximum": 115},
+            })),
+            &["callbackUri", "targets", "mediaConfig"],
+        ),
+        json!({
+            "callbackUri": "https://bot.example/api/calls",
+            "targets": [somebody()],
+            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"},
+        }),
     )
 }
 
 fn answer() -> Value {
-    needing(
-        object(json!({
-            "callbackUri": optional(http_uri()),
-            "acceptedModalities": modalities(),
-            "mediaConfig": media_config(),
-            "participantCapacity": {"type": ["integer", "null"], "minimum": 0,
-                "maximum": 0x7fff_ffff},
-            "callOptions": {"type": ["object", "null"]},
-        })),
-        &["mediaConfig"],
+    such_as(
+        needing(
+            object(json!({
+                "callbackUri": optional(http_uri()),
+                "acceptedModalities": modalities(),
+                "mediaConfig": media_config(),
+                "participantCapacity":
+                    {"type": ["integer", "null"], "minimum": 0, "maximum": 0x7fff_ffff},
+                "callOptions": {"type": ["object", "null"]},
+            })),
+            &["mediaConfig"],
+        ),
+        json!({
+            "acceptedModalities": ["audio"],
+            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"},
+        }),
     )
 }
 
 fn reject() -> Value {
-    object(json!({
-        "reason": {"enum": ["none", "busy", "forbidden", null]},
-        "callbackUri": optional(http_uri()),
-    }))
+    such_as(
+        object(json!({
+            "reason": {"enum": ["none", "busy", "forbidden", null]},
+            "callbackUri": optional(http_uri()),
+        })),
+        json!({"reason": "busy"}),
+    )
 }
 
 fn redirect() -> Value {
-    needing(
-        object(json!({
-            "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
-            "timeout": {"type": ["integer", "null"], "minimum": 15, "maximum": 90},
-            "targetDisposition":
-                {"enum": ["default", "simultaneousRing", "forward", null]},
-            "maskCaller": {"enum": [false, null]},
-            "maskCallee": {"enum": [false, null]},
-            "callbackUri": optional(http_uri()),
-        })),
-        &["targets"],
+    such_as(
+        needing(
+            object(json!({
+                "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
+                "timeout": {"type": ["integer", "null"], "minimum": 15, "maximum": 90},
+                "targetDisposition":
+                    {"enum": ["default", "simultaneousRing", "forward", null]},
+                "maskCaller": {"enum": [false, null]},
+                "maskCallee": {"enum": [false, null]},
+                "callbackUri": optional(http_uri()),
+            })),
+            &["targets"],
+        ),
+        json!({"targets": [somebody()]}),
     )
 }
 
@@ -533,71 +650,121 @@ fn transfer() -> Value {
     let target = json!({"anyOf": [party(), other]});
     let transferee = json!({"type": ["object", "null"]});
     let body = object(json!({"transferTarget": target, "transferee": transferee}));
-    needing(body, &["transferTarget"])
+    such_as(needing(body, &["transferTarget"]), json!({"transferTarget": somebody()}))
 }
 
 fn play_prompt() -> Value {
-    needing(
-        object(json!({
-            "prompts": {"type": "array", "items": prompt(), "minItems": 1, "maxItems": 20},
-            "loop": flag(false),
-            "clientContext": client_context(),
-        })),
-        &["prompts"],
+    such_as(
+        needing(
+            object(json!({
+                "prompts": {"type": "array", "items": prompt(), "minItems": 1, "maxItems": 20},
+                "loop": flag(false),
+                "clientContext": client_context(),
+            })),
+            &["prompts"],
+        ),
+        json!({"prompts": [{"mediaInfo": {"uri": "https://bot.example/hello.wav"}}]}),
     )
 }
 
 fn record(max_seconds: u32) -> Value {
-    object(json!({
-        "prompts": {"type": ["array", "null"], "items": prompt(), "maxItems": 1},
-        "bargeInAllowed": flag(false),
-        "initialSilenceTimeoutInSeconds": seconds(max_seconds),
-        "maxSilenceTimeoutInSeconds": seconds(max_seconds),
-        "maxRecordDurationInSeconds": seconds(max_seconds),
-        "playBeep": flag(true),
-        "stopTones": {"type": ["array", "null"], "items": tone(), "maxItems": 64},
-        "streamWhileRecording": flag(false),
-        "clientContext": client_context(),
-    }))
+    such_as(
+        object(json!({
+            "prompts": {"type": ["array", "null"], "items": prompt(), "maxItems": 1},
+            "bargeInAllowed": flag(false),
+            "initialSilenceTimeoutInSeconds": seconds(max_seconds),
+            "maxSilenceTimeoutInSeconds": seconds(max_seconds),
+            "maxRecordDurationInSeconds": seconds(max_seconds),
+            "playBeep": flag(true),
+            "stopTones": {"type": ["array", "null"], "items": tone(), "maxItems": 64},
+            "streamWhileRecording": flag(false),
+            "clientContext": client_context(),
+        })),
+        json!({"playBeep": true, "stopTones": ["#"], "maxRecordDurationInSeconds": 60}),
+    )
 }
 
 fn send_tones() -> Value {
-    needing(
-        object(json!({
-            "tones": {"type": "array", "items": tone(), "minItems": 1, "maxItems": 128},
-            "delayBetweenTonesMs": {"type": ["integer", "null"], "minimum": 0, "maximum": 10_000},
-            "clientContext": client_context(),
-        })),
-        &["tones"],
+    such_as(
+        needing(
+            object(json!({
+                "tones": {"type": "array", "items": tone(), "minItems": 1, "maxItems": 128},
+                "delayBetweenTonesMs":
+                    {"type": ["integer", "null"], "minimum": 0, "maximum": 10_000},
+                "clientContext": client_context(),
+            })),
+            &["tones"],
+        ),
+        json!({"tones": ["1", "#"]}),
     )
 }
 
 fn recording_status() -> Value {
     let status = json!({"enum": ["notRecording", "recording", "failed", "unknown"]});
     let body = object(json!({"status": status, "clientContext": client_context()}));
-    needing(body, &["status"])
+    such_as(needing(body, &["status"]), json!({"status": "recording"}))
 }
 
 // -- what is not Graph's -----------------------------------------------------------------------------
 
 fn own_paths() -> Map<String, Value> {
     let anybody = json!([]);
+    let any = || json!({"type": "object"});
+    let answer = |about: &str, more: &[&str], schema: Value| {
+        json!({"description": about, "headers": headers(more),
+            "content": {"application/json": {"schema": schema}}})
+    };
     let shown = |summary: &str, schema: Value| {
-        json!({"get": {
-            "summary": summary,
-            "security": anybody,
-            "responses": {
-                "200": {"description": "As asked", "content": {"application/json": {"schema": schema}}},
-                "default": {"description": "Not now, or not here", "content":
-                    {"application/json": {"schema": {"type": "object"}}}},
-            },
-        }})
+        let mut responses = refusals(|status| matches!(status, 405 | 500));
+        responses.insert("200".to_owned(), answer("As asked", &[], schema));
+        json!({"get": {"summary": summary, "security": anybody, "responses": responses}})
     };
     let of_tenant = |mut path: Value| {
         path["parameters"] =
             json!([{"name": "tenant", "in": "path", "required": true, "schema": text()}]);
+        let names_none = refusals(|status| status == 404);
+        for method in ["get", "post"] {
+            let Some(responses) = path.pointer_mut(&format!("/{method}/responses")) else {
+                continue;
+            };
+            responses["404"] = names_none["404"].clone();
+            if method == "get" {
+                responses["400"] = answer("No such tenant", &[], any());
+            }
+        }
         path
     };
+    let ready = {
+        let mut path = shown("Whether calls are taken, and how trunks stand", any());
+        path["get"]["responses"]["503"] = answer("Calls are not taken", &["Retry-After"], any());
+        path
+    };
+    let refused =
+        needing(object(json!({"error": text(), "error_description": text()})), &["error"]);
+    let mut of_token = refusals(|status| status == 405);
+    for (status, about, header) in [
+        ("400", "Something in the request is wrong", None),
+        ("401", "Unknown client, or wrong secret", Some("WWW-Authenticate")),
+        ("429", "Too many wrong secrets", Some("Retry-After")),
+        ("500", "The server cannot sign a token", None),
+    ] {
+        let refused = answer(about, header.as_slice(), refused.clone());
+        of_token.insert(status.to_owned(), refused);
+    }
+    let token = answer(
+        "The token",
+        &[],
+        needing(
+            object(json!({
+                "token_type": {"enum": ["Bearer"]},
+                "expires_in": {"type": "integer"},
+                "ext_expires_in": {"type": "integer"},
+                "access_token": text(),
+            })),
+            &["token_type", "expires_in", "access_token"],
+        ),
+    );
+    of_token.insert("200".to_owned(), token);
     let token = json!({"post": {
         "summary": "A token for an application (RFC 6749 section 4.4)",
         "security": anybody,
@@ -608,19 +775,22 @@ fn own_paths() -> Map<String, Value> {
                 "client_secret": text(),
                 "scope": {"enum": ["https://graph.microsoft.com/.default"]},
             })), &["grant_type", "client_id", "client_secret", "scope"])}}},
-        "responses": {
-            "200": {"description": "The token", "content": {"application/json": {"schema":
-                needing(object(json!({
-                    "token_type": {"enum": ["Bearer"]},
-                    "expires_in": {"type": "integer"},
-                    "ext_expires_in": {"type": "integer"},
-                    "access_token": text(),
-                })), &["token_type", "expires_in", "access_token"])}}},
-            "default": {"description": "No token (RFC 6749 section 5.2)", "content":
-                {"application/json": {"schema": {"type": "object"}}}},
-        },
+        "responses": of_token,
     }});
     let keys = object(json!({"keys": {"type": "array", "items": {"type": "object"}}}));
+    let of_clip = |more: &[u16], success: &[(&str, &str)]| {
+        let mut responses = refusals(|status| {
+            matches!(status, 401 | 404 | 405 | 500 | 503) || more.contains(&status)
+        });
+        for (status, about) in success {
+            let mut shown = json!({"description": about, "headers": headers(&[])});
+            if *status != "204" {
+                shown["content"] = json!({"application/octet-stream": {}});
+            }
+            responses.insert((*status).to_owned(), shown);
+        }
+        responses
+    };
     let recording = json!({
         "parameters": [{"name": "id", "in": "path", "required": true,
             "schema": {"type": "string", "format": "uuid"}}],
@@ -629,28 +799,26 @@ fn own_paths() -> Map<String, Value> {
             "security": [{"recording": []}, {"bearer": []}],
             "description": format!("With the token of the recording, or of an application with the \
                 role {ACCESS_MEDIA}."),
-            "responses": {
-                "200": {"description": "All of it", "content": {"application/octet-stream": {}}},
-                "206": {"description": "A range", "content": {"application/octet-stream": {}}},
-                "default": {"description": "Not there, or not for you", "content":
-                    {"application/json": {"schema": reference("odata.error")}}},
-            },
+            "responses": of_clip(&[416], &[("200", "All of it"), ("206", "A range")]),
         },
         "delete": {
             "summary": "Purge a recording before its time",
             "security": [{"recording": []}, {"bearer": []}],
-            "responses": {
-                "204": {"description": "Gone"},
-                "default": {"description": "Not there, or not for you", "content":
-                    {"application/json": {"schema": reference("odata.error")}}},
-            },
+            "responses": of_clip(&[], &[("204", "Gone")]),
         },
     });
-    let any = || json!({"type": "object"});
+    let mut authority = json!({
+        "summary": "The authority of a development certificate",
+        "security": anybody,
+        "responses": refusals(|status| matches!(status, 404 | 405 | 500)),
+    });
+    authority["responses"]["200"] = json!({"description": "PEM", "headers": headers(&[]),
+        "content": {"application/x-pem-file": {}}});
     let paths = [
+        (authority::PATH, json!({"get": authority})),
         ("/recordings/{id}", recording),
         ("/healthz", shown("Whether the process can answer", any())),
-        ("/readyz", shown("Whether calls are taken, and how trunks stand", any())),
+        ("/readyz", ready),
         ("/openapi.json", shown("This", any())),
         ("/{tenant}/oauth2/v2.0/token", of_tenant(token)),
         (
@@ -669,8 +837,14 @@ fn own_paths() -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::api::fake::{Fake, contract_schema, json_of};
+    use crate::api::{
+        self,
+        fake::{Fake, contract_schema, json_of},
+        oauth,
+    };
 
     #[tokio::test]
     async fn it_is_served_to_anybody() {
@@ -697,8 +871,8 @@ mod tests {
             match value {
                 Value::Object(members) => {
                     if let Some(Value::String(to)) = members.get("$ref") {
-                        let name = to.strip_prefix("#/components/schemas/").unwrap();
-                        assert!(known.get(name).is_some(), "{name}");
+                        let place = to.strip_prefix('#').unwrap();
+                        assert!(known.pointer(place).is_some(), "{to}");
                     }
                     members.values().for_each(|member| walk(member, known));
                 }
@@ -707,7 +881,53 @@ mod tests {
             }
         }
         let description = description();
-        walk(&description, &description["components"]["schemas"]);
+        walk(&description, &description);
+    }
+
+    #[test]
+    fn everything_that_is_served_is_described() {
+        let kinds: BTreeSet<usize> = targets()
+            .into_iter()
+            .map(|target| match target {
+                Target::Calls => 0,
+                Target::Call(_) => 1,
+                Target::Operations(_) => 2,
+                Target::Operation(..) => 3,
+                Target::Participants(_) => 4,
+                Target::Participant(..) => 5,
+                Target::Trace(_) => 6,
+                Target::Undelivered => 7,
+                Target::ResendAll => 8,
+                Target::Resend(..) => 9,
+                Target::Action(..) => 10,
+                Target::ParticipantAction(..) => 11,
+                // It is served with 501.
+                Target::Unsupported(_) => panic!("what is not there is not described"),
+            })
+            .collect();
+        assert_eq!(kinds, (0..12).collect());
+        let own = own_paths();
+        let routed = api::routes().into_iter().map(|(path, _)| path);
+        let routed: BTreeSet<&str> = routed.chain(oauth::PATHS).collect();
+        assert_eq!(own.keys().map(String::as_str).collect::<BTreeSet<_>>(), routed);
+    }
+
+    #[test]
+    fn every_status_is_named() {
+        let description = description();
+        for (path, methods) in description["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let Some(responses) = operation["responses"].as_object() else { continue };
+                assert!(!responses.contains_key("default"), "{method} {path}");
+                for status in ["405", "500"] {
+                    assert!(responses.contains_key(status), "{method} {path}: {status}");
+                }
+                for (status, response) in responses {
+                    let headers = response["headers"].as_object().unwrap();
+                    assert!(headers.contains_key("request-id"), "{method} {path}: {status}");
+                }
+            }
+        }
     }
 
     /// What the schemas let through, the readers take.
@@ -721,5 +941,17 @@ mod tests {
         assert!(validator.is_valid(&record));
         assert!(!validator.is_valid(&json!({"maxRecordDurationInSeconds": 121})));
         assert!(!validator.is_valid(&json!({"stopTones": ["flash"]})));
+    }
+
+    #[test]
+    fn every_body_has_an_example_that_fits() {
+        let description = description();
+        for (path, methods) in description["paths"].as_object().unwrap() {
+            let content = &methods["post"]["requestBody"]["content"]["application/json"];
+            let Some(schema) = content.get("schema") else { continue };
+            let validator = jsonschema::draft202012::new(schema).unwrap();
+            let example = schema["examples"].get(0).unwrap_or_else(|| panic!("{path}"));
+            assert!(validator.is_valid(example), "{path}: {example}");
+        }
     }
 }
