@@ -74,3 +74,12 @@ fn a_token_opens_the_api_of_the_daemon_with_the_same_folder() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(said(&output).trim().split('.').count(), 3, "a signed token");
 }
+
+#[test]
+fn the_demo_over_https_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = aftertone(&["demo", "--tls"], folder.path());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("https://"), "{}", said(&output));
+    assert!(folder.path().join("aftertone-demo.wav").is_file());
+}
