@@ -32,6 +32,8 @@ pub struct Source {
     /// Whether a stranger may turn out to be the peer.
     any_host: bool,
     lock: Lock,
+    /// The frame in which it was locked last.
+    locked_at: u64,
     /// Of the last packet that counted.
     ssrc: Option<u32>,
     /// The source before the last re-INVITE: still heard until the new one speaks.
@@ -83,6 +85,7 @@ impl Source {
             host,
             any_host,
             lock: Lock::Open,
+            locked_at: frame,
             ssrc: None,
             previous: None,
             candidates: [None; CANDIDATES],
@@ -112,6 +115,9 @@ impl Source {
     pub fn judge(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
         let verdict = match self.lock {
             Lock::Locked(locked) if locked == from => Verdict::Accept,
+            // Somebody else on its host was quicker: another call's peer, who goes on sending to a port
+            // that is used again.
+            Lock::Locked(_) if from == self.signalled => Verdict::Lock,
             Lock::Locked(_) => Verdict::Drop,
             Lock::Lapsed(lapsed) if lapsed == from => Verdict::Lock,
             Lock::Open | Lock::Lapsed(_) if from == self.signalled => Verdict::Lock,
@@ -129,6 +135,7 @@ impl Source {
             Verdict::Lock => {
                 self.ssrc = Some(ssrc);
                 self.lock = Lock::Locked(from);
+                self.locked_at = frame;
                 self.previous = None;
                 self.candidates = [None; CANDIDATES];
                 self.heard_at = frame;
@@ -176,6 +183,14 @@ impl Source {
     /// Whether only one source is heard.
     pub fn is_locked(&self) -> bool {
         matches!(self.lock, Lock::Locked(_))
+    }
+
+    /// The source that nobody else can take the place of any more, unless it falls silent: it is the
+    /// SDP address, or that has said nothing for as long as the lock has lasted.
+    pub fn settled(&self, frame: u64) -> Option<SocketAddr> {
+        let Lock::Locked(locked) = self.lock else { return None };
+        let is_old = frame.saturating_sub(self.locked_at) >= RELOCK_FRAMES;
+        (locked == self.signalled || is_old).then_some(locked)
     }
 
     /// Whether the description or the signalling has shown that the peer is there.
@@ -306,6 +321,20 @@ mod tests {
             let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
             assert_eq!(verdicts, [Verdict::Drop; 3]);
         }
+    }
+
+    #[test]
+    fn old_media_from_the_same_host_gives_way_to_the_peer() {
+        let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
+        let old = address("192.0.2.1:39000");
+        let verdicts = [1, 2, 3].map(|sequence| source.judge(old, 5, sequence, 1));
+        assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
+        assert_eq!(source.settled(1 + RELOCK_FRAMES - 1), None);
+        assert_eq!(source.settled(1 + RELOCK_FRAMES), Some(old), "a NAT, then");
+        assert_eq!(source.judge(peer(), 1, 10, 2), Verdict::Lock);
+        assert_eq!(source.settled(2), Some(peer()));
+        assert_eq!(source.judge(old, 5, 4, 3), Verdict::Drop);
+        assert_eq!(source.destination(), peer());
     }
 
     #[test]

@@ -200,13 +200,14 @@ impl Stream {
 
     /// Takes what has come: one packet as a rule, more if some have piled up.
     pub fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+        self.settle(transport, frame);
         let mut taken = 0;
         for _ in 0..MAX_READS {
             let Some((len, from)) = transport.receive(buffer) else {
                 self.pacer.found_empty(frame);
                 break;
             };
-            let Some(timestamp) = self.take(transport, buffer, len, from, frame) else { continue };
+            let Some(timestamp) = self.take(buffer, len, from, frame) else { continue };
             taken += 1;
             if !self.pacer.wants_more(timestamp, self.ticks_per_frame(), taken, frame) {
                 break;
@@ -224,10 +225,10 @@ impl Stream {
     }
 
     /// Takes everything that has come.
-    pub fn hear_all(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+    pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         for _ in 0..MAX_LAST_READS {
             let Some((len, from)) = transport.receive(buffer) else { break };
-            self.take(transport, buffer, len, from, frame);
+            self.take(buffer, len, from, frame);
         }
     }
 
@@ -333,15 +334,22 @@ impl Stream {
         }
     }
 
+    /// Has the kernel drop what others send, once it is certain who the peer is.
+    fn settle(&self, transport: &mut Transport, frame: u64) {
+        // Unconnected it works as well, and there is time: the source is looked at here, too.
+        if transport.is_connected() || !frame.is_multiple_of(PROBE_FRAMES) {
+            return;
+        }
+        let settled = self.source.as_ref().and_then(|source| source.settled(frame));
+        if let Some(peer) = settled
+            && let Err(error) = transport.connect(peer)
+        {
+            tracing::debug!(%error, %peer, "an RTP socket cannot be connected");
+        }
+    }
+
     /// Looks at one datagram. Returns the timestamp if it was a packet of the peer's.
-    fn take(
-        &mut self,
-        transport: &mut Transport,
-        buffer: &[u8],
-        len: usize,
-        from: SocketAddr,
-        frame: u64,
-    ) -> Option<u32> {
+    fn take(&mut self, buffer: &[u8], len: usize, from: SocketAddr, frame: u64) -> Option<u32> {
         // One that fills the buffer was longer: no sound.
         let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
         if self.plan.rtcp_mux && is_rtcp(datagram) {
@@ -363,13 +371,7 @@ impl Stream {
                 self.strangers += 1;
                 return None;
             }
-            Verdict::Accept => {}
-            Verdict::Lock => {
-                // Unconnected it works as well: the source is looked at here, too.
-                if let Err(error) = transport.connect(from) {
-                    tracing::debug!(%error, %from, "an RTP socket cannot be connected");
-                }
-            }
+            Verdict::Accept | Verdict::Lock => {}
         }
         let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
             // What was under way when the codec changed belongs to the one before.

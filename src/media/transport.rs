@@ -62,6 +62,11 @@ impl Transport {
         self.rtcp.send_to(packet, to).is_ok()
     }
 
+    /// Whether the kernel drops what others send.
+    pub fn is_connected(&self) -> bool {
+        self.connected.is_some()
+    }
+
     /// From now on the kernel drops what does not come from `peer`. What is queued already may still
     /// come from others.
     ///
