@@ -287,12 +287,15 @@ impl CallTask {
         let is_ours = event.dialog() == self.machine.dialog();
         let input = match event {
             Event::Invite { dialog, invite } => {
-                info!(peer = %invite.path.peer, "Another peer takes the place of the first");
-                self.peer = Some(invite.path.peer);
-                let peers = [invite.path.peer.ip()];
+                let peer = invite.path.peer;
                 let first = &self.machine.call().sip_call_id;
-                self.drivers.signalling.trace_further(first, &invite.call_id, &peers);
-                Input::Replaced(dialog, invite.offer)
+                self.drivers.signalling.trace_further(first, &invite.call_id, &[peer.ip()]);
+                self.machine.handle_input(Input::Replaced(dialog, invite.offer), now());
+                if self.machine.dialog() == dialog {
+                    info!(%peer, "Another peer takes the place of the first");
+                    self.peer = Some(peer);
+                }
+                return;
             }
             event if self.machine.referral() == Some(event.dialog()) => {
                 self.referral_event(event);
