@@ -5,7 +5,13 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aftertone::{
     model::{
@@ -13,6 +19,7 @@ use aftertone::{
         OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
         RecordingChange, RecordingId, Termination, UnixMillis,
     },
+    recordings::{Purge, Vault},
     store::{
         Database, Delivery, Journal, JournalLimits, KeptAnswer, RecordingState, RequestKey,
         SigningKeyRow, StoreError,
@@ -21,6 +28,7 @@ use aftertone::{
 use futures_util::future::join_all;
 use postgres::Cluster;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_keeps_the_contract() {
@@ -69,6 +77,7 @@ const CASES: &[(&str, Case)] = cases![
     a_recording_lives_its_life,
     discarded_clips_go_at_once,
     a_deleted_clip_never_comes_back,
+    a_clip_that_cannot_be_deleted_does_not_hold_up_the_others,
     ended_calls_are_purged_after_their_recordings,
     keys_of_requests_survive_a_restart,
     a_key_whose_call_was_placed_before_a_crash_finds_it,
@@ -436,6 +445,38 @@ async fn a_deleted_clip_never_comes_back(place: Place) {
     house.record(RecordingChange::Discarded { id }).await;
     let row = house.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.expires_at), (RecordingState::Deleting, Some(UnixMillis(0))));
+}
+
+async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let operation = operation(&call, 1);
+    let clips = [recording_id(1), recording_id(2)];
+    let discarded = clips.map(|id| RecordingChange::Discarded { id });
+    let mut recordings = vec![begun(1, &operation), begun(2, &operation)];
+    recordings.extend(discarded);
+    let change = Change { call: Some(call), recordings, ..Change::default() };
+    house.commit(change).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let vault = Vault::new(folder.path().to_owned());
+    // A folder cannot be deleted as a file.
+    std::fs::create_dir(vault.path(clips[0])).unwrap();
+    std::fs::write(vault.path(clips[1]), b"RIFF").unwrap();
+
+    let cancel = CancellationToken::new();
+    let retention = Duration::from_secs(600);
+    let purge = Purge::new(house.store.clone(), vault.clone(), Arc::default(), retention);
+    let purging = tokio::spawn(purge.run(cancel.clone()));
+    while house.store.recording(clips[1]).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!vault.path(clips[1]).exists());
+    cancel.cancel();
+    purging.await.unwrap();
+    let now = UnixMillis::from(SystemTime::now());
+    assert_eq!(house.store.due(now, 10).await.unwrap(), [], "it waits");
+    let stuck = house.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
+    assert_eq!(stuck.iter().map(|row| row.id).collect::<Vec<_>>(), [clips[0]], "it is tried again");
 }
 
 async fn ended_calls_are_purged_after_their_recordings(place: Place) {

@@ -12,7 +12,7 @@ use tracing::{error, info};
 use super::Vault;
 use crate::{
     model::UnixMillis,
-    store::{Database, StoreError},
+    store::{Database, RecordingRow, StoreError},
 };
 
 /// The task that deletes.
@@ -33,16 +33,10 @@ const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEYS: Duration = Duration::from_secs(24 * 3600);
 /// Of each application so many answers are kept.
 const ANSWERS: u32 = 10_000;
-/// After a fault of the database or the disk.
+/// After a fault of the database.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-enum PurgeError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Disk(#[from] std::io::Error),
-}
+/// A clip that cannot be deleted lets the others go first for so long.
+const STUCK: Duration = Duration::from_secs(60);
 
 impl Purge {
     /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
@@ -77,21 +71,34 @@ impl Purge {
     }
 
     /// Deletes everything that is due.
-    async fn sweep(&self, now: UnixMillis) -> Result<(), PurgeError> {
+    async fn sweep(&self, now: UnixMillis) -> Result<(), StoreError> {
         loop {
             let due = self.database.due(now, BATCH).await?;
             if due.is_empty() {
                 break;
             }
             for row in due {
-                self.database.mark_deleting(row.id).await?;
-                self.vault.delete(row.id).await?;
-                self.database.forget(row.id).await?;
-                info!(recording.id = %row.id, call.id = %row.call, "Recording purged");
+                self.purge(&row, now).await?;
             }
         }
         self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP)).await?;
         self.database.purge_requests(now.minus(KEYS), ANSWERS).await?;
+        Ok(())
+    }
+
+    /// Deletes one clip. One that cannot be deleted is put back, so that it does not hold up the others.
+    async fn purge(&self, row: &RecordingRow, now: UnixMillis) -> Result<(), StoreError> {
+        self.database.mark_deleting(row.id).await?;
+        match self.vault.delete(row.id).await {
+            Ok(()) => {
+                self.database.forget(row.id).await?;
+                info!(recording.id = %row.id, call.id = %row.call, "Recording purged");
+            }
+            Err(error) => {
+                error!(%error, recording.id = %row.id, "cannot delete a clip; it is tried again");
+                self.database.postpone(row.id, now.plus(STUCK)).await?;
+            }
+        }
         Ok(())
     }
 

@@ -114,6 +114,19 @@ impl Database {
         Ok(done.rows_affected() > 0)
     }
 
+    /// The bytes of a clip could not be deleted: it is due again at `at`.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn postpone(&self, id: RecordingId, at: UnixMillis) -> Result<(), StoreError> {
+        sqlx::query("UPDATE recordings SET expires_at = $2 WHERE id = $1 AND state = 'deleting'")
+            .bind(id.to_string())
+            .bind(at.0)
+            .execute(self.writer())
+            .await?;
+        Ok(())
+    }
+
     /// Deletes the row of a clip whose bytes are gone; does nothing when there is none.
     ///
     /// # Errors
