@@ -12,9 +12,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -71,6 +72,8 @@ type Waiting = HashMap<RecordingId, oneshot::Sender<Result<Finished, SpoolError>
 
 /// Half-second chunks that may wait: five seconds of two hundred calls.
 const CHUNKS: usize = 2_000;
+/// How often the writer looks for clips that nobody waits for.
+const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 impl Spool {
     /// Makes the folder, if it is not there, and starts the writer.
@@ -82,8 +85,8 @@ impl Spool {
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
         let writer = Writer { folder, open: HashMap::new(), waiting: Arc::clone(&waiting) };
-        // The thread ends when the last handle is gone. Nobody has to wait for it: a call is not
-        // over before its clips are safe.
+        // The thread ends when the last handle is gone. Nobody has to wait for it: a call waits for its
+        // clips, and what it does not get in time is put in order at the next start.
         thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
         Ok(Self { chunks, waiting })
     }
@@ -122,27 +125,48 @@ struct ClipFile {
 
 impl Writer {
     fn run(mut self, chunks: &Receiver<Chunk>) {
-        while let Ok(chunk) = chunks.recv() {
-            let id = chunk.recording;
-            // A clip that nobody waits for has failed already: the rest of it is dropped.
-            if !self.waiting().contains_key(&id) {
-                continue;
+        let mut looked = Instant::now();
+        loop {
+            match chunks.recv_timeout(LOOK_ROUND) {
+                Ok(chunk) => self.take(chunk),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            let result = match chunk.body {
-                ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
-                ChunkBody::End { keep: true } => self.finish(id).map(Some),
-                ChunkBody::End { keep: false } => self.discard(id).map(Some),
-            };
-            match result {
-                Ok(None) => {}
-                Ok(Some(finished)) => self.tell(id, Ok(finished)),
-                Err(error) => {
-                    error!(%error, recording.id = %id, "a recording cannot be written");
-                    self.open.remove(&id);
-                    self.tell(id, Err(error));
-                }
+            if looked.elapsed() >= LOOK_ROUND {
+                self.let_go();
+                looked = Instant::now();
             }
         }
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        let id = chunk.recording;
+        // A clip that nobody waits for has failed already: the rest of it is dropped.
+        if !self.waiting().contains_key(&id) {
+            return;
+        }
+        let result = match chunk.body {
+            ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
+            ChunkBody::End { keep: true } => self.finish(id).map(Some),
+            ChunkBody::End { keep: false } => self.discard(id).map(Some),
+        };
+        match result {
+            Ok(None) => {}
+            Ok(Some(finished)) => self.tell(id, Ok(finished)),
+            Err(error) => {
+                error!(%error, recording.id = %id, "a recording cannot be written");
+                self.open.remove(&id);
+                self.tell(id, Err(error));
+            }
+        }
+    }
+
+    /// Closes the files of clips that nobody waits for and nobody ends: their legs broke, or their calls
+    /// did. What becomes of the files is decided by their rows.
+    fn let_go(&mut self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, who| !who.is_closed());
+        self.open.retain(|id, _| waiting.contains_key(id));
     }
 
     fn append(&mut self, id: RecordingId, samples: &[i16]) -> Result<(), SpoolError> {
@@ -168,11 +192,14 @@ impl Writer {
     }
 
     fn discard(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
-        if let Some(clip) = self.open.remove(&id) {
-            fs::remove_file(&clip.path)
-                .map_err(|source| SpoolError::Io { path: clip.path, source })?;
+        let nothing = Finished { bytes: 0, samples: 0 };
+        let Some(clip) = self.open.remove(&id) else { return Ok(nothing) };
+        match fs::remove_file(&clip.path) {
+            Ok(()) => Ok(nothing),
+            // The purge was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nothing),
+            Err(source) => Err(SpoolError::Io { path: clip.path, source }),
         }
-        Ok(Finished { bytes: 0, samples: 0 })
     }
 
     fn file_of(&mut self, id: RecordingId) -> Result<&mut ClipFile, SpoolError> {
@@ -186,7 +213,8 @@ impl Writer {
 
     fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
         let waiting = self.waiting().remove(&id);
-        if waiting.is_some_and(|sender| sender.send(result).is_err()) {
+        // Of a clip that is not wanted, nobody needs to hear.
+        if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = waiting.map(|who| who.send(result)) {
             warn!(recording.id = %id, "nobody waits for the recording any more");
         }
     }
@@ -287,6 +315,39 @@ mod tests {
         end(&chunks, id(3), false);
         assert_eq!(written.await.unwrap().unwrap(), Finished { bytes: 0, samples: 0 });
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_discarded_clip_may_be_gone_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::start(folder.path().to_owned()).unwrap();
+        let (chunks, written) = spool.open(id(6)).unwrap();
+        samples(&chunks, id(6), vec![1; 8000]);
+        let path = folder.path().join(format!("{}.part", id(6)));
+        while !path.exists() {
+            tokio::task::yield_now().await;
+        }
+        fs::remove_file(&path).unwrap();
+        end(&chunks, id(6), false);
+        assert_eq!(written.await.unwrap().unwrap(), Finished { bytes: 0, samples: 0 });
+    }
+
+    #[test]
+    fn a_clip_that_nobody_waits_for_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let waiting = Arc::new(Mutex::new(Waiting::new()));
+        let folder = folder.path().to_owned();
+        let mut writer = Writer { folder, open: HashMap::new(), waiting: Arc::clone(&waiting) };
+        let (lost, _) = oneshot::channel();
+        let (wanted, _waits) = oneshot::channel();
+        for (id, who) in [(id(7), lost), (id(8), wanted)] {
+            waiting.lock().unwrap().insert(id, who);
+            writer.append(id, &[1; 8000]).unwrap();
+        }
+        writer.let_go();
+        let open: Vec<_> = writer.open.keys().copied().collect();
+        assert_eq!(open, [id(8)]);
+        assert_eq!(waiting.lock().unwrap().keys().copied().collect::<Vec<_>>(), [id(8)]);
     }
 
     #[tokio::test]
