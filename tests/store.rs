@@ -49,8 +49,8 @@ async fn postgresql_keeps_the_contract() {
     }
     println!("PostgreSQL: waits_for_the_server");
     waits_for_the_server(&cluster).await;
-    println!("PostgreSQL: two_stores_write_at_the_same_time");
-    two_stores_write_at_the_same_time(&cluster).await;
+    println!("PostgreSQL: a_second_process_is_refused_until_the_first_has_gone");
+    a_second_process_is_refused_until_the_first_has_gone(&cluster).await;
 }
 
 macro_rules! cases {
@@ -638,18 +638,26 @@ async fn waits_for_the_server(cluster: &Cluster) {
     assert_eq!(house.store.pending_count().await.unwrap(), 9);
 }
 
-async fn two_stores_write_at_the_same_time(cluster: &Cluster) {
+async fn a_second_process_is_refused_until_the_first_has_gone(cluster: &Cluster) {
     let place = Place::Postgres(cluster.database("two"));
-    let (one, two) = tokio::join!(House::open(&place), House::open(&place));
-    let commits: Vec<_> = (0..100)
-        .flat_map(|number| {
-            let (first, second) = (opening(&call(number)), opening(&call(1000 + number)));
-            [one.journal.submit(first).unwrap(), two.journal.submit(second).unwrap()]
-        })
-        .collect();
-    join_all(commits).await.into_iter().for_each(Result::unwrap);
-    assert_eq!(one.store.pending_count().await.unwrap(), 200);
-    assert_eq!(two.store.unfinished_calls().await.unwrap().len(), 200);
+    let first = House::open(&place).await;
+    let refused = Database::open(&place.url()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains("in use by another aftertone"), "{refused}");
+
+    // A lock that goes with its connection is taken again.
+    let before = place.holder().await.expect("somebody holds it");
+    place
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        .await;
+    while place.holder().await.is_none_or(|holder| holder == before) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = Database::open(&place.url()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+
+    first.close().await;
+    House::open(&place).await.close().await;
 }
 
 /// Set for the process that is to be killed: where its database is.
@@ -764,6 +772,20 @@ impl Place {
         let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
         sqlx::query(statement).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Which process of the server holds the lock that keeps others away.
+    async fn holder(&self) -> Option<i32> {
+        use sqlx::Connection;
+
+        let mut connection = sqlx::AnyConnection::connect(&self.url()).await.unwrap();
+        let held = sqlx::query_as(
+            "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+             WHERE l.locktype = 'advisory' AND d.datname = current_database()",
+        );
+        let held: Option<(i32,)> = held.fetch_optional(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        held.map(|(pid,)| pid)
     }
 }
 

@@ -2,7 +2,7 @@
 //! differ.
 //!
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
-//! a second process away. `synchronous=NORMAL` is enough for what we promise: a commit survives the
+//! a second process away, as an advisory lock does from PostgreSQL. `synchronous=NORMAL` is enough for what we promise: a commit survives the
 //! death of the process, and only a power cut may take the last ones, never half of one.
 
 use std::{
@@ -21,7 +21,10 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    guard::{self, Guard},
+};
 
 /// A handle on the open database; cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,8 +38,14 @@ struct Inner {
     reader: AnyPool,
     /// Tells the dispatcher of new rows in the outbox.
     outbox_grew: Notify,
-    /// Held for life, so that no second process opens the same SQLite file.
-    _lock: Option<File>,
+    lock: Lock,
+}
+
+/// Held for life, so that no second process opens the same database.
+#[derive(Debug)]
+enum Lock {
+    File { _file: File },
+    Connection(Guard),
 }
 
 impl Database {
@@ -59,6 +68,11 @@ impl Database {
     pub async fn close(&self) {
         self.inner.reader.close().await;
         self.inner.writer.close().await;
+        match &self.inner.lock {
+            Lock::Connection(guard) => guard.abort(),
+            // Goes with the last handle.
+            Lock::File { .. } => {}
+        }
     }
 
     /// Returns when the outbox may have new rows. What happened while nobody waited is not lost.
@@ -117,7 +131,7 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .connect(&url)
         .await
         .map_err(cannot_connect)?;
-    Ok(Database::joined(writer, reader, Some(lock)))
+    Ok(Database::joined(writer, reader, Lock::File { _file: lock }))
 }
 
 async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -145,7 +159,9 @@ fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
         .map_err(not_writable)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::InUse { target: path.display().to_string() })
+        }
         Err(TryLockError::Error(source)) => Err(not_writable(source)),
     }
 }
@@ -183,7 +199,8 @@ fn sqlite_url(path: &Path) -> String {
 async fn open_postgres(url: &str) -> Result<Database, StoreError> {
     let cannot_connect =
         |source| StoreError::CannotConnect { target: without_credentials(url), source };
-    probe(url).await.map_err(cannot_connect)?.close().await.map_err(cannot_connect)?;
+    let connection = probe(url).await.map_err(cannot_connect)?;
+    let guard = guard::hold(url, without_credentials(url), connection).await?;
     let pool = AnyPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -191,12 +208,12 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
         .await
         .map_err(cannot_connect)?;
     migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
-    Ok(Database::joined(pool.clone(), pool, None))
+    Ok(Database::joined(pool.clone(), pool, Lock::Connection(guard)))
 }
 
 /// One connection without a pool, to learn what is wrong: a pool would try again and then only say
 /// that time is up.
-async fn probe(url: &str) -> Result<AnyConnection, sqlx::Error> {
+pub(super) async fn probe(url: &str) -> Result<AnyConnection, sqlx::Error> {
     let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(url)).await;
     connection.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
@@ -219,8 +236,8 @@ async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> 
 }
 
 impl Database {
-    fn joined(writer: AnyPool, reader: AnyPool, lock: Option<File>) -> Self {
-        let inner = Inner { writer, reader, outbox_grew: Notify::new(), _lock: lock };
+    fn joined(writer: AnyPool, reader: AnyPool, lock: Lock) -> Self {
+        let inner = Inner { writer, reader, outbox_grew: Notify::new(), lock };
         Self { inner: Arc::new(inner) }
     }
 }

@@ -29,11 +29,11 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
-    /// Another process holds the SQLite database.
-    #[error("{path} is in use by another aftertone; stop that one or name another database")]
+    /// Another process holds the database.
+    #[error("{target} is in use by another aftertone; stop that one or name another database")]
     InUse {
-        /// The database file.
-        path: PathBuf,
+        /// File or host, without credentials.
+        target: String,
     },
     /// There is no connection to be had.
     #[error(

@@ -10,6 +10,7 @@
 mod calls;
 mod database;
 mod error;
+mod guard;
 mod journal;
 mod keys;
 mod outbox;

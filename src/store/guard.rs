@@ -1,0 +1,85 @@
+//! Keeps a second process away from a PostgreSQL database: an advisory lock, held by a connection that
+//! does nothing else. (A pooler that shares connections between transactions cannot hold it.)
+
+use std::time::Duration;
+
+use sqlx::{AnyConnection, Connection};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, error, info};
+
+use super::{StoreError, database::probe};
+
+/// The number of our lock; the server has one space of them for each database.
+const LOCK: i64 = i64::from_be_bytes(*b"aftrtone");
+/// How long another process may take to go: what a restart needs that overlaps.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(200);
+/// How often we look whether the connection is there.
+const PULSE: Duration = Duration::from_secs(2);
+/// How long the server may take to say so.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Holds the lock; it is let go when this is dropped.
+pub(super) type Guard = AbortOnDropHandle<()>;
+
+/// Takes the lock with `connection` to `url`, and holds it.
+///
+/// # Errors
+/// Another process has it, or the database failed.
+pub(super) async fn hold(
+    url: &str,
+    target: String,
+    mut connection: AnyConnection,
+) -> Result<Guard, StoreError> {
+    let begun = tokio::time::Instant::now();
+    while !take(&mut connection).await? {
+        if begun.elapsed() >= PATIENCE {
+            return Err(StoreError::InUse { target });
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    let held = keep(url.to_owned(), target, connection);
+    Ok(AbortOnDropHandle::new(tokio::spawn(held)))
+}
+
+async fn take(connection: &mut AnyConnection) -> Result<bool, StoreError> {
+    let (is_ours,) =
+        sqlx::query_as("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(connection).await?;
+    Ok(is_ours)
+}
+
+/// Holds the lock for life. It goes with its connection, and is taken again then.
+async fn keep(url: String, target: String, mut connection: AnyConnection) {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        let pulse = tokio::time::timeout(ANSWER, connection.ping()).await;
+        let lost = match pulse {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        error!("Nothing keeps other processes from the database {target} any more: {lost}");
+        connection = regain(&url, &target).await;
+        info!("Other processes are kept from the database {target} again");
+    }
+}
+
+async fn regain(url: &str, target: &str) -> AnyConnection {
+    let mut refusals = 0_u32;
+    loop {
+        match probe(url).await {
+            Ok(mut connection) => match take(&mut connection).await {
+                Ok(true) => return connection,
+                Ok(false) => {
+                    refusals += 1;
+                    if refusals.is_power_of_two() {
+                        error!("Another aftertone uses the database {target}; stop one of them");
+                    }
+                }
+                Err(error) => debug!(%error, "the database cannot be locked yet"),
+            },
+            Err(error) => debug!(%error, "the database cannot be reached yet"),
+        }
+        tokio::time::sleep(PULSE).await;
+    }
+}
