@@ -100,7 +100,7 @@ async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
         .await
         .unwrap();
     assert_eq!(house.store.call(call.id).await.unwrap(), Some(call.clone()));
-    assert_eq!(house.store.operation(operation.id).await.unwrap(), Some(operation));
+    assert_eq!(house.store.operations(call.id).await.unwrap(), [operation]);
     assert_eq!(house.store.pending_count().await.unwrap(), 1);
 
     // The notification names a call that is not there, so the rest is not true either.
@@ -516,7 +516,7 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     house.store.give_up(&again, 1, "gone").await.unwrap();
     assert_eq!(house.store.purge_calls(after, never).await.unwrap(), 1);
     assert_eq!(house.store.call(done.id).await.unwrap(), None);
-    assert_eq!(house.store.operation(given_up.id).await.unwrap(), None);
+    assert_eq!(house.store.operations(done.id).await.unwrap(), []);
     assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
 
     house.store.forget(recording_id(1)).await.unwrap();

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::AnyConnection;
 
-use crate::model::{Call, CallId, CallState, Operation, OperationId, OperationStatus, UnixMillis};
+use crate::model::{Call, CallId, CallState, Operation, OperationStatus, UnixMillis};
 
 use super::{
     Database, StoreError,
@@ -27,17 +26,11 @@ impl Database {
     /// # Errors
     /// The database failed, or the row cannot be read.
     pub async fn call(&self, id: CallId) -> Result<Option<Call>, StoreError> {
-        one_body(self.reader(), "calls", "SELECT body FROM calls WHERE id = $1", id.to_string())
-            .await
-    }
-
-    /// Finds an operation.
-    ///
-    /// # Errors
-    /// The database failed, or the row cannot be read.
-    pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
-        let query = "SELECT body FROM operations WHERE id = $1";
-        one_body(self.reader(), "operations", query, id.to_string()).await
+        let row: Option<(String,)> = sqlx::query_as("SELECT body FROM calls WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(self.reader())
+            .await?;
+        row.map(|(body,)| decode("calls", id.to_string(), &body)).transpose()
     }
 
     /// All operations of a call, in the order in which they were accepted.
@@ -155,17 +148,6 @@ pub(super) async fn write_operation(
     .execute(db)
     .await?;
     Ok(())
-}
-
-async fn one_body<T: DeserializeOwned>(
-    pool: &AnyPool,
-    table: &'static str,
-    query: &'static str,
-    id: String,
-) -> Result<Option<T>, StoreError> {
-    let row: Option<(String,)> =
-        sqlx::query_as(query).bind(id.clone()).fetch_optional(pool).await?;
-    row.map(|(body,)| decode(table, id, &body)).transpose()
 }
 
 fn state_name(state: CallState) -> &'static str {

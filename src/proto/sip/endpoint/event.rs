@@ -187,20 +187,12 @@ pub struct IncomingInvite {
     pub replaces: Option<DialogId>,
     /// The caller, as it says.
     pub from: NameAddr,
-    /// Whom the caller wanted first.
-    pub to: NameAddr,
     /// Whom the request was sent to.
     pub request_uri: Uri,
     /// Call-ID of the dialog.
     pub call_id: String,
-    /// Where the caller is reached in this dialog.
-    pub contact: Uri,
     /// Subject header field.
     pub subject: Option<String>,
-    /// User-Agent header field.
-    pub user_agent: Option<String>,
-    /// Reason header field (RFC 3326), why the call comes to us.
-    pub reason: Option<String>,
     /// Whom it was meant for before, from the first to the last (RFC 5806, RFC 7044).
     pub diverted: Vec<NameAddr>,
     /// Referred-By header field (RFC 3892), who sent the caller to us.

@@ -40,11 +40,10 @@ fn a_call_is_answered_acknowledged_and_hung_up() {
 #[test]
 fn the_offer_tells_who_called_whom() {
     let mut line = Line::new();
-    line.receive(&Ask::invite().with("Subject: Hello").with("User-Agent: Phone/1").to_string());
+    line.receive(&Ask::invite().with("Subject: Hello").to_string());
     let Event::Invite { invite, .. } = line.event() else { panic!("no Invite") };
     assert_eq!(invite.offer.as_deref(), Some(OFFER.as_bytes()));
     assert_eq!(invite.subject.as_deref(), Some("Hello"));
-    assert_eq!(invite.user_agent.as_deref(), Some("Phone/1"));
     assert_eq!(invite.call_id, "call@192.0.2.10");
     assert_eq!(invite.request_uri.to_string(), "sip:100@192.0.2.1");
     assert_eq!(invite.from.tag(), Some("phone"));
