@@ -602,6 +602,7 @@ fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
         advertised,
     }
 }
+            line_limit: config.calls.line_limit,
 
 fn rtp_ports(config: &Config) -> media::PortRange {
     match config.media.ports {

@@ -64,6 +64,8 @@ pub struct Settings {
     pub answer_timeout: Duration,
     /// Between two keepAlive requests.
     pub keep_alive: Duration,
+    /// For a call to a line: no application ends it.
+    pub line_limit: Duration,
     /// How long clips live after hang-up.
     pub retention: Duration,
 }
@@ -308,6 +310,7 @@ pub struct Machine {
     queue: Queue,
     lease_until: Option<Instant>,
     /// Of a call that we place: until when it may ring.
+    /// Until when the call may live if nobody asks for more time.
     ring_until: Option<Instant>,
     /// The transfer that is under way.
     transfer: Option<Transfer>,
@@ -427,7 +430,10 @@ impl Machine {
                 machine.tell(Event::CallOffered { call: machine.call.clone() });
                 machine.signal(endpoint::Command::Ring { dialog: machine.dialog });
             }
-            Owner::Line(_) => machine.open(),
+            Owner::Line(_) => {
+                machine.lease_until = Some(now.instant + machine.settings.line_limit);
+                machine.open();
+            }
         }
         machine.flush();
         Ok(machine)
@@ -659,7 +665,11 @@ impl Machine {
         self.referral_timeout(now);
         if self.lease_until.is_some_and(|until| until <= now.instant) {
             self.lease_until = None;
-            self.end(Termination::KeepAliveExpired, None, now);
+            let termination = match self.owner {
+                Owner::Application { .. } => Termination::KeepAliveExpired,
+                Owner::Line(_) => Termination::LineEnded,
+            };
+            self.end(termination, None, now);
         }
         self.flush();
     }

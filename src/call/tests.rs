@@ -37,6 +37,7 @@ fn settings() -> Settings {
     Settings {
         answer_timeout: Duration::from_secs(15),
         keep_alive: Duration::from_secs(2700),
+        line_limit: Duration::from_secs(3600),
         retention: Duration::from_secs(600),
     }
 }
@@ -528,6 +529,19 @@ fn a_leg_that_closes_by_itself_ends_the_call() {
     assert_eq!(world.machine.call().termination, Some(Termination::Internal));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.check();
+}
+
+#[test]
+fn a_call_to_a_line_does_not_last_for_ever() {
+    let mut world = World::new(Owner::Line(LineScript::Echo));
+    world.open_leg();
+    world.input(Input::Acknowledged(None));
+    world.wait(settings().line_limit - Duration::from_secs(1));
+    assert_eq!(world.machine.call().state, CallState::Established);
+    world.wait(Duration::from_secs(1));
+    world.close_leg(false);
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::LineEnded));
 }
 
 #[test]

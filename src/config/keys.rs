@@ -39,6 +39,7 @@ const KNOWN: &[&str] = &[
     "fetch.prompt_folder",
     "calls.answer_timeout",
     "calls.keep_alive",
+    "calls.line_limit",
     "calls.notification_retry_for",
     "calls.drain_timeout",
     "telemetry.log",

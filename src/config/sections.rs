@@ -197,6 +197,9 @@ pub struct CallsConfig {
     /// Between two keepAlive requests.
     #[serde(deserialize_with = "duration")]
     pub keep_alive: Duration,
+    /// For a call to a built-in line.
+    #[serde(deserialize_with = "duration")]
+    pub line_limit: Duration,
     /// For the application to take a notification.
     #[serde(deserialize_with = "duration")]
     pub notification_retry_for: Duration,
