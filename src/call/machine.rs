@@ -188,6 +188,8 @@ pub enum Input {
     LegClosed,
     /// The leg broke, or has vanished; nothing more comes from it.
     LegFailed,
+    /// The store has refused a change for good: what is true is not what is written down.
+    NotCommitted,
 }
 
 /// How the media ended an operation.
@@ -308,9 +310,9 @@ pub struct Machine {
     session: Session,
     leg: Leg,
     queue: Queue,
+    /// Until when the call may live if nobody asks for more time.
     lease_until: Option<Instant>,
     /// Of a call that we place: until when it may ring.
-    /// Until when the call may live if nobody asks for more time.
     ring_until: Option<Instant>,
     /// The transfer that is under way.
     transfer: Option<Transfer>,
@@ -554,6 +556,9 @@ impl Machine {
                 self.leg = Leg::Closed;
                 self.end(Termination::Internal, Some(Refusal::Internal), now);
                 self.leg_gone(now);
+            }
+            Input::NotCommitted => {
+                self.end(Termination::Internal, Some(Refusal::Internal), now);
             }
         }
         self.flush();

@@ -1,4 +1,4 @@
-//! What becomes of a call whose process died: it is over, and so is each of its operations.
+//! What becomes of a call whose process or task died: it is over, and so is each of its operations.
 
 use crate::model::{
     Call, CallState, Change, Event, Notification, Operation, OperationEnd, Recorded,
@@ -17,7 +17,7 @@ pub struct LeftClip {
     pub kept: Option<(u64, u64)>,
 }
 
-/// Ends a call of a process that is gone, with all that was not over: one commit.
+/// Ends a call whose process or task is gone, with all that was not over: one commit.
 ///
 /// What was kept of a recording is delivered as if the caller had hung up, for that is what the
 /// crash was to the caller.
@@ -25,6 +25,7 @@ pub fn end_lost_call(
     mut call: Call,
     unfinished: Vec<Operation>,
     clips: &[LeftClip],
+    termination: Termination,
     now: UnixMillis,
     retention: std::time::Duration,
 ) -> Change {
@@ -58,7 +59,7 @@ pub fn end_lost_call(
     }
     call.state = CallState::Terminated;
     call.ended_at = Some(now);
-    call.termination = Some(Termination::NodeLost);
+    call.termination = Some(termination);
     call.media = None;
     change.recordings.push(RecordingChange::Expire { call: call.id, at: now.plus(retention) });
     events.push(Event::CallEnded { call: call.clone() });

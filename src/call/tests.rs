@@ -545,6 +545,16 @@ fn a_call_to_a_line_does_not_last_for_ever() {
 }
 
 #[test]
+fn a_change_that_the_store_refuses_ends_the_call() {
+    let mut world = World::established();
+    world.input(Input::NotCommitted);
+    world.close_leg(false);
+    world.check();
+    assert_eq!(world.machine.call().termination, Some(Termination::Internal));
+    assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
+}
+
+#[test]
 fn the_time_to_answer_and_the_lease_run_out() {
     let mut world = World::bot();
     world.wait(Duration::from_secs(15));

@@ -15,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Drivers, Reserved, now,
+    Drivers, Reserved,
+    commits::{After, Commits},
+    now,
     outgoing::{Itinerary, Way},
 };
 use crate::{
@@ -26,30 +28,30 @@ use crate::{
     },
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     model::{
-        Call, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
+        Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
         PromptFailureKind, PromptSource, RecordingId, Silence,
     },
     operation,
     proto::sip::{
-        endpoint::{self, DialogId, Event, Loss},
+        endpoint::{self, DialogId, Event, IncomingInvite, Loss},
         info,
         path::{Path, is_private},
     },
     recordings::{ClipWritten, Finished},
-    store::{Commit, Journal, JournalBehind, StoreError},
+    store::StoreError,
 };
 
 /// Where the answer to a request goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
-/// What a call's task is told.
+/// What a call's task is told from the side of its peer.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// By the peer.
+    /// Something has happened in one of its dialogs.
     Sip(Event),
-    /// By the API.
-    Request(Request),
-    /// By the peer, which may: somebody else shall have its place, by this dialog.
+    /// Somebody else calls, who shall have the peer's place.
+    Replace(Reserved, Box<IncomingInvite>),
+    /// We are asked to call somebody else, by this dialog, who shall have the peer's place.
     Follow(Reserved, Box<Itinerary>),
 }
 
@@ -66,6 +68,27 @@ pub(super) enum Request {
     Submit(NewOperation, Reply<Operation>),
 }
 
+/// The way to a call's task. What the API asks takes no place of what the peer says.
+#[derive(Debug, Clone)]
+pub(super) struct Mail {
+    pub sip: mpsc::Sender<Message>,
+    pub requests: mpsc::Sender<Request>,
+}
+
+/// Where the task finds it.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    pub sip: mpsc::Receiver<Message>,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// An empty mailbox, and the way to it.
+pub(super) fn mailbox() -> (Mail, Mailbox) {
+    let (sip, messages) = mpsc::channel(SIP_PLACES);
+    let (requests, asked) = mpsc::channel(REQUEST_PLACES);
+    (Mail { sip, requests }, Mailbox { sip: messages, requests: asked })
+}
+
 pub(super) struct CallTask {
     machine: Machine,
     drivers: Drivers,
@@ -76,7 +99,7 @@ pub(super) struct CallTask {
     advertised: Option<IpAddr>,
     /// Where the peer's SIP comes from.
     peer: Option<SocketAddr>,
-    mailbox: mpsc::Receiver<Message>,
+    mailbox: Mailbox,
     leg: Option<Leg>,
     /// What comes from the leg, until nothing more can.
     leg_events: Option<mpsc::Receiver<LegEvent>>,
@@ -87,10 +110,21 @@ pub(super) struct CallTask {
     referral: Option<Referral>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
-    clips: HashMap<OperationId, ClipWritten>,
+    clips: HashMap<OperationId, (RecordingId, ClipWritten)>,
     commits: Commits,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
-    over: bool,
+    /// Clips on their way to the disk, or off it.
+    saving: FuturesUnordered<BoxFuture<'static, Done>>,
+    over: Option<End>,
+}
+
+/// How the life of a call's task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The call's end is written down.
+    Told,
+    /// The store has refused it.
+    NotTold,
 }
 
 /// A call to somebody else, who shall have the peer's place.
@@ -106,32 +140,18 @@ struct Referral {
 /// What has come back.
 enum Done {
     Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
-    Clip(OperationId, Result<SafeClip, ()>),
+    Clip(OperationId, RecordingId, Result<Finished, ()>),
+    /// A clip that nobody wants any more was deleted.
+    Deleted,
     Located(Result<Vec<Path>, u16>),
     ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
 }
 
-/// What waits for the commits before it.
-enum After {
-    Reply(Reply<()>, Result<(), CallError>),
-    Accepted(Reply<Operation>, Box<Operation>),
-    Prepare(OperationId, Vec<PromptSource>),
-    Over,
-}
-
-/// Changes in order, through the journal, and what waits for them.
-#[derive(Default)]
-struct Commits {
-    /// Not taken by the journal yet.
-    waiting: VecDeque<Change>,
-    /// Taken, not durable yet; oldest first.
-    under_way: VecDeque<Commit>,
-    /// Changes so far, and how many of them are durable.
-    issued: u64,
-    durable: u64,
-    after: VecDeque<(u64, After)>,
-}
-
+/// Messages of the peer that may wait for the task, and the last events of the call's dialogs, which
+/// have their places from the beginning.
+const SIP_PLACES: usize = 64;
+/// Requests of the application that may wait; whoever asks waits beyond that.
+const REQUEST_PLACES: usize = 64;
 /// Events that may wait for the task: one leg makes at most a few per second.
 const LEG_EVENTS: usize = 64;
 /// A clip that we have written is no longer than a recording may be.
@@ -140,6 +160,8 @@ const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 const NO_TIMER: Duration = Duration::from_secs(3600);
 /// The SIP status that stands for a name without address, as a proxy would say it.
 const NO_WAY: u16 = 503;
+/// How long the clips of a task that has failed may take to become safe.
+const SALVAGE: Duration = Duration::from_secs(15);
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -150,7 +172,7 @@ impl CallTask {
         drivers: Drivers,
         path: Path,
         advertised: Option<IpAddr>,
-        mailbox: mpsc::Receiver<Message>,
+        mailbox: Mailbox,
     ) -> Self {
         let local = path.local.ip();
         Self {
@@ -167,7 +189,7 @@ impl CallTask {
         drivers: Drivers,
         itinerary: Itinerary,
         advertised: Option<IpAddr>,
-        mailbox: mpsc::Receiver<Message>,
+        mailbox: Mailbox,
     ) -> Self {
         Self { itinerary: Some(itinerary), ..Self::new(machine, drivers, advertised, mailbox) }
     }
@@ -176,7 +198,7 @@ impl CallTask {
         machine: Machine,
         drivers: Drivers,
         advertised: Option<IpAddr>,
-        mailbox: mpsc::Receiver<Message>,
+        mailbox: Mailbox,
     ) -> Self {
         let unspecified = IpAddr::from([0, 0, 0, 0]);
         Self {
@@ -197,26 +219,33 @@ impl CallTask {
             clips: HashMap::new(),
             commits: Commits::default(),
             work: FuturesUnordered::new(),
-            over: false,
+            saving: FuturesUnordered::new(),
+            over: None,
         }
     }
 
     /// Runs until the call is over and told.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) -> End {
         self.carry_out().await;
-        while !self.over {
+        loop {
+            if let Some(end) = self.over {
+                return end;
+            }
             let timer = self.machine.poll_timeout().unwrap_or_else(|| Instant::now() + NO_TIMER);
-            let full = !self.commits.waiting.is_empty();
+            let held_up = self.commits.is_held_up();
+            // The application last: however much it asks, the rest goes on.
             tokio::select! {
                 biased;
-                result = self.commits.next(), if !self.commits.under_way.is_empty() => {
+                result = self.commits.next(), if self.commits.are_under_way() => {
                     self.committed(result);
                 }
                 event = next_event(&mut self.leg_events) => self.leg_event(event),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
-                Some(message) = self.mailbox.recv() => self.message(message).await,
-                () = tokio::time::sleep(JOURNAL_RETRY), if full => {}
+                Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done),
+                Some(message) = self.mailbox.sip.recv() => self.message(message).await,
                 () = tokio::time::sleep_until(timer.into()) => self.machine.handle_timeout(now()),
+                () = tokio::time::sleep(JOURNAL_RETRY), if held_up => {}
+                Some(request) = self.mailbox.requests.recv() => self.request(request).await,
             }
             self.carry_out().await;
         }
@@ -234,6 +263,7 @@ impl CallTask {
                 }
             }
             Message::Sip(event) => self.sip_event(event),
+            Message::Replace(reserved, invite) => self.replace(reserved, *invite),
             Message::Follow(reserved, itinerary) => {
                 let dialog = reserved.dialog;
                 self.machine.handle_input(Input::ReferAsked(dialog), now());
@@ -246,62 +276,69 @@ impl CallTask {
                     });
                 }
             }
-            Message::Request(Request::Show(reply)) => {
+        }
+    }
+
+    async fn request(&mut self, request: Request) {
+        let since = self.commits.issued();
+        match request {
+            Request::Show(reply) => {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
-            Message::Request(Request::Placed(reply)) => {
-                self.commits.then(After::Reply(reply, Ok(())));
-            }
-            Message::Request(Request::Peer(reply)) => {
+            Request::Placed(reply) => self.commits.then(0, After::Reply(reply, Ok(()))),
+            Request::Peer(reply) => {
                 let dialog = self.machine.established();
                 let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));
             }
-            Message::Request(Request::Operations(reply)) => {
+            }
+            Request::Operations(reply) => {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
             }
-            Message::Request(Request::Command(command, reply)) => {
+            Request::Command(command, reply) => {
                 let result = self.machine.handle_command(command, now());
                 self.carry_out().await;
-                self.commits.then(After::Reply(reply, result));
+                self.commits.then(since, After::Reply(reply, result));
             }
-            Message::Request(Request::Submit(new, reply)) => {
-                match self.machine.submit(new, now()) {
-                    Ok(operation) => {
-                        info!(
-                            operation.id = %operation.id,
-                            operation.kind = operation.kind.name(),
-                            "Operation accepted"
-                        );
-                        self.carry_out().await;
-                        self.commits.then(After::Accepted(reply, Box::new(operation)));
-                    }
-                    Err(refusal) => {
-                        let _ = reply.send(Err(refusal));
-                    }
+            Request::Submit(new, reply) => match self.machine.submit(new, now()) {
+                Ok(operation) => {
+                    info!(
+                        operation.id = %operation.id,
+                        operation.kind = operation.kind.name(),
+                        "Operation accepted"
+                    );
+                    self.carry_out().await;
+                    self.commits.then(since, After::Accepted(reply, Box::new(operation)));
                 }
-            }
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                }
+            },
         }
+    }
+
+    /// The call goes on with somebody else, if that can be (RFC 3891).
+    fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
+        let dialog = reserved.dialog;
+        let IncomingInvite { path, call_id, offer, .. } = invite;
+        self.machine.handle_input(Input::Replaced(dialog, offer), now());
+        if self.machine.dialog() != dialog {
+            return;
+        }
+        info!(peer = %path.peer, "Another peer takes the place of the first");
+        reserved.keep();
+        self.peer = Some(path.peer);
+        let first = &self.machine.call().sip_call_id;
+        self.drivers.signalling.trace_further(first, &call_id, &[path.peer.ip()]);
     }
 
     fn sip_event(&mut self, event: Event) {
         let is_ours = event.dialog() == self.machine.dialog();
         let input = match event {
-            Event::Invite { dialog, invite } => {
-                let peer = invite.path.peer;
-                let first = &self.machine.call().sip_call_id;
-                self.drivers.signalling.trace_further(first, &invite.call_id, &[peer.ip()]);
-                self.machine.handle_input(Input::Replaced(dialog, invite.offer), now());
-                if self.machine.dialog() == dialog {
-                    info!(%peer, "Another peer takes the place of the first");
-                    self.peer = Some(peer);
-                }
-                return;
-            }
             event if self.machine.referral() == Some(event.dialog()) => {
                 self.referral_event(event);
                 return;
             }
-            // Of a dialog that was replaced.
+            // Of a dialog that was replaced: it got its BYE then.
             _ if !is_ours => return,
             Event::Acknowledged { body, .. } => {
                 info!("Call established");
@@ -343,8 +380,14 @@ impl CallTask {
                 Input::PeerHungUp
             }
             Event::Reinvite { offer, .. } => Input::Reinvite(offer),
-            // A key is for the leg; a wish is said by the switchboard, when it finds a way.
-            Event::Info { .. } | Event::ReferAsked { .. } | Event::Ended { .. } => return,
+            // The BYE that ends the call.
+            Event::Ended { .. } if self.is_ending() => return,
+            Event::Ended { .. } => {
+                warn!("The dialog was ended without the call");
+                Input::PeerLost
+            }
+            // A key is for the leg; the others are said by the switchboard, by messages of their own.
+            Event::Info { .. } | Event::Invite { .. } | Event::ReferAsked { .. } => return,
         };
         self.machine.handle_input(input, now());
     }
@@ -366,9 +409,15 @@ impl CallTask {
                 info!(sip.status = status, "Whom the peer has named will not come: {reason}");
                 Input::ReferralRefused(status)
             }
+            // We had no place for what it said.
+            Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
             _ => return,
         };
         self.machine.handle_input(input, now());
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.machine.call().state, CallState::Terminating | CallState::Terminated)
     }
 
     fn leg_event(&mut self, event: Option<LegEvent>) {
@@ -457,8 +506,8 @@ impl CallTask {
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
         self.machine.handle_input(Input::MediaEnded(id, end), now());
-        if let (Some(written), true) = (self.clips.remove(&id), delivers) {
-            self.await_clip(id, written);
+        if let (Some((recording, written)), true) = (self.clips.remove(&id), delivers) {
+            self.await_clip(id, recording, written);
         }
     }
 
@@ -472,7 +521,13 @@ impl CallTask {
                 info!(operation.id = %id, "Prompt failed: {}", failure.message);
                 Input::Prepared(id, Err(failure))
             }
-            Done::Clip(id, result) => Input::ClipSafe(id, result),
+            // It came so late that its operation was ended without it.
+            Done::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
+                self.delete_clip(recording);
+                return;
+            }
+            Done::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
+            Done::Deleted => return,
             Done::Located(result) => Input::Located(self.located(result)),
             // Meanwhile it was given up.
             Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
@@ -493,7 +548,18 @@ impl CallTask {
                 None => break,
             }
         }
-        self.submit_commits();
+        if self.machine.referral().is_none() {
+            self.referral = None;
+        }
+        let machine = &self.machine;
+        self.prompts.retain(|id, _| machine.operations().any(|operation| operation.id == *id));
+        self.commits.submit(&self.drivers.journal);
+        self.settle();
+    }
+
+    /// Whether the operation is not over.
+    fn is_known(&self, id: OperationId) -> bool {
+        self.machine.operations().any(|operation| operation.id == id)
     }
 
     async fn act(&mut self, action: Action) {
@@ -517,7 +583,9 @@ impl CallTask {
                     let _ = leg.connect(*plan, self.peer.map(|peer| peer.ip())).await;
                 }
             }
-            Action::Prepare(id, sources) => self.commits.then(After::Prepare(id, sources)),
+            Action::Prepare(id, sources) => {
+                self.commits.then_of_last(After::Prepare(id, sources));
+            }
             Action::Start(operation, recording) => self.start(*operation, recording).await,
             Action::Cancel(id) => {
                 if let Some(leg) = &self.leg {
@@ -536,7 +604,7 @@ impl CallTask {
                 }
                 None => self.inputs.push_back(Input::LegClosed),
             },
-            Action::Over => self.commits.then(After::Over),
+            Action::Over => self.commits.then_of_last(After::Over),
         }
     }
 
@@ -673,7 +741,7 @@ impl CallTask {
         match self.drivers.spool.open(recording) {
             Ok((chunks, written)) => {
                 info!(operation.id = %id, recording.id = %recording, "Recording opened");
-                self.clips.insert(id, written);
+                self.clips.insert(id, (recording, written));
                 Some((recording, chunks))
             }
             Err(error) => {
@@ -685,13 +753,13 @@ impl CallTask {
 
     /// The leg vanished in the middle of a clip: what was written is what there is.
     fn seal(&mut self, id: OperationId, recording: RecordingId) {
-        let Some(written) = self.clips.remove(&id) else {
+        let Some((_, written)) = self.clips.remove(&id) else {
             self.inputs.push_back(Input::ClipSafe(id, Err(())));
             return;
         };
         let chunks = self.drivers.spool.chunks();
         // The spool may be full, and this task must not wait for it.
-        self.work.push(
+        self.saving.push(
             async move {
                 let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
                 let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
@@ -699,40 +767,97 @@ impl CallTask {
                     Ok(Ok(())) => clip_result(written).await,
                     Ok(Err(_)) | Err(_) => Err(()),
                 };
-                Done::Clip(id, result)
+                Done::Clip(id, recording, result)
             }
             .boxed(),
         );
     }
 
-    fn await_clip(&mut self, id: OperationId, written: ClipWritten) {
-        self.work.push(async move { Done::Clip(id, clip_result(written).await) }.boxed());
+    fn await_clip(&mut self, id: OperationId, recording: RecordingId, written: ClipWritten) {
+        self.saving
+            .push(async move { Done::Clip(id, recording, clip_result(written).await) }.boxed());
     }
 
-    fn submit_commits(&mut self) {
-        self.commits.submit(&self.drivers.journal);
-        self.settle(Ok(()));
+    /// Deletes a clip whose row was discarded before its file was whole.
+    fn delete_clip(&mut self, recording: RecordingId) {
+        let vault = self.drivers.vault.clone();
+        self.saving.push(
+            async move {
+                match vault.delete(recording).await {
+                    Ok(()) => {
+                        info!(recording.id = %recording, "A clip that came too late is deleted")
+                    }
+                    Err(error) => error!(%error, recording.id = %recording, "cannot delete a clip"),
+                }
+                Done::Deleted
+            }
+            .boxed(),
+        );
+    }
+
+    /// After the call's end: waits for clips that were given up while the spool was behind, and
+    /// deletes them.
+    pub(super) async fn clear_up(&mut self) {
+        self.close_for_good();
+        while let Some(done) = self.saving.next().await {
+            if let Done::Clip(_, recording, Ok(_)) = done {
+                self.delete_clip(recording);
+            }
+        }
+    }
+
+    /// When the task has failed in the middle of the call: what was being recorded is made safe. Gives
+    /// the clips by their operations.
+    pub(super) async fn salvage(&mut self) -> HashMap<OperationId, Finished> {
+        self.close_for_good();
+        let mut clips = HashMap::new();
+        let saved = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(id, _, Ok(clip)) = done {
+                    clips.insert(id, clip);
+                }
+            }
+        };
+        if tokio::time::timeout(SALVAGE, saved).await.is_err() {
+            warn!("the rest of the call's clips did not become safe in time");
+        }
+        clips
+    }
+
+    /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
+    fn close_for_good(&mut self) {
+        self.leg = None;
+        for (id, (recording, written)) in std::mem::take(&mut self.clips) {
+            self.await_clip(id, recording, written);
+        }
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) {
-        if let Err(error) = &result {
-            error!(%error, "a change of the call could not be committed");
+        if let Err(error) = result {
+            error!(%error, "What the call has written down was refused; the call is ended");
+            self.inputs.push_back(Input::NotCommitted);
         }
-        self.commits.durable += 1;
-        self.settle(result.map_err(|_| CallError::Internal));
+        self.settle();
     }
 
     /// Does what has waited for the commits that are through.
-    fn settle(&mut self, commit: Result<(), CallError>) {
-        while let Some(after) = self.commits.next_due() {
+    fn settle(&mut self) {
+        while let Some((after, written)) = self.commits.next_due() {
             match after {
                 // Whoever asked may have gone; that changes nothing.
-                After::Reply(reply, result) => drop(reply.send(commit.and(result))),
+                After::Reply(reply, result) => drop(reply.send(written.and(result))),
                 After::Accepted(reply, operation) => {
-                    drop(reply.send(commit.map(|()| *operation)));
+                    drop(reply.send(written.map(|()| *operation)));
                 }
-                After::Prepare(id, sources) => self.prepare(id, sources),
-                After::Over => self.over = true,
+                After::Prepare(id, sources) => {
+                    // Without its row nothing may begin; the call ends.
+                    if written.is_ok() {
+                        self.prepare(id, sources);
+                    }
+                }
+                After::Over => {
+                    self.over = Some(if written.is_ok() { End::Told } else { End::NotTold });
+                }
             }
         }
     }
@@ -755,50 +880,6 @@ impl CallTask {
     }
 }
 
-impl Commits {
-    fn push(&mut self, change: Change) {
-        self.issued += 1;
-        self.waiting.push_back(change);
-    }
-
-    fn then(&mut self, after: After) {
-        self.after.push_back((self.issued, after));
-    }
-
-    /// Hands to the journal what it takes; the rest waits here.
-    fn submit(&mut self, journal: &Journal) {
-        while let Some(change) = self.waiting.pop_front() {
-            match journal.submit(change) {
-                Ok(commit) => self.under_way.push_back(commit),
-                Err(JournalBehind(change)) => {
-                    self.waiting.push_front(*change);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The result of the oldest commit. Canceling loses nothing.
-    async fn next(&mut self) -> Result<(), StoreError> {
-        match self.under_way.front_mut() {
-            Some(commit) => {
-                let result = commit.await;
-                self.under_way.pop_front();
-                result
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn next_due(&mut self) -> Option<After> {
-        let (count, _) = self.after.front()?;
-        if *count > self.durable {
-            return None;
-        }
-        self.after.pop_front().map(|(_, after)| after)
-    }
-}
-
 /// What the leg tells next; `None` when it has vanished.
 async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
     match events {
@@ -807,12 +888,13 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
     }
 }
 
-async fn clip_result(written: ClipWritten) -> Result<SafeClip, ()> {
+fn safe_clip(Finished { bytes, samples }: Finished) -> SafeClip {
+    SafeClip { bytes, duration_ms: samples * 1_000 / u64::from(Rate::Hz16000.hz()) }
+}
+
+async fn clip_result(written: ClipWritten) -> Result<Finished, ()> {
     match written.await {
-        Ok(Ok(Finished { bytes, samples })) => {
-            let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
-            Ok(SafeClip { bytes, duration_ms })
-        }
+        Ok(Ok(finished)) => Ok(finished),
         Ok(Err(error)) => {
             error!(%error, "the recording could not be kept");
             Err(())
@@ -848,3 +930,6 @@ async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, Prom
     let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
     decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 //! [`call::Machine`]: crate::call::Machine
 
 mod call_task;
+mod commits;
 mod outgoing;
 mod recovery;
 mod routes;
@@ -14,6 +15,7 @@ mod routes;
 use std::{
     collections::HashMap,
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,10 +23,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt;
 use rand::{RngCore, SeedableRng, rngs::StdRng};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 pub use crate::call::{CallError, NewOperation};
 use crate::{
@@ -39,7 +45,7 @@ use crate::{
         sdp,
         sip::{
             endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
-            message::NameAddr,
+            message::{NameAddr, reason_phrase},
             uri::Uri,
         },
     },
@@ -47,7 +53,7 @@ use crate::{
     signalling::{Signalling, Traced},
     store::{Database, Journal},
 };
-use call_task::{CallTask, Message, Request};
+use call_task::{CallTask, End, Mail, Message, Request, mailbox};
 pub use outgoing::Trunk;
 use outgoing::{Itinerary, Placed};
 pub use recovery::{RecoveryError, recover};
@@ -144,24 +150,26 @@ struct Line {
     call: CallId,
     /// The trunk that it goes out by.
     trunk: Option<String>,
+    /// The place of its last event with the call's task.
+    last: mpsc::OwnedPermit<Message>,
 }
 
 struct Entry {
     application: String,
     /// Where a stranger calls from.
     stranger: Option<IpAddr>,
-    sender: mpsc::Sender<Message>,
+    mail: Mail,
 }
 
-/// Messages that may wait for one call's task: some of the peer's, some of the application's.
-const MAILBOX: usize = 64;
 /// One stranger may have this part of all calls: there is room for three more like it.
 const SHARE: usize = 4;
 /// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
 const DECLINE: u16 = 603;
 const NOT_FOUND: u16 = 404;
 const GONE: u16 = 481;
-const BUSY_TRUNK: u16 = 503;
+const BUSY: u16 = 503;
+/// How long calls that are ended may take for it: longer than their machines wait for clips.
+pub const ENDING: Duration = Duration::from_secs(18);
 /// How long a request may wait for the call's task, and then for its commit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -214,7 +222,7 @@ impl Switchboard {
             .calls
             .values()
             .filter(|entry| entry.application == application)
-            .map(|entry| entry.sender.clone())
+            .map(|entry| entry.mail.requests.clone())
             .collect();
         let mut calls = Vec::with_capacity(senders.len());
         for sender in senders {
@@ -276,13 +284,15 @@ impl Switchboard {
         let trunk = itinerary.trunk.clone();
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
-        let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let application = application.to_owned();
-        let entry = Entry { application, stranger: None, sender: sender.clone() };
+        let (mail, mailbox) = mailbox();
+        let requests = mail.requests.clone();
+        let entry = Entry { application: application.to_owned(), stranger: None, mail };
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
-        self.run_task(task, entry, (dialog, Line { call: id, trunk }), span);
-        ask(&sender, Request::Placed).await.map(|()| call)
+        if !self.run_task(id, task, entry, (dialog, trunk), span) {
+            return Err(CallError::Overloaded { retry_after: 5 });
+        }
+        ask(&requests, Request::Placed).await.map(|()| call)
     }
 
     /// The way to `target`: to the phone of a user, or by the first trunk that allows it.
@@ -518,20 +528,26 @@ impl Switchboard {
     /// when all is told and safe, or after a bounded time.
     pub async fn drain(&self, grace: Duration) {
         self.inner.draining.store(true, Ordering::Relaxed);
+        // Whoever had the registry before has its call in it now; nobody adds one any more.
+        drop(self.registry());
         self.inner.tasks.close();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_ok() {
             return;
         }
         let senders: Vec<_> =
-            self.registry().calls.values().map(|entry| entry.sender.clone()).collect();
+            self.registry().calls.values().map(|entry| entry.mail.requests.clone()).collect();
         info!(calls = senders.len(), "Ending the calls that are left");
-        for sender in senders {
+        let hang_up = senders.into_iter().map(|sender| async move {
             let (reply, _) = oneshot::channel();
             let command = Command::HangUp(Termination::Drained);
-            // A call whose mailbox is full or closed is ending anyway.
-            let _ = sender.try_send(Message::Request(Request::Command(command, reply)));
-        }
-        if tokio::time::timeout(Duration::from_secs(20), self.inner.tasks.wait()).await.is_err() {
+            // One that is over by itself has closed its mailbox.
+            let _ = sender.send(Request::Command(command, reply)).await;
+        });
+        let ended = async {
+            futures_util::future::join_all(hang_up).await;
+            self.inner.tasks.wait().await;
+        };
+        if tokio::time::timeout(ENDING, ended).await.is_err() {
             warn!(calls = self.len(), "Some calls did not end in time");
         }
     }
@@ -563,25 +579,45 @@ impl Switchboard {
 
     /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
     async fn hand_over(&self, replaced: DialogId, dialog: DialogId, invite: Box<IncomingInvite>) {
-        let known = {
-            let mut registry = self.registry();
-            let call = registry.dialogs.get(&replaced).map(|line| line.call);
-            if let Some(call) = call {
-                registry.dialogs.insert(dialog, Line { call, trunk: None });
+        let call = self.registry().dialogs.get(&replaced).map(|line| line.call);
+        let refused = match call.ok_or(GONE).and_then(|call| self.reserve(call, dialog, None)) {
+            Ok((reserved, sip)) => {
+                let sent = sip.try_send(Message::Replace(reserved, invite));
+                sent.err().map(|error| match error {
+                    TrySendError::Full(_) => BUSY,
+                    TrySendError::Closed(_) => GONE,
+                })
             }
-            call.is_some()
+            Err(status) => Some(status),
         };
-        if known {
-            self.pass_on(Event::Invite { dialog, invite }).await;
-        } else {
-            let refuse = endpoint::Command::Refuse {
-                dialog,
-                status: 481,
-                reason: "Call/Transaction Does Not Exist".to_owned(),
-                headers: Vec::new(),
-            };
-            self.inner.drivers.signalling.send(refuse).await;
-        }
+        let Some(status) = refused else { return };
+        let refuse = endpoint::Command::Refuse {
+            dialog,
+            status,
+            reason: reason_phrase(status).to_owned(),
+            headers: Vec::new(),
+        };
+        self.inner.drivers.signalling.send(refuse).await;
+    }
+
+    /// Gives a call one more dialog, and its last event a place with the call's task.
+    ///
+    /// # Errors
+    /// The call is over, or has no place: SIP statuses.
+    fn reserve(
+        &self,
+        call: CallId,
+        dialog: DialogId,
+        trunk: Option<String>,
+    ) -> Result<(Reserved, mpsc::Sender<Message>), u16> {
+        let mut registry = self.registry();
+        let sip = registry.calls.get(&call).ok_or(GONE)?.mail.sip.clone();
+        let last = sip.clone().try_reserve_owned().map_err(|error| match error {
+            TrySendError::Full(_) => BUSY,
+            TrySendError::Closed(_) => GONE,
+        })?;
+        registry.dialogs.insert(dialog, Line { call, trunk, last });
+        Ok((Reserved { switchboard: self.clone(), dialog, is_kept: false }, sip))
     }
 
     /// A peer that may do so wants us to call somebody else in its place: whom the call's application
@@ -600,11 +636,10 @@ impl Switchboard {
     /// A SIP status, as the peer will be told.
     async fn try_follow(&self, dialog: DialogId, referral: &IncomingReferral) -> Result<(), u16> {
         let inner = &self.inner;
-        let (call, application, sender) = {
+        let (call, application) = {
             let registry = self.registry();
             let call = registry.dialogs.get(&dialog).map(|line| line.call).ok_or(GONE)?;
-            let entry = registry.calls.get(&call).ok_or(GONE)?;
-            (call, entry.application.clone(), entry.sender.clone())
+            (call, registry.calls.get(&call).ok_or(GONE)?.application.clone())
         };
         let directory = inner.directory.borrow().clone();
         if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
@@ -614,17 +649,15 @@ impl Switchboard {
         let nobody = Placed { display_name: None, subject: None };
         let itinerary = self.way_to(&directory, &target, &nobody).await;
         let itinerary = itinerary.map_err(|refusal| match refusal {
-            CallError::TrunkFull => BUSY_TRUNK,
+            CallError::TrunkFull => BUSY,
             _ => NOT_FOUND,
         })?;
         let itinerary = itinerary
             .with("Referred-By", referral.by.clone())
             .with("Replaces", referral.replaces.clone());
         let next = inner.drivers.signalling.fresh_dialog();
-        let line = Line { call, trunk: itinerary.trunk.clone() };
-        self.registry().dialogs.insert(next, line);
-        let reserved = Reserved { switchboard: self.clone(), dialog: next, is_kept: false };
-        sender.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
+        let (reserved, sip) = self.reserve(call, next, itinerary.trunk.clone())?;
+        sip.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
     }
 
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
@@ -690,36 +723,75 @@ impl Switchboard {
             );
         });
         inner.drivers.signalling.trace(&invite.call_id, &[peer]);
-        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let (mail, mailbox) = mailbox();
         let advertised = inner.limits.advertised;
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
-        let entry = Entry { application, stranger, sender };
-        self.run_task(task, entry, (dialog, Line { call: id, trunk: None }), span);
-        Ok(())
+        let entry = Entry { application, stranger, mail };
+        match self.run_task(id, task, entry, (dialog, None), span) {
+            true => Ok(()),
+            false => Err(Refusal::Draining),
+        }
     }
 
+    /// Whether the call begins: while draining, none does.
     fn run_task(
         &self,
-        task: CallTask,
+        id: CallId,
+        mut task: CallTask,
         entry: Entry,
-        (dialog, line): (DialogId, Line),
+        (dialog, trunk): (DialogId, Option<String>),
         span: tracing::Span,
-    ) {
-        let id = line.call;
-        {
-            let mut registry = self.registry();
-            registry.calls.insert(id, entry);
-            registry.dialogs.insert(dialog, line);
+    ) -> bool {
+        // Asked while nobody else has the registry: whoever drains looks there afterwards.
+        let mut registry = self.registry();
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return false;
         }
+        // The mailbox is new, so there is a place.
+        let Ok(last) = entry.mail.sip.clone().try_reserve_owned() else { return false };
+        registry.calls.insert(id, entry);
+        registry.dialogs.insert(dialog, Line { call: id, trunk, last });
         let switchboard = self.clone();
-        self.inner.tasks.spawn(
-            async move {
-                let _guard = Registered { switchboard, call: id };
-                task.run().await;
+        let life = async move {
+            let end = AssertUnwindSafe(task.run()).catch_unwind().await;
+            switchboard.leave(id).await;
+            match end {
+                Ok(End::Told) => task.clear_up().await,
+                Ok(End::NotTold) => switchboard.end_lost(id, task).await,
+                Err(_) => {
+                    error!("The task of a call has panicked; the call is ended");
+                    switchboard.end_lost(id, task).await;
+                }
             }
-            .instrument(span),
-        );
+        };
+        self.inner.tasks.spawn(life.instrument(span));
+        true
+    }
+
+    /// The call is over, however its task ended: nobody finds it any more, and no dialog of it stays.
+    async fn leave(&self, id: CallId) {
+        let left: Vec<DialogId> = {
+            let mut registry = self.registry();
+            registry.calls.remove(&id);
+            registry
+                .dialogs
+                .extract_if(|_, line| line.call == id)
+                .map(|(dialog, _)| dialog)
+                .collect()
+        };
+        // As a rule its BYE is out, and this one is dropped.
+        for dialog in left {
+            let bye = endpoint::Command::Bye { dialog, reason: None };
+            self.inner.drivers.signalling.send(bye).await;
+        }
+    }
+
+    /// Writes down and tells the end of a call whose task could not.
+    async fn end_lost(&self, id: CallId, mut task: CallTask) {
+        let clips = task.salvage().await;
+        let retention = self.inner.limits.settings.retention;
+        recovery::end_lost(&self.inner.drivers, id, &clips, retention).await;
     }
 
     fn calls_from(&self, stranger: Option<IpAddr>) -> usize {
@@ -744,34 +816,38 @@ impl Switchboard {
         StdRng::from_rng(&mut *self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Hands an event to the call's task without waiting for it.
+    /// Hands an event to the call's task without waiting for it. The last of a dialog has its place; a
+    /// dialog whose other events find none is ended, and the call with it.
     async fn pass_on(&self, event: Event) {
         let dialog = event.dialog();
-        let sender = {
-            let mut registry = self.registry();
-            let line = registry.dialogs.get(&dialog);
-            let call = line.and_then(|line| registry.calls.get(&line.call));
-            let sender = call.map(|entry| entry.sender.clone());
-            if event.is_last() {
-                registry.dialogs.remove(&dialog);
+        if event.is_last() {
+            let line = self.registry().dialogs.remove(&dialog);
+            match line {
+                Some(line) => drop(line.last.send(Message::Sip(event))),
+                None => debug!(?event, "event of a call that is over"),
             }
-            sender
+            return;
+        }
+        let sip = {
+            let registry = self.registry();
+            let line = registry.dialogs.get(&dialog);
+            line.and_then(|line| registry.calls.get(&line.call)).map(|entry| entry.mail.sip.clone())
         };
-        let Some(sender) = sender else {
+        let Some(sip) = sip else {
             debug!(?event, "event of a call that is over");
             return;
         };
-        if sender.try_send(Message::Sip(event)).is_err() {
+        if sip.try_send(Message::Sip(event)).is_err() {
             warn!("a call's task is stuck; its dialog is ended");
             let bye = endpoint::Command::Bye { dialog, reason: None };
             self.inner.drivers.signalling.send(bye).await;
         }
     }
 
-    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Message>, CallError> {
+    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Request>, CallError> {
         let registry = self.registry();
         match registry.calls.get(&id) {
-            Some(entry) if entry.application == application => Ok(entry.sender.clone()),
+            Some(entry) if entry.application == application => Ok(entry.mail.requests.clone()),
             Some(_) | None => Err(CallError::NotFound),
         }
     }
@@ -809,27 +885,12 @@ impl std::fmt::Debug for Reserved {
     }
 }
 
-/// Takes a call out of the registry, however its task ended.
-struct Registered {
-    switchboard: Switchboard,
-    call: CallId,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let mut registry = self.switchboard.registry();
-        registry.calls.remove(&self.call);
-        // One as a rule; more when the call was handed over.
-        registry.dialogs.retain(|_, line| line.call != self.call);
-    }
-}
-
 async fn ask<T>(
-    sender: &mpsc::Sender<Message>,
+    sender: &mpsc::Sender<Request>,
     request: impl FnOnce(call_task::Reply<T>) -> Request,
 ) -> Result<T, CallError> {
     let (reply, answer) = oneshot::channel();
-    let asking = sender.send(Message::Request(request(reply)));
+    let asking = sender.send(request(reply));
     match tokio::time::timeout(REQUEST_TIMEOUT, asking).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(CallError::NotFound),
@@ -859,3 +920,6 @@ fn is_number(uri: &Uri) -> bool {
             !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! One task, and what it must let go of.
+
+use super::*;
+use crate::{
+    call::{Offer, Owner},
+    model::{CallId, RecordingId},
+    proto::sdp,
+    switchboard::{
+        Entry,
+        outgoing::Placed,
+        tests::{House, Phone, WITHIN, record, settings},
+    },
+};
+use rand::{SeedableRng, rngs::StdRng};
+
+#[tokio::test]
+async fn a_task_that_panics_hangs_up_and_its_call_is_told() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (task, call, entry) = task(&house, dialog, invite.offer.clone());
+    let (panic, wanted) = oneshot::channel::<()>();
+    let panics = async move {
+        let _ = wanted.await;
+        panic!("as the test wants it");
+    };
+    task.work.push(panics.boxed());
+    let span = tracing::Span::none();
+    assert!(house.switchboard.run_task(call, task, entry, (dialog, None), span));
+    house.go_on();
+    house.answer(&phone, call).await;
+    let recorded = house.switchboard.submit("bot", call, record()).await.unwrap();
+    while house.clips() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic.send(()).unwrap();
+    phone.hung_up().await;
+    let ended = house.until_state(call, CallState::Terminated).await;
+    assert_eq!(ended.termination, Some(crate::model::Termination::Internal));
+    assert!(house.switchboard.is_empty());
+    let operations = house.drivers.database.operations(call).await.unwrap();
+    let [operation] = operations.as_slice() else { panic!("{operations:?}") };
+    assert_eq!((operation.id, &operation.end), (recorded.id, &Some(OperationEnd::HungUpWithAudio)));
+    let clip = operation.recording.as_ref().expect("what was recorded is kept");
+    house.drivers.vault.read(clip.id).await.expect("its file is there");
+}
+
+#[tokio::test]
+async fn a_clip_that_is_whole_after_its_call_is_deleted() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
+    let recording = RecordingId::from_random([9; 16]);
+    let (spool, written) = oneshot::channel();
+    task.await_clip(OperationId::from_random([8; 16]), recording, written);
+    let span = tracing::Span::none();
+    assert!(house.switchboard.run_task(call, task, entry, (dialog, None), span));
+    house.go_on();
+    phone.send("CANCEL", 1, "").await;
+    house.until_state(call, CallState::Terminated).await;
+    let path = house.drivers.vault.path(recording);
+    std::fs::write(&path, b"late").unwrap();
+    spool.send(Ok(Finished { bytes: 4, samples: 2 })).unwrap();
+    let gone = async {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, gone).await.expect("nobody will ask for it");
+}
+
+#[tokio::test]
+async fn decoded_prompts_go_with_their_operation() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, ..) = task(&house, dialog, invite.offer);
+    let canceled = OperationId::from_random([8; 16]);
+    task.done(Done::Prompts(canceled, Ok(Vec::new())));
+    task.carry_out().await;
+    assert!(task.prompts.is_empty());
+}
+
+#[tokio::test]
+async fn a_referral_that_is_given_up_gives_its_place_back() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, call, entry) = task(&house, dialog, invite.offer);
+    house.switchboard.registry().calls.insert(call, entry);
+    let directory = house.switchboard.inner.directory.borrow().clone();
+    let nobody = Placed { display_name: None, subject: None };
+    let (itinerary, _) = directory.way_out(&"tel:+491".parse().unwrap(), &nobody).unwrap();
+    let next = DialogId(DialogId::FIRST_OUTGOING);
+    let (reserved, _) = house.switchboard.reserve(call, next, Some("trunk".to_owned())).unwrap();
+    task.referral =
+        Some(Referral { reserved: Some(reserved), itinerary, targets: Vec::new(), peer: None });
+    assert_eq!(house.switchboard.calls_by(Some("trunk")), 1);
+    task.carry_out().await;
+    assert_eq!(house.switchboard.calls_by(Some("trunk")), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_replaced_keeps_its_peer() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
+    house.switchboard.registry().calls.insert(call, entry);
+    let first = task.peer;
+    let (reserved, _) = house.switchboard.reserve(call, DialogId(9), None).unwrap();
+    let mut invite = invite;
+    invite.path.peer = "192.0.2.1:5060".parse().unwrap();
+    // It rings still, so nobody can be replaced.
+    task.message(Message::Replace(reserved, Box::new(invite)));
+    assert_eq!(task.peer, first);
+    assert!(!house.switchboard.registry().dialogs.contains_key(&DialogId(9)));
+}
+
+/// The task of a call of the bot that was offered.
+fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
+    let id = CallId::from_random([1; 16]);
+    let offer = Offer {
+        dialog,
+        source: Default::default(),
+        target: Default::default(),
+        sip_call_id: "one@127.0.0.1".to_owned(),
+        subject: None,
+        sdp: offer,
+        codecs: vec![sdp::Codec::Pcmu],
+    };
+    let owner =
+        Owner::Application { name: "bot".to_owned(), callback_uri: "http://127.0.0.1/".to_owned() };
+    let rng = StdRng::seed_from_u64(1);
+    let machine = Machine::offered(id, offer, owner, settings(), now(), rng).unwrap();
+    let (mail, mailbox) = mailbox();
+    let path = Path {
+        peer: "127.0.0.1:5060".parse().unwrap(),
+        local: house.sip,
+        transport: crate::proto::sip::path::Transport::Udp,
+        connection: None,
+    };
+    let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
+    (task, id, Entry { application: "bot".to_owned(), stranger: None, mail })
+}
