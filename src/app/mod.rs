@@ -18,6 +18,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -52,8 +53,13 @@ use crate::{
 const SIP_EVENTS: usize = 4096;
 /// How long a bot may take to answer a notification (interface section 6.4).
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last facts may take to be written and told when we stop.
-const FLUSH: Duration = Duration::from_secs(10);
+/// When we stop and the calls have ended: how long peers that do not answer may be told so again, the
+/// last facts may take to be written and to be told, and the rest may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(4);
+const REST: Duration = Duration::from_secs(2);
+/// How long the rooms may take to show that they are alive.
+const ALIVE: Duration = Duration::from_secs(5);
 /// Memory for decoded prompts.
 const PROMPT_MEMORY: usize = 256 << 20;
 /// How often we look whether a signing key is due.
@@ -104,8 +110,12 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
             _ = hang_up.recv() => {
                 reload::reload(&daemon, file.as_deref(), &config, &log).await;
             }
-            // The heart beats only while the runtime turns and the switchboard answers.
-            _ = watchdog.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
+            // The heart beats only while the runtime turns and the SIP endpoint answers.
+            _ = watchdog.tick() => {
+                if daemon.signalling.is_alive(ALIVE).await {
+                    tell_systemd(&[sd_notify::NotifyState::Watchdog]);
+                }
+            }
             Some(ended) = daemon.tasks.join_next() => break Some(ended),
         }
     };
@@ -373,10 +383,22 @@ impl Daemon {
     /// Stops in order: no new calls, the calls that are up, their clips and notifications, then
     /// what serves them.
     pub async fn stop(self) {
-        let Self { switchboard, journal, mut tasks, .. } = self;
-        self.signalling.set_draining(true).await;
+        let Self { switchboard, journal, signalling, media, mut tasks, .. } = self;
+        signalling.set_draining(true).await;
         switchboard.drain(self.drain_timeout).await;
-        self.signalling.unregister().await;
+        // It waits for its threads, for seconds if one hangs.
+        let media = tokio::task::spawn_blocking(move || media.shutdown());
+        let (media, quiet, ()) = tokio::join!(
+            timeout(FAREWELL, media),
+            signalling.farewell(FAREWELL),
+            signalling.unregister()
+        );
+        if !matches!(media, Ok(Ok(()))) {
+            warn!("the media engine did not stop cleanly");
+        }
+        if !quiet {
+            warn!("some peers have not answered our BYE or CANCEL");
+        }
         if let Err(error) = journal.flush(FLUSH).await {
             error!(%error, "some facts could not be written");
         }
@@ -384,18 +406,15 @@ impl Daemon {
             warn!("some notifications could not be sent; they will be after the next start");
         }
         self.outside.cancel();
-        // It waits for its threads, for seconds if one hangs.
-        let media = self.media;
-        if tokio::task::spawn_blocking(move || media.shutdown()).await.is_err() {
-            warn!("the media engine did not stop cleanly");
-        }
         // The journal's task ends when its last handle is gone.
         drop((switchboard, journal));
-        let rest = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(2), rest).await.is_err() {
+        let rest = async {
+            while tasks.join_next().await.is_some() {}
+            self.database.close().await;
+        };
+        if timeout(REST, rest).await.is_err() {
             warn!("some parts did not end in time");
         }
-        self.database.close().await;
     }
 
     /// Says where to dial and where the API is.
@@ -583,6 +602,7 @@ fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
         settings: Settings {
             answer_timeout: config.calls.answer_timeout,
             keep_alive: config.calls.keep_alive,
+            line_limit: config.calls.line_limit,
             retention: config.storage.retention,
         },
         codecs: config
@@ -602,7 +622,6 @@ fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
         advertised,
     }
 }
-            line_limit: config.calls.line_limit,
 
 fn rtp_ports(config: &Config) -> media::PortRange {
     match config.media.ports {
@@ -705,4 +724,20 @@ fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
 fn watchdog_interval() -> tokio::time::Interval {
     let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2);
     tokio::time::interval(period.max(Duration::from_millis(100)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_waits_longer_than_we_take_to_stop() {
+        let unit = include_str!("../../systemd/aftertone.service");
+        let given = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        let given = Duration::from_secs(given.parse().unwrap());
+        let config = Config::load(None, std::iter::empty()).unwrap();
+        let calls = config.calls.drain_timeout + switchboard::ENDING;
+        let taken = calls + FAREWELL + 2 * FLUSH + REST;
+        assert!(taken < given, "{taken:?} of {given:?}");
+    }
 }

@@ -87,6 +87,7 @@ enum Order {
     Register(Box<TrunkAccount>),
     Unregister,
     Trunks(oneshot::Sender<Vec<(String, TrunkStatus)>>),
+    Farewell(oneshot::Sender<()>),
 }
 
 impl Signalling {
@@ -199,11 +200,24 @@ impl Signalling {
         }
     }
 
+    /// Waits until every peer has heard that its call is over: BYE and CANCEL are repeated until then, and
+    /// wait for what must come before them. Whether that was so within the time.
+    pub async fn farewell(&self, within: Duration) -> bool {
+        let (reply, quiet) = oneshot::channel();
+        self.order(Order::Farewell(reply)).await;
+        matches!(tokio::time::timeout(within, quiet).await, Ok(Ok(())))
+    }
+
     /// How it stands with the trunks that we register at, by name.
     pub async fn trunks(&self) -> Vec<(String, TrunkStatus)> {
         let (reply, trunks) = oneshot::channel();
         self.order(Order::Trunks(reply)).await;
         trunks.await.unwrap_or_default()
+    }
+
+    /// Whether the endpoint's task takes and answers orders.
+    pub async fn is_alive(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.trunks()).await.is_ok()
     }
 
     /// These are our users from now on; others are not registered any more.
@@ -276,6 +290,7 @@ pub async fn start(
         undelivered: VecDeque::new(),
         events,
         backlog: VecDeque::new(),
+        farewells: Vec::new(),
     };
     let task = tokio::spawn(service.run(inbound, order_receiver, readers, cancel));
     let signalling = Signalling {
@@ -299,6 +314,8 @@ struct Service {
     events: mpsc::Sender<Event>,
     /// Last events of dialogs, for which there was no place.
     backlog: VecDeque<Event>,
+    /// Those who wait until nobody has to be told anything any more.
+    farewells: Vec<oneshot::Sender<()>>,
 }
 
 /// What woke the service.
@@ -362,6 +379,12 @@ impl Service {
                 Wake::Place => self.tell_backlog(),
                 Wake::End => break,
             }
+            if !self.farewells.is_empty() && self.endpoint.is_quiet() {
+                for farewell in self.farewells.drain(..) {
+                    // Whoever waited may have lost patience.
+                    let _ = farewell.send(());
+                }
+            }
         }
         readers.shutdown().await;
         // The task may have ended by itself. Nobody may wait for a place in the queue any more.
@@ -405,6 +428,7 @@ impl Service {
             Order::Unregister => {
                 self.turn("trunks", |endpoint| endpoint.unregister(now())).await;
             }
+            Order::Farewell(reply) => self.farewells.push(reply),
             Order::Trunks(reply) => {
                 let trunks = self.endpoint.trunks();
                 drop(reply.send(trunks.map(|(name, status)| (name.to_owned(), status)).collect()));
@@ -626,6 +650,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_farewell_lasts_until_the_peer_has_answered() {
+        let mut node = Node::start("127.0.0.1:0", 16).await;
+        let phone = Phone::new(node.address).await;
+        assert!(node.signalling.farewell(Duration::from_secs(5)).await, "nobody is there");
+        phone.send("INVITE", 1, "long", "").await;
+        assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+        let Event::Invite { dialog, .. } = node.event().await else { panic!("no Invite") };
+        node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
+        let ok = phone.receive().await;
+        // Before the ACK there can be no BYE.
+        node.signalling.send(Command::Bye { dialog, reason: None }).await;
+        let signalling = node.signalling.clone();
+        let farewell =
+            tokio::spawn(async move { signalling.farewell(Duration::from_secs(30)).await });
+        let tag = ok.split("To: <sip:100@127.0.0.1>").nth(1).unwrap().lines().next().unwrap();
+        phone.send("ACK", 1, "long-ack", tag).await;
+        let mut byes = Vec::new();
+        while byes.len() < 3 {
+            byes.push(phone.receive().await);
+            byes.retain(|message| message.starts_with("BYE "));
+        }
+        assert!(!farewell.is_finished());
+        phone.answer(&byes[2]).await;
+        assert!(farewell.await.unwrap());
+        node.stop().await;
+    }
+
+    #[tokio::test]
     async fn a_draining_node_takes_no_calls() {
         let node = Node::start("127.0.0.1:0", 1).await;
         let phone = Phone::new(node.address).await;
@@ -705,6 +757,16 @@ mod tests {
                  Content-Length: 0\r\n\r\n"
             );
             self.socket.send(request.as_bytes()).await.unwrap();
+        }
+
+        /// Answers a request with 200.
+        async fn answer(&self, request: &str) {
+            let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+            let is_copied = |line: &&str| copied.iter().any(|name| line.starts_with(name));
+            let lines: Vec<&str> = request.lines().filter(is_copied).collect();
+            let lines = lines.join("\r\n");
+            let ok = format!("SIP/2.0 200 OK\r\n{lines}\r\nContent-Length: 0\r\n\r\n");
+            self.socket.send(ok.as_bytes()).await.unwrap();
         }
 
         async fn receive(&self) -> String {

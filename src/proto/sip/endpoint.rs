@@ -297,6 +297,13 @@ impl Endpoint {
             && self.next_registration().is_none()
     }
 
+    /// No peer waits for a word of ours: there is no call, and no request without its final response.
+    pub fn is_quiet(&self) -> bool {
+        self.dialogs.is_empty()
+            && self.outgoing.values().all(|outgoing| outgoing.winner().is_some())
+            && !self.transactions.are_asking()
+    }
+
     /// A dialog goes over this stream, or a phone or a trunk is reached by it.
     pub fn needs(&self, connection: ConnectionId) -> bool {
         self.dialogs.values().any(|dialog| dialog.path().connection == Some(connection))

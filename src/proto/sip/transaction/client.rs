@@ -126,6 +126,11 @@ impl Client {
         }
     }
 
+    /// No final response came.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Trying { .. } | Self::Proceeding { .. })
+    }
+
     /// The transaction can be forgotten.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)

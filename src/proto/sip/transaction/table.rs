@@ -452,6 +452,15 @@ impl TransactionTable {
         self.schedule.next()
     }
 
+    /// Whether a request of ours has no final response yet.
+    pub fn are_asking(&self) -> bool {
+        self.entries.values().any(|entry| match &entry.role {
+            Role::InviteClient { machine, .. } => machine.is_pending(),
+            Role::Client { machine, .. } => machine.is_pending(),
+            Role::InviteServer { .. } | Role::Server { .. } => false,
+        })
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
