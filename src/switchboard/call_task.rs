@@ -162,6 +162,8 @@ const NO_TIMER: Duration = Duration::from_secs(3600);
 const NO_WAY: u16 = 503;
 /// How long the clips of a task that has failed may take to become safe.
 const SALVAGE: Duration = Duration::from_secs(15);
+/// How long a call that is over waits for clips that nobody wants any more.
+const CLEAR_UP: Duration = Duration::from_secs(600);
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -799,10 +801,17 @@ impl CallTask {
     /// deletes them.
     pub(super) async fn clear_up(&mut self) {
         self.close_for_good();
-        while let Some(done) = self.saving.next().await {
-            if let Done::Clip(_, recording, Ok(_)) = done {
-                self.delete_clip(recording);
+        let cleared = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(_, recording, Ok(_)) = done {
+                    self.delete_clip(recording);
+                }
             }
+        };
+        if tokio::time::timeout(CLEAR_UP, cleared).await.is_err() {
+            warn!(
+                "a clip of a call that is over is still being written; it goes at the next start"
+            );
         }
     }
 
@@ -833,8 +842,9 @@ impl CallTask {
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            error!(%error, "What the call has written down was refused; the call is ended");
+        // What was refused, and why, the journal has said.
+        if result.is_err() {
+            warn!("The store has refused a change of the call, which is ended");
             self.inputs.push_back(Input::NotCommitted);
         }
         self.settle();
