@@ -107,11 +107,13 @@ pub(super) async fn run<S>(
     S: AsyncRead + AsyncWrite,
 {
     let (reader, mut writer) = tokio::io::split(stream);
+    let mut has_ended = false;
     let reading = async {
         let Err(end) = read(reader, path, connection.id, streams, first_by).await;
         debug!(peer = %path.peer, transport = path.transport.name(), %end, "SIP stream was read");
         // After this the endpoint has nothing more to answer, and the queue ends.
         let _ = streams.report(Inbound::Ended(connection.id)).await;
+        has_ended = true;
         std::future::pending::<()>().await;
     };
     let mut in_flight = None;
@@ -142,6 +144,9 @@ pub(super) async fn run<S>(
         () = connection.given_up.cancelled() => {}
         () = reading => {}
         () = writing => {}
+    }
+    if !has_ended {
+        let _ = streams.report(Inbound::Ended(connection.id)).await;
     }
     streams.report_undelivered(in_flight.into_iter().chain(connection.into_undelivered())).await;
 }

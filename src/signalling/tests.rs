@@ -6,3 +6,4 @@ mod limits;
 mod outgoing;
 mod peers;
 mod secure;
+mod websocket;

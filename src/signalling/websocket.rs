@@ -3,20 +3,19 @@
 //! Only clients connect; we never do. A message needs no Content-Length here, because the WebSocket
 //! knows where it ends.
 
+mod frames;
+
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -30,6 +29,7 @@ use tokio_tungstenite::{
 };
 use tracing::debug;
 
+use self::frames::Frames;
 use super::{
     connections::{Connection, Queued},
     stream::{Inbound, ReadEnd, Streams},
@@ -47,8 +47,15 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// What may wait to be written before the connection is over: longer than any message.
 const MAX_UNWRITTEN_BYTES: usize = 256 << 10;
 
-/// A WebSocket whose bytes are counted.
-pub(super) type Socket<S> = (WebSocketStream<Counted<S>>, Arc<AtomicU64>);
+/// Fragments of one message: no client cuts one of [`MAX_MESSAGE`] smaller. Empty ones would cost time
+/// without ever being too long.
+const MAX_FRAGMENTS: usize = 256;
+/// What is thrown away, and how long, so that the farewell reaches a peer that is still sending.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 1 << 20;
+
+/// A WebSocket whose frames are followed.
+pub(super) type Socket<S> = WebSocketStream<Watched<S>>;
 
 /// Shakes hands. A client that does not offer the subprotocol gets 400 (RFC 7118 §4.1).
 pub(super) async fn accept<S>(stream: S) -> Result<Socket<S>, Error>
@@ -61,10 +68,11 @@ where
         .max_write_buffer_size(MAX_UNWRITTEN_BYTES)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    let count = Arc::new(AtomicU64::new(0));
-    let stream = Counted { stream, count: Arc::clone(&count) };
-    let socket = accept_hdr_async_with_config(stream, agree, Some(config)).await?;
-    Ok((socket, count))
+    let stream = Watched { stream, frames: None };
+    let mut socket = accept_hdr_async_with_config(stream, agree, Some(config)).await?;
+    // The handshake is over, and with a client nothing may have come behind it yet (RFC 6455 §4.1).
+    socket.get_mut().frames = Some(Frames::default());
+    Ok(socket)
 }
 
 #[expect(clippy::result_large_err, reason = "the library wants it so")]
@@ -89,12 +97,14 @@ fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorRes
 /// Why a WebSocket is served no further.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    #[error("closed")]
+    #[error("closed by the peer")]
     Closed,
     #[error("nothing more is wanted from it")]
     Finished,
     #[error("a message is not complete in time")]
     TooSlow,
+    #[error("a message comes in too many fragments")]
+    TooManyFragments,
     #[error("the peer does not read")]
     NotRead,
     #[error(transparent)]
@@ -108,7 +118,7 @@ impl End {
     fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Finished => Some(CloseCode::Normal),
-            Self::TooSlow => Some(CloseCode::Policy),
+            Self::TooSlow | Self::TooManyFragments => Some(CloseCode::Policy),
             Self::Socket(Error::Capacity(_)) => Some(CloseCode::Size),
             Self::Socket(Error::Protocol(_)) => Some(CloseCode::Protocol),
             Self::Socket(Error::Utf8(_)) => Some(CloseCode::Invalid),
@@ -119,7 +129,7 @@ impl End {
 
 /// Serves a WebSocket until it is over. A message is to come before `first_by`.
 pub(super) async fn run<S>(
-    (socket, count): Socket<S>,
+    socket: Socket<S>,
     connection: Connection,
     path: Path,
     streams: &Streams,
@@ -128,26 +138,53 @@ pub(super) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let given_up = connection.given_up.clone();
-    let mut session = Session { socket, count, connection, path, streams, in_flight: None };
+    let mut session = Session { socket, connection, path, streams, in_flight: None };
     let end = tokio::select! {
         () = streams.cancel.cancelled() => return,
         () = given_up.cancelled() => End::NotRead,
         end = session.serve(first_by) => end,
     };
     debug!(peer = %path.peer, transport = path.transport.name(), %end, "WebSocket has ended");
-    if let Some(code) = end.code() {
-        let frame = CloseFrame { code, reason: Utf8Bytes::default() };
-        // A peer that does not take the farewell has lost nothing.
-        let _ = timeout(streams.limits.write, session.socket.close(Some(frame))).await;
-    }
-    let queued = session.connection.into_undelivered();
-    streams.report_undelivered(session.in_flight.into_iter().chain(queued)).await;
+    let Session { mut socket, connection, in_flight, .. } = session;
+    // A browser that is reached no other way is not there any more (RFC 7118 §5).
+    let _ = streams.report(Inbound::Ended(connection.id)).await;
+    let queued = connection.into_undelivered();
+    streams.report_undelivered(in_flight.into_iter().chain(queued)).await;
+    // A peer that does not take the farewell has lost nothing.
+    let _ = timeout(streams.limits.write, say_farewell(&mut socket, &end)).await;
+}
+
+/// Tells the peer why it is over, or answers its own farewell (RFC 6455 §7.1.2).
+async fn say_farewell<S>(socket: &mut Socket<S>, end: &End) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(code) = end.code() else {
+        return match end {
+            End::Closed => socket.close(None).await,
+            _ => Ok(()),
+        };
+    };
+    socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() })).await?;
+    let stream = &mut socket.get_mut().stream;
+    stream.shutdown().await?;
+    // What is not read when a socket is closed resets the connection, and the farewell is lost.
+    let drain = async {
+        let (mut buffer, mut drained) = ([0; 1 << 10], 0);
+        while drained < MAX_LINGER_BYTES {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => drained += length,
+            }
+        }
+    };
+    let _ = timeout(LINGER, drain).await;
+    Ok(())
 }
 
 /// A WebSocket that is up.
 struct Session<'a, S> {
-    socket: WebSocketStream<Counted<S>>,
-    count: Arc<AtomicU64>,
+    socket: Socket<S>,
     connection: Connection,
     path: Path,
     streams: &'a Streams,
@@ -158,6 +195,8 @@ struct Session<'a, S> {
 /// What woke the session.
 enum Wake {
     Read(Option<Result<Message, Error>>),
+    /// The message that was one too many may be taken now.
+    Turn,
     Queued(Option<Queued>),
     Tick,
 }
@@ -165,6 +204,10 @@ enum Wake {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn serve(&mut self, first_by: Instant) -> End {
         match self.talk(first_by).await {
+            // The stream says so, because the library would go on reading.
+            Err(End::Socket(Error::Io(_))) if self.has_too_many_fragments() => {
+                End::TooManyFragments
+            }
             Ok(end) | Err(end) => end,
         }
     }
@@ -174,62 +217,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let mut first_by = Some(first_by);
         let mut tick_at = first_by.unwrap_or_else(Instant::now);
         let mut idle_since = Instant::now();
-        // How much had come with the last message, and whether more had at the last tick.
-        let (mut counted, mut is_within_message) = (0, false);
+        // A message that is one too many, and when its turn is. Nothing is read meanwhile.
+        let mut waiting: Option<(Message, Instant)> = None;
         loop {
+            let turn_at = waiting.as_ref().map(|(_, at)| *at);
             let wake = tokio::select! {
-                read = self.socket.next() => Wake::Read(read),
+                read = self.socket.next(), if waiting.is_none() => Wake::Read(read),
+                () = sleep_until(turn_at.unwrap_or(tick_at)), if turn_at.is_some() => Wake::Turn,
                 queued = self.connection.queue.recv() => Wake::Queued(queued),
                 () = sleep_until(tick_at) => Wake::Tick,
             };
-            match wake {
+            let message = match wake {
                 Wake::Read(None) => return Ok(End::Closed),
-                Wake::Read(Some(message)) => {
-                    let message = message?;
-                    self.streams.pace(self.path).await;
-                    let bytes = match message {
-                        Message::Text(text) => Some(Bytes::from(text)),
-                        Message::Binary(bytes) => Some(bytes),
-                        // Pings and closes are answered below us.
-                        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => None,
-                        Message::Frame(_) => None,
-                    };
-                    match bytes {
-                        Some(bytes) if bytes.as_ref() == PING => {
-                            self.write(Bytes::from_static(PONG)).await?
-                        }
-                        Some(bytes) => {
-                            first_by = None;
-                            let message = Inbound::Message { path: self.path, bytes };
-                            self.streams.report(message).await?;
-                        }
-                        None => {}
-                    }
-                    counted = self.count.load(Ordering::Relaxed);
-                    is_within_message = false;
-                    idle_since = Instant::now();
+                Wake::Read(Some(message)) => message?,
+                Wake::Turn => {
+                    let Some((message, _)) = waiting.take() else { continue };
+                    self.frames().listen_again(Instant::now());
+                    message
                 }
                 Wake::Queued(None) => return Ok(End::Finished),
-                Wake::Queued(Some(Queued::Pong)) => self.write(Bytes::from_static(PONG)).await?,
+                Wake::Queued(Some(Queued::Pong)) => {
+                    self.write(Bytes::from_static(PONG)).await?;
+                    continue;
+                }
                 Wake::Queued(Some(Queued::Message(transmit, _room))) => {
                     self.in_flight = Some(transmit.path);
                     self.write(transmit.bytes).await?;
                     self.in_flight = None;
+                    continue;
                 }
                 Wake::Tick => {
-                    let has_more = self.count.load(Ordering::Relaxed) > counted;
-                    if first_by.is_some() || (has_more && is_within_message) {
+                    let message_by = self.frames().begun().map(|begun| begun + limits.message);
+                    let deadline = [first_by, message_by].into_iter().flatten().min();
+                    let now = Instant::now();
+                    if waiting.is_none() && deadline.is_some_and(|deadline| deadline <= now) {
                         return Err(End::TooSlow);
                     }
-                    is_within_message = has_more;
                     if idle_since.elapsed() >= limits.idle {
-                        idle_since = Instant::now();
+                        idle_since = now;
                         self.streams.report(Inbound::Idle(self.connection.id)).await?;
                     }
-                    tick_at = Instant::now() + limits.message;
+                    // What begins after this is due later.
+                    tick_at = deadline.filter(|due| *due > now).unwrap_or(now + limits.message);
+                    continue;
                 }
+            };
+            if let Message::Close(_) = message {
+                return Ok(End::Closed);
+            }
+            if let Err(too_many) = self.streams.rates.take(self.path.peer.ip()) {
+                waiting = Some((message, Instant::now() + too_many.wait));
+                continue;
+            }
+            idle_since = Instant::now();
+            if self.take(message).await? {
+                first_by = None;
             }
         }
+    }
+
+    /// Hands a message on; whether it was one of SIP.
+    async fn take(&mut self, message: Message) -> Result<bool, End> {
+        let bytes = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(bytes) => bytes,
+            // Pings are answered below us.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                return Ok(false);
+            }
+        };
+        if bytes.as_ref() == PING {
+            self.write(Bytes::from_static(PONG)).await?;
+            return Ok(false);
+        }
+        self.streams.report(Inbound::Message { path: self.path, bytes }).await?;
+        Ok(true)
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), End> {
@@ -243,30 +305,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Err(_) => Err(End::NotRead),
         }
     }
+
+    fn frames(&mut self) -> &mut Frames {
+        self.socket.get_mut().frames.get_or_insert_default()
+    }
+
+    fn has_too_many_fragments(&mut self) -> bool {
+        self.frames().fragments() > MAX_FRAGMENTS
+    }
 }
 
-/// Counts what is read, because a WebSocket does not tell that a message has begun.
+/// A stream whose frames are followed, once they have begun.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
+pub(super) struct Watched<S> {
     stream: S,
-    count: Arc<AtomicU64>,
+    frames: Option<Frames>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let read = buffer.filled().len().saturating_sub(before);
-        self.count.fetch_add(u64::try_from(read).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let Self { stream, frames } = &mut *self;
+        let polled = Pin::new(stream).poll_read(cx, buffer);
+        if let Some(frames) = frames {
+            frames.push(buffer.filled().get(before..).unwrap_or_default(), Instant::now());
+            if frames.fragments() > MAX_FRAGMENTS {
+                return Poll::Ready(Err(io::Error::other("too many fragments")));
+            }
+        }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -21,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     proto::sip::{
+        digest::{self, Credentials},
         endpoint::Event,
         framing::{Frame, StreamFramer},
+        message::Method,
         path::Transport,
     },
     signalling::{
@@ -229,6 +231,30 @@ impl Phone {
             },
         }
     }
+}
+
+/// Registers the phone's own address for a user.
+pub async fn register(phone: &mut Phone, user: &str, password: &str) {
+    let request = |phone: &Phone, cseq, more: &str| {
+        let plain = phone.request("REGISTER", cseq, "register", "");
+        plain
+            .replace("<sip:100@127.0.0.1>", &format!("<sip:{user}@127.0.0.1>"))
+            .replace("<sip:phone@127.0.0.1>", &format!("<sip:{user}@127.0.0.1>"))
+            .replace("Content-Length", &format!("{more}Content-Length"))
+    };
+    phone.send(request(phone, 1, "")).await;
+    let challenge = phone.receive().await;
+    assert!(challenge.starts_with("SIP/2.0 401 "), "{challenge}");
+    let challenges: Vec<&str> =
+        challenge.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ")).collect();
+    let (username, password) = (user.to_owned(), password.to_owned());
+    let credentials = Credentials { username, password, realm: None };
+    let uri = "sip:100@127.0.0.1";
+    let answer = digest::answer(&challenges, &Method::Register, uri, &credentials, 1, "cnonce");
+    let authorization = format!("Authorization: {}\r\n", answer.unwrap());
+    phone.send(request(phone, 2, &authorization)).await;
+    let ok = phone.receive().await;
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
 }
 
 /// A TLS stream to a node, as a client with these files has it.
