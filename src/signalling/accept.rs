@@ -132,7 +132,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let add = || {
-        let connection = streams.connections.add(path.transport, path.peer, Origin::Accepted);
+        let origin = match streams.rates.is_trusted(path.peer.ip()) {
+            true => Origin::Trusted,
+            false => Origin::Accepted,
+        };
+        let connection = streams.connections.add(path.transport, path.peer, origin);
         let connection = connection.ok_or_else(|| io::Error::other("too many connections"))?;
         let path = Path { connection: Some(connection.id), ..path };
         io::Result::Ok((connection, path))

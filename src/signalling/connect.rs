@@ -39,9 +39,12 @@ pub(super) struct Target {
 pub(super) async fn run(target: Target, connection: Connection, streams: &Streams) {
     let opened = tokio::select! {
         () = streams.cancel.cancelled() => return,
-        opened = timeout(streams.limits.connect, open(&target, streams)) => opened,
+        () = connection.given_up.cancelled() => Err(io::Error::other("too much waits for it")),
+        opened = timeout(streams.limits.connect, open(&target, streams)) => {
+            opened.unwrap_or_else(|late| Err(late.into()))
+        }
     };
-    let (stream, local) = match opened.unwrap_or_else(|late| Err(late.into())) {
+    let (stream, local) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let (peer, transport) = (target.peer, target.transport.name());

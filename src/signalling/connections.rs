@@ -18,10 +18,19 @@ use tracing::debug;
 use super::{rates::Source, settings::StreamLimits};
 use crate::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
 
-/// Messages that wait for one peer.
-const QUEUE_MESSAGES: usize = 64;
-/// Bytes that wait for one peer; four messages of the longest kind.
-const QUEUE_BYTES: usize = 256 << 10;
+/// What waits for one peer: messages, and their bytes.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    messages: usize,
+    bytes: usize,
+}
+
+/// For a stranger: four messages of the longest kind.
+const FOR_STRANGERS: Room = Room { messages: 64, bytes: 256 << 10 };
+/// For whom we have called, and for peers that are trusted. A trunk's stream carries all its calls, and
+/// while it is being opened each of them may have something to say. Whether such a peer reads is told
+/// by the time that one message takes ([`StreamLimits::write`]), long before this is full.
+const FOR_TRUNKS: Room = Room { messages: 4_096, bytes: 8 << 20 };
 
 /// All streams of one node; cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,10 +63,21 @@ struct Entry {
 /// Who began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The peer.
+    /// The peer, whom we need not know.
     Accepted,
+    /// A peer that is trusted.
+    Trusted,
     /// We.
     Opened,
+}
+
+impl Origin {
+    fn room(self) -> Room {
+        match self {
+            Self::Accepted => FOR_STRANGERS,
+            Self::Trusted | Self::Opened => FOR_TRUNKS,
+        }
+    }
 }
 
 /// What waits for a stream to be written.
@@ -141,14 +161,15 @@ impl Connections {
         }
         table.last_id += 1;
         let id = ConnectionId(table.last_id);
-        let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
+        let room = origin.room();
+        let (sender, queue) = mpsc::channel(room.messages);
         let given_up = CancellationToken::new();
         let entry = Entry {
             transport,
             peer,
             origin,
             queue: sender,
-            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            room: Arc::new(Semaphore::new(room.bytes)),
             given_up: given_up.clone(),
         };
         table.by_id.insert(id, entry);
@@ -318,20 +339,33 @@ mod tests {
     fn a_peer_that_does_not_read_is_given_up() {
         let all = connections(10, 10);
         let full = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
-        for _ in 0..QUEUE_MESSAGES {
+        for _ in 0..FOR_STRANGERS.messages {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::Queued));
         }
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::GivenUp(_)));
         assert!(full.given_up.is_cancelled());
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::NoConnection(_)));
-        assert_eq!(full.into_undelivered().len(), QUEUE_MESSAGES);
+        assert_eq!(full.into_undelivered().len(), FOR_STRANGERS.messages);
 
         let heavy = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
-        for _ in 0..QUEUE_BYTES / 60_000 {
+        for _ in 0..FOR_STRANGERS.bytes / 60_000 {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::Queued));
         }
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::GivenUp(_)));
         assert!(heavy.given_up.is_cancelled());
+    }
+
+    #[test]
+    fn all_calls_of_a_trunk_find_room_on_its_stream() {
+        let all = connections(10, 10);
+        for origin in [Origin::Opened, Origin::Trusted] {
+            let trunk = all.add(Transport::Tcp, peer(), origin).unwrap();
+            for _ in 0..FOR_TRUNKS.messages {
+                assert!(matches!(all.send(transmit(Transport::Tcp, None, 2_000)), Sent::Queued));
+            }
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::GivenUp(_)));
+            assert!(trunk.given_up.is_cancelled());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use super::peers::{Authority, config};
 use crate::{
     proto::sip::path::{ConnectionId, Path, Transmit, Transport},
     signalling::{
-        SignallingConfig, TlsFiles,
+        SignallingConfig, StreamLimits, TlsFiles,
         network::{Bound, Network, Reloadable},
         stream::Inbound,
         tls::TlsConfigs,
@@ -131,6 +131,43 @@ async fn a_peer_that_does_not_read_is_given_up_and_all_is_reported() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(node.hear().await, Inbound::Undelivered(lost) if lost == path));
+}
+
+#[tokio::test]
+async fn all_calls_of_a_trunk_wait_while_its_stream_is_opened() {
+    let authority = Authority::new();
+    let mut config = config(&[Transport::Tcp]);
+    config.tls = authority.client();
+    let node = Sockets::bind(&config);
+    let server = TlsConfigs::load(&authority.server()).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::clone(&server.server.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tls, listener.local_addr().unwrap());
+    let invite = Bytes::from(vec![b'i'; 1_500]);
+    let calls = 1_000;
+    for _ in 0..calls {
+        node.network.send(Transmit { path, bytes: invite.clone() }).await.unwrap();
+    }
+    let mut peer = acceptor.accept(accept(&listener).await).await.unwrap();
+    let mut heard = vec![0; calls * invite.len()];
+    timeout(SOON, peer.read_exact(&mut heard)).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_room_while_a_stream_is_opened_is_reported_at_once() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tls, listener.local_addr().unwrap());
+    let began = Instant::now();
+    let mut waiting = 0;
+    while node.send(path, "one").await.is_ok() {
+        waiting += 1;
+        assert!(waiting < 100_000, "it is never full");
+    }
+    for _ in 0..waiting {
+        assert!(matches!(node.hear().await, Inbound::Undelivered(lost) if lost == path));
+    }
+    assert!(began.elapsed() < StreamLimits::default().connect);
 }
 
 #[tokio::test]
