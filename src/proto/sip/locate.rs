@@ -245,6 +245,13 @@ impl Locator {
     /// RFC 2782: by priority; among equals at random, the heavier the likelier.
     fn follow_srv(&mut self, mut records: Vec<Srv>, transport: Transport, rng: &mut StdRng) {
         records.truncate(MAX_RECORDS);
+        // RFC 2782: `.` says that the domain has no such service, so its plain address has none either.
+        if transport == self.fallback
+            && !records.is_empty()
+            && records.iter().all(|record| record.target.trim_end_matches('.').is_empty())
+        {
+            self.steps.retain(|step| !matches!(step, Step::Addresses { last_resort: true, .. }));
+        }
         records.retain(|record| !record.target.trim_end_matches('.').is_empty());
         let mut ordered = Vec::with_capacity(records.len());
         while let Some(priority) = records.iter().map(|record| record.priority).min() {
@@ -433,6 +440,22 @@ mod tests {
         let targets = zone.locate("sip:a.example", &ALL);
         assert_eq!(targets, ["UDP 192.0.2.3:5070", "UDP 192.0.2.2:5060"]);
         assert!(zone.asked.iter().all(|question| !question.contains("Addresses(\"a.example")));
+    }
+
+    #[test]
+    fn a_domain_that_says_it_has_no_service_is_no_host() {
+        let mut zone = Zone::default()
+            .srv("_sip._udp.a.example", &[(0, 0, 0, ".")])
+            .host("a.example", &["192.0.2.4"]);
+        assert!(zone.locate("sip:a.example;transport=udp", &ALL).is_empty());
+        assert!(zone.locate("sip:a.example", &ALL).is_empty());
+        assert_eq!(zone.locate("sip:a.example;transport=tcp", &ALL), ["TCP 192.0.2.4:5060"]);
+        let mut zone = Zone::default()
+            .naptr(10, "SIP+D2U", "_sip._udp.a.example")
+            .srv("_sip._udp.a.example", &[(0, 0, 0, ".")])
+            .srv("_sip._tcp.a.example", &[(0, 0, 5060, "a.example")])
+            .host("a.example", &["192.0.2.4"]);
+        assert!(zone.locate("sip:a.example", &ALL).is_empty());
     }
 
     #[test]
