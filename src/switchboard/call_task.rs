@@ -133,8 +133,6 @@ struct Referral {
     reserved: Option<Reserved>,
     itinerary: Itinerary,
     targets: Vec<Path>,
-    /// Where that one's SIP comes from.
-    peer: Option<SocketAddr>,
 }
 
 /// What has come back.
@@ -274,7 +272,6 @@ impl CallTask {
                         reserved: Some(reserved),
                         itinerary: *itinerary,
                         targets: Vec::new(),
-                        peer: None,
                     });
                 }
             }
@@ -359,12 +356,15 @@ impl CallTask {
                 warn!(?how, "The peer is not there any more");
                 Input::PeerLost
             }
-            Event::Progress { status, .. } => {
+            Event::Progress { status, path, .. } => {
                 info!(sip.status = status, "The call is on its way");
+                // Perhaps not the first that was tried.
+                self.peer = Some(path.peer);
                 Input::Progress(status)
             }
-            Event::Answered { description, .. } => {
+            Event::Answered { description, path, .. } => {
                 info!("Call answered");
+                self.peer = Some(path.peer);
                 Input::Answered(description)
             }
             Event::Refused { status, reason, .. } => {
@@ -398,12 +398,12 @@ impl CallTask {
     fn referral_event(&mut self, event: Event) {
         let input = match event {
             Event::Progress { status, .. } => Input::ReferralProgress(status),
-            Event::Answered { dialog, description } => {
+            Event::Answered { dialog, description, path } => {
                 self.machine.handle_input(Input::ReferralAnswered(description), now());
-                let referral = self.referral.take();
+                self.referral = None;
                 if self.machine.dialog() == dialog {
                     info!("The call goes on with whom the peer has named");
-                    self.peer = referral.and_then(|referral| referral.peer);
+                    self.peer = Some(path.peer);
                 }
                 return;
             }
@@ -637,7 +637,7 @@ impl CallTask {
 
     /// RTP goes the way that SIP goes.
     fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
-        self.targets = paths?;
+        self.targets = from_one_side(paths?);
         let first = self.targets.first().ok_or(NO_WAY)?;
         self.peer = Some(first.peer);
         self.bind = first.local.ip();
@@ -661,9 +661,8 @@ impl CallTask {
         let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
         let mut paths = paths?;
         paths.retain(|path| path.local.ip() == self.bind);
-        referral.peer = Some(paths.first().ok_or(NO_WAY)?.peer);
         referral.targets = paths;
-        Ok(())
+        if referral.targets.is_empty() { Err(NO_WAY) } else { Ok(()) }
     }
 
     async fn dial_referral(&mut self, call: ReferralCall) {
@@ -939,6 +938,15 @@ async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, Prom
     let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
     let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
     decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+/// The ways that lead there from the side of the first, because the sound stays where it is bound: who
+/// is reached on another side would hear an address that it may not reach.
+fn from_one_side(mut paths: Vec<Path>) -> Vec<Path> {
+    if let Some(side) = paths.first().map(|path| path.local.ip()) {
+        paths.retain(|path| path.local.ip() == side);
+    }
+    paths
 }
 
 #[cfg(test)]

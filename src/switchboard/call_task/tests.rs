@@ -149,3 +149,15 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
     let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
     (task, id, Entry { application: "bot".to_owned(), stranger: None, mail })
 }
+
+#[test]
+fn a_call_goes_on_to_targets_on_the_side_of_its_sound_only() {
+    let path = |local: &str, peer: &str| Path::udp(local.parse().unwrap(), peer.parse().unwrap());
+    let first = path("10.0.0.1:5060", "10.0.0.7:5060");
+    let second = path("10.0.0.1:5060", "10.0.0.8:5060");
+    let v6 = path("[2001:db8::1]:5060", "[2001:db8::7]:5060");
+    let elsewhere = path("192.0.2.1:5060", "192.0.2.7:5060");
+    assert_eq!(from_one_side(vec![first, v6, elsewhere, second]), [first, second]);
+    assert_eq!(from_one_side(vec![v6, first]), [v6]);
+    assert_eq!(from_one_side(Vec::new()), []);
+}

@@ -155,7 +155,7 @@ impl Endpoint {
         if response.lists("Require", "100rel") && !self.acknowledge(id, response, now) {
             return;
         }
-        self.tell(Event::Progress { dialog: id, status: response.status() });
+        self.tell(Event::Progress { dialog: id, status: response.status(), path });
     }
 
     /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
@@ -220,7 +220,8 @@ impl Endpoint {
         else {
             return;
         };
-        let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+        let way = way_of(sent_path, path);
+        let dialog = Dialog::calling(origin, response, way);
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
         if let Some(early) = outgoing.fork(&tag) {
             dialog.goes_on_from(&early.dialog);
@@ -244,7 +245,7 @@ impl Endpoint {
             Some(hang_up) => self.hang_up(id, hang_up, now),
             None => {
                 let description = sdp_of(response).or(early.and_then(|early| early.answer));
-                self.tell(Event::Answered { dialog: id, description });
+                self.tell(Event::Answered { dialog: id, description, path: way });
             }
         }
     }

@@ -28,6 +28,8 @@ pub enum Event {
         status: u16,
     },
     /// A call of ours was answered; the ACK was sent.
+        /// Which way it came: that of the target that is tried.
+        path: Path,
     Answered {
         /// The dialog.
         dialog: DialogId,
@@ -35,6 +37,8 @@ pub enum Event {
         description: Option<Vec<u8>>,
     },
     /// A call of ours will not be.
+        /// Which way the call goes.
+        path: Path,
     Refused {
         /// The dialog that it would have made.
         dialog: DialogId,
