@@ -759,6 +759,17 @@ impl Dialog {
         self.path
     }
 
+    /// The peer's datagrams come from elsewhere than its Contact says: a NAT between us must not forget
+    /// the way while the call lasts.
+    pub fn is_behind_nat(&self) -> bool {
+        let Path { peer, transport, .. } = self.path;
+        let is_up = !self.is_ringing() && !self.is_ending();
+        let is_direct = self.heading == Heading::Path && self.route_set.is_empty();
+        let port = self.remote_target.port().unwrap_or(transport.default_port());
+        let is_at_peer = self.remote_target.ip_addr() == Some(peer.ip()) && port == peer.port();
+        transport == Transport::Udp && is_up && is_direct && !is_at_peer
+    }
+
     /// The peer takes UPDATE (RFC 3311).
     pub fn takes_update(&self) -> bool {
         self.takes_update

@@ -35,11 +35,11 @@ use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::registering::Account;
 pub use self::{
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     registering::TrunkAccount,
 };
+use self::{keep_alive::Acquaintances, registering::Account};
 pub use super::{
     dialog::DialogId,
     path::{ConnectionId, Path, Transmit, Transport},
@@ -115,6 +115,7 @@ pub struct Endpoint {
     registering: BTreeMap<u64, String>,
     /// When those behind a NAT hear of us next.
     keep_alive_at: Option<Instant>,
+    acquaintances: Acquaintances,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -143,6 +144,7 @@ impl Endpoint {
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),
             keep_alive_at: None,
+            acquaintances: Acquaintances::default(),
             last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
@@ -158,6 +160,9 @@ impl Endpoint {
     /// Takes one message as it came over `path`: a datagram, or what the framing of a stream cut out.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
         self.heard_bytes = bytes.len();
+        if path.transport == Transport::Udp && self.handle_stun(bytes, path, now) {
+            return;
+        }
         match wire::parse_datagram(bytes) {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());

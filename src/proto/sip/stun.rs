@@ -19,8 +19,14 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// RFC 8489 §14: attributes below must be understood by who answers.
 const COMPREHENSION_OPTIONAL: u16 = 0x8000;
 
-/// The answer to `datagram` from `peer`; `None` when it is no Binding request that we serve. It is
-/// 32 bytes long for IPv4 and 44 for IPv6, so that nobody is flooded with it.
+/// Whether a stranger may hear this answer. 32 bytes for IPv4 and 44 for IPv6 are more than the 20 of the
+/// shortest request: whoever forges its sender must not send on more than half as much again. A client
+/// that we do not know adds a SOFTWARE attribute, or pads (RFC 5780 §7.6).
+pub fn is_fair(request: &[u8], answer: &[u8]) -> bool {
+    answer.len() <= request.len() / 2 * 3
+}
+
+/// The answer to `datagram` from `peer`; `None` when it is no Binding request that we serve.
 pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     let (header, attributes) = datagram.split_at_checked(HEADER_BYTES)?;
     let is_binding = header.starts_with(&BINDING_REQUEST.to_be_bytes());
@@ -118,6 +124,20 @@ mod tests {
         // SOFTWARE "abc", padded, and an empty one.
         let attributes = [0x80, 0x22, 0, 3, b'a', b'b', b'c', 0, 0x80, 0x28, 0, 0];
         assert!(answer(&request(&attributes), peer("192.0.2.1:1")).is_some());
+    }
+
+    #[test]
+    fn a_stranger_hears_no_more_than_half_as_much_again() {
+        for (peer, attributes) in [("192.0.2.1:1", 4), ("[2001:db8::1]:1", 12)] {
+            let bare = request(&[]);
+            let bare_answer = answer(&bare, self::peer(peer)).unwrap();
+            assert!(!is_fair(&bare, &bare_answer), "{peer}");
+            let software =
+                [&[0x80, 0x22, 0, attributes - 4][..], &[b' '; 12][..usize::from(attributes) - 4]];
+            let longer = request(&software.concat());
+            let longer_answer = answer(&longer, self::peer(peer)).unwrap();
+            assert!(is_fair(&longer, &longer_answer), "{peer}");
+        }
     }
 
     #[test]

@@ -240,6 +240,7 @@ impl Endpoint {
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.schedule_dialog(id);
+        self.keep_way_open(id, now);
         let unwanted = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.win(&tag));
         match unwanted {
             Some(hang_up) => self.hang_up(id, hang_up, now),

@@ -1,20 +1,39 @@
-//! Keep-alives: a NAT that hears nothing for half a minute forgets the way. Phones behind one are sent
-//! an empty line over UDP, and so is each trunk that we are registered at, over whatever way, because
-//! there the NAT may be ours (RFC 5626 §4.4.1, §5.4; the receiver of an empty line drops it).
+//! Keep-alives: a NAT that hears nothing for half a minute forgets the way. Phones and callers behind one
+//! are sent an empty line over UDP, and so is each trunk that we are registered at, over whatever way,
+//! because there the NAT may be ours (RFC 5626 §4.4.1, §5.4; the receiver of an empty line drops it).
+//! Those who keep their way open by STUN are answered (§4.4.2).
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use rand::Rng;
 
 use super::Endpoint;
-use crate::proto::sip::path::Path;
+use crate::proto::sip::{
+    dialog::{Dialog, DialogId},
+    path::Path,
+    stun,
+};
 
 /// How long a way is left unused, in milliseconds: below the 30 s after which NATs forget (RFC 5626
 /// §4.4.2).
 const INTERVAL: std::ops::RangeInclusive<u64> = 24_000..=29_000;
 /// The ping of RFC 5626 §4.4.1.
 const EMPTY_LINES: &[u8] = b"\r\n\r\n";
+/// How old the list of those may be who are answered. A client asks again after half a second.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// Where those are whom we know. Made anew when somebody asks, at most once a second: a flood of
+/// questions costs no more than that.
+#[derive(Debug, Default)]
+pub(super) struct Acquaintances {
+    peers: BTreeSet<SocketAddr>,
+    made: Option<Instant>,
+}
 
 impl Endpoint {
     /// Somebody may be there now who was not before.
@@ -22,6 +41,13 @@ impl Endpoint {
         if self.keep_alive_at.is_none() && !self.kept_alive().is_empty() {
             let interval = Duration::from_millis(self.rng.random_range(INTERVAL));
             self.keep_alive_at = Some(now + interval);
+        }
+    }
+
+    /// A call is up, perhaps through a NAT.
+    pub(super) fn keep_way_open(&mut self, id: DialogId, now: Instant) {
+        if self.dialogs.get(&id).is_some_and(Dialog::is_behind_nat) {
+            self.plan_keep_alives(now);
         }
     }
 
@@ -37,7 +63,39 @@ impl Endpoint {
         self.plan_keep_alives(now);
     }
 
+    /// Answers a STUN request; whether it was one. Strangers get nothing: this is a SIP port.
+    pub(super) fn handle_stun(&mut self, bytes: &[u8], path: Path, now: Instant) -> bool {
+        let Some(answer) = stun::answer(bytes, path.peer) else { return false };
+        if self.is_acquainted(path.peer, now) {
+            self.send(path, answer);
+        }
+        true
+    }
+
+    fn is_acquainted(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        let is_new = |made| now.saturating_duration_since(made) < KNOWN_FOR;
+        if !self.acquaintances.made.is_some_and(is_new) {
+            let dialogs = self.dialogs.values().filter(|dialog| dialog.is_confirmed());
+            let peers = dialogs
+                .map(Dialog::path)
+                .chain(self.registrar.paths())
+                .chain(self.trunk_flows())
+                .map(|path| path.peer)
+                .collect();
+            self.acquaintances = Acquaintances { peers, made: Some(now) };
+        }
+        self.acquaintances.peers.contains(&peer)
+    }
+
+    /// Each way once, however many lead there.
     fn kept_alive(&self) -> Vec<Path> {
-        self.registrar.behind_nat().chain(self.trunk_flows()).collect()
+        let callers = self.dialogs.values().filter(|dialog| dialog.is_behind_nat());
+        let mut seen = BTreeSet::new();
+        self.registrar
+            .behind_nat()
+            .chain(callers.map(Dialog::path))
+            .chain(self.trunk_flows())
+            .filter(|path| seen.insert((path.transport, path.peer)))
+            .collect()
     }
 }

@@ -74,6 +74,7 @@ impl Endpoint {
             Acknowledgement::Expected => {
                 let body = sdp_of(request);
                 self.tell(Event::Acknowledged { dialog: id, body });
+                self.keep_way_open(id, now);
             }
             Acknowledgement::HangUp(hang_up) => self.send_bye(id, hang_up, now),
             Acknowledgement::Stray => {}

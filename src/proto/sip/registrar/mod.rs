@@ -218,6 +218,11 @@ impl Registrar {
         all.filter(|binding| binding.is_behind_nat()).map(|binding| binding.path)
     }
 
+    /// The ways to all phones.
+    pub fn paths(&self) -> impl Iterator<Item = Path> {
+        self.users.values().flatten().map(|binding| binding.path)
+    }
+
     /// A phone is reached by this stream.
     pub fn needs(&self, connection: ConnectionId) -> bool {
         let mut all = self.users.values().flatten();
