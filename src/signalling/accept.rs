@@ -1,6 +1,11 @@
 //! Takes connections in: counts them, gives them their TLS and WebSocket handshakes, and a task.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    sync::Arc,
+    time::Duration,
+};
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
@@ -164,7 +169,12 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// IPv4 addresses as such, also where a socket for both kinds tells them as IPv6.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match (address.ip().to_canonical(), address) {
+        (IpAddr::V6(ip), SocketAddr::V6(v6)) => {
+            SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into()
+        }
+        (ip, _) => SocketAddr::new(ip, address.port()),
+    }
 }
 
 /// The failure concerns one connection only.
@@ -176,4 +186,19 @@ fn is_of_the_peer(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_link() {
+        let link_local = "[fe80::1%3]:5060".parse().unwrap();
+        assert_eq!(canonical(link_local), link_local);
+        let mapped = "[::ffff:192.0.2.1]:5060".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.1:5060".parse().unwrap());
+        let labelled = SocketAddrV6::new("2001:db8::1".parse().unwrap(), 5060, 7, 0).into();
+        assert_eq!(canonical(labelled), "[2001:db8::1]:5060".parse().unwrap());
+    }
 }

@@ -10,6 +10,8 @@
 mod accept;
 mod connect;
 mod connections;
+mod datagram;
+mod departure;
 mod network;
 mod rates;
 mod resolver;

@@ -122,8 +122,10 @@ impl Network {
                 warn!(local = %path.local, "no SIP socket for this address");
                 return Err(path);
             };
-            listener.send(&transmit.bytes, path.peer).await;
-            return Ok(());
+            return listener.send(&transmit.bytes, path.local, path.peer).await.map_err(|error| {
+                debug!(peer = %path.peer, local = %path.local, %error, "no way for datagrams");
+                path
+            });
         }
         match self.streams.connections.send(transmit) {
             Sent::Queued => Ok(()),
