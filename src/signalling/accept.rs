@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,8 +31,13 @@ const BACKLOG: i32 = 1_024;
 /// After a failure that will not pass at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// When the system begins to ask whether a quiet peer is still there, so that streams do not outlive
-/// hosts.
+/// hosts, and how often it asks then.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How long what we have sent may go without the acknowledgement of the peer's host (RFC 5482): below
+/// the 32 s after which a request of ours is given up, so that the next one opens another stream.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS: u32 = 25_000;
 
 /// A bound socket for streams.
 #[derive(Debug)]
@@ -126,7 +133,7 @@ async fn serve(
     if !transport.is_secure() {
         return talk(stream, path, streams, first_by).await;
     }
-    let config = streams.tls.borrow().server.clone();
+    let config = streams.tls.borrow().server_of(transport);
     let config = config.ok_or_else(|| io::Error::other("there is no certificate"))?;
     let stream = timeout_at(first_by, TlsAcceptor::from(config).accept(stream)).await??;
     talk(stream, path, streams, first_by).await
@@ -141,7 +148,7 @@ where
             true => Origin::Trusted,
             false => Origin::Accepted,
         };
-        let connection = streams.connections.add(path.transport, path.peer, origin);
+        let connection = streams.connections.add(path.transport, path.peer, origin, None);
         let connection = connection.ok_or_else(|| io::Error::other("too many connections"))?;
         let path = Path { connection: Some(connection.id), ..path };
         io::Result::Ok((connection, path))
@@ -164,10 +171,14 @@ where
 /// What every stream of ours has: messages go out at once, and dead peers are noticed.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
+    #[cfg(target_os = "linux")]
+    setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)?;
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(ASK_AGAIN);
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
 
-/// IPv4 addresses as such, also where a socket for both kinds tells them as IPv6.
+/// IPv4 addresses as such, also where a socket for both kinds tells them as IPv6. A link-local address
+/// keeps its link: without it nothing finds back there.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     match (address.ip().to_canonical(), address) {
         (IpAddr::V6(ip), SocketAddr::V6(v6)) => {

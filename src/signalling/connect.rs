@@ -31,6 +31,8 @@ pub(super) struct Target {
     pub from: IpAddr,
     /// The port where the peer can come back to; `None` when we do not listen.
     pub listener_port: Option<u16>,
+    /// The port to leave from when we do not listen.
+    pub client_port: u16,
     /// The host whose certificate is expected; `None` expects one for the address.
     pub host: Option<String>,
 }
@@ -68,7 +70,14 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 async fn open(target: &Target, streams: &Streams) -> io::Result<(Box<dyn Duplex>, SocketAddr)> {
-    let stream = connect(target.peer, target.from).await?;
+    let stream = match target.listener_port {
+        Some(_) => connect(target.peer, target.from, 0).await?,
+        // Another stream to the same peer may leave from there, or have left a moment ago.
+        None => match connect(target.peer, target.from, target.client_port).await {
+            Err(error) if is_taken(&error) => connect(target.peer, target.from, 0).await?,
+            connected => connected?,
+        },
+    };
     tune(&stream)?;
     let local = canonical(stream.local_addr()?);
     if !target.transport.is_secure() {
@@ -84,14 +93,21 @@ async fn open(target: &Target, streams: &Streams) -> io::Result<(Box<dyn Duplex>
     Ok((Box::new(stream), local))
 }
 
-async fn connect(peer: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
+async fn connect(peer: SocketAddr, from: IpAddr, port: u16) -> io::Result<TcpStream> {
     let socket = match peer {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
+    if port != 0 {
+        socket.set_reuseaddr(true)?;
+    }
     if from.is_ipv4() == peer.is_ipv4() && !from.is_unspecified() {
         // An address that is not ours, such as an advertised one: the system chooses.
-        if let Err(error) = socket.bind(SocketAddr::new(from, 0)) {
+        if let Err(error) = socket.bind(SocketAddr::new(from, port)) {
             debug!(%from, %error, "the system chooses the address");
         }
     }

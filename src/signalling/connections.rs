@@ -9,9 +9,13 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -44,17 +48,22 @@ struct Table {
     last_id: u64,
     by_id: BTreeMap<ConnectionId, Entry>,
     /// The newest stream to each peer.
-    by_peer: BTreeMap<(Transport, SocketAddr), ConnectionId>,
+    by_peer: BTreeMap<PeerKey, ConnectionId>,
     accepted: usize,
     accepted_of_source: BTreeMap<Source, usize>,
     opened: usize,
+    returned: usize,
 }
+
+/// Over what, where, and which host has proved to be there.
+type PeerKey = (Transport, SocketAddr, Option<String>);
 
 #[derive(Debug)]
 struct Entry {
-    transport: Transport,
-    peer: SocketAddr,
+    key: PeerKey,
     origin: Origin,
+    /// When something came by it, or it began.
+    heard: Instant,
     queue: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
     given_up: CancellationToken,
@@ -69,12 +78,14 @@ pub(super) enum Origin {
     Trusted,
     /// We.
     Opened,
+    /// We, for an answer to a request whose own stream has gone.
+    Returned,
 }
 
 impl Origin {
     fn room(self) -> Room {
         match self {
-            Self::Accepted => FOR_STRANGERS,
+            Self::Accepted | Self::Returned => FOR_STRANGERS,
             Self::Trusted | Self::Opened => FOR_TRUNKS,
         }
     }
@@ -145,29 +156,34 @@ impl Connections {
         Some(Admission { source: Some(source), connections: self.clone() })
     }
 
-    /// Puts a stream to `peer` into the table. `None` when we have opened too many.
+    /// Puts a stream to `peer` into the table; over TLS, `host` will have to be there. `None` when we have
+    /// opened too many. Answers to strangers, who may name any port, take an eighth of the places.
     pub fn add(
         &self,
         transport: Transport,
         peer: SocketAddr,
         origin: Origin,
+        host: Option<String>,
     ) -> Option<Connection> {
         let mut table = self.table();
-        if origin == Origin::Opened {
-            if table.opened >= self.limits.opened {
-                return None;
-            }
-            table.opened += 1;
+        let limits = self.limits;
+        match origin {
+            Origin::Opened if table.opened >= limits.opened => return None,
+            Origin::Returned if table.returned >= limits.opened / 8 => return None,
+            Origin::Opened => table.opened += 1,
+            Origin::Returned => table.returned += 1,
+            Origin::Accepted | Origin::Trusted => {}
         }
+        let key = (transport, peer, host);
         table.last_id += 1;
         let id = ConnectionId(table.last_id);
         let room = origin.room();
         let (sender, queue) = mpsc::channel(room.messages);
         let given_up = CancellationToken::new();
         let entry = Entry {
-            transport,
-            peer,
+            key: key.clone(),
             origin,
+            heard: Instant::now(),
             queue: sender,
             room: Arc::new(Semaphore::new(room.bytes)),
             given_up: given_up.clone(),
@@ -175,22 +191,18 @@ impl Connections {
         table.by_id.insert(id, entry);
         // Over TLS a request goes only where we have verified who is there: to a stream that somebody
         // else has opened, answers go by its number.
-        if transport != Transport::Tls || origin == Origin::Opened {
-            table.by_peer.insert((transport, peer), id);
+        if transport != Transport::Tls || matches!(origin, Origin::Opened | Origin::Returned) {
+            table.by_peer.insert(key, id);
         }
         Some(Connection { id, queue, given_up, connections: self.clone() })
     }
 
-    /// Sends over the stream that the path names, or else over one to the same peer (RFC 5923).
-    pub fn send(&self, transmit: Transmit) -> Sent {
-        let Path { peer, transport, connection, .. } = transmit.path;
-        let mut table = self.table();
-        let named = connection.filter(|id| table.by_id.contains_key(id));
-        let Some(id) = named.or_else(|| table.by_peer.get(&(transport, peer)).copied()) else {
-            return Sent::NoConnection(transmit);
-        };
-        let Some(entry) = table.by_id.get(&id) else { return Sent::NoConnection(transmit) };
+    /// Sends over the stream that the path names, or else over one to the same peer (RFC 5923), where
+    /// over TLS the same `host` has to be.
+    pub fn send(&self, transmit: Transmit, host: Option<&str>) -> Sent {
         let path = transmit.path;
+        let mut table = self.table();
+        let Some((id, entry)) = table.find(path, host) else { return Sent::NoConnection(transmit) };
         let bytes = u32::try_from(transmit.bytes.len()).unwrap_or(u32::MAX);
         let queued = Arc::clone(&entry.room)
             .try_acquire_many_owned(bytes)
@@ -198,7 +210,7 @@ impl Connections {
         if queued {
             return Sent::Queued;
         }
-        debug!(?id, %peer, "peer does not read; its connection is given up");
+        debug!(?id, peer = %path.peer, "peer does not read; its connection is given up");
         entry.given_up.cancel();
         table.remove(id);
         Sent::GivenUp(path)
@@ -210,6 +222,24 @@ impl Connections {
         let entry = table.by_id.get(&id)?;
         let peer = (entry.transport, entry.peer);
         (table.by_peer.get(&peer) == Some(&id)).then_some(peer)
+    }
+
+    /// Something came by this stream.
+    pub fn heard(&self, id: ConnectionId) {
+        if let Some(entry) = self.table().by_id.get_mut(&id) {
+            entry.heard = Instant::now();
+        }
+    }
+
+    /// Gives up the stream that leads this way if nothing came by it for `silence`.
+    pub fn give_up_silent(&self, path: Path, host: Option<&str>, silence: Duration) {
+        let mut table = self.table();
+        let Some((id, entry)) = table.find(path, host) else { return };
+        if entry.heard.elapsed() >= silence {
+            debug!(?id, peer = %path.peer, "peer is silent; its connection is given up");
+            entry.given_up.cancel();
+            table.remove(id);
+        }
     }
 
     /// Answers a ping, if there is room.
@@ -231,14 +261,24 @@ impl Connections {
 }
 
 impl Table {
+    fn find(&self, path: Path, host: Option<&str>) -> Option<(ConnectionId, &Entry)> {
+        let named = path.connection.and_then(|id| Some((id, self.by_id.get(&id)?)));
+        named.or_else(|| {
+            let key = (path.transport, path.peer, host.map(str::to_owned));
+            let id = *self.by_peer.get(&key)?;
+            Some((id, self.by_id.get(&id)?))
+        })
+    }
+
     fn remove(&mut self, id: ConnectionId) {
         let Some(entry) = self.by_id.remove(&id) else { return };
-        if entry.origin == Origin::Opened {
-            self.opened -= 1;
+        match entry.origin {
+            Origin::Opened => self.opened -= 1,
+            Origin::Returned => self.returned -= 1,
+            Origin::Accepted | Origin::Trusted => {}
         }
-        let key = (entry.transport, entry.peer);
-        if self.by_peer.get(&key) == Some(&id) {
-            self.by_peer.remove(&key);
+        if self.by_peer.get(&entry.key) == Some(&id) {
+            self.by_peer.remove(&entry.key);
         }
     }
 }
@@ -305,53 +345,87 @@ mod tests {
     #[test]
     fn a_message_takes_its_own_stream_else_the_newest_to_the_same_peer() {
         let all = connections(10, 10);
-        let old = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
-        let new = all.add(Transport::Tcp, peer(), Origin::Opened).unwrap();
-        assert!(matches!(all.send(transmit(Transport::Tcp, Some(old.id), 1)), Sent::Queued));
-        assert!(matches!(all.send(transmit(Transport::Tcp, None, 1)), Sent::Queued));
+        let old = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
+        let new = all.add(Transport::Tcp, peer(), Origin::Opened, None).unwrap();
+        assert!(matches!(all.send(transmit(Transport::Tcp, Some(old.id), 1), None), Sent::Queued));
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 1), None), Sent::Queued));
         assert_eq!((waiting(&old), waiting(&new)), (1, 1));
         let gone = old.id;
         drop(old);
-        assert!(matches!(all.send(transmit(Transport::Tcp, Some(gone), 1)), Sent::Queued));
+        assert!(matches!(all.send(transmit(Transport::Tcp, Some(gone), 1), None), Sent::Queued));
         assert_eq!(waiting(&new), 2);
         drop(new);
-        let sent = all.send(transmit(Transport::Tcp, Some(gone), 1));
+        let sent = all.send(transmit(Transport::Tcp, Some(gone), 1), None);
         assert!(matches!(sent, Sent::NoConnection(_)));
-        assert!(matches!(all.send(transmit(Transport::Ws, None, 1)), Sent::NoConnection(_)));
+        assert!(matches!(all.send(transmit(Transport::Ws, None, 1), None), Sent::NoConnection(_)));
     }
 
     #[test]
     fn over_tls_a_request_goes_only_where_we_verified_who_is_there() {
         let all = connections(10, 10);
-        let accepted = all.add(Transport::Tls, peer(), Origin::Accepted).unwrap();
-        assert!(matches!(all.send(transmit(Transport::Tls, None, 1)), Sent::NoConnection(_)));
-        assert!(matches!(all.send(transmit(Transport::Tls, Some(accepted.id), 1)), Sent::Queued));
+        let accepted = all.add(Transport::Tls, peer(), Origin::Accepted, None).unwrap();
+        assert!(matches!(all.send(transmit(Transport::Tls, None, 1), None), Sent::NoConnection(_)));
+        assert!(matches!(
+            all.send(transmit(Transport::Tls, Some(accepted.id), 1), None),
+            Sent::Queued
+        ));
+    }
+
+    #[test]
+    fn over_tls_a_stream_is_used_again_for_the_same_host_only() {
+        let all = connections(10, 10);
+        let host = |name: &str| Some(name.to_owned());
+        let one = all.add(Transport::Tls, peer(), Origin::Opened, host("one.example")).unwrap();
+        let plain = || transmit(Transport::Tls, None, 1);
+        assert!(matches!(all.send(plain(), Some("two.example")), Sent::NoConnection(_)));
+        assert!(matches!(all.send(plain(), None), Sent::NoConnection(_)));
+        let two = all.add(Transport::Tls, peer(), Origin::Opened, host("two.example")).unwrap();
+        assert!(matches!(all.send(plain(), Some("one.example")), Sent::Queued));
+        assert_eq!((waiting(&one), waiting(&two)), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_given_up_when_nothing_came_by_it() {
+        let all = connections(10, 10);
+        let silence = Duration::from_secs(32);
+        let (silent, alive) = (peer(), "192.0.2.2:5060".parse().unwrap());
+        let path = |peer| Path { peer, ..transmit(Transport::Tcp, None, 1).path };
+        let dead = all.add(Transport::Tcp, silent, Origin::Opened, None).unwrap();
+        let other = all.add(Transport::Tcp, alive, Origin::Opened, None).unwrap();
+        tokio::time::advance(silence / 2).await;
+        all.heard(other.id);
+        tokio::time::advance(silence / 2).await;
+        all.give_up_silent(path(silent), None, silence);
+        all.give_up_silent(path(alive), None, silence);
+        assert!(dead.given_up.is_cancelled() && !other.given_up.is_cancelled());
+        let sent = all.send(transmit(Transport::Tcp, Some(dead.id), 1), None);
+        assert!(matches!(sent, Sent::NoConnection(_)));
     }
 
     #[test]
     fn numbers_are_never_used_twice() {
         let all = connections(10, 10);
-        let first = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap().id;
-        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap().id > first);
+        let first = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap().id;
+        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap().id > first);
     }
 
     #[test]
     fn a_peer_that_does_not_read_is_given_up() {
         let all = connections(10, 10);
-        let full = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
+        let full = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
         for _ in 0..FOR_STRANGERS.messages {
-            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::Queued));
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::Queued));
         }
-        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::GivenUp(_)));
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::GivenUp(_)));
         assert!(full.given_up.is_cancelled());
-        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::NoConnection(_)));
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::NoConnection(_)));
         assert_eq!(full.into_undelivered().len(), FOR_STRANGERS.messages);
 
-        let heavy = all.add(Transport::Tcp, peer(), Origin::Accepted).unwrap();
+        let heavy = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
         for _ in 0..FOR_STRANGERS.bytes / 60_000 {
-            assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::Queued));
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000), None), Sent::Queued));
         }
-        assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000)), Sent::GivenUp(_)));
+        assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000), None), Sent::GivenUp(_)));
         assert!(heavy.given_up.is_cancelled());
     }
 
@@ -359,11 +433,14 @@ mod tests {
     fn all_calls_of_a_trunk_find_room_on_its_stream() {
         let all = connections(10, 10);
         for origin in [Origin::Opened, Origin::Trusted] {
-            let trunk = all.add(Transport::Tcp, peer(), origin).unwrap();
+            let trunk = all.add(Transport::Tcp, peer(), origin, None).unwrap();
             for _ in 0..FOR_TRUNKS.messages {
-                assert!(matches!(all.send(transmit(Transport::Tcp, None, 2_000)), Sent::Queued));
+                assert!(matches!(
+                    all.send(transmit(Transport::Tcp, None, 2_000), None),
+                    Sent::Queued
+                ));
             }
-            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9)), Sent::GivenUp(_)));
+            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::GivenUp(_)));
             assert!(trunk.given_up.is_cancelled());
         }
     }
@@ -386,10 +463,16 @@ mod tests {
     fn what_we_open_is_counted_apart() {
         let limits = StreamLimits { opened: 1, ..Default::default() };
         let all = Connections::new(limits);
-        let opened = all.add(Transport::Tcp, peer(), Origin::Opened).unwrap();
-        assert!(all.add(Transport::Tcp, peer(), Origin::Opened).is_none());
-        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted).is_some());
+        let opened = all.add(Transport::Tcp, peer(), Origin::Opened, None).unwrap();
+        assert!(all.add(Transport::Tcp, peer(), Origin::Opened, None).is_none());
+        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted, None).is_some());
         drop(opened);
-        assert!(all.add(Transport::Tcp, peer(), Origin::Opened).is_some());
+        assert!(all.add(Transport::Tcp, peer(), Origin::Opened, None).is_some());
+        let eight = Connections::new(StreamLimits { opened: 8, ..Default::default() });
+        let returned = eight.add(Transport::Tcp, peer(), Origin::Returned, None).unwrap();
+        assert!(eight.add(Transport::Tcp, peer(), Origin::Returned, None).is_none());
+        assert!(eight.add(Transport::Tcp, peer(), Origin::Opened, None).is_some());
+        drop(returned);
+        assert!(eight.add(Transport::Tcp, peer(), Origin::Returned, None).is_some());
     }
 }

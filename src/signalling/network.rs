@@ -3,10 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -24,7 +27,11 @@ use super::{
     tls::TlsConfigs,
     udp::UdpListener,
 };
-use crate::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
+use crate::proto::sip::{
+    message::Message,
+    path::{ConnectionId, Path, Transmit, Transport},
+    wire,
+};
 
 /// Host names that are remembered for outgoing TLS; more are names of long ago.
 const MAX_HOSTS: usize = 4_096;
@@ -36,6 +43,7 @@ pub(super) struct Network {
     streams: Arc<Streams>,
     /// Where streams are accepted.
     stream_listeners: Vec<SipListener>,
+    client: ClientPort,
     /// Whose certificate is expected at an address.
     hosts: BTreeMap<SocketAddr, String>,
 }
@@ -46,6 +54,8 @@ pub(super) struct Bound {
     /// In the order of the configuration.
     pub listeners: Vec<SipListener>,
     pub readers: JoinSet<()>,
+    /// The port that streams leave from for which there is no listener.
+    pub client_port: u16,
 }
 
 /// What can change while calls are up.
@@ -102,8 +112,11 @@ impl Network {
         for listener in accepting {
             readers.spawn(listener.accept(Arc::clone(&streams)));
         }
-        let network = Self { datagrams, streams, stream_listeners, hosts: BTreeMap::new() };
-        Ok(Bound { network, listeners, readers })
+        let client = ClientPort::reserve().map_err(StartError::NoPort)?;
+        let client_port = client.number;
+        let hosts = BTreeMap::new();
+        let network = Self { datagrams, streams, stream_listeners, client, hosts };
+        Ok(Bound { network, listeners, readers, client_port })
     }
 
     /// Sends one message the way that its path says.
@@ -127,11 +140,17 @@ impl Network {
                 path
             });
         }
-        match self.streams.connections.send(transmit) {
+        match self.streams.connections.send(transmit, self.host_of(path)) {
             Sent::Queued => Ok(()),
             Sent::GivenUp(path) => Err(path),
             Sent::NoConnection(transmit) => self.open_for(transmit),
         }
+    }
+
+    /// A request of ours that went this way got no answer for `silence`. When nothing else came by its
+    /// stream either, the stream is dead, whatever the system says, and the next request opens another.
+    pub fn give_up_silent(&self, path: Path, silence: Duration) {
+        self.streams.connections.give_up_silent(path, self.host_of(path), silence);
     }
 
     /// Nothing more is sent over this stream; it ends when what waits is written. Gives whoever was
@@ -157,33 +176,59 @@ impl Network {
     }
 
     /// Opens a stream for a message. It waits in the queue meanwhile, and so do those that follow.
-    fn open_for(&self, transmit: Transmit) -> Result<(), Path> {
-        let path = transmit.path;
-        let Path { peer, transport, local, .. } = path;
+    fn open_for(&self, mut transmit: Transmit) -> Result<(), Path> {
+        let asked = transmit.path;
+        let (transport, local) = (asked.transport, asked.local);
         if !matches!(transport, Transport::Tcp | Transport::Tls) {
-            debug!(%peer, transport = transport.name(), "the connection has gone");
-            return Err(path);
+            debug!(peer = %asked.peer, transport = transport.name(), "the connection has gone");
+            return Err(asked);
         }
+        let (origin, host) = match way_back(&transmit) {
+            Some(WayBack { peer, host }) => {
+                transmit.path = Path { peer, connection: None, ..asked };
+                (Origin::Returned, host)
+            }
+            None => (Origin::Opened, self.host_of(asked).map(str::to_owned)),
+        };
+        let path = transmit.path;
         let connections = &self.streams.connections;
-        let Some(connection) = connections.add(transport, peer, Origin::Opened) else {
-            warn!(%peer, "too many SIP connections were opened; no more are");
-            return Err(path);
+        // Somebody may be connected to where the answer goes.
+        if path.peer != asked.peer {
+            transmit = match connections.send(transmit, host.as_deref()) {
+                Sent::Queued => return Ok(()),
+                Sent::GivenUp(_) => return Err(asked),
+                Sent::NoConnection(transmit) => transmit,
+            };
+        }
+        let Some(connection) = connections.add(transport, path.peer, origin, host.clone()) else {
+            warn!(peer = %path.peer, "too many SIP connections were opened; no more are");
+            return Err(asked);
         };
         let target = Target {
             transport,
-            peer,
+            peer: path.peer,
             from: local.ip(),
             listener_port: self.listener_port(transport, local.ip()),
-            host: self.hosts.get(&peer).cloned(),
+            client_port: self.client.number,
+            host: host.clone(),
         };
         // It is the newest to this peer, and its queue is empty: only a monster finds no room.
-        match connections.send(transmit) {
+        match connections.send(transmit, host.as_deref()) {
             Sent::Queued => {}
-            Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(path),
+            Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(asked),
         }
         let streams = Arc::clone(&self.streams);
         self.streams.tasks.spawn(async move { connect::run(target, connection, &streams).await });
         Ok(())
+    }
+
+    /// Who must be at the other end.
+    fn host_of(&self, path: Path) -> Option<&str> {
+        if path.transport.is_secure() {
+            self.hosts.get(&path.peer).map(String::as_str)
+        } else {
+            None
+        }
     }
 
     /// Where a peer that we have connected to can come back to.
@@ -199,6 +244,56 @@ impl Network {
             .max_by_key(fitness)
             .map(|listener| listener.address.port())
     }
+}
+
+/// A port that is ours and that nobody listens on: streams of which we accept none leave from it, so that
+/// Contact can name the address that the peer sees before there is a stream.
+#[derive(Debug)]
+struct ClientPort {
+    number: u16,
+    _socket: Socket,
+}
+
+impl ClientPort {
+    fn reserve() -> io::Result<Self> {
+        let reserve = |address: SocketAddr| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            // As those have that leave from here.
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(false)?;
+            }
+            socket.bind(&address.into())?;
+            let bound = socket.local_addr()?.as_socket();
+            let number = bound.map(|bound| bound.port()).ok_or(io::ErrorKind::Unsupported)?;
+            Ok(Self { number, _socket: socket })
+        };
+        // Where there is no IPv6, there is IPv4.
+        reserve((Ipv6Addr::UNSPECIFIED, 0).into())
+            .or_else(|_: io::Error| reserve((Ipv4Addr::UNSPECIFIED, 0).into()))
+    }
+}
+
+/// Where the response to a request goes whose stream has gone.
+struct WayBack {
+    peer: SocketAddr,
+    /// The name in Via, if it is one.
+    host: Option<String>,
+}
+
+/// RFC 3261 §18.2.2: to the address that the request came from, and the port that its Via names. The
+/// port that it came from is one of the stream that has gone.
+fn way_back(transmit: &Transmit) -> Option<WayBack> {
+    let path = transmit.path;
+    path.connection?;
+    let Ok(Message::Response(response)) = wire::parse_datagram(&transmit.bytes) else {
+        return None;
+    };
+    let via = response.vias().first()?;
+    let port = via.port.unwrap_or(path.transport.default_port());
+    let is_name = via.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+    let host = (path.transport.is_secure() && is_name).then(|| via.host.clone());
+    Some(WayBack { peer: SocketAddr::new(path.peer.ip(), port), host })
 }
 
 /// `[::]` takes IPv4 too, unless another listener is there for that.

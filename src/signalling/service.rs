@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -29,21 +29,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, trace, warn};
 
 use super::{
+    departure::Departures,
     network::{Bound, Network, Reloadable},
     resolver::{LocateError, Resolver},
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
     tls::TlsConfigs,
     trace::{Traced, Tracer},
-    udp::local_address,
 };
 use crate::{
     proto::sip::{
         dialog::DialogId,
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
-        locate::{Available, Target},
+        locate::Target,
         path::{Path, Transmit, Transport},
         registration::{TrunkState, TrunkStatus},
+        timers::SIXTY_FOUR_T1,
         uri::Uri,
     },
     tls::TlsError,
@@ -73,8 +74,7 @@ pub struct Signalling {
     trusted: watch::Sender<Vec<IpNet>>,
     resolver: Resolver,
     tracer: Tracer,
-    /// Where we listen.
-    bound: Arc<[SipListener]>,
+    departures: Departures,
 }
 
 #[derive(Debug)]
@@ -110,31 +110,14 @@ impl Signalling {
     /// Which ways lead to whoever `uri` names, the best first (RFC 3263).
     ///
     /// # Errors
-    /// There is none, or we have no listener that could send there.
+    /// There is none, or nothing of ours leads there.
     pub async fn locate(&self, uri: &Uri) -> Result<Vec<Path>, LocateError> {
-        let sends_to = |listener: &SipListener, is_ipv6: bool| {
-            let ip = listener.address.ip();
-            // One that listens on all IPv6 addresses takes IPv4 as well.
-            ip.is_ipv6() == is_ipv6 || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
-        };
-        let available: Vec<Available> = self
-            .bound
-            .iter()
-            .map(|listener| Available {
-                transport: listener.transport,
-                by_ipv4: sends_to(listener, false),
-                by_ipv6: sends_to(listener, true),
-            })
-            .collect();
+        let available = self.departures.available();
         let mut paths = Vec::new();
         for Target { address: peer, transport, host } in
             self.resolver.locate(uri, &available).await?
         {
-            let bound = self.bound.iter().find(|listener| {
-                listener.transport == transport && sends_to(listener, peer.is_ipv6())
-            });
-            let local = bound.and_then(|listener| local_address(listener.address, peer));
-            let Some(local) = local else { continue };
+            let Some(local) = self.departures.local(transport, peer) else { continue };
             if transport.is_secure() {
                 self.know_host(peer, host).await;
             }
@@ -268,7 +251,7 @@ pub async fn start(
     let (trusted, trusted_receiver) = watch::channel(config.trusted_peers.clone());
     let reloadable = Reloadable { tls: tls_receiver, trusted: trusted_receiver };
     let (inbound_sender, inbound) = mpsc::channel(INBOUND);
-    let Bound { network, listeners, readers } =
+    let Bound { network, listeners, readers, client_port } =
         Network::bind(&config, reloadable, inbound_sender, cancel.clone())?;
 
     let (orders, order_receiver) = mpsc::channel(COMMANDS);
@@ -300,7 +283,7 @@ pub async fn start(
         trusted,
         resolver: Resolver::of_the_system(),
         tracer,
-        bound: listeners.as_slice().into(),
+        departures: Departures::new(&listeners, client_port),
     };
     Ok((signalling, listeners, task))
 }
@@ -462,6 +445,7 @@ impl Service {
             match output {
                 Output::Transmit(transmit) => self.transmit(transmit).await,
                 Output::Event(event) => self.tell(event),
+                Output::Silent(path) => self.network.give_up_silent(path, SIXTY_FOUR_T1),
             }
         }
     }

@@ -72,7 +72,8 @@ pub struct TlsFiles {
     /// Our certificate with its chain, and its key. Listeners need them; to servers that we connect
     /// to they are shown when asked for.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Who must have issued the certificates of those who connect; `None` asks for none.
+    /// Who must have issued the certificates of those who connect over TLS; `None` asks for none, and
+    /// browsers, which have none, are never asked.
     pub client_ca: Option<PathBuf>,
     /// Who must have issued the certificates of those whom we connect to; `None` trusts whom the
     /// system trusts.
@@ -147,6 +148,9 @@ pub enum StartError {
         /// Which one.
         listener: SipListener,
     },
+    /// There is no port that streams could leave from.
+    #[error("no port for outgoing connections")]
+    NoPort(#[source] io::Error),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -3,12 +3,19 @@
 //! Reader and writer are two halves of one task, so that neither is left alone. What cannot be
 //! written is reported, each with its path, so that the endpoint need not wait for its timers.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,10 +28,12 @@ use super::{
     tls::TlsConfigs,
 };
 use crate::proto::sip::{
-    framing::{Frame, FramingError, PONG, StreamFramer},
+    framing::{Frame, FramingError, PING, PONG, StreamFramer},
     path::{ConnectionId, Path},
 };
 
+/// RFC 5626 §4.4.1: how long a pong may take.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// What is read at once.
 const READ_BYTES: usize = 8 << 10;
 
@@ -53,9 +62,43 @@ pub(super) struct Streams {
     pub connections: Connections,
     pub rates: Arc<Rates>,
     pub inbound: mpsc::Sender<Inbound>,
-    pub tls: tokio::sync::watch::Receiver<TlsConfigs>,
+    pub tls: watch::Receiver<TlsConfigs>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
+}
+
+/// What reader and writer of one stream know of the peer.
+#[derive(Debug)]
+struct Pulse {
+    /// How often something came.
+    heard: watch::Sender<u64>,
+    /// How often something had come when the newest ping went out.
+    pinged: watch::Sender<u64>,
+    /// The peer has answered a ping by a pong, as RFC 5626 wants it; many do not.
+    answers: AtomicBool,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let (heard, pinged) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { heard, pinged, answers: AtomicBool::new(false) }
+    }
+
+    /// Returns when a peer that answers pings has not answered one.
+    async fn stops(&self) {
+        let mut pings = self.pinged.subscribe();
+        while pings.changed().await.is_ok() {
+            let before = *pings.borrow_and_update();
+            if !self.answers.load(Ordering::Relaxed) {
+                continue;
+            }
+            let mut heard = self.heard.subscribe();
+            let pong = heard.wait_for(|heard| *heard > before);
+            if timeout(PONG_WITHIN, pong).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Why a stream is read no further.
@@ -107,9 +150,10 @@ pub(super) async fn run<S>(
     S: AsyncRead + AsyncWrite,
 {
     let (reader, mut writer) = tokio::io::split(stream);
+    let pulse = Pulse::new();
     let mut has_ended = false;
     let reading = async {
-        let Err(end) = read(reader, path, connection.id, streams, first_by).await;
+        let Err(end) = read(reader, path, connection.id, streams, &pulse, first_by).await;
         debug!(peer = %path.peer, transport = path.transport.name(), %end, "SIP stream was read");
         // After this the endpoint has nothing more to answer, and the queue ends.
         let _ = streams.report(Inbound::Ended(connection.id)).await;
@@ -126,12 +170,18 @@ pub(super) async fn run<S>(
                 }
                 Queued::Pong => PONG,
             };
+            let heard = *pulse.heard.borrow();
             let written = timeout(streams.limits.write, async {
                 writer.write_all(bytes).await?;
                 writer.flush().await
             });
             match written.await {
-                Ok(Ok(())) => in_flight = None,
+                Ok(Ok(())) => {
+                    in_flight = None;
+                    if bytes == PING {
+                        pulse.pinged.send_replace(heard);
+                    }
+                }
                 Ok(Err(error)) => return debug!(peer = %path.peer, %error, "not written"),
                 Err(_) => return debug!(peer = %path.peer, "peer does not read"),
             }
@@ -144,11 +194,13 @@ pub(super) async fn run<S>(
         () = connection.given_up.cancelled() => {}
         () = reading => {}
         () = writing => {}
+        () = pulse.stops() => debug!(peer = %path.peer, "peer answers no ping any more"),
     }
-    if !has_ended {
-        let _ = streams.report(Inbound::Ended(connection.id)).await;
-    }
+    let id = connection.id;
     streams.report_undelivered(in_flight.into_iter().chain(connection.into_undelivered())).await;
+    if !has_ended {
+        let _ = streams.report(Inbound::Ended(id)).await;
+    }
 }
 
 /// Reads until there is a reason not to.
@@ -157,6 +209,7 @@ async fn read<S: AsyncRead>(
     path: Path,
     id: ConnectionId,
     streams: &Streams,
+    pulse: &Pulse,
     mut first_by: Option<Instant>,
 ) -> Result<std::convert::Infallible, ReadEnd> {
     let mut framer = StreamFramer::new();
@@ -177,6 +230,8 @@ async fn read<S: AsyncRead>(
         if length == 0 {
             return Err(ReadEnd::Closed);
         }
+        streams.connections.heard(id);
+        pulse.heard.send_modify(|heard| *heard += 1);
         framer.push(buffer.get(..length).unwrap_or_default());
         while let Some(frame) = framer.next_frame()? {
             message_by = None;
@@ -188,6 +243,9 @@ async fn read<S: AsyncRead>(
                 }
                 Frame::Ping => streams.connections.pong(id),
             }
+        }
+        if framer.take_pong() {
+            pulse.answers.store(true, Ordering::Relaxed);
         }
         if framer.is_within_message() {
             message_by = message_by.or_else(|| Some(Instant::now() + streams.limits.message));

@@ -6,4 +6,5 @@ mod limits;
 mod outgoing;
 mod peers;
 mod secure;
+mod trunks;
 mod websocket;

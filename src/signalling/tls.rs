@@ -2,7 +2,7 @@
 //!
 //! Connections that are up keep what they began with; a reload counts for new ones.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rustls_platform_verifier::Verifier;
 use tokio_rustls::rustls::{
@@ -12,13 +12,18 @@ use tokio_rustls::rustls::{
 use tracing::warn;
 
 use super::settings::TlsFiles;
-use crate::tls::{self, TlsError};
+use crate::{
+    proto::sip::path::Transport,
+    tls::{self, TlsError},
+};
 
 /// What handshakes need.
 #[derive(Debug, Clone)]
 pub(super) struct TlsConfigs {
-    /// For those who connect; `None` without a certificate of ours.
-    pub server: Option<Arc<ServerConfig>>,
+    /// For those who connect over TLS; `None` without a certificate of ours.
+    server: Option<Arc<ServerConfig>>,
+    /// The same over secure WebSockets. Browsers have no certificates, so none is asked for.
+    web: Option<Arc<ServerConfig>>,
     /// For those whom we connect to; `None` when there is nobody whom the system trusts.
     pub client: Option<Arc<ClientConfig>>,
 }
@@ -30,13 +35,25 @@ impl TlsConfigs {
     /// When one is missing or wrong; nothing is used then.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let server = match &files.identity {
-            Some(identity) => {
-                Some(Arc::new(tls::server(&provider, identity, files.client_ca.as_deref())?))
-            }
-            None => None,
+        let server = |client_ca: Option<&Path>| {
+            let identity = files.identity.as_ref();
+            let server = identity.map(|identity| tls::server(&provider, identity, client_ca));
+            server.transpose().map(|server| server.map(Arc::new))
         };
-        Ok(Self { server, client: client(&provider, files)?.map(Arc::new) })
+        Ok(Self {
+            server: server(files.client_ca.as_deref())?,
+            web: server(None)?,
+            client: client(&provider, files)?.map(Arc::new),
+        })
+    }
+
+    /// For those who connect by this transport.
+    pub fn server_of(&self, transport: Transport) -> Option<Arc<ServerConfig>> {
+        match transport {
+            Transport::Wss => self.web.clone(),
+            Transport::Tls => self.server.clone(),
+            Transport::Udp | Transport::Tcp | Transport::Ws => None,
+        }
     }
 }
 

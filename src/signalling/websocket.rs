@@ -146,10 +146,11 @@ pub(super) async fn run<S>(
     };
     debug!(peer = %path.peer, transport = path.transport.name(), %end, "WebSocket has ended");
     let Session { mut socket, connection, in_flight, .. } = session;
-    // A browser that is reached no other way is not there any more (RFC 7118 §5).
-    let _ = streams.report(Inbound::Ended(connection.id)).await;
+    let id = connection.id;
     let queued = connection.into_undelivered();
     streams.report_undelivered(in_flight.into_iter().chain(queued)).await;
+    // A browser that is reached no other way is not there any more (RFC 7118 §5).
+    let _ = streams.report(Inbound::Ended(id)).await;
     // A peer that does not take the farewell has lost nothing.
     let _ = timeout(streams.limits.write, say_farewell(&mut socket, &end)).await;
 }
@@ -161,7 +162,7 @@ where
 {
     let Some(code) = end.code() else {
         return match end {
-            End::Closed => socket.close(None).await,
+            End::Closed => socket.flush().await,
             _ => Ok(()),
         };
     };
@@ -265,6 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             if let Message::Close(_) = message {
                 return Ok(End::Closed);
             }
+            self.streams.connections.heard(self.connection.id);
             if let Err(too_many) = self.streams.rates.take(self.path.peer.ip()) {
                 waiting = Some((message, Instant::now() + too_many.wait));
                 continue;

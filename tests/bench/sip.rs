@@ -47,6 +47,7 @@ fn drain(endpoint: &mut Endpoint) -> (Option<String>, Option<Event>) {
                 tag = to.and_then(|to| Some(format!(";tag={}", to.split_once(";tag=")?.1)));
             }
             Output::Event(told) => event = Some(told),
+            Output::Silent(path) => panic!("a datagram has no stream: {path:?}"),
         }
     }
     (tag, event)

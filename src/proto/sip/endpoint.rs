@@ -211,10 +211,16 @@ impl Endpoint {
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
-                TransactionDue::TimedOut(Asker::Invite(dialog)) => {
-                    self.invite_timed_out(dialog, now);
+                TransactionDue::TimedOut(asker, path) => {
+                    // Before whatever is tried next.
+                    if path.transport.is_reliable() {
+                        self.outputs.push_back(Output::Silent(path));
+                    }
+                    match asker {
+                        Asker::Invite(dialog) => self.invite_timed_out(dialog, now),
+                        asker => self.unanswered(asker, now),
+                    }
                 }
-                TransactionDue::TimedOut(asker) => self.unanswered(asker, now),
                 TransactionDue::InviteOver(dialog) => self.invite_over(dialog),
             }
         }

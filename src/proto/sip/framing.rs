@@ -53,6 +53,7 @@ pub struct StreamFramer {
     /// What was pushed and is not handed out yet.
     buffer: BytesMut,
     state: State,
+    has_pong: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +141,12 @@ impl StreamFramer {
         matches!(self.state, State::Head { .. } | State::Body { .. })
     }
 
+    /// Whether a single CRLF has come between messages since this was asked: the answer to our ping
+    /// (RFC 5626 §3.5.1), as far as nobody else sends one.
+    pub fn take_pong(&mut self) -> bool {
+        std::mem::take(&mut self.has_pong)
+    }
+
     /// Goes to the next start line, or to the end of a ping.
     fn skip_line_ends(&mut self, mut ping: usize) -> Option<Frame> {
         let mut skipped = 0;
@@ -156,6 +163,7 @@ impl StreamFramer {
             }
         }
         self.buffer.advance(skipped);
+        self.has_pong |= ping == PONG.len() || ping == PONG.len() + 1;
         let is_ping = ping == PING.len();
         self.state = State::Between { ping: if is_ping { 0 } else { ping } };
         is_ping.then_some(Frame::Ping)
@@ -336,6 +344,25 @@ mod tests {
         framer.push(&text.as_bytes()[1..]);
         assert!(matches!(framer.next_frame(), Ok(Some(_))));
         assert!(!framer.is_within_message());
+    }
+
+    #[test]
+    fn a_single_line_end_is_a_pong() {
+        let one = options("l: 0\r\n", "");
+        for (text, has_pong) in [
+            ("\r\n".to_owned(), true),
+            (format!("\r\n{one}"), true),
+            (one.clone(), false),
+            ("\r\n\r\n".to_owned(), false),
+            (format!("\r\n\r\n{one}"), false),
+            (format!("{one}\r\n"), true),
+            ("\r\n\r\n\r\n".to_owned(), true),
+        ] {
+            let mut framer = StreamFramer::new();
+            framer.push(text.as_bytes());
+            while framer.next_frame().unwrap().is_some() {}
+            assert_eq!((framer.take_pong(), framer.take_pong()), (has_pong, false), "{text:?}");
+        }
     }
 
     /// One part of a stream: a message, line ends, or what breaks it.

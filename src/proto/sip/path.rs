@@ -71,12 +71,14 @@ pub struct Path {
     /// The other side's address, as seen by our socket.
     pub peer: SocketAddr,
     /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
-    /// we opened, the port is that of our listener, where the peer can come back to.
+    /// we opened, the port is that of our listener, where the peer can come back to; without one, the
+    /// port that the stream leaves from.
     pub local: SocketAddr,
     /// What lies between.
     pub transport: Transport,
     /// The stream, if there is one already. When it has gone, or was never there, another one to the
-    /// same peer is taken, or opened.
+    /// same peer is taken, or opened; for a response, to the port that the request's Via names (RFC 3261
+    /// §18.2.2).
     pub connection: Option<ConnectionId>,
 }
 

@@ -1,11 +1,11 @@
 //! Streams that we open.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    io::AsyncReadExt,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -31,6 +31,7 @@ struct Sockets {
     network: Network,
     inbound: mpsc::Receiver<Inbound>,
     local: SocketAddr,
+    client_port: u16,
     _readers: JoinSet<()>,
     _cancel: tokio_util::sync::DropGuard,
 }
@@ -43,10 +44,11 @@ impl Sockets {
             tls: watch::channel(TlsConfigs::load(&config.tls).unwrap()).1,
             trusted: watch::channel(Vec::new()).1,
         };
-        let Bound { network, listeners, readers } =
+        let Bound { network, listeners, readers, client_port } =
             Network::bind(config, reloadable, sender, cancel.clone()).unwrap();
         let local = listeners[0].address;
-        Self { network, inbound, local, _readers: readers, _cancel: cancel.drop_guard() }
+        let _cancel = cancel.drop_guard();
+        Self { network, inbound, local, client_port, _readers: readers, _cancel }
     }
 
     fn path(&self, transport: Transport, peer: SocketAddr) -> Path {
@@ -86,9 +88,7 @@ async fn a_stream_is_opened_once_and_used_again() {
     peer.read_exact(&mut text).await.unwrap();
     assert_eq!(&text, b"one two three");
 
-    tokio::io::AsyncWriteExt::write_all(&mut peer, b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n")
-        .await
-        .unwrap();
+    peer.write_all(b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n").await.unwrap();
     let Inbound::Message { path: back, .. } = node.hear().await else { panic!("no message") };
     assert_eq!((back.peer, back.local), (path.peer, node.local), "the port of our listener");
     assert!(back.connection.is_some());
@@ -134,13 +134,73 @@ async fn a_peer_that_does_not_read_is_given_up_and_all_is_reported() {
 }
 
 #[tokio::test]
+async fn a_stream_of_which_none_are_accepted_leaves_from_a_port_that_is_known_before() {
+    let mut node = Sockets::bind(&config(&[Transport::Udp]));
+    let local: SocketAddr = ([127, 0, 0, 1], node.client_port).into();
+    for text in ["one", "two"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let path = node.path(Transport::Tcp, listener.local_addr().unwrap());
+        node.send(path, text).await.unwrap();
+        let mut peer = accept(&listener).await;
+        assert_eq!(peer.peer_addr().unwrap(), local, "{text}");
+        peer.write_all(b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n").await.unwrap();
+        let Inbound::Message { path: back, .. } = node.hear().await else { panic!("no message") };
+        assert_eq!(back.local, local, "{text}");
+        drop(peer);
+        while !matches!(node.hear().await, Inbound::Ended(_)) {}
+    }
+    assert!(TcpStream::connect(local).await.is_err(), "nobody listens there");
+}
+
+#[tokio::test]
+async fn what_cannot_go_out_as_a_datagram_is_reported() {
+    let mut node = Sockets::bind(&config(&[Transport::Udp]));
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let path = node.path(Transport::Udp, nobody);
+    node.send(path, "one").await.unwrap();
+    let Inbound::Undelivered(lost) = node.hear().await else { panic!("not reported") };
+    assert_eq!((lost.transport, lost.peer), (Transport::Udp, nobody));
+
+    let somebody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Udp, somebody.local_addr().unwrap());
+    let too_long = Bytes::from(vec![b'x'; 65_530]);
+    assert_eq!(node.network.send(Transmit { path, bytes: too_long }).await, Err(path));
+    node.send(path, "short").await.unwrap();
+    assert_eq!(timeout(SOON, somebody.recv(&mut [0; 64])).await.unwrap().unwrap(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_pings_no_more_is_given_up() {
+    let mut node = Sockets::bind(&config(&[Transport::Tcp]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = node.path(Transport::Tcp, listener.local_addr().unwrap());
+    let mut ping = [0; 4];
+    node.send(path, "\r\n\r\n").await.unwrap();
+    let mut peer = accept(&listener).await;
+    peer.read_exact(&mut ping).await.unwrap();
+    // Many peers know no pongs.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.send(path, "\r\n\r\n").await.unwrap();
+    peer.read_exact(&mut ping).await.unwrap();
+    peer.write_all(b"\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let pinged = Instant::now();
+    node.send(path, "\r\n\r\n").await.unwrap();
+    peer.read_exact(&mut ping).await.unwrap();
+    assert_eq!(peer.read(&mut ping).await.unwrap(), 0, "it is closed");
+    assert!(matches!(node.hear().await, Inbound::Ended(_)));
+    let after = pinged.elapsed();
+    assert!((10..12).contains(&after.as_secs()), "{after:?}");
+}
+
+#[tokio::test]
 async fn all_calls_of_a_trunk_wait_while_its_stream_is_opened() {
     let authority = Authority::new();
     let mut config = config(&[Transport::Tcp]);
     config.tls = authority.client();
     let node = Sockets::bind(&config);
     let server = TlsConfigs::load(&authority.server()).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::clone(&server.server.unwrap()));
+    let acceptor = TlsAcceptor::from(server.server_of(Transport::Tls).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let path = node.path(Transport::Tls, listener.local_addr().unwrap());
     let invite = Bytes::from(vec![b'i'; 1_500]);
@@ -185,7 +245,7 @@ async fn over_tls_the_peer_must_be_who_it_is_said_to_be() {
     let mut node = Sockets::bind(&config);
     let identity = Some(authority.certificate("sip.provider.example"));
     let server = TlsConfigs::load(&TlsFiles { identity, ..TlsFiles::default() }).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::clone(&server.server.unwrap()));
+    let acceptor = TlsAcceptor::from(server.server_of(Transport::Tls).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let path = node.path(Transport::Tls, listener.local_addr().unwrap());
 

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long anything may take that is to come.
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The service, and what it tells.
 pub struct Node {
@@ -97,11 +97,26 @@ pub struct Phone {
 }
 
 enum Wire {
+    Datagrams(UdpSocket),
     Stream(Box<dyn Duplex>, StreamFramer),
     WebSocket(Box<WebSocketStream<Box<dyn Duplex>>>),
 }
 
 impl Phone {
+    pub async fn udp_to(address: SocketAddr) -> Self {
+        let any = if address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
+        let socket = UdpSocket::bind(any).await.unwrap();
+        // Nothing is heard from another address of the node.
+        socket.connect(address).await.unwrap();
+        let local = socket.local_addr().unwrap();
+        Self { wire: Wire::Datagrams(socket), local, transport: Transport::Udp }
+    }
+
+    /// The other end of a stream that a node has opened.
+    pub fn called(stream: Box<dyn Duplex>, local: SocketAddr, transport: Transport) -> Self {
+        Self { wire: Wire::Stream(stream, StreamFramer::new()), local, transport }
+    }
+
     pub async fn tcp(node: &Node) -> Self {
         Self::tcp_to(node.address(Transport::Tcp)).await
     }
@@ -149,6 +164,17 @@ impl Phone {
         )
     }
 
+    /// The answer to a request of the node.
+    pub fn answer(request: &str, status: &str, to_tag: &str, more: &str) -> String {
+        let line = |name: &str| request.lines().find(|line| line.starts_with(name)).unwrap();
+        let [via, from, to] = ["Via:", "From:", "To:"].map(line);
+        let [call_id, cseq] = ["Call-ID:", "CSeq:"].map(line);
+        format!(
+            "SIP/2.0 {status}\r\n{via}\r\n{from}\r\n{to}{to_tag}\r\n{call_id}\r\n{cseq}\r\n\
+             {more}Content-Length: 0\r\n\r\n"
+        )
+    }
+
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -157,6 +183,9 @@ impl Phone {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         match &mut self.wire {
+            Wire::Datagrams(socket) => {
+                socket.send(bytes).await.unwrap();
+            }
             Wire::Stream(stream, _) => {
                 stream.write_all(bytes).await.unwrap();
                 stream.flush().await.unwrap();
@@ -214,6 +243,11 @@ impl Phone {
 
     async fn next(&mut self) -> Option<String> {
         match &mut self.wire {
+            Wire::Datagrams(socket) => {
+                let mut buffer = [0; 4_096];
+                let length = socket.recv(&mut buffer).await.unwrap();
+                Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+            }
             Wire::Stream(stream, framer) => loop {
                 if let Some(frame) = framer.next_frame().unwrap() {
                     let Frame::Message(bytes) = frame else { panic!("{frame:?}") };

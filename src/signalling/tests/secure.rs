@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncReadExt;
 
-use super::peers::{Authority, Node, Phone, config, tls};
+use super::peers::{Authority, Node, Phone, config, tls as tls_stream};
 use crate::{
     proto::sip::path::Transport,
     signalling::{SignallingConfig, StartError, TlsError, TlsFiles, start},
@@ -62,9 +62,22 @@ async fn a_client_certificate_is_required_when_asked_for() {
         TlsFiles { identity: Some(strangers.certificate("phone.example")), ..authority.client() };
     for files in [authority.client(), foreign] {
         // With TLS 1.3 the client hears of it after its own handshake.
-        let (mut stream, _) = tls(node.address(Transport::Tls), &files).await;
+        let (mut stream, _) = tls_stream(node.address(Transport::Tls), &files).await;
         assert!(stream.read_u8().await.is_err());
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn browsers_are_not_asked_for_a_certificate() {
+    let authority = Authority::new();
+    let tls = TlsFiles { client_ca: Some(authority.file()), ..authority.server() };
+    let node =
+        Node::start(SignallingConfig { tls, ..config(&[Transport::Tls, Transport::Wss]) }).await;
+    let mut browser = Phone::wss(&node, &authority.client()).await;
+    assert!(is_served(&mut browser, "browser").await);
+    let (mut phone, _) = tls_stream(node.address(Transport::Tls), &authority.client()).await;
+    assert!(phone.read_u8().await.is_err());
     node.stop().await;
 }
 

@@ -141,7 +141,7 @@ mod tests {
     fn a_message_is_under_way_from_its_first_byte_to_its_last_however_it_is_cut() {
         for length in [0, 1, 125, 126, 300, 65_535, 65_536] {
             let whole = frame(FIN | TEXT, length);
-            for cut in [1, 2, 3, 5, 9, whole.len() - 1] {
+            for cut in [1, 2, 3, 5, whole.len() - 1] {
                 let mut frames = Frames::default();
                 let began = Instant::now();
                 frames.push(&whole[..cut], began);

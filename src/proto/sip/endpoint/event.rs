@@ -15,6 +15,8 @@ pub enum Output {
     Transmit(Transmit),
     /// A fact for the owner of the call.
     Event(Event),
+    /// A request that went this way was not answered in its time: the stream there may be dead.
+    Silent(Path),
 }
 
 /// A fact about one dialog. `Canceled`, `Refused`, `Bye` and `Ended` are the last of their dialog.
@@ -26,19 +28,19 @@ pub enum Event {
         dialog: DialogId,
         /// 101 to 199.
         status: u16,
-    },
-    /// A call of ours was answered; the ACK was sent.
         /// Which way it came: that of the target that is tried.
         path: Path,
+    },
+    /// A call of ours was answered; the ACK was sent.
     Answered {
         /// The dialog.
         dialog: DialogId,
         /// The answer to our offer, in the 200 or before, from the one who has answered.
         description: Option<Vec<u8>>,
-    },
-    /// A call of ours will not be.
         /// Which way the call goes.
         path: Path,
+    },
+    /// A call of ours will not be.
     Refused {
         /// The dialog that it would have made.
         dialog: DialogId,

@@ -1,6 +1,7 @@
 //! A scripted phone and our endpoint in virtual time: rule by rule, then at random.
 
 mod calling;
+mod keep_alive;
 mod random;
 mod random_calls;
 mod registering;
@@ -629,6 +630,8 @@ pub(super) struct Line {
     /// What the endpoint has sent: milliseconds since the start, message.
     pub sent: Vec<(u128, String)>,
     pub events: Vec<Event>,
+    /// Which ways may be dead.
+    pub silent: Vec<Path>,
     /// Our tag, as the phone learnt it.
     pub tag: String,
     last_path: Path,
@@ -647,6 +650,7 @@ impl Line {
             now: start,
             sent: Vec::new(),
             events: Vec::new(),
+            silent: Vec::new(),
             tag: String::new(),
             last_path: path(),
         }
@@ -695,6 +699,7 @@ impl Line {
                     self.last_path = transmit.path;
                 }
                 Output::Event(event) => self.events.push(event),
+                Output::Silent(path) => self.silent.push(path),
             }
         }
     }

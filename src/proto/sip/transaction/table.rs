@@ -28,8 +28,8 @@ pub(crate) struct TransactionId(u64);
 pub(crate) enum Due {
     /// Something is to be sent again.
     Transmit(Transmit),
-    /// A request of ours got no answer.
-    TimedOut(Asker),
+    /// A request of ours got no answer, whose request it was, and which way it went.
+    TimedOut(Asker, Path),
     /// No more 2xx can come to the INVITE that made, or was to make, this dialog.
     InviteOver(DialogId),
 }
@@ -385,8 +385,11 @@ impl TransactionTable {
                     Role::InviteServer { .. } | Role::Server { .. } => false,
                 }
         };
-        let lost: Vec<TransactionId> =
-            self.entries.iter().filter(|(_, entry)| is_lost(entry)).map(|(id, _)| *id).collect();
+        // Of ours there are few, however many requests strangers have made.
+        let ours = self.clients.values().copied();
+        let mut lost: Vec<TransactionId> =
+            ours.filter(|id| self.entries.get(id).is_some_and(is_lost)).collect();
+        lost.sort_unstable();
         let mut undelivered = Vec::with_capacity(lost.len());
         for id in lost {
             if let Some(
@@ -501,6 +504,6 @@ fn invite_key(origin: &Origin) -> (String, String) {
 fn client_due(due: Option<ClientDue>, path: Path, asker: Asker) -> Option<Due> {
     due.map(|due| match due {
         ClientDue::Resend(bytes) => Due::Transmit(Transmit { path, bytes }),
-        ClientDue::TimedOut => Due::TimedOut(asker),
+        ClientDue::TimedOut => Due::TimedOut(asker, path),
     })
 }
