@@ -6,5 +6,6 @@ mod limits;
 mod outgoing;
 mod peers;
 mod secure;
+mod storms;
 mod trunks;
 mod websocket;
