@@ -36,8 +36,7 @@ use crate::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, MediaState, Notification,
         Operation, OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
         PromptFailure, PromptSource, Recorded, RecordingChange, RecordingId, RejectReason, Side,
-        Silence,
-        Termination, Tone, TransferKind, UnixMillis,
+        Silence, Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,

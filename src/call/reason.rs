@@ -11,6 +11,7 @@ use crate::{
 pub fn of_end(termination: Termination) -> String {
     match termination {
         Termination::PeerHungUp
+        | Termination::TelephoneHungUp
         | Termination::PeerCanceled
         | Termination::ApplicationHungUp
         | Termination::Transferred

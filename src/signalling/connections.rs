@@ -220,8 +220,8 @@ impl Connections {
     pub fn peer_reached_by(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
         let table = self.table();
         let entry = table.by_id.get(&id)?;
-        let peer = (entry.transport, entry.peer);
-        (table.by_peer.get(&peer) == Some(&id)).then_some(peer)
+        let (transport, peer, _) = entry.key;
+        (table.by_peer.get(&entry.key) == Some(&id)).then_some((transport, peer))
     }
 
     /// Something came by this stream.

@@ -289,7 +289,6 @@ impl CallTask {
                 let dialog = self.machine.established();
                 let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));
             }
-            }
             Request::Operations(reply) => {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
             }

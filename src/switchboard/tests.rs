@@ -165,6 +165,7 @@ impl House {
             media: media::Engine::start(media::EngineConfig {
                 ports: media::PortPool::new(media::PortRange::Ephemeral, Duration::ZERO),
                 shards: 1,
+                targets: media::Targets::new(media::PortRange::Ephemeral, Vec::new(), None),
                 settings: media::Settings::default(),
             })
             .unwrap(),

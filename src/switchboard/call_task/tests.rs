@@ -98,8 +98,7 @@ async fn a_referral_that_is_given_up_gives_its_place_back() {
     let (itinerary, _) = directory.way_out(&"tel:+491".parse().unwrap(), &nobody).unwrap();
     let next = DialogId(DialogId::FIRST_OUTGOING);
     let (reserved, _) = house.switchboard.reserve(call, next, Some("trunk".to_owned())).unwrap();
-    task.referral =
-        Some(Referral { reserved: Some(reserved), itinerary, targets: Vec::new(), peer: None });
+    task.referral = Some(Referral { reserved: Some(reserved), itinerary, targets: Vec::new() });
     assert_eq!(house.switchboard.calls_by(Some("trunk")), 1);
     task.carry_out().await;
     assert_eq!(house.switchboard.calls_by(Some("trunk")), 0);
@@ -118,7 +117,7 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
     // It rings still, so nobody can be replaced.
-    task.message(Message::Replace(reserved, Box::new(invite)));
+    task.message(Message::Replace(reserved, Box::new(invite))).await;
     assert_eq!(task.peer, first);
     assert!(!house.switchboard.registry().dialogs.contains_key(&DialogId(9)));
 }
@@ -130,6 +129,8 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
         dialog,
         source: Default::default(),
         target: Default::default(),
+        arrival: Default::default(),
+        is_telephone: false,
         sip_call_id: "one@127.0.0.1".to_owned(),
         subject: None,
         sdp: offer,
