@@ -739,6 +739,11 @@ impl Dialog {
         matches!(self.state, State::Ringing { .. })
     }
 
+    /// The session has begun, the other side has said so, and nobody has hung up.
+    pub fn is_up(&self) -> bool {
+        self.state.is_up() && !matches!(self.state, State::Answered { .. })
+    }
+
     /// Both sides agree, and nobody wants anything.
     pub fn is_confirmed(&self) -> bool {
         matches!(self.state, State::Confirmed)

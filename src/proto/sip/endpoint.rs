@@ -21,6 +21,7 @@ mod referring;
 mod registering;
 mod requests;
 mod responses;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod within;
@@ -32,6 +33,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
@@ -47,6 +49,7 @@ pub use super::{
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
+    diary::Diary,
     digest::{Algorithm, Authenticator},
     message::{Message, Response},
     outgoing::Outgoing,
@@ -67,6 +70,8 @@ pub struct EndpointConfig {
     pub advertised: Option<IpAddr>,
     /// The realm of our challenges (RFC 3261 §22.1).
     pub realm: String,
+    /// The domain of our users; empty: our address.
+    pub domain: String,
     /// What our challenges offer; none = all.
     pub digest: Vec<Algorithm>,
     /// The port of our TCP listener, which takes what is too long for a datagram (§18.1.1).
@@ -87,6 +92,7 @@ impl EndpointConfig {
             contact_user: "aftertone".to_owned(),
             advertised: None,
             realm: "aftertone".to_owned(),
+            domain: String::new(),
             digest: Vec::new(),
             tcp_port: None,
             max_transactions: 20_000,
@@ -109,6 +115,10 @@ pub struct Endpoint {
     /// Knows our users, once there are any.
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
+    /// Whose wrong passwords were told.
+    wrong_passwords: Diary,
+    /// Networks of peers that the operator knows.
+    trusted_peers: Vec<IpNet>,
     registrar: Registrar,
     /// Our registrations at trunks, by name; and whose REGISTER has which number.
     accounts: BTreeMap<String, Account>,
@@ -140,6 +150,8 @@ impl Endpoint {
             heard_bytes: 0,
             authenticator: None,
             users: BTreeSet::new(),
+            wrong_passwords: Diary::default(),
+            trusted_peers: Vec::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns them.
 
 pub mod dialog;
+pub mod diary;
 pub mod digest;
 pub mod endpoint;
 pub(crate) mod errand;

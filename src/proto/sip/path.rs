@@ -1,6 +1,6 @@
 //! Which way a message came, and goes back (RFC 3261 §18, RFC 3581).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -96,6 +96,14 @@ pub struct Transmit {
     pub path: Path,
     /// One message.
     pub bytes: Bytes,
+}
+
+/// What counts as one source: an IPv4 address, or an IPv6 /64, which one host has to itself (RFC 7934).
+pub fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 /// An address that is of no use outside its own network.

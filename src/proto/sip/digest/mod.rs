@@ -21,7 +21,8 @@ use md5::{Digest as _, Md5};
 pub(in crate::proto::sip) use self::client::challenge_for;
 pub use self::{
     client::{Credentials, DigestError, answer},
-    server::{Authenticator, Verdict},
+    failures::WINDOW,
+    server::{Asking, Authenticator, Verdict},
 };
 use super::message::Method;
 use fields::Protection;

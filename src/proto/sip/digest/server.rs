@@ -28,10 +28,24 @@ pub enum Verdict {
     Stale,
     /// No such user, or another password. Nobody is told which.
     Wrong,
-    /// Too many wrong passwords came from this source; this one was not even looked at.
+    /// Too many wrong passwords came from this source, for this user or for many; this one was not even
+    /// looked at.
     TooMany,
     /// The credentials cannot be read, or belong to another request (400).
     Malformed,
+}
+
+/// A request that is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its Request-URI.
+    pub uri: &'a Uri,
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// The operator knows the source: it may guess as often as it likes.
+    pub is_trusted: bool,
 }
 
 /// Knows users by hashes of their passwords, makes challenges and judges the answers.
@@ -120,14 +134,8 @@ impl Authenticator {
 
     /// Judges a request by the values of its Authorization or Proxy-Authorization header fields.
     /// Those for other realms are passed over; of those for ours the first one counts.
-    pub fn verify(
-        &mut self,
-        values: &[&str],
-        method: &Method,
-        uri: &Uri,
-        source: IpAddr,
-        now: Instant,
-    ) -> Verdict {
+    pub fn verify(&mut self, values: &[&str], asking: Asking<'_>, now: Instant) -> Verdict {
+        let Asking { method, uri, source, is_trusted } = asking;
         let authorization = match self.find(values) {
             Ok(Some(authorization)) => authorization,
             Ok(None) => return Verdict::Missing,
@@ -140,7 +148,7 @@ impl Authenticator {
         let Some(nonce_id) = self.mint.recognise(nonce, source, now) else {
             return Verdict::Stale;
         };
-        if self.failures.is_blocked(source, now) {
+        if !is_trusted && self.failures.is_blocked(source, username, now) {
             return Verdict::TooMany;
         }
         let hashes = self.users.get(username);
@@ -152,7 +160,9 @@ impl Authenticator {
             constant_time::verify_slices_are_equal(expected.as_bytes(), response.as_bytes())
                 .is_ok();
         if !is_right || hashes.is_none() {
-            self.failures.note(source, now);
+            if !is_trusted {
+                self.failures.note(source, username, now);
+            }
             return Verdict::Wrong;
         }
         if !self.mint.spend(nonce_id, protection, now) {
@@ -239,9 +249,18 @@ mod tests {
         }
 
         fn verify_from(&mut self, source: IpAddr, value: &str) -> Verdict {
-            let uri = URI.parse().unwrap();
-            self.authenticator.verify(&[value], &Method::Invite, &uri, source, self.now)
+            self.ask(source, false, value)
         }
+
+        fn ask(&mut self, source: IpAddr, is_trusted: bool, value: &str) -> Verdict {
+            let uri = &URI.parse().unwrap();
+            let asking = Asking { method: &Method::Invite, uri, source, is_trusted };
+            self.authenticator.verify(&[value], asking, self.now)
+        }
+    }
+
+    fn asking<'a>(method: &'a Method, uri: &'a Uri) -> Asking<'a> {
+        Asking { method, uri, source: PHONE, is_trusted: false }
     }
 
     fn answered(challenges: &[String], username: &str, password: &str, count: u32) -> String {
@@ -338,6 +357,10 @@ mod tests {
         let right = answered(&challenges, "alice", "wonderland", 1);
         assert_eq!(house.verify(&right), Verdict::TooMany);
 
+        let colleague = answered(&house.challenges(), "bob", "builder", 1);
+        let bob = Verdict::Authenticated { user: "bob".to_owned() };
+        assert_eq!(house.verify(&colleague), bob, "behind the same address");
+
         let other = "192.0.2.9".parse().unwrap();
         let elsewhere = house.authenticator.challenges(other, house.now, false);
         let value = answered(&elsewhere, "alice", "wonderland", 1);
@@ -345,6 +368,18 @@ mod tests {
 
         house.now += Duration::from_secs(60);
         assert_eq!(house.verify(&right), alice());
+    }
+
+    #[test]
+    fn a_trusted_peer_is_never_blocked() {
+        let mut house = House::new(&[]);
+        let challenges = house.challenges();
+        for guess in 0..100 {
+            let value = answered(&challenges, "alice", &guess.to_string(), 1);
+            assert_eq!(house.ask(PHONE, true, &value), Verdict::Wrong);
+        }
+        let right = answered(&challenges, "alice", "wonderland", 1);
+        assert_eq!(house.ask(PHONE, true, &right), alice());
     }
 
     #[test]
@@ -369,7 +404,7 @@ mod tests {
         let uri = URI.parse().unwrap();
         let House { authenticator, now } = &mut house;
         let mut verify =
-            |values: &[&str]| authenticator.verify(values, &Method::Invite, &uri, PHONE, *now);
+            |values: &[&str]| authenticator.verify(values, asking(&Method::Invite, &uri), *now);
         assert_eq!(verify(&[]), Verdict::Missing);
         assert_eq!(verify(&["Digest x", &other]), Verdict::Malformed);
         assert_eq!(verify(&[&other, &ours]), alice());
@@ -381,7 +416,7 @@ mod tests {
         let value = answered(&house.challenges(), "alice", "wonderland", 1);
         let mut verify = |method: Method, uri: &str| {
             let uri = uri.parse().unwrap();
-            house.authenticator.verify(&[&value], &method, &uri, PHONE, house.now)
+            house.authenticator.verify(&[&value], asking(&method, &uri), house.now)
         };
         assert_eq!(verify(Method::Invite, "sip:premium@example.com"), Verdict::Malformed);
         assert_eq!(verify(Method::Invite, "sip:support@example.org"), Verdict::Malformed);

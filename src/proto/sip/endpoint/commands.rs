@@ -27,7 +27,11 @@ impl Endpoint {
             self.respond(&pending, 180, now);
             return;
         }
-        if pending.request.body().is_empty() || dialog.awaits_prack() {
+        if pending.request.body().is_empty() {
+            self.try_stranger(&pending, now);
+            return;
+        }
+        if dialog.awaits_prack() {
             return;
         }
         let rseq = self.first_rseq();
@@ -103,17 +107,17 @@ impl Endpoint {
             debug!(?id, "nothing to refuse any more");
             return;
         };
-        let builder =
-            ResponseBuilder::to(&pending.request, status, reason).to_tag(&dialog.key().local_tag);
-        let builder = headers
-            .iter()
-            .fold(builder, |builder, (name, value)| builder.header(name, value))
-            .header("Server", &self.config.server_name);
         if dialog.is_ringing() {
             self.forget_dialog(id);
         } else {
             dialog.reoffer_refused();
         }
+        let tag = self.tag_of_response(&pending, status);
+        let builder = ResponseBuilder::to(&pending.request, status, reason).to_tag(&tag);
+        let builder = headers
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.header(name, value))
+            .header("Server", &self.config.server_name);
         self.finish_pending(pending.transaction, status, builder.build(), now);
     }
 

@@ -26,11 +26,11 @@ use crate::proto::sip::{
 const EXPIRES: Duration = Duration::from_secs(3_600);
 
 /// A trunk that wants to know where we are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkAccount {
     /// Its name in the configuration.
     pub name: String,
-    /// Which ways lead there, the best first; never empty.
+    /// Which ways lead there, the best first; none as long as nobody knows.
     pub targets: Vec<Path>,
     /// The Request-URI: the trunk's domain.
     pub registrar: Uri,
@@ -59,17 +59,19 @@ pub(super) struct Account {
     wants_datagram: bool,
     /// The way over which we are known there, and the trunk's calls may come.
     flow: Option<Path>,
+    /// It is not configured any more: our contact is taken back, and it has no rights.
+    is_leaving: bool,
 }
 
 impl Endpoint {
-    /// Registers at a trunk from now on; of one that is known, only the ways there are new.
+    /// Registers at a trunk from now on, as soon as there is a way; of one that is known, only the ways
+    /// there are new.
     pub fn register(&mut self, trunk: TrunkAccount, now: Instant) {
-        if trunk.targets.is_empty() {
-            debug_assert!(false, "{} leads nowhere", trunk.name);
-            return;
-        }
-        if let Some(account) = self.accounts.get_mut(&trunk.name) {
+        let name = trunk.name.clone();
+        if let Some(account) = self.accounts.get_mut(&name) {
             account.trunk.targets = trunk.targets;
+            account.begin(now);
+            self.carry_out_registration(&name, now);
             return;
         }
         let config = RegistrationConfig {
@@ -78,22 +80,34 @@ impl Endpoint {
             expires: EXPIRES,
         };
         let rng = StdRng::from_rng(&mut self.rng);
-        let mut machine = Registration::new(config, rng, now);
-        machine.start(now);
-        let (call_id, local_tag) = (self.fresh_tag(), self.fresh_tag());
-        let name = trunk.name.clone();
-        let account = Account {
+        let mut account = Account {
             trunk,
-            machine,
-            call_id,
-            local_tag,
+            machine: Registration::new(config, rng, now),
+            call_id: self.fresh_tag(),
+            local_tag: self.fresh_tag(),
             target: 0,
             is_streamed: false,
             wants_datagram: false,
             flow: None,
+            is_leaving: false,
         };
+        account.begin(now);
         self.accounts.insert(name.clone(), account);
         self.carry_out_registration(&name, now);
+    }
+
+    /// A trunk is not ours any more, or not as it was: our contact is taken back, and whoever calls from
+    /// there is a stranger. Another account of the same name may follow at once.
+    pub fn leave_trunk(&mut self, name: &str, now: Instant) {
+        let Some(mut account) = self.accounts.remove(name) else { return };
+        account.is_leaving = true;
+        account.machine.stop(now);
+        let left = format!("{name} as it was until {}", self.last_register);
+        for of in self.registering.values_mut().filter(|of| *of == name) {
+            of.clone_from(&left);
+        }
+        self.accounts.insert(left.clone(), account);
+        self.carry_out_registration(&left, now);
     }
 
     /// Takes our contacts back; a trunk is idle when it has let us go.
@@ -109,15 +123,24 @@ impl Endpoint {
 
     /// How it stands with each trunk, by name.
     pub fn trunks(&self) -> impl Iterator<Item = (&str, TrunkStatus)> {
-        self.accounts.iter().map(|(name, account)| (name.as_str(), account.machine.status()))
+        let ours = self.accounts.iter().filter(|(_, account)| !account.is_leaving);
+        ours.map(|(name, account)| (name.as_str(), account.machine.status()))
     }
 
     /// The trunk that calls from this address come from.
     pub(super) fn trunk_at(&self, source: IpAddr) -> Option<String> {
         let is_from = |account: &&Account| {
-            account.trunk.targets.iter().any(|target| target.peer.ip() == source)
+            !account.is_leaving
+                && account.trunk.targets.iter().any(|target| target.peer.ip() == source)
         };
         self.accounts.values().find(is_from).map(|account| account.trunk.name.clone())
+    }
+
+    /// Where calls of trunks come from.
+    pub(super) fn trunk_places(&self) -> impl Iterator<Item = IpAddr> {
+        let ours = self.accounts.values().filter(|account| !account.is_leaving);
+        let targets = ours.flat_map(|account| &account.trunk.targets);
+        targets.map(|target| target.peer.ip())
     }
 
     pub(super) fn registration_timeouts(&mut self, now: Instant) {
@@ -149,14 +172,19 @@ impl Endpoint {
         now: Instant,
     ) {
         let Some(name) = self.account_of(number) else { return };
+        let status = response.status();
         if let Some(account) = self.accounts.get_mut(&name) {
             // §10.2.4: the one of the Contacts that is ours.
-            let contact = self.config.contact_of(&account.trunk.contact_user, account.path());
-            if let Ok(contact) = contact.parse() {
+            let contact = account
+                .path()
+                .map(|path| self.config.contact_of(&account.trunk.contact_user, path));
+            if let Some(Ok(contact)) = contact.map(|contact| contact.parse()) {
                 account.machine.handle_response(&RegisterResponse::read(response, &contact), now);
             }
             account.flow =
                 (account.machine.status().state == TrunkState::Registered).then_some(path);
+            // RFC 3263 §4.3: the next round tries the next way.
+            account.target += usize::from((500..600).contains(&status));
         }
         self.carry_out_registration(&name, now);
         self.plan_keep_alives(now);
@@ -198,6 +226,12 @@ impl Endpoint {
         loop {
             let Some(account) = self.accounts.get_mut(name) else { return };
             match account.machine.poll_output() {
+                None if account.is_leaving
+                    && account.machine.status().state == TrunkState::Idle =>
+                {
+                    self.accounts.remove(name);
+                    return;
+                }
                 None => return,
                 Some(Wanted::Changed(state)) => {
                     let status = account.machine.status();
@@ -212,10 +246,14 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Some(account) = self.accounts.get_mut(name) else { return };
         let trunk = &account.trunk;
+        let Some(path) = account.path() else {
+            debug_assert!(false, "{name} leads nowhere");
+            return;
+        };
         let from = trunk.address_of_record.with_tag(&account.local_tag);
         let config = &self.config;
         let may_stream = !account.wants_datagram;
-        let (transmit, is_streamed) = config.packed(account.path(), may_stream, |path| {
+        let (transmit, is_streamed) = config.packed(path, may_stream, |path| {
             let builder = RequestBuilder::new(Method::Register, trunk.registrar.clone())
                 .via(path.transport.name(), &config.sent_by(path), &branch)
                 .from(&from)
@@ -244,9 +282,16 @@ impl Endpoint {
 }
 
 impl Account {
+    /// Registers, if there is a way.
+    fn begin(&mut self, now: Instant) {
+        if !self.trunk.targets.is_empty() {
+            self.machine.start(now);
+        }
+    }
+
     /// The way that is tried now.
-    fn path(&self) -> Path {
+    fn path(&self) -> Option<Path> {
         let targets = &self.trunk.targets;
-        targets[self.target % targets.len()]
+        targets.get(self.target % targets.len().max(1)).copied()
     }
 }

@@ -5,14 +5,17 @@ use std::time::Instant;
 use rand::Rng;
 use tracing::{debug, info};
 
-use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
+use super::{
+    Endpoint, Event, IncomingInvite, Path, commands::session_headers, standing::is_within,
+};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
-    digest::Verdict,
+    digest::{self, Asking, Verdict},
     message::{Method, NameAddr, Request, ResponseBuilder},
     registrar::{self, Reply},
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionKey},
+    uri::Uri,
     validate::validate,
 };
 
@@ -90,10 +93,12 @@ impl Endpoint {
             .find(&TransactionKey::of_invite(request))
             .and_then(|id| self.transactions.invite(id))
             .cloned();
-        let Some(Invite { dialog, local_tag }) = invite else {
+        let Some(Invite { dialog, local_tag, stranger }) = invite else {
             self.answer_stateless(request, 481, path);
             return;
         };
+        // §9.2: the tag that the INVITE gets as well.
+        let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
         let ok = self.response(request, 200, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
         self.cancel(dialog, now);
@@ -118,7 +123,10 @@ impl Endpoint {
             return;
         }
         if self.transactions.is_merged(&merge) {
-            self.refuse_invite(&request, key, path, 482, now);
+            match self.is_acquainted(path) {
+                true => self.refuse_invite(&request, key, path, 482, now),
+                false => self.answer_stateless(&request, 482, path),
+            }
             return;
         }
         if self.is_closed() {
@@ -139,6 +147,11 @@ impl Endpoint {
             }
         };
         let Ok(user) = self.authenticate(&request, path, now) else { return };
+        let is_stranger = user.is_none() && !self.is_acquainted(path);
+        if is_stranger && !self.has_room_for_stranger(path) {
+            self.refuse_for_load(&request, path);
+            return;
+        }
         let replaces = match self.replaced(&request, user.as_deref(), path) {
             Ok(replaces) => replaces,
             Err(status) => {
@@ -150,11 +163,14 @@ impl Endpoint {
         self.last_dialog += 1;
         let id = DialogId(self.last_dialog);
         let local_tag = self.fresh_tag();
-        let trying = self.trying(&request);
-        let invite = Invite { dialog: id, local_tag: local_tag.clone() };
+        // A stranger's datagram is worth one answer, not two: what becomes of it is known at once.
+        let is_tried = !is_stranger || path.transport.is_reliable();
+        let trying = is_tried.then(|| self.trying(&request));
+        let stranger = is_stranger.then_some(self.heard_bytes);
+        let invite = Invite { dialog: id, local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
-        self.transmit(transmit);
+        transmit.into_iter().for_each(|transmit| self.transmit(transmit));
 
         let text = |name: &str| request.header(name).map(str::to_owned);
         let incoming = IncomingInvite {
@@ -171,8 +187,9 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let is_known = incoming.user.is_some() || incoming.trunk.is_some();
-        let dialog = Dialog::called(pending, local_tag, contact, path, is_known);
+        let may_refer =
+            incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path.peer.ip());
+        let dialog = Dialog::called(pending, local_tag, contact, path, may_refer);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
@@ -194,6 +211,12 @@ impl Endpoint {
         // §10.3, 5: the address of record is a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
             self.answer_stateless(request, 400, path);
+            return;
+        }
+        // §10.3, 1 and 5: we know who is where at our own domain, and not elsewhere.
+        let is_home = |uri: &Uri| self.config.is_home(uri, path);
+        if !is_home(request.uri()) || !is_home(request.to().uri()) {
+            self.answer_stateless(request, 404, path);
             return;
         }
         let Ok(user) = self.authenticate(request, path, now) else { return };
@@ -244,7 +267,13 @@ impl Endpoint {
         let values: Vec<&str> = request.headers("Authorization").collect();
         let verdict = match &mut self.authenticator {
             Some(authenticator) => {
-                authenticator.verify(&values, request.method(), request.uri(), source, now)
+                let asking = Asking {
+                    method: request.method(),
+                    uri: request.uri(),
+                    source,
+                    is_trusted: is_within(&self.trusted_peers, source),
+                };
+                authenticator.verify(&values, asking, now)
             }
             None => Verdict::Missing,
         };
@@ -259,7 +288,11 @@ impl Endpoint {
                 return Err(Refused);
             }
             Verdict::TooMany => {
-                self.answer_stateless(request, 403, path);
+                let response = self
+                    .response_builder(request, 403, &self.stateless_tag(request))
+                    .header("Retry-After", &digest::WINDOW.as_secs().to_string())
+                    .build();
+                self.send_stateless(path, &response);
                 return Err(Refused);
             }
             Verdict::Malformed => {
@@ -267,7 +300,10 @@ impl Endpoint {
                 return Err(Refused);
             }
             Verdict::Wrong => {
-                info!(peer = %path.peer, "Wrong password, or no such user");
+                if let Some(tell) = self.wrong_passwords.note(source, now) {
+                    let wrong = tell.unsaid + 1;
+                    info!(peer = %path.peer, wrong, "Wrong password, or no such user");
+                }
                 false
             }
             Verdict::Stale => true,
@@ -322,8 +358,7 @@ impl Endpoint {
         now: Instant,
     ) {
         // A BYE always has a place: there is one for each dialog.
-        let is_full = self.transactions.len() >= self.config.max_transactions;
-        if is_full && *request.method() != Method::Bye {
+        if *request.method() != Method::Bye && !self.has_room_within(path) {
             self.refuse_for_load(&request, path);
             return;
         }
@@ -355,10 +390,10 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let local_tag = dialog.key().local_tag.clone();
         let trying = self.trying(&request);
-        let invite = Invite { dialog: id, local_tag };
+        let invite = Invite { dialog: id, local_tag, stranger: None };
         let (transaction, transmit) =
-            self.transactions.open_invite(key, None, invite, path, trying);
-        self.transmit(transmit);
+            self.transactions.open_invite(key, None, invite, path, Some(trying));
+        transmit.into_iter().for_each(|transmit| self.transmit(transmit));
         self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
     }
 

@@ -19,6 +19,7 @@ use crate::proto::sip::{
     path::Transport,
     session_timer::MIN_SE,
     transaction::{Invite, TransactionId, TransactionKey},
+    uri::Uri,
     validate::{self, Refusal},
 };
 
@@ -67,8 +68,13 @@ impl Endpoint {
     /// much larger than what asked for it: what is not needed is left out, and who asks with less than
     /// any phone would say gets nothing.
     pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
+        self.send_for(self.heard_bytes, path, response);
+    }
+
+    /// The same, for a request of `heard` bytes.
+    fn send_for(&mut self, heard: usize, path: Path, response: &[u8]) {
         let room = match path.transport {
-            Transport::Udp => self.heard_bytes / 2 * 3,
+            Transport::Udp => heard / 2 * 3,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
         };
         match fitted(response, room) {
@@ -196,19 +202,17 @@ impl Endpoint {
             builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
         }
         let response = builder.build();
-        let invite = Invite { dialog: DialogId(0), local_tag };
-        let trying = self.trying(request);
-        let (id, _not_needed) = self.transactions.open_invite(key, None, invite, path, trying);
+        let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
+        let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
     }
 
     /// Answers an INVITE of a dialog, or an UPDATE with an offer, by a plain response.
     pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
-        let (local_tag, dialog) = match self.transactions.invite(pending.transaction) {
-            Some(invite) => (invite.local_tag.as_str(), self.dialogs.get(&invite.dialog)),
-            None => (pending.request.to().tag().unwrap_or_default(), None),
-        };
-        let builder = self.response_builder(&pending.request, status, local_tag);
+        let local_tag = self.tag_of_response(pending, status);
+        let invite = self.transactions.invite(pending.transaction);
+        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog));
+        let builder = self.response_builder(&pending.request, status, &local_tag);
         let builder = match dialog {
             // A provisional response makes an early dialog (§12.1.1).
             Some(dialog) if status < 200 => builder.contact(&self.config.contact(dialog.path())),
@@ -218,7 +222,29 @@ impl Endpoint {
         self.finish_pending(pending.transaction, status, response, now);
     }
 
-    /// Sends a response to an INVITE, or to an UPDATE with an offer.
+    /// Our tag in a response to an INVITE, or to an UPDATE with an offer. A stranger that is refused
+    /// without a word before may ask again, and is to hear the same.
+    pub(super) fn tag_of_response(&self, pending: &Pending, status: u16) -> String {
+        match self.transactions.invite(pending.transaction) {
+            Some(Invite { stranger: Some(_), .. }) if status >= 300 => {
+                self.stateless_tag(&pending.request)
+            }
+            Some(invite) => invite.local_tag.clone(),
+            None => pending.request.to().tag().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Tells a stranger whose call was taken that it was heard, when there is no other way to say so.
+    pub(super) fn try_stranger(&mut self, pending: &Pending, now: Instant) {
+        let invite = self.transactions.invite(pending.transaction);
+        if invite.is_some_and(|invite| invite.stranger.is_some()) {
+            let trying = self.trying(&pending.request);
+            self.finish_pending(pending.transaction, 100, trying, now);
+        }
+    }
+
+    /// Sends a response to an INVITE, or to an UPDATE with an offer. To a stranger that has heard
+    /// nothing yet a refusal goes once, and nothing is remembered.
     pub(super) fn finish_pending(
         &mut self,
         id: TransactionId,
@@ -226,7 +252,14 @@ impl Endpoint {
         response: impl Into<Bytes>,
         now: Instant,
     ) {
-        if let Some(transmit) = self.transactions.respond(id, status, response.into(), now) {
+        let response = response.into();
+        if status >= 300
+            && let Some((path, heard)) = self.transactions.take_back(id)
+        {
+            self.send_for(heard, path, &response);
+            return;
+        }
+        if let Some(transmit) = self.transactions.respond(id, status, response, now) {
             self.transmit(transmit);
         }
     }
@@ -270,6 +303,21 @@ impl EndpointConfig {
             other => format!(";transport={}", other.name().to_ascii_lowercase()),
         };
         format!("sip:{user}@{}{transport}", self.sent_by(path))
+    }
+
+    /// Whether a URI that came over `path` is at our domain, or at the address where we were reached.
+    /// Without a domain a name is ours as well: whoever sent it has found us by it.
+    pub(super) fn is_home(&self, uri: &Uri, path: Path) -> bool {
+        let is_name = match uri.ip_addr() {
+            Some(ip) if ip == path.local.ip() || Some(ip) == self.advertised => return true,
+            ip => ip.is_none(),
+        };
+        match self.domain.as_str() {
+            "" => is_name,
+            domain => uri.host().is_some_and(|host| {
+                host.trim_end_matches('.').eq_ignore_ascii_case(domain.trim_end_matches('.'))
+            }),
+        }
     }
 
     /// The extensions that we understand.

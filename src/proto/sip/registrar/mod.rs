@@ -12,6 +12,7 @@ mod request;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -148,6 +149,8 @@ pub struct Registrar {
     /// No user is here without a binding.
     users: BTreeMap<String, Vec<Binding>>,
     owners: BTreeMap<BindingId, String>,
+    /// Where phones are, and how many bindings lead there.
+    places: BTreeMap<SocketAddr, usize>,
     schedule: Schedule<BindingId>,
     last_id: u64,
     events: VecDeque<Event>,
@@ -160,6 +163,7 @@ impl Registrar {
             config,
             users: BTreeMap::new(),
             owners: BTreeMap::new(),
+            places: BTreeMap::new(),
             schedule: Schedule::new(),
             last_id: 0,
             events: VecDeque::new(),
@@ -221,6 +225,16 @@ impl Registrar {
     /// The ways to all phones.
     pub fn paths(&self) -> impl Iterator<Item = Path> {
         self.users.values().flatten().map(|binding| binding.path)
+    }
+
+    /// Whether a phone has registered from this address.
+    pub fn is_at(&self, peer: SocketAddr) -> bool {
+        self.places.contains_key(&peer)
+    }
+
+    /// Where phones have registered from.
+    pub fn places(&self) -> impl Iterator<Item = SocketAddr> {
+        self.places.keys().copied()
     }
 
     /// A phone is reached by this stream.
@@ -379,10 +393,17 @@ impl Registrar {
 
     fn replace(&mut self, user: &str, bindings: Vec<Binding>) {
         for old in self.users.remove(user).unwrap_or_default() {
+            if let Some(count) = self.places.get_mut(&old.path.peer) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.places.remove(&old.path.peer);
+                }
+            }
             self.owners.remove(&old.id);
             self.schedule.set(old.id, None);
         }
         for binding in &bindings {
+            *self.places.entry(binding.path.peer).or_default() += 1;
             self.owners.insert(binding.id, user.to_owned());
             self.schedule.set(binding.id, Some(binding.expires_at));
         }
@@ -393,6 +414,24 @@ impl Registrar {
 }
 
 impl Binding {
+    /// A phone with this contact at the other end of `path`, as preferred as can be, until `expires_at`.
+    #[cfg(test)]
+    pub(crate) fn new(contact: Uri, path: Path, expires_at: Instant) -> Self {
+        Self {
+            id: BindingId(0),
+            contact,
+            q: request::MOST_PREFERRED,
+            expires_at,
+            updated_at: expires_at,
+            routes: Vec::new(),
+            outbound: None,
+            path,
+            user_agent: None,
+            call_id: String::new(),
+            cseq: 0,
+        }
+    }
+
     fn is_behind_nat(&self) -> bool {
         let Path { peer, transport, .. } = self.path;
         let is_at_peer = self

@@ -333,7 +333,9 @@ fn our_own_authenticator_lets_us_in_and_again_with_the_same_nonce() {
     for _ in 0..3 {
         let (_, value) = trunk.sent().authorization.unwrap();
         let uri = "sip:provider.example".parse().unwrap();
-        let verdict = provider.verify(&[&value], &Method::Register, &uri, source, trunk.now);
+        let method = &Method::Register;
+        let asking = digest::Asking { method, uri: &uri, source, is_trusted: false };
+        let verdict = provider.verify(&[&value], asking, trunk.now);
         assert_eq!(verdict, Verdict::Authenticated { user: "us".to_owned() });
         trunk.answer(ok(60));
         trunk.wait();

@@ -34,8 +34,8 @@ use crate::proto::sip::timers::{Retransmission, Timer};
 pub enum InviteServer {
     /// No final response yet.
     Proceeding {
-        /// The newest provisional response.
-        provisional: Bytes,
+        /// The newest provisional response; none while nothing was said.
+        provisional: Option<Bytes>,
     },
     /// A 2xx was sent (RFC 6026).
     Accepted {
@@ -72,13 +72,18 @@ pub enum AckFor {
 impl InviteServer {
     /// An INVITE came and was answered by `trying` (100).
     pub fn new(trying: Bytes) -> Self {
-        Self::Proceeding { provisional: trying }
+        Self::Proceeding { provisional: Some(trying) }
+    }
+
+    /// An INVITE came that is answered within 200 ms, so that it needs no 100.
+    pub fn unanswered() -> Self {
+        Self::Proceeding { provisional: None }
     }
 
     /// The same INVITE came again; returns what to send again.
     pub fn handle_retransmission(&self) -> Option<Bytes> {
         match self {
-            Self::Proceeding { provisional } => Some(provisional.clone()),
+            Self::Proceeding { provisional } => provisional.clone(),
             Self::Completed { response, .. } => Some(response.clone()),
             Self::Accepted { .. } | Self::Confirmed { .. } | Self::Terminated => None,
         }
@@ -112,7 +117,7 @@ impl InviteServer {
         match self {
             Self::Proceeding { provisional } => {
                 match status {
-                    ..200 => *provisional = response.clone(),
+                    ..200 => *provisional = Some(response.clone()),
                     200..300 => *self = Self::Accepted { until: Timer::L.from(now) },
                     300.. => {
                         *self = Self::Completed {
@@ -197,6 +202,14 @@ mod tests {
         assert_eq!(tx.respond(180, RINGING, false, Instant::now()), Some(RINGING));
         assert_eq!(tx.handle_retransmission(), Some(RINGING));
         assert_eq!(tx.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_was_not_answered_yet_is_absorbed_when_it_comes_again() {
+        let mut tx = InviteServer::unanswered();
+        assert_eq!(tx.handle_retransmission(), None);
+        assert_eq!(tx.respond(180, RINGING, false, Instant::now()), Some(RINGING));
+        assert_eq!(tx.handle_retransmission(), Some(RINGING));
     }
 
     #[test]

@@ -3,7 +3,11 @@
 //! Comes in: keys, responses to send, responses that came, time. Goes out: what to transmit, and how
 //! our own requests fared. It knows no dialogs beyond their id, and of messages only what names them.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -15,7 +19,7 @@ use crate::proto::sip::{
     dialog::DialogId,
     errand::Errand,
     message::Response,
-    path::{ConnectionId, Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transmit, Transport, source_of},
     timers::Schedule,
 };
 
@@ -81,6 +85,8 @@ pub(crate) struct TransactionTable {
     next_id: u64,
     entries: BTreeMap<TransactionId, Entry>,
     servers: BTreeMap<TransactionKey, TransactionId>,
+    /// How many of them are of one source.
+    sources: BTreeMap<IpAddr, usize>,
     merges: BTreeMap<MergeKey, TransactionId>,
     /// By branch and method (RFC 3261 §17.1.3).
     clients: BTreeMap<(String, String), TransactionId>,
@@ -127,6 +133,8 @@ pub(crate) struct Invite {
     pub dialog: DialogId,
     /// Our tag in its responses.
     pub local_tag: String,
+    /// It came from a stranger, who has heard no more than 100 so far: how many bytes it has.
+    pub stranger: Option<usize>,
 }
 
 impl TransactionTable {
@@ -135,6 +143,7 @@ impl TransactionTable {
             next_id: 0,
             entries: BTreeMap::new(),
             servers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             merges: BTreeMap::new(),
             clients: BTreeMap::new(),
             schedule: Schedule::new(),
@@ -143,30 +152,34 @@ impl TransactionTable {
 
     // -- servers -----------------------------------------------------------------------------
 
-    /// Opens an INVITE server transaction and sends `trying`.
+    /// Opens an INVITE server transaction and sends `trying`; without that, nothing is said before the
+    /// response.
     pub fn open_invite(
         &mut self,
         key: TransactionKey,
         merge: Option<MergeKey>,
         invite: Invite,
         path: Path,
-        trying: Bytes,
-    ) -> (TransactionId, Transmit) {
+        trying: Option<Bytes>,
+    ) -> (TransactionId, Option<Transmit>) {
         let id = self.fresh_id();
-        self.servers.insert(key.clone(), id);
+        self.note_server(&key, id, path);
         if let Some(merge) = &merge {
             self.merges.insert(merge.clone(), id);
         }
-        let machine = InviteServer::new(trying.clone());
+        let machine = match &trying {
+            Some(trying) => InviteServer::new(trying.clone()),
+            None => InviteServer::unanswered(),
+        };
         let role = Role::InviteServer { machine, key, merge, invite };
         self.entries.insert(id, Entry { path, role });
-        (id, Transmit { path, bytes: trying })
+        (id, trying.map(|bytes| Transmit { path, bytes }))
     }
 
     /// Opens a non-INVITE server transaction that is answered by `respond`.
     pub fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
         let id = self.fresh_id();
-        self.servers.insert(key.clone(), id);
+        self.note_server(&key, id, path);
         self.entries.insert(id, Entry { path, role: Role::Server { machine: Server::new(), key } });
         id
     }
@@ -196,8 +209,10 @@ impl TransactionTable {
         let path = *path;
         let is_reliable = path.transport.is_reliable();
         let (bytes, next) = match role {
-            Role::InviteServer { machine, .. } => {
-                (machine.respond(status, response, is_reliable, now)?, machine.poll_timeout())
+            Role::InviteServer { machine, invite, .. } => {
+                let bytes = machine.respond(status, response, is_reliable, now)?;
+                invite.stranger = None;
+                (bytes, machine.poll_timeout())
             }
             Role::Server { machine, .. } => {
                 (machine.respond(response, is_reliable, now)?, machine.poll_timeout())
@@ -206,6 +221,21 @@ impl TransactionTable {
         };
         self.schedule.set(id, next);
         Some(Transmit { path, bytes })
+    }
+
+    /// Forgets the INVITE of a stranger who has heard no more than 100: it can be refused as if it had
+    /// never been here (RFC 3261 §8.2.7). Where it came from, and how many bytes it had.
+    pub fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
+        let bytes = self.invite(id)?.stranger?;
+        let path = self.entries.get(&id)?.path;
+        self.schedule.set(id, None);
+        self.forget(id);
+        Some((path, bytes))
+    }
+
+    /// How many requests of this source are remembered.
+    pub fn of_source(&self, ip: IpAddr) -> usize {
+        self.sources.get(&source_of(ip)).copied().unwrap_or_default()
     }
 
     /// An ACK came for an INVITE transaction.
@@ -474,18 +504,32 @@ impl TransactionTable {
         TransactionId(self.next_id)
     }
 
+    fn note_server(&mut self, key: &TransactionKey, id: TransactionId, path: Path) {
+        self.servers.insert(key.clone(), id);
+        *self.sources.entry(source_of(path.peer.ip())).or_default() += 1;
+    }
+
+    fn forget_server(&mut self, key: &TransactionKey, path: Path) {
+        self.servers.remove(key);
+        let source = source_of(path.peer.ip());
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
     fn forget(&mut self, id: TransactionId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        match entry.role {
+        let Some(Entry { path, role }) = self.entries.remove(&id) else { return };
+        match role {
             Role::InviteServer { key, merge, .. } => {
-                self.servers.remove(&key);
+                self.forget_server(&key, path);
                 if let Some(merge) = merge {
                     self.merges.remove(&merge);
                 }
             }
-            Role::Server { key, .. } => {
-                self.servers.remove(&key);
-            }
+            Role::Server { key, .. } => self.forget_server(&key, path),
             Role::InviteClient { origin, .. } => {
                 self.clients.remove(&invite_key(&origin));
             }

@@ -39,6 +39,53 @@ fn authorization(refused: &str, password: &str) -> String {
 }
 
 #[test]
+fn what_is_at_another_domain_is_not_registered_here() {
+    let config = |domain: &str| {
+        let domain = domain.to_owned();
+        EndpointConfig { domain, ..EndpointConfig::new("test".to_owned()) }
+    };
+    let status = |domain: &str, from: &str, to: &str| {
+        let mut line = Line::with(config(domain));
+        line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+        line.receive(&register(1, &[]).replace(from, to));
+        line.take_statuses()
+    };
+    assert_eq!(status("pbx.example", "", ""), [401], "the address that it was sent to");
+    for (from, to) in [("sip:phone@192.0.2.1", "sip:phone@"), ("sip:100@192.0.2.1", "sip:")] {
+        let at = |host: &str| format!("{to}{host}");
+        assert_eq!(status("pbx.example", from, &at("PBX.example.")), [401]);
+        assert_eq!(status("pbx.example", from, &at("other.example")), [404]);
+        assert_eq!(status("pbx.example", from, &at("198.51.100.1")), [404]);
+        assert_eq!(status("", from, &at("198.51.100.1")), [404]);
+        assert_eq!(status("", from, &at("pbx.example")), [401], "it was found by that name");
+    }
+}
+
+#[test]
+fn a_phone_that_has_registered_is_no_stranger_there_and_then() {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let known = |line: &Line| line.endpoint.acquaintances().collect::<Vec<_>>();
+    assert!(known(&line).is_empty());
+    line.receive(&register(1, &[]));
+    let refused = line.sent.pop().unwrap().1;
+    line.receive(&register(2, &[authorization(&refused, "secret"), "Expires: 90".to_owned()]));
+    assert_eq!(line.take_statuses(), [200]);
+    assert_eq!(known(&line), [path().peer.ip()]);
+
+    line.receive_invite(&Ask::invite().call("a").branch("a"));
+    assert_eq!(line.take_statuses(), [100]);
+    line.receive_over(
+        Path { peer: "192.0.2.10:1".parse().unwrap(), ..path() },
+        &Ask::invite().call("b").branch("b").to_string(),
+    );
+    assert!(line.take().is_empty(), "somebody else behind its NAT");
+
+    line.run_for(Duration::from_secs(91));
+    assert!(known(&line).is_empty());
+}
+
+#[test]
 fn a_phone_registers_with_its_password_and_is_found() {
     let mut line = line();
     line.receive(&register(1, &[]));
@@ -176,6 +223,65 @@ fn a_silent_trunk_is_tried_again_by_another_way() {
     line.run_for(Duration::from_secs(40));
     assert_eq!(line.last_path.peer, account().targets[1].peer);
     assert_ne!(line.trunk(), TrunkState::Registered);
+}
+
+#[test]
+fn a_trunk_that_is_out_of_order_is_tried_again_by_another_way() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    line.receive(&Reply::to(&first, "503 Service Unavailable").tag("t").to_string());
+    line.sent.clear();
+    line.run_for(Duration::from_secs(300));
+    assert!(line.take()[0].starts_with("REGISTER "));
+    assert_eq!(line.last_path.peer, account().targets[1].peer);
+}
+
+#[test]
+fn a_trunk_without_a_way_is_there_and_registers_once_there_is_one() {
+    let mut line = Line::new();
+    line.endpoint.register(TrunkAccount { targets: Vec::new(), ..account() }, line.now);
+    line.run_for(Duration::from_secs(60));
+    assert!(line.take().is_empty());
+    assert_eq!(line.trunk(), TrunkState::Idle);
+    line.register_at_trunk();
+    assert_eq!(line.trunk(), TrunkState::Registering);
+}
+
+#[test]
+fn a_trunk_that_is_left_loses_its_rights_at_once_and_our_contact_is_taken_back() {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    let first = line.register_at_trunk();
+    line.receive(&Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string());
+    assert_eq!(line.endpoint.trunk_at(path().peer.ip()).as_deref(), Some("provider"));
+
+    line.endpoint.leave_trunk("provider", line.now);
+    line.drain();
+    assert_eq!(line.endpoint.trunk_at(path().peer.ip()), None);
+    assert_eq!(line.endpoint.trunks().count(), 0);
+    let last = line.sent.pop().unwrap().1;
+    assert_eq!(header(&last, "Expires"), Some("0"));
+
+    // The same one with another password, meanwhile.
+    let again = line.register_at_trunk();
+    assert_ne!(header(&again, "Call-ID"), header(&last, "Call-ID"));
+    line.receive(&Reply::to(&last, "200 OK").tag("t").to_string());
+    line.receive(&Reply::to(&again, "200 OK").tag("t").with("Expires: 600").to_string());
+    assert_eq!(line.trunk(), TrunkState::Registered);
+    assert_eq!(line.endpoint.accounts.len(), 1, "the old one is forgotten");
+}
+
+#[test]
+fn a_trunk_that_is_left_in_the_middle_of_a_request_is_forgotten_after_it() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    line.endpoint.leave_trunk("provider", line.now);
+    line.drain();
+    assert!(line.take().is_empty(), "one after the other");
+    line.receive(&Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string());
+    let last = line.sent.pop().unwrap().1;
+    assert_eq!(header(&last, "Expires"), Some("0"));
+    line.run_for(Duration::from_secs(40));
+    assert!(line.endpoint.accounts.is_empty());
 }
 
 #[test]

@@ -528,8 +528,8 @@ fn a_consultative_transfer_names_the_call_that_it_replaces() {
 }
 
 #[test]
-fn we_call_nobody_because_a_peer_says_so() {
-    let mut line = Line::new();
+fn we_call_nobody_because_a_stranger_says_so() {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
     line.confirm(&Ask::invite());
     let refer = Ask::new("REFER", 2).to(&line.tag).with("Refer-To: <sip:+881@evil.example>");
     line.receive(&refer.to_string());
@@ -537,6 +537,16 @@ fn we_call_nobody_because_a_peer_says_so() {
     assert!(line.events.is_empty());
     line.receive(&Ask::new("REFER", 3).with("Refer-To: <sip:+881@evil.example>").to_string());
     assert_eq!(line.take_statuses(), [481]);
+}
+
+#[test]
+fn a_peer_that_the_operator_trusts_may_refer_us() {
+    let mut line = Line::new();
+    line.confirm(&Ask::invite());
+    let refer = Ask::new("REFER", 2).to(&line.tag).with("Refer-To: <sip:200@pbx.example>");
+    line.receive(&refer.to_string());
+    assert_eq!(line.take()[0], "202 Accepted");
+    assert!(matches!(line.event(), Event::ReferAsked { .. }));
 }
 
 /// A phone that we have called, and what it says to a REFER with this header field.

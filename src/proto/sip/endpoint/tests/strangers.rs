@@ -3,6 +3,19 @@
 use super::*;
 use crate::proto::sip::path::{ConnectionId, Transport};
 
+fn stranger() -> Line {
+    Line::of_stranger(EndpointConfig::new("test".to_owned()))
+}
+
+fn over_tcp() -> Path {
+    Path { transport: Transport::Tcp, connection: Some(ConnectionId(1)), ..path() }
+}
+
+/// The path of a stranger's datagram.
+fn from(peer: &str) -> Path {
+    Path { peer: peer.parse().unwrap(), ..path() }
+}
+
 /// What is said in `method`, in full and in as few bytes as it can be.
 fn requests(method: &str) -> [String; 2] {
     let full = Ask::new(method, 1).with("User-Agent: Phone/1.0").to_string();
@@ -21,7 +34,7 @@ fn no_stateless_answer_is_much_larger_than_its_request() {
             for request in requests(method) {
                 let broken = request.replace("CSeq: 1", "CSeq: x").replace("CSeq:1", "CSeq:x");
                 for request in [request, broken] {
-                    let mut line = Line::new();
+                    let mut line = stranger();
                     if has_users {
                         line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
                     }
@@ -44,7 +57,7 @@ fn a_challenge_that_is_too_large_offers_less_and_a_stream_gets_it_all() {
         Ask::new("REGISTER", 1).with(&agent).to_string().replace("sip:100@", "sip:phone@")
     };
     let challenges = |path: Path, more: usize| {
-        let mut line = Line::new();
+        let mut line = stranger();
         line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
         line.endpoint.handle_message(ask(more).as_bytes(), path, line.now);
         line.drain();
@@ -54,6 +67,190 @@ fn a_challenge_that_is_too_large_offers_less_and_a_stream_gets_it_all() {
     };
     assert_eq!(challenges(path(), 0), (1, false));
     assert_eq!(challenges(path(), 100), (2, true));
-    let stream = Path { transport: Transport::Tcp, connection: Some(ConnectionId(1)), ..path() };
-    assert_eq!(challenges(stream, 0), (2, true));
+    assert_eq!(challenges(over_tcp(), 0), (2, true));
+}
+
+/// Ways in which a call is refused, before it rings.
+fn refusals(dialog: DialogId) -> [Command; 8] {
+    let headers = vec![("Retry-After".to_owned(), "5".to_owned())];
+    [
+        Command::Challenge { dialog },
+        refusal(dialog, 403),
+        refusal(dialog, 404),
+        refusal(dialog, 480),
+        refusal(dialog, 486),
+        refusal(dialog, 488),
+        Command::Refuse { dialog, status: 503, reason: "No".to_owned(), headers },
+        Command::Bye { dialog, reason: None },
+    ]
+}
+
+#[test]
+fn a_refused_invite_of_a_stranger_gets_one_small_answer_and_is_forgotten() {
+    let mut answered = 0;
+    for has_users in [true, false] {
+        for request in requests("INVITE") {
+            for which in 0..8 {
+                let mut line = stranger();
+                if has_users {
+                    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+                }
+                let request = request.replace("\r\nCSeq:1", "\r\nm:<sip:a>\r\nCSeq:1");
+                line.receive(&request);
+                assert!(line.sent.is_empty(), "not even 100");
+                let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+                // It comes again while the call is looked at.
+                line.receive(&request);
+                line.command(refusals(dialog)[which].clone());
+                line.run_for(Duration::from_secs(40));
+                let sent: usize = line.sent.iter().map(|(_, text)| text.len()).sum();
+                assert!(line.sent.len() <= 1, "{:?}", line.sent);
+                assert!(sent * 2 <= request.len() * 3, "{sent} bytes for\n{request}");
+                assert!(line.endpoint.is_idle());
+                answered += line.sent.len();
+            }
+        }
+    }
+    assert!(answered >= 16, "all that are in full, but only {answered}");
+}
+
+#[test]
+fn a_merged_invite_of_a_stranger_gets_one_small_answer() {
+    let mut line = stranger();
+    line.receive_invite(&Ask::invite());
+    let again = Ask::invite().branch("other-way").to_string();
+    line.receive(&again);
+    line.run_for(Duration::from_secs(40));
+    let sent: usize = line.sent.iter().map(|(_, text)| text.len()).sum();
+    assert!(sent * 2 <= again.len() * 3, "{sent}");
+    assert_eq!(line.take_statuses(), [482]);
+}
+
+#[test]
+fn a_stranger_that_asks_again_hears_the_same_and_its_ack_is_absorbed() {
+    let mut line = stranger();
+    let invite = Ask::invite();
+    for _ in 0..2 {
+        let dialog = line.receive_invite(&invite);
+        line.command(refusal(dialog, 404));
+    }
+    assert_eq!(line.sent[0].1, line.sent[1].1);
+    assert_eq!(line.take_statuses(), [404, 404]);
+    line.receive(&invite.ack_of_refusal(&line.tag).to_string());
+    assert!(line.take().is_empty() && line.events.is_empty());
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn a_stranger_that_gives_up_before_it_rings_hears_so_once() {
+    let mut line = stranger();
+    let invite = Ask::invite();
+    line.receive_invite(&invite);
+    line.receive(&invite.cancel().to_string());
+    let tag = |text: &str| header(text, "To").unwrap().to_owned();
+    assert_eq!(tag(&line.sent[0].1), tag(&line.sent[1].1));
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.take_statuses(), [200, 487]);
+    assert!(matches!(line.event(), Event::Canceled { .. }));
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn a_stranger_whose_call_rings_is_answered_as_anybody() {
+    let mut line = stranger();
+    let dialog = line.receive_invite(&Ask::invite());
+    line.command(Command::Ring { dialog });
+    line.command(refusal(dialog, 486));
+    line.run_for(Duration::from_secs(40));
+    let statuses = line.take_statuses();
+    assert_eq!((statuses[0], statuses.len()), (180, 12), "{statuses:?}");
+
+    let mut line = stranger();
+    let dialog = line.receive_invite(&Ask::invite().with("Require: 100rel").body("", ""));
+    line.command(Command::Ring { dialog });
+    assert_eq!(line.take_statuses(), [100], "nothing else can be said before the answer");
+}
+
+#[test]
+fn over_a_stream_a_stranger_is_refused_without_memory_too() {
+    let mut line = stranger();
+    line.receive_over(over_tcp(), &Ask::invite().to_string());
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.command(refusal(dialog, 404));
+    assert_eq!(line.take_statuses(), [100, 404]);
+    assert!(line.endpoint.is_idle());
+}
+
+#[test]
+fn who_is_known_is_told_until_it_is_heard() {
+    let known = |line: &mut Line| {
+        line.sent.clear();
+        let dialog = line.receive_invite(&Ask::invite().branch("known").call("known"));
+        line.command(refusal(dialog, 404));
+        line.run_for(Duration::from_secs(33));
+        line.take_statuses()
+    };
+    let mut line = stranger();
+    assert_eq!(known(&mut line).len(), 1);
+
+    line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
+    assert_eq!(known(&mut line).len(), 12);
+}
+
+#[test]
+fn strangers_leave_room_for_those_that_are_known_and_for_calls_that_are_up() {
+    let config = EndpointConfig { max_transactions: 80, ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::of_stranger(config);
+    line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
+    line.confirm(&Ask::invite());
+    let first_tag = line.tag.clone();
+
+    for host in 1..=20 {
+        for port in 1..=20 {
+            let name = format!("{host}-{port}");
+            let invite = Ask::invite().call(&name).branch(&name).to_string();
+            line.receive_over(from(&format!("198.51.100.{host}:{port}")), &invite);
+            if host == 1 {
+                assert!(line.events.len() <= 10, "one of them has its share");
+            }
+        }
+    }
+    assert_eq!(line.events.len(), 59, "three quarters, the first call's INVITE included");
+    assert!(line.take_statuses().iter().all(|status| *status == 503));
+    line.events.clear();
+
+    let info = Ask::new("INFO", 2).to(&first_tag).to_string();
+    line.receive(&info);
+    line.receive(&Ask::invite().call("known").branch("known").to_string());
+    assert_eq!(line.take_statuses(), [200, 100]);
+    assert!(matches!(line.event(), Event::Invite { .. }));
+}
+
+#[test]
+fn a_stranger_in_a_call_cannot_take_the_room_of_all() {
+    let config = EndpointConfig { max_transactions: 80, ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::of_stranger(config);
+    line.confirm(&Ask::invite());
+    let tag = line.tag.clone();
+    for cseq in 2..40 {
+        line.receive(&Ask::new("INFO", cseq).to(&tag).to_string());
+    }
+    let statuses = line.take_statuses();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 9);
+    assert!(statuses.iter().skip(9).all(|status| *status == 503));
+    line.receive(&Ask::bye(&tag).cseq(40).to_string());
+    assert_eq!(line.take_statuses(), [200], "it can always hang up");
+}
+
+#[test]
+fn who_has_acknowledged_a_call_is_an_acquaintance_until_it_ends() {
+    let mut line = stranger();
+    let known = |line: &Line| line.endpoint.acquaintances().collect::<Vec<_>>();
+    let dialog = line.receive_invite(&Ask::invite());
+    line.answer(dialog);
+    assert!(known(&line).is_empty(), "whoever has forged where it is never hears the answer");
+    line.receive(&Ask::ack(&line.tag).to_string());
+    assert_eq!(known(&line), [path().peer.ip()]);
+    line.receive(&Ask::bye(&line.tag).to_string());
+    assert!(known(&line).is_empty());
 }

@@ -1,0 +1,96 @@
+//! What is said of a source now and then, so that a stranger does not write the log.
+//!
+//! Comes in: who has done something worth a line, and when. Goes out: whether to write it, and how often
+//! it has happened since the last one.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::path::source_of;
+
+/// How often the same is said of one source.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Sources that something is said of, at a time.
+const MAX_TOLD: usize = 1_024;
+
+/// One line for each source and minute; of more sources than can be remembered, none.
+#[derive(Debug, Default)]
+pub struct Diary {
+    told: BTreeMap<IpAddr, Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    /// How often it has happened since.
+    since: u64,
+}
+
+/// A line is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tell {
+    /// How often it has happened since the last line; nought in the first.
+    pub unsaid: u64,
+}
+
+impl Diary {
+    /// Notes that `peer` has done it; `None` while nothing is to be said.
+    pub fn note(&mut self, peer: IpAddr, now: Instant) -> Option<Tell> {
+        let source = source_of(peer);
+        let is_recent = |told: &Told| now.saturating_duration_since(told.at) < TELL_EVERY;
+        if self.told.len() >= MAX_TOLD {
+            self.told.retain(|_, told| is_recent(told));
+        }
+        let has_room = self.told.len() < MAX_TOLD;
+        match self.told.get_mut(&source) {
+            Some(told) if is_recent(told) => {
+                told.since += 1;
+                None
+            }
+            Some(told) => {
+                told.at = now;
+                Some(Tell { unsaid: std::mem::take(&mut told.since) })
+            }
+            None if has_room => {
+                self.told.insert(source, Told { at: now, since: 0 });
+                Some(Tell { unsaid: 0 })
+            }
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_gets_one_line_a_minute() {
+        let start = Instant::now();
+        let mut diary = Diary::default();
+        let peer = "192.0.2.1".parse().unwrap();
+        assert_eq!(diary.note(peer, start), Some(Tell { unsaid: 0 }));
+        for second in 1..60 {
+            assert_eq!(diary.note(peer, start + Duration::from_secs(second)), None);
+        }
+        assert_eq!(diary.note(peer, start + TELL_EVERY), Some(Tell { unsaid: 59 }));
+        let other = "192.0.2.2".parse().unwrap();
+        assert_eq!(diary.note(other, start + TELL_EVERY), Some(Tell { unsaid: 0 }));
+    }
+
+    #[test]
+    fn the_addresses_of_one_host_are_one_source_and_sources_have_an_end() {
+        let now = Instant::now();
+        let mut diary = Diary::default();
+        assert!(diary.note("2001:db8::1".parse().unwrap(), now).is_some());
+        assert!(diary.note("2001:db8::ffff:2".parse().unwrap(), now).is_none());
+        let lines = (0..u16::MAX).filter(|index| {
+            let [a, b] = index.to_be_bytes();
+            diary.note([10, 0, a, b].into(), now).is_some()
+        });
+        assert_eq!(lines.count(), MAX_TOLD - 1);
+    }
+}

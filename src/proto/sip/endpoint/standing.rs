@@ -1,0 +1,69 @@
+//! Who is known to us, and how much room strangers have.
+//!
+//! A source that has not shown that it is where it says gets one refusal of its INVITE, and nothing of
+//! it is remembered: otherwise a datagram with a forged source would have us send a dozen to whoever is
+//! there (RFC 3261 §26.3.2.4). It can ask again, and gets the same.
+
+use std::net::IpAddr;
+
+use super::{Endpoint, IpNet, Path};
+
+/// The part of all transactions and dialogs that strangers leave to those that we know: one in four.
+const RESERVE: usize = 4;
+/// The part of all transactions that one stranger may have: one in eight.
+const SHARE: usize = 8;
+
+impl Endpoint {
+    /// These peers are known to the operator, whatever they say.
+    pub fn set_trusted_peers(&mut self, peers: Vec<IpNet>) {
+        self.trusted_peers = peers;
+    }
+
+    /// Whether the operator knows this peer.
+    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
+        is_within(&self.trusted_peers, peer)
+    }
+
+    /// Whether somebody whom we know is at the other end: the operator, or a trunk, or a phone that has
+    /// registered this way.
+    pub(super) fn is_acquainted(&self, path: Path) -> bool {
+        let peer = path.peer;
+        self.is_trusted(peer.ip())
+            || self.registrar.is_at(peer)
+            || self.trunk_at(peer.ip()).is_some()
+    }
+
+    /// Where those are who are known, but not by the operator: trunks, phones that have registered, and
+    /// peers of calls that are up. A call that nobody has acknowledged proves nothing.
+    pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
+        let phones = self.registrar.places().map(|place| place.ip());
+        let up = self.dialogs.values().filter(|dialog| dialog.is_up());
+        phones.chain(self.trunk_places()).chain(up.map(|dialog| dialog.path().peer.ip()))
+    }
+
+    /// Whether a stranger may open one more dialog.
+    pub(super) fn has_room_for_stranger(&self, path: Path) -> bool {
+        let (transactions, dialogs) = (self.config.max_transactions, self.config.max_dialogs);
+        self.transactions.len() < transactions - transactions / RESERVE
+            && self.dialogs.len() < dialogs - dialogs / RESERVE
+            && self.is_within_share(path)
+    }
+
+    /// Whether one more request of a dialog can be taken. That a stranger sends many must not keep
+    /// others from being heard.
+    pub(super) fn has_room_within(&self, path: Path) -> bool {
+        self.transactions.len() < self.config.max_transactions
+            && (self.is_within_share(path) || self.is_acquainted(path))
+    }
+
+    fn is_within_share(&self, path: Path) -> bool {
+        let share = (self.config.max_transactions / SHARE).max(1);
+        self.transactions.of_source(path.peer.ip()) < share
+    }
+}
+
+/// Whether one of the networks has this address.
+pub(super) fn is_within(networks: &[IpNet], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    networks.iter().any(|network| network.contains(&ip))
+}
