@@ -183,8 +183,8 @@ pub trait House: Send + Sync + 'static {
 pub struct TrunkHealth {
     /// Its name in the configuration.
     pub name: String,
-    /// `registered`, `registering`, `waiting` (it failed, another round follows), `unregistering` or
-    /// `idle`.
+    /// `registered`, `registering`, `waiting` (it failed, another round follows), `unregistering`,
+    /// `idle`, or `no way: ` and why the trunk is not found.
     pub state: String,
     /// For how many seconds.
     pub seconds: u64,

@@ -13,8 +13,9 @@ use crate::{
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
+    proto::sip::registration::TrunkState,
     recordings::{AccessKey, Vault},
-    signalling::Signalling,
+    signalling::{Signalling, TrunkReport},
     store::{Database, RecordingRow, RecordingState},
     switchboard::{Switchboard, TransferTarget},
 };
@@ -307,16 +308,26 @@ impl House for Rooms {
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
         async {
             let trunks = self.signalling.trunks().await.into_iter();
-            let health = trunks.map(|(name, status)| TrunkHealth {
-                name,
-                state: status.state.to_string(),
-                seconds: status.since.elapsed().as_secs(),
-                last_status: status.last_status,
-                failure: status.failure.map(|failure| failure.to_string()),
-            });
-            health.collect()
+            trunks.map(trunk_health).collect()
         }
         .boxed()
+    }
+}
+
+/// One that nobody finds has no better state than that.
+fn trunk_health(trunk: TrunkReport) -> TrunkHealth {
+    let TrunkReport { name, status, no_way } = trunk;
+    let no_way = no_way.map(|why| format!("no way: {why}"));
+    let state = match (&no_way, status.state) {
+        (Some(no_way), TrunkState::Idle) => no_way.clone(),
+        (_, state) => state.to_string(),
+    };
+    TrunkHealth {
+        name,
+        state,
+        seconds: status.since.elapsed().as_secs(),
+        last_status: status.last_status,
+        failure: status.failure.map(|failure| failure.to_string()).or(no_way),
     }
 }
 

@@ -28,7 +28,7 @@ use self::house::Rooms;
 use crate::{
     api::{self, ApiState, ApplicationCredential, Credentials, ServeLimits},
     call::Settings,
-    config::{self, ApiTls, Config, DigestAlgorithm},
+    config::{self, ApiTls, Config, DigestAlgorithm, TrunkConfig},
     graph::{self, GraphContext, Version},
     media,
     model::{Event, UnixMillis},
@@ -39,7 +39,9 @@ use crate::{
         sip::{digest::Algorithm, path::Transport},
     },
     recordings::{AccessKey, Purge, Spool, Vault},
-    signalling::{self, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
+    signalling::{
+        self, Registrant, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User,
+    },
     store::{Database, Delivery, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
     telemetry::LogLevel,
@@ -76,6 +78,7 @@ pub struct Daemon {
     media: media::Engine,
     database: Database,
     directory: watch::Sender<Arc<Directory>>,
+    registrants: watch::Sender<Vec<Registrant>>,
     credentials: watch::Sender<Arc<Credentials>>,
     /// The configuration as it is now.
     running: watch::Sender<Arc<Config>>,
@@ -236,6 +239,7 @@ impl Daemon {
                 advertised,
                 server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
                 realm: realm(&config),
+                domain: config.sip.domain.clone(),
                 digest: digest(&config),
                 users: users(&config),
                 tls: tls_files(&config),
@@ -253,16 +257,12 @@ impl Daemon {
             "signalling"
         });
 
-        for trunk in config.trunks.iter().filter(|trunk| trunk.register) {
-            let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
-            let (account, way) =
-                account.with_context(|| format!("trunks {:?}: no host", trunk.name))?;
-            let registering = signalling.clone().keep_registered(account, way, outside.clone());
-            tasks.spawn(async move {
-                registering.await;
-                "registration"
-            });
-        }
+        let (registrants, wanted) = watch::channel(registrants(&config)?);
+        let registering = signalling.clone().keep_registered(wanted, outside.clone());
+        tasks.spawn(async move {
+            registering.await;
+            "registration"
+        });
 
         let (directory, known_routes) = watch::channel(Arc::new(Directory::new(&config)));
         let known_applications = known_routes.clone();
@@ -346,6 +346,7 @@ impl Daemon {
             media: engine,
             database,
             directory,
+            registrants,
             credentials,
             running,
             access_key,
@@ -484,6 +485,17 @@ fn realm(config: &Config) -> String {
         ("", address) => address.to_owned(),
         (domain, _) => domain.to_owned(),
     }
+}
+
+/// The trunks that want to know where we are.
+fn registrants(config: &Config) -> anyhow::Result<Vec<Registrant>> {
+    let registrant = |trunk: &TrunkConfig| {
+        let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
+        let (account, way) =
+            account.with_context(|| format!("trunks {:?}: no host", trunk.name))?;
+        Ok(Registrant { account, way })
+    };
+    config.trunks.iter().filter(|trunk| trunk.register).map(registrant).collect()
 }
 
 fn digest(config: &Config) -> Vec<Algorithm> {

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, api_identity, credentials, tls_files, users};
+use super::{Daemon, api_identity, credentials, registrants, tls_files, users};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
 /// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes.
@@ -44,6 +44,7 @@ async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Resul
     let filter = LogLevel::read(&config.telemetry.log)?;
     let identity = api_identity(config)?;
     let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;
+    let registrants = registrants(config)?;
     // The last that can fail; then it has changed nothing.
     daemon.signalling.reload_tls(&tls_files(config))?;
     log.set(filter);
@@ -52,7 +53,8 @@ async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Resul
         shown.send_replace(identity);
     }
     daemon.signalling.set_users(users(config)).await;
-    daemon.signalling.trust(config.sip.trusted_peers.clone());
+    daemon.signalling.trust(config.sip.trusted_peers.clone()).await;
+    daemon.registrants.send_replace(registrants);
     daemon.directory.send_replace(Arc::new(Directory::new(config)));
     daemon.credentials.send_replace(Arc::new(credentials));
     daemon.running.send_replace(Arc::new(config.clone()));

@@ -144,6 +144,8 @@ pub enum Input {
     PeerLost,
     /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.
     Located(Result<(), u16>),
+    /// The called user is one of ours, and has no phone.
+    NoEndpoint,
     /// Our call is on its way, by a SIP status of 100 to 199.
     Progress(u16),
     /// Our call was answered; with the answer to our offer.
@@ -362,6 +364,11 @@ const RINGING: Duration = Duration::from_secs(60);
 const RINGS: u16 = 180;
 
 impl Machine {
+    /// Our INVITE is out, and nobody has answered it or given it up.
+    pub fn is_dialing(&self) -> bool {
+        matches!(self.phase, Phase::Dialing)
+    }
+
     /// Begins an incoming call that was admitted.
     ///
     /// # Errors
@@ -518,6 +525,7 @@ impl Machine {
             Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
             Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
+            Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),
             Input::Progress(status) => self.progress(status),
             Input::Answered(answer) => self.answered(answer, now),
             Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
@@ -801,12 +809,16 @@ impl Machine {
     }
 
     fn located(&mut self, result: Result<(), u16>, now: Now) {
-        if !matches!(self.phase, Phase::Locating) {
-            return;
-        }
         match result {
-            Ok(()) => self.open(),
-            Err(status) => self.peer_gone(Termination::Refused(status), now),
+            Ok(()) if matches!(self.phase, Phase::Locating) => self.open(),
+            Ok(()) => {}
+            Err(status) => self.not_located(Termination::Refused(status), now),
+        }
+    }
+
+    fn not_located(&mut self, termination: Termination, now: Now) {
+        if matches!(self.phase, Phase::Locating) {
+            self.peer_gone(termination, now);
         }
     }
 

@@ -24,6 +24,7 @@ pub fn of_end(termination: Termination) -> String {
         Termination::Redirected => of_status(302),
         Termination::NoAck => sip(408, "ACK missing"),
         Termination::PeerLost => of_status(481),
+        Termination::NoEndpoint => of_status(480),
         Termination::Refused(status) => of_status(status),
         Termination::MediaTimeout(_) => sip(408, "No media came"),
         Termination::KeepAliveExpired => sip(408, "The application has gone"),

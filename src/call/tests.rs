@@ -846,6 +846,16 @@ fn a_placed_call_without_a_way_to_go_ends_at_once() {
     world.check();
 }
 
+#[test]
+fn a_call_to_a_user_without_a_phone_ends_as_one_that_is_not_there() {
+    let mut world = World::placed();
+    world.input(Input::NoEndpoint);
+    let result = world.machine.call().termination.unwrap().result();
+    assert_eq!((result.code, result.subcode), (480, 10_037));
+    assert!(world.signals.is_empty());
+    world.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

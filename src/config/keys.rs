@@ -75,6 +75,7 @@ const KNOWN: &[&str] = &[
     "trunks.caller",
     "trunks.asserted_identity",
     "trunks.allow",
+    "trunks.follow_redirects",
     "trunks.max_calls",
 ];
 

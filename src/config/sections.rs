@@ -321,6 +321,9 @@ pub struct TrunkConfig {
     pub asserted_identity: String,
     /// Numbers and addresses that may be called; `*` and `?` as in a shell.
     pub allow: Vec<String>,
+    /// Whether a call goes on to whom the trunk names in a 3xx, as far as `allow` lets it.
+    #[serde(default)]
+    pub follow_redirects: bool,
     /// Calls at a time; 0 = no limit.
     #[serde(default)]
     pub max_calls: usize,

@@ -224,6 +224,8 @@ pub enum Termination {
     PeerLost,
     /// The peer, or whoever is on the way to it, refused our call with this SIP status.
     Refused(u16),
+    /// The called party is a user of ours, and no phone of it is registered.
+    NoEndpoint,
     /// The peer was not there, or did not answer, within the time to ring.
     NoAnswer,
     /// The peer's RTP did not come, or stopped.
@@ -300,6 +302,7 @@ impl Termination {
             Self::NoAck => (408, 1106, "The acceptance of the call was never acknowledged."),
             Self::PeerLost => (480, 10_076, "The other participant could not be reached any more."),
             Self::Refused(status) => refused(status),
+            Self::NoEndpoint => (480, 10_037, "No endpoint of the called participant was found."),
             Self::NoAnswer => (408, 10_057, "The other participant did not answer."),
             Self::MediaTimeout(loss) => return told(410, 301_005, loss),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),

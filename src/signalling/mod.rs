@@ -5,7 +5,8 @@
 //! calls. Goes out: messages the way that their [`Path`](crate::proto::sip::path::Path) says, and
 //! [`Event`](crate::proto::sip::endpoint::Event)s for the calls. One task, in `service`, owns the
 //! endpoint; nobody else touches it. Nothing is decided here but who is heard: `connections` counts
-//! the streams, `rates` the messages. `resolver` asks the DNS where calls go; `trace` keeps what was said.
+//! the streams, `rates` the messages. `resolver` asks the DNS where calls go; `trace` keeps what was said;
+//! `trunks` keeps us registered.
 
 mod accept;
 mod connect;
@@ -22,6 +23,7 @@ mod stream;
 mod tests;
 mod tls;
 mod trace;
+mod trunks;
 mod udp;
 mod websocket;
 
@@ -30,3 +32,4 @@ pub use resolver::LocateError;
 pub use service::{Signalling, start};
 pub use settings::{SignallingConfig, SipListener, StartError, StreamLimits, TlsFiles, User};
 pub use trace::Traced;
+pub use trunks::{Registrant, TrunkReport};

@@ -21,7 +21,7 @@ use super::{
     accept::StreamListener,
     connect::{self, Target},
     connections::{Connections, Origin, Sent},
-    rates::Rates,
+    rates::{Acquaintances, Rates},
     settings::{SignallingConfig, SipListener, StartError},
     stream::{Inbound, Streams},
     tls::TlsConfigs,
@@ -63,6 +63,7 @@ pub(super) struct Bound {
 pub(super) struct Reloadable {
     pub tls: watch::Receiver<TlsConfigs>,
     pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
+    pub known: watch::Receiver<Acquaintances>,
 }
 
 impl Network {
@@ -74,7 +75,7 @@ impl Network {
         cancel: CancellationToken,
     ) -> Result<Bound, StartError> {
         let has_certificate = config.tls.identity.is_some();
-        let rates = Arc::new(Rates::new(reloadable.trusted));
+        let rates = Arc::new(Rates::new(reloadable.trusted, reloadable.known));
         let streams = Arc::new(Streams {
             limits: config.limits,
             connections: Connections::new(config.limits),

@@ -1,16 +1,17 @@
 //! How many messages strangers may send.
 //!
 //! Comes in: where a message is from. Goes out: whether it is taken, or when the next one would be.
-//! Peers that are trusted are never limited, and never counted: whatever strangers do, a trunk is
-//! heard. Over UDP a message too many is dropped, and a connection too many is refused; a stream is
+//! Peers that are trusted are never limited, and never counted. Those whom the endpoint knows (trunks,
+//! phones that have registered, peers of calls that are up) have a limit each, and share nothing with
+//! strangers: whatever strangers do, they are heard. Over UDP a message too many is dropped, and a connection too many is refused; a stream is
 //! read no further for a while, because nobody sends again what was lost on it.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    collections::BTreeSet,
+    net::IpAddr,
     num::NonZeroU32,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,11 +25,17 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::proto::sip::{diary::Diary, path::source_of};
+
 /// Messages a second of one source. A call takes about six messages, so this is the traffic of
 /// thirty calls a second: more than an office behind one NAT makes, little for a scanner.
 const OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
 /// What one source may send at once: every phone of an office registers when the power is back.
 const BURST_OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
+/// Messages a second of one source that the endpoint knows: a trunk with seventy new calls a second.
+const OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(500).expect("500 is not zero");
+/// What such a source may send at once.
+const BURST_OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not zero");
 /// Messages a second of all strangers together: about half of what one core answers, so that trusted
 /// peers find the endpoint free.
 const OF_STRANGERS: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not zero");
@@ -39,10 +46,6 @@ const BURST_OF_STRANGERS: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is
 const MAX_SOURCES: usize = 65_536;
 /// How often those that are quiet are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
-/// How often it is said of a source that it is limited.
-const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Sources that this is said of, at a time.
-const MAX_TOLD: usize = 1_024;
 
 /// What is counted as one: an IPv4 address, or an IPv6 /64, which one host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,35 +53,26 @@ pub(super) struct Source(IpAddr);
 
 impl From<IpAddr> for Source {
     fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        Self(source_of(ip))
     }
 }
+
+/// Sources that the endpoint knows.
+pub(super) type Acquaintances = Arc<BTreeSet<Source>>;
 
 /// Counts messages; shared by all readers.
 #[derive(Debug)]
 pub(super) struct Rates {
     trusted: watch::Receiver<Vec<IpNet>>,
+    known: watch::Receiver<Acquaintances>,
+    of_known: DefaultKeyedRateLimiter<Source>,
     of_sources: DefaultKeyedRateLimiter<Source>,
     of_strangers: DefaultDirectRateLimiter,
     clock: DefaultClock,
     limited: AtomicU64,
     diary: Mutex<Diary>,
-}
-
-/// What is done now and then.
-#[derive(Debug)]
-struct Diary {
-    forgotten: Instant,
-    told: BTreeMap<Source, Told>,
-}
-
-#[derive(Debug)]
-struct Told {
-    at: Instant,
-    limited: u64,
+    /// When those that are quiet were forgotten.
+    forgotten: Mutex<Instant>,
 }
 
 /// A message too many.
@@ -90,16 +84,23 @@ pub(super) struct TooMany {
 
 impl Rates {
     /// Nobody has sent anything yet.
-    pub fn new(trusted: watch::Receiver<Vec<IpNet>>) -> Self {
+    pub fn new(
+        trusted: watch::Receiver<Vec<IpNet>>,
+        known: watch::Receiver<Acquaintances>,
+    ) -> Self {
+        let of_known = Quota::per_second(OF_A_KNOWN_SOURCE).allow_burst(BURST_OF_A_KNOWN_SOURCE);
         let of_a_source = Quota::per_second(OF_A_SOURCE).allow_burst(BURST_OF_A_SOURCE);
         let of_strangers = Quota::per_second(OF_STRANGERS).allow_burst(BURST_OF_STRANGERS);
         Self {
             trusted,
+            known,
+            of_known: RateLimiter::dashmap(of_known),
             of_sources: RateLimiter::dashmap(of_a_source),
             of_strangers: RateLimiter::direct(of_strangers),
             clock: DefaultClock::default(),
             limited: AtomicU64::new(0),
-            diary: Mutex::new(Diary { forgotten: Instant::now(), told: BTreeMap::new() }),
+            diary: Mutex::default(),
+            forgotten: Mutex::new(Instant::now()),
         }
     }
 
@@ -112,7 +113,10 @@ impl Rates {
             return Ok(());
         }
         let source = Source::from(peer);
-        let taken = self.take_from(source);
+        let taken = match self.known.borrow().contains(&source) {
+            true => self.take_from_known(source),
+            false => self.take_from(source),
+        };
         if taken.is_err() {
             self.limited.fetch_add(1, Ordering::Relaxed);
             self.tell(source);
@@ -131,6 +135,16 @@ impl Rates {
         self.limited.load(Ordering::Relaxed)
     }
 
+    fn take_from_known(&self, source: Source) -> Result<(), TooMany> {
+        if self.of_known.len() >= MAX_SOURCES {
+            self.forget_quiet();
+        }
+        let now = self.clock.now();
+        self.of_known
+            .check_key(&source)
+            .map_err(|until| TooMany { wait: until.wait_time_from(now) })
+    }
+
     fn take_from(&self, source: Source) -> Result<(), TooMany> {
         if self.of_sources.len() >= MAX_SOURCES {
             self.forget_quiet();
@@ -146,35 +160,22 @@ impl Rates {
     }
 
     fn forget_quiet(&self) {
-        let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
-        if diary.forgotten.elapsed() >= FORGET_EVERY {
-            diary.forgotten = Instant::now();
-            self.of_sources.retain_recent();
-            self.of_sources.shrink_to_fit();
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.elapsed() >= FORGET_EVERY {
+            *forgotten = Instant::now();
+            for sources in [&self.of_sources, &self.of_known] {
+                sources.retain_recent();
+                sources.shrink_to_fit();
+            }
         }
     }
 
     /// One line for each source and minute.
     fn tell(&self, source: Source) {
         let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = &mut diary.told;
-        if all.len() >= MAX_TOLD {
-            all.retain(|_, told| told.at.elapsed() < TELL_EVERY);
-        }
-        let has_room = all.len() < MAX_TOLD;
-        match all.get_mut(&source) {
-            Some(told) if told.at.elapsed() < TELL_EVERY => told.limited += 1,
-            Some(told) => {
-                let limited = std::mem::take(&mut told.limited) + 1;
-                told.at = Instant::now();
-                let total = self.limited();
-                warn!(source = %source.0, limited, total, "SIP source still sends too much");
-            }
-            None if has_room => {
-                warn!(source = %source.0, "SIP source sends too much; it is limited");
-                all.insert(source, Told { at: Instant::now(), limited: 0 });
-            }
-            None => {}
+        if let Some(tell) = diary.note(source.0, Instant::now()) {
+            let (limited, total) = (tell.unsaid + 1, self.limited());
+            warn!(source = %source.0, limited, total, "SIP source sends too much; it is limited");
         }
     }
 }
@@ -185,7 +186,7 @@ mod tests {
 
     fn rates(trusted: &[&str]) -> Rates {
         let trusted = trusted.iter().map(|text| text.parse().unwrap()).collect();
-        Rates::new(watch::channel(trusted).1)
+        Rates::new(watch::channel(trusted).1, watch::channel(Acquaintances::default()).1)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn trust_can_change_while_calls_are_up() {
         let (trust, trusted) = watch::channel(Vec::new());
-        let rates = Rates::new(trusted);
+        let rates = Rates::new(trusted, watch::channel(Acquaintances::default()).1);
         assert!(!rates.is_trusted(ip("192.0.2.1")));
         trust.send_replace(vec!["192.0.2.1/32".parse().unwrap()]);
         assert!(rates.is_trusted(ip("192.0.2.1")));
@@ -237,12 +238,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_sources_is_bounded() {
-        let rates = rates(&[]);
-        for index in 0..2 * MAX_TOLD {
-            let [a, b] = u16::try_from(index).unwrap().to_be_bytes();
-            rates.tell(Source::from(IpAddr::from([10, 0, a, b])));
+    fn whom_we_know_is_heard_whatever_strangers_do_but_not_without_end() {
+        let known =
+            |ip: &str| Arc::new(BTreeSet::from([Source::from(ip.parse::<IpAddr>().unwrap())]));
+        let (knows, receiver) = watch::channel(known("192.0.2.1"));
+        let rates = Rates::new(watch::channel(Vec::new()).1, receiver);
+        for index in 0..100 {
+            taken(&rates, ip(&format!("198.51.100.{index}")), 400);
         }
-        assert_eq!(rates.diary.lock().unwrap().told.len(), MAX_TOLD);
+        assert!(rates.take(ip("203.0.113.1")).is_err(), "all strangers together sent too much");
+        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        assert_eq!(taken(&rates, ip("192.0.2.1"), burst), burst);
+        assert!(taken(&rates, ip("192.0.2.1"), 10_000) < 10_000);
+
+        knows.send_replace(known("192.0.2.2"));
+        assert_eq!(taken(&rates, ip("192.0.2.2"), burst), burst);
     }
 }

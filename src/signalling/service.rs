@@ -5,7 +5,7 @@
 //! which is bounded by the number of dialogs.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -31,19 +31,22 @@ use tracing::{debug, error, trace, warn};
 use super::{
     departure::Departures,
     network::{Bound, Network, Reloadable},
+    rates::{Acquaintances, Source},
     resolver::{LocateError, Resolver},
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
     tls::TlsConfigs,
-    trace::{Traced, Tracer},
+    trace::{Masked, Traced, Tracer},
+    trunks::TrunkReport,
+    udp::local_address,
 };
 use crate::{
+    model::CallId,
     proto::sip::{
         dialog::DialogId,
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
         locate::Target,
         path::{Path, Transmit, Transport},
-        registration::{TrunkState, TrunkStatus},
         timers::SIXTY_FOUR_T1,
         uri::Uri,
     },
@@ -57,12 +60,9 @@ const COMMANDS: usize = 1_024;
 /// Datagrams or commands that are taken before the timer is looked at again.
 const BATCH: usize = 64;
 
-/// How often the DNS is asked where a trunk is.
-const RELOCATE: Duration = Duration::from_secs(300);
-/// The same, when it did not say.
-const LOCATE_AGAIN: Duration = Duration::from_secs(10);
-/// How long the trunks may take to let us go.
-const UNREGISTERED: Duration = Duration::from_secs(2);
+/// How long it takes at most until somebody whom the endpoint has come to know is no stranger to the
+/// readers any more.
+const INTRODUCE_EVERY: Duration = Duration::from_millis(200);
 
 /// The way to the endpoint, for those who hold calls.
 #[derive(Debug, Clone)]
@@ -75,18 +75,26 @@ pub struct Signalling {
     resolver: Resolver,
     tracer: Tracer,
     departures: Departures,
+    /// The address that we tell, if it is another than that where we listen.
+    advertised: Option<IpAddr>,
+    /// Where we listen.
+    bound: Arc<[SipListener]>,
 }
 
+/// What is wanted of the service.
 #[derive(Debug)]
-enum Order {
+pub(super) enum Order {
     Command(Command),
     Draining(bool),
     Host { peer: SocketAddr, host: String },
     Users(Vec<User>),
+    Trust(Vec<IpNet>),
     Phones(String, oneshot::Sender<Vec<Binding>>),
     Register(Box<TrunkAccount>),
+    NoWay { trunk: String, why: String },
+    LeaveTrunk(String),
     Unregister,
-    Trunks(oneshot::Sender<Vec<(String, TrunkStatus)>>),
+    Trunks(oneshot::Sender<Vec<TrunkReport>>),
     Farewell(oneshot::Sender<()>),
 }
 
@@ -126,6 +134,19 @@ impl Signalling {
         if paths.is_empty() { Err(LocateError::NoWay) } else { Ok(paths) }
     }
 
+    /// Whether whoever sends to this address reaches us.
+    pub fn listens_on(&self, ip: IpAddr) -> bool {
+        let is_at = |listener: &SipListener| match listener.address.ip() {
+            // Only an address of this machine is the way from there to itself.
+            any if any.is_unspecified() => {
+                let itself = SocketAddr::new(ip, listener.address.port());
+                local_address(listener.address, itself).is_some_and(|local| local.ip() == ip)
+            }
+            address => address == ip,
+        };
+        self.advertised == Some(ip) || self.bound.iter().any(is_at)
+    }
+
     /// Where a user of ours can be reached, the best place first; nowhere, if nobody is registered.
     pub async fn phones(&self, user: &str) -> Vec<Binding> {
         let (reply, phones) = oneshot::channel();
@@ -133,54 +154,20 @@ impl Signalling {
         phones.await.unwrap_or_default()
     }
 
-    /// Keeps the messages of this call with these peers, those that came before included.
-    pub fn trace(&self, call_id: &str, peers: &[IpAddr]) {
-        self.tracer.adopt(call_id, peers);
+    /// Keeps the messages of this call, that has this Call-ID, with these peers; those that came before
+    /// included.
+    pub fn trace(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
+        self.tracer.adopt(call, call_id, peers);
     }
 
     /// The call goes on in another dialog, with these peers.
-    pub fn trace_further(&self, call_id: &str, further: &str, peers: &[IpAddr]) {
-        self.tracer.follow(call_id, further, peers);
+    pub fn trace_further(&self, call: CallId, further: &str, peers: &[IpAddr]) {
+        self.tracer.follow(call, further, peers);
     }
 
     /// The last messages of a call that is traced, the oldest first.
-    pub fn traced(&self, call_id: &str) -> Vec<Traced> {
-        self.tracer.messages(call_id)
-    }
-
-    /// Registers at a trunk from now on, as long as the process lives. When the way there changes, it is
-    /// found again.
-    pub async fn keep_registered(self, trunk: TrunkAccount, way: Uri, cancel: CancellationToken) {
-        loop {
-            let pause = match self.locate(&way).await {
-                Ok(targets) => {
-                    let trunk = TrunkAccount { targets, ..trunk.clone() };
-                    self.order(Order::Register(Box::new(trunk))).await;
-                    RELOCATE
-                }
-                Err(error) => {
-                    warn!(trunk = trunk.name, %way, "No way to the trunk: {error}");
-                    LOCATE_AGAIN
-                }
-            };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    /// Tells all trunks that we are not there any more, and waits for their answers, within bounds.
-    pub async fn unregister(&self) {
-        self.order(Order::Unregister).await;
-        let begun = Instant::now();
-        while begun.elapsed() < UNREGISTERED {
-            let all = self.trunks().await;
-            if all.iter().all(|(_, status)| status.state == TrunkState::Idle) {
-                return;
-            }
-            tokio::time::sleep(UNREGISTERED / 40).await;
-        }
+    pub fn traced(&self, call: CallId) -> Vec<Traced> {
+        self.tracer.messages(call)
     }
 
     /// Waits until every peer has heard that its call is over: BYE and CANCEL are repeated until then, and
@@ -189,13 +176,6 @@ impl Signalling {
         let (reply, quiet) = oneshot::channel();
         self.order(Order::Farewell(reply)).await;
         matches!(tokio::time::timeout(within, quiet).await, Ok(Ok(())))
-    }
-
-    /// How it stands with the trunks that we register at, by name.
-    pub async fn trunks(&self) -> Vec<(String, TrunkStatus)> {
-        let (reply, trunks) = oneshot::channel();
-        self.order(Order::Trunks(reply)).await;
-        trunks.await.unwrap_or_default()
     }
 
     /// Whether the endpoint's task takes and answers orders.
@@ -224,11 +204,12 @@ impl Signalling {
     }
 
     /// From now on, these are never slowed or refused for their number.
-    pub fn trust(&self, peers: Vec<IpNet>) {
-        self.trusted.send_replace(peers);
+    pub async fn trust(&self, peers: Vec<IpNet>) {
+        self.trusted.send_replace(peers.clone());
+        self.order(Order::Trust(peers)).await;
     }
 
-    async fn order(&self, order: Order) {
+    pub(super) async fn order(&self, order: Order) {
         if let Err(mpsc::error::SendError(order)) = self.orders.send(order).await {
             debug!(?order, "signalling has ended, command is dropped");
         }
@@ -249,7 +230,9 @@ pub async fn start(
 ) -> Result<(Signalling, Vec<SipListener>, JoinHandle<()>), StartError> {
     let (tls, tls_receiver) = watch::channel(TlsConfigs::load(&config.tls)?);
     let (trusted, trusted_receiver) = watch::channel(config.trusted_peers.clone());
-    let reloadable = Reloadable { tls: tls_receiver, trusted: trusted_receiver };
+    let (known, known_receiver) = watch::channel(Acquaintances::default());
+    let reloadable =
+        Reloadable { tls: tls_receiver, trusted: trusted_receiver, known: known_receiver };
     let (inbound_sender, inbound) = mpsc::channel(INBOUND);
     let Bound { network, listeners, readers, client_port } =
         Network::bind(&config, reloadable, inbound_sender, cancel.clone())?;
@@ -259,17 +242,22 @@ pub async fn start(
     let endpoint_config = EndpointConfig {
         advertised: config.advertised,
         realm: config.realm,
+        domain: config.domain,
         digest: config.digest,
         tcp_port: tcp.map(|listener| listener.address.port()),
         ..EndpointConfig::new(config.server_name)
     };
     let mut endpoint = Endpoint::new(endpoint_config, StdRng::from_os_rng());
     set_users(&mut endpoint, &config.users);
+    endpoint.set_trusted_peers(config.trusted_peers.clone());
     let tracer = Tracer::default();
     let service = Service {
         endpoint,
         tracer: tracer.clone(),
         network,
+        known,
+        introduce_at: None,
+        no_ways: BTreeMap::new(),
         undelivered: VecDeque::new(),
         events,
         backlog: VecDeque::new(),
@@ -284,6 +272,8 @@ pub async fn start(
         resolver: Resolver::of_the_system(),
         tracer,
         departures: Departures::new(&listeners, client_port),
+        advertised: config.advertised,
+        bound: listeners.as_slice().into(),
     };
     Ok((signalling, listeners, task))
 }
@@ -292,6 +282,11 @@ struct Service {
     endpoint: Endpoint,
     tracer: Tracer,
     network: Network,
+    /// Whom the readers are to hear, whatever strangers do; and when they are told next.
+    known: watch::Sender<Acquaintances>,
+    introduce_at: Option<Instant>,
+    /// Why we do not find the way to a trunk, by its name.
+    no_ways: BTreeMap<String, String>,
     /// Where messages of this turn could not be sent to.
     undelivered: VecDeque<Path>,
     events: mpsc::Sender<Event>,
@@ -319,7 +314,8 @@ impl Service {
         cancel: CancellationToken,
     ) {
         loop {
-            let deadline = self.endpoint.poll_timeout();
+            let deadline =
+                [self.endpoint.poll_timeout(), self.introduce_at].into_iter().flatten().min();
             let timer = async {
                 match deadline {
                     Some(deadline) => sleep_until(TokioInstant::from_std(deadline)).await,
@@ -357,7 +353,10 @@ impl Service {
                     }
                 }
                 Wake::Timer => {
-                    self.turn("timer", |endpoint| endpoint.handle_timeout(now())).await;
+                    self.introduce();
+                    if self.endpoint.poll_timeout().is_some_and(|due| due <= now()) {
+                        self.turn("timer", |endpoint| endpoint.handle_timeout(now())).await;
+                    }
                 }
                 Wake::Place => self.tell_backlog(),
                 Wake::End => break,
@@ -379,7 +378,7 @@ impl Service {
     async fn handle_inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Message { path, bytes } => {
-                trace!(peer = %path.peer, message = %String::from_utf8_lossy(&bytes), "SIP in");
+                trace!(peer = %path.peer, message = %Masked(&bytes), "SIP in");
                 self.tracer.record(false, &path, &bytes);
                 let take = |endpoint: &mut Endpoint| endpoint.handle_message(&bytes, path, now());
                 self.turn("message", take).await;
@@ -405,16 +404,31 @@ impl Service {
             }
             Order::Host { peer, host } => self.network.know_host(peer, host),
             Order::Users(users) => self.change("users", |endpoint| set_users(endpoint, &users)),
+            Order::Trust(peers) => {
+                self.change("trust", |endpoint| endpoint.set_trusted_peers(peers));
+            }
             Order::Register(trunk) => {
+                if !trunk.targets.is_empty() {
+                    self.no_ways.remove(&trunk.name);
+                }
                 self.turn("trunk", |endpoint| endpoint.register(*trunk, now())).await;
+            }
+            Order::NoWay { trunk, why } => drop(self.no_ways.insert(trunk, why)),
+            Order::LeaveTrunk(trunk) => {
+                self.no_ways.remove(&trunk);
+                self.turn("trunk", |endpoint| endpoint.leave_trunk(&trunk, now())).await;
             }
             Order::Unregister => {
                 self.turn("trunks", |endpoint| endpoint.unregister(now())).await;
             }
             Order::Farewell(reply) => self.farewells.push(reply),
             Order::Trunks(reply) => {
-                let trunks = self.endpoint.trunks();
-                drop(reply.send(trunks.map(|(name, status)| (name.to_owned(), status)).collect()));
+                let report = |(name, status): (&str, _)| TrunkReport {
+                    name: name.to_owned(),
+                    status,
+                    no_way: self.no_ways.get(name).cloned(),
+                };
+                drop(reply.send(self.endpoint.trunks().map(report).collect()));
             }
             // Whoever asked may have gone.
             Order::Phones(user, reply) => drop(reply.send(self.endpoint.phones(&user, now()))),
@@ -437,6 +451,23 @@ impl Service {
         if changed.is_err() {
             error!(input, "the SIP endpoint has panicked; the input is dropped");
         }
+        self.introduce_at.get_or_insert_with(|| now() + INTRODUCE_EVERY);
+    }
+
+    /// Tells the readers whom the endpoint knows, now and then: so a flood of strangers costs little.
+    fn introduce(&mut self) {
+        if self.introduce_at.is_none_or(|at| at > now()) {
+            return;
+        }
+        self.introduce_at = None;
+        let known = self.endpoint.acquaintances().map(Source::from).collect();
+        self.known.send_if_modified(|before| {
+            let is_news = **before != known;
+            if is_news {
+                *before = Arc::new(known);
+            }
+            is_news
+        });
     }
 
     /// Carries out everything that the endpoint has to say.
@@ -452,7 +483,7 @@ impl Service {
 
     async fn transmit(&mut self, transmit: Transmit) {
         let Transmit { path, bytes } = &transmit;
-        trace!(peer = %path.peer, message = %String::from_utf8_lossy(bytes), "SIP out");
+        trace!(peer = %path.peer, message = %Masked(bytes), "SIP out");
         self.tracer.record(true, path, bytes);
         if let Err(path) = self.network.send(transmit).await {
             self.undelivered.push_back(path);
@@ -692,6 +723,7 @@ mod tests {
                 advertised: None,
                 server_name: "test".to_owned(),
                 realm: "test".to_owned(),
+                domain: String::new(),
                 digest: Vec::new(),
                 users: Vec::new(),
                 tls: TlsFiles::default(),

@@ -23,6 +23,8 @@ pub struct SignallingConfig {
     pub server_name: String,
     /// The realm of our challenges.
     pub realm: String,
+    /// The domain of our users; empty: our address.
+    pub domain: String,
     /// What our challenges offer; none = all.
     pub digest: Vec<Algorithm>,
     /// Who may register.

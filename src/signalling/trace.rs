@@ -6,12 +6,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use crate::{model::UnixMillis, proto::sip::path::Path};
+use crate::{
+    model::{CallId, UnixMillis},
+    proto::sip::path::Path,
+};
 
 /// Messages of one call; the oldest go first.
 const MESSAGES: usize = 64;
@@ -45,16 +49,17 @@ pub(super) struct Tracer {
 
 #[derive(Debug, Default)]
 struct Kept {
-    calls: BTreeMap<String, Call>,
-    /// The Call-IDs of further dialogs of these calls, and the first one of each.
-    further: BTreeMap<String, String>,
+    calls: BTreeMap<CallId, Call>,
+    /// Whose messages those of a Call-ID are. It is the peer's choice, so it names a call on the wire,
+    /// and never to those who ask.
+    by_call_id: BTreeMap<String, CallId>,
     /// The calls in the order in which they were taken.
-    order: VecDeque<String>,
+    order: VecDeque<CallId>,
     strangers: VecDeque<(String, Traced)>,
     bytes: usize,
 }
 
-/// One call: its messages are those of its Call-ID from and to its own peers. Whoever uses the same
+/// One call: its messages are those of its Call-IDs from and to its own peers. Whoever uses the same
 /// Call-ID from elsewhere, by chance or not, neither sees them nor drives them out.
 #[derive(Debug)]
 struct Call {
@@ -68,39 +73,32 @@ impl Tracer {
         let text = String::from_utf8_lossy(bytes);
         let Some(call_id) = call_id(&text) else { return };
         let at = UnixMillis::from(SystemTime::now());
-        let mut message = masked(&text);
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        let message = Masked(bytes).to_string();
         let traced = Traced { at, is_sent, path: *path, message: message.into() };
         let mut kept = self.kept();
-        let of = kept.further.get(&call_id).unwrap_or(&call_id).clone();
-        if kept.calls.get(&of).is_some_and(|call| call.is_with(path)) {
-            kept.add(&of, traced);
-        } else {
-            if kept.strangers.len() >= STRANGERS {
-                kept.strangers.pop_front();
+        let call = kept.by_call_id.get(&call_id).copied();
+        match call.filter(|call| kept.calls.get(call).is_some_and(|it| it.is_with(path))) {
+            Some(call) => kept.add(call, traced),
+            None => {
+                if kept.strangers.len() >= STRANGERS {
+                    kept.strangers.pop_front();
+                }
+                kept.strangers.push_back((call_id, traced));
             }
-            kept.strangers.push_back((call_id, traced));
         }
     }
 
-    /// A call with these peers was taken: from now on, and from its first message on, it is kept. A
-    /// second one with the same Call-ID is not.
-    pub fn adopt(&self, call_id: &str, peers: &[IpAddr]) {
+    /// A call with this Call-ID and these peers was taken: from now on, and from its first message on,
+    /// it is kept. Of a second one with the same Call-ID nothing is: what was said there may not be
+    /// for whoever has the first.
+    pub fn adopt(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
-        if kept.calls.contains_key(call_id) {
+        if kept.by_call_id.contains_key(call_id) || kept.calls.contains_key(&call) {
             return;
         }
-        let call = Call { peers: peers.to_vec(), messages: VecDeque::new() };
-        let (known, rest) =
-            std::mem::take(&mut kept.strangers).into_iter().partition::<VecDeque<_>, _>(
-                |(of, traced)| of == call_id && call.is_with(&traced.path),
-            );
-        kept.strangers = rest;
-        kept.calls.insert(call_id.to_owned(), call);
-        kept.order.push_back(call_id.to_owned());
-        for (_, traced) in known {
-            kept.add(call_id, traced);
-        }
+        kept.calls.insert(call, Call { peers: Vec::new(), messages: VecDeque::new() });
+        kept.order.push_back(call);
+        kept.extend(call, call_id, peers);
         while kept.order.len() > CALLS {
             kept.forget_oldest();
         }
@@ -108,28 +106,18 @@ impl Tracer {
 
     /// A call that is kept goes on in another dialog, with these peers: what was said there, and will
     /// be, is part of it.
-    pub fn follow(&self, call_id: &str, further: &str, peers: &[IpAddr]) {
+    pub fn follow(&self, call: CallId, further: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
-        if kept.calls.contains_key(further) {
-            return;
-        }
-        let Some(call) = kept.calls.get_mut(call_id) else { return };
-        call.peers.extend_from_slice(peers);
-        let strangers = std::mem::take(&mut kept.strangers);
-        let (known, rest) = strangers.into_iter().partition::<VecDeque<_>, _>(|(of, traced)| {
-            of == further && peers.contains(&traced.path.peer.ip())
-        });
-        kept.strangers = rest;
-        kept.further.insert(further.to_owned(), call_id.to_owned());
-        for (_, traced) in known {
-            kept.add(call_id, traced);
+        let is_free = kept.by_call_id.get(further).is_none_or(|known| *known == call);
+        if is_free && kept.calls.contains_key(&call) {
+            kept.extend(call, further, peers);
         }
     }
 
     /// The messages of a call, the oldest first; none when it was forgotten.
-    pub fn messages(&self, call_id: &str) -> Vec<Traced> {
+    pub fn messages(&self, call: CallId) -> Vec<Traced> {
         let kept = self.kept();
-        let call = kept.calls.get(call_id);
+        let call = kept.calls.get(&call);
         call.map(|call| call.messages.iter().cloned().collect()).unwrap_or_default()
     }
 
@@ -139,8 +127,23 @@ impl Tracer {
 }
 
 impl Kept {
-    fn add(&mut self, call_id: &str, traced: Traced) {
-        let Some(call) = self.calls.get_mut(call_id) else { return };
+    /// The messages of this Call-ID with these peers are the call's, also those that came before.
+    fn extend(&mut self, call: CallId, call_id: &str, peers: &[IpAddr]) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.peers.extend_from_slice(peers);
+        self.by_call_id.insert(call_id.to_owned(), call);
+        let strangers = std::mem::take(&mut self.strangers);
+        let (known, rest) = strangers.into_iter().partition::<VecDeque<_>, _>(|(of, traced)| {
+            of == call_id && peers.contains(&traced.path.peer.ip())
+        });
+        self.strangers = rest;
+        for (_, traced) in known {
+            self.add(call, traced);
+        }
+    }
+
+    fn add(&mut self, call: CallId, traced: Traced) {
+        let Some(call) = self.calls.get_mut(&call) else { return };
         self.bytes += traced.message.len();
         call.messages.push_back(traced);
         if call.messages.len() > MESSAGES
@@ -156,7 +159,7 @@ impl Kept {
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.order.pop_front() else { return };
         let gone = self.calls.remove(&oldest).map(|call| call.messages).unwrap_or_default();
-        self.further.retain(|_, call| *call != oldest);
+        self.by_call_id.retain(|_, call| *call != oldest);
         let bytes: usize = gone.iter().map(|traced| traced.message.len()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -198,6 +201,16 @@ fn call_id(message: &str) -> Option<String> {
     })
 }
 
+/// A message as it may be shown: masked, and cut.
+pub(super) struct Masked<'a>(pub &'a [u8]);
+
+impl fmt::Display for Masked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = masked(&String::from_utf8_lossy(self.0));
+        f.write_str(&text[..text.floor_char_boundary(MESSAGE_BYTES)])
+    }
+}
+
 /// Hides what proves somebody's identity, keys of media, and keys that were pressed. Where it is not
 /// certain what a part says, all of it is hidden.
 fn masked(message: &str) -> String {
@@ -214,8 +227,10 @@ fn masked(message: &str) -> String {
             // The scheme tells enough; every parameter could help to guess.
             let scheme = value.split_whitespace().next().unwrap_or_default();
             text.push_str(&format!("{name}: {scheme} ?"));
+        } else if lower.ends_with("authentication-info") {
+            text.push_str(&format!("{name}: ?"));
         } else {
-            text.push_str(&field);
+            push_without_passwords(&mut text, &field);
         }
         text.push_str("\r\n");
     }
@@ -225,14 +240,48 @@ fn masked(message: &str) -> String {
         return text;
     }
     for line in body.split_inclusive('\n') {
-        match line.trim_start().get(..9) {
-            Some(start) if start.eq_ignore_ascii_case("a=crypto:") => {
-                text.push_str("a=crypto:?\r\n");
-            }
-            _ => text.push_str(line),
+        let start = line.trim_start();
+        let is_key =
+            |key: &str| start.get(..key.len()).is_some_and(|found| found.eq_ignore_ascii_case(key));
+        match KEYS.into_iter().find(|key| is_key(key)) {
+            Some(key) => text.push_str(&format!("{key}?\r\n")),
+            None => push_without_passwords(&mut text, line),
         }
     }
     text
+}
+
+/// Lines of a session description that hold keys of media (RFC 8866 section 5.12, RFC 4568).
+const KEYS: [&str; 2] = ["a=crypto:", "k="];
+
+/// Copies text, but of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1) not the password.
+fn push_without_passwords(text: &mut String, mut rest: &str) {
+    let lower = rest.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some((from, scheme)) = ["sip:", "sips:"]
+        .into_iter()
+        .filter_map(|scheme| Some((at + lower[at..].find(scheme)?, scheme)))
+        .min()
+    {
+        let begin = from + scheme.len();
+        let uri = &lower[begin..];
+        let end = uri.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '@'));
+        let secret = end.filter(|end| uri[*end..].starts_with('@')).and_then(|end| {
+            let colon = uri[..end].find(':')?;
+            Some((begin + colon + 1, begin + end))
+        });
+        let skipped = lower.len() - rest.len();
+        match secret {
+            Some((first, last)) => {
+                text.push_str(&rest[..first - skipped]);
+                text.push('?');
+                rest = &rest[last - skipped..];
+                at = last;
+            }
+            None => at = begin,
+        }
+    }
+    text.push_str(rest);
 }
 
 #[cfg(test)]
@@ -247,6 +296,18 @@ mod tests {
         vec![path().peer.ip()]
     }
 
+    fn id(name: &str) -> CallId {
+        let mut bytes = [0; 16];
+        for (byte, letter) in bytes.iter_mut().zip(name.bytes()) {
+            *byte = letter;
+        }
+        CallId::from_random(bytes)
+    }
+
+    fn adopt(tracer: &Tracer, name: &str) {
+        tracer.adopt(id(name), name, &peers());
+    }
+
     fn message(call: &str, more: &str) -> Vec<u8> {
         format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: {call}\r\n{more}").into_bytes()
     }
@@ -257,40 +318,41 @@ mod tests {
         tracer.record(false, &path(), &message("one", "\r\n"));
         tracer.record(true, &path(), &message("one", "\r\n"));
         tracer.record(false, &path(), &message("two", "\r\n"));
-        assert!(tracer.messages("one").is_empty(), "nobody has taken it");
-        tracer.adopt("one", &peers());
+        assert!(tracer.messages(id("one")).is_empty(), "nobody has taken it");
+        adopt(&tracer, "one");
         tracer.record(false, &path(), b"BYE sip:a@b SIP/2.0\r\ni: one\r\n\r\n");
-        let sent: Vec<bool> = tracer.messages("one").iter().map(|traced| traced.is_sent).collect();
+        let sent: Vec<bool> =
+            tracer.messages(id("one")).iter().map(|traced| traced.is_sent).collect();
         assert_eq!(sent, [false, true, false]);
-        assert!(tracer.messages("two").is_empty());
+        assert!(tracer.messages(id("two")).is_empty());
     }
 
     #[test]
     fn no_flood_drives_out_a_call() {
         let tracer = Tracer::default();
         tracer.record(false, &path(), &message("mine", "\r\n"));
-        tracer.adopt("mine", &peers());
+        adopt(&tracer, "mine");
         for index in 0..10_000 {
             tracer.record(false, &path(), &message(&format!("flood-{index}"), "\r\n"));
         }
-        assert_eq!(tracer.messages("mine").len(), 1);
+        assert_eq!(tracer.messages(id("mine")).len(), 1);
         assert_eq!(tracer.kept().strangers.len(), STRANGERS);
     }
 
     #[test]
     fn memory_is_bounded_by_messages_calls_and_bytes() {
         let tracer = Tracer::default();
-        tracer.adopt("long", &peers());
+        adopt(&tracer, "long");
         for _ in 0..200 {
             tracer.record(false, &path(), &message("long", &"x".repeat(100_000)));
         }
-        let messages = tracer.messages("long");
+        let messages = tracer.messages(id("long"));
         assert_eq!(messages.len(), MESSAGES);
         assert!(messages.iter().all(|traced| traced.message.len() <= MESSAGE_BYTES));
         for index in 0..=CALLS {
-            tracer.adopt(&index.to_string(), &peers());
+            adopt(&tracer, &index.to_string());
         }
-        assert!(tracer.messages("long").is_empty(), "the oldest goes");
+        assert!(tracer.messages(id("long")).is_empty(), "the oldest goes");
         assert_eq!(tracer.kept().bytes, 0);
         for index in 0..100 {
             for _ in 0..MESSAGES {
@@ -310,12 +372,13 @@ mod tests {
         let elsewhere = Path { peer: "198.51.100.9:5060".parse().unwrap(), ..path() };
         tracer.record(false, &elsewhere, &message("one", "X: theirs\r\n\r\n"));
         tracer.record(false, &path(), &message("one", "X: ours\r\n\r\n"));
-        tracer.adopt("one", &peers());
+        adopt(&tracer, "one");
         for _ in 0..100 {
             tracer.record(false, &elsewhere, &message("one", "X: theirs\r\n\r\n"));
         }
-        tracer.adopt("one", &[elsewhere.peer.ip()]);
-        let messages = tracer.messages("one");
+        tracer.adopt(id("other"), "one", &[elsewhere.peer.ip()]);
+        assert!(tracer.messages(id("other")).is_empty());
+        let messages = tracer.messages(id("one"));
         assert_eq!(messages.len(), 1);
         assert!(messages[0].message.contains("ours"));
     }
@@ -328,6 +391,10 @@ mod tests {
             ("authorization:\r\n Digest username=\"a\",\r\n\tResponse=SECRET", "SECRET"),
             ("Proxy-Authorization: Bearer SECRET==", "SECRET"),
             ("Proxy-Authorization : Basic SECRET=", "SECRET"),
+            ("Authentication-Info: rspauth=\"SECRET\", nextnonce=\"n\"", "SECRET"),
+            ("Contact: <sip:alice:SECRET@192.0.2.1;ob>, \"A\" <SIPS:bob:SECRET@a>", "SECRET"),
+            ("Refer-To: sip:alice:SECRET@192.0.2.1", "SECRET"),
+            ("Route: <sip:192.0.2.1:5060;lr>,<sip:é:SECRET@a>", "SECRET"),
         ] {
             for end in ["\r\n", "\n"] {
                 let text = format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\n{header}\r\n\r\nbody");
@@ -338,11 +405,40 @@ mod tests {
         }
         for end in ["\r\n", "\n"] {
             let text = "INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\nContent-Type: application/sdp\r\n\r\n\
-                        v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET\r\na=sendrecv\r\n";
+                        v=0\r\nk=base64:SECRET\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET\r\na=sendrecv\r\n";
             let shown = masked(&text.replace("\r\n", end));
             assert!(!shown.contains("SECRET"), "{shown}");
             assert!(shown.contains("a=sendrecv"), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_password_in_a_uri_is_all_that_is_hidden_of_it() {
+        let shown = |text: &str| {
+            let mut shown = String::new();
+            push_without_passwords(&mut shown, text);
+            shown
+        };
+        for (text, expected) in [
+            ("INVITE sip:a:b:c@h:5060 SIP/2.0", "INVITE sip:a:?@h:5060 SIP/2.0"),
+            ("f: <sip:a:b@h>;tag=1, <sips:c:d@h>", "f: <sip:a:?@h>;tag=1, <sips:c:?@h>"),
+            (
+                "Contact: <sip:h:5060;lr>, \"x@y\" <sip:a@h:1>",
+                "Contact: <sip:h:5060;lr>, \"x@y\" <sip:a@h:1>",
+            ),
+            ("To: tel:+49:1@x", "To: tel:+49:1@x"),
+            ("sip:", "sip:"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_elsewhere_is_masked_and_cut_as_well() {
+        let mut message = message("x", "Authorization: Digest response=SECRET\r\n\r\n");
+        message.extend(vec![b'x'; 1 << 20]);
+        let shown = Masked(&message).to_string();
+        assert!(!shown.contains("SECRET") && shown.len() <= MESSAGE_BYTES);
     }
 
     #[test]

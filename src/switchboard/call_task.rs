@@ -35,6 +35,7 @@ use crate::{
     proto::sip::{
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
         info,
+        message::NameAddr,
         path::{Path, is_private},
     },
     recordings::{ClipWritten, Finished},
@@ -106,6 +107,8 @@ pub(super) struct CallTask {
     /// Of a call that we place: whom, and once that is known, which ways lead there.
     itinerary: Option<Itinerary>,
     targets: Vec<Path>,
+    /// The offer that was made there.
+    offer: Vec<u8>,
     /// Whom the peer wants us to call.
     referral: Option<Referral>,
     inputs: VecDeque<Input>,
@@ -211,6 +214,7 @@ impl CallTask {
             mailbox,
             itinerary: None,
             targets: Vec::new(),
+            offer: Vec::new(),
             referral: None,
             leg: None,
             leg_events: None,
@@ -261,6 +265,12 @@ impl CallTask {
                     // The leg tells it, at its place in the sound.
                     let _ = leg.press(tone).await;
                 }
+            }
+            Message::Sip(Event::Refused { dialog, status, contacts, .. })
+                if self.is_redirected(dialog, &contacts) =>
+            {
+                info!(sip.status = status, "The call is redirected");
+                self.place().await;
             }
             Message::Sip(event) => self.sip_event(event),
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
@@ -325,8 +335,8 @@ impl CallTask {
         info!(peer = %path.peer, "Another peer takes the place of the first");
         reserved.keep();
         self.peer = Some(path.peer);
-        let first = &self.machine.call().sip_call_id;
-        self.drivers.signalling.trace_further(first, &call_id, &[path.peer.ip()]);
+        let call = self.machine.call().id;
+        self.drivers.signalling.trace_further(call, &call_id, &[path.peer.ip()]);
     }
 
     fn sip_event(&mut self, event: Event) {
@@ -529,6 +539,10 @@ impl CallTask {
             }
             Done::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
             Done::Deleted => return,
+            Done::Located(_) if self.itinerary.as_ref().is_some_and(Itinerary::leads_nowhere) => {
+                info!("The called user has no phone that could be called");
+                Input::NoEndpoint
+            }
             Done::Located(result) => Input::Located(self.located(result)),
             // Meanwhile it was given up.
             Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
@@ -646,11 +660,28 @@ impl CallTask {
 
     async fn dial(&mut self, offer: Vec<u8>) {
         let Some(itinerary) = &self.itinerary else { return };
+        let call_id = &self.machine.call().sip_call_id;
+        let further = itinerary.further().iter().flat_map(|place| &place.targets);
+        let peers: Vec<IpAddr> =
+            self.targets.iter().chain(further).map(|target| target.peer.ip()).collect();
+        self.drivers.signalling.trace(self.machine.call().id, call_id, &peers);
+        self.offer = offer;
+        self.place().await;
+    }
+
+    /// Whoever was called names others, and one of them is to be called. The dialog was none yet, so the
+    /// next INVITE may make it.
+    fn is_redirected(&mut self, dialog: DialogId, contacts: &[NameAddr]) -> bool {
+        dialog == self.machine.dialog()
+            && self.machine.is_dialing()
+            && self.itinerary.as_mut().is_some_and(|itinerary| itinerary.redirect(contacts))
+    }
+
+    async fn place(&mut self) {
+        let Some(itinerary) = &self.itinerary else { return };
         let call_id = self.machine.call().sip_call_id.clone();
-        let targets = std::mem::take(&mut self.targets);
-        let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
-        self.drivers.signalling.trace(&call_id, &peers);
-        let call = Box::new(itinerary.call(call_id, targets, offer));
+        let call = itinerary.call(call_id, self.targets.clone(), self.offer.clone());
+        let call = Box::new(call);
         let dialog = self.machine.dialog();
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }
@@ -669,8 +700,7 @@ impl CallTask {
         let ReferralCall { dialog, call_id, offer } = call;
         let targets = std::mem::take(&mut referral.targets);
         let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
-        let first = &self.machine.call().sip_call_id;
-        self.drivers.signalling.trace_further(first, &call_id, &peers);
+        self.drivers.signalling.trace_further(self.machine.call().id, &call_id, &peers);
         info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
         let call = Box::new(referral.itinerary.call(call_id, targets, offer));
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;

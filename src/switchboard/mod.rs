@@ -10,10 +10,10 @@ mod call_task;
 mod commits;
 mod outgoing;
 mod recovery;
+mod registry;
 mod routes;
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
@@ -46,6 +46,7 @@ use crate::{
         sip::{
             endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
             message::{NameAddr, reason_phrase},
+            path::source_of,
             uri::Uri,
         },
     },
@@ -53,10 +54,11 @@ use crate::{
     signalling::{Signalling, Traced},
     store::{Database, Journal},
 };
-use call_task::{CallTask, End, Mail, Message, Request, mailbox};
+use call_task::{CallTask, End, Message, Request, mailbox};
 pub use outgoing::Trunk;
 use outgoing::{Itinerary, Placed};
 pub use recovery::{RecoveryError, recover};
+use registry::{Entry, Line, Registry};
 pub use routes::Directory;
 
 /// What the calls work with.
@@ -139,30 +141,6 @@ struct Inner {
     rng: Mutex<StdRng>,
 }
 
-#[derive(Default)]
-struct Registry {
-    calls: HashMap<CallId, Entry>,
-    dialogs: HashMap<DialogId, Line>,
-}
-
-/// A dialog that is not over.
-struct Line {
-    call: CallId,
-    /// The trunk that it goes out by.
-    trunk: Option<String>,
-    /// The place of its last event with the call's task.
-    last: mpsc::OwnedPermit<Message>,
-}
-
-struct Entry {
-    application: String,
-    /// Where a stranger calls from.
-    stranger: Option<IpAddr>,
-    mail: Mail,
-}
-
-/// One stranger may have this part of all calls: there is room for three more like it.
-const SHARE: usize = 4;
 /// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
 const DECLINE: u16 = 603;
 const NOT_FOUND: u16 = 404;
@@ -249,7 +227,7 @@ impl Switchboard {
     /// No trunk allows the target, or there is no room; nothing was done.
     pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
         let inner = &self.inner;
-        if inner.draining.load(Ordering::Relaxed) || self.is_full() {
+        if inner.draining.load(Ordering::Relaxed) || self.is_behind() {
             return Err(CallError::Overloaded { retry_after: 5 });
         }
         let directory = inner.directory.borrow().clone();
@@ -258,8 +236,7 @@ impl Switchboard {
         let target: Uri = new.target.uri.parse().map_err(|_| CallError::Internal)?;
         let placed =
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
-        let itinerary = self.way_to(&directory, &target, &placed).await?;
-        inner.drivers.prompts.prefetch(application, new.prefetch);
+        let (itinerary, room) = self.way_to(&directory, &target, &placed).await?;
         let (id, rng) = (new.id, self.fresh_rng());
         let dialog = inner.drivers.signalling.fresh_dialog();
         let placement = Placement {
@@ -283,41 +260,37 @@ impl Switchboard {
         let call = machine.call().clone();
         let trunk = itinerary.trunk.clone();
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
-        span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
         let (mail, mailbox) = mailbox();
         let requests = mail.requests.clone();
-        let entry = Entry { application: application.to_owned(), stranger: None, mail };
+        let entry = Entry::of_application(application, mail);
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
-        if !self.run_task(id, task, entry, (dialog, trunk), span) {
-            return Err(CallError::Overloaded { retry_after: 5 });
-        }
+        self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
+        span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
+        inner.drivers.prompts.prefetch(application, new.prefetch);
         ask(&requests, Request::Placed).await.map(|()| call)
     }
 
-    /// The way to `target`: to the phone of a user, or by the first trunk that allows it.
+    /// The way to `target`: to the phones of a user, or by the first trunk that allows it, with its
+    /// calls at a time.
     async fn way_to(
         &self,
         directory: &Directory,
         target: &Uri,
         placed: &Placed<'_>,
-    ) -> Result<Itinerary, CallError> {
-        let (itinerary, room) = match directory.user_of(target) {
+    ) -> Result<(Itinerary, Option<usize>), CallError> {
+        match self.user_of(directory, target) {
             Some(user) => {
                 let phones = self.inner.drivers.signalling.phones(&user).await;
-                let phone = phones.into_iter().next().ok_or(CallError::NoWay)?;
-                (Itinerary::to_phone(phone, target, placed), None)
+                Ok((Itinerary::to_phones(phones, target, placed), None))
             }
-            None => directory.way_out(target, placed).ok_or(CallError::NoWay)?,
-        };
-        match room.is_some_and(|room| self.calls_by(itinerary.trunk.as_deref()) >= room) {
-            true => Err(CallError::TrunkFull),
-            false => Ok(itinerary),
+            None => directory.way_out(target, placed).ok_or(CallError::NoWay),
         }
     }
 
-    fn calls_by(&self, trunk: Option<&str>) -> usize {
-        self.registry().dialogs.values().filter(|line| line.trunk.as_deref() == trunk).count()
+    /// The user of ours whom a URI names.
+    fn user_of(&self, directory: &Directory, uri: &Uri) -> Option<String> {
+        directory.user_of(uri, |ip| self.inner.drivers.signalling.listens_on(ip))
     }
 
     /// Takes an incoming call. `prefetch` is fetched beside it.
@@ -415,7 +388,7 @@ impl Switchboard {
     fn referable(&self, party: &Party) -> Result<Uri, CallError> {
         let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
         let directory = self.inner.directory.borrow().clone();
-        if directory.user_of(&target).is_some() {
+        if self.user_of(&directory, &target).is_some() {
             return Ok(target);
         }
         let nobody = Placed { display_name: None, subject: None };
@@ -456,7 +429,7 @@ impl Switchboard {
         })?;
         let call = call.filter(|call| call.application == application);
         let call = call.ok_or(CallError::NotFound)?;
-        Ok(self.inner.drivers.signalling.traced(&call.sip_call_id))
+        Ok(self.inner.drivers.signalling.traced(call.id))
     }
 
     /// All operations of a call, in the order in which they were accepted.
@@ -559,12 +532,7 @@ impl Switchboard {
             Ok(()) => return,
             Err(refusal) => refusal,
         };
-        info!(
-            sip.call_id = invite.call_id,
-            peer = %invite.path.peer,
-            status = refusal.status(),
-            "Call refused: {refusal}"
-        );
+        self.tell_refusal(&invite, &refusal);
         let command = match refusal {
             Refusal::NotAuthenticated => endpoint::Command::Challenge { dialog },
             refusal => endpoint::Command::Refuse {
@@ -577,10 +545,34 @@ impl Switchboard {
         self.inner.drivers.signalling.send(command).await;
     }
 
+    /// Of a stranger's calls that are refused, one line a minute is enough.
+    fn tell_refusal(&self, invite: &IncomingInvite, refusal: &Refusal) {
+        let peer = invite.path.peer;
+        let unsaid = match self.stranger(invite) {
+            None => 0,
+            Some(source) => match self.registry().refused.note(source, Instant::now()) {
+                None => return,
+                Some(tell) => tell.unsaid,
+            },
+        };
+        let (status, call_id) = (refusal.status(), &invite.call_id);
+        info!(sip.call_id = call_id, %peer, status, unsaid, "Call refused: {refusal}");
+    }
+
+    /// The source of a caller that is neither a user, nor a trunk, nor trusted.
+    fn stranger(&self, invite: &IncomingInvite) -> Option<IpAddr> {
+        let peer = invite.path.peer.ip();
+        let is_known = invite.user.is_some()
+            || invite.trunk.is_some()
+            || self.inner.directory.borrow().is_trusted(peer);
+        (!is_known).then(|| source_of(peer))
+    }
+
     /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
     async fn hand_over(&self, replaced: DialogId, dialog: DialogId, invite: Box<IncomingInvite>) {
         let call = self.registry().dialogs.get(&replaced).map(|line| line.call);
-        let refused = match call.ok_or(GONE).and_then(|call| self.reserve(call, dialog, None)) {
+        let refused = match call.ok_or(GONE).and_then(|call| self.reserve(call, dialog, None, None))
+        {
             Ok((reserved, sip)) => {
                 let sent = sip.try_send(Message::Replace(reserved, invite));
                 sent.err().map(|error| match error {
@@ -609,6 +601,7 @@ impl Switchboard {
         call: CallId,
         dialog: DialogId,
         trunk: Option<String>,
+        room: Option<usize>,
     ) -> Result<(Reserved, mpsc::Sender<Message>), u16> {
         let mut registry = self.registry();
         let sip = registry.calls.get(&call).ok_or(GONE)?.mail.sip.clone();
@@ -616,7 +609,8 @@ impl Switchboard {
             TrySendError::Full(_) => BUSY,
             TrySendError::Closed(_) => GONE,
         })?;
-        registry.dialogs.insert(dialog, Line { call, trunk, last });
+        let line = Line { call, trunk, last };
+        registry.add_line(dialog, line, room).map_err(|_| BUSY)?;
         Ok((Reserved { switchboard: self.clone(), dialog, is_kept: false }, sip))
     }
 
@@ -645,18 +639,19 @@ impl Switchboard {
         if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
             return Err(DECLINE);
         }
-        let target = directory.meant(&referral.target).ok_or(NOT_FOUND)?;
+        let is_ours = |ip| inner.drivers.signalling.listens_on(ip);
+        let target = directory.meant(&referral.target, is_ours).ok_or(NOT_FOUND)?;
         let nobody = Placed { display_name: None, subject: None };
-        let itinerary = self.way_to(&directory, &target, &nobody).await;
-        let itinerary = itinerary.map_err(|refusal| match refusal {
-            CallError::TrunkFull => BUSY,
-            _ => NOT_FOUND,
-        })?;
+        let way = self.way_to(&directory, &target, &nobody).await;
+        let (itinerary, room) = way.map_err(|_| NOT_FOUND)?;
+        if itinerary.leads_nowhere() {
+            return Err(NOT_FOUND);
+        }
         let itinerary = itinerary
             .with("Referred-By", referral.by.clone())
             .with("Replaces", referral.replaces.clone());
         let next = inner.drivers.signalling.fresh_dialog();
-        let (reserved, sip) = self.reserve(call, next, itinerary.trunk.clone())?;
+        let (reserved, sip) = self.reserve(call, next, itinerary.trunk.clone(), room)?;
         sip.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
     }
 
@@ -665,7 +660,7 @@ impl Switchboard {
         if inner.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if self.is_full() {
+        if self.is_behind() {
             return Err(Refusal::Full);
         }
         let user = invite.request_uri.user().unwrap_or_default();
@@ -673,13 +668,6 @@ impl Switchboard {
         // A trunk that we register at may call what its calls are for.
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
         let owner = inner.directory.borrow().find(&user, peer, caller)?;
-        let is_stranger = caller.is_none() && !inner.directory.borrow().is_trusted(peer);
-        let stranger = is_stranger.then_some(peer);
-        if stranger.is_some()
-            && self.calls_from(stranger) >= (inner.limits.max_calls / SHARE).max(1)
-        {
-            return Err(Refusal::Full);
-        }
         let (id, rng) = self.fresh_call();
         let called = invite.request_uri.without_parameters();
         let application_party = match &owner {
@@ -711,6 +699,7 @@ impl Switchboard {
             call::Owner::Application { name, .. } => name.clone(),
             call::Owner::Line(_) => String::new(),
         };
+        let stranger = self.stranger(invite);
         let machine =
             Machine::offered(id, offer, owner, inner.limits.settings.clone(), now(), rng)?;
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = invite.call_id);
@@ -722,36 +711,42 @@ impl Switchboard {
                 "Call offered"
             );
         });
-        inner.drivers.signalling.trace(&invite.call_id, &[peer]);
+        inner.drivers.signalling.trace(id, &invite.call_id, &[peer]);
         let (mail, mailbox) = mailbox();
         let advertised = inner.limits.advertised;
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
-        let entry = Entry { application, stranger, mail };
-        match self.run_task(id, task, entry, (dialog, None), span) {
-            true => Ok(()),
-            false => Err(Refusal::Draining),
-        }
+        let entry = Entry { application, stranger, is_acknowledged: false, mail };
+        self.run_task(id, task, entry, (dialog, None, None), span).map_err(|_| {
+            match inner.draining.load(Ordering::Relaxed) {
+                true => Refusal::Draining,
+                false => Refusal::Full,
+            }
+        })
     }
 
-    /// Whether the call begins: while draining, none does.
+    /// Begins the call if there is room for it, and for one more by its trunk, which may have `room`.
+    ///
+    /// # Errors
+    /// There is none; or calls are not taken any more.
     fn run_task(
         &self,
         id: CallId,
         mut task: CallTask,
         entry: Entry,
-        (dialog, trunk): (DialogId, Option<String>),
+        (dialog, trunk, room): (DialogId, Option<String>, Option<usize>),
         span: tracing::Span,
-    ) -> bool {
+    ) -> Result<(), CallError> {
         // Asked while nobody else has the registry: whoever drains looks there afterwards.
         let mut registry = self.registry();
         if self.inner.draining.load(Ordering::Relaxed) {
-            return false;
+            return Err(CallError::Overloaded { retry_after: 5 });
         }
+        registry.admit(entry.stranger, self.inner.limits.max_calls)?;
         // The mailbox is new, so there is a place.
-        let Ok(last) = entry.mail.sip.clone().try_reserve_owned() else { return false };
+        let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| CallError::Internal)?;
+        registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
         registry.calls.insert(id, entry);
-        registry.dialogs.insert(dialog, Line { call: id, trunk, last });
         let switchboard = self.clone();
         let life = async move {
             let end = AssertUnwindSafe(task.run()).catch_unwind().await;
@@ -766,20 +761,12 @@ impl Switchboard {
             }
         };
         self.inner.tasks.spawn(life.instrument(span));
-        true
+        Ok(())
     }
 
     /// The call is over, however its task ended: nobody finds it any more, and no dialog of it stays.
     async fn leave(&self, id: CallId) {
-        let left: Vec<DialogId> = {
-            let mut registry = self.registry();
-            registry.calls.remove(&id);
-            registry
-                .dialogs
-                .extract_if(|_, line| line.call == id)
-                .map(|(dialog, _)| dialog)
-                .collect()
-        };
+        let left = self.registry().remove(id);
         // As a rule its BYE is out, and this one is dropped.
         for dialog in left {
             let bye = endpoint::Command::Bye { dialog, reason: None };
@@ -794,15 +781,10 @@ impl Switchboard {
         recovery::end_lost(&self.inner.drivers, id, &clips, retention).await;
     }
 
-    fn calls_from(&self, stranger: Option<IpAddr>) -> usize {
-        self.registry().calls.values().filter(|entry| entry.stranger == stranger).count()
-    }
-
-    fn is_full(&self) -> bool {
-        let inner = &self.inner;
-        self.len() >= inner.limits.max_calls
-            || inner.drivers.journal.is_behind()
-            || inner.drivers.media.is_late()
+    /// No new call could be carried.
+    fn is_behind(&self) -> bool {
+        let drivers = &self.inner.drivers;
+        drivers.journal.is_behind() || drivers.media.is_late()
     }
 
     fn fresh_call(&self) -> (CallId, StdRng) {
@@ -820,11 +802,21 @@ impl Switchboard {
     /// dialog whose other events find none is ended, and the call with it.
     async fn pass_on(&self, event: Event) {
         let dialog = event.dialog();
+        if let Event::Acknowledged { .. } = &event {
+            self.registry().acknowledged(dialog);
+        }
         if event.is_last() {
-            let line = self.registry().dialogs.remove(&dialog);
-            match line {
-                Some(line) => drop(line.last.send(Message::Sip(event))),
-                None => debug!(?event, "event of a call that is over"),
+            // After a redirect the call's task may go on with the dialog; else it goes with the call.
+            let may_go_on =
+                matches!(&event, Event::Refused { contacts, .. } if !contacts.is_empty());
+            let mut registry = self.registry();
+            let Some(Line { call, trunk, last }) = registry.dialogs.remove(&dialog) else {
+                debug!(?event, "event of a call that is over");
+                return;
+            };
+            let sip = last.send(Message::Sip(event));
+            if may_go_on && let Ok(last) = sip.try_reserve_owned() {
+                registry.dialogs.insert(dialog, Line { call, trunk, last });
             }
             return;
         }

@@ -95,16 +95,17 @@ impl Directory {
 
     /// Whom a peer of ours means: at our own domain a number that is no user's is one that could be
     /// called.
-    pub(super) fn meant(&self, uri: &Uri) -> Option<Uri> {
-        if !self.is_home(uri) || self.user_of(uri).is_some() {
+    pub(super) fn meant(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> Option<Uri> {
+        if !self.is_home(uri, &is_ours) || self.user_of(uri, &is_ours).is_some() {
             return Some(uri.clone());
         }
         format!("tel:{}", escape_user(&uri.user()?)).parse().ok()
     }
 
-    fn is_home(&self, uri: &Uri) -> bool {
+    /// Whether a URI is at our domain, or at an address of ours (`is_ours`) when we have none.
+    fn is_home(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> bool {
         match self.domain.as_str() {
-            "" => uri.ip_addr().is_some(),
+            "" => uri.ip_addr().is_some_and(is_ours),
             domain => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(domain)),
         }
     }
@@ -118,9 +119,9 @@ impl Directory {
         self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 
-    /// The user of ours whom a URI names: at our domain, or at an address when we have none.
-    pub(super) fn user_of(&self, uri: &Uri) -> Option<String> {
-        uri.user().filter(|user| self.is_home(uri) && self.users.contains(user))
+    /// The user of ours whom a URI names.
+    pub(super) fn user_of(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> Option<String> {
+        uri.user().filter(|user| self.users.contains(user) && self.is_home(uri, is_ours))
     }
 
     /// Who gets a call to `user` from `peer`, which is known as the user or trunk `caller`.
@@ -259,9 +260,19 @@ mod tests {
         assert!(directory.find("echo", peer, Some("alice")).is_ok());
         let nobody = directory.find("nobody", peer, Some("alice"));
         assert!(matches!(nobody, Err(Refusal::NoRoute(_))));
-        let user = |uri: &str| directory.user_of(&uri.parse().unwrap());
+        let user = |uri: &str| directory.user_of(&uri.parse().unwrap(), |_| false);
         assert_eq!(user("sip:alice@PBX.example").as_deref(), Some("alice"));
         assert_eq!(user("sip:alice@elsewhere.example"), None);
         assert_eq!(user("sip:bob@pbx.example"), None);
+    }
+
+    #[test]
+    fn without_a_domain_our_own_address_is_home_and_no_other() {
+        let directory = directory(&[], "[[users]]\nname = \"alice\"\npassword = \"x\"\n");
+        let is_ours = |ip: IpAddr| ip == IpAddr::from([192, 0, 2, 1]);
+        let user = |uri: &str| directory.user_of(&uri.parse().unwrap(), is_ours);
+        assert_eq!(user("sip:alice@192.0.2.1:5070").as_deref(), Some("alice"));
+        assert_eq!(user("sip:alice@192.0.2.2"), None);
+        assert_eq!(user("sip:alice@pbx.example"), None);
     }
 }

@@ -136,6 +136,7 @@ impl House {
         let address = "127.0.0.1:0".parse().unwrap();
         let (signalling, listeners, _) = crate::signalling::start(
             SignallingConfig {
+                domain: String::new(),
                 listen: vec![SipListener { transport: Transport::Udp, address }],
                 advertised: None,
                 server_name: "test".to_owned(),
@@ -222,11 +223,11 @@ impl House {
     }
 
     /// Registers a call whose task is the test.
-    fn register(&self, mail: Mail) -> DialogId {
+    fn register(&self, mail: call_task::Mail) -> DialogId {
         let (call, dialog) = (CallId::from_random([7; 16]), DialogId(7_000));
-        let entry = Entry { application: "bot".to_owned(), stranger: None, mail };
+        let entry = Entry::of_application("bot", mail);
         self.switchboard.registry().calls.insert(call, entry);
-        let (reserved, _) = self.switchboard.reserve(call, dialog, None).unwrap();
+        let (reserved, _) = self.switchboard.reserve(call, dialog, None, None).unwrap();
         reserved.keep();
         dialog
     }

@@ -44,6 +44,7 @@ pub use self::{
 use self::{keep_alive::Acquaintances, registering::Account};
 pub use super::{
     dialog::DialogId,
+    outgoing::Place,
     path::{ConnectionId, Path, Transmit, Transport},
     registrar::Binding,
 };

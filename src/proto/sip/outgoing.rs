@@ -42,12 +42,25 @@ pub struct OutgoingCall {
     pub to: NameAddr,
     /// Proxies to visit: the trunk's outbound proxy, or the Path of a registration (RFC 3327).
     pub routes: Vec<NameAddr>,
+    /// Where else the called party may be, in the order in which it is to be tried.
+    pub further: Vec<Place>,
     /// Further header fields: name and value.
     pub headers: Vec<(String, String)>,
     /// Who we are to whoever challenges us; without them no challenge is answered.
     pub credentials: Option<Credentials>,
     /// Our offer.
     pub offer: Vec<u8>,
+}
+
+/// One of several places where the called party may be: another phone of the same user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which ways lead there, the best one first; never empty.
+    pub targets: Vec<Path>,
+    /// The Request-URI.
+    pub request_uri: Uri,
+    /// Proxies to visit (RFC 3327).
+    pub routes: Vec<NameAddr>,
 }
 
 /// One call that we place.
@@ -232,6 +245,25 @@ impl Outgoing {
     pub fn next_target(&mut self) -> bool {
         self.target += 1;
         self.stream = Stream::Untried;
+        if self.target().is_none() {
+            return self.next_place();
+        }
+        self.restart()
+    }
+
+    /// The called party is not here; whether there is another place where it may be (RFC 3261 §16.5, one
+    /// after the other).
+    pub fn next_place(&mut self) -> bool {
+        if self.call.further.is_empty() {
+            return false;
+        }
+        let Place { targets, request_uri, routes } = self.call.further.remove(0);
+        self.call.targets = targets;
+        self.call.request_uri = request_uri;
+        self.call.routes = routes;
+        self.target = 0;
+        self.stream = Stream::Untried;
+        self.challenges = Challenges::default();
         self.restart()
     }
 

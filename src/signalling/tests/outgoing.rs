@@ -43,6 +43,7 @@ impl Sockets {
         let reloadable = Reloadable {
             tls: watch::channel(TlsConfigs::load(&config.tls).unwrap()).1,
             trusted: watch::channel(Vec::new()).1,
+            known: watch::channel(Default::default()).1,
         };
         let Bound { network, listeners, readers, client_port } =
             Network::bind(config, reloadable, sender, cancel.clone()).unwrap();

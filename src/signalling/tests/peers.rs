@@ -55,6 +55,7 @@ pub fn config(transports: &[Transport]) -> SignallingConfig {
         advertised: None,
         server_name: "test".to_owned(),
         realm: "test".to_owned(),
+        domain: String::new(),
         digest: Vec::new(),
         users: Vec::new(),
         tls: TlsFiles::default(),

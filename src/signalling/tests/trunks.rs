@@ -18,6 +18,7 @@ use crate::{
 
 fn call(targets: Vec<Path>) -> OutgoingCall {
     OutgoingCall {
+        further: Vec::new(),
         call_id: "out@127.0.0.1".to_owned(),
         targets,
         request_uri: "sip:200@trunk.example".parse().unwrap(),

@@ -27,7 +27,7 @@ async fn a_task_that_panics_hangs_up_and_its_call_is_told() {
     };
     task.work.push(panics.boxed());
     let span = tracing::Span::none();
-    assert!(house.switchboard.run_task(call, task, entry, (dialog, None), span));
+    assert!(house.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
     house.go_on();
     house.answer(&phone, call).await;
     let recorded = house.switchboard.submit("bot", call, record()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
     let (spool, written) = oneshot::channel();
     task.await_clip(OperationId::from_random([8; 16]), recording, written);
     let span = tracing::Span::none();
-    assert!(house.switchboard.run_task(call, task, entry, (dialog, None), span));
+    assert!(house.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
     house.go_on();
     phone.send("CANCEL", 1, "").await;
     house.until_state(call, CallState::Terminated).await;
@@ -97,11 +97,12 @@ async fn a_referral_that_is_given_up_gives_its_place_back() {
     let nobody = Placed { display_name: None, subject: None };
     let (itinerary, _) = directory.way_out(&"tel:+491".parse().unwrap(), &nobody).unwrap();
     let next = DialogId(DialogId::FIRST_OUTGOING);
-    let (reserved, _) = house.switchboard.reserve(call, next, Some("trunk".to_owned())).unwrap();
+    let (reserved, _) =
+        house.switchboard.reserve(call, next, Some("trunk".to_owned()), None).unwrap();
     task.referral = Some(Referral { reserved: Some(reserved), itinerary, targets: Vec::new() });
-    assert_eq!(house.switchboard.calls_by(Some("trunk")), 1);
+    assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 1);
     task.carry_out().await;
-    assert_eq!(house.switchboard.calls_by(Some("trunk")), 0);
+    assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 0);
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
     house.switchboard.registry().calls.insert(call, entry);
     let first = task.peer;
-    let (reserved, _) = house.switchboard.reserve(call, DialogId(9), None).unwrap();
+    let (reserved, _) = house.switchboard.reserve(call, DialogId(9), None, None).unwrap();
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
     // It rings still, so nobody can be replaced.
@@ -148,7 +149,7 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
         connection: None,
     };
     let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
-    (task, id, Entry { application: "bot".to_owned(), stranger: None, mail })
+    (task, id, Entry::of_application("bot", mail))
 }
 
 #[test]

@@ -307,6 +307,7 @@ impl Endpoint {
             }),
             422 => least_session(response).is_some_and(|least| outgoing.lengthen_session(least)),
             NO_ROOM => outgoing.next_target(),
+            404 | 408 | 480 | 500..600 => outgoing.next_place(),
             _ => false,
         };
         if again {

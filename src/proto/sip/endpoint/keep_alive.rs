@@ -66,13 +66,13 @@ impl Endpoint {
     /// Answers a STUN request; whether it was one. Strangers get nothing: this is a SIP port.
     pub(super) fn handle_stun(&mut self, bytes: &[u8], path: Path, now: Instant) -> bool {
         let Some(answer) = stun::answer(bytes, path.peer) else { return false };
-        if self.is_acquainted(path.peer, now) {
+        if self.is_somebody(path.peer, now) {
             self.send(path, answer);
         }
         true
     }
 
-    fn is_acquainted(&mut self, peer: SocketAddr, now: Instant) -> bool {
+    fn is_somebody(&mut self, peer: SocketAddr, now: Instant) -> bool {
         let is_new = |made| now.saturating_duration_since(made) < KNOWN_FOR;
         if !self.acquaintances.made.is_some_and(is_new) {
             let dialogs = self.dialogs.values().filter(|dialog| dialog.is_confirmed());

@@ -95,6 +95,37 @@ fn the_next_target_is_tried_when_one_is_silent_full_or_not_there() {
 }
 
 #[test]
+fn the_next_phone_is_called_when_one_is_silent_or_not_there_but_not_when_it_is_busy() {
+    let phone = |number: u8| Place {
+        targets: vec![Path { peer: ([192, 0, 2, number], 5060).into(), ..path() }],
+        request_uri: format!("sip:phone-{number}@192.0.2.{number}").parse().unwrap(),
+        routes: vec![format!("<sip:proxy-{number}.example;lr>").parse().unwrap()],
+    };
+    let mut line = Line::new();
+    line.call(OutgoingCall { further: (20..24).map(phone).collect(), ..call() });
+    line.run_for(Duration::from_secs(32));
+    for (number, answer) in [(20, "480 Gone"), (21, "404 Not Found"), (22, "503 Full")] {
+        let invite = line.sent.last().unwrap().1.clone();
+        assert_eq!(line.last_path.peer.ip(), IpAddr::from([192, 0, 2, number]));
+        let first = format!("INVITE sip:phone-{number}@192.0.2.{number} SIP/2.0\r\n");
+        assert!(invite.starts_with(&first), "{invite}");
+        let route = format!("<sip:proxy-{number}.example;lr>");
+        assert_eq!(header(&invite, "Route"), Some(route.as_str()));
+        assert!(line.events.is_empty());
+        line.receive(&Reply::to(&invite, answer).tag("x").to_string());
+    }
+    let invite = line.sent.last().unwrap().1.clone();
+    line.receive(&Reply::to(&invite, "486 Busy Here").tag("x").to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 486, .. }));
+    line.must_become_idle();
+
+    let mut line = Line::new();
+    let invite = line.call(OutgoingCall { further: vec![phone(20)], ..call() });
+    line.receive(&Reply::to(&invite, "486 Busy Here").tag("x").to_string());
+    assert!(matches!(line.event(), Event::Refused { status: 486, .. }));
+}
+
+#[test]
 fn a_refusal_is_acknowledged_each_time_and_told_once() {
     let mut line = Line::new();
     let invite = line.call(call());
@@ -702,6 +733,7 @@ pub(super) fn call() -> OutgoingCall {
         from: "<sip:bot@pbx.example>".parse().unwrap(),
         to: "<sip:200@pbx.example>".parse().unwrap(),
         routes: Vec::new(),
+        further: Vec::new(),
         headers: vec![("X-Own".to_owned(), "1".to_owned())],
         credentials: None,
         offer: OFFER.as_bytes().to_vec(),
