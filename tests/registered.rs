@@ -80,8 +80,12 @@ async fn a_phone_with_the_wrong_password_is_nowhere() {
     let _phone = Baresip::start(folder.path(), &account, "PCMU", &[]);
     let refused = async || node.log_text().contains("Wrong password").then_some(());
     eventually("the refusal", Duration::from_secs(10), refused).await;
-    let (status, error) = bot.place("sip:alice@127.0.0.1").await;
-    assert_eq!(status, 403, "{error}");
+    let (status, call) = bot.place("sip:alice@127.0.0.1").await;
+    assert_eq!(status, 201, "{call}");
+    let id = call["id"].as_str().unwrap();
+    let over = bot.wait_for_state(id, "terminated").await;
+    assert_eq!(over.data()["resultInfo"]["code"], 480);
+    assert_eq!(over.data()["resultInfo"]["subcode"], 10_037);
     assert!(!node.log_text().contains("Phone registered"));
 }
 
