@@ -111,14 +111,24 @@ impl Bot {
 
     /// Waits for the first notification, since the beginning, that is as wanted.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&Notified) -> bool) -> Notified {
+        self.wait_for_after(0, what, wanted).await
+    }
+
+    /// The same, but for the first `known` ones.
+    pub async fn wait_for_after(
+        &self,
+        known: usize,
+        what: &str,
+        wanted: impl Fn(&Notified) -> bool,
+    ) -> Notified {
         let mut all = self.shared.notifications.subscribe();
         let found = tokio::time::timeout(
             Duration::from_secs(20),
-            all.wait_for(|all| all.iter().any(&wanted)),
+            all.wait_for(|all| all.iter().skip(known).any(&wanted)),
         )
         .await;
         match found {
-            Ok(all) => all.unwrap().iter().find(|n| wanted(n)).unwrap().clone(),
+            Ok(all) => all.unwrap().iter().skip(known).find(|n| wanted(n)).unwrap().clone(),
             Err(_) => panic!("no notification in time: {what}; there were: {:#?}", self.summary()),
         }
     }

@@ -9,6 +9,7 @@ pub mod mutation;
 pub mod npm;
 pub mod peer;
 pub mod python;
+pub mod raw;
 pub mod sipp;
 
 use std::{

@@ -1,6 +1,10 @@
 //! sipp on both sides of a call, with the scenarios of `tests/sipp`.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Stdio,
+};
 
 use aftertone::audio::{Rate, g711::Law};
 use tempfile::TempDir;
@@ -42,6 +46,21 @@ pub async fn call_over(peer: SocketAddr, scenario: &str, user: &str, fill: &[(&s
     finish(sipp(&folder, &filled(scenario, fill)), &folder, peer, user).await;
 }
 
+/// Starts a scenario in `folder` that calls `user` at `peer` from `host`, and that lasts until it is
+/// killed, or dropped.
+pub fn start(
+    folder: &Path,
+    host: IpAddr,
+    peer: SocketAddr,
+    scenario: &str,
+    user: &str,
+    fill: &[(&str, &str)],
+) -> Child {
+    let mut command = sipp_at(host, folder, &filled(scenario, fill));
+    command.args(["-s", user, &peer.to_string()]).stdout(Stdio::null());
+    command.spawn().expect("sipp runs")
+}
+
 async fn finish(mut command: Command, folder: &TempDir, peer: SocketAddr, user: &str) {
     let output = command.args(["-s", user, &peer.to_string()]).output().await.expect("sipp runs");
     let end = String::from_utf8_lossy(&output.stdout);
@@ -66,18 +85,23 @@ fn filled(scenario: &str, fill: &[(&str, &str)]) -> String {
 
 /// sipp for one call.
 fn sipp(folder: &TempDir, text: &str) -> Command {
-    let file = folder.path().join("scenario.xml");
+    sipp_at(IpAddr::from([127, 0, 0, 1]), folder.path(), text)
+}
+
+fn sipp_at(host: IpAddr, folder: &Path, text: &str) -> Command {
+    let file = folder.join("scenario.xml");
     std::fs::write(&file, text).unwrap();
-    let media = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let media = std::net::UdpSocket::bind((host, 0)).unwrap();
     let media_port = media.local_addr().unwrap().port() & !1;
     drop(media);
+    let host = host.to_string();
     let mut command = Command::new(program("sipp", "sip-tester"));
     command
-        .args(["-sf", file.to_str().unwrap(), "-m", "1", "-i", "127.0.0.1"])
-        .args(["-mi", "127.0.0.1", "-mp", &media_port.to_string()])
+        .args(["-sf", file.to_str().unwrap(), "-m", "1", "-i", &host])
+        .args(["-mi", &host, "-mp", &media_port.to_string()])
         .args(["-nostdin", "-timeout", "100s", "-timeout_error", "-trace_err", "-error_file"])
-        .arg(folder.path().join("errors"))
-        .current_dir(folder.path())
+        .arg(folder.join("errors"))
+        .current_dir(folder)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
