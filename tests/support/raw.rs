@@ -137,6 +137,8 @@ impl Peer {
     pub fn request(&self, method: &str, cseq: u32, branch: &str, body: &str) -> String {
         let Self { node, user, call_id, tag, .. } = self;
         let local = self.socket.local_addr().unwrap();
+        // A CANCEL is like its INVITE (RFC 3261 section 9.1).
+        let tag = if method == "CANCEL" { "" } else { tag };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
             "{method} sip:{user}@{node} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{branch}\r\n\
@@ -161,7 +163,9 @@ impl Peer {
         let mut buffer = vec![0; 65_535];
         let length = timeout(time, self.socket.recv(&mut buffer)).await.ok()?.unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        if let Some(tag) = to_tag(&text).filter(|_| text.starts_with("SIP/2.0 2")) {
+        let is_final = status(&text).is_some_and(|status| status >= 200);
+        let is_to_invite = header(&text, "CSeq").is_some_and(|cseq| cseq.ends_with("INVITE"));
+        if let Some(tag) = to_tag(&text).filter(|_| is_final && is_to_invite) {
             self.tag = format!(";tag={tag}");
         }
         Some(text)
@@ -180,6 +184,7 @@ impl Peer {
         panic!("no such answer to {method}; there were {others:#?}");
     }
 
+    /// Where it calls from.
     pub fn local(&self) -> SocketAddr {
         self.socket.local_addr().unwrap()
     }
