@@ -35,6 +35,42 @@ pub const PIECES: [&str; 26] = [
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
                    m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
 
+const DESCRIPTION: [&str; 10] = [
+    "v=0",
+    "o=- 1 1 IN IP4 127.0.0.1",
+    "s=-",
+    "c=IN IP4 127.0.0.1",
+    "t=0 0",
+    "m=audio 9 RTP/AVP 0 101",
+    "a=rtpmap:0 PCMU/8000",
+    "a=rtpmap:101 telephone-event/8000",
+    "a=fmtp:101 0-15",
+    "a=sendrecv",
+];
+
+/// Numbers at their limits and beyond, addresses that nobody may be sent to, and what was a hole in
+/// other servers once.
+const WORSE: [&str; 18] = [
+    "c=IN IP4 224.0.0.1/127",
+    "c=IN IP4 255.255.255.255",
+    "c=IN IP4 0.0.0.0",
+    "c=IN IP6 ::",
+    "c=IN IP6 ff02::1",
+    "c=IN IP4 no.such.host.invalid",
+    "m=audio 0 RTP/AVP 0",
+    "m=audio 65535 RTP/AVP 0 255 256 4294967296",
+    "m=audio 65536 RTP/AVP 0",
+    "m=audio 9/4294967295 RTP/AVP 0",
+    "m=audio 9 RTP/AVP",
+    "m=video 9 RTP/AVP 31",
+    "a=rtpmap:4294967296 PCMU/8000",
+    "a=rtpmap:0 PCMU/4294967296/65535",
+    "a=fmtp:101 0-4294967295,-1",
+    "a=ptime:0",
+    "a=ptime:4294967296",
+    "a=rtcp:65536 IN IP4 224.0.0.1",
+];
+
 const PASSWORD: &str = "Authorization: Digest username=\"alice\",realm=\"aftertone\",nonce=\"n\",\
                         uri=\"sip:x\",response=\"0123456789abcdef0123456789abcdef\"\r\n";
 
@@ -91,6 +127,25 @@ impl Mutator {
                 self.good(method, "bot", if *method == "UPDATE" { SDP } else { "" })
             }
         };
+        self.spoil(&mut bytes);
+        bytes
+    }
+
+    /// A session description that was changed in up to five places, after some of its lines were
+    /// replaced by others that are worse.
+    pub fn description(&mut self) -> Vec<u8> {
+        let mut lines: Vec<&str> = DESCRIPTION.to_vec();
+        for _ in 0..self.rng.random_range(0..3) {
+            let at = self.rng.random_range(0..=lines.len());
+            let line = WORSE.choose(&mut self.rng).unwrap();
+            if self.rng.random() && at < lines.len() {
+                lines[at] = line;
+            } else {
+                lines.insert(at, line);
+            }
+        }
+        let mut bytes: Vec<u8> =
+            lines.iter().flat_map(|line| line.bytes().chain(*b"\r\n")).collect();
         self.spoil(&mut bytes);
         bytes
     }

@@ -135,27 +135,40 @@ impl Peer {
 
     /// A request of this call.
     pub fn request(&self, method: &str, cseq: u32, branch: &str, body: &str) -> String {
+        let kind = if body.is_empty() { "" } else { "application/sdp" };
+        self.head(method, cseq, branch, kind, body.len()) + body
+    }
+
+    /// Its first INVITE, with whatever body.
+    pub fn invite_with(&self, kind: &str, body: &[u8]) -> Vec<u8> {
+        [self.head("INVITE", 1, "i", kind, body.len()).as_bytes(), body].concat()
+    }
+
+    fn head(&self, method: &str, cseq: u32, branch: &str, kind: &str, length: usize) -> String {
         let Self { node, user, call_id, tag, .. } = self;
         let local = self.socket.local_addr().unwrap();
         // A CANCEL is like its INVITE (RFC 3261 section 9.1).
         let tag = if method == "CANCEL" { "" } else { tag };
-        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let kind = match kind {
+            "" => String::new(),
+            kind => format!("Content-Type: {kind}\r\n"),
+        };
+        // The port may be that of an earlier call, the branch is not.
         format!(
-            "{method} sip:{user}@{node} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{branch}\r\n\
+            "{method} sip:{user}@{node} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}-{branch}\r\n\
              From: <sip:a@{local}>;tag=a\r\nTo: <sip:{user}@{node}>{tag}\r\nCall-ID: {call_id}\r\n\
              CSeq: {cseq} {method}\r\nContact: <sip:a@{local}>\r\nMax-Forwards: 70\r\n{kind}\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
+             Content-Length: {length}\r\n\r\n"
         )
     }
 
-    pub async fn send(&self, text: &str) {
-        self.socket.send(text.as_bytes()).await.unwrap();
+    pub async fn send(&self, message: impl AsRef<[u8]>) {
+        self.socket.send(message.as_ref()).await.unwrap();
     }
 
     /// Sends a request; see [`Peer::request`].
     pub async fn say(&self, method: &str, cseq: u32, branch: &str, body: &str) {
-        self.send(&self.request(method, cseq, branch, body)).await;
+        self.send(self.request(method, cseq, branch, body)).await;
     }
 
     /// The next message within `time`, if any.
@@ -181,7 +194,8 @@ impl Peer {
             }
             others.push(text);
         }
-        panic!("no such answer to {method}; there were {others:#?}");
+        let call = &self.call_id;
+        panic!("no such answer to {method} of {call}; there were {others:#?}");
     }
 
     /// Where it calls from.
