@@ -160,74 +160,76 @@ fn what_follows_the_body_is_no_part_of_it() {
     assert!(request.body().is_empty());
 }
 
-/// The Request-URIs and header fields of RFC 5118, in an OPTIONS.
-fn options_of_rfc_5118(uri: &str, via: &str, contact: &str) -> Vec<u8> {
-    format!(
-        "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nMax-Forwards: 70\r\n\
-         From: <sip:user@example.com>;tag=81x2\r\nTo: <sip:user@[2001:db8::10]>\r\n\
-         Call-ID: SSG9559905523997077@hlau_4100\r\nCSeq: 98176 OPTIONS\r\n\
-         Contact: <{contact}>\r\nContent-Length: 0\r\n\r\n"
-    )
-    .into_bytes()
-}
-
 #[test]
 fn addresses_of_ipv6_are_read_as_rfc_5118_asks_for() {
-    let (uri, via) = ("sip:[2001:db8::10]", "[2001:db8::9:1];branch=z9hG4bKas3-111");
-    let contact = "sip:user@[2001:db8::1]";
-    for (section, uri, via, contact, wanted) in [
-        ("4.1, an address as host", uri, via, contact, Accepted),
-        ("4.2, without brackets", "sip:2001:db8::10", via, contact, Refused(400)),
-        (
-            "4.3, a port within the brackets is none",
-            "sip:[2001:db8::10:5070]",
-            via,
-            contact,
-            Accepted,
-        ),
-        ("4.4, a port behind them", "sip:[2001:db8::10]:5070", via, contact, Accepted),
-        (
-            "4.5, received without brackets",
-            uri,
-            "[2001:db8::9:1];received=2001:db8::9:255;branch=z9hG4bKas3",
-            contact,
-            Accepted,
-        ),
-        (
-            "4.5, received with brackets",
-            uri,
-            "[2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3",
-            contact,
-            Accepted,
-        ),
-        ("4.9, an IPv4-mapped address", uri, via, "sip:user@[::ffff:192.0.2.10]:5060", Accepted),
-        ("4.10, one colon too many", "sip:user@[2001:db8:::192.0.2.1]", via, contact, Refused(400)),
+    for (name, wanted) in [
+        ("ipv6-good", Accepted),
+        ("ipv6-bad", Refused(400)),
+        ("port-ambiguous", Accepted),
+        ("port-unambiguous", Accepted),
+        ("via-received-param-with-delim", Accepted),
+        ("via-received-param-no-delim", Accepted),
+        ("ipv6-in-sdp", Accepted),
+        ("mult-ip-in-header", Accepted),
+        ("mult-ip-in-sdp", Accepted),
+        ("ipv4-mapped-ipv6", Accepted),
+        ("ipv6-bug-abnf-3-colons", Refused(400)),
+        ("ipv6-correct-abnf-2-colons", Accepted),
     ] {
-        let bytes = options_of_rfc_5118(uri, via, contact);
-        assert_eq!(verdict(&bytes), wanted, "{section}");
+        assert_eq!(verdict(&read_of_ipv6(name)), wanted, "{name}");
     }
-    let Ok(Message::Request(request)) = parse_datagram(&options_of_rfc_5118(
-        "sip:[2001:db8::10:5070]",
-        via,
-        "sip:user@[2001:db8::1]:5080",
-    )) else {
-        panic!("it is a request")
-    };
-    assert_eq!(request.uri().ip_addr(), "2001:db8::10:5070".parse().ok());
-    assert_eq!(request.uri().port(), None);
-    assert_eq!(request.contacts()[0].uri().port(), Some(5080));
+    let uri = |name: &str| request_of(&read_of_ipv6(name)).uri().clone();
+    let (ambiguous, unambiguous) = (uri("port-ambiguous"), uri("port-unambiguous"));
+    assert_eq!(ambiguous.ip_addr(), "2001:db8::10:5070".parse().ok());
+    assert_eq!(ambiguous.port(), None);
+    assert_eq!(unambiguous.ip_addr(), "2001:db8::10".parse().ok());
+    assert_eq!(unambiguous.port(), Some(5070));
+    let embedded = uri("ipv6-correct-abnf-2-colons").ip_addr();
+    assert_eq!(embedded, "2001:db8::192.0.2.1".parse().ok());
+    let request = request_of(&read_of_ipv6("mult-ip-in-header"));
+    let hosts: Vec<_> = request.vias().iter().map(|via| (via.host.as_str(), via.port)).collect();
+    assert_eq!(
+        hosts,
+        [("[2001:db8::9:1]", Some(6050)), ("192.0.2.1", None), ("[2001:db8::9:255]", None)]
+    );
+    for name in ["via-received-param-with-delim", "via-received-param-no-delim"] {
+        let request = request_of(&read_of_ipv6(name));
+        let received = request.vias()[0].received.as_deref().unwrap();
+        assert_eq!(received.trim_matches(['[', ']']), "2001:db8::9:255", "{name}");
+    }
 }
 
 #[test]
 fn session_descriptions_of_rfc_5118_are_read() {
-    use aftertone::proto::sdp::Description;
-    // Sections 4.6 and 4.8: IPv6 alone, and one family for each stream.
-    let text = "v=0\r\no=assistant 971731711378798081 0 IN IP6 2001:db8::20\r\ns=Live video feed\r\n\
-                c=IN IP6 2001:db8::1\r\nt=3338481189 3370017201\r\nm=audio 6000 RTP/AVP 2\r\n\
-                a=rtpmap:2 G726-32/8000\r\nm=video 6024 RTP/AVP 107\r\nc=IN IP4 192.0.2.1\r\n\
-                a=rtpmap:107 H263-1998/90000\r\n";
-    let description = Description::parse(text.as_bytes()).expect("it can be read");
-    assert_eq!(description.media.len(), 2);
+    use aftertone::proto::sdp::{Codec, Description, LocalMedia, negotiate};
+    let local = LocalMedia {
+        address: "2001:db8::99".parse().unwrap(),
+        port: 40_000,
+        codecs: vec![Codec::Pcmu],
+        session_id: 1,
+        session_version: 1,
+    };
+    // Sections 4.6, 4.8 and 4.9: IPv6 for all, a family for each stream, and a mapped address.
+    for (name, session, audio, video, remote) in [
+        ("ipv6-in-sdp", Some("2001:db8::20"), None, None, "[2001:db8::20]:6000"),
+        ("mult-ip-in-sdp", None, Some("192.0.2.1"), Some("2001:db8::1"), "192.0.2.1:22334"),
+        ("ipv4-mapped-ipv6", Some("::ffff:192.0.2.2"), None, None, "[::ffff:192.0.2.2]:6000"),
+    ] {
+        let mut description =
+            Description::parse(request_of(&read_of_ipv6(name)).body()).expect("it can be read");
+        assert_eq!(description.connection.as_deref(), session, "{name}");
+        let [first, second] = &mut description.media[..] else { panic!("{name}: two streams") };
+        assert_eq!((first.kind.as_str(), second.kind.as_str()), ("audio", "video"));
+        assert_eq!(first.connection.as_deref(), audio, "{name}");
+        assert_eq!(second.connection.as_deref(), video, "{name}");
+        // Two of them offer G.726 only.
+        first.formats = vec!["0".to_owned()];
+        first.attributes.clear();
+        let (answer, plan) = negotiate(&description, &local).expect("a codec in common");
+        assert_eq!(plan.remote, remote.parse().ok(), "{name}");
+        assert!(answer.to_string().contains("c=IN IP6 2001:db8::99\r\n"), "{answer}");
+        assert_eq!(answer.media[1].port, 0, "{name}: no video");
+    }
 }
 
 proptest! {
@@ -348,10 +350,18 @@ fn response(bytes: &[u8]) -> Option<Response> {
 }
 
 fn request(name: &str) -> Request {
-    match parse_datagram(&read(name)) {
+    request_of(&read(name))
+}
+
+fn request_of(bytes: &[u8]) -> Request {
+    match parse_datagram(bytes) {
         Ok(Message::Request(request)) => request,
-        other => panic!("{name}: {other:?}"),
+        other => panic!("{other:?}"),
     }
+}
+
+fn read_of_ipv6(name: &str) -> Vec<u8> {
+    fs::read(format!("tests/torture_ipv6/{name}.dat")).unwrap()
 }
 
 fn read(name: &str) -> Vec<u8> {
