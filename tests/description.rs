@@ -92,7 +92,7 @@ async fn phone(node: &Node, bot: &Bot, folder: &Path) -> (Baresip, String) {
     let dial = format!("/dial sip:bot@{}", node.sip);
     let incoming = |n: &Notified| n.data()["state"] == "incoming";
     let earlier: Vec<_> = bot.notifications().into_iter().filter(incoming).collect();
-    let phone = Baresip::start(folder, account, "PCMU", &[&dial]);
+    let phone = Baresip::start_talkative(folder, account, &[&dial]);
     let told = bot.wait_for("the call", |n| {
         incoming(n) && earlier.iter().all(|known| known.data()["id"] != n.data()["id"])
     });

@@ -77,7 +77,7 @@ const TO_STRANGERS: Answers = [
     ("cparam01", 401, 401),
     ("cparam02", 401, 401),
     ("regescrt", 401, 401),
-    ("sdp01", 401, 401),
+    ("sdp01", 406, 406),
     // 3.4, backward compatibility.
     // A stranger of RFC 2543; on a stream nobody knows where it ends (RFC 3261 section 18.3).
     ("inv2543", 401, 400),
@@ -92,7 +92,7 @@ fn to_known_ones() -> Answers {
         // (escnull), for no credentials could say it.
         ("dblreq" | "cparam01" | "cparam02" | "regescrt" | "regaut01", ..) => (answer.0, 200, 200),
         // The call is taken, whatever its date (section 3.1.2.12 leaves that to the server).
-        ("esc01" | "longreq" | "baddate" | "sdp01", ..) => (answer.0, 200, 200),
+        ("esc01" | "longreq" | "baddate", ..) => (answer.0, 200, 200),
         ("inv2543", ..) => (answer.0, 200, 400),
         other => other,
     })

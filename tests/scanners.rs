@@ -13,8 +13,8 @@ use support::{
     Node,
     bot::Bot,
     live::LiveCall,
-    raw::{header, status, with_password},
     program,
+    raw::{header, status, with_password},
 };
 use tokio::{net::UdpSocket, process::Command, task::JoinHandle, time::timeout};
 

@@ -81,8 +81,7 @@ const VERDICTS: [(&str, Verdict); 49] = [
     ("cparam01", Accepted),
     ("cparam02", Accepted),
     ("regescrt", Accepted),
-    // What it accepts as answer is for the offer and answer to see.
-    ("sdp01", Accepted),
+    ("sdp01", Refused(406)),
     // 3.4, backward compatibility.
     ("inv2543", Accepted),
 ];

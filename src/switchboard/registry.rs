@@ -144,7 +144,7 @@ mod tests {
 
     fn line(call: usize, trunk: Option<&str>) -> Line {
         let (sender, _receiver) = mpsc::channel(1);
-        let last = sender.try_reserve_owned().ok().expect("it is empty");
+        let last = sender.try_reserve_owned().expect("it is empty");
         Line { call: id(call), trunk: trunk.map(str::to_owned), last }
     }
 

@@ -73,7 +73,8 @@ pub fn validate(request: &Request) -> Result<(), Refusal> {
     check_method_is_served(request)?;
     check_uri(request)?;
     check_extensions(request)?;
-    check_content(request)
+    check_content(request)?;
+    check_accept(request)
 }
 
 /// A method that nobody knows comes first: such a request may follow rules of its own.
@@ -146,6 +147,23 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
         return Err(Refusal::new(415).with("Accept", SDP.to_owned()));
     }
     Ok(())
+}
+
+/// Whether the answer to an INVITE is something that its sender takes (§21.4.7); nothing said is SDP
+/// (§20.1).
+fn check_accept(request: &Request) -> Result<(), Refusal> {
+    let mut accepted = request.headers("Accept").flat_map(|list| list.split(',')).peekable();
+    if *request.method() != Method::Invite || accepted.peek().is_none() {
+        return Ok(());
+    }
+    let takes_sdp = |range: &str| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        [SDP, "application/*", "*/*"].iter().any(|known| range.eq_ignore_ascii_case(known))
+    };
+    match accepted.any(takes_sdp) {
+        true => Ok(()),
+        false => Err(Refusal::new(406)),
+    }
 }
 
 /// The methods that are served to everybody, as a list. REGISTER is for users, if there are any.
@@ -226,6 +244,22 @@ mod tests {
     fn a_request_at_the_end_of_its_way_has_come_to_the_right_place() {
         // RFC 4475 §3.3.11: only who would send it on refuses it.
         assert_eq!(judge("OPTIONS", "sip:a@b", "Max-Forwards: 0\r\n\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn a_caller_who_takes_no_sdp_is_refused() {
+        // RFC 4475 §3.3.15.
+        for (accept, is_taken) in [
+            ("text/nobodyKnowsThis", false),
+            ("", false),
+            ("text/plain, Application/SDP;q=0.5", true),
+            ("text/plain\r\nAccept: */*", true),
+            ("application/*", true),
+        ] {
+            let judged = judge("INVITE", "sip:a@b", &format!("Accept: {accept}\r\n\r\n"));
+            assert_eq!(judged.map_err(|refusal| refusal.status).err(), (!is_taken).then_some(406));
+        }
+        assert_eq!(judge("OPTIONS", "sip:a@b", "Accept: text/plain\r\n\r\n"), Ok(()));
     }
 
     #[test]
