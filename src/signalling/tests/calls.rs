@@ -81,6 +81,7 @@ async fn a_call_goes_over_ipv6() {
     for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
         let mut config = config(&[transport]);
         config.listen[0].address = "[::1]:0".parse().unwrap();
+        config.trusted_peers = vec!["::1/128".parse().unwrap()];
         config.tls.identity = Some(authority.certificate("::1"));
         let mut node = Node::start(config).await;
         let mut phone = match transport {
@@ -98,6 +99,7 @@ async fn a_socket_on_all_addresses_answers_from_the_one_that_was_called() {
     for any in ["0.0.0.0:0", "[::]:0"] {
         let mut config = config(&[Transport::Udp]);
         config.listen[0].address = any.parse().unwrap();
+        config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
         let mut node = Node::start(config).await;
         let called: SocketAddr = ([127, 0, 0, 2], node.address(Transport::Udp).port()).into();
         let mut phone = Phone::udp_to(called).await;
