@@ -604,11 +604,11 @@ async fn faults_end_with_the_codes_of_the_tables() {
     let call = placed(&bot, "2200").await;
     let told = bot.wait_for_state(&call, "terminated").await;
     // The sentence names both addresses; of ours the port is not known.
-    let result = &told.data()["resultInfo"];
-    let sentence = result["message"].as_str().unwrap();
+    let told = &told.data()["resultInfo"];
+    let sentence = told["message"].as_str().unwrap();
     assert!(sentence.starts_with("No media came from the other participant: we expected it at "));
     let sentence = sentence.trim_end_matches(" DiagCode: 410#301005.@");
-    assert_eq!(*result, over(410, 301_005, sentence));
+    assert_eq!(*told, over(410, 301_005, sentence));
 
     let line = Offered::default().line(&node, &bot).await;
     let recordings = node.folder().join("recordings");
