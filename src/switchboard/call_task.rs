@@ -60,8 +60,6 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) enum Request {
     Show(Reply<Call>),
-    /// Whether the call is committed.
-    Placed(Reply<()>),
     /// Whom, and in which dialog, the application talks to: somebody else may take our place there.
     Peer(Reply<(Party, DialogId)>),
     Operations(Reply<Vec<Operation>>),
@@ -106,6 +104,8 @@ pub(super) struct CallTask {
     leg_events: Option<mpsc::Receiver<LegEvent>>,
     /// Of a call that we place: whom, and once that is known, which ways lead there.
     itinerary: Option<Itinerary>,
+    /// Who waits for its beginning.
+    placed: Option<Reply<()>>,
     targets: Vec<Path>,
     /// The offer that was made there.
     offer: Vec<u8>,
@@ -186,15 +186,20 @@ impl CallTask {
         }
     }
 
-    /// The task of a call that is to be placed.
+    /// The task of a call that is to be placed; `placed` is told when its first change is committed.
     pub(super) fn outgoing(
         machine: Machine,
         drivers: Drivers,
         itinerary: Itinerary,
         advertised: Option<IpAddr>,
         mailbox: Mailbox,
+        placed: Reply<()>,
     ) -> Self {
-        Self { itinerary: Some(itinerary), ..Self::new(machine, drivers, advertised, mailbox) }
+        Self {
+            itinerary: Some(itinerary),
+            placed: Some(placed),
+            ..Self::new(machine, drivers, advertised, mailbox)
+        }
     }
 
     fn new(
@@ -213,6 +218,7 @@ impl CallTask {
             peer: None,
             mailbox,
             itinerary: None,
+            placed: None,
             targets: Vec::new(),
             offer: Vec::new(),
             referral: None,
@@ -231,6 +237,9 @@ impl CallTask {
     /// Runs until the call is over and told.
     pub(super) async fn run(&mut self) -> End {
         self.carry_out().await;
+        if let Some(placed) = self.placed.take() {
+            self.commits.then(0, After::Reply(placed, Ok(())));
+        }
         loop {
             if let Some(end) = self.over {
                 return end;
@@ -294,7 +303,6 @@ impl CallTask {
             Request::Show(reply) => {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
-            Request::Placed(reply) => self.commits.then(0, After::Reply(reply, Ok(()))),
             Request::Peer(reply) => {
                 let dialog = self.machine.established();
                 let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));

@@ -261,14 +261,15 @@ impl Switchboard {
         let trunk = itinerary.trunk.clone();
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         let (mail, mailbox) = mailbox();
-        let requests = mail.requests.clone();
         let entry = Entry::of_application(application, mail);
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
-        let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox);
+        let (placed, answer) = oneshot::channel();
+        let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox, placed);
         self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
         span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
         inner.drivers.prompts.prefetch(application, new.prefetch);
-        ask(&requests, Request::Placed).await.map(|()| call)
+        // Even if it is over by then.
+        answered(answer).await.map(|()| call)
     }
 
     /// The way to `target`: to the phones of a user, or by the first trunk that allows it, with its
@@ -889,6 +890,11 @@ async fn ask<T>(
         // Nothing was done: the message has not even been taken.
         Err(_) => return Err(CallError::Overloaded { retry_after: 1 }),
     }
+    answered(answer).await
+}
+
+/// What a call's task answers, in time.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, CallError>>) -> Result<T, CallError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(Ok(answer)) => answer,
         // The task has ended meanwhile: so has the call.
