@@ -8,15 +8,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aftertone::config::Config;
+use aftertone::{config::Config, demo::phone::Phone};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 use sqlx::{Connection, Row};
 use support::{
     Node,
-    baresip::Baresip,
-    bot::{Bot, Notified, TOKEN},
+    bot::{Bot, TOKEN},
     python::Environment,
 };
 use tokio::process::Command;
@@ -86,19 +85,15 @@ async fn tokens_of_the_house(node: &Node) -> [String; 3] {
     [signed(&pem, now + 3600), signed(&pem, now - 1), signed(&theirs.serialize_pem(), now + 3600)]
 }
 
-/// A phone that has called the bot, which has taken the call.
-async fn phone(node: &Node, bot: &Bot, folder: &Path) -> (Baresip, String) {
-    let account = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1";
-    let dial = format!("/dial sip:bot@{}", node.sip);
-    let incoming = |n: &Notified| n.data()["state"] == "incoming";
-    let earlier: Vec<_> = bot.notifications().into_iter().filter(incoming).collect();
-    let phone = Baresip::start_talkative(folder, account, &[&dial]);
-    let told = bot.wait_for("the call", |n| {
-        incoming(n) && earlier.iter().all(|known| known.data()["id"] != n.data()["id"])
+/// A phone that has called the bot, which has taken the call. The scripted one stays as long as it is
+/// wanted; baresip hangs up when its sound file ends.
+async fn phone(node: &Node, bot: &Bot) -> (Phone, String) {
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await }
     });
-    let call = told.await.data()["id"].as_str().unwrap().to_owned();
-    bot.answer(&call).await;
-    (phone, call)
+    let call = bot.take_call().await;
+    (calling.await.unwrap().expect("the bot takes the call"), call)
 }
 
 async fn description(node: &Node) -> Value {
@@ -106,17 +101,14 @@ async fn description(node: &Node) -> Value {
     serde_json::from_str(&text.text().await.unwrap()).unwrap()
 }
 
-/// Sends the requests to the call that is up, those that end one to another call, and nothing to the
-/// rest of the world.
-fn aimed(mut description: Value, call: &str, other: &str) -> Value {
-    let id = |call| json!({"anyOf": [{"const": call}, {"type": "string", "format": "uuid"}]});
+/// Sends the requests to the call that is up, and nothing to the rest of the world.
+fn aimed(mut description: Value, call: &str) -> Value {
+    let id = json!({"anyOf": [{"const": call}, {"type": "string", "format": "uuid"}]});
     for (path, methods) in description["paths"].as_object_mut().unwrap() {
-        let methods = methods.as_object_mut().unwrap();
         if !path.contains("/calls/{id}") {
             continue;
         }
-        for (method, operation) in methods {
-            let id = id(if method == "delete" { other } else { call });
+        for (_, operation) in methods.as_object_mut().unwrap() {
             for parameter in operation["parameters"].as_array_mut().unwrap() {
                 if parameter["name"] == "id" {
                     parameter["schema"] = id.clone();
@@ -130,18 +122,12 @@ fn aimed(mut description: Value, call: &str, other: &str) -> Value {
     serde_json::from_str(&text.replace("https://bot.example/", "http://127.0.0.1:9/")).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn schemathesis_finds_nothing_in_20_000_requests() {
-    let environment = Environment::new("tests/description/requirements.txt").await;
-    let folder = tempfile::tempdir().unwrap();
-    let (node, bot) = node_and_bot().await;
-    let (_phone, call) = phone(&node, &bot, folder.path()).await;
-    let second = tempfile::tempdir().unwrap();
-    let (_second_phone, other) = phone(&node, &bot, second.path()).await;
-    let file = folder.path().join("openapi.json");
-    std::fs::write(&file, aimed(description(&node).await, &call, &other).to_string()).unwrap();
+/// Asks as the description in this folder says, of these methods and paths.
+async fn schemathesis(environment: &Environment, folder: &Path, api: &str, which: &[&str]) {
     let output = Command::new(environment.program("st"))
-        .args(["run", file.to_str().unwrap(), "--url", &node.api, "--workers", "2"])
+        // One worker: the compiler of Python 3.11 is not for two threads (python/cpython#106905).
+        .args(["run", "openapi.json", "--url", api, "--workers", "1"])
+        .args(which)
         .args(["--header", &format!("Authorization:Bearer {TOKEN}")])
         .args(["--checks", "not_a_server_error,status_code_conformance"])
         .args(["--checks", "content_type_conformance,response_schema_conformance"])
@@ -149,31 +135,54 @@ async fn schemathesis_finds_nothing_in_20_000_requests() {
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "280"])
         .args(["--seed", "1", "--no-shrink", "--generation-database", "none"])
         .args(["--suppress-health-check", "all", "--request-timeout", "20", "--no-color"])
-        .current_dir(folder.path())
+        .current_dir(folder)
         .kill_on_drop(true)
         .output()
         .await
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing_in_20_000_requests() {
+    let environment = Environment::new("tests/description/requirements.txt").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (node, bot) = node_and_bot().await;
+    let (_phone, call) = phone(&node, &bot).await;
+    let file = folder.path().join("openapi.json");
+    std::fs::write(&file, aimed(description(&node).await, &call).to_string()).unwrap();
+    // What Graph has and this server does not: no fault, and described where it may come.
+    let not_here = "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"4xx\", \"501\"]\n";
+    std::fs::write(folder.path().join("schemathesis.toml"), not_here).unwrap();
+    // Two processes, since each has one worker.
+    let ask = async |which: &[&str]| {
+        schemathesis(&environment, folder.path(), &node.api, which).await;
+    };
+    tokio::join!(
+        ask(&["--exclude-method", "DELETE", "--include-path-regex", "^/beta"]),
+        ask(&["--exclude-method", "DELETE", "--exclude-path-regex", "^/beta"]),
+    );
+    let (status, shown) = bot.get(&format!("calls/{call}")).await;
+    assert_eq!((status, &shown["state"]), (200, &json!("established")), "the call is still up");
+    // Afterwards: ids out of answers are used again, so that no call would outlive it.
+    ask(&["--include-method", "DELETE"]).await;
+    assert_eq!(bot.get(&format!("calls/{call}")).await.0, 404, "the call is over");
 
     let log = node.log_text();
     let statuses = log.lines().filter_map(|line| line.split_once("status="));
     let statuses: Vec<&str> = statuses.map(|(_, rest)| rest.get(..3).unwrap_or(rest)).collect();
     assert!(statuses.len() >= 20_000, "{} requests", statuses.len());
-    assert!(statuses.iter().all(|status| !status.starts_with('5')));
+    assert!(statuses.iter().all(|status| !status.starts_with('5') || *status == "501"));
     for wanted in ["200", "202", "204", "400", "404", "405"] {
         assert!(statuses.contains(&wanted), "none was answered {wanted}");
     }
-    let (status, shown) = bot.get(&format!("calls/{call}")).await;
-    assert_eq!((status, &shown["state"]), (200, &json!("established")), "the call is still up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_asks_who_is_there_and_whether_it_may() {
     let (node, bot) = node_and_bot().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (_phone, call) = phone(&node, &bot, folder.path()).await;
+    let (_phone, call) = phone(&node, &bot).await;
     let (_, participants) = bot.get(&format!("calls/{call}/participants")).await;
     let participant = participants["value"][1]["id"].as_str().unwrap();
     let expired = {

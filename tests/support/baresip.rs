@@ -40,17 +40,12 @@ impl Baresip {
         codec: &str,
         commands: &[&str],
     ) -> Self {
-        write_speech(folder, codec, 4);
-        Self::run(address, by, folder, account, commands)
-    }
-
-    /// The same, with G.711 and so much to say that it does not hang up for want of it: ten minutes.
-    pub fn start_talkative(folder: &Path, account: &str, commands: &[&str]) -> Self {
-        write_speech(folder, "PCMU", 120);
-        Self::run("127.0.0.1", &[], folder, account, commands)
-    }
-
-    fn run(address: &str, by: &[&str], folder: &Path, account: &str, commands: &[&str]) -> Self {
+        // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
+        let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
+        let speech = speech();
+        let once = speech.samples(Rate::Hz16000);
+        let input = folder.join("in.wav");
+        write_wav(&input, rate, channels, &resample(&[once; 4].concat(), 16_000, rate));
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let control = probe.local_addr().unwrap();
         drop(probe);
@@ -59,7 +54,7 @@ impl Baresip {
              module opus.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
              ctrl_tcp_listen {control}\naudio_source aufile,{}\naudio_player aubridge,nobody\nsnd_path {}\n\
              audio_channels 1-2\nsip_listen {address}:0\nsip_verify_server no\n",
-            folder.join("in.wav").display(),
+            input.display(),
             folder.display(),
         );
         std::fs::write(folder.join("config"), config).unwrap();
@@ -124,15 +119,6 @@ pub fn likeness(folder: &Path, clip: &[i16]) -> f64 {
     assert!(clip.len() > 3 * 16_000, "{} samples", clip.len());
     let piece = &clip[16_000..clip.len() - 8_000];
     best_match(piece, &spoken, 6 * 16_000).1
-}
-
-/// What it is to say: the bundled speech, several times.
-fn write_speech(folder: &Path, codec: &str, times: usize) {
-    // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
-    let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
-    let speech = speech();
-    let spoken = speech.samples(Rate::Hz16000).repeat(times);
-    write_wav(&folder.join("in.wav"), rate, channels, &resample(&spoken, 16_000, rate));
 }
 
 fn write_wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) {
