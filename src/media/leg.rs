@@ -81,7 +81,7 @@ pub enum Unsent {
     /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`]
     /// is used up: it may be a victim's.
     Unverified,
-    /// It is our own, or reaches more than one host: see [`Targets`](super::Targets).
+    /// It is our own, or reaches more than one host: see [`Targets`].
     Forbidden,
 }
 
