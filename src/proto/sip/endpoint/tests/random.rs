@@ -125,6 +125,8 @@ struct World {
     /// RSeq of the newest reliable provisional response.
     rseq: u32,
     dialog: Option<DialogId>,
+    /// Once is enough; a minute later it would be another request, for a transaction that has gone.
+    has_canceled: bool,
     offered: usize,
     ended: usize,
 }
@@ -153,6 +155,7 @@ impl World {
             cseq: 1,
             rseq: 0,
             dialog: None,
+            has_canceled: false,
             offered: 0,
             ended: 0,
         }
@@ -161,11 +164,13 @@ impl World {
     fn take_step(&mut self, step: Step) {
         let is_up = !self.line.tag.is_empty();
         match (step, self.dialog) {
+            (Step::Cancel, _) if self.has_canceled => {}
             (Step::Cancel, _) => {
                 let ringing = self.asking.values().find(|asking| {
                     asking.ask.method == "INVITE" && asking.ask.cseq == 1 && asking.provisional
                 });
                 if let Some(asking) = ringing {
+                    self.has_canceled = true;
                     self.ask(asking.ask.cancel());
                 }
             }
