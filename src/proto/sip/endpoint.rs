@@ -85,6 +85,10 @@ pub struct EndpointConfig {
     pub retry_after: Duration,
 }
 
+/// A call has two, its INVITE and its BYE, and each stays for 64*T1 after its end: these are enough for
+/// a thousand calls a second.
+const MAX_TRANSACTIONS: usize = 65_536;
+
 impl EndpointConfig {
     /// The usual endpoint.
     pub fn new(server_name: String) -> Self {
@@ -96,7 +100,7 @@ impl EndpointConfig {
             domain: String::new(),
             digest: Vec::new(),
             tcp_port: None,
-            max_transactions: 20_000,
+            max_transactions: MAX_TRANSACTIONS,
             max_dialogs: 5_000,
             retry_after: Duration::from_secs(10),
         }
