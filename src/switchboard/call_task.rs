@@ -132,8 +132,8 @@ pub(super) enum End {
 
 /// A call to somebody else, who shall have the peer's place.
 struct Referral {
-    /// Until it is dialed.
-    reserved: Option<Reserved>,
+    /// Its dialog, and its place at a trunk: both are its own only if it comes.
+    reserved: Reserved,
     itinerary: Itinerary,
     targets: Vec<Path>,
 }
@@ -287,11 +287,8 @@ impl CallTask {
                 let dialog = reserved.dialog;
                 self.machine.handle_input(Input::ReferAsked(dialog), now());
                 if self.machine.referral() == Some(dialog) {
-                    self.referral = Some(Referral {
-                        reserved: Some(reserved),
-                        itinerary: *itinerary,
-                        targets: Vec::new(),
-                    });
+                    self.referral =
+                        Some(Referral { reserved, itinerary: *itinerary, targets: Vec::new() });
                 }
             }
         }
@@ -417,10 +414,11 @@ impl CallTask {
             Event::Progress { status, .. } => Input::ReferralProgress(status),
             Event::Answered { dialog, description, path } => {
                 self.machine.handle_input(Input::ReferralAnswered(description), now());
-                self.referral = None;
+                let referral = self.referral.take();
                 if self.machine.dialog() == dialog {
                     info!("The call goes on with whom the peer has named");
                     self.peer = Some(path.peer);
+                    referral.into_iter().for_each(|referral| referral.reserved.keep());
                 }
                 return;
             }
@@ -712,7 +710,6 @@ impl CallTask {
         info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
         let call = Box::new(referral.itinerary.call(call_id, targets, offer));
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
-        referral.reserved.take().into_iter().for_each(Reserved::keep);
     }
 
     fn open_leg(&mut self) {

@@ -669,6 +669,10 @@ impl Switchboard {
         // A trunk that we register at may call what its calls are for.
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
         let owner = inner.directory.borrow().find(&user, peer, caller)?;
+        // Asked again when the call begins; here it costs nothing, and leaves no trace of the caller.
+        let stranger = self.stranger(invite);
+        let room = self.registry().admit(stranger, inner.limits.max_calls);
+        room.map_err(|_| Refusal::Full)?;
         let (id, rng) = self.fresh_call();
         let called = invite.request_uri.without_parameters();
         let application_party = match &owner {
@@ -700,7 +704,6 @@ impl Switchboard {
             call::Owner::Application { name, .. } => name.clone(),
             call::Owner::Line(_) => String::new(),
         };
-        let stranger = self.stranger(invite);
         let machine =
             Machine::offered(id, offer, owner, inner.limits.settings.clone(), now(), rng)?;
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = invite.call_id);

@@ -3,7 +3,8 @@
 //! [`Caller`] calls and then does only what it is told. [`Peer`] is whom a trunk leads to: it takes any
 //! number of calls at a time, and does what the called number says. Such a number is a 2 and the status
 //! that the INVITE gets: 2486 is busy, 2200 answers. Three more digits are the status of a transfer to that
-//! number: whoever is sent to 2200404 tells that it is not there.
+//! number: whoever is sent to 2200404 tells that it is not there. Of a number that redirects they are where
+//! to: 2302200 leads to 2200.
 
 use std::{
     collections::HashMap,
@@ -253,7 +254,11 @@ impl Dialog {
 
 fn response(request: &str, status: u16, local: SocketAddr, body: &str) -> String {
     let user = user_of(request.split(' ').nth(1).unwrap_or_default());
-    let user = if user.is_empty() { "peer" } else { user };
+    let user = match (status, user, user.get(4..7)) {
+        (_, "", _) => "peer".to_owned(),
+        (300..400, _, Some(digits)) => format!("2{digits}"),
+        _ => user.to_owned(),
+    };
     let mut text = format!("SIP/2.0 {status} As called\r\n");
     for line in request.lines().skip(1).take_while(|line| !line.is_empty()) {
         let name = line.split(':').next().unwrap_or_default();

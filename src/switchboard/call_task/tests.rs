@@ -99,7 +99,7 @@ async fn a_referral_that_is_given_up_gives_its_place_back() {
     let next = DialogId(DialogId::FIRST_OUTGOING);
     let (reserved, _) =
         house.switchboard.reserve(call, next, Some("trunk".to_owned()), None).unwrap();
-    task.referral = Some(Referral { reserved: Some(reserved), itinerary, targets: Vec::new() });
+    task.referral = Some(Referral { reserved, itinerary, targets: Vec::new() });
     assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 1);
     task.carry_out().await;
     assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 0);
