@@ -86,9 +86,8 @@ async fn a_call_without_rtp_is_ended_and_both_the_log_and_the_bot_are_told_why()
     let sentence = "No media came from the other participant: we expected it at 127.0.0.1:";
     assert!(message.starts_with(sentence), "{message}");
     assert!(message.contains(", they said they were at 127.0.0.1:"), "{message}");
-    let log = node.log_text();
     let sentence = "No RTP came: our description shows 127.0.0.1, the peer is at 127.0.0.1";
-    assert!(log.contains(sentence), "{log}");
+    node.logs(sentence, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,10 +162,9 @@ async fn a_caller_whose_ack_never_comes_is_hung_up_on() {
         answer(200, "BYE"),
     ];
     run(node.sip, "echo", &steps).await;
-    let told = async || node.log_text().contains("No ACK came: our Contact shows").then_some(());
-    eventually("why it ended is in the log", Duration::from_secs(2), told).await;
-    let silent = async || node.log_text().contains("rtp.sent=0").then_some(());
-    eventually("nothing was sent before the ACK", Duration::from_secs(2), silent).await;
+    node.logs("No ACK came: our Contact shows", 1).await;
+    // Nothing was sent before the ACK.
+    node.logs("rtp.sent=0", 1).await;
 }
 
 async fn who_promises_to_refresh_and_does_is_kept() {
@@ -346,6 +344,5 @@ async fn cancel_at_every_moment() {
     assert!(canceled > 0 && answered > 0);
     let none = async || (calls(&bot).await == 0).then_some(());
     eventually("no call is left", Duration::from_secs(5), none).await;
-    let log = node.log_text();
-    assert_eq!(log.matches("Call established").count(), answered, "canceled calls are none");
+    node.logs("Call established", answered).await;
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::{
     Node,
     bot::Bot,
+    peer::{Peer, header},
     sipp::{Called, raw_speech},
     speech,
 };
@@ -97,13 +98,42 @@ async fn deleting_a_call_that_rings_cancels_it() {
     let (node, bot) = node_and_bot(called.address, "transport = \"udp\"").await;
     let (_, call) = bot.place("200").await;
     let id = call["id"].as_str().unwrap();
-    support::eventually("it rings", Duration::from_secs(10), async || {
-        node.log_text().contains("sip.status=180").then_some(())
-    })
-    .await;
+    node.logs("sip.status=180", 1).await;
     assert_eq!(bot.hang_up(id).await, 204);
     bot.wait_for_state(id, "terminated").await;
     called.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_may_send_a_call_elsewhere_when_it_is_let() {
+    let peer = Peer::start().await;
+    let more = "transport = \"udp\"\nfollow_redirects = true\nmax_calls = 1";
+    let (_node, bot) = node_and_bot(peer.address, more).await;
+    let (_, call) = bot.place("2302200").await;
+    let id = call["id"].as_str().unwrap();
+    bot.wait_for_state(id, "established").await;
+    let asked = peer.heard("INVITE");
+    let users: Vec<&str> =
+        asked.iter().map(|text| text.split(['@', ':']).nth(1).unwrap()).collect();
+    assert_eq!(users, ["2302200", "2200"]);
+    // To whom both go, the second one is not the first one come by another way (RFC 3261 8.2.2.2).
+    let [first, second] = [0, 1].map(|at| (header(&asked[at], "From"), header(&asked[at], "CSeq")));
+    assert_ne!(first, second);
+
+    let (status, error) = bot.place("2200").await;
+    assert_eq!((status, &error["error"]["code"]), (429, &json!("8530")), "it is one call: {error}");
+    assert_eq!(bot.hang_up(id).await, 204);
+    let over = bot.wait_for_state(id, "terminated").await;
+    assert_eq!(over.data()["resultInfo"]["subcode"], 7000);
+    assert_eq!(peer.heard("BYE").len(), 1);
+
+    // And so is one that nobody takes in the end.
+    for (number, subcode) in [("2302486", 8539), ("2302302", 10_134), ("2302486", 8539)] {
+        let (status, call) = bot.place(number).await;
+        assert_eq!(status, 201, "{call}");
+        let over = bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
+        assert_eq!(over.data()["resultInfo"]["subcode"], subcode, "{number}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,8 +204,7 @@ async fn a_trunk_knows_us_and_asks_for_our_password() {
             )
         };
         let (mut node, bot) = node_and_bot(peer, &account("secret")).await;
-        let known = async || provider.log_text().contains("Phone registered").then_some(());
-        support::eventually("registered", Duration::from_secs(10), known).await;
+        provider.logs("Phone registered", 1).await;
         assert_eq!(trunk_state(&node).await, json!(["registered", 200, null]));
         let (status, call) = bot.place("200").await;
         assert_eq!(status, 201, "{call}");
@@ -186,8 +215,7 @@ async fn a_trunk_knows_us_and_asks_for_our_password() {
 
         node.signal("TERM");
         assert!(node.wait(Duration::from_secs(20)).success());
-        let gone = async || provider.log_text().contains("not registered any more").then_some(());
-        support::eventually("unregistered", Duration::from_secs(5), gone).await;
+        provider.logs("not registered any more", 1).await;
 
         let (stranger, bot) = node_and_bot(peer, &account("guess")).await;
         let told = json!(["waiting", 401, "the password is wrong"]);

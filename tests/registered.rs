@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::json;
 use support::{
     Node,
     baresip::{self, Baresip},
     bot::Bot,
-    eventually,
 };
 
 /// A node with the users alice and bob, on UDP, TCP and TLS.
@@ -57,9 +56,7 @@ async fn a_phone_registers_and_is_called_back() {
         let folder = tempfile::tempdir().unwrap();
         let account = account(&node, "alice", transport, "secret");
         let mut phone = Baresip::start(folder.path(), &account, "PCMU", &[]);
-        let registered = async || node.log_text().contains("Phone registered").then_some(());
-        eventually(&format!("registered over {transport}"), Duration::from_secs(10), registered)
-            .await;
+        node.logs("Phone registered", 1).await;
 
         let (status, call) = bot.place("sip:alice@127.0.0.1").await;
         assert_eq!(status, 201, "{transport}: {call}");
@@ -78,8 +75,7 @@ async fn a_phone_with_the_wrong_password_is_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let account = account(&node, "alice", "udp", "guess");
     let _phone = Baresip::start(folder.path(), &account, "PCMU", &[]);
-    let refused = async || node.log_text().contains("Wrong password").then_some(());
-    eventually("the refusal", Duration::from_secs(10), refused).await;
+    node.logs("Wrong password", 1).await;
     let (status, call) = bot.place("sip:alice@127.0.0.1").await;
     assert_eq!(status, 201, "{call}");
     let id = call["id"].as_str().unwrap();
@@ -96,13 +92,7 @@ async fn a_phone_hands_its_call_over_to_another_one() {
     let [alice, _bob] = [("alice", &folders[0]), ("bob", &folders[1])].map(|(user, folder)| {
         Baresip::start(folder.path(), &account(&node, user, "udp", "secret"), "PCMU", &[])
     });
-    let registered =
-        async || (node.log_text().matches("Phone registered").count() == 2).then_some(());
-    eventually("both registered", Duration::from_secs(10), registered).await;
-    let says = async |words: &str| {
-        let said = async || node.log_text().contains(words).then_some(());
-        eventually(words, Duration::from_secs(10), said).await;
-    };
+    node.logs("Phone registered", 2).await;
     let place = async || {
         let (status, call) = bot.place("sip:alice@127.0.0.1").await;
         assert_eq!(status, 201, "{call}");
@@ -113,14 +103,15 @@ async fn a_phone_hands_its_call_over_to_another_one() {
     for nobody in ["sip:carol@127.0.0.1", "sip:+881900@127.0.0.1"] {
         let id = place().await;
         alice.command("transfer", nobody).await;
-        says(&format!("A peer is not followed to somebody else to={nobody} status=404")).await;
+        let refusal = format!("A peer is not followed to somebody else to={nobody} status=404");
+        node.logs(&refusal, 1).await;
         // It hangs up when it hears that.
         bot.wait_for_state(&id, "terminated").await;
     }
 
     let id = &place().await;
     alice.command("transfer", "sip:bob@127.0.0.1").await;
-    says("The call goes on with whom the peer has named").await;
+    node.logs("The call goes on with whom the peer has named", 1).await;
     record(&bot, id, folders[1].path()).await;
 
     let (status, trace) = bot.get(&format!("calls/{id}/trace")).await;

@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use support::{Node, bot::Bot, eventually};
+use support::{Node, bot::Bot};
 use tokio::{net::UdpSocket, time::timeout};
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -30,8 +30,7 @@ async fn a_bye_that_is_lost_is_sent_again_before_we_go() {
     let ok = phone.until("SIP/2.0 200 ").await;
     let to = ok.lines().find(|line| line.starts_with("To:")).unwrap();
     phone.send(&request("ACK", to, "")).await;
-    let up = async || node.log_text().contains("Call established").then_some(());
-    eventually("the call is up", WITHIN, up).await;
+    node.logs("Call established", 1).await;
     node.signal("TERM");
     phone.until("BYE ").await;
     phone.until("BYE ").await;

@@ -148,8 +148,21 @@ impl Node {
         }
     }
 
+    /// What the log has said by now; what an answer tells of may be written after the answer.
     pub fn log_text(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the log says something so often.
+    ///
+    /// # Panics
+    ///
+    /// When it does not within 10 s, or says it more often.
+    pub async fn logs(&self, words: &str, times: usize) {
+        let count = || self.log_text().matches(words).count();
+        let what = format!("the log says {times} times: {words}");
+        eventually(&what, Duration::from_secs(10), async || (count() >= times).then_some(())).await;
+        assert_eq!(count(), times, "{what}");
     }
 }
 
