@@ -1,0 +1,155 @@
+//! What changes while a call is up: its session, its peer.
+
+use super::{Action, Machine, Now, Phase, Transfer, refuse};
+use crate::{
+    call::{
+        reason,
+        refusal::{CallError, Refusal},
+    },
+    model::{CallState, Event, MediaState, Termination, TransferKind},
+    proto::sip::{
+        endpoint::{self, DialogId},
+        uri::Uri,
+    },
+};
+
+impl Machine {
+    pub(super) fn reinvite(&mut self, offer: Option<&[u8]>) {
+        let command = match self.phase {
+            Phase::Up => match self.session.reoffered(offer) {
+                Ok(sdp) => {
+                    // The leg first: the peer may move as soon as it has our answer.
+                    if !self.session.awaits_answer() {
+                        self.session_changed();
+                    }
+                    self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
+                    return;
+                }
+                Err(refusal) => refuse(self.dialog, &refusal),
+            },
+            Phase::Offered { .. }
+            | Phase::Opening
+            | Phase::Locating
+            | Phase::Dialing
+            | Phase::Answered => endpoint::Command::Refuse {
+                dialog: self.dialog,
+                status: 491,
+                reason: "Request Pending".to_owned(),
+                headers: Vec::new(),
+            },
+            Phase::Ending { .. } | Phase::Over => endpoint::Command::Refuse {
+                dialog: self.dialog,
+                status: 481,
+                reason: "Call/Transaction Does Not Exist".to_owned(),
+                headers: Vec::new(),
+            },
+        };
+        self.signal(command);
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        target: Box<Uri>,
+        replaces: Option<DialogId>,
+    ) -> Result<(), CallError> {
+        self.established()?;
+        let kind = match replaces {
+            Some(_) => TransferKind::Consultative,
+            None => TransferKind::Blind,
+        };
+        self.transfer = Some(Transfer { kind, is_heard_of: false });
+        self.signal(endpoint::Command::Refer { dialog: self.dialog, target, replaces });
+        Ok(())
+    }
+
+    /// Contract section 2.4: transferring, then accepted and over, or back to where it was.
+    pub(super) fn referred(&mut self, status: u16, now: Now) {
+        let (Phase::Up, Some(transfer)) = (&self.phase, &mut self.transfer) else { return };
+        let kind = transfer.kind;
+        transfer.is_heard_of |= (101..300).contains(&status);
+        match status {
+            ..200 if self.call.state == CallState::Transferring => {}
+            ..200 => self.set_state(CallState::Transferring),
+            200..300 => {
+                self.set_state(CallState::TransferAccepted);
+                self.end(Termination::Transferred, None, now);
+            }
+            300.. => {
+                self.transfer = None;
+                self.call.state = CallState::Established;
+                self.call.media = Some(self.media_state());
+                self.change.call = Some(self.call.clone());
+                self.tell(Event::TransferFailed { call: self.call.clone(), transfer: kind });
+            }
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: CallState) {
+        self.call.state = state;
+        self.call.media = Some(self.media_state());
+        self.tell_changed();
+    }
+
+    /// Contract section 3.1: while the peer goes to somebody else, nothing is to be heard of it.
+    pub(super) fn media_state(&self) -> MediaState {
+        match self.call.state {
+            CallState::Transferring | CallState::TransferAccepted => MediaState::Inactive,
+            CallState::Incoming
+            | CallState::Establishing
+            | CallState::Ringing
+            | CallState::Established
+            | CallState::Terminating
+            | CallState::Terminated => self.session.media_state(),
+        }
+    }
+
+    /// The call goes on with another peer; what is played and recorded does not notice.
+    pub(super) fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>) {
+        if !matches!(self.phase, Phase::Up) {
+            self.signal(refuse(dialog, &Refusal::Internal));
+            return;
+        }
+        match self.session.replaced(offer) {
+            Ok(sdp) => {
+                self.is_unproven = true;
+                self.listen_only();
+                self.give_up_referral();
+                self.give_up_transfer();
+                let before = std::mem::replace(&mut self.dialog, dialog);
+                self.call.is_telephone = false;
+                self.signal(endpoint::Command::Answer { dialog, sdp });
+                let reason = Some(reason::replaced());
+                self.signal(endpoint::Command::Bye { dialog: before, reason });
+            }
+            Err(refusal) => self.signal(refuse(dialog, &refusal)),
+        }
+    }
+
+    /// The peer whom we have asked to call somebody else is none any more: nobody tells how it went.
+    fn give_up_transfer(&mut self) {
+        self.transfer = None;
+        if self.call.state == CallState::Transferring {
+            self.call.state = CallState::Established;
+            self.tell_changed();
+        }
+    }
+
+    /// Before the ACK nobody has shown that the address is his.
+    pub(super) fn listen_only(&mut self) {
+        if let Some(mut plan) = self.session.plan() {
+            plan.direction = plan.direction.without_sending();
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+        }
+    }
+
+    pub(super) fn session_changed(&mut self) {
+        if let Some(plan) = self.session.plan() {
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+        }
+        let media = Some(self.media_state());
+        if self.call.media != media {
+            self.call.media = media;
+            self.tell_changed();
+        }
+    }
+}

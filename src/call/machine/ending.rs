@@ -1,0 +1,133 @@
+//! How a call ends: the peer hears of it, the media lets go, every clip gets safe, and then it is told.
+
+use std::time::Duration;
+
+use super::{Action, Leg, Machine, Now, Phase, refuse};
+use crate::{
+    call::{reason, refusal::Refusal},
+    model::{CallState, Event, OperationEnd, Recorded, RecordingChange, Termination},
+    proto::sip::endpoint,
+};
+
+/// How long clips may take to become safe before the end is told all the same.
+const ENDING_DEADLINE: Duration = Duration::from_secs(15);
+
+impl Machine {
+    /// The peer has left and knows it.
+    pub(super) fn peer_gone(&mut self, termination: Termination, now: Now) {
+        let may_stay = matches!(termination, Termination::PeerHungUp | Termination::PeerLost);
+        if may_stay && self.is_referred() {
+            return;
+        }
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
+            return;
+        }
+        let is_heard_of = self.transfer.is_some_and(|transfer| transfer.is_heard_of);
+        let termination = match termination {
+            // Phones hang up as soon as they have reached whom they were sent to, and then tell no more.
+            // One that has not told of anybody has just hung up.
+            Termination::PeerHungUp if is_heard_of => {
+                self.set_state(CallState::TransferAccepted);
+                Termination::Transferred
+            }
+            Termination::PeerHungUp if self.call.is_telephone => Termination::TelephoneHungUp,
+            termination => termination,
+        };
+        self.begin_ending(termination, now);
+    }
+
+    /// We end the call: with `refusal` if it is not answered yet, else with BYE.
+    pub(super) fn end(&mut self, termination: Termination, refusal: Option<Refusal>, now: Now) {
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over => return,
+            // Nobody out there knows of it yet.
+            Phase::Locating => {}
+            Phase::Opening if self.ring_until.is_some() => {}
+            Phase::Offered { .. } | Phase::Opening => {
+                let refusal = refusal.unwrap_or(Refusal::Internal);
+                self.signal(refuse(self.dialog, &refusal));
+            }
+            Phase::Dialing | Phase::Answered | Phase::Up => {
+                let reason = Some(reason::of_end(termination));
+                self.signal(endpoint::Command::Bye { dialog: self.dialog, reason });
+            }
+        }
+        if termination == Termination::ApplicationHungUp {
+            self.call.state = CallState::Terminating;
+            self.tell_changed();
+        }
+        self.begin_ending(termination, now);
+    }
+
+    fn begin_ending(&mut self, termination: Termination, now: Now) {
+        self.phase = Phase::Ending { termination, until: now.instant + ENDING_DEADLINE };
+        self.give_up_referral();
+        self.lease_until = None;
+        self.call.state = CallState::Terminating;
+        let is_wanted = termination == Termination::ApplicationHungUp;
+        for entry in self.queue.take_waiting() {
+            let end = match entry.operation.kind.is_record() && !is_wanted {
+                true => OperationEnd::HungUpWithoutAudio,
+                false => OperationEnd::Canceled,
+            };
+            self.conclude(entry, end, None, now);
+        }
+        self.close_leg();
+        self.try_finish(now);
+    }
+
+    pub(super) fn close_leg(&mut self) {
+        match self.leg {
+            Leg::Open => {
+                self.leg = Leg::Closing;
+                self.actions.push_back(Action::CloseLeg);
+            }
+            Leg::None => self.leg = Leg::Closed,
+            Leg::Closing | Leg::Closed => {}
+        }
+    }
+
+    /// Nothing more comes from the leg: what it had not ended, because it vanished, is ended here.
+    pub(super) fn leg_gone(&mut self, now: Now) {
+        if let Some(running) = self.queue.running() {
+            let id = running.operation.id;
+            match running.recording {
+                Some(clip) => {
+                    let recorded = Recorded {
+                        id: clip,
+                        duration_ms: 0,
+                        speech_ms: 0,
+                        speech_ended_at_ms: None,
+                    };
+                    self.queue.finish(id, OperationEnd::HungUpWithAudio, recorded);
+                    self.actions.push_back(Action::SealClip(id, clip));
+                }
+                None => {
+                    if let Some(entry) = self.queue.take(id) {
+                        self.conclude(entry, OperationEnd::Unspecified, None, now);
+                    }
+                }
+            }
+        }
+        self.try_finish(now);
+    }
+
+    pub(super) fn try_finish(&mut self, now: Now) {
+        let Phase::Ending { termination, .. } = self.phase else { return };
+        if self.leg != Leg::Closed || !self.queue.entries().is_empty() {
+            return;
+        }
+        self.phase = Phase::Over;
+        self.call.state = CallState::Terminated;
+        self.call.ended_at = Some(now.wall);
+        self.call.termination = Some(termination);
+        self.call.media = None;
+        self.change.call = Some(self.call.clone());
+        self.change.recordings.push(RecordingChange::Expire {
+            call: self.call.id,
+            at: now.wall.plus(self.settings.retention),
+        });
+        self.tell(Event::CallEnded { call: self.call.clone() });
+        self.actions.push_back(Action::Over);
+    }
+}

@@ -1,0 +1,148 @@
+//! From the offer, or from the order to call, to a call that is established.
+
+use super::{Action, Leg, Machine, Now, Owner, Phase};
+use crate::{
+    call::{
+        refusal::{CallError, Refusal},
+        session::LocalAudio,
+    },
+    model::{CallState, Termination},
+    proto::sip::endpoint,
+};
+
+/// RFC 3261 section 21.1.2: from here on the called party is being told.
+const RINGS: u16 = 180;
+
+impl Machine {
+    pub(super) fn answer(
+        &mut self,
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        now: Now,
+    ) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Offered { .. } => {}
+            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
+                return Err(CallError::WrongState);
+            }
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+        }
+        if callback_uri.is_some() {
+            self.call.callback_uri = callback_uri;
+        }
+        self.call.media_config = media_config;
+        self.call.state = CallState::Establishing;
+        self.tell_changed();
+        self.renew_lease(now);
+        self.open();
+        Ok(())
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        termination: Termination,
+        refusal: Refusal,
+        callback_uri: Option<String>,
+        now: Now,
+    ) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Offered { .. } => {}
+            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
+                return Err(CallError::WrongState);
+            }
+            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
+        }
+        if callback_uri.is_some() {
+            self.call.callback_uri = callback_uri;
+        }
+        self.end(termination, Some(refusal), now);
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self) {
+        self.phase = Phase::Opening;
+        self.actions.push_back(Action::OpenLeg);
+    }
+
+    pub(super) fn leg_opened(&mut self, local: LocalAudio, now: Now) {
+        self.leg = Leg::Open;
+        if !matches!(self.phase, Phase::Opening) {
+            // The caller has gone in the meantime.
+            self.close_leg();
+            return;
+        }
+        match self.session.describe(local) {
+            Ok(offer) if self.ring_until.is_some() => {
+                self.phase = Phase::Dialing;
+                self.actions.push_back(Action::Dial(offer));
+            }
+            Ok(sdp) => {
+                self.phase = Phase::Answered;
+                self.listen_only();
+                self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
+            }
+            Err(refusal) => self.end(Termination::MediaRefused, Some(refusal), now),
+        }
+    }
+
+    pub(super) fn located(&mut self, result: Result<(), u16>, now: Now) {
+        match result {
+            Ok(()) if matches!(self.phase, Phase::Locating) => self.open(),
+            Ok(()) => {}
+            Err(status) => self.not_located(Termination::Refused(status), now),
+        }
+    }
+
+    pub(super) fn not_located(&mut self, termination: Termination, now: Now) {
+        if matches!(self.phase, Phase::Locating) {
+            self.peer_gone(termination, now);
+        }
+    }
+
+    /// Only who asks is told that it rings: the pages have no notification of it.
+    pub(super) fn progress(&mut self, status: u16) {
+        let is_dialing = matches!(self.phase, Phase::Dialing);
+        if is_dialing && status >= RINGS && self.call.state == CallState::Establishing {
+            self.call.state = CallState::Ringing;
+            self.change.call = Some(self.call.clone());
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
+        if !matches!(self.phase, Phase::Dialing) {
+            return;
+        }
+        self.phase = Phase::Answered;
+        self.ring_until = None;
+        self.acknowledged(answer.as_deref(), now);
+    }
+
+    pub(super) fn acknowledged(&mut self, body: Option<&[u8]>, now: Now) {
+        if !matches!(self.phase, Phase::Answered) {
+            // The ACK of a re-INVITE that we had answered with an offer, or of a new peer.
+            let is_news = std::mem::take(&mut self.is_unproven) || self.session.awaits_answer();
+            if matches!(self.phase, Phase::Up) && is_news {
+                match self.session.accept(body) {
+                    Ok(()) => self.session_changed(),
+                    Err(_) => self.end(Termination::MediaRefused, None, now),
+                }
+            }
+            return;
+        }
+        if self.session.awaits_answer() && self.session.accept(body).is_err() {
+            self.end(Termination::MediaRefused, None, now);
+            return;
+        }
+        if let Some(plan) = self.session.plan() {
+            self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
+        }
+        self.phase = Phase::Up;
+        self.call.state = CallState::Established;
+        self.call.media = Some(self.session.media_state());
+        self.tell_changed();
+        if let Owner::Line(script) = &mut self.owner {
+            let step = script.established();
+            self.follow(step, now);
+        }
+    }
+}
