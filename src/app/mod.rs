@@ -1,22 +1,22 @@
 //! Builds every room, joins them, and takes them down in order. Only this room knows all others.
 
+mod building;
 mod house;
 mod reload;
+mod rendering;
+mod settings;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, anyhow};
-use rand::{SeedableRng, rngs::StdRng};
-use serde_json::to_vec;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -24,37 +24,24 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::house::Rooms;
+use self::{building::Building, house::Rooms};
 use crate::{
-    api::{self, ApiState, ApplicationCredential, Credentials, ServeLimits},
-    call::Settings,
-    config::{self, ApiTls, Config, DigestAlgorithm, TrunkConfig},
-    graph::{self, GraphContext, Version},
+    api::{self, ApiState, Credentials},
+    config::{self, ApiTls, Config},
     media,
-    model::{Event, UnixMillis},
-    notify::{Dispatcher, DispatcherConfig, Gate, Render, Rendered, Webhook},
-    prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
-    proto::{
-        sdp,
-        sip::{digest::Algorithm, path::Transport},
-    },
-    recordings::{AccessKey, Purge, Spool, Vault},
-    signalling::{
-        self, Registrant, Signalling, SignallingConfig, SipListener, StreamLimits, TlsFiles, User,
-    },
-    store::{Database, Delivery, Journal, JournalLimits},
-    switchboard::{self, Directory, Drivers, Limits, Switchboard, Trunk},
+    model::UnixMillis,
+    notify::Dispatcher,
+    proto::sip::path::Transport,
+    recordings::AccessKey,
+    signalling::{Registrant, Signalling, SipListener},
+    store::{Database, Journal},
+    switchboard::{Directory, Drivers, Switchboard},
     telemetry::LogLevel,
-    tls::{self, Development},
-    tokens::{
-        Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideError, OutsideIssuer, Verifier,
-    },
+    tokens::{Issuer, LocalKey},
 };
 
 /// Events that may wait between the endpoint and the switchboard.
 const SIP_EVENTS: usize = 4096;
-/// How long a bot may take to answer a notification (interface section 6.4).
-const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// When we stop and the calls have ended: how long peers that do not answer may be told so again, the
 /// last facts may take to be written and to be told, and the rest may take.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -62,12 +49,6 @@ const FLUSH: Duration = Duration::from_secs(4);
 const REST: Duration = Duration::from_secs(2);
 /// How long the rooms may take to show that they are alive.
 const ALIVE: Duration = Duration::from_secs(5);
-/// Memory for decoded prompts.
-const PROMPT_MEMORY: usize = 256 << 20;
-/// How often we look whether a signing key is due.
-const KEY_CARE: Duration = Duration::from_secs(3600);
-/// Ports rest so long before another call gets them.
-const PORT_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// A running node.
 pub struct Daemon {
@@ -148,7 +129,7 @@ pub fn mint_token(
     let known = config.applications.iter().find(|known| known.name == application);
     let known = known.with_context(|| format!("there is no application {application:?}"))?;
     let roles = if roles.is_empty() { &known.roles } else { roles };
-    let key = access_key(&config.storage.recordings)?;
+    let key = settings::access_key(&config.storage.recordings)?;
     let now = UnixMillis::from(SystemTime::now());
     Ok(LocalKey::new(&key.signing_secret()).mint(&known.id, roles, ttl, now)?)
 }
@@ -159,205 +140,72 @@ impl Daemon {
     /// # Errors
     /// What stands in the way, in words.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let mut tasks = JoinSet::new();
-        let outside = CancellationToken::new();
-        let running = watch::Sender::new(Arc::new(config.clone()));
-
-        let database = Database::open(&config.storage.database)
-            .await
-            .with_context(|| format!("storage.database {:?}", without_password(&config)))?;
-        let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
-        tasks.spawn(async move {
-            // An error is a panic of the journal, and ends the process like its end does.
-            let _ = writer.await;
-            "journal"
-        });
-        let folder = config.storage.recordings.clone();
-        let in_folder = || format!("storage.recordings {:?}", folder.display());
-        let spool = Spool::start(folder.clone()).with_context(in_folder)?;
-        let access_key = Arc::new(access_key(&folder)?);
-        let vault = Vault::new(folder.clone());
-        let now = UnixMillis::from(SystemTime::now());
-        switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
-        database.free_unanswered_requests().await?;
-        let purge_wake = Arc::new(Notify::new());
-        let purge = Purge::new(
-            database.clone(),
-            vault.clone(),
-            Arc::clone(&purge_wake),
-            config.storage.retention,
-        );
-        let cancel = outside.clone();
-        tasks.spawn(async move {
-            purge.run(cancel).await;
-            "purge"
-        });
-
-        let fence = Fence::new(
-            config.fetch.allow_networks.iter().map(|allowed| (allowed.network, allowed.port)),
-        );
-        let prompts = Library::new(
-            Fetch::new(fence.clone(), fetch_limits(&config.fetch))?,
-            LibraryLimits { memory_bytes: PROMPT_MEMORY, max_duration: config.fetch.max_duration },
-        );
-        let advertised: Option<IpAddr> = config.sip.advertised_address.parse().ok();
-        let engine = media::Engine::start(media::EngineConfig {
-            ports: media::PortPool::new(rtp_ports(&config), PORT_COOLDOWN),
-            shards: config.media.shards,
-            targets: targets(&config, advertised),
-            settings: media::Settings {
-                rtp_timeout: config.media.rtp_timeout,
-                hold_timeout: config.media.hold_timeout,
-                unverified: config.media.unverified,
-                any_host: config.media.any_host,
-                ..media::Settings::default()
-            },
-        })
-        .context("media")?;
-
-        let listener = TcpListener::bind(config.api.listen)
-            .await
-            .with_context(|| format!("api.listen {}", config.api.listen))?;
+        let mut building = Building::new(&config);
+        let storage = building.open_storage().await?;
+        let engine = media::Engine::start(settings::engine(&config)).context("media")?;
+        let (listener, public_url) = building.bind_api().await?;
         let api_address = listener.local_addr()?;
-        let scheme = if config.api.tls() == ApiTls::Plain { "http" } else { "https" };
-        let public_url = match config.api.public_url.trim_end_matches('/') {
-            "" => format!("{scheme}://{api_address}"),
-            url => url.to_owned(),
-        };
-
-        let issuer = IssuerConfig {
-            tenant: config.api.tenant.clone(),
-            public_url: public_url.clone(),
-            notification_issuer: config.api.notification_issuer.clone(),
-        };
-        let issuer = Issuer::open(database.clone(), issuer, now).await.context("signing keys")?;
+        let issuer = settings::issuer(&config, &public_url);
+        let now = UnixMillis::from(SystemTime::now());
+        let issuer = Issuer::open(storage.database.clone(), issuer, now);
+        let issuer = issuer.await.context("signing keys")?;
 
         let (events, received) = mpsc::channel(SIP_EVENTS);
-        let (signalling, sip_listeners, service) = signalling::start(
-            SignallingConfig {
-                listen: config.sip.listen.iter().map(sip_listener).collect(),
-                advertised,
-                server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
-                realm: realm(&config),
-                domain: config.sip.domain.clone(),
-                digest: digest(&config),
-                users: users(&config),
-                tls: tls_files(&config),
-                trusted_peers: config.sip.trusted_peers.clone(),
-                limits: open_files().map_or_else(StreamLimits::default, StreamLimits::within),
-            },
-            events,
-            outside.clone(),
-        )
-        .await
-        .context("sip.listen")?;
-        tasks.spawn(async move {
-            // An error is a panic of the endpoint's task, and ends the process like its end does.
-            let _ = service.await;
-            "signalling"
-        });
-
-        let (registrants, wanted) = watch::channel(registrants(&config)?);
-        let registering = signalling.clone().keep_registered(wanted, outside.clone());
-        tasks.spawn(async move {
-            registering.await;
-            "registration"
-        });
-
+        let (signalling, sip_listeners) = building.speak_sip(events).await?;
+        let registrants = building.keep_registered(&signalling)?;
         let (directory, known_routes) = watch::channel(Arc::new(Directory::new(&config)));
-        let known_applications = known_routes.clone();
-        let switchboard = Switchboard::new(
-            Drivers {
-                signalling: signalling.clone(),
-                media: engine.clone(),
-                prompts,
-                spool,
-                vault: vault.clone(),
-                journal: journal.clone(),
-                database: database.clone(),
-            },
-            limits(&config, advertised),
-            known_routes,
-            StdRng::from_os_rng(),
-        );
-        let answering = switchboard.clone();
-        tasks.spawn(async move {
-            answering.run(received).await;
-            "switchboard"
-        });
+        let drivers = Drivers {
+            signalling: signalling.clone(),
+            media: engine.clone(),
+            prompts: building.prompts()?,
+            spool: storage.spool,
+            vault: storage.vault.clone(),
+            journal: storage.journal.clone(),
+            database: storage.database.clone(),
+        };
+        let switchboard = building.connect(drivers, known_routes.clone(), received);
 
         let rooms = Arc::new(Rooms {
             switchboard: switchboard.clone(),
             signalling: signalling.clone(),
-            database: database.clone(),
-            vault,
-            access_key: Arc::clone(&access_key),
+            database: storage.database.clone(),
+            vault: storage.vault,
+            access_key: Arc::clone(&storage.access_key),
             public_url: public_url.clone(),
-            purge_wake,
+            purge_wake: storage.purge_wake,
         });
-        let client = fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?;
-        let gate: Gate =
-            Arc::new(move |url| client.to(url).cloned().map_err(|error| error.to_string()));
-        let (dispatcher, delivering) = Dispatcher::start(
-            database.clone(),
-            Webhook::new(gate, WEBHOOK_TIMEOUT),
-            renderer(Arc::clone(&rooms), &config.api.tenant, issuer.clone(), known_applications),
-            DispatcherConfig {
-                retry_for: config.calls.notification_retry_for,
-                ..DispatcherConfig::default()
-            },
-            outside.clone(),
-        );
-        tasks.spawn(async move {
-            // An error is a panic of the dispatcher, and ends the process like its end does.
-            let _ = delivering.await;
-            "notifications"
-        });
-
+        let dispatcher = building.notify(Arc::clone(&rooms), issuer.clone(), known_routes)?;
         let (credentials, known_credentials) =
-            watch::channel(Arc::new(credentials(&config, &access_key, &issuer)?));
+            watch::channel(Arc::new(settings::credentials(&config, &storage.access_key, &issuer)?));
         let authority = match config.api.tls() {
-            ApiTls::Development => Some(development(&config)?.authority),
+            ApiTls::Development => Some(settings::development(&config)?.authority),
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
         let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url)
             .with_authority(authority.as_deref());
-        let (api_tls, identity) = api_identity(&config)?.map(watch::channel).unzip();
-        tasks.spawn(care_for_keys(CaredFor {
-            issuer: issuer.clone(),
-            config: running.subscribe(),
-            api_tls: api_tls.clone(),
-            cancel: outside.clone(),
-        }));
-        let router = api::router(state.clone(), Some(issuer.clone()));
-        let limits = open_files().map_or_else(ServeLimits::default, ServeLimits::within);
-        let cancel = outside.clone();
-        tasks.spawn(async move {
-            api::serve(listener, identity, router, limits, cancel).await;
-            state.finished().await;
-            "api"
-        });
+        let api_tls = building.serve_api(listener, state, issuer.clone())?;
+        let running = building.care_for_keys(issuer.clone(), api_tls.clone());
 
         Ok(Self {
             switchboard,
             signalling,
-            journal,
+            journal: storage.journal,
             dispatcher,
             media: engine,
-            database,
+            database: storage.database,
             directory,
             registrants,
             credentials,
             running,
-            access_key,
+            access_key: storage.access_key,
             issuer,
             sip_listeners,
             api_address,
             api_tls,
             authority,
             drain_timeout: config.calls.drain_timeout,
-            outside,
-            tasks,
+            outside: building.outside,
+            tasks: building.tasks,
         })
     }
 
@@ -447,284 +295,6 @@ impl Daemon {
     }
 }
 
-fn sip_listener(listener: &config::SipListener) -> SipListener {
-    let transport = match listener.transport {
-        config::SipTransport::Udp => Transport::Udp,
-        config::SipTransport::Tcp => Transport::Tcp,
-        config::SipTransport::Tls => Transport::Tls,
-        config::SipTransport::Ws => Transport::Ws,
-        config::SipTransport::Wss => Transport::Wss,
-    };
-    SipListener { transport, address: listener.address }
-}
-
-/// How many files this process may hold; `None` where the system does not tell.
-fn open_files() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-fn users(config: &Config) -> Vec<User> {
-    let user = |user: &config::UserConfig| User {
-        name: user.name.clone(),
-        password: user.password.clone(),
-    };
-    config.users.iter().map(user).collect()
-}
-
-/// The domain, else the address that phones know us by.
-fn realm(config: &Config) -> String {
-    let sip = &config.sip;
-    let listens_on = sip.listen.iter().map(|listener| listener.address.ip());
-    match (sip.domain.as_str(), sip.advertised_address.as_str()) {
-        ("", "auto") => listens_on
-            .into_iter()
-            .find(|ip| !ip.is_unspecified())
-            .map_or_else(|| "aftertone".to_owned(), |ip| ip.to_string()),
-        ("", address) => address.to_owned(),
-        (domain, _) => domain.to_owned(),
-    }
-}
-
-/// The trunks that want to know where we are.
-fn registrants(config: &Config) -> anyhow::Result<Vec<Registrant>> {
-    let registrant = |trunk: &TrunkConfig| {
-        let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
-        let (account, way) =
-            account.with_context(|| format!("trunks {:?}: no host", trunk.name))?;
-        Ok(Registrant { account, way })
-    };
-    config.trunks.iter().filter(|trunk| trunk.register).map(registrant).collect()
-}
-
-fn digest(config: &Config) -> Vec<Algorithm> {
-    let algorithm = |algorithm: &DigestAlgorithm| match algorithm {
-        DigestAlgorithm::Sha256 => Algorithm::Sha256,
-        DigestAlgorithm::Md5 => Algorithm::Md5,
-    };
-    config.sip.digest.iter().map(algorithm).collect()
-}
-
-fn tls_files(config: &Config) -> TlsFiles {
-    let sip = &config.sip;
-    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
-    TlsFiles {
-        identity: given(&sip.tls_certificate).zip(given(&sip.tls_key)),
-        client_ca: given(&sip.tls_client_ca),
-        server_ca: given(&sip.tls_server_ca),
-    }
-}
-
-/// What the API shows in TLS handshakes; `None` for plain HTTP.
-fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerConfig>>> {
-    let identity = match config.api.tls() {
-        ApiTls::Plain => return Ok(None),
-        ApiTls::Development => development(config)?.identity,
-        ApiTls::Files(certificate, key) => (certificate, key),
-    };
-    Ok(Some(tls::simple_server(&identity).context("api.tls_certificate")?))
-}
-
-/// The certificate for trying things out, for all names by which somebody may reach us.
-fn development(config: &Config) -> anyhow::Result<Development> {
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let listen = config.api.listen.ip();
-    let public = url::Url::parse(&config.api.public_url).ok();
-    let public = public.as_ref().and_then(url::Url::host_str).map(str::to_owned);
-    for host in [(!listen.is_unspecified()).then(|| listen.to_string()), public] {
-        hosts.extend(host.filter(|host| !hosts.contains(host)));
-    }
-    Ok(tls::development(&config.storage.recordings, &hosts)?)
-}
-
-fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
-    AccessKey::load_or_create(folder)
-        .with_context(|| format!("cannot read or make the key in {}", folder.display()))
-}
-
-/// What does not last.
-struct CaredFor {
-    issuer: Issuer,
-    config: watch::Receiver<Arc<Config>>,
-    api_tls: Option<watch::Sender<Arc<ServerConfig>>>,
-    cancel: CancellationToken,
-}
-
-/// Sees to it that there is a key to sign with, and that the development certificate is good.
-async fn care_for_keys(cared_for: CaredFor) -> &'static str {
-    let CaredFor { issuer, config, api_tls, cancel } = cared_for;
-    while cancel.run_until_cancelled(tokio::time::sleep(KEY_CARE)).await.is_some() {
-        if let Err(error) = issuer.turn_over(UnixMillis::from(SystemTime::now())).await {
-            error!(%error, "the signing keys could not be looked after");
-        }
-        let config = config.borrow().clone();
-        let Some(shown) = api_tls.as_ref().filter(|_| config.api.tls() == ApiTls::Development)
-        else {
-            continue;
-        };
-        match api_identity(&config) {
-            Ok(identity) => drop(identity.map(|identity| shown.send_replace(identity))),
-            Err(error) => {
-                error!("the development certificate could not be looked after: {error:#}");
-            }
-        }
-    }
-    "signing keys"
-}
-
-/// The issuers that the operator trusts are not behind the fence: it keeps applications from
-/// networks, not operators.
-fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, OutsideError> {
-    let issuer = |issuer: &config::IssuerConfig| {
-        let config::IssuerConfig { metadata, audience, tenant } = issuer.clone();
-        OutsideIssuer::new(OutsideConfig { metadata, audience, tenant })
-    };
-    config.issuers.iter().map(issuer).collect()
-}
-
-fn credentials(config: &Config, key: &AccessKey, issuer: &Issuer) -> anyhow::Result<Credentials> {
-    let applications = config
-        .applications
-        .iter()
-        .map(|application| ApplicationCredential {
-            name: application.name.clone(),
-            id: application.id.clone(),
-            tokens: application.tokens.clone(),
-            secrets: application.secrets.clone(),
-            roles: application.roles.clone(),
-            issuer: application.issuer.clone(),
-        })
-        .collect();
-    let verifier = Verifier {
-        local: Some(LocalKey::new(&key.signing_secret())),
-        issuer: Some(issuer.clone()),
-        outside: outside_issuers(config).context("issuers")?,
-    };
-    Ok(Credentials::new(applications, verifier))
-}
-
-fn limits(config: &Config, advertised: Option<IpAddr>) -> Limits {
-    let ports = config.media.ports;
-    let by_ports = match ports.first {
-        0 => usize::MAX,
-        first => usize::from(ports.last - first).div_ceil(2),
-    };
-    Limits {
-        settings: Settings {
-            answer_timeout: config.calls.answer_timeout,
-            keep_alive: config.calls.keep_alive,
-            line_limit: config.calls.line_limit,
-            retention: config.storage.retention,
-        },
-        codecs: config
-            .media
-            .codecs
-            .iter()
-            .map(|codec| match codec {
-                config::Codec::Opus => sdp::Codec::Opus,
-                config::Codec::Pcma => sdp::Codec::Pcma,
-                config::Codec::Pcmu => sdp::Codec::Pcmu,
-            })
-            .collect(),
-        max_calls: match config.media.max_calls {
-            0 => by_ports,
-            calls => calls.min(by_ports),
-        },
-        advertised,
-    }
-}
-
-fn rtp_ports(config: &Config) -> media::PortRange {
-    match config.media.ports {
-        config::PortRange { first: 0, .. } => media::PortRange::Ephemeral,
-        config::PortRange { first, last } => media::PortRange::Between { first, last },
-    }
-}
-
-/// Where RTP must not go: what peers could name of ours.
-fn targets(config: &Config, advertised: Option<IpAddr>) -> media::Targets {
-    let sip = config.sip.listen.iter().map(|listener| listener.address.port());
-    media::Targets::new(rtp_ports(config), sip.collect(), advertised)
-}
-
-fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
-    let folder = &fetch.prompt_folder;
-    FetchLimits {
-        connect_timeout: fetch.connect_timeout,
-        total_timeout: fetch.total_timeout,
-        max_bytes: fetch.max_bytes.as_u64(),
-        prompt_folder: (!folder.as_os_str().is_empty()).then(|| folder.clone()),
-    }
-}
-
-/// Turns a fact of the outbox into the POST that tells it.
-fn renderer(
-    rooms: Arc<Rooms>,
-    tenant: &str,
-    issuer: Issuer,
-    applications: watch::Receiver<Arc<Directory>>,
-) -> Render {
-    let context = GraphContext {
-        tenant: tenant.to_owned(),
-        public_url: rooms.public_url.clone(),
-        version: Version::V1,
-    };
-    Arc::new(move |delivery: &Delivery| {
-        let link = match &delivery.event {
-            Event::OperationEnded { operation } => {
-                operation.recording.as_ref().map(|recorded| rooms.link(recorded.id))
-            }
-            _ => None,
-        };
-        let body = graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
-        // Who has left the configuration may come back; nobody else is told in its stead.
-        let directory = applications.borrow().clone();
-        let (id, callback) = directory
-            .application(&delivery.application)
-            .ok_or("its application is not in the configuration")?;
-        let token = issuer
-            .notification_token(id, UnixMillis::from(SystemTime::now()))
-            .map_err(|error| format!("it cannot be signed: {error}"))?;
-        let home = url::Url::parse(callback).map(|url| url.origin().ascii_serialization());
-        Ok(Rendered {
-            // Our own types: printing them as JSON cannot fail.
-            body: to_vec(&body).unwrap_or_default(),
-            headers: notification_headers(delivery, &format!("Bearer {token}")),
-            home: home.unwrap_or_default(),
-        })
-    })
-}
-
-/// What shows a bot that a notification is from here (contract section 6.4), and the three headers from
-/// which bots take the scenario and tell repeated messages (6.1).
-fn notification_headers(delivery: &Delivery, bearer: &str) -> axum::http::HeaderMap {
-    let message = format!("{}-{}", delivery.call, delivery.sequence);
-    [
-        ("content-type", "application/json"),
-        ("authorization", bearer),
-        ("x-microsoft-skype-chain-id", &delivery.chain_id),
-        ("scenario-id", &delivery.chain_id),
-        ("x-microsoft-skype-message-id", &message),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| {
-        Some((axum::http::HeaderName::from_static(name), value.parse().ok()?))
-    })
-    .collect()
-}
-
-fn without_password(config: &Config) -> String {
-    match url::Url::parse(&config.storage.database) {
-        Ok(mut url) if url.password().is_some() => {
-            // A URL with a password has a host, so that it can be set.
-            let _ = url.set_password(Some("…"));
-            url.to_string()
-        }
-        _ => config.storage.database.clone(),
-    }
-}
-
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(states) {
@@ -741,6 +311,7 @@ fn watchdog_interval() -> tokio::time::Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::switchboard;
 
     #[test]
     fn systemd_waits_longer_than_we_take_to_stop() {

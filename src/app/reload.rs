@@ -4,7 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, api_identity, credentials, registrants, tls_files, users};
+use super::{
+    Daemon,
+    settings::{api_identity, credentials, registrants, tls_files, users},
+};
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
 /// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes.

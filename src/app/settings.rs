@@ -1,0 +1,272 @@
+//! What the configuration means to each room.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::{
+    api::{ApplicationCredential, Credentials},
+    call::Settings,
+    config::{self, ApiTls, Config, DigestAlgorithm, TrunkConfig},
+    media,
+    prompts::FetchLimits,
+    proto::{
+        sdp,
+        sip::{digest::Algorithm, path::Transport},
+    },
+    recordings::AccessKey,
+    signalling::{Registrant, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
+    switchboard::{Limits, Trunk},
+    tls::{self, Development},
+    tokens::{
+        Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideError, OutsideIssuer, Verifier,
+    },
+};
+
+/// Ports rest so long before another call gets them.
+const PORT_COOLDOWN: Duration = Duration::from_secs(5);
+
+pub(super) fn signalling(config: &Config) -> SignallingConfig {
+    SignallingConfig {
+        listen: config.sip.listen.iter().map(sip_listener).collect(),
+        advertised: advertised(config),
+        server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
+        realm: realm(config),
+        domain: config.sip.domain.clone(),
+        digest: digest(config),
+        users: users(config),
+        tls: tls_files(config),
+        trusted_peers: config.sip.trusted_peers.clone(),
+        limits: open_files().map_or_else(StreamLimits::default, StreamLimits::within),
+    }
+}
+
+/// Our address as others see it; `None` where it is taken from each message and route.
+fn advertised(config: &Config) -> Option<IpAddr> {
+    config.sip.advertised_address.parse().ok()
+}
+
+fn sip_listener(listener: &config::SipListener) -> SipListener {
+    let transport = match listener.transport {
+        config::SipTransport::Udp => Transport::Udp,
+        config::SipTransport::Tcp => Transport::Tcp,
+        config::SipTransport::Tls => Transport::Tls,
+        config::SipTransport::Ws => Transport::Ws,
+        config::SipTransport::Wss => Transport::Wss,
+    };
+    SipListener { transport, address: listener.address }
+}
+
+/// How many files this process may hold; `None` where the system does not tell.
+pub(super) fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+pub(super) fn users(config: &Config) -> Vec<User> {
+    let user = |user: &config::UserConfig| User {
+        name: user.name.clone(),
+        password: user.password.clone(),
+    };
+    config.users.iter().map(user).collect()
+}
+
+/// The domain, else the address that phones know us by.
+fn realm(config: &Config) -> String {
+    let sip = &config.sip;
+    let listens_on = sip.listen.iter().map(|listener| listener.address.ip());
+    match (sip.domain.as_str(), sip.advertised_address.as_str()) {
+        ("", "auto") => listens_on
+            .into_iter()
+            .find(|ip| !ip.is_unspecified())
+            .map_or_else(|| "aftertone".to_owned(), |ip| ip.to_string()),
+        ("", address) => address.to_owned(),
+        (domain, _) => domain.to_owned(),
+    }
+}
+
+/// The trunks that want to know where we are.
+pub(super) fn registrants(config: &Config) -> anyhow::Result<Vec<Registrant>> {
+    let registrant = |trunk: &TrunkConfig| {
+        let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
+        let (account, way) =
+            account.with_context(|| format!("trunks {:?}: no host", trunk.name))?;
+        Ok(Registrant { account, way })
+    };
+    config.trunks.iter().filter(|trunk| trunk.register).map(registrant).collect()
+}
+
+fn digest(config: &Config) -> Vec<Algorithm> {
+    let algorithm = |algorithm: &DigestAlgorithm| match algorithm {
+        DigestAlgorithm::Sha256 => Algorithm::Sha256,
+        DigestAlgorithm::Md5 => Algorithm::Md5,
+    };
+    config.sip.digest.iter().map(algorithm).collect()
+}
+
+pub(super) fn tls_files(config: &Config) -> TlsFiles {
+    let sip = &config.sip;
+    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    TlsFiles {
+        identity: given(&sip.tls_certificate).zip(given(&sip.tls_key)),
+        client_ca: given(&sip.tls_client_ca),
+        server_ca: given(&sip.tls_server_ca),
+    }
+}
+
+/// What the API shows in TLS handshakes; `None` for plain HTTP.
+pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    let identity = match config.api.tls() {
+        ApiTls::Plain => return Ok(None),
+        ApiTls::Development => development(config)?.identity,
+        ApiTls::Files(certificate, key) => (certificate, key),
+    };
+    Ok(Some(tls::simple_server(&identity).context("api.tls_certificate")?))
+}
+
+/// The certificate for trying things out, for all names by which somebody may reach us.
+pub(super) fn development(config: &Config) -> anyhow::Result<Development> {
+    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let listen = config.api.listen.ip();
+    let public = url::Url::parse(&config.api.public_url).ok();
+    let public = public.as_ref().and_then(url::Url::host_str).map(str::to_owned);
+    for host in [(!listen.is_unspecified()).then(|| listen.to_string()), public] {
+        hosts.extend(host.filter(|host| !hosts.contains(host)));
+    }
+    Ok(tls::development(&config.storage.recordings, &hosts)?)
+}
+
+pub(super) fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
+    AccessKey::load_or_create(folder)
+        .with_context(|| format!("cannot read or make the key in {}", folder.display()))
+}
+
+/// The issuers that the operator trusts are not behind the fence: it keeps applications from
+/// networks, not operators.
+fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, OutsideError> {
+    let issuer = |issuer: &config::IssuerConfig| {
+        let config::IssuerConfig { metadata, audience, tenant } = issuer.clone();
+        OutsideIssuer::new(OutsideConfig { metadata, audience, tenant })
+    };
+    config.issuers.iter().map(issuer).collect()
+}
+
+pub(super) fn credentials(
+    config: &Config,
+    key: &AccessKey,
+    issuer: &Issuer,
+) -> anyhow::Result<Credentials> {
+    let applications = config
+        .applications
+        .iter()
+        .map(|application| ApplicationCredential {
+            name: application.name.clone(),
+            id: application.id.clone(),
+            tokens: application.tokens.clone(),
+            secrets: application.secrets.clone(),
+            roles: application.roles.clone(),
+            issuer: application.issuer.clone(),
+        })
+        .collect();
+    let verifier = Verifier {
+        local: Some(LocalKey::new(&key.signing_secret())),
+        issuer: Some(issuer.clone()),
+        outside: outside_issuers(config).context("issuers")?,
+    };
+    Ok(Credentials::new(applications, verifier))
+}
+
+pub(super) fn engine(config: &Config) -> media::EngineConfig {
+    media::EngineConfig {
+        ports: media::PortPool::new(rtp_ports(config), PORT_COOLDOWN),
+        shards: config.media.shards,
+        targets: targets(config),
+        settings: media::Settings {
+            rtp_timeout: config.media.rtp_timeout,
+            hold_timeout: config.media.hold_timeout,
+            unverified: config.media.unverified,
+            any_host: config.media.any_host,
+            ..media::Settings::default()
+        },
+    }
+}
+
+pub(super) fn issuer(config: &Config, public_url: &str) -> IssuerConfig {
+    IssuerConfig {
+        tenant: config.api.tenant.clone(),
+        public_url: public_url.to_owned(),
+        notification_issuer: config.api.notification_issuer.clone(),
+    }
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let ports = config.media.ports;
+    let by_ports = match ports.first {
+        0 => usize::MAX,
+        first => usize::from(ports.last - first).div_ceil(2),
+    };
+    Limits {
+        settings: Settings {
+            answer_timeout: config.calls.answer_timeout,
+            keep_alive: config.calls.keep_alive,
+            line_limit: config.calls.line_limit,
+            retention: config.storage.retention,
+        },
+        codecs: config
+            .media
+            .codecs
+            .iter()
+            .map(|codec| match codec {
+                config::Codec::Opus => sdp::Codec::Opus,
+                config::Codec::Pcma => sdp::Codec::Pcma,
+                config::Codec::Pcmu => sdp::Codec::Pcmu,
+            })
+            .collect(),
+        max_calls: match config.media.max_calls {
+            0 => by_ports,
+            calls => calls.min(by_ports),
+        },
+        advertised: advertised(config),
+    }
+}
+
+fn rtp_ports(config: &Config) -> media::PortRange {
+    match config.media.ports {
+        config::PortRange { first: 0, .. } => media::PortRange::Ephemeral,
+        config::PortRange { first, last } => media::PortRange::Between { first, last },
+    }
+}
+
+/// Where RTP must not go: what peers could name of ours.
+fn targets(config: &Config) -> media::Targets {
+    let sip = config.sip.listen.iter().map(|listener| listener.address.port());
+    media::Targets::new(rtp_ports(config), sip.collect(), advertised(config))
+}
+
+pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
+    let folder = &fetch.prompt_folder;
+    FetchLimits {
+        connect_timeout: fetch.connect_timeout,
+        total_timeout: fetch.total_timeout,
+        max_bytes: fetch.max_bytes.as_u64(),
+        prompt_folder: (!folder.as_os_str().is_empty()).then(|| folder.clone()),
+    }
+}
+
+pub(super) fn without_password(config: &Config) -> String {
+    match url::Url::parse(&config.storage.database) {
+        Ok(mut url) if url.password().is_some() => {
+            // A URL with a password has a host, so that it can be set.
+            let _ = url.set_password(Some("…"));
+            url.to_string()
+        }
+        _ => config.storage.database.clone(),
+    }
+}
