@@ -3,39 +3,39 @@
 //! It does one short thing per input. What takes time (a commit, a prompt, a clip) it starts and
 //! leaves; the result comes back as an input.
 
+mod clips;
+mod placing;
+mod prompts;
+
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use self::{clips::safe_clip, placing::NO_WAY};
 use super::{
     Drivers, Reserved,
     commits::{After, Commits},
     now,
-    outgoing::{Itinerary, Way},
+    outgoing::Itinerary,
 };
 use crate::{
-    audio::{Clip, Rate, tape, wav},
-    call::{
-        Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation,
-        ReferralCall, SafeClip, line::RECORDING_PREFIX,
-    },
+    audio::Clip,
+    call::{Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation},
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     model::{
         Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
-        PromptFailureKind, PromptSource, RecordingId, Silence,
+        RecordingId, Silence,
     },
     operation,
     proto::sip::{
-        endpoint::{self, DialogId, Event, IncomingInvite, Loss},
+        endpoint::{DialogId, Event, IncomingInvite, Loss},
         info,
-        message::NameAddr,
         path::{Path, is_private},
     },
     recordings::{ClipWritten, Finished},
@@ -155,16 +155,8 @@ const SIP_PLACES: usize = 64;
 const REQUEST_PLACES: usize = 64;
 /// Events that may wait for the task: one leg makes at most a few per second.
 const LEG_EVENTS: usize = 64;
-/// A clip that we have written is no longer than a recording may be.
-const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 /// How long a call without a timer sleeps at most.
 const NO_TIMER: Duration = Duration::from_secs(3600);
-/// The SIP status that stands for a name without address, as a proxy would say it.
-const NO_WAY: u16 = 503;
-/// How long the clips of a task that has failed may take to become safe.
-const SALVAGE: Duration = Duration::from_secs(15);
-/// How long a call that is over waits for clips that nobody wants any more.
-const CLEAR_UP: Duration = Duration::from_secs(600);
 /// How soon a journal that was full is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -629,89 +621,6 @@ impl CallTask {
         }
     }
 
-    fn locate(
-        &mut self,
-        way: Option<Way>,
-        done: impl FnOnce(Result<Vec<Path>, u16>) -> Done + Send + 'static,
-    ) {
-        let Some(way) = way else {
-            debug_assert!(false, "nobody is called");
-            return;
-        };
-        let signalling = self.drivers.signalling.clone();
-        self.work.push(
-            async move {
-                let paths = match way {
-                    Way::Paths(paths) => Ok(paths),
-                    Way::Uri(uri) => signalling.locate(&uri).await.map_err(|error| {
-                        warn!(%uri, "No way to the trunk: {error}");
-                        NO_WAY
-                    }),
-                };
-                done(paths)
-            }
-            .boxed(),
-        );
-    }
-
-    /// RTP goes the way that SIP goes.
-    fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
-        self.targets = from_one_side(paths?);
-        let first = self.targets.first().ok_or(NO_WAY)?;
-        self.peer = Some(first.peer);
-        self.bind = first.local.ip();
-        self.address = self.advertised.unwrap_or(self.bind);
-        Ok(())
-    }
-
-    async fn dial(&mut self, offer: Vec<u8>) {
-        let Some(itinerary) = &self.itinerary else { return };
-        let call_id = &self.machine.call().sip_call_id;
-        let further = itinerary.further().iter().flat_map(|place| &place.targets);
-        let peers: Vec<IpAddr> =
-            self.targets.iter().chain(further).map(|target| target.peer.ip()).collect();
-        self.drivers.signalling.trace(self.machine.call().id, call_id, &peers);
-        self.offer = offer;
-        self.place().await;
-    }
-
-    /// Whoever was called names others, and one of them is to be called. The dialog was none yet, so the
-    /// next INVITE may make it.
-    fn is_redirected(&mut self, dialog: DialogId, contacts: &[NameAddr]) -> bool {
-        dialog == self.machine.dialog()
-            && self.machine.is_dialing()
-            && self.itinerary.as_mut().is_some_and(|itinerary| itinerary.redirect(contacts))
-    }
-
-    async fn place(&mut self) {
-        let Some(itinerary) = &self.itinerary else { return };
-        let call_id = self.machine.call().sip_call_id.clone();
-        let call = itinerary.call(call_id, self.targets.clone(), self.offer.clone());
-        let call = Box::new(call);
-        let dialog = self.machine.dialog();
-        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
-    }
-
-    /// The leg stays where it is bound, so only ways that lead there from its side can be gone.
-    fn referral_located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
-        let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
-        let mut paths = paths?;
-        paths.retain(|path| path.local.ip() == self.bind);
-        referral.targets = paths;
-        if referral.targets.is_empty() { Err(NO_WAY) } else { Ok(()) }
-    }
-
-    async fn dial_referral(&mut self, call: ReferralCall) {
-        let Some(referral) = &mut self.referral else { return };
-        let ReferralCall { dialog, call_id, offer } = call;
-        let targets = std::mem::take(&mut referral.targets);
-        let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
-        self.drivers.signalling.trace_further(self.machine.call().id, &call_id, &peers);
-        info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
-        let call = Box::new(referral.itinerary.call(call_id, targets, offer));
-        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
-    }
-
     fn open_leg(&mut self) {
         let (sender, events) = mpsc::channel(LEG_EVENTS);
         let open = OpenLeg { call: self.machine.call().id, bind: self.bind, events: sender };
@@ -767,113 +676,6 @@ impl CallTask {
         }
     }
 
-    /// Opens the clip's file; the row is committed. `None` if it cannot be.
-    fn open_tape(
-        &mut self,
-        id: OperationId,
-        recording: RecordingId,
-    ) -> Option<(RecordingId, SyncSender<tape::Chunk>)> {
-        match self.drivers.spool.open(recording) {
-            Ok((chunks, written)) => {
-                info!(operation.id = %id, recording.id = %recording, "Recording opened");
-                self.clips.insert(id, (recording, written));
-                Some((recording, chunks))
-            }
-            Err(error) => {
-                error!(%error, operation.id = %id, "cannot write the recording");
-                None
-            }
-        }
-    }
-
-    /// The leg vanished in the middle of a clip: what was written is what there is.
-    fn seal(&mut self, id: OperationId, recording: RecordingId) {
-        let Some((_, written)) = self.clips.remove(&id) else {
-            self.inputs.push_back(Input::ClipSafe(id, Err(())));
-            return;
-        };
-        let chunks = self.drivers.spool.chunks();
-        // The spool may be full, and this task must not wait for it.
-        self.saving.push(
-            async move {
-                let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
-                let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
-                let result = match sent {
-                    Ok(Ok(())) => clip_result(written).await,
-                    Ok(Err(_)) | Err(_) => Err(()),
-                };
-                Done::Clip(id, recording, result)
-            }
-            .boxed(),
-        );
-    }
-
-    fn await_clip(&mut self, id: OperationId, recording: RecordingId, written: ClipWritten) {
-        self.saving
-            .push(async move { Done::Clip(id, recording, clip_result(written).await) }.boxed());
-    }
-
-    /// Deletes a clip whose row was discarded before its file was whole.
-    fn delete_clip(&mut self, recording: RecordingId) {
-        let vault = self.drivers.vault.clone();
-        self.saving.push(
-            async move {
-                match vault.delete(recording).await {
-                    Ok(()) => {
-                        info!(recording.id = %recording, "A clip that came too late is deleted")
-                    }
-                    Err(error) => error!(%error, recording.id = %recording, "cannot delete a clip"),
-                }
-                Done::Deleted
-            }
-            .boxed(),
-        );
-    }
-
-    /// After the call's end: waits for clips that were given up while the spool was behind, and
-    /// deletes them.
-    pub(super) async fn clear_up(&mut self) {
-        self.close_for_good();
-        let cleared = async {
-            while let Some(done) = self.saving.next().await {
-                if let Done::Clip(_, recording, Ok(_)) = done {
-                    self.delete_clip(recording);
-                }
-            }
-        };
-        if tokio::time::timeout(CLEAR_UP, cleared).await.is_err() {
-            warn!(
-                "a clip of a call that is over is still being written; it goes at the next start"
-            );
-        }
-    }
-
-    /// When the task has failed in the middle of the call: what was being recorded is made safe. Gives
-    /// the clips by their operations.
-    pub(super) async fn salvage(&mut self) -> HashMap<OperationId, Finished> {
-        self.close_for_good();
-        let mut clips = HashMap::new();
-        let saved = async {
-            while let Some(done) = self.saving.next().await {
-                if let Done::Clip(id, _, Ok(clip)) = done {
-                    clips.insert(id, clip);
-                }
-            }
-        };
-        if tokio::time::timeout(SALVAGE, saved).await.is_err() {
-            warn!("the rest of the call's clips did not become safe in time");
-        }
-        clips
-    }
-
-    /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
-    fn close_for_good(&mut self) {
-        self.leg = None;
-        for (id, (recording, written)) in std::mem::take(&mut self.clips) {
-            self.await_clip(id, recording, written);
-        }
-    }
-
     fn committed(&mut self, result: Result<(), StoreError>) {
         // What was refused, and why, the journal has said.
         if result.is_err() {
@@ -904,23 +706,6 @@ impl CallTask {
             }
         }
     }
-
-    fn prepare(&mut self, id: OperationId, sources: Vec<PromptSource>) {
-        if sources.is_empty() {
-            self.inputs.push_back(Input::Prepared(id, Ok(())));
-            return;
-        }
-        let drivers = self.drivers.clone();
-        let application = self.machine.call().application.clone();
-        self.work.push(
-            async move {
-                let loads = sources.into_iter().map(|source| load(&drivers, &application, source));
-                let clips = futures_util::future::try_join_all(loads).await;
-                Done::Prompts(id, clips)
-            }
-            .boxed(),
-        );
-    }
 }
 
 /// What the leg tells next; `None` when it has vanished.
@@ -929,58 +714,6 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
         Some(events) => events.recv().await,
         None => std::future::pending().await,
     }
-}
-
-fn safe_clip(Finished { bytes, samples }: Finished) -> SafeClip {
-    SafeClip { bytes, duration_ms: samples * 1_000 / u64::from(Rate::Hz16000.hz()) }
-}
-
-async fn clip_result(written: ClipWritten) -> Result<Finished, ()> {
-    match written.await {
-        Ok(Ok(finished)) => Ok(finished),
-        Ok(Err(error)) => {
-            error!(%error, "the recording could not be kept");
-            Err(())
-        }
-        Err(_) => {
-            error!("the writer of recordings has gone");
-            Err(())
-        }
-    }
-}
-
-async fn load(
-    drivers: &Drivers,
-    application: &str,
-    source: PromptSource,
-) -> Result<(Clip, u32), PromptFailure> {
-    let times = source.times;
-    // Only a line says this: a URI of an application never begins so (`prompts` refuses it).
-    let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_empty());
-    let clip = match own.and_then(|id| id.parse().ok()) {
-        Some(id) => read_recording(drivers, id).await?,
-        None => drivers.prompts.load(application, &source).await?,
-    };
-    Ok((clip, times))
-}
-
-async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, PromptFailure> {
-    let failed = |error: &dyn std::fmt::Display| PromptFailure {
-        kind: PromptFailureKind::NotFetched,
-        message: format!("the recording cannot be read: {error}"),
-    };
-    let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
-    let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
-    decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
-}
-
-/// The ways that lead there from the side of the first, because the sound stays where it is bound: who
-/// is reached on another side would hear an address that it may not reach.
-fn from_one_side(mut paths: Vec<Path>) -> Vec<Path> {
-    if let Some(side) = paths.first().map(|path| path.local.ip()) {
-        paths.retain(|path| path.local.ip() == side);
-    }
-    paths
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::UdpSocket, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{call_task::mailbox, *};
 use crate::{
     config::Config,
-    model::{CallState, OperationKind, RecordAction, RecordRequest},
+    model::{Call, CallState, OperationKind, RecordAction, RecordRequest},
     prompts::{Fence, Fetch, FetchLimits, LibraryLimits},
-    proto::sip::path::Transport,
+    proto::sip::{endpoint::IncomingInvite, path::Transport},
     signalling::{SignallingConfig, SipListener, StreamLimits, TlsFiles},
     store::JournalLimits,
 };

@@ -1,6 +1,9 @@
 //! One task, and what it must let go of.
 
-use super::*;
+use futures_util::FutureExt;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{placing::from_one_side, *};
 use crate::{
     call::{Offer, Owner},
     model::{CallId, RecordingId},
@@ -11,7 +14,6 @@ use crate::{
         tests::{House, Phone, WITHIN, record, settings},
     },
 };
-use rand::{SeedableRng, rngs::StdRng};
 
 #[tokio::test]
 async fn a_task_that_panics_hangs_up_and_its_call_is_told() {

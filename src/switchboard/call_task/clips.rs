@@ -1,0 +1,151 @@
+//! Clips: opened with a recording, and waited for until they are safe or gone.
+
+use std::{collections::HashMap, sync::mpsc::SyncSender, time::Duration};
+
+use futures_util::{FutureExt, StreamExt};
+use tracing::{error, info, warn};
+
+use super::{CallTask, Done};
+use crate::{
+    audio::{Rate, tape},
+    call::{Input, SafeClip},
+    model::{OperationId, RecordingId},
+    recordings::{ClipWritten, Finished},
+};
+
+/// How long the clips of a task that has failed may take to become safe.
+const SALVAGE: Duration = Duration::from_secs(15);
+/// How long a call that is over waits for clips that nobody wants any more.
+const CLEAR_UP: Duration = Duration::from_secs(600);
+
+impl CallTask {
+    /// Opens the clip's file; the row is committed. `None` if it cannot be.
+    pub(super) fn open_tape(
+        &mut self,
+        id: OperationId,
+        recording: RecordingId,
+    ) -> Option<(RecordingId, SyncSender<tape::Chunk>)> {
+        match self.drivers.spool.open(recording) {
+            Ok((chunks, written)) => {
+                info!(operation.id = %id, recording.id = %recording, "Recording opened");
+                self.clips.insert(id, (recording, written));
+                Some((recording, chunks))
+            }
+            Err(error) => {
+                error!(%error, operation.id = %id, "cannot write the recording");
+                None
+            }
+        }
+    }
+
+    /// The leg vanished in the middle of a clip: what was written is what there is.
+    pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
+        let Some((_, written)) = self.clips.remove(&id) else {
+            self.inputs.push_back(Input::ClipSafe(id, Err(())));
+            return;
+        };
+        let chunks = self.drivers.spool.chunks();
+        // The spool may be full, and this task must not wait for it.
+        self.saving.push(
+            async move {
+                let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
+                let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
+                let result = match sent {
+                    Ok(Ok(())) => clip_result(written).await,
+                    Ok(Err(_)) | Err(_) => Err(()),
+                };
+                Done::Clip(id, recording, result)
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn await_clip(
+        &mut self,
+        id: OperationId,
+        recording: RecordingId,
+        written: ClipWritten,
+    ) {
+        self.saving
+            .push(async move { Done::Clip(id, recording, clip_result(written).await) }.boxed());
+    }
+
+    /// Deletes a clip whose row was discarded before its file was whole.
+    pub(super) fn delete_clip(&mut self, recording: RecordingId) {
+        let vault = self.drivers.vault.clone();
+        self.saving.push(
+            async move {
+                match vault.delete(recording).await {
+                    Ok(()) => {
+                        info!(recording.id = %recording, "A clip that came too late is deleted")
+                    }
+                    Err(error) => error!(%error, recording.id = %recording, "cannot delete a clip"),
+                }
+                Done::Deleted
+            }
+            .boxed(),
+        );
+    }
+
+    /// After the call's end: waits for clips that were given up while the spool was behind, and
+    /// deletes them.
+    pub(in crate::switchboard) async fn clear_up(&mut self) {
+        self.close_for_good();
+        let cleared = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(_, recording, Ok(_)) = done {
+                    self.delete_clip(recording);
+                }
+            }
+        };
+        if tokio::time::timeout(CLEAR_UP, cleared).await.is_err() {
+            warn!(
+                "a clip of a call that is over is still being written; it goes at the next start"
+            );
+        }
+    }
+
+    /// When the task has failed in the middle of the call: what was being recorded is made safe. Gives
+    /// the clips by their operations.
+    pub(in crate::switchboard) async fn salvage(&mut self) -> HashMap<OperationId, Finished> {
+        self.close_for_good();
+        let mut clips = HashMap::new();
+        let saved = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(id, _, Ok(clip)) = done {
+                    clips.insert(id, clip);
+                }
+            }
+        };
+        if tokio::time::timeout(SALVAGE, saved).await.is_err() {
+            warn!("the rest of the call's clips did not become safe in time");
+        }
+        clips
+    }
+
+    /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
+    fn close_for_good(&mut self) {
+        self.leg = None;
+        for (id, (recording, written)) in std::mem::take(&mut self.clips) {
+            self.await_clip(id, recording, written);
+        }
+    }
+}
+
+pub(super) fn safe_clip(Finished { bytes, samples }: Finished) -> SafeClip {
+    SafeClip { bytes, duration_ms: samples * 1_000 / u64::from(Rate::Hz16000.hz()) }
+}
+
+async fn clip_result(written: ClipWritten) -> Result<Finished, ()> {
+    match written.await {
+        Ok(Ok(finished)) => Ok(finished),
+        Ok(Err(error)) => {
+            error!(%error, "the recording could not be kept");
+            Err(())
+        }
+        Err(_) => {
+            error!("the writer of recordings has gone");
+            Err(())
+        }
+    }
+}

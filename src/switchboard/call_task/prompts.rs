@@ -1,0 +1,58 @@
+//! Prompts: fetched before an operation begins.
+
+use futures_util::FutureExt;
+
+use super::{CallTask, Done};
+use crate::{
+    audio::{Clip, wav},
+    call::{Input, line::RECORDING_PREFIX},
+    model::{OperationId, PromptFailure, PromptFailureKind, PromptSource, RecordingId},
+    switchboard::Drivers,
+};
+
+/// A clip that we have written is no longer than a recording may be.
+const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
+
+impl CallTask {
+    pub(super) fn prepare(&mut self, id: OperationId, sources: Vec<PromptSource>) {
+        if sources.is_empty() {
+            self.inputs.push_back(Input::Prepared(id, Ok(())));
+            return;
+        }
+        let drivers = self.drivers.clone();
+        let application = self.machine.call().application.clone();
+        self.work.push(
+            async move {
+                let loads = sources.into_iter().map(|source| load(&drivers, &application, source));
+                let clips = futures_util::future::try_join_all(loads).await;
+                Done::Prompts(id, clips)
+            }
+            .boxed(),
+        );
+    }
+}
+
+async fn load(
+    drivers: &Drivers,
+    application: &str,
+    source: PromptSource,
+) -> Result<(Clip, u32), PromptFailure> {
+    let times = source.times;
+    // Only a line says this: a URI of an application never begins so (`prompts` refuses it).
+    let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_empty());
+    let clip = match own.and_then(|id| id.parse().ok()) {
+        Some(id) => read_recording(drivers, id).await?,
+        None => drivers.prompts.load(application, &source).await?,
+    };
+    Ok((clip, times))
+}
+
+async fn read_recording(drivers: &Drivers, id: RecordingId) -> Result<Clip, PromptFailure> {
+    let failed = |error: &dyn std::fmt::Display| PromptFailure {
+        kind: PromptFailureKind::NotFetched,
+        message: format!("the recording cannot be read: {error}"),
+    };
+    let bytes = drivers.vault.read(id).await.map_err(|error| failed(&error))?;
+    let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, OWN_CLIP)).await;
+    decoded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
