@@ -14,7 +14,7 @@ use support::{
     Node,
     baresip::{self, Baresip},
     bot::Bot,
-    eventually, program,
+    eventually, program, spoken,
 };
 
 /// Set in the process that has namespaces of its own.
@@ -117,7 +117,7 @@ async fn talk(bot: &Bot, call: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6,
         "maxSilenceTimeoutInSeconds": 5});
     let clip = bot.record(call, body).await;
-    let spoken = baresip::likeness(folder, &clip);
+    let spoken = spoken::likeness(folder, &clip);
     assert!(spoken >= 0.95, "the clip is like what was said by {spoken}");
 
     let speech =

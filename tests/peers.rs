@@ -13,11 +13,11 @@ use aftertone::audio::{
 use serde_json::json;
 use support::{
     Node,
-    baresip::{self, Baresip},
+    baresip::Baresip,
     bot::Bot,
     eventually,
     sipp::{call_over, raw_speech},
-    speech,
+    speech, spoken,
 };
 
 async fn node_and_bot() -> (Node, Bot) {
@@ -102,7 +102,7 @@ async fn baresip_speaks_and_ends_with_a_key() {
         let (node, bot) = node_and_bot().await;
         let folder = tempfile::tempdir().unwrap();
         let clip = baresip_records(&node, &bot, folder.path(), codec).await;
-        let likeness = baresip::likeness(folder.path(), &clip);
+        let likeness = spoken::likeness(folder.path(), &clip);
         assert!(likeness >= least, "{codec}: likeness {likeness}");
     }
 }

@@ -5,11 +5,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::json;
-use support::{
-    Node,
-    baresip::{self, Baresip},
-    bot::Bot,
-};
+use support::{Node, baresip::Baresip, bot::Bot, spoken};
 
 /// A node with the users alice and bob, on UDP, TCP and TLS.
 async fn node_and_bot() -> (Node, Bot) {
@@ -45,7 +41,7 @@ fn account(node: &Node, user: &str, transport: &str, password: &str) -> String {
 async fn record(bot: &Bot, id: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6, "maxSilenceTimeoutInSeconds": 5});
     let clip = bot.record(id, body).await;
-    let likeness = baresip::likeness(folder, &clip);
+    let likeness = spoken::likeness(folder, &clip);
     assert!(likeness >= 0.95, "likeness {likeness}");
 }
 

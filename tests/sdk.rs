@@ -23,7 +23,7 @@ use support::{
     program,
     python::Environment,
     sipp::{Called, raw_speech},
-    speech,
+    speech, spoken,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -134,7 +134,7 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
 
     let clip = std::fs::read(script.path().join("clip.wav")).unwrap();
     let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
-    let spoken = baresip::likeness(phone_folder.path(), &clip);
+    let spoken = spoken::likeness(phone_folder.path(), &clip);
     assert!(spoken >= 0.95, "the clip is like what was said by {spoken}");
     let heard = baresip::heard(phone_folder.path());
     assert!(heard >= 0.9, "what the phone heard is like the prompt by {heard}");

@@ -138,7 +138,7 @@ impl Switchboard {
         sip.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
     }
 
-    pub(super) fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
+    fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
         let inner = &self.inner;
         if inner.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);

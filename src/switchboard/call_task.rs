@@ -346,7 +346,10 @@ impl CallTask {
             // Of a dialog that was replaced: it got its BYE then.
             _ if !is_ours => return,
             Event::Acknowledged { body, .. } => {
-                info!("Call established");
+                // Later ones are of changes to the session.
+                if matches!(self.machine.established(), Err(CallError::NotEstablished)) {
+                    info!("Call established");
+                }
                 Input::Acknowledged(body)
             }
             Event::Lost { how: Loss::NotAcknowledged, .. } => {

@@ -277,7 +277,7 @@ impl Switchboard {
         all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
     }
 
-    pub(super) fn find(
+    fn find(
         &self,
         application: &str,
         id: CallId,

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use aftertone::audio::{Rate, measure::best_match, resample::resample, wav};
 use serde_json::json;
 use tokio::{
     io::AsyncWriteExt,
@@ -16,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{program, speech};
+use super::{program, spoken};
 
 /// A running baresip.
 pub struct Baresip {
@@ -42,10 +41,7 @@ impl Baresip {
     ) -> Self {
         // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
         let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
-        let speech = speech();
-        let once = speech.samples(Rate::Hz16000);
-        let input = folder.join("in.wav");
-        write_wav(&input, rate, channels, &resample(&[once; 4].concat(), 16_000, rate));
+        let input = spoken::write(folder, rate, channels);
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let control = probe.local_addr().unwrap();
         drop(probe);
@@ -105,34 +101,5 @@ impl Baresip {
 pub fn heard(folder: &Path) -> f64 {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let last = files.filter(|path| path.to_string_lossy().ends_with("-dec.wav")).max();
-    let heard = std::fs::read(last.expect("baresip has written what it heard")).unwrap();
-    let heard = wav::read(&heard, wav::Limits { max_seconds: 60 }).unwrap();
-    let heard = resample(&heard.samples, heard.rate_hz, 16_000);
-    best_match(speech().samples(Rate::Hz16000), &heard, heard.len()).1
-}
-
-/// How well a piece from the middle of `clip` is found again in what was spoken from `folder`.
-pub fn likeness(folder: &Path, clip: &[i16]) -> f64 {
-    let spoken = std::fs::read(folder.join("in.wav")).unwrap();
-    let spoken = wav::read(&spoken, wav::Limits { max_seconds: 60 }).unwrap();
-    let spoken = resample(&spoken.samples, spoken.rate_hz, 16_000);
-    assert!(clip.len() > 3 * 16_000, "{} samples", clip.len());
-    let piece = &clip[16_000..clip.len() - 8_000];
-    best_match(piece, &spoken, 6 * 16_000).1
-}
-
-fn write_wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) {
-    let spec = hound::WavSpec {
-        channels,
-        sample_rate: rate,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut writer = hound::WavWriter::create(path, spec).unwrap();
-    for sample in samples {
-        for _ in 0..channels {
-            writer.write_sample(*sample).unwrap();
-        }
-    }
-    writer.finalize().unwrap();
+    spoken::heard_in(&last.expect("baresip has written what it heard"))
 }

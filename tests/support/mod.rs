@@ -4,6 +4,7 @@
 
 pub mod baresip;
 pub mod bot;
+pub mod linphone;
 pub mod live;
 pub mod mutation;
 pub mod npm;
@@ -11,6 +12,7 @@ pub mod peer;
 pub mod python;
 pub mod raw;
 pub mod sipp;
+pub mod spoken;
 
 use std::{
     io::{BufRead, BufReader, Read},
