@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use aftertone::{
     audio::{
@@ -16,8 +19,17 @@ use aftertone::{
 };
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use support::{Node, bot::Bot, eventually, speech};
-use tokio::time::sleep;
+use support::{
+    Node,
+    bot::Bot,
+    eventually,
+    raw::{Peer, SDP},
+    speech,
+};
+use tokio::{
+    net::UdpSocket,
+    time::{sleep, timeout},
+};
 
 const EDGE_MS: f64 = 40.0;
 
@@ -443,4 +455,48 @@ async fn a_clip_of_a_line_is_open_to_applications_until_it_is_deleted() {
     .await;
     let gone = bot.client.get(&url).bearer_auth(support::bot::TOKEN).send().await.unwrap();
     assert_eq!(gone.status(), 404);
+}
+
+/// Sends a second of sound from `host` to where `answer` says, as an echo line hears it; whether any comes
+/// back.
+async fn is_echoed(host: [u8; 4], answer: &str) -> bool {
+    let socket = UdpSocket::bind((IpAddr::from(host), 0)).await.unwrap();
+    let (_, rest) = answer.split_once("m=audio ").unwrap();
+    let port: u16 = rest.split(' ').next().unwrap().parse().unwrap();
+    socket.connect(("127.0.0.1", port)).await.unwrap();
+    for number in 0..50_u16 {
+        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host[3]];
+        packet[2..4].copy_from_slice(&number.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(number) * 160).to_be_bytes());
+        packet.extend([0x55; 160]);
+        socket.send(&packet).await.unwrap();
+        let mut buffer = [0; 2_048];
+        let heard = timeout(Duration::from_millis(20), socket.recv(&mut buffer)).await;
+        if matches!(heard, Ok(Ok(_))) && number > 10 {
+            return true;
+        }
+    }
+    false
+}
+
+/// A phone goes from one NAT behind another in the middle of its call: each names an address that means
+/// nothing here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_moves_to_another_network_is_heard_there() {
+    let (node, _bot) = node_and_bot("").await;
+    let private = SDP.replace("c=IN IP4 127.0.0.1", "c=IN IP4 10.11.12.13");
+    let anew = private.replace("o=- 1 1", "o=- 1 2");
+    let mut phone = Peer::new([127, 0, 0, 1].into(), node.sip, "echo", "moves").await;
+    phone.say("INVITE", 1, "one", &private).await;
+    let answer = phone.wait_for("INVITE", |status| status == 200).await;
+    phone.say("ACK", 1, "one-ack", "").await;
+    assert!(is_echoed([127, 0, 0, 1], &answer).await);
+
+    phone.moves_to([127, 0, 0, 2].into()).await;
+    phone.say("INVITE", 2, "two", &anew).await;
+    let answer = phone.wait_for("INVITE", |status| status == 200).await;
+    phone.say("ACK", 2, "two-ack", "").await;
+    assert!(is_echoed([127, 0, 0, 2], &answer).await);
+    phone.say("BYE", 3, "bye", "").await;
+    phone.wait_for("BYE", |status| status == 200).await;
 }

@@ -95,12 +95,19 @@ impl Source {
         }
     }
 
-    /// A new offer or answer names `signalled`. Returns whether the lock is gone; with the same
-    /// address it stays.
+    /// A new offer or answer names `signalled`. Returns whether others may be heard now: with the same
+    /// address only if the peer's SIP has moved, and its sound with it.
     pub fn renew(&mut self, signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> bool {
+        let has_moved = host.is_some_and(|host| !self.is_signalling(host));
         self.host = host;
         if signalled == self.signalled {
-            return false;
+            return match self.lock {
+                Lock::Locked(address) if has_moved && !self.is_near(address.ip()) => {
+                    self.lock = Lock::Lapsed(address);
+                    true
+                }
+                Lock::Locked(_) | Lock::Lapsed(_) | Lock::Open => false,
+            };
         }
         let previous = match self.lock {
             Lock::Locked(address) | Lock::Lapsed(address) => Some(address),
@@ -321,6 +328,26 @@ mod tests {
             let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
             assert_eq!(verdicts, [Verdict::Drop; 3]);
         }
+    }
+
+    #[test]
+    fn a_peer_that_moves_from_one_nat_behind_another_is_locked_there() {
+        let private = address("10.0.0.5:4000");
+        let mut source = Source::new(private, Some(peer().ip()), false, 0);
+        let judged = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
+        assert_eq!(judged[2], Verdict::Lock);
+        assert!(!source.renew(private, Some(peer().ip()), 2));
+        assert_eq!(source.judge(stranger(), 6, 1, 2), Verdict::Drop);
+        assert!(source.renew(private, Some(stranger().ip()), 3));
+        assert_eq!(source.destination(), peer(), "until it is heard elsewhere");
+        let judged = [1, 2, 3].map(|sequence| source.judge(stranger(), 6, sequence, 4));
+        assert_eq!(judged, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
+        assert_eq!(source.destination(), stranger());
+        // A proxy's place is taken by another one, and the sound comes from where it came.
+        let mut source = Source::new(peer(), Some(address("192.0.2.9:5060").ip()), false, 0);
+        assert_eq!(source.judge(peer(), 5, 1, 1), Verdict::Lock);
+        assert!(!source.renew(peer(), Some(address("192.0.2.10:5060").ip()), 2));
+        assert_eq!(source.judge(peer(), 5, 2, 3), Verdict::Accept);
     }
 
     #[test]

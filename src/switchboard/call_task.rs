@@ -390,7 +390,11 @@ impl CallTask {
                 info!(reason, "Peer hung up");
                 Input::PeerHungUp
             }
-            Event::Reinvite { offer, .. } => Input::Reinvite(offer),
+            Event::Reinvite { offer, path, .. } => {
+                // Its sound comes from where it is now.
+                self.peer = Some(path.peer);
+                Input::Reinvite(offer)
+            }
             // The BYE that ends the call.
             Event::Ended { .. } if self.is_ending() => return,
             Event::Ended { .. } => {

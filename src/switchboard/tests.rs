@@ -30,10 +30,10 @@ async fn requests_of_the_application_take_no_place_of_the_peer() {
     while mail.requests.try_send(asking(oneshot::channel().0)).is_ok() {}
     let waiting = mail.requests.clone();
     tokio::spawn(async move { waiting.send(asking(oneshot::channel().0)).await });
-    house.switchboard.pass_on(Event::Reinvite { dialog, offer: None }).await;
+    house.switchboard.pass_on(Event::Referred { dialog, status: 100 }).await;
     house.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
     let heard = mailbox.sip.try_recv();
-    assert!(matches!(heard, Ok(Message::Sip(Event::Reinvite { .. }))), "{heard:?}");
+    assert!(matches!(heard, Ok(Message::Sip(Event::Referred { .. }))), "{heard:?}");
     let heard = mailbox.sip.try_recv();
     assert!(matches!(heard, Ok(Message::Sip(Event::Bye { .. }))), "{heard:?}");
 }

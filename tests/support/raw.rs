@@ -133,6 +133,12 @@ impl Peer {
         Self { socket, node, user, call_id, tag: String::new() }
     }
 
+    /// It is in another network from now on.
+    pub async fn moves_to(&mut self, host: IpAddr) {
+        self.socket = UdpSocket::bind((host, 0)).await.unwrap();
+        self.socket.connect(self.node).await.unwrap();
+    }
+
     /// A request of this call.
     pub fn request(&self, method: &str, cseq: u32, branch: &str, body: &str) -> String {
         let kind = if body.is_empty() { "" } else { "application/sdp" };

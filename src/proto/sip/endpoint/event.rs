@@ -106,6 +106,8 @@ pub enum Event {
         dialog: DialogId,
         /// The offer; without one the `Answer` is the offer.
         offer: Option<Vec<u8>>,
+        /// Where it came from: the peer may have moved.
+        path: Path,
     },
     /// An INFO came and was answered by 200.
     Info {

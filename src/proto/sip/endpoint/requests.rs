@@ -405,7 +405,7 @@ impl Endpoint {
             dialog.refresh_target(contact, path);
             dialog.reoffered(pending);
         }
-        self.tell(Event::Reinvite { dialog: id, offer });
+        self.tell(Event::Reinvite { dialog: id, offer, path });
     }
 
     /// RFC 3262 §3.
