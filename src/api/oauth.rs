@@ -53,6 +53,8 @@ enum Refusal {
     GrantType(String),
     #[error("AADSTS7000215: Unknown client or invalid client secret provided.")]
     Client,
+    #[error("Client certificates are not known here; use a client_secret.")]
+    Assertion,
     #[error("AADSTS70011: The scope {0:?} is not valid; https://graph.microsoft.com/.default is.")]
     Scope(String),
     #[error("{0}")]
@@ -62,6 +64,9 @@ enum Refusal {
     #[error("The server cannot sign a token.")]
     Internal,
 }
+
+/// The scopes of OpenID.
+const OPENID: [&str; 4] = ["openid", "profile", "offline_access", "email"];
 
 /// Where tokens are, how to check them and with which keys; the last two are for notifications.
 pub(super) const PATHS: [&str; 5] = [
@@ -123,15 +128,15 @@ impl Desk {
         let basic = basic(headers);
         let (id, secret) = match &basic {
             Some((id, secret)) => (id.as_str(), secret.as_str()),
+            None if field("client_assertion").is_some() => return Err(Refusal::Assertion),
             None => (
                 field("client_id").ok_or(Refusal::Missing("client_id"))?,
                 field("client_secret").ok_or(Refusal::Missing("client_secret"))?,
             ),
         };
         let scope = field("scope").ok_or(Refusal::Missing("scope"))?;
-        let audience = scope
-            .strip_suffix("/.default")
-            .filter(|resource| self.issuer.is_audience(resource))
+        let audience = resource(scope)
+            .and_then(|resource| self.issuer.audience(resource))
             .ok_or_else(|| Refusal::Scope(shortened(scope)))?;
         let credentials = self.credentials.borrow().clone();
         let (id, roles) = self.known(&credentials, id, secret, peer)?;
@@ -236,7 +241,7 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, "invalid_request")
             }
             Self::GrantType(_) => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-            Self::Client => (StatusCode::UNAUTHORIZED, "invalid_client"),
+            Self::Client | Self::Assertion => (StatusCode::UNAUTHORIZED, "invalid_client"),
             Self::Scope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
             Self::Guessed(_) => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
@@ -244,7 +249,9 @@ impl Refusal {
         let body = Json(json!({"error": error, "error_description": self.to_string()}));
         let mut response = (status, [(CACHE_CONTROL, "no-store")], body).into_response();
         let header = match self {
-            Self::Client => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))),
+            Self::Client | Self::Assertion => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Basic")))
+            }
             Self::Guessed(seconds) => Some((RETRY_AFTER, HeaderValue::from(*seconds))),
             _ => None,
         };
@@ -266,6 +273,15 @@ fn audited(route: &'static str, application: Option<Arc<str>>, mut response: Res
     let audit = Audit { route: Cow::Borrowed(route), application, probe: false };
     response.extensions_mut().insert(audit);
     response
+}
+
+/// What the token is for. Some of Microsoft's libraries (MSAL for Java and Go) ask for OpenID's scopes
+/// too, in any order; they mean nothing where no user is.
+fn resource(scope: &str) -> Option<&str> {
+    let is_own = |one: &&str| !OPENID.iter().any(|known| known.eq_ignore_ascii_case(one));
+    let mut own = scope.split_whitespace().filter(is_own);
+    let first = own.next()?;
+    own.next().is_none().then(|| first.strip_suffix("/.default")).flatten()
 }
 
 /// Client id and secret of an `Authorization: Basic` (RFC 6749 section 2.3.1).
@@ -398,6 +414,26 @@ mod tests {
         }
     }
 
+    /// As MSAL for Go and for Java write it, and as people do.
+    #[tokio::test]
+    async fn a_scope_is_known_among_those_of_openid() {
+        let rig = Rig::new().await;
+        let graph = "https%3A%2F%2Fgraph.microsoft.com%2F.default";
+        for scope in [
+            format!("{graph}+openid+offline_access+profile"),
+            format!("profile+{graph}+openid+offline_access"),
+            format!("OpenID++{graph}+"),
+            "https%3A%2F%2FGraph.Microsoft.com%2F%2F.default".to_owned(),
+            "https%3A%2F%2Fapi.example%2F.default".to_owned(),
+        ] {
+            let form = format!(
+                "grant_type=client_credentials&client_id={APP}&client_secret=a+secret%3A+100%25&\
+                 scope={scope}"
+            );
+            assert_eq!(rig.token(&form).await.status(), 200, "{scope}");
+        }
+    }
+
     #[tokio::test]
     async fn who_has_no_secret_is_told_what_is_wrong() {
         let rig = Rig::new().await;
@@ -409,7 +445,15 @@ mod tests {
             (ok.clone(), 400, "invalid_request"),
             (format!("{ok}&scope=openid"), 400, "invalid_scope"),
             (format!("{ok}&scope=https://other.example/.default"), 400, "invalid_scope"),
+            (format!("{ok}&{SCOPE}+{SCOPE}").replace("+scope=", "+"), 400, "invalid_scope"),
             (format!("{ok}&{SCOPE}"), 401, "invalid_client"),
+            (
+                format!(
+                    "grant_type=client_credentials&client_id={APP}&client_assertion=a.b.c&{SCOPE}"
+                ),
+                401,
+                "invalid_client",
+            ),
             (format!("{ok}&{SCOPE}").replace(APP, "nobody"), 401, "invalid_client"),
         ];
         for (form, status, error) in table {

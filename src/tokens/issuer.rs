@@ -126,9 +126,12 @@ impl Issuer {
         &self.inner.config
     }
 
-    /// Whether tokens may be asked for this resource.
-    pub fn is_audience(&self, resource: &str) -> bool {
-        self.inner.audiences.iter().any(|known| known == resource)
+    /// The audience that a resource is, if tokens may be asked for it. Neither case nor a slash at its end
+    /// makes it another one.
+    pub fn audience(&self, resource: &str) -> Option<&str> {
+        let resource = resource.trim_end_matches('/');
+        let mut audiences = self.inner.audiences.iter();
+        audiences.find(|known| known.eq_ignore_ascii_case(resource)).map(String::as_str)
     }
 
     /// The public keys.
