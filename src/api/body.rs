@@ -1,11 +1,16 @@
-//! Reads the body of a request, JSON or a form, within its limits of size and time.
+//! Reads the body of a request, JSON or a form, plain or packed with gzip, within its limits of size and
+//! time.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Read};
 
 use axum::{
     body::Body,
-    http::{HeaderMap, header::CONTENT_TYPE},
+    http::{
+        HeaderMap,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+    },
 };
+use flate2::read::MultiGzDecoder;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -19,7 +24,7 @@ pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// The JSON of a request; null when there is no body.
 ///
 /// # Errors
-/// The body is too large, too slow, cut, of another type, or not JSON.
+/// The body is too large, too slow, cut, of another type or coding, or not JSON.
 pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
     let bytes = bytes_in_time(body).await?;
     if bytes.is_empty() {
@@ -28,13 +33,14 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiEr
     if !is_json(headers) {
         return Err(ApiError::MediaType);
     }
+    let bytes = unpacked(headers, bytes)?;
     serde_json::from_slice(&bytes).map_err(|error| ApiError::Json(error.to_string()))
 }
 
 /// The fields of a form; the first of a name counts.
 ///
 /// # Errors
-/// The body is too large, too slow, cut, or of another type.
+/// The body is too large, too slow, cut, or of another type or coding.
 pub(super) async fn form(
     headers: &HeaderMap,
     body: Body,
@@ -43,6 +49,7 @@ pub(super) async fn form(
     if essence(headers) != "application/x-www-form-urlencoded" {
         return Err(ApiError::MediaType);
     }
+    let bytes = unpacked(headers, bytes)?;
     let mut fields = HashMap::new();
     for (name, value) in form_urlencoded::parse(&bytes) {
         fields.entry(name.into_owned()).or_insert_with(|| value.into_owned());
@@ -70,6 +77,27 @@ async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// The body without its coding (RFC 9110 section 8.4). Microsoft's client for Go packs each body.
+///
+/// # Errors
+/// It is in another coding than gzip, is no gzip, or is too large when it is unpacked.
+fn unpacked(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+    let coding = headers.get(CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or_default());
+    match coding.unwrap_or("identity").trim().to_ascii_lowercase().as_str() {
+        "identity" | "" => return Ok(bytes),
+        "gzip" | "x-gzip" => {}
+        _ => return Err(ApiError::Coding),
+    }
+    let mut plain = Vec::new();
+    let most = MAX_BYTES as u64 + 1;
+    let read = MultiGzDecoder::new(&bytes[..]).take(most).read_to_end(&mut plain);
+    read.map_err(|error| ApiError::Gzip(error.to_string()))?;
+    match plain.len() > MAX_BYTES {
+        true => Err(ApiError::TooLarge(MAX_BYTES)),
+        false => Ok(plain),
+    }
 }
 
 /// The one `Content-Type` in lower case, without parameters; empty when there is none.
@@ -105,6 +133,42 @@ mod tests {
         }
         for name in [Some("text/plain"), Some("application/jsonp"), None] {
             assert_eq!(read(name, "{}").await, Err(ApiError::MediaType), "{name:?}");
+        }
+    }
+
+    async fn read_as(coding: &str, body: Vec<u8>) -> Result<Value, ApiError> {
+        let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, coding)];
+        let headers = headers.into_iter().map(|(name, value)| (name, value.parse().unwrap()));
+        super::json(&headers.collect(), body.into()).await
+    }
+
+    fn packed(plain: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        flate2::read::GzEncoder::new(plain, flate2::Compression::fast())
+            .read_to_end(&mut packed)
+            .unwrap();
+        packed
+    }
+
+    #[tokio::test]
+    async fn a_packed_body_is_read_within_the_same_limit() {
+        for coding in ["gzip", "GZIP", "x-gzip"] {
+            let read = read_as(coding, packed(b"{\"a\":1}")).await;
+            assert_eq!(read, Ok(json!({"a": 1})), "{coding}");
+        }
+        assert_eq!(read_as("identity", b"{}".to_vec()).await, Ok(json!({})));
+        let most = format!("\"{}\"", "x".repeat(MAX_BYTES - 2));
+        assert!(read_as("gzip", packed(most.as_bytes())).await.is_ok());
+        // A few hundred kilobytes that would be a hundred megabytes.
+        let bomb = packed(&vec![b' '; 100_000_000]);
+        assert!(bomb.len() > 1_000);
+        let limit = ApiError::TooLarge(MAX_BYTES);
+        assert_eq!(read_as("gzip", bomb[..bomb.len().min(MAX_BYTES)].to_vec()).await, Err(limit));
+        assert!(matches!(read_as("gzip", b"{}".to_vec()).await, Err(ApiError::Gzip(_))));
+        let cut = packed(b"{\"a\":1}")[..12].to_vec();
+        assert!(matches!(read_as("gzip", cut).await, Err(ApiError::Gzip(_))));
+        for coding in ["br", "deflate", "gzip, gzip"] {
+            assert_eq!(read_as(coding, b"{}".to_vec()).await, Err(ApiError::Coding), "{coding}");
         }
     }
 

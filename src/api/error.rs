@@ -92,6 +92,12 @@ pub(super) enum ApiError {
     /// The body is in another format.
     #[error("The body must be application/json.")]
     MediaType,
+    /// The body is packed in a way that is not known.
+    #[error("The body may be packed with gzip, or not at all.")]
+    Coding,
+    /// The body is said to be packed with gzip; why it is not.
+    #[error("The body is not gzip: {0}.")]
+    Gzip(String),
     /// An OData option that cannot be honoured.
     #[error("{0}")]
     Query(#[from] InvalidQuery),
@@ -163,12 +169,14 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
             }
             Self::Body(error) => (StatusCode::BAD_REQUEST, error.code()),
-            Self::Json(_) | Self::BodyCut | Self::Query(_) => {
+            Self::Json(_) | Self::Gzip(_) | Self::BodyCut | Self::Query(_) => {
                 (StatusCode::BAD_REQUEST, "BadRequest")
             }
             Self::BodySlow(_) => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+            Self::MediaType | Self::Coding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
             Self::Call(CallError::Internal | CallError::Unanswered)
             | Self::OutcomeUnknown
@@ -279,6 +287,8 @@ mod tests {
             (CallError::Internal.into(), 500, "UnknownError"),
             (ApiError::TooLarge(1), 413, "RequestEntityTooLarge"),
             (ApiError::MediaType, 415, "UnsupportedMediaType"),
+            (ApiError::Coding, 415, "UnsupportedMediaType"),
+            (ApiError::Gzip("x".to_owned()), 400, "BadRequest"),
             (ApiError::OutcomeUnknown, 500, "UnknownError"),
         ];
         for (error, status, code) in table {

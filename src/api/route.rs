@@ -154,6 +154,12 @@ const UNSUPPORTED: [&str; 10] = [
 /// Below the participants of a call.
 const UNSUPPORTED_OF_PARTICIPANTS: [&str; 3] = ["invite", "muteAll", "configureMixer"];
 
+/// Below one participant.
+const SYNTHETIC_MEDIA: &str = "reportSyntheticMedia";
+
+/// Below a collection: how many there are. `$count` as an option tells it.
+const COUNT: &str = "$count";
+
 /// Below the calls themselves.
 const DEVICE_QUALITY: &str = "logTeleconferenceDeviceQuality";
 
@@ -276,6 +282,7 @@ fn action_of<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
 fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
     let (call, rest) = match below_calls {
         [] => return Ok(Target::Calls),
+        [COUNT] => return Ok(Target::Unsupported(COUNT)),
         [name] if unqualified(name) == DEVICE_QUALITY => {
             return Ok(Target::Unsupported(DEVICE_QUALITY));
         }
@@ -285,6 +292,7 @@ fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
         [] => Ok(Target::Call(call)),
         ["trace"] => Ok(Target::Trace(call)),
         ["operations"] => Ok(Target::Operations(call)),
+        ["operations" | "participants", COUNT] => Ok(Target::Unsupported(COUNT)),
         ["operations", id] => {
             Ok(Target::Operation(call, id.parse().map_err(|_| NoRoute::Operation)?))
         }
@@ -330,6 +338,9 @@ fn participant(call: CallId, id: &str, rest: &[&str]) -> Result<Target, NoRoute>
         [] => Ok(Target::Participant(call, id)),
         [name] => {
             let name = unqualified(name);
+            if name == SYNTHETIC_MEDIA {
+                return Ok(Target::Unsupported(SYNTHETIC_MEDIA));
+            }
             let action = action_of(&PARTICIPANT_ACTIONS, name).ok_or_else(|| segment(name))?;
             Ok(Target::ParticipantAction(call, id, action))
         }
@@ -480,6 +491,14 @@ mod tests {
                 V1,
                 Target::Unsupported("logTeleconferenceDeviceQuality"),
             ),
+            (
+                "/beta/communications/calls/{c}/participants/{p}/reportSyntheticMedia",
+                Beta,
+                Target::Unsupported("reportSyntheticMedia"),
+            ),
+            ("/v1.0/communications/calls/$count", V1, Target::Unsupported("$count")),
+            ("/communications/calls/{c}/participants/$count", V1, Target::Unsupported("$count")),
+            ("/communications/calls/{c}/operations/%24count", V1, Target::Unsupported("$count")),
         ];
         for (path, version, target) in table {
             let path = filled(path);

@@ -174,13 +174,12 @@ impl From<model::ResultInfo> for ResultInfo {
     }
 }
 
-/// The client's own configuration; readers need its type even if the client left it out.
+/// The client's own configuration, with its type as readers know it, however the client wrote it: no other
+/// is let in.
 fn media_config(text: &str) -> Option<Value> {
     let mut config: Value = serde_json::from_str(text).ok()?;
-    config
-        .as_object_mut()?
-        .entry("@odata.type")
-        .or_insert_with(|| "#microsoft.graph.serviceHostedMediaConfig".into());
+    let odata_type = "#microsoft.graph.serviceHostedMediaConfig".into();
+    config.as_object_mut()?.insert("@odata.type".to_owned(), odata_type);
     Some(config)
 }
 
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_the_media_configuration_is_added_when_it_was_left_out() {
+    fn the_media_configuration_has_its_type_however_it_was_written() {
         assert_eq!(
             media_config("{\"preFetchMedia\":[]}"),
             Some(json!({
@@ -294,6 +293,10 @@ mod tests {
                 "@odata.type": "#microsoft.graph.serviceHostedMediaConfig"
             }))
         );
+        for odd in ["null", "\"microsoft.graph.serviceHostedMediaConfig\""] {
+            let shown = media_config(&format!("{{\"@odata.type\": {odd}}}")).unwrap();
+            assert_eq!(shown["@odata.type"], "#microsoft.graph.serviceHostedMediaConfig", "{odd}");
+        }
         assert_eq!(media_config("not json"), None);
     }
 }

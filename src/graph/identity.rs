@@ -12,7 +12,7 @@ use crate::model::{Call, Direction, Party, Side};
 pub struct ParticipantInfo {
     #[serde(rename = "@odata.type")]
     odata_type: &'static str,
-    identity: IdentitySet,
+    pub(super) identity: IdentitySet,
 }
 
 impl ParticipantInfo {

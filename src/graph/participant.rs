@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{GraphContext, identity::ParticipantInfo};
+use super::{
+    GraphContext,
+    identity::{IdentitySet, ParticipantInfo},
+};
 use crate::model::{self, MediaState, ParticipantId, RecordingStatus, Side};
 
 /// Graph's `participant`.
@@ -42,7 +45,7 @@ struct RecordingInfo {
     #[serde(rename = "@odata.type")]
     odata_type: &'static str,
     recording_status: RecordingStatus,
-    initiator: ParticipantInfo,
+    initiator: IdentitySet,
 }
 
 impl Participant {
@@ -104,7 +107,7 @@ impl Participant {
             recording_info: recording.map(|recording_status| RecordingInfo {
                 odata_type: "#microsoft.graph.recordingInfo",
                 recording_status,
-                initiator: ParticipantInfo::side(call, side),
+                initiator: ParticipantInfo::side(call, side).identity,
             }),
             removed_state: None,
             roster_sequence_number: None,
@@ -174,6 +177,9 @@ mod tests {
         let call = model::Call { recording_status, ..call() };
         let all = serde_json::to_value(Participant::all(&call)).unwrap();
         assert_eq!(all[0]["recordingInfo"]["recordingStatus"], "notRecording");
+        let initiator = &all[0]["recordingInfo"]["initiator"];
+        assert_eq!(initiator["@odata.type"], "#microsoft.graph.identitySet");
+        assert_eq!(initiator["application"], all[0]["info"]["identity"]["application"]);
         assert_eq!(all[1]["recordingInfo"], json!(null));
     }
 
