@@ -33,6 +33,10 @@ const COMMANDS_PER_TICK: usize = 16;
 const MAX_FINISHING: usize = 8;
 /// Frames that are played out at most when a leg closes: more than any jitter buffer holds.
 const MAX_DRAIN: usize = 100;
+/// Datagrams that are thrown away in one tick at most, of each socket, before the leg is connected.
+const MAX_UNHEARD: usize = 32;
+/// And at the moment when it is: more than a socket's buffer holds.
+const MAX_UNHEARD_AT_LAST: usize = 512;
 /// A frame of silence at the higher rate.
 const SILENCE: [i16; 320] = [0; 320];
 /// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
@@ -295,7 +299,7 @@ impl LiveLeg {
     fn obey(&mut self, scratch: &mut Scratch) {
         for _ in 0..COMMANDS_PER_TICK {
             match self.commands.try_recv() {
-                Ok(Command::Connect(plan, host)) => self.connect(plan, host),
+                Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
                 Ok(Command::Start(start)) => self.start(start),
                 Ok(Command::Cancel(id)) => self.cancel(id),
                 Ok(Command::Mute(muted)) => self.mute(muted),
@@ -312,11 +316,12 @@ impl LiveLeg {
         }
     }
 
-    fn connect(&mut self, plan: StreamPlan, host: Option<IpAddr>) {
+    fn connect(&mut self, plan: StreamPlan, host: Option<IpAddr>, scratch: &mut Scratch) {
         let Some(Media { transport, stream, .. }) = &mut self.media else { return };
         let connected = match stream {
             Some(stream) => stream.renew(plan, host, transport, self.frame),
             None => {
+                discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD_AT_LAST);
                 let way = Way { local: transport.local(), host, targets: self.targets.clone() };
                 Stream::new(plan, way, self.frame, self.settings).map(|new| *stream = Some(new))
             }
@@ -373,11 +378,15 @@ impl LiveLeg {
         }
     }
 
-    /// The media's part of a tick. Before the leg is connected nothing moves on.
+    /// The media's part of a tick. Before the leg is connected nothing moves on; what comes then is a
+    /// callee's ringback, and no part of the call.
     fn live(&mut self, scratch: &mut Scratch) {
-        let Some(Media { transport, stream: Some(stream), running, hold_music, muted }) =
-            &mut self.media
-        else {
+        let Some(Media { transport, stream, running, hold_music, muted }) = &mut self.media else {
+            return;
+        };
+        let Some(stream) = stream else {
+            discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD);
+            discard(|buffer| transport.receive_rtcp(buffer), scratch, MAX_UNHEARD);
             return;
         };
         stream.hear(transport, &mut scratch.datagram[..], self.frame);
@@ -421,6 +430,19 @@ impl LiveLeg {
                 Life::Alive
             }
             Delivery::Done | Delivery::Waiting => Life::Alive,
+        }
+    }
+}
+
+/// Throws away what has come, up to `most` datagrams.
+fn discard(
+    receive: impl Fn(&mut [u8]) -> Option<(usize, SocketAddr)>,
+    scratch: &mut Scratch,
+    most: usize,
+) {
+    for _ in 0..most {
+        if receive(&mut scratch.datagram[..]).is_none() {
+            break;
         }
     }
 }

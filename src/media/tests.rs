@@ -42,6 +42,8 @@ use crate::{
 };
 
 const EVENT_TYPE: u8 = 101;
+/// A loud code that is never part of [`speech`].
+const RINGBACK: u8 = 0x52;
 
 /// A phone that sends and hears G.711 µ-law.
 struct Peer {
@@ -282,6 +284,29 @@ fn nothing_is_sent_before_the_leg_is_connected() {
 }
 
 #[test]
+fn what_comes_before_the_leg_is_connected_is_not_heard() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    // Ringback, and some more of it in one piece before the next tick.
+    rig.converse(&mut peer, &[RINGBACK; 250 * 160]);
+    for _ in 0..50 {
+        peer.speak(&[RINGBACK; 160]);
+    }
+    let (start, chunks) = record(1, 60, 64);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(start);
+    rig.tick(1);
+    let codes = speech(50);
+    rig.converse(&mut peer, &codes);
+    rig.command(Command::Close);
+    rig.tick(1);
+    let (clip, _) = clip(&chunks);
+    assert!(!clip.contains(&Law::Mu.decode(RINGBACK)));
+    let begin = position(&clip, &samples(&codes)).expect("all that was said after the answer");
+    assert!(begin <= 10 * 160, "{begin} samples before it");
+}
+
+#[test]
 fn a_prompt_is_heard_to_the_sample() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
@@ -435,6 +460,7 @@ fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &codes);
     rig.command(Command::Close);
     assert_eq!(rig.tick(1), Life::Over);
@@ -456,6 +482,7 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, mu);
     let plan = StreamPlan { codec: Codec::Pcma, payload_type: 8, ..peer.plan() };
     rig.command(Command::Connect(plan, HOST));
@@ -494,6 +521,7 @@ fn a_stop_tone_ends_the_recording_and_is_told() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &codes);
     peer.press(Tone::POUND);
     rig.tick(30);
@@ -511,6 +539,7 @@ fn a_key_by_sip_stops_the_recording_after_what_was_said_before_it() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &codes);
     rig.command(Command::Press(Tone::POUND));
     rig.converse(&mut peer, &codes);
@@ -572,6 +601,7 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &codes[..30 * 160]);
     peer.packets();
     rig.command(Command::Connect(moved.plan(), HOST));
@@ -637,6 +667,7 @@ fn an_end_is_told_only_after_the_spool_has_the_clip() {
     let (start, chunks) = record(1, 60, 1);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &speech(100));
     rig.command(Command::Cancel(id(1)));
     rig.tick(5);
@@ -658,6 +689,7 @@ fn a_spool_that_is_gone_is_no_completed_recording() {
     drop(chunks);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &speech(50));
     rig.command(Command::Close);
     rig.tick(1);
@@ -684,6 +716,7 @@ fn a_fault_ends_the_operation_and_then_the_leg_and_the_clip_is_kept() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     rig.converse(&mut peer, &speech(30));
     rig.leg.fail();
     assert_eq!(rig.tick(1), Life::Over);

@@ -133,6 +133,7 @@ fn a_stranger_is_neither_heard_nor_spoken_to() {
     let (start, chunks) = record(1, 60, 64);
     rig.command(Command::Connect(peer.plan(), HOST));
     rig.command(start);
+    rig.tick(1);
     for frame in codes.chunks(160) {
         for _ in 0..5 {
             // Right in everything but the address.
