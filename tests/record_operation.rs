@@ -116,6 +116,7 @@ impl Line {
             samples: &samples,
             speech,
             tone: tone.map(|(tone, offset)| HeardTone { tone, offset }),
+            advance: 1,
             behind: self.setup.behind,
         };
         let said = &mut Said::new(&mut frame, &mut self.kept);

@@ -58,6 +58,8 @@ pub struct Playout<'a> {
     pub samples: &'a [i16],
     /// A key that begins in this frame.
     pub tone: Option<HeardTone>,
+    /// How many frames playout has gone on: see [`Heard::advance`](crate::operation::Heard::advance).
+    pub advance: u32,
     /// How many newer frames have been received already.
     pub behind: u32,
 }
@@ -326,7 +328,7 @@ impl Receiver {
             // Without sound a key has no place but now; with sound it waits for it.
             let key = if self.waiting.is_empty() { self.keys.pop_front() } else { None };
             let tone = key.map(|(_, tone)| HeardTone { tone, offset: 0 });
-            return Playout { samples: &self.frame, tone, behind: 0 };
+            return Playout { samples: &self.frame, tone, advance: 1, behind: 0 };
         };
         if self.hold > 0 && !self.draining {
             // A frame of delay more, so that what is late now would not be next time.
@@ -336,9 +338,10 @@ impl Receiver {
             }
             self.frame.resize(frame_len, 0);
             let behind = self.behind(cursor);
-            return Playout { samples: &self.frame, tone: None, behind };
+            return Playout { samples: &self.frame, tone: None, advance: 0, behind };
         }
-        let cursor = self.catch_up(cursor);
+        let left_out = self.catch_up(cursor);
+        let cursor = cursor + i64::from(left_out) * frame_len as i64;
         self.fill(cursor, frame_len);
         self.frame.extend(self.decoded.drain(..frame_len));
         let end = cursor + frame_len as i64;
@@ -355,7 +358,7 @@ impl Receiver {
             self.keys.pop_front();
         }
         let behind = self.behind(end);
-        Playout { samples: &self.frame, tone, behind }
+        Playout { samples: &self.frame, tone, advance: 1 + left_out, behind }
     }
 
     /// No more packets come: what is there is played without waiting.
@@ -620,21 +623,22 @@ impl Receiver {
         }
     }
 
-    /// Leaves out a quiet frame where a sender's faster clock has made the buffer too deep.
-    fn catch_up(&mut self, cursor: i64) -> i64 {
+    /// Leaves out a quiet frame where a sender's faster clock has made the buffer too deep. Returns how
+    /// many were left out.
+    fn catch_up(&mut self, cursor: i64) -> u32 {
         let frame_len = self.codec.rate().frame_len();
         let wanted = self.packet_len / frame_len as i64 + self.reserve + 3;
         let behind = i64::from(self.behind(cursor));
         if self.draining || behind <= wanted {
-            return cursor;
+            return 0;
         }
         self.fill(cursor, frame_len);
         let is_quiet = level_dbfs(&self.decoded[..frame_len]) < QUIET_DBFS;
         if is_quiet || behind > MAX_BEHIND {
             self.decoded.drain(..frame_len);
-            return cursor + frame_len as i64;
+            return 1;
         }
-        cursor
+        0
     }
 
     /// Decodes, conceals or waits until there is a frame.

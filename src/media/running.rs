@@ -84,6 +84,8 @@ pub struct Sound<'a> {
     pub samples: &'a [i16],
     /// A key that begins in it.
     pub tone: Option<HeardTone>,
+    /// How many frames playout has gone on: see [`Heard::advance`].
+    pub advance: u32,
     /// How many newer frames have been received already.
     pub behind: u32,
 }
@@ -129,7 +131,7 @@ impl Running {
             ..key
         });
         let mut own = Frame::silence(self.rate);
-        let converted = Sound { samples: heard.samples(), tone, behind: sound.behind };
+        let converted = Sound { samples: heard.samples(), tone, ..sound };
         let mut own_said = Said::new(&mut own, said.kept);
         let ended = self.tick_at_own_rate(converted, &mut own_said);
         said.key = own_said.key;
@@ -163,8 +165,8 @@ impl Running {
             Some(voice) => voice.judge(sound.samples),
             None => Speech::None,
         };
-        let Sound { samples, tone, behind } = sound;
-        let heard = Heard { samples, speech, tone, behind };
+        let Sound { samples, tone, advance, behind } = sound;
+        let heard = Heard { samples, speech, tone, advance, behind };
         said.kept.clear();
         let ended = self.operation.tick(&heard, said);
         if let Some(tape) = &mut self.tape {
@@ -256,7 +258,7 @@ mod tests {
         let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
         let heard: Vec<i16> = (0..320).map(|n| 10 * n as i16).collect();
         let mut said = Frame::silence(Rate::Hz16000);
-        let sound = Sound { samples: &heard, tone: None, behind: 0 };
+        let sound = Sound { samples: &heard, tone: None, advance: 1, behind: 0 };
         let mut kept = Vec::new();
         assert_eq!(running.tick(sound, &mut Said::new(&mut said, &mut kept)), None);
         for (heard, said) in heard.iter().zip(said.samples()) {
@@ -269,7 +271,7 @@ mod tests {
         let start = Start { id: OperationId::from_random([1; 16]), play: Play::Echo, tape: None };
         let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
         let tone = Some(HeardTone { tone: crate::model::Tone::POUND, offset: 100 });
-        let sound = Sound { samples: &[500; 320], tone, behind: 0 };
+        let sound = Sound { samples: &[500; 320], tone, advance: 1, behind: 0 };
         let mut said = Frame::silence(Rate::Hz16000);
         let mut kept = Vec::new();
         let ended = running.tick(sound, &mut Said::new(&mut said, &mut kept));

@@ -13,7 +13,7 @@ use std::{
 use super::{
     LegEvent,
     leg::{Settings, Unsent, frames},
-    receiver::{Receiver, ReceiverStats, RtpError, kind_of},
+    receiver::{Playout, Receiver, ReceiverStats, RtpError, kind_of},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender, Sent},
@@ -243,7 +243,8 @@ impl Stream {
             self.before.pop_front();
         }
         let playout = self.before.front_mut().unwrap_or(&mut self.receiver).pull();
-        Sound { samples: playout.samples, tone: playout.tone, behind: playout.behind }
+        let Playout { samples, tone, advance, behind } = playout;
+        Sound { samples, tone, advance, behind }
     }
 
     /// From now on nothing more comes: [`pull`](Self::pull) gives what is left.

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     audio::{
         Clip, CodecKind, Encoder, Frame, Rate,
+        beep::BEEP_FRAMES,
         g711::Law,
         tape::{Chunk, ChunkBody},
     },
@@ -42,8 +43,9 @@ use crate::{
 };
 
 const EVENT_TYPE: u8 = 101;
-/// A loud code that is never part of [`speech`].
+/// Codes that are never part of [`speech`]: one that is loud, and one that is not.
 const RINGBACK: u8 = 0x52;
+const QUIET: u8 = 0x7E;
 
 /// A phone that sends and hears G.711 µ-law.
 struct Peer {
@@ -237,6 +239,15 @@ fn play(number: u8, play: Play) -> Command {
 }
 
 fn record(number: u8, max_seconds: u32, spool: usize) -> (Command, ChunkReceiver<Chunk>) {
+    recording(number, max_seconds, spool, false)
+}
+
+fn recording(
+    number: u8,
+    max_seconds: u32,
+    spool: usize,
+    play_beep: bool,
+) -> (Command, ChunkReceiver<Chunk>) {
     let request = RecordRequest {
         action: RecordAction::Record,
         prompt: None,
@@ -244,7 +255,7 @@ fn record(number: u8, max_seconds: u32, spool: usize) -> (Command, ChunkReceiver
         initial_silence_seconds: max_seconds,
         max_silence_seconds: max_seconds,
         max_duration_seconds: max_seconds,
-        play_beep: false,
+        play_beep,
         stop_tones: vec![Tone::POUND],
     };
     let (sender, chunks) = sync_channel(spool);
@@ -304,6 +315,29 @@ fn what_comes_before_the_leg_is_connected_is_not_heard() {
     assert!(!clip.contains(&Law::Mu.decode(RINGBACK)));
     let begin = position(&clip, &samples(&codes)).expect("all that was said after the answer");
     assert!(begin <= 10 * 160, "{begin} samples before it");
+}
+
+#[test]
+fn a_clip_begins_with_what_is_said_after_the_beep_however_far_playout_is_behind() {
+    for before in [RINGBACK, QUIET] {
+        let mut rig = Rig::new();
+        let mut peer = Peer::new(rig.local);
+        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.tick(1);
+        for _ in 0..100 {
+            peer.speak(&[before; 160]);
+        }
+        rig.tick(17);
+        let (start, chunks) = recording(1, 60, 1_024, true);
+        rig.command(start);
+        rig.converse(&mut peer, &[before; BEEP_FRAMES as usize * 160]);
+        let codes = speech(200);
+        rig.converse(&mut peer, &codes);
+        rig.command(Command::Close);
+        rig.tick(1);
+        let (clip, _) = clip(&chunks);
+        assert_eq!(position(&clip, &samples(&codes)), Some(0), "to the sample");
+    }
 }
 
 #[test]

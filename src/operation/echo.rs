@@ -34,7 +34,7 @@ mod tests {
 
     fn echo(tone: Option<HeardTone>) -> (Vec<i16>, Option<Ended>) {
         let mut frame = Frame::silence(Rate::Hz8000);
-        let heard = Heard { samples: &[9; 160], speech: Speech::None, tone, behind: 0 };
+        let heard = Heard { samples: &[9; 160], speech: Speech::None, tone, advance: 1, behind: 0 };
         let mut kept = Vec::new();
         let ended = Echo::new().tick(&heard, &mut Said::new(&mut frame, &mut kept));
         (frame.samples().to_vec(), ended)

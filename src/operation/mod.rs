@@ -103,6 +103,9 @@ pub struct Heard<'a> {
     pub speech: Speech,
     /// A key that begins in this frame, at most one; each press is told once.
     pub tone: Option<HeardTone>,
+    /// How many frames of what the peer sent playout has gone on with this one: 1 as a rule, none where
+    /// one was put in because packets were late, and more where some were left out to catch up.
+    pub advance: u32,
     /// How many frames newer than this one have been received already: the depth of playout.
     pub behind: u32,
 }

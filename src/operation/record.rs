@@ -4,7 +4,8 @@
 //! The clip lies between the end of the beep and the reason to stop, to the sample: no beep, no stop
 //! tone, nothing that was said before. What is heard in a frame was sent a little earlier: as many
 //! frames as playout is deep ([`Heard::behind`]) were under way when the beep ended, and are passed
-//! over. Without prompt and beep there is no such moment, and the first frame heard is kept.
+//! over, be they heard or left out ([`Heard::advance`]). Without prompt and beep there is no such
+//! moment, and the first frame heard is kept.
 //!
 //! All times are counted in frames of the clip. A pause counts from the last frame that was really
 //! voiced; how long the detector hesitated does not matter.
@@ -51,7 +52,7 @@ enum State {
     Beeping {
         next: u32,
     },
-    /// The beep has ended here, but not yet in what is heard.
+    /// The beep has ended here, but not yet in what is heard: so many frames were sent before.
     CatchingUp {
         frames: u32,
     },
@@ -116,13 +117,17 @@ impl Record {
                 }
                 None
             }
-            State::CatchingUp { frames } => {
-                *frames -= 1;
-                if *frames == 0 {
-                    self.state = State::Listening;
+            State::CatchingUp { frames } => match frames.checked_sub(heard.advance) {
+                Some(left) => {
+                    self.state = catch_up(left);
+                    None
                 }
-                None
-            }
+                // The last of them was left out, and this one was sent after the beep.
+                None => {
+                    self.state = State::Listening;
+                    self.keep(heard, said)
+                }
+            },
             State::Listening | State::Speaking | State::Pausing { .. } => self.keep(heard, said),
             State::Ended(_) => None,
         }
