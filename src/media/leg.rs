@@ -344,13 +344,11 @@ impl LiveLeg {
         let (begins_hold, ends_hold) =
             (matches!(start.play, Play::HoldMusic { .. }), matches!(start.play, Play::NoHoldMusic));
         let running = Running::new(start, rate, self.settings.voice);
-        if begins_hold {
+        if begins_hold || ends_hold {
+            // Either is done at once, even while nothing may be sent.
             self.finishing.push_back(Finishing::done(running.id()));
-            media.hold_music = Some(running);
+            media.hold_music = begins_hold.then_some(running);
             return;
-        }
-        if ends_hold {
-            media.hold_music = None;
         }
         if self.finishing.len() < MAX_FINISHING {
             media.running = Some(running);

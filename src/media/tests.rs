@@ -487,6 +487,25 @@ fn hold_music_plays_whenever_nothing_else_does() {
 }
 
 #[test]
+fn hold_music_ends_at_once_while_the_peer_holds() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    let hold = StreamPlan { direction: Direction::RecvOnly, ..peer.plan() };
+    let music = Clip::new(vec![900; 160].into(), vec![900; 320].into());
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(play(1, Play::HoldMusic { prompts: vec![(music, 1)] }));
+    rig.tick(2);
+    rig.command(Command::Connect(hold, HOST));
+    rig.command(play(2, Play::NoHoldMusic));
+    rig.tick(1);
+    assert_eq!(rig.outline(), ["ended Done", "ended Done"]);
+    peer.packets();
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.tick(5);
+    assert_eq!(samples(&peer.heard()), vec![0; 5 * 160]);
+}
+
+#[test]
 fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
