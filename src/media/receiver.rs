@@ -10,18 +10,18 @@ use std::collections::VecDeque;
 
 use super::presses::{Presses, Told};
 use crate::{
-    audio::{CodecError, CodecKind, Decoder, Rate, measure::level_dbfs},
+    audio::{CodecError, CodecKind, Decoder, measure::level_dbfs},
     model::Tone,
     operation::HeardTone,
     proto::{
         rtp::{
             jitter_buffer::{Inserted, JitterBuffer},
-            packet::{NotRtp, Packet},
+            packet::{Header, NotRtp, Packet},
             rtcp::{ReportBlock, SourceStatistics},
             seq::{ExtendedSequence, MediaClock, Place},
             telephone_event::TelephoneEvents,
         },
-        sdp::{Codec, StreamPlan},
+        sdp::{Codec, Payload, StreamPlan},
     },
 };
 
@@ -69,8 +69,8 @@ pub struct Playout<'a> {
 #[derive(Debug)]
 pub struct Receiver {
     codec: CodecKind,
-    payload_type: u8,
-    telephone_event: Option<u8>,
+    /// What payload types stand for.
+    numbers: Vec<(u8, Payload)>,
     decoder: Decoder,
     /// RTP ticks in a sample.
     ticks: i64,
@@ -192,17 +192,19 @@ const MAX_KEYS: usize = 32;
 const COMFORT_NOISE: u8 = 13;
 
 impl Receiver {
-    /// A receiver of what was agreed.
+    /// A receiver of what was agreed, for the codec that we send ourselves.
     ///
     /// # Errors
     /// The decoder cannot be made.
     pub fn new(plan: &StreamPlan) -> Result<Self, CodecError> {
-        let codec = kind_of(plan.codec);
+        Self::of(kind_of(plan.codec), plan)
+    }
+
+    fn of(codec: CodecKind, plan: &StreamPlan) -> Result<Self, CodecError> {
         let frame_len = codec.rate().frame_len();
         Ok(Self {
             codec,
-            payload_type: plan.payload_type,
-            telephone_event: plan.telephone_event,
+            numbers: plan.heard.clone(),
             decoder: Decoder::new(codec)?,
             ticks: i64::from(codec.clock_rate() / codec.rate().hz()).max(1),
             source: None,
@@ -230,18 +232,22 @@ impl Receiver {
         })
     }
 
-    /// Goes on with what was agreed anew. With another codec it begins anew, and gives back the receiver
-    /// of before: that has to be played to its end first, with the keys that are in it.
+    /// Goes on with one of the codecs of what was agreed. With another than before it begins anew, and
+    /// gives back the receiver of before: that has to be played to its end first, with the keys that are
+    /// in it.
     ///
     /// # Errors
     /// The decoder cannot be made; everything stays as it was.
-    pub fn renew(&mut self, plan: &StreamPlan) -> Result<Option<Self>, CodecError> {
-        if kind_of(plan.codec) == self.codec {
-            self.payload_type = plan.payload_type;
-            self.telephone_event = plan.telephone_event;
+    pub fn renew(
+        &mut self,
+        codec: CodecKind,
+        plan: &StreamPlan,
+    ) -> Result<Option<Self>, CodecError> {
+        if codec == self.codec {
+            self.numbers.clone_from(&plan.heard);
             return Ok(None);
         }
-        let fresh = Self::new(plan)?;
+        let fresh = Self::of(codec, plan)?;
         let mut before = std::mem::replace(self, fresh);
         let figures = before.stats();
         self.late = figures.late;
@@ -256,9 +262,15 @@ impl Receiver {
         Ok(Some(before))
     }
 
-    /// The stream's sample rate.
-    pub fn rate(&self) -> Rate {
-        self.codec.rate()
+    /// The codec that is heard.
+    pub fn codec(&self) -> CodecKind {
+        self.codec
+    }
+
+    /// Whether a packet was sent before the newest that has come.
+    pub fn has_overtaken(&self, header: &Header) -> bool {
+        let source = self.source.as_ref().filter(|source| source.ssrc == header.ssrc);
+        source.is_some_and(|source| source.sequence.is_past(header.sequence))
     }
 
     /// Takes a datagram that came in the tick `frame`.
@@ -392,14 +404,12 @@ impl Receiver {
     // -- what comes --------------------------------------------------------------------------
 
     fn kind_of(&self, payload_type: u8) -> Result<Kind, RtpError> {
-        if Some(payload_type) == self.telephone_event {
-            Ok(Kind::Event)
-        } else if payload_type == self.payload_type {
-            Ok(Kind::Sound)
-        } else if payload_type == COMFORT_NOISE {
-            Ok(Kind::Noise)
-        } else {
-            Err(RtpError::PayloadType(payload_type))
+        let known = self.numbers.iter().find(|(number, _)| *number == payload_type);
+        match known.map(|(_, payload)| *payload) {
+            Some(Payload::Event) => Ok(Kind::Event),
+            Some(Payload::Sound(codec)) if kind_of(codec) == self.codec => Ok(Kind::Sound),
+            None if payload_type == COMFORT_NOISE => Ok(Kind::Noise),
+            Some(Payload::Sound(_)) | None => Err(RtpError::PayloadType(payload_type)),
         }
     }
 

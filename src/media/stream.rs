@@ -22,18 +22,22 @@ use super::{
     transport::{Transport, as_seen_from},
 };
 use crate::{
-    audio::{CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
+    audio::{CodecError, CodecKind, Frame, Rate, frame::FRAMES_PER_SECOND},
     model::{Silence, Tone},
     operation::SaidKey,
     proto::{
-        rtp::packet::{Packet, is_rtcp},
-        sdp::{Direction, StreamPlan},
+        rtp::packet::{Header, Packet, is_rtcp},
+        sdp::{Direction, Payload, StreamPlan},
     },
 };
 
 /// Receivers of former codecs that are still played at most: somebody who changes the codec all the time
 /// loses sound.
 const MAX_BEFORE: usize = 4;
+/// How long a peer that has changed the codec by itself stays with it: 200 ms. Each change makes a
+/// receiver, and one of Opus takes some 20 KB and 10 µs: five a second are no burden for anybody, and
+/// one with every packet would be. Nobody means to change so often; who does loses sound.
+const CHANGE_FRAMES: u64 = 10;
 /// Datagrams that are looked at in one tick at most, strangers' included.
 const MAX_READS: usize = 32;
 /// Packets that are taken in one tick at most when some have piled up.
@@ -84,6 +88,8 @@ pub struct Stream {
     receiver: Receiver,
     /// Those of the codecs before, oldest first: what they have received is played first.
     before: VecDeque<Receiver>,
+    /// The frame in which the peer has last changed the codec by itself.
+    changed_at: Option<u64>,
     sender: Sender,
     reports: Reports,
     pacer: Pacer,
@@ -134,6 +140,7 @@ impl Stream {
         Ok(Self {
             receiver: Receiver::new(&plan)?,
             before: VecDeque::new(),
+            changed_at: None,
             sender: Sender::new(format_of(&plan), &mut rng)?,
             reports: Reports::new(frame, &mut rng),
             pacer: Pacer::default(),
@@ -164,10 +171,9 @@ impl Stream {
         transport: &mut Transport,
         frame: u64,
     ) -> Result<(), StreamError> {
-        self.before.extend(self.receiver.renew(&plan)?);
-        if self.before.len() > MAX_BEFORE {
-            self.before.pop_front();
-        }
+        let codec = self.receiver.codec();
+        let goes_on = plan.heard.iter().any(|(_, payload)| sound_of(*payload) == Some(codec));
+        self.renew_receiver(if goes_on { codec } else { kind_of(plan.codec) }, &plan)?;
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
         self.way.host = host;
         self.sending.judged = None;
@@ -193,9 +199,9 @@ impl Stream {
         Ok(())
     }
 
-    /// The rate of the sound, in both directions.
+    /// The rate of what we say. What is heard has another while the peer speaks another codec.
     pub fn rate(&self) -> Rate {
-        self.receiver.rate()
+        kind_of(self.plan.codec).rate()
     }
 
     /// Takes what has come: one packet as a rule, more if some have piled up.
@@ -362,8 +368,7 @@ impl Stream {
             return None;
         };
         let source = self.source.as_mut()?;
-        let is_agreed = header.payload_type == self.plan.payload_type
-            || Some(header.payload_type) == self.plan.telephone_event;
+        let is_agreed = self.plan.heard.iter().any(|(number, _)| *number == header.payload_type);
         if !is_agreed && !source.is_locked() {
             return None;
         }
@@ -374,6 +379,7 @@ impl Stream {
             }
             Verdict::Accept | Verdict::Lock => {}
         }
+        self.follow(&header, frame);
         let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
             // What was under way when the codec changed belongs to the one before.
             (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
@@ -384,6 +390,31 @@ impl Stream {
             self.peer.has_been_heard = true;
         }
         Some(header.timestamp)
+    }
+
+    /// Goes over to another codec of the answer as soon as the peer does.
+    fn follow(&mut self, header: &Header, frame: u64) {
+        let heard = self.plan.heard.iter().find(|(number, _)| *number == header.payload_type);
+        let Some(codec) = heard.and_then(|(_, payload)| sound_of(*payload)) else { return };
+        let is_settled = |at: u64| frame.saturating_sub(at) >= CHANGE_FRAMES;
+        if codec == self.receiver.codec()
+            || self.receiver.has_overtaken(header)
+            || !self.changed_at.is_none_or(is_settled)
+        {
+            return;
+        }
+        self.changed_at = Some(frame);
+        if let Err(error) = self.renew_receiver(codec, &self.plan.clone()) {
+            tracing::debug!(%error, "a codec of the peer's cannot be heard");
+        }
+    }
+
+    fn renew_receiver(&mut self, codec: CodecKind, plan: &StreamPlan) -> Result<(), CodecError> {
+        self.before.extend(self.receiver.renew(codec, plan)?);
+        if self.before.len() > MAX_BEFORE {
+            self.before.pop_front();
+        }
+        Ok(())
     }
 
     fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
@@ -473,7 +504,14 @@ impl Stream {
     }
 
     fn ticks_per_frame(&self) -> u32 {
-        kind_of(self.plan.codec).clock_rate() / FRAMES_PER_SECOND
+        self.receiver.codec().clock_rate() / FRAMES_PER_SECOND
+    }
+}
+
+fn sound_of(payload: Payload) -> Option<CodecKind> {
+    match payload {
+        Payload::Sound(codec) => Some(kind_of(codec)),
+        Payload::Event => None,
     }
 }
 

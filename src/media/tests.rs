@@ -3,6 +3,7 @@
 //! Most tests tick the leg by hand: loopback delivers at once, so the frames are virtual time. Only
 //! those of the engine run on its threads.
 
+mod answers;
 mod silence;
 mod strangers;
 
@@ -38,7 +39,7 @@ use crate::{
             rtcp::{self, ReportBlock},
             telephone_event::TelephoneEvents,
         },
-        sdp::{Codec, Direction, StreamPlan},
+        sdp::{Codec, Direction, Payload, StreamPlan},
     },
 };
 
@@ -123,6 +124,7 @@ impl Peer {
             codec: Codec::Pcmu,
             payload_type: 0,
             telephone_event: Some(EVENT_TYPE),
+            heard: vec![(0, Payload::Sound(Codec::Pcmu)), (EVENT_TYPE, Payload::Event)],
             remote: Some(self.address()),
             remote_rtcp: None,
             direction: Direction::SendRecv,
@@ -537,14 +539,14 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, mu);
-    let plan = StreamPlan { codec: Codec::Pcma, payload_type: 8, ..peer.plan() };
+    let plan = speaking(&peer, Codec::Pcma, 8);
     rig.command(Command::Connect(plan, HOST));
     for frame in a.chunks(160) {
         peer.send(8, frame, false);
         peer.timestamp += 160;
         rig.tick(1);
     }
-    let plan = StreamPlan { codec: Codec::Opus, payload_type: 111, ..peer.plan() };
+    let plan = speaking(&peer, Codec::Opus, 111);
     rig.command(Command::Connect(plan, HOST));
     let mut encoder = Encoder::new(CodecKind::Opus).unwrap();
     for _ in 0..50 {
@@ -564,6 +566,12 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     assert!(begin <= 10 * 160, "the jitter buffer holds back {begin} samples");
     let length = clip.len() - begin;
     assert!((150 * 160..=151 * 160).contains(&length), "{length} samples in 150 frames");
+}
+
+/// What was agreed with a peer, in another codec.
+fn speaking(peer: &Peer, codec: Codec, payload_type: u8) -> StreamPlan {
+    let heard = vec![(payload_type, Payload::Sound(codec)), (EVENT_TYPE, Payload::Event)];
+    StreamPlan { codec, payload_type, heard, ..peer.plan() }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use aftertone::{
     model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
     proto::{
         rtp::packet::Header,
-        sdp::{Codec, Direction, StreamPlan},
+        sdp::{Codec, Direction, Payload, StreamPlan},
     },
 };
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -45,6 +45,7 @@ fn leg_tick(criterion: &mut Criterion) {
         codec: Codec::Pcmu,
         payload_type: 0,
         telephone_event: None,
+        heard: vec![(0, Payload::Sound(Codec::Pcmu))],
         remote: peer.local_addr().ok(),
         remote_rtcp: None,
         direction: Direction::SendRecv,

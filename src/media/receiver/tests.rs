@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    audio::g711::Law,
+    audio::{Rate, g711::Law},
     proto::{rtp::packet::Header, sdp::Direction},
 };
 
@@ -13,12 +13,18 @@ fn plan() -> StreamPlan {
         codec: Codec::Pcmu,
         payload_type: 0,
         telephone_event: Some(101),
+        heard: vec![(0, Payload::Sound(Codec::Pcmu)), (101, Payload::Event)],
         remote: None,
         remote_rtcp: None,
         direction: Direction::SendRecv,
         ptime_ms: 20,
         rtcp_mux: false,
     }
+}
+
+fn speaking(codec: Codec, payload_type: u8) -> StreamPlan {
+    let heard = vec![(payload_type, Payload::Sound(codec)), (101, Payload::Event)];
+    StreamPlan { codec, payload_type, heard, ..plan() }
 }
 
 /// µ-law codes that decode to samples all different from silence.
@@ -180,9 +186,9 @@ proptest! {
              prop::collection::vec(any::<u8>(), 0..200)), 0..200),
         opus: bool,
     ) {
-        let plan = StreamPlan { codec: if opus { Codec::Opus } else { Codec::Pcmu }, ..plan() };
+        let plan = if opus { speaking(Codec::Opus, 0) } else { plan() };
         let mut receiver = Receiver::new(&plan).unwrap();
-        let len = receiver.rate().frame_len();
+        let len = receiver.codec().rate().frame_len();
         for (index, datagram) in datagrams.into_iter().enumerate() {
             let (near, step, sequence, timestamp, ssrc, pt, payload) = datagram;
             let sequence = if near { step } else { sequence };
@@ -560,7 +566,7 @@ fn sound_beside_a_key_is_silence_for_as_long_as_the_key_is_down() {
 
 #[test]
 fn opus_keys_and_frames_are_placed_on_its_clock() {
-    let plan = StreamPlan { codec: Codec::Opus, payload_type: 111, ..plan() };
+    let plan = speaking(Codec::Opus, 111);
     let mut receiver = Receiver::new(&plan).unwrap();
     let mut encoder = crate::audio::codec::Encoder::new(CodecKind::Opus).unwrap();
     let mut payload = Vec::new();

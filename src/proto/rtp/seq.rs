@@ -60,6 +60,14 @@ impl ExtendedSequence {
         Place::Doubtful
     }
 
+    /// Whether a number belongs to a packet that was overtaken, or is the last one again.
+    pub fn is_past(&self, sequence: u16) -> bool {
+        self.highest.is_some_and(|highest| {
+            let step = sequence.wrapping_sub(highest as u16) as i16;
+            (-MAX_MISORDER..=0).contains(&i64::from(step))
+        })
+    }
+
     /// The highest number so far.
     pub fn highest(&self) -> Option<i64> {
         self.highest
@@ -92,6 +100,7 @@ mod tests {
         let mut sequence = ExtendedSequence::default();
         assert_eq!(sequence.place(65_534), Place::At(65_534));
         assert_eq!(sequence.place(1), Place::At(65_537));
+        assert_eq!([65_535, 1, 2].map(|number| sequence.is_past(number)), [true, true, false]);
         assert_eq!(sequence.place(65_535), Place::At(65_535));
         assert_eq!(sequence.place(2), Place::At(65_538));
         let mut clock = MediaClock::default();

@@ -5,6 +5,6 @@ mod negotiation;
 
 pub use description::{Attribute, Description, Media, ParseError};
 pub use negotiation::{
-    Codec, Direction, LocalMedia, NegotiationError, StreamPlan, accept_answer, make_offer,
+    Codec, Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer, make_offer,
     make_offer_again, negotiate,
 };

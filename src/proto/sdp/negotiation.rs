@@ -3,7 +3,10 @@
 //! In: the peer's offer, and what we can do. Out: our answer and a [`StreamPlan`] for the media.
 //! The first audio line that we can serve is taken; every other line is answered with port 0.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    iter,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use super::description::{Attribute, Description, Media};
 
@@ -36,12 +39,15 @@ pub struct LocalMedia {
 /// What offer and answer mean for the media.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPlan {
-    /// The codec of both directions.
+    /// The codec that we send.
     pub codec: Codec,
-    /// Its payload type, in both directions.
+    /// Its payload type.
     pub payload_type: u8,
-    /// Payload type of telephone events (RFC 4733), if agreed.
+    /// The payload type by which we send telephone events (RFC 4733), if agreed.
     pub telephone_event: Option<u8>,
+    /// What may come, by payload type: from a peer that has answered our offer, any codec of its answer
+    /// at any time.
+    pub heard: Vec<(u8, Payload)>,
     /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
     /// a host name, multicast).
     pub remote: Option<SocketAddr>,
@@ -53,6 +59,15 @@ pub struct StreamPlan {
     pub ptime_ms: u32,
     /// Whether RTCP comes and goes on the RTP port (RFC 5761).
     pub rtcp_mux: bool,
+}
+
+/// What a payload type stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// Sound.
+    Sound(Codec),
+    /// Telephone events.
+    Event,
 }
 
 /// What flows between us and the peer, as we see it.
@@ -149,7 +164,8 @@ pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description
     description(local, media)
 }
 
-/// Takes the answer to our offer.
+/// Takes the answer to our offer. There may be several codecs in it, and the peer may change among them
+/// without a word (RFC 3264 sections 5.1 and 6.1); we speak the first.
 ///
 /// # Errors
 /// The answer has no audio, or a codec that we did not offer.
@@ -164,7 +180,21 @@ pub fn accept_answer(
     let (ours, theirs) =
         lines.into_iter().find(|(ours, _)| is_ours(ours)).ok_or(NegotiationError::BadAnswer)?;
     let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec).collect();
-    choose(answer, theirs, &codecs)
+    let plan = choose(answer, theirs, &codecs)?;
+    Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
+}
+
+/// What the peer may send by its answer. However long that is, a number is in it once.
+fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
+    let offered: Vec<Payload> = payloads(ours).map(|(_, payload)| payload).collect();
+    let mut heard: Vec<(u8, Payload)> = Vec::new();
+    for (number, payload) in payloads(theirs) {
+        let is_new = heard.iter().all(|(known, _)| *known != number);
+        if is_new && offered.contains(&payload) {
+            heard.push((number, payload));
+        }
+    }
+    heard
 }
 
 /// Whether a line of our own description is the one that we speak on: we refuse all others.
@@ -182,11 +212,8 @@ fn offered_audio_again(local: &LocalMedia, before: &Media) -> Media {
         codec.static_payload_type().filter(|_| !is_agreed).map(|pt| (pt, *codec))
     });
     let offered: Vec<(u8, Codec)> = agreed.iter().copied().chain(others).collect();
-    let event = formats(before).find_map(|format| {
-        let (name, clock) = format.encoding.split_once('/')?;
-        let is_event = name.eq_ignore_ascii_case("telephone-event");
-        is_event.then(|| (format.payload_type, clock.to_owned()))
-    });
+    let event = formats(before)
+        .find_map(|format| Some((format.payload_type, format.event_clock()?.to_owned())));
     let (event, clock) = event.unwrap_or((EVENT_OFFERED, EVENT_CLOCK.to_owned()));
     offered_audio(local, &offered, event, &clock)
 }
@@ -294,6 +321,23 @@ struct Format<'a> {
     codec: Option<Codec>,
 }
 
+impl Format<'_> {
+    /// The clock of telephone events.
+    fn event_clock(&self) -> Option<&str> {
+        let (name, clock) = self.encoding.split_once('/')?;
+        name.eq_ignore_ascii_case("telephone-event").then_some(clock)
+    }
+
+    fn payload(&self) -> Option<Payload> {
+        let event = || self.event_clock().map(|_| Payload::Event);
+        self.codec.map(Payload::Sound).or_else(event)
+    }
+}
+
+fn payloads(media: &Media) -> impl Iterator<Item = (u8, Payload)> {
+    formats(media).filter_map(|format| Some((format.payload_type, format.payload()?)))
+}
+
 fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
     media.formats.iter().filter_map(|format| {
         let payload_type: u8 = format.parse().ok().filter(|pt| *pt < 128)?;
@@ -337,11 +381,7 @@ fn choose(
     // events at 8,000 Hz only, and send them by the clock of the audio all the same.
     let event = |clock: &str| {
         let mut all = formats(media);
-        all.find(|format| {
-            let (name, its_clock) = format.encoding.split_once('/').unwrap_or_default();
-            name.eq_ignore_ascii_case("telephone-event") && its_clock == clock
-        })
-        .map(|format| format.payload_type)
+        all.find(|format| format.event_clock() == Some(clock)).map(|format| format.payload_type)
     };
     let telephone_event = event(codec.event_clock()).or_else(|| event("8000"));
     let address = media.connection.as_ref().or(description.connection.as_ref());
@@ -370,10 +410,13 @@ fn choose(
         true => Direction::Inactive,
         false => direction.mirrored(),
     };
+    let event = telephone_event.map(|number| (number, Payload::Event));
+    let heard = iter::once((payload_type, Payload::Sound(codec))).chain(event).collect();
     Ok(StreamPlan {
         codec,
         payload_type,
         telephone_event,
+        heard,
         remote,
         remote_rtcp,
         direction,
@@ -627,6 +670,20 @@ mod tests {
     }
 
     #[test]
+    fn all_that_an_answer_takes_of_our_offer_may_come() {
+        let local = LocalMedia { codecs: vec![Codec::Opus, Codec::Pcmu], ..local() };
+        let theirs = offer(
+            "m=audio 4000 RTP/AVP 0 8 96 101\r\na=rtpmap:96 opus/48000/2\r\n\
+             a=rtpmap:101 telephone-event/8000\r\n",
+        );
+        let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcmu, 0));
+        let sound = Payload::Sound;
+        let heard = [(0, sound(Codec::Pcmu)), (96, sound(Codec::Opus)), (101, Payload::Event)];
+        assert_eq!(plan.heard, heard, "A-law was not offered");
+    }
+
+    #[test]
     fn our_offer_is_answered_and_taken() {
         let ours = make_offer(&local());
         let peer = LocalMedia { codecs: vec![Codec::Pcmu], ..local() };
@@ -635,6 +692,7 @@ mod tests {
         let accepted = accept_answer(&ours, &theirs).unwrap();
         assert_eq!((accepted.codec, accepted.payload_type), (Codec::Pcmu, 0));
         assert_eq!(accepted.telephone_event, Some(101));
+        assert_eq!(accepted.heard, [(0, Payload::Sound(Codec::Pcmu)), (101, Payload::Event)]);
         let refused = offer("m=audio 0 RTP/AVP 0\r\n");
         assert_eq!(accept_answer(&ours, &refused), Err(NegotiationError::NoAudio));
         assert_eq!(accept_answer(&ours, &offer("")), Err(NegotiationError::BadAnswer));
