@@ -139,3 +139,25 @@ fn who_changes_the_codec_with_every_packet_is_there_but_not_followed() {
     let length = hang_up(&mut rig, &chunks).len();
     assert!((2_000 * 160..2_090 * 160).contains(&length), "{length}");
 }
+
+#[test]
+fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
+    let mut rig = Rig::new();
+    let mut peer = Peer::new(rig.local);
+    let formats = "0 99\r\na=rtpmap:99 telephone-event/8000";
+    rig.command(Command::Connect(plan(&peer, formats), HOST));
+    rig.converse(&mut peer, &speech(10));
+    peer.press(Tone::POUND);
+    rig.converse(&mut peer, &speech(20));
+    // Some take the number of their answer for both directions.
+    for (index, end) in [0, 0x80].into_iter().enumerate() {
+        peer.send(99, &[Tone::POUND.event_code(), end | 10, 0, 160], index == 0);
+    }
+    rig.converse(&mut peer, &speech(20));
+    assert_eq!(rig.outline(), ["tone #", "tone #"]);
+    peer.packets();
+    rig.command(send_keys(1));
+    rig.tick(2);
+    let sent = peer.packets();
+    assert_eq!(Packet::parse(&sent[0]).unwrap().header.payload_type, 99);
+}

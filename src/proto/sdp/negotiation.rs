@@ -46,7 +46,7 @@ pub struct StreamPlan {
     /// The payload type by which we send telephone events (RFC 4733), if agreed.
     pub telephone_event: Option<u8>,
     /// What may come, by payload type: from a peer that has answered our offer, any codec of its answer
-    /// at any time.
+    /// at any time, and under another number than we send it by.
     pub heard: Vec<(u8, Payload)>,
     /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
     /// a host name, multicast).
@@ -184,13 +184,18 @@ pub fn accept_answer(
     Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
 }
 
-/// What the peer may send by its answer. However long that is, a number is in it once.
+/// What the peer may send by its answer, under the numbers of our offer: those of an answer are for what
+/// we send (RFC 3264 section 5.1). Some take theirs for both directions all the same, so they count too
+/// where our offer has no other use for them. However long the answer is, a number is in it once.
 fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
-    let offered: Vec<Payload> = payloads(ours).map(|(_, payload)| payload).collect();
-    let mut heard: Vec<(u8, Payload)> = Vec::new();
+    let offered: Vec<(u8, Payload)> = payloads(ours).collect();
+    let is_answered = |payload| payloads(theirs).any(|(_, answered)| answered == payload);
+    let is_offered = |payload| offered.iter().any(|(_, offered)| *offered == payload);
+    let mut heard = offered.clone();
+    heard.retain(|(_, payload)| is_answered(*payload));
     for (number, payload) in payloads(theirs) {
-        let is_new = heard.iter().all(|(known, _)| *known != number);
-        if is_new && offered.contains(&payload) {
+        let is_free = offered.iter().chain(&heard).all(|(taken, _)| *taken != number);
+        if is_free && is_offered(payload) {
             heard.push((number, payload));
         }
     }
@@ -679,8 +684,29 @@ mod tests {
         let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
         assert_eq!((plan.codec, plan.payload_type), (Codec::Pcmu, 0));
         let sound = Payload::Sound;
-        let heard = [(0, sound(Codec::Pcmu)), (96, sound(Codec::Opus)), (101, Payload::Event)];
+        let heard = [(96, sound(Codec::Opus)), (0, sound(Codec::Pcmu)), (101, Payload::Event)];
         assert_eq!(plan.heard, heard, "A-law was not offered");
+    }
+
+    #[test]
+    fn numbers_of_an_answer_are_for_what_we_send() {
+        let local = LocalMedia { codecs: vec![Codec::Opus, Codec::Pcmu], ..local() };
+        let (opus, event) = (Payload::Sound(Codec::Opus), Payload::Event);
+        for (numbers, heard) in [
+            ((96, 101), vec![(96, opus), (101, event)]),
+            ((111, 99), vec![(96, opus), (101, event), (111, opus), (99, event)]),
+            // Numbers that our offer has given another meaning.
+            ((101, 96), vec![(96, opus), (101, event)]),
+        ] {
+            let (sound, keys) = numbers;
+            let theirs = offer(&format!(
+                "m=audio 4000 RTP/AVP {sound} {keys}\r\na=rtpmap:{sound} opus/48000/2\r\n\
+                 a=rtpmap:{keys} telephone-event/8000\r\n",
+            ));
+            let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
+            assert_eq!((plan.payload_type, plan.telephone_event), (sound, Some(keys)));
+            assert_eq!(plan.heard, heard);
+        }
     }
 
     #[test]
