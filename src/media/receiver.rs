@@ -71,6 +71,9 @@ pub struct Receiver {
     codec: CodecKind,
     /// What payload types stand for.
     numbers: Vec<(u8, Payload)>,
+    /// What they stood for by the agreement before: such packets may still be under way, and no number
+    /// gets another meaning within a session (RFC 3264 section 8.3.2).
+    former: Vec<(u8, Payload)>,
     decoder: Decoder,
     /// RTP ticks in a sample.
     ticks: i64,
@@ -205,6 +208,7 @@ impl Receiver {
         Ok(Self {
             codec,
             numbers: plan.heard.clone(),
+            former: Vec::new(),
             decoder: Decoder::new(codec)?,
             ticks: i64::from(codec.clock_rate() / codec.rate().hz()).max(1),
             source: None,
@@ -243,18 +247,24 @@ impl Receiver {
         codec: CodecKind,
         plan: &StreamPlan,
     ) -> Result<Option<Self>, CodecError> {
+        let former = if self.numbers == plan.heard { &self.former } else { &self.numbers };
+        let former = former.clone();
         if codec == self.codec {
             self.numbers.clone_from(&plan.heard);
+            self.former = former;
             return Ok(None);
         }
-        let fresh = Self::of(codec, plan)?;
+        let fresh = Self { former, ..Self::of(codec, plan)? };
         let mut before = std::mem::replace(self, fresh);
         let figures = before.stats();
         self.late = figures.late;
         self.duplicate = figures.duplicate;
         self.received_before = figures.received;
         self.lost_before = figures.lost;
-        // A key that is down stays one press.
+        // A key that is down stays one press: who knows of it takes all that comes of it.
+        for numbers in [&mut before.numbers, &mut before.former] {
+            numbers.retain(|(_, payload)| *payload != Payload::Event);
+        }
         self.events = std::mem::take(&mut before.events);
         self.events_ssrc = before.events_ssrc;
         self.presses = std::mem::take(&mut before.presses);
@@ -404,7 +414,8 @@ impl Receiver {
     // -- what comes --------------------------------------------------------------------------
 
     fn kind_of(&self, payload_type: u8) -> Result<Kind, RtpError> {
-        let known = self.numbers.iter().find(|(number, _)| *number == payload_type);
+        let mut known = self.numbers.iter().chain(&self.former);
+        let known = known.find(|(number, _)| *number == payload_type);
         match known.map(|(_, payload)| *payload) {
             Some(Payload::Event) => Ok(Kind::Event),
             Some(Payload::Sound(codec)) if kind_of(codec) == self.codec => Ok(Kind::Sound),

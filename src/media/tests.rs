@@ -4,6 +4,7 @@
 //! those of the engine run on its threads.
 
 mod answers;
+mod renewed;
 mod silence;
 mod strangers;
 
