@@ -1,6 +1,10 @@
 //! The `aftertone` command: reads the words, the configuration, and runs what was asked for.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use aftertone::{app, config::Config, demo, telemetry};
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
@@ -12,14 +16,15 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    #[command(flatten)]
-    serve: Serve,
+    /// The configuration; /etc/aftertone/aftertone.toml if it is there and this is not given
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon in the foreground (this is also what no command does)
-    Serve(Serve),
+    Serve,
     /// Show the main job with nothing prepared: a call, a prompt, a beep, a recording, its end
     Demo {
         /// The API speaks HTTPS, with a certificate made for the occasion
@@ -31,16 +36,7 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Serve {
-    /// The configuration; /etc/aftertone/aftertone.toml if it is there and this is not given
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Args)]
 struct Token {
-    #[command(flatten)]
-    serve: Serve,
     /// Name of the application, as in the configuration
     #[arg(long, value_name = "NAME")]
     app: String,
@@ -69,28 +65,29 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(words)) => serve(&words),
+        None | Some(Command::Serve) => serve(cli.config),
+        Some(Command::Demo { .. }) if cli.config.is_some() => {
+            fail(EX_USAGE, &"the demo has a configuration of its own; leave --config out")
+        }
         Some(Command::Demo { tls }) => finish(run(demo::run(tls))),
-        Some(Command::Token(words)) => token(&words),
+        Some(Command::Token(words)) => token(cli.config.as_deref(), &words),
     }
 }
 
-fn serve(words: &Serve) -> ExitCode {
-    let config = match load(words) {
+fn serve(file: Option<PathBuf>) -> ExitCode {
+    let config = match load(file.as_deref()) {
         Ok(config) => config,
         Err(code) => return code,
     };
     let log = match telemetry::start(&config.telemetry) {
         Ok(log) => log,
-        Err(error) => return wrong_config(&error),
+        Err(error) => return fail(EX_CONFIG, &error),
     };
-    let path = words.config.clone();
-    finish(run(app::serve(config, path, log)))
+    finish(run(app::serve(config, file, log)))
 }
 
-fn token(words: &Token) -> ExitCode {
-    let config = match load(&words.serve) {
+fn token(file: Option<&Path>, words: &Token) -> ExitCode {
+    let config = match load(file) {
         Ok(config) => config,
         Err(code) => return code,
     };
@@ -99,17 +96,17 @@ fn token(words: &Token) -> ExitCode {
             println!("{token}");
             ExitCode::SUCCESS
         }
-        Err(error) => wrong_config(&error),
+        Err(error) => fail(EX_CONFIG, &error),
     }
 }
 
-fn load(words: &Serve) -> Result<Config, ExitCode> {
-    Config::load(words.config.as_deref(), std::env::vars()).map_err(|error| wrong_config(&error))
+fn load(file: Option<&Path>) -> Result<Config, ExitCode> {
+    Config::load(file, std::env::vars()).map_err(|error| fail(EX_CONFIG, &error))
 }
 
-fn wrong_config(error: &dyn std::fmt::Display) -> ExitCode {
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("aftertone: {error}");
-    ExitCode::from(EX_CONFIG)
+    ExitCode::from(code)
 }
 
 fn run<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

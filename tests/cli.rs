@@ -37,6 +37,8 @@ fn wrong_words_are_64_and_a_wrong_configuration_78() {
         (&["dance"][..], 64, "dance"),
         (&["serve", "--confg", "x"], 64, "--config"),
         (&["token"], 64, "--app"),
+        (&["demo", "--config", "a.toml"], 64, "--config"),
+        (&["--config", "a.toml", "demo"], 64, "--config"),
         (&["serve", "--config", "none.toml"], 78, "none.toml"),
         (&["serve", "--config", "a.toml"], 78, "a.toml:2"),
         (&["--config", "a.toml"], 78, "did you mean `sip.listen`?"),
@@ -46,6 +48,22 @@ fn wrong_words_are_64_and_a_wrong_configuration_78() {
         let output = aftertone(words, folder.path());
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
         assert!(said(&output).contains(part), "{words:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn the_configuration_may_be_named_before_or_after_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.toml"), "[sip]\nlisen = []\n").unwrap();
+    for words in [
+        &["serve", "--config", "a.toml"][..],
+        &["--config", "a.toml", "serve"],
+        &["token", "--app", "bot", "--config", "a.toml"],
+        &["--config", "a.toml", "token", "--app", "bot"],
+    ] {
+        let output = aftertone(words, folder.path());
+        assert_eq!(output.status.code(), Some(78), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains("a.toml:2"), "{words:?}: {}", said(&output));
     }
 }
 
