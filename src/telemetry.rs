@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::{
-    EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload,
+    util::SubscriberInitExt,
 };
 
 use crate::config::{LogFormat, TelemetryConfig};
@@ -16,10 +17,24 @@ pub struct LogLevel {
 
 /// The log filter cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("telemetry.log: {filter:?} is not a log filter: {source}")]
-pub struct BadFilter {
-    filter: String,
-    source: tracing_subscriber::filter::ParseError,
+pub enum BadFilter {
+    /// One word of it says how much, and says it in a word that nobody knows.
+    #[error(
+        "telemetry.log: {word:?} is none of off, error, warn, info, debug, trace, and no \
+         TARGET=LEVEL such as aftertone::signalling=trace"
+    )]
+    NoLevel {
+        /// The word.
+        word: String,
+    },
+    /// The rest of what may be wrong.
+    #[error("telemetry.log: {filter:?} is not a log filter: {source}")]
+    Unreadable {
+        /// As it was given.
+        filter: String,
+        /// The library's sentence.
+        source: tracing_subscriber::filter::ParseError,
+    },
 }
 
 /// Begins logging to standard error. Where somebody has begun before, theirs stays.
@@ -57,6 +72,43 @@ impl LogLevel {
     }
 }
 
+/// Without the mistakes that the library takes for the name of a target, after which nothing else is
+/// logged: a word that is no level, and a blank before one.
 fn filter(text: &str) -> Result<EnvFilter, BadFilter> {
-    EnvFilter::builder().parse(text).map_err(|source| BadFilter { filter: text.to_owned(), source })
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    let is_said = |word: &&str| word.contains('=') || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = directives.iter().find(|word| !is_said(word)) {
+        return Err(BadFilter::NoLevel { word: (*word).to_owned() });
+    }
+    EnvFilter::builder()
+        .parse(directives.join(","))
+        .map_err(|source| BadFilter::Unreadable { filter: text.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_those_that_are() {
+        for text in ["warning", "loud", "aftertone", "info,verbose", "info, verbos"] {
+            let error = filter(text).unwrap_err().to_string();
+            let word = text.rsplit([',', ' ']).next().unwrap();
+            assert!(error.contains(&format!("{word:?}")), "{error}");
+            assert!(error.contains("off, error, warn, info, debug, trace"), "{error}");
+        }
+        assert!(matches!(filter("a=b=c"), Err(BadFilter::Unreadable { .. })));
+    }
+
+    #[test]
+    fn levels_and_targets_are_taken_blanks_or_not() {
+        for (text, read) in [
+            ("warn", "warn"),
+            ("INFO", "info"),
+            ("info, aftertone::signalling=trace", "aftertone::signalling=trace,info"),
+            ("aftertone=debug", "aftertone=debug"),
+        ] {
+            assert_eq!(filter(text).unwrap().to_string(), read);
+        }
+    }
 }

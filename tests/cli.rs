@@ -33,6 +33,7 @@ fn wrong_words_are_64_and_a_wrong_configuration_78() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.toml"), "[sip]\nlisen = []\n").unwrap();
     std::fs::write(folder.path().join("b.toml"), "[telemetry]\nlog = \"a=b=c\"\n").unwrap();
+    std::fs::write(folder.path().join("c.toml"), "[telemetry]\nlog = \"warning\"\n").unwrap();
     for (words, code, part) in [
         (&["dance"][..], 64, "dance"),
         (&["serve", "--confg", "x"], 64, "--config"),
@@ -43,6 +44,7 @@ fn wrong_words_are_64_and_a_wrong_configuration_78() {
         (&["serve", "--config", "a.toml"], 78, "a.toml:2"),
         (&["--config", "a.toml"], 78, "did you mean `sip.listen`?"),
         (&["serve", "--config", "b.toml"], 78, "telemetry.log"),
+        (&["serve", "--config", "c.toml"], 78, "\"warning\" is none of off, error, warn"),
         (&["token", "--app", "nobody", "--config", "/dev/null"], 78, "nobody"),
     ] {
         let output = aftertone(words, folder.path());

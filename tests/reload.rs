@@ -158,3 +158,13 @@ async fn new_certificates_count_for_new_connections_while_a_call_goes_on() {
     let gone = caller.answer().await;
     assert!(gone.starts_with("SIP/2.0 200 "), "{gone}");
 }
+
+#[tokio::test]
+async fn a_log_level_that_is_none_leaves_the_log_as_it_is() {
+    let node = Node::start("");
+    let config = node.folder().join("aftertone.toml");
+    let wrong = std::fs::read_to_string(&config).unwrap() + "[telemetry]\nlog = \"warning\"\n";
+    std::fs::write(&config, wrong).unwrap();
+    node.signal("HUP");
+    node.logs("The configuration was not reloaded: telemetry.log: \"warning\"", 1).await;
+}
