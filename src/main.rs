@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use aftertone::{app, config::Config, demo, telemetry};
+use aftertone::{
+    app::{self, MintError},
+    config::Config,
+    demo, telemetry,
+};
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 /// A SIP/RTP media server: answers calls, prompts, beeps, records and forgets, behind a
@@ -48,6 +52,8 @@ struct Token {
     ttl: Duration,
 }
 
+/// It failed while running.
+const FAILED: u8 = 1;
 /// sysexits(3): the command was used wrongly.
 const EX_USAGE: u8 = 64;
 /// sysexits(3): something in the configuration must be mended.
@@ -96,7 +102,16 @@ fn token(file: Option<&Path>, words: &Token) -> ExitCode {
             println!("{token}");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(EX_CONFIG, &error),
+        Err(error) => {
+            let code = match error {
+                MintError::NoApplication { .. } => EX_CONFIG,
+                MintError::NoRole { .. } => EX_USAGE,
+                MintError::NoKey { .. } | MintError::Unreadable { .. } | MintError::Unsigned(_) => {
+                    FAILED
+                }
+            };
+            fail(code, &error)
+        }
     }
 }
 
@@ -118,7 +133,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("aftertone: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
 }

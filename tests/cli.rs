@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use aftertone::recordings::AccessKey;
+
 fn aftertone(words: &[&str], folder: &std::path::Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_aftertone"))
         .args(words)
@@ -83,16 +85,42 @@ fn a_port_that_is_taken_is_1_and_named() {
     assert!(said(&output).contains("sip.listen"), "{}", said(&output));
 }
 
+const BOT: &str = "[[applications]]\nname = \"bot\"\nid = \"b07\"\n\
+                   roles = [\"Calls.AccessMedia.All\"]\ncallback_uri = \"http://127.0.0.1:1/\"\n";
+
 #[test]
 fn a_token_opens_the_api_of_the_daemon_with_the_same_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let config = "[[applications]]\nname = \"bot\"\nid = \"b07\"\nroles = [\"Calls.AccessMedia.All\"]\n\
-                  callback_uri = \"http://127.0.0.1:1/\"\n";
-    std::fs::write(folder.path().join("a.toml"), config).unwrap();
-    let words = ["token", "--app", "bot", "--ttl", "5m", "--config", "a.toml"];
-    let output = aftertone(&words, folder.path());
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert_eq!(said(&output).trim().split('.').count(), 3, "a signed token");
+    std::fs::write(folder.path().join("a.toml"), BOT).unwrap();
+    AccessKey::load_or_create(&folder.path().join("recordings")).unwrap();
+    for role in [&[][..], &["--role", "calls.accessmedia.all"]] {
+        let words = ["token", "--app", "bot", "--ttl", "5m", "--config", "a.toml"];
+        let output = aftertone(&[&words[..], role].concat(), folder.path());
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(said(&output).trim().split('.').count(), 3, "a signed token");
+    }
+}
+
+#[test]
+fn no_token_is_made_that_nobody_would_believe() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.toml"), BOT).unwrap();
+    let recordings = folder.path().join("recordings");
+    let token = |words: &[&str]| {
+        aftertone(&[&["token", "--config", "a.toml"], words].concat(), folder.path())
+    };
+    for (words, code, part) in [
+        (&["--app", "bot"][..], 1, recordings.to_str().unwrap()),
+        (&["--app", "bot"], 1, "start the daemon first"),
+        (&["--app", "bto"], 78, "a.toml has: bot"),
+        (&["--app", "bot", "--role", "Calls.Initiate.All"], 64, "it has: Calls.AccessMedia.All"),
+        (&["--app", "bot", "--role", "Calls.AccessMedia"], 64, "\"Calls.AccessMedia\""),
+    ] {
+        let output = token(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains(part), "{words:?}: {}", said(&output));
+    }
+    assert!(!recordings.exists(), "nothing was made");
 }
 
 #[test]

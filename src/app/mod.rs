@@ -5,6 +5,7 @@ mod house;
 mod reload;
 mod rendering;
 mod settings;
+mod token;
 
 use std::{
     net::SocketAddr,
@@ -24,6 +25,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::token::{MintError, mint_token};
 use self::{building::Building, house::Rooms};
 use crate::{
     api::{self, ApiState, Credentials},
@@ -37,7 +39,7 @@ use crate::{
     store::{Database, Journal},
     switchboard::{Directory, Drivers, Switchboard},
     telemetry::LogLevel,
-    tokens::{Issuer, LocalKey},
+    tokens::Issuer,
 };
 
 /// Events that may wait between the endpoint and the switchboard.
@@ -114,24 +116,6 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
         _ = interrupt.recv() => warn!("Stopped at once by a second signal"),
     }
     Ok(())
-}
-
-/// Makes a bearer token for an application of the configuration.
-///
-/// # Errors
-/// There is no such application, or the key cannot be read or made.
-pub fn mint_token(
-    config: &Config,
-    application: &str,
-    roles: &[String],
-    ttl: Duration,
-) -> anyhow::Result<String> {
-    let known = config.applications.iter().find(|known| known.name == application);
-    let known = known.with_context(|| format!("there is no application {application:?}"))?;
-    let roles = if roles.is_empty() { &known.roles } else { roles };
-    let key = settings::access_key(&config.storage.recordings)?;
-    let now = UnixMillis::from(SystemTime::now());
-    Ok(LocalKey::new(&key.signing_secret()).mint(&known.id, roles, ttl, now)?)
 }
 
 impl Daemon {

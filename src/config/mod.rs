@@ -116,6 +116,7 @@ impl Config {
             .build()
             .and_then(config::Config::try_deserialize)
             .map_err(|error| invalid(&origin, &error.to_string()))?;
+        loaded.file = path.map(Path::to_owned);
         loaded.read_secrets()?;
         loaded.check()?;
         Ok(loaded)

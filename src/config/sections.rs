@@ -18,6 +18,9 @@ use super::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file that was read, over the defaults and under the environment.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// `[sip]`
     pub sip: SipConfig,
     /// `[media]`

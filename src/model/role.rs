@@ -4,3 +4,10 @@
 pub const ACCESS_MEDIA: &str = "Calls.AccessMedia.All";
 /// Placing calls, and handing them over.
 pub const INITIATE: &str = "Calls.Initiate.All";
+
+/// Whether two names mean the same role: the documents write `Calls.JoinGroupCall.All` and
+/// `Calls.JoinGroupCalls.All`, in capitals and in small letters.
+pub fn is_same(left: &str, right: &str) -> bool {
+    let spelled = |name: &str| name.to_ascii_lowercase().replace("calls", "call");
+    spelled(left) == spelled(right)
+}

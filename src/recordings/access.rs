@@ -47,6 +47,15 @@ impl AccessKey {
             fs::remove_file(&fresh)?;
             sync_folder(folder)?;
         }
+        Self::load(folder)
+    }
+
+    /// Reads the secret of a folder.
+    ///
+    /// # Errors
+    /// There is none, or the file cannot be read or does not hold one.
+    pub fn load(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(FILE);
         let mut secret = Vec::new();
         OpenOptions::new().read(true).open(&path)?.take(1024).read_to_end(&mut secret)?;
         if secret.len() != SECRET_BYTES {
