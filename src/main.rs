@@ -8,7 +8,7 @@ use std::{
 
 use aftertone::{
     app::{self, MintError},
-    config::Config,
+    config::{Config, ConfigError},
     demo, telemetry,
 };
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
@@ -132,8 +132,8 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aftertone: {error:#}");
-            ExitCode::from(FAILED)
+            let code = if error.is::<ConfigError>() { EX_CONFIG } else { FAILED };
+            fail(code, &app::in_words(&error))
         }
     }
 }

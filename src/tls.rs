@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file is not there, or holds no PEM of this kind.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", unread(source))]
     File {
         /// Which file.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// Key and certificate do not go together, or are of a kind that TLS does not take.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", unused(source))]
     Unusable {
         /// The file of the certificate.
         path: PathBuf,
@@ -64,6 +64,34 @@ pub enum TlsError {
     /// The one crypto provider does not know the versions of TLS; a fault of the build.
     #[error("the TLS versions are not available: {0}")]
     Versions(rustls::Error),
+}
+
+impl TlsError {
+    /// The file that is wrong, if it is one that somebody has brought.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. }
+            | Self::Empty { path }
+            | Self::Unusable { path, .. }
+            | Self::Verifier { path, .. } => Some(path),
+            Self::Development { .. } | Self::Versions(_) => None,
+        }
+    }
+}
+
+fn unread(cause: &pem::Error) -> String {
+    match cause {
+        pem::Error::Io(cause) => cause.to_string(),
+        pem::Error::NoItemsFound => "there is no key in it".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn unused(cause: &rustls::Error) -> String {
+    match cause {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The files of a certificate for trying things out.

@@ -85,6 +85,65 @@ fn a_port_that_is_taken_is_1_and_named() {
     assert!(said(&output).contains("sip.listen"), "{}", said(&output));
 }
 
+/// What an operator has to mend is told once, by its key, and no supervisor shall try it again.
+#[test]
+fn what_only_the_start_shows_to_be_wrong_is_78_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(folder.path().join(format!("{name}.key")), key).unwrap();
+    }
+    let tls = |certificate: &str, key: &str| {
+        format!("tls_certificate = \"{certificate}\"\ntls_key = \"{key}\"\n")
+    };
+    let sip = "[api]\nlisten = \"127.0.0.1:0\"\n[sip]\nlisten = [\"tls:127.0.0.1:0\"]\n";
+    let api = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\n[api]\nlisten = \"127.0.0.1:0\"\n";
+    let ours = tls("one.pem", "one.key");
+    for (config, said_once) in [
+        (format!("{sip}{}", tls("gone.pem", "one.key")), "sip.tls_certificate: gone.pem: No such"),
+        (format!("{sip}{}", tls("one.pem", "gone.key")), "sip.tls_key: gone.key: No such"),
+        (format!("{sip}{}", tls("one.pem", "one.pem")), "one.pem: there is no key in it"),
+        (format!("{sip}{}", tls("one.key", "one.pem")), "sip.tls_certificate: one.key: there is"),
+        (
+            format!("{sip}{}", tls("one.pem", "two.key")),
+            "sip.tls_certificate: one.pem: the key is not that of the certificate",
+        ),
+        (format!("{sip}{ours}tls_client_ca = \"ca.pem\"\n"), "sip.tls_client_ca: ca.pem: No such"),
+        (format!("{sip}{ours}tls_server_ca = \"ca.pem\"\n"), "sip.tls_server_ca: ca.pem: No such"),
+        (format!("{api}{}", tls("one.pem", "gone.key")), "api.tls_key: gone.key: No such"),
+        (
+            format!("{api}{}", tls("one.pem", "two.key")),
+            "api.tls_certificate: one.pem: the key is not that of the certificate",
+        ),
+        (format!("{api}[storage]\ndatabase = \"mysql://me:pw@h/d\"\n"), "storage.database: the"),
+        (format!("{api}[storage]\ndatabase = \"sqlite:\"\n"), "storage.database: the"),
+    ] {
+        std::fs::write(folder.path().join("a.toml"), &config).unwrap();
+        let output = aftertone(&["--config", "a.toml"], folder.path());
+        assert_eq!(output.status.code(), Some(78), "{config}{}", said(&output));
+        let told = said(&output);
+        let line = told.lines().find(|line| line.starts_with("aftertone: ")).unwrap();
+        assert!(line.contains(said_once), "{config}{line}");
+        assert_eq!(line.matches("No such file").count(), usize::from(line.contains("No such")));
+        assert!(!line.contains("pw"), "{line}");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_1_and_told_once_without_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[storage]\ndatabase = \"postgres://me:secret@127.0.0.1:1/calls\"\n";
+    std::fs::write(folder.path().join("a.toml"), config).unwrap();
+    let output = aftertone(&["--config", "a.toml"], folder.path());
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("postgres://me:***@127.0.0.1:1/calls"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    assert_eq!(told.matches("refused").count(), 1, "{told}");
+}
+
 const BOT: &str = "[[applications]]\nname = \"bot\"\nid = \"b07\"\n\
                    roles = [\"Calls.AccessMedia.All\"]\ncallback_uri = \"http://127.0.0.1:1/\"\n";
 

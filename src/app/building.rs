@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{house::Rooms, rendering::renderer, settings};
+use super::{house::Rooms, in_words, rendering::renderer, settings};
 use crate::{
     api::{self, ApiState, ServeLimits},
     config::{ApiTls, Config},
@@ -25,7 +25,7 @@ use crate::{
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,
     recordings::{AccessKey, Purge, Spool, Vault},
-    signalling::{self, Registrant, Signalling, SipListener},
+    signalling::{self, Registrant, Signalling, SipListener, StartError},
     store::{Database, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Switchboard},
     tokens::Issuer,
@@ -73,9 +73,9 @@ impl<'a> Building<'a> {
     /// Opens what is kept, and puts the past in order.
     pub(super) async fn open_storage(&mut self) -> anyhow::Result<Storage> {
         let config = self.config;
-        let database = Database::open(&config.storage.database).await.with_context(|| {
-            format!("storage.database {:?}", settings::without_password(config))
-        })?;
+        let database = Database::open(&config.storage.database)
+            .await
+            .map_err(|error| settings::wrong_database(config, error))?;
         let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
         self.tasks.spawn(async move {
             // An error is a panic of the journal, and ends the process like its end does.
@@ -136,7 +136,10 @@ impl<'a> Building<'a> {
         let (signalling, listeners, service) =
             signalling::start(settings::signalling(self.config), events, self.outside.clone())
                 .await
-                .context("sip.listen")?;
+                .map_err(|error| match error {
+                    StartError::Tls(error) => settings::wrong_sip_tls(self.config, error),
+                    other => anyhow::Error::new(other).context("sip.listen"),
+                })?;
         self.tasks.spawn(async move {
             // An error is a panic of the endpoint's task, and ends the process like its end does.
             let _ = service.await;
@@ -260,7 +263,10 @@ async fn care_for_keys(cared_for: CaredFor) -> &'static str {
         match settings::api_identity(&config) {
             Ok(identity) => drop(identity.map(|identity| shown.send_replace(identity))),
             Err(error) => {
-                error!("the development certificate could not be looked after: {error:#}");
+                error!(
+                    "the development certificate could not be looked after: {}",
+                    in_words(&error)
+                );
             }
         }
     }

@@ -118,6 +118,17 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
     Ok(())
 }
 
+/// What an error says, and of its causes what it does not say itself.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
 impl Daemon {
     /// Builds the house. Nothing is announced before the past is in order.
     ///
@@ -296,6 +307,13 @@ fn watchdog_interval() -> tokio::time::Interval {
 mod tests {
     use super::*;
     use crate::switchboard;
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let cause = anyhow::anyhow!("no such file");
+        let error = cause.context("a.pem: no such file").context("sip.tls_key");
+        assert_eq!(in_words(&error), "sip.tls_key: a.pem: no such file");
+    }
 
     #[test]
     fn systemd_waits_longer_than_we_take_to_stop() {

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use tracing::{error, info, warn};
 
 use super::{
-    Daemon,
-    settings::{api_identity, credentials, registrants, tls_files, users},
+    Daemon, in_words,
+    settings::{api_identity, credentials, registrants, tls_files, users, wrong_sip_tls},
 };
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
@@ -20,7 +20,7 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         }
     };
     if let Err(error) = take(daemon, &config, log).await {
-        error!("The configuration was not reloaded: {error:#}");
+        error!("The configuration was not reloaded: {}", in_words(&error));
         return;
     }
     info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
@@ -49,7 +49,8 @@ async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Resul
     let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;
     let registrants = registrants(config)?;
     // The last that can fail; then it has changed nothing.
-    daemon.signalling.reload_tls(&tls_files(config))?;
+    let reloaded = daemon.signalling.reload_tls(&tls_files(config));
+    reloaded.map_err(|error| wrong_sip_tls(config, error))?;
     log.set(filter);
     // Between HTTP and HTTPS only a restart leads.
     if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {

@@ -1,6 +1,7 @@
 //! What the configuration means to each room.
 
 use std::{
+    fmt::Display,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +14,7 @@ use tokio_rustls::rustls::ServerConfig;
 use crate::{
     api::{ApplicationCredential, Credentials},
     call::Settings,
-    config::{self, ApiTls, Config, DigestAlgorithm, TrunkConfig},
+    config::{self, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
     media,
     prompts::FetchLimits,
     proto::{
@@ -22,8 +23,9 @@ use crate::{
     },
     recordings::AccessKey,
     signalling::{Registrant, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
+    store::StoreError,
     switchboard::{Limits, Trunk},
-    tls::{self, Development},
+    tls::{self, Development, TlsError},
     tokens::{
         Issuer, IssuerConfig, LocalKey, OutsideConfig, OutsideError, OutsideIssuer, Verifier,
     },
@@ -121,6 +123,32 @@ pub(super) fn tls_files(config: &Config) -> TlsFiles {
     }
 }
 
+/// What is wrong with the certificates of SIP.
+pub(super) fn wrong_sip_tls(config: &Config, error: TlsError) -> anyhow::Error {
+    let sip = &config.sip;
+    let keys = [
+        ("sip.tls_certificate", &sip.tls_certificate),
+        ("sip.tls_key", &sip.tls_key),
+        ("sip.tls_client_ca", &sip.tls_client_ca),
+        ("sip.tls_server_ca", &sip.tls_server_ca),
+    ];
+    wrong_file(&keys, error)
+}
+
+/// What is wrong with a file that one of these keys names.
+fn wrong_file(keys: &[(&str, &PathBuf)], error: TlsError) -> anyhow::Error {
+    let key = keys.iter().find(|(_, path)| error.file() == Some(path.as_path()));
+    match key {
+        Some((key, _)) => wrong(key, &error),
+        None => error.into(),
+    }
+}
+
+/// What only the use of a value shows: it must be mended.
+fn wrong(key: &str, message: &dyn Display) -> anyhow::Error {
+    ConfigError::Contradiction { key: key.to_owned(), message: message.to_string() }.into()
+}
+
 /// What the API shows in TLS handshakes; `None` for plain HTTP.
 pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let identity = match config.api.tls() {
@@ -128,7 +156,10 @@ pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerC
         ApiTls::Development => development(config)?.identity,
         ApiTls::Files(certificate, key) => (certificate, key),
     };
-    Ok(Some(tls::simple_server(&identity).context("api.tls_certificate")?))
+    let (certificate, key) = &identity;
+    let keys = [("api.tls_certificate", certificate), ("api.tls_key", key)];
+    let shown = tls::simple_server(&identity).map_err(|error| wrong_file(&keys, error))?;
+    Ok(Some(shown))
 }
 
 /// The certificate for trying things out, for all names by which somebody may reach us.
@@ -178,7 +209,7 @@ pub(super) fn credentials(
     let verifier = Verifier {
         local: Some(LocalKey::new(&key.signing_secret())),
         issuer: Some(issuer.clone()),
-        outside: outside_issuers(config).context("issuers")?,
+        outside: outside_issuers(config).map_err(|error| wrong("issuers.metadata", &error))?,
     };
     Ok(Credentials::new(applications, verifier))
 }
@@ -260,13 +291,54 @@ pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
     }
 }
 
-pub(super) fn without_password(config: &Config) -> String {
-    match url::Url::parse(&config.storage.database) {
-        Ok(mut url) if url.password().is_some() => {
-            // A URL with a password has a host, so that it can be set.
-            let _ = url.set_password(Some("…"));
+/// Why the database cannot be opened.
+pub(super) fn wrong_database(config: &Config, error: StoreError) -> anyhow::Error {
+    match error.is_wrong_address() {
+        true => wrong("storage.database", &error),
+        false => anyhow::Error::new(error)
+            .context(format!("storage.database {:?}", without_password(&config.storage.database))),
+    }
+}
+
+/// The address of a database as it may be shown: parameters may hold a password as well.
+fn without_password(address: &str) -> String {
+    match url::Url::parse(address) {
+        Ok(url) if url.scheme() == "sqlite" => address.to_owned(),
+        Ok(mut url) => {
+            if url.password().is_some() {
+                // A URL with a password has a host, so that it can be set.
+                let _ = url.set_password(Some("***"));
+            }
+            let parameters = url.query().map(|query| {
+                let masked = query.split('&').map(|parameter| match parameter.split_once('=') {
+                    Some(("password", _)) => "password=***",
+                    _ => parameter,
+                });
+                masked.collect::<Vec<_>>().join("&")
+            });
+            url.set_query(parameters.as_deref());
             url.to_string()
         }
-        _ => config.storage.database.clone(),
+        Err(_) => format!("{}:***", address.split_once(':').unwrap_or_default().0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_shows_its_password() {
+        for (address, shown) in [
+            ("postgres://me:secret@db.example/calls", "postgres://me:***@db.example/calls"),
+            (
+                "postgres://h/calls?password=secret&host=/run/pg",
+                "postgres://h/calls?password=***&host=/run/pg",
+            ),
+            ("postgres://me:se/cret@db.example/calls", "postgres:***"),
+            ("sqlite:/a b/c.db", "sqlite:/a b/c.db"),
+        ] {
+            assert_eq!(without_password(address), shown);
+        }
     }
 }

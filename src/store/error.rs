@@ -99,6 +99,16 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether the address itself is wrong: the same again will never work.
+    pub fn is_wrong_address(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownScheme { .. }
+                | Self::NoFile
+                | Self::CannotConnect { source: sqlx::Error::Configuration(_), .. }
+        )
+    }
 }
 
 fn blames_the_data(error: &sqlx::Error) -> bool {
