@@ -277,11 +277,7 @@ impl Switchboard {
         all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
     }
 
-    fn find(
-        &self,
-        application: &str,
-        id: CallId,
-    ) -> Result<mpsc::Sender<Request>, CallError> {
+    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Request>, CallError> {
         let registry = self.registry();
         match registry.calls.get(&id) {
             Some(entry) if entry.application == application => Ok(entry.mail.requests.clone()),
