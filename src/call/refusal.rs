@@ -56,6 +56,15 @@ pub enum Refusal {
     /// No room for one more call.
     #[error("no room for another call")]
     Full,
+    /// Nothing can be written down.
+    #[error("the database cannot be reached")]
+    DatabaseAway,
+    /// Too much waits to be written down.
+    #[error("the database does not keep up")]
+    DatabaseBehind,
+    /// The media threads have too much to do.
+    #[error("the media threads do not keep up")]
+    MediaBehind,
     /// We are shutting down.
     #[error("shutting down")]
     Draining,
@@ -88,7 +97,11 @@ impl Refusal {
             Self::NotAuthenticated => 401,
             Self::Redirected(_) => 302,
             Self::Rejected(RejectReason::Forbidden) => 403,
-            Self::Full | Self::Draining => 503,
+            Self::Full
+            | Self::DatabaseAway
+            | Self::DatabaseBehind
+            | Self::MediaBehind
+            | Self::Draining => 503,
             Self::NotAcceptable(_) => 488,
             Self::BadOffer(_) => 400,
             Self::Rejected(RejectReason::Busy) => 486,
@@ -116,7 +129,11 @@ impl Refusal {
     /// Header fields that go with the status.
     pub fn headers(&self) -> Vec<(String, String)> {
         match self {
-            Self::Full | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
+            Self::Full
+            | Self::DatabaseAway
+            | Self::DatabaseBehind
+            | Self::MediaBehind
+            | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
             Self::Redirected(to) => vec![("Contact".to_owned(), format!("<{to}>"))],
             // RFC 3261 section 20.43: 305 is "Incompatible media format".
             Self::NotAcceptable(why) => {
@@ -141,8 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn full_tells_when_to_come_back() {
-        assert_eq!(Refusal::Full.status(), 503);
-        assert_eq!(Refusal::Full.headers()[0].0, "Retry-After");
+    fn who_is_refused_for_want_of_room_hears_when_to_come_back() {
+        for refusal in [
+            Refusal::Full,
+            Refusal::DatabaseAway,
+            Refusal::DatabaseBehind,
+            Refusal::MediaBehind,
+            Refusal::Draining,
+        ] {
+            assert_eq!(refusal.status(), 503);
+            assert_eq!(refusal.headers()[0].0, "Retry-After");
+        }
     }
 }

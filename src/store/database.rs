@@ -69,9 +69,18 @@ impl Database {
         self.inner.reader.close().await;
         self.inner.writer.close().await;
         match &self.inner.lock {
-            Lock::Connection(guard) => guard.abort(),
+            Lock::Connection(guard) => guard.release(),
             // Goes with the last handle.
             Lock::File { .. } => {}
+        }
+    }
+
+    /// Whether the database is known to be away before anything is asked of it, as that of a server
+    /// may be.
+    pub fn is_away(&self) -> bool {
+        match &self.inner.lock {
+            Lock::Connection(guard) => !guard.is_held(),
+            Lock::File { .. } => false,
         }
     }
 

@@ -1,7 +1,13 @@
 //! Keeps a second process away from a PostgreSQL database: an advisory lock, held by a connection that
 //! does nothing else. (A pooler that shares connections between transactions cannot hold it.)
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{AnyConnection, Connection};
 use tokio_util::task::AbortOnDropHandle;
@@ -15,12 +21,28 @@ const LOCK: i64 = i64::from_be_bytes(*b"aftrtone");
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 /// How often we look whether the connection is there.
-const PULSE: Duration = Duration::from_secs(2);
+const PULSE: Duration = Duration::from_secs(1);
 /// How long the server may take to say so.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Holds the lock; it is let go when this is dropped.
-pub(super) type Guard = AbortOnDropHandle<()>;
+#[derive(Debug)]
+pub(super) struct Guard {
+    task: AbortOnDropHandle<()>,
+    is_held: Arc<AtomicBool>,
+}
+
+impl Guard {
+    /// Whether the connection with the lock was there when we last looked.
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Lets go.
+    pub fn release(&self) {
+        self.task.abort();
+    }
+}
 
 /// Takes the lock with `connection` to `url`, and holds it.
 ///
@@ -38,8 +60,9 @@ pub(super) async fn hold(
         }
         tokio::time::sleep(RETRY).await;
     }
-    let held = keep(url.to_owned(), target, connection);
-    Ok(AbortOnDropHandle::new(tokio::spawn(held)))
+    let is_held = Arc::new(AtomicBool::new(true));
+    let kept = keep(url.to_owned(), target, connection, Arc::clone(&is_held));
+    Ok(Guard { task: AbortOnDropHandle::new(tokio::spawn(kept)), is_held })
 }
 
 async fn take(connection: &mut AnyConnection) -> Result<bool, StoreError> {
@@ -49,7 +72,12 @@ async fn take(connection: &mut AnyConnection) -> Result<bool, StoreError> {
 }
 
 /// Holds the lock for life. It goes with its connection, and is taken again then.
-async fn keep(url: String, target: String, mut connection: AnyConnection) {
+async fn keep(
+    url: String,
+    target: String,
+    mut connection: AnyConnection,
+    is_held: Arc<AtomicBool>,
+) {
     loop {
         tokio::time::sleep(PULSE).await;
         let pulse = tokio::time::timeout(ANSWER, connection.ping()).await;
@@ -58,8 +86,10 @@ async fn keep(url: String, target: String, mut connection: AnyConnection) {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
+        is_held.store(false, Ordering::Relaxed);
         error!("Nothing keeps other processes from the database {target} any more: {lost}");
         connection = regain(&url, &target).await;
+        is_held.store(true, Ordering::Relaxed);
         info!("Other processes are kept from the database {target} again");
     }
 }

@@ -143,8 +143,8 @@ impl Switchboard {
         if inner.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if self.is_behind() {
-            return Err(Refusal::Full);
+        if let Some(refusal) = self.overload() {
+            return Err(refusal);
         }
         let user = invite.request_uri.user().unwrap_or_default();
         let peer = invite.path.peer.ip();

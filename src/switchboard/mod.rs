@@ -36,7 +36,7 @@ use tracing::{Instrument, error, info, warn};
 
 pub use crate::call::{CallError, NewOperation};
 use crate::{
-    call::{Command, Now, Settings},
+    call::{Command, Now, Refusal, Settings},
     media,
     model::{CallId, Party, PromptSource, Termination, UnixMillis},
     prompts::Library,
@@ -203,8 +203,8 @@ impl Switchboard {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        if self.inner.drivers.journal.is_behind() {
-            return Err("the database does not keep up".to_owned());
+        if let Some(refusal) = self.unwritable() {
+            return Err(refusal.to_string());
         }
         if self.inner.drivers.media.is_broken() {
             return Err("a media thread has ended".to_owned());
@@ -340,10 +340,19 @@ impl Switchboard {
         recovery::end_lost(&self.inner.drivers, id, &clips, retention).await;
     }
 
-    /// No new call could be carried.
-    fn is_behind(&self) -> bool {
-        let drivers = &self.inner.drivers;
-        drivers.journal.is_behind() || drivers.media.is_late()
+    /// Why no new call could be carried.
+    fn overload(&self) -> Option<Refusal> {
+        let is_late = || self.inner.drivers.media.is_late().then_some(Refusal::MediaBehind);
+        self.unwritable().or_else(is_late)
+    }
+
+    /// Why no new call could be written down.
+    fn unwritable(&self) -> Option<Refusal> {
+        let Drivers { database, journal, .. } = &self.inner.drivers;
+        if database.is_away() {
+            return Some(Refusal::DatabaseAway);
+        }
+        journal.is_behind().then_some(Refusal::DatabaseBehind)
     }
 
     fn fresh_call(&self) -> (CallId, StdRng) {

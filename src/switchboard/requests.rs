@@ -57,7 +57,7 @@ impl Switchboard {
     /// No trunk allows the target, or there is no room; nothing was done.
     pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
         let inner = &self.inner;
-        if inner.draining.load(Ordering::Relaxed) || self.is_behind() {
+        if inner.draining.load(Ordering::Relaxed) || self.overload().is_some() {
             return Err(CallError::Overloaded { retry_after: 5 });
         }
         let directory = inner.directory.borrow().clone();
