@@ -499,4 +499,31 @@ async fn a_phone_that_moves_to_another_network_is_heard_there() {
     assert!(is_echoed([127, 0, 0, 2], &answer).await);
     phone.say("BYE", 3, "bye", "").await;
     phone.wait_for("BYE", |status| status == 200).await;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_of_each_call_how_it_ended() {
+    let extra = "[calls]\nanswer_timeout = \"500ms\"\n\
+                 [[users]]\nname = \"alice\"\npassword = \"secret\"\n\
+                 [[routes]]\nto = \"inside\"\nline = \"echo\"\n";
+    let (node, _bot) = node_and_bot(extra).await;
+    let phone = Phone::call(node.sip, "echo").await.unwrap();
+    phone.hang_up().await.unwrap();
+    node.logs("Call over: The other participant ended the call. duration_ms=", 1).await;
+
+    let localhost = std::net::Ipv4Addr::LOCALHOST.into();
+    let mut caller = Peer::new(localhost, node.sip, "bot", "unanswered").await;
+    caller.say("INVITE", 1, "unanswered", SDP).await;
+    caller.wait_for("INVITE", |status| status == 480).await;
+    let end = "Call over: The incoming call was not answered within its time. sip.status=480 \
+               duration_ms=";
+    node.logs(end, 1).await;
+
+    // Who has not been asked for a password yet is not refused.
+    let mut caller = Peer::new(localhost, node.sip, "inside", "challenged").await;
+    caller.say("INVITE", 1, "challenged", SDP).await;
+    caller.wait_for("INVITE", |status| status == 401).await;
+    let mut caller = Peer::new(localhost, node.sip, "bot", "unreadable").await;
+    caller.send(caller.invite_with("application/sdp", b"nonsense")).await;
+    caller.wait_for("INVITE", |status| status == 400).await;
+    node.logs("Call refused: ", 1).await;
 }

@@ -221,6 +221,7 @@ async fn a_trunk_knows_us_and_asks_for_our_password() {
         let told = json!(["waiting", 401, "the password is wrong"]);
         let waits = async || (trunk_state(&stranger).await == told).then_some(());
         support::eventually("the trunk's state", Duration::from_secs(5), waits).await;
+        stranger.logs("Trunk waiting: the password is wrong trunk=\"peer\"", 1).await;
         let (_, call) = bot.place("200").await;
         let over = bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
         assert_eq!(over.data()["resultInfo"]["code"], 401);

@@ -291,6 +291,11 @@ impl fmt::Display for MediaLoss {
 impl Termination {
     /// The codes and the sentence that the application is told.
     pub fn result(self) -> ResultInfo {
+        let (code, subcode, text) = self.told();
+        ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
+    }
+
+    fn told(self) -> (i32, i32, String) {
         let (code, subcode, text) = match self {
             Self::PeerHungUp => (200, 4521, "The other participant ended the call."),
             Self::TelephoneHungUp => (200, 540_000, "The telephone participant ended the call."),
@@ -304,7 +309,7 @@ impl Termination {
             Self::Refused(status) => refused(status),
             Self::NoEndpoint => (480, 10_037, "No endpoint of the called participant was found."),
             Self::NoAnswer => (408, 10_057, "The other participant did not answer."),
-            Self::MediaTimeout(loss) => return told(410, 301_005, loss),
+            Self::MediaTimeout(loss) => return (410, 301_005, loss.to_string()),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),
             Self::MediaRefused => (488, 301_005, "No media session could be agreed."),
             Self::Transferred => (200, 7015, "The call was transferred."),
@@ -313,12 +318,15 @@ impl Termination {
             Self::NodeLost => (500, 7106, "The server that held the call was lost."),
             Self::Internal => (500, 7106, "Server Internal Error."),
         };
-        told(code, subcode, text)
+        (code, subcode, text.to_owned())
     }
 }
 
-fn told(code: i32, subcode: i32, text: impl fmt::Display) -> ResultInfo {
-    ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
+impl fmt::Display for Termination {
+    /// The sentence without the codes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.told().2)
+    }
 }
 
 /// Contract section 5.3: our own call was refused with this SIP status.

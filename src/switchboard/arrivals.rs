@@ -45,9 +45,14 @@ impl Switchboard {
         self.inner.drivers.signalling.send(command).await;
     }
 
-    /// Of a stranger's calls that are refused, one line a minute is enough.
+    /// Of a stranger's calls that are refused, one line a minute is enough. That a peer is asked for its
+    /// password before it has sent one is how every call of a user begins.
     fn tell_refusal(&self, invite: &IncomingInvite, refusal: &Refusal) {
         let peer = invite.path.peer;
+        if *refusal == Refusal::NotAuthenticated {
+            debug!(sip.call_id = invite.call_id, %peer, "Call challenged");
+            return;
+        }
         let unsaid = match self.stranger(invite) {
             None => 0,
             Some(source) => match self.registry().refused.note(source, Instant::now()) {

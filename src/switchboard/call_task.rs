@@ -34,7 +34,7 @@ use crate::{
     },
     operation,
     proto::sip::{
-        endpoint::{DialogId, Event, IncomingInvite, Loss},
+        endpoint::{self, DialogId, Event, IncomingInvite, Loss},
         info,
         path::{Path, is_private},
     },
@@ -111,6 +111,8 @@ pub(super) struct CallTask {
     offer: Vec<u8>,
     /// Whom the peer wants us to call.
     referral: Option<Referral>,
+    /// The status that the caller was answered with in the end.
+    answer: Option<u16>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
     clips: HashMap<OperationId, (RecordingId, ClipWritten)>,
@@ -214,6 +216,7 @@ impl CallTask {
             targets: Vec::new(),
             offer: Vec::new(),
             referral: None,
+            answer: None,
             leg: None,
             leg_events: None,
             inputs: VecDeque::new(),
@@ -585,7 +588,10 @@ impl CallTask {
     async fn act(&mut self, action: Action) {
         match action {
             Action::Commit(change) => self.commits.push(*change),
-            Action::Signal(command) => self.drivers.signalling.send(command).await,
+            Action::Signal(command) => {
+                self.note_answer(&command);
+                self.drivers.signalling.send(command).await;
+            }
             Action::Locate => {
                 let way = self.itinerary.as_ref().map(|itinerary| itinerary.way.clone());
                 self.locate(way, Done::Located);
@@ -624,8 +630,29 @@ impl CallTask {
                 }
                 None => self.inputs.push_back(Input::LegClosed),
             },
-            Action::Over => self.commits.then_of_last(After::Over),
+            Action::Over => {
+                self.tell_end();
+                self.commits.then_of_last(After::Over);
+            }
         }
+    }
+
+    /// The first one counts; a change of the session may be refused later, and before it.
+    fn note_answer(&mut self, command: &endpoint::Command) {
+        let status = match command {
+            endpoint::Command::Answer { .. } => 200,
+            endpoint::Command::Refuse { status, .. } if self.is_ending() => *status,
+            _ => return,
+        };
+        self.answer.get_or_insert(status);
+    }
+
+    fn tell_end(&self) {
+        let Call { created_at, ended_at, termination, .. } = self.machine.call();
+        let (Some(ended_at), Some(termination)) = (ended_at, termination) else { return };
+        let refused_with = self.answer.filter(|status| *status >= 300);
+        let duration_ms = ended_at.0 - created_at.0;
+        info!(sip.status = refused_with, duration_ms, "Call over: {termination}");
     }
 
     fn open_leg(&mut self) {

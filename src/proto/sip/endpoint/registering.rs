@@ -7,7 +7,7 @@ use std::{
 };
 
 use rand::SeedableRng;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Endpoint, StdRng};
 use crate::proto::sip::{
@@ -234,8 +234,12 @@ impl Endpoint {
                 }
                 None => return,
                 Some(Wanted::Changed(state)) => {
-                    let status = account.machine.status();
-                    info!(trunk = name, sip.status = status.last_status, "Trunk {state}");
+                    let TrunkStatus { last_status, failure, .. } = account.machine.status();
+                    let trunk = &account.trunk.name;
+                    match failure.filter(|_| state == TrunkState::Waiting) {
+                        Some(why) => warn!(trunk, sip.status = last_status, "Trunk {state}: {why}"),
+                        None => info!(trunk, sip.status = last_status, "Trunk {state}"),
+                    }
                 }
                 Some(Wanted::Send(request)) => self.send_register(name, &request, now),
             }
