@@ -21,7 +21,7 @@ pub enum BadFilter {
     /// One word of it says how much, and says it in a word that nobody knows.
     #[error(
         "telemetry.log: {word:?} is none of off, error, warn, info, debug, trace, and no \
-         TARGET=LEVEL such as aftertone::signalling=trace"
+         TARGET=LEVEL such as sqlx=warn"
     )]
     NoLevel {
         /// The word.

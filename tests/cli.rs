@@ -119,6 +119,10 @@ fn what_only_the_start_shows_to_be_wrong_is_78_as_well() {
         ),
         (format!("{api}[storage]\ndatabase = \"mysql://me:pw@h/d\"\n"), "storage.database: the"),
         (format!("{api}[storage]\ndatabase = \"sqlite:\"\n"), "storage.database: the"),
+        (
+            format!("{api}[fetch]\nprompt_folder = \"prompts\"\n"),
+            "fetch.prompt_folder: prompts: No such",
+        ),
     ] {
         std::fs::write(folder.path().join("a.toml"), &config).unwrap();
         let output = aftertone(&["--config", "a.toml"], folder.path());

@@ -123,7 +123,7 @@ impl<'a> Building<'a> {
     pub(super) fn prompts(&self) -> anyhow::Result<Library> {
         let fetch = &self.config.fetch;
         Ok(Library::new(
-            Fetch::new(self.fence.clone(), settings::fetch_limits(fetch))?,
+            Fetch::new(self.fence.clone(), settings::fetch_limits(fetch)?)?,
             LibraryLimits { memory_bytes: PROMPT_MEMORY, max_duration: fetch.max_duration },
         ))
     }

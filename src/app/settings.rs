@@ -281,14 +281,20 @@ fn targets(config: &Config) -> media::Targets {
     media::Targets::new(rtp_ports(config), sip.collect(), advertised(config))
 }
 
-pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> FetchLimits {
+pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchLimits> {
     let folder = &fetch.prompt_folder;
-    FetchLimits {
+    let is_given = !folder.as_os_str().is_empty();
+    if is_given {
+        std::fs::read_dir(folder).map_err(|error| {
+            wrong("fetch.prompt_folder", &format!("{}: {error}", folder.display()))
+        })?;
+    }
+    Ok(FetchLimits {
         connect_timeout: fetch.connect_timeout,
         total_timeout: fetch.total_timeout,
         max_bytes: fetch.max_bytes.as_u64(),
-        prompt_folder: (!folder.as_os_str().is_empty()).then(|| folder.clone()),
-    }
+        prompt_folder: is_given.then(|| folder.clone()),
+    })
 }
 
 /// Why the database cannot be opened.

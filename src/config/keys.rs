@@ -115,13 +115,18 @@ pub(super) fn check(key: &str) -> Result<(), Wrong> {
     if LATER.contains(&key) || LATER.contains(&section) {
         return Err(Wrong::NotYet);
     }
-    let nearest = KNOWN
+    let nearest = nearest(KNOWN, key).map(str::to_owned);
+    Err(Wrong::Unknown { nearest })
+}
+
+/// The known word that was meant, perhaps.
+pub(super) fn nearest<'a>(known: &[&'a str], given: &str) -> Option<&'a str> {
+    known
         .iter()
-        .map(|known| (strsim::damerau_levenshtein(known, key), *known))
+        .map(|known| (strsim::damerau_levenshtein(known, given), *known))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 3)
-        .map(|(_, known)| known.to_owned());
-    Err(Wrong::Unknown { nearest })
+        .map(|(_, known)| known)
 }
 
 /// Whether the key's value is a list, which the environment separates by commas.

@@ -95,10 +95,11 @@ impl Config {
                 .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
             let source = File::from_str(&text, FileFormat::Toml);
             let origin = path.display().to_string();
-            let tree = source.collect().map_err(|error| invalid(&origin, &error.to_string()))?;
+            let tree = source.collect().map_err(|error| invalid(&origin, error))?;
             check_keys(&tree, &origin, &text)?;
             builder = builder.add_source(source);
         }
+        let mut variables = BTreeMap::new();
         for (name, value) in environment {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
@@ -107,15 +108,15 @@ impl Config {
                 true => list(&value),
                 false => Value::from(value),
             };
-            builder = builder
-                .set_override(&key, value)
-                .map_err(|error| invalid(&name, &error.to_string()))?;
+            builder = builder.set_override(&key, value).map_err(|error| invalid(&name, error))?;
+            variables.insert(key, name);
         }
-        let origin = path.map_or("the environment".to_owned(), |path| path.display().to_string());
-        let mut loaded: Self = builder
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| invalid(&origin, &error.to_string()))?;
+        let mut loaded: Self =
+            builder.build().and_then(config::Config::try_deserialize).map_err(|error| {
+                let variable = key_of(&error).and_then(|key| variables.get(key));
+                let file = || path.map_or_else(String::new, |path| path.display().to_string());
+                invalid(&variable.cloned().unwrap_or_else(file), error)
+            })?;
         loaded.file = path.map(Path::to_owned);
         loaded.read_secrets()?;
         loaded.check()?;
@@ -123,8 +124,28 @@ impl Config {
     }
 }
 
-fn invalid(origin: &str, message: &str) -> ConfigError {
+fn invalid(origin: &str, error: config::ConfigError) -> ConfigError {
+    let message = with_dots(error).to_string();
     ConfigError::Invalid { origin: origin.to_owned(), message: message.trim().to_owned() }
+}
+
+/// The key that an error is about, without the place in its list.
+fn key_of(error: &config::ConfigError) -> Option<&str> {
+    match error {
+        config::ConfigError::Type { key, .. } | config::ConfigError::At { key, .. } => {
+            key.as_deref()?.split('[').next()
+        }
+        _ => None,
+    }
+}
+
+/// The library forgets the dot that follows the place in a list.
+fn with_dots(mut error: config::ConfigError) -> config::ConfigError {
+    use config::ConfigError::{At, NotFound, Type};
+    if let NotFound(key) | Type { key: Some(key), .. } | At { key: Some(key), .. } = &mut error {
+        *key = key.replace(']', "].").trim_end_matches('.').to_owned();
+    }
+    error
 }
 
 fn list(text: &str) -> Value {
@@ -254,10 +275,66 @@ mod tests {
             ("[sip]\nlisten = [\"sctp:0.0.0.0:5060\"]\n", "sip.listen"),
             ("[api]\nlisten = 5\n", "api.listen"),
             ("[fetch]\nallow_networks = [\"10.0.0.0/99\"]\n", "fetch.allow_networks"),
+            ("[sip]\ntrusted_peers = [\"ten\"]\n", "sip.trusted_peers: \"ten\" is neither"),
+            ("[[applications]]\nname = \"b\"\nid = \"1\"\n", "applications[0].callback_uri"),
+            ("[[applications]]\nname = \"b\"\nid = 1\nroles = 5\n", "applications[0].roles"),
             ("[sip\n", "a.toml"),
         ] {
             let error = load(text, &[]).unwrap_err().to_string();
             assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_of_the_environment_names_its_variable() {
+        for (name, value) in [
+            ("AFTERTONE__STORAGE__RETENTION", "soon"),
+            ("AFTERTONE__SIP__LISTEN", "udp:0.0.0.0:5060,sctp:0.0.0.0:5060"),
+            ("AFTERTONE__SIP__TRUSTED_PEERS", "ten"),
+            ("AFTERTONE__MEDIA__SHARDS", "many"),
+            ("AFTERTONE__SIP__ANONYMOUS_CALLS", "perhaps"),
+        ] {
+            let error = load("[media]\nmax_calls = 5\n", &[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
+            assert!(!error.contains("a.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_one() {
+        let text = "[sip]\ntrusted_peers = [\"192.0.2.5\", \"2001:db8::1\", \"10.0.0.0/8\"]\n";
+        let trusted = load(text, &[]).unwrap().sip.trusted_peers;
+        let written: Vec<String> = trusted.iter().map(ToString::to_string).collect();
+        assert_eq!(written, ["192.0.2.5/32", "2001:db8::1/128", "10.0.0.0/8"]);
+    }
+
+    #[test]
+    fn a_role_that_graph_does_not_have_is_refused_with_the_nearest_one() {
+        let bot = |roles: &str| {
+            format!(
+                "[[applications]]\nname = \"b\"\nid = \"1\"\nroles = [{roles}]\n\
+                 callback_uri = \"http://127.0.0.1/\"\n"
+            )
+        };
+        let error = load(&bot("\"Calls.AccessMedia\""), &[]).unwrap_err().to_string();
+        assert!(error.contains("applications.roles"), "{error}");
+        assert!(error.contains("did you mean \"Calls.AccessMedia.All\"?"), "{error}");
+        let error = load(&bot("\"admin\""), &[]).unwrap_err().to_string();
+        assert!(error.contains("Calls.Initiate.All"), "{error}");
+        load(&bot("\"calls.accessmedia.all\", \"Calls.JoinGroupCalls.All\""), &[]).unwrap();
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_read_names_its_key() {
+        for (table, key) in [
+            ("[[applications]]\nname = \"b\"\nid = \"1\"\ncallback_uri = \"\"\n", "secret_file"),
+            ("[[applications]]\nname = \"b\"\nid = \"1\"\ncallback_uri = \"\"\n", "tokens_file"),
+            ("[[users]]\nname = \"b\"\n", "password_file"),
+            ("[[trunks]]\nname = \"b\"\nhost = \"h\"\nallow = []\n", "password_file"),
+        ] {
+            let error = load(&format!("{table}{key} = \"/nowhere\"\n"), &[]).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(&format!(".{key}: cannot read /nowhere: No such")), "{error}");
         }
     }
 

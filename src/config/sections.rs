@@ -1,6 +1,11 @@
 //! The sections of the configuration as plain data.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
@@ -8,11 +13,13 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    ConfigError,
+    ConfigError, keys,
     values::{
         AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, duration,
+        networks,
     },
 };
+use crate::model::role;
 
 /// All of it. Each room gets its own part.
 #[derive(Debug, Clone, Deserialize)]
@@ -73,6 +80,7 @@ pub struct SipConfig {
     /// PEM file of who must have issued the certificates of servers; empty = whom the system trusts.
     pub tls_server_ca: PathBuf,
     /// Who may call any route.
+    #[serde(deserialize_with = "networks")]
     pub trusted_peers: Vec<IpNet>,
     /// Whether others may reach what is public.
     pub anonymous_calls: bool,
@@ -367,24 +375,27 @@ impl Config {
     pub(super) fn read_secrets(&mut self) -> Result<(), ConfigError> {
         for application in &mut self.applications {
             let lists = [
-                (&application.tokens_file, &mut application.tokens),
-                (&application.secret_file, &mut application.secrets),
+                ("applications.tokens_file", &application.tokens_file, &mut application.tokens),
+                ("applications.secret_file", &application.secret_file, &mut application.secrets),
             ];
-            for (file, list) in lists {
+            for (key, file, list) in lists {
                 let Some(path) = file else { continue };
-                let text = fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+                let text = read_secret(key, path)?;
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 list.extend(lines.map(str::to_owned));
             }
         }
-        let users = self.users.iter_mut().map(|user| (&user.password_file, &mut user.password));
-        let trunks =
-            self.trunks.iter_mut().map(|trunk| (&trunk.password_file, &mut trunk.password));
-        for (file, password) in users.chain(trunks) {
+        let users = self
+            .users
+            .iter_mut()
+            .map(|user| ("users.password_file", &user.password_file, &mut user.password));
+        let trunks = self
+            .trunks
+            .iter_mut()
+            .map(|trunk| ("trunks.password_file", &trunk.password_file, &mut trunk.password));
+        for (key, file, password) in users.chain(trunks) {
             let Some(path) = file else { continue };
-            let text = fs::read_to_string(path)
-                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            let text = read_secret(key, path)?;
             *password = text.trim_end_matches(['\r', '\n']).to_owned();
         }
         Ok(())
@@ -442,6 +453,11 @@ impl Config {
             }
             if application.secrets.iter().any(String::is_empty) {
                 return wrong("applications.secrets", "a secret must not be empty".to_owned());
+            }
+            let is_known =
+                |role: &&String| role::ALL.iter().any(|known| role::is_same(known, role));
+            if let Some(role) = application.roles.iter().find(|role| !is_known(role)) {
+                return wrong("applications.roles", no_role(role));
             }
             check_http_url("applications.callback_uri", &application.callback_uri)?;
         }
@@ -537,6 +553,20 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn read_secret(key: &str, path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| ConfigError::Contradiction {
+        key: key.to_owned(),
+        message: format!("cannot read {}: {error}", path.display()),
+    })
+}
+
+fn no_role(role: &str) -> String {
+    match keys::nearest(&role::ALL, role) {
+        Some(nearest) => format!("{role:?} is no role; did you mean {nearest:?}?"),
+        None => format!("{role:?} is none of {}", role::ALL.join(", ")),
     }
 }
 

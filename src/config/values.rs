@@ -1,6 +1,11 @@
 //! Values that are more than text: listeners, port ranges, networks, codecs.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -245,6 +250,20 @@ deserialize_from_str!(
     Line,
     LogFormat
 );
+
+/// Reads networks, and addresses as networks of one.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or(address).map_err(|_| {
+            D::Error::custom(format!(
+                "sip.trusted_peers: {text:?} is neither an address nor a network, such as \
+                 192.0.2.5 or 192.0.2.0/24"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(network).collect()
+}
 
 /// Reads a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
