@@ -258,3 +258,14 @@ async fn a_notification_that_was_given_up_is_listed_and_sent_again() {
     let asked = bot.client.post(&resend).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(asked.status(), 404, "there is nothing to send any more");
 }
+
+#[tokio::test]
+async fn an_api_that_is_everywhere_says_that_bots_need_its_address() {
+    let bot = Bot::start().await;
+    let warning = "api.public_url is empty";
+    let node = Node::start(&format!("[api]\nlisten = \"0.0.0.0:0\"\n{}", bot.config()));
+    node.logs(warning, 1).await;
+    let told = "listen = \"0.0.0.0:0\"\npublic_url = \"http://pbx.example:8080\"\n";
+    let node = Node::start(&format!("[api]\n{told}{}", bot.config()));
+    assert!(!node.log_text().contains(warning), "{}", node.log_text());
+}

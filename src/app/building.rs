@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{house::Rooms, in_words, rendering::renderer, settings};
 use crate::{
@@ -117,6 +117,13 @@ impl<'a> Building<'a> {
             "" => format!("{scheme}://{}", listener.local_addr()?),
             url => url.to_owned(),
         };
+        let is_nowhere = api.public_url.is_empty() && api.listen.ip().is_unspecified();
+        if is_nowhere && !self.config.applications.is_empty() {
+            warn!(
+                "api.public_url is empty: bots are told to find calls, clips and keys at \
+                 {public_url}, which leads nowhere; set it to our address as they see it"
+            );
+        }
         Ok((listener, public_url))
     }
 
