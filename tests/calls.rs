@@ -499,6 +499,7 @@ async fn a_phone_that_moves_to_another_network_is_heard_there() {
     assert!(is_echoed([127, 0, 0, 2], &answer).await);
     phone.say("BYE", 3, "bye", "").await;
     phone.wait_for("BYE", |status| status == 200).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_of_each_call_how_it_ended() {

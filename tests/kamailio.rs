@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use aftertone::audio::{Rate, measure::best_match};
 use serde_json::json;
@@ -14,11 +18,10 @@ use support::{
     sipp::{Called, call_over, raw_speech},
     speech,
 };
-use tokio::process::{Child, Command};
 
 struct Kamailio {
     address: SocketAddr,
-    _child: Child,
+    child: Child,
     _folder: tempfile::TempDir,
 }
 
@@ -52,14 +55,23 @@ impl Kamailio {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .kill_on_drop(true)
             .spawn()
             .expect("kamailio runs");
+        let running = Self { address, child, _folder: folder };
         support::eventually("kamailio listens", Duration::from_secs(10), async || {
             tokio::net::TcpStream::connect(address).await.ok()
         })
         .await;
-        Self { address, _child: child, _folder: folder }
+        running
+    }
+}
+
+impl Drop for Kamailio {
+    /// Killed at once, it would leave its children behind.
+    fn drop(&mut self) {
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.child.wait();
     }
 }
 
