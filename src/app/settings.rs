@@ -51,7 +51,8 @@ pub(super) fn signalling(config: &Config) -> SignallingConfig {
 
 /// Our address as others see it; `None` where it is taken from each message and route.
 fn advertised(config: &Config) -> Option<IpAddr> {
-    config.sip.advertised_address.parse().ok()
+    let advertised: IpAddr = config.sip.advertised_address.parse().ok()?;
+    Some(advertised.to_canonical())
 }
 
 fn sip_listener(listener: &config::SipListener) -> SipListener {

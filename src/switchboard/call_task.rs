@@ -171,10 +171,9 @@ impl CallTask {
         advertised: Option<IpAddr>,
         mailbox: Mailbox,
     ) -> Self {
-        let local = path.local.ip();
         Self {
-            bind: local,
-            address: advertised.unwrap_or(local),
+            bind: path.local.ip(),
+            address: path.told_host(advertised),
             peer: Some(path.peer),
             ..Self::new(machine, drivers, advertised, mailbox)
         }
@@ -207,7 +206,7 @@ impl CallTask {
             machine,
             drivers,
             bind: unspecified,
-            address: advertised.unwrap_or(unspecified),
+            address: unspecified,
             advertised,
             peer: None,
             mailbox,

@@ -87,6 +87,13 @@ impl Path {
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
         Self { peer, local, transport: Transport::Udp, connection: None }
     }
+
+    /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the
+    /// one that was reached. RTP is bound to that, and who speaks IPv6 may have no IPv4.
+    pub fn told_host(&self, advertised: Option<IpAddr>) -> IpAddr {
+        let reached = self.local.ip().to_canonical();
+        advertised.filter(|ip| ip.is_ipv4() == reached.is_ipv4()).unwrap_or(reached)
+    }
 }
 
 /// Bytes to send, and where.
@@ -111,5 +118,25 @@ pub fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advertised_address_is_told_to_peers_of_its_family() {
+        let told = |local: &str, advertised: &str| {
+            let local = SocketAddr::new(local.parse().unwrap(), 5060);
+            let path = Path::udp(local, local);
+            path.told_host(Some(advertised.parse().unwrap())).to_string()
+        };
+        assert_eq!(told("10.0.0.1", "192.0.2.1"), "192.0.2.1");
+        assert_eq!(told("::ffff:10.0.0.1", "192.0.2.1"), "192.0.2.1");
+        assert_eq!(told("2001:db8::1", "192.0.2.1"), "2001:db8::1");
+        assert_eq!(told("2001:db8::1", "2001:db8::2"), "2001:db8::2");
+        assert_eq!(told("10.0.0.1", "2001:db8::2"), "10.0.0.1");
+        assert_eq!(told("::ffff:10.0.0.1", "2001:db8::2"), "10.0.0.1");
     }
 }

@@ -51,7 +51,7 @@ impl CallTask {
         let first = self.targets.first().ok_or(NO_WAY)?;
         self.peer = Some(first.peer);
         self.bind = first.local.ip();
-        self.address = self.advertised.unwrap_or(self.bind);
+        self.address = first.told_host(self.advertised);
         Ok(())
     }
 

@@ -125,6 +125,21 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     assert!(!house.switchboard.registry().dialogs.contains_key(&DialogId(9)));
 }
 
+#[tokio::test]
+async fn the_sound_is_told_an_address_of_the_family_where_it_is_bound() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, ..) = task(&house, dialog, invite.offer);
+    task.advertised = Some("192.0.2.1".parse().unwrap());
+    for (local, told) in [("10.0.0.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1")] {
+        let local = std::net::SocketAddr::new(local.parse().unwrap(), 5060);
+        assert_eq!(task.located(Ok(vec![Path::udp(local, local)])), Ok(()));
+        assert_eq!((task.bind, task.address), (local.ip(), told.parse().unwrap()));
+    }
+}
+
 /// The task of a call of the bot that was offered.
 fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
     let id = CallId::from_random([1; 16]);

@@ -327,8 +327,7 @@ impl EndpointConfig {
 
     /// Our host and port, as Via and Contact tell them; IPv6 in brackets.
     pub(super) fn sent_by(&self, path: Path) -> String {
-        let ip = self.advertised.unwrap_or(path.local.ip());
-        SocketAddr::new(ip, path.local.port()).to_string()
+        SocketAddr::new(path.told_host(self.advertised), path.local.port()).to_string()
     }
 }
 

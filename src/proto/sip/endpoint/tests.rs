@@ -511,13 +511,24 @@ fn a_peer_behind_a_proxy_that_stepped_out_is_reached_at_its_contact() {
 
 #[test]
 fn an_advertised_address_stands_in_for_ours() {
-    let advertised = Some("2001:db8::7".parse().unwrap());
-    let mut line =
-        Line::with(EndpointConfig { advertised, ..EndpointConfig::new("test".to_owned()) });
-    let dialog = line.receive_invite(&Ask::invite());
-    line.answer(dialog);
-    let ok = line.sent.last().unwrap().1.clone();
-    assert!(ok.contains("Contact: <sip:aftertone@[2001:db8::7]:5060>\r\n"), "{ok}");
+    let told = |advertised: &str, path: Path| {
+        let advertised = Some(advertised.parse().unwrap());
+        let mut line =
+            Line::with(EndpointConfig { advertised, ..EndpointConfig::new("test".to_owned()) });
+        line.endpoint.handle_message(Ask::invite().to_string().as_bytes(), path, line.now);
+        line.drain();
+        let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+        line.answer(dialog);
+        let ok = line.sent.last().unwrap().1.clone();
+        ok.lines().find_map(|line| line.strip_prefix("Contact: ")).unwrap().to_owned()
+    };
+    let [v6, peer] = ["[2001:db8::1]:5060", "[2001:db8::10]:5062"].map(|at| at.parse().unwrap());
+    let v6 = Path::udp(v6, peer);
+    assert_eq!(told("198.51.100.7", path()), "<sip:aftertone@198.51.100.7:5060>");
+    assert_eq!(told("2001:db8::7", v6), "<sip:aftertone@[2001:db8::7]:5060>");
+    // Who speaks one family may not have the other.
+    assert_eq!(told("198.51.100.7", v6), "<sip:aftertone@[2001:db8::1]:5060>");
+    assert_eq!(told("2001:db8::7", path()), "<sip:aftertone@192.0.2.1:5060>");
 }
 
 #[test]
