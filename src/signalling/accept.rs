@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{
-    connections::{Admission, Origin},
+    connections::Admission,
     settings::SipListener,
     stream::{self, Streams},
     websocket,
@@ -109,12 +109,12 @@ impl StreamListener {
         streams.tasks.spawn(async move {
             let served = tokio::select! {
                 () = shared.cancel.cancelled() => Ok(()),
-                served = serve(stream, peer, transport, &shared) => served,
+                served = serve(stream, peer, transport, &shared, &admission) => served,
             };
             if let Err(error) = served {
                 debug!(%peer, transport = transport.name(), %error, "no connection came about");
             }
-            drop::<Admission>(admission);
+            drop(admission);
         });
     }
 }
@@ -125,47 +125,61 @@ async fn serve(
     peer: SocketAddr,
     transport: Transport,
     streams: &Streams,
+    admission: &Admission,
 ) -> io::Result<()> {
     let first_by = Instant::now() + streams.limits.message;
     let local = canonical(stream.local_addr()?);
     tune(&stream)?;
     let path = Path { peer, local, transport, connection: None };
     if !transport.is_secure() {
-        return talk(stream, path, streams, first_by).await;
+        return talk(stream, path, streams, admission, first_by).await;
     }
     let config = streams.tls.borrow().server_of(transport);
     let config = config.ok_or_else(|| io::Error::other("there is no certificate"))?;
-    let stream = timeout_at(first_by, TlsAcceptor::from(config).accept(stream)).await??;
-    talk(stream, path, streams, first_by).await
+    let stream = shake(admission, first_by, TlsAcceptor::from(config).accept(stream)).await??;
+    talk(stream, path, streams, admission, first_by).await
 }
 
-async fn talk<S>(stream: S, path: Path, streams: &Streams, first_by: Instant) -> io::Result<()>
+async fn talk<S>(
+    stream: S,
+    path: Path,
+    streams: &Streams,
+    admission: &Admission,
+    first_by: Instant,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let add = || {
-        let origin = match streams.rates.is_trusted(path.peer.ip()) {
-            true => Origin::Trusted,
-            false => Origin::Accepted,
-        };
-        let connection = streams.connections.add(path.transport, path.peer, origin, None);
-        let connection = connection.ok_or_else(|| io::Error::other("too many connections"))?;
+    let begin = || {
+        let connection = streams.connections.begin(admission, path.transport, path.peer);
         let path = Path { connection: Some(connection.id), ..path };
-        io::Result::Ok((connection, path))
+        (connection, path)
     };
     match path.transport {
         Transport::Ws | Transport::Wss => {
-            let socket = timeout_at(first_by, websocket::accept(stream)).await?;
+            let socket = shake(admission, first_by, websocket::accept(stream)).await?;
             let socket = socket.map_err(io::Error::other)?;
-            let (connection, path) = add()?;
+            let (connection, path) = begin();
             websocket::run(socket, connection, path, streams, first_by).await;
         }
         Transport::Udp | Transport::Tcp | Transport::Tls => {
-            let (connection, path) = add()?;
+            let (connection, path) = begin();
             stream::run(stream, connection, path, streams, Some(first_by)).await;
         }
     }
     Ok(())
+}
+
+/// A handshake: in time, and as long as nobody else gets its place.
+async fn shake<T>(
+    admission: &Admission,
+    first_by: Instant,
+    handshake: impl Future<Output = T>,
+) -> io::Result<T> {
+    tokio::select! {
+        () = admission.given_up.cancelled() => Err(io::Error::other("its place went to another")),
+        shaken = timeout_at(first_by, handshake) => Ok(shaken?),
+    }
 }
 
 /// What every stream of ours has: messages go out at once, and dead peers are noticed.

@@ -4,9 +4,13 @@
 //! peer that does not read wait in a bounded queue; when it is full the stream is given up. Nobody
 //! ever waits for a peer. Numbers of streams are never used twice, so that an answer cannot go to
 //! another peer than the one that asked.
+//!
+//! Strangers leave some places to those whom the endpoint knows. When theirs are taken, the stream of a
+//! stranger that was heard least recently gives way, handshakes included, unless the endpoint needs it:
+//! whoever wants to keep others out has to go on talking.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,10 +21,21 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{rates::Source, settings::StreamLimits};
-use crate::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
+use super::{
+    rates::{Acquaintances, Source},
+    settings::StreamLimits,
+};
+use crate::proto::sip::{
+    diary::Remark,
+    path::{ConnectionId, Path, Transmit, Transport},
+};
+
+/// The part of all places that strangers leave to those that we know: one in four.
+const RESERVE: usize = 4;
+/// How many streams may have given way and not gone yet, of all places: one in sixteen. They hold files.
+const LEAVING: usize = 16;
 
 /// What waits for one peer: messages, and their bytes.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +64,30 @@ struct Table {
     by_id: BTreeMap<ConnectionId, Entry>,
     /// The newest stream to each peer.
     by_peer: BTreeMap<PeerKey, ConnectionId>,
-    accepted: usize,
-    accepted_of_source: BTreeMap<Source, usize>,
+    /// Who has come to us and is not trusted, from before the handshake.
+    admitted: BTreeMap<ConnectionId, Admitted>,
+    admitted_of_source: BTreeMap<Source, usize>,
+    /// How many of them are strangers.
+    strangers: usize,
+    /// Those that gave way, and have not gone yet.
+    leaving: BTreeSet<ConnectionId>,
+    known: Acquaintances,
+    /// That somebody had to give way.
+    crowded: Remark,
     opened: usize,
     returned: usize,
+}
+
+#[derive(Debug)]
+struct Admitted {
+    source: Source,
+    /// The endpoint does not know the source.
+    is_stranger: bool,
+    /// The endpoint needs the stream.
+    is_needed: bool,
+    /// When something came by it, or it began.
+    heard: Instant,
+    given_up: CancellationToken,
 }
 
 /// Over what, where, and which host has proved to be there.
@@ -115,7 +150,11 @@ pub(super) struct Connection {
 /// The right to have a stream.
 #[derive(Debug)]
 pub(super) struct Admission {
-    source: Option<Source>,
+    /// The number that the stream will have.
+    id: ConnectionId,
+    origin: Origin,
+    /// Somebody else gets its place, or the peer does not read.
+    pub given_up: CancellationToken,
     connections: Connections,
 }
 
@@ -139,26 +178,42 @@ impl Connections {
     /// Asks for a stream from `peer`; `None` when there are too many. Those that are trusted are not
     /// counted.
     pub fn admit(&self, peer: IpAddr, is_trusted: bool) -> Option<Admission> {
-        if is_trusted {
-            return Some(Admission { source: None, connections: self.clone() });
-        }
-        let source = Source::from(peer);
         let mut table = self.table();
-        let of_source = table.accepted_of_source.get(&source).copied().unwrap_or_default();
-        if table.accepted >= self.limits.connections
-            || of_source >= self.limits.connections_of_a_source
-        {
-            return None;
+        let id = table.fresh_id();
+        let given_up = CancellationToken::new();
+        let origin = if is_trusted { Origin::Trusted } else { Origin::Accepted };
+        if !is_trusted {
+            let source = Source::from(peer);
+            let is_stranger = !table.known.contains(&source);
+            let of_source = table.admitted_of_source.get(&source).copied().unwrap_or_default();
+            if of_source >= self.limits.connections_of_a_source
+                || !table.makes_room(is_stranger, self.limits.connections)
+            {
+                return None;
+            }
+            table.strangers += usize::from(is_stranger);
+            *table.admitted_of_source.entry(source).or_default() += 1;
+            let (heard, given_up) = (Instant::now(), given_up.clone());
+            let admitted = Admitted { source, is_stranger, is_needed: false, heard, given_up };
+            table.admitted.insert(id, admitted);
         }
-        table.accepted += 1;
-        table.accepted_of_source.insert(source, of_source + 1);
-        drop(table);
-        Some(Admission { source: Some(source), connections: self.clone() })
+        Some(Admission { id, origin, given_up, connections: self.clone() })
     }
 
-    /// Puts a stream to `peer` into the table; over TLS, `host` will have to be there. `None` when we have
-    /// opened too many. Answers to strangers, who may name any port, take an eighth of the places.
-    pub fn add(
+    /// Puts the stream into the table that a peer has opened, once hands are shaken.
+    pub fn begin(
+        &self,
+        admission: &Admission,
+        transport: Transport,
+        peer: SocketAddr,
+    ) -> Connection {
+        let Admission { id, origin, ref given_up, .. } = *admission;
+        self.enter(&mut self.table(), id, (transport, peer, None), origin, given_up.clone())
+    }
+
+    /// Puts a stream into the table that we open; over TLS, `host` will have to be there. `None` when
+    /// there are too many. Answers to strangers, who may name any port, take an eighth of the places.
+    pub fn open(
         &self,
         transport: Transport,
         peer: SocketAddr,
@@ -168,18 +223,29 @@ impl Connections {
         let mut table = self.table();
         let limits = self.limits;
         match origin {
-            Origin::Opened if table.opened >= limits.opened => return None,
-            Origin::Returned if table.returned >= limits.opened / 8 => return None,
-            Origin::Opened => table.opened += 1,
-            Origin::Returned => table.returned += 1,
-            Origin::Accepted | Origin::Trusted => {}
+            Origin::Opened if table.opened < limits.opened => table.opened += 1,
+            Origin::Returned if table.returned < limits.opened / 8 => table.returned += 1,
+            Origin::Opened | Origin::Returned => return None,
+            Origin::Accepted | Origin::Trusted => {
+                debug_assert!(false, "who comes to us is admitted");
+                return None;
+            }
         }
-        let key = (transport, peer, host);
-        table.last_id += 1;
-        let id = ConnectionId(table.last_id);
+        let id = table.fresh_id();
+        let given_up = CancellationToken::new();
+        Some(self.enter(&mut table, id, (transport, peer, host), origin, given_up))
+    }
+
+    fn enter(
+        &self,
+        table: &mut Table,
+        id: ConnectionId,
+        key: PeerKey,
+        origin: Origin,
+        given_up: CancellationToken,
+    ) -> Connection {
         let room = origin.room();
         let (sender, queue) = mpsc::channel(room.messages);
-        let given_up = CancellationToken::new();
         let entry = Entry {
             key: key.clone(),
             origin,
@@ -191,10 +257,21 @@ impl Connections {
         table.by_id.insert(id, entry);
         // Over TLS a request goes only where we have verified who is there: to a stream that somebody
         // else has opened, answers go by its number.
-        if transport != Transport::Tls || matches!(origin, Origin::Opened | Origin::Returned) {
+        if key.0 != Transport::Tls || matches!(origin, Origin::Opened | Origin::Returned) {
             table.by_peer.insert(key, id);
         }
-        Some(Connection { id, queue, given_up, connections: self.clone() })
+        Connection { id, queue, given_up, connections: self.clone() }
+    }
+
+    /// These are the sources that the endpoint knows, and the streams that it needs.
+    pub fn introduce(&self, known: Acquaintances, needed: &BTreeSet<ConnectionId>) {
+        let mut table = self.table();
+        for (id, admitted) in &mut table.admitted {
+            admitted.is_stranger = !known.contains(&admitted.source);
+            admitted.is_needed = needed.contains(id);
+        }
+        table.strangers = table.admitted.values().filter(|it| it.is_stranger).count();
+        table.known = known;
     }
 
     /// Sends over the stream that the path names, or else over one to the same peer (RFC 5923), where
@@ -226,8 +303,20 @@ impl Connections {
 
     /// Something came by this stream.
     pub fn heard(&self, id: ConnectionId) {
-        if let Some(entry) = self.table().by_id.get_mut(&id) {
-            entry.heard = Instant::now();
+        let (mut table, now) = (self.table(), Instant::now());
+        if let Some(entry) = table.by_id.get_mut(&id) {
+            entry.heard = now;
+        }
+        if let Some(admitted) = table.admitted.get_mut(&id) {
+            admitted.heard = now;
+        }
+    }
+
+    /// How long nothing may come by a stream until the endpoint is asked whether it needs it.
+    pub fn idle(&self, id: ConnectionId) -> Duration {
+        match self.table().admitted.get(&id) {
+            Some(admitted) if admitted.is_stranger => self.limits.idle_of_strangers,
+            _ => self.limits.idle,
         }
     }
 
@@ -261,6 +350,54 @@ impl Connections {
 }
 
 impl Table {
+    fn fresh_id(&mut self) -> ConnectionId {
+        self.last_id += 1;
+        ConnectionId(self.last_id)
+    }
+
+    /// Whether one more may come to us, of `places`; a stranger that is not needed may have to go for it.
+    fn makes_room(&mut self, is_stranger: bool, places: usize) -> bool {
+        let is_full = self.admitted.len() >= places
+            || (is_stranger && self.strangers >= places - places / RESERVE);
+        if !is_full {
+            return true;
+        }
+        if let Some(tell) = self.crowded.note(Instant::now().into_std()) {
+            let (strangers, unsaid) = (self.strangers, tell.unsaid);
+            warn!(strangers, places, unsaid, "too many SIP connections; strangers' give way");
+        }
+        if self.leaving.len() >= (places / LEAVING).max(1) {
+            return false;
+        }
+        let quietest = self
+            .admitted
+            .iter()
+            .filter(|(_, admitted)| admitted.is_stranger && !admitted.is_needed)
+            .min_by_key(|(_, admitted)| admitted.heard)
+            .map(|(id, _)| *id);
+        let Some(gone) = quietest.and_then(|id| Some((id, self.take_back(id)?))) else {
+            return false;
+        };
+        let (id, Admitted { given_up, .. }) = gone;
+        debug!(?id, "a stranger's connection gives way to another");
+        given_up.cancel();
+        self.remove(id);
+        self.leaving.insert(id);
+        true
+    }
+
+    fn take_back(&mut self, id: ConnectionId) -> Option<Admitted> {
+        let admitted = self.admitted.remove(&id)?;
+        self.strangers -= usize::from(admitted.is_stranger);
+        match self.admitted_of_source.get_mut(&admitted.source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                self.admitted_of_source.remove(&admitted.source);
+            }
+        }
+        Some(admitted)
+    }
+
     fn find(&self, path: Path, host: Option<&str>) -> Option<(ConnectionId, &Entry)> {
         let named = path.connection.and_then(|id| Some((id, self.by_id.get(&id)?)));
         named.or_else(|| {
@@ -305,14 +442,9 @@ impl Drop for Connection {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let Some(source) = self.source else { return };
         let mut table = self.connections.table();
-        table.accepted -= 1;
-        match table.accepted_of_source.get_mut(&source) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                table.accepted_of_source.remove(&source);
-            }
+        if !table.leaving.remove(&self.id) {
+            table.take_back(self.id);
         }
     }
 }
@@ -338,6 +470,15 @@ mod tests {
         Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
     }
 
+    /// A stream that the peer has opened.
+    fn accepted(all: &Connections, transport: Transport) -> Connection {
+        all.begin(&all.admit(peer().ip(), false).unwrap(), transport, peer())
+    }
+
+    fn opened(all: &Connections, transport: Transport, host: Option<String>) -> Connection {
+        all.open(transport, peer(), Origin::Opened, host).unwrap()
+    }
+
     fn waiting(connection: &Connection) -> usize {
         connection.queue.len()
     }
@@ -345,8 +486,8 @@ mod tests {
     #[test]
     fn a_message_takes_its_own_stream_else_the_newest_to_the_same_peer() {
         let all = connections(10, 10);
-        let old = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
-        let new = all.add(Transport::Tcp, peer(), Origin::Opened, None).unwrap();
+        let old = accepted(&all, Transport::Tcp);
+        let new = opened(&all, Transport::Tcp, None);
         assert!(matches!(all.send(transmit(Transport::Tcp, Some(old.id), 1), None), Sent::Queued));
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 1), None), Sent::Queued));
         assert_eq!((waiting(&old), waiting(&new)), (1, 1));
@@ -363,7 +504,7 @@ mod tests {
     #[test]
     fn over_tls_a_request_goes_only_where_we_verified_who_is_there() {
         let all = connections(10, 10);
-        let accepted = all.add(Transport::Tls, peer(), Origin::Accepted, None).unwrap();
+        let accepted = accepted(&all, Transport::Tls);
         assert!(matches!(all.send(transmit(Transport::Tls, None, 1), None), Sent::NoConnection(_)));
         assert!(matches!(
             all.send(transmit(Transport::Tls, Some(accepted.id), 1), None),
@@ -375,11 +516,11 @@ mod tests {
     fn over_tls_a_stream_is_used_again_for_the_same_host_only() {
         let all = connections(10, 10);
         let host = |name: &str| Some(name.to_owned());
-        let one = all.add(Transport::Tls, peer(), Origin::Opened, host("one.example")).unwrap();
+        let one = opened(&all, Transport::Tls, host("one.example"));
         let plain = || transmit(Transport::Tls, None, 1);
         assert!(matches!(all.send(plain(), Some("two.example")), Sent::NoConnection(_)));
         assert!(matches!(all.send(plain(), None), Sent::NoConnection(_)));
-        let two = all.add(Transport::Tls, peer(), Origin::Opened, host("two.example")).unwrap();
+        let two = opened(&all, Transport::Tls, host("two.example"));
         assert!(matches!(all.send(plain(), Some("one.example")), Sent::Queued));
         assert_eq!((waiting(&one), waiting(&two)), (1, 0));
     }
@@ -390,8 +531,8 @@ mod tests {
         let silence = Duration::from_secs(32);
         let (silent, alive) = (peer(), "192.0.2.2:5060".parse().unwrap());
         let path = |peer| Path { peer, ..transmit(Transport::Tcp, None, 1).path };
-        let dead = all.add(Transport::Tcp, silent, Origin::Opened, None).unwrap();
-        let other = all.add(Transport::Tcp, alive, Origin::Opened, None).unwrap();
+        let dead = all.open(Transport::Tcp, silent, Origin::Opened, None).unwrap();
+        let other = all.open(Transport::Tcp, alive, Origin::Opened, None).unwrap();
         tokio::time::advance(silence / 2).await;
         all.heard(other.id);
         tokio::time::advance(silence / 2).await;
@@ -405,14 +546,14 @@ mod tests {
     #[test]
     fn numbers_are_never_used_twice() {
         let all = connections(10, 10);
-        let first = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap().id;
-        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap().id > first);
+        let first = accepted(&all, Transport::Tcp).id;
+        assert!(accepted(&all, Transport::Tcp).id > first);
     }
 
     #[test]
     fn a_peer_that_does_not_read_is_given_up() {
         let all = connections(10, 10);
-        let full = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
+        let full = accepted(&all, Transport::Tcp);
         for _ in 0..FOR_STRANGERS.messages {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::Queued));
         }
@@ -421,7 +562,7 @@ mod tests {
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::NoConnection(_)));
         assert_eq!(full.into_undelivered().len(), FOR_STRANGERS.messages);
 
-        let heavy = all.add(Transport::Tcp, peer(), Origin::Accepted, None).unwrap();
+        let heavy = accepted(&all, Transport::Tcp);
         for _ in 0..FOR_STRANGERS.bytes / 60_000 {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000), None), Sent::Queued));
         }
@@ -432,47 +573,101 @@ mod tests {
     #[test]
     fn all_calls_of_a_trunk_find_room_on_its_stream() {
         let all = connections(10, 10);
-        for origin in [Origin::Opened, Origin::Trusted] {
-            let trunk = all.add(Transport::Tcp, peer(), origin, None).unwrap();
+        let trusted = all.admit(peer().ip(), true).unwrap();
+        for trunk in
+            [opened(&all, Transport::Tcp, None), all.begin(&trusted, Transport::Tcp, peer())]
+        {
             for _ in 0..FOR_TRUNKS.messages {
                 assert!(matches!(
-                    all.send(transmit(Transport::Tcp, None, 2_000), None),
+                    all.send(transmit(Transport::Tcp, Some(trunk.id), 2_000), None),
                     Sent::Queued
                 ));
             }
-            assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::GivenUp(_)));
+            let one_more = all.send(transmit(Transport::Tcp, Some(trunk.id), 9), None);
+            assert!(matches!(one_more, Sent::GivenUp(_)));
             assert!(trunk.given_up.is_cancelled());
         }
     }
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn knows(all: &Connections, ips: &[&str], needed: &[&Admission]) {
+        let known = Arc::new(ips.iter().map(|known| Source::from(ip(known))).collect());
+        all.introduce(known, &needed.iter().map(|admission| admission.id).collect());
+    }
+
     #[test]
-    fn strangers_are_counted_by_source_and_in_total() {
-        let all = connections(3, 2);
-        let ip = |text: &str| text.parse().unwrap();
+    fn strangers_are_counted_by_source_and_leave_places_to_those_that_are_known() {
+        let all = connections(4, 2);
         let first = all.admit(ip("192.0.2.1"), false).unwrap();
-        let _second = all.admit(ip("::ffff:192.0.2.1"), false).unwrap();
+        let second = all.admit(ip("::ffff:192.0.2.1"), false).unwrap();
         assert!(all.admit(ip("192.0.2.1"), false).is_none(), "two of one source");
-        let _other = all.admit(ip("192.0.2.2"), false).unwrap();
-        assert!(all.admit(ip("192.0.2.3"), false).is_none(), "three in total");
+        let other = all.admit(ip("192.0.2.2"), false).unwrap();
+        knows(&all, &["192.0.2.9"], &[&first, &second, &other]);
+        assert!(all.admit(ip("192.0.2.3"), false).is_none(), "three of four");
+        let known = all.admit(ip("192.0.2.9"), false).unwrap();
+        assert!(all.admit(ip("192.0.2.9"), false).is_none(), "four in total");
         let _trusted = all.admit(ip("192.0.2.1"), true).unwrap();
-        drop(first);
+        drop((first, known));
         assert!(all.admit(ip("192.0.2.1"), false).is_some());
+        // A stranger who turns out to be known gives a place of strangers back.
+        knows(&all, &["192.0.2.1"], &[]);
+        assert_eq!(all.table().strangers, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stranger_that_was_heard_least_recently_gives_way() {
+        let all = connections(4, 4);
+        let mut come = Vec::new();
+        for last in 1..=3 {
+            let peer = SocketAddr::new(ip(&format!("192.0.2.{last}")), 5060);
+            let admission = all.admit(peer.ip(), false).unwrap();
+            come.push((all.begin(&admission, Transport::Tcp, peer), admission));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        knows(&all, &["192.0.2.9"], &[&come[0].1]);
+        all.heard(come[1].0.id);
+        let fourth = all.admit(ip("192.0.2.4"), false).unwrap();
+        let gone = come.iter().map(|(connection, _)| connection.given_up.is_cancelled());
+        assert_eq!(gone.collect::<Vec<_>>(), [false, false, true], "the first is needed");
+        assert!(all.admit(ip("192.0.2.5"), false).is_none(), "one has not gone yet");
+        come.pop();
+        let _fifth = all.admit(ip("192.0.2.5"), false).unwrap();
+        assert!(come[1].0.given_up.is_cancelled());
+        come.pop();
+        // Who shakes hands may have to go as well, also for those that are known.
+        let _known = all.admit(ip("192.0.2.9"), false).unwrap();
+        let _known = all.admit(ip("192.0.2.9"), false).unwrap();
+        assert!(fourth.given_up.is_cancelled());
+    }
+
+    #[test]
+    fn a_stranger_may_be_quiet_for_less_time() {
+        let all = connections(10, 10);
+        let stream = all.admit(ip("192.0.2.1"), false).unwrap();
+        let limits = StreamLimits::default();
+        assert_eq!(all.idle(stream.id), limits.idle_of_strangers);
+        knows(&all, &["192.0.2.1"], &[]);
+        assert_eq!(all.idle(stream.id), limits.idle);
+        assert_eq!(all.idle(opened(&all, Transport::Tcp, None).id), limits.idle);
     }
 
     #[test]
     fn what_we_open_is_counted_apart() {
         let limits = StreamLimits { opened: 1, ..Default::default() };
         let all = Connections::new(limits);
-        let opened = all.add(Transport::Tcp, peer(), Origin::Opened, None).unwrap();
-        assert!(all.add(Transport::Tcp, peer(), Origin::Opened, None).is_none());
-        assert!(all.add(Transport::Tcp, peer(), Origin::Accepted, None).is_some());
+        let opened = opened(&all, Transport::Tcp, None);
+        assert!(all.open(Transport::Tcp, peer(), Origin::Opened, None).is_none());
+        accepted(&all, Transport::Tcp);
         drop(opened);
-        assert!(all.add(Transport::Tcp, peer(), Origin::Opened, None).is_some());
+        assert!(all.open(Transport::Tcp, peer(), Origin::Opened, None).is_some());
         let eight = Connections::new(StreamLimits { opened: 8, ..Default::default() });
-        let returned = eight.add(Transport::Tcp, peer(), Origin::Returned, None).unwrap();
-        assert!(eight.add(Transport::Tcp, peer(), Origin::Returned, None).is_none());
-        assert!(eight.add(Transport::Tcp, peer(), Origin::Opened, None).is_some());
+        let returned = eight.open(Transport::Tcp, peer(), Origin::Returned, None).unwrap();
+        assert!(eight.open(Transport::Tcp, peer(), Origin::Returned, None).is_none());
+        assert!(eight.open(Transport::Tcp, peer(), Origin::Opened, None).is_some());
         drop(returned);
-        assert!(eight.add(Transport::Tcp, peer(), Origin::Returned, None).is_some());
+        assert!(eight.open(Transport::Tcp, peer(), Origin::Returned, None).is_some());
     }
 }

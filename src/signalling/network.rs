@@ -2,7 +2,7 @@
 //! out by.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -162,6 +162,11 @@ impl Network {
         peer
     }
 
+    /// Tells the table of streams whom the endpoint knows, and which streams it needs.
+    pub fn introduce(&self, known: Acquaintances, needed: &BTreeSet<ConnectionId>) {
+        self.streams.connections.introduce(known, needed);
+    }
+
     /// Over TLS, whoever is at `peer` must show a certificate for `host`.
     pub fn know_host(&mut self, peer: SocketAddr, host: String) {
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&peer) {
@@ -201,7 +206,7 @@ impl Network {
                 Sent::NoConnection(transmit) => transmit,
             };
         }
-        let Some(connection) = connections.add(transport, path.peer, origin, host.clone()) else {
+        let Some(connection) = connections.open(transport, path.peer, origin, host.clone()) else {
             warn!(peer = %path.peer, "too many SIP connections were opened; no more are");
             return Err(asked);
         };

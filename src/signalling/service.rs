@@ -468,6 +468,8 @@ impl Service {
             }
             is_news
         });
+        let needed = self.endpoint.streams().collect();
+        self.network.introduce(Arc::clone(&self.known.borrow()), &needed);
     }
 
     /// Carries out everything that the endpoint has to say.

@@ -86,7 +86,8 @@ pub struct TlsFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
     /// Accepted connections that are open at a time. Each costs a file descriptor and up to 400 KiB
-    /// when its peer is slow both ways. Peers that are trusted are not counted.
+    /// when its peer is slow both ways. Peers that are trusted are not counted; strangers get three in
+    /// four of them.
     pub connections: usize,
     /// The same for one source: an IPv4 address, or an IPv6 /64, which one host has to itself. Room
     /// for the phones of an office behind one NAT.
@@ -99,6 +100,8 @@ pub struct StreamLimits {
     /// A connection over which nothing has come for so long, not even a keep-alive, is closed if no
     /// dialog goes over it.
     pub idle: Duration,
+    /// The same for the connection of a stranger, who would have no other use for it.
+    pub idle_of_strangers: Duration,
     /// For connecting and the TLS handshake, when we open.
     pub connect: Duration,
     /// For one message of ours to be taken by the peer.
@@ -126,6 +129,7 @@ impl Default for StreamLimits {
             opened: 1_024,
             message: Duration::from_secs(10),
             idle: Duration::from_secs(600),
+            idle_of_strangers: Duration::from_secs(60),
             connect: Duration::from_secs(5),
             write: Duration::from_secs(10),
         }

@@ -215,21 +215,26 @@ async fn read<S: AsyncRead>(
     let mut framer = StreamFramer::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut message_by = None;
+    let mut quiet_since = Instant::now();
     loop {
-        let idle_at = Instant::now() + streams.limits.idle;
+        let idle_at = quiet_since + streams.connections.idle(id);
         let deadline = [first_by, message_by].into_iter().flatten().min();
         let read = timeout_at(deadline.unwrap_or(idle_at), reader.read(&mut buffer)).await;
         let length = match read {
             Ok(length) => length?,
             Err(_) if deadline.is_some() => return Err(ReadEnd::TooSlow),
+            // Who was a stranger may have more time by now.
+            Err(_) if quiet_since.elapsed() < streams.connections.idle(id) => continue,
             Err(_) => {
                 streams.report(Inbound::Idle(id)).await?;
+                quiet_since = Instant::now();
                 continue;
             }
         };
         if length == 0 {
             return Err(ReadEnd::Closed);
         }
+        quiet_since = Instant::now();
         streams.connections.heard(id);
         pulse.heard.send_modify(|heard| *heard += 1);
         framer.push(buffer.get(..length).unwrap_or_default());

@@ -254,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                     if waiting.is_none() && deadline.is_some_and(|deadline| deadline <= now) {
                         return Err(End::TooSlow);
                     }
-                    if idle_since.elapsed() >= limits.idle {
+                    if idle_since.elapsed() >= self.streams.connections.idle(self.connection.id) {
                         idle_since = now;
                         self.streams.report(Inbound::Idle(self.connection.id)).await?;
                     }

@@ -19,12 +19,13 @@ const MAX_TOLD: usize = 1_024;
 /// One line for each source and minute; of more sources than can be remembered, none.
 #[derive(Debug, Default)]
 pub struct Diary {
-    told: BTreeMap<IpAddr, Told>,
+    told: BTreeMap<IpAddr, Remark>,
 }
 
-#[derive(Debug)]
-struct Told {
-    at: Instant,
+/// One line a minute, whoever has done it.
+#[derive(Debug, Default)]
+pub struct Remark {
+    told_at: Option<Instant>,
     /// How often it has happened since.
     since: u64,
 }
@@ -40,26 +41,29 @@ impl Diary {
     /// Notes that `peer` has done it; `None` while nothing is to be said.
     pub fn note(&mut self, peer: IpAddr, now: Instant) -> Option<Tell> {
         let source = source_of(peer);
-        let is_recent = |told: &Told| now.saturating_duration_since(told.at) < TELL_EVERY;
         if self.told.len() >= MAX_TOLD {
-            self.told.retain(|_, told| is_recent(told));
+            self.told.retain(|_, remark| remark.is_recent(now));
         }
-        let has_room = self.told.len() < MAX_TOLD;
-        match self.told.get_mut(&source) {
-            Some(told) if is_recent(told) => {
-                told.since += 1;
-                None
-            }
-            Some(told) => {
-                told.at = now;
-                Some(Tell { unsaid: std::mem::take(&mut told.since) })
-            }
-            None if has_room => {
-                self.told.insert(source, Told { at: now, since: 0 });
-                Some(Tell { unsaid: 0 })
-            }
-            None => None,
+        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&source) {
+            return None;
         }
+        self.told.entry(source).or_default().note(now)
+    }
+}
+
+impl Remark {
+    /// Notes that it has happened; `None` while nothing is to be said.
+    pub fn note(&mut self, now: Instant) -> Option<Tell> {
+        if self.is_recent(now) {
+            self.since += 1;
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(Tell { unsaid: std::mem::take(&mut self.since) })
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        self.told_at.is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY)
     }
 }
 

@@ -334,9 +334,7 @@ impl Endpoint {
 
     /// A dialog goes over this stream, or a phone or a trunk is reached by it.
     pub fn needs(&self, connection: ConnectionId) -> bool {
-        self.dialogs.values().any(|dialog| dialog.path().connection == Some(connection))
-            || self.registrar.needs(connection)
-            || self.trunk_flows().any(|flow| flow.connection == Some(connection))
+        self.streams().any(|stream| stream == connection)
     }
 
     /// How many dialogs there are.

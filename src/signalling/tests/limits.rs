@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::{
+    net::UdpSocket,
+    time::{Instant, sleep},
+};
 use tokio_tungstenite::tungstenite::{
     self, Message, http::StatusCode, protocol::frame::coding::CloseCode,
 };
 
-use super::peers::{Node, Phone, config, upgrade};
+use super::peers::{Node, Phone, config, register, upgrade};
 use crate::{
     proto::sip::{endpoint::Event, path::Transport, wire::MAX_MESSAGE},
-    signalling::StreamLimits,
+    signalling::{StreamLimits, User},
 };
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +67,7 @@ async fn a_websocket_message_that_is_begun_must_be_ended() {
 async fn a_quiet_connection_is_kept_for_its_call_only() {
     let mut node = Node::start(config(&[Transport::Tcp])).await;
     let began = Instant::now();
-    let idle = StreamLimits::default().idle;
+    let limits = StreamLimits::default();
     let mut caller = Phone::tcp(&node).await;
     caller.send(caller.request("INVITE", 1, "kept", "")).await;
     assert!(caller.receive().await.starts_with("SIP/2.0 100 "));
@@ -73,7 +76,7 @@ async fn a_quiet_connection_is_kept_for_its_call_only() {
     other.send(other.request("OPTIONS", 1, "quiet", "")).await;
     assert!(other.receive().await.starts_with("SIP/2.0 200 "));
     assert!(other.is_closed().await);
-    assert!(began.elapsed() >= idle);
+    assert!((limits.idle_of_strangers..limits.idle).contains(&began.elapsed()));
     caller.send(caller.request("OPTIONS", 1, "there", "")).await;
     assert!(caller.receive().await.starts_with("SIP/2.0 200 "));
     node.stop().await;
@@ -98,6 +101,71 @@ async fn connections_over_the_cap_are_refused_while_udp_works() {
     let mut buffer = vec![0; 2_048];
     let length = socket.recv(&mut buffer).await.unwrap();
     assert!(buffer[..length].starts_with(b"SIP/2.0 200 "));
+    node.stop().await;
+}
+
+/// A node with four places for streams, where a phone has registered from 127.0.0.1.
+async fn crowded() -> Node {
+    let mut config = config(&[Transport::Udp, Transport::Tcp, Transport::Ws]);
+    config.users = vec![User { name: "phone".to_owned(), password: "secret".to_owned() }];
+    config.limits.connections = 4;
+    let node = Node::start(config).await;
+    register(&mut Phone::udp_to(node.address(Transport::Udp)).await, "phone", "secret").await;
+    node
+}
+
+async fn is_served(phone: &mut Phone, cseq: u32) -> bool {
+    phone.send(phone.request("OPTIONS", cseq, "served", "")).await;
+    phone.receive().await.starts_with("SIP/2.0 200 ")
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_cannot_take_the_places_of_those_that_are_known() {
+    let mut node = crowded().await;
+    let tcp = node.address(Transport::Tcp);
+    let mut strangers = Vec::new();
+    for index in 0..3 {
+        let mut stranger = Phone::tcp_between("127.0.0.2", tcp).await;
+        stranger.send(stranger.request("INVITE", 1, &format!("ringing-{index}"), "")).await;
+        assert!(stranger.receive().await.starts_with("SIP/2.0 100 "));
+        assert!(matches!(node.event().await, Event::Invite { .. }));
+        strangers.push(stranger);
+    }
+    // Until the table of streams has heard of the calls.
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    assert!(Phone::tcp_between("127.0.0.3", tcp).await.is_closed().await);
+    assert!(began.elapsed() < StreamLimits::default().message, "it is refused, not too slow");
+    let mut known = Phone::tcp_to(tcp).await;
+    assert!(is_served(&mut known, 1).await);
+    for stranger in &mut strangers {
+        assert!(is_served(stranger, 2).await, "a stream with a call gives way to nobody");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_has_nothing_to_lose_gives_way_to_the_next() {
+    let node = crowded().await;
+    let tcp = node.address(Transport::Tcp);
+    let mut silent = Phone::tcp_between("127.0.0.2", node.address(Transport::Ws)).await;
+    let mut first = Phone::tcp_between("127.0.0.2", tcp).await;
+    assert!(is_served(&mut first, 1).await);
+    sleep(Duration::from_secs(1)).await;
+    let mut second = Phone::tcp_between("127.0.0.3", tcp).await;
+    assert!(is_served(&mut second, 1).await);
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    let mut third = Phone::tcp_between("127.0.0.4", tcp).await;
+    assert!(is_served(&mut third, 1).await);
+    assert!(silent.is_closed().await, "its handshake has taken longest");
+    first.send("\r\n\r\n").await;
+    assert_eq!(first.receive_bytes(2).await, b"\r\n");
+    let mut fourth = Phone::tcp_between("127.0.0.5", tcp).await;
+    assert!(is_served(&mut fourth, 1).await);
+    assert!(second.is_closed().await, "the others were heard later");
+    assert!(began.elapsed() < StreamLimits::default().message, "nobody had to wait");
+    assert!(is_served(&mut first, 2).await && is_served(&mut third, 2).await);
     node.stop().await;
 }
 

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, TcpStream, UdpSocket},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -123,7 +123,17 @@ impl Phone {
     }
 
     pub async fn tcp_to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over_tcp(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// A phone at another address of this host.
+    pub async fn tcp_between(from: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        Self::over_tcp(socket.connect(address).await.unwrap())
+    }
+
+    fn over_tcp(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let local = stream.local_addr().unwrap();
         let wire = Wire::Stream(Box::new(stream), StreamFramer::new());

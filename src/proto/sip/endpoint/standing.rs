@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{Endpoint, IpNet, Path};
+use super::{ConnectionId, Dialog, Endpoint, IpNet, Path};
 
 /// The part of all transactions and dialogs that strangers leave to those that we know: one in four.
 const RESERVE: usize = 4;
@@ -39,6 +39,13 @@ impl Endpoint {
         let phones = self.registrar.places().map(|place| place.ip());
         let up = self.dialogs.values().filter(|dialog| dialog.is_up());
         phones.chain(self.trunk_places()).chain(up.map(|dialog| dialog.path().peer.ip()))
+    }
+
+    /// The streams that a dialog goes over, or that a phone or a trunk is reached by.
+    pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
+        let dialogs = self.dialogs.values().map(Dialog::path);
+        let paths = dialogs.chain(self.registrar.paths()).chain(self.trunk_flows());
+        paths.filter_map(|path| path.connection)
     }
 
     /// Whether a stranger may open one more dialog.

@@ -237,12 +237,6 @@ impl Registrar {
         self.places.keys().copied()
     }
 
-    /// A phone is reached by this stream.
-    pub fn needs(&self, connection: ConnectionId) -> bool {
-        let mut all = self.users.values().flatten();
-        all.any(|binding| binding.path.connection == Some(connection))
-    }
-
     /// Forgets all contacts of a user who may register no more.
     pub fn remove_user(&mut self, user: &str) {
         self.retain(user, Cause::UserRemoved, |_| false);
