@@ -32,7 +32,8 @@ pub struct RegistrarConfig {
     pub min_expires: Duration,
     /// Who asks for more gets this.
     pub max_expires: Duration,
-    /// Contacts of one user; more get 403.
+    /// Contacts of one user: for one more, that which was updated longest ago gives way. A request that
+    /// alone names more gets 403.
     pub max_contacts: usize,
 }
 
@@ -64,6 +65,8 @@ pub struct Binding {
     /// The phone, if it tells which one it is. Of several bindings of the same instance, only one is
     /// called at a time (RFC 5626 §7).
     pub outbound: Option<Outbound>,
+    /// `+sip.instance` of any phone that tells it.
+    instance: Option<String>,
     /// The way the REGISTER came; behind a NAT the only one back.
     pub path: Path,
     /// What the phone calls itself, at most 128 characters.
@@ -132,7 +135,7 @@ pub enum Event {
 pub enum Cause {
     /// The phone took it back.
     Removed,
-    /// The same phone came with another contact.
+    /// The same phone came with another contact, or the user has too many.
     Replaced,
     /// It was not refreshed in time.
     Expired,
@@ -357,6 +360,7 @@ impl Registrar {
                 updated_at: now,
                 routes: routes.to_vec(),
                 outbound: change.outbound,
+                instance: change.instance,
                 path,
                 user_agent: request
                     .header("User-Agent")
@@ -365,13 +369,30 @@ impl Registrar {
                 cseq: request.cseq().number,
             });
         }
-        if bindings.len() > self.config.max_contacts {
-            return Err(Refusal::new(403, "Too Many Contacts"));
+        while bindings.len() > self.config.max_contacts {
+            let Some(at) = self.dispensable(&bindings) else {
+                return Err(Refusal::new(403, "Too Many Contacts"));
+            };
+            let contact = bindings.remove(at).contact;
+            let user = user.to_owned();
+            events.push(Event::Unbound { user, contact, cause: Cause::Replaced });
         }
         self.last_id = last_id;
         self.events.extend(events);
         self.replace(user, bindings);
         Ok(())
+    }
+
+    /// Which binding gives way to those that have just come: one of the same phone, else that which was
+    /// updated longest ago. A phone that was started anew may have another contact each time.
+    fn dispensable(&self, bindings: &[Binding]) -> Option<usize> {
+        let is_old = |it: &Binding| it.id.0 <= self.last_id;
+        let has_come = |instance: &Option<String>| {
+            instance.is_some() && bindings.iter().any(|it| !is_old(it) && it.instance == *instance)
+        };
+        let same_phone = bindings.iter().position(|it| is_old(it) && has_come(&it.instance));
+        // Whatever is updated goes to the end.
+        same_phone.or_else(|| bindings.iter().position(is_old))
     }
 
     /// Keeps only some bindings of a user.
@@ -419,6 +440,7 @@ impl Binding {
             updated_at: expires_at,
             routes: Vec::new(),
             outbound: None,
+            instance: None,
             path,
             user_agent: None,
             call_id: String::new(),

@@ -50,6 +50,7 @@ pub(super) struct Change {
     /// Zero removes it.
     pub(super) expires: Duration,
     pub(super) outbound: Option<Outbound>,
+    pub(super) instance: Option<String>,
 }
 
 impl Change {
@@ -146,6 +147,10 @@ fn read_change(
         q: contact.param("q").and_then(parse_q).unwrap_or(MOST_PREFERRED),
         expires: expires.min(config.max_expires),
         outbound: if wants_outbound { read_outbound(contact)? } else { None },
+        instance: contact
+            .param("+sip.instance")
+            .filter(|instance| instance.len() <= MAX_KEPT)
+            .map(str::to_owned),
     })
 }
 

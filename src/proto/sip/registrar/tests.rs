@@ -201,15 +201,47 @@ fn nobody_registers_for_others() {
 #[test]
 fn a_user_has_a_limited_number_of_contacts() {
     let mut house = House::new();
-    for n in 0..10 {
-        assert_eq!(house.register(&format!("Contact: <sip:a@192.0.2.{n}>\r\n")).status, 200);
-    }
-    assert_eq!(house.register("Contact: <sip:a@192.0.2.10>\r\n").status, 403);
-    assert_eq!(house.register("Contact: <sip:a@192.0.2.9>\r\n").status, 200);
+    house.register("Contact: <sip:a@192.0.2.200>\r\n");
+    house.events();
+    let contacts = |count: usize| {
+        let contacts: Vec<_> = (0..count).map(|n| format!("<sip:a@192.0.2.{n}>")).collect();
+        format!("Contact: {}\r\n", contacts.join(", "))
+    };
+    assert_eq!(house.register(&contacts(11)).status, 403);
+    assert_eq!((house.contacts().len(), house.events().len()), (1, 0), "no change at all");
+    assert_eq!(house.register(&contacts(10)).status, 200);
     assert_eq!(house.contacts().len(), 10);
     let long = format!("Contact: <sip:a@192.0.2.9;x={}>\r\n", "y".repeat(600));
     assert_eq!(house.register(&long).status, 400);
     assert_eq!(house.register("Contact: <mailto:a@b>\r\n").status, 400);
+}
+
+#[test]
+fn a_phone_that_is_started_anew_takes_the_place_of_what_was_updated_longest_ago() {
+    let mut house = House::new();
+    for n in 0..10 {
+        let instance = if n == 5 { format!(";+sip.instance={UUID}") } else { String::new() };
+        house.register(&format!("Contact: <sip:a@192.0.2.{n}>{instance}\r\n"));
+        house.pass(1);
+    }
+    house.register("Contact: <sip:a@192.0.2.0>\r\n");
+    house.events();
+    let mut take_place = |contact: &str| {
+        house.pass(1);
+        assert_eq!(house.register(&format!("Contact: {contact}\r\n")).status, 200);
+        assert_eq!(house.contacts().len(), 10);
+        let mut gone = house.events();
+        gone.retain(|(_, cause)| *cause == Some(Cause::Replaced));
+        gone.into_iter().map(|(contact, _)| contact).collect::<Vec<_>>()
+    };
+    assert_eq!(take_place("<sip:b@192.0.2.7:40001;transport=tcp>"), ["sip:a@192.0.2.1"]);
+    let same_phone = format!("<sip:c@192.0.2.7:40002>;+sip.instance={UUID}");
+    assert_eq!(take_place(&same_phone), ["sip:a@192.0.2.5"]);
+    assert_eq!(
+        take_place("<sip:d@192.0.2.7>, <sip:e@192.0.2.7>"),
+        ["sip:a@192.0.2.2", "sip:a@192.0.2.3"]
+    );
+    assert_eq!(take_place("<sip:e@192.0.2.7>"), [""; 0]);
 }
 
 #[test]
