@@ -70,8 +70,7 @@ struct Call {
 impl Tracer {
     /// Notes a message that came over `path`, or was sent.
     pub fn record(&self, is_sent: bool, path: &Path, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        let Some(call_id) = call_id(&text) else { return };
+        let Some(call_id) = call_id(&String::from_utf8_lossy(begin(bytes))) else { return };
         let at = UnixMillis::from(SystemTime::now());
         let message = Masked(bytes).to_string();
         let traced = Traced { at, is_sent, path: *path, message: message.into() };
@@ -171,11 +170,22 @@ impl Call {
     }
 }
 
-/// The header fields of a message, one in a line without its end, folded ones in one; and the body.
+/// What is looked at of a message: to where it is cut, and on to the end of a URI that it is cut in, so
+/// that no half of a password is taken for something else.
+fn begin(bytes: &[u8]) -> &[u8] {
+    let after = bytes.get(MESSAGE_BYTES..).unwrap_or_default();
+    let ends = |byte: &u8| byte.is_ascii() && ends_uri(char::from(*byte));
+    let more = after.iter().position(ends).map_or(after.len(), |end| end + 1);
+    bytes.get(..MESSAGE_BYTES + more).unwrap_or(bytes)
+}
+
+/// The header fields of a message, one in a line without its end, folded ones in one; and the body. A
+/// header that does not end has none.
 fn parts(message: &str) -> (Vec<String>, &str) {
     let mut fields: Vec<String> = Vec::new();
     let mut rest = message;
-    while let Some((line, after)) = rest.split_once('\n') {
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
         rest = after;
         let line = line.trim_end_matches('\r');
         if line.is_empty() && !fields.is_empty() {
@@ -206,7 +216,7 @@ pub(super) struct Masked<'a>(pub &'a [u8]);
 
 impl fmt::Display for Masked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = masked(&String::from_utf8_lossy(self.0));
+        let text = masked(&String::from_utf8_lossy(begin(self.0)));
         f.write_str(&text[..text.floor_char_boundary(MESSAGE_BYTES)])
     }
 }
@@ -254,38 +264,40 @@ fn masked(message: &str) -> String {
 /// Lines of a session description that hold keys of media (RFC 8866 section 5.12, RFC 4568).
 const KEYS: [&str; 2] = ["a=crypto:", "k="];
 
-/// Copies text, but of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1) not the password.
-fn push_without_passwords(text: &mut String, mut rest: &str) {
-    let lower = rest.to_ascii_lowercase();
-    let mut at = 0;
-    while let Some((from, scheme)) = ["sip:", "sips:"]
-        .into_iter()
-        .filter_map(|scheme| Some((at + lower[at..].find(scheme)?, scheme)))
-        .min()
-    {
-        let begin = from + scheme.len();
-        let uri = &lower[begin..];
-        let end = uri.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '@'));
-        let secret = end.filter(|end| uri[*end..].starts_with('@')).and_then(|end| {
-            let colon = uri[..end].find(':')?;
-            Some((begin + colon + 1, begin + end))
-        });
-        let skipped = lower.len() - rest.len();
-        match secret {
-            Some((first, last)) => {
-                text.push_str(&rest[..first - skipped]);
-                text.push('?');
-                rest = &rest[last - skipped..];
-                at = last;
-            }
-            None => at = begin,
+/// Copies text, but of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1) not the password. What was
+/// looked through for the end of one URI is not looked at again: anybody may send 64 kB of `sip:`.
+fn push_without_passwords(text: &mut String, whole: &str) {
+    let lower = whole.to_ascii_lowercase();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = lower[at..].find("sip") {
+        at += found + "sip".len();
+        let after = &lower[at..];
+        let Some(uri) = after.strip_prefix('s').unwrap_or(after).strip_prefix(':') else {
+            continue;
+        };
+        let begin = lower.len() - uri.len();
+        let Some(length) = uri.find(ends_uri) else { break };
+        at = begin + length;
+        if uri[length..].starts_with('@')
+            && let Some(colon) = uri[..length].find(':')
+        {
+            text.push_str(&whole[copied..=begin + colon]);
+            text.push('?');
+            copied = at;
         }
     }
-    text.push_str(rest);
+    text.push_str(&whole[copied..]);
+}
+
+/// What stands in no URI, and what comes after a password.
+fn ends_uri(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '<' | '>' | '"' | '@')
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn path() -> Path {
@@ -439,6 +451,57 @@ mod tests {
         message.extend(vec![b'x'; 1 << 20]);
         let shown = Masked(&message).to_string();
         assert!(!shown.contains("SECRET") && shown.len() <= MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn no_half_of_a_password_is_shown_where_a_message_is_cut() {
+        for line in [
+            "Contact: <sip:alice:SECRET-SECRET\u{e0}SECRET-SECRET@192.0.2.1>",
+            "Authorization: Digest response=SECRET-SECRET-SECRET-SECRET",
+            "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET-SECRET-SECRET",
+        ] {
+            let head = "INVITE sip:a@b SIP/2.0\r\nCall-ID: x\r\n";
+            for cut in 0..line.len() {
+                let (end, more) = ("\r\n", "more\r\n".repeat(4_000));
+                let filler = MESSAGE_BYTES - head.len() - "X: ".len() - 2 * end.len() - cut;
+                let filler = format!("X: {}", "x".repeat(filler));
+                let end_of_head = if line.starts_with("a=") { end } else { "" };
+                let pad = if line.starts_with("a=") { "" } else { "XX" };
+                let text = format!("{head}{filler}{pad}{end}{end_of_head}{line}{end}{more}");
+                let shown = Masked(text.as_bytes()).to_string();
+                assert!(!shown.contains("SE"), "{cut}: {}", &shown[shown.len() - 80..]);
+                assert!(shown.len() <= MESSAGE_BYTES);
+            }
+        }
+        let unfinished = masked("INVITE sip:a@b SIP/2.0\r\nAuthorization: Digest response=SECRET");
+        assert!(!unfinished.contains("SECRET"), "{unfinished}");
+    }
+
+    /// Whatever stands there often, twice as much takes about twice as long.
+    #[test]
+    fn masking_looks_at_each_byte_a_few_times_only() {
+        let takes = |text: &str| {
+            let once = || {
+                let start = Instant::now();
+                let shown = Masked(text.as_bytes()).to_string();
+                push_without_passwords(&mut String::new(), text);
+                assert!(shown.len() <= MESSAGE_BYTES);
+                start.elapsed()
+            };
+            (0..5).map(|_| once()).min().unwrap()
+        };
+        for part in ["sip:", "sips:", "sip: ", "sips: ", "sip", "sip:a:b@", "sip:a:b@\r\n", "\r\n"]
+        {
+            let (short, long) = (part.repeat(4_096 / part.len()), part.repeat(65_536 / part.len()));
+            // Sixteen times as much; where each place is searched to the end it would be 256 times.
+            let (short, long) = (takes(&short), takes(&long));
+            assert!(long < short * 80, "{part:?}: {short:?}, {long:?}");
+        }
+        let (mut shown, many) = (String::new(), "sip:".repeat(16_384));
+        push_without_passwords(&mut shown, &many);
+        assert_eq!(shown, many);
+        push_without_passwords(&mut shown, "sips:a:b@h sipsip:c:d@h");
+        assert_eq!(shown, many + "sips:a:?@h sipsip:c:?@h");
     }
 
     #[test]
