@@ -113,6 +113,8 @@ pub(super) struct Dialog {
     /// The peer may ask us to call somebody else: it has proved who it is, or we have called it.
     may_refer: bool,
     referral: Referral,
+    /// Our newest re-INVITE; it may be unanswered when the dialog is over.
+    reinvite: Option<TransactionId>,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
     /// RSeq of the reliable provisional response that has no PRACK yet, and CSeq of its INVITE. The
@@ -154,7 +156,7 @@ enum Heading {
 ///                                                  |
 ///      Confirmed -- session timer / INVITE --> +----------+ Bye / BYE
 ///      Confirmed <--- final response / ACK --- | Offering |
-///                                              +----------+
+///      Confirmed <-- 64*T1 after 1xx / CANCEL -+----------+
 /// ```
 #[derive(Debug)]
 enum State {
@@ -177,8 +179,8 @@ enum State {
     Confirmed,
     /// A re-INVITE, or an UPDATE with an offer, is not answered.
     Reoffered { pending: Pending },
-    /// Our re-INVITE with `cseq` is not answered.
-    Offering { cseq: u32 },
+    /// Our re-INVITE with `cseq` is not answered. Once somebody has heard it, we do not wait for ever.
+    Offering { cseq: u32, until: Option<Instant> },
     /// Our BYE is out.
     Ending,
 }
@@ -266,6 +268,8 @@ pub(super) enum Due {
     Unacknowledged(HangUp),
     /// The session is to be refreshed.
     Refresh,
+    /// This re-INVITE of ours was heard, but is not answered.
+    Unanswered(TransactionId),
     /// Nobody tells any more how our REFER goes.
     ReferOver,
     /// Nobody refreshed the session: refuse the peer's offer, if there is one, and send BYE.
@@ -317,6 +321,7 @@ impl Dialog {
             refers: None,
             may_refer: is_known,
             referral: Referral::None,
+            reinvite: None,
             ack: None,
             rang: None,
             state: State::Ringing { pending, reliable: None },
@@ -362,6 +367,7 @@ impl Dialog {
             refers: None,
             may_refer: true,
             referral: Referral::None,
+            reinvite: None,
             ack: None,
             rang: None,
             state: State::Confirmed,
@@ -556,7 +562,7 @@ impl Dialog {
 
     /// The ACK that belongs to our newest INVITE was sent.
     pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
-        if matches!(self.state, State::Offering { cseq: offered } if offered == cseq) {
+        if self.is_offering(cseq) {
             self.state = State::Confirmed;
         }
         self.ack = Some((cseq, ack));
@@ -567,14 +573,42 @@ impl Dialog {
         self.ack.as_ref().filter(|(number, _)| *number == cseq).map(|(_, ack)| ack.clone())
     }
 
-    /// Our re-INVITE with `cseq` is out, for the first time or once more.
-    pub fn offering(&mut self, cseq: u32) {
-        debug_assert!(
-            matches!(self.state, State::Confirmed | State::Offering { .. }),
-            "{:?}",
-            self.state
-        );
-        self.state = State::Offering { cseq };
+    /// Whether a re-INVITE of ours may go out, for the first time or once more.
+    pub fn may_offer(&self) -> bool {
+        matches!(self.state, State::Confirmed | State::Offering { .. })
+    }
+
+    /// Our re-INVITE with `cseq` is out.
+    pub fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
+        debug_assert!(self.may_offer(), "{:?}", self.state);
+        self.state = State::Offering { cseq, until: None };
+        self.reinvite = Some(reinvite);
+    }
+
+    /// Whether our re-INVITE with `cseq` waits for its answer.
+    pub fn is_offering(&self, cseq: u32) -> bool {
+        matches!(self.state, State::Offering { cseq: offered, .. } if offered == cseq)
+    }
+
+    /// Our re-INVITE with `cseq` was heard; whether its answer is waited for, and if so for how long.
+    pub fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
+        match &mut self.state {
+            State::Offering { cseq, until } if *cseq == heard => {
+                *until = Some(now + SIXTY_FOUR_T1);
+                true
+            }
+            State::Offering { .. }
+            | State::Ringing { .. }
+            | State::Answered { .. }
+            | State::Confirmed
+            | State::Reoffered { .. }
+            | State::Ending => false,
+        }
+    }
+
+    /// Our newest re-INVITE, answered or not.
+    pub fn reinvite(&self) -> Option<TransactionId> {
+        self.reinvite
     }
 
     /// Our re-INVITE was refused, or nobody answered it.
@@ -681,6 +715,10 @@ impl Dialog {
                     return Some(Due::Resend(sent.response.clone()));
                 }
             }
+            State::Offering { until: Some(until), .. } if *until <= now => {
+                self.state = State::Confirmed;
+                return self.reinvite.map(Due::Unanswered);
+            }
             State::Ringing { reliable: None, .. }
             | State::Confirmed
             | State::Reoffered { .. }
@@ -710,10 +748,10 @@ impl Dialog {
         let state = match &self.state {
             State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
             State::Ringing { reliable: Some(sent), .. } => Some(sent.resend.due().min(sent.until)),
+            State::Offering { until, .. } => *until,
             State::Ringing { reliable: None, .. }
             | State::Confirmed
             | State::Reoffered { .. }
-            | State::Offering { .. }
             | State::Ending => None,
         };
         let session = self.session.filter(|_| self.state.is_up());

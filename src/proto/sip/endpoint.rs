@@ -55,7 +55,7 @@ use super::{
     message::{Message, Response},
     outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
-    timers::Schedule,
+    timers::{SIXTY_FOUR_T1, Schedule},
     transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
     wire::{self, WireError},
 };
@@ -256,6 +256,9 @@ impl Endpoint {
                     self.lose(id, Loss::NotAcknowledged, hang_up, now);
                 }
                 Some(DialogDue::Refresh) => self.refresh(id, now),
+                Some(DialogDue::Unanswered(reinvite)) => {
+                    self.reinvite_unanswered(id, reinvite, now);
+                }
                 Some(DialogDue::ReferOver) => {
                     self.tell(Event::Referred { dialog: id, status: 408 });
                 }
@@ -325,7 +328,8 @@ impl Endpoint {
             && self.next_registration().is_none()
     }
 
-    /// No peer waits for a word of ours: there is no call, and no request without its final response.
+    /// No peer waits for a word of ours: there is no call, and no request whose final response is waited
+    /// for.
     pub fn is_quiet(&self) -> bool {
         self.dialogs.is_empty()
             && self.outgoing.values().all(|outgoing| outgoing.winner().is_some())
@@ -365,9 +369,13 @@ impl Endpoint {
         match heard.asker {
             Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
             Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
+            Asker::Reinvite(id) if heard.news == News::Provisional => {
+                let reinvite = (response.cseq().number, heard.transaction);
+                self.reinvite_heard(id, reinvite, now);
+            }
             Asker::Update(id) if is_final => self.update_answered(id, response, now),
             Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
-            Asker::Bye(id) if is_final => self.end(id, Ending::Answered),
+            Asker::Bye(id) if is_final => self.end(id, Ending::Answered, now),
             Asker::Register(number) if is_final => {
                 self.register_answered(number, response, path, now);
             }
@@ -383,7 +391,7 @@ impl Endpoint {
     /// A request of ours within a dialog got no answer.
     fn unanswered(&mut self, asker: Asker, now: Instant) {
         match asker {
-            Asker::Bye(id) => self.end(id, Ending::TimedOut),
+            Asker::Bye(id) => self.end(id, Ending::TimedOut, now),
             Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
             Asker::Register(number) => self.register_unanswered(number, now),
             Asker::Refer(id) => self.refer_answered(id, 408, now),
@@ -403,16 +411,19 @@ impl Endpoint {
     }
 
     /// Our BYE is done.
-    fn end(&mut self, id: DialogId, how: Ending) {
-        if self.forget_dialog(id) {
+    fn end(&mut self, id: DialogId, how: Ending, now: Instant) {
+        if self.forget_dialog(id, now) {
             self.tell(Event::Ended { dialog: id, how });
         }
     }
 
-    fn forget_dialog(&mut self, id: DialogId) -> bool {
+    fn forget_dialog(&mut self, id: DialogId, now: Instant) -> bool {
         self.dialog_schedule.set(id, None);
         let Some(dialog) = self.dialogs.remove(&id) else { return false };
         self.dialogs_by_key.remove(dialog.key());
+        if let Some(reinvite) = dialog.reinvite() {
+            self.transactions.give_up_by(reinvite, now + SIXTY_FOUR_T1);
+        }
         true
     }
 

@@ -27,6 +27,10 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
         let Some(dialog) = dialog_of(dialogs, outgoing, &errand) else { return false };
+        // We may have hung up since it was asked for the first time.
+        if errand.method == Method::Invite && !dialog.may_offer() {
+            return false;
+        }
         let way = dialog.next_hop();
         let uri = dialog.request_uri();
         let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
@@ -65,11 +69,13 @@ impl Endpoint {
         let kept = (may_be_challenged || is_streamed).then(|| Box::new(errand));
         let transmit = match method {
             Method::Invite => {
-                dialog.offering(cseq);
                 let sent_by = config.sent_by(transmit.path);
                 let hop = Hop { sent_by: &sent_by, branch: &branch };
                 let origin = dialog.origin(cseq, transmit.path, hop);
-                transactions.invite_out(origin, (asker, kept), transmit, now).1
+                let (transaction, transmit) =
+                    transactions.invite_out(origin, (asker, kept), transmit, now);
+                dialog.offering(cseq, transaction);
+                transmit
             }
             method => transactions.request((branch, method.as_str()), (asker, kept), transmit, now),
         };

@@ -12,7 +12,7 @@ use crate::proto::sip::{
     outgoing::{Cancellation, Outgoing, OutgoingCall},
     path::Transmit,
     session_timer::SessionTimer,
-    transaction::{Asker, News, key::MAGIC_COOKIE},
+    transaction::{Asker, News, TransactionId, key::MAGIC_COOKIE},
 };
 
 /// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
@@ -76,10 +76,22 @@ impl Endpoint {
     fn send_cancel(&mut self, id: DialogId, now: Instant) {
         let Some(outgoing) = self.outgoing.get(&id) else { return };
         self.dialog_schedule.set(id, outgoing.poll_timeout());
-        let pending = outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx));
-        let Some((origin, path)) = pending else { return };
+        let reason = outgoing.reason().map(str::to_owned);
+        if let Some(transaction) = outgoing.transaction() {
+            self.cancel_invite(transaction, reason.as_deref(), now);
+        }
+    }
+
+    /// Sends the CANCEL of an INVITE of ours, unless that has its final response (§9.1).
+    pub(super) fn cancel_invite(
+        &mut self,
+        transaction: TransactionId,
+        reason: Option<&str>,
+        now: Instant,
+    ) {
+        let Some((origin, path)) = self.transactions.pending_invite(transaction) else { return };
         let (_, _, branch) = origin.via.clone();
-        let bytes = origin.cancel(outgoing.reason(), &self.config.server_name);
+        let bytes = origin.cancel(reason, &self.config.server_name);
         let cancel = Transmit { path, bytes };
         let method = Method::Cancel;
         let transmit = self.transactions.request(

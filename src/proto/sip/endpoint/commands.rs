@@ -89,7 +89,7 @@ impl Endpoint {
             // Nobody could.
             false => self.response(&pending.request, 403, &self.stateless_tag(&pending.request)),
         };
-        self.forget_dialog(id);
+        self.forget_dialog(id, now);
         self.finish_pending(pending.transaction, 401, response, now);
     }
 
@@ -108,7 +108,7 @@ impl Endpoint {
             return;
         };
         if dialog.is_ringing() {
-            self.forget_dialog(id);
+            self.forget_dialog(id, now);
         } else {
             dialog.reoffer_refused();
         }
@@ -129,7 +129,7 @@ impl Endpoint {
         match dialog.hang_up(wish.clone()) {
             Parting::Refuse(pending) => {
                 self.respond(&pending, 480, now);
-                self.end(id, Ending::Answered);
+                self.end(id, Ending::Answered, now);
             }
             Parting::Bye(reoffer) => {
                 if let Some(pending) = reoffer {

@@ -451,7 +451,7 @@ impl Endpoint {
         if let Some(pending) = dialog.pending().cloned() {
             self.respond(&pending, 487, now);
         }
-        self.forget_dialog(id);
+        self.forget_dialog(id, now);
         let reason = request.header("Reason").map(str::to_owned);
         self.tell(Event::Bye { dialog: id, reason });
     }
@@ -523,7 +523,7 @@ impl Endpoint {
         if let Some(pending) = dialog.pending().cloned() {
             self.respond(&pending, 487, now);
         }
-        self.forget_dialog(id);
+        self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
     }
 
@@ -584,7 +584,7 @@ impl Endpoint {
             return;
         };
         self.respond(&pending, 504, now);
-        self.forget_dialog(id);
+        self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
     }
 

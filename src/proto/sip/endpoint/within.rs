@@ -16,7 +16,8 @@ use crate::proto::sip::{
     message::{Method, Response},
     path::Transmit,
     session_timer::SessionTimer,
-    transaction::Asker,
+    timers::SIXTY_FOUR_T1,
+    transaction::{Asker, TransactionId},
 };
 
 impl Endpoint {
@@ -60,14 +61,41 @@ impl Endpoint {
         self.refresh_answered(id, response, now);
     }
 
+    /// Our re-INVITE got a provisional response. A peer that then says nothing more, or is not waited for
+    /// because the call is over, must not keep it for ever.
+    pub(super) fn reinvite_heard(
+        &mut self,
+        id: DialogId,
+        (cseq, transaction): (u32, TransactionId),
+        now: Instant,
+    ) {
+        match self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.offer_heard(cseq, now)) {
+            true => self.schedule_dialog(id),
+            false => self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1),
+        }
+    }
+
+    /// Our re-INVITE was heard, and not answered in time: it is as if the refresh were refused (§9.1).
+    pub(super) fn reinvite_unanswered(
+        &mut self,
+        id: DialogId,
+        transaction: TransactionId,
+        now: Instant,
+    ) {
+        self.cancel_invite(transaction, None, now);
+        self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1);
+        self.refresh_failed(id, now);
+    }
+
     /// Our re-INVITE got a final response; a 2xx wants its ACK each time that it comes (§13.2.2.4).
     pub(super) fn reinvite_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
         let cseq = response.cseq().number;
         if response.status() >= 300 {
-            if let Some(dialog) = self.dialogs.get_mut(&id) {
+            // One that was canceled is refused as well, and another one may be out by then.
+            if let Some(dialog) = self.dialogs.get_mut(&id).filter(|it| it.is_offering(cseq)) {
                 dialog.offer_refused();
+                self.refresh_answered(id, response, now);
             }
-            self.refresh_answered(id, response, now);
             return;
         }
         let branch = self.fresh_branch();

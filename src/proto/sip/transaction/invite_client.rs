@@ -46,6 +46,8 @@ pub enum InviteClient {
     Proceeding {
         /// Timer D is zero.
         is_reliable: bool,
+        /// Nobody waits any more, but a refusal is acknowledged until then.
+        until: Option<Instant>,
     },
     /// A refusal came and was acknowledged.
     Completed {
@@ -94,7 +96,7 @@ impl InviteClient {
     ) -> (News, Option<Bytes>) {
         let is_reliable = match self {
             Self::Calling { resend, .. } => resend.is_none(),
-            Self::Proceeding { is_reliable } => *is_reliable,
+            Self::Proceeding { is_reliable, .. } => *is_reliable,
             Self::Completed { ack, .. } if status >= 300 => {
                 return (News::RefusedAgain, Some(ack.clone()));
             }
@@ -107,7 +109,9 @@ impl InviteClient {
         };
         match status {
             ..200 => {
-                *self = Self::Proceeding { is_reliable };
+                if let Self::Calling { .. } = self {
+                    *self = Self::Proceeding { is_reliable, until: None };
+                }
                 (News::Provisional, None)
             }
             200..300 => {
@@ -123,6 +127,14 @@ impl InviteClient {
         }
     }
 
+    /// Nobody waits for the final response any more. If one is still to come, it finds us here until
+    /// then; whatever else comes does not make it later.
+    pub fn give_up_by(&mut self, deadline: Instant) {
+        if let Self::Proceeding { until, .. } = self {
+            until.get_or_insert(deadline);
+        }
+    }
+
     /// The deadline is over.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         match self {
@@ -135,7 +147,11 @@ impl InviteClient {
                 resend.sent(now);
                 Some(Due::Resend(request.clone()))
             }
-            Self::Completed { until, .. } | Self::Accepted { until } if *until <= now => {
+            Self::Proceeding { until: Some(until), .. }
+            | Self::Completed { until, .. }
+            | Self::Accepted { until }
+                if *until <= now =>
+            {
                 *self = Self::Terminated;
                 None
             }
@@ -153,13 +169,19 @@ impl InviteClient {
                 Some(resend.map_or(*until, |resend| resend.due().min(*until)))
             }
             Self::Completed { until, .. } | Self::Accepted { until } => Some(*until),
-            Self::Proceeding { .. } | Self::Terminated => None,
+            Self::Proceeding { until, .. } => *until,
+            Self::Terminated => None,
         }
     }
 
     /// No final response came yet.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Calling { .. } | Self::Proceeding { .. })
+    }
+
+    /// No final response came yet, and somebody waits for it.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Self::Calling { .. } | Self::Proceeding { until: None, .. })
     }
 
     /// The transaction can be forgotten.
@@ -205,6 +227,28 @@ mod tests {
         assert_eq!(tx.handle_response(180, ack, now), (News::Provisional, None));
         assert_eq!(tx.poll_timeout(), None);
         assert!(tx.is_pending());
+    }
+
+    #[test]
+    fn when_nobody_waits_a_refusal_is_acknowledged_for_a_while() {
+        let now = Instant::now();
+        let mut tx = InviteClient::new(INVITE, false, now);
+        tx.give_up_by(now);
+        assert!(tx.is_awaited(), "timer B ends it");
+        tx.handle_response(100, ack, now);
+        tx.give_up_by(now + SIXTY_FOUR_T1);
+        tx.handle_response(180, ack, now);
+        tx.give_up_by(now + 2 * SIXTY_FOUR_T1);
+        assert!(tx.is_pending() && !tx.is_awaited());
+        assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
+        let late = now + SIXTY_FOUR_T1 / 2;
+        assert_eq!(tx.handle_response(487, ack, late), (News::Refused, Some(ACK)));
+
+        let mut tx = InviteClient::new(INVITE, false, now);
+        tx.handle_response(100, ack, now);
+        tx.give_up_by(now + SIXTY_FOUR_T1);
+        assert_eq!(tx.handle_timeout(now + SIXTY_FOUR_T1), None);
+        assert!(tx.is_terminated());
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(crate) enum Asker {
 /// What a response to a request of ours brought.
 #[derive(Debug)]
 pub(crate) struct Heard {
+    /// Which request it was.
+    pub transaction: TransactionId,
     /// Whose request it was.
     pub asker: Asker,
     /// What the response means.
@@ -344,6 +346,17 @@ impl TransactionTable {
         }
     }
 
+    /// Nobody waits any more for the final response to this INVITE of ours, on which something was heard
+    /// already. It is acknowledged if it comes before `until`.
+    pub fn give_up_by(&mut self, id: TransactionId, until: Instant) {
+        if let Some(Entry { role: Role::InviteClient { machine, .. }, .. }) =
+            self.entries.get_mut(&id)
+        {
+            machine.give_up_by(until);
+            self.schedule.set(id, machine.poll_timeout());
+        }
+    }
+
     /// Gives up on an INVITE of ours that will get no final response any more.
     pub fn give_up(&mut self, id: TransactionId) {
         if self.pending_invite(id).is_some() {
@@ -369,7 +382,10 @@ impl TransactionTable {
                 let (news, ack) = machine.handle_response(status, || origin.ack(response), now);
                 let ack = ack.map(|bytes| Transmit { path, bytes });
                 let errand = errand.take_if(|_| news == News::Refused);
-                (Heard { asker: *asker, news, ack, errand }, machine.poll_timeout())
+                (
+                    Heard { transaction: id, asker: *asker, news, ack, errand },
+                    machine.poll_timeout(),
+                )
             }
             Role::Client { machine, asker, errand, .. } => {
                 let news = match machine.handle_response(status, now) {
@@ -378,7 +394,8 @@ impl TransactionTable {
                     false => News::None,
                 };
                 let errand = errand.take_if(|_| news == News::Refused);
-                (Heard { asker: *asker, news, ack: None, errand }, machine.poll_timeout())
+                let heard = Heard { transaction: id, asker: *asker, news, ack: None, errand };
+                (heard, machine.poll_timeout())
             }
             Role::InviteServer { .. } | Role::Server { .. } => return None,
         };
@@ -485,10 +502,10 @@ impl TransactionTable {
         self.schedule.next()
     }
 
-    /// Whether a request of ours has no final response yet.
+    /// Whether somebody waits for the final response to a request of ours.
     pub fn are_asking(&self) -> bool {
         self.entries.values().any(|entry| match &entry.role {
-            Role::InviteClient { machine, .. } => machine.is_pending(),
+            Role::InviteClient { machine, .. } => machine.is_awaited(),
             Role::Client { machine, .. } => machine.is_pending(),
             Role::InviteServer { .. } | Role::Server { .. } => false,
         })

@@ -481,7 +481,7 @@ fn a_longer_interval_is_granted_twice_and_the_longest_is_remembered() {
     assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
 }
 
-const CHALLENGE: &str =
+pub(super) const CHALLENGE: &str =
     "WWW-Authenticate: Digest realm=\"pbx.example\", nonce=\"n1\", qop=\"auth\"";
 
 pub(super) fn call_with_password() -> OutgoingCall {

@@ -27,6 +27,7 @@ enum Step {
     Answer,
     Refuse,
     HangUp,
+    Wait,
 }
 
 fn step() -> impl Strategy<Value = (u64, Step)> {
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
         4 => Just(Step::Answer),
         2 => Just(Step::Refuse),
         1 => Just(Step::HangUp),
+        2 => Just(Step::Wait),
     ];
     (0..6_000_u64, step)
 }
@@ -207,6 +209,7 @@ impl World {
             (Step::Refuse, Some(dialog)) => self.command(refusal(dialog, 486)),
             (Step::HangUp, Some(dialog)) => self.command(Command::Bye { dialog, reason: None }),
             (Step::Ring | Step::Answer | Step::Refuse | Step::HangUp, None) => {}
+            (Step::Wait, _) => self.run_for(Duration::from_secs(20)),
         }
     }
 
@@ -359,8 +362,17 @@ impl World {
 
     fn settle_message(&mut self, message: &str) {
         let Some(status) = message.strip_prefix("SIP/2.0 ") else {
-            if !self.is_lost() {
-                self.carry(respond(message, "200 OK"));
+            match self.rng.random_range(0..4) {
+                _ if self.is_lost() => {}
+                what @ 1..4 if message.starts_with("INVITE ") => {
+                    self.carry(respond(message, "100 Trying"));
+                    match what {
+                        1 => self.take_step(Step::Bye),
+                        2 => self.carry(respond(message, "487 Request Terminated")),
+                        _ => {}
+                    }
+                }
+                _ => self.carry(respond(message, "200 OK")),
             }
             return;
         };

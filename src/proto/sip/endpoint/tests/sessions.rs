@@ -1,7 +1,7 @@
 //! What happens while a call rings or is up: challenges, PRACK, UPDATE, session timers, glare.
 
 use super::{
-    calling::{DIALOG, Reply, call},
+    calling::{CHALLENGE, DIALOG, Reply, call, call_with_password},
     *,
 };
 use crate::proto::sip::{
@@ -253,6 +253,108 @@ fn a_peer_without_update_is_refreshed_by_reinvite() {
     assert!(line.events.is_empty());
     line.run_for(Duration::from_secs(300));
     assert!(line.take()[0].starts_with("INVITE "));
+}
+
+/// A call whose session of ten minutes is ours to refresh, by re-INVITE; the first one of those, on which
+/// the phone has said 100.
+fn heard_refresh(line: &mut Line) -> (DialogId, String) {
+    let invite = Ask::invite().with("Supported: timer");
+    let dialog = line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    let reinvite = line.sent.pop().unwrap().1;
+    line.receive(&respond(&reinvite, "100 Trying"));
+    (dialog, reinvite)
+}
+
+#[test]
+fn a_refresh_that_only_gets_100_is_canceled_and_tried_again() {
+    let mut line = Line::new();
+    let (_, reinvite) = heard_refresh(&mut line);
+    line.run_for(Duration::from_secs(31));
+    line.receive(&respond(&reinvite, "180 Ringing"));
+    line.run_for(Duration::from_secs(31));
+    assert!(line.take().is_empty(), "it is patient while something comes");
+    line.run_for(Duration::from_secs(1));
+    let cancel = line.sent.pop().unwrap().1;
+    assert!(cancel.starts_with("CANCEL sip:phone@192.0.2.10:5062 "), "{cancel}");
+    assert_eq!(header(&cancel, "Via"), header(&reinvite, "Via"));
+    line.receive(&respond(&cancel, "200 OK"));
+
+    let theirs = Ask::reinvite(&line.tag, 2);
+    line.receive(&theirs.to_string());
+    assert!(matches!(line.event(), Event::Reinvite { .. }), "no glare any more");
+    line.command(refusal(DialogId(1), 488));
+    line.receive(&theirs.ack_of_refusal(&line.tag).to_string());
+    line.sent.clear();
+
+    line.run_for(Duration::from_secs(10));
+    let again = line.sent.pop().unwrap().1;
+    assert!(again.starts_with("INVITE "), "{again}");
+    line.receive(&respond(&reinvite, "487 Request Terminated"));
+    assert!(line.take()[0].starts_with("ACK "));
+    line.receive(&Ask::reinvite(&line.tag, 3).to_string());
+    assert_eq!(line.take_statuses(), [491], "the end of the first is not that of the second");
+    line.receive(&Reply::to(&again, "200 OK").sdp(OFFER).to_string());
+    assert!(matches!(line.event(), Event::Refreshed { .. }));
+    line.receive(&Ask::bye(&line.tag).to_string());
+    line.must_become_idle();
+}
+
+#[test]
+fn a_refresh_that_only_got_100_ends_with_its_call() {
+    for is_refused in [true, false] {
+        for is_ours in [true, false] {
+            let mut line = Line::new();
+            let (dialog, reinvite) = heard_refresh(&mut line);
+            if is_ours {
+                line.command(Command::Bye { dialog, reason: None });
+                let bye = line.sent.pop().unwrap().1;
+                line.receive(&respond(&bye, "200 OK"));
+            } else {
+                line.receive(&Ask::bye(&line.tag).to_string());
+            }
+            line.sent.clear();
+            assert!(line.endpoint.is_quiet(), "nobody waits for it");
+            line.run_for(Duration::from_secs(31));
+            line.receive(&respond(&reinvite, "180 Ringing"));
+            if is_refused {
+                line.receive(&respond(&reinvite, "487 Request Terminated"));
+                assert!(line.take()[0].starts_with("ACK "));
+                line.must_become_idle();
+            }
+            line.run_for(Duration::from_secs(1));
+            assert!(is_refused || line.endpoint.is_idle(), "{:?}", line.endpoint);
+        }
+    }
+}
+
+#[test]
+fn a_refresh_that_is_heard_after_the_end_of_its_call_does_not_stay() {
+    let mut line = Line::new();
+    let invite = Ask::invite().with("Supported: timer");
+    line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
+    line.run_for(Duration::from_secs(300));
+    let reinvite = line.sent.pop().unwrap().1;
+    line.receive(&Ask::bye(&line.tag).to_string());
+    line.receive(&respond(&reinvite, "100 Trying"));
+    line.must_become_idle();
+}
+
+#[test]
+fn a_refresh_that_is_challenged_after_we_have_hung_up_is_not_sent_again() {
+    let mut line = Line::new();
+    let invite = line.call(call_with_password());
+    let ok = Reply::to(&invite, "200 OK").tag("a").sdp(OFFER);
+    line.receive(&ok.with("Session-Expires: 90;refresher=uac").to_string());
+    line.run_for(Duration::from_secs(45));
+    let reinvite = line.sent.pop().unwrap().1;
+    assert!(reinvite.starts_with("INVITE "), "{reinvite}");
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    line.sent.clear();
+    line.receive(&Reply::to(&reinvite, "401 Unauthorized").with(CHALLENGE).to_string());
+    let sent = line.take();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(sent[0].starts_with("ACK "), "{sent:?}");
 }
 
 #[test]
