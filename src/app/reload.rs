@@ -28,6 +28,7 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         ("sip.listen", config.sip.listen == running.sip.listen),
         ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),
         ("sip.domain", config.sip.domain == running.sip.domain),
+        ("sip.web_origins", config.sip.web_origins == running.sip.web_origins),
         ("sip.digest", config.sip.digest == running.sip.digest),
         ("media", same(&config.media, &running.media)),
         ("api", same(&config.api, &running.api)),

@@ -45,6 +45,7 @@ pub(super) fn signalling(config: &Config) -> SignallingConfig {
         users: users(config),
         tls: tls_files(config),
         trusted_peers: config.sip.trusted_peers.clone(),
+        web_origins: config.sip.web_origins.iter().map(|origin| origin.0.clone()).collect(),
         limits: open_files().map_or_else(StreamLimits::default, StreamLimits::within),
     }
 }

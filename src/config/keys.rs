@@ -13,6 +13,7 @@ const KNOWN: &[&str] = &[
     "sip.tls_client_ca",
     "sip.tls_server_ca",
     "sip.trusted_peers",
+    "sip.web_origins",
     "sip.anonymous_calls",
     "media.ports",
     "media.shards",
@@ -82,8 +83,14 @@ const KNOWN: &[&str] = &[
 /// Keys of the product that this version does not act on. Silence would promise what is not kept.
 const LATER: &[&str] = &["storage.encrypt", "telemetry.metrics", "telemetry.otlp_endpoint"];
 
-const LISTS: &[&str] =
-    &["sip.listen", "sip.digest", "sip.trusted_peers", "media.codecs", "fetch.allow_networks"];
+const LISTS: &[&str] = &[
+    "sip.listen",
+    "sip.digest",
+    "sip.trusted_peers",
+    "sip.web_origins",
+    "media.codecs",
+    "fetch.allow_networks",
+];
 
 /// What is wrong with a key.
 pub(super) enum Wrong {

@@ -23,6 +23,7 @@ pub use sections::{
 };
 pub use values::{
     AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, SipTransport,
+    WebOrigin,
 };
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -273,6 +274,7 @@ mod tests {
             ("[sip]\ndigest = [\"sha-1\"]\n", "sip.digest"),
             ("[sip]\ndigest = []\n", "sip.digest"),
             ("[sip]\nlisten = [\"sctp:0.0.0.0:5060\"]\n", "sip.listen"),
+            ("[sip]\nweb_origins = [\"*\"]\n", "sip.web_origins"),
             ("[api]\nlisten = 5\n", "api.listen"),
             ("[fetch]\nallow_networks = [\"10.0.0.0/99\"]\n", "fetch.allow_networks"),
             ("[sip]\ntrusted_peers = [\"ten\"]\n", "sip.trusted_peers: \"ten\" is neither"),
@@ -335,6 +337,37 @@ mod tests {
             let error = load(&format!("{table}{key} = \"/nowhere\"\n"), &[]).unwrap_err();
             let error = error.to_string();
             assert!(error.contains(&format!(".{key}: cannot read /nowhere: No such")), "{error}");
+        }
+    }
+
+    #[test]
+    fn web_origins_are_as_browsers_write_them() {
+        let read = |text: &str| text.parse::<WebOrigin>().map(|origin| origin.0);
+        for (text, origin) in [
+            ("https://Phone.example", "https://phone.example"),
+            ("https://phone.example:443", "https://phone.example"),
+            ("http://phone.example:8080", "http://phone.example:8080"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://bücher.example", "https://xn--bcher-kva.example"),
+            ("ionic://localhost", "ionic://localhost"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(origin));
+        }
+        for text in [
+            "",
+            "null",
+            "phone.example",
+            "https:phone.example",
+            "https://",
+            "https://phone.example/",
+            "https://phone.example/phone",
+            "https://user@phone.example",
+            "https://*.example",
+            "https://phone.example?",
+            "wss://phone.example",
+            "https://phone.example:x",
+        ] {
+            assert!(read(text).is_err(), "{text}");
         }
     }
 

@@ -15,8 +15,8 @@ use url::Url;
 use super::{
     ConfigError, keys,
     values::{
-        AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, duration,
-        networks,
+        AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, WebOrigin,
+        duration, networks,
     },
 };
 use crate::model::role;
@@ -82,6 +82,8 @@ pub struct SipConfig {
     /// Who may call any route.
     #[serde(deserialize_with = "networks")]
     pub trusted_peers: Vec<IpNet>,
+    /// Whose pages may speak SIP; empty: any may try.
+    pub web_origins: Vec<WebOrigin>,
     /// Whether others may reach what is public.
     pub anonymous_calls: bool,
 }

@@ -9,6 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use url::Url;
 
 /// What SIP is spoken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,31 @@ impl FromStr for AllowedNetwork {
     }
 }
 
+/// Where a web page is from, as browsers write it (RFC 6454 §6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin(pub String);
+
+impl FromStr for WebOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "sip.web_origins: {text:?} is not the SCHEME://HOST[:PORT] of a page, such as \
+                 https://phone.example"
+            )
+        };
+        let is_rest = |rest: &str| rest.contains(['/', '\\', '?', '#', '@', '*', ' ']);
+        let (_, host) = text.split_once("://").ok_or_else(wrong)?;
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        // A page is never from where it connects to.
+        let is_socket = matches!(url.scheme(), "ws" | "wss");
+        let name = url.host_str().filter(|_| !is_rest(host) && !is_socket).ok_or_else(wrong)?;
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        Ok(Self(format!("{}://{name}{port}", url.scheme())))
+    }
+}
+
 /// A codec that may be negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
@@ -243,6 +269,7 @@ macro_rules! deserialize_from_str {
 
 deserialize_from_str!(
     SipListener,
+    WebOrigin,
     PortRange,
     AllowedNetwork,
     Codec,

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{
-    connections::Admission,
+    connections::{Admission, Standing},
     settings::SipListener,
     stream::{self, Streams},
     websocket,
@@ -100,8 +100,11 @@ impl StreamListener {
         if streams.rates.take(peer.ip()).is_err() {
             return;
         }
-        let is_trusted = streams.rates.is_trusted(peer.ip());
-        let Some(admission) = streams.connections.admit(peer.ip(), is_trusted) else {
+        let standing = match streams.rates.is_trusted(peer.ip()) {
+            true => Standing::Trusted,
+            false => Standing::OfSource,
+        };
+        let Some(admission) = streams.connections.admit(peer.ip(), standing) else {
             debug!(%peer, "too many connections; another one is refused");
             return;
         };
@@ -109,12 +112,11 @@ impl StreamListener {
         streams.tasks.spawn(async move {
             let served = tokio::select! {
                 () = shared.cancel.cancelled() => Ok(()),
-                served = serve(stream, peer, transport, &shared, &admission) => served,
+                served = serve(stream, peer, transport, &shared, admission) => served,
             };
             if let Err(error) = served {
                 debug!(%peer, transport = transport.name(), %error, "no connection came about");
             }
-            drop(admission);
         });
     }
 }
@@ -125,18 +127,18 @@ async fn serve(
     peer: SocketAddr,
     transport: Transport,
     streams: &Streams,
-    admission: &Admission,
+    admission: Admission,
 ) -> io::Result<()> {
     let first_by = Instant::now() + streams.limits.message;
     let local = canonical(stream.local_addr()?);
     tune(&stream)?;
-    let path = Path { peer, local, transport, connection: None };
+    let path = Path { peer, local, transport, connection: None, is_foreign: false };
     if !transport.is_secure() {
         return talk(stream, path, streams, admission, first_by).await;
     }
     let config = streams.tls.borrow().server_of(transport);
     let config = config.ok_or_else(|| io::Error::other("there is no certificate"))?;
-    let stream = shake(admission, first_by, TlsAcceptor::from(config).accept(stream)).await??;
+    let stream = shake(&admission, first_by, TlsAcceptor::from(config).accept(stream)).await??;
     talk(stream, path, streams, admission, first_by).await
 }
 
@@ -144,30 +146,42 @@ async fn talk<S>(
     stream: S,
     path: Path,
     streams: &Streams,
-    admission: &Admission,
+    admission: Admission,
     first_by: Instant,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let begin = || {
+    let begin = |admission: &Admission, path: Path| {
         let connection = streams.connections.begin(admission, path.transport, path.peer);
         let path = Path { connection: Some(connection.id), ..path };
         (connection, path)
     };
     match path.transport {
         Transport::Ws | Transport::Wss => {
-            let socket = shake(admission, first_by, websocket::accept(stream)).await?;
-            let socket = socket.map_err(io::Error::other)?;
-            let (connection, path) = begin();
+            let handshake = websocket::accept(stream, &streams.web_origins);
+            let shaken = shake(&admission, first_by, handshake).await?;
+            let (socket, is_foreign) = shaken.map_err(io::Error::other)?;
+            let admission = match is_foreign {
+                true => admit_page(admission, path, streams)?,
+                false => admission,
+            };
+            let (connection, path) = begin(&admission, Path { is_foreign, ..path });
             websocket::run(socket, connection, path, streams, first_by).await;
         }
         Transport::Udp | Transport::Tcp | Transport::Tls => {
-            let (connection, path) = begin();
+            let (connection, path) = begin(&admission, path);
             stream::run(stream, connection, path, streams, Some(first_by)).await;
         }
     }
     Ok(())
+}
+
+/// The place of somebody's page, in exchange for that of whoever is at its address.
+fn admit_page(admission: Admission, path: Path, streams: &Streams) -> io::Result<Admission> {
+    drop(admission);
+    let admission = streams.connections.admit(path.peer.ip(), Standing::Foreign);
+    admission.ok_or_else(|| io::Error::other("too many connections"))
 }
 
 /// A handshake: in time, and as long as nobody else gets its place.

@@ -60,6 +60,7 @@ pub(super) async fn run(target: Target, connection: Connection, streams: &Stream
         local: SocketAddr::new(local.ip(), target.listener_port.unwrap_or(local.port())),
         transport: target.transport,
         connection: Some(connection.id),
+        is_foreign: false,
     };
     stream::run(stream, connection, path, streams, None).await;
 }

@@ -71,7 +71,7 @@ struct Table {
     strangers: usize,
     /// Those that gave way, and have not gone yet.
     leaving: BTreeSet<ConnectionId>,
-    known: Acquaintances,
+    known: Arc<Acquaintances>,
     /// That somebody had to give way.
     crowded: Remark,
     opened: usize,
@@ -81,7 +81,9 @@ struct Table {
 #[derive(Debug)]
 struct Admitted {
     source: Source,
-    /// The endpoint does not know the source.
+    /// A page of somebody: its source says nothing of it.
+    is_foreign: bool,
+    /// The endpoint does not know who it is.
     is_stranger: bool,
     /// The endpoint needs the stream.
     is_needed: bool,
@@ -115,6 +117,17 @@ pub(super) enum Origin {
     Opened,
     /// We, for an answer to a request whose own stream has gone.
     Returned,
+}
+
+/// What is known of a peer before it has said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The operator knows its address.
+    Trusted,
+    /// What the endpoint knows of its source.
+    OfSource,
+    /// Nothing: a page of somebody is there, whatever its address.
+    Foreign,
 }
 
 impl Origin {
@@ -177,14 +190,18 @@ impl Connections {
 
     /// Asks for a stream from `peer`; `None` when there are too many. Those that are trusted are not
     /// counted.
-    pub fn admit(&self, peer: IpAddr, is_trusted: bool) -> Option<Admission> {
+    pub fn admit(&self, peer: IpAddr, standing: Standing) -> Option<Admission> {
         let mut table = self.table();
         let id = table.fresh_id();
         let given_up = CancellationToken::new();
-        let origin = if is_trusted { Origin::Trusted } else { Origin::Accepted };
-        if !is_trusted {
+        let origin = match standing {
+            Standing::Trusted => Origin::Trusted,
+            Standing::OfSource | Standing::Foreign => Origin::Accepted,
+        };
+        if standing != Standing::Trusted {
             let source = Source::from(peer);
-            let is_stranger = !table.known.contains(&source);
+            let is_foreign = standing == Standing::Foreign;
+            let is_stranger = is_foreign || !table.known.sources.contains(&source);
             let of_source = table.admitted_of_source.get(&source).copied().unwrap_or_default();
             if of_source >= self.limits.connections_of_a_source
                 || !table.makes_room(is_stranger, self.limits.connections)
@@ -194,7 +211,8 @@ impl Connections {
             table.strangers += usize::from(is_stranger);
             *table.admitted_of_source.entry(source).or_default() += 1;
             let (heard, given_up) = (Instant::now(), given_up.clone());
-            let admitted = Admitted { source, is_stranger, is_needed: false, heard, given_up };
+            let is_needed = false;
+            let admitted = Admitted { source, is_foreign, is_stranger, is_needed, heard, given_up };
             table.admitted.insert(id, admitted);
         }
         Some(Admission { id, origin, given_up, connections: self.clone() })
@@ -264,10 +282,13 @@ impl Connections {
     }
 
     /// These are the sources that the endpoint knows, and the streams that it needs.
-    pub fn introduce(&self, known: Acquaintances, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
         let mut table = self.table();
         for (id, admitted) in &mut table.admitted {
-            admitted.is_stranger = !known.contains(&admitted.source);
+            admitted.is_stranger = match admitted.is_foreign {
+                true => !known.streams.contains(id),
+                false => !known.sources.contains(&admitted.source),
+            };
             admitted.is_needed = needed.contains(id);
         }
         table.strangers = table.admitted.values().filter(|it| it.is_stranger).count();
@@ -466,13 +487,13 @@ mod tests {
 
     fn transmit(transport: Transport, connection: Option<ConnectionId>, length: usize) -> Transmit {
         let local = "192.0.2.9:5060".parse().unwrap();
-        let path = Path { peer: peer(), local, transport, connection };
+        let path = Path { peer: peer(), local, transport, connection, is_foreign: false };
         Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
     }
 
     /// A stream that the peer has opened.
     fn accepted(all: &Connections, transport: Transport) -> Connection {
-        all.begin(&all.admit(peer().ip(), false).unwrap(), transport, peer())
+        all.begin(&all.admit(peer().ip(), Standing::OfSource).unwrap(), transport, peer())
     }
 
     fn opened(all: &Connections, transport: Transport, host: Option<String>) -> Connection {
@@ -573,7 +594,7 @@ mod tests {
     #[test]
     fn all_calls_of_a_trunk_find_room_on_its_stream() {
         let all = connections(10, 10);
-        let trusted = all.admit(peer().ip(), true).unwrap();
+        let trusted = all.admit(peer().ip(), Standing::Trusted).unwrap();
         for trunk in
             [opened(&all, Transport::Tcp, None), all.begin(&trusted, Transport::Tcp, peer())]
         {
@@ -594,24 +615,25 @@ mod tests {
     }
 
     fn knows(all: &Connections, ips: &[&str], needed: &[&Admission]) {
-        let known = Arc::new(ips.iter().map(|known| Source::from(ip(known))).collect());
-        all.introduce(known, &needed.iter().map(|admission| admission.id).collect());
+        let sources = ips.iter().map(|known| Source::from(ip(known))).collect();
+        let known = Acquaintances { sources, streams: BTreeSet::new() };
+        all.introduce(Arc::new(known), &needed.iter().map(|admission| admission.id).collect());
     }
 
     #[test]
     fn strangers_are_counted_by_source_and_leave_places_to_those_that_are_known() {
         let all = connections(4, 2);
-        let first = all.admit(ip("192.0.2.1"), false).unwrap();
-        let second = all.admit(ip("::ffff:192.0.2.1"), false).unwrap();
-        assert!(all.admit(ip("192.0.2.1"), false).is_none(), "two of one source");
-        let other = all.admit(ip("192.0.2.2"), false).unwrap();
+        let first = all.admit(ip("192.0.2.1"), Standing::OfSource).unwrap();
+        let second = all.admit(ip("::ffff:192.0.2.1"), Standing::OfSource).unwrap();
+        assert!(all.admit(ip("192.0.2.1"), Standing::OfSource).is_none(), "two of one source");
+        let other = all.admit(ip("192.0.2.2"), Standing::OfSource).unwrap();
         knows(&all, &["192.0.2.9"], &[&first, &second, &other]);
-        assert!(all.admit(ip("192.0.2.3"), false).is_none(), "three of four");
-        let known = all.admit(ip("192.0.2.9"), false).unwrap();
-        assert!(all.admit(ip("192.0.2.9"), false).is_none(), "four in total");
-        let _trusted = all.admit(ip("192.0.2.1"), true).unwrap();
+        assert!(all.admit(ip("192.0.2.3"), Standing::OfSource).is_none(), "three of four");
+        let known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
+        assert!(all.admit(ip("192.0.2.9"), Standing::OfSource).is_none(), "four in total");
+        let _trusted = all.admit(ip("192.0.2.1"), Standing::Trusted).unwrap();
         drop((first, known));
-        assert!(all.admit(ip("192.0.2.1"), false).is_some());
+        assert!(all.admit(ip("192.0.2.1"), Standing::OfSource).is_some());
         // A stranger who turns out to be known gives a place of strangers back.
         knows(&all, &["192.0.2.1"], &[]);
         assert_eq!(all.table().strangers, 1);
@@ -623,30 +645,30 @@ mod tests {
         let mut come = Vec::new();
         for last in 1..=3 {
             let peer = SocketAddr::new(ip(&format!("192.0.2.{last}")), 5060);
-            let admission = all.admit(peer.ip(), false).unwrap();
+            let admission = all.admit(peer.ip(), Standing::OfSource).unwrap();
             come.push((all.begin(&admission, Transport::Tcp, peer), admission));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         knows(&all, &["192.0.2.9"], &[&come[0].1]);
         all.heard(come[1].0.id);
-        let fourth = all.admit(ip("192.0.2.4"), false).unwrap();
+        let fourth = all.admit(ip("192.0.2.4"), Standing::OfSource).unwrap();
         let gone = come.iter().map(|(connection, _)| connection.given_up.is_cancelled());
         assert_eq!(gone.collect::<Vec<_>>(), [false, false, true], "the first is needed");
-        assert!(all.admit(ip("192.0.2.5"), false).is_none(), "one has not gone yet");
+        assert!(all.admit(ip("192.0.2.5"), Standing::OfSource).is_none(), "one has not gone yet");
         come.pop();
-        let _fifth = all.admit(ip("192.0.2.5"), false).unwrap();
+        let _fifth = all.admit(ip("192.0.2.5"), Standing::OfSource).unwrap();
         assert!(come[1].0.given_up.is_cancelled());
         come.pop();
         // Who shakes hands may have to go as well, also for those that are known.
-        let _known = all.admit(ip("192.0.2.9"), false).unwrap();
-        let _known = all.admit(ip("192.0.2.9"), false).unwrap();
+        let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
+        let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
         assert!(fourth.given_up.is_cancelled());
     }
 
     #[test]
     fn a_stranger_may_be_quiet_for_less_time() {
         let all = connections(10, 10);
-        let stream = all.admit(ip("192.0.2.1"), false).unwrap();
+        let stream = all.admit(ip("192.0.2.1"), Standing::OfSource).unwrap();
         let limits = StreamLimits::default();
         assert_eq!(all.idle(stream.id), limits.idle_of_strangers);
         knows(&all, &["192.0.2.1"], &[]);

@@ -63,7 +63,7 @@ pub(super) struct Bound {
 pub(super) struct Reloadable {
     pub tls: watch::Receiver<TlsConfigs>,
     pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
-    pub known: watch::Receiver<Acquaintances>,
+    pub known: watch::Receiver<Arc<Acquaintances>>,
 }
 
 impl Network {
@@ -82,6 +82,7 @@ impl Network {
             rates: Arc::clone(&rates),
             inbound: inbound.clone(),
             tls: reloadable.tls,
+            web_origins: config.web_origins.clone(),
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
         });
@@ -163,7 +164,7 @@ impl Network {
     }
 
     /// Tells the table of streams whom the endpoint knows, and which streams it needs.
-    pub fn introduce(&self, known: Acquaintances, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
         self.streams.connections.introduce(known, needed);
     }
 

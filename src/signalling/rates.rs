@@ -25,7 +25,10 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::proto::sip::{diary::Diary, path::source_of};
+use crate::proto::sip::{
+    diary::Diary,
+    path::{ConnectionId, Path, source_of},
+};
 
 /// Messages a second of one source. A call takes about six messages, so this is the traffic of
 /// thirty calls a second: more than an office behind one NAT makes, little for a scanner.
@@ -57,14 +60,19 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// Sources that the endpoint knows.
-pub(super) type Acquaintances = Arc<BTreeSet<Source>>;
+/// Whom the endpoint knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Acquaintances {
+    pub sources: BTreeSet<Source>,
+    /// Streams that phones have registered over. Where a script of some web page is says nothing of it.
+    pub streams: BTreeSet<ConnectionId>,
+}
 
 /// Counts messages; shared by all readers.
 #[derive(Debug)]
 pub(super) struct Rates {
     trusted: watch::Receiver<Vec<IpNet>>,
-    known: watch::Receiver<Acquaintances>,
+    known: watch::Receiver<Arc<Acquaintances>>,
     of_known: DefaultKeyedRateLimiter<Source>,
     of_sources: DefaultKeyedRateLimiter<Source>,
     of_strangers: DefaultDirectRateLimiter,
@@ -86,7 +94,7 @@ impl Rates {
     /// Nobody has sent anything yet.
     pub fn new(
         trusted: watch::Receiver<Vec<IpNet>>,
-        known: watch::Receiver<Acquaintances>,
+        known: watch::Receiver<Arc<Acquaintances>>,
     ) -> Self {
         let of_known = Quota::per_second(OF_A_KNOWN_SOURCE).allow_burst(BURST_OF_A_KNOWN_SOURCE);
         let of_a_source = Quota::per_second(OF_A_SOURCE).allow_burst(BURST_OF_A_SOURCE);
@@ -113,7 +121,25 @@ impl Rates {
             return Ok(());
         }
         let source = Source::from(peer);
-        let taken = match self.known.borrow().contains(&source) {
+        let is_known = self.known.borrow().sources.contains(&source);
+        self.count(source, is_known)
+    }
+
+    /// Takes one message or keep-alive over a stream.
+    ///
+    /// # Errors
+    /// When it is one too many.
+    pub fn take_over(&self, path: Path) -> Result<(), TooMany> {
+        if !path.is_foreign {
+            return self.take(path.peer.ip());
+        }
+        let streams = &self.known.borrow().streams;
+        let is_known = path.connection.is_some_and(|stream| streams.contains(&stream));
+        self.count(Source::from(path.peer.ip()), is_known)
+    }
+
+    fn count(&self, source: Source, is_known: bool) -> Result<(), TooMany> {
+        let taken = match is_known {
             true => self.take_from_known(source),
             false => self.take_from(source),
         };
@@ -183,10 +209,11 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::sip::path::Transport;
 
     fn rates(trusted: &[&str]) -> Rates {
         let trusted = trusted.iter().map(|text| text.parse().unwrap()).collect();
-        Rates::new(watch::channel(trusted).1, watch::channel(Acquaintances::default()).1)
+        Rates::new(watch::channel(trusted).1, watch::channel(Arc::default()).1)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -224,7 +251,7 @@ mod tests {
     #[test]
     fn trust_can_change_while_calls_are_up() {
         let (trust, trusted) = watch::channel(Vec::new());
-        let rates = Rates::new(trusted, watch::channel(Acquaintances::default()).1);
+        let rates = Rates::new(trusted, watch::channel(Arc::default()).1);
         assert!(!rates.is_trusted(ip("192.0.2.1")));
         trust.send_replace(vec!["192.0.2.1/32".parse().unwrap()]);
         assert!(rates.is_trusted(ip("192.0.2.1")));
@@ -239,8 +266,10 @@ mod tests {
 
     #[test]
     fn whom_we_know_is_heard_whatever_strangers_do_but_not_without_end() {
-        let known =
-            |ip: &str| Arc::new(BTreeSet::from([Source::from(ip.parse::<IpAddr>().unwrap())]));
+        let known = |known: &str| {
+            let sources = BTreeSet::from([Source::from(ip(known))]);
+            Arc::new(Acquaintances { sources, streams: BTreeSet::new() })
+        };
         let (knows, receiver) = watch::channel(known("192.0.2.1"));
         let rates = Rates::new(watch::channel(Vec::new()).1, receiver);
         for index in 0..100 {
@@ -253,5 +282,26 @@ mod tests {
 
         knows.send_replace(known("192.0.2.2"));
         assert_eq!(taken(&rates, ip("192.0.2.2"), burst), burst);
+    }
+
+    #[test]
+    fn a_page_is_known_by_its_stream_and_never_by_its_address() {
+        let known = |streams: &[u64]| {
+            let streams = streams.iter().map(|id| ConnectionId(*id)).collect();
+            Arc::new(Acquaintances { sources: BTreeSet::from([Source::from(PAGE)]), streams })
+        };
+        const PAGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        let (knows, receiver) = watch::channel(known(&[]));
+        let trusted = watch::channel(vec!["192.0.2.0/24".parse().unwrap()]).1;
+        let rates = Rates::new(trusted, receiver);
+        let local = "192.0.2.9:5080".parse().unwrap();
+        let stream = Some(ConnectionId(7));
+        let path = Path::udp(local, std::net::SocketAddr::new(PAGE, 40_000));
+        let page = Path { transport: Transport::Ws, connection: stream, is_foreign: true, ..path };
+        let taken = |count: usize| (0..count).filter(|_| rates.take_over(page).is_ok()).count();
+        assert!(taken(10_000) < 10_000, "its address is trusted, but that is not its own");
+        knows.send_replace(known(&[7]));
+        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        assert_eq!(taken(burst), burst, "its user has registered");
     }
 }

@@ -129,7 +129,7 @@ impl Signalling {
             if transport.is_secure() {
                 self.know_host(peer, host).await;
             }
-            paths.push(Path { peer, local, transport, connection: None });
+            paths.push(Path { peer, local, transport, connection: None, is_foreign: false });
         }
         if paths.is_empty() { Err(LocateError::NoWay) } else { Ok(paths) }
     }
@@ -230,7 +230,7 @@ pub async fn start(
 ) -> Result<(Signalling, Vec<SipListener>, JoinHandle<()>), StartError> {
     let (tls, tls_receiver) = watch::channel(TlsConfigs::load(&config.tls)?);
     let (trusted, trusted_receiver) = watch::channel(config.trusted_peers.clone());
-    let (known, known_receiver) = watch::channel(Acquaintances::default());
+    let (known, known_receiver) = watch::channel(Arc::default());
     let reloadable =
         Reloadable { tls: tls_receiver, trusted: trusted_receiver, known: known_receiver };
     let (inbound_sender, inbound) = mpsc::channel(INBOUND);
@@ -283,7 +283,7 @@ struct Service {
     tracer: Tracer,
     network: Network,
     /// Whom the readers are to hear, whatever strangers do; and when they are told next.
-    known: watch::Sender<Acquaintances>,
+    known: watch::Sender<Arc<Acquaintances>>,
     introduce_at: Option<Instant>,
     /// Why we do not find the way to a trunk, by its name.
     no_ways: BTreeMap<String, String>,
@@ -463,7 +463,10 @@ impl Service {
             return;
         }
         self.introduce_at = None;
-        let known = self.endpoint.acquaintances().map(Source::from).collect();
+        let known = Acquaintances {
+            sources: self.endpoint.acquaintances().map(Source::from).collect(),
+            streams: self.endpoint.phone_streams().collect(),
+        };
         self.known.send_if_modified(|before| {
             let is_news = **before != known;
             if is_news {
@@ -757,6 +760,7 @@ mod tests {
                 users: Vec::new(),
                 tls: TlsFiles::default(),
                 trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+                web_origins: Vec::new(),
                 limits: StreamLimits::default(),
             };
             let (sender, events) = mpsc::channel(places);

@@ -33,6 +33,9 @@ pub struct SignallingConfig {
     pub tls: TlsFiles,
     /// Peers that are never slowed or refused for their number.
     pub trusted_peers: Vec<IpNet>,
+    /// Pages whose scripts may speak SIP over a WebSocket, as browsers write their origin. Empty: those of
+    /// all, but where they are says nothing of who they are.
+    pub web_origins: Vec<String>,
     /// What streams may cost.
     pub limits: StreamLimits,
 }

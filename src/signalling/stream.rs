@@ -63,6 +63,8 @@ pub(super) struct Streams {
     pub rates: Arc<Rates>,
     pub inbound: mpsc::Sender<Inbound>,
     pub tls: watch::Receiver<TlsConfigs>,
+    /// Whose pages are as good as no page; empty: nobody's, but any may try.
+    pub web_origins: Vec<String>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
 }
@@ -119,7 +121,7 @@ pub(super) enum ReadEnd {
 impl Streams {
     /// Waits while the peer has sent too much; its stream fills up meanwhile.
     pub async fn pace(&self, path: Path) {
-        while let Err(too_many) = self.rates.take(path.peer.ip()) {
+        while let Err(too_many) = self.rates.take_over(path) {
             sleep(too_many.wait).await;
         }
     }

@@ -23,7 +23,10 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message, Utf8Bytes,
         handshake::server::{ErrorResponse, Request, Response},
-        http::{HeaderValue, StatusCode, header::SEC_WEBSOCKET_PROTOCOL},
+        http::{
+            HeaderValue, StatusCode,
+            header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL},
+        },
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -57,8 +60,10 @@ const MAX_LINGER_BYTES: usize = 1 << 20;
 /// A WebSocket whose frames are followed.
 pub(super) type Socket<S> = WebSocketStream<Watched<S>>;
 
-/// Shakes hands. A client that does not offer the subprotocol gets 400 (RFC 7118 §4.1).
-pub(super) async fn accept<S>(stream: S) -> Result<Socket<S>, Error>
+/// Shakes hands. A client that does not offer the subprotocol gets 400 (RFC 7118 §4.1), a page that is not
+/// of `origins` 403 (RFC 6455 §10.2). Where there are none, any may come, and is told apart: then the
+/// socket is a foreign one.
+pub(super) async fn accept<S>(stream: S, origins: &[String]) -> Result<(Socket<S>, bool), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -69,10 +74,26 @@ where
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let stream = Watched { stream, frames: None };
+    let mut is_foreign = false;
+    #[expect(clippy::result_large_err, reason = "the library wants it so")]
+    let agree = |request: &Request, response: Response| {
+        is_foreign = is_of_other_page(request, origins);
+        if is_foreign && !origins.is_empty() {
+            return Err(refusal(StatusCode::FORBIDDEN, "this page may not\n"));
+        }
+        agree(request, response)
+    };
     let mut socket = accept_hdr_async_with_config(stream, agree, Some(config)).await?;
     // The handshake is over, and with a client nothing may have come behind it yet (RFC 6455 §4.1).
     socket.get_mut().frames = Some(Frames::default());
-    Ok(socket)
+    Ok((socket, is_foreign))
+}
+
+/// Whether a script asks that is not of a page of `origins`. Browsers say whose it is; who is none need
+/// not, and could say anything.
+fn is_of_other_page(request: &Request, origins: &[String]) -> bool {
+    let is_ours = |origin: &HeaderValue| origins.iter().any(|ours| origin == ours.as_str());
+    !request.headers().get_all(ORIGIN).iter().all(is_ours)
 }
 
 #[expect(clippy::result_large_err, reason = "the library wants it so")]
@@ -85,13 +106,17 @@ fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorRes
         .flat_map(|value| value.split(','))
         .any(|protocol| protocol.trim().eq_ignore_ascii_case(SUBPROTOCOL));
     if !is_offered {
-        let mut refusal = ErrorResponse::new(Some("the subprotocol is \"sip\"\n".to_owned()));
-        *refusal.status_mut() = StatusCode::BAD_REQUEST;
-        return Err(refusal);
+        return Err(refusal(StatusCode::BAD_REQUEST, "the subprotocol is \"sip\"\n"));
     }
     let agreed = HeaderValue::from_static(SUBPROTOCOL);
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, agreed);
     Ok(response)
+}
+
+fn refusal(status: StatusCode, why: &str) -> ErrorResponse {
+    let mut refusal = ErrorResponse::new(Some(why.to_owned()));
+    *refusal.status_mut() = status;
+    refusal
 }
 
 /// Why a WebSocket is served no further.
@@ -267,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 return Ok(End::Closed);
             }
             self.streams.connections.heard(self.connection.id);
-            if let Err(too_many) = self.streams.rates.take(self.path.peer.ip()) {
+            if let Err(too_many) = self.streams.rates.take_over(self.path) {
                 waiting = Some((message, Instant::now() + too_many.wait));
                 continue;
             }

@@ -66,11 +66,10 @@ impl Switchboard {
 
     /// The source of a caller that is neither a user, nor a trunk, nor trusted.
     fn stranger(&self, invite: &IncomingInvite) -> Option<IpAddr> {
-        let peer = invite.path.peer.ip();
         let is_known = invite.user.is_some()
             || invite.trunk.is_some()
-            || self.inner.directory.borrow().is_trusted(peer);
-        (!is_known).then(|| source_of(peer))
+            || self.inner.directory.borrow().is_trusted(invite.path);
+        (!is_known).then(|| source_of(invite.path.peer.ip()))
     }
 
     /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
@@ -155,7 +154,7 @@ impl Switchboard {
         let peer = invite.path.peer.ip();
         // A trunk that we register at may call what its calls are for.
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
-        let owner = inner.directory.borrow().find(&user, peer, caller)?;
+        let owner = inner.directory.borrow().find(&user, invite.path, caller)?;
         // Asked again when the call begins; here it costs nothing, and leaves no trace of the caller.
         let stranger = self.stranger(invite);
         let room = self.registry().admit(stranger, inner.limits.max_calls);

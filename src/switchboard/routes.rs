@@ -12,7 +12,10 @@ use crate::{
     call::{LineScript, Owner, Refusal},
     config::{Config, Line, RouteTarget},
     model::role,
-    proto::sip::uri::{Uri, escape_user},
+    proto::sip::{
+        path::Path,
+        uri::{Uri, escape_user},
+    },
 };
 
 /// Who gets which calls, and from whom: the part of the configuration that a reload replaces.
@@ -124,15 +127,15 @@ impl Directory {
         uri.user().filter(|user| self.users.contains(user) && self.is_home(uri, is_ours))
     }
 
-    /// Who gets a call to `user` from `peer`, which is known as the user or trunk `caller`.
+    /// Who gets a call to `user` over `path`, from whom is known as the user or trunk `caller`.
     ///
     /// A stranger hears the same of a number that is not there as of one that is not for everybody.
     ///
     /// # Errors
     /// No route leads there, or the caller may not use it.
-    pub fn find(&self, user: &str, peer: IpAddr, caller: Option<&str>) -> Result<Owner, Refusal> {
+    pub fn find(&self, user: &str, path: Path, caller: Option<&str>) -> Result<Owner, Refusal> {
         let route = self.routes.iter().find(|route| matches(&route.to, user));
-        let is_known = caller.is_some() || self.is_trusted(peer);
+        let is_known = caller.is_some() || self.is_trusted(path);
         let is_open = |route: &&Route| is_known || (route.public && self.anonymous_calls);
         let route = match route.filter(is_open) {
             Some(route) => route,
@@ -154,8 +157,9 @@ impl Directory {
 
 impl Directory {
     /// Whether a peer may call whatever it likes.
-    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.trusted_peers.iter().any(|network| network.contains(&peer))
+    pub(super) fn is_trusted(&self, path: Path) -> bool {
+        let peer = path.peer.ip();
+        !path.is_foreign && self.trusted_peers.iter().any(|network| network.contains(&peer))
     }
 }
 
@@ -219,10 +223,15 @@ mod tests {
         Directory::new(&Config::load(Some(&path), environment).unwrap())
     }
 
+    fn from(ip: &str) -> Path {
+        let local = "192.0.2.9:5060".parse().unwrap();
+        Path::udp(local, std::net::SocketAddr::new(ip.parse().unwrap(), 5060))
+    }
+
     #[test]
     fn without_an_application_the_lines_answer_to_their_names() {
         let directory = directory(&[], "");
-        let peer = "192.0.2.1".parse().unwrap();
+        let peer = from("192.0.2.1");
         assert!(matches!(directory.find("echo", peer, None), Ok(Owner::Line(LineScript::Echo))));
         assert!(matches!(directory.find("voicemail", peer, None), Ok(Owner::Line(_))));
         assert!(matches!(directory.find("support", peer, None), Err(Refusal::NotAllowed(_))));
@@ -234,12 +243,14 @@ mod tests {
                    [[routes]]\nto = \"open\"\napplication = \"b\"\npublic = true\n\
                    [[routes]]\nto = \"closed\"\napplication = \"b\"\n";
         let trusted = [("AFTERTONE__SIP__TRUSTED_PEERS", "10.0.0.0/8")];
-        let stranger = "192.0.2.1".parse().unwrap();
-        let friend = "10.1.2.3".parse().unwrap();
+        let stranger = from("192.0.2.1");
+        let friend = from("10.1.2.3");
         let open = directory(&trusted, bot);
         assert!(open.find("open", stranger, None).is_ok());
         assert!(matches!(open.find("closed", stranger, None), Err(Refusal::NotAllowed(_))));
         assert!(open.find("closed", friend, None).is_ok());
+        let page = Path { is_foreign: true, ..friend };
+        assert!(matches!(open.find("closed", page, None), Err(Refusal::NotAllowed(_))));
         assert!(matches!(open.find("echo", friend, None), Err(Refusal::NoRoute(_))));
         let closed = directory(&[trusted[0], ("AFTERTONE__SIP__ANONYMOUS_CALLS", "false")], bot);
         assert!(matches!(closed.find("open", stranger, None), Err(Refusal::NotAllowed(_))));
@@ -251,7 +262,7 @@ mod tests {
                      [[routes]]\nto = \"echo\"\nline = \"echo\"\n\
                      [[routes]]\nto = \"open\"\nline = \"echo\"\npublic = true\n";
         let directory = directory(&[("AFTERTONE__SIP__DOMAIN", "pbx.example")], users);
-        let peer = "192.0.2.1".parse().unwrap();
+        let peer = from("192.0.2.1");
         for number in ["echo", "nobody"] {
             let found = directory.find(number, peer, None);
             assert!(matches!(found, Err(Refusal::NotAuthenticated)), "{number}");

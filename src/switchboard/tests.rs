@@ -145,6 +145,7 @@ impl House {
                 users: Vec::new(),
                 tls: TlsFiles::default(),
                 trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+                web_origins: Vec::new(),
                 limits: StreamLimits::default(),
             },
             events,

@@ -80,12 +80,15 @@ pub struct Path {
     /// same peer is taken, or opened; for a response, to the port that the request's Via names (RFC 3261
     /// §18.2.2).
     pub connection: Option<ConnectionId>,
+    /// A script of some web page is there, in whoever's browser: where that is says nothing of who it is
+    /// (RFC 6455 §10.2).
+    pub is_foreign: bool,
 }
 
 impl Path {
     /// The way of datagrams between two addresses.
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
-        Self { peer, local, transport: Transport::Udp, connection: None }
+        Self { peer, local, transport: Transport::Udp, connection: None, is_foreign: false }
     }
 
     /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the

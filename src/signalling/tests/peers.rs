@@ -60,6 +60,7 @@ pub fn config(transports: &[Transport]) -> SignallingConfig {
         users: Vec::new(),
         tls: TlsFiles::default(),
         trusted_peers: Vec::new(),
+        web_origins: Vec::new(),
         limits: StreamLimits::default(),
     }
 }
@@ -147,10 +148,18 @@ impl Phone {
     }
 
     pub async fn ws(node: &Node) -> Self {
+        Self::of_page(node, None).await.unwrap()
+    }
+
+    /// A script of a page of this origin.
+    pub async fn of_page(
+        node: &Node,
+        origin: Option<&'static str>,
+    ) -> Result<Self, tungstenite::Error> {
         let stream = TcpStream::connect(node.address(Transport::Ws)).await.unwrap();
         let local = stream.local_addr().unwrap();
-        let socket = upgrade(Box::new(stream), Some("sip")).await.unwrap();
-        Self { wire: Wire::WebSocket(Box::new(socket)), local, transport: Transport::Ws }
+        let socket = upgrade_from(Box::new(stream), Some("sip"), origin).await?;
+        Ok(Self { wire: Wire::WebSocket(Box::new(socket)), local, transport: Transport::Ws })
     }
 
     pub async fn wss(node: &Node, files: &TlsFiles) -> Self {
@@ -316,10 +325,19 @@ pub async fn upgrade(
     stream: Box<dyn Duplex>,
     subprotocol: Option<&'static str>,
 ) -> Result<WebSocketStream<Box<dyn Duplex>>, tungstenite::Error> {
+    upgrade_from(stream, subprotocol, None).await
+}
+
+async fn upgrade_from(
+    stream: Box<dyn Duplex>,
+    subprotocol: Option<&'static str>,
+    origin: Option<&'static str>,
+) -> Result<WebSocketStream<Box<dyn Duplex>>, tungstenite::Error> {
     let mut request = "ws://127.0.0.1/".into_client_request()?;
-    if let Some(subprotocol) = subprotocol {
-        let value = HeaderValue::from_static(subprotocol);
-        request.headers_mut().insert("Sec-WebSocket-Protocol", value);
+    for (name, value) in [("Sec-WebSocket-Protocol", subprotocol), ("Origin", origin)] {
+        if let Some(value) = value {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
     }
     Ok(client_async(request, stream).await?.0)
 }

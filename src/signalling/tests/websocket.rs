@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{
+    self, Message, http::StatusCode, protocol::frame::coding::CloseCode,
+};
 
 use super::peers::{Node, Phone, config, register};
 use crate::{
-    proto::sip::path::Transport,
+    proto::sip::{endpoint::Event, path::Transport},
     signalling::{StreamLimits, User},
 };
 
@@ -152,5 +154,56 @@ async fn a_flood_of_pings_keeps_nobody_from_being_served() {
         }
     };
     assert!(answer.contains("CSeq: 2 OPTIONS"), "{answer}");
+    node.stop().await;
+}
+
+const ELSEWHERE: Option<&str> = Some("https://evil.example");
+
+/// Whether a call of this phone is taken to be from a page of somebody.
+async fn is_foreign(node: &mut Node, phone: &mut Phone) -> bool {
+    let name = phone.local().port().to_string();
+    phone.send(phone.request("INVITE", 1, &name, "")).await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+    match node.event().await {
+        Event::Invite { invite, .. } => invite.path.is_foreign,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_page_has_nothing_of_the_trust_in_its_address() {
+    let mut config = config(&[Transport::Ws]);
+    config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
+    config.users = vec![User { name: "web".to_owned(), password: "secret".to_owned() }];
+    config.limits.connections_of_a_source = 1;
+    let mut node = Node::start(config).await;
+    let mut page = Phone::of_page(&node, ELSEWHERE).await.unwrap();
+    assert!(is_foreign(&mut node, &mut page).await);
+    register(&mut page, "web", "secret").await;
+    assert_eq!(node.signalling.phones("web").await.len(), 1, "its user may prove itself");
+    let mut second = Phone::of_page(&node, ELSEWHERE).await.unwrap();
+    assert!(second.is_closed().await, "it is counted as a stranger's");
+    let mut no_page = Phone::ws(&node).await;
+    assert!(!is_foreign(&mut node, &mut no_page).await);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn where_pages_are_listed_no_others_come_in() {
+    let mut config = config(&[Transport::Ws]);
+    config.web_origins = vec!["https://phone.example".to_owned()];
+    let mut node = Node::start(config).await;
+    for origin in [ELSEWHERE, Some("null"), Some("https://phone.example:8443")] {
+        match Phone::of_page(&node, origin).await {
+            Err(tungstenite::Error::Http(response)) => {
+                assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            }
+            other => panic!("{:?}", other.map(|_| ())),
+        }
+    }
+    for origin in [Some("https://phone.example"), None] {
+        let mut phone = Phone::of_page(&node, origin).await.unwrap();
+        assert!(!is_foreign(&mut node, &mut phone).await);
+    }
     node.stop().await;
 }

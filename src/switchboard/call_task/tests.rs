@@ -164,6 +164,7 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
         local: house.sip,
         transport: crate::proto::sip::path::Transport::Udp,
         connection: None,
+        is_foreign: false,
     };
     let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
     (task, id, Entry::of_application("bot", mail))

@@ -127,10 +127,12 @@ impl Endpoint {
         ours.map(|(name, account)| (name.as_str(), account.machine.status()))
     }
 
-    /// The trunk that calls from this address come from.
-    pub(super) fn trunk_at(&self, source: IpAddr) -> Option<String> {
+    /// The trunk that calls come from over this path.
+    pub(super) fn trunk_at(&self, path: Path) -> Option<String> {
+        let source = path.peer.ip();
         let is_from = |account: &&Account| {
-            !account.is_leaving
+            !path.is_foreign
+                && !account.is_leaving
                 && account.trunk.targets.iter().any(|target| target.peer.ip() == source)
         };
         self.accounts.values().find(is_from).map(|account| account.trunk.name.clone())

@@ -5,9 +5,7 @@ use std::time::Instant;
 use rand::Rng;
 use tracing::{debug, info};
 
-use super::{
-    Endpoint, Event, IncomingInvite, Path, commands::session_headers, standing::is_within,
-};
+use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
     digest::{self, Asking, Verdict},
@@ -175,7 +173,7 @@ impl Endpoint {
         let text = |name: &str| request.header(name).map(str::to_owned);
         let incoming = IncomingInvite {
             user,
-            trunk: self.trunk_at(path.peer.ip()),
+            trunk: self.trunk_at(path),
             replaces,
             from: request.from().clone(),
             request_uri: request.uri().clone(),
@@ -188,7 +186,7 @@ impl Endpoint {
         };
         let pending = Pending { transaction, request: Box::new(request) };
         let may_refer =
-            incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path.peer.ip());
+            incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path);
         let dialog = Dialog::called(pending, local_tag, contact, path, may_refer);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
@@ -263,16 +261,12 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) -> Result<Option<String>, Refused> {
-        let source = path.peer.ip();
+        let (source, is_trusted) = (path.peer.ip(), self.is_trusted(path));
         let values: Vec<&str> = request.headers("Authorization").collect();
         let verdict = match &mut self.authenticator {
             Some(authenticator) => {
-                let asking = Asking {
-                    method: request.method(),
-                    uri: request.uri(),
-                    source,
-                    is_trusted: is_within(&self.trusted_peers, source),
-                };
+                let asking =
+                    Asking { method: request.method(), uri: request.uri(), source, is_trusted };
                 authenticator.verify(&values, asking, now)
             }
             None => Verdict::Missing,
@@ -342,9 +336,12 @@ impl Endpoint {
         if early_only {
             return Err(486);
         }
-        let is_allowed = user.is_some()
-            || dialog.path().peer.ip() == path.peer.ip()
-            || self.trunk_at(path.peer.ip()).is_some();
+        let before = dialog.path();
+        let has_its_place = match path.is_foreign {
+            true => before.connection == path.connection,
+            false => before.peer.ip() == path.peer.ip(),
+        };
+        let is_allowed = user.is_some() || has_its_place || self.trunk_at(path).is_some();
         if is_allowed { Ok(Some(id)) } else { Err(403) }
     }
 

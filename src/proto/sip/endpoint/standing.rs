@@ -19,26 +19,29 @@ impl Endpoint {
         self.trusted_peers = peers;
     }
 
-    /// Whether the operator knows this peer.
-    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
-        is_within(&self.trusted_peers, peer)
+    /// Whether the operator knows the peer at the other end.
+    pub(super) fn is_trusted(&self, path: Path) -> bool {
+        !path.is_foreign && is_within(&self.trusted_peers, path.peer.ip())
     }
 
     /// Whether somebody whom we know is at the other end: the operator, or a trunk, or a phone that has
     /// registered this way.
     pub(super) fn is_acquainted(&self, path: Path) -> bool {
-        let peer = path.peer;
-        self.is_trusted(peer.ip())
-            || self.registrar.is_at(peer)
-            || self.trunk_at(peer.ip()).is_some()
+        self.is_trusted(path) || self.registrar.is_at(path.peer) || self.trunk_at(path).is_some()
     }
 
     /// Where those are who are known, but not by the operator: trunks, phones that have registered, and
     /// peers of calls that are up. A call that nobody has acknowledged proves nothing.
     pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
         let phones = self.registrar.places().map(|place| place.ip());
-        let up = self.dialogs.values().filter(|dialog| dialog.is_up());
-        phones.chain(self.trunk_places()).chain(up.map(|dialog| dialog.path().peer.ip()))
+        let up = self.dialogs.values().filter(|dialog| dialog.is_up()).map(Dialog::path);
+        let up = up.filter(|path| !path.is_foreign);
+        phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
+    }
+
+    /// The streams that phones have registered over: of scripts of web pages, those are known.
+    pub fn phone_streams(&self) -> impl Iterator<Item = ConnectionId> {
+        self.registrar.paths().filter_map(|path| path.connection)
     }
 
     /// The streams that a dialog goes over, or that a phone or a trunk is reached by.

@@ -252,11 +252,11 @@ fn a_trunk_that_is_left_loses_its_rights_at_once_and_our_contact_is_taken_back()
     let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
     let first = line.register_at_trunk();
     line.receive(&Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string());
-    assert_eq!(line.endpoint.trunk_at(path().peer.ip()).as_deref(), Some("provider"));
+    assert_eq!(line.endpoint.trunk_at(path()).as_deref(), Some("provider"));
 
     line.endpoint.leave_trunk("provider", line.now);
     line.drain();
-    assert_eq!(line.endpoint.trunk_at(path().peer.ip()), None);
+    assert_eq!(line.endpoint.trunk_at(path()), None);
     assert_eq!(line.endpoint.trunks().count(), 0);
     let last = line.sent.pop().unwrap().1;
     assert_eq!(header(&last, "Expires"), Some("0"));

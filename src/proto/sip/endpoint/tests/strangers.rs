@@ -254,3 +254,20 @@ fn who_has_acknowledged_a_call_is_an_acquaintance_until_it_ends() {
     line.receive(&Ask::bye(&line.tag).to_string());
     assert!(known(&line).is_empty());
 }
+
+#[test]
+fn a_page_of_somebody_is_a_stranger_wherever_it_is() {
+    let page = Path { transport: Transport::Ws, is_foreign: true, ..over_tcp() };
+    let mut line = stranger();
+    line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
+    assert!(line.endpoint.is_acquainted(over_tcp()));
+    assert!(!line.endpoint.is_acquainted(page) && !line.endpoint.is_trusted(page));
+    line.confirm(&Ask::invite());
+    let replaces = format!("Replaces: call@192.0.2.10;to-tag={};from-tag=phone", line.tag);
+    let takes_over = Ask::invite().call("second").branch("second").with(&replaces).to_string();
+    for (path, status) in [(page, 403), (over_tcp(), 100)] {
+        line.endpoint.handle_message(takes_over.as_bytes(), path, line.now);
+        line.drain();
+        assert_eq!(line.take_statuses(), [status]);
+    }
+}
