@@ -634,25 +634,43 @@ impl Dialog {
         }
     }
 
-    /// Where a request to the peer is sent to. Names are not resolved: then, and when the peer is
-    /// our neighbour, the way that its own messages take is the right one, through any NAT.
+    /// Where a request to the peer is sent to.
     pub fn next_hop(&self) -> Path {
+        self.hops().0
+    }
+
+    /// Where it is sent to when nobody is there; `None` when there is one way only.
+    pub fn other_hop(&self) -> Option<Path> {
+        self.hops().1
+    }
+
+    /// The way that the next hop names, and that of the peer's own messages; the better one first. A
+    /// stream that is there leads to its host whatever the port: that of a stream which the peer opened
+    /// is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not resolved: then, and when
+    /// the peer is our neighbour, its own way is the right one, through any NAT.
+    fn hops(&self) -> (Path, Option<Path>) {
         let uri = match (self.route_set.first(), self.heading) {
             (Some(route), _) => route.uri(),
             (None, Heading::Contact) => &self.remote_target,
-            (None, Heading::Path) => return self.path,
+            (None, Heading::Path) => return (self.path, None),
         };
-        let Some(ip) = uri.ip_addr() else { return self.path };
+        let Some(ip) = uri.ip_addr() else { return (self.path, None) };
         let transport = match uri.param("transport").and_then(Transport::from_name) {
+            // RFC 3261 §26.2.2: TLS, over which of them it says.
+            Some(Transport::Tcp) | None if uri.scheme() == "sips" => Transport::Tls,
             Some(transport) => transport,
-            None if uri.scheme() == "sips" => Transport::Tls,
             None => Transport::Udp,
         };
         let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
         if (peer, transport) == (self.path.peer, self.path.transport) {
-            return self.path;
+            return (self.path, None);
         }
-        Path { peer, transport, connection: None, ..self.path }
+        let named = Path { peer, transport, connection: None, ..self.path };
+        let has_stream = self.path.connection.is_some();
+        match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
+            true => (self.path, Some(named)),
+            false => (named, has_stream.then_some(self.path)),
+        }
     }
 
     // -- time --------------------------------------------------------------------------------

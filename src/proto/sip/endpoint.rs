@@ -368,7 +368,7 @@ impl Endpoint {
         let is_final = matches!(heard.news, News::Accepted | News::Refused);
         match heard.asker {
             Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
-            Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, now),
+            Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, path, now),
             Asker::Reinvite(id) if heard.news == News::Provisional => {
                 let reinvite = (response.cseq().number, heard.transaction);
                 self.reinvite_heard(id, reinvite, now);

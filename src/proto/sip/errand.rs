@@ -24,6 +24,10 @@ pub(crate) struct Errand {
     pub is_streamed: bool,
     /// No stream was to be had.
     pub wants_datagram: bool,
+    /// Another way leads there than the one that it went.
+    pub has_other_hop: bool,
+    /// That is the one that it goes.
+    pub wants_other_hop: bool,
 }
 
 impl Errand {
@@ -39,6 +43,8 @@ impl Errand {
             challenges: Challenges::default(),
             is_streamed: false,
             wants_datagram: false,
+            has_other_hop: false,
+            wants_other_hop: false,
         }
     }
 
@@ -58,5 +64,17 @@ impl Errand {
     pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
         self.body = Some((content_type.to_owned(), body.to_vec()));
         self
+    }
+
+    /// Nobody has got it; whether it can go another way.
+    pub fn reroute(&mut self) -> bool {
+        if self.is_streamed {
+            self.wants_datagram = true;
+        } else if self.has_other_hop {
+            self.wants_other_hop = true;
+        } else {
+            return false;
+        }
+        true
     }
 }

@@ -70,6 +70,11 @@ impl Challenges {
         true
     }
 
+    /// Nobody has asked yet.
+    pub fn is_empty(&self) -> bool {
+        self.of_proxy.tries == 0 && self.of_peer.tries == 0
+    }
+
     /// The header fields that answer all that were taken, for the next request: name and value.
     ///
     /// # Errors

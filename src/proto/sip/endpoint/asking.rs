@@ -31,12 +31,18 @@ impl Endpoint {
         if errand.method == Method::Invite && !dialog.may_offer() {
             return false;
         }
-        let way = dialog.next_hop();
+        let other = dialog.other_hop().filter(|_| !errand.wants_other_hop);
+        let way = match errand.wants_other_hop {
+            true => dialog.other_hop().unwrap_or(dialog.next_hop()),
+            false => dialog.next_hop(),
+        };
         let uri = dialog.request_uri();
         let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
         let answers = match credentials {
             Some(credentials) => errand.challenges.answer(&errand.method, &uri, credentials, rng),
-            None => Ok(Vec::new()),
+            None if errand.challenges.is_empty() => Ok(Vec::new()),
+            // Whoever asks there is told nothing.
+            None => return false,
         };
         let answers = match answers {
             Ok(answers) => answers,
@@ -65,8 +71,10 @@ impl Endpoint {
             }
         });
         errand.is_streamed = is_streamed;
+        errand.has_other_hop = other.is_some();
         let method = errand.method.clone();
-        let kept = (may_be_challenged || is_streamed).then(|| Box::new(errand));
+        let may_return = may_be_challenged || is_streamed || errand.has_other_hop;
+        let kept = may_return.then(|| Box::new(errand));
         let transmit = match method {
             Method::Invite => {
                 let sent_by = config.sent_by(transmit.path);
@@ -123,9 +131,10 @@ impl Endpoint {
             self.invite_undelivered(dialog, now);
             return;
         }
-        if let Some(mut errand) = errand.filter(|errand| errand.is_streamed) {
-            debug!(dialog = ?errand.dialog, "no stream for a long request; it goes in a datagram");
-            errand.wants_datagram = true;
+        if let Some(mut errand) = errand
+            && errand.reroute()
+        {
+            debug!(dialog = ?errand.dialog, "nobody got a request; it goes another way");
             if self.ask_within(*errand, asker, now) {
                 return;
             }

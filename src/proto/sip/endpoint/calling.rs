@@ -223,7 +223,7 @@ impl Endpoint {
         if outgoing.winner() == Some(&tag) {
             let ack = self.dialogs.get(&id).and_then(|dialog| dialog.sent_ack(cseq));
             if let Some(ack) = ack {
-                self.transmit(ack);
+                self.acknowledge_again(ack, path);
             }
             return;
         }
@@ -239,7 +239,7 @@ impl Endpoint {
             dialog.goes_on_from(&early.dialog);
         }
         if outgoing.winner().is_some() {
-            self.hang_up_fork(id, &tag, dialog, now);
+            self.hang_up_fork(id, &tag, dialog, path, now);
             return;
         }
         let early = outgoing.take_fork(&tag);
@@ -273,13 +273,33 @@ impl Endpoint {
         Some(Transmit { path, bytes })
     }
 
+    /// A 2xx came again, over `path`, and so its ACK is sent again. Where that took another way it may be
+    /// lost, and nobody would tell; whoever sends the 2xx is at the end of the stream that brings it.
+    pub(super) fn acknowledge_again(&mut self, ack: Transmit, path: Path) {
+        let went = ack.path;
+        let is_other = path.connection.is_some() && path.connection != went.connection;
+        let bytes = ack.bytes.clone();
+        self.transmit(ack);
+        // Its Via names the transport (§18.1.1).
+        if is_other && path.transport == went.transport {
+            self.transmit(Transmit { path, bytes });
+        }
+    }
+
     /// Somebody answered after somebody else: ACK, then BYE, and no call hears of it. When there are
     /// too many of them to remember, each 2xx is taken for the first of its fork, and gets the same
     /// ACK and BYE.
-    fn hang_up_fork(&mut self, id: DialogId, tag: &str, mut dialog: Dialog, now: Instant) {
+    fn hang_up_fork(
+        &mut self,
+        id: DialogId,
+        tag: &str,
+        mut dialog: Dialog,
+        path: Path,
+        now: Instant,
+    ) {
         let Some(outgoing) = self.outgoing.get(&id) else { return };
         if let Some(ack) = outgoing.sent_ack(tag) {
-            self.transmit(ack);
+            self.acknowledge_again(ack, path);
             return;
         }
         let cseq = outgoing.cseq();

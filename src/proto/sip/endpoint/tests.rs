@@ -7,6 +7,7 @@ mod random_calls;
 mod registering;
 mod sessions;
 mod strangers;
+mod streams;
 
 use std::time::{Duration, Instant};
 

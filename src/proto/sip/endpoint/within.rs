@@ -6,7 +6,7 @@ use rand::Rng;
 use tracing::debug;
 
 use super::{
-    Endpoint, Event, Loss,
+    Endpoint, Event, Loss, Path,
     calling::{least_session, sdp_of},
     requests::SDP,
 };
@@ -88,7 +88,13 @@ impl Endpoint {
     }
 
     /// Our re-INVITE got a final response; a 2xx wants its ACK each time that it comes (§13.2.2.4).
-    pub(super) fn reinvite_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
+    pub(super) fn reinvite_answered(
+        &mut self,
+        id: DialogId,
+        response: &Response,
+        path: Path,
+        now: Instant,
+    ) {
         let cseq = response.cseq().number;
         if response.status() >= 300 {
             // One that was canceled is refused as well, and another one may be out by then.
@@ -101,7 +107,7 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
-            self.transmit(ack);
+            self.acknowledge_again(ack, path);
             return;
         }
         let contact = response.contacts().first().map(|contact| contact.uri());

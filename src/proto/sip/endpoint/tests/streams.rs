@@ -1,0 +1,143 @@
+//! Which way requests of ours take within calls that came, or went, over a stream.
+
+use super::{
+    calling::{CHALLENGE, DIALOG, Reply, call},
+    random::branch,
+    *,
+};
+const STREAM: ConnectionId = ConnectionId(7);
+
+/// The stream of a proxy, which it has opened from any port.
+fn stream() -> Path {
+    let connection = Some(STREAM);
+    Path { peer: at("192.0.2.10:40000"), transport: Transport::Tls, connection, ..path() }
+}
+
+fn at(address: &str) -> std::net::SocketAddr {
+    address.parse().unwrap()
+}
+
+/// A call over that stream from a phone behind the proxy, whose Record-Route says this.
+fn call_through(line: &mut Line, route: &str) -> DialogId {
+    let route = format!("Record-Route: <{route}>");
+    let behind = "Via: SIP/2.0/UDP 192.0.2.77:5999;branch=z9hG4bK-behind";
+    let invite = Ask::invite().contact("sip:phone@192.0.2.77:5999").with(&route).with(behind);
+    line.receive_over(stream(), &invite.to_string());
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.receive_over(stream(), &Ask::ack(&line.tag).to_string());
+    assert!(matches!(line.event(), Event::Acknowledged { .. }));
+    line.sent.clear();
+    dialog
+}
+
+fn hang_up(line: &mut Line, dialog: DialogId) -> String {
+    line.command(Command::Bye { dialog, reason: None });
+    let bye = line.sent.pop().unwrap().1;
+    assert!(bye.starts_with("BYE sip:phone@192.0.2.77:5999 "), "{bye}");
+    bye
+}
+
+#[test]
+fn requests_go_by_the_stream_of_the_proxy_whatever_port_it_listens_on() {
+    for route in [
+        "sip:192.0.2.10:5061;transport=tls;lr",
+        "sip:192.0.2.10:14091;transport=TLS;lr",
+        "sips:192.0.2.10;lr",
+        "sips:192.0.2.10:5061;transport=tcp;lr",
+        "sip:proxy.example:5061;transport=tls;lr",
+    ] {
+        let mut line = Line::new();
+        let dialog = call_through(&mut line, route);
+        let bye = hang_up(&mut line, dialog);
+        assert_eq!(line.last_path, stream(), "{route}");
+        assert!(bye.contains("Via: SIP/2.0/TLS 192.0.2.1:5060;"), "{bye}");
+        line.receive_over(stream(), &respond(&bye, "200 OK"));
+        assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+    }
+}
+
+#[test]
+fn when_that_stream_has_gone_they_go_where_the_proxy_listens() {
+    let mut line = Line::new();
+    let dialog = call_through(&mut line, "sip:192.0.2.10:5061;transport=tls;lr");
+    let bye = hang_up(&mut line, dialog);
+    line.endpoint.handle_disconnected(STREAM, None, line.now);
+    line.drain();
+    let again = line.sent.pop().unwrap().1;
+    assert!(again.starts_with("BYE ") && branch(&again) != branch(&bye), "{again}");
+    let listener = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
+    assert_eq!(line.last_path, listener);
+    assert!(line.events.is_empty());
+    line.endpoint.handle_unreachable(listener, line.now);
+    line.drain();
+    assert!(line.sent.is_empty(), "there is no third way");
+    assert!(matches!(line.event(), Event::Ended { how: Ending::TimedOut, .. }));
+}
+
+#[test]
+fn when_nobody_is_at_the_next_hop_they_go_by_the_stream_of_the_call() {
+    for route in ["sip:192.0.2.20:5061;transport=tls;lr", "sip:192.0.2.10;transport=tcp;lr"] {
+        let mut line = Line::new();
+        let dialog = call_through(&mut line, route);
+        hang_up(&mut line, dialog);
+        assert_ne!(line.last_path, stream(), "{route}");
+        line.endpoint.handle_unreachable(line.last_path, line.now);
+        line.drain();
+        assert_eq!(line.last_path, stream(), "{route}");
+        let bye = line.sent.pop().unwrap().1;
+        line.receive_over(stream(), &respond(&bye, "200 OK"));
+        assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+    }
+}
+
+#[test]
+fn a_request_that_is_challenged_without_our_knowing_a_password_is_not_repeated() {
+    let mut line = Line::new();
+    let dialog = call_through(&mut line, "sip:192.0.2.20:5061;transport=tls;lr");
+    let bye = hang_up(&mut line, dialog);
+    line.receive(&Reply::to(&bye, "401 Unauthorized").with(CHALLENGE).to_string());
+    assert!(line.sent.is_empty());
+    assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+}
+
+/// A call of ours to a trunk over TLS, answered with this Record-Route; the 200.
+fn answer_from(line: &mut Line, route: &str) -> String {
+    let trunk = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
+    let invite = line.call(OutgoingCall { targets: vec![trunk], ..call() });
+    let ok = Reply::to(&invite, "200 OK").tag("a").contact("sip:200@192.0.2.77");
+    let ok = ok.with(&format!("Record-Route: <{route}>")).sdp(OFFER).to_string();
+    line.sent.clear();
+    line.receive_over(from_trunk(), &ok);
+    assert!(matches!(line.event(), Event::Answered { .. }));
+    ok
+}
+
+/// What it sends over the stream that we have opened.
+fn from_trunk() -> Path {
+    Path { peer: at("192.0.2.10:5061"), ..stream() }
+}
+
+#[test]
+fn the_ack_goes_by_the_stream_of_the_answer() {
+    let mut line = Line::new();
+    let ok = answer_from(&mut line, "sip:192.0.2.10:5071;transport=tls;lr");
+    assert_eq!(line.last_path, from_trunk());
+    line.receive_over(from_trunk(), &ok);
+    let acks = line.take();
+    assert_eq!(acks.len(), 2, "{acks:?}");
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    assert_eq!(line.last_path, from_trunk());
+}
+
+#[test]
+fn an_ack_that_may_be_lost_elsewhere_goes_by_the_stream_that_the_answer_comes_by_again() {
+    let mut line = Line::new();
+    let ok = answer_from(&mut line, "sip:192.0.2.20:5061;transport=tls;lr");
+    assert_eq!(line.last_path.peer, at("192.0.2.20:5061"));
+    let ack = line.sent.pop().unwrap().1;
+    line.receive_over(from_trunk(), &ok);
+    assert_eq!(line.last_path, from_trunk());
+    let acks: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+    assert_eq!(acks, [ack.clone(), ack]);
+}
