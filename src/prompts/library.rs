@@ -2,8 +2,8 @@
 //!
 //! Each application has its own shelf. A prompt with a `resourceId` is kept under it until another
 //! URI comes with the same id; one without is kept as HTTP caching allows (interface section 6.3).
-//! Of several requests for one prompt, one fetches and the others wait for it; different prompts
-//! never wait for each other.
+//! Of several requests for one prompt, one fetches and the others wait for it: they share what comes
+//! of it, a failure also. Different prompts never wait for each other.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::{
@@ -63,14 +68,13 @@ struct Shelves {
     places: HashMap<Key, Place>,
     bytes: usize,
     uses: u64,
+    under_way: HashMap<Errand, UnderWay>,
+    errands: u64,
 }
 
-/// One prompt, or the room for it while it is being fetched.
-#[derive(Default)]
+/// One prompt.
 struct Place {
-    /// Held by whoever fetches.
-    turn: Arc<AsyncMutex<()>>,
-    book: Option<Book>,
+    book: Book,
     used: u64,
 }
 
@@ -80,6 +84,28 @@ struct Book {
     clip: Clip,
     validators: Validators,
     good_until: Instant,
+}
+
+/// What is fetched. A `resourceId` alone does not say it: it may come with two URIs at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Errand {
+    key: Key,
+    uri: String,
+}
+
+/// A fetch that others may join. Only those who wait for it keep it going.
+struct UnderWay {
+    number: u64,
+    outcome: WeakShared<BoxFuture<'static, Outcome>>,
+}
+
+type Outcome = Result<Clip, PromptFailure>;
+
+/// Strikes an errand off the list when it is over, or when nobody waits for it any more.
+struct Listed {
+    library: Library,
+    errand: Errand,
+    number: u64,
 }
 
 /// Prefetches under way at a time.
@@ -122,20 +148,14 @@ impl Library {
                 None => Name::Uri(source.uri.clone()),
             },
         };
-        if let Some(clip) = self.find(&key, source) {
-            return Ok(clip);
-        }
-        let turn = self.turn(&key);
-        let _turn = turn.lock().await;
-        // Whoever had the turn before may have fetched it.
-        if let Some(clip) = self.find(&key, source) {
-            return Ok(clip);
-        }
-        let result = self.fetch(&key, source).await;
-        if result.is_err() {
-            self.forget_empty(&key);
-        }
-        result
+        let outcome = {
+            let mut shelves = self.shelves();
+            if let Some(clip) = shelves.find(&key, &source.uri) {
+                return Ok(clip);
+            }
+            self.join(&mut shelves, Errand { key, uri: source.uri.clone() })
+        };
+        outcome.await
     }
 
     /// Fetches prompts that will be played, in the background. Failures are told when it is played.
@@ -154,23 +174,31 @@ impl Library {
         }
     }
 
-    /// A copy that may be used without asking anybody.
-    fn find(&self, key: &Key, source: &PromptSource) -> Option<Clip> {
-        let mut shelves = self.shelves();
-        let book = shelves.book(key)?;
-        let is_good = match key.name {
-            // The client's key is the client's promise that it is the same.
-            Name::ResourceId(_) => book.uri == source.uri,
-            Name::Uri(_) => Instant::now() < book.good_until,
-        };
-        is_good.then(|| book.clip.clone())
+    /// The outcome of the fetch that is under way, or of one that begins with this.
+    ///
+    /// Whoever is here before the answer has it, even if it may not be kept: these are collapsed
+    /// requests (RFC 9111 section 4). That section leaves out `no-store` and `no-cache`; here all
+    /// who wait are one client, and their requests are the same to the letter.
+    fn join(&self, shelves: &mut Shelves, errand: Errand) -> Shared<BoxFuture<'static, Outcome>> {
+        let under_way = shelves.under_way.get(&errand);
+        if let Some(outcome) = under_way.and_then(|fetch| fetch.outcome.upgrade()) {
+            return outcome;
+        }
+        shelves.errands += 1;
+        let number = shelves.errands;
+        let listed = Listed { library: self.clone(), errand: errand.clone(), number };
+        let outcome = run(listed).boxed().shared();
+        if let Some(weak) = outcome.downgrade() {
+            shelves.under_way.insert(errand, UnderWay { number, outcome: weak });
+        }
+        outcome
     }
 
-    async fn fetch(&self, key: &Key, source: &PromptSource) -> Result<Clip, PromptFailure> {
-        let known = self.shelves().book(key).cloned().filter(|book| book.uri == source.uri);
+    async fn fetch(&self, Errand { key, uri }: &Errand) -> Outcome {
+        let known = self.shelves().book(key).cloned().filter(|book| book.uri == *uri);
         let validators = known.as_ref().map(|book| book.validators.clone()).unwrap_or_default();
         let begun = Instant::now();
-        let fetched = self.inner.fetch.get(&source.uri, &validators).await.map_err(failed)?;
+        let fetched = self.inner.fetch.get(uri, &validators).await.map_err(failed)?;
         match fetched {
             Fetched::NotModified { fresh_for } => {
                 let mut book = known.ok_or_else(|| {
@@ -184,12 +212,12 @@ impl Library {
             Fetched::File { bytes, content_type, validators, fresh_for, may_store } => {
                 let size = bytes.len();
                 let clip = self.decode(bytes, content_type).await?;
-                debug!(uri = source.uri, bytes = size, ms = begun.elapsed().as_millis(), "fetched");
+                debug!(uri, bytes = size, ms = begun.elapsed().as_millis(), "fetched");
                 let is_of_use = !fresh_for.is_zero()
                     || !validators.is_empty()
                     || matches!(key.name, Name::ResourceId(_));
                 if may_store && is_of_use {
-                    let uri = source.uri.clone();
+                    let uri = uri.clone();
                     let good_until = begun + fresh_for;
                     self.keep(key, Book { uri, clip: clip.clone(), validators, good_until });
                 } else {
@@ -217,14 +245,6 @@ impl Library {
         })
     }
 
-    fn turn(&self, key: &Key) -> Arc<AsyncMutex<()>> {
-        let mut shelves = self.shelves();
-        if shelves.places.len() >= MAX_PLACES {
-            shelves.make_room(usize::MAX, MAX_PLACES - 1);
-        }
-        Arc::clone(&shelves.places.entry(key.clone()).or_default().turn)
-    }
-
     fn keep(&self, key: &Key, book: Book) {
         let mut shelves = self.shelves();
         let budget = self.inner.limits.memory_bytes;
@@ -234,25 +254,15 @@ impl Library {
         }
         shelves.uses += 1;
         let used = shelves.uses;
-        let place = shelves.places.entry(key.clone()).or_default();
-        place.used = used;
-        let old = place.book.replace(book).map_or(0, |old| old.clip.bytes());
-        shelves.bytes = shelves.bytes + size - old;
+        let old = shelves.places.insert(key.clone(), Place { book, used });
+        shelves.bytes = shelves.bytes + size - old.map_or(0, |old| old.book.clip.bytes());
         shelves.make_room(budget, MAX_PLACES);
     }
 
     fn forget(&self, key: &Key) {
         let mut shelves = self.shelves();
         if let Some(place) = shelves.places.remove(key) {
-            shelves.bytes -= place.book.map_or(0, |book| book.clip.bytes());
-        }
-    }
-
-    /// A failure is not remembered.
-    fn forget_empty(&self, key: &Key) {
-        let mut shelves = self.shelves();
-        if shelves.places.get(key).is_some_and(|place| place.book.is_none()) {
-            shelves.places.remove(key);
+            shelves.bytes -= place.book.clip.bytes();
         }
     }
 
@@ -262,11 +272,22 @@ impl Library {
 }
 
 impl Shelves {
+    /// A copy that may be used without asking anybody.
+    fn find(&mut self, key: &Key, uri: &str) -> Option<Clip> {
+        let book = self.book(key)?;
+        let is_good = match key.name {
+            // The client's key is the client's promise that it is the same.
+            Name::ResourceId(_) => book.uri == uri,
+            Name::Uri(_) => Instant::now() < book.good_until,
+        };
+        is_good.then(|| book.clip.clone())
+    }
+
     fn book(&mut self, key: &Key) -> Option<&Book> {
         self.uses += 1;
         let place = self.places.get_mut(key)?;
         place.used = self.uses;
-        place.book.as_ref()
+        Some(&place.book)
     }
 
     /// Takes out what was used longest ago until the limits hold.
@@ -275,10 +296,33 @@ impl Shelves {
             let oldest = self.places.iter().min_by_key(|(_, place)| place.used);
             let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
             if let Some(place) = self.places.remove(&key) {
-                self.bytes -= place.book.map_or(0, |book| book.clip.bytes());
+                self.bytes -= place.book.clip.bytes();
             }
         }
     }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let mut shelves = self.library.shelves();
+        // Another may have begun since the last who waited for this one hung up.
+        if shelves.under_way.get(&self.errand).is_some_and(|fetch| fetch.number == self.number) {
+            shelves.under_way.remove(&self.errand);
+        }
+    }
+}
+
+/// Fetches in a task of its own: those who wait are woken once, and not by each piece that comes.
+/// It ends with the last of them.
+async fn run(listed: Listed) -> Outcome {
+    let task = tokio::spawn(async move {
+        let outcome = listed.library.fetch(&listed.errand).await;
+        // Whoever comes from now on fetches anew.
+        drop(listed);
+        outcome
+    });
+    let outcome = AbortOnDropHandle::new(task).await;
+    outcome.unwrap_or_else(|_| Err(not_fetched("the fetch has failed".to_owned())))
 }
 
 fn failed(error: FetchError) -> PromptFailure {
@@ -307,6 +351,7 @@ mod tests {
         response::{IntoResponse, Redirect},
         routing::get,
     };
+    use futures_util::future::{join_all, try_join_all};
 
     use super::*;
     use crate::prompts::{Fence, FetchLimits, bundled_wav};
@@ -314,10 +359,15 @@ mod tests {
     struct Server {
         base: String,
         hits: Arc<AtomicUsize>,
+        /// A permit for each request to `/held`.
+        arrivals: Arc<Semaphore>,
+        /// `/held` takes a permit for each answer.
+        answers: Arc<Semaphore>,
     }
 
     async fn server() -> Server {
         let hits = Arc::new(AtomicUsize::new(0));
+        let (arrivals, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let count = |hits: &Arc<AtomicUsize>| {
             let hits = Arc::clone(hits);
             move || hits.fetch_add(1, Ordering::SeqCst)
@@ -325,7 +375,9 @@ mod tests {
         fn wav() -> &'static [u8] {
             bundled_wav("goodbye").unwrap()
         }
-        let (plain, fresh, tagged, slow) = (count(&hits), count(&hits), count(&hits), count(&hits));
+        let (plain, fresh, tagged) = (count(&hits), count(&hits), count(&hits));
+        let (slow, stuck, held) = (count(&hits), count(&hits), count(&hits));
+        let (arrival, answer) = (Arc::clone(&arrivals), Arc::clone(&answers));
         let router = Router::new()
             .route(
                 "/plain",
@@ -361,8 +413,18 @@ mod tests {
                 }),
             )
             .route(
+                "/held",
+                get(|| async move {
+                    held();
+                    arrival.add_permits(1);
+                    answer.acquire().await.unwrap().forget();
+                    ([(header::CACHE_CONTROL, "no-store")], wav())
+                }),
+            )
+            .route(
                 "/stuck",
-                get(|| async {
+                get(|| async move {
+                    stuck();
                     tokio::time::sleep(Duration::from_secs(30)).await;
                     wav()
                 }),
@@ -378,7 +440,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Server { base, hits }
+        Server { base, hits, arrivals, answers }
     }
 
     fn library(memory_bytes: usize, folder: Option<&std::path::Path>) -> Library {
@@ -402,6 +464,10 @@ mod tests {
             let before = self.hits.load(Ordering::SeqCst);
             library.load("bot", &source(&format!("{}{path}", self.base), id)).await.unwrap();
             self.hits.load(Ordering::SeqCst) - before
+        }
+
+        async fn has_arrived(&self, requests: u32) {
+            self.arrivals.acquire_many(requests).await.unwrap().forget();
         }
     }
 
@@ -436,8 +502,91 @@ mod tests {
         let (server, library) = (server().await, library(64 << 20, None));
         let wanted = source(&format!("{}/slow", server.base), None);
         let all = (0..10).map(|_| library.load("bot", &wanted));
-        futures_util::future::try_join_all(all).await.unwrap();
+        try_join_all(all).await.unwrap();
         assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_what_may_not_be_kept() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        let all = try_join_all((0..20).map(|_| library.load("bot", &wanted)));
+        let answered = async {
+            server.has_arrived(1).await;
+            server.answers.add_permits(20);
+            Ok(())
+        };
+        tokio::try_join!(all, answered).unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+        // Who comes later is not served with it.
+        assert_eq!(server.hits_of(&library, "/held", None).await, 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_a_failure() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/stuck", server.base), None);
+        let all = join_all((0..4).map(|_| library.load("bot", &wanted))).await;
+        for failure in all.into_iter().map(Result::unwrap_err) {
+            assert!(failure.message.contains("longer than 1s"), "{}", failure.message);
+        }
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+        library.load("bot", &wanted).await.unwrap_err();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_goes_on_when_the_call_that_began_it_hangs_up() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        let mut first = Box::pin(library.load("bot", &wanted));
+        let second = library.load("bot", &wanted);
+        tokio::pin!(second);
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("nothing was answered"),
+            _ = &mut second => panic!("nothing was answered"),
+            () = server.has_arrived(1) => drop(first),
+        }
+        server.answers.add_permits(1);
+        second.await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn applications_and_uris_do_not_share_a_fetch() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let uri = |query: &str| format!("{}/held?{query}", server.base);
+        let (one, other) = (source(&uri("1"), Some("a")), source(&uri("2"), Some("a")));
+        let all = try_join_all([
+            library.load("bot", &one),
+            library.load("bot", &other),
+            library.load("other", &one),
+        ]);
+        let answered = async {
+            server.has_arrived(3).await;
+            server.answers.add_permits(3);
+            Ok(())
+        };
+        tokio::try_join!(all, answered).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_fetch_that_nobody_waits_for() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        for _ in 0..2 {
+            tokio::select! {
+                _ = library.load("bot", &wanted) => panic!("nothing was answered"),
+                () = server.has_arrived(1) => {}
+            }
+        }
+        // The server may answer those who have gone first.
+        server.answers.add_permits(3);
+        library.load("bot", &wanted).await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 3);
+        assert!(library.shelves().places.is_empty());
+        assert!(library.shelves().under_way.is_empty());
     }
 
     #[tokio::test]
