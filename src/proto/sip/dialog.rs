@@ -88,6 +88,8 @@ pub(super) struct Dialog {
     remote: NameAddr,
     /// Where requests to the peer are addressed to.
     remote_target: Uri,
+    /// Our Contact is a SIPS URI (§12.2.1.1).
+    is_sips: bool,
     /// Proxies that want to see our requests, the next one first (§12.1).
     route_set: Vec<NameAddr>,
     /// Whether requests go to where the peer says it is, or back the way that its own came.
@@ -307,6 +309,7 @@ impl Dialog {
             local: request.to().with_tag(&local_tag),
             remote: request.from().clone(),
             remote_target,
+            is_sips: request.wants_sips(),
             route_set: request.record_routes().to_vec(),
             heading: if through_proxy { Heading::Contact } else { Heading::Path },
             local_cseq: 0,
@@ -353,6 +356,7 @@ impl Dialog {
             local: origin.from.clone(),
             remote: response.to().clone(),
             remote_target,
+            is_sips: origin.wants_sips(),
             route_set: response.record_routes().iter().rev().cloned().collect(),
             heading,
             local_cseq: origin.cseq,
@@ -657,7 +661,7 @@ impl Dialog {
         let Some(ip) = uri.ip_addr() else { return (self.path, None) };
         let transport = match uri.param("transport").and_then(Transport::from_name) {
             // RFC 3261 §26.2.2: TLS, over which of them it says.
-            Some(Transport::Tcp) | None if uri.scheme() == "sips" => Transport::Tls,
+            Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
             Some(transport) => transport,
             None => Transport::Udp,
         };
@@ -818,6 +822,11 @@ impl Dialog {
     /// Which way the peer's newest message came.
     pub fn path(&self) -> Path {
         self.path
+    }
+
+    /// Our Contact is a SIPS URI.
+    pub fn is_sips(&self) -> bool {
+        self.is_sips
     }
 
     /// The peer's datagrams come from elsewhere than its Contact says: a NAT between us must not forget

@@ -373,6 +373,12 @@ impl Request {
         &self.head.routes
     }
 
+    /// Whether our Contact in its response is to be a SIPS URI (RFC 3261 §12.1.1).
+    pub fn wants_sips(&self) -> bool {
+        let neighbour = self.head.record_routes.first().or(self.head.contacts.first());
+        self.uri.is_sips() || neighbour.is_some_and(|neighbour| neighbour.uri().is_sips())
+    }
+
     /// The extensions that must be understood (RFC 3261 §20.32).
     pub fn require(&self) -> Vec<&str> {
         self.headers("Require").filter(|tag| !tag.is_empty()).collect()

@@ -93,6 +93,11 @@ impl Uri {
         &self.scheme
     }
 
+    /// Whether it is to be reached over TLS only (§26.2.2).
+    pub fn is_sips(&self) -> bool {
+        self.scheme == "sips"
+    }
+
     /// The user part without escapes; of a `tel` URI the number. Bytes that are no UTF-8 are replaced.
     pub fn user(&self) -> Option<String> {
         match &self.rest {

@@ -58,7 +58,7 @@ impl Endpoint {
             let hop = Hop { sent_by: &sent_by, branch: &branch };
             let builder = dialog.request(errand.method.clone(), cseq, path, hop);
             let builder = match errand.has_contact {
-                true => builder.contact(&config.contact(path)),
+                true => builder.contact(&config.contact(dialog.is_sips(), path)),
                 false => builder,
             };
             let headers = errand.headers.iter().chain(&answers);

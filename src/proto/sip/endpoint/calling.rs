@@ -46,9 +46,10 @@ impl Endpoint {
         outgoing.next_try(rng);
         let origin = |path: Path| outgoing.origin(path, config.sent_by(path), branch.clone());
         let (transmit, is_streamed) = config.packed(way, outgoing.may_stream(), |path| {
+            let origin = origin(path);
             outgoing
-                .invite(&origin(path))
-                .contact(&config.contact(path))
+                .invite(&origin)
+                .contact(&config.contact(origin.wants_sips(), path))
                 .header("Allow", &allow)
                 .header("Supported", config.supported())
                 .header("Accept", SDP)

@@ -36,7 +36,7 @@ impl Endpoint {
         }
         let rseq = self.first_rseq();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let contact = self.config.contact(dialog.path());
+        let contact = self.config.contact(dialog.is_sips(), dialog.path());
         let ringing = ResponseBuilder::to(&pending.request, 180, "Ringing")
             .to_tag(&dialog.key().local_tag)
             .header("Server", &self.config.server_name)
@@ -59,7 +59,7 @@ impl Endpoint {
         let session = SessionTimer::answer(&pending.request, now).ok().flatten();
         let ok = self
             .response_builder(&pending.request, 200, &dialog.key().local_tag)
-            .contact(&self.config.contact(dialog.path()))
+            .contact(&self.config.contact(dialog.is_sips(), dialog.path()))
             .header("Allow", &self.allow())
             .header("Supported", self.config.supported());
         let ok = session_headers(ok, &pending.request, session.as_ref());

@@ -39,7 +39,7 @@ impl Endpoint {
         let tag = request.to().tag().unwrap_or_default();
         let accepted = ResponseBuilder::to(request, 202, "Accepted")
             .to_tag(tag)
-            .contact(&self.config.contact(path))
+            .contact(&self.config.contact(request.wants_sips(), path))
             .header("Server", &self.config.server_name)
             .build();
         self.answer_in_transaction(key, path, accepted.into(), now);

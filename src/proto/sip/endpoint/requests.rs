@@ -507,7 +507,7 @@ impl Endpoint {
     ) -> ResponseBuilder<'a> {
         let tag = request.to().tag().unwrap_or_default();
         self.response_builder(request, 200, tag)
-            .contact(&self.config.contact(path))
+            .contact(&self.config.contact(request.wants_sips(), path))
             .header("Allow", &self.allow())
             .header("Supported", self.config.supported())
     }

@@ -215,7 +215,9 @@ impl Endpoint {
         let builder = self.response_builder(&pending.request, status, &local_tag);
         let builder = match dialog {
             // A provisional response makes an early dialog (§12.1.1).
-            Some(dialog) if status < 200 => builder.contact(&self.config.contact(dialog.path())),
+            Some(dialog) if status < 200 => {
+                builder.contact(&self.config.contact(dialog.is_sips(), dialog.path()))
+            }
             _ => builder,
         };
         let response = builder.build();
@@ -291,12 +293,19 @@ impl Endpoint {
 }
 
 impl EndpointConfig {
-    /// Our URI in this dialog: what the peer reaches, unless told otherwise.
-    pub(super) fn contact(&self, path: Path) -> String {
-        self.contact_of(&self.contact_user, path)
+    /// Our URI in this dialog: what the peer reaches, unless told otherwise. A SIPS URI names nothing
+    /// but a secure stream; over any other it would lead nowhere, whatever §12.1.1 says.
+    pub(super) fn contact(&self, is_sips: bool, path: Path) -> String {
+        let user = &self.contact_user;
+        match path.transport {
+            Transport::Tls if is_sips => format!("sips:{user}@{}", self.sent_by(path)),
+            // RFC 7118 §5.2.
+            Transport::Wss if is_sips => format!("sips:{user}@{};transport=ws", self.sent_by(path)),
+            _ => self.contact_of(user, path),
+        }
     }
 
-    /// Our URI with this user part; nothing but a name that `Uri` has escaped may stand there.
+    /// Our SIP URI with this user part; nothing but a name that `Uri` has escaped may stand there.
     pub(super) fn contact_of(&self, user: &str, path: Path) -> String {
         let transport = match path.transport {
             Transport::Udp => String::new(),

@@ -27,6 +27,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// Whether our Contact is to be a SIPS URI (RFC 3261 §8.1.1.8).
+    pub fn wants_sips(&self) -> bool {
+        self.uri.is_sips() || self.routes.first().is_some_and(|route| route.uri().is_sips())
+    }
+
     /// The request that this is of, so far.
     pub fn request(&self, method: Method) -> RequestBuilder {
         self.build(method, &self.to)

@@ -101,6 +101,64 @@ fn a_request_that_is_challenged_without_our_knowing_a_password_is_not_repeated()
     assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
 }
 
+#[test]
+fn whoever_asks_for_sips_is_told_a_sips_contact() {
+    for (uri, more, contact, expected) in [
+        ("sip:100@192.0.2.1", "", "sip:a@192.0.2.10", "sip:aftertone@192.0.2.1:5060;transport=tls"),
+        ("sips:100@192.0.2.1", "", "sip:a@192.0.2.10", "sips:aftertone@192.0.2.1:5060"),
+        ("sip:100@192.0.2.1", "", "sips:a@192.0.2.10", "sips:aftertone@192.0.2.1:5060"),
+        (
+            "sip:100@192.0.2.1",
+            "Record-Route: <sips:192.0.2.10;lr>, <sip:192.0.2.20;lr>",
+            "sip:a@192.0.2.10",
+            "sips:aftertone@192.0.2.1:5060",
+        ),
+        (
+            "sip:100@192.0.2.1",
+            "Record-Route: <sip:192.0.2.10;transport=tls;lr>, <sips:192.0.2.20;lr>",
+            "sips:a@192.0.2.10",
+            "sip:aftertone@192.0.2.1:5060;transport=tls",
+        ),
+    ] {
+        let mut line = Line::new();
+        let invite = Ask::invite().contact(contact);
+        let invite = if more.is_empty() { invite } else { invite.with(more) };
+        let invite = invite.with("Supported: timer").with("Session-Expires: 90;refresher=uas");
+        let first_line = format!("INVITE {uri} ");
+        let invite = invite.to_string().replace("INVITE sip:100@192.0.2.1 ", &first_line);
+        line.receive_over(stream(), &invite);
+        let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+        line.command(Command::Ring { dialog });
+        line.answer(dialog);
+        line.receive_over(stream(), &Ask::ack(&line.tag).to_string());
+        line.run_for(Duration::from_secs(45));
+        let told: Vec<&str> =
+            line.sent.iter().filter_map(|(_, text)| header(text, "Contact")).collect();
+        let expected = format!("<{expected}>");
+        assert_eq!(told, [expected.as_str(); 3], "180, 200 and our INVITE: {uri} {more}");
+    }
+}
+
+#[test]
+fn a_call_to_sips_tells_a_sips_contact_where_that_leads_to_us() {
+    let to = |uri: &str, route: &str, path: Path| {
+        let mut line = Line::new();
+        let routes = if route.is_empty() { Vec::new() } else { vec![route.parse().unwrap()] };
+        let request_uri = uri.parse().unwrap();
+        let invite = line.call(OutgoingCall { targets: vec![path], request_uri, routes, ..call() });
+        header(&invite, "Contact").unwrap().to_owned()
+    };
+    let (tls, wss) = (from_trunk(), Path { transport: Transport::Wss, ..from_trunk() });
+    let plain = "<sip:aftertone@192.0.2.1:5060;transport=tls>";
+    assert_eq!(to("sip:a@pbx.example", "", tls), plain);
+    assert_eq!(to("sips:a@pbx.example", "", tls), "<sips:aftertone@192.0.2.1:5060>");
+    let route = "<sips:pbx.example;lr>";
+    assert_eq!(to("sip:a@pbx.example", route, tls), "<sips:aftertone@192.0.2.1:5060>");
+    let over_wss = "<sips:aftertone@192.0.2.1:5060;transport=ws>";
+    assert_eq!(to("sips:a@pbx.example", "", wss), over_wss);
+    assert_eq!(to("sips:a@pbx.example", "", path()), "<sip:aftertone@192.0.2.1:5060>");
+}
+
 /// A call of ours to a trunk over TLS, answered with this Record-Route; the 200.
 fn answer_from(line: &mut Line, route: &str) -> String {
     let trunk = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
