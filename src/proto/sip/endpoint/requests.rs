@@ -120,7 +120,7 @@ impl Endpoint {
             self.refuse_for_load(&request, path);
             return;
         }
-        if self.transactions.is_merged(&merge) {
+        if self.transactions.is_merged(&merge) || self.is_looped(&request) {
             match self.is_acquainted(path) {
                 true => self.refuse_invite(&request, key, path, 482, now),
                 false => self.answer_stateless(&request, 482, path),
@@ -583,6 +583,22 @@ impl Endpoint {
         self.respond(&pending, 504, now);
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
+    }
+
+    /// A call of ours has come back, for the same as when it went (§16.3, item 4). For somebody else, or
+    /// elsewhere, it is a spiral: a proxy has found whom we call here.
+    fn is_looped(&self, request: &Request) -> bool {
+        let uri = request.uri();
+        let is_same = |sent: &Uri| match (sent.host(), uri.host()) {
+            (Some(sent_host), Some(host)) => {
+                sent.user() == uri.user() && sent_host.eq_ignore_ascii_case(host)
+            }
+            _ => sent == uri,
+        };
+        let passed = request.vias().iter().skip(1).filter_map(|via| via.branch.as_deref());
+        passed
+            .filter_map(|branch| self.transactions.sent_with(branch))
+            .any(|sent| is_same(&sent.uri))
     }
 
     /// New calls are not taken.

@@ -337,6 +337,12 @@ impl TransactionTable {
         }
     }
 
+    /// The INVITE that we have sent with this branch, as long as it is not forgotten.
+    pub fn sent_with(&self, branch: &str) -> Option<&Origin> {
+        let key = (branch.to_owned(), "INVITE".to_owned());
+        self.invite_of(*self.clients.get(&key)?).map(|(origin, _)| origin)
+    }
+
     /// The INVITE of this client transaction, and its way.
     pub fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;

@@ -725,6 +725,29 @@ fn a_challenge_of_another_realm_gets_nothing() {
     assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
 }
 
+#[test]
+fn a_call_of_ours_that_comes_back_as_it_went_is_no_call() {
+    let back = |invite: &str, uri: &str| {
+        let via = header(invite, "Via").unwrap();
+        let back = Ask::invite().with(&format!("Via: {via}")).to_string();
+        back.replace("INVITE sip:100@192.0.2.1 ", &format!("INVITE {uri} "))
+    };
+    for uri in ["sip:200@pbx.example", "sip:200@PBX.example;transport=udp"] {
+        let mut line = Line::new();
+        let invite = line.call(call());
+        line.sent.clear();
+        line.receive(&back(&invite, uri));
+        assert_eq!(line.take_statuses(), [482], "{uri}");
+        assert!(line.events.is_empty());
+    }
+    for uri in ["sip:200@192.0.2.1", "sip:300@pbx.example", "tel:200"] {
+        let mut line = Line::new();
+        let invite = line.call(call());
+        line.receive(&back(&invite, uri));
+        assert!(matches!(line.event(), Event::Invite { .. }), "a spiral to {uri}");
+    }
+}
+
 pub(super) fn call() -> OutgoingCall {
     OutgoingCall {
         call_id: "our-call".to_owned(),
