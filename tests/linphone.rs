@@ -53,12 +53,7 @@ async fn linphone_registers_calls_and_is_called_back() {
         assert_eq!(status, 201, "{placed}");
         let call = placed["id"].as_str().unwrap();
         bot.wait_for_state(call, "established").await;
-        let speech = aftertone::prompts::bundled_wav("spoken").unwrap().to_vec();
-        let prompt = json!({"prompts": [{"mediaInfo": {"uri": bot.serve("speech.wav", speech)}}]});
-        let (status, operation) = bot.post(&format!("{call}/playPrompt"), &prompt).await;
-        assert_eq!(status, 200, "{operation}");
-        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-        assert_eq!(ended["status"], "completed", "{ended}");
+        bot.speak(call).await;
         assert_eq!(bot.hang_up(call).await, 204);
         bot.wait_for_state(call, "terminated").await;
         phone.say("unregister").await;

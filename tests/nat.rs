@@ -120,13 +120,7 @@ async fn talk(bot: &Bot, call: &str, folder: &Path) {
     let spoken = spoken::likeness(folder, &clip);
     assert!(spoken >= 0.95, "the clip is like what was said by {spoken}");
 
-    let speech =
-        bot.serve("speech.wav", aftertone::prompts::bundled_wav("spoken").unwrap().to_vec());
-    let prompt = json!({"prompts": [{"mediaInfo": {"uri": speech}}]});
-    let (status, operation) = bot.post(&format!("{call}/playPrompt"), &prompt).await;
-    assert_eq!(status, 200, "{operation}");
-    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
+    bot.speak(call).await;
     assert_eq!(bot.hang_up(call).await, 204);
     bot.wait_for_state(call, "terminated").await;
     // baresip closes its file when the call is over.

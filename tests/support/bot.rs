@@ -232,6 +232,16 @@ impl Bot {
         self.client.delete(url).bearer_auth(TOKEN).send().await.unwrap().status().as_u16()
     }
 
+    /// Plays the bundled speech on a call, to its end.
+    pub async fn speak(&self, call: &str) {
+        let speech = aftertone::prompts::bundled_wav("spoken").unwrap().to_vec();
+        let prompt = json!({"prompts": [{"mediaInfo": {"uri": self.serve("speech.wav", speech)}}]});
+        let (status, operation) = self.post(&format!("{call}/playPrompt"), &prompt).await;
+        assert_eq!(status, 200, "{operation}");
+        let ended = self.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed", "{ended}");
+    }
+
     /// Records what is said on a call, as `body` asks for; gives the samples at 16 kHz.
     pub async fn record(&self, call: &str, body: Value) -> Vec<i16> {
         let (status, operation) = self.post(&format!("{call}/recordResponse"), &body).await;

@@ -20,13 +20,7 @@ impl Machine {
         media_config: Option<String>,
         now: Now,
     ) -> Result<(), CallError> {
-        match self.phase {
-            Phase::Offered { .. } => {}
-            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
-                return Err(CallError::WrongState);
-            }
-            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
-        }
+        self.must_be_offered()?;
         if callback_uri.is_some() {
             self.call.callback_uri = callback_uri;
         }
@@ -45,18 +39,23 @@ impl Machine {
         callback_uri: Option<String>,
         now: Now,
     ) -> Result<(), CallError> {
-        match self.phase {
-            Phase::Offered { .. } => {}
-            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
-                return Err(CallError::WrongState);
-            }
-            Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
-        }
+        self.must_be_offered()?;
         if callback_uri.is_some() {
             self.call.callback_uri = callback_uri;
         }
         self.end(termination, Some(refusal), now);
         Ok(())
+    }
+
+    /// The application has not said yet what becomes of the call.
+    fn must_be_offered(&self) -> Result<(), CallError> {
+        match self.phase {
+            Phase::Offered { .. } => Ok(()),
+            Phase::Opening | Phase::Locating | Phase::Dialing | Phase::Answered | Phase::Up => {
+                Err(CallError::WrongState)
+            }
+            Phase::Ending { .. } | Phase::Over => Err(CallError::Terminated),
+        }
     }
 
     pub(super) fn open(&mut self) {
