@@ -60,6 +60,7 @@ const EX_USAGE: u8 = 64;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    keep_memory_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -77,6 +78,14 @@ fn main() -> ExitCode {
         }
         Some(Command::Demo { tls }) => finish(run(demo::run(tls))),
         Some(Command::Token(words)) => token(cli.config.as_deref(), &words),
+    }
+}
+
+/// Our memory holds voices, numbers and secrets: no core file is written of it, and no other process of
+/// this user can read it (prctl(2), `PR_SET_DUMPABLE`).
+fn keep_memory_private() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        eprintln!("aftertone: core files cannot be turned off: {error}");
     }
 }
 
