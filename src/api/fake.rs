@@ -547,8 +547,9 @@ impl House for FakeHouse {
         }
     }
 
-    fn ready(&self) -> Result<(), String> {
-        self.state.lock().unwrap().not_ready.clone().map_or(Ok(()), Err)
+    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        let not_ready = self.state.lock().unwrap().not_ready.clone();
+        std::future::ready(not_ready.map_or(Ok(()), Err)).boxed()
     }
 
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {

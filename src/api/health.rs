@@ -21,7 +21,8 @@ pub(super) async fn alive(method: Method) -> Response {
 /// is told beside it: without them calls come in all the same.
 pub(super) async fn ready(State(state): State<ApiState>, method: Method) -> Response {
     let trunks: Vec<Value> = state.house.trunks().await.into_iter().map(told).collect();
-    probe("/readyz", &method, || match state.house.ready() {
+    let is_ready = state.house.ready().await;
+    probe("/readyz", &method, || match is_ready {
         Ok(()) => Json(json!({"status": "ready", "trunks": trunks})).into_response(),
         Err(reason) => {
             let retry = [(RETRY_AFTER, HeaderValue::from_static("1"))];

@@ -172,7 +172,7 @@ pub trait House: Send + Sync + 'static {
     ///
     /// # Errors
     /// Says in words what is in the way, for the operator.
-    fn ready(&self) -> Result<(), String>;
+    fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
 
     /// How it stands with the trunks that we register at.
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>>;

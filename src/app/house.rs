@@ -301,8 +301,8 @@ impl House for Rooms {
         self.link(recording)
     }
 
-    fn ready(&self) -> Result<(), String> {
-        self.switchboard.ready()
+    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.switchboard.ready().boxed()
     }
 
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {

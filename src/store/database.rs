@@ -2,8 +2,9 @@
 //! differ.
 //!
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
-//! a second process away, as an advisory lock does from PostgreSQL. `synchronous=NORMAL` is enough for what we promise: a commit survives the
-//! death of the process, and only a power cut may take the last ones, never half of one.
+//! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
+//! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for our
+//! sessions. What is deleted is overwritten (`secure_delete`), and the WAL is emptied after a purge.
 
 use std::{
     fs::{File, Permissions, TryLockError},
@@ -15,11 +16,12 @@ use std::{
 };
 
 use sqlx::{
-    AnyConnection, AnyPool, Connection, Executor,
+    AnyConnection, AnyPool, Connection, Executor, Row,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
 };
 use tokio::sync::Notify;
+use tracing::warn;
 
 use super::{
     StoreError,
@@ -75,6 +77,23 @@ impl Database {
         }
     }
 
+    /// Empties SQLite's WAL into the database, so that nothing that was deleted stays in it. Does nothing
+    /// on PostgreSQL, which looks after its WAL itself. Returns whether it is empty: a reader may be in
+    /// the way.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn empty_wal(&self) -> Result<bool, StoreError> {
+        match &self.inner.lock {
+            Lock::Connection(_) => Ok(true),
+            Lock::File { .. } => {
+                let row =
+                    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
+                Ok(row.try_get::<i64, _>(0)? == 0)
+            }
+        }
+    }
+
     /// Whether the database is known to be away before anything is asked of it, as that of a server
     /// may be.
     pub fn is_away(&self) -> bool {
@@ -87,6 +106,13 @@ impl Database {
     /// Returns when the outbox may have new rows. What happened while nobody waited is not lost.
     pub async fn outbox_grew(&self) {
         self.inner.outbox_grew.notified().await;
+    }
+
+    /// Number of the last transaction of the journal that a reading connection sees.
+    pub(super) async fn commits_seen(&self) -> Result<i64, StoreError> {
+        let (commits,) =
+            sqlx::query_as("SELECT commits FROM journal").fetch_one(self.reader()).await?;
+        Ok(commits)
     }
 
     pub(super) fn announce_outbox(&self) {
@@ -147,9 +173,22 @@ async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sql
     // The driver waits 5 s for a lock by default; the journal would rather say that it is behind.
     connection.execute("PRAGMA busy_timeout = 1000").await?;
     connection.execute("PRAGMA journal_mode = WAL").await?;
-    connection.execute("PRAGMA synchronous = NORMAL").await?;
+    connection.execute("PRAGMA synchronous = FULL").await?;
+    connection.execute("PRAGMA secure_delete = ON").await?;
     connection.execute("PRAGMA foreign_keys = ON").await?;
     Ok(())
+}
+
+/// A role or a server may have `synchronous_commit = off`: then a commit is answered before it is
+/// durable. The stronger settings stay as they are.
+async fn prepare_postgres(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    connection
+        .execute(
+            "SELECT set_config('synchronous_commit', 'on', false) \
+             WHERE current_setting('synchronous_commit') = 'off'",
+        )
+        .await
+        .map(drop)
 }
 
 /// Locks a file beside the database. Not the database itself: closing any descriptor of that file
@@ -213,10 +252,16 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
     let pool = AnyPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(prepare_postgres(connection)))
         .connect(url)
         .await
         .map_err(cannot_connect)?;
     migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
+    let (fsync,): (String,) =
+        sqlx::query_as("SELECT current_setting('fsync')").fetch_one(&pool).await?;
+    if fsync == "off" {
+        warn!("PostgreSQL runs with fsync = off: a power cut may lose what was accepted");
+    }
     Ok(Database::joined(pool.clone(), pool, Lock::Connection(guard)))
 }
 

@@ -77,6 +77,14 @@ pub enum StoreError {
     /// A notification for a call that was never written down.
     #[error("call {0} is not in the database")]
     UnknownCall(CallId),
+    /// What was committed is not there for other connections.
+    #[error("commit {committed} cannot be seen: other connections see only {seen}")]
+    NotVisible {
+        /// Number of the last commit.
+        committed: i64,
+        /// Number that was read.
+        seen: i64,
+    },
     /// The journal ended before the change was durable.
     #[error("the journal ended before the change was written down")]
     JournalEnded,

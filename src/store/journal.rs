@@ -7,6 +7,9 @@
 //! [`Journal::is_behind`] then tells admission to refuse new calls. A change that the database
 //! refuses fails alone.
 //!
+//! After a failed transaction nothing is assumed of its connection: it is closed, and the next attempt
+//! opens a new one. Each transaction has a number, which [`Journal::prove`] reads on another connection.
+//!
 //! When the connection to PostgreSQL breaks in the very moment of a commit, nobody can say whether
 //! it was done. It is done again: facts stay the same, a notification may then be sent twice.
 
@@ -15,13 +18,13 @@ use std::{
     slice,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
 
-use sqlx::AnyConnection;
+use sqlx::{Any, AnyConnection, Connection, pool::PoolConnection};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -36,6 +39,7 @@ use super::{Database, StoreError, calls, outbox, recordings};
 /// everything is written down.
 #[derive(Clone, Debug)]
 pub struct Journal {
+    database: Database,
     queue: mpsc::Sender<Entry>,
     backlog: Arc<Backlog>,
     limits: JournalLimits,
@@ -75,9 +79,13 @@ impl Journal {
     pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(limits.queue.max(1));
         let backlog = Arc::new(Backlog::default());
-        let writer =
-            Writer { database, entries, backlog: backlog.clone(), batch: limits.batch.max(1) };
-        (Self { queue, backlog, limits }, tokio::spawn(writer.run()))
+        let writer = Writer {
+            database: database.clone(),
+            entries,
+            backlog: backlog.clone(),
+            batch: limits.batch.max(1),
+        };
+        (Self { database, queue, backlog, limits }, tokio::spawn(writer.run()))
     }
 
     /// Hands over a change without waiting.
@@ -116,6 +124,16 @@ impl Journal {
         }
     }
 
+    /// Reads the number of the last transaction on a connection that did not write it.
+    ///
+    /// # Errors
+    /// The database cannot be read, or other connections do not see what was committed.
+    pub async fn prove(&self) -> Result<(), StoreError> {
+        let committed = self.backlog.last.load(Ordering::Relaxed);
+        let seen = self.database.commits_seen().await?;
+        if seen < committed { Err(StoreError::NotVisible { committed, seen }) } else { Ok(()) }
+    }
+
     /// Whether so much waits, or for so long, that no new call should be taken.
     pub fn is_behind(&self) -> bool {
         self.backlog.waiting.load(Ordering::Relaxed) > self.limits.behind_changes
@@ -150,6 +168,8 @@ struct Backlog {
     waiting: AtomicUsize,
     /// When the oldest of them was submitted. The writer always holds the oldest.
     oldest: Mutex<Option<Instant>>,
+    /// Number of the last transaction that was committed; 0 when there was none.
+    last: AtomicI64,
 }
 
 impl Backlog {
@@ -227,12 +247,16 @@ impl Writer {
         if entries.iter().all(|entry| entry.change == Change::default()) {
             return Ok(());
         }
-        let now = UnixMillis::from(SystemTime::now());
-        let mut transaction = self.database.writer().begin().await?;
-        for entry in entries {
-            apply(&mut transaction, &entry.change, now).await?;
-        }
-        transaction.commit().await?;
+        let mut connection = self.database.writer().acquire().await?;
+        let written = write_together(&mut connection, entries).await;
+        let number = match written {
+            Ok(number) => number,
+            Err(error) => {
+                discard(connection).await;
+                return Err(error);
+            }
+        };
+        self.backlog.last.store(number, Ordering::Relaxed);
         if entries.iter().any(|entry| !entry.change.notifications.is_empty()) {
             self.database.announce_outbox();
         }
@@ -247,6 +271,32 @@ impl Writer {
         self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
         // Whoever submitted it may have gone; the change is true all the same.
         let _ = entry.done.send(result);
+    }
+}
+
+/// Writes the changes in one transaction; gives its number.
+async fn write_together(
+    connection: &mut AnyConnection,
+    entries: &[Entry],
+) -> Result<i64, StoreError> {
+    let now = UnixMillis::from(SystemTime::now());
+    let mut transaction = connection.begin().await?;
+    for entry in entries {
+        apply(&mut transaction, &entry.change, now).await?;
+    }
+    let (number,) = sqlx::query_as("UPDATE journal SET commits = commits + 1 RETURNING commits")
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(number)
+}
+
+/// Closes a connection whose transaction has failed. The database may have rolled it back by itself
+/// (SQLite does so on a full disk) while the driver still counts it: the next transaction on this
+/// connection would only be a savepoint in one that never ends.
+async fn discard(connection: PoolConnection<Any>) {
+    if let Err(error) = connection.detach().close().await {
+        debug!("A failed connection was not closed cleanly: {error}");
     }
 }
 

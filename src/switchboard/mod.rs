@@ -142,6 +142,8 @@ struct Inner {
 const GONE: u16 = 481;
 /// The SIP status of a call whose task has too much to do.
 const BUSY: u16 = 503;
+/// How long the database may take to show what was committed last.
+const PROOF: Duration = Duration::from_secs(2);
 /// How long calls that are ended may take for it: longer than their machines wait for clips.
 pub const ENDING: Duration = Duration::from_secs(18);
 
@@ -199,7 +201,7 @@ impl Switchboard {
     ///
     /// # Errors
     /// The reason, in words.
-    pub fn ready(&self) -> Result<(), String> {
+    pub async fn ready(&self) -> Result<(), String> {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
@@ -209,7 +211,11 @@ impl Switchboard {
         if self.inner.drivers.media.is_broken() {
             return Err("a media thread has ended".to_owned());
         }
-        Ok(())
+        let proof = self.inner.drivers.journal.prove();
+        match tokio::time::timeout(PROOF, proof).await {
+            Ok(proved) => proved.map_err(|error| error.to_string()),
+            Err(_) => Err("the database does not answer".to_owned()),
+        }
     }
 
     /// Takes no more calls, gives those that are there `grace` to end, then ends them, and returns

@@ -4,6 +4,7 @@
 
 pub mod baresip;
 pub mod bot;
+pub mod failing_disk;
 pub mod linphone;
 pub mod live;
 pub mod mutation;
@@ -15,6 +16,7 @@ pub mod sipp;
 pub mod spoken;
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -45,6 +47,11 @@ impl Node {
 
     /// Starts a daemon in a folder that may hold another one's past.
     pub fn start_in(folder: TempDir, extra: &str) -> Self {
+        Self::start_with_env(folder, extra, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with_env(folder: TempDir, extra: &str, env: &[(&str, &OsStr)]) -> Self {
         let config = folder.path().join("aftertone.toml");
         let has = |section: &str| extra.lines().any(|line| line.trim() == section);
         let mut text = String::new();
@@ -64,6 +71,7 @@ impl Node {
             .args(["serve", "--config"])
             .arg(&config)
             .current_dir(folder.path())
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,0 +1,88 @@
+/* A disk that fails on request. Preloaded into the daemon, it counts the writes, syncs and renames of
+ * files whose path contains a given text, and lets some of them fail or wait. A shared control file
+ * (tests/support/failing_disk.rs writes it) says which. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+struct control {
+    _Atomic int first;    /* the first call that is touched, counted from 1; 0: none */
+    _Atomic int count;    /* how many calls from there on */
+    _Atomic int error;    /* errno of a call that fails; 0: it only waits */
+    _Atomic int delay_ms; /* how long it waits */
+    _Atomic int seen;     /* matching calls so far */
+    char part[108];       /* text that the path contains */
+};
+
+static struct control *control;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("FAILING_DISK");
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0) return;
+    void *map = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map != MAP_FAILED) control = map;
+    close(fd);
+}
+
+/* Whether this call fails; errno is set then. */
+static int fails(const char *path) {
+    if (!control || !control->part[0] || !strstr(path, control->part)) return 0;
+    int number = ++control->seen, first = control->first;
+    if (first == 0 || number < first || number - first >= control->count) return 0;
+    if (control->delay_ms > 0) {
+        struct timespec time = {control->delay_ms / 1000, control->delay_ms % 1000 * 1000000L};
+        nanosleep(&time, NULL);
+    }
+    errno = control->error;
+    return control->error != 0;
+}
+
+static int fails_fd(int fd) {
+    char link[40], path[4096];
+    if (!control) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return fails(path);
+}
+
+#define REAL(name, ...) \
+    static __typeof__(name) *real; \
+    if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name); \
+    return real(__VA_ARGS__)
+
+ssize_t write(int fd, const void *data, size_t size) {
+    if (fails_fd(fd)) return -1;
+    REAL(write, fd, data, size);
+}
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+    if (fails_fd(fd)) return -1;
+    REAL(pwrite, fd, data, size, at);
+}
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
+    if (fails_fd(fd)) return -1;
+    REAL(pwrite64, fd, data, size, at);
+}
+int fsync(int fd) {
+    if (fails_fd(fd)) return -1;
+    REAL(fsync, fd);
+}
+int fdatasync(int fd) {
+    if (fails_fd(fd)) return -1;
+    REAL(fdatasync, fd);
+}
+int rename(const char *from, const char *to) {
+    if (fails(to)) return -1;
+    REAL(rename, from, to);
+}
