@@ -732,6 +732,45 @@ async fn sqlite_waits_for_a_lock_that_somebody_else_holds() {
     assert_eq!(house.head_of(&call(1)).await.unwrap().sequence, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_purged_is_in_no_file_of_the_database() {
+    const WATERMARKS: [&str; 3] = ["sip:watermark@example", "Wassermann", "marked subject"];
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().join("marked.db"));
+    let house = House::open(&place).await;
+    for number in 0..100 {
+        let [uri, name, subject] = WATERMARKS.map(str::to_owned);
+        let source = Party { uri, display_name: Some(name) };
+        let marked = Call { source, subject: Some(subject), ..call(number) };
+        house.commit(opening(&marked)).await.unwrap();
+        let ended = Change { call: Some(terminated(&marked)), ..Change::default() };
+        house.commit(ended).await.unwrap();
+        let told = house.head_of(&marked).await.unwrap();
+        house.store.delivered(&told).await.unwrap();
+    }
+    let hits = || {
+        let files = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let bytes: Vec<u8> = files.flat_map(|file| std::fs::read(file.path()).unwrap()).collect();
+        WATERMARKS.map(|mark| bytes.windows(mark.len()).any(|found| found == mark.as_bytes()))
+    };
+    assert_eq!(hits(), [true; 3], "it is there before the purge");
+
+    let vault = Vault::new(folder.path().join("recordings"));
+    let retention = Duration::from_secs(1);
+    let purge = Purge::new(house.store.clone(), vault, Arc::default(), retention);
+    let cancel = CancellationToken::new();
+    let purging = tokio::spawn(purge.run(cancel.clone()));
+    let begun = std::time::Instant::now();
+    while hits() != [false; 3] {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still there: {:?}", hits());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cancel.cancel();
+    purging.await.unwrap();
+    house.close().await;
+    assert_eq!(hits(), [false; 3], "after a clean stop");
+}
+
 #[tokio::test]
 async fn a_database_of_a_newer_aftertone_is_refused() {
     let folder = tempfile::tempdir().unwrap();

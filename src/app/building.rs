@@ -24,7 +24,7 @@ use crate::{
     notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,
-    recordings::{AccessKey, Purge, Spool, Vault},
+    recordings::{AccessKey, FolderLock, Purge, Spool, Vault},
     signalling::{self, Registrant, Signalling, SipListener, StartError},
     store::{Database, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Switchboard},
@@ -54,6 +54,7 @@ pub(super) struct Storage {
     pub journal: Journal,
     pub spool: Spool,
     pub vault: Vault,
+    pub folder_lock: FolderLock,
     pub access_key: Arc<AccessKey>,
     /// Has the purge look at once.
     pub purge_wake: Arc<Notify>,
@@ -84,9 +85,10 @@ impl<'a> Building<'a> {
         });
         let folder = config.storage.recordings.clone();
         let in_folder = || format!("storage.recordings {:?}", folder.display());
+        let vault = Vault::new(folder.clone());
+        let folder_lock = vault.lock().with_context(in_folder)?;
         let spool = Spool::start(folder.clone()).with_context(in_folder)?;
         let access_key = Arc::new(settings::access_key(&folder)?);
-        let vault = Vault::new(folder.clone());
         let now = UnixMillis::from(SystemTime::now());
         switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
         database.free_unanswered_requests().await?;
@@ -102,7 +104,7 @@ impl<'a> Building<'a> {
             purge.run(cancel).await;
             "purge"
         });
-        Ok(Storage { database, journal, spool, vault, access_key, purge_wake })
+        Ok(Storage { database, journal, spool, vault, folder_lock, access_key, purge_wake })
     }
 
     /// Takes the address of the API, which is served only when all else stands. By its side, the URL by

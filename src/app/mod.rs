@@ -34,7 +34,7 @@ use crate::{
     model::UnixMillis,
     notify::Dispatcher,
     proto::sip::path::Transport,
-    recordings::AccessKey,
+    recordings::{AccessKey, FolderLock},
     signalling::{Registrant, Signalling, SipListener},
     store::{Database, Journal},
     switchboard::{Directory, Drivers, Switchboard},
@@ -72,6 +72,8 @@ pub struct Daemon {
     api_tls: Option<watch::Sender<Arc<ServerConfig>>>,
     authority: Option<PathBuf>,
     drain_timeout: Duration,
+    /// Held for life.
+    _folder_lock: FolderLock,
     /// Stops what serves the outside, once there is nothing left to serve.
     outside: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -199,6 +201,7 @@ impl Daemon {
             api_tls,
             authority,
             drain_timeout: config.calls.drain_timeout,
+            _folder_lock: storage.folder_lock,
             outside: building.outside,
             tasks: building.tasks,
         })

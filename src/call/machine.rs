@@ -41,7 +41,7 @@ use super::{
 use crate::{
     model::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
-        OperationEnd, ParticipantId, Termination, Tone, TransferKind,
+        ParticipantId, Termination, Tone, TransferKind,
     },
     proto::sip::endpoint::{self, DialogId},
 };
@@ -400,13 +400,7 @@ impl Machine {
             {
                 self.end(Termination::NoAnswer, None, now);
             }
-            Phase::Ending { until, .. } if until <= now.instant => {
-                for entry in self.queue.take_all() {
-                    self.conclude(entry, OperationEnd::Unspecified, None, now);
-                }
-                self.leg = Leg::Closed;
-                self.try_finish(now);
-            }
+            Phase::Ending { until, .. } if until <= now.instant => self.ending_is_late(now),
             Phase::Offered { .. }
             | Phase::Opening
             | Phase::Locating

@@ -114,11 +114,6 @@ impl Queue {
         waiting
     }
 
-    /// Takes out all.
-    pub fn take_all(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.entries)
-    }
-
     /// The one on the media.
     pub fn running(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| matches!(entry.stage, Stage::Running))

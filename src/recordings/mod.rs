@@ -11,4 +11,4 @@ mod vault;
 pub use access::AccessKey;
 pub use purge::Purge;
 pub use spool::{ClipWritten, Finished, Spool, SpoolError};
-pub use vault::{RecoverError, Recovered, Vault};
+pub use vault::{FolderLock, RecoverError, Recovered, Vault};

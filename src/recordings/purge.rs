@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::Notify;
@@ -21,12 +21,18 @@ pub struct Purge {
     vault: Vault,
     wake: Arc<Notify>,
     retention: Duration,
+    /// Something was deleted since the WAL was last emptied.
+    has_deleted: bool,
+    /// When files that no row knows were last looked for.
+    looked_for_lost: Option<Instant>,
 }
 
 /// Rows that are taken at a time.
 const BATCH: u32 = 256;
 /// The longest sleep: the clock may be set, and calls end without telling us.
 const LONGEST: Duration = Duration::from_secs(1);
+/// How often files that no row knows are looked for.
+const LOST: Duration = Duration::from_secs(30);
 /// Notifications that were given up can be asked for, and sent again, so long after they were written.
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A request that is repeated gets its first answer for so long.
@@ -42,13 +48,14 @@ impl Purge {
     /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
     /// `retention` after its end.
     pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
-        Self { database, vault, wake, retention }
+        Self { database, vault, wake, retention, has_deleted: false, looked_for_lost: None }
     }
 
     /// Runs until `cancel`.
-    pub async fn run(self, cancel: CancellationToken) {
+    pub async fn run(mut self, cancel: CancellationToken) {
         let mut faults = 0u32;
         while !cancel.is_cancelled() {
+            self.sweep_lost_and_found();
             let pause = match self.sweep(now()).await {
                 Ok(()) => {
                     faults = 0;
@@ -70,8 +77,19 @@ impl Purge {
         }
     }
 
+    /// Deletes old files that no row knows, once in a while.
+    fn sweep_lost_and_found(&mut self) {
+        if self.looked_for_lost.is_some_and(|at| at.elapsed() < LOST) {
+            return;
+        }
+        self.looked_for_lost = Some(Instant::now());
+        if let Err(error) = self.vault.purge_lost_and_found(SystemTime::now(), self.retention) {
+            error!(%error, "cannot look for clips that are to be purged");
+        }
+    }
+
     /// Deletes everything that is due.
-    async fn sweep(&self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn sweep(&mut self, now: UnixMillis) -> Result<(), StoreError> {
         loop {
             let due = self.database.due(now, BATCH).await?;
             if due.is_empty() {
@@ -79,10 +97,16 @@ impl Purge {
             }
             for row in due {
                 self.purge(&row, now).await?;
+                self.has_deleted = true;
             }
         }
-        self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP)).await?;
+        let calls = self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP));
+        self.has_deleted |= calls.await? > 0;
         self.database.purge_requests(now.minus(KEYS), ANSWERS).await?;
+        // What was deleted is still in the WAL until that is emptied.
+        if self.has_deleted && self.database.empty_wal().await? {
+            self.has_deleted = false;
+        }
         Ok(())
     }
 

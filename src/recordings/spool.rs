@@ -72,6 +72,11 @@ type Waiting = HashMap<RecordingId, oneshot::Sender<Result<Finished, SpoolError>
 
 /// Half-second chunks that may wait: five seconds of two hundred calls.
 const CHUNKS: usize = 2_000;
+/// Chunks that are taken before the clips that they have ended are announced together.
+const BATCH: usize = 256;
+/// How often a sync or a rename that fails is tried.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(50);
 /// How often the writer looks for clips that nobody waits for.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
@@ -84,7 +89,7 @@ impl Spool {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
-        let writer = Writer { folder, open: HashMap::new(), waiting: Arc::clone(&waiting) };
+        let writer = Writer::new(folder, Arc::clone(&waiting));
         // The thread ends when the last handle is gone. Nobody has to wait for it: a call waits for its
         // clips, and what it does not get in time is put in order at the next start.
         thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
@@ -114,6 +119,8 @@ impl Spool {
 struct Writer {
     folder: PathBuf,
     open: HashMap<RecordingId, ClipFile>,
+    /// Clips whose files are whole and have their names; the folder is not synced yet.
+    finished: Vec<(RecordingId, Finished)>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -124,11 +131,19 @@ struct ClipFile {
 }
 
 impl Writer {
+    fn new(folder: PathBuf, waiting: Arc<Mutex<Waiting>>) -> Self {
+        Self { folder, open: HashMap::new(), finished: Vec::new(), waiting }
+    }
+
     fn run(mut self, chunks: &Receiver<Chunk>) {
         let mut looked = Instant::now();
         loop {
             match chunks.recv_timeout(LOOK_ROUND) {
-                Ok(chunk) => self.take(chunk),
+                Ok(chunk) => {
+                    self.take(chunk);
+                    chunks.try_iter().take(BATCH).for_each(|chunk| self.take(chunk));
+                    self.announce();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -142,12 +157,13 @@ impl Writer {
     fn take(&mut self, chunk: Chunk) {
         let id = chunk.recording;
         // A clip that nobody waits for has failed already: the rest of it is dropped.
-        if !self.waiting().contains_key(&id) {
+        let is_finished = self.finished.iter().any(|(finished, _)| *finished == id);
+        if is_finished || !self.waiting().contains_key(&id) {
             return;
         }
         let result = match chunk.body {
             ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
-            ChunkBody::End { keep: true } => self.finish(id).map(Some),
+            ChunkBody::End { keep: true } => self.finish(id).map(|()| None),
             ChunkBody::End { keep: false } => self.discard(id).map(Some),
         };
         match result {
@@ -155,9 +171,21 @@ impl Writer {
             Ok(Some(finished)) => self.tell(id, Ok(finished)),
             Err(error) => {
                 error!(%error, recording.id = %id, "a recording cannot be written");
-                self.open.remove(&id);
-                self.tell(id, Err(error));
+                self.keep_what_there_is(id, error);
             }
+        }
+    }
+
+    /// After a failed write: what was written before is a clip; without a sample there is none.
+    fn keep_what_there_is(&mut self, id: RecordingId, error: SpoolError) {
+        let has_audio = self.open.get(&id).is_some_and(|clip| clip.data_bytes > 0);
+        let kept = match (has_audio, self.open.get_mut(&id)) {
+            (true, Some(clip)) => clip.cut().map_err(|source| clip.failed(source)),
+            _ => Err(error),
+        };
+        if let Err(error) = kept.and_then(|()| self.finish(id)) {
+            self.open.remove(&id);
+            self.tell(id, Err(error));
         }
     }
 
@@ -171,24 +199,41 @@ impl Writer {
 
     fn append(&mut self, id: RecordingId, samples: &[i16]) -> Result<(), SpoolError> {
         let clip = self.file_of(id)?;
-        clip.append(samples).map_err(|source| SpoolError::Io { path: clip.path.clone(), source })
+        clip.append(samples).map_err(|source| clip.failed(source))
     }
 
-    fn finish(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
+    /// Makes the bytes of a clip safe and gives the file its name. It is announced when the folder is
+    /// synced as well.
+    fn finish(&mut self, id: RecordingId) -> Result<(), SpoolError> {
         // A clip without a sample is a file all the same: it was asked for.
         self.file_of(id)?;
-        let Some(clip) = self.open.remove(&id) else { return Err(SpoolError::Stopped) };
+        let Some(clip) = self.open.get(&id) else { return Err(SpoolError::Stopped) };
         let path = self.folder.join(format!("{id}.wav"));
-        let safe = || -> io::Result<()> {
-            clip.file.sync_all()?;
-            fs::rename(&clip.path, &path)?;
-            sync_folder(&self.folder)
-        };
-        safe().map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-        Ok(Finished {
+        again(|| clip.file.sync_all())
+            .and_then(|()| again(|| fs::rename(&clip.path, &path)))
+            .map_err(|source| clip.failed(source))?;
+        let finished = Finished {
             bytes: u64::from(clip.data_bytes) + wav::HEADER_BYTES as u64,
             samples: u64::from(clip.data_bytes / 2),
-        })
+        };
+        self.open.remove(&id);
+        self.finished.push((id, finished));
+        Ok(())
+    }
+
+    /// Syncs the folder once for all clips that were finished since the last time, and tells of them.
+    fn announce(&mut self) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let synced = again(|| sync_folder(&self.folder));
+        for (id, finished) in std::mem::take(&mut self.finished) {
+            if let Err(error) = &synced {
+                // The file is there and whole; only a power cut could still take its name.
+                warn!(%error, recording.id = %id, "the folder of the recordings cannot be synced");
+            }
+            self.tell(id, Ok(finished));
+        }
     }
 
     fn discard(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
@@ -245,6 +290,28 @@ impl ClipFile {
         self.data_bytes = total;
         Ok(())
     }
+
+    /// Takes away what a failed write may have left behind the last whole chunk.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&wav::header(self.data_bytes))
+    }
+
+    fn failed(&self, source: io::Error) -> SpoolError {
+        SpoolError::Io { path: self.path.clone(), source }
+    }
+}
+
+/// Tries once more what may fail for a moment only.
+fn again(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Ok(()) => return Ok(()),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+    attempt()
 }
 
 /// Makes a rename in a folder outlive a power cut.
@@ -337,7 +404,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let waiting = Arc::new(Mutex::new(Waiting::new()));
         let folder = folder.path().to_owned();
-        let mut writer = Writer { folder, open: HashMap::new(), waiting: Arc::clone(&waiting) };
+        let mut writer = Writer::new(folder, Arc::clone(&waiting));
         let (lost, _) = oneshot::channel();
         let (wanted, _waits) = oneshot::channel();
         for (id, who) in [(id(7), lost), (id(8), wanted)] {
@@ -348,6 +415,34 @@ mod tests {
         let open: Vec<_> = writer.open.keys().copied().collect();
         assert_eq!(open, [id(8)]);
         assert_eq!(waiting.lock().unwrap().keys().copied().collect::<Vec<_>>(), [id(8)]);
+    }
+
+    #[test]
+    fn what_was_written_before_a_write_failed_is_a_clip() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, mut written) = writer_with(folder.path(), id(9));
+        let chunk = |body| Chunk { recording: id(9), body };
+        writer.take(chunk(ChunkBody::Samples(vec![5; 8000])));
+        // The next writes fail, and the last one has left something behind.
+        let clip = writer.open.get_mut(&id(9)).unwrap();
+        clip.file.write_all(&[1; 333]).unwrap();
+        let error = clip.failed(io::ErrorKind::StorageFull.into());
+        writer.keep_what_there_is(id(9), error);
+        // What comes later does not begin a new file.
+        writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
+        writer.announce();
+        writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
+        assert_eq!(written.try_recv().unwrap().unwrap().samples, 8000);
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(files.len(), 1);
+        let mut reader = hound::WavReader::open(files[0].path()).unwrap();
+        assert!(reader.samples::<i16>().map(Result::unwrap).eq([5; 8000]));
+    }
+
+    fn writer_with(folder: &Path, clip: RecordingId) -> (Writer, ClipWritten) {
+        let (sender, written) = oneshot::channel();
+        let waiting = Arc::new(Mutex::new(Waiting::from([(clip, sender)])));
+        (Writer::new(folder.to_owned(), waiting), written)
     }
 
     #[tokio::test]

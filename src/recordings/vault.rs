@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::spool::sync_folder;
 use crate::{
@@ -58,6 +60,14 @@ pub enum RecoverError {
     Store(#[from] StoreError),
 }
 
+/// Keeps other processes out of a folder of clips.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Where clips are moved that no row knows.
+const LOST_AND_FOUND: &str = "lost+found";
 const WRITTEN: &str = "wav";
 const UNFINISHED: &str = "part";
 
@@ -105,9 +115,30 @@ impl Vault {
         Ok(())
     }
 
+    /// Keeps other processes out of the folder for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// Another process has it, or the folder cannot be written.
+    pub fn lock(&self) -> io::Result<FolderLock> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let path = self.folder.join(".lock");
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(FolderLock { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                let message =
+                    "another aftertone uses this folder; stop that one or name another folder";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
-    /// say were being written, and deletes files that no row knows. Blocks for as long as it takes:
-    /// it runs before anything else does.
+    /// say were being written, and sets aside files that no row knows. A file that cannot be mended or
+    /// moved is logged, and holds up nothing else. Blocks for as long as it takes: it runs before
+    /// anything else does.
     ///
     /// # Errors
     /// The folder cannot be read or written, or the database not be asked.
@@ -119,16 +150,65 @@ impl Vault {
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let id = row.id;
-            found.push(self.repair(id).map_err(|source| self.failed(id, source))?);
+            found.push(self.repair(id).unwrap_or_else(|cause| {
+                error!(recording.id = %id, %cause, "A clip that was being written cannot be read");
+                Recovered::Lost { id }
+            }));
         }
         let known: HashSet<RecordingId> = rows.iter().map(|row| row.id).collect();
         for (path, id) in self.files()? {
             if !known.contains(&id) && database.recording(id).await?.is_none() {
-                warn!(file = %path.display(), "a clip without a row is deleted");
-                fs::remove_file(&path).map_err(|source| RecoverError::Io { path, source })?;
+                match self.set_aside(&path) {
+                    Ok(to) => warn!(
+                        "The database does not know the clip {}: it is now {}, until its retention \
+                         is over",
+                        path.display(),
+                        to.display()
+                    ),
+                    Err(cause) => error!(
+                        %cause,
+                        "The database does not know the clip {}, which cannot be moved",
+                        path.display()
+                    ),
+                }
             }
         }
         Ok(found)
+    }
+
+    /// Moves a file that no row knows to `lost+found`. Its time of change stays, and with it its age.
+    fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let folder = self.folder.join(LOST_AND_FOUND);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let to = folder.join(path.file_name().unwrap_or_default());
+        fs::rename(path, &to)?;
+        Ok(to)
+    }
+
+    /// Deletes files of `lost+found` that were last changed more than `retention` before `now`.
+    ///
+    /// # Errors
+    /// The folder cannot be read. A file that cannot be deleted is logged and tried again next time.
+    pub fn purge_lost_and_found(&self, now: SystemTime, retention: Duration) -> io::Result<()> {
+        let entries = match fs::read_dir(self.folder.join(LOST_AND_FOUND)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let changed = entry.metadata()?.modified()?;
+            // A file from the future is as old as can be told: new.
+            if now.duration_since(changed).unwrap_or_default() < retention {
+                continue;
+            }
+            let path = entry.path();
+            match fs::remove_file(&path) {
+                Ok(()) => info!("Purged {}, which the database did not know", path.display()),
+                Err(cause) => error!(%cause, "Cannot purge {}", path.display()),
+            }
+        }
+        Ok(())
     }
 
     fn repair(&self, id: RecordingId) -> io::Result<Recovered> {
@@ -175,8 +255,54 @@ impl Vault {
     fn file(&self, id: RecordingId, extension: &str) -> PathBuf {
         self.folder.join(format!("{id}.{extension}"))
     }
+}
 
-    fn failed(&self, id: RecordingId, source: io::Error) -> RecoverError {
-        RecoverError::Io { path: self.path(id), source }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Duration = Duration::from_secs(3600);
+
+    async fn vault_and_database(folder: &Path) -> (Vault, Database) {
+        let url = format!("sqlite:{}", folder.join("fresh.db").display());
+        let vault = Vault::new(folder.join("recordings"));
+        fs::create_dir(folder.join("recordings")).unwrap();
+        (vault, Database::open(&url).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_clip_does_not_disappear_because_its_row_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, database) = vault_and_database(folder.path()).await;
+        let id = |n| RecordingId::from_random([n; 16]);
+        fs::write(vault.path(id(1)), b"whole").unwrap();
+        fs::write(vault.file(id(2), UNFINISHED), b"part").unwrap();
+        // What should be a file is a folder: it is moved like the others.
+        fs::create_dir(vault.file(id(3), UNFINISHED)).unwrap();
+        vault.recover(&database, &[]).await.unwrap();
+        let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
+        assert_eq!(fs::read(lost.join(format!("{}.wav", id(1)))).unwrap(), b"whole");
+        assert_eq!(fs::read(lost.join(format!("{}.part", id(2)))).unwrap(), b"part");
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
+
+        fs::remove_dir(lost.join(format!("{}.part", id(3)))).unwrap();
+        let now = SystemTime::now();
+        vault.purge_lost_and_found(now + OLD / 2, OLD).unwrap();
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 2);
+        vault.purge_lost_and_found(now - OLD, OLD).unwrap();
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 2, "the clock was set back");
+        vault.purge_lost_and_found(now + OLD * 2, OLD).unwrap();
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::new(folder.path().join("recordings"));
+        let first = vault.lock().unwrap();
+        let refused = Vault::new(folder.path().join("recordings")).lock().unwrap_err();
+        assert!(refused.to_string().contains("another aftertone"), "{refused}");
+        drop(first);
+        vault.lock().unwrap();
     }
 }

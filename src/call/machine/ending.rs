@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{Action, Leg, Machine, Now, Phase, refuse};
 use crate::{
-    call::{reason, refusal::Refusal},
+    call::{queue::Stage, reason, refusal::Refusal},
     model::{CallState, Event, OperationEnd, Recorded, RecordingChange, Termination},
     proto::sip::endpoint,
 };
 
-/// How long clips may take to become safe before the end is told all the same.
+/// How long the leg may take to close before it counts as gone. Clips have no deadline: a slow disk
+/// delays the end of the call, and no finished audio is given up.
 const ENDING_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Machine {
@@ -107,6 +108,26 @@ impl Machine {
                         self.conclude(entry, OperationEnd::Unspecified, None, now);
                     }
                 }
+            }
+        }
+        self.try_finish(now);
+    }
+
+    /// The leg did not close in time. What it was recording is sealed, everything else ends without it.
+    pub(super) fn ending_is_late(&mut self, now: Now) {
+        if let Phase::Ending { until, .. } = &mut self.phase {
+            *until = now.instant + ENDING_DEADLINE;
+        }
+        if self.leg != Leg::Closed {
+            self.leg = Leg::Closed;
+            self.leg_gone(now);
+        }
+        let entries = self.queue.entries().iter();
+        let rest = entries.filter(|entry| !matches!(entry.stage, Stage::Finishing { .. }));
+        let rest: Vec<_> = rest.map(|entry| entry.operation.id).collect();
+        for id in rest {
+            if let Some(entry) = self.queue.take(id) {
+                self.conclude(entry, OperationEnd::Unspecified, None, now);
             }
         }
         self.try_finish(now);
