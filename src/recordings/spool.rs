@@ -425,6 +425,7 @@ mod tests {
         writer.take(chunk(ChunkBody::Samples(vec![5; 8000])));
         // The next writes fail, and the last one has left something behind.
         let clip = writer.open.get_mut(&id(9)).unwrap();
+        clip.file.seek(SeekFrom::End(0)).unwrap();
         clip.file.write_all(&[1; 333]).unwrap();
         let error = clip.failed(io::ErrorKind::StorageFull.into());
         writer.keep_what_there_is(id(9), error);
