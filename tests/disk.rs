@@ -47,7 +47,7 @@ async fn is_speech(bot: &Bot, ended: &Value) {
     let samples = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
     let speech = speech();
     let (_, likeness) = best_match(&samples, speech.samples(Rate::Hz16000), 16_000);
-    // A machine that is busy with other tests conceals some frames; what is not speech is below 0.1.
+    // Low on purpose: whether a loaded machine keeps the time of the media is not judged here.
     assert!(likeness > 0.25, "likeness {likeness} in {} samples", samples.len());
 }
 
