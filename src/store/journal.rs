@@ -26,8 +26,9 @@ use std::{
 
 use sqlx::{Any, AnyConnection, Connection, pool::PoolConnection};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{self, mpsc, oneshot},
     task::JoinHandle,
+    time::timeout,
 };
 use tracing::{debug, error, info, warn};
 
@@ -43,6 +44,8 @@ pub struct Journal {
     queue: mpsc::Sender<Entry>,
     backlog: Arc<Backlog>,
     limits: JournalLimits,
+    /// When the last commit was last read on another connection.
+    proved: Arc<sync::Mutex<Option<Instant>>>,
 }
 
 /// How much the journal takes, and when it counts as behind.
@@ -85,7 +88,8 @@ impl Journal {
             backlog: backlog.clone(),
             batch: limits.batch.max(1),
         };
-        (Self { database, queue, backlog, limits }, tokio::spawn(writer.run()))
+        let proved = Arc::default();
+        (Self { database, queue, backlog, limits, proved }, tokio::spawn(writer.run()))
     }
 
     /// Hands over a change without waiting.
@@ -124,14 +128,23 @@ impl Journal {
         }
     }
 
-    /// Reads the number of the last transaction on a connection that did not write it.
+    /// Reads the number of the last transaction on a connection that did not write it. A good answer
+    /// holds for a second, and one caller reads at a time: however many ask, one connection is taken.
     ///
     /// # Errors
     /// The database cannot be read, or other connections do not see what was committed.
     pub async fn prove(&self) -> Result<(), StoreError> {
+        let mut proved = self.proved.lock().await;
+        if proved.is_some_and(|at| at.elapsed() < PROOF_LASTS) {
+            return Ok(());
+        }
         let committed = self.backlog.last.load(Ordering::Relaxed);
         let seen = self.database.commits_seen().await?;
-        if seen < committed { Err(StoreError::NotVisible { committed, seen }) } else { Ok(()) }
+        if seen < committed {
+            return Err(StoreError::NotVisible { committed, seen });
+        }
+        *proved = Some(Instant::now());
+        Ok(())
     }
 
     /// Whether so much waits, or for so long, that no new call should be taken.
@@ -295,8 +308,10 @@ async fn write_together(
 /// (SQLite does so on a full disk) while the driver still counts it: the next transaction on this
 /// connection would only be a savepoint in one that never ends.
 async fn discard(connection: PoolConnection<Any>) {
-    if let Err(error) = connection.detach().close().await {
-        debug!("A failed connection was not closed cleanly: {error}");
+    match timeout(CLOSING, connection.detach().close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("A failed connection was not closed cleanly: {error}"),
+        Err(_) => debug!("A failed connection was not closed within {CLOSING:?}"),
     }
 }
 
@@ -316,7 +331,80 @@ async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Resu
     Ok(())
 }
 
+/// How long a failed connection may take to close: its server may be gone without a word.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long a proof that the last commit is visible holds.
+const PROOF_LASTS: Duration = Duration::from_secs(1);
+
 /// How long to wait after that many failures: 20 ms, doubled each time, up to 1.28 s.
 fn pause(failures: u32) -> Duration {
     Duration::from_millis(20 << failures.min(6))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Executor};
+
+    use super::*;
+    use crate::model::{CallId, Operation, OperationId, OperationKind, OperationStatus};
+
+    /// An operation of a call that is in the database, with a context of that many bytes.
+    fn operation(call: CallId, context_bytes: usize) -> Operation {
+        Operation {
+            id: OperationId::from_random([7; 16]),
+            call,
+            kind: OperationKind::Echo,
+            client_context: Some("x".repeat(context_bytes)),
+            status: OperationStatus::Running,
+            end: None,
+            recording: None,
+            created_at: UnixMillis(1),
+            ended_at: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_committed_after_a_full_disk_is_seen_by_other_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("full.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let call = CallId::from_random([1; 16]);
+        sqlx::query(
+            "INSERT INTO calls (id, application, state, created_at, body) \
+             VALUES ($1, 'bot', 'established', 1, '{}')",
+        )
+        .bind(call.to_string())
+        .execute(database.writer())
+        .await
+        .unwrap();
+        // The file must not grow: SQLite rolls the transaction back by itself, as on a full disk.
+        let (pages,): (i64,) =
+            sqlx::query_as("PRAGMA page_count").fetch_one(database.writer()).await.unwrap();
+        let limit = |pages| AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        database.writer().execute(limit(pages)).await.unwrap();
+
+        let (journal, _writer) = Journal::start(database.clone(), JournalLimits::default());
+        let change = Change { operations: vec![operation(call, 1 << 20)], ..Change::default() };
+        let commit = journal.submit(change).unwrap();
+        // Time for more than two failures on the same connection.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        database.writer().execute(limit(i64::from(i32::MAX))).await.unwrap();
+        timeout(Duration::from_secs(10), commit).await.expect("in time").unwrap();
+        journal.prove().await.unwrap();
+        assert_eq!(database.operations(call).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_other_connections_do_not_see_is_no_proof() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("proof.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let (journal, _writer) = Journal::start(database, JournalLimits::default());
+        journal.backlog.last.store(1, Ordering::Relaxed);
+        let refused = journal.prove().await;
+        assert!(
+            matches!(refused, Err(StoreError::NotVisible { committed: 1, seen: 0 })),
+            "{refused:?}"
+        );
+    }
 }

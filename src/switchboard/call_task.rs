@@ -306,6 +306,10 @@ impl CallTask {
                 self.carry_out().await;
                 self.commits.then(since, After::Reply(reply, result));
             }
+            // The journal is behind, and what waits for it is kept in memory.
+            Request::Submit(_, reply) if self.commits.are_full() => {
+                let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
+            }
             Request::Submit(new, reply) => match self.machine.submit(new, now()) {
                 Ok(operation) => {
                     info!(

@@ -39,6 +39,9 @@ struct Waiting {
     after: After,
 }
 
+/// Changes that the journal has not taken, beyond which a call accepts no more from its application.
+const MOST_WAITING: usize = 64;
+
 impl Commits {
     pub fn push(&mut self, change: Change) {
         self.issued += 1;
@@ -63,6 +66,11 @@ impl Commits {
     /// Whether the journal has not taken all.
     pub fn is_held_up(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether so much waits for the journal that no application may add to it.
+    pub fn are_full(&self) -> bool {
+        self.waiting.len() >= MOST_WAITING
     }
 
     /// Whether the journal has not resolved all that it has taken.
@@ -103,5 +111,21 @@ impl Commits {
         }
         let Waiting { is_refused, after, .. } = self.after.pop_front()?;
         Some((after, if is_refused { Err(CallError::Internal) } else { Ok(()) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_call_keeps_for_a_journal_that_is_behind_is_bounded() {
+        let mut commits = Commits::default();
+        for _ in 1..MOST_WAITING {
+            commits.push(Change::default());
+            assert!(!commits.are_full());
+        }
+        commits.push(Change::default());
+        assert!(commits.are_full());
     }
 }
