@@ -59,6 +59,9 @@ pub enum Refusal {
     /// Nothing can be written down.
     #[error("the database cannot be reached")]
     DatabaseAway,
+    /// What is written down cannot be relied on.
+    #[error("the database is damaged; the log says what to do")]
+    DatabaseDamaged,
     /// Too much waits to be written down.
     #[error("the database does not keep up")]
     DatabaseBehind,
@@ -99,6 +102,7 @@ impl Refusal {
             Self::Rejected(RejectReason::Forbidden) => 403,
             Self::Full
             | Self::DatabaseAway
+            | Self::DatabaseDamaged
             | Self::DatabaseBehind
             | Self::MediaBehind
             | Self::Draining => 503,
@@ -131,6 +135,7 @@ impl Refusal {
         match self {
             Self::Full
             | Self::DatabaseAway
+            | Self::DatabaseDamaged
             | Self::DatabaseBehind
             | Self::MediaBehind
             | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
@@ -162,6 +167,7 @@ mod tests {
         for refusal in [
             Refusal::Full,
             Refusal::DatabaseAway,
+            Refusal::DatabaseDamaged,
             Refusal::DatabaseBehind,
             Refusal::MediaBehind,
             Refusal::Draining,

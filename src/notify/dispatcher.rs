@@ -167,6 +167,7 @@ impl Desk {
                     sleep
                 }
                 Err(error) => {
+                    self.lane.store.notice(&error);
                     warn!("The outbox cannot be read: {error}");
                     DATABASE_PAUSE
                 }
@@ -392,6 +393,7 @@ impl LaneParts {
         F: Future<Output = Result<(), StoreError>>,
     {
         while let Err(error) = write().await {
+            self.store.notice(&error);
             warn!("What became of a notification cannot be written down: {error}");
             tokio::select! {
                 () = self.cancel.cancelled() => return,

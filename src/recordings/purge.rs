@@ -62,6 +62,7 @@ impl Purge {
                     self.until_next_due().await
                 }
                 Err(error) => {
+                    self.database.notice(&error);
                     faults += 1;
                     if faults.is_power_of_two() {
                         error!(%error, faults, "cannot purge; it is tried again");
@@ -88,26 +89,31 @@ impl Purge {
         }
     }
 
-    /// Deletes everything that is due.
+    /// Deletes everything that is due. What fails for one kind does not keep the others.
     async fn sweep(&mut self, now: UnixMillis) -> Result<(), StoreError> {
+        let clips = self.sweep_clips(now).await;
+        let before = now.minus(self.retention);
+        let calls = self.database.purge_calls(before, now.minus(GIVEN_UP)).await;
+        let requests = self.database.purge_requests(now.minus(KEYS), ANSWERS).await;
+        // What was deleted is still in the WAL until that is emptied.
+        self.has_deleted |= matches!(calls, Ok(1..));
+        if self.has_deleted && self.database.empty_wal().await? {
+            self.has_deleted = false;
+        }
+        clips.and(calls.map(drop)).and(requests.map(drop))
+    }
+
+    async fn sweep_clips(&mut self, now: UnixMillis) -> Result<(), StoreError> {
         loop {
             let due = self.database.due(now, BATCH).await?;
             if due.is_empty() {
-                break;
+                return Ok(());
             }
             for row in due {
                 self.purge(&row, now).await?;
                 self.has_deleted = true;
             }
         }
-        let calls = self.database.purge_calls(now.minus(self.retention), now.minus(GIVEN_UP));
-        self.has_deleted |= calls.await? > 0;
-        self.database.purge_requests(now.minus(KEYS), ANSWERS).await?;
-        // What was deleted is still in the WAL until that is emptied.
-        if self.has_deleted && self.database.empty_wal().await? {
-            self.has_deleted = false;
-        }
-        Ok(())
     }
 
     /// Deletes one clip. One that cannot be deleted is put back, so that it does not hold up the others.

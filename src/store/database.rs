@@ -4,27 +4,29 @@
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
 //! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
 //! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for our
-//! sessions. What is deleted is overwritten (`secure_delete`), and the WAL is emptied after a purge.
+//! sessions. What is deleted is overwritten (`secure_delete`), and the WAL is emptied after a purge;
+//! `damage` looks whether the file is sound.
 
 use std::{
     fs::{File, Permissions, TryLockError},
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use sqlx::{
-    AnyConnection, AnyPool, Connection, Executor, Row,
+    Any, AnyConnection, AnyPool, Connection, Executor, Row,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
+    pool::PoolConnection,
 };
-use tokio::sync::Notify;
-use tracing::warn;
+use tokio::{sync::Notify, time::timeout};
+use tracing::{debug, warn};
 
 use super::{
-    StoreError,
+    StoreError, damage,
     guard::{self, Guard},
 };
 
@@ -35,11 +37,13 @@ pub struct Database {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     writer: AnyPool,
     reader: AnyPool,
     /// Tells the dispatcher of new rows in the outbox.
     outbox_grew: Notify,
+    /// The first damage that was found.
+    damage: OnceLock<String>,
     lock: Lock,
 }
 
@@ -119,6 +123,15 @@ impl Database {
         self.inner.outbox_grew.notify_one();
     }
 
+    pub(super) fn damage(&self) -> &OnceLock<String> {
+        &self.inner.damage
+    }
+
+    /// The database, if it is still in use.
+    pub(super) fn upgraded(inner: &Weak<Inner>) -> Option<Self> {
+        inner.upgrade().map(|inner| Self { inner })
+    }
+
     pub(super) fn writer(&self) -> &AnyPool {
         &self.inner.writer
     }
@@ -132,6 +145,8 @@ const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 8;
 /// How long a query may wait for a connection, and a new connection for its server.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a failed connection may take to close: its server may be gone without a word.
+const CLOSING: Duration = Duration::from_secs(2);
 
 async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
     if path.as_os_str().is_empty() || path == Path::new(":memory:") {
@@ -142,11 +157,11 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
     keep_private(path)
         .map_err(|source| StoreError::NotWritable { path: path.to_owned(), source })?;
     let url = sqlite_url(path);
-    let cannot_connect =
-        |source| StoreError::CannotConnect { target: path.display().to_string(), source };
-    let mut first = probe(&url).await.map_err(cannot_connect)?;
-    prepare_sqlite_writer(&mut first).await.map_err(cannot_connect)?;
-    first.close().await.map_err(cannot_connect)?;
+    let checking = damage::look(path, &url).await?;
+    let cannot_open = |source| StoreError::CannotOpen { path: path.to_owned(), source };
+    let mut first = probe(&url).await.map_err(cannot_open)?;
+    prepare_sqlite_writer(&mut first).await.map_err(cannot_open)?;
+    first.close().await.map_err(cannot_open)?;
     let writer = AnyPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
@@ -155,7 +170,7 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .after_connect(|connection, _| Box::pin(prepare_sqlite_writer(connection)))
         .connect(&url)
         .await
-        .map_err(cannot_connect)?;
+        .map_err(cannot_open)?;
     migrate(&sqlx::migrate!("migrations/sqlite"), &writer).await?;
     let reader = AnyPoolOptions::new()
         .max_connections(SQLITE_READERS)
@@ -165,8 +180,12 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         })
         .connect(&url)
         .await
-        .map_err(cannot_connect)?;
-    Ok(Database::joined(writer, reader, Lock::File { _file: lock }))
+        .map_err(cannot_open)?;
+    let database = Database::joined(writer, reader, Lock::File { _file: lock });
+    if let Some(checking) = checking {
+        checking.watch(Arc::downgrade(&database.inner));
+    }
+    Ok(database)
 }
 
 async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -219,12 +238,36 @@ const PRIVATE: u32 = 0o600;
 
 /// Makes the file, or takes it from everybody but its owner and group. SQLite gives the files beside
 /// it the same permissions.
-fn keep_private(path: &Path) -> io::Result<()> {
+pub(super) fn keep_private(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
     let file = File::options().create(true).append(true).mode(PRIVATE).open(path)?;
+    if is_new {
+        // SQLite syncs the file, not its name.
+        sync_folder_of(path)?;
+    }
     let mode = file.metadata()?.permissions().mode() & 0o777;
     match mode & 0o007 {
         0 => Ok(()),
         _ => file.set_permissions(Permissions::from_mode(mode & !0o007)),
+    }
+}
+
+/// Makes the names of files beside `path` safe from a power cut.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Closes a connection on which something has failed that was to be a whole. The database may have
+/// rolled it back by itself (SQLite does so on a full disk) while the driver still counts a transaction:
+/// the next one on this connection would only be a savepoint in one that never ends.
+pub(super) async fn discard(connection: PoolConnection<Any>) {
+    match timeout(CLOSING, connection.detach().close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("A failed connection was not closed cleanly: {error}"),
+        Err(_) => debug!("A failed connection was not closed within {CLOSING:?}"),
     }
 }
 
@@ -291,7 +334,8 @@ async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> 
 
 impl Database {
     fn joined(writer: AnyPool, reader: AnyPool, lock: Lock) -> Self {
-        let inner = Inner { writer, reader, outbox_grew: Notify::new(), lock };
+        let inner =
+            Inner { writer, reader, outbox_grew: Notify::new(), damage: OnceLock::new(), lock };
         Self { inner: Arc::new(inner) }
     }
 }

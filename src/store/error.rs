@@ -35,13 +35,37 @@ pub enum StoreError {
         /// File or host, without credentials.
         target: String,
     },
-    /// There is no connection to be had.
+    /// An SQLite file cannot be opened.
+    #[error(
+        "cannot open the database {path}: {source}; check that it is an SQLite database, that the user \
+         of the daemon may read and write it, and that its disk works and has room"
+    )]
+    CannotOpen {
+        /// The file.
+        path: PathBuf,
+        /// What the driver says.
+        source: sqlx::Error,
+    },
+    /// An SQLite file is damaged, and stands in the way of a fresh one.
+    #[error(
+        "the database {path} is damaged ({finding}) and cannot be set aside: {source}; move it away by \
+         hand, with the files beside it that begin with its name, or restore a backup"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        finding: String,
+        /// Why it cannot be renamed.
+        source: io::Error,
+    },
+    /// There is no connection to a server to be had.
     #[error(
         "cannot connect to the database {target}: {source}; check that it runs and that the \
          address, user and password are right"
     )]
     CannotConnect {
-        /// File or host, without credentials.
+        /// Host and database, without credentials.
         target: String,
         /// What the driver says.
         source: sqlx::Error,
@@ -103,7 +127,18 @@ impl StoreError {
     pub fn is_database_away(&self) -> bool {
         match self {
             Self::Query(error) => !blames_the_data(error),
-            Self::CannotConnect { .. } => true,
+            Self::CannotConnect { .. } | Self::CannotOpen { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the database itself is damaged: the same again will not work.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Query(source)
+            | Self::CannotOpen { source, .. }
+            | Self::CannotConnect { source, .. } => is_damage(source),
+            Self::Damaged { .. } => true,
             _ => false,
         }
     }
@@ -115,7 +150,19 @@ impl StoreError {
             Self::UnknownScheme { .. }
                 | Self::NoFile
                 | Self::CannotConnect { source: sqlx::Error::Configuration(_), .. }
+                | Self::CannotOpen { source: sqlx::Error::Configuration(_), .. }
         )
+    }
+}
+
+/// SQLITE_CORRUPT, SQLITE_NOTADB; PostgreSQL's data_corrupted and index_corrupted.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let code = error.code().unwrap_or_default();
+    match code.parse::<u32>() {
+        // The low byte of SQLite's extended codes is the primary one.
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 11 | 26),
+        _ => matches!(&*code, "XX001" | "XX002"),
     }
 }
 

@@ -24,17 +24,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sqlx::{Any, AnyConnection, Connection, pool::PoolConnection};
+use sqlx::{AnyConnection, Connection};
 use tokio::{
     sync::{self, mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
 };
 use tracing::{debug, error, info, warn};
 
 use crate::model::{Change, UnixMillis};
 
-use super::{Database, StoreError, calls, outbox, recordings};
+use super::{Database, StoreError, calls, database::discard, outbox, recordings};
 
 /// A handle on the journal; cheap to clone. The journal ends when the last one is gone and
 /// everything is written down.
@@ -139,7 +138,8 @@ impl Journal {
             return Ok(());
         }
         let committed = self.backlog.last.load(Ordering::Relaxed);
-        let seen = self.database.commits_seen().await?;
+        let seen = self.database.commits_seen().await;
+        let seen = seen.inspect_err(|error| self.database.notice(error))?;
         if seen < committed {
             return Err(StoreError::NotVisible { committed, seen });
         }
@@ -238,6 +238,7 @@ impl Writer {
         loop {
             match self.try_commit(entries).await {
                 Err(error) if error.is_database_away() => {
+                    self.database.notice(&error);
                     if failures == 0 {
                         warn!(changes = entries.len(), "The journal cannot write: {error}");
                     } else {
@@ -304,17 +305,6 @@ async fn write_together(
     Ok(number)
 }
 
-/// Closes a connection whose transaction has failed. The database may have rolled it back by itself
-/// (SQLite does so on a full disk) while the driver still counts it: the next transaction on this
-/// connection would only be a savepoint in one that never ends.
-async fn discard(connection: PoolConnection<Any>) {
-    match timeout(CLOSING, connection.detach().close()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("A failed connection was not closed cleanly: {error}"),
-        Err(_) => debug!("A failed connection was not closed within {CLOSING:?}"),
-    }
-}
-
 async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Result<(), StoreError> {
     if let Some(call) = &change.call {
         calls::write_call(db, call).await?;
@@ -331,8 +321,6 @@ async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Resu
     Ok(())
 }
 
-/// How long a failed connection may take to close: its server may be gone without a word.
-const CLOSING: Duration = Duration::from_secs(2);
 /// How long a proof that the last commit is visible holds.
 const PROOF_LASTS: Duration = Duration::from_secs(1);
 
@@ -344,6 +332,7 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use sqlx::{AssertSqlSafe, Executor};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::model::{CallId, Operation, OperationId, OperationKind, OperationStatus};

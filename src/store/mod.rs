@@ -8,6 +8,7 @@
 //! store knows neither Graph's JSON nor files, and decides nothing about calls.
 
 mod calls;
+mod damage;
 mod database;
 mod error;
 mod guard;

@@ -355,6 +355,9 @@ impl Switchboard {
     /// Why no new call could be written down.
     fn unwritable(&self) -> Option<Refusal> {
         let Drivers { database, journal, .. } = &self.inner.drivers;
+        if database.is_damaged() {
+            return Some(Refusal::DatabaseDamaged);
+        }
         if database.is_away() {
             return Some(Refusal::DatabaseAway);
         }
