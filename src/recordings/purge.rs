@@ -21,8 +21,6 @@ pub struct Purge {
     vault: Vault,
     wake: Arc<Notify>,
     retention: Duration,
-    /// Something was deleted since the WAL was last emptied.
-    has_deleted: bool,
     /// When files that no row knows were last looked for.
     looked_for_lost: Option<Instant>,
 }
@@ -48,7 +46,7 @@ impl Purge {
     /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
     /// `retention` after its end.
     pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
-        Self { database, vault, wake, retention, has_deleted: false, looked_for_lost: None }
+        Self { database, vault, wake, retention, looked_for_lost: None }
     }
 
     /// Runs until `cancel`.
@@ -90,20 +88,17 @@ impl Purge {
     }
 
     /// Deletes everything that is due. What fails for one kind does not keep the others.
-    async fn sweep(&mut self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn sweep(&self, now: UnixMillis) -> Result<(), StoreError> {
         let clips = self.sweep_clips(now).await;
         let before = now.minus(self.retention);
         let calls = self.database.purge_calls(before, now.minus(GIVEN_UP)).await;
         let requests = self.database.purge_requests(now.minus(KEYS), ANSWERS).await;
-        // What was deleted is still in the WAL until that is emptied.
-        self.has_deleted |= matches!(calls, Ok(1..));
-        if self.has_deleted && self.database.empty_wal().await? {
-            self.has_deleted = false;
-        }
-        clips.and(calls.map(drop)).and(requests.map(drop))
+        // What was deleted is still in SQLite's files until then.
+        let rests = self.database.erase_deleted().await;
+        clips.and(calls.map(drop)).and(requests.map(drop)).and(rests)
     }
 
-    async fn sweep_clips(&mut self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn sweep_clips(&self, now: UnixMillis) -> Result<(), StoreError> {
         loop {
             let due = self.database.due(now, BATCH).await?;
             if due.is_empty() {
@@ -111,7 +106,6 @@ impl Purge {
             }
             for row in due {
                 self.purge(&row, now).await?;
-                self.has_deleted = true;
             }
         }
     }

@@ -106,6 +106,7 @@ impl Database {
         .bind(given_up_before.0)
         .execute(self.writer())
         .await?;
+        self.deleted(done.rows_affected());
         Ok(done.rows_affected())
     }
 }

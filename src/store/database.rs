@@ -4,8 +4,7 @@
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
 //! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
 //! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for our
-//! sessions. What is deleted is overwritten (`secure_delete`), and the WAL is emptied after a purge;
-//! `damage` looks whether the file is sound.
+//! sessions. `erasure` keeps what was deleted out of the files, `damage` looks whether they are sound.
 
 use std::{
     fs::{File, Permissions, TryLockError},
@@ -17,7 +16,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection, Executor, Row,
+    Any, AnyConnection, AnyPool, Connection, Executor,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
@@ -27,6 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     StoreError, damage,
+    erasure::Erasure,
     guard::{self, Guard},
 };
 
@@ -44,6 +44,7 @@ pub(super) struct Inner {
     outbox_grew: Notify,
     /// The first damage that was found.
     damage: OnceLock<String>,
+    erasure: Erasure,
     lock: Lock,
 }
 
@@ -72,29 +73,13 @@ impl Database {
 
     /// Closes all connections once they are idle; what is asked of the database afterwards fails.
     pub async fn close(&self) {
+        self.erase_before_close().await;
         self.inner.reader.close().await;
         self.inner.writer.close().await;
         match &self.inner.lock {
             Lock::Connection(guard) => guard.release(),
             // Goes with the last handle.
             Lock::File { .. } => {}
-        }
-    }
-
-    /// Empties SQLite's WAL into the database, so that nothing that was deleted stays in it. Does nothing
-    /// on PostgreSQL, which looks after its WAL itself. Returns whether it is empty: a reader may be in
-    /// the way.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn empty_wal(&self) -> Result<bool, StoreError> {
-        match &self.inner.lock {
-            Lock::Connection(_) => Ok(true),
-            Lock::File { .. } => {
-                let row =
-                    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
-                Ok(row.try_get::<i64, _>(0)? == 0)
-            }
         }
     }
 
@@ -121,6 +106,14 @@ impl Database {
 
     pub(super) fn announce_outbox(&self) {
         self.inner.outbox_grew.notify_one();
+    }
+
+    /// What is left of deleted rows, on SQLite.
+    pub(super) fn erasure(&self) -> Option<&Erasure> {
+        match &self.inner.lock {
+            Lock::Connection(_) => None,
+            Lock::File { .. } => Some(&self.inner.erasure),
+        }
     }
 
     pub(super) fn damage(&self) -> &OnceLock<String> {
@@ -194,6 +187,8 @@ async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sql
     connection.execute("PRAGMA journal_mode = WAL").await?;
     connection.execute("PRAGMA synchronous = FULL").await?;
     connection.execute("PRAGMA secure_delete = ON").await?;
+    // VACUUM copies what is stored: not to a file elsewhere.
+    connection.execute("PRAGMA temp_store = MEMORY").await?;
     connection.execute("PRAGMA foreign_keys = ON").await?;
     Ok(())
 }
@@ -334,8 +329,14 @@ async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> 
 
 impl Database {
     fn joined(writer: AnyPool, reader: AnyPool, lock: Lock) -> Self {
-        let inner =
-            Inner { writer, reader, outbox_grew: Notify::new(), damage: OnceLock::new(), lock };
+        let inner = Inner {
+            writer,
+            reader,
+            outbox_grew: Notify::new(),
+            damage: OnceLock::new(),
+            erasure: Erasure::new(),
+            lock,
+        };
         Self { inner: Arc::new(inner) }
     }
 }

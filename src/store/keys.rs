@@ -62,10 +62,11 @@ impl Database {
     /// # Errors
     /// The database failed.
     pub async fn drop_signing_key(&self, id: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM signing_keys WHERE id = $1")
+        let done = sqlx::query("DELETE FROM signing_keys WHERE id = $1")
             .bind(id.to_owned())
             .execute(self.writer())
             .await?;
+        self.deleted(done.rows_affected());
         Ok(())
     }
 }

@@ -10,6 +10,7 @@
 mod calls;
 mod damage;
 mod database;
+mod erasure;
 mod error;
 mod guard;
 mod journal;

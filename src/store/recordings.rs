@@ -132,10 +132,11 @@ impl Database {
     /// # Errors
     /// The database failed.
     pub async fn forget(&self, id: RecordingId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM recordings WHERE id = $1")
+        let done = sqlx::query("DELETE FROM recordings WHERE id = $1")
             .bind(id.to_string())
             .execute(self.writer())
             .await?;
+        self.deleted(done.rows_affected());
         Ok(())
     }
 }

@@ -161,6 +161,7 @@ impl Database {
             .await?;
             gone += done.rows_affected();
         }
+        self.deleted(gone);
         Ok(gone)
     }
 }

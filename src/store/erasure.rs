@@ -1,0 +1,204 @@
+//! Leaves nothing of deleted rows in SQLite's files.
+//!
+//! `secure_delete` overwrites a row when it is deleted, which is not all: the WAL holds pages as they
+//! were, and a page that SQLite has split or joined keeps copies of rows that moved to another one.
+//! After deletions the WAL is emptied, and once a minute the file is written anew (`VACUUM`). So it is
+//! at the first sweep after a start, for what another process has deleted, and when we stop. PostgreSQL
+//! looks after its own files.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use sqlx::{Executor, Row};
+use tokio::sync::Mutex;
+use tracing::{debug, warn};
+
+use super::{Database, StoreError};
+
+/// Where rests of deleted rows may be.
+#[derive(Debug)]
+pub(super) struct Erasure {
+    in_wal: AtomicBool,
+    in_pages: AtomicBool,
+    /// When the file may be written anew.
+    next_rebuild: Mutex<Instant>,
+}
+
+impl Erasure {
+    /// Nothing is known of a file: there may be rests in it.
+    pub fn new() -> Self {
+        Self {
+            in_wal: AtomicBool::new(true),
+            in_pages: AtomicBool::new(true),
+            next_rebuild: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Rows were deleted.
+    pub fn is_due(&self) {
+        self.in_pages.store(true, Ordering::Relaxed);
+        self.in_wal.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The file is written anew at most so often, and for a hundredth of the time at most: nothing else can
+/// be written meanwhile.
+const REBUILD_EVERY: Duration = Duration::from_secs(60);
+const REBUILD_SHARE: u32 = 100;
+/// A larger file is not written anew.
+const REBUILD_BYTES: i64 = 64 << 20;
+
+impl Database {
+    /// Removes what is left of deleted rows, if there may be something: called after each purge. What
+    /// cannot be done now, because a reader is in the way or the last time was not long ago, is done by
+    /// a later call.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn erase_deleted(&self) -> Result<(), StoreError> {
+        self.erase(false).await
+    }
+
+    /// So many rows were deleted by a query.
+    pub(super) fn deleted(&self, rows: u64) {
+        if let (Some(erasure), true) = (self.erasure(), rows > 0) {
+            erasure.is_due();
+        }
+    }
+
+    /// The same, without waiting for the minute.
+    pub(super) async fn erase_before_close(&self) {
+        if let Err(error) = self.erase(true).await {
+            debug!("Rests of deleted rows stay until the next start: {error}");
+        }
+    }
+
+    async fn erase(&self, at_once: bool) -> Result<(), StoreError> {
+        let Some(erasure) = self.erasure() else { return Ok(()) };
+        let mut next_rebuild = erasure.next_rebuild.lock().await;
+        let begun = Instant::now();
+        let is_time = at_once || begun >= *next_rebuild;
+        if is_time && erasure.in_pages.swap(false, Ordering::Relaxed) {
+            let rebuilt = self.rebuild().await;
+            *next_rebuild =
+                Instant::now() + REBUILD_EVERY.max(begun.elapsed().saturating_mul(REBUILD_SHARE));
+            match rebuilt {
+                Ok(()) => erasure.in_wal.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    erasure.in_pages.store(true, Ordering::Relaxed);
+                    self.notice(&error);
+                    warn!("The database cannot be written anew, it is tried again: {error}");
+                }
+            }
+        }
+        drop(next_rebuild);
+        if erasure.in_wal.swap(false, Ordering::Relaxed) {
+            let is_empty = self.empty_wal().await;
+            if !matches!(is_empty, Ok(true)) {
+                erasure.in_wal.store(true, Ordering::Relaxed);
+            }
+            is_empty?;
+        }
+        Ok(())
+    }
+
+    /// Writes SQLite's file anew, without free space, unless it is large.
+    async fn rebuild(&self) -> Result<(), StoreError> {
+        let (bytes,): (i64,) = sqlx::query_as(
+            "SELECT c.page_count * s.page_size FROM pragma_page_count() c, pragma_page_size() s",
+        )
+        .fetch_one(self.reader())
+        .await?;
+        if bytes > REBUILD_BYTES {
+            debug!(bytes, "The database is too large to be written anew");
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut connection = self.writer().acquire().await?;
+        if let Err(error) = connection.execute("VACUUM").await {
+            super::database::discard(connection).await;
+            return Err(error.into());
+        }
+        debug!(bytes, duration = ?begun.elapsed(), "The database was written anew");
+        Ok(())
+    }
+
+    /// Moves SQLite's WAL into the database and empties it. Returns whether it is empty: a reader may
+    /// be in the way.
+    async fn empty_wal(&self) -> Result<bool, StoreError> {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
+        Ok(row.try_get::<i64, _>(0)? == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    /// What each row has of its own, and no other row.
+    fn mark(number: u32) -> String {
+        format!("+49157{number:07}!")
+    }
+
+    /// Marks in the file from `marks` that begin with what all of them begin with.
+    fn found(file: &Path, marks: &[u32]) -> usize {
+        let bytes = fs::read(file).unwrap();
+        let length = mark(0).len();
+        let begins = bytes.windows(length).filter(|window| window.starts_with(b"+49157"));
+        let found: std::collections::HashSet<&[u8]> = begins.collect();
+        marks.iter().filter(|number| found.contains(mark(**number).as_bytes())).count()
+    }
+
+    /// Rows come, grow and go, so that SQLite splits and joins its pages.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rows_that_moved_between_pages_leave_no_copy_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("moved.db");
+        let database = Database::open(&format!("sqlite:{}", file.display())).await.unwrap();
+        let mut rng = StdRng::seed_from_u64(7);
+        let (mut live, mut gone) = (Vec::new(), Vec::new());
+        let mut transaction = database.writer().begin().await.unwrap();
+        for number in 0..12_000_u32 {
+            let (draw, length) = (rng.random_range(0..100), rng.random_range(200..1_500));
+            let query = if draw < 45 || live.is_empty() {
+                live.push(number);
+                sqlx::query(
+                    "INSERT INTO calls (body, id, application, state, created_at) \
+                     VALUES ($1, $2, 'bot', 'terminated', 1)",
+                )
+                .bind(format!("{}{}", mark(number), "b".repeat(length)))
+                .bind(number.to_string())
+            } else {
+                let place = rng.random_range(0..live.len());
+                match draw {
+                    45..75 => sqlx::query("UPDATE calls SET body = body || $1 WHERE id = $2")
+                        .bind("c".repeat(length / 5))
+                        .bind(live[place].to_string()),
+                    _ => {
+                        gone.push(live.swap_remove(place));
+                        sqlx::query("DELETE FROM calls WHERE id = $1")
+                            .bind(gone[gone.len() - 1].to_string())
+                    }
+                }
+            };
+            query.execute(&mut *transaction).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        assert!(database.empty_wal().await.unwrap());
+        let copies = found(&file, &gone);
+        assert!(copies > 0, "without copies nothing is shown");
+
+        database.deleted(1);
+        database.erase_deleted().await.unwrap();
+        assert_eq!(found(&file, &gone), 0, "there were {copies}");
+        assert_eq!(found(&file, &live), live.len());
+        let wal = fs::metadata(folder.path().join("moved.db-wal")).unwrap();
+        assert_eq!(wal.len(), 0);
+    }
+}
