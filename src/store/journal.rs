@@ -379,8 +379,16 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(200)).await;
         database.writer().execute(limit(i64::from(i32::MAX))).await.unwrap();
         timeout(Duration::from_secs(10), commit).await.expect("in time").unwrap();
+        // One that is refused: where the driver still counts a transaction, only a savepoint is undone.
+        let (unknown, id) = (CallId::from_random([2; 16]), OperationId::from_random([9; 16]));
+        let stranger = Operation { id, ..operation(unknown, 1) };
+        let refused = Change { operations: vec![stranger], ..Change::default() };
+        journal.submit(refused).unwrap().await.unwrap_err();
+        let second = Operation { id: OperationId::from_random([8; 16]), ..operation(call, 1) };
+        let change = Change { operations: vec![second], ..Change::default() };
+        journal.submit(change).unwrap().await.unwrap();
         journal.prove().await.unwrap();
-        assert_eq!(database.operations(call).await.unwrap().len(), 1);
+        assert_eq!(database.operations(call).await.unwrap().len(), 2);
     }
 
     #[tokio::test]
