@@ -97,14 +97,26 @@ pub async fn run(tls: bool) -> anyhow::Result<()> {
     let gone = timeout(RETENTION + Duration::from_secs(10), bot.recording_gone(&clip)).await;
     let lived = gone.context("the recording was not purged")??;
     story.tell("purge", &format!("the recording answers 404, {} after hang-up", ms(lived)));
-    let left = std::fs::read_dir(folder.path().join("recordings"))?
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().extension().is_some_and(|e| e == "wav" || e == "part"))
-        .count();
-    ensure!(left == 0, "{left} clip files are still in the folder");
+    no_clip_is_left(&folder.path().join("recordings")).await?;
     daemon.stop().await;
     println!("\nAll as promised. The clip is in {CLIP_FILE}; the daemon has forgotten it.");
     Ok(())
+}
+
+/// Waits until no clip is in the folder: the API answers 404 a moment before the file is deleted.
+async fn no_clip_is_left(folder: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let left = std::fs::read_dir(folder)?
+            .filter_map(Result::ok)
+            .filter(|entry| entry.path().extension().is_some_and(|e| e == "wav" || e == "part"))
+            .count();
+        if left == 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{left} clip files are still in the folder");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn config(folder: &Path, bot: &Bot, tls: bool) -> anyhow::Result<Config> {
