@@ -9,6 +9,7 @@
 mod arrivals;
 mod call_task;
 mod commits;
+mod dialled;
 mod outgoing;
 mod recovery;
 mod registry;

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-use super::routes::matches;
+use super::dialled::Dialled;
 
 /// How often one call is sent on to somebody else.
 const MAX_REDIRECTS: usize = 3;
@@ -150,31 +150,30 @@ impl Trunk {
         Some((account, self.next_hop.clone()))
     }
 
-    /// Whom to ask for `target`, and where, if the trunk allows it.
+    /// Whom to ask for `target`, and where, if the trunk allows it. What is matched is what is sent.
     ///
-    /// A number, or a user at the trunk's own host, is matched alone; anybody elsewhere by patterns
+    /// A number, or a user at the trunk's own host, is matched alone; a user elsewhere by patterns
     /// that say so, with an `@`. A SIPS URI stays one, and goes over TLS or not at all (RFC 3261 section
     /// 26.2.2).
     fn allowed(&self, target: &Uri) -> Option<Allowed> {
-        let user = dialled(target)?;
+        let dialled = Dialled::read(target)?;
         let own_host = without_port(&self.host);
-        let elsewhere = target.host().filter(|host| !host.eq_ignore_ascii_case(own_host));
-        let is_secure = target.scheme() == SIPS;
-        let next_hop = if is_secure { self.secure_hop.clone()? } else { self.next_hop.clone() };
-        let (called, request_uri) = match elsewhere {
-            Some(host) => (format!("{user}@{host}"), target.clone()),
-            None if is_secure => {
-                let secure = format!("sips:{}@{}", escape_user(&user), self.host);
-                (user.clone(), secure.parse().ok()?)
-            }
-            None => (user.clone(), Uri::sip_user(&user, &self.host).ok()?),
+        let is_elsewhere = dialled.host().is_some_and(|host| !host.eq_ignore_ascii_case(own_host));
+        let next_hop = match dialled.is_secure {
+            true => self.secure_hop.clone()?,
+            false => self.next_hop.clone(),
         };
-        let is_allowed = self
-            .allow
-            .iter()
-            .filter(|pattern| pattern.contains('@') == elsewhere.is_some())
-            .any(|pattern| matches(pattern, &called));
-        let through_proxy = self.is_proxied || elsewhere.is_some();
+        let (request_uri, is_allowed) = match is_elsewhere {
+            true => {
+                let mut patterns = self.allow.iter();
+                (dialled.uri()?, patterns.any(|pattern| dialled.is_matched_elsewhere_by(pattern)))
+            }
+            false => {
+                let mut patterns = self.allow.iter();
+                (dialled.at(&self.host)?, patterns.any(|pattern| dialled.is_matched_by(pattern)))
+            }
+        };
+        let through_proxy = self.is_proxied || is_elsewhere;
         let routes = through_proxy.then(|| NameAddr::from(next_hop.clone())).into_iter().collect();
         is_allowed.then_some(Allowed { request_uri, next_hop, routes })
     }
@@ -234,7 +233,10 @@ impl Itinerary {
     /// The way to the phones of a user of ours, as they registered, the best first. To a SIPS URI those
     /// count alone that are reached over TLS.
     pub fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
-        let is_fit = |phone: &Binding| user.scheme() != SIPS || phone.path.transport.is_secure();
+        // Only its user and host are meant by the name of a user.
+        let user: Uri = user.without_parameters().parse().unwrap_or_else(|_| user.clone());
+        let is_insecure_fit = user.scheme() != SIPS;
+        let is_fit = |phone: &Binding| is_insecure_fit || phone.path.transport.is_secure();
         let mut places = phones.into_iter().filter(is_fit).map(|phone| Place {
             targets: vec![phone.path],
             request_uri: phone.contact,
@@ -253,7 +255,7 @@ impl Itinerary {
             way: Way::Paths(first.targets),
             request_uri: first.request_uri,
             from: NameAddr::from(from).named(placed.display_name),
-            to: NameAddr::from(user.clone()),
+            to: NameAddr::from(user),
             routes: first.routes,
             further: places.collect(),
             redirects: None,
@@ -342,16 +344,6 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The user part of a SIP URI, or the number of a tel URI without what only separates digits
-/// (RFC 3966 section 5.1.1).
-fn dialled(target: &Uri) -> Option<String> {
-    let user = target.user().filter(|user| !user.is_empty())?;
-    match target.scheme() {
-        "tel" => Some(user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')')).collect()),
-        _ => Some(user),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -431,6 +423,59 @@ mod tests {
         assert!(!call.redirect(&to(30)), "back to where it began");
         assert!(call.redirect(&to(31)) && !call.redirect(&to(31)));
         assert!(call.redirect(&to(32)) && call.redirect(&to(33)) && !call.redirect(&to(34)));
+    }
+
+    /// RFC 4694 and RFC 3966: what would route the call to another number, host or method.
+    #[test]
+    fn what_no_pattern_has_seen_is_not_sent() {
+        let lines = "host = \"provider.example\"\nfollow_redirects = true\n";
+        let trunk = trunk(lines);
+        for target in [
+            "sip:+4930;npdi;rn=+19005551234@provider.example",
+            "sip:+4930;phone-context=%2B1900@provider.example",
+            "sip:+4930%3brn=+19005551234@provider.example",
+            "sip:+4930:secret@provider.example;maddr=192.0.2.1;method=MESSAGE?Replaces=x",
+            "tel:+49-30;npdi;rn=+19005551234;phone-context=+1900",
+        ] {
+            let call = way(&trunk, target).unwrap();
+            assert_eq!(call.request_uri().to_string(), "sip:+4930@provider.example", "{target}");
+            assert_eq!(call.to.to_string(), "<sip:+4930@provider.example>", "{target}");
+
+            let mut call = way(&trunk, "tel:+4999").unwrap();
+            let contact = format!("<{}>", target.split('?').next().unwrap());
+            assert!(call.redirect(&contacts(&[&contact])), "{target}");
+            assert_eq!(call.request_uri().to_string(), "sip:+4930@provider.example", "{target}");
+        }
+        for target in [
+            "sip:+4930%253brn=+1900@provider.example",
+            "sip:+4930,rn=+1900@provider.example",
+            "sip:+4930%00@provider.example",
+            "sip:bob%40+1900@provider.example",
+        ] {
+            assert!(way(&trunk, target).is_none(), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_user_elsewhere_is_sent_as_it_was_matched() {
+        let host = "host = \"provider.example\"\n";
+        let mut trunk = trunk(host);
+        trunk.allow = vec!["*@pbx.example".to_owned(), "*@pbx.example:5070".to_owned()];
+        for (target, sent) in [
+            ("sip:bob:pw@pbx.example;maddr=192.0.2.1;transport=tcp?Replaces=x", "bob@pbx.example"),
+            ("sip:+4930;rn=+1900@pbx.example:5070", "+4930@pbx.example:5070"),
+        ] {
+            let call = way(&trunk, target).unwrap();
+            assert_eq!(call.request_uri().to_string(), format!("sip:{sent}"), "{target}");
+        }
+        assert!(way(&trunk, "sip:bob@pbx.example:25").is_none());
+    }
+
+    #[test]
+    fn a_phone_is_not_told_what_else_stood_in_the_target() {
+        let user = "sip:alice:pw@pbx.example;maddr=192.0.2.1?Replaces=x".parse().unwrap();
+        let call = Itinerary::to_phones(Vec::new(), &user, &NAMED);
+        assert_eq!(call.to.to_string(), "<sip:alice@pbx.example>");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tracing::{info, info_span, warn};
 use super::{
     NewCall, Switchboard, TransferTarget,
     call_task::{self, CallTask, Request, mailbox},
+    dialled::{Dialled, named_to_peers},
     is_number, now,
     outgoing::Placed,
     registry::Entry,
@@ -88,7 +89,7 @@ impl Switchboard {
                 .map_err(|_| CallError::Internal)?;
         // As it has begun: when this returns, the call may be further.
         let call = machine.call().clone();
-        let trunk = itinerary.trunk.clone();
+        let (trunk, called) = (itinerary.trunk.clone(), itinerary.request_uri().clone());
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         let (mail, mailbox) = mailbox();
         let entry = Entry::of_application(application, mail);
@@ -96,7 +97,7 @@ impl Switchboard {
         let (placed, answer) = oneshot::channel();
         let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox, placed);
         self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
-        span.in_scope(|| info!(to = %target, application, trunk, "Call placed"));
+        span.in_scope(|| info!(to = %called, application, trunk, "Call placed"));
         inner.drivers.prompts.prefetch(application, new.prefetch);
         // Even if it is over by then.
         answered(answer).await.map(|()| call)
@@ -151,12 +152,11 @@ impl Switchboard {
         let target: Uri = target.uri.parse().map_err(|_| CallError::Internal)?;
         let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
         let house = source.as_ref().and_then(Uri::host);
-        let target = match (target.scheme(), target.user(), house) {
-            ("tel", Some(number), Some(house)) => {
-                Uri::sip_user(&number, house).map_err(|_| CallError::NoWay)?
-            }
-            _ => target,
+        let target = match (target.scheme(), house) {
+            ("tel", Some(house)) => Dialled::read(&target).and_then(|number| number.at(house)),
+            _ => named_to_peers(&target),
         };
+        let target = target.ok_or(CallError::NoWay)?;
         let command = Command::Redirect { target: Box::new(target), callback_uri };
         ask(&sender, |reply| Request::Command(command, reply)).await
     }
@@ -198,7 +198,7 @@ impl Switchboard {
         let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
         let directory = self.inner.directory.borrow().clone();
         if self.user_of(&directory, &target).is_some() {
-            return Ok(target);
+            return target.without_parameters().parse().map_err(|_| CallError::Internal);
         }
         let nobody = Placed { display_name: None, subject: None };
         let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;

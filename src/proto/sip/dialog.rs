@@ -897,7 +897,7 @@ impl Dialog {
         let DialogKey { call_id, local_tag, remote_tag } = &self.key;
         let theirs = remote_tag.as_deref().unwrap_or("0");
         let value = format!("{call_id};to-tag={theirs};from-tag={local_tag}");
-        (self.remote_target.clone(), value)
+        (self.remote_target.clone().without_orders(), value)
     }
 
     /// Who we are to whoever challenges us.

@@ -167,6 +167,19 @@ impl Uri {
             Rest::Opaque(text) => format!("{scheme}:{text}"),
         }
     }
+
+    /// The URI without password, header fields and method: the way to a peer, without what it wants
+    /// others to send there.
+    pub fn without_orders(mut self) -> Self {
+        if let Rest::Sip { userinfo, params, headers, .. } = &mut self.rest {
+            if let Some((_, password)) = userinfo {
+                *password = None;
+            }
+            params.retain(|(name, _)| !unescape(name).eq_ignore_ascii_case("method"));
+            headers.clear();
+        }
+        self
+    }
 }
 
 impl FromStr for Uri {
@@ -776,6 +789,12 @@ mod tests {
         assert!(uri.has_param("lr"));
         assert_eq!(uri.headers(), [("subject".to_owned(), "hi".to_owned())]);
         assert_eq!(uri.without_parameters(), "sip:j%40doe;x=1@[2001:db8::1]:5070");
+    }
+
+    #[test]
+    fn a_way_to_a_peer_orders_nothing() {
+        let uri = uri("sip:a:pw@b:5070;Method=BYE;%6dethod=BYE;transport=tcp?Replaces=x");
+        assert_eq!(uri.without_orders().to_string(), "sip:a@b:5070;transport=tcp");
     }
 
     #[test]
