@@ -1,11 +1,13 @@
 //! How often wrong client secrets may be shown: a budget for each client and for each address.
 //!
-//! Whoever has used one up is turned away before the secret is looked at, so that there is nothing to
-//! learn, until time has given something back; hanging up and coming again changes nothing. Time is an
-//! argument.
+//! An address that has used up its budget is turned away before the secret is looked at, so that there is
+//! nothing to learn, until time has given something back; hanging up and coming again changes nothing.
+//! When the budget of a client is used up, every address that has shown a wrong secret is turned away
+//! so, after a single one. An address that has shown none is not: strangers cannot keep a client out
+//! that knows its secret. Time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,49 +15,76 @@ use std::{
 
 /// So many wrong secrets may follow each other.
 const BURST: u32 = 10;
-/// After this time there may be one more. With both a client's secret is tried 1,450 times a day.
+/// After this time there may be one more. An address tries 1,450 times a day at most.
 const REGAIN: Duration = Duration::from_secs(60);
 /// Of each client, or address, no more is said in the log than one line in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
-/// So many addresses are remembered. What does not fit is counted for its client all the same.
-const MAX_SOURCES: usize = 4096;
+/// So many addresses are remembered, in 5 MB. While there are more, an address that is not remembered
+/// counts as one that has shown a wrong secret, unless the client was right there before.
+const MAX_SOURCES: usize = 65_536;
+/// How often addresses whose budget is whole again are looked for while there is no room.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+/// So many addresses are remembered for each client at which it has shown its secret.
+const MAX_PROVEN: usize = 64;
 
-/// Who has shown wrong secrets.
+/// Clients and addresses that have shown wrong secrets.
 #[derive(Default)]
 pub(super) struct Guesses {
     /// Of configured clients only, so that there are not more.
-    clients: HashMap<Arc<str>, Budget>,
+    clients: HashMap<Arc<str>, Client>,
     sources: HashMap<IpAddr, Budget>,
+    pruned_at: Option<Instant>,
+}
+
+/// What is known of a configured client.
+#[derive(Default)]
+struct Client {
+    budget: Budget,
+    /// Addresses at which its secret was shown, the last one at the end.
+    proven: VecDeque<IpAddr>,
 }
 
 /// A budget that refills with time (the generic cell rate algorithm, as in ATM traffic control).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Budget {
-    /// When nothing of it is spent any more.
-    whole_at: Instant,
+    /// When nothing of it is spent any more; `None` before the first wrong secret.
+    whole_at: Option<Instant>,
     logged_at: Option<Instant>,
 }
 
 impl Guesses {
-    /// How long this client, or whoever asks in its name from this address, has to wait before a
-    /// secret of its is looked at. `client` is `None` when no such client is configured.
-    pub(super) fn wait(&self, client: Option<&str>, ip: IpAddr, now: Instant) -> Option<Duration> {
+    /// How long an address has to wait before a secret of this client is looked at that is shown there.
+    /// `client` is `None` when no such client is configured.
+    pub(super) fn wait(
+        &mut self,
+        client: Option<&str>,
+        ip: IpAddr,
+        now: Instant,
+    ) -> Option<Duration> {
+        self.prune(now);
+        let address = source(ip);
+        let source = self.sources.get(&address).filter(|budget| budget.is_spent(now));
         let client = client.and_then(|client| self.clients.get(client));
-        // Behind a proxy on this machine everybody has the same address.
-        let source = self.sources.get(&source(ip)).filter(|_| !ip.to_canonical().is_loopback());
+        let is_remembered = self.sources.len() < MAX_SOURCES
+            || self.sources.contains_key(&address)
+            || client.is_some_and(|client| client.proven.contains(&address));
+        if source.is_none() && is_remembered {
+            return None;
+        }
+        // Behind a proxy on this machine all clients have the same address.
+        let source = source.filter(|_| !ip.to_canonical().is_loopback());
+        let client = client.map(|client| &client.budget);
         client.into_iter().chain(source).filter_map(|budget| budget.wait(now)).max()
     }
 
     /// Counts a wrong secret. Tells whether it is worth a line in the log.
     pub(super) fn count(&mut self, client: Option<&Arc<str>>, ip: IpAddr, now: Instant) -> bool {
-        if self.sources.len() >= MAX_SOURCES {
-            self.sources.retain(|_, budget| budget.whole_at > now);
-        }
+        self.prune(now);
         let source = source(ip);
         let has_room = self.sources.len() < MAX_SOURCES || self.sources.contains_key(&source);
-        let source = has_room.then(|| self.sources.entry(source).or_insert(Budget::new(now)));
+        let source = has_room.then(|| self.sources.entry(source).or_default());
         let client =
-            client.map(|client| self.clients.entry(Arc::clone(client)).or_insert(Budget::new(now)));
+            client.map(|client| &mut self.clients.entry(Arc::clone(client)).or_default().budget);
         let mut budgets: Vec<_> = source.into_iter().chain(client).collect();
         budgets.iter_mut().for_each(|budget| budget.spend(now));
         let is_news = !budgets.is_empty() && budgets.iter().all(|budget| budget.is_silent(now));
@@ -64,19 +93,43 @@ impl Guesses {
         }
         is_news
     }
+
+    /// A client has shown its secret at this address.
+    pub(super) fn proved(&mut self, client: &Arc<str>, ip: IpAddr) {
+        let source = source(ip);
+        let proven = &mut self.clients.entry(Arc::clone(client)).or_default().proven;
+        if proven.back() == Some(&source) {
+            return;
+        }
+        proven.retain(|known| *known != source);
+        if proven.len() >= MAX_PROVEN {
+            proven.pop_front();
+        }
+        proven.push_back(source);
+    }
+
+    fn prune(&mut self, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= PRUNE_PAUSE;
+        if self.sources.len() >= MAX_SOURCES && self.pruned_at.is_none_or(is_due) {
+            self.pruned_at = Some(now);
+            self.sources.retain(|_, budget| budget.is_spent(now));
+        }
+    }
 }
 
 impl Budget {
-    fn new(now: Instant) -> Self {
-        Self { whole_at: now, logged_at: None }
+    /// No more is spent than there is: an attack is over for the client as soon as for the address.
+    fn spend(&mut self, now: Instant) {
+        let whole_at = self.whole_at.map_or(now, |at| at.max(now)) + REGAIN;
+        self.whole_at = Some(whole_at.min(now + REGAIN * BURST));
     }
 
-    fn spend(&mut self, now: Instant) {
-        self.whole_at = self.whole_at.max(now) + REGAIN;
+    fn is_spent(&self, now: Instant) -> bool {
+        self.whole_at.is_some_and(|at| at > now)
     }
 
     fn wait(&self, now: Instant) -> Option<Duration> {
-        let spent = self.whole_at.saturating_duration_since(now);
+        let spent = self.whole_at?.saturating_duration_since(now);
         let wait = spent.saturating_sub(REGAIN * (BURST - 1));
         (!wait.is_zero()).then_some(wait)
     }
@@ -113,14 +166,56 @@ mod tests {
             guesses.count(Some(&bot), here, now);
         }
         assert_eq!(guesses.wait(Some(&bot), here, now), Some(REGAIN));
+        assert_eq!(guesses.wait(Some(&bot), there, now), None, "nothing was guessed there");
+        guesses.count(Some(&bot), there, now);
         assert_eq!(guesses.wait(Some(&bot), there, now), Some(REGAIN), "it is the client's");
         assert_eq!(guesses.wait(Some(&other), here, now), Some(REGAIN), "it is the address's");
-        assert_eq!(guesses.wait(Some(&other), there, now), None);
+        assert_eq!(guesses.wait(Some(&other), there, now), None, "it was one");
         let later = now + REGAIN;
         assert_eq!(guesses.wait(Some(&bot), here, later), None);
         guesses.count(Some(&bot), here, later);
         assert_eq!(guesses.wait(Some(&bot), here, later), Some(REGAIN), "it was one");
         assert_eq!(guesses.wait(Some(&bot), here, later + BURST * REGAIN), None);
+    }
+
+    #[test]
+    fn strangers_who_guess_do_not_keep_the_client_out() {
+        let mut guesses = Guesses::default();
+        let bot: Arc<str> = "bot".into();
+        let start = Instant::now();
+        for minute in 0..120 {
+            let now = start + minute * REGAIN;
+            for stranger in 0..50_u8 {
+                let stranger = IpAddr::from([192, 0, 2, stranger]);
+                if guesses.wait(Some(&bot), stranger, now).is_none() {
+                    guesses.count(Some(&bot), stranger, now);
+                }
+            }
+            assert_eq!(guesses.wait(Some(&bot), ip("198.51.100.1"), now), None, "{minute}");
+            assert_eq!(guesses.wait(Some(&bot), ip("127.0.0.9"), now), None, "{minute}");
+        }
+        let soon = start + 119 * REGAIN + BURST * REGAIN;
+        guesses.count(Some(&bot), ip("192.0.2.1"), soon);
+        assert_eq!(guesses.wait(Some(&bot), ip("192.0.2.1"), soon), None, "all was given back");
+    }
+
+    #[test]
+    fn once_a_client_is_guessed_at_each_address_has_one_guess() {
+        let mut guesses = Guesses::default();
+        let bot: Arc<str> = "bot".into();
+        let now = Instant::now();
+        let mut looked_at = 0;
+        for _ in 0..20 {
+            for stranger in 0..50_u8 {
+                // A proxy on this machine, and strangers at addresses of their own.
+                let own = if stranger == 0 { [127, 0, 0, 1] } else { [192, 0, 2, stranger] };
+                if guesses.wait(Some(&bot), own.into(), now).is_none() {
+                    guesses.count(Some(&bot), own.into(), now);
+                    looked_at += 1;
+                }
+            }
+        }
+        assert_eq!(looked_at, 50);
     }
 
     #[test]
@@ -149,6 +244,14 @@ mod tests {
             guesses.count(None, IpAddr::V4((number << 8).into()), now + LOG_PAUSE);
         }
         assert_eq!(guesses.sources.len(), MAX_SOURCES);
+        for _ in 0..BURST {
+            guesses.count(Some(&bot), ip("192.0.2.1"), now + LOG_PAUSE);
+        }
+        // Of an address that does not fit nothing is known, unless the client was right there.
+        let (here, there) = (ip("198.51.100.1"), ip("198.51.100.2"));
+        guesses.proved(&bot, here);
+        assert_eq!(guesses.wait(Some(&bot), here, now + LOG_PAUSE), None);
+        assert_eq!(guesses.wait(Some(&bot), there, now + LOG_PAUSE), Some(REGAIN));
         let much_later = now + 100 * REGAIN;
         guesses.count(None, ip("192.0.2.3"), much_later);
         assert_eq!(guesses.sources.len(), 1);

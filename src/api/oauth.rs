@@ -178,7 +178,10 @@ impl Desk {
             return Err(Refusal::Guessed(wait.as_secs().saturating_add(1)));
         }
         match client.zip(credentials.roles_with_secret(id, secret)) {
-            Some(known) => Ok(known),
+            Some(known) => {
+                guesses.proved(known.0, peer);
+                Ok(known)
+            }
             None => {
                 if guesses.count(client, peer, now) {
                     warn!(client = ?shortened(id), %peer, "A wrong client secret was shown");
@@ -489,6 +492,24 @@ mod tests {
         // Another client at another address is not concerned.
         let other = rig.from("192.0.2.9", &form(OTHER, "its+own")).await;
         assert_eq!(other.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_right_secret_is_taken_while_strangers_guess_for_the_same_client() {
+        let rig = Rig::new().await;
+        let form = |secret: &str| {
+            format!("grant_type=client_credentials&client_id={APP}&client_secret={secret}&{SCOPE}")
+        };
+        for stranger in ["192.0.2.1", "127.0.0.2", "2001:db8::1"] {
+            for guess in 0..30 {
+                rig.from(stranger, &form(&guess.to_string())).await;
+            }
+            let right = form("a+secret%3A+100%25");
+            assert_eq!(rig.from(stranger, &right).await.status(), 429, "{stranger}");
+            for own in ["198.51.100.1", "127.0.0.1", "2001:db8:0:1::1"] {
+                assert_eq!(rig.from(own, &right).await.status(), 200, "{own} {stranger}");
+            }
+        }
     }
 
     #[tokio::test]
