@@ -8,7 +8,7 @@ use aftertone::audio::{Rate, measure::best_match};
 use serde_json::{Value, json};
 use support::{
     Node,
-    bot::Bot,
+    bot::{Bot, TOKEN},
     peer::{Peer, header},
     sipp::{Called, raw_speech},
     speech,
@@ -185,7 +185,8 @@ fn provider() -> Node {
 /// How the trunk stands, as the operator sees it.
 async fn trunk_state(node: &Node) -> Value {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let health = client.get(format!("{}/readyz", node.api)).send().await.unwrap();
+    let health = client.get(format!("{}/readyz", node.api)).bearer_auth(TOKEN);
+    let health = health.send().await.unwrap();
     let health: Value = serde_json::from_slice(&health.bytes().await.unwrap()).unwrap();
     let trunk = &health["trunks"][0];
     json!([trunk["state"], trunk["lastStatus"], trunk["failure"]])

@@ -5,31 +5,61 @@ use std::borrow::Cow;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, Method, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{AUTHORIZATION, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{ApiState, TrunkHealth, error::ApiError, exchange::Audit};
+use super::{ApiState, House, TrunkHealth, error::ApiError, exchange::Audit, now};
 
 /// `/healthz`: the process can answer.
 pub(super) async fn alive(method: Method) -> Response {
     probe("/healthz", &method, || Json(json!({"status": "alive"})).into_response())
 }
 
-/// `/readyz`: calls can be taken. Not while draining, or when storage is behind. How the trunks stand
-/// is told beside it: without them calls come in all the same.
-pub(super) async fn ready(State(state): State<ApiState>, method: Method) -> Response {
-    let trunks: Vec<Value> = state.house.trunks().await.into_iter().map(told).collect();
+/// `/readyz`: calls can be taken. Not while draining, or when storage is behind. The status and its
+/// reason are for everybody; what names peers or failures is for applications.
+pub(super) async fn ready(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    method: Method,
+) -> Response {
     let is_ready = state.house.ready().await;
+    let mut body = match is_known(&state, &headers).await {
+        true => for_applications(&*state.house).await,
+        false => Map::new(),
+    };
     probe("/readyz", &method, || match is_ready {
-        Ok(()) => Json(json!({"status": "ready", "trunks": trunks})).into_response(),
+        Ok(()) => {
+            body.insert("status".to_owned(), json!("ready"));
+            Json(body).into_response()
+        }
         Err(reason) => {
             let retry = [(RETRY_AFTER, HeaderValue::from_static("1"))];
-            let body = Json(json!({"status": "not ready", "reason": reason, "trunks": trunks}));
-            (StatusCode::SERVICE_UNAVAILABLE, retry, body).into_response()
+            body.insert("status".to_owned(), json!("not ready"));
+            body.insert("reason".to_owned(), json!(reason));
+            (StatusCode::SERVICE_UNAVAILABLE, retry, Json(body)).into_response()
         }
     })
+}
+
+/// The members that need a token, by their names. How the trunks stand does not change the status:
+/// without them calls come in all the same.
+async fn for_applications(house: &dyn House) -> Map<String, Value> {
+    let trunks: Value = house.trunks().await.into_iter().map(told).collect();
+    Map::from_iter([("trunks".to_owned(), trunks)])
+}
+
+/// Whether an application asks. A token that is not believed is none: a probe is answered all the same.
+async fn is_known(state: &ApiState, headers: &HeaderMap) -> bool {
+    if !headers.contains_key(AUTHORIZATION) {
+        return false;
+    }
+    let credentials = state.credentials.borrow().clone();
+    credentials.authenticate(headers, now()).await.is_ok()
 }
 
 fn told(trunk: TrunkHealth) -> Value {
@@ -55,7 +85,29 @@ fn probe(route: &'static str, method: &Method, answer: impl FnOnce() -> Response
 
 #[cfg(test)]
 mod tests {
-    use crate::api::fake::{Fake, json_of};
+    use serde_json::json;
+
+    use crate::api::fake::{Fake, LIMITED_TOKEN, TOKEN, json_of};
+
+    #[tokio::test]
+    async fn trunks_and_their_failures_are_named_to_applications_only() {
+        let fake = Fake::new();
+        for reason in [None, Some("draining")] {
+            reason.into_iter().for_each(|reason| fake.house.set_not_ready(reason));
+            for token in ["", "wrong"] {
+                let shown = json_of(fake.ask("GET", "/readyz", token, &[]).await).await;
+                let told = match reason {
+                    None => json!({"status": "ready"}),
+                    Some(reason) => json!({"status": "not ready", "reason": reason}),
+                };
+                assert_eq!(shown, told, "{token}");
+            }
+            for token in [TOKEN, LIMITED_TOKEN] {
+                let shown = json_of(fake.ask("GET", "/readyz", token, &[]).await).await;
+                assert_eq!(shown["trunks"][0]["failure"], "refused with 403");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_house_that_is_not_ready_says_why() {

@@ -735,7 +735,8 @@ fn own_paths() -> Map<String, Value> {
         path
     };
     let ready = {
-        let mut path = shown("Whether calls are taken, and how trunks stand", any());
+        let mut path = shown("Whether calls are taken; with a token, how trunks stand", any());
+        path["get"]["security"] = json!([{}, {"bearer": []}]);
         path["get"]["responses"]["503"] = answer("Calls are not taken", &["Retry-After"], any());
         path
     };
