@@ -74,6 +74,7 @@ const CASES: &[(&str, Case)] = cases![
     a_notification_given_up_stays_visible,
     an_unreadable_notification_does_not_block_its_call,
     receivers_are_told_apart,
+    a_nul_in_a_text_stops_no_commit,
     a_recording_lives_its_life,
     discarded_clips_go_at_once,
     a_deleted_clip_never_comes_back,
@@ -325,6 +326,22 @@ async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
     assert_eq!(house.heads(UnixMillis(0)).await, []);
     assert_eq!(names(&house.heads(UnixMillis(0)).await), [(call.id, 2)]);
     assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
+}
+
+/// PostgreSQL takes no NUL in a text, and would refuse all that is committed with it.
+async fn a_nul_in_a_text_stops_no_commit(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    let mut change = opening(&call);
+    let notification = &mut change.notifications[0];
+    notification.callback_uri = "https://bot.example/\0calls".to_owned();
+    notification.chain_id = "ch\0ain".to_owned();
+    house.commit(change).await.unwrap();
+    let [delivery] = &house.heads(UnixMillis(0)).await[..] else { panic!("not one") };
+    assert_eq!(delivery.callback_uri, "https://bot.example/calls");
+    house.store.give_up(delivery, 1, "no\0answer").await.unwrap();
+    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    assert_eq!(given_up[0].error, "noanswer");
 }
 
 async fn receivers_are_told_apart(place: Place) {

@@ -400,6 +400,9 @@ mod tests {
             format!("{bot}[[routes]]\nto = \"1\"\napplication = \"b\"\nline = \"echo\"\n"),
             format!("{bot}{bot}"),
             "[[applications]]\nname = \"b\"\nid = \"1\"\ncallback_uri = \"ftp://x/\"\n".to_owned(),
+            bot.replace("127.0.0.1/", "127.0.0.1/\\u0000"),
+            bot.replace("127.0.0.1/", "127.0.0.1/\\n"),
+            bot.replace("name = \"b\"", "name = \"b\\u0000\""),
         ] {
             assert!(load(&text, &[]).is_err(), "{text}");
         }

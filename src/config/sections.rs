@@ -450,6 +450,9 @@ impl Config {
                     format!("{:?} is empty or there twice", application.id),
                 );
             }
+            if application.name.contains(char::is_control) {
+                return wrong("applications.name", "holds a control character".to_owned());
+            }
             if application.tokens.iter().any(String::is_empty) {
                 return wrong("applications.tokens", "a token must not be empty".to_owned());
             }
@@ -575,7 +578,7 @@ fn no_role(role: &str) -> String {
 fn check_http_url(key: &str, text: &str) -> Result<(), ConfigError> {
     let is_http = Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-    match is_http {
+    match is_http && !text.contains(char::is_control) {
         true => Ok(()),
         false => Err(ConfigError::Contradiction {
             key: key.to_owned(),

@@ -116,6 +116,15 @@ impl<'a> Object<'a> {
         let Some(value) = self.member(name) else { return Ok(None) };
         let path = self.path_of(name);
         let text = text_at(&path, value, "a string")?;
+        // PostgreSQL takes none in a text, and no telephone or SIP peer shows one.
+        if text.contains('\0') {
+            let (expected, found) = ("a text without NUL", "one with it");
+            return Err(InvalidBody::NotAllowed {
+                path,
+                expected: expected.to_owned(),
+                found: found.to_owned(),
+            });
+        }
         let count = text.chars().count();
         if count > limit {
             return Err(InvalidBody::TooLong { path, limit, unit: "characters", count });
@@ -240,6 +249,14 @@ mod tests {
         assert_eq!(told("s"), "a.s must be a whole number from 1 to 300, but is the string \"5\"");
         assert_eq!(told("f"), "a.f must be a whole number from 1 to 300, but is 5.5");
         assert_eq!(told("m"), "a.m must be a whole number from 1 to 300, but is -1");
+    }
+
+    #[test]
+    fn a_text_with_a_nul_is_refused_by_its_name() {
+        let body = json!({"subject": "a\u{0}b"});
+        let error = Object::body(&body).unwrap().text("subject", 256).unwrap_err();
+        assert_eq!(error.code(), "8523");
+        assert_eq!(error.to_string(), "subject must be a text without NUL, but is one with it");
     }
 
     #[test]

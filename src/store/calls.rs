@@ -8,7 +8,7 @@ use crate::model::{Call, CallId, CallState, Operation, OperationStatus, UnixMill
 
 use super::{
     Database, StoreError,
-    rows::{decode, encode},
+    rows::{column_text, decode, encode},
 };
 
 /// A call that the last process left behind, with those of its operations that never ended.
@@ -119,7 +119,7 @@ pub(super) async fn write_call(db: &mut AnyConnection, call: &Call) -> Result<()
          ended_at = excluded.ended_at, body = excluded.body",
     )
     .bind(call.id.to_string())
-    .bind(call.application.clone())
+    .bind(column_text(&call.application))
     .bind(state_name(call.state))
     .bind(call.created_at.0)
     .bind(call.ended_at.map(|at| at.0))

@@ -9,7 +9,7 @@ use crate::model::{CallId, Event, Notification, UnixMillis};
 
 use super::{
     Database, StoreError,
-    rows::{decode, encode, parsed},
+    rows::{column_text, decode, encode, parsed},
 };
 
 /// One notification to send.
@@ -158,7 +158,7 @@ impl Database {
         .bind(column(delivery.sequence))
         .bind(i64::from(attempts))
         .bind(next_attempt_at.0)
-        .bind(error.to_owned())
+        .bind(column_text(error))
         .execute(self.writer())
         .await?;
         Ok(())
@@ -301,7 +301,7 @@ impl Database {
         .bind(call)
         .bind(sequence)
         .bind(i64::from(attempts))
-        .bind(error.to_owned())
+        .bind(column_text(error))
         .execute(self.writer())
         .await?;
         Ok(())
@@ -329,12 +329,12 @@ pub(super) async fn write(
     )
     .bind(call.to_string())
     .bind(sequence)
-    .bind(notification.application.clone())
-    .bind(notification.callback_uri.clone())
-    .bind(receiver(&notification.application, &notification.callback_uri))
+    .bind(column_text(&notification.application))
+    .bind(column_text(&notification.callback_uri))
+    .bind(column_text(&receiver(&notification.application, &notification.callback_uri)))
     .bind(now.0)
     .bind(encode(&notification.event)?)
-    .bind(notification.chain_id.clone())
+    .bind(column_text(&notification.chain_id))
     .execute(db)
     .await?;
     Ok(())

@@ -10,7 +10,10 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::model::{CallId, OperationId, RecordingChange, RecordingId, UnixMillis};
 
-use super::{Database, StoreError, rows::parsed};
+use super::{
+    Database, StoreError,
+    rows::{column_text, parsed},
+};
 
 /// What is known about one clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +156,7 @@ pub(super) async fn write(
         .bind(id.to_string())
         .bind(call.to_string())
         .bind(operation.to_string())
-        .bind(application.clone())
+        .bind(column_text(application))
         .bind(at.0),
         // A clip that somebody has begun to delete stays deleted.
         RecordingChange::Finished { id, bytes } => sqlx::query(

@@ -7,6 +7,12 @@ use sqlx::{Row, any::AnyRow};
 
 use super::StoreError;
 
+/// Text as a column may hold it: PostgreSQL refuses a NUL, and with it the whole commit. In a `body`
+/// JSON escapes it.
+pub(super) fn column_text(text: &str) -> String {
+    text.replace('\0', "")
+}
+
 /// Writes a value as the JSON of a `body` column.
 pub(super) fn encode(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(StoreError::Unwritable)

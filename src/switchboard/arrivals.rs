@@ -182,7 +182,7 @@ impl Switchboard {
             },
             is_telephone: invite.trunk.is_some() && is_number(invite.from.uri()),
             sip_call_id: invite.call_id.clone(),
-            subject: invite.subject.clone(),
+            subject: invite.subject.as_deref().map(without_nul),
             sdp: invite.offer.clone(),
             codecs: inner.limits.codecs.clone(),
         };
@@ -257,6 +257,11 @@ impl Switchboard {
 fn party(address: &NameAddr) -> Party {
     Party {
         uri: address.uri().without_parameters(),
-        display_name: address.display_name().map(str::to_owned),
+        display_name: address.display_name().map(without_nul),
     }
+}
+
+/// The text of a peer as applications and databases take it.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
 }
