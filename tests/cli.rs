@@ -85,6 +85,10 @@ fn a_port_that_is_taken_is_1_and_named() {
     assert!(said(&output).contains("sip.listen"), "{}", said(&output));
 }
 
+fn bot_at(callback_uri: &str) -> String {
+    format!("[[applications]]\nname = \"bot\"\nid = \"1\"\ncallback_uri = \"{callback_uri}\"\n")
+}
+
 /// What an operator has to mend is told once, by its key, and no supervisor shall try it again.
 #[test]
 fn what_only_the_start_shows_to_be_wrong_is_78_as_well() {
@@ -119,6 +123,14 @@ fn what_only_the_start_shows_to_be_wrong_is_78_as_well() {
         ),
         (format!("{api}[storage]\ndatabase = \"mysql://me:pw@h/d\"\n"), "storage.database: the"),
         (format!("{api}[storage]\ndatabase = \"sqlite:\"\n"), "storage.database: the"),
+        (
+            format!("{api}{}", bot_at("http://10.1.2.3/")),
+            "applications.callback_uri: nothing could be sent to that of \"bot\": 10.1.2.3:80 is",
+        ),
+        (format!("{api}{}", bot_at("https://me:pw@bot.example/")), "applications.callback_uri: no"),
+        (format!("{api}{}", bot_at("http://localhost:1/")), "applications.callback_uri: nothing"),
+        (format!("{api}{}", bot_at("http://[::1]:1/")), "(see fetch.allow_networks)"),
+        (format!("{api}{}", bot_at("http://bot.example/\\u0000")), "applications.callback_uri: "),
         (
             format!("{api}[fetch]\nprompt_folder = \"prompts\"\n"),
             "fetch.prompt_folder: prompts: No such",

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::{
     Node,
     bot::{Bot, TOKEN},
+    eventually,
     peer::{Peer, header},
     sipp::{Called, raw_speech},
     speech,
@@ -161,10 +162,74 @@ async fn a_bot_transfers_a_call_and_hears_how_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_is_sent_what_it_allows_and_nothing_else() {
+    let peer = Peer::start().await;
+    let mut bot = Bot::start().await;
+    let node = Node::start(&format!("{}{}", bot.config(), peer.trunk()));
+    bot.knows(&node.api);
+    for (index, target) in [
+        "tel:2-00;npdi;rn=+19005551234;phone-context=+1900",
+        "sip:200;npdi;rn=+19005551234@127.0.0.1",
+        "sip:200%3brn=+19005551234:secret@127.0.0.1;maddr=127.0.0.9;method=BYE?Replaces=x",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (status, call) = bot.place(target).await;
+        assert_eq!(status, 201, "{target}: {call}");
+        let invites = eventually("the INVITE", Duration::from_secs(10), async || {
+            let invites = peer.heard("INVITE");
+            (invites.len() > index).then_some(invites)
+        })
+        .await;
+        let invite = &invites[index];
+        let wanted = format!("INVITE sip:200@{} SIP/2.0", peer.address);
+        assert_eq!(invite.lines().next(), Some(wanted.as_str()), "{target}");
+        for hidden in ["npdi", "rn=", "phone-context", "maddr", "method", "Replaces=", "secret"] {
+            assert!(!invite.contains(hidden), "{hidden}: {invite}");
+        }
+        bot.hang_up(call["id"].as_str().unwrap()).await;
+        bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_can_never_be_reached_is_refused() {
+    let (_node, bot) = node_and_bot("127.0.0.1:9".parse().unwrap(), "transport = \"udp\"").await;
+    for uri in [
+        "http://10.1.2.3/api/calls",
+        "http://169.254.169.254/",
+        "http://[fe80::1]/",
+        "http://0xa010203/",
+        "https://me:secret@bot.example/",
+        "https://bot.example/\0",
+    ] {
+        let body = json!({
+            "callbackUri": uri,
+            "targets": [{"identity": {"phone": {"id": "200"}}}],
+            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"}
+        });
+        let (status, error) = bot.post("", &body).await;
+        assert_eq!((status, &error["error"]["code"]), (400, &json!("8523")), "{uri}: {error}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("fetch.allow_networks") || uri.contains('\0'), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+    assert_eq!(bot.get("calls").await.1["value"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_out_that_no_trunk_allows() {
     let nobody = "127.0.0.1:9".parse().unwrap();
     let (_node, bot) = node_and_bot(nobody, "transport = \"udp\"").await;
-    for target in ["+881900", "300", "sip:200@evil.example", "tel:+900"] {
+    for target in [
+        "+881900",
+        "300",
+        "sip:200@evil.example",
+        "tel:+900",
+        "sip:200%253brn=+1900@127.0.0.1",
+        "sip:200,rn=+1900@127.0.0.1",
+    ] {
         let (status, error) = bot.place(target).await;
         assert_eq!(status, 403, "{target}: {error}");
         assert_eq!(error["error"]["code"], "8543", "{target}");

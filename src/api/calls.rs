@@ -31,8 +31,9 @@ use super::{
 };
 use crate::{
     graph::{
-        self, AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RecordingLink,
-        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody, Version,
+        self, AnswerBody, CreateCallBody, GraphContext, InvalidBody, PlayPromptBody, RecordBody,
+        RecordingLink, RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody,
+        TransferBody, Version,
     },
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
 };
@@ -171,6 +172,7 @@ impl Asked<'_> {
         if !is(&body.source_application, &self.caller.id) {
             return Err(ApiError::SourceMismatch);
         }
+        self.check_callback(Some(&body.callback_uri))?;
         let new = NewCall {
             id: self.next_call,
             source_name: body.source_name,
@@ -183,6 +185,20 @@ impl Asked<'_> {
             ringing_timeout_seconds: body.ringing_timeout_seconds,
         };
         self.placed(&deadline::acting(self.state.house.place(self.application(), new)).await?)
+    }
+
+    /// A call whose notifications could never be sent is not begun: its application would be told
+    /// nothing.
+    fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
+        let checked = uri.map_or(Ok(()), |uri| self.state.house.check_callback(uri));
+        checked.map_err(|reason| {
+            InvalidBody::NotAllowed {
+                path: "callbackUri".to_owned(),
+                expected: "a URI that this server may call (see fetch.allow_networks)".to_owned(),
+                found: format!("one that it may not: {reason}"),
+            }
+            .into()
+        })
     }
 
     /// The answer to whoever has placed a call.
@@ -282,12 +298,14 @@ impl Asked<'_> {
         match action {
             Action::Answer => {
                 let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
+                self.check_callback(callback_uri.as_deref())?;
                 let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
                 deadline::acting(house.answer(application, call, answer)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Reject => {
                 let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
+                self.check_callback(callback_uri.as_deref())?;
                 deadline::acting(house.reject(application, call, reason, callback_uri)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
@@ -309,6 +327,7 @@ impl Asked<'_> {
             }
             Action::Redirect => {
                 let mut redirect = RedirectBody::read(&body)?;
+                self.check_callback(redirect.callback_uri.as_deref())?;
                 let (Some(target), [], false) =
                     (redirect.targets.pop(), &redirect.targets[..], redirect.is_masked)
                 else {
@@ -521,6 +540,39 @@ mod tests {
         assert_eq!(refused.status(), 403, "it takes the role {INITIATE}");
         let empty = fake.send("POST", path, Some("{}")).await;
         assert_eq!(empty.status(), 400);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_can_never_be_reached_is_refused_before_anything_is_done() {
+        let create = r##"{"callbackUri":"https://bot.example/api/calls",
+            "targets":[{"identity":{"phone":{"id":"+15550123"}}}],
+            "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}}"##;
+        let with_callback = |body: &str| {
+            body.replacen('{', r#"{"callbackUri":"https://bot.example/api/calls","#, 1)
+        };
+        for (path, body) in [
+            ("/v1.0/communications/calls".to_owned(), create.to_owned()),
+            (call_path("/v1.0", "/answer"), ANSWER.to_owned()),
+            (call_path("/v1.0", "/reject"), with_callback(r#"{"reason":"busy"}"#)),
+            (call_path("/v1.0", "/redirect"), with_callback(REDIRECT)),
+        ] {
+            for (uri, told) in [
+                ("http://10.1.2.3/api/calls", "fetch.allow_networks"),
+                (r"https://bot.example/\u0000", "NUL"),
+                (r"https://bot.example/\n", "control characters"),
+            ] {
+                let fake = Fake::new();
+                let body = body.replace("https://bot.example/api/calls", uri);
+                let refused = fake.send("POST", &path, Some(&body)).await;
+                assert_eq!(refused.status(), 400, "{path} {uri}");
+                let error = json_of(refused).await;
+                assert_eq!(error["error"]["code"], "8523", "{path} {error}");
+                let message = error["error"]["message"].as_str().unwrap();
+                assert!(message.starts_with("callbackUri must be"), "{message}");
+                assert!(message.contains(told), "{message}");
+                assert_eq!(fake.house.last_command(), None, "{path} {uri}");
+            }
+        }
     }
 
     #[tokio::test]

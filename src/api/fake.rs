@@ -552,6 +552,13 @@ impl House for FakeHouse {
         std::future::ready(not_ready.map_or(Ok(()), Err)).boxed()
     }
 
+    fn check_callback(&self, uri: &str) -> Result<(), String> {
+        match uri.contains("10.1.2.3") {
+            true => Err("10.1.2.3:80 is a private address".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
         let trunk = TrunkHealth {
             name: "provider".to_owned(),

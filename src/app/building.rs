@@ -41,7 +41,8 @@ const KEY_CARE: Duration = Duration::from_secs(3600);
 /// A house that is not whole yet.
 pub(super) struct Building<'a> {
     config: &'a Config,
-    fence: Fence,
+    /// Where prompts and notifications may go.
+    pub(super) fence: Fence,
     /// Stops what serves the outside.
     pub(super) outside: CancellationToken,
     /// What must not end while the house stands, by name.
@@ -62,10 +63,9 @@ pub(super) struct Storage {
 
 impl<'a> Building<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
-        let allowed = config.fetch.allow_networks.iter();
         Self {
             config,
-            fence: Fence::new(allowed.map(|allowed| (allowed.network, allowed.port))),
+            fence: settings::fence(&config.fetch),
             outside: CancellationToken::new(),
             tasks: JoinSet::new(),
         }

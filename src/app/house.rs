@@ -13,6 +13,7 @@ use crate::{
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
+    prompts::Fence,
     proto::sip::registration::TrunkState,
     recordings::{AccessKey, Vault},
     signalling::{Signalling, TrunkReport},
@@ -29,6 +30,8 @@ pub(super) struct Rooms {
     pub access_key: Arc<AccessKey>,
     pub public_url: String,
     pub purge_wake: Arc<Notify>,
+    /// Where notifications may go.
+    pub fence: Fence,
 }
 
 /// A token opens a clip as long as there is one; this only bounds a token that was lost.
@@ -303,6 +306,10 @@ impl House for Rooms {
 
     fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
         self.switchboard.ready().boxed()
+    }
+
+    fn check_callback(&self, uri: &str) -> Result<(), String> {
+        self.fence.check_text(uri).map_err(|error| error.to_string())
     }
 
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {

@@ -138,6 +138,7 @@ impl Daemon {
     /// What stands in the way, in words.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let mut building = Building::new(&config);
+        settings::check_callbacks(&config, &building.fence)?;
         let storage = building.open_storage().await?;
         let engine = media::Engine::start(settings::engine(&config)).context("media")?;
         let (listener, public_url) = building.bind_api().await?;
@@ -170,6 +171,7 @@ impl Daemon {
             access_key: Arc::clone(&storage.access_key),
             public_url: public_url.clone(),
             purge_wake: storage.purge_wake,
+            fence: building.fence.clone(),
         });
         let dispatcher = building.notify(Arc::clone(&rooms), issuer.clone(), known_routes)?;
         let (credentials, known_credentials) =

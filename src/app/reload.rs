@@ -6,7 +6,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Daemon, in_words,
-    settings::{api_identity, credentials, registrants, tls_files, users, wrong_sip_tls},
+    settings::{
+        api_identity, check_callbacks, credentials, fence, registrants, tls_files, users,
+        wrong_sip_tls,
+    },
 };
 use crate::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
@@ -19,7 +22,7 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
             return;
         }
     };
-    if let Err(error) = take(daemon, &config, log).await {
+    if let Err(error) = take(daemon, &config, running, log).await {
         error!("The configuration was not reloaded: {}", in_words(&error));
         return;
     }
@@ -44,7 +47,14 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
 }
 
 /// Takes all of it, or nothing.
-async fn take(daemon: &Daemon, config: &Config, log: &LogLevel) -> anyhow::Result<()> {
+async fn take(
+    daemon: &Daemon,
+    config: &Config,
+    running: &Config,
+    log: &LogLevel,
+) -> anyhow::Result<()> {
+    // What may be reached takes a restart.
+    check_callbacks(config, &fence(&running.fetch))?;
     let filter = LogLevel::read(&config.telemetry.log)?;
     let identity = api_identity(config)?;
     let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;

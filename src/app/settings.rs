@@ -16,7 +16,7 @@ use crate::{
     call::Settings,
     config::{self, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
     media,
-    prompts::FetchLimits,
+    prompts::{Fence, FetchLimits},
     proto::{
         sdp,
         sip::{digest::Algorithm, path::Transport},
@@ -281,6 +281,27 @@ fn rtp_ports(config: &Config) -> media::PortRange {
 fn targets(config: &Config) -> media::Targets {
     let sip = config.sip.listen.iter().map(|listener| listener.address.port());
     media::Targets::new(rtp_ports(config), sip.collect(), advertised(config))
+}
+
+/// Which addresses prompts and notifications may reach.
+pub(super) fn fence(fetch: &config::FetchConfig) -> Fence {
+    let allowed = fetch.allow_networks.iter();
+    Fence::new(allowed.map(|allowed| (allowed.network, allowed.port)))
+}
+
+/// An application whose notifications could never be sent would be told nothing, and take its calls all
+/// the same.
+pub(super) fn check_callbacks(config: &Config, fence: &Fence) -> anyhow::Result<()> {
+    for application in &config.applications {
+        fence.check_text(&application.callback_uri).map_err(|error| {
+            let name = &application.name;
+            let message = format!(
+                "nothing could be sent to that of {name:?}: {error} (see fetch.allow_networks)"
+            );
+            wrong("applications.callback_uri", &message)
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchLimits> {

@@ -352,6 +352,12 @@ fn media_info(info: &Object<'_>, times: u32) -> Result<PromptSource, InvalidBody
 
 fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBody> {
     match Url::parse(uri) {
+        // The reader leaves some of them out: what is kept would not be what was read.
+        Ok(_) if uri.contains(char::is_control) => Err(InvalidBody::NotAllowed {
+            path,
+            expected: "a URI without control characters".to_owned(),
+            found: "one with them".to_owned(),
+        }),
         Ok(url) if schemes.contains(&url.scheme()) => Ok(()),
         // The URI is not repeated: it may carry a signature.
         Ok(url) => Err(InvalidBody::NotAllowed {

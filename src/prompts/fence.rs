@@ -34,6 +34,12 @@ pub enum FenceError {
     /// The URL carries a user or password.
     #[error("a URI with a user or password is not fetched")]
     Credentials,
+    /// The text is no URI.
+    #[error("it is not a URI: {0}")]
+    NoUri(url::ParseError),
+    /// Readers of URIs leave control characters out, and a database may refuse them.
+    #[error("it holds a control character")]
+    Control,
     /// A private address that is not listed.
     #[error("{address} is a private address; list it in [fetch] allow_networks to allow it")]
     Private {
@@ -79,8 +85,23 @@ impl Fence {
         match url.host().ok_or(FenceError::NoHost)? {
             Host::Ipv4(ip) => self.check_address(SocketAddr::new(ip.into(), port)),
             Host::Ipv6(ip) => self.check_address(SocketAddr::new(ip.into(), port)),
+            Host::Domain(name) if is_localhost(name) && !self.has_gate_on_loopback(port) => {
+                Err(FenceError::Private { address: (Ipv4Addr::LOCALHOST, port).into() })
+            }
             Host::Domain(_) => Ok(()),
         }
+    }
+
+    /// Judges the text of a URI that is only kept for now, as far as that can be done without resolving
+    /// its name: whether any request to it could ever be sent.
+    ///
+    /// # Errors
+    /// What is wrong with it. The text is not repeated, for it may hold a password.
+    pub fn check_text(&self, text: &str) -> Result<(), FenceError> {
+        if text.contains(char::is_control) {
+            return Err(FenceError::Control);
+        }
+        self.check_url(&Url::parse(text).map_err(FenceError::NoUri)?)
     }
 
     /// A client that connects only to what the fence lets through. It follows no redirects: each
@@ -115,6 +136,17 @@ impl Fence {
             true => Ok(()),
             false => Err(FenceError::Private { address }),
         }
+    }
+
+    /// Whether any loopback address may be reached at a port. Which of them `localhost` means is known
+    /// when it is resolved.
+    fn has_gate_on_loopback(&self, port: u16) -> bool {
+        let is_loopback = |network: &IpNet| network.addr().to_canonical().is_loopback();
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        self.allowed.iter().any(|(network, at)| {
+            at.is_none_or(|at| at == port)
+                && (is_loopback(network) || loopback.iter().any(|ip| network.contains(ip)))
+        })
     }
 
     /// Whether an address may be reached at a port; `None` is a port that no gate names.
@@ -176,6 +208,12 @@ impl Resolve for AtPort {
             }
         })
     }
+}
+
+/// RFC 6761 section 6.3: names that mean this machine, whatever the DNS says.
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 /// Whether an address is one of the public internet.
@@ -280,6 +318,39 @@ mod tests {
         assert!(fence.check_url(&url("http://10.9.8.7:1234/")).is_ok());
         assert!(fence.check_url(&url("http://[::ffff:10.0.0.1]/")).is_ok());
         assert!(fence.check_url(&url("http://192.168.0.1/")).is_err());
+    }
+
+    #[test]
+    fn localhost_is_a_loopback_address_whatever_the_dns_says() {
+        let closed = fence(&[("10.0.0.0/8", None), ("127.0.0.0/8", Some(8080))]);
+        for text in ["http://localhost/", "http://LOCALHOST.:81/", "http://bot.localhost:81/"] {
+            let error = closed.check_url(&url(text)).unwrap_err();
+            assert!(matches!(error, FenceError::Private { .. }), "{text}: {error}");
+        }
+        assert_eq!(closed.check_url(&url("http://localhost:8080/")), Ok(()));
+        for network in ["127.0.0.0/8", "127.0.0.2/32", "::1/128", "0.0.0.0/0"] {
+            let open = fence(&[(network, None)]);
+            assert_eq!(open.check_url(&url("http://localhost/")), Ok(()), "{network}");
+        }
+        assert_eq!(closed.check_url(&url("http://localhost.example/")), Ok(()));
+    }
+
+    #[test]
+    fn a_text_that_can_never_be_called_is_refused() {
+        let fence = fence(&[]);
+        for (text, error) in [
+            ("https://bot.example/\0", FenceError::Control),
+            ("https://bot.exa\nmple/", FenceError::Control),
+            ("https://bot.example/\u{85}", FenceError::Control),
+            ("https://u:p@bot.example/", FenceError::Credentials),
+            ("https://u@bot.example/", FenceError::Credentials),
+            ("ftp://bot.example/", FenceError::Scheme("ftp".to_owned())),
+        ] {
+            assert_eq!(fence.check_text(text), Err(error), "{text:?}");
+        }
+        assert!(matches!(fence.check_text("bot"), Err(FenceError::NoUri(_))));
+        assert!(matches!(fence.check_text("http://10.1/"), Err(FenceError::Private { .. })));
+        assert_eq!(fence.check_text("https://bot.example/a?b#c"), Ok(()));
     }
 
     #[test]
