@@ -63,17 +63,14 @@ impl Dialled {
 
     /// Whether a pattern of `allow` means the user alone, at the trunk's own host.
     pub fn is_matched_by(&self, pattern: &str) -> bool {
-        !pattern.contains('@')
-            && (!is_number_pattern(pattern) || is_number(&self.user))
-            && matches(pattern, &self.user)
+        !pattern.contains('@') && is_fit(pattern, &self.user) && matches(pattern, &self.user)
     }
 
     /// Whether a pattern of `allow` means the user at the host, and at the port if one is named.
     pub fn is_matched_elsewhere_by(&self, pattern: &str) -> bool {
         let Some((user_pattern, _)) = pattern.rsplit_once('@') else { return false };
         let Some(location) = self.location() else { return false };
-        (!is_number_pattern(user_pattern) || is_number(&self.user))
-            && matches(pattern, &format!("{}@{location}", self.user))
+        is_fit(user_pattern, &self.user) && matches(pattern, &format!("{}@{location}", self.user))
     }
 
     fn location(&self) -> Option<String> {
@@ -104,8 +101,15 @@ pub(super) fn named_to_peers(target: &Uri) -> Option<Uri> {
     }
 }
 
-/// A pattern of digits and wildcards means telephone numbers only: behind `+49*` no other text may
-/// follow the digits.
+/// A pattern of digits and wildcards means telephone numbers: behind `+49*` nothing but digits may
+/// follow. Without a `+` it may mean a plain name that begins so, but nothing that has further parts.
+fn is_fit(pattern: &str, user: &str) -> bool {
+    let is_name = |user: &str| {
+        user.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
+    };
+    !is_number_pattern(pattern) || is_number(user) || (!pattern.starts_with('+') && is_name(user))
+}
+
 fn is_number_pattern(pattern: &str) -> bool {
     pattern.contains(|c: char| c.is_ascii_digit() || c == '+')
         && pattern.chars().all(|c| c.is_ascii_digit() || "+*?#".contains(c) || is_separator(c))
@@ -172,11 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_of_digits_means_numbers_only() {
+    fn a_pattern_of_digits_means_numbers_and_plain_names() {
         let is_matched = |target: &str, pattern| read(target).unwrap().is_matched_by(pattern);
         assert!(is_matched("sip:+4930@h.example", "+49*"));
         assert!(is_matched("sip:200@h.example", "2*"));
         assert!(is_matched("tel:*21%23", "*2?#"));
+        assert!(is_matched("sip:2alice@h.example", "2*"));
+        for parts in ["sip:200,rn=+1900@h.example", "sip:200&rn=1900@h.example"] {
+            assert!(!is_matched(parts, "2*"), "{parts}");
+        }
         for target in [
             "sip:+4930,rn=+1900@h.example",
             "sip:+4930&rn=+1900@h.example",
