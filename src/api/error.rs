@@ -101,6 +101,9 @@ pub(super) enum ApiError {
     /// An OData option that cannot be honoured.
     #[error("{0}")]
     Query(#[from] InvalidQuery),
+    /// Whether there is such a recording cannot be said now.
+    #[error("Recordings cannot be reached at the moment; try again later.")]
+    RecordingsAway,
     /// A range that the recording does not have.
     #[error("The recording has {bytes} bytes; the range is not in it.")]
     Range {
@@ -165,7 +168,7 @@ impl ApiError {
             Self::Call(CallError::QueueFull) => (StatusCode::TOO_MANY_REQUESTS, "8516"),
             Self::Call(CallError::Conflict) | Self::KeyInUse => (StatusCode::CONFLICT, "8519"),
             Self::OwnHold | Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
-            Self::Call(CallError::Overloaded { .. }) | Self::TooSlow => {
+            Self::Call(CallError::Overloaded { .. }) | Self::TooSlow | Self::RecordingsAway => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
             }
             Self::Body(error) => (StatusCode::BAD_REQUEST, error.code()),
@@ -198,7 +201,7 @@ impl ApiError {
                 Some((RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
             Self::Call(CallError::TrunkFull) => Some((RETRY_AFTER, HeaderValue::from(5_u32))),
-            Self::TooSlow | Self::Call(CallError::QueueFull) => {
+            Self::TooSlow | Self::RecordingsAway | Self::Call(CallError::QueueFull) => {
                 Some((RETRY_AFTER, HeaderValue::from(1_u32)))
             }
             // RFC 9110 section 14.4: the size, so that the client can ask for what there is.
@@ -243,6 +246,7 @@ impl From<RecordingError> for ApiError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::NotFound => Self::NoRecording,
+            RecordingError::Unavailable => Self::RecordingsAway,
             RecordingError::Forbidden => Self::Unauthenticated(TokenError::Invalid.into()),
         }
     }

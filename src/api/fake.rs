@@ -212,6 +212,9 @@ struct State {
     /// Answers wait until it opens.
     gate: Option<watch::Receiver<bool>>,
     not_ready: Option<String>,
+    /// Whether the store of the recordings cannot be asked.
+    is_away: bool,
+    expires_at: Option<UnixMillis>,
     /// How many notifications.
     given_up: usize,
 }
@@ -236,6 +239,8 @@ impl FakeHouse {
             refusal: None,
             gate: None,
             not_ready: None,
+            is_away: false,
+            expires_at: None,
             given_up: 1,
         };
         Self { state: Mutex::new(state) }
@@ -267,6 +272,15 @@ impl FakeHouse {
 
     pub(super) fn give_up(&self, count: usize) {
         self.state.lock().unwrap().given_up = count;
+    }
+
+    /// From now on the recordings' store cannot be asked, or can be again.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.state.lock().unwrap().is_away = is_away;
+    }
+
+    pub(super) fn set_expiry(&self, at: UnixMillis) {
+        self.state.lock().unwrap().expires_at = Some(at);
     }
 
     pub(super) fn set_not_ready(&self, reason: &str) {
@@ -304,6 +318,14 @@ impl FakeHouse {
             result
         }
         .boxed()
+    }
+
+    fn known(&self, id: RecordingId) -> Result<bool, RecordingError> {
+        let state = self.state.lock().unwrap();
+        match state.is_away {
+            true => Err(RecordingError::Unavailable),
+            false => Ok(state.recording && id.to_string() == RECORDING),
+        }
     }
 
     fn told(&self, call: CallId, command: Command) -> BoxFuture<'static, Result<(), CallError>> {
@@ -505,9 +527,10 @@ impl House for FakeHouse {
         id: RecordingId,
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
-        let known = self.state.lock().unwrap().recording && id.to_string() == RECORDING;
+        let known = self.known(id);
+        let expires_at = self.state.lock().unwrap().expires_at;
         async move {
-            match (known, opens(key)) {
+            match (known?, opens(key)) {
                 (false, _) => Err(RecordingError::NotFound),
                 (true, false) => Err(RecordingError::Forbidden),
                 (true, true) => {
@@ -515,11 +538,24 @@ impl House for FakeHouse {
                     std::fs::write(file.path(), &*RECORDING_BYTES).unwrap();
                     let bytes = RECORDING_BYTES.len() as u64;
                     let file = tokio::fs::File::open(file.path()).await.unwrap();
-                    Ok(OpenRecording { bytes, file })
+                    Ok(OpenRecording { bytes, expires_at, file })
                 }
             }
         }
         .boxed()
+    }
+
+    fn recording_expiry(
+        &self,
+        id: RecordingId,
+    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>> {
+        let expires_at = self.state.lock().unwrap().expires_at;
+        let told = match self.known(id) {
+            Ok(true) => Ok(expires_at),
+            Ok(false) => Err(RecordingError::NotFound),
+            Err(error) => Err(error),
+        };
+        std::future::ready(told).boxed()
     }
 
     fn delete_recording<'a>(
@@ -527,13 +563,12 @@ impl House for FakeHouse {
         id: RecordingId,
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<(), RecordingError>> {
-        let mut state = self.state.lock().unwrap();
-        let known = state.recording && id.to_string() == RECORDING;
-        let result = match (known, opens(key)) {
-            (false, _) => Err(RecordingError::NotFound),
-            (true, false) => Err(RecordingError::Forbidden),
-            (true, true) => {
-                state.recording = false;
+        let result = match (self.known(id), opens(key)) {
+            (Err(error), _) => Err(error),
+            (Ok(false), _) => Err(RecordingError::NotFound),
+            (Ok(true), false) => Err(RecordingError::Forbidden),
+            (Ok(true), true) => {
+                self.state.lock().unwrap().recording = false;
                 Ok(())
             }
         };

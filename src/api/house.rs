@@ -158,6 +158,13 @@ pub trait House: Send + Sync + 'static {
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>>;
 
+    /// When a recording that was opened is to be purged, as far as that is known; not found when it
+    /// must not be heard any more.
+    fn recording_expiry(
+        &self,
+        recording: RecordingId,
+    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>>;
+
     /// Purges a recording before its time.
     fn delete_recording<'a>(
         &'a self,
@@ -239,11 +246,14 @@ pub enum RecordingKey<'a> {
     Application(&'a str),
 }
 
-/// A recording that can be read from now on, even if it is purged meanwhile.
+/// A recording that can be read from now on. The file stays open when it is purged meanwhile: the
+/// reader has to look whether it still may be heard.
 #[derive(Debug)]
 pub struct OpenRecording {
     /// Size in bytes.
     pub bytes: u64,
+    /// When it is to be purged; `None` while its call lives.
+    pub expires_at: Option<UnixMillis>,
     /// The file, at its start.
     pub file: tokio::fs::File,
 }
@@ -257,4 +267,7 @@ pub enum RecordingError {
     /// The key does not open this recording.
     #[error("Access token validation failure.")]
     Forbidden,
+    /// The database or the folder of the recordings cannot be asked now; nothing was done.
+    #[error("Recordings cannot be reached at the moment; try again later.")]
+    Unavailable,
 }

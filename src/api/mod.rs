@@ -23,6 +23,7 @@ mod authority;
 mod body;
 mod calls;
 mod deadline;
+mod download;
 mod error;
 mod exchange;
 #[cfg(test)]

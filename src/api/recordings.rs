@@ -3,7 +3,7 @@
 //!
 //! An application that may hear calls opens its own clips, and those of the built-in lines, by its
 //! own token as well. The token is looked for in the `Authorization` header and nowhere else, because URLs end up in
-//! logs. The file is streamed. One range is served (RFC 9110 section 14); `If-Range` is not looked
+//! logs. The file is streamed, for as long as it may be heard ([`super::download`]). One range is served (RFC 9110 section 14); `If-Range` is not looked
 //! at, because the bytes of a recording never change.
 
 use std::{io::SeekFrom, sync::Arc};
@@ -20,23 +20,20 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use tokio::io::AsyncSeekExt;
 use tracing::error;
 
 use super::{
     ApiState,
     auth::{ACCESS_MEDIA, bearer_token},
     deadline,
+    download::Download,
     error::ApiError,
     exchange::Audit,
     house::{OpenRecording, RecordingKey},
     now,
 };
 use crate::model::RecordingId;
-
-/// How much of a file is read at once.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// `/recordings/{id}`.
 pub(super) async fn recording(
@@ -73,7 +70,8 @@ async fn answer(
         None => RecordingKey::Token(token),
     };
     if *method == Method::DELETE {
-        deadline::acting(state.house.delete_recording(id, key)).await?;
+        // It may be asked for again whatever was done of it.
+        deadline::reading(state.house.delete_recording(id, key)).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let open = deadline::reading(state.house.recording(id, key)).await?;
@@ -83,7 +81,7 @@ async fn answer(
         _ => Range::whole(open.bytes),
     };
     let body = match *method {
-        Method::GET => streamed(open, range).await?,
+        Method::GET => streamed(state, id, open, range).await?,
         _ => Body::empty(),
     };
     Ok(range.response(id, body))
@@ -158,14 +156,19 @@ impl Range {
     }
 }
 
-async fn streamed(mut open: OpenRecording, range: Range) -> Result<Body, ApiError> {
+async fn streamed(
+    state: &ApiState,
+    id: RecordingId,
+    mut open: OpenRecording,
+    range: Range,
+) -> Result<Body, ApiError> {
     if range.first > 0 {
         open.file.seek(SeekFrom::Start(range.first)).await.map_err(|cause| {
             error!(%cause, "A recording could not be read");
             ApiError::Internal
         })?;
     }
-    Ok(Body::from_stream(ReaderStream::with_capacity(open.file.take(range.length), CHUNK_BYTES)))
+    Ok(Download::new(Arc::clone(&state.house), id, open, range.length).into_body())
 }
 
 #[cfg(test)]
@@ -255,6 +258,19 @@ mod tests {
         assert_eq!(response.status(), 404);
         assert_eq!(json_of(response).await["error"]["message"], "Recording not found.");
         assert_eq!(fake.ask("GET", "/recordings/x", RECORDING_TOKEN, &[]).await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_asked_does_not_mean_that_the_recording_is_gone() {
+        let fake = Fake::new();
+        fake.house.set_away(true);
+        for method in ["GET", "HEAD", "DELETE"] {
+            let response = fake.ask(method, &path(), RECORDING_TOKEN, &[]).await;
+            assert_eq!(response.status(), 503, "{method}");
+            assert_eq!(response.headers()["retry-after"], "1");
+        }
+        fake.house.set_away(false);
+        assert_eq!(fake.ask("GET", &path(), RECORDING_TOKEN, &[]).await.status(), 200);
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! What the API and the notifications ask of the house, answered by the rooms that know.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{io, path::Path, sync::Arc, time::SystemTime};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -34,6 +34,9 @@ pub(super) struct Rooms {
     pub fence: Fence,
 }
 
+/// The database cannot be asked now, and nothing was done.
+const AWAY: CallError = CallError::Overloaded { retry_after: 1 };
+
 /// A token opens a clip as long as there is one; this only bounds a token that was lost.
 const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
@@ -51,25 +54,43 @@ impl Rooms {
         id: RecordingId,
         key: RecordingKey<'_>,
     ) -> Result<RecordingRow, RecordingError> {
-        let now = now();
         if let RecordingKey::Token(token) = key
-            && !self.access_key.check(id, token, now)
+            && !self.access_key.check(id, token, now())
         {
             return Err(RecordingError::Forbidden);
         }
+        let row = self.ready_row(id).await?;
+        let is_opened = match key {
+            RecordingKey::Token(_) => true,
+            RecordingKey::Application(name) => {
+                row.application == name || row.application.is_empty()
+            }
+        };
+        if is_opened { Ok(row) } else { Err(RecordingError::NotFound) }
+    }
+
+    /// The row of a recording that may be heard now.
+    async fn ready_row(&self, id: RecordingId) -> Result<RecordingRow, RecordingError> {
         let row = self.database.recording(id).await.map_err(|error| {
             error!(%error, "cannot read a recording's row");
-            RecordingError::NotFound
+            RecordingError::Unavailable
         })?;
+        let now = now();
         row.filter(|row| row.state == RecordingState::Ready)
             .filter(|row| row.expires_at.is_none_or(|at| at > now))
-            .filter(|row| match key {
-                RecordingKey::Token(_) => true,
-                RecordingKey::Application(name) => {
-                    row.application == name || row.application.is_empty()
-                }
-            })
             .ok_or(RecordingError::NotFound)
+    }
+
+    /// What it means that the file of a ready recording cannot be opened. Only one that is missing from
+    /// a folder that is there has been purged in this moment, or lost.
+    fn not_opened(&self, id: RecordingId, error: &io::Error) -> RecordingError {
+        error!(%error, recording.id = %id, "cannot open a recording");
+        let folder = self.vault.path(id);
+        let has_folder = folder.parent().is_some_and(Path::is_dir);
+        match error.kind() {
+            io::ErrorKind::NotFound if has_folder => RecordingError::NotFound,
+            _ => RecordingError::Unavailable,
+        }
     }
 }
 
@@ -208,7 +229,7 @@ impl House for Rooms {
             let listed = self.database.given_up(application, skip, size);
             let (count, listed) = futures_util::try_join!(count, listed).map_err(|error| {
                 error!(%error, "cannot read notifications that were given up");
-                CallError::Internal
+                AWAY
             })?;
             Ok((usize::try_from(count).unwrap_or(usize::MAX), listed))
         }
@@ -224,7 +245,8 @@ impl House for Rooms {
             let count = self.database.resend(application, which, now()).await;
             let count = count.map_err(|error| {
                 error!(%error, "cannot send notifications again");
-                CallError::Internal
+                // If they are sent again all the same, asking once more changes nothing.
+                AWAY
             })?;
             info!(application, count, "Notifications are sent again");
             Ok(count)
@@ -244,7 +266,7 @@ impl House for Rooms {
             let begun = database.begin_request(application, key, fingerprint, call, now()).await;
             begun.map_err(|error| {
                 error!(%error, "cannot take the key of a request");
-                CallError::Overloaded { retry_after: 1 }
+                AWAY
             })
         }
         .boxed()
@@ -272,14 +294,22 @@ impl House for Rooms {
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
         async move {
-            self.find(recording, key).await?;
-            let (file, bytes) = self.vault.open(recording).await.map_err(|error| {
-                error!(%error, recording.id = %recording, "cannot open a recording");
-                RecordingError::NotFound
-            })?;
-            Ok(OpenRecording { bytes, file })
+            let row = self.find(recording, key).await?;
+            let (file, bytes) = self
+                .vault
+                .open(recording)
+                .await
+                .map_err(|error| self.not_opened(recording, &error))?;
+            Ok(OpenRecording { bytes, expires_at: row.expires_at, file })
         }
         .boxed()
+    }
+
+    fn recording_expiry(
+        &self,
+        recording: RecordingId,
+    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>> {
+        self.ready_row(recording).map_ok(|row| row.expires_at).boxed()
     }
 
     fn delete_recording<'a>(
@@ -289,10 +319,13 @@ impl House for Rooms {
     ) -> BoxFuture<'a, Result<(), RecordingError>> {
         async move {
             self.find(recording, key).await?;
-            self.database.mark_deleting(recording).await.map_err(|error| {
+            let marked = self.database.mark_deleting(recording).await.map_err(|error| {
                 error!(%error, recording.id = %recording, "cannot delete a recording");
-                RecordingError::NotFound
+                RecordingError::Unavailable
             })?;
+            if !marked {
+                return Err(RecordingError::NotFound);
+            }
             info!(recording.id = %recording, "Recording deleted by its owner");
             self.purge_wake.notify_one();
             Ok(())

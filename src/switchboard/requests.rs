@@ -234,7 +234,7 @@ impl Switchboard {
     pub async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
         let call = self.inner.drivers.database.call(id).await.map_err(|error| {
             warn!(%error, "cannot read a call");
-            CallError::Internal
+            CallError::Overloaded { retry_after: 1 }
         })?;
         let call = call.filter(|call| call.application == application);
         let call = call.ok_or(CallError::NotFound)?;
@@ -253,7 +253,7 @@ impl Switchboard {
         let live = ask(&self.find(application, id)?, Request::Operations).await?;
         let mut all = self.inner.drivers.database.operations(id).await.map_err(|error| {
             warn!(%error, "cannot read the operations of a call");
-            CallError::Internal
+            CallError::Overloaded { retry_after: 1 }
         })?;
         for operation in &mut all {
             if let Some(live) = live.iter().find(|live| live.id == operation.id) {
