@@ -129,7 +129,8 @@ fn load(file: Option<&Path>) -> Result<Config, ExitCode> {
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("aftertone: {error}");
+    // It may quote a peer of the start, such as the database.
+    eprintln!("aftertone: {}", telemetry::escaped_lines(&error.to_string()));
     ExitCode::from(code)
 }
 

@@ -61,7 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // A client of the house: it uses the audio tools, and starts a daemon as `main` does.
-    ("demo", &["app", "audio", "config", "prompts"]),
+    ("demo", &["app", "audio", "config", "prompts", "telemetry"]),
     ("main", &["app", "config", "demo", "telemetry"]),
 ];
 

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     model::Tone,
     prompts::bundled,
+    telemetry::escaped,
 };
 use bot::Bot;
 use phone::Phone;
@@ -229,7 +230,7 @@ impl Story {
 
     fn tell_at(self, at: Instant, who: &str, what: &str) {
         let seconds = at.saturating_duration_since(self.begun).as_secs_f64();
-        println!("{seconds:8.3} s  {who:<7} {what}");
+        println!("{seconds:8.3} s  {who:<7} {}", escaped(what));
     }
 
     fn tell_sip(self, phone: &Phone, told: usize) -> usize {

@@ -1,0 +1,122 @@
+//! Makes text from the network harmless for the terminals, files and readers of the log.
+//!
+//! In: what the fields and messages of `tracing` say, panics, and lines that are printed. Out: the same
+//! text, with every character that a reader cannot see, or that changes what is seen around it, written
+//! as an escape. It happens here and nowhere else: the text format escapes each field, the JSON format
+//! its whole line, so no call of `info!` has to think of it.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io::{self, Write},
+};
+
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{
+        FormatFields,
+        format::{DefaultFields, Writer},
+    },
+};
+
+/// Escapes what would end the line, control the terminal, be invisible, or turn the direction of the
+/// text: `\n`, `\r`, `\t` by those names, all else as `\u{202e}`.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match is_harmful(character) {
+            true => safe.extend(character.escape_default()),
+            false => safe.push(character),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// As [`escaped`], for text of ours that has several lines.
+pub fn escaped_lines(text: &str) -> String {
+    text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
+}
+
+/// Control characters, the two separators that some readers take for the end of a line, and what
+/// Unicode calls format characters: bidirectional controls, zero-width characters, tags.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Writes the fields of an event or a span as the text format does, escaped and without colours: an
+/// escape sequence in them is always somebody else's.
+#[derive(Debug, Default)]
+pub(super) struct EscapedFields;
+
+impl<'writer> FormatFields<'writer> for EscapedFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
+        writer.write_str(&escaped(&text))
+    }
+}
+
+/// Passes lines of JSON on, with what JSON itself lets through as its own escapes. Each write is one
+/// whole line, as `tracing_subscriber` makes them.
+#[derive(Debug)]
+pub(super) struct EscapedJson<W>(pub W);
+
+impl<W: Write> Write for EscapedJson<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        // Outside of strings JSON is ASCII; control characters in strings it escapes itself.
+        let is_left = |character| !matches!(character, '\n') && is_harmful(character);
+        if !text.chars().any(is_left) {
+            self.0.write_all(line)?;
+            return Ok(line.len());
+        }
+        let mut safe = String::with_capacity(text.len() + 16);
+        for character in text.chars() {
+            if is_left(character) {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(safe, "\\u{unit:04x}");
+                }
+            } else {
+                safe.push(character);
+            }
+        }
+        self.0.write_all(safe.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
