@@ -17,7 +17,7 @@ use aftertone::{
     model::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
         OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
-        RecordingChange, RecordingId, Termination, UnixMillis,
+        RecordingChange, RecordingId, Termination, Tone, UnixMillis,
     },
     recordings::{Purge, Vault},
     store::{
@@ -72,6 +72,7 @@ const CASES: &[(&str, Case)] = cases![
     the_outbox_keeps_the_order_of_a_call,
     sequences_go_on_after_delivery,
     a_notification_given_up_stays_visible,
+    tones_of_a_call_do_not_pile_up_and_facts_are_all_kept,
     an_unreadable_notification_does_not_block_its_call,
     receivers_are_told_apart,
     a_nul_in_a_text_stops_no_commit,
@@ -310,6 +311,49 @@ async fn a_notification_given_up_stays_visible(place: Place) {
     assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
     assert_eq!(given_up[0].error, "answered 403 Forbidden");
     assert_eq!(house.store.given_up("another", 0, 10).await.unwrap(), []);
+}
+
+async fn tones_of_a_call_do_not_pile_up_and_facts_are_all_kept(place: Place) {
+    let house = House::open(&place).await;
+    let call = call(1);
+    house.commit(opening(&call)).await.unwrap();
+    let tone = |sequence| {
+        let event = Event::ToneHeard { call: call.id, sequence, tone: Tone::POUND };
+        Change { notifications: vec![notification(event)], ..Change::default() }
+    };
+    let tones: Vec<_> =
+        (1..=600).map(|sequence| house.journal.submit(tone(sequence)).unwrap()).collect();
+    for written in join_all(tones).await {
+        written.unwrap();
+    }
+    assert_eq!(house.store.pending_count().await.unwrap(), 256);
+    let fact = Change { notifications: vec![changed(&call)], ..Change::default() };
+    for _ in 0..10 {
+        house.commit(fact.clone()).await.unwrap();
+    }
+    assert_eq!(house.store.pending_count().await.unwrap(), 266);
+    // Once the application takes them, tones are told again, in order.
+    let mut sequence = 0;
+    while let Some(head) = house.head_of(&call).await {
+        assert_eq!(head.sequence, sequence + 1);
+        sequence = head.sequence;
+        house.store.delivered(&head).await.unwrap();
+    }
+    house.commit(tone(601)).await.unwrap();
+    let head = house.head_of(&call).await.unwrap();
+    assert_eq!(
+        (head.sequence, head.event.clone()),
+        (267, Event::ToneHeard { call: call.id, sequence: 601, tone: Tone::POUND })
+    );
+    // An application that refuses each of them leaves the newest.
+    house.store.give_up(&head, 1, "answered 403").await.unwrap();
+    for sequence in 602..2_000 {
+        house.commit(tone(sequence)).await.unwrap();
+        let head = house.head_of(&call).await.unwrap();
+        house.store.give_up(&head, 1, "answered 403").await.unwrap();
+    }
+    let given_up = house.store.given_up_count("bot").await.unwrap();
+    assert!((1_000..=1_025).contains(&given_up), "{given_up}");
 }
 
 async fn an_unreadable_notification_does_not_block_its_call(place: Place) {

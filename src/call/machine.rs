@@ -37,6 +37,7 @@ use super::{
     queue::{MAX_QUEUED, Queue},
     refusal::{CallError, Refusal},
     session::Session,
+    tone_limit::ToneLimit,
 };
 use crate::{
     model::{
@@ -67,7 +68,9 @@ pub struct Machine {
     referral: Option<referral::Referral>,
     /// A new peer has taken the place of the first, and has not acknowledged it: we listen only.
     is_unproven: bool,
-    tones_told: u64,
+    /// Keys since the application has subscribed, told or not.
+    tones_heard: u64,
+    tone_limit: ToneLimit,
     last_tone: Option<Tone>,
     change: Change,
     actions: VecDeque<Action>,
@@ -168,7 +171,8 @@ impl Machine {
             transfer: None,
             referral: None,
             is_unproven: false,
-            tones_told: 0,
+            tones_heard: 0,
+            tone_limit: ToneLimit::default(),
             last_tone: None,
             change: Change::default(),
             actions: VecDeque::new(),
@@ -246,7 +250,8 @@ impl Machine {
             transfer: None,
             referral: None,
             is_unproven: false,
-            tones_told: 0,
+            tones_heard: 0,
+            tone_limit: ToneLimit::default(),
             last_tone: None,
             change: Change::default(),
             actions: VecDeque::new(),
@@ -464,6 +469,11 @@ impl Machine {
             | Phase::Dialing
             | Phase::Answered => Err(CallError::NotEstablished),
         }
+    }
+
+    /// How many keys were not told, because they came faster than a person presses them.
+    pub fn tones_passed_over(&self) -> u64 {
+        self.tone_limit.passed_over()
     }
 
     /// The operations that are not over.

@@ -10,6 +10,7 @@ pub mod reason;
 pub mod recovery;
 pub mod refusal;
 pub mod session;
+mod tone_limit;
 
 pub use line::LineScript;
 pub use machine::{

@@ -674,6 +674,30 @@ fn a_voicemail_call_plays_back_and_says_goodbye() {
 }
 
 #[test]
+fn keys_faster_than_a_person_are_not_told_and_the_next_one_shows_the_gap() {
+    let mut world = World::established();
+    world.submit(OperationKind::SubscribeToTone).unwrap();
+    let pressed = 500;
+    for _ in 0..pressed {
+        world.wait(Duration::from_millis(20));
+        world.input(Input::Tone(Tone::POUND));
+    }
+    let told = |world: &World| -> Vec<u64> {
+        let sequence = |event: &&Event| match event {
+            Event::ToneHeard { sequence, .. } => Some(*sequence),
+            _ => None,
+        };
+        world.events().iter().filter_map(sequence).collect()
+    };
+    let first = told(&world);
+    assert!((100..=120).contains(&first.len()), "{} told of {pressed} in 10 s", first.len());
+    assert_eq!(world.machine.tones_passed_over(), pressed - first.len() as u64);
+    world.wait(Duration::from_secs(1));
+    world.input(Input::Tone(Tone::POUND));
+    assert_eq!(told(&world).last(), Some(&(pressed + 1)));
+}
+
+#[test]
 fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     let mut world = World::established();
     let operation = world.submit(record(false)).unwrap();

@@ -15,6 +15,16 @@ pub struct Change {
     pub notifications: Vec<Notification>,
 }
 
+impl Change {
+    /// Whether it only tells of keys, which change nothing that is true of the call.
+    pub fn is_only_tones(&self) -> bool {
+        let Self { call, operations, recordings, notifications } = self;
+        let has_facts = call.is_some() || !operations.is_empty() || !recordings.is_empty();
+        let is_tone = |told: &Notification| matches!(told.event, Event::ToneHeard { .. });
+        !has_facts && !notifications.is_empty() && notifications.iter().all(is_tone)
+    }
+}
+
 /// A fact and where to tell it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notification {

@@ -39,7 +39,7 @@ pub enum Event {
     ToneHeard {
         /// The call.
         call: CallId,
-        /// Counts the tones of the call from 1.
+        /// Counts the tones of the call from 1; those that are not told leave gaps.
         sequence: u64,
         /// The key.
         tone: Tone,

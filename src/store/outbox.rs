@@ -3,6 +3,8 @@
 //! A delivered row is deleted. One that was given up stays until its call is purged, and no longer
 //! holds back those behind it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::model::{CallId, Event, Notification, UnixMillis};
@@ -315,6 +317,9 @@ pub(super) async fn write(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let call = notification.event.call_id();
+    if matches!(notification.event, Event::ToneHeard { .. }) && !make_room(db, call, now).await? {
+        return Ok(());
+    }
     let sequence: Option<(i64,)> = sqlx::query_as(
         "UPDATE calls SET notifications = notifications + 1 WHERE id = $1 RETURNING notifications",
     )
@@ -338,6 +343,59 @@ pub(super) async fn write(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Whether one more tone of a call may wait. Of those that were given up the newest are kept.
+async fn make_room(
+    db: &mut AnyConnection,
+    call: CallId,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let (pending, last): (i64, Option<i64>) = sqlx::query_as(
+        "SELECT COUNT(CASE state WHEN 'pending' THEN 1 END), MAX(sequence) FROM outbox \
+         WHERE call_id = $1",
+    )
+    .bind(call.to_string())
+    .fetch_one(&mut *db)
+    .await?;
+    if pending >= MOST_WITH_TONES {
+        if TONES_DROPPED.may_say(now) {
+            tracing::warn!(
+                call.id = %call,
+                pending,
+                "Tones are not told any more to applications that have so much to hear of one call"
+            );
+        }
+        return Ok(false);
+    }
+    sqlx::query(
+        "DELETE FROM outbox WHERE call_id = $1 AND state = 'given_up' AND sequence <= $2 \
+         AND body LIKE '{\"kind\":\"toneHeard\"%'",
+    )
+    .bind(call.to_string())
+    .bind(last.unwrap_or(0) - MOST_GIVEN_UP)
+    .execute(db)
+    .await?;
+    Ok(true)
+}
+
+/// So many notifications of a call may wait while its tones are still added to them.
+const MOST_WITH_TONES: i64 = 256;
+/// Tones that were given up are kept while they are among so many last notifications of their call.
+const MOST_GIVEN_UP: i64 = 1024;
+
+static TONES_DROPPED: OncePerMinute = OncePerMinute(AtomicI64::new(i64::MIN));
+
+/// Lets the log say something once a minute.
+struct OncePerMinute(AtomicI64);
+
+impl OncePerMinute {
+    fn may_say(&self, now: UnixMillis) -> bool {
+        let said = self.0.load(Ordering::Relaxed);
+        // A clock that was set back must not silence it.
+        let is_due = !(said..said.saturating_add(60_000)).contains(&now.0);
+        is_due && self.0.compare_exchange(said, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 fn receiver(application: &str, callback_uri: &str) -> String {

@@ -111,6 +111,8 @@ pub(super) struct CallTask {
     offer: Vec<u8>,
     /// Whom the peer wants us to call.
     referral: Option<Referral>,
+    /// The log has said that keys are passed over.
+    has_said_tones: bool,
     /// The status that the caller was answered with in the end.
     answer: Option<u16>,
     inputs: VecDeque<Input>,
@@ -215,6 +217,7 @@ impl CallTask {
             targets: Vec::new(),
             offer: Vec::new(),
             referral: None,
+            has_said_tones: false,
             answer: None,
             leg: None,
             leg_events: None,
@@ -571,6 +574,13 @@ impl CallTask {
             }
             match self.inputs.pop_front() {
                 Some(input) => self.machine.handle_input(input, now()),
+                None if self.commits.are_too_many() && !self.is_ending() => {
+                    error!("Too many changes of the call wait for the database; it is ended");
+                    self.machine.handle_input(Input::NotCommitted, now());
+                    if !self.is_ending() {
+                        break;
+                    }
+                }
                 None => break,
             }
         }
@@ -581,6 +591,15 @@ impl CallTask {
         self.prompts.retain(|id, _| machine.operations().any(|operation| operation.id == *id));
         self.commits.submit(&self.drivers.journal);
         self.settle();
+        if self.tones_passed_over() > 0 && !self.has_said_tones {
+            self.has_said_tones = true;
+            warn!("Keys come faster than they can be told: some are not; the end says how many");
+        }
+    }
+
+    /// How many keys the application was not told of, so far.
+    fn tones_passed_over(&self) -> u64 {
+        self.machine.tones_passed_over() + self.commits.tones_passed_over()
     }
 
     /// Whether the operation is not over.
@@ -655,7 +674,13 @@ impl CallTask {
         let (Some(ended_at), Some(termination)) = (ended_at, termination) else { return };
         let refused_with = self.answer.filter(|status| *status >= 300);
         let duration_ms = ended_at.0 - created_at.0;
-        info!(sip.status = refused_with, duration_ms, "Call over: {termination}");
+        let not_told = Some(self.tones_passed_over()).filter(|count| *count > 0);
+        info!(
+            sip.status = refused_with,
+            duration_ms,
+            tones.not_told = not_told,
+            "Call over: {termination}"
+        );
     }
 
     fn open_leg(&mut self) {

@@ -160,7 +160,8 @@ pub enum Input {
     LegClosed,
     /// The leg broke, or has vanished; nothing more comes from it.
     LegFailed,
-    /// The store has refused a change for good: what is true is not what is written down.
+    /// The store has refused a change for good: what is true is not what is written down. Or more
+    /// changes wait for it than a call may have.
     NotCommitted,
 }
 

@@ -201,9 +201,12 @@ impl Machine {
     pub(super) fn tone(&mut self, tone: Tone, now: Now) {
         self.last_tone = Some(tone);
         if self.call.tones_subscribed && matches!(self.phase, Phase::Up) {
-            self.tones_told += 1;
-            let event = Event::ToneHeard { call: self.call.id, sequence: self.tones_told, tone };
-            self.tell(event);
+            // One that is not told leaves a gap, so that the application can know of it.
+            self.tones_heard += 1;
+            if self.tone_limit.admits(now.instant) {
+                let (call, sequence) = (self.call.id, self.tones_heard);
+                self.tell(Event::ToneHeard { call, sequence, tone });
+            }
         }
         if let (Owner::Line(script), Phase::Up) = (&mut self.owner, &self.phase) {
             let step = script.tone(tone);
