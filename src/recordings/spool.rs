@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -19,7 +19,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     audio::{
@@ -70,11 +70,13 @@ pub struct Spool {
 /// Clips that were opened and have no file yet, or whose end is waited for.
 type Waiting = HashMap<RecordingId, oneshot::Sender<Result<Finished, SpoolError>>>;
 
+/// Extension of a second copy of a clip, while that is written.
+pub(super) const COPY: &str = "copy";
 /// Half-second chunks that may wait: five seconds of two hundred calls.
 const CHUNKS: usize = 2_000;
 /// Chunks that are taken before the clips that they have ended are announced together.
 const BATCH: usize = 256;
-/// How often a sync or a rename that fails is tried.
+/// How often writing a clip again, or a rename that fails, is tried.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often the writer looks for clips that nobody waits for.
@@ -121,6 +123,8 @@ struct Writer {
     open: HashMap<RecordingId, ClipFile>,
     /// Clips whose files are whole and have their names; the folder is not synced yet.
     finished: Vec<(RecordingId, Finished)>,
+    /// When the folder could last not be synced; `None` once it could.
+    sync_failed_at: Option<Instant>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -132,7 +136,7 @@ struct ClipFile {
 
 impl Writer {
     fn new(folder: PathBuf, waiting: Arc<Mutex<Waiting>>) -> Self {
-        Self { folder, open: HashMap::new(), finished: Vec::new(), waiting }
+        Self { folder, open: HashMap::new(), finished: Vec::new(), sync_failed_at: None, waiting }
     }
 
     fn run(mut self, chunks: &Receiver<Chunk>) {
@@ -144,7 +148,7 @@ impl Writer {
                     chunks.try_iter().take(BATCH).for_each(|chunk| self.take(chunk));
                     self.announce();
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.announce(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if looked.elapsed() >= LOOK_ROUND {
@@ -202,14 +206,14 @@ impl Writer {
         clip.append(samples).map_err(|source| clip.failed(source))
     }
 
-    /// Makes the bytes of a clip safe and gives the file its name. It is announced when the folder is
-    /// synced as well.
+    /// Makes the bytes of a clip safe and gives the file its name. It is announced when the folder
+    /// is synced as well.
     fn finish(&mut self, id: RecordingId) -> Result<(), SpoolError> {
         // A clip without a sample is a file all the same: it was asked for.
         self.file_of(id)?;
-        let Some(clip) = self.open.get(&id) else { return Err(SpoolError::Stopped) };
+        let Some(clip) = self.open.get_mut(&id) else { return Err(SpoolError::Stopped) };
         let path = self.folder.join(format!("{id}.wav"));
-        again(|| clip.file.sync_all())
+        clip.make_safe()
             .and_then(|()| again(|| fs::rename(&clip.path, &path)))
             .map_err(|source| clip.failed(source))?;
         let finished = Finished {
@@ -221,17 +225,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Syncs the folder once for all clips that were finished since the last time, and tells of them.
+    /// Syncs the folder once for all clips that were finished since the last time, and reports
+    /// them. While the folder cannot be synced the clips wait: a power cut could still take their
+    /// names.
     fn announce(&mut self) {
-        if self.finished.is_empty() {
+        let is_due = self.sync_failed_at.is_none_or(|at| at.elapsed() >= LOOK_ROUND);
+        if self.finished.is_empty() || !is_due {
             return;
         }
-        let synced = again(|| sync_folder(&self.folder));
-        for (id, finished) in std::mem::take(&mut self.finished) {
-            if let Err(error) = &synced {
-                // The file is there and whole; only a power cut could still take its name.
-                warn!(%error, recording.id = %id, "the folder of the recordings cannot be synced");
+        if let Err(error) = sync_folder(&self.folder) {
+            if self.sync_failed_at.is_none() {
+                error!(%error, clips = self.finished.len(), "Finished clips wait: cannot sync their folder");
             }
+            self.sync_failed_at = Some(Instant::now());
+            return;
+        }
+        if self.sync_failed_at.take().is_some() {
+            info!("The folder of the recordings can be synced again");
+        }
+        for (id, finished) in std::mem::take(&mut self.finished) {
             self.tell(id, Ok(finished));
         }
     }
@@ -291,6 +303,51 @@ impl ClipFile {
         Ok(())
     }
 
+    /// Makes the bytes of the clip safe from a power cut.
+    ///
+    /// After a sync that has failed, Linux may count pages as written that are not on the disk, and
+    /// the next sync of the same file reports success. So the clip is written again, to a new file.
+    fn make_safe(&mut self) -> io::Result<()> {
+        let Err(error) = self.file.sync_all() else { return Ok(()) };
+        warn!(%error, file = %self.path.display(), "A clip cannot be synced; it is written again");
+        for _ in 1..ATTEMPTS {
+            match self.write_again() {
+                Ok(()) => return Ok(()),
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+        self.write_again()
+    }
+
+    /// Writes the clip to a new file, which takes the place of the old one once it is synced.
+    fn write_again(&mut self) -> io::Result<()> {
+        let copy = self.path.with_extension(COPY);
+        let mut bytes = Vec::with_capacity(wav::HEADER_BYTES + self.data_bytes as usize);
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.read_to_end(&mut bytes)?;
+        if bytes.len() != wav::HEADER_BYTES + self.data_bytes as usize {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let written = || -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&copy)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&copy, &self.path)?;
+            Ok(file)
+        };
+        match written() {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                // What cannot be removed now is removed at the next start.
+                let _ = fs::remove_file(&copy);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes away what a failed write may have left behind the last whole chunk.
     fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
@@ -321,6 +378,8 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn id(n: u8) -> RecordingId {
@@ -438,6 +497,40 @@ mod tests {
         assert_eq!(files.len(), 1);
         let mut reader = hound::WavReader::open(files[0].path()).unwrap();
         assert!(reader.samples::<i16>().map(Result::unwrap).eq([5; 8000]));
+    }
+
+    #[test]
+    fn clips_wait_while_their_folder_cannot_be_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, mut written) = writer_with(folder.path(), id(10));
+        writer.take(Chunk { recording: id(10), body: ChunkBody::Samples(vec![5; 8000]) });
+        writer.take(Chunk { recording: id(10), body: ChunkBody::End { keep: true } });
+        let moved = folder.path().with_extension("moved");
+        fs::rename(folder.path(), &moved).unwrap();
+        writer.announce();
+        assert!(written.try_recv().is_err(), "it is not announced");
+        fs::rename(&moved, folder.path()).unwrap();
+        writer.announce();
+        assert!(written.try_recv().is_err(), "a second has not passed");
+        writer.sync_failed_at = writer.sync_failed_at.map(|at| at - LOOK_ROUND);
+        writer.announce();
+        assert_eq!(written.try_recv().unwrap().unwrap().samples, 8000);
+    }
+
+    #[test]
+    fn a_clip_that_cannot_be_synced_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, _written) = writer_with(folder.path(), id(11));
+        writer.append(id(11), &[7; 8000]).unwrap();
+        let clip = writer.open.get_mut(&id(11)).unwrap();
+        let before = clip.file.metadata().unwrap().ino();
+        clip.write_again().unwrap();
+        assert_ne!(clip.file.metadata().unwrap().ino(), before);
+        clip.append(&[8; 100]).unwrap();
+        let mut reader = hound::WavReader::open(&clip.path).unwrap();
+        let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
+        assert!(samples == [vec![7; 8000], vec![8; 100]].concat());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     fn writer_with(folder: &Path, clip: RecordingId) -> (Writer, ClipWritten) {

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::spool::sync_folder;
+use super::spool::{COPY, sync_folder};
 use crate::{
     audio::wav,
     model::RecordingId,
@@ -105,7 +105,7 @@ impl Vault {
     /// # Errors
     /// It is there and cannot be deleted.
     pub async fn delete(&self, id: RecordingId) -> io::Result<()> {
-        for extension in [WRITTEN, UNFINISHED] {
+        for extension in [WRITTEN, UNFINISHED, COPY] {
             match tokio::fs::remove_file(self.file(id, extension)).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -136,9 +136,9 @@ impl Vault {
     }
 
     /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
-    /// say were being written, and sets aside files that no row knows. A file that cannot be mended or
-    /// moved is logged, and holds up nothing else. Blocks for as long as it takes: it runs before
-    /// anything else does.
+    /// say were being written, and sets aside files that no row knows. A file that cannot be mended
+    /// or moved is logged, and holds up nothing else. Blocks for as long as it takes: it runs
+    /// before anything else does.
     ///
     /// # Errors
     /// The folder cannot be read or written, or the database not be asked.
@@ -151,32 +151,46 @@ impl Vault {
         for row in rows {
             let id = row.id;
             found.push(self.repair(id).unwrap_or_else(|cause| {
-                error!(recording.id = %id, %cause, "A clip that was being written cannot be read");
+                error!(recording.id = %id, %cause, "A clip that was being written cannot be repaired");
+                // Its row goes. The bytes stay for the retention time, for repair by hand.
+                for path in [self.file(id, UNFINISHED), self.path(id)] {
+                    if path.exists() {
+                        self.set_aside_and_log(&path);
+                    }
+                }
                 Recovered::Lost { id }
             }));
         }
         let known: HashSet<RecordingId> = rows.iter().map(|row| row.id).collect();
         for (path, id) in self.files()? {
-            if !known.contains(&id) && database.recording(id).await?.is_none() {
-                match self.set_aside(&path) {
-                    Ok(to) => warn!(
-                        "The database does not know the clip {}: it is now {}, until its retention \
-                         is over",
-                        path.display(),
-                        to.display()
-                    ),
-                    Err(cause) => error!(
-                        %cause,
-                        "The database does not know the clip {}, which cannot be moved",
-                        path.display()
-                    ),
+            // The clip that it was made of is there: only a whole copy takes its place.
+            if path.extension().is_some_and(|extension| extension == COPY) {
+                if let Err(cause) = fs::remove_file(&path) {
+                    error!(%cause, "Cannot remove {}", path.display());
                 }
+                continue;
+            }
+            if !known.contains(&id) && database.recording(id).await?.is_none() {
+                self.set_aside_and_log(&path);
             }
         }
         Ok(found)
     }
 
-    /// Moves a file that no row knows to `lost+found`. Its time of change stays, and with it its age.
+    fn set_aside_and_log(&self, path: &Path) {
+        match self.set_aside(path) {
+            Ok(to) => warn!(
+                "No row of the database stands for the clip {}: it is now {}, and is purged when it is \
+                 older than the retention time",
+                path.display(),
+                to.display()
+            ),
+            Err(cause) => error!(%cause, "Cannot move the clip {} aside", path.display()),
+        }
+    }
+
+    /// Moves a file that no row knows to `lost+found`. Its time of change stays, and with it its
+    /// age.
     fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
         let folder = self.folder.join(LOST_AND_FOUND);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -188,7 +202,8 @@ impl Vault {
     /// Deletes files of `lost+found` that were last changed more than `retention` before `now`.
     ///
     /// # Errors
-    /// The folder cannot be read. A file that cannot be deleted is logged and tried again next time.
+    /// The folder cannot be read. A file that cannot be deleted is logged and tried again next
+    /// time.
     pub fn purge_lost_and_found(&self, now: SystemTime, retention: Duration) -> io::Result<()> {
         let entries = match fs::read_dir(self.folder.join(LOST_AND_FOUND)) {
             Ok(entries) => entries,
@@ -196,15 +211,10 @@ impl Vault {
             Err(error) => return Err(error),
         };
         for entry in entries {
-            let entry = entry?;
-            let changed = entry.metadata()?.modified()?;
-            // A file from the future is as old as can be told: new.
-            if now.duration_since(changed).unwrap_or_default() < retention {
-                continue;
-            }
-            let path = entry.path();
-            match fs::remove_file(&path) {
-                Ok(()) => info!("Purged {}, which the database did not know", path.display()),
+            let path = entry?.path();
+            match purge_old(&path, now, retention) {
+                Ok(false) => {}
+                Ok(true) => info!("Purged {}, for which there was no row", path.display()),
                 Err(cause) => error!(%cause, "Cannot purge {}", path.display()),
             }
         }
@@ -243,7 +253,9 @@ impl Vault {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let is_clip = path.extension().is_some_and(|e| e == WRITTEN || e == UNFINISHED);
+            let is_clip = path.extension().is_some_and(|extension| {
+                [WRITTEN, UNFINISHED, COPY].iter().any(|known| extension == *known)
+            });
             let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             if let (true, Some(id)) = (is_clip, id) {
                 files.push((path, id));
@@ -257,9 +269,28 @@ impl Vault {
     }
 }
 
+/// Deletes a file, or a folder in the place of one, that was last changed more than `retention`
+/// before `now`. Returns whether it did.
+fn purge_old(path: &Path, now: SystemTime, retention: Duration) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    // A file whose time is in the future counts as new.
+    if now.duration_since(metadata.modified()?).unwrap_or_default() < retention {
+        return Ok(false);
+    }
+    match metadata.is_dir() {
+        true => fs::remove_dir_all(path)?,
+        false => fs::remove_file(path)?,
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{CallId, OperationId, UnixMillis},
+        store::RecordingState,
+    };
 
     const OLD: Duration = Duration::from_secs(3600);
 
@@ -285,14 +316,41 @@ mod tests {
         assert_eq!(fs::read(lost.join(format!("{}.part", id(2)))).unwrap(), b"part");
         assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
 
-        fs::remove_dir(lost.join(format!("{}.part", id(3)))).unwrap();
         let now = SystemTime::now();
         vault.purge_lost_and_found(now + OLD / 2, OLD).unwrap();
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
         vault.purge_lost_and_found(now - OLD, OLD).unwrap();
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 2, "the clock was set back");
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3, "the clock was set back");
         vault.purge_lost_and_found(now + OLD * 2, OLD).unwrap();
         assert_eq!(fs::read_dir(&lost).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_clip_that_cannot_be_repaired_is_set_aside_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, database) = vault_and_database(folder.path()).await;
+        let id = |n| RecordingId::from_random([n; 16]);
+        let row = |n| RecordingRow {
+            id: id(n),
+            call: CallId::from_random([n; 16]),
+            operation: OperationId::from_random([n; 16]),
+            application: String::new(),
+            state: RecordingState::Writing,
+            bytes: 0,
+            created_at: UnixMillis(0),
+            expires_at: None,
+        };
+        // A folder cannot be written as a file.
+        let broken = vault.file(id(1), UNFINISHED);
+        fs::create_dir(&broken).unwrap();
+        fs::write(vault.file(id(2), UNFINISHED), [0; wav::HEADER_BYTES + 320]).unwrap();
+        fs::write(vault.file(id(2), COPY), b"half").unwrap();
+        let found = vault.recover(&database, &[row(1), row(2)]).await.unwrap();
+        assert_eq!(found[0], Recovered::Lost { id: id(1) });
+        assert!(matches!(found[1], Recovered::Kept { samples: 160, .. }), "{found:?}");
+        let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
+        assert!(lost.join(broken.file_name().unwrap()).exists());
+        assert!(!vault.file(id(2), COPY).exists());
     }
 
     #[test]
