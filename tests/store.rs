@@ -832,40 +832,6 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     assert_eq!(hits(), [false; 3], "after a clean stop");
 }
 
-/// `docs/performance.md` has the figures.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures for half a minute"]
-async fn how_many_changes_a_second_are_durable() {
-    const TIME: Duration = Duration::from_secs(5);
-    for writers in [1, 8, 64, 512] {
-        // Not in memory, as /tmp may be.
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let house = House::open(&Place::Sqlite(folder.path().join("measured.db"))).await;
-        let begun = std::time::Instant::now();
-        let write = |writer: u32| {
-            let house = &house;
-            async move {
-                let mut waits = Vec::new();
-                for number in 0.. {
-                    if begun.elapsed() > TIME {
-                        break;
-                    }
-                    let asked = std::time::Instant::now();
-                    house.commit(opening(&call(writer << 20 | number))).await.unwrap();
-                    waits.push(asked.elapsed());
-                }
-                waits
-            }
-        };
-        let mut waits = join_all((0..writers).map(write)).await.concat();
-        let rate = waits.len() as f64 / begun.elapsed().as_secs_f64();
-        waits.sort();
-        let at = |share: usize| waits[(waits.len() - 1) * share / 100];
-        println!("{writers} writers: {rate:.0} a second, {:.1?}, p99 {:.1?}", at(50), at(99));
-        house.close().await;
-    }
-}
-
 #[tokio::test]
 async fn a_database_of_a_newer_aftertone_is_refused() {
     let folder = tempfile::tempdir().unwrap();
