@@ -140,6 +140,28 @@ fn no_unbounded_channel_and_nothing_left_undone() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn each_promise_names_tests_that_exist() {
+    let mut files = Vec::new();
+    collect(Path::new("src"), &mut files);
+    collect(Path::new("tests"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let promises = fs::read_to_string("docs/trust.md").unwrap();
+    let rows = promises.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut named = 0;
+    for row in rows {
+        let tests = row.split('|').nth(2).unwrap();
+        let mut of_row = 0;
+        for test in tests.split('`').skip(1).step_by(2) {
+            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}");
+            of_row += 1;
+        }
+        assert!(of_row > 0, "no test is named: {row}");
+        named += of_row;
+    }
+    assert!(named > 30, "{named} tests were found");
+}
+
 /// Path, room and code without its tests, of every source file.
 fn sources() -> Vec<(PathBuf, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
