@@ -81,8 +81,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Our memory holds voices, numbers and secrets: no core file is written of it, and no other process of
-/// this user can read it (prctl(2), `PR_SET_DUMPABLE`).
+/// Our memory holds voices, numbers and secrets: no core file is written of it, and no other
+/// process of this user can read it (prctl(2), `PR_SET_DUMPABLE`).
 fn keep_memory_private() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         eprintln!("aftertone: core files cannot be turned off: {error}");

@@ -145,7 +145,8 @@ mod tests {
 
     use super::*;
 
-    /// Everything that may not be seen in a log: line ends, terminal controls, directions, the invisible.
+    /// Everything that may not be seen in a log: line ends, terminal controls, directions, the
+    /// invisible.
     const HOSTILE: &str = "a\n2026-01-01T00:00:00Z  INFO forged\r\t\0\x07\x08\x1b[31m\x7f\u{85}\u{9b}31m\
         \u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2060}\
         \u{2066}\u{2069}\u{feff}\u{fffb}\u{e0041}z";

@@ -1,4 +1,5 @@
-//! A damaged SQLite file: found at start, noticed while running, set aside, and calls are taken again.
+//! A damaged SQLite file: found at start, noticed while running, set aside, and calls are taken
+//! again.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Recordings between their row and their file: a store that cannot be asked, and downloads that last
-//! longer than the recording may.
+//! Recordings between their row and their file: a store that cannot be asked, and downloads that
+//! last longer than the recording may.
 
 mod support;
 
@@ -143,8 +143,8 @@ async fn a_recording_whose_file_cannot_be_opened_is_not_answered_with_not_found(
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (200, false));
 }
 
-/// Takes a recording in the pace of a slow client until `until`, then as fast as it comes; gives how
-/// much of it came, and when the connection ended.
+/// Takes a recording in the pace of a slow client until `until`, then as fast as it comes; gives
+/// how much of it came, and when the connection ended.
 async fn taken_slowly(node: &Node, id: RecordingId, until: Instant) -> (usize, Instant) {
     let address = node.api.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();

@@ -1,10 +1,10 @@
 //! The bytes of a recording on their way to a client, for as long as the recording may be heard.
 //!
 //! In: a recording that was opened. Out: its bytes, in the pace of the client. A download may last
-//! longer than its recording, because the client is slow, or because the call ended, or the recording
-//! was deleted, after it began. So the row is looked at again while bytes go out, and the download is
-//! broken off when there is none any more: the connection ends before the length that was promised.
-//! What the system has taken for the client by then, still reaches it.
+//! longer than its recording, because the client is slow, or because the call ended, or the
+//! recording was deleted, after it began. So the row is looked at again while bytes go out, and the
+//! download is broken off when there is none any more: the connection ends before the length that
+//! was promised. What the system has taken for the client by then, still reaches it.
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -1,10 +1,10 @@
 //! How often wrong client secrets may be shown: a budget for each client and for each address.
 //!
-//! An address that has used up its budget is turned away before the secret is looked at, so that there is
-//! nothing to learn, until time has given something back; hanging up and coming again changes nothing.
-//! When the budget of a client is used up, every address that has shown a wrong secret is turned away
-//! so, after a single one. An address that has shown none is not: strangers cannot keep a client out
-//! that knows its secret. Time is an argument.
+//! An address that has used up its budget is turned away before the secret is looked at, so that
+//! there is nothing to learn, until time has given something back; hanging up and coming again
+//! changes nothing. When the budget of a client is used up, every address that has shown a wrong
+//! secret is turned away so, after a single one. An address that has shown none is not: strangers
+//! cannot keep a client out that knows its secret. Time is an argument.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,8 +19,9 @@ const BURST: u32 = 10;
 const REGAIN: Duration = Duration::from_secs(60);
 /// Of each client, or address, no more is said in the log than one line in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
-/// So many addresses are remembered, in 5 MB. While there are more, an address that is not remembered
-/// counts as one that has shown a wrong secret, unless the client was right there before.
+/// So many addresses are remembered, in 5 MB. While there are more, an address that is not
+/// remembered counts as one that has shown a wrong secret, unless the client was right there
+/// before.
 const MAX_SOURCES: usize = 65_536;
 /// How often addresses whose budget is whole again are looked for while there is no room.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);
@@ -53,8 +54,8 @@ struct Budget {
 }
 
 impl Guesses {
-    /// How long an address has to wait before a secret of this client is looked at that is shown there.
-    /// `client` is `None` when no such client is configured.
+    /// How long an address has to wait before a secret of this client is looked at that is shown
+    /// there. `client` is `None` when no such client is configured.
     pub(super) fn wait(
         &mut self,
         client: Option<&str>,

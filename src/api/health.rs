@@ -53,7 +53,8 @@ async fn for_applications(house: &dyn House) -> Map<String, Value> {
     Map::from_iter([("trunks".to_owned(), trunks)])
 }
 
-/// Whether an application asks. A token that is not believed is none: a probe is answered all the same.
+/// Whether an application asks. A token that is not believed is none: a probe is answered all the
+/// same.
 async fn is_known(state: &ApiState, headers: &HeaderMap) -> bool {
     if !headers.contains_key(AUTHORIZATION) {
         return false;

@@ -175,8 +175,8 @@ pub trait House: Send + Sync + 'static {
     /// Where a recording can be fetched, and with what.
     fn recording_link(&self, recording: RecordingId) -> RecordingLink;
 
-    /// Whether notifications could be sent to this URI, as far as that is known without resolving its
-    /// name.
+    /// Whether notifications could be sent to this URI, as far as that is known without resolving
+    /// its name.
     ///
     /// # Errors
     /// Says in words why none ever could; the URI is not repeated.

@@ -2,9 +2,10 @@
 //! section 4).
 //!
 //! An application that may hear calls opens its own clips, and those of the built-in lines, by its
-//! own token as well. The token is looked for in the `Authorization` header and nowhere else, because URLs end up in
-//! logs. The file is streamed, for as long as it may be heard ([`super::download`]). One range is served (RFC 9110 section 14); `If-Range` is not looked
-//! at, because the bytes of a recording never change.
+//! own token as well. The token is looked for in the `Authorization` header and nowhere else,
+//! because URLs end up in logs. The file is streamed, for as long as it may be heard
+//! ([`super::download`]). One range is served (RFC 9110 section 14); `If-Range` is not looked at,
+//! because the bytes of a recording never change.
 
 use std::{io::SeekFrom, sync::Arc};
 

@@ -81,8 +81,8 @@ impl Rooms {
             .ok_or(RecordingError::NotFound)
     }
 
-    /// What it means that the file of a ready recording cannot be opened. Only one that is missing from
-    /// a folder that is there has been purged in this moment, or lost.
+    /// What it means that the file of a ready recording cannot be opened. Only one that is missing
+    /// from a folder that is there has been purged in this moment, or lost.
     fn not_opened(&self, id: RecordingId, error: &io::Error) -> RecordingError {
         error!(%error, recording.id = %id, "cannot open a recording");
         let folder = self.vault.path(id);

@@ -289,8 +289,8 @@ pub(super) fn fence(fetch: &config::FetchConfig) -> Fence {
     Fence::new(allowed.map(|allowed| (allowed.network, allowed.port)))
 }
 
-/// An application whose notifications could never be sent would be told nothing, and take its calls all
-/// the same.
+/// An application whose notifications could never be sent would be told nothing, and take its calls
+/// all the same.
 pub(super) fn check_callbacks(config: &Config, fence: &Fence) -> anyhow::Result<()> {
     for application in &config.applications {
         fence.check_text(&application.callback_uri).map_err(|error| {

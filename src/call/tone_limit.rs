@@ -1,8 +1,8 @@
 //! How many keys of a peer an application is told of.
 //!
-//! No person presses more than ten keys a second, and each notification is a row in the database until
-//! it is delivered. A burst passes: phones dial stored digits at once. The limit is on notifications
-//! only; what stops a recording, or chooses in a line, is every key.
+//! No person presses more than ten keys a second, and each notification is a row in the database
+//! until it is delivered. A burst passes: phones dial stored digits at once. The limit is on
+//! notifications only; what stops a recording, or chooses in a line, is every key.
 
 use std::time::{Duration, Instant};
 

@@ -92,8 +92,8 @@ impl Fence {
         }
     }
 
-    /// Judges the text of a URI that is only kept for now, as far as that can be done without resolving
-    /// its name: whether any request to it could ever be sent.
+    /// Judges the text of a URI that is only kept for now, as far as that can be done without
+    /// resolving its name: whether any request to it could ever be sent.
     ///
     /// # Errors
     /// What is wrong with it. The text is not repeated, for it may hold a password.
@@ -138,8 +138,8 @@ impl Fence {
         }
     }
 
-    /// Whether any loopback address may be reached at a port. Which of them `localhost` means is known
-    /// when it is resolved.
+    /// Whether any loopback address may be reached at a port. Which of them `localhost` means is
+    /// known when it is resolved.
     fn has_gate_on_loopback(&self, port: u16) -> bool {
         let is_loopback = |network: &IpNet| network.addr().to_canonical().is_loopback();
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

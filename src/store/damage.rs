@@ -1,9 +1,10 @@
 //! Damage to an SQLite file: looked for at start, noticed while running.
 //!
 //! `PRAGMA quick_check` reads the whole file before anything else does. A damaged file is set aside
-//! under another name, with its WAL, and a fresh one takes its place: calls can be taken again, and the
-//! old file is there for rescue. A large file is checked further while the daemon runs. Damage that is
-//! found by then, by the check or by a query, is told once; no new calls are taken until a restart.
+//! under another name, with its WAL, and a fresh one takes its place: calls can be taken again, and
+//! the old file is there for rescue. A large file is checked further while the daemon runs. Damage
+//! that is found by then, by the check or by a query, is told once; no new calls are taken until a
+//! restart.
 
 use std::{
     fs::{self, File},
@@ -37,7 +38,8 @@ const CHECK_TIME: Duration = Duration::from_secs(10);
 /// What an SQLite file begins with.
 const MAGIC: [u8; 16] = *b"SQLite format 3\0";
 
-/// Looks whether the file is sound, and sets it aside if it is not. Gives a check that takes longer.
+/// Looks whether the file is sound, and sets it aside if it is not. Gives a check that takes
+/// longer.
 ///
 /// # Errors
 /// The file cannot be opened, is no SQLite database, or is damaged and cannot be set aside.
@@ -159,8 +161,8 @@ async fn close(connection: Option<AnyConnection>) {
     }
 }
 
-/// Whether the file begins like no SQLite file does, not even an empty one, or one whose first page was
-/// zeroed or cut.
+/// Whether the file begins like no SQLite file does, not even an empty one, or one whose first page
+/// was zeroed or cut.
 fn is_foreign(path: &Path) -> io::Result<bool> {
     let mut begin = Vec::new();
     File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut begin)?;

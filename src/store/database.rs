@@ -3,8 +3,9 @@
 //!
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
 //! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
-//! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for our
-//! sessions. `erasure` keeps what was deleted out of the files, `damage` looks whether they are sound.
+//! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for
+//! our sessions. `erasure` keeps what was deleted out of the files, `damage` looks whether they are
+//! sound.
 
 use std::{
     fs::{File, Permissions, TryLockError},
@@ -256,8 +257,8 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
 }
 
 /// Closes a connection on which something has failed that was to be a whole. The database may have
-/// rolled it back by itself (SQLite does so on a full disk) while the driver still counts a transaction:
-/// the next one on this connection would only be a savepoint in one that never ends.
+/// rolled it back by itself (SQLite does so on a full disk) while the driver still counts a
+/// transaction: the next one on this connection would only be a savepoint in one that never ends.
 pub(super) async fn discard(connection: PoolConnection<Any>) {
     match timeout(CLOSING, connection.detach().close()).await {
         Ok(Ok(())) => {}

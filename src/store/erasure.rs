@@ -1,10 +1,10 @@
 //! Leaves nothing of deleted rows in SQLite's files.
 //!
-//! `secure_delete` overwrites a row when it is deleted, which is not all: the WAL holds pages as they
-//! were, and a page that SQLite has split or joined keeps copies of rows that moved to another one.
-//! After deletions the WAL is emptied, and once a minute the file is written anew (`VACUUM`). So it is
-//! at the first sweep after a start, for what another process has deleted, and when we stop. PostgreSQL
-//! looks after its own files.
+//! `secure_delete` overwrites a row when it is deleted, which is not all: the WAL holds pages as
+//! they were, and a page that SQLite has split or joined keeps copies of rows that moved to another
+//! one. After deletions the WAL is emptied, and once a minute the file is written anew (`VACUUM`).
+//! So it is at the first sweep after a start, for what another process has deleted, and when we
+//! stop. PostgreSQL looks after its own files.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -43,17 +43,17 @@ impl Erasure {
     }
 }
 
-/// The file is written anew at most so often, and for a hundredth of the time at most: nothing else can
-/// be written meanwhile.
+/// The file is written anew at most so often, and for a hundredth of the time at most: nothing else
+/// can be written meanwhile.
 const REBUILD_EVERY: Duration = Duration::from_secs(60);
 const REBUILD_SHARE: u32 = 100;
 /// A larger file is not written anew.
 const REBUILD_BYTES: i64 = 64 << 20;
 
 impl Database {
-    /// Removes what is left of deleted rows, if there may be something: called after each purge. What
-    /// cannot be done now, because a reader is in the way or the last time was not long ago, is done by
-    /// a later call.
+    /// Removes what is left of deleted rows, if there may be something: called after each purge.
+    /// What cannot be done now, because a reader is in the way or the last time was not long ago,
+    /// is done by a later call.
     ///
     /// # Errors
     /// The database failed.
@@ -125,8 +125,8 @@ impl Database {
         Ok(())
     }
 
-    /// Moves SQLite's WAL into the database and empties it. Returns whether it is empty: a reader may
-    /// be in the way.
+    /// Moves SQLite's WAL into the database and empties it. Returns whether it is empty: a reader
+    /// may be in the way.
     async fn empty_wal(&self) -> Result<bool, StoreError> {
         let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
         Ok(row.try_get::<i64, _>(0)? == 0)

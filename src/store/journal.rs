@@ -7,8 +7,9 @@
 //! [`Journal::is_behind`] then tells admission to refuse new calls. A change that the database
 //! refuses fails alone.
 //!
-//! After a failed transaction nothing is assumed of its connection: it is closed, and the next attempt
-//! opens a new one. Each transaction has a number, which [`Journal::prove`] reads on another connection.
+//! After a failed transaction nothing is assumed of its connection: it is closed, and the next
+//! attempt opens a new one. Each transaction has a number, which [`Journal::prove`] reads on
+//! another connection.
 //!
 //! When the connection to PostgreSQL breaks in the very moment of a commit, nobody can say whether
 //! it was done. It is done again: facts stay the same, a notification may then be sent twice.
@@ -127,8 +128,9 @@ impl Journal {
         }
     }
 
-    /// Reads the number of the last transaction on a connection that did not write it. A good answer
-    /// holds for a second, and one caller reads at a time: however many ask, one connection is taken.
+    /// Reads the number of the last transaction on a connection that did not write it. A good
+    /// answer holds for a second, and one caller reads at a time: however many ask, one connection
+    /// is taken.
     ///
     /// # Errors
     /// The database cannot be read, or other connections do not see what was committed.
@@ -379,7 +381,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(200)).await;
         database.writer().execute(limit(i64::from(i32::MAX))).await.unwrap();
         timeout(Duration::from_secs(10), commit).await.expect("in time").unwrap();
-        // One that is refused: where the driver still counts a transaction, only a savepoint is undone.
+        // One that is refused: where the driver still counts a transaction, only a savepoint is
+        // undone.
         let (unknown, id) = (CallId::from_random([2; 16]), OperationId::from_random([9; 16]));
         let stranger = Operation { id, ..operation(unknown, 1) };
         let refused = Change { operations: vec![stranger], ..Change::default() };

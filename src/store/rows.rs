@@ -7,8 +7,8 @@ use sqlx::{Row, any::AnyRow};
 
 use super::StoreError;
 
-/// Text as a column may hold it: PostgreSQL refuses a NUL, and with it the whole commit. In a `body`
-/// JSON escapes it.
+/// Text as a column may hold it: PostgreSQL refuses a NUL, and with it the whole commit. In a
+/// `body` JSON escapes it.
 pub(super) fn column_text(text: &str) -> String {
     text.replace('\0', "")
 }

@@ -45,10 +45,11 @@ pub(super) struct Commits {
 
 /// So many changes of one call may wait while keys are still told.
 const MOST_WITH_TONES: u64 = 64;
-/// Changes that the journal has not taken, beyond which a call accepts no more from its application.
+/// Changes that the journal has not taken, beyond which a call accepts no more from its
+/// application.
 const MOST_WAITING: usize = 64;
-/// So many changes of one call may wait at all. Keys and an application that does not stop asking are
-/// what makes so many; a call that is ended makes no more.
+/// So many changes of one call may wait at all. Keys and an application that does not stop asking
+/// are what makes so many; a call that is ended makes no more.
 const MOST: u64 = 1024;
 /// Beyond so many answers that wait, those that are not waited for any more are forgotten.
 const MOST_ANSWERS: usize = 256;

@@ -50,7 +50,8 @@ impl Dialled {
         self.authority.as_ref().map(|(host, _)| host.as_str())
     }
 
-    /// The SIP URI of the user at the host and port that were named; of a number without a host, none.
+    /// The SIP URI of the user at the host and port that were named; of a number without a host,
+    /// none.
     pub fn uri(&self) -> Option<Uri> {
         self.at(&self.location()?)
     }
@@ -81,8 +82,8 @@ impl Dialled {
     }
 }
 
-/// A target as it may be named to a peer: user, host and port, and the transport of a SIP URI, since the
-/// peer goes there by itself.
+/// A target as it may be named to a peer: user, host and port, and the transport of a SIP URI,
+/// since the peer goes there by itself.
 pub(super) fn named_to_peers(target: &Uri) -> Option<Uri> {
     if target.user().is_none() {
         return target.without_parameters().parse().ok();
@@ -102,7 +103,8 @@ pub(super) fn named_to_peers(target: &Uri) -> Option<Uri> {
 }
 
 /// A pattern of digits and wildcards means telephone numbers: behind `+49*` nothing but digits may
-/// follow. Without a `+` it may mean a plain name that begins so, but nothing that has further parts.
+/// follow. Without a `+` it may mean a plain name that begins so, but nothing that has further
+/// parts.
 fn is_fit(pattern: &str, user: &str) -> bool {
     let is_name = |user: &str| {
         user.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))

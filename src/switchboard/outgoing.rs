@@ -150,7 +150,8 @@ impl Trunk {
         Some((account, self.next_hop.clone()))
     }
 
-    /// Whom to ask for `target`, and where, if the trunk allows it. What is matched is what is sent.
+    /// Whom to ask for `target`, and where, if the trunk allows it. What is matched is what is
+    /// sent.
     ///
     /// A number, or a user at the trunk's own host, is matched alone; a user elsewhere by patterns
     /// that say so, with an `@`. A SIPS URI stays one, and goes over TLS or not at all (RFC 3261 section

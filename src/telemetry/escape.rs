@@ -1,9 +1,9 @@
 //! Makes text from the network harmless for the terminals, files and readers of the log.
 //!
-//! In: what the fields and messages of `tracing` say, panics, and lines that are printed. Out: the same
-//! text, with every character that a reader cannot see, or that changes what is seen around it, written
-//! as an escape. It happens here and nowhere else: the text format escapes each field, the JSON format
-//! its whole line, so no call of `info!` has to think of it.
+//! In: what the fields and messages of `tracing` say, panics, and lines that are printed. Out: the
+//! same text, with every character that a reader cannot see, or that changes what is seen around
+//! it, written as an escape. It happens here and nowhere else: the text format escapes each field,
+//! the JSON format its whole line, so no call of `info!` has to think of it.
 
 use std::{
     borrow::Cow,
@@ -19,8 +19,8 @@ use tracing_subscriber::{
     },
 };
 
-/// Escapes what would end the line, control the terminal, be invisible, or turn the direction of the
-/// text: `\n`, `\r`, `\t` by those names, all else as `\u{202e}`.
+/// Escapes what would end the line, control the terminal, be invisible, or turn the direction of
+/// the text: `\n`, `\r`, `\t` by those names, all else as `\u{202e}`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
@@ -71,7 +71,7 @@ fn is_harmful(character: char) -> bool {
 }
 
 /// Writes the fields of an event or a span as the text format does, escaped and without colours: an
-/// escape sequence in them is always somebody else's.
+/// escape sequence in them never comes from this program.
 #[derive(Debug, Default)]
 pub(super) struct EscapedFields;
 
@@ -87,8 +87,8 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
     }
 }
 
-/// Passes lines of JSON on, with what JSON itself lets through as its own escapes. Each write is one
-/// whole line, as `tracing_subscriber` makes them.
+/// Passes lines of JSON on, with what JSON itself lets through as its own escapes. Each write is
+/// one whole line, as `tracing_subscriber` makes them.
 #[derive(Debug)]
 pub(super) struct EscapedJson<W>(pub W);
 

@@ -1,4 +1,5 @@
-//! A disk that fails or waits on request, by a library that is loaded into the daemon before others.
+//! A disk that fails or waits on request, by a library that is loaded into the daemon before
+//! others.
 
 use std::{
     ffi::OsStr,

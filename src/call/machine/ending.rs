@@ -113,7 +113,8 @@ impl Machine {
         self.try_finish(now);
     }
 
-    /// The leg did not close in time. What it was recording is sealed, everything else ends without it.
+    /// The leg did not close in time. What it was recording is sealed, everything else ends without
+    /// it.
     pub(super) fn ending_is_late(&mut self, now: Now) {
         if let Phase::Ending { until, .. } = &mut self.phase {
             *until = now.instant + ENDING_DEADLINE;
