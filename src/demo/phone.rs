@@ -107,6 +107,8 @@ impl Phone {
         let any = SocketAddr::new(server.ip(), 0);
         let sip = Arc::new(UdpSocket::bind(any).await?);
         let rtp = UdpSocket::bind(any).await?;
+        // Late RTP for a phone that had this port before is not for us.
+        sip.connect(server).await?;
         let local = sip.local_addr()?;
         let id: u64 = rand::random();
         let uri = format!("sip:{user}@{server}");
@@ -145,7 +147,7 @@ impl Phone {
         let (ended_sender, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(signalling(Arc::clone(&sip), server, ack, Arc::clone(&shared), ended_sender));
-        tasks.spawn(media(rtp, Arc::clone(&shared)));
+        tasks.spawn(media(rtp, Arc::clone(&shared), ended.clone()));
         Ok(Self { shared, dialog, sip, ended, _tasks: tasks })
     }
 
@@ -207,8 +209,7 @@ impl Phone {
 
     /// Waits until the server has ended the call.
     pub async fn ended(&mut self) {
-        // An error means that the signalling task is gone, and the call with it.
-        let _ = self.ended.wait_for(|ended| *ended).await;
+        is_over(&mut self.ended).await;
     }
 
     /// Ends the call.
@@ -335,8 +336,9 @@ async fn signalling(
     }
 }
 
-/// Sends one packet each 20 ms and takes what comes.
-async fn media(rtp: UdpSocket, shared: Arc<Shared>) {
+/// Sends one packet each 20 ms and takes what comes, until the call has ended: the server's port may
+/// be that of another call then.
+async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     let ssrc: u32 = rand::random();
     let mut seq: u16 = rand::random();
     let mut rtp_ts: u32 = rand::random();
@@ -346,6 +348,7 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             biased;
+            () = is_over(&mut ended) => return,
             _ = tick.tick() => {
                 let next = shared.media().queue.pop_front();
                 let mut packet = Vec::with_capacity(12 + FRAME);
@@ -385,6 +388,11 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>) {
             }
         }
     }
+}
+
+async fn is_over(ended: &mut watch::Receiver<bool>) {
+    // An error means that the signalling task is gone, and the call with it.
+    let _ = ended.wait_for(|ended| *ended).await;
 }
 
 impl Media {
