@@ -12,6 +12,7 @@ use aftertone::{
     demo, telemetry,
 };
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// A SIP/RTP media server: answers calls, prompts, beeps, records and forgets, behind a
 /// Microsoft-Graph-shaped API.
@@ -61,6 +62,7 @@ const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     keep_memory_private();
+    raise_open_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -86,6 +88,16 @@ fn main() -> ExitCode {
 fn keep_memory_private() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         eprintln!("aftertone: core files cannot be turned off: {error}");
+    }
+}
+
+/// Calls, clips and connections are files. The soft limit that a shell gives is for programs that
+/// use select(2), which this one does not; the hard limit is meant.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        eprintln!("aftertone: the limit of open files cannot be raised: {error}");
     }
 }
 

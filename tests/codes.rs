@@ -611,18 +611,21 @@ async fn faults_end_with_the_codes_of_the_tables() {
     assert_eq!(*told, over(410, 301_005, sentence));
 
     let line = Offered::default().line(&node, &bot).await;
-    let recordings = node.folder().join("recordings");
-    std::fs::remove_dir_all(&recordings).unwrap();
-    std::fs::write(&recordings, "").unwrap();
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 1});
     let (status, operation) = bot.post(&format!("{}/record", line.call), &body).await;
     assert_eq!(status, 200, "{operation}");
+    let recordings = node.folder().join("recordings");
+    std::fs::remove_dir_all(&recordings).unwrap();
+    std::fs::write(&recordings, "").unwrap();
     let told = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
     assert_eq!(
         (&told["status"], &told["completionReason"]),
         (&json!("failed"), &json!("unspecifiedError"))
     );
-    assert_eq!(told["resultInfo"], result(500, 9999, "Unspecified error."));
+    let sentence = "Action failed, the disk for recordings failed or is full.";
+    assert_eq!(told["resultInfo"], result(500, 9999, sentence));
+    let (status, refused) = bot.post(&format!("{}/record", line.call), &body).await;
+    assert_eq!((status, &refused["error"]["code"]), (503, &json!("ServiceUnavailable")));
 
     node.signal("TERM");
     let told = bot.wait_for_state(&line.call, "terminated").await;

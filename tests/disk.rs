@@ -2,21 +2,28 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use aftertone::{
     audio::{Rate, measure::best_match, wav},
     demo::phone::Phone,
 };
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::{
     Node,
-    bot::Bot,
+    bot::{Bot, TOKEN},
     eventually,
-    failing_disk::{EIO, ENOSPC, FailingDisk, Fault},
-    speech,
+    failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, SYNCS, WRITES},
+    program, speech,
 };
 
+/// Callers that are no strangers may have all of the room.
+const KNOWN: &str = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\ntrusted_peers = [\"127.0.0.0/8\"]\n";
 const SOON: Duration = Duration::from_secs(20);
 /// Calls of the sweep that are up at a time.
 const LANES: i32 = 4;
@@ -34,8 +41,34 @@ async fn call(node: &Node, bot: &Bot) -> (Phone, String) {
 }
 
 async fn readiness(node: &Node) -> u16 {
+    readyz(node).await.0
+}
+
+/// What `/readyz` answers to a stranger.
+async fn readyz(node: &Node) -> (u16, Value) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client.get(format!("{}/readyz", node.api)).send().await.unwrap().status().as_u16()
+    let answer = client.get(format!("{}/readyz", node.api)).send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
+}
+
+/// Asks for a recording: the status, the body, and how long to wait before asking again.
+async fn ask_for_recording(bot: &Bot, node: &Node, call: &str, body: &Value) -> (u16, Value, bool) {
+    let url = format!("{}/v1.0/communications/calls/{call}/recordResponse", node.api);
+    let request = bot.client.post(url).bearer_auth(TOKEN);
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    let answer = request.send().await.unwrap();
+    let (status, waits) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+    (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap(), waits)
+}
+
+/// The samples of an ended recording; a disk that fails while it is read is asked again.
+async fn downloaded(bot: &Bot, ended: &Value) -> Vec<i16> {
+    let opened = async || Some(bot.fetch(ended).await).filter(|answer| answer.status() != 503);
+    let answer = eventually("the clip can be read", SOON, opened).await;
+    assert_eq!(answer.status(), 200);
+    let clip = answer.bytes().await.unwrap();
+    wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples
 }
 
 fn times_told(bot: &Bot, id: &str, is_final: impl Fn(&Value) -> bool) -> usize {
@@ -43,8 +76,7 @@ fn times_told(bot: &Bot, id: &str, is_final: impl Fn(&Value) -> bool) -> usize {
 }
 
 async fn is_speech(bot: &Bot, ended: &Value) {
-    let clip = bot.download(ended).await;
-    let samples = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
+    let samples = downloaded(bot, ended).await;
     let speech = speech();
     let (_, likeness) = best_match(&samples, speech.samples(Rate::Hz16000), 16_000);
     // Low on purpose: whether a loaded machine keeps the time of the media is not judged here.
@@ -61,7 +93,10 @@ async fn a_database_whose_disk_is_full_for_a_moment_loses_nothing() {
         let (phone, call) = call(&node, &bot).await;
         phone.speak(speech().samples(Rate::Hz8000));
 
-        disk.set("aftertone.db", Fault { first: 1, count: i32::MAX, error, delay_ms: 0 });
+        disk.set(
+            "aftertone.db",
+            Fault { first: 1, count: i32::MAX, error, delay_ms: 0, kinds: ALL },
+        );
         let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 1});
         let path = format!("{call}/recordResponse");
         let asked = bot.post(&path, &body);
@@ -87,13 +122,24 @@ async fn a_database_whose_disk_is_full_for_a_moment_loses_nothing() {
 }
 
 /// What the sweep makes of one call: it ends, once, with its clip or with a reason.
-async fn recorded_call_under(disk: &FailingDisk, node: &Node, bot: &Bot, part: &str, fault: Fault) {
+/// Returns the call and its recording.
+async fn recorded_call_under(
+    disk: &FailingDisk,
+    node: &Node,
+    bot: &Bot,
+    part: &str,
+    fault: Fault,
+) -> (String, String) {
     let (phone, call) = call(node, bot).await;
     phone.speak(speech().samples(Rate::Hz8000));
     disk.set(part, fault);
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 1});
-    let (status, operation) = bot.post(&format!("{call}/recordResponse"), &body).await;
-    assert_eq!(status, 200, "{fault:?}: {operation}");
+    let accepted = async || match ask_for_recording(bot, node, &call, &body).await {
+        (200, operation, _) => Some(operation),
+        (503, _, true) => None,
+        refused => panic!("{fault:?}: {refused:?}"),
+    };
+    let operation = eventually("the recording is accepted", SOON, accepted).await;
     let id = operation["id"].as_str().unwrap();
     let ended = bot.wait_for_operation(id).await;
     match ended["status"].as_str() {
@@ -108,35 +154,59 @@ async fn recorded_call_under(disk: &FailingDisk, node: &Node, bot: &Bot, part: &
     assert_eq!(ends, 1, "{fault:?}");
     let ready = async || (readiness(node).await == 200).then_some(());
     eventually("the node is ready again", SOON, ready).await;
+    (call, id.to_owned())
 }
 
-/// Every write, sync and rename of a recorded call fails once, twice in a row, or is slow.
+/// Every open, write, sync and rename of a recorded call fails once, twice in a row, or is slow.
+/// With `AFTERTONE_SWEEP=full`, more often and with a restart after each call.
 async fn sweep(part: &str) {
-    futures_util::future::join_all((0..LANES).map(|lane| sweep_lane(part, lane))).await;
+    join_all((0..LANES).map(|lane| sweep_lane(part, lane))).await;
 }
 
 /// One of the daemons among which the calls of a sweep are shared.
 async fn sweep_lane(part: &str, lane: i32) {
     let disk = FailingDisk::new();
     let mut bot = Bot::start().await;
-    let node = disk.start(tempfile::tempdir().unwrap(), &bot.config());
+    let mut node = disk.start(tempfile::tempdir().unwrap(), &bot.config());
     bot.knows(&node.api);
     // How many calls on the disk there are, when none fails.
     let (phone, id) = call(&node, &bot).await;
-    disk.set(part, Fault { first: 0, count: 0, error: 0, delay_ms: 0 });
+    disk.set(part, Fault { first: 0, count: 0, error: 0, delay_ms: 0, kinds: ALL });
     phone.speak(speech().samples(Rate::Hz8000));
     bot.record(&id, json!({"playBeep": false, "maxRecordDurationInSeconds": 1})).await;
     let calls = disk.seen();
     assert!(calls > 3, "{calls} calls on the disk were seen: {part}");
     phone.hang_up().await.unwrap();
     bot.wait_for_state(&id, "terminated").await;
+    let is_full = std::env::var("AFTERTONE_SWEEP").is_ok_and(|sweep| sweep == "full");
+    let faults: &[(i32, i32, i32)] = if is_full { &FULL_SWEEP } else { &SWEEP };
     for first in (1..=calls).filter(|first| first % LANES == lane) {
-        for (count, error, delay_ms) in [(1, ENOSPC, 0), (2, EIO, 0), (2, 0, 300)] {
-            let fault = Fault { first, count, error, delay_ms };
-            recorded_call_under(&disk, &node, &bot, part, fault).await;
+        for &(count, error, delay_ms) in faults {
+            let fault = Fault { first, count, error, delay_ms, kinds: ALL };
+            let (call, recording) = recorded_call_under(&disk, &node, &bot, part, fault).await;
+            if is_full {
+                node = disk.start(node.kill(), &bot.config());
+                bot.knows(&node.api);
+                assert_eq!(bot.get("calls").await.1["value"], json!([]), "{fault:?}");
+                assert_eq!(times_told(&bot, &recording, |_| true), 1, "{fault:?}");
+                let ends = times_told(&bot, &call, |data| data["state"] == "terminated");
+                assert_eq!(ends, 1, "{fault:?}");
+            }
         }
     }
 }
+
+/// How many calls on the disk are touched, with which error, and how long each waits (ms).
+const SWEEP: [(i32, i32, i32); 3] = [(1, ENOSPC, 0), (2, EIO, 0), (2, 0, 300)];
+const FULL_SWEEP: [(i32, i32, i32); 7] = [
+    (1, ENOSPC, 0),
+    (1, EIO, 0),
+    (2, ENOSPC, 0),
+    (2, EIO, 0),
+    (10, EIO, 0),
+    (2, 0, 300),
+    (5, 0, 1_000),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_write_of_the_database_may_fail_or_be_slow() {
@@ -146,4 +216,163 @@ async fn each_write_of_the_database_may_fail_or_be_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_write_of_a_clip_may_fail_or_be_slow() {
     sweep("recordings/").await;
+}
+
+/// A daemon whose folder of recordings is a small disk of its own.
+fn on_small_disk(bot: &Bot, kib: u32, low_water: &str) -> Node {
+    program("unshare", "util-linux");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("recordings")).unwrap();
+    let mounted = format!("mount -t tmpfs -o size={kib}k,mode=700 tmpfs recordings && exec \"$@\"");
+    let mut daemon = Command::new("unshare");
+    daemon.args(["--map-root-user", "--mount", "sh", "-c", &mounted, "sh"]);
+    daemon.arg(env!("CARGO_BIN_EXE_aftertone"));
+    let storage = format!("[storage]\nlow_water = \"{low_water}\"\n");
+    Node::start_by(daemon, folder, &(storage + &bot.config()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_on_a_disk_that_is_full_ends_with_what_there_is_and_no_other_begins() {
+    let mut bot = Bot::start().await;
+    let node = on_small_disk(&bot, 256, "0");
+    bot.knows(&node.api);
+    let (phone, call) = call(&node, &bot).await;
+    (0..10).for_each(|_| phone.speak(speech().samples(Rate::Hz8000)));
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 30,
+        "maxSilenceTimeoutInSeconds": 30});
+    let (status, operation, _) = ask_for_recording(&bot, &node, &call, &body).await;
+    assert_eq!(status, 200, "{operation}");
+    let asked = Instant::now();
+    let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+    // 256 KiB are eight seconds.
+    assert!(asked.elapsed() < Duration::from_secs(12), "after {:?}", asked.elapsed());
+    assert_eq!(ended["status"], "completed", "{ended}");
+    let message = ended["resultInfo"]["message"].as_str().unwrap();
+    assert!(message.contains("disk"), "{ended}");
+    let samples = downloaded(&bot, &ended).await;
+    assert!((6 * 16_000..9 * 16_000).contains(&samples.len()), "{}", samples.len());
+    let (_, likeness) = best_match(&samples, speech().samples(Rate::Hz16000), samples.len());
+    assert!(likeness > 0.25, "likeness {likeness}");
+
+    let (status, refused, waits) = ask_for_recording(&bot, &node, &call, &body).await;
+    assert_eq!((status, waits), (503, true), "{refused}");
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("disk"), "{refused}");
+    let prompt = json!({"prompts": [{"mediaInfo": {"uri": "aftertone:greeting"}}]});
+    assert_eq!(bot.post(&format!("{call}/playPrompt"), &prompt).await.0, 200, "the rest goes on");
+
+    // Where there is room again, recordings begin again.
+    let location = ended["recordingLocation"].as_str().unwrap();
+    let token = ended["recordingAccessToken"].as_str().unwrap();
+    let deleted = bot.client.delete(location).bearer_auth(token).send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    let accepted =
+        async || (ask_for_recording(&bot, &node, &call, &body).await.0 == 200).then_some(());
+    eventually("a recording begins", SOON, accepted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_recording_begins_below_the_low_water_mark_and_readyz_says_why() {
+    let mut bot = Bot::start().await;
+    let node = on_small_disk(&bot, 256, "200KiB");
+    bot.knows(&node.api);
+    let (_phone, call) = call(&node, &bot).await;
+    assert_eq!(readiness(&node).await, 200);
+    let file = format!("/proc/{}/root{}", node.pid(), node.folder().display());
+    let other = Path::new(&file).join("recordings/other");
+    std::fs::write(&other, vec![1; 100 << 10]).unwrap();
+    let (status, told) = readyz(&node).await;
+    assert_eq!(status, 503);
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("storage.low_water, 200.0 KiB"), "{reason}");
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 1});
+    let (status, refused, waits) = ask_for_recording(&bot, &node, &call, &body).await;
+    assert_eq!((status, waits), (503, true), "{refused}");
+    assert_eq!(node.clips(), Vec::<std::path::PathBuf>::new());
+    std::fs::remove_file(&other).unwrap();
+    assert_eq!(readiness(&node).await, 200);
+    let (status, operation, _) = ask_for_recording(&bot, &node, &call, &body).await;
+    assert_eq!(status, 200, "{operation}");
+    bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_ends_its_recording_at_once() {
+    let disk = FailingDisk::new();
+    let mut bot = Bot::start().await;
+    let node = disk.start(tempfile::tempdir().unwrap(), &bot.config());
+    bot.knows(&node.api);
+    let (phone, call) = call(&node, &bot).await;
+    let fault = Fault { first: 1, count: 1, error: EIO, delay_ms: 0, kinds: WRITES };
+    for (after, status) in [(Duration::ZERO, "failed"), (Duration::from_secs(2), "completed")] {
+        (0..4).for_each(|_| phone.speak(speech().samples(Rate::Hz8000)));
+        let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 60,
+            "initialSilenceTimeoutInSeconds": 60, "maxSilenceTimeoutInSeconds": 60});
+        let (accepted, operation, _) = ask_for_recording(&bot, &node, &call, &body).await;
+        assert_eq!(accepted, 200, "{operation}");
+        tokio::time::sleep(after).await;
+        disk.set("recordings/", fault);
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], status, "{ended}");
+        assert!(ended["resultInfo"]["message"].as_str().unwrap().contains("disk"), "{ended}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_recordings_that_end_together_on_a_slow_disk_are_all_kept() {
+    const CALLS: usize = 30;
+    let disk = FailingDisk::new();
+    let mut bot = Bot::start().await;
+    let node = disk.start(tempfile::tempdir().unwrap(), &format!("{KNOWN}{}", bot.config()));
+    bot.knows(&node.api);
+    let mut calls = Vec::new();
+    for _ in 0..CALLS {
+        calls.push(call(&node, &bot).await);
+    }
+    disk.set(
+        "recordings",
+        Fault { first: 1, count: i32::MAX, error: 0, delay_ms: 400, kinds: SYNCS },
+    );
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 2});
+    let recorded = calls.iter().map(|(phone, call)| {
+        phone.speak(speech().samples(Rate::Hz8000));
+        ask_for_recording(&bot, &node, call, &body)
+    });
+    let accepted = join_all(recorded).await;
+    for (status, operation, _) in &accepted {
+        assert_eq!(*status, 200, "{operation}");
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed", "{ended}");
+    }
+    assert!(disk.seen() > CALLS as i32, "each clip was synced");
+    assert_eq!(node.clips().len(), CALLS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_calls_are_taken_as_there_are_files_for_and_all_of_them_record() {
+    let mut bot = Bot::start().await;
+    let node = Node::start_with_files(300, &format!("{KNOWN}{}", bot.config()));
+    bot.knows(&node.api);
+    let log = node.log_text();
+    let said = log.split("Room for ").nth(1).and_then(|rest| rest.split(' ').next());
+    let room: usize = said.expect("the log says how many").parse().unwrap();
+    assert!((3..20).contains(&room), "{room}");
+    let mut calls = Vec::new();
+    for _ in 0..room {
+        calls.push(call(&node, &bot).await);
+    }
+    for _ in 0..3 {
+        let refused = Phone::call(node.sip, "bot").await.err().expect("there is no room");
+        assert!(refused.to_string().contains("503"), "{refused}");
+    }
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 2});
+    let recorded = calls.iter().map(|(phone, call)| {
+        phone.speak(speech().samples(Rate::Hz8000));
+        ask_for_recording(&bot, &node, call, &body)
+    });
+    for (status, operation, _) in join_all(recorded).await {
+        assert_eq!(status, 200, "{operation}");
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed", "{ended}");
+    }
 }

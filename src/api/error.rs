@@ -168,9 +168,9 @@ impl ApiError {
             Self::Call(CallError::QueueFull) => (StatusCode::TOO_MANY_REQUESTS, "8516"),
             Self::Call(CallError::Conflict) | Self::KeyInUse => (StatusCode::CONFLICT, "8519"),
             Self::OwnHold | Self::Key(_) | Self::KeyTaken => (StatusCode::BAD_REQUEST, "8523"),
-            Self::Call(CallError::Overloaded { .. }) | Self::TooSlow | Self::RecordingsAway => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            }
+            Self::Call(CallError::Overloaded { .. } | CallError::NoDisk)
+            | Self::TooSlow
+            | Self::RecordingsAway => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Body(error) => (StatusCode::BAD_REQUEST, error.code()),
             Self::Json(_) | Self::Gzip(_) | Self::BodyCut | Self::Query(_) => {
                 (StatusCode::BAD_REQUEST, "BadRequest")
@@ -201,6 +201,8 @@ impl ApiError {
                 Some((RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
             Self::Call(CallError::TrunkFull) => Some((RETRY_AFTER, HeaderValue::from(5_u32))),
+            // Space comes back when clips expire.
+            Self::Call(CallError::NoDisk) => Some((RETRY_AFTER, HeaderValue::from(30_u32))),
             Self::TooSlow | Self::RecordingsAway | Self::Call(CallError::QueueFull) => {
                 Some((RETRY_AFTER, HeaderValue::from(1_u32)))
             }

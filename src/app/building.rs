@@ -87,7 +87,8 @@ impl<'a> Building<'a> {
         let in_folder = || format!("storage.recordings {:?}", folder.display());
         let vault = Vault::new(folder.clone());
         let folder_lock = vault.lock().with_context(in_folder)?;
-        let spool = Spool::start(folder.clone()).with_context(in_folder)?;
+        let spool =
+            Spool::start(folder.clone(), settings::spool(config)).with_context(in_folder)?;
         let access_key = Arc::new(settings::access_key(&folder)?);
         let now = UnixMillis::from(SystemTime::now());
         switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
@@ -179,7 +180,9 @@ impl<'a> Building<'a> {
         events: mpsc::Receiver<Event>,
     ) -> Switchboard {
         let rng = StdRng::from_os_rng();
-        let switchboard = Switchboard::new(drivers, settings::limits(self.config), routes, rng);
+        let limits = settings::limits(self.config);
+        settings::tell_room(self.config, &limits);
+        let switchboard = Switchboard::new(drivers, limits, routes, rng);
         let answering = switchboard.clone();
         self.tasks.spawn(async move {
             answering.run(events).await;

@@ -9,10 +9,12 @@ use std::{
 };
 
 use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio_rustls::rustls::ServerConfig;
+use tracing::{info, warn};
 
 use crate::{
-    api::{ApplicationCredential, Credentials},
+    api::{ApplicationCredential, Credentials, ServeLimits},
     call::Settings,
     config::{self, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
     media,
@@ -21,7 +23,7 @@ use crate::{
         sdp,
         sip::{digest::Algorithm, path::Transport},
     },
-    recordings::AccessKey,
+    recordings::{AccessKey, SpoolLimits},
     signalling::{Registrant, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
     store::StoreError,
     switchboard::{Limits, Trunk},
@@ -31,6 +33,11 @@ use crate::{
     },
 };
 
+/// What is open without a call: listeners, the database, the runtime, requests of ours.
+const FILES_OF_THE_HOUSE: usize = 64;
+/// RTP, RTCP, and two clips: one that is being made safe while the next is written.
+const FILES_OF_A_CALL: usize = 2 + CLIPS_OF_A_CALL;
+const CLIPS_OF_A_CALL: usize = 2;
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -69,9 +76,42 @@ fn sip_listener(listener: &config::SipListener) -> SipListener {
 
 /// How many files this process may hold; `None` where the system does not tell.
 pub(super) fn open_files() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    usize::try_from(soft).ok()
+}
+
+/// How many calls there are files for, beside what SIP streams and clients of the API may take.
+fn calls_within(open_files: usize) -> usize {
+    let streams = StreamLimits::within(open_files);
+    let taken = streams.connections
+        + streams.opened
+        + ServeLimits::within(open_files).connections
+        + FILES_OF_THE_HOUSE;
+    (open_files.saturating_sub(taken) / FILES_OF_A_CALL).max(1)
+}
+
+/// Says how many calls there is room for, and what would make it more.
+pub(super) fn tell_room(config: &Config, limits: &Limits) {
+    let calls = limits.max_calls;
+    let is_bound_by_files = open_files().is_some_and(|files| calls == calls_within(files));
+    match (is_bound_by_files, config.media.max_calls) {
+        (false, _) => info!("Room for {calls} calls"),
+        // Nobody has asked for more.
+        (true, 0) => info!("Room for {calls} calls, by the limit of open files (LimitNOFILE)"),
+        (true, wanted) => warn!(
+            "Room for {calls} calls, not for media.max_calls, {wanted}: more need a higher limit of \
+             open files (LimitNOFILE, ulimit -n)"
+        ),
+    }
+}
+
+/// What the spool may do.
+pub(super) fn spool(config: &Config) -> SpoolLimits {
+    let calls = limits(config).max_calls;
+    SpoolLimits {
+        low_water: config.storage.low_water.as_u64(),
+        open: calls.saturating_mul(CLIPS_OF_A_CALL),
+    }
 }
 
 pub(super) fn users(config: &Config) -> Vec<User> {
@@ -245,6 +285,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         0 => usize::MAX,
         first => usize::from(ports.last - first).div_ceil(2),
     };
+    let by_files = open_files().map_or(usize::MAX, calls_within);
     Limits {
         settings: Settings {
             answer_timeout: config.calls.answer_timeout,
@@ -265,7 +306,8 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_calls: match config.media.max_calls {
             0 => by_ports,
             calls => calls.min(by_ports),
-        },
+        }
+        .min(by_files),
         advertised: advertised(config),
     }
 }

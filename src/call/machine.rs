@@ -42,7 +42,7 @@ use super::{
 use crate::{
     model::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
-        ParticipantId, Termination, Tone, TransferKind,
+        OperationId, ParticipantId, RecordingId, Termination, Tone, TransferKind,
     },
     proto::sip::endpoint::{self, DialogId},
 };
@@ -365,11 +365,17 @@ impl Machine {
         result
     }
 
-    /// Takes an operation. It is accepted once the commits that follow are through.
+    /// Takes an operation. It is accepted once the commits that follow are through. `clip` is what it
+    /// records, if that is open already.
     ///
     /// # Errors
     /// The call's state does not allow it, or too many wait; nothing was done.
-    pub fn submit(&mut self, new: NewOperation, now: Now) -> Result<Operation, CallError> {
+    pub fn submit(
+        &mut self,
+        new: NewOperation,
+        clip: Option<RecordingId>,
+        now: Now,
+    ) -> Result<Operation, CallError> {
         match self.phase {
             Phase::Offered { .. }
             | Phase::Opening
@@ -389,7 +395,7 @@ impl Machine {
         if ahead >= MAX_QUEUED && new.kind.is_queued() {
             return Err(CallError::QueueFull);
         }
-        let operation = self.accept(new, now);
+        let operation = self.accept(new, clip, now);
         self.flush();
         Ok(operation)
     }
@@ -479,6 +485,11 @@ impl Machine {
     /// The operations that are not over.
     pub fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.queue.entries().iter().map(|entry| &entry.operation)
+    }
+
+    /// The clip of an operation that is not over, if it records.
+    pub fn clip_of(&self, id: OperationId) -> Option<RecordingId> {
+        self.queue.find(id)?.recording
     }
 
     fn renew_lease(&mut self, now: Now) {

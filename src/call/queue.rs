@@ -5,7 +5,7 @@
 //! one still finishes.
 
 use crate::model::{
-    Operation, OperationId, OperationStatus, PromptFailure, RecordingId, operation::Recorded,
+    Operation, OperationEnd, OperationId, OperationStatus, RecordingId, operation::Recorded,
 };
 
 /// An operation that is not over, and how far it has come.
@@ -25,14 +25,14 @@ pub enum Stage {
     /// Not begun. `prepared` is `None` until it is committed and its prompts are there.
     Waiting {
         /// Whether it may begin, or why it cannot.
-        prepared: Option<Result<(), PromptFailure>>,
+        prepared: Option<Result<(), OperationEnd>>,
     },
     /// On the media.
     Running,
     /// Off the media; its clip is being made safe.
     Finishing {
         /// How it will have ended.
-        end: crate::model::OperationEnd,
+        end: OperationEnd,
         /// The clip's figures.
         recorded: Recorded,
     },
@@ -52,8 +52,8 @@ pub const MAX_QUEUED: usize = 64;
 pub enum Turn {
     /// Begin this one.
     Begin(OperationId),
-    /// End this one: its prompt cannot be played.
-    Fail(OperationId, PromptFailure),
+    /// End this one so: what it needs cannot be had.
+    Fail(OperationId, OperationEnd),
 }
 
 impl Queue {
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// Notes that an operation may begin, or why it cannot.
-    pub fn prepared(&mut self, id: OperationId, result: Result<(), PromptFailure>) {
+    pub fn prepared(&mut self, id: OperationId, result: Result<(), OperationEnd>) {
         if let Some(Entry { stage: Stage::Waiting { prepared }, .. }) = self.find_mut(id) {
             *prepared = Some(result);
         }
@@ -77,8 +77,8 @@ impl Queue {
         let first = self.entries.iter().find(|e| matches!(e.stage, Stage::Waiting { .. }))?;
         match &first.stage {
             Stage::Waiting { prepared: Some(Ok(())) } => Some(Turn::Begin(first.operation.id)),
-            Stage::Waiting { prepared: Some(Err(failure)) } => {
-                Some(Turn::Fail(first.operation.id, failure.clone()))
+            Stage::Waiting { prepared: Some(Err(end)) } => {
+                Some(Turn::Fail(first.operation.id, end.clone()))
             }
             _ => None,
         }
@@ -93,7 +93,7 @@ impl Queue {
     }
 
     /// Marks a running operation as finishing.
-    pub fn finish(&mut self, id: OperationId, end: crate::model::OperationEnd, recorded: Recorded) {
+    pub fn finish(&mut self, id: OperationId, end: OperationEnd, recorded: Recorded) {
         if let Some(entry) = self.find_mut(id) {
             entry.stage = Stage::Finishing { end, recorded };
         }

@@ -172,7 +172,7 @@ impl World {
     fn submit(&mut self, kind: OperationKind) -> Result<OperationId, CallError> {
         let now = self.now();
         let new = NewOperation { kind, client_context: Some("x".to_owned()) };
-        let result = self.machine.submit(new, now).map(|operation| operation.id);
+        let result = self.machine.submit(new, None, now).map(|operation| operation.id);
         self.drain();
         result
     }
@@ -211,7 +211,8 @@ impl World {
         let id = self.preparing.remove(0);
         let failure =
             PromptFailure { kind: PromptFailureKind::NotFetched, message: "not there".to_owned() };
-        self.input(Input::Prepared(id, if ok { Ok(()) } else { Err(failure) }));
+        let end = OperationEnd::PromptFailed(failure);
+        self.input(Input::Prepared(id, if ok { Ok(()) } else { Err(end) }));
     }
 
     fn end_media(&mut self, end: OperationEnd) {
@@ -229,8 +230,11 @@ impl World {
         let waiting = [&mut self.unsafe_clips, &mut self.sealing];
         let id = waiting.into_iter().find_map(|ids| (!ids.is_empty()).then(|| ids.remove(0)));
         if let Some(id) = id {
-            let clip = SafeClip { bytes: 32_044, duration_ms: 1_000 };
-            self.input(Input::ClipSafe(id, if ok { Ok(clip) } else { Err(()) }));
+            let clip = SafeClip { bytes: 32_044, duration_ms: 1_000, is_cut_short: false };
+            self.input(Input::ClipSafe(
+                id,
+                if ok { Ok(clip) } else { Err(OperationEnd::DiskFailedWithoutAudio) },
+            ));
         }
     }
 
@@ -508,7 +512,7 @@ fn a_leg_that_vanishes_without_a_word_loses_no_clip() {
         world.leg_open = false;
         world.input(Input::LegFailed);
         assert_eq!(world.sealing, [running]);
-        let clip = SafeClip { bytes: 44 + 32 * duration_ms, duration_ms };
+        let clip = SafeClip { bytes: 44 + 32 * duration_ms, duration_ms, is_cut_short: false };
         world.input(Input::ClipSafe(running, Ok(clip)));
         assert_eq!(world.ends_of(running), [end]);
         let told = world.events().into_iter().find_map(|event| match event {

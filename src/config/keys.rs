@@ -32,6 +32,7 @@ const KNOWN: &[&str] = &[
     "storage.database",
     "storage.recordings",
     "storage.retention",
+    "storage.low_water",
     "fetch.allow_networks",
     "fetch.connect_timeout",
     "fetch.total_timeout",

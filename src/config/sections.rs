@@ -177,6 +177,8 @@ pub struct StorageConfig {
     /// How long a clip lives after hang-up.
     #[serde(deserialize_with = "duration")]
     pub retention: Duration,
+    /// Free space at `recordings` below which no recording begins; 0 = no such mark.
+    pub low_water: ByteSize,
 }
 
 /// Outgoing requests: prompts and notifications.

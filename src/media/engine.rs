@@ -214,6 +214,14 @@ impl Leg {
         self.command(Command::Cancel(id)).await
     }
 
+    /// Ends the operation, if it runs, because the disk takes no more of its clip.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn disk_failed(&self, id: OperationId) -> Result<(), LegGone> {
+        self.command(Command::DiskFailed(id)).await
+    }
+
     /// Drops, or lets through, the sound of either side from the next tick on.
     ///
     /// # Errors

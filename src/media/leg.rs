@@ -133,6 +133,8 @@ pub enum Command {
     Start(Start),
     /// Cancel this, if it runs.
     Cancel(OperationId),
+    /// The disk takes no more of this one's clip: end it, if it runs.
+    DiskFailed(OperationId),
     /// Drop, or let through, the sound of either side from now on.
     Mute(Muted),
     /// The peer has pressed this key, and told so by SIP.
@@ -301,7 +303,8 @@ impl LiveLeg {
             match self.commands.try_recv() {
                 Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
                 Ok(Command::Start(start)) => self.start(start),
-                Ok(Command::Cancel(id)) => self.cancel(id),
+                Ok(Command::Cancel(id)) => self.interrupt(id, Running::cancel),
+                Ok(Command::DiskFailed(id)) => self.interrupt(id, Running::disk_failed),
                 Ok(Command::Mute(muted)) => self.mute(muted),
                 Ok(Command::Press(tone)) => self.press(tone),
                 Ok(Command::Close) => {
@@ -358,10 +361,10 @@ impl LiveLeg {
         }
     }
 
-    fn cancel(&mut self, id: OperationId) {
+    fn interrupt(&mut self, id: OperationId, end: fn(Running) -> Finishing) {
         let Some(media) = &mut self.media else { return };
-        let canceled = media.running.take_if(|running| running.id() == id);
-        self.finishing.extend(canceled.map(Running::cancel));
+        let interrupted = media.running.take_if(|running| running.id() == id);
+        self.finishing.extend(interrupted.map(end));
     }
 
     fn mute(&mut self, muted: Muted) {

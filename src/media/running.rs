@@ -154,6 +154,11 @@ impl Running {
         Finishing::new(self.id, self.operation.hang_up(), self.tape)
     }
 
+    /// Ends it because the disk takes no more of its clip.
+    pub fn disk_failed(self) -> Finishing {
+        Finishing::new(self.id, self.operation.disk_failed(), self.tape)
+    }
+
     /// Ends it because it could not even begin.
     pub fn abandon(self) -> Finishing {
         let ended = Ended { end: OperationEnd::Unspecified, clip: None };

@@ -205,11 +205,15 @@ pub enum OperationEnd {
     HungUpWithAudio,
     /// Record: the caller hung up, or RTP ended, before any audio was kept.
     HungUpWithoutAudio,
+    /// Record: the disk took no more, after some audio was kept.
+    DiskFailedWithAudio,
+    /// Record: the disk took nothing.
+    DiskFailedWithoutAudio,
     /// Any: canceled, barged into, or, if it does not record, hung up on.
     Canceled,
     /// Record: the prompt could not be played; the sentence names the cause.
     PromptFailed(PromptFailure),
-    /// The clip could not be kept (disk), or another fault of our own.
+    /// Another fault of our own.
     Unspecified,
     /// Play prompt, echo, and the operations that are complete at once: done.
     Done,
@@ -312,9 +316,11 @@ impl OperationEnd {
             | Self::MaxRecordDurationReached
             | Self::MaxSilenceTimeout
             | Self::HungUpWithAudio
+            | Self::DiskFailedWithAudio
             | Self::Done => OperationStatus::Completed,
             Self::InitialSilenceTimeout
             | Self::HungUpWithoutAudio
+            | Self::DiskFailedWithoutAudio
             | Self::Canceled
             | Self::PromptFailed(_)
             | Self::Unspecified => OperationStatus::Failed,
@@ -343,6 +349,14 @@ impl OperationEnd {
             Self::HungUpWithoutAudio => {
                 (400, 8513, "Action failed, the media ended before anything was recorded.")
             }
+            Self::DiskFailedWithAudio => (
+                200,
+                9999,
+                "Action completed, the recording ended early because the disk failed or is full.",
+            ),
+            Self::DiskFailedWithoutAudio => {
+                (500, 9999, "Action failed, the disk for recordings failed or is full.")
+            }
             Self::Canceled => (400, 8508, "Action failed, the operation was cancelled."),
             Self::PromptFailed(failure) => return failure.result(kind),
             Self::Unspecified => (500, 9999, "Unspecified error."),
@@ -363,7 +377,10 @@ impl OperationEnd {
                 Self::HungUpWithAudio | Self::HungUpWithoutAudio => "mediaReceiveTimeout",
                 Self::Canceled => "operationCanceled",
                 Self::PromptFailed(_) => "playPromptFailed",
-                Self::Unspecified | Self::Done => "unspecifiedError",
+                Self::DiskFailedWithAudio
+                | Self::DiskFailedWithoutAudio
+                | Self::Unspecified
+                | Self::Done => "unspecifiedError",
             }),
             OperationKind::PlayPrompt(_) | OperationKind::SendDtmfTones(_) => Some(match self {
                 Self::Done => "completedSuccessfully",

@@ -55,6 +55,11 @@ impl Operation {
         self.interrupt(Interruption::HangUp)
     }
 
+    /// Ends it because the disk takes no more of its clip.
+    pub fn disk_failed(self) -> Ended {
+        self.interrupt(Interruption::DiskFailed)
+    }
+
     /// Whether [`Heard::speech`] matters to it; if not, the detector need not run.
     pub fn wants_voice(&self) -> bool {
         matches!(self, Self::Record(_))
@@ -92,6 +97,7 @@ impl Operation {
 enum Interruption {
     Cancel,
     HangUp,
+    DiskFailed,
 }
 
 /// What the peer sent in one frame of playout, as the operation gets it.

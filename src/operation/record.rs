@@ -139,6 +139,10 @@ impl Record {
             (_, Interruption::Cancel) => OperationEnd::Canceled,
             (_, Interruption::HangUp) if self.clip.samples > 0 => OperationEnd::HungUpWithAudio,
             (_, Interruption::HangUp) => OperationEnd::HungUpWithoutAudio,
+            (_, Interruption::DiskFailed) if self.clip.samples > 0 => {
+                OperationEnd::DiskFailedWithAudio
+            }
+            (_, Interruption::DiskFailed) => OperationEnd::DiskFailedWithoutAudio,
         };
         Ended { end, clip: Some(self.clip.figures(self.rate)) }
     }

@@ -1,14 +1,15 @@
 //! Clips on disk: written, handed out, purged.
 //!
-//! Three orders never change: the row before the bytes (the caller's business), the bytes before the
-//! announcement, the bytes deleted before the row.
+//! Three orders never change: the row before the first sample (the caller's business), the bytes
+//! before the announcement, the bytes deleted before the row.
 
 mod access;
+mod clip_file;
 mod purge;
 mod spool;
 mod vault;
 
 pub use access::AccessKey;
 pub use purge::Purge;
-pub use spool::{ClipWritten, Finished, Spool, SpoolError};
+pub use spool::{ClipWritten, Finished, OpenClip, Spool, SpoolError, SpoolLimits};
 pub use vault::{FolderLock, RecoverError, Recovered, Vault};

@@ -2,25 +2,29 @@
 //!
 //! In: half-second chunks from the legs, by a bounded channel that they never wait for. Out: a file
 //! that is a valid WAV at every moment, and, when a clip is complete, word that its bytes are safe.
-//! A clip is `ID.part` until then and `ID.wav` from then on.
+//! A clip is `ID.part` until then and `ID.wav` from then on. The file is made and opened before the
+//! recording is accepted, so that a full disk refuses a recording instead of failing it.
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use bytesize::ByteSize;
+use nix::sys::statvfs::statvfs;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::clip_file::{ClipFile, again};
 use crate::{
     audio::{
         tape::{Chunk, ChunkBody},
@@ -32,13 +36,37 @@ use crate::{
 /// Resolves when the clip is safe, discarded, or cannot be kept.
 pub type ClipWritten = oneshot::Receiver<Result<Finished, SpoolError>>;
 
-/// A clip that is safe on disk, or was discarded as asked (then both figures are 0).
+/// A clip that is safe on disk, or was discarded as asked (then the figures are 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// Size of the file in bytes.
     pub bytes: u64,
     /// Samples at 16,000 Hz.
     pub samples: u64,
+    /// A write has failed: what came after these samples is not there.
+    pub is_cut_short: bool,
+}
+
+/// When no more clips are begun.
+#[derive(Debug, Clone, Copy)]
+pub struct SpoolLimits {
+    /// Bytes that must be free where the clips are; 0 = none.
+    pub low_water: u64,
+    /// Clips that may be open at the same time, each with one file.
+    pub open: usize,
+}
+
+/// A clip whose file is there and open. If it is dropped before a sample has come, the file goes.
+#[derive(Debug)]
+pub struct OpenClip {
+    /// Its id.
+    pub recording: RecordingId,
+    /// The way to the writer.
+    pub chunks: SyncSender<Chunk>,
+    /// Its end.
+    pub written: ClipWritten,
+    /// Resolves with `Ok` when a write has failed: no more of the clip is kept.
+    pub broken: oneshot::Receiver<()>,
 }
 
 /// Why a clip cannot be written.
@@ -47,11 +75,22 @@ pub enum SpoolError {
     /// The disk.
     #[error("cannot write {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or the folder.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
+    /// Less is free than `storage.low_water`.
+    #[error("{} are free for recordings, less than storage.low_water, {}", ByteSize(*free), ByteSize(*low_water))]
+    LowWater {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be.
+        low_water: u64,
+    },
+    /// As many clips are open as may be.
+    #[error("{0} recordings are open already, as many as may be")]
+    TooMany(usize),
     /// The clip is open already.
     #[error("the recording is being written already")]
     InUse,
@@ -63,23 +102,29 @@ pub enum SpoolError {
 /// The handle on the writer; cheap to clone.
 #[derive(Clone)]
 pub struct Spool {
+    folder: PathBuf,
+    limits: SpoolLimits,
     chunks: SyncSender<Chunk>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Clips that were opened and have no file yet, or whose end is waited for.
-type Waiting = HashMap<RecordingId, oneshot::Sender<Result<Finished, SpoolError>>>;
+/// Clips that were opened and whose end is waited for.
+type Waiting = HashMap<RecordingId, Expected>;
 
-/// Extension of a second copy of a clip, while that is written.
-pub(super) const COPY: &str = "copy";
+/// One of them.
+struct Expected {
+    written: oneshot::Sender<Result<Finished, SpoolError>>,
+    /// Until a write has failed.
+    broken: Option<oneshot::Sender<()>>,
+    /// Until the writer takes it, with the first chunk.
+    file: Option<ClipFile>,
+}
+
 /// Half-second chunks that may wait: five seconds of two hundred calls.
 const CHUNKS: usize = 2_000;
 /// Chunks that are taken before the clips that they have ended are announced together.
 const BATCH: usize = 256;
-/// How often writing a clip again, or a rename that fails, is tried.
-const ATTEMPTS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often the writer looks for clips that nobody waits for.
+/// How often the writer looks for clips that nobody waits for, and tries a sync again.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 impl Spool {
@@ -87,34 +132,95 @@ impl Spool {
     ///
     /// # Errors
     /// The folder cannot be made or written.
-    pub fn start(folder: PathBuf) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    pub fn start(folder: PathBuf, limits: SpoolLimits) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
-        let writer = Writer::new(folder, Arc::clone(&waiting));
-        // The thread ends when the last handle is gone. Nobody has to wait for it: a call waits for its
-        // clips, and what it does not get in time is put in order at the next start.
+        let writer = Writer::new(folder.clone(), Arc::clone(&waiting));
+        // The thread ends when the last handle is gone. Nobody has to wait for it: a call waits for
+        // its clips, and what it does not get in time is put in order at the next start.
         thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
-        Ok(Self { chunks, waiting })
+        Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Announces a clip, whose row is committed. Its file begins with its first chunk.
+    /// Makes the file of a clip. Its row may come later, but before its first chunk: a file without
+    /// a sample that no row knows is removed at the next start.
     ///
     /// # Errors
-    /// The clip is open already.
-    pub fn open(&self, id: RecordingId) -> Result<(SyncSender<Chunk>, ClipWritten), SpoolError> {
-        let (sender, written) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.contains_key(&id) {
-            return Err(SpoolError::InUse);
-        }
-        waiting.insert(id, sender);
-        Ok((self.chunks.clone(), written))
+    /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is
+    /// open already.
+    pub async fn open(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+        let spool = self.clone();
+        let opened = tokio::task::spawn_blocking(move || spool.open_now(id)).await;
+        opened.unwrap_or(Err(SpoolError::Stopped))
+    }
+
+    /// Looks whether a clip could be begun, as far as the disk is concerned.
+    ///
+    /// # Errors
+    /// Less is free than must be, or the disk cannot be asked.
+    pub async fn check_room(&self) -> Result<(), SpoolError> {
+        let spool = self.clone();
+        let checked = tokio::task::spawn_blocking(move || spool.check_room_now()).await;
+        checked.unwrap_or(Err(SpoolError::Stopped))
     }
 
     /// The way to the writer.
     pub fn chunks(&self) -> SyncSender<Chunk> {
         self.chunks.clone()
+    }
+
+    fn open_now(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+        let (written_sender, written) = oneshot::channel();
+        let (broken_sender, broken) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.contains_key(&id) {
+                return Err(SpoolError::InUse);
+            }
+            if waiting.len() >= self.limits.open {
+                return Err(SpoolError::TooMany(waiting.len()));
+            }
+            let expected =
+                Expected { written: written_sender, broken: Some(broken_sender), file: None };
+            waiting.insert(id, expected);
+        }
+        let path = self.folder.join(format!("{id}.part"));
+        let made = self.check_room_now().and_then(|()| {
+            ClipFile::create(&path).map_err(|source| SpoolError::Io { path, source })
+        });
+        let mut waiting = self.waiting();
+        match made {
+            Ok(file) => {
+                if let Some(expected) = waiting.get_mut(&id) {
+                    expected.file = Some(file);
+                }
+                Ok(OpenClip { recording: id, chunks: self.chunks.clone(), written, broken })
+            }
+            Err(error) => {
+                waiting.remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    fn check_room_now(&self) -> Result<(), SpoolError> {
+        let low_water = self.limits.low_water;
+        if low_water == 0 {
+            return Ok(());
+        }
+        let failed =
+            |errno: nix::Error| SpoolError::Io { path: self.folder.clone(), source: errno.into() };
+        let disk = statvfs(&self.folder).map_err(failed)?;
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        match free < low_water {
+            true => Err(SpoolError::LowWater { free, low_water }),
+            false => Ok(()),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,12 +232,6 @@ struct Writer {
     /// When the folder could last not be synced; `None` once it could.
     sync_failed_at: Option<Instant>,
     waiting: Arc<Mutex<Waiting>>,
-}
-
-struct ClipFile {
-    file: File,
-    path: PathBuf,
-    data_bytes: u32,
 }
 
 impl Writer {
@@ -165,9 +265,10 @@ impl Writer {
         if is_finished || !self.waiting().contains_key(&id) {
             return;
         }
+        let is_sound = matches!(chunk.body, ChunkBody::Samples(_));
         let result = match chunk.body {
             ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
-            ChunkBody::End { keep: true } => self.finish(id).map(|()| None),
+            ChunkBody::End { keep: true } => self.finish(id, false).map(|()| None),
             ChunkBody::End { keep: false } => self.discard(id).map(Some),
         };
         match result {
@@ -175,30 +276,51 @@ impl Writer {
             Ok(Some(finished)) => self.tell(id, Ok(finished)),
             Err(error) => {
                 error!(%error, recording.id = %id, "a recording cannot be written");
-                self.keep_what_there_is(id, error);
+                self.keep_what_there_is(id, error, is_sound);
             }
         }
     }
 
     /// After a failed write: what was written before is a clip; without a sample there is none.
-    fn keep_what_there_is(&mut self, id: RecordingId, error: SpoolError) {
+    fn keep_what_there_is(&mut self, id: RecordingId, error: SpoolError, is_cut_short: bool) {
+        // Whoever records learns of it at once, and the file is made safe meanwhile.
+        let broken = self.waiting().get_mut(&id).and_then(|expected| expected.broken.take());
+        if let Some(broken) = broken {
+            // Its call may be over.
+            let _ = broken.send(());
+        }
         let has_audio = self.open.get(&id).is_some_and(|clip| clip.data_bytes > 0);
         let kept = match (has_audio, self.open.get_mut(&id)) {
-            (true, Some(clip)) => clip.cut().map_err(|source| clip.failed(source)),
+            (true, Some(clip)) => again(|| clip.cut()).map_err(|source| clip.failed(source)),
             _ => Err(error),
         };
-        if let Err(error) = kept.and_then(|()| self.finish(id)) {
+        if let Err(error) = kept.and_then(|()| self.finish(id, is_cut_short)) {
             self.open.remove(&id);
             self.tell(id, Err(error));
         }
     }
 
-    /// Closes the files of clips that nobody waits for and nobody ends: their legs broke, or their calls
-    /// did. What becomes of the files is decided by their rows.
+    /// Closes the files of clips that nobody waits for and nobody ends: their legs broke, or their
+    /// calls did. What becomes of those files is decided by their rows. Of a clip that was opened
+    /// and not begun the file goes: its recording was refused, or canceled in the queue.
     fn let_go(&mut self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, who| !who.is_closed());
-        self.open.retain(|id, _| waiting.contains_key(id));
+        let mut not_begun = Vec::new();
+        {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.retain(|_, expected| {
+                let is_over = expected.written.is_closed();
+                if is_over {
+                    not_begun.extend(expected.file.take());
+                }
+                !is_over
+            });
+            self.open.retain(|id, _| waiting.contains_key(id));
+        }
+        for clip in not_begun {
+            if let Err(error) = fs::remove_file(&clip.path) {
+                warn!(%error, "Cannot remove {}", clip.path.display());
+            }
+        }
     }
 
     fn append(&mut self, id: RecordingId, samples: &[i16]) -> Result<(), SpoolError> {
@@ -208,17 +330,16 @@ impl Writer {
 
     /// Makes the bytes of a clip safe and gives the file its name. It is announced when the folder
     /// is synced as well.
-    fn finish(&mut self, id: RecordingId) -> Result<(), SpoolError> {
-        // A clip without a sample is a file all the same: it was asked for.
-        self.file_of(id)?;
-        let Some(clip) = self.open.get_mut(&id) else { return Err(SpoolError::Stopped) };
+    fn finish(&mut self, id: RecordingId, is_cut_short: bool) -> Result<(), SpoolError> {
         let path = self.folder.join(format!("{id}.wav"));
+        let clip = self.file_of(id)?;
         clip.make_safe()
             .and_then(|()| again(|| fs::rename(&clip.path, &path)))
             .map_err(|source| clip.failed(source))?;
         let finished = Finished {
             bytes: u64::from(clip.data_bytes) + wav::HEADER_BYTES as u64,
             samples: u64::from(clip.data_bytes / 2),
+            is_cut_short,
         };
         self.open.remove(&id);
         self.finished.push((id, finished));
@@ -249,126 +370,38 @@ impl Writer {
     }
 
     fn discard(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
-        let nothing = Finished { bytes: 0, samples: 0 };
-        let Some(clip) = self.open.remove(&id) else { return Ok(nothing) };
-        match fs::remove_file(&clip.path) {
+        let nothing = Finished { bytes: 0, samples: 0, is_cut_short: false };
+        let path = self.file_of(id)?.path.clone();
+        self.open.remove(&id);
+        match fs::remove_file(&path) {
             Ok(()) => Ok(nothing),
             // The purge was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nothing),
-            Err(source) => Err(SpoolError::Io { path: clip.path, source }),
+            Err(source) => Err(SpoolError::Io { path, source }),
         }
     }
 
+    /// The open file, which the first chunk takes over.
     fn file_of(&mut self, id: RecordingId) -> Result<&mut ClipFile, SpoolError> {
         if !self.open.contains_key(&id) {
-            let path = self.folder.join(format!("{id}.part"));
-            let clip = ClipFile::create(&path).map_err(|source| SpoolError::Io { path, source })?;
-            self.open.insert(id, clip);
+            let file = self.waiting().get_mut(&id).and_then(|expected| expected.file.take());
+            self.open.insert(id, file.ok_or(SpoolError::Stopped)?);
         }
         self.open.get_mut(&id).ok_or(SpoolError::Stopped)
     }
 
     fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
-        let waiting = self.waiting().remove(&id);
+        let expected = self.waiting().remove(&id);
+        let sent = expected.map(|expected| expected.written.send(result));
         // Of a clip that is not wanted, nobody needs to hear.
-        if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = waiting.map(|who| who.send(result)) {
+        if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = sent {
             warn!(recording.id = %id, "nobody waits for the recording any more");
         }
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl ClipFile {
-    fn create(path: &Path) -> io::Result<Self> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(&wav::header(0))?;
-        Ok(Self { file, path: path.to_owned(), data_bytes: 0 })
-    }
-
-    /// Appends samples, then corrects the header: between the two, the file is a valid WAV that
-    /// does not know its last half second yet.
-    fn append(&mut self, samples: &[i16]) -> io::Result<()> {
-        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        let more = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let total = self.data_bytes.checked_add(more).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.file.seek(SeekFrom::End(0))?;
-        self.file.write_all(&bytes)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&wav::header(total))?;
-        self.data_bytes = total;
-        Ok(())
-    }
-
-    /// Makes the bytes of the clip safe from a power cut.
-    ///
-    /// After a sync that has failed, Linux may count pages as written that are not on the disk, and
-    /// the next sync of the same file reports success. So the clip is written again, to a new file.
-    fn make_safe(&mut self) -> io::Result<()> {
-        let Err(error) = self.file.sync_all() else { return Ok(()) };
-        warn!(%error, file = %self.path.display(), "A clip cannot be synced; it is written again");
-        for _ in 1..ATTEMPTS {
-            match self.write_again() {
-                Ok(()) => return Ok(()),
-                Err(_) => thread::sleep(PAUSE),
-            }
-        }
-        self.write_again()
-    }
-
-    /// Writes the clip to a new file, which takes the place of the old one once it is synced.
-    fn write_again(&mut self) -> io::Result<()> {
-        let copy = self.path.with_extension(COPY);
-        let mut bytes = Vec::with_capacity(wav::HEADER_BYTES + self.data_bytes as usize);
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.read_to_end(&mut bytes)?;
-        if bytes.len() != wav::HEADER_BYTES + self.data_bytes as usize {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let written = || -> io::Result<File> {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&copy)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&copy, &self.path)?;
-            Ok(file)
-        };
-        match written() {
-            Ok(file) => self.file = file,
-            Err(error) => {
-                // What cannot be removed now is removed at the next start.
-                let _ = fs::remove_file(&copy);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes away what a failed write may have left behind the last whole chunk.
-    fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&wav::header(self.data_bytes))
-    }
-
-    fn failed(&self, source: io::Error) -> SpoolError {
-        SpoolError::Io { path: self.path.clone(), source }
-    }
-}
-
-/// Tries once more what may fail for a moment only.
-fn again(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    for _ in 1..ATTEMPTS {
-        match attempt() {
-            Ok(()) => return Ok(()),
-            Err(_) => thread::sleep(PAUSE),
-        }
-    }
-    attempt()
 }
 
 /// Makes a rename in a folder outlive a power cut.
@@ -378,9 +411,11 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::io::Write;
 
     use super::*;
+
+    const LIMITS: SpoolLimits = SpoolLimits { low_water: 0, open: 10 };
 
     fn id(n: u8) -> RecordingId {
         RecordingId::from_random([n; 16])
@@ -397,9 +432,9 @@ mod tests {
     #[tokio::test]
     async fn a_clip_is_announced_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().join("r")).unwrap();
-        let (chunks, written) = spool.open(id(1)).unwrap();
-        assert!(matches!(spool.open(id(1)), Err(SpoolError::InUse)));
+        let spool = Spool::start(folder.path().join("r"), LIMITS).unwrap();
+        let OpenClip { chunks, written, .. } = spool.open(id(1)).await.unwrap();
+        assert!(matches!(spool.open(id(1)).await, Err(SpoolError::InUse)));
         samples(&chunks, id(1), (0..8000).collect());
         samples(&chunks, id(1), (8000..8100).collect());
         end(&chunks, id(1), true);
@@ -415,8 +450,8 @@ mod tests {
     #[tokio::test]
     async fn an_unfinished_clip_is_a_valid_wav_at_every_moment() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned()).unwrap();
-        let (chunks, _written) = spool.open(id(2)).unwrap();
+        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let OpenClip { chunks, written: _written, .. } = spool.open(id(2)).await.unwrap();
         samples(&chunks, id(2), vec![7; 8000]);
         let path = folder.path().join(format!("{}.part", id(2)));
         let begun = std::time::Instant::now();
@@ -435,19 +470,19 @@ mod tests {
     #[tokio::test]
     async fn a_discarded_clip_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned()).unwrap();
-        let (chunks, written) = spool.open(id(3)).unwrap();
+        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let OpenClip { chunks, written, .. } = spool.open(id(3)).await.unwrap();
         samples(&chunks, id(3), vec![1; 8000]);
         end(&chunks, id(3), false);
-        assert_eq!(written.await.unwrap().unwrap(), Finished { bytes: 0, samples: 0 });
+        assert_eq!(written.await.unwrap().unwrap(), NOTHING);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn a_discarded_clip_may_be_gone_already() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned()).unwrap();
-        let (chunks, written) = spool.open(id(6)).unwrap();
+        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let OpenClip { chunks, written, .. } = spool.open(id(6)).await.unwrap();
         samples(&chunks, id(6), vec![1; 8000]);
         let path = folder.path().join(format!("{}.part", id(6)));
         while !path.exists() {
@@ -455,20 +490,20 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         end(&chunks, id(6), false);
-        assert_eq!(written.await.unwrap().unwrap(), Finished { bytes: 0, samples: 0 });
+        assert_eq!(written.await.unwrap().unwrap(), NOTHING);
     }
 
     #[test]
     fn a_clip_that_nobody_waits_for_is_let_go() {
         let folder = tempfile::tempdir().unwrap();
         let waiting = Arc::new(Mutex::new(Waiting::new()));
-        let folder = folder.path().to_owned();
-        let mut writer = Writer::new(folder, Arc::clone(&waiting));
-        let (lost, _) = oneshot::channel();
-        let (wanted, _waits) = oneshot::channel();
-        for (id, who) in [(id(7), lost), (id(8), wanted)] {
-            waiting.lock().unwrap().insert(id, who);
+        let mut writer = Writer::new(folder.path().to_owned(), Arc::clone(&waiting));
+        let mut wanted = Vec::new();
+        for (id, is_wanted) in [(id(7), false), (id(8), true)] {
+            let (expected, written) = expected(&writer.folder, id);
+            waiting.lock().unwrap().insert(id, expected);
             writer.append(id, &[1; 8000]).unwrap();
+            wanted.extend(is_wanted.then_some(written));
         }
         writer.let_go();
         let open: Vec<_> = writer.open.keys().copied().collect();
@@ -484,15 +519,16 @@ mod tests {
         writer.take(chunk(ChunkBody::Samples(vec![5; 8000])));
         // The next writes fail, and the last one has left something behind.
         let clip = writer.open.get_mut(&id(9)).unwrap();
-        clip.file.seek(SeekFrom::End(0)).unwrap();
-        clip.file.write_all(&[1; 333]).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&clip.path).unwrap();
+        file.write_all(&[1; 333]).unwrap();
         let error = clip.failed(io::ErrorKind::StorageFull.into());
-        writer.keep_what_there_is(id(9), error);
+        writer.keep_what_there_is(id(9), error, true);
         // What comes later does not begin a new file.
         writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
         writer.announce();
         writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
-        assert_eq!(written.try_recv().unwrap().unwrap().samples, 8000);
+        let finished = written.try_recv().unwrap().unwrap();
+        assert_eq!((finished.samples, finished.is_cut_short), (8000, true));
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
         assert_eq!(files.len(), 1);
         let mut reader = hound::WavReader::open(files[0].path()).unwrap();
@@ -517,41 +553,67 @@ mod tests {
         assert_eq!(written.try_recv().unwrap().unwrap().samples, 8000);
     }
 
-    #[test]
-    fn a_clip_that_cannot_be_synced_is_written_again() {
+    #[tokio::test]
+    async fn a_clip_that_is_not_begun_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut writer, _written) = writer_with(folder.path(), id(11));
-        writer.append(id(11), &[7; 8000]).unwrap();
-        let clip = writer.open.get_mut(&id(11)).unwrap();
-        let before = clip.file.metadata().unwrap().ino();
-        clip.write_again().unwrap();
-        assert_ne!(clip.file.metadata().unwrap().ino(), before);
-        clip.append(&[8; 100]).unwrap();
-        let mut reader = hound::WavReader::open(&clip.path).unwrap();
-        let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
-        assert!(samples == [vec![7; 8000], vec![8; 100]].concat());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        drop(spool.open(id(12)).await.unwrap());
+        let path = folder.path().join(format!("{}.part", id(12)));
+        let begun = Instant::now();
+        while path.exists() {
+            assert!(begun.elapsed().as_secs() < 5);
+            // The writer looks round between chunks too.
+            samples(&spool.chunks(), id(13), vec![1]);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(spool.open(id(12)).await.is_ok());
     }
 
+    #[tokio::test]
+    async fn no_clip_is_begun_below_the_low_water_mark_or_beyond_the_files_that_may_be_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = |low_water, open| {
+            Spool::start(folder.path().to_owned(), SpoolLimits { low_water, open }).unwrap()
+        };
+        let full = spool(u64::MAX, 10);
+        let refused = full.open(id(14)).await.unwrap_err();
+        assert!(matches!(refused, SpoolError::LowWater { low_water: u64::MAX, .. }), "{refused}");
+        assert!(full.check_room().await.is_err());
+        let small = spool(1, 2);
+        let clips = [small.open(id(15)).await.unwrap(), small.open(id(16)).await.unwrap()];
+        assert!(matches!(small.open(id(17)).await, Err(SpoolError::TooMany(2))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), clips.len());
+    }
+
+    const NOTHING: Finished = Finished { bytes: 0, samples: 0, is_cut_short: false };
+
     fn writer_with(folder: &Path, clip: RecordingId) -> (Writer, ClipWritten) {
-        let (sender, written) = oneshot::channel();
-        let waiting = Arc::new(Mutex::new(Waiting::from([(clip, sender)])));
+        let (expected, written) = expected(folder, clip);
+        let waiting = Arc::new(Mutex::new(Waiting::from([(clip, expected)])));
         (Writer::new(folder.to_owned(), waiting), written)
+    }
+
+    fn expected(folder: &Path, clip: RecordingId) -> (Expected, ClipWritten) {
+        let (sender, written) = oneshot::channel();
+        let file = ClipFile::create(&folder.join(format!("{clip}.part"))).unwrap();
+        (Expected { written: sender, broken: None, file: Some(file) }, written)
     }
 
     #[tokio::test]
     async fn a_disk_that_fails_is_told_and_harms_no_other_clip() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("r");
-        let spool = Spool::start(inner.clone()).unwrap();
-        let (chunks, lost) = spool.open(id(4)).unwrap();
-        fs::remove_dir_all(&inner).unwrap();
+        let spool = Spool::start(inner.clone(), LIMITS).unwrap();
+        let OpenClip { chunks, written: lost, broken, .. } = spool.open(id(4)).await.unwrap();
         samples(&chunks, id(4), vec![1; 8000]);
+        fs::remove_dir_all(&inner).unwrap();
+        end(&chunks, id(4), true);
+        assert!(broken.await.is_ok());
         assert!(matches!(lost.await.unwrap(), Err(SpoolError::Io { .. })));
         samples(&chunks, id(4), vec![1; 8000]);
         end(&chunks, id(4), true);
         fs::create_dir(&inner).unwrap();
-        let (chunks, kept) = spool.open(id(5)).unwrap();
+        let OpenClip { chunks, written: kept, .. } = spool.open(id(5)).await.unwrap();
         end(&chunks, id(5), true);
         assert_eq!(kept.await.unwrap().unwrap().samples, 0);
     }

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::spool::{COPY, sync_folder};
+use super::{clip_file::COPY, spool::sync_folder};
 use crate::{
     audio::wav,
     model::RecordingId,
@@ -163,14 +163,18 @@ impl Vault {
         }
         let known: HashSet<RecordingId> = rows.iter().map(|row| row.id).collect();
         for (path, id) in self.files()? {
-            // The clip that it was made of is there: only a whole copy takes its place.
-            if path.extension().is_some_and(|extension| extension == COPY) {
+            // The clip that a copy was made of is there: only a whole one takes its place.
+            let is_copy = path.extension().is_some_and(|extension| extension == COPY);
+            let is_known = known.contains(&id) || database.recording(id).await?.is_some();
+            // One without a row was opened for a recording that was never accepted.
+            let is_empty = !is_known && has_no_sample(&path);
+            if is_copy || is_empty {
                 if let Err(cause) = fs::remove_file(&path) {
                     error!(%cause, "Cannot remove {}", path.display());
                 }
                 continue;
             }
-            if !known.contains(&id) && database.recording(id).await?.is_none() {
+            if !is_known {
                 self.set_aside_and_log(&path);
             }
         }
@@ -269,6 +273,11 @@ impl Vault {
     }
 }
 
+fn has_no_sample(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|file| file.is_file() && file.len() <= wav::HEADER_BYTES as u64)
+}
+
 /// Deletes a file, or a folder in the place of one, that was last changed more than `retention`
 /// before `now`. Returns whether it did.
 fn purge_old(path: &Path, now: SystemTime, retention: Duration) -> io::Result<bool> {
@@ -306,14 +315,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (vault, database) = vault_and_database(folder.path()).await;
         let id = |n| RecordingId::from_random([n; 16]);
-        fs::write(vault.path(id(1)), b"whole").unwrap();
-        fs::write(vault.file(id(2), UNFINISHED), b"part").unwrap();
+        let (whole, part) = ([1; 100], [2; 100]);
+        fs::write(vault.path(id(1)), whole).unwrap();
+        fs::write(vault.file(id(2), UNFINISHED), part).unwrap();
+        // Opened for a recording that was refused: there is nothing in it to be lost.
+        fs::write(vault.file(id(4), UNFINISHED), wav::header(0)).unwrap();
         // What should be a file is a folder: it is moved like the others.
         fs::create_dir(vault.file(id(3), UNFINISHED)).unwrap();
         vault.recover(&database, &[]).await.unwrap();
         let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
-        assert_eq!(fs::read(lost.join(format!("{}.wav", id(1)))).unwrap(), b"whole");
-        assert_eq!(fs::read(lost.join(format!("{}.part", id(2)))).unwrap(), b"part");
+        assert_eq!(fs::read(lost.join(format!("{}.wav", id(1)))).unwrap(), whole);
+        assert_eq!(fs::read(lost.join(format!("{}.part", id(2)))).unwrap(), part);
         assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
 
         let now = SystemTime::now();

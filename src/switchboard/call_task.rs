@@ -17,7 +17,11 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use self::{clips::safe_clip, placing::NO_WAY};
+use self::{
+    clips::{Tape, safe_clip},
+    placing::NO_WAY,
+    prompts::Prepared,
+};
 use super::{
     Drivers, Reserved,
     commits::{After, Commits},
@@ -29,8 +33,8 @@ use crate::{
     call::{Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation},
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     model::{
-        Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
-        RecordingId, Silence,
+        Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, RecordingId,
+        Silence,
     },
     operation,
     proto::sip::{
@@ -38,7 +42,7 @@ use crate::{
         info,
         path::{Path, is_private},
     },
-    recordings::{ClipWritten, Finished},
+    recordings::{Finished, OpenClip},
     store::StoreError,
 };
 
@@ -64,7 +68,8 @@ pub(super) enum Request {
     Peer(Reply<(Party, DialogId)>),
     Operations(Reply<Vec<Operation>>),
     Command(Command, Reply<()>),
-    Submit(NewOperation, Reply<Operation>),
+    /// With its clip, if it records.
+    Submit(NewOperation, Option<OpenClip>, Reply<Operation>),
 }
 
 /// The way to a call's task. What the API asks takes no place of what the peer says.
@@ -117,7 +122,8 @@ pub(super) struct CallTask {
     answer: Option<u16>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
-    clips: HashMap<OperationId, (RecordingId, ClipWritten)>,
+    /// Clips of operations that wait or run.
+    clips: HashMap<OperationId, Tape>,
     commits: Commits,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Clips on their way to the disk, or off it.
@@ -144,8 +150,10 @@ struct Referral {
 
 /// What has come back.
 enum Done {
-    Prompts(OperationId, Result<Vec<(Clip, u32)>, PromptFailure>),
-    Clip(OperationId, RecordingId, Result<Finished, ()>),
+    Prepared(OperationId, Result<Prepared, OperationEnd>),
+    /// The disk takes no more of a clip; or its end has come before.
+    ClipBroken(OperationId, bool),
+    Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
     /// A clip that nobody wants any more was deleted.
     Deleted,
     Located(Result<Vec<Path>, u16>),
@@ -250,8 +258,8 @@ impl CallTask {
                     self.committed(result);
                 }
                 event = next_event(&mut self.leg_events) => self.leg_event(event),
-                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done),
-                Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done),
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done).await,
+                Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done).await,
                 Some(message) = self.mailbox.sip.recv() => self.message(message).await,
                 () = tokio::time::sleep_until(timer.into()) => self.machine.handle_timeout(now()),
                 () = tokio::time::sleep(JOURNAL_RETRY), if held_up => {}
@@ -310,10 +318,10 @@ impl CallTask {
                 self.commits.then(since, After::Reply(reply, result));
             }
             // The journal is behind, and what waits for it is kept in memory.
-            Request::Submit(_, reply) if self.commits.are_full() => {
+            Request::Submit(_, _, reply) if self.commits.are_full() => {
                 let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
             }
-            Request::Submit(new, reply) => match self.machine.submit(new, now()) {
+            Request::Submit(new, clip, reply) => match self.submit(new, clip) {
                 Ok(operation) => {
                     info!(
                         operation.id = %operation.id,
@@ -328,6 +336,19 @@ impl CallTask {
                 }
             },
         }
+    }
+
+    fn submit(
+        &mut self,
+        new: NewOperation,
+        clip: Option<OpenClip>,
+    ) -> Result<Operation, CallError> {
+        let id = clip.as_ref().map(|clip| clip.recording);
+        let operation = self.machine.submit(new, id, now())?;
+        if let Some(clip) = clip {
+            self.take_clip(operation.id, clip);
+        }
+        Ok(operation)
     }
 
     /// The call goes on with somebody else, if that can be (RFC 3891).
@@ -523,7 +544,6 @@ impl CallTask {
 
     fn media_ended(&mut self, id: OperationId, ended: operation::Ended) {
         info!(operation.id = %id, clip = ?ended.clip, "Operation off the media: {:?}", ended.end);
-        let delivers = ended.end.delivers_recording();
         let clip = ended.clip.unwrap_or_default();
         let end = MediaEnd {
             end: ended.end,
@@ -531,21 +551,35 @@ impl CallTask {
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
         self.machine.handle_input(Input::MediaEnded(id, end), now());
-        if let (Some((recording, written)), true) = (self.clips.remove(&id), delivers) {
-            self.await_clip(id, recording, written);
+        // Of one that is discarded as well: the file is gone then.
+        if let Some(tape) = self.clips.remove(&id) {
+            self.await_clip(id, tape);
         }
     }
 
-    fn done(&mut self, done: Done) {
+    async fn done(&mut self, done: Done) {
         let input = match done {
-            Done::Prompts(id, Ok(clips)) => {
-                self.prompts.insert(id, clips);
+            Done::Prepared(id, Ok(prepared)) => {
+                self.prompts.insert(id, prepared.prompts);
+                if let Some(clip) = prepared.clip {
+                    self.take_clip(id, clip);
+                }
                 Input::Prepared(id, Ok(()))
             }
-            Done::Prompts(id, Err(failure)) => {
-                info!(operation.id = %id, "Prompt failed: {}", failure.message);
-                Input::Prepared(id, Err(failure))
+            Done::Prepared(id, Err(end)) => {
+                if let OperationEnd::PromptFailed(failure) = &end {
+                    info!(operation.id = %id, "Prompt failed: {}", failure.message);
+                }
+                Input::Prepared(id, Err(end))
             }
+            Done::ClipBroken(id, is_broken) => {
+                if let (Some(leg), true) = (&self.leg, is_broken) {
+                    warn!(operation.id = %id, "The disk takes no more of the recording, which ends");
+                    let _ = leg.disk_failed(id).await;
+                }
+                return;
+            }
+            Done::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
             // It came so late that its operation was ended without it.
             Done::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
                 self.delete_clip(recording);
@@ -588,7 +622,10 @@ impl CallTask {
             self.referral = None;
         }
         let machine = &self.machine;
-        self.prompts.retain(|id, _| machine.operations().any(|operation| operation.id == *id));
+        let is_known = |id: &OperationId| machine.operations().any(|known| known.id == *id);
+        self.prompts.retain(|id, _| is_known(id));
+        // What the leg has, it ends.
+        self.clips.retain(|id, tape| tape.has_begun || is_known(id));
         self.commits.submit(&self.drivers.journal);
         self.settle();
         if self.tones_passed_over() > 0 && !self.has_said_tones {
@@ -719,19 +756,7 @@ impl CallTask {
             | OperationKind::Unmute { .. }
             | OperationKind::UpdateRecordingStatus { .. } => return,
         };
-        let tape = match recording.map(|recording| self.open_tape(id, recording)) {
-            None => None,
-            Some(Some(tape)) => Some(tape),
-            Some(None) => {
-                let end = MediaEnd {
-                    end: OperationEnd::Unspecified,
-                    speech_ms: 0,
-                    speech_ended_at_ms: None,
-                };
-                self.inputs.push_back(Input::MediaEnded(id, end));
-                return;
-            }
-        };
+        let tape = recording.zip(self.clips.get_mut(&id).map(Tape::begin));
         if let Some(leg) = &self.leg {
             // A leg that is over says so itself, and the operation ends with it.
             let _ = leg.start(Start { id, play, tape }).await;

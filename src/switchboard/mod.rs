@@ -48,7 +48,7 @@ use crate::{
             uri::Uri,
         },
     },
-    recordings::{Spool, Vault},
+    recordings::{Spool, SpoolError, Vault},
     signalling::Signalling,
     store::{Database, Journal},
 };
@@ -211,6 +211,13 @@ impl Switchboard {
         }
         if self.inner.drivers.media.is_broken() {
             return Err("a media thread has ended".to_owned());
+        }
+        if let Err(error) = self.inner.drivers.spool.check_room().await {
+            return Err(match error {
+                SpoolError::LowWater { .. } => error.to_string(),
+                // Anyone may ask; where the clips are is for the log.
+                _ => "the folder of the recordings cannot be looked at".to_owned(),
+            });
         }
         let proof = self.inner.drivers.journal.prove();
         match tokio::time::timeout(PROOF, proof).await {

@@ -51,7 +51,7 @@ pub async fn recover(
     for row in rows {
         let kept = found.iter().find_map(|recovered| match recovered {
             Recovered::Kept { id, bytes, samples } if *id == row.id => {
-                Some(Finished { bytes: *bytes, samples: *samples })
+                Some(Finished { bytes: *bytes, samples: *samples, is_cut_short: false })
             }
             _ => None,
         });

@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use rand::RngCore;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, info_span, warn};
 
@@ -15,8 +16,12 @@ use super::{
 };
 use crate::{
     call::{CallError, Command, Machine, NewOperation, Placement},
-    model::{Call, CallId, Operation, OperationId, Party, PromptSource, RejectReason, Termination},
+    model::{
+        Call, CallId, Operation, OperationId, Party, PromptSource, RecordingId, RejectReason,
+        Termination,
+    },
     proto::sip::uri::Uri,
+    recordings::OpenClip,
     signalling::Traced,
 };
 
@@ -213,17 +218,36 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Command(Command::KeepAlive, reply)).await
     }
 
-    /// Takes an operation; it is committed when this returns.
+    /// Takes an operation; it is committed when this returns, and if it records its file is open.
     ///
     /// # Errors
-    /// The call's state does not allow it; nothing was done.
+    /// The call's state does not allow it, or the disk takes no recording; nothing was done.
     pub async fn submit(
         &self,
         application: &str,
         id: CallId,
         new: NewOperation,
     ) -> Result<Operation, CallError> {
-        ask(&self.find(application, id)?, |reply| Request::Submit(new, reply)).await
+        let sender = self.find(application, id)?;
+        let clip = match new.kind.is_record() {
+            true => Some(self.open_clip().await?),
+            false => None,
+        };
+        ask(&sender, |reply| Request::Submit(new, clip, reply)).await
+    }
+
+    async fn open_clip(&self) -> Result<OpenClip, CallError> {
+        let mut bytes = [0; 16];
+        self.fresh_rng().fill_bytes(&mut bytes);
+        let opening = self.inner.drivers.spool.open(RecordingId::from_random(bytes));
+        match tokio::time::timeout(REQUEST_TIMEOUT, opening).await {
+            Ok(opened) => opened.map_err(|error| {
+                warn!(%error, "A recording is refused");
+                CallError::NoDisk
+            }),
+            // A file that is made after all is removed again.
+            Err(_) => Err(CallError::Overloaded { retry_after: 5 }),
+        }
     }
 
     /// The last SIP messages of one of the application's calls, also of one that is over, as long as

@@ -1,10 +1,11 @@
-/* A disk that fails on request. Preloaded into the daemon, it counts the writes, syncs and renames of
- * files whose path contains a given text, and lets some of them fail or wait. A shared control file
+/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs and renames
+ * of files whose path contains a given text, and lets some of them fail or wait. A shared control file
  * (tests/support/failing_disk.rs writes it) says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,11 @@ struct control {
     _Atomic int error;    /* errno of a call that fails; 0: it only waits */
     _Atomic int delay_ms; /* how long it waits */
     _Atomic int seen;     /* matching calls so far */
-    char part[108];       /* text that the path contains */
+    _Atomic int kinds;    /* which kinds of calls match: the sum of OPEN_CALL, ... */
+    char part[104];       /* text that the path contains */
 };
+
+enum { OPEN_CALL = 1, WRITE_CALL = 2, SYNC_CALL = 4, RENAME_CALL = 8 };
 
 static struct control *control;
 
@@ -35,8 +39,8 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 /* Whether this call fails; errno is set then. */
-static int fails(const char *path) {
-    if (!control || !control->part[0] || !strstr(path, control->part)) return 0;
+static int fails(int kind, const char *path) {
+    if (!control || !(control->kinds & kind) || !control->part[0] || !strstr(path, control->part)) return 0;
     int number = ++control->seen, first = control->first;
     if (first == 0 || number < first || number - first >= control->count) return 0;
     if (control->delay_ms > 0) {
@@ -47,14 +51,14 @@ static int fails(const char *path) {
     return control->error != 0;
 }
 
-static int fails_fd(int fd) {
+static int fails_fd(int kind, int fd) {
     char link[40], path[4096];
-    if (!control) return 0;
+    if (!control || !(control->kinds & kind)) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    return fails(path);
+    return fails(kind, path);
 }
 
 #define REAL(name, ...) \
@@ -63,26 +67,55 @@ static int fails_fd(int fd) {
     return real(__VA_ARGS__)
 
 ssize_t write(int fd, const void *data, size_t size) {
-    if (fails_fd(fd)) return -1;
+    if (fails_fd(WRITE_CALL, fd)) return -1;
     REAL(write, fd, data, size);
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
-    if (fails_fd(fd)) return -1;
+    if (fails_fd(WRITE_CALL, fd)) return -1;
     REAL(pwrite, fd, data, size, at);
 }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
-    if (fails_fd(fd)) return -1;
+    if (fails_fd(WRITE_CALL, fd)) return -1;
     REAL(pwrite64, fd, data, size, at);
 }
 int fsync(int fd) {
-    if (fails_fd(fd)) return -1;
+    if (fails_fd(SYNC_CALL, fd)) return -1;
     REAL(fsync, fd);
 }
 int fdatasync(int fd) {
-    if (fails_fd(fd)) return -1;
+    if (fails_fd(SYNC_CALL, fd)) return -1;
     REAL(fdatasync, fd);
 }
+/* The mode is there when a file may be made. */
+#define OPEN(name) \
+    int name(const char *path, int flags, ...) { \
+        mode_t mode = 0; \
+        if (flags & (O_CREAT | O_TMPFILE)) { \
+            va_list rest; \
+            va_start(rest, flags); \
+            mode = va_arg(rest, mode_t); \
+            va_end(rest); \
+        } \
+        if (fails(OPEN_CALL, path)) return -1; \
+        REAL(name, path, flags, mode); \
+    }
+#define OPEN_AT(name) \
+    int name(int folder, const char *path, int flags, ...) { \
+        mode_t mode = 0; \
+        if (flags & (O_CREAT | O_TMPFILE)) { \
+            va_list rest; \
+            va_start(rest, flags); \
+            mode = va_arg(rest, mode_t); \
+            va_end(rest); \
+        } \
+        if (fails(OPEN_CALL, path)) return -1; \
+        REAL(name, folder, path, flags, mode); \
+    }
+OPEN(open)
+OPEN(open64)
+OPEN_AT(openat)
+OPEN_AT(openat64)
 int rename(const char *from, const char *to) {
-    if (fails(to)) return -1;
+    if (fails(RENAME_CALL, to)) return -1;
     REAL(rename, from, to);
 }

@@ -17,14 +17,21 @@ pub const ENOSPC: i32 = 28;
 pub const EIO: i32 = 5;
 
 const CONTROL_BYTES: usize = 128;
-const PART_AT: u64 = 20;
 const SEEN_AT: u64 = 16;
+const KINDS_AT: u64 = 20;
+const PART_AT: u64 = 24;
 
 /// The control of a daemon's disk.
 pub struct FailingDisk {
     folder: TempDir,
     control: File,
 }
+
+/// Calls that may be touched.
+pub const WRITES: i32 = 2;
+pub const SYNCS: i32 = 4;
+/// Opens, writes, syncs and renames.
+pub const ALL: i32 = 15;
 
 /// What happens to calls on the disk.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +44,8 @@ pub struct Fault {
     pub error: i32,
     /// How long they wait.
     pub delay_ms: i32,
+    /// The kinds of calls that are counted.
+    pub kinds: i32,
 }
 
 impl FailingDisk {
@@ -70,8 +79,8 @@ impl FailingDisk {
         let mut bytes = [0; CONTROL_BYTES - PART_AT as usize];
         bytes[..part.len()].copy_from_slice(part.as_bytes());
         self.control.write_all_at(&bytes, PART_AT).unwrap();
-        let Fault { first, count, error, delay_ms } = fault;
-        for (at, value) in [(4, count), (8, error), (12, delay_ms), (0, first)] {
+        let Fault { first, count, error, delay_ms, kinds } = fault;
+        for (at, value) in [(4, count), (8, error), (12, delay_ms), (KINDS_AT, kinds), (0, first)] {
             self.control.write_all_at(&value.to_ne_bytes(), at).unwrap();
         }
     }

@@ -52,6 +52,20 @@ impl Node {
 
     /// The same, with variables in its environment.
     pub fn start_with_env(folder: TempDir, extra: &str, env: &[(&str, &OsStr)]) -> Self {
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_aftertone"));
+        daemon.envs(env.iter().copied());
+        Self::start_by(daemon, folder, extra)
+    }
+
+    /// Starts a daemon that may have no more than so many files open.
+    pub fn start_with_files(files: u32, extra: &str) -> Self {
+        let mut daemon = Command::new("prlimit");
+        daemon.args([&format!("--nofile={files}"), env!("CARGO_BIN_EXE_aftertone")]);
+        Self::start_by(daemon, tempfile::tempdir().expect("a temporary folder"), extra)
+    }
+
+    /// Starts a daemon by a command, which `serve` and its arguments are added to.
+    pub fn start_by(mut daemon: Command, folder: TempDir, extra: &str) -> Self {
         let config = folder.path().join("aftertone.toml");
         let has = |section: &str| extra.lines().any(|line| line.trim() == section);
         let mut text = String::new();
@@ -67,11 +81,10 @@ impl Node {
         }
         text.push_str(extra);
         std::fs::write(&config, text).expect("the configuration can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_aftertone"))
+        let mut child = daemon
             .args(["serve", "--config"])
             .arg(&config)
             .current_dir(folder.path())
-            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -6,8 +6,8 @@ use super::ReferralCall;
 use crate::{
     call::{line::LineScript, session::LocalAudio},
     model::{
-        Arrival, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptFailure,
-        PromptSource, RecordingId, RejectReason, Silence, Termination, Tone, UnixMillis,
+        Arrival, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptSource,
+        RecordingId, RejectReason, Silence, Termination, Tone, UnixMillis,
     },
     proto::{
         sdp,
@@ -146,14 +146,15 @@ pub enum Input {
     ReferralRefused(u16),
     /// Somebody else takes the peer's place, by this dialog and offer (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),
-    /// The acceptance of an operation is committed and its prompts are there, or cannot be had.
-    Prepared(OperationId, Result<(), PromptFailure>),
+    /// The acceptance of an operation is committed, and its prompts and its clip's file are there; or
+    /// how it ends because they cannot be had.
+    Prepared(OperationId, Result<(), OperationEnd>),
     /// A key was pressed.
     Tone(Tone),
     /// The media is done with an operation.
     MediaEnded(OperationId, MediaEnd),
-    /// A clip is safe, or it cannot be kept.
-    ClipSafe(OperationId, Result<SafeClip, ()>),
+    /// A clip is safe, or how its operation ends because it cannot be kept.
+    ClipSafe(OperationId, Result<SafeClip, OperationEnd>),
     /// RTP did not come, or stopped.
     MediaTimedOut(Silence),
     /// The leg is closed; nothing more comes from it.
@@ -183,6 +184,8 @@ pub struct SafeClip {
     pub bytes: u64,
     /// Its length.
     pub duration_ms: u64,
+    /// The disk took no more.
+    pub is_cut_short: bool,
 }
 
 /// What the application, or whoever runs the house, asks for.
@@ -250,7 +253,8 @@ pub enum Action {
     DialReferral(Box<ReferralCall>),
     /// The session is agreed, or changed.
     ConnectLeg(Box<sdp::StreamPlan>),
-    /// Once all earlier commits are through, get the prompts; answer with [`Input::Prepared`].
+    /// Once all earlier commits are through, get the prompts, and open the clip's file if that was
+    /// not done; answer with [`Input::Prepared`].
     Prepare(OperationId, Vec<PromptSource>),
     /// Have the media begin.
     Start(Box<Operation>, Option<RecordingId>),

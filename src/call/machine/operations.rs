@@ -13,7 +13,12 @@ use crate::{
 };
 
 impl Machine {
-    pub(super) fn accept(&mut self, new: NewOperation, now: Now) -> Operation {
+    pub(super) fn accept(
+        &mut self,
+        new: NewOperation,
+        clip: Option<RecordingId>,
+        now: Now,
+    ) -> Operation {
         let barge = new.kind.barges_in();
         if barge || new.kind == OperationKind::CancelMediaProcessing {
             self.cancel_all(now);
@@ -38,8 +43,8 @@ impl Machine {
                 true => OperationStatus::Running,
                 false => OperationStatus::NotStarted,
             };
-            let recording =
-                operation.kind.is_record().then(|| RecordingId::from_random(random(&mut self.rng)));
+            let fresh = || RecordingId::from_random(random(&mut self.rng));
+            let recording = operation.kind.is_record().then(|| clip.unwrap_or_else(fresh));
             if let Some(id) = recording {
                 self.change.recordings.push(RecordingChange::Begun {
                     id,
@@ -101,9 +106,9 @@ impl Machine {
         while matches!(self.phase, Phase::Up) {
             match self.queue.turn() {
                 None => return,
-                Some(Turn::Fail(id, failure)) => {
+                Some(Turn::Fail(id, end)) => {
                     if let Some(entry) = self.queue.take(id) {
-                        self.conclude(entry, OperationEnd::PromptFailed(failure), None, now);
+                        self.conclude(entry, end, None, now);
                     }
                 }
                 Some(Turn::Begin(id)) => {
@@ -145,7 +150,12 @@ impl Machine {
         self.try_finish(now);
     }
 
-    pub(super) fn clip_safe(&mut self, id: OperationId, result: Result<SafeClip, ()>, now: Now) {
+    pub(super) fn clip_safe(
+        &mut self,
+        id: OperationId,
+        result: Result<SafeClip, OperationEnd>,
+        now: Now,
+    ) {
         if !matches!(self.queue.find(id), Some(Entry { stage: Stage::Finishing { .. }, .. })) {
             return;
         }
@@ -156,9 +166,14 @@ impl Machine {
             return;
         };
         match result {
-            Ok(SafeClip { bytes, duration_ms }) => {
+            Ok(SafeClip { bytes, duration_ms, is_cut_short }) => {
                 self.change.recordings.push(RecordingChange::Finished { id: recorded.id, bytes });
                 recorded.duration_ms = duration_ms;
+                // What was heard after the disk had failed is not in the clip.
+                recorded.speech_ms = recorded.speech_ms.min(duration_ms);
+                let speech_end = recorded.speech_ended_at_ms.map(|end| end.min(duration_ms));
+                recorded.speech_ended_at_ms = speech_end;
+                let end = if is_cut_short { OperationEnd::DiskFailedWithAudio } else { end };
                 match (end, duration_ms) {
                     // Of a leg that vanished before it had recorded anything: the file is purged
                     // like all others.
@@ -169,7 +184,7 @@ impl Machine {
                     (end, _) => self.conclude(entry, end, Some(recorded), now),
                 }
             }
-            Err(()) => self.conclude(entry, OperationEnd::Unspecified, None, now),
+            Err(end) => self.conclude(entry, end, None, now),
         }
         self.try_finish(now);
     }
@@ -219,7 +234,7 @@ impl Machine {
             Step::Wait => {}
             Step::Begin(kind) => {
                 self.cancel_all(now);
-                self.accept(NewOperation { kind, client_context: None }, now);
+                self.accept(NewOperation { kind, client_context: None }, None, now);
             }
             Step::HangUp => self.end(Termination::LineEnded, None, now),
         }

@@ -9,8 +9,8 @@ use super::{CallTask, Done};
 use crate::{
     audio::{Rate, tape},
     call::{Input, SafeClip},
-    model::{OperationId, RecordingId},
-    recordings::{ClipWritten, Finished},
+    model::{OperationEnd, OperationId, RecordingId},
+    recordings::{ClipWritten, Finished, OpenClip},
 };
 
 /// How long the clips of a task that has failed may take to become safe.
@@ -18,33 +18,39 @@ const SALVAGE: Duration = Duration::from_secs(15);
 /// How long a call that is over waits for clips that nobody wants any more.
 const CLEAR_UP: Duration = Duration::from_secs(600);
 
+/// A clip that an operation writes, or will.
+pub(super) struct Tape {
+    recording: RecordingId,
+    chunks: SyncSender<tape::Chunk>,
+    written: ClipWritten,
+    /// The leg has it, and ends it.
+    pub(super) has_begun: bool,
+}
+
+impl Tape {
+    /// The way to its file, for the leg.
+    pub(super) fn begin(&mut self) -> SyncSender<tape::Chunk> {
+        self.has_begun = true;
+        self.chunks.clone()
+    }
+}
+
 impl CallTask {
-    /// Opens the clip's file; the row is committed. `None` if it cannot be.
-    pub(super) fn open_tape(
-        &mut self,
-        id: OperationId,
-        recording: RecordingId,
-    ) -> Option<(RecordingId, SyncSender<tape::Chunk>)> {
-        match self.drivers.spool.open(recording) {
-            Ok((chunks, written)) => {
-                info!(operation.id = %id, recording.id = %recording, "Recording opened");
-                self.clips.insert(id, (recording, written));
-                Some((recording, chunks))
-            }
-            Err(error) => {
-                error!(%error, operation.id = %id, "cannot write the recording");
-                None
-            }
-        }
+    /// The clip of an operation that was accepted.
+    pub(super) fn take_clip(&mut self, id: OperationId, clip: OpenClip) {
+        let OpenClip { recording, chunks, written, broken } = clip;
+        info!(operation.id = %id, recording.id = %recording, "Recording opened");
+        self.clips.insert(id, Tape { recording, chunks, written, has_begun: false });
+        let broken = async move { Done::ClipBroken(id, broken.await.is_ok()) };
+        self.work.push(broken.boxed());
     }
 
     /// The leg vanished in the middle of a clip: what was written is what there is.
     pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
-        let Some((_, written)) = self.clips.remove(&id) else {
-            self.inputs.push_back(Input::ClipSafe(id, Err(())));
+        let Some(Tape { chunks, written, .. }) = self.clips.remove(&id) else {
+            self.inputs.push_back(Input::ClipSafe(id, Err(OperationEnd::Unspecified)));
             return;
         };
-        let chunks = self.drivers.spool.chunks();
         // The spool may be full, and this task must not wait for it.
         self.saving.push(
             async move {
@@ -52,7 +58,7 @@ impl CallTask {
                 let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
                 let result = match sent {
                     Ok(Ok(())) => clip_result(written).await,
-                    Ok(Err(_)) | Err(_) => Err(()),
+                    Ok(Err(_)) | Err(_) => Err(OperationEnd::Unspecified),
                 };
                 Done::Clip(id, recording, result)
             }
@@ -60,12 +66,8 @@ impl CallTask {
         );
     }
 
-    pub(super) fn await_clip(
-        &mut self,
-        id: OperationId,
-        recording: RecordingId,
-        written: ClipWritten,
-    ) {
+    pub(super) fn await_clip(&mut self, id: OperationId, tape: Tape) {
+        let Tape { recording, written, .. } = tape;
         self.saving
             .push(async move { Done::Clip(id, recording, clip_result(written).await) }.boxed());
     }
@@ -126,26 +128,29 @@ impl CallTask {
     /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
     fn close_for_good(&mut self) {
         self.leg = None;
-        for (id, (recording, written)) in std::mem::take(&mut self.clips) {
-            self.await_clip(id, recording, written);
+        for (id, tape) in std::mem::take(&mut self.clips) {
+            if tape.has_begun {
+                self.await_clip(id, tape);
+            }
         }
     }
 }
 
-pub(super) fn safe_clip(Finished { bytes, samples }: Finished) -> SafeClip {
-    SafeClip { bytes, duration_ms: samples * 1_000 / u64::from(Rate::Hz16000.hz()) }
+pub(super) fn safe_clip(Finished { bytes, samples, is_cut_short }: Finished) -> SafeClip {
+    let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
+    SafeClip { bytes, duration_ms, is_cut_short }
 }
 
-async fn clip_result(written: ClipWritten) -> Result<Finished, ()> {
+async fn clip_result(written: ClipWritten) -> Result<Finished, OperationEnd> {
     match written.await {
         Ok(Ok(finished)) => Ok(finished),
         Ok(Err(error)) => {
             error!(%error, "the recording could not be kept");
-            Err(())
+            Err(OperationEnd::DiskFailedWithoutAudio)
         }
         Err(_) => {
             error!("the writer of recordings has gone");
-            Err(())
+            Err(OperationEnd::Unspecified)
         }
     }
 }

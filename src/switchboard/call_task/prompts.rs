@@ -1,35 +1,61 @@
-//! Prompts: fetched before an operation begins.
+//! What an operation needs before it begins: prompts, and a file if it records.
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::try_join_all};
+use tracing::error;
 
 use super::{CallTask, Done};
 use crate::{
     audio::{Clip, wav},
     call::{Input, line::RECORDING_PREFIX},
-    model::{OperationId, PromptFailure, PromptFailureKind, PromptSource, RecordingId},
+    model::{
+        OperationEnd, OperationId, PromptFailure, PromptFailureKind, PromptSource, RecordingId,
+    },
+    recordings::OpenClip,
     switchboard::Drivers,
 };
 
 /// A clip that we have written is no longer than a recording may be.
 const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 
+/// What an operation needs before it begins.
+pub(super) struct Prepared {
+    pub prompts: Vec<(Clip, u32)>,
+    /// Of a recording of a line: those of applications were opened when they were asked for.
+    pub clip: Option<OpenClip>,
+}
+
 impl CallTask {
     pub(super) fn prepare(&mut self, id: OperationId, sources: Vec<PromptSource>) {
-        if sources.is_empty() {
+        let clip = self.machine.clip_of(id).filter(|_| !self.clips.contains_key(&id));
+        if sources.is_empty() && clip.is_none() {
             self.inputs.push_back(Input::Prepared(id, Ok(())));
             return;
         }
         let drivers = self.drivers.clone();
         let application = self.machine.call().application.clone();
         self.work.push(
-            async move {
-                let loads = sources.into_iter().map(|source| load(&drivers, &application, source));
-                let clips = futures_util::future::try_join_all(loads).await;
-                Done::Prompts(id, clips)
-            }
-            .boxed(),
+            async move { Done::Prepared(id, prepared(&drivers, &application, sources, clip).await) }
+                .boxed(),
         );
     }
+}
+
+async fn prepared(
+    drivers: &Drivers,
+    application: &str,
+    sources: Vec<PromptSource>,
+    clip: Option<RecordingId>,
+) -> Result<Prepared, OperationEnd> {
+    let loads = sources.into_iter().map(|source| load(drivers, application, source));
+    let prompts = try_join_all(loads).await.map_err(OperationEnd::PromptFailed)?;
+    let clip = match clip {
+        Some(clip) => Some(drivers.spool.open(clip).await.map_err(|error| {
+            error!(%error, recording.id = %clip, "A recording cannot begin");
+            OperationEnd::DiskFailedWithoutAudio
+        })?),
+        None => None,
+    };
+    Ok(Prepared { prompts, clip })
 }
 
 async fn load(

@@ -57,7 +57,11 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
     let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
     let recording = RecordingId::from_random([9; 16]);
     let (spool, written) = oneshot::channel();
-    task.await_clip(OperationId::from_random([8; 16]), recording, written);
+    let ((_broken, broken), chunks) = (oneshot::channel(), house.drivers.spool.chunks());
+    let operation = OperationId::from_random([8; 16]);
+    task.take_clip(operation, OpenClip { recording, chunks, written, broken });
+    let tape = task.clips.remove(&operation).unwrap();
+    task.await_clip(operation, tape);
     let span = tracing::Span::none();
     assert!(house.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
     house.go_on();
@@ -65,7 +69,7 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
     house.until_state(call, CallState::Terminated).await;
     let path = house.drivers.vault.path(recording);
     std::fs::write(&path, b"late").unwrap();
-    spool.send(Ok(Finished { bytes: 4, samples: 2 })).unwrap();
+    spool.send(Ok(Finished { bytes: 48, samples: 2, is_cut_short: false })).unwrap();
     let gone = async {
         while path.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -82,7 +86,7 @@ async fn decoded_prompts_go_with_their_operation() {
     let (dialog, invite) = house.invited().await;
     let (mut task, ..) = task(&house, dialog, invite.offer);
     let canceled = OperationId::from_random([8; 16]);
-    task.done(Done::Prompts(canceled, Ok(Vec::new())));
+    task.done(Done::Prepared(canceled, Ok(Prepared { prompts: Vec::new(), clip: None }))).await;
     task.carry_out().await;
     assert!(task.prompts.is_empty());
 }
