@@ -187,7 +187,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// `folder`, and made anew when it is old or the hosts have changed.
 ///
 /// # Errors
-/// It cannot be made or written.
+/// It cannot be made or written, or the folder is not there.
 pub fn development(folder: &Path, hosts: &[String]) -> Result<Development, TlsError> {
     let development = Development {
         authority: folder.join(".development-ca.pem"),
@@ -245,9 +245,6 @@ fn is_current(certificate: &Path, title: &str) -> bool {
 }
 
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
     let options = &mut fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path)?.write_all(text.as_bytes())

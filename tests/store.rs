@@ -19,7 +19,7 @@ use aftertone::{
         OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
         RecordingChange, RecordingId, Termination, Tone, UnixMillis,
     },
-    recordings::{Purge, Vault},
+    recordings::{Folder, Purge, Vault},
     store::{
         Database, Delivery, Journal, JournalLimits, KeptAnswer, RecordingState, RequestKey,
         SigningKeyRow, StoreError,
@@ -519,7 +519,7 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     let change = Change { call: Some(call), recordings, ..Change::default() };
     house.commit(change).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let vault = Vault::new(folder.path().to_owned());
+    let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
     // A folder cannot be deleted as a file.
     std::fs::create_dir(vault.path(clips[0])).unwrap();
     std::fs::write(vault.path(clips[1]), b"RIFF").unwrap();
@@ -816,7 +816,8 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     };
     assert_eq!(hits(), [true; 3], "it is there before the purge");
 
-    let vault = Vault::new(folder.path().join("recordings"));
+    let recordings = tempfile::tempdir().unwrap();
+    let vault = Vault::new(Folder::hold(recordings.path().to_owned()).unwrap());
     let retention = Duration::from_secs(1);
     let purge = Purge::new(house.store.clone(), vault, Arc::default(), retention);
     let cancel = CancellationToken::new();

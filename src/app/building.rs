@@ -24,7 +24,7 @@ use crate::{
     notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,
-    recordings::{AccessKey, FolderLock, Purge, Spool, Vault},
+    recordings::{AccessKey, Folder, Keeper, Purge, Spool, Vault},
     signalling::{self, Registrant, Signalling, SipListener, StartError},
     store::{Database, Journal, JournalLimits},
     switchboard::{self, Directory, Drivers, Switchboard},
@@ -55,7 +55,7 @@ pub(super) struct Storage {
     pub journal: Journal,
     pub spool: Spool,
     pub vault: Vault,
-    pub folder_lock: FolderLock,
+    pub folder: Folder,
     pub access_key: Arc<AccessKey>,
     /// Has the purge look at once.
     pub purge_wake: Arc<Notify>,
@@ -85,10 +85,9 @@ impl<'a> Building<'a> {
         });
         let folder = config.storage.recordings.clone();
         let in_folder = || format!("storage.recordings {:?}", folder.display());
-        let vault = Vault::new(folder.clone());
-        let folder_lock = vault.lock().with_context(in_folder)?;
-        let spool =
-            Spool::start(folder.clone(), settings::spool(config)).with_context(in_folder)?;
+        let held = Folder::hold(folder.clone()).with_context(in_folder)?;
+        let vault = Vault::new(held.clone());
+        let spool = Spool::start(held.clone(), settings::spool(config)).with_context(in_folder)?;
         let access_key = Arc::new(settings::access_key(&folder)?);
         let now = UnixMillis::from(SystemTime::now());
         switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
@@ -105,7 +104,13 @@ impl<'a> Building<'a> {
             purge.run(cancel).await;
             "purge"
         });
-        Ok(Storage { database, journal, spool, vault, folder_lock, access_key, purge_wake })
+        let keeper = Keeper::new(database.clone(), vault.clone(), config.storage.retention);
+        let cancel = self.outside.clone();
+        self.tasks.spawn(async move {
+            keeper.run(cancel).await;
+            "keeper"
+        });
+        Ok(Storage { database, journal, spool, vault, folder: held, access_key, purge_wake })
     }
 
     /// Takes the address of the API, which is served only when all else stands. By its side, the URL by

@@ -1,6 +1,6 @@
 //! What the API and the notifications ask of the house, answered by the rooms that know.
 
-use std::{io, path::Path, sync::Arc, time::SystemTime};
+use std::{io, sync::Arc, time::SystemTime};
 
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::sync::Notify;
@@ -82,13 +82,11 @@ impl Rooms {
     }
 
     /// What it means that the file of a ready recording cannot be opened. Only one that is missing
-    /// from a folder that is there has been purged in this moment, or lost.
+    /// from the right folder has been purged in this moment, or lost.
     fn not_opened(&self, id: RecordingId, error: &io::Error) -> RecordingError {
         error!(%error, recording.id = %id, "cannot open a recording");
-        let folder = self.vault.path(id);
-        let has_folder = folder.parent().is_some_and(Path::is_dir);
         match error.kind() {
-            io::ErrorKind::NotFound if has_folder => RecordingError::NotFound,
+            io::ErrorKind::NotFound => RecordingError::NotFound,
             _ => RecordingError::Unavailable,
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     model::UnixMillis,
     notify::Dispatcher,
     proto::sip::path::Transport,
-    recordings::{AccessKey, FolderLock},
+    recordings::{AccessKey, Folder},
     signalling::{Registrant, Signalling, SipListener},
     store::{Database, Journal},
     switchboard::{Directory, Drivers, Switchboard},
@@ -73,7 +73,7 @@ pub struct Daemon {
     authority: Option<PathBuf>,
     drain_timeout: Duration,
     /// Held for life.
-    _folder_lock: FolderLock,
+    _folder: Folder,
     /// Stops what serves the outside, once there is nothing left to serve.
     outside: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -203,7 +203,7 @@ impl Daemon {
             api_tls,
             authority,
             drain_timeout: config.calls.drain_timeout,
-            _folder_lock: storage.folder_lock,
+            _folder: storage.folder,
             outside: building.outside,
             tasks: building.tasks,
         })

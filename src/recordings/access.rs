@@ -10,7 +10,6 @@ use std::{
 use aws_lc_rs::{hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::spool::sync_folder;
 use crate::model::{RecordingId, UnixMillis};
 
 /// The secret from which tokens are made; it outlives the process.
@@ -45,7 +44,7 @@ impl AccessKey {
                 Ok(()) | Err(_) => {}
             }
             fs::remove_file(&fresh)?;
-            sync_folder(folder)?;
+            fs::File::open(folder)?.sync_all()?;
         }
         Self::load(folder)
     }

@@ -65,7 +65,7 @@ impl ClipFile {
     /// the next sync of the same file reports success. So the clip is written again, to a new file.
     pub fn make_safe(&mut self) -> io::Result<()> {
         let Err(error) = self.file.sync_all() else { return Ok(()) };
-        warn!(%error, file = %self.path.display(), "A clip cannot be synced; it is written again");
+        warn!(%error, file = ?self.path.file_name(), "A clip cannot be synced; it is written again");
         for _ in 1..ATTEMPTS {
             match self.write_again() {
                 Ok(()) => return Ok(()),

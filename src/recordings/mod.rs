@@ -5,11 +5,17 @@
 
 mod access;
 mod clip_file;
+mod folder;
+mod keeper;
+mod lost;
 mod purge;
 mod spool;
 mod vault;
 
 pub use access::AccessKey;
+pub use folder::{Folder, FolderFault};
+pub use keeper::Keeper;
+pub use lost::LostAndFound;
 pub use purge::Purge;
 pub use spool::{ClipWritten, Finished, OpenClip, Spool, SpoolError, SpoolLimits};
-pub use vault::{FolderLock, RecoverError, Recovered, Vault};
+pub use vault::{RecoverError, Recovered, Vault};

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::Notify;
@@ -21,16 +21,12 @@ pub struct Purge {
     vault: Vault,
     wake: Arc<Notify>,
     retention: Duration,
-    /// When files that no row knows were last looked for.
-    looked_for_lost: Option<Instant>,
 }
 
 /// Rows that are taken at a time.
 const BATCH: u32 = 256;
 /// The longest sleep: the clock may be set, and calls end without telling us.
 const LONGEST: Duration = Duration::from_secs(1);
-/// How often files that no row knows are looked for.
-const LOST: Duration = Duration::from_secs(30);
 /// Notifications that were given up can be asked for, and sent again, so long after they were written.
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A request that is repeated gets its first answer for so long.
@@ -46,14 +42,13 @@ impl Purge {
     /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
     /// `retention` after its end.
     pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
-        Self { database, vault, wake, retention, looked_for_lost: None }
+        Self { database, vault, wake, retention }
     }
 
     /// Runs until `cancel`.
-    pub async fn run(mut self, cancel: CancellationToken) {
+    pub async fn run(self, cancel: CancellationToken) {
         let mut faults = 0u32;
         while !cancel.is_cancelled() {
-            self.sweep_lost_and_found();
             let pause = match self.sweep(now()).await {
                 Ok(()) => {
                     faults = 0;
@@ -73,17 +68,6 @@ impl Purge {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-        }
-    }
-
-    /// Deletes old files that no row knows, once in a while.
-    fn sweep_lost_and_found(&mut self) {
-        if self.looked_for_lost.is_some_and(|at| at.elapsed() < LOST) {
-            return;
-        }
-        self.looked_for_lost = Some(Instant::now());
-        if let Err(error) = self.vault.purge_lost_and_found(SystemTime::now(), self.retention) {
-            error!(%error, "cannot look for clips that are to be purged");
         }
     }
 

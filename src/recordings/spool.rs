@@ -7,10 +7,8 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    fs, io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -24,7 +22,10 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::clip_file::{ClipFile, again};
+use super::{
+    Folder,
+    clip_file::{ClipFile, again},
+};
 use crate::{
     audio::{
         tape::{Chunk, ChunkBody},
@@ -73,7 +74,7 @@ pub struct OpenClip {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The disk.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}", path.file_name().unwrap_or_default().display())]
     Io {
         /// The file or the folder.
         path: PathBuf,
@@ -102,7 +103,7 @@ pub enum SpoolError {
 /// The handle on the writer; cheap to clone.
 #[derive(Clone)]
 pub struct Spool {
-    folder: PathBuf,
+    folder: Folder,
     limits: SpoolLimits,
     chunks: SyncSender<Chunk>,
     waiting: Arc<Mutex<Waiting>>,
@@ -128,12 +129,11 @@ const BATCH: usize = 256;
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 impl Spool {
-    /// Makes the folder, if it is not there, and starts the writer.
+    /// Starts the writer.
     ///
     /// # Errors
-    /// The folder cannot be made or written.
-    pub fn start(folder: PathBuf, limits: SpoolLimits) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    /// There is no thread to be had.
+    pub fn start(folder: Folder, limits: SpoolLimits) -> io::Result<Self> {
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
         let writer = Writer::new(folder.clone(), Arc::clone(&waiting));
@@ -209,9 +209,11 @@ impl Spool {
         if low_water == 0 {
             return Ok(());
         }
-        let failed =
-            |errno: nix::Error| SpoolError::Io { path: self.folder.clone(), source: errno.into() };
-        let disk = statvfs(&self.folder).map_err(failed)?;
+        let failed = |errno: nix::Error| SpoolError::Io {
+            path: self.folder.shown().to_owned(),
+            source: errno.into(),
+        };
+        let disk = statvfs(self.folder.path()).map_err(failed)?;
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
         match free < low_water {
             true => Err(SpoolError::LowWater { free, low_water }),
@@ -225,7 +227,7 @@ impl Spool {
 }
 
 struct Writer {
-    folder: PathBuf,
+    folder: Folder,
     open: HashMap<RecordingId, ClipFile>,
     /// Clips whose files are whole and have their names; the folder is not synced yet.
     finished: Vec<(RecordingId, Finished)>,
@@ -235,7 +237,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(folder: PathBuf, waiting: Arc<Mutex<Waiting>>) -> Self {
+    fn new(folder: Folder, waiting: Arc<Mutex<Waiting>>) -> Self {
         Self { folder, open: HashMap::new(), finished: Vec::new(), sync_failed_at: None, waiting }
     }
 
@@ -354,7 +356,7 @@ impl Writer {
         if self.finished.is_empty() || !is_due {
             return;
         }
-        if let Err(error) = sync_folder(&self.folder) {
+        if let Err(error) = self.folder.sync() {
             if self.sync_failed_at.is_none() {
                 error!(%error, clips = self.finished.len(), "Finished clips wait: cannot sync their folder");
             }
@@ -404,14 +406,9 @@ impl Writer {
     }
 }
 
-/// Makes a rename in a folder outlive a power cut.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, path::Path};
 
     use super::*;
 
@@ -419,6 +416,16 @@ mod tests {
 
     fn id(n: u8) -> RecordingId {
         RecordingId::from_random([n; 16])
+    }
+
+    fn held(folder: &Path) -> Folder {
+        Folder::hold(folder.to_owned()).unwrap()
+    }
+
+    /// How many files there are, but for the lock.
+    fn count(folder: &Path) -> usize {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != ".lock").count()
     }
 
     fn samples(chunks: &SyncSender<Chunk>, recording: RecordingId, samples: Vec<i16>) {
@@ -432,7 +439,7 @@ mod tests {
     #[tokio::test]
     async fn a_clip_is_announced_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().join("r"), LIMITS).unwrap();
+        let spool = Spool::start(held(&folder.path().join("r")), LIMITS).unwrap();
         let OpenClip { chunks, written, .. } = spool.open(id(1)).await.unwrap();
         assert!(matches!(spool.open(id(1)).await, Err(SpoolError::InUse)));
         samples(&chunks, id(1), (0..8000).collect());
@@ -450,7 +457,7 @@ mod tests {
     #[tokio::test]
     async fn an_unfinished_clip_is_a_valid_wav_at_every_moment() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
         let OpenClip { chunks, written: _written, .. } = spool.open(id(2)).await.unwrap();
         samples(&chunks, id(2), vec![7; 8000]);
         let path = folder.path().join(format!("{}.part", id(2)));
@@ -470,18 +477,18 @@ mod tests {
     #[tokio::test]
     async fn a_discarded_clip_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
         let OpenClip { chunks, written, .. } = spool.open(id(3)).await.unwrap();
         samples(&chunks, id(3), vec![1; 8000]);
         end(&chunks, id(3), false);
         assert_eq!(written.await.unwrap().unwrap(), NOTHING);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(count(folder.path()), 0);
     }
 
     #[tokio::test]
     async fn a_discarded_clip_may_be_gone_already() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
         let OpenClip { chunks, written, .. } = spool.open(id(6)).await.unwrap();
         samples(&chunks, id(6), vec![1; 8000]);
         let path = folder.path().join(format!("{}.part", id(6)));
@@ -497,7 +504,7 @@ mod tests {
     fn a_clip_that_nobody_waits_for_is_let_go() {
         let folder = tempfile::tempdir().unwrap();
         let waiting = Arc::new(Mutex::new(Waiting::new()));
-        let mut writer = Writer::new(folder.path().to_owned(), Arc::clone(&waiting));
+        let mut writer = Writer::new(held(folder.path()), Arc::clone(&waiting));
         let mut wanted = Vec::new();
         for (id, is_wanted) in [(id(7), false), (id(8), true)] {
             let (expected, written) = expected(&writer.folder, id);
@@ -529,9 +536,9 @@ mod tests {
         writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
         let finished = written.try_recv().unwrap().unwrap();
         assert_eq!((finished.samples, finished.is_cut_short), (8000, true));
-        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
-        assert_eq!(files.len(), 1);
-        let mut reader = hound::WavReader::open(files[0].path()).unwrap();
+        assert_eq!(count(folder.path()), 1);
+        let path = folder.path().join(format!("{}.wav", id(9)));
+        let mut reader = hound::WavReader::open(path).unwrap();
         assert!(reader.samples::<i16>().map(Result::unwrap).eq([5; 8000]));
     }
 
@@ -541,11 +548,10 @@ mod tests {
         let (mut writer, mut written) = writer_with(folder.path(), id(10));
         writer.take(Chunk { recording: id(10), body: ChunkBody::Samples(vec![5; 8000]) });
         writer.take(Chunk { recording: id(10), body: ChunkBody::End { keep: true } });
-        let moved = folder.path().with_extension("moved");
-        fs::rename(folder.path(), &moved).unwrap();
+        let well = std::mem::replace(&mut writer.folder, Folder::broken());
         writer.announce();
         assert!(written.try_recv().is_err(), "it is not announced");
-        fs::rename(&moved, folder.path()).unwrap();
+        writer.folder = well;
         writer.announce();
         assert!(written.try_recv().is_err(), "a second has not passed");
         writer.sync_failed_at = writer.sync_failed_at.map(|at| at - LOOK_ROUND);
@@ -556,7 +562,7 @@ mod tests {
     #[tokio::test]
     async fn a_clip_that_is_not_begun_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::start(folder.path().to_owned(), LIMITS).unwrap();
+        let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
         drop(spool.open(id(12)).await.unwrap());
         let path = folder.path().join(format!("{}.part", id(12)));
         let begun = Instant::now();
@@ -572,9 +578,9 @@ mod tests {
     #[tokio::test]
     async fn no_clip_is_begun_below_the_low_water_mark_or_beyond_the_files_that_may_be_open() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = |low_water, open| {
-            Spool::start(folder.path().to_owned(), SpoolLimits { low_water, open }).unwrap()
-        };
+        let held = held(folder.path());
+        let spool =
+            |low_water, open| Spool::start(held.clone(), SpoolLimits { low_water, open }).unwrap();
         let full = spool(u64::MAX, 10);
         let refused = full.open(id(14)).await.unwrap_err();
         assert!(matches!(refused, SpoolError::LowWater { low_water: u64::MAX, .. }), "{refused}");
@@ -582,7 +588,7 @@ mod tests {
         let small = spool(1, 2);
         let clips = [small.open(id(15)).await.unwrap(), small.open(id(16)).await.unwrap()];
         assert!(matches!(small.open(id(17)).await, Err(SpoolError::TooMany(2))));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), clips.len());
+        assert_eq!(count(folder.path()), clips.len());
     }
 
     const NOTHING: Finished = Finished { bytes: 0, samples: 0, is_cut_short: false };
@@ -590,7 +596,7 @@ mod tests {
     fn writer_with(folder: &Path, clip: RecordingId) -> (Writer, ClipWritten) {
         let (expected, written) = expected(folder, clip);
         let waiting = Arc::new(Mutex::new(Waiting::from([(clip, expected)])));
-        (Writer::new(folder.to_owned(), waiting), written)
+        (Writer::new(held(folder), waiting), written)
     }
 
     fn expected(folder: &Path, clip: RecordingId) -> (Expected, ClipWritten) {
@@ -602,17 +608,16 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_fails_is_told_and_harms_no_other_clip() {
         let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("r");
-        let spool = Spool::start(inner.clone(), LIMITS).unwrap();
+        let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
         let OpenClip { chunks, written: lost, broken, .. } = spool.open(id(4)).await.unwrap();
         samples(&chunks, id(4), vec![1; 8000]);
-        fs::remove_dir_all(&inner).unwrap();
+        // Something else is in its place.
+        fs::create_dir(folder.path().join(format!("{}.wav", id(4)))).unwrap();
         end(&chunks, id(4), true);
         assert!(broken.await.is_ok());
         assert!(matches!(lost.await.unwrap(), Err(SpoolError::Io { .. })));
         samples(&chunks, id(4), vec![1; 8000]);
         end(&chunks, id(4), true);
-        fs::create_dir(&inner).unwrap();
         let OpenClip { chunks, written: kept, .. } = spool.open(id(5)).await.unwrap();
         end(&chunks, id(5), true);
         assert_eq!(kept.await.unwrap().unwrap().samples, 0);

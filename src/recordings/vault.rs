@@ -1,28 +1,40 @@
 //! Where clips are: one folder, files named by their ids, never outside of it.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File, OpenOptions, TryLockError},
+    collections::{HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    fs::{self, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tracing::{error, info, warn};
 
-use super::{clip_file::COPY, spool::sync_folder};
+use super::{
+    clip_file::COPY,
+    folder::{Folder, FolderFault},
+    lost::LostAndFound,
+};
 use crate::{
     audio::wav,
     model::RecordingId,
-    store::{Database, RecordingRow, StoreError},
+    store::{Database, RecordingRow, RecordingState, StoreError},
 };
 
-/// The folder of the clips; cheap to clone.
+/// The clips in their folder; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Vault {
-    folder: Arc<Path>,
+    pub(super) folder: Folder,
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+/// What the keeper has seen last.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub fault: Option<FolderFault>,
+    pub lost_and_found: LostAndFound,
 }
 
 /// What was found of a clip that was being written when a process died.
@@ -60,79 +72,74 @@ pub enum RecoverError {
     Store(#[from] StoreError),
 }
 
-/// Keeps other processes out of a folder of clips.
-#[derive(Debug)]
-pub struct FolderLock {
-    _file: File,
-}
-
-/// Where clips are moved that no row knows.
-const LOST_AND_FOUND: &str = "lost+found";
 const WRITTEN: &str = "wav";
 const UNFINISHED: &str = "part";
 
 impl Vault {
-    /// The vault in a folder.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder: folder.into() }
+    /// The clips in a folder.
+    pub fn new(folder: Folder) -> Self {
+        Self { folder, seen: Arc::default() }
     }
 
-    /// Where a finished clip is.
+    /// Where a finished clip is. The path is good while this or a clone of it lives.
     pub fn path(&self, id: RecordingId) -> PathBuf {
         self.file(id, WRITTEN)
+    }
+
+    /// What was wrong with the folder when the keeper last looked.
+    pub fn fault(&self) -> Option<FolderFault> {
+        self.seen().fault
     }
 
     /// Opens a finished clip; gives its size in bytes.
     ///
     /// # Errors
-    /// It is not there, or cannot be read.
+    /// It is not there ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
+    /// place.
     pub async fn open(&self, id: RecordingId) -> io::Result<(tokio::fs::File, u64)> {
-        let file = tokio::fs::File::open(self.path(id)).await?;
-        let bytes = file.metadata().await?.len();
-        Ok((file, bytes))
+        let vault = self.clone();
+        let opened = blocking(move || {
+            vault.folder.check_place()?;
+            let file = fs::File::open(vault.path(id))?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        });
+        let (file, bytes) = opened.await?;
+        Ok((tokio::fs::File::from_std(file), bytes))
     }
 
     /// Reads a finished clip.
     ///
     /// # Errors
-    /// It is not there, or cannot be read.
+    /// As for [`Vault::open`].
     pub async fn read(&self, id: RecordingId) -> io::Result<Vec<u8>> {
-        tokio::fs::read(self.path(id)).await
+        let vault = self.clone();
+        blocking(move || {
+            vault.folder.check_place()?;
+            fs::read(vault.path(id))
+        })
+        .await
     }
 
-    /// Deletes a clip, finished or not. One that is not there is deleted already.
+    /// Deletes a clip, finished or not, wherever the folder is by now. One that is not there is
+    /// deleted already.
     ///
     /// # Errors
-    /// It is there and cannot be deleted.
+    /// It is there and cannot be deleted, or the folder was itself deleted: then the files may have
+    /// been brought elsewhere.
     pub async fn delete(&self, id: RecordingId) -> io::Result<()> {
-        for extension in [WRITTEN, UNFINISHED, COPY] {
-            match tokio::fs::remove_file(self.file(id, extension)).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let vault = self.clone();
+        blocking(move || {
+            for extension in [WRITTEN, UNFINISHED, COPY] {
+                match fs::remove_file(vault.file(id, extension)) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
-        }
-        Ok(())
-    }
-
-    /// Keeps other processes out of the folder for as long as what is returned lives.
-    ///
-    /// # Errors
-    /// Another process has it, or the folder cannot be written.
-    pub fn lock(&self) -> io::Result<FolderLock> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let path = self.folder.join(".lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(FolderLock { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let message =
-                    "another aftertone uses this folder; stop that one or name another folder";
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
-            }
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+            vault.folder.check_existence()
+        })
+        .await
     }
 
     /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
@@ -147,82 +154,52 @@ impl Vault {
         database: &Database,
         rows: &[RecordingRow],
     ) -> Result<Vec<Recovered>, RecoverError> {
+        let known = database.recording_states().await?;
+        self.bring_back(&known).map_err(|source| self.failed(source))?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let id = row.id;
             found.push(self.repair(id).unwrap_or_else(|cause| {
                 error!(recording.id = %id, %cause, "A clip that was being written cannot be repaired");
                 // Its row goes. The bytes stay for the retention time, for repair by hand.
-                for path in [self.file(id, UNFINISHED), self.path(id)] {
-                    if path.exists() {
-                        self.set_aside_and_log(&path);
+                for extension in [UNFINISHED, WRITTEN] {
+                    if self.file(id, extension).exists() {
+                        self.set_aside_and_log(&[name(id, extension)]);
                     }
                 }
                 Recovered::Lost { id }
             }));
         }
-        let known: HashSet<RecordingId> = rows.iter().map(|row| row.id).collect();
-        for (path, id) in self.files()? {
-            // The clip that a copy was made of is there: only a whole one takes its place.
-            let is_copy = path.extension().is_some_and(|extension| extension == COPY);
-            let is_known = known.contains(&id) || database.recording(id).await?.is_some();
-            // One without a row was opened for a recording that was never accepted.
-            let is_empty = !is_known && has_no_sample(&path);
-            if is_copy || is_empty {
-                if let Err(cause) = fs::remove_file(&path) {
-                    error!(%cause, "Cannot remove {}", path.display());
-                }
-                continue;
-            }
-            if !is_known {
-                self.set_aside_and_log(&path);
+        let files = self.clips().map_err(|source| self.failed(source))?;
+        // The clip that it was made of is there: only a whole copy takes its place.
+        for (name, _) in files.iter().filter(|(name, _)| has_extension(name, COPY)) {
+            if let Err(cause) = fs::remove_file(self.folder.join(name)) {
+                error!(%cause, "Cannot remove {}", self.folder.shown().join(name).display());
             }
         }
+        self.warn_of_missing(&known, &files);
+        self.set_aside_unknown(database, Duration::ZERO).await?;
         Ok(found)
     }
 
-    fn set_aside_and_log(&self, path: &Path) {
-        match self.set_aside(path) {
-            Ok(to) => warn!(
-                "No row of the database stands for the clip {}: it is now {}, and is purged when it is \
-                 older than the retention time",
-                path.display(),
-                to.display()
-            ),
-            Err(cause) => error!(%cause, "Cannot move the clip {} aside", path.display()),
-        }
-    }
-
-    /// Moves a file that no row knows to `lost+found`. Its time of change stays, and with it its
-    /// age.
-    fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
-        let folder = self.folder.join(LOST_AND_FOUND);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let to = folder.join(path.file_name().unwrap_or_default());
-        fs::rename(path, &to)?;
-        Ok(to)
-    }
-
-    /// Deletes files of `lost+found` that were last changed more than `retention` before `now`.
-    ///
-    /// # Errors
-    /// The folder cannot be read. A file that cannot be deleted is logged and tried again next
-    /// time.
-    pub fn purge_lost_and_found(&self, now: SystemTime, retention: Duration) -> io::Result<()> {
-        let entries = match fs::read_dir(self.folder.join(LOST_AND_FOUND)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+    fn warn_of_missing(
+        &self,
+        known: &HashMap<RecordingId, RecordingState>,
+        files: &[(OsString, RecordingId)],
+    ) {
+        let there: HashSet<RecordingId> = files.iter().map(|(_, id)| *id).collect();
+        let is_missing = |(id, state): &(&RecordingId, &RecordingState)| {
+            **state == RecordingState::Ready && !there.contains(id)
         };
-        for entry in entries {
-            let path = entry?.path();
-            match purge_old(&path, now, retention) {
-                Ok(false) => {}
-                Ok(true) => info!("Purged {}, for which there was no row", path.display()),
-                Err(cause) => error!(%cause, "Cannot purge {}", path.display()),
-            }
+        let missing = known.iter().filter(is_missing).count();
+        if missing > 0 {
+            warn!(
+                clips = missing,
+                "Clips that the database knows are not in {}: they were removed, or lie in a folder \
+                 over which another one was mounted",
+                self.folder.shown().display()
+            );
         }
-        Ok(())
     }
 
     fn repair(&self, id: RecordingId) -> io::Result<Recovered> {
@@ -246,102 +223,77 @@ impl Vault {
         if path == &part {
             fs::rename(&part, &whole)?;
         }
-        sync_folder(&self.folder)?;
+        self.folder.sync()?;
         info!(recording.id = %id, duration_ms = data / 32, "A clip that was being written is whole");
         Ok(Recovered::Kept { id, bytes: header + data, samples: data / 2 })
     }
 
     /// The clip files in the folder.
-    fn files(&self) -> Result<Vec<(PathBuf, RecordingId)>, RecoverError> {
-        let failed = |source| RecoverError::Io { path: self.folder.to_path_buf(), source };
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let is_clip = path.extension().is_some_and(|extension| {
-                [WRITTEN, UNFINISHED, COPY].iter().any(|known| extension == *known)
-            });
-            let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            if let (true, Some(id)) = (is_clip, id) {
-                files.push((path, id));
-            }
-        }
-        Ok(files)
+    pub(super) fn clips(&self) -> io::Result<Vec<(OsString, RecordingId)>> {
+        clips_in(self.folder.path().to_owned())
     }
 
     fn file(&self, id: RecordingId, extension: &str) -> PathBuf {
-        self.folder.join(format!("{id}.{extension}"))
+        self.folder.join(name(id, extension))
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> RecoverError {
+        RecoverError::Io { path: self.folder.shown().to_owned(), source }
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn has_no_sample(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|file| file.is_file() && file.len() <= wav::HEADER_BYTES as u64)
+/// Names and ids of the clip files in a folder.
+pub(super) fn clips_in(folder: PathBuf) -> io::Result<Vec<(OsString, RecordingId)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(id) = id_of(&name) {
+            files.push((name, id));
+        }
+    }
+    Ok(files)
 }
 
-/// Deletes a file, or a folder in the place of one, that was last changed more than `retention`
-/// before `now`. Returns whether it did.
-fn purge_old(path: &Path, now: SystemTime, retention: Duration) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    // A file whose time is in the future counts as new.
-    if now.duration_since(metadata.modified()?).unwrap_or_default() < retention {
-        return Ok(false);
-    }
-    match metadata.is_dir() {
-        true => fs::remove_dir_all(path)?,
-        false => fs::remove_file(path)?,
-    }
-    Ok(true)
+/// Of which clip a file is.
+fn id_of(name: &OsStr) -> Option<RecordingId> {
+    let (id, extension) = name.to_str()?.split_once('.')?;
+    [WRITTEN, UNFINISHED, COPY].contains(&extension).then(|| id.parse().ok())?
+}
+
+fn name(id: RecordingId, extension: &str) -> OsString {
+    format!("{id}.{extension}").into()
+}
+
+fn has_extension(name: &OsStr, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|its| its == extension)
+}
+
+/// Does what may wait for a disk where nothing else waits.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::{CallId, OperationId, UnixMillis},
-        store::RecordingState,
-    };
-
-    const OLD: Duration = Duration::from_secs(3600);
+    use crate::model::{CallId, OperationId, UnixMillis};
 
     async fn vault_and_database(folder: &Path) -> (Vault, Database) {
         let url = format!("sqlite:{}", folder.join("fresh.db").display());
-        let vault = Vault::new(folder.join("recordings"));
-        fs::create_dir(folder.join("recordings")).unwrap();
+        let vault = Vault::new(Folder::hold(folder.join("recordings")).unwrap());
         (vault, Database::open(&url).await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_clip_does_not_disappear_because_its_row_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let (vault, database) = vault_and_database(folder.path()).await;
-        let id = |n| RecordingId::from_random([n; 16]);
-        let (whole, part) = ([1; 100], [2; 100]);
-        fs::write(vault.path(id(1)), whole).unwrap();
-        fs::write(vault.file(id(2), UNFINISHED), part).unwrap();
-        // Opened for a recording that was refused: there is nothing in it to be lost.
-        fs::write(vault.file(id(4), UNFINISHED), wav::header(0)).unwrap();
-        // What should be a file is a folder: it is moved like the others.
-        fs::create_dir(vault.file(id(3), UNFINISHED)).unwrap();
-        vault.recover(&database, &[]).await.unwrap();
-        let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
-        assert_eq!(fs::read(lost.join(format!("{}.wav", id(1)))).unwrap(), whole);
-        assert_eq!(fs::read(lost.join(format!("{}.part", id(2)))).unwrap(), part);
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
-
-        let now = SystemTime::now();
-        vault.purge_lost_and_found(now + OLD / 2, OLD).unwrap();
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3);
-        vault.purge_lost_and_found(now - OLD, OLD).unwrap();
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 3, "the clock was set back");
-        vault.purge_lost_and_found(now + OLD * 2, OLD).unwrap();
-        assert_eq!(fs::read_dir(&lost).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn a_clip_that_cannot_be_repaired_is_set_aside_and_holds_up_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let (vault, database) = vault_and_database(folder.path()).await;
-        let id = |n| RecordingId::from_random([n; 16]);
         let row = |n| RecordingRow {
             id: id(n),
             call: CallId::from_random([n; 16]),
@@ -360,19 +312,42 @@ mod tests {
         let found = vault.recover(&database, &[row(1), row(2)]).await.unwrap();
         assert_eq!(found[0], Recovered::Lost { id: id(1) });
         assert!(matches!(found[1], Recovered::Kept { samples: 160, .. }), "{found:?}");
-        let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
+        let lost = folder.path().join("recordings").join("lost+found");
         assert!(lost.join(broken.file_name().unwrap()).exists());
         assert!(!vault.file(id(2), COPY).exists());
     }
 
-    #[test]
-    fn a_folder_belongs_to_one_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = Vault::new(folder.path().join("recordings"));
-        let first = vault.lock().unwrap();
-        let refused = Vault::new(folder.path().join("recordings")).lock().unwrap_err();
-        assert!(refused.to_string().contains("another aftertone"), "{refused}");
-        drop(first);
-        vault.lock().unwrap();
+    fn id(n: u8) -> RecordingId {
+        RecordingId::from_random([n; 16])
+    }
+
+    #[tokio::test]
+    async fn a_clip_is_deleted_wherever_its_folder_was_moved() {
+        let outer = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(outer.path()).await;
+        let (path, moved) = (outer.path().join("recordings"), outer.path().join("moved"));
+        fs::write(vault.path(id(1)), b"clip").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        let error = vault.open(id(1)).await.unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::NotFound, "nothing is said of the clip");
+        // A clip of that name in the place of the folder is not ours.
+        fs::create_dir(&path).unwrap();
+        let name = name(id(1), WRITTEN);
+        fs::write(path.join(&name), b"another").unwrap();
+        vault.delete(id(1)).await.unwrap();
+        assert!(!moved.join(&name).exists() && path.join(&name).exists());
+    }
+
+    #[tokio::test]
+    async fn that_the_folder_was_deleted_does_not_mean_that_its_clips_were() {
+        let outer = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(outer.path()).await;
+        let path = outer.path().join("recordings");
+        vault.delete(id(1)).await.expect("what is not in the folder is deleted already");
+        // Somebody copies the folder, deletes it, and gives the copy its name.
+        fs::remove_dir_all(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(name(id(1), WRITTEN)), b"clip").unwrap();
+        assert!(vault.delete(id(1)).await.is_err());
     }
 }

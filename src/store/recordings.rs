@@ -6,6 +6,8 @@
 //!     `----> discarded -----'  |  a person or the retention time
 //! ```
 
+use std::collections::HashMap;
+
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::model::{CallId, OperationId, RecordingChange, RecordingId, UnixMillis};
@@ -101,6 +103,17 @@ impl Database {
                 .fetch_all(self.reader())
                 .await?;
         rows.iter().map(read).collect()
+    }
+
+    /// All clips that have rows.
+    ///
+    /// # Errors
+    /// The database failed, or a row cannot be read.
+    pub async fn recording_states(
+        &self,
+    ) -> Result<HashMap<RecordingId, RecordingState>, StoreError> {
+        let rows = sqlx::query("SELECT id, state FROM recordings").fetch_all(self.reader()).await?;
+        rows.iter().map(|row| Ok((parsed(row, "id")?, parsed(row, "state")?))).collect()
     }
 
     /// Writes down that the bytes of a clip are going, before the first of them does. From now on

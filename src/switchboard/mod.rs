@@ -209,6 +209,9 @@ impl Switchboard {
         if let Some(refusal) = self.unwritable() {
             return Err(refusal.to_string());
         }
+        if let Some(fault) = self.inner.drivers.vault.fault() {
+            return Err(fault.to_string());
+        }
         if self.inner.drivers.media.is_broken() {
             return Err("a media thread has ended".to_owned());
         }

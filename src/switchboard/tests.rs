@@ -11,7 +11,7 @@ use crate::{
     model::{Call, CallState, OperationKind, RecordAction, RecordRequest},
     prompts::{Fence, Fetch, FetchLimits, LibraryLimits},
     proto::sip::{endpoint::IncomingInvite, path::Transport},
-    recordings::SpoolLimits,
+    recordings::{Folder, SpoolLimits},
     signalling::{SignallingConfig, SipListener, StreamLimits, TlsFiles},
     store::JournalLimits,
 };
@@ -168,7 +168,7 @@ impl House {
         };
         let fetch = Fetch::new(Fence::new(std::iter::empty()), fetch).unwrap();
         let limits = LibraryLimits { memory_bytes: 1 << 20, max_duration: Duration::from_secs(60) };
-        let clips = folder.path().join("clips");
+        let clips = Folder::hold(folder.path().join("clips")).unwrap();
         let drivers = Drivers {
             signalling,
             media: media::Engine::start(media::EngineConfig {
@@ -274,7 +274,8 @@ impl House {
 
     /// How many files there are in the folder of clips.
     pub fn clips(&self) -> usize {
-        std::fs::read_dir(self.folder.path().join("clips")).unwrap().count()
+        let entries = std::fs::read_dir(self.folder.path().join("clips")).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().file_name() != ".lock").count()
     }
 }
 

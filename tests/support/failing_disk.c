@@ -40,7 +40,20 @@ __attribute__((constructor)) static void begin(void) {
 
 /* Whether this call fails; errno is set then. */
 static int fails(int kind, const char *path) {
-    if (!control || !(control->kinds & kind) || !control->part[0] || !strstr(path, control->part)) return 0;
+    char whole[4096];
+    int fd, end = 0;
+    if (!control || !(control->kinds & kind)) return 0;
+    /* A file that is named by the descriptor of its folder. */
+    if (sscanf(path, "/proc/self/fd/%d/%n", &fd, &end) == 1 && end > 0) {
+        char link[40];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, whole, sizeof whole - 1);
+        if (length > 0) {
+            snprintf(whole + length, sizeof whole - length, "/%s", path + end);
+            path = whole;
+        }
+    }
+    if (!control->part[0] || !strstr(path, control->part)) return 0;
     int number = ++control->seen, first = control->first;
     if (first == 0 || number < first || number - first >= control->count) return 0;
     if (control->delay_ms > 0) {
