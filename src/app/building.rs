@@ -87,6 +87,7 @@ impl<'a> Building<'a> {
         let in_folder = || format!("storage.recordings {:?}", folder.display());
         let held = Folder::hold(folder.clone()).with_context(in_folder)?;
         let vault = Vault::new(held.clone());
+        vault.bind(&database).await.map_err(|error| settings::wrong_folder(config, error))?;
         let spool = Spool::start(held.clone(), settings::spool(config)).with_context(in_folder)?;
         let access_key = Arc::new(settings::access_key(&folder)?);
         let now = UnixMillis::from(SystemTime::now());

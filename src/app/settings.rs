@@ -23,7 +23,7 @@ use crate::{
         sdp,
         sip::{digest::Algorithm, path::Transport},
     },
-    recordings::{AccessKey, SpoolLimits},
+    recordings::{AccessKey, BindError, SpoolLimits},
     signalling::{Registrant, SignallingConfig, SipListener, StreamLimits, TlsFiles, User},
     store::StoreError,
     switchboard::{Limits, Trunk},
@@ -360,6 +360,18 @@ pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchL
         max_bytes: fetch.max_bytes.as_u64(),
         prompt_folder: is_given.then(|| folder.clone()),
     })
+}
+
+/// Why the folder of the recordings is not taken. One that may only not be mounted yet is worth
+/// another start.
+pub(super) fn wrong_folder(config: &Config, error: BindError) -> anyhow::Error {
+    match error {
+        BindError::Foreign { .. } => wrong("storage.recordings", &error),
+        BindError::NothingThere { .. } | BindError::Io { .. } | BindError::Store(_) => {
+            let folder = config.storage.recordings.display();
+            anyhow::Error::new(error).context(format!("storage.recordings {folder:?}"))
+        }
+    }
 }
 
 /// Why the database cannot be opened.

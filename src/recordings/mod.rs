@@ -4,6 +4,7 @@
 //! before the announcement, the bytes deleted before the row.
 
 mod access;
+mod binding;
 mod clip_file;
 mod folder;
 mod keeper;
@@ -13,6 +14,7 @@ mod spool;
 mod vault;
 
 pub use access::AccessKey;
+pub use binding::BindError;
 pub use folder::{Folder, FolderFault};
 pub use keeper::Keeper;
 pub use lost::LostAndFound;
