@@ -594,6 +594,10 @@ impl House for FakeHouse {
         }
     }
 
+    fn lost_and_found(&self) -> LostAndFound {
+        LostAndFound { files: 2, bytes: 32_044, oldest: Some(UnixMillis(1_700_000_000_000)) }
+    }
+
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
         let trunk = TrunkHealth {
             name: "provider".to_owned(),

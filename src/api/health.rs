@@ -1,6 +1,6 @@
 //! Probes for whoever starts and balances us: alive, and ready for calls.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use axum::{
     Json,
@@ -11,9 +11,10 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use humantime::format_rfc3339_seconds;
 use serde_json::{Map, Value, json};
 
-use super::{ApiState, House, TrunkHealth, error::ApiError, exchange::Audit, now};
+use super::{ApiState, House, LostAndFound, TrunkHealth, error::ApiError, exchange::Audit, now};
 
 /// `/healthz`: the process can answer.
 pub(super) async fn alive(method: Method) -> Response {
@@ -47,10 +48,47 @@ pub(super) async fn ready(
 }
 
 /// The members that need a token, by their names. How the trunks stand does not change the status:
-/// without them calls come in all the same.
+/// without them calls come in all the same. Nor do clips in `lost+found`.
 async fn for_applications(house: &dyn House) -> Map<String, Value> {
     let trunks: Value = house.trunks().await.into_iter().map(told).collect();
-    Map::from_iter([("trunks".to_owned(), trunks)])
+    let LostAndFound { files, bytes, oldest } = house.lost_and_found();
+    let oldest = oldest.map(|at| format_rfc3339_seconds(SystemTime::from(at)).to_string());
+    let lost = json!({"files": files, "bytes": bytes, "oldest": oldest});
+    Map::from_iter([("trunks".to_owned(), trunks), ("lostAndFound".to_owned(), lost)])
+}
+
+/// The schema of what `/readyz` says.
+pub(super) fn described() -> Value {
+    let trunk = json!({
+        "name": {"type": "string"},
+        "state": {"type": "string"},
+        "seconds": {"type": "integer", "description": "For how long it has been so"},
+        "lastStatus": {"type": ["integer", "null"]},
+        "failure": {"type": ["string", "null"]},
+    });
+    let lost = json!({
+        "files": {"type": "integer"},
+        "bytes": {"type": "integer"},
+        "oldest": {"type": ["string", "null"], "format": "date-time"},
+    });
+    json!({
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ready", "not ready"]},
+            "reason": {"type": "string"},
+            "trunks": {
+                "description": "Trunks that we register at; with a token",
+                "type": "array",
+                "items": {"type": "object", "properties": trunk},
+            },
+            "lostAndFound": {
+                "description": "Clips that the database does not know; with a token",
+                "type": "object",
+                "properties": lost,
+            },
+        },
+        "required": ["status"],
+    })
 }
 
 /// Whether an application asks. A token that is not believed is none: a probe is answered all the
@@ -106,6 +144,9 @@ mod tests {
             for token in [TOKEN, LIMITED_TOKEN] {
                 let shown = json_of(fake.ask("GET", "/readyz", token, &[]).await).await;
                 assert_eq!(shown["trunks"][0]["failure"], "refused with 403");
+                let lost = json!({"files": 2, "bytes": 32_044, "oldest": "2023-11-14T22:13:20Z"});
+                assert_eq!(shown["lostAndFound"], lost);
+                jsonschema::validate(&super::described(), &shown).unwrap();
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub use crate::{
+    recordings::LostAndFound,
     store::{GivenUp, KeptAnswer, RequestKey},
     switchboard::{CallError, NewCall, NewOperation, TransferTarget},
 };
@@ -187,6 +188,9 @@ pub trait House: Send + Sync + 'static {
     /// # Errors
     /// Says in words what is in the way, for the operator.
     fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Clips that the database does not know, as they were a short while ago.
+    fn lost_and_found(&self) -> LostAndFound;
 
     /// How it stands with the trunks that we register at.
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>>;

@@ -56,8 +56,9 @@ use tracing::Instrument;
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use authority::PATH as AUTHORITY_PATH;
 pub use house::{
-    Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
-    RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget, TrunkHealth,
+    Answer, CallError, GivenUp, House, KeptAnswer, LostAndFound, NewCall, NewOperation,
+    OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget,
+    TrunkHealth,
 };
 pub use serve::{Identity, ServeLimits, serve};
 

@@ -735,9 +735,10 @@ fn own_paths() -> Map<String, Value> {
         path
     };
     let ready = {
-        let mut path = shown("Whether calls are taken; with a token, how trunks stand", any());
+        let shows = super::health::described();
+        let mut path = shown("Whether calls are taken; more with a token", shows.clone());
         path["get"]["security"] = json!([{}, {"bearer": []}]);
-        path["get"]["responses"]["503"] = answer("Calls are not taken", &["Retry-After"], any());
+        path["get"]["responses"]["503"] = answer("Calls are not taken", &["Retry-After"], shows);
         path
     };
     let refused =

@@ -8,8 +8,8 @@ use tracing::{error, info};
 
 use crate::{
     api::{
-        Answer, CallError, GivenUp, House, KeptAnswer, NewCall, NewOperation, OpenRecording,
-        RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
+        Answer, CallError, GivenUp, House, KeptAnswer, LostAndFound, NewCall, NewOperation,
+        OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
     },
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
@@ -341,6 +341,10 @@ impl House for Rooms {
 
     fn check_callback(&self, uri: &str) -> Result<(), String> {
         self.fence.check_text(uri).map_err(|error| error.to_string())
+    }
+
+    fn lost_and_found(&self) -> LostAndFound {
+        self.vault.lost_and_found()
     }
 
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
