@@ -5,23 +5,17 @@ mod support;
 
 use std::{
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use aftertone::{
-    model::{
-        Arrival, Call, CallId, CallState, Change, Direction, OperationId, ParticipantId, Party,
-        RecordingChange, RecordingId, Termination, UnixMillis,
-    },
-    store::{Database, Journal, JournalLimits},
-};
+use aftertone::model::RecordingId;
 use reqwest::Method;
-use sqlx::{AnyConnection, Connection, Executor};
+use sqlx::Executor;
 use support::{
     Node,
     bot::{Bot, TOKEN},
+    kept::{database, in_time, with_a_recording},
 };
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -29,76 +23,6 @@ use tokio::{
 
 /// More than the buffers between a client and the file hold.
 const BYTES: usize = 8 << 20;
-
-fn in_time(span: Duration) -> UnixMillis {
-    UnixMillis::from(SystemTime::now()).plus(span)
-}
-
-/// A folder of a node that has one recording of the tester's, which goes at `expires_at`.
-async fn with_a_recording(expires_at: Option<UnixMillis>) -> (TempDir, RecordingId) {
-    let folder = tempfile::tempdir().unwrap();
-    let id = RecordingId::from_random([7; 16]);
-    let call = CallId::from_random([8; 16]);
-    let recordings = folder.path().join("recordings");
-    std::fs::create_dir(&recordings).unwrap();
-    std::fs::write(recordings.join(format!("{id}.wav")), vec![7; BYTES]).unwrap();
-    let url = format!("sqlite:{}", folder.path().join("aftertone.db").display());
-    let database = Database::open(&url).await.unwrap();
-    let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
-    let mut changes = vec![
-        RecordingChange::Begun {
-            id,
-            call,
-            operation: OperationId::from_random([9; 16]),
-            application: "tester".to_owned(),
-            at: in_time(Duration::ZERO),
-        },
-        RecordingChange::Finished { id, bytes: BYTES as u64 },
-    ];
-    changes.extend(expires_at.map(|at| RecordingChange::Expire { call, at }));
-    let change = Change { call: Some(ended_call(call)), recordings: changes, ..Change::default() };
-    journal.submit(change).unwrap().await.unwrap();
-    drop(journal);
-    writer.await.unwrap();
-    database.close().await;
-    (folder, id)
-}
-
-fn ended_call(id: CallId) -> Call {
-    let party = || Party { uri: "sip:a@127.0.0.1".to_owned(), display_name: None };
-    Call {
-        id,
-        application: "tester".to_owned(),
-        state: CallState::Terminated,
-        direction: Direction::Incoming,
-        source: party(),
-        target: party(),
-        chain_id: String::new(),
-        participant_id: ParticipantId::from_random([1; 16]),
-        arrival: Arrival::default(),
-        is_telephone: false,
-        ringing_timeout_seconds: None,
-        peer_participant_id: ParticipantId::from_random([2; 16]),
-        is_muted: false,
-        peer_is_muted: false,
-        recording_status: None,
-        sip_call_id: String::new(),
-        callback_uri: None,
-        media: None,
-        tones_subscribed: false,
-        media_config: None,
-        subject: None,
-        created_at: in_time(Duration::ZERO),
-        ended_at: Some(in_time(Duration::ZERO)),
-        termination: Some(Termination::PeerHungUp),
-    }
-}
-
-async fn database(node: &Node) -> AnyConnection {
-    sqlx::any::install_default_drivers();
-    let url = format!("sqlite:{}", node.folder().join("aftertone.db").display());
-    AnyConnection::connect(&url).await.unwrap()
-}
 
 async fn ask(bot: &Bot, node: &Node, method: Method, id: RecordingId) -> (u16, bool) {
     let asked = bot.client.request(method, format!("{}/recordings/{id}", node.api));
@@ -108,7 +32,7 @@ async fn ask(bot: &Bot, node: &Node, method: Method, id: RecordingId) -> (u16, b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_while_the_database_is_locked_is_not_answered_with_not_found() {
-    let (folder, id) = with_a_recording(None).await;
+    let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let mut other = database(&node).await;
@@ -122,7 +46,7 @@ async fn a_delete_while_the_database_is_locked_is_not_answered_with_not_found() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_whose_file_cannot_be_opened_is_not_answered_with_not_found() {
-    let (folder, id) = with_a_recording(None).await;
+    let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let file = node.folder().join(format!("recordings/{id}.wav"));
@@ -176,7 +100,7 @@ async fn a_download_ends_when_its_recording_expires() {
     let bot = Bot::start().await;
     let expiry = Duration::from_secs(4);
     let begun = Instant::now();
-    let (folder, id) = with_a_recording(Some(in_time(expiry))).await;
+    let (folder, id) = with_a_recording(BYTES, Some(in_time(expiry))).await;
     let node = Node::start_in(folder, &bot.config());
     let (bytes, _) = taken_slowly(&node, id, begun + expiry).await;
     assert!(bytes > 0 && bytes < BYTES, "{bytes} bytes were sent after the expiry");
@@ -186,7 +110,7 @@ async fn a_download_ends_when_its_recording_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_of_a_live_call_ends_when_the_call_and_its_time_are_over() {
     // Its time to go was not known when the download began.
-    let (folder, id) = with_a_recording(None).await;
+    let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let expired = Instant::now() + Duration::from_secs(3);
@@ -201,7 +125,7 @@ async fn a_download_of_a_live_call_ends_when_the_call_and_its_time_are_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_ends_when_its_recording_is_deleted() {
-    let (folder, id) = with_a_recording(None).await;
+    let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let deleted = Instant::now() + Duration::from_secs(1);
@@ -218,7 +142,7 @@ async fn a_download_ends_when_its_recording_is_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_in_its_time_is_whole() {
-    let (folder, id) = with_a_recording(None).await;
+    let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let (bytes, _) = taken_slowly(&node, id, Instant::now() + Duration::from_secs(3)).await;

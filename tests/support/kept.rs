@@ -1,0 +1,91 @@
+//! What a daemon finds when it starts: a recording of a call that is over.
+
+use std::time::{Duration, SystemTime};
+
+use aftertone::{
+    model::{
+        Arrival, Call, CallId, CallState, Change, Direction, OperationId, ParticipantId, Party,
+        RecordingChange, RecordingId, Termination, UnixMillis,
+    },
+    store::{Database, Journal, JournalLimits},
+};
+use sqlx::{AnyConnection, Connection};
+use tempfile::TempDir;
+
+use super::Node;
+
+/// The time after `span`.
+pub fn in_time(span: Duration) -> UnixMillis {
+    UnixMillis::from(SystemTime::now()).plus(span)
+}
+
+/// A folder of a node that has one recording of the tester's, of so many bytes, which goes at
+/// `expires_at`.
+pub async fn with_a_recording(
+    bytes: usize,
+    expires_at: Option<UnixMillis>,
+) -> (TempDir, RecordingId) {
+    let folder = tempfile::tempdir().unwrap();
+    let id = RecordingId::from_random([7; 16]);
+    let call = CallId::from_random([8; 16]);
+    let recordings = folder.path().join("recordings");
+    std::fs::create_dir(&recordings).unwrap();
+    std::fs::write(recordings.join(format!("{id}.wav")), vec![7; bytes]).unwrap();
+    let url = format!("sqlite:{}", folder.path().join("aftertone.db").display());
+    let database = Database::open(&url).await.unwrap();
+    let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
+    let mut changes = vec![
+        RecordingChange::Begun {
+            id,
+            call,
+            operation: OperationId::from_random([9; 16]),
+            application: "tester".to_owned(),
+            at: in_time(Duration::ZERO),
+        },
+        RecordingChange::Finished { id, bytes: bytes as u64 },
+    ];
+    changes.extend(expires_at.map(|at| RecordingChange::Expire { call, at }));
+    let change = Change { call: Some(ended_call(call)), recordings: changes, ..Change::default() };
+    journal.submit(change).unwrap().await.unwrap();
+    drop(journal);
+    writer.await.unwrap();
+    database.close().await;
+    (folder, id)
+}
+
+fn ended_call(id: CallId) -> Call {
+    let party = || Party { uri: "sip:a@127.0.0.1".to_owned(), display_name: None };
+    Call {
+        id,
+        application: "tester".to_owned(),
+        state: CallState::Terminated,
+        direction: Direction::Incoming,
+        source: party(),
+        target: party(),
+        chain_id: String::new(),
+        participant_id: ParticipantId::from_random([1; 16]),
+        arrival: Arrival::default(),
+        is_telephone: false,
+        ringing_timeout_seconds: None,
+        peer_participant_id: ParticipantId::from_random([2; 16]),
+        is_muted: false,
+        peer_is_muted: false,
+        recording_status: None,
+        sip_call_id: String::new(),
+        callback_uri: None,
+        media: None,
+        tones_subscribed: false,
+        media_config: None,
+        subject: None,
+        created_at: in_time(Duration::ZERO),
+        ended_at: Some(in_time(Duration::ZERO)),
+        termination: Some(Termination::PeerHungUp),
+    }
+}
+
+/// A connection to the database of a node, beside its own.
+pub async fn database(node: &Node) -> AnyConnection {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite:{}", node.folder().join("aftertone.db").display());
+    AnyConnection::connect(&url).await.unwrap()
+}
