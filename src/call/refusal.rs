@@ -33,8 +33,8 @@ pub enum CallError {
         /// After how many seconds it is worth trying again.
         retry_after: u32,
     },
-    /// Nothing was done: the disk for recordings is full or fails; worth trying again.
-    #[error("The disk for recordings is full or fails; try again later.")]
+    /// Nothing was done: the disk for recordings is full, fails or is away; worth trying again.
+    #[error("The disk for recordings is full or cannot be used; try again later.")]
     NoDisk,
     /// It was asked for, and whether it was done is not known.
     #[error("The outcome of the action is not known; look at the call before trying again.")]

@@ -237,6 +237,11 @@ impl Switchboard {
     }
 
     async fn open_clip(&self) -> Result<OpenClip, CallError> {
+        // What is recorded in a folder that is away could be neither heard nor found.
+        if let Some(fault) = self.inner.drivers.vault.fault() {
+            warn!("A recording is refused: {fault}");
+            return Err(CallError::NoDisk);
+        }
         let mut bytes = [0; 16];
         self.fresh_rng().fill_bytes(&mut bytes);
         let opening = self.inner.drivers.spool.open(RecordingId::from_random(bytes));
