@@ -5,7 +5,7 @@
 //!
 //! - **pure** (`model`, `proto`, `audio`, `operation`, `call`, `graph`): values and machines; time,
 //!   frames and randomness are arguments.
-//! - **drivers** (`signalling`, `media`, `prompts`, `recordings`, `store`, `notify`,
+//! - **drivers** (`signalling`, `media`, `prompts`, `recordings`, `store`, `clock`, `notify`,
 //!   `tokens`): each speaks to
 //!   one part of the outside world and decides nothing about calls.
 //! - **composition** (`switchboard`, `api`, `app`): lets the outside reach the pure core, and the
@@ -17,6 +17,7 @@ pub mod api;
 pub mod app;
 pub mod audio;
 pub mod call;
+pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod graph;

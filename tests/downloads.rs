@@ -14,7 +14,7 @@ use sqlx::Executor;
 use support::{
     Node,
     bot::{Bot, TOKEN},
-    kept::{database, in_time, with_a_recording},
+    kept::{database, now, with_a_recording},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -99,10 +99,10 @@ async fn taken_slowly(node: &Node, id: RecordingId, until: Instant) -> (usize, I
 async fn a_download_ends_when_its_recording_expires() {
     let bot = Bot::start().await;
     let expiry = Duration::from_secs(4);
-    let begun = Instant::now();
-    let (folder, id) = with_a_recording(BYTES, Some(in_time(expiry))).await;
+    let (folder, id) = with_a_recording(BYTES, Some(expiry)).await;
+    let expired = Instant::now() + expiry;
     let node = Node::start_in(folder, &bot.config());
-    let (bytes, _) = taken_slowly(&node, id, begun + expiry).await;
+    let (bytes, _) = taken_slowly(&node, id, expired).await;
     assert!(bytes > 0 && bytes < BYTES, "{bytes} bytes were sent after the expiry");
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (404, false));
 }
@@ -114,7 +114,8 @@ async fn a_download_of_a_live_call_ends_when_the_call_and_its_time_are_over() {
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let expired = Instant::now() + Duration::from_secs(3);
-    let (expires_at, mut other) = (in_time(Duration::from_secs(2)), database(&node).await);
+    // The steady clock of a fresh database is the wall clock's.
+    let (expires_at, mut other) = (now().plus(Duration::from_secs(2)), database(&node).await);
     let (taken, ()) = tokio::join!(taken_slowly(&node, id, expired), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let set = format!("UPDATE recordings SET expires_at = {}", expires_at.0);

@@ -23,7 +23,7 @@ use support::{
     Node,
     bot::{Bot, TOKEN},
     eventually,
-    kept::{database, in_time, with_a_recording},
+    kept::{database, with_a_recording},
     speech,
 };
 
@@ -84,7 +84,7 @@ fn refused(folder: &Path, storage: &str) -> (Option<i32>, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clip_that_expires_while_its_folder_is_moved_away_goes_before_its_row() {
     let bot = Bot::start().await;
-    let (folder, id) = with_a_recording(BYTES, Some(in_time(Duration::from_secs(4)))).await;
+    let (folder, id) = with_a_recording(BYTES, Some(Duration::from_secs(4))).await;
     let node = Node::start_in(folder, &bot.config());
     let mut rows = database(&node).await;
     let (recordings, moved) = (node.folder().join("recordings"), node.folder().join("moved"));
@@ -157,7 +157,7 @@ async fn no_recording_is_lost_or_begun_while_the_folder_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_whose_disk_is_not_mounted_makes_no_clip_look_deleted() {
     // It has expired: a daemon that started would purge its row at once.
-    let (folder, id) = with_a_recording(BYTES, Some(in_time(Duration::ZERO))).await;
+    let (folder, id) = with_a_recording(BYTES, Some(Duration::ZERO)).await;
     let (recordings, moved) = (folder.path().join("recordings"), folder.path().join("moved"));
     fs::rename(&recordings, &moved).unwrap();
     for _ in 0..2 {

@@ -5,24 +5,18 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
-use std::{
-    path::PathBuf,
-    pin::Pin,
-    process::Stdio,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 
 use aftertone::{
     model::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
         OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
-        RecordingChange, RecordingId, Termination, Tone, UnixMillis,
+        RecordingChange, RecordingId, SteadyMillis, Termination, Tone, UnixMillis,
     },
     recordings::{Folder, Purge, Vault},
     store::{
-        Database, Delivery, Journal, JournalLimits, KeptAnswer, RecordingState, RequestKey,
-        SigningKeyRow, StoreError,
+        Database, Delivery, Journal, JournalLimits, KeptAnswer, LostFileRow, RecordingState,
+        RequestKey, SigningKeyRow, StoreError,
     },
 };
 use futures_util::future::join_all;
@@ -85,6 +79,8 @@ const CASES: &[(&str, Case)] = cases![
     a_key_whose_call_was_placed_before_a_crash_finds_it,
     an_application_has_its_newest_answers_kept,
     signing_keys_come_and_go,
+    the_clock_goes_on_after_a_restart,
+    files_that_no_row_knows_are_written_down,
     many_writers_and_readers,
 ];
 
@@ -263,20 +259,20 @@ async fn the_outbox_keeps_the_order_of_a_call(place: Place) {
         house.commit(change).await.unwrap();
     }
     let head = house.head_of(&slow).await.unwrap();
-    house.store.failed(&head, 1, UnixMillis(5_000), "no answer").await.unwrap();
+    house.store.failed(&head, 1, SteadyMillis(5_000), "no answer").await.unwrap();
 
     // Before its time the failed one holds back the next of its call, and nobody else.
-    let heads = house.heads(UnixMillis(4_999)).await;
+    let heads = house.heads(SteadyMillis(4_999)).await;
     assert_eq!(names(&heads), [(quick.id, 1)]);
-    assert_eq!(house.store.head_of(slow.id, UnixMillis(4_999)).await.unwrap(), None);
-    let next = house.store.next_attempt(UnixMillis(4_999)).await.unwrap();
-    assert_eq!(next, Some(UnixMillis(5_000)));
-    let heads = house.heads(UnixMillis(5_000)).await;
+    assert_eq!(house.store.head_of(slow.id, SteadyMillis(4_999)).await.unwrap(), None);
+    let next = house.store.next_attempt(SteadyMillis(4_999)).await.unwrap();
+    assert_eq!(next, Some(SteadyMillis(5_000)));
+    let heads = house.heads(SteadyMillis(5_000)).await;
     assert_eq!(names(&heads), [(quick.id, 1), (slow.id, 1)]);
     assert_eq!(heads[1].attempts, 1);
 
     house.store.delivered(&heads[1]).await.unwrap();
-    let heads = house.heads(UnixMillis(5_000)).await;
+    let heads = house.heads(SteadyMillis(5_000)).await;
     assert_eq!(names(&heads), [(slow.id, 2), (quick.id, 1)]);
 }
 
@@ -367,8 +363,8 @@ async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
         .execute("UPDATE outbox SET body = '{\"kind\":\"of a later time\"}' WHERE sequence = 1")
         .await;
     let house = House::open(&place).await;
-    assert_eq!(house.heads(UnixMillis(0)).await, []);
-    assert_eq!(names(&house.heads(UnixMillis(0)).await), [(call.id, 2)]);
+    assert_eq!(house.heads(SteadyMillis(0)).await, []);
+    assert_eq!(names(&house.heads(SteadyMillis(0)).await), [(call.id, 2)]);
     assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
 }
 
@@ -381,7 +377,7 @@ async fn a_nul_in_a_text_stops_no_commit(place: Place) {
     notification.callback_uri = "https://bot.example/\0calls".to_owned();
     notification.chain_id = "ch\0ain".to_owned();
     house.commit(change).await.unwrap();
-    let [delivery] = &house.heads(UnixMillis(0)).await[..] else { panic!("not one") };
+    let [delivery] = &house.heads(SteadyMillis(0)).await[..] else { panic!("not one") };
     assert_eq!(delivery.callback_uri, "https://bot.example/calls");
     house.store.give_up(delivery, 1, "no\0answer").await.unwrap();
     let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
@@ -406,7 +402,7 @@ async fn receivers_are_told_apart(place: Place) {
     ] {
         house.commit(change).await.unwrap();
     }
-    let due = house.store.receivers_due(UnixMillis(0)).await.unwrap();
+    let due = house.store.receivers_due(SteadyMillis(0)).await.unwrap();
     let mut expected = [
         "bot http://a.example",
         "bot https://a.example",
@@ -418,9 +414,9 @@ async fn receivers_are_told_apart(place: Place) {
     let mut sorted = due;
     sorted.sort();
     assert_eq!(sorted, expected);
-    let heads = house.store.heads("bot https://a.example", UnixMillis(0), 10).await.unwrap();
+    let heads = house.store.heads("bot https://a.example", SteadyMillis(0), 10).await.unwrap();
     assert_eq!(names(&heads), [(call(1).id, 1), (call(2).id, 1)]);
-    let heads = house.store.heads("bot https://a.example", UnixMillis(0), 1).await.unwrap();
+    let heads = house.store.heads("bot https://a.example", SteadyMillis(0), 1).await.unwrap();
     assert_eq!(heads.len(), 1);
 }
 
@@ -443,20 +439,20 @@ async fn a_recording_lives_its_life(place: Place) {
     assert_eq!((row.call, row.operation, &*row.application), (call.id, operation.id, "bot"));
 
     // The call is over before the file is: nothing is due while bytes may be coming.
-    house.record(RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) }).await;
+    house.record(expired(&call)).await;
     assert_eq!(house.store.next_due().await.unwrap(), None);
-    assert_eq!(house.store.due(UnixMillis(99_000), 10).await.unwrap(), []);
+    assert_eq!(house.store.due(SteadyMillis(99_000), 10).await.unwrap(), []);
     house.record(RecordingChange::Finished { id, bytes: 32_044 }).await;
     let row = house.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes), (RecordingState::Ready, 32_044));
-    assert_eq!(house.store.next_due().await.unwrap(), Some(UnixMillis(9_000)));
-    assert_eq!(house.store.due(UnixMillis(8_999), 10).await.unwrap(), []);
-    assert_eq!(house.store.due(UnixMillis(9_000), 10).await.unwrap(), [row]);
+    assert_eq!(house.store.next_due().await.unwrap(), Some(SteadyMillis(9_000)));
+    assert_eq!(house.store.due(SteadyMillis(8_999), 10).await.unwrap(), []);
+    assert_eq!(house.store.due(SteadyMillis(9_000), 10).await.unwrap(), [row]);
 
     assert!(house.store.mark_deleting(id).await.unwrap());
     // A crash between the bytes and the row: it is due again.
     let house = house.restarted(&place).await;
-    let due = house.store.due(UnixMillis(1), 10).await.unwrap();
+    let due = house.store.due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!((due.len(), due[0].state), (1, RecordingState::Deleting));
     house.store.forget(id).await.unwrap();
     house.store.forget(id).await.unwrap();
@@ -476,13 +472,13 @@ async fn discarded_clips_go_at_once(place: Place) {
                 begun(1, &operation),
                 begun(2, &operation),
                 RecordingChange::Discarded { id: recording_id(1) },
-                RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) },
+                expired(&call),
             ],
             ..Change::default()
         })
         .await
         .unwrap();
-    let due = house.store.due(UnixMillis(1), 10).await.unwrap();
+    let due = house.store.due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].state), (recording_id(1), RecordingState::Discarded));
     assert_eq!(house.store.unfinished().await.unwrap().len(), 1);
@@ -502,10 +498,10 @@ async fn a_deleted_clip_never_comes_back(place: Place) {
     // Each of these may still be on its way when somebody deletes the clip.
     house.commit(change).await.unwrap();
     house.record(RecordingChange::Finished { id, bytes: 1 }).await;
-    house.record(RecordingChange::Expire { call: call.id, at: UnixMillis(9_000) }).await;
+    house.record(expired(&call)).await;
     house.record(RecordingChange::Discarded { id }).await;
     let row = house.store.recording(id).await.unwrap().unwrap();
-    assert_eq!((row.state, row.expires_at), (RecordingState::Deleting, Some(UnixMillis(0))));
+    assert_eq!((row.state, row.expires_at), (RecordingState::Deleting, Some(SteadyMillis(0))));
 }
 
 async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place) {
@@ -534,7 +530,7 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     assert!(!vault.path(clips[1]).exists());
     cancel.cancel();
     purging.await.unwrap();
-    let now = UnixMillis::from(SystemTime::now());
+    let now = house.store.clock().now();
     assert_eq!(house.store.due(now, 10).await.unwrap(), [], "it waits");
     let stuck = house.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
     assert_eq!(stuck.iter().map(|row| row.id).collect::<Vec<_>>(), [clips[0]], "it is tried again");
@@ -550,7 +546,8 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
         (&waiting, false, true),
         (&done, false, true),
     ] {
-        let recordings = Vec::from_iter(with_clip.then(|| begun(1, &operation(call, 2))));
+        let mut recordings = Vec::from_iter(with_clip.then(|| begun(1, &operation(call, 2))));
+        recordings.extend((call != &live).then(|| expired(call)));
         let notifications = Vec::from_iter(with_notification.then(|| changed(call)));
         let operations = if call == &done { vec![given_up.clone()] } else { Vec::new() };
         let state = if call == &live { call.clone() } else { terminated(call) };
@@ -560,12 +557,11 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
     let head = house.head_of(&done).await.unwrap();
     house.store.give_up(&head, 1, "gone").await.unwrap();
 
-    let ended_at = terminated(&done).ended_at.unwrap();
-    let (never, always) = (UnixMillis(i64::MAX), UnixMillis(0));
-    assert_eq!(house.store.purge_calls(ended_at, never).await.unwrap(), 0);
-    let after = UnixMillis(ended_at.0 + 1);
+    let (never, always) = (SteadyMillis(i64::MAX), SteadyMillis(0));
+    assert_eq!(house.store.purge_calls(SteadyMillis(8_000), never).await.unwrap(), 0);
+    let after = SteadyMillis(8_001);
     assert_eq!(house.store.purge_calls(after, always).await.unwrap(), 0, "it can be sent again");
-    let now = UnixMillis::from(std::time::SystemTime::now());
+    let now = house.store.clock().now();
     assert_eq!(house.store.resend("other", None, now).await.unwrap(), 0);
     let which = Some((head.call, head.sequence));
     assert_eq!(house.store.resend("bot", which, now).await.unwrap(), 1);
@@ -590,7 +586,7 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
 async fn keys_of_requests_survive_a_restart(place: Place) {
     let house = House::open(&place).await;
     let begin = async |store: &Database, application: &str, key: &str, fingerprint: &str| {
-        store.begin_request(application, key, fingerprint, None, UnixMillis(5)).await.unwrap()
+        store.begin_request(application, key, fingerprint, None, SteadyMillis(5)).await.unwrap()
     };
     assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::New);
     assert_eq!(begin(&house.store, "other", "k", "g").await, RequestKey::New);
@@ -603,15 +599,15 @@ async fn keys_of_requests_survive_a_restart(place: Place) {
     let house = house.restarted(&place).await;
     assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Answered(answer));
     assert_eq!(begin(&house.store, "other", "k", "h").await, RequestKey::New);
-    assert_eq!(house.store.purge_requests(UnixMillis(5), 10).await.unwrap(), 0);
-    assert_eq!(house.store.purge_requests(UnixMillis(6), 10).await.unwrap(), 2);
+    assert_eq!(house.store.purge_requests(SteadyMillis(5), 10).await.unwrap(), 0);
+    assert_eq!(house.store.purge_requests(SteadyMillis(6), 10).await.unwrap(), 2);
     assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::New);
 }
 
 async fn a_key_whose_call_was_placed_before_a_crash_finds_it(place: Place) {
     let house = House::open(&place).await;
     let begin = async |store: &Database, key: &str, placed: Option<CallId>| {
-        store.begin_request("bot", key, "f", placed, UnixMillis(5)).await.unwrap()
+        store.begin_request("bot", key, "f", placed, SteadyMillis(5)).await.unwrap()
     };
     let placed = call(1);
     for (key, call) in [("action", None), ("not placed", Some(call(2).id)), ("k", Some(placed.id))]
@@ -633,24 +629,60 @@ async fn an_application_has_its_newest_answers_kept(place: Place) {
     let answer = KeptAnswer { status: 202, location: None, body: String::new() };
     for (application, count) in [("bot", 5), ("other", 3)] {
         for number in 0..count {
-            let (key, at) = (number.to_string(), UnixMillis(10 + number));
+            let (key, at) = (number.to_string(), SteadyMillis(10 + number));
             let begun = house.store.begin_request(application, &key, "f", None, at).await;
             assert_eq!(begun.unwrap(), RequestKey::New);
             house.store.end_request(application, &key, Some(&answer)).await.unwrap();
         }
     }
-    assert_eq!(house.store.purge_requests(UnixMillis(0), 3).await.unwrap(), 2);
+    assert_eq!(house.store.purge_requests(SteadyMillis(0), 3).await.unwrap(), 2);
     for (key, is_known) in [("0", false), ("1", false), ("2", true), ("4", true)] {
-        let again = house.store.begin_request("bot", key, "f", None, UnixMillis(20)).await;
+        let again = house.store.begin_request("bot", key, "f", None, SteadyMillis(20)).await;
         assert_eq!(again.unwrap() != RequestKey::New, is_known, "{key}");
     }
+}
+
+async fn the_clock_goes_on_after_a_restart(place: Place) {
+    let house = House::open(&place).await;
+    assert_eq!(house.store.clock().look(), None, "it begins with the wall clock");
+    house.store.keep_clock().await.unwrap();
+    // As if it had begun by a wall clock that was an hour behind.
+    house.close().await;
+    place.execute("UPDATE clock SET offset_ms = offset_ms - 3600000, seen = seen - 3600000").await;
+    let house = House::open(&place).await;
+    let before = house.store.clock().now();
+    let wall = UnixMillis::from(std::time::SystemTime::now());
+    let behind_ms = wall.0 - before.0 - 3_600_000;
+    assert!(behind_ms.abs() < 1000, "{behind_ms} ms");
+    assert_eq!(house.store.clock().look().unwrap().to_string(), "set forward by 1h");
+    house.store.keep_clock().await.unwrap();
+    let house = house.restarted(&place).await;
+    let clock = house.store.clock();
+    assert!(clock.now().since(before) < Duration::from_secs(60));
+    assert_eq!(clock.look(), None, "the last look is known");
+    assert!((clock.shown(before).0 - wall.0).abs() < 1000);
+}
+
+async fn files_that_no_row_knows_are_written_down(place: Place) {
+    let house = House::open(&place).await;
+    let file = |since| LostFileRow {
+        name: "a.wav".to_owned(),
+        modified: UnixMillis(5),
+        since: SteadyMillis(since),
+    };
+    house.store.note_lost_file(&file(7)).await.unwrap();
+    house.store.note_lost_file(&file(8)).await.unwrap();
+    let house = house.restarted(&place).await;
+    assert_eq!(house.store.lost_files().await.unwrap(), [file(8)]);
+    house.store.forget_lost_file("a.wav").await.unwrap();
+    assert_eq!(house.store.lost_files().await.unwrap(), []);
 }
 
 async fn signing_keys_come_and_go(place: Place) {
     let house = House::open(&place).await;
     let key = |number: i64| SigningKeyRow {
         id: format!("key {number}"),
-        created_at: UnixMillis(number),
+        created_at: SteadyMillis(number),
         pem: "pem".to_owned(),
     };
     house.store.add_signing_key(&key(2)).await.unwrap();
@@ -670,7 +702,7 @@ async fn many_writers_and_readers(place: Place) {
                 let call = call(number);
                 for _ in 0..5 {
                     journal.submit(opening(&call)).unwrap().await.unwrap();
-                    let head = store.head_of(call.id, UnixMillis(0)).await.unwrap().unwrap();
+                    let head = store.head_of(call.id, SteadyMillis(0)).await.unwrap().unwrap();
                     store.delivered(&head).await.unwrap();
                 }
             })
@@ -804,7 +836,8 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
         let source = Party { uri, display_name: Some(name) };
         let marked = Call { source, subject: Some(subject), ..call(number) };
         house.commit(opening(&marked)).await.unwrap();
-        let ended = Change { call: Some(terminated(&marked)), ..Change::default() };
+        let recordings = vec![expired(&marked)];
+        let ended = Change { call: Some(terminated(&marked)), recordings, ..Change::default() };
         house.commit(ended).await.unwrap();
         let told = house.head_of(&marked).await.unwrap();
         house.store.delivered(&told).await.unwrap();
@@ -925,10 +958,10 @@ impl House {
     }
 
     async fn head_of(&self, call: &Call) -> Option<Delivery> {
-        self.store.head_of(call.id, UnixMillis(0)).await.unwrap()
+        self.store.head_of(call.id, SteadyMillis(0)).await.unwrap()
     }
 
-    async fn heads(&self, now: UnixMillis) -> Vec<Delivery> {
+    async fn heads(&self, now: SteadyMillis) -> Vec<Delivery> {
         self.store.heads("bot https://bot.example", now, 10).await.unwrap()
     }
 }
@@ -987,6 +1020,12 @@ fn terminated(call: &Call) -> Call {
         termination: Some(Termination::PeerHungUp),
         ..call.clone()
     }
+}
+
+/// The call was over at 8 s, and its clips go at 9 s.
+fn expired(call: &Call) -> RecordingChange {
+    let (ended_at, retention) = (SteadyMillis(8_000), Duration::from_secs(1));
+    RecordingChange::Expire { call: call.id, ended_at, retention }
 }
 
 fn operation(call: &Call, number: u32) -> Operation {

@@ -16,8 +16,8 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{House, OpenRecording, RecordingError, now};
-use crate::model::{RecordingId, UnixMillis};
+use super::{House, OpenRecording, RecordingError};
+use crate::model::RecordingId;
 
 /// How much of a file is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -33,7 +33,7 @@ pub(super) struct Download {
     house: Arc<dyn House>,
     id: RecordingId,
     file: Take<tokio::fs::File>,
-    expires_at: Option<UnixMillis>,
+    ends_at: Option<Instant>,
     looked_at: Instant,
 }
 
@@ -45,8 +45,10 @@ impl Download {
         open: OpenRecording,
         length: u64,
     ) -> Self {
-        let OpenRecording { file, expires_at, .. } = open;
-        Self { house, id, file: file.take(length), expires_at, looked_at: Instant::now() }
+        let OpenRecording { file, left, .. } = open;
+        let looked_at = Instant::now();
+        let ends_at = left.and_then(|left| looked_at.checked_add(left));
+        Self { house, id, file: file.take(length), ends_at, looked_at }
     }
 
     /// The body of the response.
@@ -64,7 +66,7 @@ impl Download {
     /// The next bytes; none at the end.
     async fn next(&mut self) -> io::Result<Bytes> {
         self.look().await;
-        if self.expires_at.is_some_and(|at| at <= now()) {
+        if self.ends_at.is_some_and(|at| at <= Instant::now()) {
             info!(recording.id = %self.id, "A download is broken off: the recording is gone");
             return Err(io::Error::other("the recording is gone"));
         }
@@ -78,14 +80,15 @@ impl Download {
         if self.looked_at.elapsed() < LOOK_EVERY {
             return;
         }
-        match timeout(LOOK_FOR, self.house.recording_expiry(self.id)).await {
-            Ok(Ok(expires_at)) => self.expires_at = expires_at,
+        let left = timeout(LOOK_FOR, self.house.recording_left(self.id)).await;
+        self.looked_at = Instant::now();
+        match left {
+            Ok(Ok(left)) => self.ends_at = left.and_then(|left| self.looked_at.checked_add(left)),
             Ok(Err(RecordingError::NotFound | RecordingError::Forbidden)) => {
-                self.expires_at = Some(UnixMillis(0));
+                self.ends_at = Some(self.looked_at);
             }
             Ok(Err(RecordingError::Unavailable)) | Err(_) => {}
         }
-        self.looked_at = Instant::now();
     }
 }
 
@@ -120,11 +123,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_download_is_broken_off_at_the_expiry_that_was_known_when_it_began() {
         let fake = Fake::new();
-        fake.house.set_expiry(UnixMillis(now().0 + 60_000));
-        let response = begun(&fake).await;
-        assert_eq!(bytes_of(response).await, *RECORDING_BYTES);
-        fake.house.set_expiry(UnixMillis(now().0 - 1));
-        assert!(is_broken_off(begun(&fake).await).await);
+        fake.house.set_left(Duration::from_millis(900));
+        let (soon, late) = (begun(&fake).await, begun(&fake).await);
+        assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
+        // Before the row is looked at again.
+        tokio::time::advance(Duration::from_millis(950)).await;
+        assert!(is_broken_off(late).await);
     }
 
     #[tokio::test(start_paused = true)]

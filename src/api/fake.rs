@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -20,7 +21,7 @@ use crate::{
     model::{
         Arrival, Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
         OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
-        RecordingId, RejectReason, Termination,
+        RecordingId, RejectReason, SteadyMillis, Termination,
     },
     store::Delivery,
     tokens::Verifier,
@@ -214,7 +215,7 @@ struct State {
     not_ready: Option<String>,
     /// Whether the store of the recordings cannot be asked.
     is_away: bool,
-    expires_at: Option<UnixMillis>,
+    left: Option<Duration>,
     /// How many notifications.
     given_up: usize,
 }
@@ -240,7 +241,7 @@ impl FakeHouse {
             gate: None,
             not_ready: None,
             is_away: false,
-            expires_at: None,
+            left: None,
             given_up: 1,
         };
         Self { state: Mutex::new(state) }
@@ -279,8 +280,8 @@ impl FakeHouse {
         self.state.lock().unwrap().is_away = is_away;
     }
 
-    pub(super) fn set_expiry(&self, at: UnixMillis) {
-        self.state.lock().unwrap().expires_at = Some(at);
+    pub(super) fn set_left(&self, left: Duration) {
+        self.state.lock().unwrap().left = Some(left);
     }
 
     pub(super) fn set_not_ready(&self, reason: &str) {
@@ -501,9 +502,10 @@ impl House for FakeHouse {
                 receiver: String::new(),
                 event: Event::CallChanged { call: call(id) },
                 attempts: 1,
-                created_at: UnixMillis(0),
+                created_at: SteadyMillis(0),
             };
-            GivenUp { delivery, error: "answered 403 Forbidden".to_owned() }
+            let error = "answered 403 Forbidden".to_owned();
+            GivenUp { delivery, error, created_at: UnixMillis(0) }
         };
         self.answered(id, |state| {
             let listed = (3..).take(state.given_up).skip(skip).take(size).map(given_up);
@@ -528,7 +530,7 @@ impl House for FakeHouse {
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
         let known = self.known(id);
-        let expires_at = self.state.lock().unwrap().expires_at;
+        let left = self.state.lock().unwrap().left;
         async move {
             match (known?, opens(key)) {
                 (false, _) => Err(RecordingError::NotFound),
@@ -538,20 +540,20 @@ impl House for FakeHouse {
                     std::fs::write(file.path(), &*RECORDING_BYTES).unwrap();
                     let bytes = RECORDING_BYTES.len() as u64;
                     let file = tokio::fs::File::open(file.path()).await.unwrap();
-                    Ok(OpenRecording { bytes, expires_at, file })
+                    Ok(OpenRecording { bytes, left, file })
                 }
             }
         }
         .boxed()
     }
 
-    fn recording_expiry(
+    fn recording_left(
         &self,
         id: RecordingId,
-    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>> {
-        let expires_at = self.state.lock().unwrap().expires_at;
+    ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>> {
+        let left = self.state.lock().unwrap().left;
         let told = match self.known(id) {
-            Ok(true) => Ok(expires_at),
+            Ok(true) => Ok(left),
             Ok(false) => Err(RecordingError::NotFound),
             Err(error) => Err(error),
         };

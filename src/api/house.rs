@@ -2,7 +2,7 @@
 //!
 //! Every call is asked for in the name of an application: one that belongs to another is not found.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -159,12 +159,12 @@ pub trait House: Send + Sync + 'static {
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>>;
 
-    /// When a recording that was opened is to be purged, as far as that is known; not found when it
-    /// must not be heard any more.
-    fn recording_expiry(
+    /// How long a recording that was opened may still be heard, `None` while its call lives; not
+    /// found when that time is over.
+    fn recording_left(
         &self,
         recording: RecordingId,
-    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>>;
+    ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>>;
 
     /// Purges a recording before its time.
     fn delete_recording<'a>(
@@ -256,8 +256,8 @@ pub enum RecordingKey<'a> {
 pub struct OpenRecording {
     /// Size in bytes.
     pub bytes: u64,
-    /// When it is to be purged; `None` while its call lives.
-    pub expires_at: Option<UnixMillis>,
+    /// How long it may still be heard; `None` while its call lives.
+    pub left: Option<Duration>,
     /// The file, at its start.
     pub file: tokio::fs::File,
 }

@@ -338,7 +338,7 @@ mod tests {
                 notification_issuer: "https://graph.microsoft.com".to_owned(),
             };
             let database = Database::open(&path).await.unwrap();
-            let issuer = Issuer::open(database, config, now()).await.unwrap();
+            let issuer = Issuer::open(database, config).await.unwrap();
             let application = ApplicationCredential {
                 name: "mybot".to_owned(),
                 id: APP.to_owned(),

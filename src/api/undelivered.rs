@@ -48,7 +48,7 @@ impl Asked<'_> {
         json!({
             "id": format!("{}-{}", delivery.call, delivery.sequence),
             "callbackUri": delivery.callback_uri,
-            "createdDateTime": graph::date_time(delivery.created_at),
+            "createdDateTime": graph::date_time(given_up.created_at),
             "attempts": delivery.attempts,
             "lastError": given_up.error,
             "notification": shown(&told),

@@ -1,9 +1,6 @@
 //! The rooms, one by one, in the order in which they need each other.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rand::{SeedableRng, rngs::StdRng};
@@ -16,11 +13,10 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{house::Rooms, in_words, rendering::renderer, settings};
+use super::{house::Rooms, in_words, rendering::renderer, settings, wall_clock};
 use crate::{
     api::{self, ApiState, ServeLimits},
     config::{ApiTls, Config},
-    model::UnixMillis,
     notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,
@@ -77,6 +73,7 @@ impl<'a> Building<'a> {
         let database = Database::open(&config.storage.database)
             .await
             .map_err(|error| settings::wrong_database(config, error))?;
+        self.tasks.spawn(wall_clock::watch(database.clone(), self.outside.clone()));
         let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
         self.tasks.spawn(async move {
             // An error is a panic of the journal, and ends the process like its end does.
@@ -90,8 +87,7 @@ impl<'a> Building<'a> {
         vault.bind(&database).await.map_err(|error| settings::wrong_folder(config, error))?;
         let spool = Spool::start(held.clone(), settings::spool(config)).with_context(in_folder)?;
         let access_key = Arc::new(settings::access_key(&folder)?);
-        let now = UnixMillis::from(SystemTime::now());
-        switchboard::recover(&database, &journal, &vault, config.storage.retention, now).await?;
+        switchboard::recover(&database, &journal, &vault, config.storage.retention).await?;
         database.free_unanswered_requests().await?;
         let purge_wake = Arc::new(Notify::new());
         let purge = Purge::new(
@@ -270,7 +266,7 @@ struct CaredFor {
 async fn care_for_keys(cared_for: CaredFor) -> &'static str {
     let CaredFor { issuer, config, api_tls, cancel } = cared_for;
     while cancel.run_until_cancelled(tokio::time::sleep(KEY_CARE)).await.is_some() {
-        if let Err(error) = issuer.turn_over(UnixMillis::from(SystemTime::now())).await {
+        if let Err(error) = issuer.turn_over().await {
             error!(%error, "the signing keys could not be looked after");
         }
         let config = config.borrow().clone();

@@ -1,6 +1,6 @@
 //! What the API and the notifications ask of the house, answered by the rooms that know.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::sync::Notify;
@@ -12,7 +12,7 @@ use crate::{
         OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
     },
     graph::RecordingLink,
-    model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, UnixMillis},
+    model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, SteadyMillis},
     prompts::Fence,
     proto::sip::registration::TrunkState,
     recordings::{AccessKey, Vault},
@@ -38,15 +38,25 @@ pub(super) struct Rooms {
 const AWAY: CallError = CallError::Overloaded { retry_after: 1 };
 
 /// A token opens a clip as long as there is one; this only bounds a token that was lost.
-const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Rooms {
     /// Where a recording can be fetched, and with what.
     pub(super) fn link(&self, recording: RecordingId) -> RecordingLink {
         RecordingLink {
             location: format!("{}/recordings/{recording}", self.public_url),
-            token: self.access_key.token(recording, now().plus(TOKEN_LIFE)),
+            token: self.access_key.token(recording, self.now().plus(TOKEN_LIFE)),
         }
+    }
+
+    /// The time for deadlines.
+    fn now(&self) -> SteadyMillis {
+        self.database.clock().now()
+    }
+
+    /// How long a recording may still be heard; `None` while its call lives.
+    fn left(&self, row: &RecordingRow) -> Option<Duration> {
+        row.expires_at.map(|at| at.since(self.now()))
     }
 
     async fn find(
@@ -55,7 +65,7 @@ impl Rooms {
         key: RecordingKey<'_>,
     ) -> Result<RecordingRow, RecordingError> {
         if let RecordingKey::Token(token) = key
-            && !self.access_key.check(id, token, now())
+            && !self.access_key.check(id, token, self.now())
         {
             return Err(RecordingError::Forbidden);
         }
@@ -75,7 +85,7 @@ impl Rooms {
             error!(%error, "cannot read a recording's row");
             RecordingError::Unavailable
         })?;
-        let now = now();
+        let now = self.now();
         row.filter(|row| row.state == RecordingState::Ready)
             .filter(|row| row.expires_at.is_none_or(|at| at > now))
             .ok_or(RecordingError::NotFound)
@@ -240,7 +250,7 @@ impl House for Rooms {
         which: Option<(CallId, u64)>,
     ) -> BoxFuture<'a, Result<u64, CallError>> {
         async move {
-            let count = self.database.resend(application, which, now()).await;
+            let count = self.database.resend(application, which, self.now()).await;
             let count = count.map_err(|error| {
                 error!(%error, "cannot send notifications again");
                 // If they are sent again all the same, asking once more changes nothing.
@@ -261,7 +271,8 @@ impl House for Rooms {
     ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
         async move {
             let database = &self.database;
-            let begun = database.begin_request(application, key, fingerprint, call, now()).await;
+            let now = self.now();
+            let begun = database.begin_request(application, key, fingerprint, call, now).await;
             begun.map_err(|error| {
                 error!(%error, "cannot take the key of a request");
                 AWAY
@@ -298,16 +309,16 @@ impl House for Rooms {
                 .open(recording)
                 .await
                 .map_err(|error| self.not_opened(recording, &error))?;
-            Ok(OpenRecording { bytes, expires_at: row.expires_at, file })
+            Ok(OpenRecording { bytes, left: self.left(&row), file })
         }
         .boxed()
     }
 
-    fn recording_expiry(
+    fn recording_left(
         &self,
         recording: RecordingId,
-    ) -> BoxFuture<'_, Result<Option<UnixMillis>, RecordingError>> {
-        self.ready_row(recording).map_ok(|row| row.expires_at).boxed()
+    ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>> {
+        self.ready_row(recording).map_ok(|row| self.left(&row)).boxed()
     }
 
     fn delete_recording<'a>(
@@ -371,8 +382,4 @@ fn trunk_health(trunk: TrunkReport) -> TrunkHealth {
         last_status: status.last_status,
         failure: status.failure.map(|failure| failure.to_string()).or(no_way),
     }
-}
-
-fn now() -> UnixMillis {
-    UnixMillis::from(SystemTime::now())
 }

@@ -6,12 +6,13 @@ mod reload;
 mod rendering;
 mod settings;
 mod token;
+mod wall_clock;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
@@ -31,7 +32,6 @@ use crate::{
     api::{self, ApiState, Credentials},
     config::{self, ApiTls, Config},
     media,
-    model::UnixMillis,
     notify::Dispatcher,
     proto::sip::path::Transport,
     recordings::{AccessKey, Folder},
@@ -144,9 +144,8 @@ impl Daemon {
         let (listener, public_url) = building.bind_api().await?;
         let api_address = listener.local_addr()?;
         let issuer = settings::issuer(&config, &public_url);
-        let now = UnixMillis::from(SystemTime::now());
-        let issuer = Issuer::open(storage.database.clone(), issuer, now);
-        let issuer = issuer.await.context("signing keys")?;
+        let issuer =
+            Issuer::open(storage.database.clone(), issuer).await.context("signing keys")?;
 
         let (events, received) = mpsc::channel(SIP_EVENTS);
         let (signalling, sip_listeners) = building.speak_sip(events).await?;

@@ -1,8 +1,9 @@
 //! What becomes of a call whose process or task died: it is over, and so is each of its operations.
 
+use super::Now;
 use crate::model::{
     Call, CallState, Change, Event, Notification, Operation, OperationEnd, Recorded,
-    RecordingChange, RecordingId, Termination, UnixMillis,
+    RecordingChange, RecordingId, Termination,
 };
 
 /// A clip that was being written when the process died.
@@ -26,7 +27,7 @@ pub fn end_lost_call(
     unfinished: Vec<Operation>,
     clips: &[LeftClip],
     termination: Termination,
-    now: UnixMillis,
+    now: Now,
     retention: std::time::Duration,
 ) -> Change {
     let mut change = Change::default();
@@ -47,7 +48,7 @@ pub fn end_lost_call(
         };
         operation.status = end.status();
         operation.end = Some(end);
-        operation.ended_at = Some(now);
+        operation.ended_at = Some(now.wall);
         if let Some(clip) = clip {
             change.recordings.push(match clip.kept {
                 Some((bytes, _)) => RecordingChange::Finished { id: clip.id, bytes },
@@ -58,10 +59,11 @@ pub fn end_lost_call(
         events.push(Event::OperationEnded { operation });
     }
     call.state = CallState::Terminated;
-    call.ended_at = Some(now);
+    call.ended_at = Some(now.wall);
     call.termination = Some(termination);
     call.media = None;
-    change.recordings.push(RecordingChange::Expire { call: call.id, at: now.plus(retention) });
+    let ended_at = now.steady;
+    change.recordings.push(RecordingChange::Expire { call: call.id, ended_at, retention });
     events.push(Event::CallEnded { call: call.clone() });
     if let Some(callback_uri) = &call.callback_uri {
         change.notifications = events

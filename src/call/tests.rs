@@ -19,7 +19,7 @@ use crate::{
         CallId, CallState, Change, Event, MediaState, OperationEnd, OperationId, OperationKind,
         OperationStatus, PlayPromptRequest, PromptFailure, PromptFailureKind, PromptSource,
         RecordAction, RecordRequest, RecordingChange, RecordingId, RecordingStatus, RejectReason,
-        SendTonesRequest, Side, Termination, Tone, TransferKind, UnixMillis,
+        SendTonesRequest, Side, SteadyMillis, Termination, Tone, TransferKind, UnixMillis,
     },
     proto::{
         sdp,
@@ -69,7 +69,7 @@ struct World {
 impl World {
     fn new(owner: Owner) -> Self {
         let begun = Instant::now();
-        let now = Now { instant: begun, wall: UnixMillis(0) };
+        let now = Now { instant: begun, wall: UnixMillis(0), steady: SteadyMillis(0) };
         let offer = Offer {
             dialog: DialogId(7),
             source: Default::default(),
@@ -89,7 +89,7 @@ impl World {
     /// A call that a bot places.
     fn placed() -> Self {
         let begun = Instant::now();
-        let now = Now { instant: begun, wall: UnixMillis(0) };
+        let now = Now { instant: begun, wall: UnixMillis(0), steady: SteadyMillis(0) };
         let placement = Placement {
             dialog: DialogId(DialogId::FIRST_OUTGOING),
             source: Default::default(),
@@ -153,7 +153,8 @@ impl World {
 
     fn now(&self) -> Now {
         let wall = UnixMillis(0).plus(self.elapsed);
-        Now { instant: self.begun + self.elapsed, wall }
+        let steady = SteadyMillis(0).plus(self.elapsed);
+        Now { instant: self.begun + self.elapsed, wall, steady }
     }
 
     fn input(&mut self, input: Input) {

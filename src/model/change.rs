@@ -1,6 +1,8 @@
 //! What is written down in one commit: facts and the notifications that tell of them.
 
-use super::{Call, CallId, Event, Operation, OperationId, RecordingId, UnixMillis};
+use std::time::Duration;
+
+use super::{Call, CallId, Event, Operation, OperationId, RecordingId, SteadyMillis, UnixMillis};
 
 /// One commit. All of it becomes true together or not at all.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -51,7 +53,7 @@ pub enum RecordingChange {
         operation: OperationId,
         /// Name of the application that owns it; empty for a built-in line.
         application: String,
-        /// When it began.
+        /// When it began, by the wall clock.
         at: UnixMillis,
     },
     /// The clip is whole and safe.
@@ -66,11 +68,14 @@ pub enum RecordingChange {
         /// The clip.
         id: RecordingId,
     },
-    /// The call is over: all its clips are purged from `at` on.
+    /// The call is over: all its clips are purged `retention` later. It comes in one change with the
+    /// end of the call, whose age is counted from the same time.
     Expire {
         /// The call.
         call: CallId,
-        /// When they are due.
-        at: UnixMillis,
+        /// When it was over.
+        ended_at: SteadyMillis,
+        /// How long its clips live from then on.
+        retention: Duration,
     },
 }

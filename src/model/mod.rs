@@ -24,5 +24,5 @@ pub use operation::{
     PromptFailureKind, PromptSource, RecordAction, RecordRequest, Recorded, RecordingStatus,
     ResultInfo, SendTonesRequest, Side,
 };
-pub use time::UnixMillis;
+pub use time::{SteadyMillis, UnixMillis};
 pub use tone::Tone;

@@ -11,7 +11,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use crate::{
-    model::{CallId, UnixMillis},
+    model::CallId,
     store::{Database, Delivery, StoreError},
 };
 
@@ -109,7 +109,8 @@ impl Dispatcher {
 /// How long the dispatcher waits before it asks a database that failed again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// It looks at least so often, in case the wall clock was set.
+/// It looks at least so often: a sleep does not count the time for which the machine is suspended,
+/// while deadlines do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// How long after its last failure a receiver is failing.
@@ -197,7 +198,7 @@ impl Desk {
             return Ok(LONGEST_SLEEP);
         }
         let store = self.lane.store.clone();
-        let now = wall_clock();
+        let now = store.clock().now();
         let mut due = store.receivers_due(now).await?;
         // Those who have the least go first, the failing ones last.
         due.sort_by_cached_key(|name| match self.receivers.get(name) {
@@ -320,7 +321,7 @@ impl LaneParts {
             if end == LaneEnd::Failed || self.cancel.is_cancelled() {
                 break;
             }
-            next = match self.store.head_of(call, wall_clock()).await {
+            next = match self.store.head_of(call, self.store.clock().now()).await {
                 // The share of lanes is counted by receiver: the desk opens one for the other.
                 Ok(head) => head.filter(|head| head.receiver == receiver),
                 Err(error) => {
@@ -365,7 +366,7 @@ impl LaneParts {
         reason: &str,
         retry_after: Option<Duration>,
     ) {
-        let now = wall_clock();
+        let now = self.store.clock().now();
         let age = now.since(delivery.created_at);
         let failure = Failure { attempts, age, retry_after, jitter: rand::random() };
         let Some(pause) = backoff::pause(failure, self.retry_for) else {
@@ -401,10 +402,6 @@ impl LaneParts {
             }
         }
     }
-}
-
-fn wall_clock() -> UnixMillis {
-    SystemTime::now().into()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::{hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::model::{RecordingId, UnixMillis};
+use crate::model::{RecordingId, SteadyMillis};
 
 /// The secret from which tokens are made; it outlives the process.
 pub struct AccessKey(hmac::Key);
@@ -64,8 +64,9 @@ impl AccessKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
     }
 
-    /// A token that opens `recording` until `expires`.
-    pub fn token(&self, recording: RecordingId, expires: UnixMillis) -> String {
+    /// A token that opens `recording` until `expires`. Only this server reads the time in it, so it
+    /// is steady time.
+    pub fn token(&self, recording: RecordingId, expires: SteadyMillis) -> String {
         let mut bytes = expires.0.to_be_bytes().to_vec();
         bytes.extend(hmac::sign(&self.0, &signed(recording, expires)).as_ref());
         URL_SAFE_NO_PAD.encode(bytes)
@@ -73,10 +74,10 @@ impl AccessKey {
 
     /// Whether a token opens `recording` at the time `now`. Takes the same time for every token of
     /// the right length.
-    pub fn check(&self, recording: RecordingId, token: &str, now: UnixMillis) -> bool {
+    pub fn check(&self, recording: RecordingId, token: &str, now: SteadyMillis) -> bool {
         let Ok(bytes) = URL_SAFE_NO_PAD.decode(token) else { return false };
         let Some((expires, tag)) = bytes.split_first_chunk::<8>() else { return false };
-        let expires = UnixMillis(i64::from_be_bytes(*expires));
+        let expires = SteadyMillis(i64::from_be_bytes(*expires));
         hmac::verify(&self.0, &signed(recording, expires), tag).is_ok() && now < expires
     }
 
@@ -86,7 +87,7 @@ impl AccessKey {
     }
 }
 
-fn signed(recording: RecordingId, expires: UnixMillis) -> Vec<u8> {
+fn signed(recording: RecordingId, expires: SteadyMillis) -> Vec<u8> {
     format!("aftertone recording {recording} {}", expires.0).into_bytes()
 }
 
@@ -99,11 +100,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let id = RecordingId::from_random([1; 16]);
         let other = RecordingId::from_random([2; 16]);
-        let token = AccessKey::load_or_create(folder.path()).unwrap().token(id, UnixMillis(1000));
+        let token = AccessKey::load_or_create(folder.path()).unwrap().token(id, SteadyMillis(1000));
         let key = AccessKey::load_or_create(folder.path()).unwrap();
-        assert!(key.check(id, &token, UnixMillis(999)));
-        assert!(!key.check(id, &token, UnixMillis(1000)));
-        assert!(!key.check(other, &token, UnixMillis(999)));
+        assert!(key.check(id, &token, SteadyMillis(999)));
+        assert!(!key.check(id, &token, SteadyMillis(1000)));
+        assert!(!key.check(other, &token, SteadyMillis(999)));
     }
 
     #[test]
@@ -111,15 +112,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = AccessKey::load_or_create(folder.path()).unwrap();
         let id = RecordingId::from_random([1; 16]);
-        let token = key.token(id, UnixMillis(1000));
+        let token = key.token(id, SteadyMillis(1000));
         for index in 0..token.len() {
             let mut changed = token.clone().into_bytes();
             changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert!(!key.check(id, &changed, UnixMillis(0)), "{index}");
+            assert!(!key.check(id, &changed, SteadyMillis(0)), "{index}");
         }
         for nonsense in ["", "x", "AAAA", &token[1..]] {
-            assert!(!key.check(id, nonsense, UnixMillis(0)));
+            assert!(!key.check(id, nonsense, SteadyMillis(0)));
         }
     }
 

@@ -1,22 +1,19 @@
 //! Looks after the folder while the daemon runs: whether it is in its place, clips that no row
 //! knows, and what has been in `lost+found` for long enough.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{
-    folder::FolderFault,
-    vault::{RecoverError, Vault, blocking},
-};
+use super::{ages::LostFiles, folder::FolderFault, vault::Vault};
 use crate::store::Database;
 
 /// The task that does it.
 pub struct Keeper {
     database: Database,
     vault: Vault,
-    retention: Duration,
+    lost: LostFiles,
 }
 
 /// How often the folder is looked at, and how long it may take to answer.
@@ -31,71 +28,67 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 impl Keeper {
     /// A keeper that purges clips of `lost+found` when they are as old as `retention`.
     pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
-        Self { database, vault, retention }
+        let lost = LostFiles::new(database.clone(), vault.clone(), retention);
+        Self { database, vault, lost }
     }
 
     /// Runs until `cancel`.
     pub async fn run(self, cancel: CancellationToken) {
-        let both = async { tokio::join!(self.watch(), self.tidy()) };
+        let Self { database, vault, mut lost } = self;
+        let both = async { tokio::join!(watch(&vault), tidy(&database, &vault, &mut lost)) };
         cancel.run_until_cancelled(both).await;
     }
+}
 
-    async fn watch(&self) {
-        loop {
-            let folder = self.vault.folder.clone();
-            let mut looking = tokio::task::spawn_blocking(move || folder.look());
-            let fault = match tokio::time::timeout(ANSWER, &mut looking).await {
-                Ok(looked) => looked.unwrap_or(None),
-                Err(_) => {
-                    self.note(Some(FolderFault::Silent));
-                    looking.await.unwrap_or(None)
-                }
-            };
-            self.note(fault);
-            tokio::time::sleep(LOOK).await;
-        }
+async fn watch(vault: &Vault) {
+    loop {
+        let folder = vault.folder.clone();
+        let mut looking = tokio::task::spawn_blocking(move || folder.look());
+        let fault = match tokio::time::timeout(ANSWER, &mut looking).await {
+            Ok(looked) => looked.unwrap_or(None),
+            Err(_) => {
+                note(vault, Some(FolderFault::Silent));
+                looking.await.unwrap_or(None)
+            }
+        };
+        note(vault, fault);
+        tokio::time::sleep(LOOK).await;
     }
+}
 
-    /// Remembers what is wrong with the folder, and says so when it is something else than before.
-    fn note(&self, fault: Option<FolderFault>) {
-        if std::mem::replace(&mut self.vault.seen().fault, fault) == fault {
-            return;
-        }
-        let folder = self.vault.folder.shown().display();
-        match fault {
-            None => info!("The folder of the recordings, {folder}, is in order again"),
-            Some(fault @ FolderFault::Away) => error!(
-                "{fault}: {folder} leads elsewhere or nowhere. Recordings are refused; those that are being \
-                 made and those that expire are written and deleted where the folder is now. Bring it \
-                 back, or restart aftertone to use what is there instead"
-            ),
-            Some(fault) => error!("{fault}: {folder}. Recordings are refused"),
-        }
+/// Remembers what is wrong with the folder, and says so when it is something else than before.
+fn note(vault: &Vault, fault: Option<FolderFault>) {
+    if std::mem::replace(&mut vault.seen().fault, fault) == fault {
+        return;
     }
+    let folder = vault.folder.shown().display();
+    match fault {
+        None => info!("The folder of the recordings, {folder}, is in order again"),
+        Some(fault @ FolderFault::Away) => error!(
+            "{fault}: {folder} leads elsewhere or nowhere. Recordings are refused; those that are being \
+             made and those that expire are written and deleted where the folder is now. Bring it \
+             back, or restart aftertone to use what is there instead"
+        ),
+        Some(fault) => error!("{fault}: {folder}. Recordings are refused"),
+    }
+}
 
-    async fn tidy(&self) {
-        let mut faults = 0u32;
-        loop {
-            let begun = Instant::now();
-            match self.tidy_once().await {
-                Ok(()) => faults = 0,
-                Err(error) => {
-                    faults += 1;
-                    if faults.is_power_of_two() {
-                        error!(%error, faults, "cannot look for clips that no row knows");
-                    }
+async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
+    let mut faults = 0u32;
+    loop {
+        let begun = Instant::now();
+        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR).await;
+        // They go on time also while the database is away.
+        let purged = lost.sweep().await.map_err(|source| vault.failed(source));
+        match set_aside.and(purged) {
+            Ok(()) => faults = 0,
+            Err(error) => {
+                faults += 1;
+                if faults.is_power_of_two() {
+                    error!(%error, faults, "cannot look for clips that no row knows");
                 }
             }
-            tokio::time::sleep(TIDY.max(begun.elapsed() * TIDY_SHARE)).await;
         }
-    }
-
-    async fn tidy_once(&self) -> Result<(), RecoverError> {
-        let set_aside = self.vault.set_aside_unknown(&self.database, UNKNOWN_FOR).await;
-        let (vault, retention) = (self.vault.clone(), self.retention);
-        // They go on time also while the database is away.
-        let purged = blocking(move || vault.purge_lost_and_found(SystemTime::now(), retention));
-        let purged = purged.await.map_err(|source| self.vault.failed(source));
-        set_aside.and(purged)
+        tokio::time::sleep(TIDY.max(begun.elapsed() * TIDY_SHARE)).await;
     }
 }

@@ -35,6 +35,19 @@ pub struct LostAndFound {
     pub oldest: Option<UnixMillis>,
 }
 
+/// A file in `lost+found`, or a folder in the place of one.
+#[derive(Debug)]
+pub(super) struct LostFile {
+    /// Its path in the folder; what is not UTF-8 in it is replaced.
+    pub name: String,
+    pub path: PathBuf,
+    /// The path that people know.
+    pub shown: PathBuf,
+    pub bytes: u64,
+    /// When it was last changed, by the wall clock of then.
+    pub changed: UnixMillis,
+}
+
 /// Where clips are moved that no row knows.
 const LOST_AND_FOUND: &str = "lost+found";
 /// The same where the first is root's, as in a folder that is a file system of its own.
@@ -190,18 +203,12 @@ impl Vault {
         Ok(clips)
     }
 
-    /// Deletes files of `lost+found` that were last changed more than `retention` before `now`, and
-    /// counts the others.
+    /// The files of `lost+found`. Blocks as long as its disk does.
     ///
     /// # Errors
-    /// The folder cannot be read. A file that cannot be deleted is logged and tried again next
-    /// time.
-    pub(super) fn purge_lost_and_found(
-        &self,
-        now: SystemTime,
-        retention: Duration,
-    ) -> io::Result<()> {
-        let mut left = LostAndFound::default();
+    /// The folder cannot be read. A file that cannot be looked at is logged and left out.
+    pub(super) fn lost_files(&self) -> io::Result<Vec<LostFile>> {
+        let mut files = Vec::new();
         for lost in [LOST_AND_FOUND, LOST_CLIPS] {
             let entries = match fs::read_dir(self.folder.join(lost)) {
                 Ok(entries) => entries,
@@ -210,49 +217,45 @@ impl Vault {
             };
             for entry in entries {
                 let entry = entry?;
-                let shown = self.folder.shown().join(lost).join(entry.file_name());
-                match purge_old(&entry.path(), now, retention) {
-                    Ok(None) => info!("Purged {}, for which there was no row", shown.display()),
-                    Ok(Some(metadata)) => left.count(&metadata),
-                    Err(cause) => error!(%cause, "Cannot purge {}", shown.display()),
+                let name = Path::new(lost).join(entry.file_name());
+                let shown = self.folder.shown().join(&name);
+                match entry.metadata() {
+                    Ok(metadata) => files.push(LostFile {
+                        name: name.to_string_lossy().into_owned(),
+                        path: entry.path(),
+                        shown,
+                        bytes: metadata.len(),
+                        changed: changed(&metadata).into(),
+                    }),
+                    Err(cause) => error!(%cause, "Cannot look at {}", shown.display()),
                 }
             }
         }
-        self.seen().lost_and_found = left;
-        Ok(())
+        Ok(files)
+    }
+}
+
+impl LostFile {
+    /// Deletes the file at `path`. Blocks as long as its disk does.
+    pub fn purge(path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path)?.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        }
     }
 }
 
 impl LostAndFound {
-    fn count(&mut self, metadata: &fs::Metadata) {
+    pub(super) fn count(&mut self, file: &LostFile) {
         self.files += 1;
-        self.bytes += metadata.len();
-        let at = UnixMillis::from(changed(metadata));
-        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
+        self.bytes += file.bytes;
+        self.oldest = Some(self.oldest.map_or(file.changed, |oldest| oldest.min(file.changed)));
     }
 }
 
 /// Whether we have put nothing there: it is not there, or it is root's.
 fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
-}
-
-/// Deletes a file, or a folder in the place of one, that was last changed more than `retention`
-/// before `now`. Gives what is known of one that stays.
-fn purge_old(
-    path: &Path,
-    now: SystemTime,
-    retention: Duration,
-) -> io::Result<Option<fs::Metadata>> {
-    let metadata = fs::symlink_metadata(path)?;
-    if !is_older(&metadata, retention, now) {
-        return Ok(Some(metadata));
-    }
-    match metadata.is_dir() {
-        true => fs::remove_dir_all(path)?,
-        false => fs::remove_file(path)?,
-    }
-    Ok(None)
 }
 
 /// Whether a file was last changed `age` before `now`. One whose time is in the future counts as
@@ -318,14 +321,10 @@ mod tests {
         assert_eq!(names(&lost).len(), 3);
         assert!(!empty.exists());
 
-        let now = SystemTime::now();
-        vault.purge_lost_and_found(now + OLD / 2, OLD).unwrap();
-        assert_eq!(vault.lost_and_found().files, 3);
-        vault.purge_lost_and_found(now - OLD, OLD).unwrap();
-        assert_eq!(names(&lost).len(), 3, "the clock was set back");
-        vault.purge_lost_and_found(now + OLD * 2, OLD).unwrap();
+        let files = vault.lost_files().unwrap();
+        assert_eq!(files.len(), 3);
+        files.iter().for_each(|file| LostFile::purge(&file.path).unwrap());
         assert!(names(&lost).is_empty());
-        assert_eq!(vault.lost_and_found(), LostAndFound::default());
     }
 
     #[tokio::test]
@@ -351,10 +350,10 @@ mod tests {
         assert_eq!(names(&lost), [first.clone(), again.clone()]);
         assert_eq!(fs::read(lost.join(first)).unwrap(), [2; 100]);
         assert_eq!(fs::read(lost.join(again)).unwrap(), [3; 100]);
-        vault.purge_lost_and_found(SystemTime::now(), OLD).unwrap();
-        let LostAndFound { files, bytes, oldest } = vault.lost_and_found();
-        assert_eq!((files, bytes), (2, 200));
-        let age = UnixMillis::from(SystemTime::now()).since(oldest.unwrap());
+        let mut there = LostAndFound::default();
+        vault.lost_files().unwrap().iter().for_each(|file| there.count(file));
+        assert_eq!((there.files, there.bytes), (2, 200));
+        let age = SystemTime::now().duration_since(there.oldest.unwrap().into()).unwrap();
         assert!((minute * 2..minute * 3).contains(&age), "{age:?}");
     }
 
@@ -365,9 +364,11 @@ mod tests {
         let file = File::create(&path).unwrap();
         let now = SystemTime::now();
         file.set_modified(now + OLD * 1000).unwrap();
-        assert!(purge_old(&path, now + OLD / 2, OLD).unwrap().is_some());
-        assert!(purge_old(&path, now + OLD * 2, OLD).unwrap().is_none());
-        assert!(!path.exists());
+        let metadata = fs::metadata(&path).unwrap();
+        assert!(changed(&metadata) <= now + Duration::from_secs(60));
+        assert!(
+            !is_older(&metadata, OLD, now + OLD / 2) && is_older(&metadata, OLD, now + OLD * 2)
+        );
     }
 
     #[tokio::test]
@@ -381,11 +382,9 @@ mod tests {
         fs::write(file(2), b"unknown").unwrap();
         vault.bring_back(&HashMap::from([(id(1), RecordingState::Ready)])).unwrap();
         assert_eq!(fs::read(vault.path(id(1))).unwrap(), b"known");
-        let now = SystemTime::now();
-        vault.purge_lost_and_found(now, OLD).unwrap();
-        assert_eq!((vault.lost_and_found().files, vault.lost_and_found().bytes), (1, 7));
-        vault.purge_lost_and_found(now + OLD * 2, OLD).unwrap();
-        assert!(!file(2).exists());
+        let there = vault.lost_files().unwrap();
+        let [file] = there.as_slice() else { panic!("{there:?}") };
+        assert_eq!((file.bytes, file.name.starts_with(LOST_CLIPS)), (7, true));
     }
 
     #[tokio::test]

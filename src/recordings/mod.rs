@@ -4,6 +4,7 @@
 //! before the announcement, the bytes deleted before the row.
 
 mod access;
+mod ages;
 mod binding;
 mod clip_file;
 mod folder;

@@ -1,9 +1,6 @@
 //! Clips whose time has come are deleted: the mark, the bytes, the row; again after a crash.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +8,7 @@ use tracing::{error, info};
 
 use super::Vault;
 use crate::{
-    model::UnixMillis,
+    model::SteadyMillis,
     store::{Database, RecordingRow, StoreError},
 };
 
@@ -25,7 +22,8 @@ pub struct Purge {
 
 /// Rows that are taken at a time.
 const BATCH: u32 = 256;
-/// The longest sleep: the clock may be set, and calls end without telling us.
+/// The longest sleep: calls end without telling us, and a sleep does not count the time for which
+/// the machine is suspended, while deadlines do.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Notifications that were given up can be asked for, and sent again, so long after they were written.
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -49,7 +47,7 @@ impl Purge {
     pub async fn run(self, cancel: CancellationToken) {
         let mut faults = 0u32;
         while !cancel.is_cancelled() {
-            let pause = match self.sweep(now()).await {
+            let pause = match self.sweep(self.database.clock().now()).await {
                 Ok(()) => {
                     faults = 0;
                     self.until_next_due().await
@@ -72,7 +70,7 @@ impl Purge {
     }
 
     /// Deletes everything that is due. What fails for one kind does not keep the others.
-    async fn sweep(&self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn sweep(&self, now: SteadyMillis) -> Result<(), StoreError> {
         let clips = self.sweep_clips(now).await;
         let before = now.minus(self.retention);
         let calls = self.database.purge_calls(before, now.minus(GIVEN_UP)).await;
@@ -82,7 +80,7 @@ impl Purge {
         clips.and(calls.map(drop)).and(requests.map(drop)).and(rests)
     }
 
-    async fn sweep_clips(&self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn sweep_clips(&self, now: SteadyMillis) -> Result<(), StoreError> {
         loop {
             let due = self.database.due(now, BATCH).await?;
             if due.is_empty() {
@@ -95,7 +93,7 @@ impl Purge {
     }
 
     /// Deletes one clip. One that cannot be deleted is put back, so that it does not hold up the others.
-    async fn purge(&self, row: &RecordingRow, now: UnixMillis) -> Result<(), StoreError> {
+    async fn purge(&self, row: &RecordingRow, now: SteadyMillis) -> Result<(), StoreError> {
         self.database.mark_deleting(row.id).await?;
         match self.vault.delete(row.id).await {
             Ok(()) => {
@@ -112,12 +110,11 @@ impl Purge {
 
     async fn until_next_due(&self) -> Duration {
         match self.database.next_due().await {
-            Ok(Some(due)) => due.since(now()).clamp(Duration::from_millis(20), LONGEST),
+            Ok(Some(due)) => {
+                let now = self.database.clock().now();
+                due.since(now).clamp(Duration::from_millis(20), LONGEST)
+            }
             Ok(None) | Err(_) => LONGEST,
         }
     }
-}
-
-fn now() -> UnixMillis {
-    UnixMillis::from(SystemTime::now())
 }

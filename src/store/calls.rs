@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::AnyConnection;
 
-use crate::model::{Call, CallId, CallState, Operation, OperationStatus, UnixMillis};
+use crate::model::{Call, CallId, CallState, Operation, OperationStatus, SteadyMillis};
 
 use super::{
     Database, StoreError,
@@ -91,8 +91,8 @@ impl Database {
     /// The database failed.
     pub async fn purge_calls(
         &self,
-        before: UnixMillis,
-        given_up_before: UnixMillis,
+        before: SteadyMillis,
+        given_up_before: SteadyMillis,
     ) -> Result<u64, StoreError> {
         let done = sqlx::query(
             "DELETE FROM calls WHERE state = $1 AND ended_at < $2 \
@@ -113,19 +113,31 @@ impl Database {
 
 pub(super) async fn write_call(db: &mut AnyConnection, call: &Call) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO calls (id, application, state, created_at, ended_at, body) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET \
-         application = excluded.application, state = excluded.state, \
-         ended_at = excluded.ended_at, body = excluded.body",
+        "INSERT INTO calls (id, application, state, created_at, body) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET \
+         application = excluded.application, state = excluded.state, body = excluded.body",
     )
     .bind(call.id.to_string())
     .bind(column_text(&call.application))
     .bind(state_name(call.state))
     .bind(call.created_at.0)
-    .bind(call.ended_at.map(|at| at.0))
     .bind(encode(call)?)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Writes down when a call was over: its age is counted from then.
+pub(super) async fn write_end(
+    db: &mut AnyConnection,
+    call: CallId,
+    at: SteadyMillis,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE calls SET ended_at = $2 WHERE id = $1")
+        .bind(call.to_string())
+        .bind(at.0)
+        .execute(db)
+        .await?;
     Ok(())
 }
 

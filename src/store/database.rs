@@ -26,10 +26,11 @@ use tokio::{sync::Notify, time::timeout};
 use tracing::{debug, warn};
 
 use super::{
-    StoreError, damage,
+    StoreError, clock, damage,
     erasure::Erasure,
     guard::{self, Guard},
 };
+use crate::clock::Clock;
 
 /// A handle on the open database; cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     /// The first damage that was found.
     damage: OnceLock<String>,
     erasure: Erasure,
+    clock: Clock,
     lock: Lock,
 }
 
@@ -107,6 +109,11 @@ impl Database {
 
     pub(super) fn announce_outbox(&self) {
         self.inner.outbox_grew.notify_one();
+    }
+
+    /// The clock by which all deadlines and ages of this database are counted.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 
     /// What is left of deleted rows, on SQLite.
@@ -175,7 +182,8 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .connect(&url)
         .await
         .map_err(cannot_open)?;
-    let database = Database::joined(writer, reader, Lock::File { _file: lock });
+    let clock = clock::resume(&writer).await?;
+    let database = Database::joined(writer, reader, clock, Lock::File { _file: lock });
     if let Some(checking) = checking {
         checking.watch(Arc::downgrade(&database.inner));
     }
@@ -301,7 +309,8 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
     if fsync == "off" {
         warn!("PostgreSQL runs with fsync = off: a power cut may lose what was accepted");
     }
-    Ok(Database::joined(pool.clone(), pool, Lock::Connection(guard)))
+    let clock = clock::resume(&pool).await?;
+    Ok(Database::joined(pool.clone(), pool, clock, Lock::Connection(guard)))
 }
 
 /// One connection without a pool, to learn what is wrong: a pool would try again and then only say
@@ -329,13 +338,14 @@ async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> 
 }
 
 impl Database {
-    fn joined(writer: AnyPool, reader: AnyPool, lock: Lock) -> Self {
+    fn joined(writer: AnyPool, reader: AnyPool, clock: Clock, lock: Lock) -> Self {
         let inner = Inner {
             writer,
             reader,
             outbox_grew: Notify::new(),
             damage: OnceLock::new(),
             erasure: Erasure::new(),
+            clock,
             lock,
         };
         Self { inner: Arc::new(inner) }

@@ -70,6 +70,9 @@ pub enum StoreError {
         /// What the driver says.
         source: sqlx::Error,
     },
+    /// The system has no CLOCK_BOOTTIME.
+    #[error("cannot read CLOCK_BOOTTIME: {0}; this needs Linux 2.6.39 or newer")]
+    NoClock(#[source] io::Error),
     /// A newer aftertone has been at this database.
     #[error(
         "the database has migration {version}, which this aftertone does not know; install the \

@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use sqlx::{AnyConnection, Connection};
@@ -32,7 +32,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use crate::model::{Change, UnixMillis};
+use crate::model::{Change, SteadyMillis};
 
 use super::{Database, StoreError, calls, database::discard, outbox, recordings};
 
@@ -264,7 +264,8 @@ impl Writer {
             return Ok(());
         }
         let mut connection = self.database.writer().acquire().await?;
-        let written = write_together(&mut connection, entries).await;
+        let now = self.database.clock().now();
+        let written = write_together(&mut connection, entries, now).await;
         let number = match written {
             Ok(number) => number,
             Err(error) => {
@@ -294,8 +295,8 @@ impl Writer {
 async fn write_together(
     connection: &mut AnyConnection,
     entries: &[Entry],
+    now: SteadyMillis,
 ) -> Result<i64, StoreError> {
-    let now = UnixMillis::from(SystemTime::now());
     let mut transaction = connection.begin().await?;
     for entry in entries {
         apply(&mut transaction, &entry.change, now).await?;
@@ -307,7 +308,11 @@ async fn write_together(
     Ok(number)
 }
 
-async fn apply(db: &mut AnyConnection, change: &Change, now: UnixMillis) -> Result<(), StoreError> {
+async fn apply(
+    db: &mut AnyConnection,
+    change: &Change,
+    now: SteadyMillis,
+) -> Result<(), StoreError> {
     if let Some(call) = &change.call {
         calls::write_call(db, call).await?;
     }
@@ -337,7 +342,9 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::model::{CallId, Operation, OperationId, OperationKind, OperationStatus};
+    use crate::model::{
+        CallId, Operation, OperationId, OperationKind, OperationStatus, UnixMillis,
+    };
 
     /// An operation of a call that is in the database, with a context of that many bytes.
     fn operation(call: CallId, context_bytes: usize) -> Operation {

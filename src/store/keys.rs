@@ -2,7 +2,7 @@
 
 use sqlx::Row;
 
-use crate::model::UnixMillis;
+use crate::model::SteadyMillis;
 
 use super::{Database, StoreError};
 
@@ -12,7 +12,7 @@ pub struct SigningKeyRow {
     /// Its name in tokens.
     pub id: String,
     /// When it was made.
-    pub created_at: UnixMillis,
+    pub created_at: SteadyMillis,
     /// The private key.
     pub pem: String,
 }
@@ -36,7 +36,7 @@ impl Database {
         let key = |row: &sqlx::any::AnyRow| {
             Ok(SigningKeyRow {
                 id: row.try_get("id")?,
-                created_at: UnixMillis(row.try_get("created_at")?),
+                created_at: SteadyMillis(row.try_get("created_at")?),
                 pem: row.try_get("pem")?,
             })
         };

@@ -8,6 +8,7 @@
 //! store knows neither Graph's JSON nor files, and decides nothing about calls.
 
 mod calls;
+mod clock;
 mod damage;
 mod database;
 mod erasure;
@@ -16,6 +17,7 @@ mod guard;
 mod identity;
 mod journal;
 mod keys;
+mod lost;
 mod outbox;
 mod recordings;
 mod requests;
@@ -27,6 +29,7 @@ pub use error::StoreError;
 pub use identity::Identity;
 pub use journal::{Commit, Journal, JournalBehind, JournalLimits};
 pub use keys::SigningKeyRow;
+pub use lost::LostFileRow;
 pub use outbox::{Delivery, GivenUp};
 pub use recordings::{NotAState, RecordingRow, RecordingState};
 pub use requests::{KeptAnswer, RequestKey};

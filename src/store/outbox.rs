@@ -3,11 +3,14 @@
 //! A delivered row is deleted. One that was given up stays until its call is purged, and no longer
 //! holds back those behind it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use crate::model::{CallId, Event, Notification, UnixMillis};
+use crate::model::{CallId, Event, Notification, SteadyMillis, UnixMillis};
 
 use super::{
     Database, StoreError,
@@ -34,7 +37,7 @@ pub struct Delivery {
     /// How often it was tried.
     pub attempts: u32,
     /// When it was committed.
-    pub created_at: UnixMillis,
+    pub created_at: SteadyMillis,
 }
 
 /// A notification that will not be sent any more.
@@ -44,6 +47,8 @@ pub struct GivenUp {
     pub delivery: Delivery,
     /// What the last attempt ended with.
     pub error: String,
+    /// When it was committed, by the wall clock.
+    pub created_at: UnixMillis,
 }
 
 impl Database {
@@ -51,7 +56,7 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn receivers_due(&self, now: UnixMillis) -> Result<Vec<String>, StoreError> {
+    pub async fn receivers_due(&self, now: SteadyMillis) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> = sqlx::query_as(
             "SELECT DISTINCT receiver FROM outbox \
              WHERE state = 'pending' AND next_attempt_at <= $1 ORDER BY receiver",
@@ -70,7 +75,7 @@ impl Database {
     pub async fn heads(
         &self,
         receiver: &str,
-        now: UnixMillis,
+        now: SteadyMillis,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
         let rows = sqlx::query(
@@ -95,7 +100,7 @@ impl Database {
     pub async fn head_of(
         &self,
         call: CallId,
-        now: UnixMillis,
+        now: SteadyMillis,
     ) -> Result<Option<Delivery>, StoreError> {
         let rows = sqlx::query(
             "SELECT * FROM outbox WHERE call_id = $1 AND state = 'pending' \
@@ -117,7 +122,10 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn next_attempt(&self, now: UnixMillis) -> Result<Option<UnixMillis>, StoreError> {
+    pub async fn next_attempt(
+        &self,
+        now: SteadyMillis,
+    ) -> Result<Option<SteadyMillis>, StoreError> {
         let (next,): (Option<i64>,) = sqlx::query_as(
             "SELECT MIN(next_attempt_at) FROM outbox \
              WHERE state = 'pending' AND next_attempt_at > $1",
@@ -125,7 +133,7 @@ impl Database {
         .bind(now.0)
         .fetch_one(self.reader())
         .await?;
-        Ok(next.map(UnixMillis))
+        Ok(next.map(SteadyMillis))
     }
 
     /// Forgets a notification that was received.
@@ -149,7 +157,7 @@ impl Database {
         &self,
         delivery: &Delivery,
         attempts: u32,
-        next_attempt_at: UnixMillis,
+        next_attempt_at: SteadyMillis,
         error: &str,
     ) -> Result<(), StoreError> {
         sqlx::query(
@@ -217,7 +225,9 @@ impl Database {
             match read(row) {
                 Ok(delivery) => {
                     let error: Option<String> = row.try_get("last_error")?;
-                    found.push(GivenUp { delivery, error: error.unwrap_or_default() });
+                    let created_at = self.clock().shown(delivery.created_at);
+                    let error = error.unwrap_or_default();
+                    found.push(GivenUp { delivery, error, created_at });
                 }
                 // Given up because of that; it was logged then.
                 Err(StoreError::Unreadable { .. }) => {}
@@ -250,7 +260,7 @@ impl Database {
         &self,
         application: &str,
         which: Option<(CallId, u64)>,
-        now: UnixMillis,
+        now: SteadyMillis,
     ) -> Result<u64, StoreError> {
         let one = match which {
             Some(_) => "AND call_id = $3 AND sequence = $4",
@@ -314,7 +324,7 @@ impl Database {
 pub(super) async fn write(
     db: &mut AnyConnection,
     notification: &Notification,
-    now: UnixMillis,
+    now: SteadyMillis,
 ) -> Result<(), StoreError> {
     let call = notification.event.call_id();
     if matches!(notification.event, Event::ToneHeard { .. }) && !make_room(db, call, now).await? {
@@ -349,7 +359,7 @@ pub(super) async fn write(
 async fn make_room(
     db: &mut AnyConnection,
     call: CallId,
-    now: UnixMillis,
+    now: SteadyMillis,
 ) -> Result<bool, StoreError> {
     let (pending, last): (i64, Option<i64>) = sqlx::query_as(
         "SELECT COUNT(CASE state WHEN 'pending' THEN 1 END), MAX(sequence) FROM outbox \
@@ -390,10 +400,9 @@ static TONES_DROPPED: OncePerMinute = OncePerMinute(AtomicI64::new(i64::MIN));
 struct OncePerMinute(AtomicI64);
 
 impl OncePerMinute {
-    fn may_say(&self, now: UnixMillis) -> bool {
+    fn may_say(&self, now: SteadyMillis) -> bool {
         let said = self.0.load(Ordering::Relaxed);
-        // A clock that was set back must not silence it.
-        let is_due = !(said..said.saturating_add(60_000)).contains(&now.0);
+        let is_due = now.since(SteadyMillis(said)) >= Duration::from_secs(60);
         is_due && self.0.compare_exchange(said, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
@@ -418,7 +427,7 @@ fn read(row: &AnyRow) -> Result<Delivery, StoreError> {
         receiver: row.try_get("receiver")?,
         event: decode("outbox", format!("{call}/{sequence}"), &body)?,
         attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
-        created_at: UnixMillis(row.try_get("created_at")?),
+        created_at: SteadyMillis(row.try_get("created_at")?),
     })
 }
 

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use crate::model::{CallId, OperationId, RecordingChange, RecordingId, UnixMillis};
+use crate::model::{CallId, OperationId, RecordingChange, RecordingId, SteadyMillis, UnixMillis};
 
 use super::{
-    Database, StoreError,
+    Database, StoreError, calls,
     rows::{column_text, parsed},
 };
 
@@ -32,10 +32,10 @@ pub struct RecordingRow {
     pub state: RecordingState,
     /// Size of the file in bytes; 0 until it is ready.
     pub bytes: u64,
-    /// When it began.
+    /// When it began, by the wall clock.
     pub created_at: UnixMillis,
-    /// When it is to be purged; `None` while its call lives, the epoch for what is to go at once.
-    pub expires_at: Option<UnixMillis>,
+    /// When it is to be purged; `None` while its call lives, zero for what is to go at once.
+    pub expires_at: Option<SteadyMillis>,
 }
 
 /// Where a clip is in its life.
@@ -69,7 +69,11 @@ impl Database {
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
-    pub async fn due(&self, now: UnixMillis, limit: u32) -> Result<Vec<RecordingRow>, StoreError> {
+    pub async fn due(
+        &self,
+        now: SteadyMillis,
+        limit: u32,
+    ) -> Result<Vec<RecordingRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT * FROM recordings WHERE expires_at <= $1 AND state <> 'writing' \
              ORDER BY expires_at, id LIMIT $2",
@@ -85,12 +89,12 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn next_due(&self) -> Result<Option<UnixMillis>, StoreError> {
+    pub async fn next_due(&self) -> Result<Option<SteadyMillis>, StoreError> {
         let (next,): (Option<i64>,) =
             sqlx::query_as("SELECT MIN(expires_at) FROM recordings WHERE state <> 'writing'")
                 .fetch_one(self.reader())
                 .await?;
-        Ok(next.map(UnixMillis))
+        Ok(next.map(SteadyMillis))
     }
 
     /// All clips whose writing was never finished, oldest first: what has to be mended at start.
@@ -134,7 +138,7 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn postpone(&self, id: RecordingId, at: UnixMillis) -> Result<(), StoreError> {
+    pub async fn postpone(&self, id: RecordingId, at: SteadyMillis) -> Result<(), StoreError> {
         sqlx::query("UPDATE recordings SET expires_at = $2 WHERE id = $1 AND state = 'deleting'")
             .bind(id.to_string())
             .bind(at.0)
@@ -183,12 +187,15 @@ pub(super) async fn write(
         )
         .bind(id.to_string()),
         // What is to go at once keeps its time.
-        RecordingChange::Expire { call, at } => sqlx::query(
-            "UPDATE recordings SET expires_at = $2 \
-             WHERE call_id = $1 AND state IN ('writing', 'ready')",
-        )
-        .bind(call.to_string())
-        .bind(at.0),
+        RecordingChange::Expire { call, ended_at, retention } => {
+            calls::write_end(db, *call, *ended_at).await?;
+            sqlx::query(
+                "UPDATE recordings SET expires_at = $2 \
+                 WHERE call_id = $1 AND state IN ('writing', 'ready')",
+            )
+            .bind(call.to_string())
+            .bind(ended_at.plus(*retention).0)
+        }
     };
     query.execute(db).await?;
     Ok(())
@@ -203,7 +210,7 @@ fn read(row: &AnyRow) -> Result<RecordingRow, StoreError> {
         state: parsed(row, "state")?,
         bytes: u64::try_from(row.try_get::<i64, _>("bytes")?).unwrap_or(0),
         created_at: UnixMillis(row.try_get("created_at")?),
-        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(SteadyMillis),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use sqlx::Row;
 
-use crate::model::{Call, CallId, UnixMillis};
+use crate::model::{Call, CallId, SteadyMillis};
 
 use super::{Database, StoreError};
 
@@ -44,7 +44,7 @@ impl Database {
         key: &str,
         fingerprint: &str,
         call: Option<CallId>,
-        now: UnixMillis,
+        now: SteadyMillis,
     ) -> Result<RequestKey, StoreError> {
         let inserted = sqlx::query(
             "INSERT INTO requests (application, key, fingerprint, created_at, call_id) \
@@ -137,7 +137,7 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn purge_requests(&self, before: UnixMillis, most: u32) -> Result<u64, StoreError> {
+    pub async fn purge_requests(&self, before: SteadyMillis, most: u32) -> Result<u64, StoreError> {
         let done = sqlx::query("DELETE FROM requests WHERE created_at < $1")
             .bind(before.0)
             .execute(self.writer())

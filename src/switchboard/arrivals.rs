@@ -8,7 +8,7 @@ use tracing::{debug, info, info_span, warn};
 use super::{
     BUSY, GONE, Switchboard,
     call_task::{CallTask, Message, mailbox},
-    is_number, now,
+    is_number,
     outgoing::Placed,
     registry::{Entry, Line},
 };
@@ -190,8 +190,8 @@ impl Switchboard {
             call::Owner::Application { name, .. } => name.clone(),
             call::Owner::Line(_) => String::new(),
         };
-        let machine =
-            Machine::offered(id, offer, owner, inner.limits.settings.clone(), now(), rng)?;
+        let (settings, now) = (inner.limits.settings.clone(), inner.drivers.now());
+        let machine = Machine::offered(id, offer, owner, settings, now, rng)?;
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = invite.call_id);
         span.in_scope(|| {
             info!(

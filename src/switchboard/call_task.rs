@@ -25,7 +25,6 @@ use self::{
 use super::{
     Drivers, Reserved,
     commits::{After, Commits},
-    now,
     outgoing::Itinerary,
 };
 use crate::{
@@ -129,6 +128,7 @@ pub(super) struct CallTask {
     /// Clips on their way to the disk, or off it.
     saving: FuturesUnordered<BoxFuture<'static, Done>>,
     over: Option<End>,
+    begun: Instant,
 }
 
 /// How the life of a call's task has ended.
@@ -236,6 +236,7 @@ impl CallTask {
             work: FuturesUnordered::new(),
             saving: FuturesUnordered::new(),
             over: None,
+            begun: Instant::now(),
         }
     }
 
@@ -261,7 +262,9 @@ impl CallTask {
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done).await,
                 Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done).await,
                 Some(message) = self.mailbox.sip.recv() => self.message(message).await,
-                () = tokio::time::sleep_until(timer.into()) => self.machine.handle_timeout(now()),
+                () = tokio::time::sleep_until(timer.into()) => {
+                    self.machine.handle_timeout(self.drivers.now());
+                }
                 () = tokio::time::sleep(JOURNAL_RETRY), if held_up => {}
                 Some(request) = self.mailbox.requests.recv() => self.request(request).await,
             }
@@ -290,7 +293,7 @@ impl CallTask {
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
             Message::Follow(reserved, itinerary) => {
                 let dialog = reserved.dialog;
-                self.machine.handle_input(Input::ReferAsked(dialog), now());
+                self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
                 if self.machine.referral() == Some(dialog) {
                     self.referral =
                         Some(Referral { reserved, itinerary: *itinerary, targets: Vec::new() });
@@ -313,7 +316,7 @@ impl CallTask {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
             }
             Request::Command(command, reply) => {
-                let result = self.machine.handle_command(command, now());
+                let result = self.machine.handle_command(command, self.drivers.now());
                 self.carry_out().await;
                 self.commits.then(since, After::Reply(reply, result));
             }
@@ -344,7 +347,7 @@ impl CallTask {
         clip: Option<OpenClip>,
     ) -> Result<Operation, CallError> {
         let id = clip.as_ref().map(|clip| clip.recording);
-        let operation = self.machine.submit(new, id, now())?;
+        let operation = self.machine.submit(new, id, self.drivers.now())?;
         if let Some(clip) = clip {
             self.take_clip(operation.id, clip);
         }
@@ -355,7 +358,7 @@ impl CallTask {
     fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
         let dialog = reserved.dialog;
         let IncomingInvite { path, call_id, offer, .. } = invite;
-        self.machine.handle_input(Input::Replaced(dialog, offer), now());
+        self.machine.handle_input(Input::Replaced(dialog, offer), self.drivers.now());
         if self.machine.dialog() != dialog {
             return;
         }
@@ -434,7 +437,7 @@ impl CallTask {
             // A key is for the leg; the others are said by the switchboard, by messages of their own.
             Event::Info { .. } | Event::Invite { .. } | Event::ReferAsked { .. } => return,
         };
-        self.machine.handle_input(input, now());
+        self.machine.handle_input(input, self.drivers.now());
     }
 
     /// Of the call that the peer has asked for.
@@ -442,7 +445,7 @@ impl CallTask {
         let input = match event {
             Event::Progress { status, .. } => Input::ReferralProgress(status),
             Event::Answered { dialog, description, path } => {
-                self.machine.handle_input(Input::ReferralAnswered(description), now());
+                self.machine.handle_input(Input::ReferralAnswered(description), self.drivers.now());
                 let referral = self.referral.take();
                 if self.machine.dialog() == dialog {
                     info!("The call goes on with whom the peer has named");
@@ -459,7 +462,7 @@ impl CallTask {
             Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
             _ => return,
         };
-        self.machine.handle_input(input, now());
+        self.machine.handle_input(input, self.drivers.now());
     }
 
     fn is_ending(&self) -> bool {
@@ -470,7 +473,7 @@ impl CallTask {
         let Some(event) = event else {
             error!("The leg has vanished; the call is ended");
             self.leg_events = None;
-            self.machine.handle_input(Input::LegFailed, now());
+            self.machine.handle_input(Input::LegFailed, self.drivers.now());
             return;
         };
         let input = match event {
@@ -526,7 +529,7 @@ impl CallTask {
                 Input::LegFailed
             }
         };
-        self.machine.handle_input(input, now());
+        self.machine.handle_input(input, self.drivers.now());
     }
 
     fn peer_words(&self) -> String {
@@ -550,7 +553,7 @@ impl CallTask {
             speech_ms: clip.speech_ms,
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
-        self.machine.handle_input(Input::MediaEnded(id, end), now());
+        self.machine.handle_input(Input::MediaEnded(id, end), self.drivers.now());
         // Of one that is discarded as well: the file is gone then.
         if let Some(tape) = self.clips.remove(&id) {
             self.await_clip(id, tape);
@@ -598,7 +601,7 @@ impl CallTask {
                 Input::ReferralLocated(self.referral_located(result))
             }
         };
-        self.machine.handle_input(input, now());
+        self.machine.handle_input(input, self.drivers.now());
     }
 
     async fn carry_out(&mut self) {
@@ -607,10 +610,10 @@ impl CallTask {
                 self.act(action).await;
             }
             match self.inputs.pop_front() {
-                Some(input) => self.machine.handle_input(input, now()),
+                Some(input) => self.machine.handle_input(input, self.drivers.now()),
                 None if self.commits.are_too_many() && !self.is_ending() => {
                     error!("Too many changes of the call wait for the database; it is ended");
-                    self.machine.handle_input(Input::NotCommitted, now());
+                    self.machine.handle_input(Input::NotCommitted, self.drivers.now());
                     if !self.is_ending() {
                         break;
                     }
@@ -707,10 +710,9 @@ impl CallTask {
     }
 
     fn tell_end(&self) {
-        let Call { created_at, ended_at, termination, .. } = self.machine.call();
-        let (Some(ended_at), Some(termination)) = (ended_at, termination) else { return };
+        let Some(termination) = self.machine.call().termination else { return };
         let refused_with = self.answer.filter(|status| *status >= 300);
-        let duration_ms = ended_at.0 - created_at.0;
+        let duration_ms = self.begun.elapsed().as_millis();
         let not_told = Some(self.tones_passed_over()).filter(|count| *count > 0);
         info!(
             sip.status = refused_with,

@@ -38,6 +38,7 @@ use tracing::{Instrument, debug, error, info, warn};
 pub use crate::call::{CallError, NewOperation};
 use crate::{
     call::{Command, Now, Refusal, Settings},
+    clock::Clock,
     media,
     model::{CallId, Party, PromptSource, Termination, UnixMillis},
     prompts::Library,
@@ -148,9 +149,16 @@ const PROOF: Duration = Duration::from_secs(2);
 /// How long calls that are ended may take for it: longer than their machines wait for clips.
 pub const ENDING: Duration = Duration::from_secs(18);
 
-/// The time by both clocks.
-pub(crate) fn now() -> Now {
-    Now { instant: Instant::now(), wall: UnixMillis::from(SystemTime::now()) }
+/// The time by each clock.
+fn now(clock: &Clock) -> Now {
+    let (instant, wall) = (Instant::now(), UnixMillis::from(SystemTime::now()));
+    Now { instant, wall, steady: clock.now() }
+}
+
+impl Drivers {
+    fn now(&self) -> Now {
+        now(self.database.clock())
+    }
 }
 
 impl Switchboard {

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::{Drivers, now};
 use crate::{
     call::recovery::{LeftClip, end_lost_call},
-    model::{CallId, Change, OperationId, RecordingChange, Termination, UnixMillis},
+    model::{CallId, Change, OperationId, RecordingChange, Termination},
     recordings::{Finished, RecoverError, Recovered, Vault},
     store::{Database, Journal, RecordingRow, StoreError},
 };
@@ -43,8 +43,8 @@ pub async fn recover(
     journal: &Journal,
     vault: &Vault,
     retention: Duration,
-    now: UnixMillis,
 ) -> Result<(), RecoveryError> {
+    let now = now(database.clock());
     let rows = database.unfinished().await?;
     let found = vault.recover(database, &rows).await?;
     let mut clips: HashMap<_, Vec<LeftClip>> = HashMap::new();
@@ -128,7 +128,7 @@ async fn try_end_lost(
         lost.operations,
         &left,
         Termination::Internal,
-        now().wall,
+        drivers.now(),
         retention,
     );
     journal.submit(change).map_err(|_| RecoveryError::Journal)?.await?;

@@ -10,7 +10,7 @@ use super::{
     NewCall, Switchboard, TransferTarget,
     call_task::{self, CallTask, Request, mailbox},
     dialled::{Dialled, named_to_peers},
-    is_number, now,
+    is_number,
     outgoing::Placed,
     registry::Entry,
 };
@@ -89,9 +89,9 @@ impl Switchboard {
         };
         let settings = inner.limits.settings.clone();
         let callback_uri = callback_uri.to_owned();
-        let machine =
-            Machine::placed(id, placement, application, callback_uri, settings, now(), rng)
-                .map_err(|_| CallError::Internal)?;
+        let now = inner.drivers.now();
+        let machine = Machine::placed(id, placement, application, callback_uri, settings, now, rng)
+            .map_err(|_| CallError::Internal)?;
         // As it has begun: when this returns, the call may be further.
         let call = machine.call().clone();
         let (trunk, called) = (itinerary.trunk.clone(), itinerary.request_uri().clone());

@@ -48,7 +48,15 @@ struct Inner {
     audiences: Vec<String>,
     ring: RwLock<Arc<KeyRing>>,
     database: Database,
-    notification_tokens: Mutex<HashMap<String, (String, UnixMillis)>>,
+    notification_tokens: Mutex<HashMap<String, NotificationToken>>,
+}
+
+/// The token that the notifications of an application bear.
+#[derive(Clone)]
+struct NotificationToken {
+    token: String,
+    /// When it was made, by the wall clock: receivers compare it with theirs.
+    made_at: UnixMillis,
 }
 
 /// A token for an application.
@@ -76,18 +84,14 @@ impl Issuer {
     ///
     /// # Errors
     /// The database failed, or a key cannot be made or read.
-    pub async fn open(
-        database: Database,
-        config: IssuerConfig,
-        now: UnixMillis,
-    ) -> Result<Self, IssuerError> {
+    pub async fn open(database: Database, config: IssuerConfig) -> Result<Self, IssuerError> {
         let mut audiences: Vec<String> = GRAPH.map(str::to_owned).into();
         audiences.push(config.public_url.clone());
         let ring = RwLock::new(Arc::new(KeyRing::new(database.signing_keys().await?)?));
         let notification_tokens = Mutex::default();
         let inner = Inner { config, audiences, ring, database, notification_tokens };
         let issuer = Self { inner: Arc::new(inner) };
-        issuer.turn_over(now).await?;
+        issuer.turn_over().await?;
         Ok(issuer)
     }
 
@@ -96,8 +100,9 @@ impl Issuer {
     ///
     /// # Errors
     /// The database failed, or a key cannot be made or read; the keys stay as they are.
-    pub async fn turn_over(&self, now: UnixMillis) -> Result<(), IssuerError> {
+    pub async fn turn_over(&self) -> Result<(), IssuerError> {
         let database = &self.inner.database;
+        let now = database.clock().now();
         let turnover = KeyRing::new(database.signing_keys().await?)?.turnover(now);
         if turnover.make {
             // Looking for two primes takes a while.
@@ -166,7 +171,7 @@ impl Issuer {
             "nbf": seconds(now),
             "exp": seconds(now.plus(LIFE)),
         });
-        Ok(Minted { token: self.signed(&claims, now)?, life: LIFE })
+        Ok(Minted { token: self.signed(&claims)?, life: LIFE })
     }
 
     /// The token with which a notification goes to the application with this id (contract section
@@ -181,8 +186,12 @@ impl Issuer {
     ) -> Result<String, KeyError> {
         let tokens = &self.inner.notification_tokens;
         let known = tokens.lock().unwrap_or_else(PoisonError::into_inner).get(application).cloned();
-        if let Some((token, _)) = known.filter(|(_, until)| now < *until) {
-            return Ok(token);
+        // A token that was made before the clock was set back is not valid yet.
+        let is_usable = |known: &NotificationToken| {
+            (known.made_at..known.made_at.plus(NOTIFICATION_REUSE)).contains(&now)
+        };
+        if let Some(known) = known.filter(is_usable) {
+            return Ok(known.token);
         }
         let claims = json!({
             "aud": application,
@@ -192,10 +201,10 @@ impl Issuer {
             "nbf": seconds(now),
             "exp": seconds(now.plus(NOTIFICATION_LIFE)),
         });
-        let token = self.signed(&claims, now)?;
-        let until = now.plus(NOTIFICATION_REUSE);
+        let token = self.signed(&claims)?;
+        let made = NotificationToken { token: token.clone(), made_at: now };
         let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(application.to_owned(), (token.clone(), until));
+        tokens.insert(application.to_owned(), made);
         Ok(token)
     }
 
@@ -213,9 +222,9 @@ impl Issuer {
         verified(token, &key.decoding, Algorithm::RS256, &wanted, now)
     }
 
-    fn signed(&self, claims: &Value, now: UnixMillis) -> Result<String, KeyError> {
+    fn signed(&self, claims: &Value) -> Result<String, KeyError> {
         let ring = self.ring();
-        let Some(key) = ring.signing(now) else {
+        let Some(key) = ring.signing(self.inner.database.clock().now()) else {
             return Err(KeyError::Read(jsonwebtoken::errors::ErrorKind::InvalidKeyFormat.into()));
         };
         let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::RS256) };
@@ -229,4 +238,31 @@ impl Issuer {
 
 fn seconds(time: UnixMillis) -> i64 {
     time.0.div_euclid(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn notifications_bear_a_token_that_is_valid_after_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
+        let config = IssuerConfig {
+            tenant: "tenant".to_owned(),
+            public_url: "https://house.example".to_owned(),
+            notification_issuer: "https://house.example".to_owned(),
+        };
+        let database = Database::open(&url).await.unwrap();
+        let issuer = Issuer::open(database, config).await.unwrap();
+        let token = |minutes: i64| {
+            issuer.notification_token("bot", UnixMillis(1_800_000_000_000 + minutes * 60_000))
+        };
+        let first = token(0).unwrap();
+        assert_eq!(token(9).unwrap(), first);
+        let early = token(-60).unwrap();
+        assert_ne!(early, first);
+        assert_eq!(token(-51).unwrap(), early);
+        assert_ne!(token(24 * 60).unwrap(), early);
+    }
 }

@@ -1,7 +1,8 @@
 //! The keys that sign our tokens: which one signs, which are published, when they come and go.
 //!
 //! A key is published for a day before it signs, so that whoever keeps our public keys for so long
-//! knows it by then, and for as long after it signs no more as its last tokens live.
+//! knows it by then, and for as long after it signs no more as its last tokens live. These are spans
+//! of elapsed time, so the steady clock counts the age of a key; tokens name wall time.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use jsonwebtoken::{
 };
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 
-use crate::{model::UnixMillis, store::SigningKeyRow};
+use crate::{model::SteadyMillis, store::SigningKeyRow};
 
 /// A key signs for so long.
 const TERM: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -40,7 +41,7 @@ pub struct KeyRing {
 #[derive(Clone)]
 pub(super) struct Key {
     pub id: String,
-    created_at: UnixMillis,
+    created_at: SteadyMillis,
     pub encoding: EncodingKey,
     pub decoding: DecodingKey,
     jwk: Jwk,
@@ -65,7 +66,7 @@ pub(super) struct Turnover {
 ///
 /// # Errors
 /// There is no randomness.
-pub(super) fn make(now: UnixMillis) -> Result<SigningKeyRow, KeyError> {
+pub(super) fn make(now: SteadyMillis) -> Result<SigningKeyRow, KeyError> {
     let pem = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?.serialize_pem();
     let (_, jwk) = public(&EncodingKey::from_rsa_pem(pem.as_bytes())?)?;
     let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
@@ -95,7 +96,7 @@ impl KeyRing {
     }
 
     /// The key that signs now: the newest that has been published for long enough, else the oldest.
-    pub(super) fn signing(&self, now: UnixMillis) -> Option<&Key> {
+    pub(super) fn signing(&self, now: SteadyMillis) -> Option<&Key> {
         let is_known = |key: &&Key| key.created_at.plus(NOTICE) <= now;
         self.keys.iter().rfind(is_known).or(self.keys.first())
     }
@@ -110,7 +111,7 @@ impl KeyRing {
     }
 
     /// What is to be done at `now`.
-    pub(super) fn turnover(&self, now: UnixMillis) -> Turnover {
+    pub(super) fn turnover(&self, now: SteadyMillis) -> Turnover {
         let make = self.keys.last().is_none_or(|newest| newest.created_at.plus(TERM) <= now);
         // A key has signed until the next one was known; its tokens live on.
         let followed = self.keys.iter().zip(self.keys.iter().skip(1));
@@ -130,17 +131,17 @@ mod tests {
     /// Made once: an RSA key takes its time.
     fn ring(days: &[i64]) -> KeyRing {
         static ROW: std::sync::LazyLock<SigningKeyRow> =
-            std::sync::LazyLock::new(|| make(UnixMillis(0)).unwrap());
+            std::sync::LazyLock::new(|| make(SteadyMillis(0)).unwrap());
         let row = |day: &i64| SigningKeyRow {
             id: format!("day {day}"),
-            created_at: UnixMillis(day * DAY),
+            created_at: SteadyMillis(day * DAY),
             pem: ROW.pem.clone(),
         };
         KeyRing::new(days.iter().map(row).collect()).unwrap()
     }
 
     fn signing(ring: &KeyRing, now: i64) -> String {
-        ring.signing(UnixMillis(now)).unwrap().id.clone()
+        ring.signing(SteadyMillis(now)).unwrap().id.clone()
     }
 
     #[test]
@@ -149,12 +150,12 @@ mod tests {
         assert_eq!(signing(&ring, 31 * DAY - 1), "day 0");
         assert_eq!(signing(&ring, 31 * DAY), "day 30");
         assert_eq!(signing(&self::ring(&[5]), 5 * DAY), "day 5", "the first signs at once");
-        assert!(self::ring(&[]).signing(UnixMillis(0)).is_none());
+        assert!(self::ring(&[]).signing(SteadyMillis(0)).is_none());
     }
 
     #[test]
     fn keys_come_after_their_term_and_go_after_their_last_token() {
-        let turnover = |days: &[i64], now| ring(days).turnover(UnixMillis(now));
+        let turnover = |days: &[i64], now| ring(days).turnover(SteadyMillis(now));
         assert!(turnover(&[], 0).make);
         assert!(!turnover(&[0], 30 * DAY - 1).make);
         assert!(turnover(&[0], 30 * DAY).make);

@@ -344,9 +344,12 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::tokens::{
-        KeyRing, Named, Verifier,
-        keys::{Key, make},
+    use crate::{
+        model::SteadyMillis,
+        tokens::{
+            KeyRing, Named, Verifier,
+            keys::{Key, make},
+        },
     };
 
     const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
@@ -361,7 +364,7 @@ mod tests {
 
     impl Elsewhere {
         async fn start() -> Self {
-            let ring = KeyRing::new(vec![make(NOW).unwrap()]).unwrap();
+            let ring = KeyRing::new(vec![make(SteadyMillis(NOW.0)).unwrap()]).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let asked = Arc::new(AtomicUsize::new(0));
@@ -376,7 +379,7 @@ mod tests {
                 }),
             );
             tokio::spawn(async move { axum::serve(listener, router).await });
-            Self { url, key: ring.signing(NOW).unwrap().clone(), asked, published }
+            Self { url, key: ring.signing(SteadyMillis(NOW.0)).unwrap().clone(), asked, published }
         }
 
         fn verifier(&self) -> Verifier {
@@ -504,8 +507,8 @@ mod tests {
         let verifier = elsewhere.verifier();
         let known = elsewhere.token(|_, _| {});
         assert!(verifier.named(&known, NOW).await.is_ok());
-        let ring = KeyRing::new(vec![make(NOW).unwrap()]).unwrap();
-        let key = ring.signing(NOW).unwrap().clone();
+        let ring = KeyRing::new(vec![make(SteadyMillis(NOW.0)).unwrap()]).unwrap();
+        let key = ring.signing(SteadyMillis(NOW.0)).unwrap().clone();
         elsewhere.published.lock().unwrap().keys.extend(ring.published().keys);
         let changed = Elsewhere { key, ..elsewhere };
         let fresh = changed.token(|_, _| {});

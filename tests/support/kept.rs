@@ -14,17 +14,14 @@ use tempfile::TempDir;
 
 use super::Node;
 
-/// The time after `span`.
-pub fn in_time(span: Duration) -> UnixMillis {
-    UnixMillis::from(SystemTime::now()).plus(span)
+/// The wall clock's time, which is the steady clock's of a fresh database.
+pub fn now() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
 }
 
-/// A folder of a node that has one recording of the tester's, of so many bytes, which goes at
-/// `expires_at`.
-pub async fn with_a_recording(
-    bytes: usize,
-    expires_at: Option<UnixMillis>,
-) -> (TempDir, RecordingId) {
+/// A folder of a node that has one recording of the tester's, of so many bytes, which expires after
+/// `left`.
+pub async fn with_a_recording(bytes: usize, left: Option<Duration>) -> (TempDir, RecordingId) {
     let folder = tempfile::tempdir().unwrap();
     let id = RecordingId::from_random([7; 16]);
     let call = CallId::from_random([8; 16]);
@@ -40,11 +37,12 @@ pub async fn with_a_recording(
             call,
             operation: OperationId::from_random([9; 16]),
             application: "tester".to_owned(),
-            at: in_time(Duration::ZERO),
+            at: now(),
         },
         RecordingChange::Finished { id, bytes: bytes as u64 },
     ];
-    changes.extend(expires_at.map(|at| RecordingChange::Expire { call, at }));
+    let ended_at = database.clock().now();
+    changes.extend(left.map(|retention| RecordingChange::Expire { call, ended_at, retention }));
     let change = Change { call: Some(ended_call(call)), recordings: changes, ..Change::default() };
     journal.submit(change).unwrap().await.unwrap();
     drop(journal);
@@ -77,8 +75,8 @@ fn ended_call(id: CallId) -> Call {
         tones_subscribed: false,
         media_config: None,
         subject: None,
-        created_at: in_time(Duration::ZERO),
-        ended_at: Some(in_time(Duration::ZERO)),
+        created_at: now(),
+        ended_at: Some(now()),
         termination: Some(Termination::PeerHungUp),
     }
 }

@@ -147,7 +147,8 @@ impl Machine {
         self.change.call = Some(self.call.clone());
         self.change.recordings.push(RecordingChange::Expire {
             call: self.call.id,
-            at: now.wall.plus(self.settings.retention),
+            ended_at: now.steady,
+            retention: self.settings.retention,
         });
         self.tell(Event::CallEnded { call: self.call.clone() });
         self.actions.push_back(Action::Over);

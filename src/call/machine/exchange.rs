@@ -7,7 +7,7 @@ use crate::{
     call::{line::LineScript, session::LocalAudio},
     model::{
         Arrival, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptSource,
-        RecordingId, RejectReason, Silence, Termination, Tone, UnixMillis,
+        RecordingId, RejectReason, Silence, SteadyMillis, Termination, Tone, UnixMillis,
     },
     proto::{
         sdp,
@@ -18,13 +18,15 @@ use crate::{
     },
 };
 
-/// The time of an input, by both clocks.
+/// The time of an input, by each clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// For timers.
     pub instant: Instant,
-    /// For what is stored and shown.
+    /// For times that are shown.
     pub wall: UnixMillis,
+    /// For deadlines that are stored.
+    pub steady: SteadyMillis,
 }
 
 /// Times that the configuration sets.

@@ -18,6 +18,7 @@ use super::*;
 use crate::{
     model::{
         Arrival, Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
+        UnixMillis,
     },
     notify::Gate,
     store::{Journal, JournalLimits},
@@ -116,7 +117,7 @@ async fn the_receiver_may_ask_for_patience() {
     house.notify(1, &receiver.uri("/calls"), 1).await;
     let (dispatcher, _running) = house.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
-    let now = wall_clock();
+    let now = house.store.clock().now();
     let next = house.store.next_attempt(now).await.unwrap().unwrap();
     let wait = next.since(now).as_secs();
     assert!((290..=330).contains(&wait), "{wait} s");

@@ -161,7 +161,7 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
     let owner =
         Owner::Application { name: "bot".to_owned(), callback_uri: "http://127.0.0.1/".to_owned() };
     let rng = StdRng::seed_from_u64(1);
-    let machine = Machine::offered(id, offer, owner, settings(), now(), rng).unwrap();
+    let machine = Machine::offered(id, offer, owner, settings(), house.drivers.now(), rng).unwrap();
     let (mail, mailbox) = mailbox();
     let path = Path {
         peer: "127.0.0.1:5060".parse().unwrap(),
