@@ -5,6 +5,7 @@
 pub mod baresip;
 pub mod bot;
 pub mod failing_disk;
+pub mod fake_clock;
 pub mod kept;
 pub mod linphone;
 pub mod live;
