@@ -4,19 +4,21 @@
 //! ours, ready to be printed, the 2xx to send again until its ACK comes (§13.3.1.4), and a verdict on
 //! what may happen when. It opens no transactions; the endpoint does.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
-};
+mod key;
+mod routing;
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::debug;
 
+use self::routing::Heading;
+pub(super) use self::{key::DialogKey, routing::Caller};
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     outgoing::MAX_RAISES,
-    path::{Path, Transmit, Transport, is_private},
+    path::{Path, Transmit, Transport},
     session_timer::{Due as SessionDue, MIN_SE, SessionTimer},
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -33,51 +35,6 @@ impl DialogId {
     pub const FIRST_OUTGOING: u64 = 1 << 63;
 }
 
-/// Names a dialog on the wire (RFC 3261 §12). A peer of RFC 2543 may have no tag.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DialogKey {
-    pub call_id: String,
-    pub local_tag: String,
-    pub remote_tag: Option<String>,
-}
-
-impl DialogKey {
-    /// The dialog that a Replaces header field names (RFC 3891 §6.1), seen from our side, and whether
-    /// only an early one is meant. `None` when it cannot be read.
-    pub fn replaced(value: &str) -> Option<(Self, bool)> {
-        let mut parts = value.split(';').map(str::trim);
-        let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();
-        let (mut local_tag, mut remote_tag, mut early_only) = (None, None, false);
-        for part in parts {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            match name.trim().to_ascii_lowercase().as_str() {
-                "to-tag" if local_tag.is_none() => local_tag = Some(value.trim().to_owned()),
-                "from-tag" if remote_tag.is_none() => remote_tag = Some(value.trim().to_owned()),
-                "to-tag" | "from-tag" => return None,
-                "early-only" => early_only = true,
-                _ => {}
-            }
-        }
-        // §4: a tag of zero stands for none.
-        let remote_tag = remote_tag.filter(|tag| tag != "0");
-        Some((Self { call_id, local_tag: local_tag?, remote_tag }, early_only))
-    }
-
-    /// How a call of ours is named before anybody has answered: Call-ID and our tag.
-    pub fn outgoing_name(&self) -> (String, String) {
-        (self.call_id.clone(), self.local_tag.clone())
-    }
-
-    /// The dialog that `request` says it is in; `None` when it is in none.
-    pub fn of(request: &Request) -> Option<Self> {
-        Some(Self {
-            call_id: request.call_id().to_owned(),
-            local_tag: request.to().tag()?.to_owned(),
-            remote_tag: request.from().tag().map(str::to_owned),
-        })
-    }
-}
-
 /// What both sides agreed on, and where it stands.
 #[derive(Debug)]
 pub(super) struct Dialog {
@@ -92,7 +49,7 @@ pub(super) struct Dialog {
     is_sips: bool,
     /// Proxies that want to see our requests, the next one first (§12.1).
     route_set: Vec<NameAddr>,
-    /// Whether requests go to where the peer says it is, or back the way that its own came.
+    /// Which of the ways that are known requests take.
     heading: Heading,
     local_cseq: u32,
     /// The number of the peer's newest request; `None` before its first.
@@ -123,15 +80,6 @@ pub(super) struct Dialog {
     /// PRACK may come after the 2xx (RFC 3262 §3).
     rang: Option<(u32, u32)>,
     state: State,
-}
-
-/// Where requests go when there is no route set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heading {
-    /// Back the way that the peer's messages come: through any NAT.
-    Path,
-    /// To the address that the peer's Contact names, if it is an address.
-    Contact,
 }
 
 /// ```text
@@ -289,13 +237,12 @@ pub(super) struct Hop<'a> {
 
 impl Dialog {
     /// The dialog that the INVITE `pending` would create for us, the called side (§12.1.1).
-    /// Only a caller that `is_known` may refer us to somebody else.
     pub fn called(
         pending: Pending,
         local_tag: String,
         remote_target: Uri,
         path: Path,
-        is_known: bool,
+        caller: Caller,
     ) -> Self {
         let request = &pending.request;
         let key = DialogKey {
@@ -303,7 +250,7 @@ impl Dialog {
             local_tag: local_tag.clone(),
             remote_tag: request.from().tag().map(str::to_owned),
         };
-        let through_proxy = request.vias().len() > 1;
+        let heading = Heading::of_called(caller, request.vias().len() > 1);
         Self {
             key,
             local: request.to().with_tag(&local_tag),
@@ -311,7 +258,7 @@ impl Dialog {
             remote_target,
             is_sips: request.wants_sips(),
             route_set: request.record_routes().to_vec(),
-            heading: if through_proxy { Heading::Contact } else { Heading::Path },
+            heading,
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             path,
@@ -322,7 +269,7 @@ impl Dialog {
             raised: 0,
             login: None,
             refers: None,
-            may_refer: is_known,
+            may_refer: caller == Caller::Known,
             referral: Referral::None,
             reinvite: None,
             ack: None,
@@ -337,16 +284,7 @@ impl Dialog {
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
         let contact = response.contacts().first().map(|contact| contact.uri().clone());
         let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        let port = remote_target.port().unwrap_or(path.transport.default_port());
-        let is_neighbour = |ip: IpAddr| SocketAddr::new(ip, port) == path.peer;
-        let heading = match remote_target.ip_addr() {
-            // A phone behind a NAT names an address that leads nowhere from here.
-            Some(ip) if is_private(ip) && !is_private(path.peer.ip()) => Heading::Path,
-            // A NAT shows its own port, and the phone names another one.
-            Some(ip) if ip == path.peer.ip() && !is_private(ip) => Heading::Path,
-            Some(ip) if !is_neighbour(ip) => Heading::Contact,
-            Some(_) | None => Heading::Path,
-        };
+        let heading = Heading::of_calling(&remote_target, path);
         Self {
             key: DialogKey {
                 call_id: origin.call_id.clone(),
@@ -415,6 +353,14 @@ impl Dialog {
     pub fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };
+    }
+
+    /// A message that shows our tag came over `path`. From a stranger that is where requests go from now
+    /// on: it may call through a proxy that has stepped out, or a NAT may have given it another port.
+    pub fn heard_from(&mut self, path: Path) {
+        if self.is_of_stranger() {
+            self.path = path;
+        }
     }
 
     /// The peer is reached by another address from now on (§12.2.2, target refresh).
@@ -622,61 +568,6 @@ impl Dialog {
         }
     }
 
-    /// The Request-URI and the Route header fields of a request to the peer (§12.2.1.1).
-    fn routed(&self) -> (Uri, Vec<NameAddr>) {
-        match self.route_set.split_first() {
-            None => (self.remote_target.clone(), Vec::new()),
-            Some((first, _)) if first.uri().has_param("lr") => {
-                (self.remote_target.clone(), self.route_set.clone())
-            }
-            // A strict router wants its own URI as Request-URI, and the target at the end.
-            Some((first, rest)) => {
-                let mut routes = rest.to_vec();
-                routes.push(NameAddr::from(self.remote_target.clone()));
-                (first.uri().clone(), routes)
-            }
-        }
-    }
-
-    /// Where a request to the peer is sent to.
-    pub fn next_hop(&self) -> Path {
-        self.hops().0
-    }
-
-    /// Where it is sent to when nobody is there; `None` when there is one way only.
-    pub fn other_hop(&self) -> Option<Path> {
-        self.hops().1
-    }
-
-    /// The way that the next hop names, and that of the peer's own messages; the better one first. A
-    /// stream that is there leads to its host whatever the port: that of a stream which the peer opened
-    /// is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not resolved: then, and when
-    /// the peer is our neighbour, its own way is the right one, through any NAT.
-    fn hops(&self) -> (Path, Option<Path>) {
-        let uri = match (self.route_set.first(), self.heading) {
-            (Some(route), _) => route.uri(),
-            (None, Heading::Contact) => &self.remote_target,
-            (None, Heading::Path) => return (self.path, None),
-        };
-        let Some(ip) = uri.ip_addr() else { return (self.path, None) };
-        let transport = match uri.param("transport").and_then(Transport::from_name) {
-            // RFC 3261 §26.2.2: TLS, over which of them it says.
-            Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
-            Some(transport) => transport,
-            None => Transport::Udp,
-        };
-        let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
-        if (peer, transport) == (self.path.peer, self.path.transport) {
-            return (self.path, None);
-        }
-        let named = Path { peer, transport, connection: None, ..self.path };
-        let has_stream = self.path.connection.is_some();
-        match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
-            true => (self.path, Some(named)),
-            false => (named, has_stream.then_some(self.path)),
-        }
-    }
-
     // -- time --------------------------------------------------------------------------------
 
     /// The session ends unless it is refreshed; `None`: it does not.
@@ -834,7 +725,10 @@ impl Dialog {
     pub fn is_behind_nat(&self) -> bool {
         let Path { peer, transport, .. } = self.path;
         let is_up = !self.is_ringing() && !self.is_ending();
-        let is_direct = self.heading == Heading::Path && self.route_set.is_empty();
+        let is_direct = match self.heading {
+            Heading::Source | Heading::Path => self.route_set.is_empty(),
+            Heading::Contact => false,
+        };
         let port = self.remote_target.port().unwrap_or(transport.default_port());
         let is_at_peer = self.remote_target.ip_addr() == Some(peer.ip()) && port == peer.port();
         transport == Transport::Udp && is_up && is_direct && !is_at_peer

@@ -53,7 +53,9 @@ impl Endpoint {
         };
         let may_be_challenged = credentials.is_some();
         let cseq = dialog.next_cseq();
-        let (transmit, is_streamed) = config.packed(way, !errand.wants_datagram, |path| {
+        // A stream would lead to where nothing of a stranger has come from.
+        let may_stream = !errand.wants_datagram && !dialog.is_of_stranger();
+        let (transmit, is_streamed) = config.packed(way, may_stream, |path| {
             let sent_by = config.sent_by(path);
             let hop = Hop { sent_by: &sent_by, branch: &branch };
             let builder = dialog.request(errand.method.clone(), cseq, path, hop);

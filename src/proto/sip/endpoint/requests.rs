@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
-    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely},
+    dialog::{Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely},
     digest::{self, Asking, Verdict},
     message::{Method, NameAddr, Request, ResponseBuilder},
     registrar::{self, Reply},
@@ -31,7 +31,7 @@ impl Endpoint {
             return;
         }
         if *request.method() == Method::Ack {
-            self.handle_ack(&request, now);
+            self.handle_ack(&request, path, now);
             return;
         }
         let key = TransactionKey::of(&request);
@@ -59,7 +59,7 @@ impl Endpoint {
 
     /// An ACK is never answered. That of a refusal ends in the transaction, that of a 2xx in the
     /// dialog (§13.3.1.4); any other is dropped.
-    fn handle_ack(&mut self, request: &Request, now: Instant) {
+    fn handle_ack(&mut self, request: &Request, path: Path, now: Instant) {
         if let Some(id) = self.transactions.find(&TransactionKey::of_invite(request)) {
             match self.transactions.handle_ack(id, now) {
                 AckFor::Transaction => return,
@@ -71,6 +71,7 @@ impl Endpoint {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
+        dialog.heard_from(path);
         match dialog.handle_ack(request.cseq().number) {
             Acknowledgement::Expected => {
                 let body = sdp_of(request);
@@ -185,9 +186,14 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let may_refer =
+        let is_known =
             incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path);
-        let dialog = Dialog::called(pending, local_tag, contact, path, may_refer);
+        let caller = match is_stranger {
+            true => Caller::Stranger,
+            false if is_known => Caller::Known,
+            false => Caller::AtPhone,
+        };
+        let dialog = Dialog::called(pending, local_tag, contact, path, caller);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
@@ -364,6 +370,7 @@ impl Endpoint {
             self.refuse_untimely(untimely, &request, key, path, now);
             return;
         }
+        dialog.heard_from(path);
         match request.method() {
             Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
                 self.refuse_stateful(&request, key, path, 422, now);

@@ -647,6 +647,8 @@ pub(super) struct Line {
     /// Our tag, as the phone learnt it.
     pub tag: String,
     last_path: Path,
+    /// Where it has sent to since the call was up.
+    paths: Vec<Path>,
 }
 
 impl Line {
@@ -672,6 +674,7 @@ impl Line {
             silent: Vec::new(),
             tag: String::new(),
             last_path: path(),
+            paths: Vec::new(),
         }
     }
 
@@ -720,6 +723,7 @@ impl Line {
                     }
                     self.sent.push(((self.now - self.start).as_millis(), text));
                     self.last_path = transmit.path;
+                    self.paths.push(transmit.path);
                 }
                 Output::Event(event) => self.events.push(event),
                 Output::Silent(path) => self.silent.push(path),
@@ -737,11 +741,17 @@ impl Line {
 
     /// The call is up, and nothing is left to look at.
     fn confirm(&mut self, invite: &Ask) -> DialogId {
-        let dialog = self.receive_invite(invite);
+        self.confirm_over(path(), invite)
+    }
+
+    fn confirm_over(&mut self, path: Path, invite: &Ask) -> DialogId {
+        self.receive_over(path, &invite.to_string());
+        let Event::Invite { dialog, .. } = self.event() else { panic!("no Invite") };
         self.answer(dialog);
-        self.receive(&Ask::ack(&self.tag).cseq(invite.cseq).to_string());
+        self.receive_over(path, &Ask::ack(&self.tag).cseq(invite.cseq).to_string());
         assert!(matches!(self.event(), Event::Acknowledged { .. }));
         self.sent.clear();
+        self.paths.clear();
         dialog
     }
 

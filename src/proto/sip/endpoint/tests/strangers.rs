@@ -271,3 +271,115 @@ fn a_page_of_somebody_is_a_stranger_wherever_it_is() {
         assert_eq!(line.take_statuses(), [status]);
     }
 }
+
+/// Ways in which a caller may name a host that nothing has come from.
+const ELSEWHERE: [&str; 6] = [
+    "Record-Route: <sip:127.0.0.1:19610;transport=tcp;lr>",
+    "Record-Route: <sip:198.51.100.9:5060;lr>",
+    "Record-Route: <sip:198.51.100.9>",
+    "Record-Route: <sips:198.51.100.9;lr>, <sip:198.51.100.8;lr>",
+    "Record-Route: <sip:name.example;maddr=198.51.100.9;lr>",
+    "Via: SIP/2.0/UDP 198.51.100.9:5060;branch=z9hG4bK-behind",
+];
+
+#[test]
+fn a_route_set_or_contact_of_a_stranger_leads_nowhere_but_back() {
+    let mut differ = 0;
+    for elsewhere in ELSEWHERE {
+        for over in [path(), over_tcp()] {
+            let invite = Ask::invite().contact("sip:x@198.51.100.7:9").with(elsewhere);
+            let mut line = stranger();
+            let dialog = line.confirm_over(over, &invite);
+            line.command(Command::Bye { dialog, reason: None });
+            line.run_for(Duration::from_secs(40));
+            assert!(line.paths.iter().all(|path| *path == over), "{elsewhere}: {:?}", line.paths);
+            let bye = line.sent[0].1.clone();
+            assert!(bye.starts_with("BYE "), "{bye}");
+            let names_route = bye.contains("\r\nRoute: ") || bye.starts_with("BYE sip:198.51.100.9 ");
+            assert_eq!(names_route, elsewhere.starts_with("Record-Route"), "{bye}");
+
+            // Who is known is asked where it says.
+            let mut line = stranger();
+            line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
+            let dialog = line.confirm_over(over, &invite);
+            line.command(Command::Bye { dialog, reason: None });
+            differ += usize::from(line.paths != [over]);
+        }
+    }
+    assert!(differ >= 9, "{differ}");
+}
+
+#[test]
+fn all_requests_of_a_strangers_call_go_back_to_it() {
+    let elsewhere = "sip:x@198.51.100.7:9;transport=tcp";
+    let refreshed = |line: &Line| line.paths.iter().all(|to| *to == path());
+    for allow in ["INVITE, ACK, BYE", "INVITE, ACK, BYE, UPDATE"] {
+        let invite = Ask::invite()
+            .contact(elsewhere)
+            .with(ELSEWHERE[0])
+            .with("Supported: timer")
+            .with("Session-Expires: 90;refresher=uas")
+            .with(&format!("Allow: {allow}"));
+        let mut line = stranger();
+        let dialog = line.confirm_over(path(), &invite);
+        // A change of the session, with another Contact.
+        let reinvite = Ask::reinvite(&line.tag, 2)
+            .contact("sip:x@198.51.100.6:9")
+            .with("Supported: timer")
+            .with("Session-Expires: 90;refresher=uas");
+        line.receive(&reinvite.to_string());
+        assert!(matches!(line.event(), Event::Reinvite { .. }));
+        line.answer(dialog);
+        line.receive(&Ask::ack(&line.tag).cseq(2).to_string());
+        line.paths.clear();
+        line.run_for(Duration::from_secs(46));
+        let refresh = line.sent.last().unwrap().1.clone();
+        let (method, _) = refresh.split_once(' ').unwrap();
+        assert!(matches!(method, "INVITE" | "UPDATE"), "{refresh}");
+        let ok = respond(&refresh, "200 OK")
+            .replace("Content-Length", "Contact: <sip:x@198.51.100.5:9>\r\nContent-Length");
+        line.receive(&ok);
+        assert!(refreshed(&line), "{:?}", line.paths);
+        let last = &line.sent.last().unwrap().1;
+        assert_eq!(last.starts_with("ACK sip:x@198.51.100.5:9 "), method == "INVITE", "{last}");
+
+        let target = Box::new("sip:b@example.com".parse().unwrap());
+        line.command(Command::Refer { dialog, target, replaces: None });
+        line.command(Command::Bye { dialog, reason: None });
+        let methods: Vec<String> = line.take();
+        assert!(methods.iter().any(|line| line.starts_with("REFER sip:x@198.51.100.5:9 ")));
+        assert!(methods.iter().any(|line| line.starts_with("BYE sip:x@198.51.100.5:9 ")));
+        assert!(refreshed(&line), "{:?}", line.paths);
+    }
+}
+
+#[test]
+fn a_host_that_a_stranger_names_is_asked_once_it_has_been_heard() {
+    let contact = from("198.51.100.9:5062");
+    let invite = Ask::invite()
+        .contact("sip:phone@198.51.100.9:5062")
+        .with("Via: SIP/2.0/UDP 198.51.100.9:5062;branch=z9hG4bK-behind");
+    let mut line = stranger();
+    let dialog = line.receive_invite(&invite);
+    line.answer(dialog);
+    line.receive_over(from("198.51.100.66:9"), &Ask::ack("guessed").to_string());
+    let tag = line.tag.clone();
+    line.receive_over(contact, &Ask::ack(&tag).to_string());
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path, contact);
+}
+
+#[test]
+fn a_long_request_to_a_stranger_opens_no_stream() {
+    let config = EndpointConfig { tcp_port: Some(5060), ..EndpointConfig::new("test".to_owned()) };
+    let invite = Ask::invite().with(&format!("Record-Route: <sip:{}@192.0.2.10;lr>", "x".repeat(2_000)));
+    let mut line = Line::of_stranger(config.clone());
+    let dialog = line.confirm_over(path(), &invite);
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path, path());
+
+    let mut line = Line::with(config);
+    let dialog = line.confirm_over(path(), &invite);
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path.transport, Transport::Tcp);
+}

@@ -1,0 +1,125 @@
+//! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
+//!
+//! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact. What a
+//! stranger says there stands in the request and decides nothing: its requests go back to where its own
+//! messages come from, or anybody could have us send to whom it likes (§26.3.2.4).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Dialog;
+use crate::proto::sip::{
+    message::NameAddr,
+    path::{Path, Transport, is_private},
+    uri::Uri,
+};
+
+/// How well the endpoint knows a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proto::sip) enum Caller {
+    /// Not at all.
+    Stranger,
+    /// A phone has registered from its address; who calls has not proved who it is.
+    AtPhone,
+    /// It is a user that has proved so, a trunk, or a peer that the operator trusts. It may refer us to
+    /// somebody else.
+    Known,
+}
+
+/// Which of the ways that are known requests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heading {
+    /// Back the way that the stranger's newest message came, whatever it names.
+    Source,
+    /// Along the route set; without one, back the way that the peer's messages come, through any NAT.
+    Path,
+    /// Along the route set; without one, to the address that the peer's Contact names, if it is an
+    /// address.
+    Contact,
+}
+
+impl Heading {
+    /// For a caller whose INVITE came `through_proxy` or not.
+    pub fn of_called(caller: Caller, through_proxy: bool) -> Self {
+        match caller {
+            Caller::Stranger => Self::Source,
+            Caller::AtPhone | Caller::Known if through_proxy => Self::Contact,
+            Caller::AtPhone | Caller::Known => Self::Path,
+        }
+    }
+
+    /// For a peer at `remote_target` that we have called by `path`.
+    pub fn of_calling(remote_target: &Uri, path: Path) -> Self {
+        let port = remote_target.port().unwrap_or(path.transport.default_port());
+        let is_neighbour = |ip: IpAddr| SocketAddr::new(ip, port) == path.peer;
+        match remote_target.ip_addr() {
+            // A phone behind a NAT names an address that leads nowhere from here.
+            Some(ip) if is_private(ip) && !is_private(path.peer.ip()) => Self::Path,
+            // A NAT shows its own port, and the phone names another one.
+            Some(ip) if ip == path.peer.ip() && !is_private(ip) => Self::Path,
+            Some(ip) if !is_neighbour(ip) => Self::Contact,
+            Some(_) | None => Self::Path,
+        }
+    }
+}
+
+impl Dialog {
+    /// The caller is nobody that the endpoint knows.
+    pub fn is_of_stranger(&self) -> bool {
+        self.heading == Heading::Source
+    }
+
+    /// Where a request to the peer is sent to.
+    pub fn next_hop(&self) -> Path {
+        self.hops().0
+    }
+
+    /// Where it is sent to when nobody is there; `None` when there is one way only.
+    pub fn other_hop(&self) -> Option<Path> {
+        self.hops().1
+    }
+
+    /// The Request-URI and the Route header fields of a request to the peer (§12.2.1.1).
+    pub(super) fn routed(&self) -> (Uri, Vec<NameAddr>) {
+        match self.route_set.split_first() {
+            None => (self.remote_target.clone(), Vec::new()),
+            Some((first, _)) if first.uri().has_param("lr") => {
+                (self.remote_target.clone(), self.route_set.clone())
+            }
+            // A strict router wants its own URI as Request-URI, and the target at the end.
+            Some((first, rest)) => {
+                let mut routes = rest.to_vec();
+                routes.push(NameAddr::from(self.remote_target.clone()));
+                (first.uri().clone(), routes)
+            }
+        }
+    }
+
+    /// The way that the next hop names, and that of the peer's own messages; the better one first. A
+    /// stream that is there leads to its host whatever the port: that of a stream which the peer opened
+    /// is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not resolved: then, and when
+    /// the peer is our neighbour, its own way is the right one, through any NAT.
+    fn hops(&self) -> (Path, Option<Path>) {
+        let uri = match (self.heading, self.route_set.first()) {
+            (Heading::Source, _) | (Heading::Path, None) => return (self.path, None),
+            (Heading::Path | Heading::Contact, Some(route)) => route.uri(),
+            (Heading::Contact, None) => &self.remote_target,
+        };
+        let Some(ip) = uri.ip_addr() else { return (self.path, None) };
+        let transport = match uri.param("transport").and_then(Transport::from_name) {
+            // RFC 3261 §26.2.2: TLS, over which of them it says.
+            Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
+            Some(transport) => transport,
+            None => Transport::Udp,
+        };
+        let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
+        if (peer, transport) == (self.path.peer, self.path.transport) {
+            return (self.path, None);
+        }
+        let named = Path { peer, transport, connection: None, ..self.path };
+        let has_stream = self.path.connection.is_some();
+        match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
+            true => (self.path, Some(named)),
+            false => (named, has_stream.then_some(self.path)),
+        }
+    }
+}
