@@ -47,7 +47,11 @@ async fn our_bye_goes_to_no_host_that_a_stranger_only_names() {
     let udp = UdpSocket::bind((HOST, 0)).await.unwrap();
     let (tcp_at, udp_at) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
     for (name, second, contact) in [
-        ("route", format!("Record-Route: <sip:{tcp_at};transport=tcp;lr>"), format!("sip:{udp_at}")),
+        (
+            "route",
+            format!("Record-Route: <sip:{tcp_at};transport=tcp;lr>"),
+            format!("sip:{udp_at}"),
+        ),
         ("strict", format!("Record-Route: <sip:{udp_at}>"), format!("sip:{tcp_at};transport=tcp")),
         (
             "behind",
@@ -58,7 +62,7 @@ async fn our_bye_goes_to_no_host_that_a_stranger_only_names() {
     ] {
         let mut peer = Peer::new(HOST, node.sip, "bot", name).await;
         let invite = invite(&peer, &second, &contact);
-        let (id, ()) = tokio::join!(take_call(&bot), begin(&mut peer, &invite));
+        let id = call(&bot, &mut peer, &invite).await;
         assert_eq!(bot.hang_up(&id).await, 204);
         let bye = loop {
             let text = peer.next(Duration::from_secs(5)).await.expect("a BYE");
@@ -76,14 +80,91 @@ async fn our_bye_goes_to_no_host_that_a_stranger_only_names() {
     }
 }
 
-/// Waits for a call that has not been told yet, and answers it.
-async fn take_call(bot: &Bot) -> String {
-    let before = bot.notifications().len();
-    let is_new = |told: &Notified| told.data()["state"] == "incoming";
-    let incoming = bot.wait_for_after(before, "an incoming call", is_new).await;
-    let id = incoming.data()["id"].as_str().unwrap().to_owned();
-    bot.answer(&id).await;
-    id
+/// Calls of the smallest house in which strangers have room for eight half-open calls.
+const SMALL: &str = "[media]\nports = \"0-0\"\nmax_calls = 16\n";
+
+/// INVITEs of so many sources that are never heard again.
+async fn forged_invites(node: &Node, sources: std::ops::Range<u8>) {
+    for source in sources {
+        let socket = UdpSocket::bind((IpAddr::from([127, 0, 1, source]), 0)).await.unwrap();
+        let local = socket.local_addr().unwrap();
+        let invite = format!(
+            "INVITE sip:bot@{0} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{source}\r\n\
+             From: <sip:a@{local}>;tag=a\r\nTo: <sip:bot@{0}>\r\nCall-ID: forged{source}\r\n\
+             CSeq: 1 INVITE\r\nContact: <sip:a@{local}>\r\nMax-Forwards: 70\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {1}\r\n\r\n{SDP}",
+            node.sip,
+            SDP.len()
+        );
+        socket.send_to(invite.as_bytes(), node.sip).await.unwrap();
+        // Slower than calls end, which take their places until then.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+fn calls_told(bot: &Bot, state: &str) -> Vec<String> {
+    let told = bot.notifications().into_iter().filter(|told| told.data()["state"] == state);
+    told.map(|told| told.data()["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_invites_keep_no_caller_out_and_end_no_call_that_was_acknowledged() {
+    let (node, bot) = node_and_bot(SMALL).await;
+    let mut first = Peer::new(HOST, node.sip, "bot", "first").await;
+    let invite_of_first = invite(&first, "", &format!("sip:a@{}", first.local()));
+    let kept = call(&bot, &mut first, &invite_of_first).await;
+
+    forged_invites(&node, 1..13).await;
+    // A real call is taken, answered and acknowledged.
+    let host = [127, 0, 0, 2].into();
+    let mut second = Peer::new(host, node.sip, "bot", "second").await;
+    let invite_of_second = invite(&second, "", &format!("sip:a@{}", second.local()));
+    let id = call(&bot, &mut second, &invite_of_second).await;
+    forged_invites(&node, 13..17).await;
+
+    // What had to go is told once, and the calls of those who were heard are as they were.
+    let is_ended = async || (calls_told(&bot, "terminated").len() >= 5).then_some(());
+    support::eventually("forged calls end", Duration::from_secs(5), is_ended).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut ended = calls_told(&bot, "terminated");
+    assert!(!ended.contains(&kept) && !ended.contains(&id));
+    let ends = ended.len();
+    ended.sort();
+    ended.dedup();
+    assert_eq!(ended.len(), ends, "each is told once");
+    for (id, peer) in [(kept, first), (id, second)] {
+        assert_eq!(bot.get(&format!("calls/{id}")).await.1["state"], "established");
+        let mut peer = peer;
+        peer.say("BYE", 2, "b", "").await;
+        peer.wait_for("BYE", |status| status == 200).await;
+        bot.wait_for_state(&id, "terminated").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_pressure_a_half_open_call_ends_long_before_its_time() {
+    let (node, bot) = node_and_bot(SMALL).await;
+    forged_invites(&node, 1..6).await;
+    let are_offered = async || (calls_told(&bot, "incoming").len() == 5).then_some(());
+    support::eventually("five calls", Duration::from_secs(5), are_offered).await;
+    let are_ended = async || (calls_told(&bot, "terminated").len() == 5).then_some(());
+    support::eventually("five ends", Duration::from_secs(12), are_ended).await;
+}
+
+/// Calls the bot, which answers; the call is established.
+async fn call(bot: &Bot, peer: &mut Peer, invite: &str) -> String {
+    let caller = format!("a@{}", peer.local());
+    let answered = async {
+        let is_it = |told: &Notified| {
+            told.data()["state"] == "incoming"
+                && told.data()["source"].to_string().contains(&caller)
+        };
+        let incoming = bot.wait_for("the call", is_it).await;
+        let id = incoming.data()["id"].as_str().unwrap().to_owned();
+        bot.answer(&id).await;
+        id
+    };
+    tokio::join!(answered, begin(peer, invite)).0
 }
 
 /// Sends the INVITE again until it is answered, as phones do, and acknowledges the answer.

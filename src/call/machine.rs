@@ -270,6 +270,7 @@ impl Machine {
             Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
             Input::Acknowledged(body) => self.acknowledged(body.as_deref(), now),
             Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
+            Input::MakeRoom => self.make_room(now),
             Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
             Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),

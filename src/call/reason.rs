@@ -23,6 +23,7 @@ pub fn of_end(termination: Termination) -> String {
         }
         Termination::Redirected => of_status(302),
         Termination::NoAck => sip(408, "ACK missing"),
+        Termination::MadeRoom => of_status(503),
         Termination::PeerLost => of_status(481),
         Termination::NoEndpoint => of_status(480),
         Termination::Refused(status) => of_status(status),

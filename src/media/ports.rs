@@ -1,11 +1,13 @@
 //! Pairs of UDP ports for legs: RTP on an even port, RTCP on the odd one above it (RFC 3550
 //! section 11).
 //!
-//! In: the configured range. Out: two bound sockets and a lease that gives the pair back when it is
-//! dropped. A pair that was given back rests for a while, so that a peer that goes on sending is not
-//! heard in the next call. A pair that somebody else on the host holds is passed over.
+//! In: the configured range. Out: two bound sockets and a lease that gives the pair back when it
+//! is dropped. A pair by which something has come rests for a while when it is given back, so
+//! that a peer that goes on sending is not heard in the next call. A pair that somebody else on
+//! the host holds is passed over.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -130,6 +132,19 @@ pub struct PortPair {
 pub struct PortLease {
     /// `None` for ephemeral ports: the kernel looks after these.
     leased: Option<(Arc<Shared>, u16)>,
+    /// A datagram has come: its sender may go on.
+    was_heard: Cell<bool>,
+}
+
+impl PortLease {
+    fn new(leased: Option<(Arc<Shared>, u16)>) -> Self {
+        Self { leased, was_heard: Cell::new(false) }
+    }
+
+    /// A datagram has come by the pair.
+    pub fn note_heard(&self) {
+        self.was_heard.set(true);
+    }
 }
 
 impl PortPool {
@@ -168,7 +183,7 @@ impl PortPool {
             let port = self.shared.take(Instant::now()).ok_or(PortError::Exhausted)?;
             match bind_pair(address, port) {
                 Ok((rtp, rtcp)) => {
-                    let lease = PortLease { leased: Some((self.shared.clone(), port)) };
+                    let lease = PortLease::new(Some((self.shared.clone(), port)));
                     let local = SocketAddr::new(address, port);
                     return Ok(PortPair { rtp, rtcp, local, lease });
                 }
@@ -197,7 +212,8 @@ impl Shared {
         shelf.free.pop_front()
     }
 
-    /// Gives back a pair that was never used: somebody else holds it, so it is the last to be tried.
+    /// Gives back a pair by which nothing came, as none can that somebody else holds: it is the
+    /// last to be tried.
     fn put_aside(&self, port: u16) {
         self.shelf().free.push_back(port);
     }
@@ -215,7 +231,10 @@ impl Shared {
 impl Drop for PortLease {
     fn drop(&mut self) {
         if let Some((shared, port)) = self.leased.take() {
-            shared.rest(port, Instant::now());
+            match self.was_heard.get() {
+                true => shared.rest(port, Instant::now()),
+                false => shared.put_aside(port),
+            }
         }
     }
 }
@@ -231,7 +250,7 @@ fn bind_ephemeral(address: IpAddr) -> Result<PortPair, PortError> {
         let Ok(second) = bind(address, port ^ 1) else { continue };
         let (rtp, rtcp) = if port.is_multiple_of(2) { (first, second) } else { (second, first) };
         let local = SocketAddr::new(address, port & !1);
-        return Ok(PortPair { rtp, rtcp, local, lease: PortLease { leased: None } });
+        return Ok(PortPair { rtp, rtcp, local, lease: PortLease::new(None) });
     }
     Err(PortError::Exhausted)
 }
@@ -283,6 +302,9 @@ mod tests {
         let pair = pool.bind(LOCALHOST).unwrap();
         let port = pair.local.port();
         assert!(matches!(pool.bind(LOCALHOST), Err(PortError::Exhausted)));
+        drop(pair);
+        let pair = pool.bind(LOCALHOST).expect("nobody has sent anything there");
+        pair.lease.note_heard();
         drop(pair);
         assert!(matches!(pool.bind(LOCALHOST), Err(PortError::Exhausted)));
         let later = Instant::now() + Duration::from_secs(61);

@@ -19,14 +19,14 @@ pub struct Transport {
     local: SocketAddr,
     connected: Option<SocketAddr>,
     /// Dropped last: the sockets are closed by then.
-    _lease: PortLease,
+    lease: PortLease,
 }
 
 impl Transport {
     /// Takes over a pair of sockets.
     pub fn new(pair: PortPair) -> Self {
         let PortPair { rtp, rtcp, local, lease } = pair;
-        Self { rtp: Some(rtp), rtcp, local, connected: None, _lease: lease }
+        Self { rtp: Some(rtp), rtcp, local, connected: None, lease }
     }
 
     /// The address of the RTP socket.
@@ -36,12 +36,16 @@ impl Transport {
 
     /// The next datagram on the RTP port, or `None` when there is none. Does not wait.
     pub fn receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        receive(self.rtp.as_ref()?, buffer)
+        let received = receive(self.rtp.as_ref()?, buffer)?;
+        self.lease.note_heard();
+        Some(received)
     }
 
     /// The next datagram on the RTCP port, or `None` when there is none. Does not wait.
     pub fn receive_rtcp(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        receive(&self.rtcp, buffer)
+        let received = receive(&self.rtcp, buffer)?;
+        self.lease.note_heard();
+        Some(received)
     }
 
     /// Sends from the RTP port. Returns whether the kernel took it; the peer's ICMP errors and full

@@ -220,6 +220,8 @@ pub enum Termination {
     NotAnswered,
     /// Our 200 was never acknowledged.
     NoAck,
+    /// The call of a stranger was half-open when another caller needed its place.
+    MadeRoom,
     /// The peer let the session run out, or does not know the call any more.
     PeerLost,
     /// The peer, or whoever is on the way to it, refused our call with this SIP status.
@@ -305,6 +307,9 @@ impl Termination {
             Self::Redirected => (200, 7000, "The call was redirected by the application."),
             Self::NotAnswered => (408, 8587, "The incoming call was not answered within its time."),
             Self::NoAck => (408, 1106, "The acceptance of the call was never acknowledged."),
+            Self::MadeRoom => {
+                (503, 7106, "The call made room for others before its caller was heard.")
+            }
             Self::PeerLost => (480, 10_076, "The other participant could not be reached any more."),
             Self::Refused(status) => refused(status),
             Self::NoEndpoint => (480, 10_037, "No endpoint of the called participant was found."),

@@ -537,7 +537,8 @@ impl Service {
                 headers: vec![("Retry-After".to_owned(), "5".to_owned())],
             },
             Event::ReferAsked { .. } => Command::TellReferrer { dialog, status: 503 },
-            Event::Acknowledged { .. }
+            Event::Heard { .. }
+            | Event::Acknowledged { .. }
             | Event::Reinvite { .. }
             | Event::Info { .. }
             | Event::Progress { .. }
@@ -568,6 +569,7 @@ fn ends_dialog(event: &Event) -> bool {
         | Event::Bye { .. }
         | Event::Ended { .. } => true,
         Event::Invite { .. }
+        | Event::Heard { .. }
         | Event::Progress { .. }
         | Event::Answered { .. }
         | Event::Refreshed { .. }

@@ -10,7 +10,7 @@ use super::{
     call_task::{CallTask, Message, mailbox},
     is_number,
     outgoing::Placed,
-    registry::{Entry, Line},
+    registry::{Entry, Line, Stranger},
 };
 use crate::{
     call::{self, Machine, Offer, Refusal},
@@ -156,8 +156,9 @@ impl Switchboard {
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
         let owner = inner.directory.borrow().find(&user, invite.path, caller)?;
         // Asked again when the call begins; here it costs nothing, and leaves no trace of the caller.
-        let stranger = self.stranger(invite);
-        let room = self.registry().admit(stranger, inner.limits.max_calls);
+        let stranger =
+            self.stranger(invite).map(|source| Stranger::new(source, invite.path, Instant::now()));
+        let room = self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now());
         room.map_err(|_| Refusal::Full)?;
         let (id, rng) = self.fresh_call();
         let called = invite.request_uri.without_parameters();
@@ -206,7 +207,7 @@ impl Switchboard {
         let advertised = inner.limits.advertised;
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
-        let entry = Entry { application, stranger, is_acknowledged: false, mail };
+        let entry = Entry { application, stranger, mail };
         self.run_task(id, task, entry, (dialog, None, None), span).map_err(|_| {
             match inner.draining.load(Ordering::Relaxed) {
                 true => Refusal::Draining,
@@ -219,8 +220,9 @@ impl Switchboard {
     /// dialog whose other events find none is ended, and the call with it.
     pub(super) async fn pass_on(&self, event: Event) {
         let dialog = event.dialog();
-        if let Event::Acknowledged { .. } = &event {
-            self.registry().acknowledged(dialog);
+        if let Event::Heard { .. } = &event {
+            self.registry().heard(dialog);
+            return;
         }
         if event.is_last() {
             // After a redirect the call's task may go on with the dialog; else it goes with the call.

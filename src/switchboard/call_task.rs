@@ -55,6 +55,8 @@ pub(super) enum Message {
     Sip(Event),
     /// Somebody else calls, who shall have the peer's place.
     Replace(Reserved, Box<IncomingInvite>),
+    /// The caller has not shown that it hears us, and others want to call.
+    MakeRoom,
     /// We are asked to call somebody else, by this dialog, who shall have the peer's place.
     Follow(Reserved, Box<Itinerary>),
 }
@@ -290,6 +292,7 @@ impl CallTask {
                 self.place().await;
             }
             Message::Sip(event) => self.sip_event(event),
+            Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, now()),
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
             Message::Follow(reserved, itinerary) => {
                 let dialog = reserved.dialog;
@@ -435,7 +438,10 @@ impl CallTask {
                 Input::PeerLost
             }
             // A key is for the leg; the others are said by the switchboard, by messages of their own.
-            Event::Info { .. } | Event::Invite { .. } | Event::ReferAsked { .. } => return,
+            Event::Info { .. }
+            | Event::Heard { .. }
+            | Event::Invite { .. }
+            | Event::ReferAsked { .. } => return,
         };
         self.machine.handle_input(input, self.drivers.now());
     }
@@ -704,6 +710,7 @@ impl CallTask {
         let status = match command {
             endpoint::Command::Answer { .. } => 200,
             endpoint::Command::Refuse { status, .. } if self.is_ending() => *status,
+            endpoint::Command::MakeRoom { .. } => 503,
             _ => return,
         };
         self.answer.get_or_insert(status);

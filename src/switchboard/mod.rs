@@ -144,6 +144,8 @@ struct Inner {
 const GONE: u16 = 481;
 /// The SIP status of a call whose task has too much to do.
 const BUSY: u16 = 503;
+/// How often it is looked whether callers that are not heard wait too long.
+const SWEEP: Duration = Duration::from_secs(1);
 /// How long the database may take to show what was committed last.
 const PROOF: Duration = Duration::from_secs(2);
 /// How long calls that are ended may take for it: longer than their machines wait for clips.
@@ -184,7 +186,16 @@ impl Switchboard {
 
     /// Hands the endpoint's events to the calls until there are no more.
     pub async fn run(&self, mut events: mpsc::Receiver<Event>) {
-        while let Some(event) = events.recv().await {
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                _ = sweep.tick() => {
+                    self.registry().shorten_waits(self.inner.limits.max_calls, Instant::now());
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
             match event {
                 Event::Invite { dialog, invite } => match invite.replaces {
                     Some(replaced) => self.hand_over(replaced, dialog, invite).await,
@@ -331,10 +342,18 @@ impl Switchboard {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err(CallError::Overloaded { retry_after: 5 });
         }
-        registry.admit(entry.stranger, self.inner.limits.max_calls)?;
+        let now = Instant::now();
+        let makes_room =
+            registry.admit(entry.stranger.as_ref(), self.inner.limits.max_calls, now)?;
         // The mailbox is new, so there is a place.
         let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| CallError::Internal)?;
         registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
+        if let Some(makes_room) = makes_room
+            && !registry.displace(makes_room, now)
+        {
+            registry.dialogs.remove(&dialog);
+            return Err(CallError::Overloaded { retry_after: 5 });
+        }
         registry.calls.insert(id, entry);
         let switchboard = self.clone();
         let life = async move {

@@ -60,6 +60,21 @@ impl Machine {
         self.begin_ending(termination, now);
     }
 
+    /// The call makes room for others, at once: the endpoint waits for no ACK of its caller.
+    pub(super) fn make_room(&mut self, now: Now) {
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over => return,
+            Phase::Offered { .. } | Phase::Opening | Phase::Answered => {
+                self.signal(endpoint::Command::MakeRoom { dialog: self.dialog });
+            }
+            Phase::Locating | Phase::Dialing | Phase::Up => {
+                self.end(Termination::MadeRoom, None, now);
+                return;
+            }
+        }
+        self.begin_ending(Termination::MadeRoom, now);
+    }
+
     fn begin_ending(&mut self, termination: Termination, now: Now) {
         self.phase = Phase::Ending { termination, until: now.instant + ENDING_DEADLINE };
         self.give_up_referral();

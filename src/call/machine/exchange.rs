@@ -113,6 +113,8 @@ pub enum Input {
     Acknowledged(Option<Vec<u8>>),
     /// Our 200 was never acknowledged; the dialog is gone.
     NotAcknowledged,
+    /// The caller has not shown that it hears us, and others want to call.
+    MakeRoom,
     /// The peer is not there any more; the dialog is gone.
     PeerLost,
     /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.

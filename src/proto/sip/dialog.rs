@@ -56,6 +56,8 @@ pub(super) struct Dialog {
     remote_cseq: Option<u32>,
     /// Which way the peer's newest message came.
     path: Path,
+    /// The caller is not known, and has not shown that it hears us: its address may be forged.
+    is_half_open: bool,
     /// The peer takes UPDATE (RFC 3311).
     takes_update: bool,
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
@@ -119,6 +121,7 @@ enum State {
     /// The 2xx to the INVITE or re-INVITE with `cseq` is not acknowledged.
     Answered {
         cseq: u32,
+        transaction: TransactionId,
         response: Bytes,
         resend: Retransmission,
         until: Instant,
@@ -262,6 +265,7 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             path,
+            is_half_open: caller != Caller::Known,
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -300,6 +304,7 @@ impl Dialog {
             local_cseq: origin.cseq,
             remote_cseq: None,
             path,
+            is_half_open: false,
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -355,12 +360,14 @@ impl Dialog {
         self.state = State::Reoffered { pending };
     }
 
-    /// A message that shows our tag came over `path`. From a stranger that is where requests go from now
-    /// on: it may call through a proxy that has stepped out, or a NAT may have given it another port.
-    pub fn heard_from(&mut self, path: Path) {
+    /// A message that shows our tag came over `path`; whether it is the first one. From a stranger that
+    /// is where requests go from now on: it may call through a proxy that has stepped out, or a NAT may
+    /// have given it another port.
+    pub fn heard_from(&mut self, path: Path) -> bool {
         if self.is_of_stranger() {
             self.path = path;
         }
+        std::mem::take(&mut self.is_half_open)
     }
 
     /// The peer is reached by another address from now on (§12.2.2, target refresh).
@@ -402,8 +409,10 @@ impl Dialog {
 
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
     pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
-        let request = match &self.state {
-            State::Ringing { pending, .. } | State::Reoffered { pending } => &pending.request,
+        let (request, transaction) = match &self.state {
+            State::Ringing { pending, .. } | State::Reoffered { pending } => {
+                (&pending.request, pending.transaction)
+            }
             State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
                 debug_assert!(false, "nothing to answer in {:?}", self.state);
                 return;
@@ -416,6 +425,7 @@ impl Dialog {
         }
         self.state = State::Answered {
             cseq: request.cseq().number,
+            transaction,
             response,
             resend: Retransmission::start(now),
             until: now + SIXTY_FOUR_T1,
@@ -693,6 +703,19 @@ impl Dialog {
     /// The session has begun, the other side has said so, and nobody has hung up.
     pub fn is_up(&self) -> bool {
         self.state.is_up() && !matches!(self.state, State::Answered { .. })
+    }
+
+    /// The INVITE that was answered, as long as its caller has not shown that it hears us.
+    pub fn half_open_invite(&self) -> Option<TransactionId> {
+        match &self.state {
+            State::Answered { transaction, .. } if self.is_half_open => Some(*transaction),
+            State::Answered { .. }
+            | State::Ringing { .. }
+            | State::Confirmed
+            | State::Reoffered { .. }
+            | State::Offering { .. }
+            | State::Ending => None,
+        }
     }
 
     /// Both sides agree, and nobody wants anything.

@@ -215,6 +215,7 @@ impl Endpoint {
             }
             Command::Refer { target, replaces, .. } => self.refer(id, &target, replaces, now),
             Command::TellReferrer { status, .. } => self.tell_referrer(id, status, now),
+            Command::MakeRoom { .. } => self.make_room(id, now),
             Command::Bye { reason, .. } => self.hang_up(id, HangUp { reason }, now),
         }
     }

@@ -7,12 +7,15 @@ use tracing::debug;
 
 use super::{Ending, Endpoint, requests::SDP};
 use crate::proto::sip::{
-    dialog::{DialogId, HangUp, Parting},
+    dialog::{DialogId, HangUp, Hop, Parting},
     errand::Errand,
-    message::{Method, Request, ResponseBuilder},
+    message::{Method, Request, ResponseBuilder, reason_phrase},
     session_timer::{SessionTimer, TIMER},
     transaction::Asker,
 };
+
+/// Why a half-open call is ended (RFC 3326 §2).
+const NO_ROOM: &str = "SIP;cause=503;text=\"No room\"";
 
 impl Endpoint {
     /// A caller that requires it gets a reliable response (RFC 3262 §3), unless that would have to
@@ -140,6 +143,36 @@ impl Endpoint {
             Parting::Later | Parting::Already => debug!(?id, "hanging up already"),
         }
         self.schedule_dialog(id);
+    }
+
+    /// A caller that has not shown that it hears us makes room for others. The answer that it may have
+    /// got is taken back by a BYE that nobody waits for, and its INVITE counts as new if it comes again.
+    pub(super) fn make_room(&mut self, id: DialogId, now: Instant) {
+        let Some(dialog) = self.dialogs.get(&id) else { return };
+        if dialog.is_ringing() {
+            let retry_after = self.config.retry_after.as_secs().to_string();
+            let headers = [("Retry-After".to_owned(), retry_after)];
+            self.refuse(id, 503, reason_phrase(503), &headers, now);
+            return;
+        }
+        let Some(invite) = dialog.half_open_invite() else {
+            self.hang_up(id, HangUp::because(NO_ROOM), now);
+            return;
+        };
+        self.transactions.forget_invite(invite);
+        self.send_last_bye(id, NO_ROOM);
+        self.forget_dialog(id, now);
+    }
+
+    /// Sends one BYE whose answer nobody waits for.
+    fn send_last_bye(&mut self, id: DialogId, reason: &str) {
+        let branch = self.fresh_branch();
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let (cseq, path) = (dialog.next_cseq(), dialog.next_hop());
+        let sent_by = self.config.sent_by(path);
+        let hop = Hop { sent_by: &sent_by, branch: &branch };
+        let bye = dialog.request(Method::Bye, cseq, path, hop).header("Reason", reason).build();
+        self.send(path, bye);
     }
 
     /// Sends the BYE of a dialog that is ending.

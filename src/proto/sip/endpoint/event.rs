@@ -58,6 +58,12 @@ pub enum Event {
         /// What the INVITE says.
         invite: Box<IncomingInvite>,
     },
+    /// A caller that is not known has sent a message with our tag: it is where it says. Once for
+    /// each of its dialogs, before whatever the message leads to.
+    Heard {
+        /// The dialog.
+        dialog: DialogId,
+    },
     /// The ACK of an `Answer` came.
     Acknowledged {
         /// The dialog.
@@ -142,6 +148,7 @@ impl Event {
             | Self::Answered { dialog, .. }
             | Self::Refused { dialog, .. }
             | Self::Invite { dialog, .. }
+            | Self::Heard { dialog }
             | Self::Acknowledged { dialog, .. }
             | Self::Lost { dialog, .. }
             | Self::Referred { dialog, .. }
@@ -279,6 +286,12 @@ pub enum Command {
         /// 100 to 699; from 200 on it is over.
         status: u16,
     },
+    /// Ends a call whose caller has not shown that it hears us, at once: with 503 if it is not
+    /// answered. Nothing of it is remembered, and no event follows. Any other call is hung up.
+    MakeRoom {
+        /// The dialog.
+        dialog: DialogId,
+    },
     /// Hangs up. A call that we have not answered is refused with 480, one that we place is canceled; a
     /// 200 that is not acknowledged yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every
     /// case.
@@ -301,6 +314,7 @@ impl Command {
             | Self::Challenge { dialog }
             | Self::Answer { dialog, .. }
             | Self::Refuse { dialog, .. }
+            | Self::MakeRoom { dialog }
             | Self::Bye { dialog, .. } => *dialog,
         }
     }

@@ -71,7 +71,10 @@ impl Endpoint {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
-        dialog.heard_from(path);
+        if dialog.heard_from(path) {
+            self.tell(Event::Heard { dialog: id });
+        }
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         match dialog.handle_ack(request.cseq().number) {
             Acknowledgement::Expected => {
                 let body = sdp_of(request);
@@ -370,7 +373,9 @@ impl Endpoint {
             self.refuse_untimely(untimely, &request, key, path, now);
             return;
         }
-        dialog.heard_from(path);
+        if dialog.heard_from(path) {
+            self.tell(Event::Heard { dialog: id });
+        }
         match request.method() {
             Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
                 self.refuse_stateful(&request, key, path, 422, now);

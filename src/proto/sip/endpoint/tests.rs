@@ -642,6 +642,8 @@ pub(super) struct Line {
     /// What the endpoint has sent: milliseconds since the start, message.
     pub sent: Vec<(u128, String)>,
     pub events: Vec<Event>,
+    /// How many callers that are not known have shown our tag.
+    heard: usize,
     /// Which ways may be dead.
     pub silent: Vec<Path>,
     /// Our tag, as the phone learnt it.
@@ -671,6 +673,7 @@ impl Line {
             now: start,
             sent: Vec::new(),
             events: Vec::new(),
+            heard: 0,
             silent: Vec::new(),
             tag: String::new(),
             last_path: path(),
@@ -725,6 +728,7 @@ impl Line {
                     self.last_path = transmit.path;
                     self.paths.push(transmit.path);
                 }
+                Output::Event(Event::Heard { .. }) => self.heard += 1,
                 Output::Event(event) => self.events.push(event),
                 Output::Silent(path) => self.silent.push(path),
             }

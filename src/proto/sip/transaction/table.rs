@@ -230,9 +230,14 @@ impl TransactionTable {
     pub fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
         let bytes = self.invite(id)?.stranger?;
         let path = self.entries.get(&id)?.path;
+        self.forget_invite(id);
+        Some((path, bytes))
+    }
+
+    /// Forgets an INVITE whose answer is taken back: if it comes again, it is a new one.
+    pub fn forget_invite(&mut self, id: TransactionId) {
         self.schedule.set(id, None);
         self.forget(id);
-        Some((path, bytes))
     }
 
     /// How many requests of this source are remembered.

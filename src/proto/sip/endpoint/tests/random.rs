@@ -350,7 +350,8 @@ impl World {
             Event::Refused { .. } | Event::Answered { .. } | Event::Progress { .. } => {
                 panic!("nobody called: {event:?}")
             }
-            Event::Reinvite { .. }
+            Event::Heard { .. }
+            | Event::Reinvite { .. }
             | Event::Acknowledged { .. }
             | Event::Lost { .. }
             | Event::Refreshed { .. }

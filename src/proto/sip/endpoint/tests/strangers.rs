@@ -383,3 +383,66 @@ fn a_long_request_to_a_stranger_opens_no_stream() {
     line.command(Command::Bye { dialog, reason: None });
     assert_eq!(line.last_path.transport, Transport::Tcp);
 }
+
+#[test]
+fn a_caller_is_heard_once_it_has_sent_our_tag() {
+    let shows = |message: &dyn Fn(&str) -> Ask| {
+        let mut line = stranger();
+        let dialog = line.receive_invite(&Ask::invite());
+        line.answer(dialog);
+        assert_eq!(line.heard, 0);
+        let tag = line.tag.clone();
+        line.receive(&message(&tag).to_string());
+        let heard = line.heard;
+        line.receive(&Ask::bye(&tag).to_string());
+        assert!(line.heard == 1, "a BYE shows it, and it is told once");
+        heard
+    };
+    assert_eq!(shows(&|tag| Ask::ack(tag)), 1);
+    assert_eq!(shows(&|tag| Ask::new("INFO", 2).to(tag)), 1);
+    assert_eq!(shows(&|_| Ask::invite()), 0);
+    assert_eq!(shows(&|_| Ask::invite().cancel()), 0);
+    assert_eq!(shows(&|_| Ask::ack("guessed")), 0);
+
+    let mut line = stranger();
+    let dialog = line.receive_invite(&Ask::invite().with("Require: 100rel"));
+    line.command(Command::Ring { dialog });
+    let rseq = header(&line.sent.last().unwrap().1, "RSeq").unwrap().to_owned();
+    let prack = Ask::new("PRACK", 2).to(&line.tag).with(&format!("RAck: {rseq} 1 INVITE"));
+    line.receive(&prack.to_string());
+    assert_eq!(line.heard, 1);
+
+    let mut line = Line::new();
+    line.confirm(&Ask::invite());
+    assert_eq!(line.heard, 0, "who is known needs not");
+}
+
+#[test]
+fn a_half_open_call_makes_room_at_once_and_nothing_of_it_stays() {
+    let make_room = |dialog| Command::MakeRoom { dialog };
+    let mut line = stranger();
+    let dialog = line.receive_invite(&Ask::invite());
+    line.command(make_room(dialog));
+    assert_eq!(line.take_statuses(), [503]);
+    assert!(line.endpoint.is_idle() && line.events.is_empty());
+
+    let dialog = line.receive_invite(&Ask::invite());
+    line.answer(dialog);
+    line.sent.clear();
+    line.command(make_room(dialog));
+    assert!(line.endpoint.is_idle() && line.events.is_empty());
+    let sent = line.take();
+    assert!(sent.len() == 1 && sent[0].starts_with("BYE "), "{sent:?}");
+    line.receive(&Ask::ack(&line.tag.clone()).to_string());
+    assert!(line.take().is_empty() && line.events.is_empty());
+    // Its caller is there after all, and tries again.
+    line.confirm(&Ask::invite());
+
+    // One that has been heard is hung up as any other.
+    let mut line = stranger();
+    let dialog = line.confirm(&Ask::invite());
+    line.command(make_room(dialog));
+    let bye = line.sent.last().unwrap().1.clone();
+    line.receive(&respond(&bye, "200 OK"));
+    assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+}
