@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -149,6 +149,99 @@ async fn under_pressure_a_half_open_call_ends_long_before_its_time() {
     support::eventually("five calls", Duration::from_secs(5), are_offered).await;
     let are_ended = async || (calls_told(&bot, "terminated").len() == 5).then_some(());
     support::eventually("five ends", Duration::from_secs(12), are_ended).await;
+}
+
+/// The bytes of all that comes within `time`.
+async fn heard_within(socket: &UdpSocket, time: Duration) -> (usize, Vec<String>) {
+    let until = Instant::now() + time;
+    let (mut bytes, mut messages, mut buffer) = (0, Vec::new(), vec![0; 65_535]);
+    while let Ok(received) =
+        timeout(until.saturating_duration_since(Instant::now()), socket.recv(&mut buffer)).await
+    {
+        let length = received.unwrap();
+        bytes += length;
+        messages.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    (bytes, messages)
+}
+
+/// INVITEs that are never acknowledged, three of them to the line that answers at once.
+fn unacknowledged_invites(node: &Node, local: SocketAddr) -> [(&'static str, String); 4] {
+    let head = |name: &str, more: &str| {
+        format!(
+            "INVITE sip:echo@{0} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{name}\r\n\
+             From: <sip:a@{local}>;tag=a\r\nTo: <sip:echo@{0}>\r\nCall-ID: {name}\r\n\
+             CSeq: 1 INVITE\r\nContact: <sip:a@{local}>\r\nMax-Forwards: 70\r\n{more}\
+             Content-Type: application/sdp\r\nContent-Length: {1}\r\n\r\n{SDP}",
+            node.sip,
+            SDP.len()
+        )
+    };
+    let small = format!(
+        "INVITE sip:echo SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bKs\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n\
+         i:1\r\nm:<sip:a>\r\nMax-Forwards:9\r\nCSeq:1 INVITE\r\n\r\n"
+    );
+    let routes: String = (0..120)
+        .map(|number| format!("Record-Route: <sip:{number}.{};lr>\r\n", "x".repeat(40)))
+        .collect();
+    let usual = "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, PRACK, REFER, NOTIFY\r\n\
+                 Supported: replaces, timer, outbound, path\r\nUser-Agent: A phone/1.0\r\n";
+    [
+        ("144 bytes", small),
+        ("7.6 KB of Record-Route", head("routes", &routes)),
+        ("usual", head("usual", usual)),
+        ("usual, and rings", head("rings", usual).replace("sip:echo@", "sip:bot@")),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_without_ack_gets_no_more_than_one_and_a_half_times_its_bytes() {
+    let (node, _bot) = node_and_bot("").await;
+    let mut all = tokio::task::JoinSet::new();
+    for which in 0..4 {
+        let socket = UdpSocket::bind((HOST, 0)).await.unwrap();
+        let local = socket.local_addr().unwrap();
+        socket.connect(node.sip).await.unwrap();
+        let (name, invite) = unacknowledged_invites(&node, local)[which].clone();
+        all.spawn(async move {
+            let (mut sent, mut heard, mut messages) = (0, 0, Vec::new());
+            for wait in [500, 1_000, 4_500] {
+                socket.send(invite.as_bytes()).await.unwrap();
+                sent += invite.len();
+                let (bytes, more) = heard_within(&socket, Duration::from_millis(wait)).await;
+                heard += bytes;
+                messages.extend(more);
+                assert!(heard * 2 <= sent * 3, "{name}: {heard} bytes for {sent}: {messages:#?}");
+            }
+            if name.starts_with("usual") {
+                let wanted = if name == "usual" { 200 } else { 180 };
+                let is_wanted = |text: &String| status(text) == Some(wanted);
+                assert!(messages.iter().any(is_wanted), "{name}: {messages:#?}");
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_invites_of_one_source_get_no_more_than_that_together() {
+    let (node, _bot) = node_and_bot("").await;
+    let socket = UdpSocket::bind((HOST, 0)).await.unwrap();
+    let local = socket.local_addr().unwrap();
+    socket.connect(node.sip).await.unwrap();
+    let [_, _, (_, usual), _] = unacknowledged_invites(&node, local);
+    let mut sent = 0;
+    for number in 0..30 {
+        let invite = usual.replace("z9hG4bKusual", &format!("z9hG4bK{number}"));
+        let invite = invite.replace("Call-ID: usual", &format!("Call-ID: {number}"));
+        socket.send(invite.as_bytes()).await.unwrap();
+        sent += invite.len();
+    }
+    let (heard, messages) = heard_within(&socket, Duration::from_secs(5)).await;
+    assert!(heard * 2 <= sent * 3, "{heard} bytes for {sent}");
+    assert!(messages.iter().filter(|text| status(text) == Some(200)).count() >= 10, "{messages:?}");
 }
 
 /// Calls the bot, which answers; the call is established.

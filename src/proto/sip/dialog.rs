@@ -4,16 +4,20 @@
 //! ours, ready to be printed, the 2xx to send again until its ACK comes (§13.3.1.4), and a verdict on
 //! what may happen when. It opens no transactions; the endpoint does.
 
+mod allowance;
 mod key;
 mod routing;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tracing::debug;
 
-use self::routing::Heading;
-pub(super) use self::{key::DialogKey, routing::Caller};
+use self::{allowance::Allowance, routing::Heading};
+pub(super) use self::{allowance::allowed_for, key::DialogKey, routing::Caller};
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
@@ -58,6 +62,10 @@ pub(super) struct Dialog {
     path: Path,
     /// The caller is not known, and has not shown that it hears us: its address may be forged.
     is_half_open: bool,
+    /// Where our tag was told, of a stranger: what shows it, and comes from there, is no forgery.
+    told: Option<IpAddr>,
+    /// What may be sent to `path` as long as it has not shown that it hears us.
+    allowance: Option<Allowance>,
     /// The peer takes UPDATE (RFC 3311).
     takes_update: bool,
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
@@ -186,6 +194,17 @@ pub(super) enum Untimely {
     Over,
 }
 
+impl Untimely {
+    /// The status of the refusal.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::OutOfOrder | Self::Unanswered => 500,
+            Self::Glare => 491,
+            Self::Over => 481,
+        }
+    }
+}
+
 /// What an ACK did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Acknowledgement {
@@ -239,12 +258,13 @@ pub(super) struct Hop<'a> {
 }
 
 impl Dialog {
-    /// The dialog that the INVITE `pending` would create for us, the called side (§12.1.1).
+    /// The dialog that the INVITE `pending`, of `heard` bytes, would create for us, the called side
+    /// (§12.1.1).
     pub fn called(
         pending: Pending,
         local_tag: String,
         remote_target: Uri,
-        path: Path,
+        (path, heard): (Path, usize),
         caller: Caller,
     ) -> Self {
         let request = &pending.request;
@@ -254,6 +274,8 @@ impl Dialog {
             remote_tag: request.from().tag().map(str::to_owned),
         };
         let heading = Heading::of_called(caller, request.vias().len() > 1);
+        let is_stranger = caller == Caller::Stranger;
+        let is_limited = is_stranger && !path.transport.is_reliable();
         Self {
             key,
             local: request.to().with_tag(&local_tag),
@@ -266,6 +288,8 @@ impl Dialog {
             remote_cseq: Some(request.cseq().number),
             path,
             is_half_open: caller != Caller::Known,
+            told: is_stranger.then_some(path.peer.ip()),
+            allowance: is_limited.then(|| Allowance::of(heard)),
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -305,6 +329,8 @@ impl Dialog {
             remote_cseq: None,
             path,
             is_half_open: false,
+            told: None,
+            allowance: None,
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -358,16 +384,6 @@ impl Dialog {
     pub fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };
-    }
-
-    /// A message that shows our tag came over `path`; whether it is the first one. From a stranger that
-    /// is where requests go from now on: it may call through a proxy that has stepped out, or a NAT may
-    /// have given it another port.
-    pub fn heard_from(&mut self, path: Path) -> bool {
-        if self.is_of_stranger() {
-            self.path = path;
-        }
-        std::mem::take(&mut self.is_half_open)
     }
 
     /// The peer is reached by another address from now on (§12.2.2, target refresh).
@@ -626,7 +642,8 @@ impl Dialog {
                 }
                 if resend.due() <= now {
                     resend.sent(now);
-                    return Some(Due::Resend(response.clone()));
+                    let fits = allowance::take(&mut self.allowance, response.len());
+                    return fits.then(|| Due::Resend(response.clone()));
                 }
             }
             State::Ringing { reliable: Some(sent), .. } => {
@@ -635,7 +652,9 @@ impl Dialog {
                 }
                 if sent.resend.due() <= now {
                     sent.resend.sent(now);
-                    return Some(Due::Resend(sent.response.clone()));
+                    let bytes = sent.response.len();
+                    let fits = allowance::take_provisional(&mut self.allowance, bytes);
+                    return fits.then(|| Due::Resend(sent.response.clone()));
                 }
             }
             State::Offering { until: Some(until), .. } if *until <= now => {
@@ -705,6 +724,18 @@ impl Dialog {
         self.state.is_up() && !matches!(self.state, State::Answered { .. })
     }
 
+    /// The 2xx that waits for its ACK.
+    pub fn unacknowledged(&self) -> Option<&Bytes> {
+        match &self.state {
+            State::Answered { response, .. } => Some(response),
+            State::Ringing { .. }
+            | State::Confirmed
+            | State::Reoffered { .. }
+            | State::Offering { .. }
+            | State::Ending => None,
+        }
+    }
+
     /// The INVITE that was answered, as long as its caller has not shown that it hears us.
     pub fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
@@ -747,7 +778,7 @@ impl Dialog {
     /// the way while the call lasts.
     pub fn is_behind_nat(&self) -> bool {
         let Path { peer, transport, .. } = self.path;
-        let is_up = !self.is_ringing() && !self.is_ending();
+        let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
         let is_direct = match self.heading {
             Heading::Source | Heading::Path => self.route_set.is_empty(),
             Heading::Contact => false,

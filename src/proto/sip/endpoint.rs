@@ -117,6 +117,8 @@ pub struct Endpoint {
     draining: bool,
     /// How long the message is that is being handled.
     heard_bytes: usize,
+    /// Its dialog, if it came from an unproven address: the answer takes part of the allowance.
+    answering: Option<DialogId>,
     /// Knows our users, once there are any.
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
@@ -153,6 +155,7 @@ impl Endpoint {
             rng,
             draining: false,
             heard_bytes: 0,
+            answering: None,
             authenticator: None,
             users: BTreeSet::new(),
             wrong_passwords: Diary::default(),
@@ -177,6 +180,7 @@ impl Endpoint {
     /// Takes one message as it came over `path`: a datagram, or what the framing of a stream cut out.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
         self.heard_bytes = bytes.len();
+        self.answering = None;
         if path.transport == Transport::Udp && self.handle_stun(bytes, path, now) {
             return;
         }
@@ -250,9 +254,17 @@ impl Endpoint {
             match dialog.handle_timeout(now) {
                 Some(DialogDue::Resend(bytes)) => {
                     let path = dialog.path();
+                    if let Some(ringing) = dialog.pending() {
+                        self.transactions.note_told(ringing.transaction);
+                    }
                     self.transmit(Transmit { path, bytes });
                 }
                 Some(DialogDue::NotPracked) => self.give_up_ringing(id, now),
+                Some(DialogDue::Unacknowledged(hang_up)) if dialog.is_limited() => {
+                    self.tell(Event::Lost { dialog: id, how: Loss::NotAcknowledged });
+                    self.send_last_bye(id, hang_up);
+                    self.end(id, Ending::TimedOut, now);
+                }
                 Some(DialogDue::Unacknowledged(hang_up)) => {
                     self.lose(id, Loss::NotAcknowledged, hang_up, now);
                 }
@@ -360,6 +372,12 @@ impl Endpoint {
         };
         if let Some(ack) = heard.ack {
             self.transmit(ack);
+        }
+        // It names the branch of a request that was sent there, and nowhere else.
+        if heard.path.peer.ip() == path.peer.ip()
+            && let Some(dialog) = heard.asker.dialog().and_then(|id| self.dialogs.get_mut(&id))
+        {
+            dialog.answered_from(path);
         }
         if let Some(errand) = heard.errand
             && self.answer_challenge(*errand, heard.asker, response, now)

@@ -11,8 +11,8 @@ pub(in crate::proto::sip) struct DialogKey {
 }
 
 impl DialogKey {
-    /// The dialog that a Replaces header field names (RFC 3891 §6.1), seen from our side, and whether
-    /// only an early one is meant. `None` when it cannot be read.
+    /// The dialog that a Replaces header field names (RFC 3891 §6.1), seen from our side, and
+    /// whether only an early one is meant. `None` when it cannot be read.
     pub fn replaced(value: &str) -> Option<(Self, bool)> {
         let mut parts = value.split(';').map(str::trim);
         let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();

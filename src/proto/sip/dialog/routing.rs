@@ -1,8 +1,8 @@
 //! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
 //!
-//! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact. What a
-//! stranger says there stands in the request and decides nothing: its requests go back to where its own
-//! messages come from, or anybody could have us send to whom it likes (§26.3.2.4).
+//! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact.
+//! What a stranger says there stands in the request and decides nothing: its requests go back to
+//! where its own messages come from: otherwise it could have us send to any host (§26.3.2.4).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,8 +20,8 @@ pub(in crate::proto::sip) enum Caller {
     Stranger,
     /// A phone has registered from its address; who calls has not proved who it is.
     AtPhone,
-    /// It is a user that has proved so, a trunk, or a peer that the operator trusts. It may refer us to
-    /// somebody else.
+    /// It is a user that has proved so, a trunk, or a peer that the operator trusts. It may refer
+    /// us to somebody else.
     Known,
 }
 
@@ -30,7 +30,8 @@ pub(in crate::proto::sip) enum Caller {
 pub(super) enum Heading {
     /// Back the way that the stranger's newest message came, whatever it names.
     Source,
-    /// Along the route set; without one, back the way that the peer's messages come, through any NAT.
+    /// Along the route set; without one, back the way that the peer's messages come, through any
+    /// NAT.
     Path,
     /// Along the route set; without one, to the address that the peer's Contact names, if it is an
     /// address.
@@ -63,7 +64,7 @@ impl Heading {
 }
 
 impl Dialog {
-    /// The caller is nobody that the endpoint knows.
+    /// The endpoint does not know the caller.
     pub fn is_of_stranger(&self) -> bool {
         self.heading == Heading::Source
     }
@@ -94,10 +95,11 @@ impl Dialog {
         }
     }
 
-    /// The way that the next hop names, and that of the peer's own messages; the better one first. A
-    /// stream that is there leads to its host whatever the port: that of a stream which the peer opened
-    /// is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not resolved: then, and when
-    /// the peer is our neighbour, its own way is the right one, through any NAT.
+    /// The way that the next hop names, and that of the peer's own messages; the better one
+    /// first. A stream that is there leads to its host whatever the port: that of a stream which
+    /// the peer opened is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not
+    /// resolved: then, and when the peer is our neighbour, its own way is the right one, through
+    /// any NAT.
     fn hops(&self) -> (Path, Option<Path>) {
         let uri = match (self.heading, self.route_set.first()) {
             (Heading::Source, _) | (Heading::Path, None) => return (self.path, None),

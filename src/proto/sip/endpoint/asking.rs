@@ -14,7 +14,7 @@ use crate::proto::sip::{
     message::{Method, Response},
     outgoing::Outgoing,
     path::{ConnectionId, Transmit, Transport},
-    transaction::{Asker, Undelivered},
+    transaction::{Asker, Sends, Undelivered},
 };
 
 /// RFC 3261 §18.1.1: a longer request goes over a stream, where there is one.
@@ -72,6 +72,12 @@ impl Endpoint {
                 None => builder.build().into(),
             }
         });
+        let sends = if dialog.is_limited() { Sends::Once } else { Sends::Repeatedly };
+        if !dialog.take_room(transmit.bytes.len()) {
+            debug!(id = ?errand.dialog, "no room for a request to an unproven address");
+            self.undelivered(asker, None, now);
+            return true;
+        }
         errand.is_streamed = is_streamed;
         errand.has_other_hop = other.is_some();
         let method = errand.method.clone();
@@ -83,11 +89,14 @@ impl Endpoint {
                 let hop = Hop { sent_by: &sent_by, branch: &branch };
                 let origin = dialog.origin(cseq, transmit.path, hop);
                 let (transaction, transmit) =
-                    transactions.invite_out(origin, (asker, kept), transmit, now);
+                    transactions.invite_out(origin, (asker, kept), transmit, sends, now);
                 dialog.offering(cseq, transaction);
                 transmit
             }
-            method => transactions.request((branch, method.as_str()), (asker, kept), transmit, now),
+            method => {
+                let name = (branch, method.as_str());
+                transactions.request(name, (asker, kept), transmit, sends, now)
+            }
         };
         self.transmit(transmit);
         true

@@ -12,7 +12,7 @@ use crate::proto::sip::{
     outgoing::{Cancellation, Outgoing, OutgoingCall},
     path::Transmit,
     session_timer::SessionTimer,
-    transaction::{Asker, News, TransactionId, key::MAGIC_COOKIE},
+    transaction::{Asker, News, Sends, TransactionId, key::MAGIC_COOKIE},
 };
 
 /// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
@@ -59,8 +59,13 @@ impl Endpoint {
                 .into()
         });
         let origin = origin(transmit.path);
-        let (transaction, transmit) =
-            transactions.invite_out(origin, (Asker::Invite(id), None), transmit, now);
+        let (transaction, transmit) = transactions.invite_out(
+            origin,
+            (Asker::Invite(id), None),
+            transmit,
+            Sends::Repeatedly,
+            now,
+        );
         outgoing.sent(transaction, is_streamed);
         self.transmit(transmit);
     }
@@ -99,6 +104,7 @@ impl Endpoint {
             (branch, method.as_str()),
             (Asker::Nobody, None),
             cancel,
+            Sends::Repeatedly,
             now,
         );
         self.transmit(transmit);

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{Ending, Endpoint, requests::SDP};
 use crate::proto::sip::{
-    dialog::{DialogId, HangUp, Hop, Parting},
+    dialog::{Dialog, DialogId, HangUp, Hop, Parting},
     errand::Errand,
     message::{Method, Request, ResponseBuilder, reason_phrase},
     session_timer::{SessionTimer, TIMER},
@@ -40,12 +40,15 @@ impl Endpoint {
         let rseq = self.first_rseq();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         let contact = self.config.contact(dialog.is_sips(), dialog.path());
-        let ringing = ResponseBuilder::to(&pending.request, 180, "Ringing")
-            .to_tag(&dialog.key().local_tag)
-            .header("Server", &self.config.server_name)
-            .contact(&contact)
-            .header("Require", "100rel")
-            .header("RSeq", &rseq.to_string());
+        let is_limited = dialog.is_limited();
+        let ringing =
+            ResponseBuilder::to(&pending.request, 180, "Ringing").to_tag(&dialog.key().local_tag);
+        let ringing = match is_limited {
+            true => ringing,
+            false => ringing.header("Server", &self.config.server_name),
+        };
+        let ringing =
+            ringing.contact(&contact).header("Require", "100rel").header("RSeq", &rseq.to_string());
         let ringing = Bytes::from(ringing.build());
         dialog.rang_reliably(rseq, ringing.clone(), now);
         self.finish_pending(pending.transaction, 180, ringing, now);
@@ -60,18 +63,30 @@ impl Endpoint {
         };
         // What is too small was refused when it came.
         let session = SessionTimer::answer(&pending.request, now).ok().flatten();
-        let ok = self
-            .response_builder(&pending.request, 200, &dialog.key().local_tag)
-            .contact(&self.config.contact(dialog.is_sips(), dialog.path()))
-            .header("Allow", &self.allow())
-            .header("Supported", self.config.supported());
+        let (tag, contact) =
+            (&dialog.key().local_tag, self.config.contact(dialog.is_sips(), dialog.path()));
+        // What need not be there (RFC 3261 §13.3.1.4) is left out where each byte counts.
+        let ok = match dialog.is_limited() {
+            true => ResponseBuilder::to(&pending.request, 200, reason_phrase(200))
+                .to_tag(tag)
+                .contact(&contact),
+            false => self
+                .response_builder(&pending.request, 200, tag)
+                .contact(&contact)
+                .header("Allow", &self.allow())
+                .header("Supported", self.config.supported()),
+        };
         let ok = session_headers(ok, &pending.request, session.as_ref());
         let ok = Bytes::from(ok.body(SDP, sdp).build());
         let Some(transmit) = self.transactions.respond(pending.transaction, 200, ok.clone(), now)
         else {
             return;
         };
-        self.transmit(transmit);
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        // What does not fit waits until the INVITE comes again.
+        if !dialog.is_elsewhere(transmit.path) && dialog.take_room(transmit.bytes.len()) {
+            self.transmit(transmit);
+        }
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.answered(ok, sdp, now);
             dialog.keep_session(session.map(|(timer, _)| timer));
@@ -92,8 +107,8 @@ impl Endpoint {
             // Nobody could.
             false => self.response(&pending.request, 403, &self.stateless_tag(&pending.request)),
         };
-        self.forget_dialog(id, now);
         self.finish_pending(pending.transaction, 401, response, now);
+        self.forget_dialog(id, now);
     }
 
     pub(super) fn refuse(
@@ -105,16 +120,10 @@ impl Endpoint {
         now: Instant,
     ) {
         debug_assert!((300..700).contains(&status), "{status} refuses nothing");
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some(pending) = dialog.pending().cloned() else {
+        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
             debug!(?id, "nothing to refuse any more");
             return;
         };
-        if dialog.is_ringing() {
-            self.forget_dialog(id, now);
-        } else {
-            dialog.reoffer_refused();
-        }
         let tag = self.tag_of_response(&pending, status);
         let builder = ResponseBuilder::to(&pending.request, status, reason).to_tag(&tag);
         let builder = headers
@@ -122,6 +131,11 @@ impl Endpoint {
             .fold(builder, |builder, (name, value)| builder.header(name, value))
             .header("Server", &self.config.server_name);
         self.finish_pending(pending.transaction, status, builder.build(), now);
+        if self.dialogs.get(&id).is_some_and(Dialog::is_ringing) {
+            self.forget_dialog(id, now);
+        } else if let Some(dialog) = self.dialogs.get_mut(&id) {
+            dialog.reoffer_refused();
+        }
     }
 
     pub(super) fn hang_up(&mut self, id: DialogId, wish: HangUp, now: Instant) {
@@ -145,8 +159,8 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// A caller that has not shown that it hears us makes room for others. The answer that it may have
-    /// got is taken back by a BYE that nobody waits for, and its INVITE counts as new if it comes again.
+    /// Ends a half-open call to make room for others. An answer that was sent is taken back by a
+    /// BYE without a transaction, and the INVITE counts as new if it comes again.
     pub(super) fn make_room(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         if dialog.is_ringing() {
@@ -160,19 +174,23 @@ impl Endpoint {
             return;
         };
         self.transactions.forget_invite(invite);
-        self.send_last_bye(id, NO_ROOM);
+        self.send_last_bye(id, HangUp::because(NO_ROOM));
         self.forget_dialog(id, now);
     }
 
-    /// Sends one BYE whose answer nobody waits for.
-    fn send_last_bye(&mut self, id: DialogId, reason: &str) {
+    /// Sends one BYE without a transaction, if there is room for it.
+    pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         let (cseq, path) = (dialog.next_cseq(), dialog.next_hop());
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
-        let bye = dialog.request(Method::Bye, cseq, path, hop).header("Reason", reason).build();
-        self.send(path, bye);
+        let bye = dialog.request(Method::Bye, cseq, path, hop);
+        let reason = hang_up.reason.as_deref();
+        let bye = reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text)).build();
+        if dialog.take_room(bye.len()) {
+            self.send(path, bye);
+        }
     }
 
     /// Sends the BYE of a dialog that is ending.

@@ -75,7 +75,8 @@ impl Endpoint {
     fn is_somebody(&mut self, peer: SocketAddr, now: Instant) -> bool {
         let is_new = |made| now.saturating_duration_since(made) < KNOWN_FOR;
         if !self.acquaintances.made.is_some_and(is_new) {
-            let dialogs = self.dialogs.values().filter(|dialog| dialog.is_confirmed());
+            let dialogs = self.dialogs.values();
+            let dialogs = dialogs.filter(|dialog| dialog.is_confirmed() && !dialog.is_limited());
             let peers = dialogs
                 .map(Dialog::path)
                 .chain(self.registrar.paths())

@@ -18,7 +18,7 @@ use crate::proto::sip::{
         Output as Wanted, RegisterRequest, RegisterResponse, Registration, RegistrationConfig,
         TrunkState, TrunkStatus,
     },
-    transaction::Asker,
+    transaction::{Asker, Sends},
     uri::Uri,
 };
 
@@ -282,7 +282,7 @@ impl Endpoint {
         self.registering.insert(number, name.to_owned());
         let key = (branch, Method::Register.as_str());
         let asker = (Asker::Register(number), None);
-        let transmit = self.transactions.request(key, asker, transmit, now);
+        let transmit = self.transactions.request(key, asker, transmit, Sends::Repeatedly, now);
         self.transmit(transmit);
     }
 }

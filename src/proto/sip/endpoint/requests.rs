@@ -7,12 +7,15 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
-    dialog::{Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely},
+    dialog::{
+        Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
+    },
     digest::{self, Asking, Verdict},
     message::{Method, NameAddr, Request, ResponseBuilder},
+    path::Transmit,
     registrar::{self, Reply},
     session_timer::SessionTimer,
-    transaction::{AckFor, Invite, MergeKey, TransactionKey},
+    transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
     uri::Uri,
     validate::validate,
 };
@@ -36,9 +39,7 @@ impl Endpoint {
         }
         let key = TransactionKey::of(&request);
         if let Some(id) = self.transactions.find(&key) {
-            if let Some(transmit) = self.transactions.repeat(id) {
-                self.transmit(transmit);
-            }
+            self.repeat(id, &request, path);
             return;
         }
         if *request.method() == Method::Cancel {
@@ -57,6 +58,37 @@ impl Endpoint {
         }
     }
 
+    /// Answers a request that came again. To an unproven address the answer goes if there is room
+    /// for it; there an INVITE brings its 200 again, which the dialog repeats only as long as
+    /// there is room.
+    fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
+        let heard = self.heard_bytes;
+        let invite = self.transactions.invite(id).map(|invite| invite.dialog);
+        let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
+        let again = self.transactions.repeat(id);
+        let is_acquainted = self.is_acquainted(path);
+        let again = match dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
+            Some(dialog) if dialog.is_limited() => {
+                dialog.heard_again(path, heard);
+                let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
+                let answer = answer.map(|bytes| Transmit { path: dialog.path(), bytes });
+                again.or(answer).filter(|again| match dialog.is_ringing() {
+                    true => dialog.take_provisional_room(again.bytes.len()),
+                    false => dialog.take_room(again.bytes.len()),
+                })
+            }
+            Some(_) => again,
+            None => again.filter(|again| {
+                let is_fair = again.bytes.len() <= allowed_for(heard);
+                path.transport.is_reliable() || is_fair || is_acquainted
+            }),
+        };
+        if let Some(again) = again {
+            self.transactions.note_told(id);
+            self.transmit(again);
+        }
+    }
+
     /// An ACK is never answered. That of a refusal ends in the transaction, that of a 2xx in the
     /// dialog (§13.3.1.4); any other is dropped.
     fn handle_ack(&mut self, request: &Request, path: Path, now: Instant) {
@@ -71,7 +103,7 @@ impl Endpoint {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
-        if dialog.heard_from(path) {
+        if dialog.heard_from(path, self.heard_bytes) {
             self.tell(Event::Heard { dialog: id });
         }
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
@@ -95,15 +127,19 @@ impl Endpoint {
             .find(&TransactionKey::of_invite(request))
             .and_then(|id| self.transactions.invite(id))
             .cloned();
-        let Some(Invite { dialog, local_tag, stranger }) = invite else {
+        let Some(Invite { dialog: id, local_tag, stranger }) = invite else {
             self.answer_stateless(request, 481, path);
             return;
         };
+        if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
+            dialog.heard_again(path, self.heard_bytes);
+            self.answering = Some(id);
+        }
         // §9.2: the tag that the INVITE gets as well.
         let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
         let ok = self.response(request, 200, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
-        self.cancel(dialog, now);
+        self.cancel(id, now);
     }
 
     /// A request that belongs to no dialog.
@@ -189,14 +225,13 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let is_known =
-            incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path);
+        let is_known = incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path);
         let caller = match is_stranger {
             true => Caller::Stranger,
             false if is_known => Caller::Known,
             false => Caller::AtPhone,
         };
-        let dialog = Dialog::called(pending, local_tag, contact, path, caller);
+        let dialog = Dialog::called(pending, local_tag, contact, (path, self.heard_bytes), caller);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
@@ -370,10 +405,18 @@ impl Endpoint {
         }
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Err(untimely) = dialog.admit(&request) {
+            if dialog.is_elsewhere(path) {
+                self.answer_stateless(&request, untimely.status(), path);
+                return;
+            }
+            dialog.heard_again(path, self.heard_bytes);
+            self.answering = dialog.is_limited().then_some(id);
             self.refuse_untimely(untimely, &request, key, path, now);
             return;
         }
-        if dialog.heard_from(path) {
+        let is_first = dialog.heard_from(path, self.heard_bytes);
+        self.answering = dialog.is_limited().then_some(id);
+        if is_first {
             self.tell(Event::Heard { dialog: id });
         }
         match request.method() {
@@ -398,10 +441,10 @@ impl Endpoint {
     fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let local_tag = dialog.key().local_tag.clone();
-        let trying = self.trying(&request);
+        let trying = (!dialog.is_limited()).then(|| self.trying(&request));
         let invite = Invite { dialog: id, local_tag, stranger: None };
         let (transaction, transmit) =
-            self.transactions.open_invite(key, None, invite, path, Some(trying));
+            self.transactions.open_invite(key, None, invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
         self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
     }
@@ -546,12 +589,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        let status = match untimely {
-            Untimely::OutOfOrder | Untimely::Unanswered => 500,
-            Untimely::Glare => 491,
-            Untimely::Over => 481,
-        };
-        self.refuse_stateful(request, key, path, status, now);
+        self.refuse_stateful(request, key, path, untimely.status(), now);
     }
 
     /// Refuses a request of a dialog, in a transaction that repeats the refusal.

@@ -14,7 +14,7 @@ use super::{
     requests::{INFO_TYPES, SDP},
 };
 use crate::proto::sip::{
-    dialog::{DialogId, Pending},
+    dialog::{DialogId, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
     path::Transport,
     session_timer::MIN_SE,
@@ -68,13 +68,13 @@ impl Endpoint {
     /// much larger than what asked for it: what is not needed is left out, and who asks with less than
     /// any phone would say gets nothing.
     pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
-        self.send_for(self.heard_bytes, path, response);
+        self.send_within(allowed_for(self.heard_bytes), path, response);
     }
 
-    /// The same, for a request of `heard` bytes.
-    fn send_for(&mut self, heard: usize, path: Path, response: &[u8]) {
+    /// The same, if there is so much room over UDP.
+    fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
         let room = match path.transport {
-            Transport::Udp => heard / 2 * 3,
+            Transport::Udp => room,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
         };
         match fitted(response, room) {
@@ -179,9 +179,27 @@ impl Endpoint {
         response: Bytes,
         now: Instant,
     ) {
+        let response = match self.fitted_to_peer(response) {
+            Some(response) => response,
+            None => return,
+        };
         if let Some(transmit) = self.transactions.answer(key, path, response, now) {
             self.transmit(transmit);
         }
+    }
+
+    /// The response to the message that is being handled, shortened to what may be sent to an
+    /// unproven address, whose allowance it takes. `None` when it cannot be so short.
+    fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
+        let dialog = self.answering.and_then(|id| self.dialogs.get_mut(&id));
+        let Some((dialog, room)) =
+            dialog.and_then(|dialog| dialog.room().map(|room| (dialog, room)))
+        else {
+            return Some(response);
+        };
+        let fitted = fitted(&response, room)?;
+        dialog.take_room(fitted.len());
+        Some(fitted)
     }
 
     /// Refuses an INVITE that no call hears of, in a transaction that repeats the refusal.
@@ -202,6 +220,13 @@ impl Endpoint {
             builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
         }
         let response = builder.build();
+        if self.answering.is_some() {
+            // It would be sent again until its ACK comes.
+            if let Some(fitted) = self.fitted_to_peer(response.into()) {
+                self.send(path, fitted);
+            }
+            return;
+        }
         let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
@@ -212,7 +237,13 @@ impl Endpoint {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
         let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog));
-        let builder = self.response_builder(&pending.request, status, &local_tag);
+        let builder = match dialog {
+            Some(dialog) if dialog.is_limited() => {
+                ResponseBuilder::to(&pending.request, status, reason_phrase(status))
+                    .to_tag(&local_tag)
+            }
+            _ => self.response_builder(&pending.request, status, &local_tag),
+        };
         let builder = match dialog {
             // A provisional response makes an early dialog (§12.1.1).
             Some(dialog) if status < 200 => {
@@ -245,7 +276,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends a response to an INVITE, or to an UPDATE with an offer. To a stranger that has heard
+    /// Sends a response to an INVITE, or to an UPDATE with an offer. A provisional one for which
+    /// there is no room is kept until the INVITE comes again. To a stranger that has heard
     /// nothing yet a refusal goes once, and nothing is remembered.
     pub(super) fn finish_pending(
         &mut self,
@@ -255,13 +287,37 @@ impl Endpoint {
         now: Instant,
     ) {
         let response = response.into();
+        let invite = self.transactions.invite(id);
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog));
+        let mut limited = dialog.filter(|dialog| dialog.is_limited());
         if status >= 300
             && let Some((path, heard)) = self.transactions.take_back(id)
         {
-            self.send_for(heard, path, &response);
+            let room = limited.and_then(|dialog| dialog.room()).unwrap_or(allowed_for(heard));
+            self.send_within(room, path, &response);
             return;
         }
-        if let Some(transmit) = self.transactions.respond(id, status, response, now) {
+        let fits = match &mut limited {
+            None => true,
+            Some(dialog) if status < 200 => dialog.take_provisional_room(response.len()),
+            Some(dialog) => dialog.take_room(response.len()),
+        };
+        if status < 200 && !fits {
+            self.transactions.keep_provisional(id, response);
+            return;
+        }
+        let mut room = limited.and_then(|dialog| dialog.room());
+        let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
+        let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
+        let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
+        if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {
+            room = Some(0);
+            transmit = None;
+        }
+        if let Some(room) = room {
+            self.transactions.limit_repeats(id, room);
+        }
+        if let Some(transmit) = transmit {
             self.transmit(transmit);
         }
     }

@@ -34,7 +34,8 @@ impl Endpoint {
     /// peers of calls that are up. A call that nobody has acknowledged proves nothing.
     pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
         let phones = self.registrar.places().map(|place| place.ip());
-        let up = self.dialogs.values().filter(|dialog| dialog.is_up()).map(Dialog::path);
+        let up = self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.is_limited());
+        let up = up.map(Dialog::path);
         let up = up.filter(|path| !path.is_foreign);
         phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
     }

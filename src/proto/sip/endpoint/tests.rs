@@ -8,6 +8,7 @@ mod registering;
 mod sessions;
 mod strangers;
 mod streams;
+mod unproven;
 
 use std::time::{Duration, Instant};
 

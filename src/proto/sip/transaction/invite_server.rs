@@ -48,6 +48,8 @@ pub enum InviteServer {
         response: Bytes,
         /// Timer G; none over a reliable transport.
         resend: Option<Retransmission>,
+        /// In how many bytes it may be sent again by itself.
+        room: usize,
         /// Timer H.
         until: Instant,
     },
@@ -123,6 +125,7 @@ impl InviteServer {
                         *self = Self::Completed {
                             response: response.clone(),
                             resend: Retransmission::over(now, is_reliable),
+                            room: usize::MAX,
                             until: Timer::H.from(now),
                         };
                     }
@@ -139,6 +142,20 @@ impl InviteServer {
         }
     }
 
+    /// This is what is sent when the INVITE comes again, and not before.
+    pub fn keep_provisional(&mut self, response: Bytes) {
+        if let Self::Proceeding { provisional } = self {
+            *provisional = Some(response);
+        }
+    }
+
+    /// The refusal that was sent is sent again only in so many bytes.
+    pub fn limit_repeats(&mut self, bytes: usize) {
+        if let Self::Completed { room, .. } = self {
+            *room = bytes;
+        }
+    }
+
     /// The deadline is over; returns what to send again.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Bytes> {
         match self {
@@ -147,9 +164,10 @@ impl InviteServer {
                 *self = Self::Terminated;
                 None
             }
-            Self::Completed { response, resend, .. } => {
+            Self::Completed { response, resend, room, .. } => {
                 let resend = resend.as_mut().filter(|resend| resend.due() <= now)?;
                 resend.sent(now);
+                *room = room.checked_sub(response.len())?;
                 Some(response.clone())
             }
             Self::Accepted { until } | Self::Confirmed { until } if *until <= now => {

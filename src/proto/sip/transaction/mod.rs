@@ -18,4 +18,4 @@ pub use invite_server::{AckFor, InviteServer};
 pub use key::{MergeKey, TransactionKey};
 pub(crate) use origin::Origin;
 pub use server::Server;
-pub(crate) use table::{Asker, Due, Invite, TransactionId, TransactionTable, Undelivered};
+pub(crate) use table::{Asker, Due, Invite, Sends, TransactionId, TransactionTable, Undelivered};

@@ -57,6 +57,25 @@ pub(crate) enum Asker {
     Nobody,
 }
 
+impl Asker {
+    /// The dialog that the request was sent in.
+    pub fn dialog(self) -> Option<DialogId> {
+        match self {
+            Self::Reinvite(id) | Self::Update(id) | Self::Refer(id) | Self::Bye(id) => Some(id),
+            Self::Invite(_) | Self::Register(_) | Self::Nobody => None,
+        }
+    }
+}
+
+/// How often a request of ours is sent over UDP until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sends {
+    /// As often as the timers say.
+    Repeatedly,
+    /// Once: it goes to an address that has not shown that it hears us.
+    Once,
+}
+
 /// What a response to a request of ours brought.
 #[derive(Debug)]
 pub(crate) struct Heard {
@@ -64,6 +83,8 @@ pub(crate) struct Heard {
     pub transaction: TransactionId,
     /// Whose request it was.
     pub asker: Asker,
+    /// Which way that went.
+    pub path: Path,
     /// What the response means.
     pub news: News,
     /// The ACK of a refusal.
@@ -225,6 +246,33 @@ impl TransactionTable {
         Some(Transmit { path, bytes })
     }
 
+    /// Keeps a provisional response to an INVITE for when that comes again.
+    pub fn keep_provisional(&mut self, id: TransactionId, response: Bytes) {
+        if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
+            self.entries.get_mut(&id)
+        {
+            machine.keep_provisional(response);
+        }
+    }
+
+    /// The refusal of an INVITE is sent again only in so many bytes.
+    pub fn limit_repeats(&mut self, id: TransactionId, room: usize) {
+        if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
+            self.entries.get_mut(&id)
+        {
+            machine.limit_repeats(room);
+        }
+    }
+
+    /// The INVITE of a stranger was answered when it came again: it cannot be taken back.
+    pub fn note_told(&mut self, id: TransactionId) {
+        if let Some(Entry { role: Role::InviteServer { invite, .. }, .. }) =
+            self.entries.get_mut(&id)
+        {
+            invite.stranger = None;
+        }
+    }
+
     /// Forgets the INVITE of a stranger who has heard no more than 100: it can be refused as if it had
     /// never been here (RFC 3261 §8.2.7). Where it came from, and how many bytes it had.
     pub fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
@@ -295,12 +343,12 @@ impl TransactionTable {
         origin: Origin,
         (asker, errand): (Asker, Option<Box<Errand>>),
         request: Transmit,
+        sends: Sends,
         now: Instant,
     ) -> (TransactionId, Transmit) {
         let id = self.fresh_id();
         let path = request.path;
-        let is_reliable = path.transport.is_reliable();
-        let machine = InviteClient::new(request.bytes.clone(), is_reliable, now);
+        let machine = InviteClient::new(request.bytes.clone(), is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         self.clients.insert(invite_key(&origin), id);
         let role = Role::InviteClient { machine, origin: Box::new(origin), asker, errand };
@@ -315,11 +363,12 @@ impl TransactionTable {
         (branch, method): (String, &str),
         (asker, errand): (Asker, Option<Box<Errand>>),
         request: Transmit,
+        sends: Sends,
         now: Instant,
     ) -> Transmit {
         let id = self.fresh_id();
         let path = request.path;
-        let machine = Client::new(request.bytes.clone(), path.transport.is_reliable(), now);
+        let machine = Client::new(request.bytes.clone(), is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         let key = (branch, method.to_owned());
         self.clients.insert(key.clone(), id);
@@ -394,7 +443,7 @@ impl TransactionTable {
                 let ack = ack.map(|bytes| Transmit { path, bytes });
                 let errand = errand.take_if(|_| news == News::Refused);
                 (
-                    Heard { transaction: id, asker: *asker, news, ack, errand },
+                    Heard { transaction: id, asker: *asker, path, news, ack, errand },
                     machine.poll_timeout(),
                 )
             }
@@ -405,7 +454,7 @@ impl TransactionTable {
                     false => News::None,
                 };
                 let errand = errand.take_if(|_| news == News::Refused);
-                let heard = Heard { transaction: id, asker: *asker, news, ack: None, errand };
+                let heard = Heard { transaction: id, asker: *asker, path, news, ack: None, errand };
                 (heard, machine.poll_timeout())
             }
             Role::InviteServer { .. } | Role::Server { .. } => return None,
@@ -566,6 +615,11 @@ impl TransactionTable {
             }
         }
     }
+}
+
+/// Whether nothing is sent again.
+fn is_once(path: Path, sends: Sends) -> bool {
+    path.transport.is_reliable() || sends == Sends::Once
 }
 
 fn invite_key(origin: &Origin) -> (String, String) {
