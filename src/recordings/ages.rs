@@ -202,7 +202,7 @@ mod tests {
             .await
             .unwrap()
             .into_iter()
-            .filter(|file| file.name == "old")
+            .filter(|file| file.name == "lost+found/old")
             .collect::<Vec<_>>()
             .try_into()
             .unwrap();

@@ -507,7 +507,7 @@ mod tests {
         let mut writer = Writer::new(held(folder.path()), Arc::clone(&waiting));
         let mut wanted = Vec::new();
         for (id, is_wanted) in [(id(7), false), (id(8), true)] {
-            let (expected, written) = expected(&writer.folder, id);
+            let (expected, written) = expected(folder.path(), id);
             waiting.lock().unwrap().insert(id, expected);
             writer.append(id, &[1; 8000]).unwrap();
             wanted.extend(is_wanted.then_some(written));

@@ -292,7 +292,7 @@ impl CallTask {
                 self.place().await;
             }
             Message::Sip(event) => self.sip_event(event),
-            Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, now()),
+            Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
             Message::Follow(reserved, itinerary) => {
                 let dialog = reserved.dialog;
