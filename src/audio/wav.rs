@@ -109,9 +109,10 @@ pub enum WavError {
     },
 }
 
-/// Reads a WAV file: PCM of 8, 16, 24 and 32 bits, 32-bit float, A-law and µ-law, also behind
-/// WAVE_FORMAT_EXTENSIBLE; 1 to 8 channels, 4,000 to 192,000 Hz, chunks in any order. A length that
-/// was never filled in, or that is larger than the file, means all that is there.
+/// Reads a WAV file: PCM of 8 to 32 bits, 32-bit and 64-bit float, A-law and µ-law, also behind
+/// WAVE_FORMAT_EXTENSIBLE; 1 to 8 channels, 4,000 to 192,000 Hz, chunks in any order. Samples may
+/// stand in containers that are wider than they are. A length that was never filled in, or that is
+/// larger than the file, means all that is there.
 ///
 /// # Errors
 /// The file cannot be played, or holds more than `limits` allow.
@@ -119,7 +120,8 @@ pub fn read(bytes: &[u8], limits: Limits) -> Result<Decoded, WavError> {
     let chunks = Chunks::of(bytes)?;
     let format = Format::read(chunks.format.ok_or(WavError::NoFormat)?)?;
     let data = chunks.data.ok_or(WavError::NoData)?;
-    let frames = data.chunks_exact(format.coding.bytes() * usize::from(format.channels));
+    let sample_bytes = format.coding.bytes();
+    let frames = data.chunks_exact(sample_bytes * usize::from(format.channels));
     if frames.len() == 0 {
         return Err(WavError::NoSound);
     }
@@ -127,9 +129,13 @@ pub fn read(bytes: &[u8], limits: Limits) -> Result<Decoded, WavError> {
     if seconds > u64::from(limits.max_seconds) {
         return Err(WavError::TooLong { seconds, max_seconds: limits.max_seconds });
     }
+    let coding = match format.coding {
+        Coding::Signed(container) => Coding::Signed(container.aligned(data)),
+        other => other,
+    };
     let mix = |frame: &[u8]| {
-        let channels = frame.chunks_exact(format.coding.bytes());
-        let sum: i32 = channels.map(|sample| i32::from(format.coding.decode(sample))).sum();
+        let channels = frame.chunks_exact(sample_bytes);
+        let sum: i32 = channels.map(|sample| i32::from(coding.decode(sample))).sum();
         (sum / i32::from(format.channels)) as i16
     };
     Ok(Decoded { rate_hz: format.rate_hz, samples: frames.map(mix).collect() })
@@ -197,11 +203,12 @@ impl Format {
             tag = field(24)?;
         }
         let coding = match (tag, bits) {
-            (FORMAT_PCM, 8) => Coding::Unsigned8,
-            (FORMAT_PCM, 16) => Coding::Signed16,
-            (FORMAT_PCM, 24) => Coding::Signed24,
-            (FORMAT_PCM, 32) => Coding::Signed32,
+            (FORMAT_PCM, 1..=8) => Coding::Unsigned8,
+            (FORMAT_PCM, 9..=32) => {
+                Coding::Signed(Container::new(bits, field(12)?.checked_div(channels)))
+            }
             (FORMAT_FLOAT, 32) => Coding::Float32,
+            (FORMAT_FLOAT, 64) => Coding::Float64,
             (FORMAT_A_LAW, 8) => Coding::G711(Law::A),
             (FORMAT_MU_LAW, 8) => Coding::G711(Law::Mu),
             _ => return Err(WavError::UnsupportedCoding { tag, bits }),
@@ -220,10 +227,9 @@ impl Format {
 #[derive(Debug, Clone, Copy)]
 enum Coding {
     Unsigned8,
-    Signed16,
-    Signed24,
-    Signed32,
+    Signed(Container),
     Float32,
+    Float64,
     G711(Law),
 }
 
@@ -231,9 +237,9 @@ impl Coding {
     fn bytes(self) -> usize {
         match self {
             Self::Unsigned8 | Self::G711(_) => 1,
-            Self::Signed16 => 2,
-            Self::Signed24 => 3,
-            Self::Signed32 | Self::Float32 => 4,
+            Self::Signed(container) => container.bytes,
+            Self::Float32 => 4,
+            Self::Float64 => 8,
         }
     }
 
@@ -242,15 +248,73 @@ impl Coding {
         match (self, bytes) {
             (Self::Unsigned8, [byte]) => (i16::from(*byte) - 0x80) << 8,
             (Self::G711(law), [code]) => law.decode(*code),
-            (Self::Signed16, [low, high])
-            | (Self::Signed24, [_, low, high])
-            | (Self::Signed32, [_, _, low, high]) => i16::from_le_bytes([*low, *high]),
+            (Self::Signed(container), bytes) => container.decode(bytes),
             // `as` clips what is too loud, and takes what is not a number for silence.
             (Self::Float32, [a, b, c, d]) => {
                 (f32::from_le_bytes([*a, *b, *c, *d]) * 32_768.0).round() as i16
             }
+            (Self::Float64, bytes) => bytes
+                .first_chunk()
+                .map_or(0, |sample| (f64::from_le_bytes(*sample) * 32_768.0).round() as i16),
             _ => 0,
         }
+    }
+}
+
+/// The bytes in which a signed PCM sample stands, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Container {
+    /// 2 to 4.
+    bytes: usize,
+    /// How many bits of it are the sample; no more than fit.
+    bits: u32,
+    /// Whether the sample is at the low end of the container rather than at its high end.
+    is_low: bool,
+}
+
+impl Container {
+    /// The container of samples of `bits`, 9 to 32. `bytes` is what the block alignment says of its
+    /// size; without one that can be, the samples stand close together.
+    fn new(bits: u16, bytes: Option<u16>) -> Self {
+        let packed = bits.div_ceil(8);
+        let bytes = bytes.filter(|bytes| (packed..=4).contains(bytes)).unwrap_or(packed);
+        Self { bytes: usize::from(bytes), bits: u32::from(bits), is_low: false }
+    }
+
+    /// The same, where the samples of `data` are in it.
+    ///
+    /// Microsoft's rule is the high end, with zeros below. Where a whole byte is to spare, writers
+    /// differ: ALSA's S24_LE, as `arecord` writes it, has the sample in the low three of four
+    /// bytes. The header is the same; only the samples tell.
+    fn aligned(self, data: &[u8]) -> Self {
+        let spare = 8 * self.bytes as u32 - self.bits;
+        if spare < 8 {
+            return self;
+        }
+        let low_bits = (1_i64 << spare) - 1;
+        // Above a sample at the low end stands its sign, or zeros.
+        let low_values = -(1_i64 << (self.bits - 1))..1_i64 << self.bits;
+        let (mut may_be_high, mut may_be_low) = (true, true);
+        for sample in data.chunks_exact(self.bytes) {
+            let value = i64::from(self.value(sample));
+            may_be_high &= value & low_bits == 0;
+            may_be_low &= low_values.contains(&value);
+        }
+        Self { is_low: may_be_low || !may_be_high, ..self }
+    }
+
+    /// The whole container as a number.
+    fn value(self, bytes: &[u8]) -> i32 {
+        let mut wide = [0; 4];
+        for (slot, byte) in wide.iter_mut().skip(4 - self.bytes).zip(bytes) {
+            *slot = *byte;
+        }
+        i32::from_le_bytes(wide) >> (32 - 8 * self.bytes as u32)
+    }
+
+    fn decode(self, bytes: &[u8]) -> i16 {
+        let bits = if self.is_low { self.bits } else { 8 * self.bytes as u32 };
+        ((self.value(bytes) << (32 - bits)) >> 16) as i16
     }
 }
 
@@ -281,6 +345,10 @@ fn name_what_it_is(bytes: &[u8]) -> WavError {
         [b'.', b's', b'n', b'd', ..] => "AU",
         [b'#', b'!', b'A', b'M', b'R', ..] => "AMR",
         [0x1A, 0x45, 0xDF, 0xA3, ..] => "WebM",
+        [b'P', b'K', 3, 4, ..] => "ZIP",
+        [b'B', b'Z', b'h', ..] => "bzip2",
+        [0xFD, b'7', b'z', b'X', b'Z', ..] => "xz",
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => "Zstandard",
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "MP4",
         [b'R', b'I', b'F', b'F', ..] if form == b"AVI " => "AVI",
         _ => return WavError::NotWav,
@@ -380,6 +448,96 @@ mod tests {
         }
     }
 
+    /// Writes a sample into a container of up to four bytes.
+    type Writer = fn(i32) -> [u8; 4];
+
+    /// A file of `bits` in containers of `bytes`.
+    fn in_containers(bits: u16, bytes: u16, samples: &[i32], write: Writer) -> Vec<u8> {
+        let mut body = format(1, 1, 16_000, bits)[8..].to_vec();
+        body[8..12].copy_from_slice(&(16_000 * u32::from(bytes)).to_le_bytes());
+        body[12..14].copy_from_slice(&bytes.to_le_bytes());
+        let data = samples.iter().flat_map(|sample| {
+            let written = write(*sample);
+            written[..usize::from(bytes)].to_vec()
+        });
+        wav(&[chunk(b"fmt ", &body), chunk(b"data", &data.collect::<Vec<_>>())])
+    }
+
+    #[test]
+    fn twenty_four_bits_in_four_bytes_are_as_loud_as_they_were() {
+        let sound = [0, 0x12_3456, -0x12_3456, 0x7F_FFFF, -0x80_0000, 1, -1];
+        let heard: Vec<i16> = sound.iter().map(|sample| (sample >> 8) as i16).collect();
+        let writers: [(&str, Writer); 4] = [
+            ("ALSA: the sign is carried on", i32::to_le_bytes),
+            ("ALSA: zeros above", |sample| (sample & 0xFF_FFFF).to_le_bytes()),
+            ("what a driver leaves above", |sample| {
+                (sample & 0xFF_FFFF | 0x5A00_0000).to_le_bytes()
+            }),
+            ("Microsoft: zeros below", |sample| (sample << 8).to_le_bytes()),
+        ];
+        for (writer, write) in writers {
+            assert_eq!(samples(&in_containers(24, 4, &sound, write)), heard, "{writer}");
+        }
+        // Sixteen bits that were put into 24 leave zeros at the low end, and are not at the high
+        // end.
+        let whole = [0x12_3400, -0x12_3400, 0x7F_FF00];
+        let heard = [0x1234, -0x1234, 0x7FFF];
+        assert_eq!(samples(&in_containers(24, 4, &whole, i32::to_le_bytes)), heard);
+        assert_eq!(samples(&in_containers(24, 3, &whole, i32::to_le_bytes)), heard);
+    }
+
+    #[test]
+    fn samples_of_any_width_are_read_out_of_their_containers() {
+        // At the high end, where there are bits to spare.
+        for (bits, bytes) in [(12, 2), (20, 3), (9, 2), (16, 2), (18, 3), (24, 3), (30, 4), (32, 4)]
+        {
+            let shift = 8 * u32::from(bytes) - 16;
+            let write: Writer = match shift {
+                0 => |sample| sample.to_le_bytes(),
+                8 => |sample| (sample << 8).to_le_bytes(),
+                _ => |sample| (sample << 16).to_le_bytes(),
+            };
+            let sound = [0, 0x1200, -0x1200, 0x7F00, -0x8000];
+            let heard: [i16; 5] = sound.map(|sample| sample as i16);
+            assert_eq!(
+                samples(&in_containers(bits, bytes, &sound, write)),
+                heard,
+                "{bits}/{bytes}"
+            );
+        }
+        // At the low end, where a byte is to spare.
+        for (bits, bytes) in [(20, 4), (16, 4), (16, 3), (12, 3), (12, 4)] {
+            let sound = [0, 0x123, -0x123, 0x7FF, -0x800];
+            let heard: Vec<i16> =
+                sound.iter().map(|sample| ((sample << (32 - bits)) >> 16) as i16).collect();
+            let file = in_containers(bits, bytes, &sound, i32::to_le_bytes);
+            assert_eq!(samples(&file), heard, "{bits}/{bytes}");
+        }
+        // A block alignment that cannot be says nothing.
+        for bytes in [0, 1, 5, 100] {
+            let mut file = in_containers(16, 2, &[5, -6], i32::to_le_bytes);
+            file[32..34].copy_from_slice(&u16::to_le_bytes(bytes));
+            assert_eq!(samples(&file), [5, -6], "{bytes}");
+        }
+        let file = wav(&[format(1, 1, 16_000, 8), chunk(b"data", &[0x80, 0xFF, 0])]);
+        assert_eq!(samples(&file), [0, 0x7F00, -0x8000]);
+    }
+
+    #[test]
+    fn each_channel_has_its_container() {
+        let mut file = in_containers(24, 4, &[0x10_0000, 0x30_0000, -1, -1], i32::to_le_bytes);
+        file[22..24].copy_from_slice(&2_u16.to_le_bytes());
+        file[32..34].copy_from_slice(&8_u16.to_le_bytes());
+        assert_eq!(samples(&file), [0x2000, -1]);
+    }
+
+    #[test]
+    fn floats_of_64_bits_are_read() {
+        let floats = [0.5, -1.0, 7.0, f64::NAN, f64::NEG_INFINITY].map(f64::to_le_bytes).concat();
+        let file = wav(&[format(3, 1, 48_000, 64), chunk(b"data", &floats)]);
+        assert_eq!(samples(&file), [16_384, -32_768, 32_767, 0, -32_768]);
+    }
+
     #[test]
     fn floats_are_clipped_and_what_is_no_number_is_silent() {
         let floats = [0.5, -1.0, 7.0, f32::NAN, f32::NEG_INFINITY].map(f32::to_le_bytes).concat();
@@ -409,6 +567,13 @@ mod tests {
         body.extend([1, 0, 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71]);
         let file = wav(&[chunk(b"fmt ", &body), chunk(b"data", &[5, 0, 6, 0])]);
         assert_eq!(samples(&file), [5, 6]);
+        // 24 valid bits of 32 are the upper ones.
+        for (at, value) in [(8, 64_000_u32), (12, 0x0020_0004)] {
+            body[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        body[18] = 24;
+        let quiet = chunk(b"data", &[0, 1, 5, 0, 0, 1, 6, 0]);
+        assert_eq!(samples(&wav(&[chunk(b"fmt ", &body), quiet])), [5, 6]);
     }
 
     #[test]
@@ -469,7 +634,7 @@ mod tests {
         ) {
             let _ = read(&start, LIMITS);
             let mut file =
-                wav(&[format(1, 2, 16_000, 16), chunk(b"LIST", b"abc"), chunk(b"data", &start)]);
+                wav(&[format(1, 2, 16_000, 20), chunk(b"LIST", b"abc"), chunk(b"data", &start)]);
             for (at, byte) in flips {
                 file[at] = byte;
             }
