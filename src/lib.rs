@@ -6,8 +6,8 @@
 //! - **pure** (`model`, `proto`, `audio`, `operation`, `call`, `graph`): values and machines; time,
 //!   frames and randomness are arguments.
 //! - **drivers** (`signalling`, `media`, `prompts`, `recordings`, `store`, `clock`, `notify`,
-//!   `tokens`): each speaks to
-//!   one part of the outside world and decides nothing about calls.
+//!   `tokens`, `http`): each speaks to one part of the outside world and decides nothing about
+//!   calls.
 //! - **composition** (`switchboard`, `api`, `app`): lets the outside reach the pure core, and the
 //!   core act on the drivers.
 //!
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod graph;
+pub mod http;
 pub mod media;
 pub mod model;
 pub mod notify;

@@ -10,6 +10,7 @@ use std::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("tls", &[]),
+    ("http", &[]),
     ("config", &[]),
     ("clock", &[]),
     ("telemetry", &["config"]),
@@ -20,9 +21,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("operation", &["audio"]),
     ("call", &["proto"]),
     ("signalling", &["proto", "tls"]),
-    ("prompts", &["audio"]),
+    ("prompts", &["audio", "http"]),
     ("recordings", &["audio", "store"]),
-    ("notify", &["graph", "store"]),
+    ("notify", &["graph", "http", "store"]),
     ("tokens", &["store"]),
     ("media", &["operation", "proto", "audio"]),
     (
@@ -49,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "call",
             "config",
             "graph",
+            "http",
             "media",
             "notify",
             "prompts",

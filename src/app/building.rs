@@ -17,6 +17,7 @@ use super::{house::Rooms, in_words, rendering::renderer, settings, wall_clock};
 use crate::{
     api::{self, ApiState, ServeLimits},
     config::{ApiTls, Config},
+    http::Connection,
     notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,
@@ -202,8 +203,9 @@ impl<'a> Building<'a> {
     ) -> anyhow::Result<Dispatcher> {
         let config = self.config;
         let client = self.fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?;
-        let gate: Gate =
-            Arc::new(move |url| client.to(url).cloned().map_err(|error| error.to_string()));
+        let gate: Gate = Arc::new(move |url| {
+            client.to(url, Connection::Kept).cloned().map_err(|error| error.to_string())
+        });
         let (dispatcher, delivering) = Dispatcher::start(
             rooms.database.clone(),
             Webhook::new(gate, WEBHOOK_TIMEOUT),

@@ -16,6 +16,8 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::http::Connection;
+
 /// What may be reached; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fence {
@@ -114,21 +116,26 @@ impl Fence {
         connect: Duration,
         total: Duration,
     ) -> Result<FencedClient, reqwest::Error> {
-        let client = |port: Option<u16>| {
+        let client = |port: Option<u16>, idle_connections: usize| {
             reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .connect_timeout(connect)
                 .timeout(total)
                 .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(idle_connections)
                 .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
                 .dns_resolver(AtPort { fence: self.clone(), port })
                 .build()
         };
+        let clients = |port| -> Result<Clients, reqwest::Error> {
+            Ok(Clients { keeping: client(port, usize::MAX)?, closing: client(port, 0)? })
+        };
         let ports = self.allowed.iter().filter_map(|(_, port)| *port);
-        let at_gates = ports.map(|port| Ok((port, client(Some(port))?)));
+        let at_gates = ports.map(|port| Ok((port, clients(Some(port))?)));
         let at_gates = at_gates.collect::<Result<_, reqwest::Error>>()?;
-        Ok(FencedClient { fence: self.clone(), at_gates: Arc::new(at_gates), other: client(None)? })
+        let other = clients(None)?;
+        Ok(FencedClient { fence: self.clone(), at_gates: Arc::new(at_gates), other })
     }
 
     fn check_address(&self, address: SocketAddr) -> Result<(), FenceError> {
@@ -166,8 +173,16 @@ impl Fence {
 #[derive(Debug, Clone)]
 pub struct FencedClient {
     fence: Fence,
-    at_gates: Arc<HashMap<u16, reqwest::Client>>,
-    other: reqwest::Client,
+    at_gates: Arc<HashMap<u16, Clients>>,
+    other: Clients,
+}
+
+#[derive(Debug, Clone)]
+struct Clients {
+    /// Keeps connections for further requests.
+    keeping: reqwest::Client,
+    /// Uses each connection once.
+    closing: reqwest::Client,
 }
 
 impl FencedClient {
@@ -175,10 +190,14 @@ impl FencedClient {
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub fn to(&self, url: &Url) -> Result<&reqwest::Client, FenceError> {
+    pub fn to(&self, url: &Url, connection: Connection) -> Result<&reqwest::Client, FenceError> {
         self.fence.check_url(url)?;
         let port = url.port_or_known_default().ok_or(FenceError::NoHost)?;
-        Ok(self.at_gates.get(&port).unwrap_or(&self.other))
+        let clients = self.at_gates.get(&port).unwrap_or(&self.other);
+        Ok(match connection {
+            Connection::Kept => &clients.keeping,
+            Connection::New => &clients.closing,
+        })
     }
 }
 
@@ -363,7 +382,7 @@ mod tests {
     /// Why a request is refused, if the fence is why.
     async fn refusal(client: &FencedClient, text: &str) -> Option<FenceError> {
         let url = url(text);
-        let client = match client.to(&url) {
+        let client = match client.to(&url, Connection::Kept) {
             Ok(client) => client,
             Err(refusal) => return Some(refusal),
         };

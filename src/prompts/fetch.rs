@@ -3,20 +3,19 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use reqwest::{
-    Response, StatusCode,
-    header::{
-        CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        LAST_MODIFIED, LOCATION,
-    },
+    Client, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap},
 };
 use tokio::io::AsyncReadExt;
+use tracing::debug;
 use url::Url;
 
-use super::{Fence, FenceError, FencedClient};
+use super::{Fence, FenceError, FencedClient, freshness::CachedAnswer};
+use crate::http::{self, Connection};
 
 /// What a fetch may cost.
 #[derive(Debug, Clone)]
@@ -38,31 +37,26 @@ pub struct Fetch {
     limits: FetchLimits,
 }
 
-/// How a copy can be checked later.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Validators {
-    etag: Option<String>,
-    last_modified: Option<String>,
-}
-
 /// What a fetch brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fetched {
+pub(super) enum Fetched {
     /// The file.
     File {
-        /// Its bytes.
+        /// Its bytes, as they came.
         bytes: Vec<u8>,
+        /// How they are packed, in lower case and in the order in which it was done.
+        codings: Vec<String>,
         /// What the server says it is.
         content_type: Option<String>,
-        /// How to check it later.
-        validators: Validators,
+        /// The answer that brought it; `None` for a file of the folder.
+        answer: Option<CachedAnswer>,
         /// How long it is good without a check; zero = check it each time.
         fresh_for: Duration,
-        /// Whether it may be kept at all.
-        may_store: bool,
     },
-    /// The copy that the validators are of is still good.
+    /// The known copy is still good.
     NotModified {
+        /// The answer that brought the copy, brought up to date.
+        answer: CachedAnswer,
         /// How long it is good without a check.
         fresh_for: Duration,
     },
@@ -94,6 +88,14 @@ pub enum FetchError {
         /// The innermost cause.
         cause: String,
     },
+    /// A redirect to what is no URL.
+    #[error("{host} redirects to an address that cannot be read: {error}")]
+    BadTarget {
+        /// The host.
+        host: String,
+        /// What is wrong with the address.
+        error: url::ParseError,
+    },
     /// Neither a file nor a redirect.
     #[error("{host} answered {status}")]
     Status {
@@ -120,8 +122,17 @@ pub enum FetchError {
 }
 
 const MAX_REDIRECTS: usize = 5;
-/// A copy is not trusted for longer than a day, whatever its server says.
-const MAX_FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// One answer of a server.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    received_at: SystemTime,
+    /// Where a redirect leads, if it names a place.
+    target: Option<Result<Url, url::ParseError>>,
+    /// The body of a 200; `None` when it is larger than allowed.
+    body: Option<Vec<u8>>,
+}
 
 impl Fetch {
     /// A fetcher behind a fence.
@@ -133,17 +144,26 @@ impl Fetch {
         Ok(Self { client, limits })
     }
 
-    /// Brings a file, or word that the copy with these validators is still good.
+    /// The largest file, packed or not.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.limits.max_bytes
+    }
+
+    /// Brings a file, or word that the copy that `known` has brought is still good.
     ///
     /// # Errors
     /// Why there is none, in one sentence.
-    pub async fn get(&self, uri: &str, validators: &Validators) -> Result<Fetched, FetchError> {
+    pub(super) async fn get(
+        &self,
+        uri: &str,
+        known: Option<&CachedAnswer>,
+    ) -> Result<Fetched, FetchError> {
         let url = Url::parse(uri)?;
         let limit = self.limits.total_timeout;
         let work = async {
             match url.scheme() {
                 "file" => self.read_file(&url).await,
-                _ => self.download(url, validators).await,
+                _ => self.download(url, known).await,
             }
         };
         tokio::time::timeout(limit, work).await.unwrap_or(Err(FetchError::TooSlow(limit)))
@@ -163,10 +183,10 @@ impl Fetch {
         }
         Ok(Fetched::File {
             bytes: self.read_limited(&path).await?,
+            codings: Vec::new(),
             content_type: None,
-            validators: Validators::default(),
+            answer: None,
             fresh_for: Duration::ZERO,
-            may_store: true,
         })
     }
 
@@ -181,58 +201,105 @@ impl Fetch {
         if bytes.len() as u64 > limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
     }
 
-    async fn download(&self, mut url: Url, validators: &Validators) -> Result<Fetched, FetchError> {
+    async fn download(
+        &self,
+        mut url: Url,
+        known: Option<&CachedAnswer>,
+    ) -> Result<Fetched, FetchError> {
+        // How long this way to the file is good; as long as the file without redirects.
+        let mut way_is_good_for = Duration::MAX;
         for _ in 0..=MAX_REDIRECTS {
             let host = url.host_str().unwrap_or_default().to_owned();
-            let mut request = self.client.to(&url)?.get(url.clone());
-            if let Some(etag) = &validators.etag {
-                request = request.header(IF_NONE_MATCH, etag);
-            }
-            if let Some(date) = &validators.last_modified {
-                request = request.header(IF_MODIFIED_SINCE, date);
-            }
-            let response = request.send().await.map_err(|error| self.connection(&host, &error))?;
-            let status = response.status();
-            if status == StatusCode::NOT_MODIFIED {
-                return Ok(Fetched::NotModified { fresh_for: freshness(response.headers()).0 });
-            }
-            if status.is_redirection() {
-                let next = header(response.headers(), LOCATION)
-                    .ok_or(FetchError::Status { host: host.clone(), status })?;
-                let next = url.join(&next)?;
-                if url.scheme() == "https" && next.scheme() == "http" {
-                    return Err(FetchError::Downgrade { host });
+            let conditions = known.map(|known| known.conditions(&url)).unwrap_or_default();
+            let Answer { status, headers, received_at, target, body } =
+                self.answer(&host, &url, &conditions).await?;
+            match status {
+                StatusCode::OK => {
+                    let bytes = body.ok_or(FetchError::TooLarge(self.limits.max_bytes))?;
+                    let answer = CachedAnswer::new(url, &headers);
+                    let fresh_for = answer.fresh_for(received_at).min(way_is_good_for);
+                    return Ok(Fetched::File {
+                        bytes,
+                        codings: codings(&headers),
+                        content_type: content_type(&headers),
+                        answer: Some(answer),
+                        fresh_for,
+                    });
                 }
-                url = next;
-                continue;
+                StatusCode::NOT_MODIFIED => {
+                    // Without a condition it says nothing about the known copy.
+                    let known = known.filter(|_| !conditions.is_empty());
+                    let known = known.ok_or(FetchError::Status { host, status })?;
+                    let answer = known.clone().confirmed(&headers);
+                    let fresh_for = answer.fresh_for(received_at).min(way_is_good_for);
+                    return Ok(Fetched::NotModified { answer, fresh_for });
+                }
+                _ if status.is_redirection() => {
+                    let target = target.ok_or(FetchError::Status { host: host.clone(), status })?;
+                    let target = target
+                        .map_err(|error| FetchError::BadTarget { host: host.clone(), error })?;
+                    if url.scheme() == "https" && target.scheme() == "http" {
+                        return Err(FetchError::Downgrade { host });
+                    }
+                    way_is_good_for = way_is_good_for.min(match status {
+                        StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT => {
+                            CachedAnswer::new(url, &headers).redirects_for(received_at)
+                        }
+                        // RFC 9110 section 15.4: the target may change from one request to the
+                        // next.
+                        _ => Duration::ZERO,
+                    });
+                    url = target;
+                }
+                _ => return Err(FetchError::Status { host, status }),
             }
-            if status != StatusCode::OK {
-                return Err(FetchError::Status { host, status });
-            }
-            return self.read_body(&host, response).await;
         }
         Err(FetchError::Redirects)
     }
 
-    async fn read_body(&self, host: &str, mut response: Response) -> Result<Fetched, FetchError> {
-        let limit = self.limits.max_bytes;
-        let (fresh_for, may_store) = freshness(response.headers());
-        let content_type = header(response.headers(), CONTENT_TYPE);
-        let validators = Validators {
-            etag: header(response.headers(), ETAG),
-            last_modified: header(response.headers(), LAST_MODIFIED),
-        };
-        // What the server says of the length is not believed: what comes is counted.
-        let mut bytes = Vec::new();
-        while let Some(piece) =
-            response.chunk().await.map_err(|error| self.connection(host, &error))?
-        {
-            if (bytes.len() + piece.len()) as u64 > limit {
-                return Err(FetchError::TooLarge(limit));
+    /// The answer to a GET. Servers close idle connections without knowing that a request is on its
+    /// way: then it is repeated once on a new connection (RFC 9110 section 9.2.2).
+    async fn answer(
+        &self,
+        host: &str,
+        url: &Url,
+        conditions: &HeaderMap,
+    ) -> Result<Answer, FetchError> {
+        let client = |connection| self.client.to(url, connection);
+        let answer = match self.exchange(client(Connection::Kept)?, url, conditions).await {
+            Err(error) if http::is_lost_connection(&error) => {
+                debug!(host, "Connection lost, the request is repeated");
+                self.exchange(client(Connection::New)?, url, conditions).await
             }
-            bytes.extend_from_slice(&piece);
+            answer => answer,
+        };
+        answer.map_err(|error| self.connection(host, &error))
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        url: &Url,
+        conditions: &HeaderMap,
+    ) -> Result<Answer, reqwest::Error> {
+        let request = client.get(url.clone()).headers(conditions.clone());
+        let mut response = request.send().await?;
+        let (status, received_at) = (response.status(), SystemTime::now());
+        let headers = response.headers().clone();
+        let target = http::redirect_target(url, &response);
+        let mut body = Some(Vec::new());
+        if status == StatusCode::OK {
+            // What the server says of the length is not believed: what comes is counted.
+            while let Some(bytes) = &mut body
+                && let Some(piece) = response.chunk().await?
+            {
+                match (bytes.len() + piece.len()) as u64 > self.limits.max_bytes {
+                    true => body = None,
+                    false => bytes.extend_from_slice(&piece),
+                }
+            }
         }
-        Ok(Fetched::File { bytes, content_type, validators, fresh_for, may_store })
+        Ok(Answer { status, headers, received_at, target, body })
     }
 
     fn connection(&self, host: &str, error: &reqwest::Error) -> FetchError {
@@ -251,28 +318,16 @@ impl Fetch {
     }
 }
 
-impl Validators {
-    /// Whether a copy can be checked at all.
-    pub fn is_empty(&self) -> bool {
-        self.etag.is_none() && self.last_modified.is_none()
-    }
+/// The codings of `Content-Encoding`, in lower case and in the order in which they were applied.
+fn codings(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    codings
+        .map(|coding| String::from_utf8_lossy(coding).trim().to_ascii_lowercase())
+        .filter(|coding| !coding.is_empty())
+        .collect()
 }
 
-/// How long a response is good without a check, and whether it may be kept (RFC 9111).
-fn freshness(headers: &HeaderMap) -> (Duration, bool) {
-    let control = header(headers, CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
-    let mut directives = control.split(',').map(str::trim);
-    if directives.clone().any(|directive| directive == "no-store") {
-        return (Duration::ZERO, false);
-    }
-    if directives.clone().any(|directive| directive == "no-cache") {
-        return (Duration::ZERO, true);
-    }
-    let seconds = directives
-        .find_map(|directive| directive.strip_prefix("max-age=")?.trim_matches('"').parse().ok());
-    (Duration::from_secs(seconds.unwrap_or(0)).min(MAX_FRESH), true)
-}
-
-fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
+fn content_type(headers: &HeaderMap) -> Option<String> {
+    headers.get(CONTENT_TYPE)?.to_str().ok().map(str::to_owned)
 }

@@ -21,7 +21,9 @@ use tracing::{debug, info};
 
 use super::{
     BUNDLED_PREFIX, Fetch, FetchError, bundled,
-    fetch::{Fetched, Validators},
+    fetch::Fetched,
+    freshness::CachedAnswer,
+    unpack::{UnpackError, unpacked},
 };
 use crate::{
     audio::{Clip, wav},
@@ -82,7 +84,8 @@ struct Place {
 struct Book {
     uri: String,
     clip: Clip,
-    validators: Validators,
+    /// How the copy can be checked; `None` for a file of the folder.
+    answer: Option<CachedAnswer>,
     good_until: Instant,
 }
 
@@ -167,7 +170,9 @@ impl Library {
             let application = application.to_owned();
             tokio::spawn(async move {
                 if let Err(failure) = library.load(&application, &source).await {
-                    info!(application, uri = source.uri, "Prefetch failed: {}", failure.message);
+                    // What follows the path may be a signature.
+                    let uri = source.uri.split(['?', '#']).next();
+                    info!(application, uri, "Prefetch failed: {}", failure.message);
                 }
                 drop(permit);
             });
@@ -196,30 +201,32 @@ impl Library {
 
     async fn fetch(&self, Errand { key, uri }: &Errand) -> Outcome {
         let known = self.shelves().book(key).cloned().filter(|book| book.uri == *uri);
-        let validators = known.as_ref().map(|book| book.validators.clone()).unwrap_or_default();
         let begun = Instant::now();
-        let fetched = self.inner.fetch.get(uri, &validators).await.map_err(failed)?;
+        let answer = known.as_ref().and_then(|book| book.answer.as_ref());
+        let fetched = self.inner.fetch.get(uri, answer).await.map_err(failed)?;
         match fetched {
-            Fetched::NotModified { fresh_for } => {
+            Fetched::NotModified { answer, fresh_for } => {
                 let mut book = known.ok_or_else(|| {
                     not_fetched("the server answered 304 to an unconditional request".to_owned())
                 })?;
+                book.answer = Some(answer);
                 book.good_until = begun + fresh_for;
                 let clip = book.clip.clone();
                 self.keep(key, book);
                 Ok(clip)
             }
-            Fetched::File { bytes, content_type, validators, fresh_for, may_store } => {
+            Fetched::File { bytes, codings, content_type, answer, fresh_for } => {
                 let size = bytes.len();
-                let clip = self.decode(bytes, content_type).await?;
-                debug!(uri, bytes = size, ms = begun.elapsed().as_millis(), "fetched");
+                let clip = self.decode(bytes, codings, content_type).await?;
+                debug!(bytes = size, ms = begun.elapsed().as_millis(), "fetched");
+                let may_store = answer.as_ref().is_none_or(CachedAnswer::may_be_stored);
                 let is_of_use = !fresh_for.is_zero()
-                    || !validators.is_empty()
+                    || answer.as_ref().is_some_and(CachedAnswer::can_be_checked)
                     || matches!(key.name, Name::ResourceId(_));
                 if may_store && is_of_use {
                     let uri = uri.clone();
                     let good_until = begun + fresh_for;
-                    self.keep(key, Book { uri, clip: clip.clone(), validators, good_until });
+                    self.keep(key, Book { uri, clip: clip.clone(), answer, good_until });
                 } else {
                     self.forget(key);
                 }
@@ -231,43 +238,59 @@ impl Library {
     async fn decode(
         &self,
         bytes: Vec<u8>,
+        codings: Vec<String>,
         content_type: Option<String>,
     ) -> Result<Clip, PromptFailure> {
         let seconds = self.inner.limits.max_duration.as_secs();
         let limits = wav::Limits { max_seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
-        let decoded = tokio::task::spawn_blocking(move || Clip::from_wav(&bytes, limits)).await;
-        let decoded = decoded.map_err(|_| bad_format("it could not be decoded".to_owned()))?;
-        decoded.map_err(|error| {
-            bad_format(match content_type {
-                Some(kind) => format!("{error} (the server calls it {kind:?})"),
-                None => error.to_string(),
+        let max_bytes = self.inner.fetch.max_bytes();
+        let decoded = tokio::task::spawn_blocking(move || {
+            let bytes = unpacked(bytes, &codings, max_bytes).map_err(|error| match error {
+                UnpackError::TooLarge(_) => not_fetched(error.to_string()),
+                UnpackError::Coding(_) | UnpackError::Broken { .. } => {
+                    bad_format(error.to_string())
+                }
+            })?;
+            Clip::from_wav(&bytes, limits).map_err(|error| {
+                bad_format(match content_type {
+                    Some(kind) => format!("{error} (the server calls it {kind:?})"),
+                    None => error.to_string(),
+                })
             })
-        })
+        });
+        decoded.await.unwrap_or_else(|_| Err(bad_format("it could not be decoded".to_owned())))
     }
 
     fn keep(&self, key: &Key, book: Book) {
         let mut shelves = self.shelves();
         let budget = self.inner.limits.memory_bytes;
-        let size = book.clip.bytes();
+        let size = book.bytes();
         if size > budget {
             return;
         }
         shelves.uses += 1;
         let used = shelves.uses;
         let old = shelves.places.insert(key.clone(), Place { book, used });
-        shelves.bytes = shelves.bytes + size - old.map_or(0, |old| old.book.clip.bytes());
+        shelves.bytes = shelves.bytes + size - old.map_or(0, |old| old.book.bytes());
         shelves.make_room(budget, MAX_PLACES);
     }
 
     fn forget(&self, key: &Key) {
         let mut shelves = self.shelves();
         if let Some(place) = shelves.places.remove(key) {
-            shelves.bytes -= place.book.clip.bytes();
+            shelves.bytes -= place.book.bytes();
         }
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
         self.inner.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Memory that the prompt takes, in bytes. Its address is also its key.
+    fn bytes(&self) -> usize {
+        self.clip.bytes() + 2 * self.uri.len()
     }
 }
 
@@ -296,7 +319,7 @@ impl Shelves {
             let oldest = self.places.iter().min_by_key(|(_, place)| place.used);
             let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
             if let Some(place) = self.places.remove(&key) {
-                self.bytes -= place.book.clip.bytes();
+                self.bytes -= place.book.bytes();
             }
         }
     }

@@ -5,7 +5,9 @@
 
 mod fence;
 mod fetch;
+mod freshness;
 mod library;
+mod unpack;
 
 use crate::audio::{Clip, wav};
 
@@ -36,14 +38,4 @@ pub fn bundled(name: &str) -> Option<Clip> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_bundled_prompt_can_be_played() {
-        for name in ["greeting", "goodbye", "spoken"] {
-            assert!(bundled(name).is_some(), "{name}");
-        }
-        assert!(bundled("none").is_none());
-    }
-}
+mod tests;
