@@ -228,7 +228,7 @@ async fn a_notification_that_was_given_up_is_listed_and_sent_again() {
     let mut bot = Bot::start().await;
     let node = Node::start(&bot.config());
     bot.knows(&node.api);
-    bot.answer_with(&[StatusCode::FORBIDDEN]);
+    bot.answer_with(&[StatusCode::GONE]);
     let calling = tokio::spawn({
         let sip = node.sip;
         async move { Phone::call(sip, "bot").await }
@@ -239,7 +239,7 @@ async fn a_notification_that_was_given_up_is_listed_and_sent_again() {
         list["value"].get(0).cloned()
     })
     .await;
-    assert!(told["lastError"].as_str().unwrap().contains("403"), "{told}");
+    assert!(told["lastError"].as_str().unwrap().contains("410"), "{told}");
     let data = &told["notification"]["value"][0]["resourceData"];
     assert_eq!(data["state"], "incoming");
     let path = format!("{}/v1.0/communications/undeliveredNotifications", node.api);
@@ -257,6 +257,22 @@ async fn a_notification_that_was_given_up_is_listed_and_sent_again() {
     assert_eq!(list["value"], json!([]));
     let asked = bot.client.post(&resend).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(asked.status(), 404, "there is nothing to send any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_does_not_believe_the_first_tokens_gets_the_call() {
+    let mut bot = Bot::start().await;
+    let node = Node::start(&bot.config());
+    bot.knows(&node.api);
+    bot.answer_with(&[StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED]);
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await }
+    });
+    bot.take_call().await;
+    calling.await.unwrap().expect("the call is taken");
+    let (_, list) = bot.get("undeliveredNotifications").await;
+    assert_eq!(list["value"], json!([]));
 }
 
 #[tokio::test]

@@ -203,8 +203,8 @@ impl<'a> Building<'a> {
     ) -> anyhow::Result<Dispatcher> {
         let config = self.config;
         let client = self.fence.client(config.fetch.connect_timeout, WEBHOOK_TIMEOUT)?;
-        let gate: Gate = Arc::new(move |url| {
-            client.to(url, Connection::Kept).cloned().map_err(|error| error.to_string())
+        let gate: Gate = Arc::new(move |url, connection| {
+            client.to(url, connection).cloned().map_err(|error| error.to_string())
         });
         let (dispatcher, delivering) = Dispatcher::start(
             rooms.database.clone(),

@@ -40,9 +40,13 @@ pub(super) fn renderer(
         let (id, callback) = directory
             .application(&delivery.application)
             .ok_or("its application is not in the configuration")?;
-        let token = issuer
-            .notification_token(id, UnixMillis::from(SystemTime::now()))
-            .map_err(|error| format!("it cannot be signed: {error}"))?;
+        let now = UnixMillis::from(SystemTime::now());
+        let token = match delivery.attempts {
+            0 => issuer.notification_token(id, now),
+            // The receiver may have refused the one that it was shown.
+            _ => issuer.fresh_notification_token(id, now),
+        };
+        let token = token.map_err(|error| format!("it cannot be signed: {error}"))?;
         let home = url::Url::parse(callback).map(|url| url.origin().ascii_serialization());
         Ok(Rendered {
             // Our own types: printing them as JSON cannot fail.

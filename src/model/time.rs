@@ -18,6 +18,11 @@ impl UnixMillis {
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
+
+    /// This time less `duration`, at the near end of the range at least.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
 }
 
 /// Milliseconds by the steady clock of a database: for deadlines, and for the ages of rows.

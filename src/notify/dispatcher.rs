@@ -10,7 +10,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +40,8 @@ pub type Render = Arc<dyn Fn(&Delivery) -> Result<Rendered, String> + Send + Syn
 pub struct DispatcherConfig {
     /// How old a notification may get before it is given up.
     pub retry_for: Duration,
+    /// How often in a row a receiver may refuse a notification (401, 403) before it is given up.
+    pub refusals: u32,
     /// Most lanes at a time.
     pub lanes: usize,
     /// Most lanes at a time for one application.
@@ -54,6 +56,8 @@ impl Default for DispatcherConfig {
     fn default() -> Self {
         Self {
             retry_for: Duration::from_secs(24 * 3600),
+            // By the steps of the back-off about nine seconds, while a caller still hears ringing.
+            refusals: 5,
             lanes: 64,
             lanes_per_application: 32,
             lanes_per_receiver: 16,
@@ -79,8 +83,8 @@ impl Dispatcher {
         cancel: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (flushes, flush_requests) = mpsc::channel(8);
-        let lane =
-            Arc::new(LaneParts { store, webhook, render, retry_for: config.retry_for, cancel });
+        let refusals = Mutex::default();
+        let lane = Arc::new(LaneParts { store, webhook, render, config, cancel, refusals });
         let desk = Desk {
             lane,
             config,
@@ -304,8 +308,10 @@ struct LaneParts {
     store: Database,
     webhook: Webhook,
     render: Render,
-    retry_for: Duration,
+    config: DispatcherConfig,
     cancel: CancellationToken,
+    /// Calls whose next notification was refused: which one, and how often in a row.
+    refusals: Mutex<HashMap<CallId, (u64, u32)>>,
 }
 
 impl LaneParts {
@@ -341,6 +347,7 @@ impl LaneParts {
             }
         };
         let attempts = delivery.attempts.saturating_add(1);
+        let refusals = self.count_refusals(delivery, matches!(answer, Answer::Refused { .. }));
         match answer {
             Answer::Received => {
                 debug!(attempts, "Notification received");
@@ -352,11 +359,31 @@ impl LaneParts {
                 // It was quick about it; those behind may fare better.
                 LaneEnd::Nothing
             }
+            Answer::Refused { reason, .. } if refusals >= self.config.refusals => {
+                self.give_up(delivery, attempts, &reason).await;
+                LaneEnd::Nothing
+            }
+            Answer::Refused { reason, retry_after } => {
+                self.fail(delivery, attempts, &reason, retry_after).await;
+                LaneEnd::Nothing
+            }
             Answer::Failed { reason, retry_after } => {
                 self.fail(delivery, attempts, &reason, retry_after).await;
                 LaneEnd::Failed
             }
         }
+    }
+
+    /// How often in a row the notification was refused, this time included. In memory alone: after
+    /// a restart it is counted anew.
+    fn count_refusals(&self, delivery: &Delivery, is_refused: bool) -> u32 {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = refusals.remove(&delivery.call).filter(|(of, _)| *of == delivery.sequence);
+        let count = known.map_or(0, |(_, count)| count) + u32::from(is_refused);
+        if is_refused && count < self.config.refusals {
+            refusals.insert(delivery.call, (delivery.sequence, count));
+        }
+        count
     }
 
     async fn fail(
@@ -369,7 +396,7 @@ impl LaneParts {
         let now = self.store.clock().now();
         let age = now.since(delivery.created_at);
         let failure = Failure { attempts, age, retry_after, jitter: rand::random() };
-        let Some(pause) = backoff::pause(failure, self.retry_for) else {
+        let Some(pause) = backoff::pause(failure, self.config.retry_for) else {
             return self.give_up(delivery, attempts, reason).await;
         };
         let receiver = &delivery.receiver;

@@ -6,12 +6,15 @@ use std::{
 };
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::model::UnixMillis;
 
 /// How far the clock of whoever made a token may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Our tokens are issued and valid from so long before they are made, as Entra's are: libraries as a
+/// rule allow a clock that is behind no time at all (RFC 7519 section 4.1.5).
+pub const BACKDATE: Duration = Duration::from_secs(300);
 
 /// Why a token is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +33,12 @@ pub enum TokenError {
     Unavailable,
 }
 
-/// The claims that are looked at. Times are seconds since 1970.
+/// A time as tokens give it: a JSON number of seconds since 1970, whole or not (RFC 7519 section 2).
+/// Held in milliseconds; what is beyond their range is at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct NumericDate(pub UnixMillis);
+
+/// The claims that are looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Claims {
     /// The application, in tokens of Entra's first version and in ours.
@@ -61,10 +69,10 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub typ: Option<String>,
     /// When it ends to be valid.
-    pub exp: i64,
+    pub exp: NumericDate,
     /// When it begins to be valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nbf: Option<i64>,
+    pub nbf: Option<NumericDate>,
 }
 
 /// Keycloak's roles of a realm or a resource.
@@ -97,14 +105,33 @@ impl Claims {
     }
 
     fn at(self, now: UnixMillis) -> Result<Self, TokenError> {
-        if now.0.div_euclid(1000) >= self.exp {
+        if now >= self.exp.0 {
             return Err(TokenError::Expired);
         }
-        let begins = self.nbf.unwrap_or(i64::MIN);
-        if now.plus(CLOCK_SKEW).0.div_euclid(1000) < begins {
+        if self.nbf.is_some_and(|begins| now.plus(CLOCK_SKEW) < begins.0) {
             return Err(TokenError::NotYetValid);
         }
         Ok(self)
+    }
+}
+
+impl Serialize for NumericDate {
+    /// In whole seconds, which every reader takes.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0.0.div_euclid(1000))
+    }
+}
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let millis = match (number.as_i64(), number.as_f64()) {
+            (Some(seconds), _) => seconds.saturating_mul(1000),
+            // `as` ends at the ends of the range.
+            (None, Some(seconds)) => (seconds * 1000.0).floor() as i64,
+            (None, None) => return Err(D::Error::custom("a time is a number")),
+        };
+        Ok(Self(UnixMillis(millis)))
     }
 }
 
@@ -130,7 +157,8 @@ pub(super) fn verified(
     // The library would look at a clock of its own.
     validation.validate_exp = false;
     validation.validate_aud = !wanted.audiences.is_empty();
-    let mut required = vec!["exp"];
+    // `exp` is required by our own type, which reads more forms of numbers than the library.
+    let mut required = Vec::new();
     if !wanted.audiences.is_empty() {
         validation.set_audience(wanted.audiences);
         required.push("aud");
@@ -144,5 +172,52 @@ pub(super) fn verified(
     match data.claims.is_of_an_application() {
         true => data.claims.at(now),
         false => Err(TokenError::Invalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(json: &str) -> Result<i64, serde_json::Error> {
+        serde_json::from_str(json).map(|NumericDate(UnixMillis(millis))| millis)
+    }
+
+    #[test]
+    fn a_time_is_any_json_number() {
+        for (json, millis) in [
+            ("1767225600", 1_767_225_600_000),
+            ("1767225600.0", 1_767_225_600_000),
+            ("1767225600.25", 1_767_225_600_250),
+            ("1767225600.123456", 1_767_225_600_123),
+            ("1.7672256e9", 1_767_225_600_000),
+            ("17672256E+2", 1_767_225_600_000),
+            ("0", 0),
+            ("-1.5", -1_500),
+            ("-7", -7_000),
+            ("18446744073709551615", i64::MAX),
+            ("9223372036854775807", i64::MAX),
+            ("1e300", i64::MAX),
+            ("-1e300", i64::MIN),
+        ] {
+            assert_eq!(date(json).unwrap(), millis, "{json}");
+        }
+        for json in ["\"1767225600\"", "null", "true", "[1]", "1e999"] {
+            assert!(date(json).is_err(), "{json}");
+        }
+        let written = serde_json::to_string(&NumericDate(UnixMillis(1_767_225_600_999)));
+        assert_eq!(written.unwrap(), "1767225600");
+    }
+
+    #[test]
+    fn a_token_is_good_to_the_millisecond_before_its_end() {
+        let claims: Claims =
+            serde_json::from_str(r#"{"exp": 100.5, "nbf": 10.5, "iat": 1.5}"#).unwrap();
+        let at = |millis| claims.clone().at(UnixMillis(millis)).map(|_| ());
+        assert_eq!(at(100_499), Ok(()));
+        assert_eq!(at(100_500), Err(TokenError::Expired));
+        assert_eq!(at(10_500 - 60_000), Ok(()));
+        assert_eq!(at(10_499 - 60_000), Err(TokenError::NotYetValid));
+        assert!(serde_json::from_str::<Claims>(r#"{"nbf": 1}"#).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::{
-    claims::{Claims, TokenError, Wanted, verified},
+    claims::{BACKDATE, Claims, TokenError, Wanted, verified},
     keys::{self, KeyError, KeyRing},
 };
 use crate::{
@@ -21,8 +21,9 @@ use crate::{
 
 /// The resources that our tokens are for, as clients of Graph name them.
 const GRAPH: [&str; 2] = ["https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000"];
-/// How long a token of a notification lives, as in the documents (contract section 6.4).
-const NOTIFICATION_LIFE: Duration = Duration::from_secs(65 * 60);
+/// How long a token is good from now on. A notification's is so from [`BACKDATE`] before, which
+/// makes the 65 minutes of the documents (contract section 6.4).
+const LIFE: Duration = Duration::from_secs(3600);
 /// A notification token is used again for so long.
 const NOTIFICATION_REUSE: Duration = Duration::from_secs(10 * 60);
 
@@ -155,7 +156,6 @@ impl Issuer {
         audience: &str,
         now: UnixMillis,
     ) -> Result<Minted, KeyError> {
-        const LIFE: Duration = Duration::from_secs(3600);
         let claims = json!({
             "aud": audience,
             "iss": self.name(),
@@ -167,8 +167,8 @@ impl Issuer {
             "roles": roles,
             "idtyp": "app",
             "ver": "1.0",
-            "iat": seconds(now),
-            "nbf": seconds(now),
+            "iat": seconds(now.minus(BACKDATE)),
+            "nbf": seconds(now.minus(BACKDATE)),
             "exp": seconds(now.plus(LIFE)),
         });
         Ok(Minted { token: self.signed(&claims)?, life: LIFE })
@@ -184,8 +184,7 @@ impl Issuer {
         application: &str,
         now: UnixMillis,
     ) -> Result<String, KeyError> {
-        let tokens = &self.inner.notification_tokens;
-        let known = tokens.lock().unwrap_or_else(PoisonError::into_inner).get(application).cloned();
+        let known = self.notification_tokens().get(application).cloned();
         // A token that was made before the clock was set back is not valid yet.
         let is_usable = |known: &NotificationToken| {
             (known.made_at..known.made_at.plus(NOTIFICATION_REUSE)).contains(&now)
@@ -193,18 +192,29 @@ impl Issuer {
         if let Some(known) = known.filter(is_usable) {
             return Ok(known.token);
         }
+        self.fresh_notification_token(application, now)
+    }
+
+    /// The same, made now: for a receiver that has refused the notification.
+    ///
+    /// # Errors
+    /// There is no key, or the library failed.
+    pub fn fresh_notification_token(
+        &self,
+        application: &str,
+        now: UnixMillis,
+    ) -> Result<String, KeyError> {
         let claims = json!({
             "aud": application,
             "iss": self.inner.config.notification_issuer,
             "tid": self.inner.config.tenant,
-            "iat": seconds(now),
-            "nbf": seconds(now),
-            "exp": seconds(now.plus(NOTIFICATION_LIFE)),
+            "iat": seconds(now.minus(BACKDATE)),
+            "nbf": seconds(now.minus(BACKDATE)),
+            "exp": seconds(now.plus(LIFE)),
         });
         let token = self.signed(&claims)?;
         let made = NotificationToken { token: token.clone(), made_at: now };
-        let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(application.to_owned(), made);
+        self.notification_tokens().insert(application.to_owned(), made);
         Ok(token)
     }
 
@@ -231,6 +241,10 @@ impl Issuer {
         Ok(encode(&header, claims, &key.encoding)?)
     }
 
+    fn notification_tokens(&self) -> MutexGuard<'_, HashMap<String, NotificationToken>> {
+        self.inner.notification_tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ring(&self) -> Arc<KeyRing> {
         Arc::clone(&self.inner.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -242,27 +256,55 @@ fn seconds(time: UnixMillis) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::dangerous::insecure_decode;
+
     use super::*;
 
-    #[tokio::test]
-    async fn notifications_bear_a_token_that_is_valid_after_the_clock_was_set_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
+    const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
+
+    async fn issuer(folder: &tempfile::TempDir) -> Issuer {
+        let path = format!("sqlite:{}/aftertone.db", folder.path().display());
         let config = IssuerConfig {
-            tenant: "tenant".to_owned(),
-            public_url: "https://house.example".to_owned(),
-            notification_issuer: "https://house.example".to_owned(),
+            tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
+            public_url: "https://api.example".to_owned(),
+            notification_issuer: "https://graph.microsoft.com".to_owned(),
         };
-        let database = Database::open(&url).await.unwrap();
-        let issuer = Issuer::open(database, config).await.unwrap();
-        let token = |minutes: i64| {
-            issuer.notification_token("bot", UnixMillis(1_800_000_000_000 + minutes * 60_000))
+        Issuer::open(Database::open(&path).await.unwrap(), config).await.unwrap()
+    }
+
+    fn times(token: &str) -> [i64; 3] {
+        let claims = insecure_decode::<Value>(token).unwrap().claims;
+        ["iat", "nbf", "exp"].map(|name| claims[name].as_i64().unwrap() - NOW.0 / 1000)
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_on_a_clock_that_is_behind_or_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = issuer(&folder).await;
+        let minted = issuer.mint("app", &[], "https://api.example", NOW).unwrap();
+        let notified = issuer.notification_token("app", NOW).unwrap();
+        for token in [minted.token, notified] {
+            assert_eq!(times(&token), [-300, -300, 3600]);
+        }
+        assert_eq!(minted.life, Duration::from_secs(3600));
+    }
+
+    #[tokio::test]
+    async fn a_fresh_notification_token_takes_the_place_of_the_one_that_was_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = issuer(&folder).await;
+        let token = |seconds| {
+            let now = NOW.plus(Duration::from_secs(seconds));
+            issuer.notification_token("app", now).unwrap()
         };
-        let first = token(0).unwrap();
-        assert_eq!(token(9).unwrap(), first);
-        let early = token(-60).unwrap();
-        assert_ne!(early, first);
-        assert_eq!(token(-51).unwrap(), early);
-        assert_ne!(token(24 * 60).unwrap(), early);
+        let first = token(0);
+        assert_eq!(token(599), first);
+        let later = NOW.plus(Duration::from_secs(30));
+        let fresh = issuer.fresh_notification_token("app", later).unwrap();
+        assert_eq!(times(&fresh), [-270, -270, 3630]);
+        assert_eq!(token(31), fresh);
+        assert_ne!(token(630), fresh);
+        // The clock was set back by more than a token is used again.
+        assert_eq!(times(&token(0)), [-300, -300, 3600]);
     }
 }

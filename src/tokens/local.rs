@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 
-use super::claims::{Claims, TokenError, Wanted, verified};
+use super::claims::{BACKDATE, Claims, NumericDate, TokenError, Wanted, verified};
 use crate::model::UnixMillis;
 
 /// The secret that signs them (HS256).
@@ -36,8 +36,8 @@ impl LocalKey {
         let claims = Claims {
             appid: Some(application.to_owned()),
             roles: roles.to_vec(),
-            nbf: Some(now.0.div_euclid(1000)),
-            exp: now.plus(ttl).0.div_euclid(1000),
+            nbf: Some(NumericDate(now.minus(BACKDATE))),
+            exp: NumericDate(now.plus(ttl)),
             ..Claims::default()
         };
         encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
@@ -71,8 +71,8 @@ mod tests {
         assert_eq!(at(0).unwrap().all_roles("").collect::<Vec<_>>(), ["r"]);
         assert!(at(3599).is_ok());
         assert_eq!(at(3600), Err(TokenError::Expired));
-        assert!(at(-60).is_ok());
-        assert_eq!(at(-61), Err(TokenError::NotYetValid));
+        assert!(at(-360).is_ok());
+        assert_eq!(at(-361), Err(TokenError::NotYetValid));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod local;
 mod outside;
 mod verifier;
 
-pub use claims::{Claims, TokenError};
+pub use claims::{BACKDATE, Claims, NumericDate, TokenError};
 pub use issuer::{Issuer, IssuerConfig, Minted};
 pub use keys::{KeyError, KeyRing};
 pub use local::LocalKey;

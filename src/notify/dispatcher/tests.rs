@@ -7,15 +7,20 @@ use std::sync::{
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::{
+    http::Connection,
     model::{
         Arrival, Call, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
         UnixMillis,
@@ -78,25 +83,154 @@ async fn a_failed_notification_is_tried_again_before_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_refused_notification_is_given_up_and_the_next_one_sent() {
-    for status in [403, 410] {
-        let mut receiver = Receiver::start(move |post| match &*post.body {
-            "1/1" => Reply::Status(status),
+async fn a_receiver_that_is_gone_is_given_up_at_once_and_the_next_one_sent() {
+    let mut receiver = Receiver::start(|post| match &*post.body {
+        "1/1" => Reply::Status(410),
+        _ => Reply::Status(200),
+    })
+    .await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(receiver.next().await.body, "1/1");
+    assert_eq!(receiver.next().await.body, "1/2");
+    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    assert_eq!(given_up.len(), 1);
+    assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 1));
+    assert!(given_up[0].error.contains("410"), "{}", given_up[0].error);
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_believe_the_token_is_asked_again() {
+    for status in [401, 403] {
+        let tries = AtomicUsize::new(0);
+        let mut receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Reply::Status(status),
             _ => Reply::Status(200),
         })
         .await;
         let house = House::open().await;
         house.notify(1, &receiver.uri("/calls"), 2).await;
-        let (dispatcher, _running) = house.dispatch(config());
-        assert!(dispatcher.flush(PATIENCE).await);
-        assert_eq!(receiver.next().await.body, "1/1");
-        assert_eq!(receiver.next().await.body, "1/2");
+        let (_dispatcher, _running) = house.dispatch(config());
+        let attempts = house.attempts.clone();
+        for (body, attempt) in [("1/1", 0), ("1/1", 1), ("1/1", 2), ("1/2", 0)] {
+            assert_eq!(receiver.next().await.body, body, "{status}");
+            // The renderer knows by this that the token is to be a fresh one.
+            assert_eq!(attempts.lock().unwrap().remove(0), attempt);
+        }
+        assert!(house.store.given_up("bot", 0, 10).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_sent() {
+    for status in [401, 403] {
+        let tries = AtomicUsize::new(0);
+        let mut receiver = Receiver::start(move |post| {
+            match (&*post.body, tries.fetch_add(1, Ordering::Relaxed)) {
+                // What failed in another way before does not count.
+                ("1/1", 0) => Reply::Status(503),
+                ("1/1", _) => Reply::Status(status),
+                _ => Reply::Status(200),
+            }
+        })
+        .await;
+        let house = House::open().await;
+        house.notify(1, &receiver.uri("/calls"), 2).await;
+        let (_dispatcher, _running) = house.dispatch(DispatcherConfig { refusals: 2, ..config() });
+        for body in ["1/1", "1/1", "1/1", "1/2"] {
+            assert_eq!(receiver.next().await.body, body, "{status}");
+        }
         let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
         assert_eq!(given_up.len(), 1);
-        assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 1));
+        assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
         assert!(given_up[0].error.contains(&status.to_string()), "{}", given_up[0].error);
-        assert_eq!(house.store.pending_count().await.unwrap(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_never_ends_does_not_delay_the_next_notification() {
+    for status in [202, 500] {
+        let mut receiver = Receiver::start(move |post| match &*post.body {
+            "1/5" => Reply::Status(200),
+            _ => Reply::Endless(status),
+        })
+        .await;
+        let house = House::open().await;
+        house.notify(1, &receiver.uri("/calls"), 5).await;
+        let (_dispatcher, _running) = house.dispatch(config());
+        let begun = Instant::now();
+        let bodies: &[&str] = match status {
+            202 => &["1/1", "1/2", "1/3", "1/4", "1/5"],
+            _ => &["1/1", "1/1", "1/1"],
+        };
+        for body in bodies {
+            assert_eq!(receiver.next().await.body, *body, "{status}");
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(4), "{status}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_notification_whose_connection_is_closed_under_it_is_sent_again_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/calls", listener.local_addr().unwrap());
+    let (seen, mut posts) = mpsc::channel(10);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                // One request is served; the next one closes the connection.
+                for is_served in [true, false] {
+                    let mut request = Vec::new();
+                    while !request.windows(6).any(|end| end.starts_with(b"\r\n\r\n1/")) {
+                        if stream.read_buf(&mut request).await.unwrap() == 0 {
+                            return;
+                        }
+                    }
+                    if is_served {
+                        seen.send(request).await.unwrap();
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let mut house = House::open().await;
+    let kept = client();
+    house.gate = Arc::new(move |_, connection| match connection {
+        Connection::Kept => Ok(kept.clone()),
+        Connection::New => Ok(client()),
+    });
+    house.notify(1, &uri, 3).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    // What has to wait for a later attempt would be left.
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    for sequence in 1..=3 {
+        let post = String::from_utf8(posts.recv().await.unwrap()).unwrap();
+        assert!(post.ends_with(&format!("1/{sequence}")), "{post}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_in_raw_utf_8_is_followed() {
+    let mut receiver = Receiver::start(|post| match post.uri.path() {
+        "/old" => Reply::Redirect(307, "/anrufe/früh?für=x".to_owned()),
+        _ => Reply::Status(200),
+    })
+    .await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/old"), 1).await;
+    let (dispatcher, _running) = house.dispatch(config());
+    assert!(dispatcher.flush(PATIENCE).await);
+    assert_eq!(receiver.next().await.uri, "/old");
+    assert_eq!(receiver.next().await.uri, "/anrufe/fr%C3%BCh?f%C3%BCr=x");
+    assert_eq!(house.store.pending_count().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -261,7 +395,7 @@ async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
     let mut receiver =
         Receiver::start(|_| Reply::Redirect(308, "http://private.example/".to_owned())).await;
     let mut house = House::open().await;
-    house.gate = Arc::new(|uri| match uri.host_str() {
+    house.gate = Arc::new(|uri, _| match uri.host_str() {
         Some("private.example") => Err("private.example is not for us".to_owned()),
         _ => Ok(client()),
     });
@@ -328,6 +462,8 @@ struct House {
     journal: Journal,
     gate: Gate,
     render: Render,
+    /// How often each notification that was rendered had been tried before.
+    attempts: Arc<Mutex<Vec<u32>>>,
     timeout: Duration,
     cancel: CancellationToken,
 }
@@ -338,12 +474,16 @@ impl House {
         let url = format!("sqlite:{}", folder.path().join("calls.db").display());
         let store = Database::open(&url).await.unwrap();
         let (journal, _writer) = Journal::start(store.clone(), JournalLimits::default());
+        let attempts = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&attempts);
         Self {
             _folder: folder,
             store,
             journal,
-            gate: Arc::new(|_| Ok(client())),
-            render: Arc::new(|delivery| {
+            gate: Arc::new(|_, _| Ok(client())),
+            attempts,
+            render: Arc::new(move |delivery| {
+                noted.lock().unwrap().push(delivery.attempts);
                 let body = format!("{}/{}", number_of(delivery), delivery.sequence).into_bytes();
                 let etag = (header::ETAG, delivery.sequence.into());
                 let headers = HeaderMap::from_iter([etag]);
@@ -394,6 +534,8 @@ enum Reply {
     RetryAfter(&'static str),
     Redirect(u16, String),
     After(Arc<tokio::sync::Semaphore>),
+    /// The head, and a body that goes on for ever.
+    Endless(u16),
     Never,
 }
 
@@ -480,6 +622,11 @@ async fn carry_out(reply: Reply) -> Response {
         Reply::After(gate) => {
             gate.acquire().await.unwrap().forget();
             status(200).into_response()
+        }
+        Reply::Endless(code) => {
+            let begun = stream::once(std::future::ready(Ok::<_, std::io::Error>("{")));
+            let body = Body::from_stream(begun.chain(stream::pending()));
+            (status(code), body).into_response()
         }
         Reply::Never => std::future::pending().await,
     }
