@@ -12,8 +12,8 @@ use crate::model::UnixMillis;
 
 /// How far the clock of whoever made a token may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// Our tokens are issued and valid from so long before they are made, as Entra's are: libraries as a
-/// rule allow a clock that is behind no time at all (RFC 7519 section 4.1.5).
+/// Our tokens are issued and valid from so long before they are made, as Entra's are: libraries as
+/// a rule allow a clock that is behind no time at all (RFC 7519 section 4.1.5).
 pub const BACKDATE: Duration = Duration::from_secs(300);
 
 /// Why a token is not believed.
@@ -33,8 +33,20 @@ pub enum TokenError {
     Unavailable,
 }
 
-/// A time as tokens give it: a JSON number of seconds since 1970, whole or not (RFC 7519 section 2).
-/// Held in milliseconds; what is beyond their range is at its end.
+impl TokenError {
+    /// Which of several verdicts on one token counts: the one with the most weight. A token that is
+    /// valid but for its time has passed all other tests.
+    pub(super) fn weight(verdict: &Result<Claims, Self>) -> u8 {
+        match verdict {
+            Ok(_) => 2,
+            Err(Self::Expired | Self::NotYetValid) => 1,
+            Err(Self::Invalid | Self::Unavailable) => 0,
+        }
+    }
+}
+
+/// A time as tokens give it: a JSON number of seconds since 1970, whole or not (RFC 7519 section
+/// 2). Held in milliseconds; what is beyond their range is at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct NumericDate(pub UnixMillis);
 

@@ -10,11 +10,13 @@
 //! | `local` | tokens of `aftertone token`, under a secret of this machine (HS256) |
 //! | `keys` | the RS256 keys: which one signs, which are published, when they go |
 //! | `issuer` | signs with them, keeps them in the store and turns them over |
+//! | `jwks` | the keys of issuers elsewhere, as they publish them |
 //! | `outside` | believes issuers elsewhere: Entra ID, Keycloak |
 //! | `verifier` | all of these behind one question |
 
 mod claims;
 mod issuer;
+mod jwks;
 mod keys;
 mod local;
 mod outside;

@@ -5,10 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey,
-    jwk::{Jwk, JwkSet},
-};
+use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use tokio::{
     sync::{Notify, watch},
@@ -18,7 +15,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use url::Url;
 
-use super::claims::{Claims, TokenError, Wanted, verified};
+use super::{
+    claims::{Claims, TokenError, Wanted, verified},
+    jwks::PublicKeys,
+};
 use crate::model::UnixMillis;
 
 /// Keys that are older are not believed any more.
@@ -77,7 +77,7 @@ struct Known {
 #[derive(Debug)]
 struct Trusted {
     name: String,
-    keys: JwkSet,
+    keys: PublicKeys,
     since: Instant,
 }
 
@@ -145,6 +145,9 @@ impl OutsideIssuer {
         }
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
+            // A kept connection may be closed under the next request, and two are made in six
+            // hours.
+            .pool_max_idle_per_host(0)
             .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(OutsideError::Client)?;
@@ -161,9 +164,14 @@ impl OutsideIssuer {
         &self.config.audience
     }
 
-    /// The claims of a token that this issuer has signed for us and that is valid now. `None` when it
-    /// is not this issuer's.
-    pub(super) async fn verified(
+    /// Whether this is the issuer with this name, as far as its metadata is known.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.known.borrow().good().is_some_and(|trusted| trusted.name == name)
+    }
+
+    /// What this issuer's keys, as far as they are known, say of a token that is for us and is to
+    /// be valid now. `None` when none of them fits the token.
+    pub(super) fn verified(
         &self,
         shown: &Shown<'_>,
         now: UnixMillis,
@@ -171,34 +179,31 @@ impl OutsideIssuer {
         if !ALGORITHMS.contains(&shown.algorithm) {
             return None;
         }
-        let key = match self.key(shown).await {
-            Ok(key) => key?,
-            Err(error) => return Some(Err(error)),
-        };
-        let decoding = DecodingKey::from_jwk(&key).ok()?;
+        let known = self.known.borrow().clone();
+        let trusted = known.good().filter(|trusted| trusted.name == shown.issuer)?;
         let audiences = [self.config.audience.clone()];
         let wanted = Wanted { issuer: shown.issuer, audiences: &audiences };
-        let claims = verified(shown.token, &decoding, shown.algorithm, &wanted, now);
-        Some(claims.and_then(|claims| match &self.config.tenant {
-            Some(tenant) if claims.tid.as_ref() != Some(tenant) => Err(TokenError::Invalid),
-            _ => Ok(claims),
-        }))
+        let keys = trusted.keys.suited(shown.key, shown.algorithm);
+        let verdicts = keys.into_iter().map(|key| {
+            let claims = verified(shown.token, key, shown.algorithm, &wanted, now)?;
+            match &self.config.tenant {
+                Some(tenant) if claims.tid.as_ref() != Some(tenant) => Err(TokenError::Invalid),
+                _ => Ok(claims),
+            }
+        });
+        verdicts.max_by_key(TokenError::weight)
     }
 
-    /// The key of a token, if it is this issuer's.
-    async fn key(&self, shown: &Shown<'_>) -> Result<Option<Box<Jwk>>, TokenError> {
+    /// Asks the issuer for its keys if the token may be one of its own. Returns whether its keys
+    /// are known then.
+    pub(super) async fn ask_about(&self, shown: &Shown<'_>) -> bool {
+        if !ALGORITHMS.contains(&shown.algorithm) {
+            return true;
+        }
         let known = self.known.borrow().clone();
-        match known.key_for(shown) {
-            Found::Key(key) => Ok(Some(key)),
-            Found::OtherIssuer => Ok(None),
-            Found::Nothing => {
-                let known = self.asked(&known).await;
-                match known.key_for(shown) {
-                    Found::Key(key) => Ok(Some(key)),
-                    Found::Nothing if known.good().is_none() => Err(TokenError::Unavailable),
-                    Found::OtherIssuer | Found::Nothing => Ok(None),
-                }
-            }
+        match known.good() {
+            Some(trusted) if trusted.name != shown.issuer => true,
+            Some(_) | None => self.asked(&known).await.good().is_some(),
         }
     }
 
@@ -217,30 +222,10 @@ impl OutsideIssuer {
     }
 }
 
-/// Where the key of a token was looked for.
-enum Found {
-    Key(Box<Jwk>),
-    /// The token is not of this issuer.
-    OtherIssuer,
-    /// The issuer has not told such a key, or nothing.
-    Nothing,
-}
-
 impl Known {
     /// The keys that are good now.
     fn good(&self) -> Option<&Trusted> {
         self.trusted.as_deref().filter(|trusted| trusted.since.elapsed() < GOOD_FOR)
-    }
-
-    fn key_for(&self, shown: &Shown<'_>) -> Found {
-        match self.good() {
-            Some(trusted) if trusted.name != shown.issuer => Found::OtherIssuer,
-            Some(trusted) => trusted
-                .keys
-                .find(shown.key)
-                .map_or(Found::Nothing, |key| Found::Key(Box::new(key.clone()))),
-            None => Found::Nothing,
-        }
     }
 }
 
@@ -274,8 +259,9 @@ impl Keeper {
         let is_good = answer.is_ok();
         let trusted = match answer {
             Ok(trusted) => {
-                let (issuer, keys) = (&trusted.name, trusted.keys.keys.len());
-                info!(issuer, keys, "The keys of an issuer were read");
+                let (issuer, keys) = (&trusted.name, trusted.keys.len());
+                let left_out = trusted.keys.left_out;
+                info!(issuer, keys, left_out, "The keys of an issuer were read");
                 Some(Arc::new(trusted))
             }
             Err(error) => {
@@ -317,7 +303,9 @@ impl Keeper {
                 return Err(OutsideError::TooLong { url: named() });
             }
         }
-        serde_json::from_slice(&body)
+        // RFC 8259 section 8.1: a reader may pass over a byte order mark.
+        let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
+        serde_json::from_slice(json)
             .map_err(|source| OutsideError::Unreadable { url: named(), source })
     }
 }
@@ -338,7 +326,7 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use axum::{Json, Router, routing::get};
+    use axum::{Router, routing::get};
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
@@ -359,7 +347,7 @@ mod tests {
         url: String,
         key: Key,
         asked: Arc<AtomicUsize>,
-        published: Arc<Mutex<JwkSet>>,
+        published: Arc<Mutex<Value>>,
     }
 
     impl Elsewhere {
@@ -368,14 +356,14 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let asked = Arc::new(AtomicUsize::new(0));
-            let published = Arc::new(Mutex::new(ring.published()));
+            let published = Arc::new(Mutex::new(json!(ring.published())));
             let (counter, shown) = (Arc::clone(&asked), Arc::clone(&published));
-            let metadata = json!({"issuer": url, "jwks_uri": format!("{url}/keys")});
-            let router = Router::new().route("/metadata", get(|| async { Json(metadata) })).route(
+            let metadata = json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string();
+            let router = Router::new().route("/metadata", get(|| async { metadata })).route(
                 "/keys",
                 get(move || async move {
                     counter.fetch_add(1, Ordering::Relaxed);
-                    Json(shown.lock().unwrap().clone())
+                    shown.lock().unwrap().to_string()
                 }),
             );
             tokio::spawn(async move { axum::serve(listener, router).await });
@@ -387,13 +375,21 @@ mod tests {
         }
 
         fn verifier_for(&self, tenant: Option<&str>) -> Verifier {
-            let config = OutsideConfig {
-                metadata: format!("{}/metadata", self.url),
-                audience: "aftertone".to_owned(),
-                tenant: tenant.map(str::to_owned),
-            };
-            let outside = vec![OutsideIssuer::new(config).unwrap()];
+            let outside = vec![self.as_issuer("aftertone", tenant)];
             Verifier { outside, ..Verifier::default() }
+        }
+
+        fn as_issuer(&self, audience: &str, tenant: Option<&str>) -> OutsideIssuer {
+            OutsideIssuer::new(OutsideConfig {
+                metadata: format!("{}/metadata", self.url),
+                audience: audience.to_owned(),
+                tenant: tenant.map(str::to_owned),
+            })
+            .unwrap()
+        }
+
+        fn publish(&self, key: Value) {
+            self.published.lock().unwrap()["keys"].as_array_mut().unwrap().insert(0, key);
         }
 
         /// A token as Keycloak makes it, changed as a test wants it.
@@ -410,6 +406,16 @@ mod tests {
             change(&mut claims, &mut header);
             encode(&header, &claims, &self.key.encoding).unwrap()
         }
+    }
+
+    /// Nobody listens there.
+    fn unreachable() -> OutsideIssuer {
+        OutsideIssuer::new(OutsideConfig {
+            metadata: "http://127.0.0.1:1/metadata".to_owned(),
+            audience: "aftertone".to_owned(),
+            tenant: None,
+        })
+        .unwrap()
     }
 
     #[tokio::test]
@@ -509,7 +515,7 @@ mod tests {
         assert!(verifier.named(&known, NOW).await.is_ok());
         let ring = KeyRing::new(vec![make(SteadyMillis(NOW.0)).unwrap()]).unwrap();
         let key = ring.signing(SteadyMillis(NOW.0)).unwrap().clone();
-        elsewhere.published.lock().unwrap().keys.extend(ring.published().keys);
+        elsewhere.publish(json!(ring.published())["keys"][0].clone());
         let changed = Elsewhere { key, ..elsewhere };
         let fresh = changed.token(|_, _| {});
         assert_eq!(verifier.named(&fresh, NOW).await, Err(TokenError::Invalid));
@@ -528,18 +534,144 @@ mod tests {
     #[tokio::test]
     async fn an_issuer_that_was_never_reached_is_not_the_tokens_fault() {
         let elsewhere = Elsewhere::start().await;
-        let config = OutsideConfig {
-            // Nobody listens there.
-            metadata: "http://127.0.0.1:1/metadata".to_owned(),
-            audience: "aftertone".to_owned(),
-            tenant: None,
-        };
-        let outside = vec![OutsideIssuer::new(config).unwrap()];
+        let outside = vec![unreachable()];
         let verifier = Verifier { outside, ..Verifier::default() };
         for _ in 0..2 {
             let named = verifier.named(&elsewhere.token(|_, _| {}), NOW).await;
             assert_eq!(named, Err(TokenError::Unavailable));
         }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_cannot_be_reached_does_not_excuse_a_token_of_another() {
+        let elsewhere = Elsewhere::start().await;
+        for is_last in [true, false] {
+            let mut outside = vec![elsewhere.as_issuer("aftertone", None), unreachable()];
+            if !is_last {
+                outside.reverse();
+            }
+            let verifier = Verifier { outside, ..Verifier::default() };
+            let good = elsewhere.token(|_, _| {});
+            assert!(verifier.named(&good, NOW).await.is_ok(), "{is_last}");
+            let expired = elsewhere.token(|claims, _| claims["exp"] = json!(NOW.0 / 1000));
+            assert_eq!(verifier.named(&expired, NOW).await, Err(TokenError::Expired), "{is_last}");
+            for token in [
+                elsewhere.token(|claims, _| claims["aud"] = json!("account")),
+                elsewhere.token(|claims, _| claims["scp"] = json!("Calls.Initiate.All")),
+                elsewhere.token(|_, header| header.kid = Some("unknown".to_owned())),
+            ] {
+                assert_eq!(
+                    verifier.named(&token, NOW).await,
+                    Err(TokenError::Invalid),
+                    "{is_last}"
+                );
+            }
+            // This one may be the other's.
+            let other = elsewhere.token(|claims, _| claims["iss"] = json!("https://other.example"));
+            assert_eq!(verifier.named(&other, NOW).await, Err(TokenError::Unavailable));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_issuer_may_be_configured_for_two_audiences() {
+        let elsewhere = Elsewhere::start().await;
+        for audiences in [["aftertone", "other"], ["other", "aftertone"]] {
+            let outside = audiences.map(|audience| elsewhere.as_issuer(audience, None)).into();
+            let verifier = Verifier { outside, ..Verifier::default() };
+            // Both are asked before either has a verdict.
+            let unknown = elsewhere.token(|_, header| header.kid = Some("unknown".to_owned()));
+            assert_eq!(verifier.named(&unknown, NOW).await, Err(TokenError::Invalid));
+            let token = elsewhere.token(|_, _| {});
+            assert!(verifier.named(&token, NOW).await.is_ok(), "{audiences:?}");
+            let expired = verifier.named(&token, NOW.plus(Duration::from_secs(60))).await;
+            assert_eq!(expired, Err(TokenError::Expired), "{audiences:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn times_with_a_fraction_are_read() {
+        let elsewhere = Elsewhere::start().await;
+        let verifier = elsewhere.verifier();
+        let now = NOW.0 as f64 / 1000.0;
+        let of = |exp: Value, nbf: Value| {
+            elsewhere.token(|claims, _| {
+                claims["exp"] = exp;
+                claims["nbf"] = nbf;
+                claims["iat"] = json!(now - 0.75);
+            })
+        };
+        for token in [
+            of(json!(now + 60.5), json!(now - 0.5)),
+            of(json!(now + 60.0), json!(now)),
+            of(json!(1e300), json!(-1e300)),
+            of(json!(u64::MAX), json!(-5)),
+        ] {
+            assert!(verifier.named(&token, NOW).await.is_ok(), "{token}");
+        }
+        for (token, error) in [
+            (of(json!(now - 0.5), json!(now - 60.0)), TokenError::Expired),
+            (of(json!(-1.5), json!(null)), TokenError::Expired),
+            (of(json!(now + 90.5), json!(now + 60.5)), TokenError::NotYetValid),
+            (of(json!("1767225660"), json!(null)), TokenError::Invalid),
+            (of(json!(null), json!(null)), TokenError::Invalid),
+        ] {
+            assert_eq!(verifier.named(&token, NOW).await, Err(error), "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strange_entries_of_a_key_set_do_not_cost_the_key_beside_them() {
+        let elsewhere = Elsewhere::start().await;
+        let id = elsewhere.key.id.clone();
+        elsewhere.published.lock().unwrap()["keys"][0]["x5c"] = json!("text");
+        for entry in [
+            json!(null),
+            json!({"kid": 5, "kty": "RSA", "n": "AQAB", "e": "AQAB"}),
+            json!({"kid": id, "kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}),
+            json!({"kid": id, "kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}),
+            // Of two that fit, the one that verifies counts.
+            json!({"kid": id, "kty": "RSA", "n": "AQAB", "e": "AQAB"}),
+        ] {
+            elsewhere.publish(entry);
+        }
+        let named = elsewhere.verifier().named(&elsewhere.token(|_, _| {}), NOW).await;
+        assert!(named.is_ok(), "{named:?}");
+    }
+
+    #[tokio::test]
+    async fn tokens_under_a_key_of_p_256_are_read() {
+        let elsewhere = Elsewhere::start().await;
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let encoding = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&encoding, Algorithm::ES256).unwrap();
+        let mut jwk = json!(jwk);
+        jwk["kid"] = json!(elsewhere.key.id);
+        elsewhere.publish(jwk);
+        let verifier = elsewhere.verifier();
+        assert!(verifier.named(&elsewhere.token(|_, _| {}), NOW).await.is_ok());
+        let mut elsewhere = elsewhere;
+        elsewhere.key.encoding = encoding;
+        let token = elsewhere.token(|_, header| header.alg = Algorithm::ES256);
+        assert!(verifier.named(&token, NOW).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_key_set_may_begin_with_a_byte_order_mark() {
+        let elsewhere = Elsewhere::start().await;
+        let keys = format!("\u{FEFF}{}", elsewhere.published.lock().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let metadata = format!(
+            "\u{FEFF}{}",
+            json!({"issuer": elsewhere.url, "jwks_uri": format!("{url}/keys")})
+        );
+        let router = Router::new()
+            .route("/metadata", get(|| async { metadata }))
+            .route("/keys", get(|| async { keys }));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let token = elsewhere.token(|_, _| {});
+        let marked = Elsewhere { url, ..elsewhere };
+        assert!(marked.verifier().named(&token, NOW).await.is_ok());
     }
 
     #[test]

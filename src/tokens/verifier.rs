@@ -1,5 +1,6 @@
 //! Whose token is this? The one question that the API asks.
 
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, dangerous::insecure_decode, decode_header};
 use serde::Deserialize;
 
@@ -63,22 +64,42 @@ impl Verifier {
         Ok(Named { application, roles, issuer })
     }
 
-    /// The claims of a token of an issuer elsewhere, and what we are to it.
+    /// The claims of a token of an issuer elsewhere, and what we are to it. The verdict of the keys
+    /// that fit the token is final, whatever else is configured: only where none fits may the token
+    /// be of an issuer that could not be reached yet.
     async fn elsewhere(
         &self,
         shown: &Shown<'_>,
         now: UnixMillis,
     ) -> Result<(Claims, &str), TokenError> {
-        let mut refused = TokenError::Invalid;
-        for outside in &self.outside {
-            match outside.verified(shown, now).await {
-                Some(Ok(claims)) => return Ok((claims, outside.audience())),
-                // It may be of the next one: two may be the same issuer for two audiences, and one that
-                // was never reached may be any.
-                Some(Err(error)) => refused = error,
-                None => {}
-            }
+        if let Some(verdict) = self.verdict(shown, now) {
+            return verdict;
         }
-        Err(refused)
+        let named = self.outside.iter().filter(|outside| outside.is_named(shown.issuer));
+        let mut asked: Vec<&OutsideIssuer> = named.collect();
+        if asked.is_empty() {
+            asked = self.outside.iter().collect();
+        }
+        let are_known = join_all(asked.into_iter().map(|outside| outside.ask_about(shown))).await;
+        self.verdict(shown, now).unwrap_or(match are_known.into_iter().all(|is_known| is_known) {
+            true => Err(TokenError::Invalid),
+            false => Err(TokenError::Unavailable),
+        })
+    }
+
+    /// What the keys that are known say. Two issuers may be the same one for two audiences: then
+    /// that counts which takes the token.
+    fn verdict(
+        &self,
+        shown: &Shown<'_>,
+        now: UnixMillis,
+    ) -> Option<Result<(Claims, &str), TokenError>> {
+        let verdicts = self
+            .outside
+            .iter()
+            .filter_map(|outside| Some((outside.verified(shown, now)?, outside.audience())));
+        let (verdict, audience) =
+            verdicts.max_by_key(|(verdict, _)| TokenError::weight(verdict))?;
+        Some(verdict.map(|claims| (claims, audience)))
     }
 }
