@@ -18,8 +18,11 @@ use url::form_urlencoded;
 
 use super::{deadline, error::ApiError};
 
-/// The largest body. The largest legal one, 100 prompts to prefetch, is well below it.
-pub(super) const MAX_BYTES: usize = 256 * 1024;
+/// The largest JSON, whose sender is known. The largest legal one, 100 long addresses of prompts to
+/// prefetch, is below it.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+/// The largest form, which anybody may send.
+const MAX_FORM_BYTES: usize = 64 * 1024;
 
 /// The JSON of a request; null when there is no body.
 ///
@@ -33,8 +36,8 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiEr
     if !is_json(headers) {
         return Err(ApiError::MediaType);
     }
-    let bytes = unpacked(headers, bytes)?;
-    serde_json::from_slice(&bytes).map_err(|error| ApiError::Json(error.to_string()))
+    let bytes = unpacked(headers, bytes, MAX_BYTES)?;
+    serde_json::from_slice(without_mark(&bytes)).map_err(|error| ApiError::Json(error.to_string()))
 }
 
 /// The fields of a form; the first of a name counts.
@@ -45,34 +48,38 @@ pub(super) async fn form(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<HashMap<String, String>, ApiError> {
-    let bytes = bytes_in_time(body).await?;
+    let bytes = limited_in_time(body, MAX_FORM_BYTES).await?;
     if essence(headers) != "application/x-www-form-urlencoded" {
         return Err(ApiError::MediaType);
     }
-    let bytes = unpacked(headers, bytes)?;
+    let bytes = unpacked(headers, bytes, MAX_FORM_BYTES)?;
     let mut fields = HashMap::new();
-    for (name, value) in form_urlencoded::parse(&bytes) {
+    for (name, value) in form_urlencoded::parse(without_mark(&bytes)) {
         fields.entry(name.into_owned()).or_insert_with(|| value.into_owned());
     }
     Ok(fields)
 }
 
-/// The whole body.
+/// The whole body of a request whose sender is known.
 ///
 /// # Errors
 /// It is too large, too slow or cut.
 pub(super) async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
-    let read = timeout(deadline::BODY, bytes(body)).await;
+    limited_in_time(body, MAX_BYTES).await
+}
+
+async fn limited_in_time(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
+    let read = timeout(deadline::BODY, bytes(body, max_bytes)).await;
     read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
 }
 
-async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
+async fn bytes(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::BodyCut)?;
-        if chunk.len() > MAX_BYTES - bytes.len() {
-            return Err(ApiError::TooLarge(MAX_BYTES));
+        if chunk.len() > max_bytes - bytes.len() {
+            return Err(ApiError::TooLarge(max_bytes));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -83,7 +90,7 @@ async fn bytes(body: Body) -> Result<Vec<u8>, ApiError> {
 ///
 /// # Errors
 /// It is in another coding than gzip, is no gzip, or is too large when it is unpacked.
-fn unpacked(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+fn unpacked(headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let coding = headers.get(CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or_default());
     match coding.unwrap_or("identity").trim().to_ascii_lowercase().as_str() {
         "identity" | "" => return Ok(bytes),
@@ -91,13 +98,18 @@ fn unpacked(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
         _ => return Err(ApiError::Coding),
     }
     let mut plain = Vec::new();
-    let most = MAX_BYTES as u64 + 1;
+    let most = max_bytes as u64 + 1;
     let read = MultiGzDecoder::new(&bytes[..]).take(most).read_to_end(&mut plain);
     read.map_err(|error| ApiError::Gzip(error.to_string()))?;
-    match plain.len() > MAX_BYTES {
-        true => Err(ApiError::TooLarge(MAX_BYTES)),
+    match plain.len() > max_bytes {
+        true => Err(ApiError::TooLarge(max_bytes)),
         false => Ok(plain),
     }
+}
+
+/// A text without the byte order mark that Windows puts before it (RFC 8259 section 8.1).
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
 /// The one `Content-Type` in lower case, without parameters; empty when there is none.
@@ -173,6 +185,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_byte_order_mark_before_the_body_is_passed_over() {
+        let marked = "\u{FEFF}{\"a\":\"\u{FEFF}\"}";
+        let expected = Ok(json!({"a": "\u{FEFF}"}));
+        assert_eq!(read(Some("application/json; charset=utf-8"), marked).await, expected);
+        assert_eq!(read_as("gzip", packed(marked.as_bytes())).await, expected);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+        let form = super::form(&headers, "\u{FEFF}scope=x&b=y".into()).await.unwrap();
+        assert_eq!((form["scope"].as_str(), form["b"].as_str()), ("x", "y"));
+        // Within the text it is none.
+        let inside = read(Some("application/json"), "{\u{FEFF}}").await;
+        assert!(matches!(inside, Err(ApiError::Json(_))));
+    }
+
+    #[tokio::test]
     async fn no_body_needs_no_type() {
         assert_eq!(read(None, Body::empty()).await, Ok(Value::Null));
     }
@@ -190,6 +217,11 @@ mod tests {
     #[tokio::test]
     async fn the_size_is_limited_exactly() {
         let of = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+        let form = async |bytes: usize| super::form(&headers, "x".repeat(bytes).into()).await;
+        assert!(form(MAX_FORM_BYTES).await.is_ok());
+        assert_eq!(form(MAX_FORM_BYTES + 1).await, Err(ApiError::TooLarge(MAX_FORM_BYTES)));
         assert!(read(Some("application/json"), of(MAX_BYTES)).await.is_ok());
         let refused = read(Some("application/json"), of(MAX_BYTES + 1)).await;
         assert_eq!(refused, Err(ApiError::TooLarge(MAX_BYTES)));

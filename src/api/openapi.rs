@@ -503,7 +503,7 @@ fn client_context() -> Value {
 }
 
 fn http_uri() -> Value {
-    json!({"type": "string", "format": "uri", "pattern": "^https?://[a-z0-9]", "maxLength": 2048})
+    json!({"type": "string", "format": "uri", "pattern": "^https?://[a-z0-9]", "maxLength": 8192})
 }
 
 fn optional(schema: Value) -> Value {
