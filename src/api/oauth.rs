@@ -17,12 +17,13 @@ use axum::{
         header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{MethodRouter, any},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::warn;
+use url::form_urlencoded;
 
 use super::{
     auth::Credentials,
@@ -32,11 +33,14 @@ use super::{
     guesses::Guesses,
     now,
 };
-use crate::tokens::Issuer;
+use crate::{
+    model::UnixMillis,
+    tokens::{BACKDATE, Issuer, IssuerConfig},
+};
 
 /// What the token endpoint works with. Cheap to clone.
 #[derive(Clone)]
-struct Desk {
+pub(super) struct Desk {
     issuer: Issuer,
     credentials: watch::Receiver<Arc<Credentials>>,
     guesses: Arc<Mutex<Guesses>>,
@@ -57,6 +61,8 @@ enum Refusal {
     Assertion,
     #[error("AADSTS70011: The scope {0:?} is not valid; https://graph.microsoft.com/.default is.")]
     Scope(String),
+    #[error("AADSTS500011: The resource {0:?} was not found; https://graph.microsoft.com is one.")]
+    Resource(String),
     #[error("{0}")]
     Body(String),
     #[error("Too many wrong secrets; try again in {0} seconds.")]
@@ -68,31 +74,80 @@ enum Refusal {
 /// The scopes of OpenID.
 const OPENID: [&str; 4] = ["openid", "profile", "offline_access", "email"];
 
-/// Where tokens are, how to check them and with which keys; the last two are for notifications.
-pub(super) const PATHS: [&str; 5] = [
-    "/{tenant}/oauth2/v2.0/token",
-    "/{tenant}/v2.0/.well-known/openid-configuration",
-    "/{tenant}/discovery/v2.0/keys",
-    "/v1/.well-known/OpenIdConfiguration",
-    "/v1/.well-known/keys",
-];
+/// The version of Entra's endpoints, which differ in how a request says what the token is for, and
+/// in the form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    /// `resource`, as ADAL and older bots send it.
+    V1,
+    /// `scope`.
+    V2,
+}
+
+impl Endpoint {
+    const fn token_path(self) -> &'static str {
+        match self {
+            Self::V1 => "/{tenant}/oauth2/token",
+            Self::V2 => "/{tenant}/oauth2/v2.0/token",
+        }
+    }
+
+    const fn metadata_path(self) -> &'static str {
+        match self {
+            Self::V1 => "/{tenant}/.well-known/openid-configuration",
+            Self::V2 => "/{tenant}/v2.0/.well-known/openid-configuration",
+        }
+    }
+
+    const fn keys_path(self) -> &'static str {
+        match self {
+            Self::V1 => "/{tenant}/discovery/keys",
+            Self::V2 => "/{tenant}/discovery/v2.0/keys",
+        }
+    }
+}
+
+const NOTIFICATION_METADATA: &str = "/v1/.well-known/OpenIdConfiguration";
+const NOTIFICATION_KEYS: &str = "/v1/.well-known/keys";
+
+/// Where tokens are, how to check them and with which keys, for each version; the last two are for
+/// notifications.
+pub(super) fn table() -> [(&'static str, MethodRouter<Desk>); 8] {
+    let of_version = |version: Endpoint| {
+        let token =
+            any(async move |desk, tenant, request| token(version, desk, tenant, request).await);
+        let metadata =
+            any(async move |desk, tenant, method| metadata(version, desk, tenant, method));
+        let keys = any(async move |desk, tenant, method| keys(version, desk, tenant, method));
+        [
+            (version.token_path(), token),
+            (version.metadata_path(), metadata),
+            (version.keys_path(), keys),
+        ]
+    };
+    let [token_v1, metadata_v1, keys_v1] = of_version(Endpoint::V1);
+    let [token_v2, metadata_v2, keys_v2] = of_version(Endpoint::V2);
+    let metadata = (NOTIFICATION_METADATA, any(notification_metadata));
+    let keys = (NOTIFICATION_KEYS, any(notification_keys));
+    [token_v1, metadata_v1, keys_v1, token_v2, metadata_v2, keys_v2, metadata, keys]
+}
 
 /// The addresses of tokens and their keys.
 pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
     let desk = Desk { issuer, credentials, guesses: Arc::default() };
-    let [token_path, metadata_path, keys_path, notification_metadata_path, notification_keys_path] =
-        PATHS;
-    Router::new()
-        .route(token_path, any(token))
-        .route(metadata_path, any(metadata))
-        .route(keys_path, any(keys))
-        .route(notification_metadata_path, any(notification_metadata))
-        .route(notification_keys_path, any(notification_keys))
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (path, method)| router.route(path, method))
         .with_state(desk)
 }
 
-async fn token(State(desk): State<Desk>, Path(tenant): Path<String>, request: Request) -> Response {
-    let route = "/{tenant}/oauth2/v2.0/token";
+async fn token(
+    version: Endpoint,
+    State(desk): State<Desk>,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Response {
+    let route = version.token_path();
     if request.method() != Method::POST {
         return audited(route, None, ApiError::Method { allow: "POST" }.into_response());
     }
@@ -100,7 +155,8 @@ async fn token(State(desk): State<Desk>, Path(tenant): Path<String>, request: Re
     let mut client = None;
     // Without a listener, as in a test of the routes, there is none.
     let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| *ip);
-    let response = match desk.token(&tenant, &parts.headers, peer, body, &mut client).await {
+    let answer = desk.token(version, &tenant, &parts.headers, peer, body, &mut client).await;
+    let response = match answer {
         Ok(token) => token,
         Err(refusal) => refusal.response(),
     };
@@ -110,6 +166,7 @@ async fn token(State(desk): State<Desk>, Path(tenant): Path<String>, request: Re
 impl Desk {
     async fn token(
         &self,
+        version: Endpoint,
         tenant: &str,
         headers: &HeaderMap,
         peer: IpAddr,
@@ -125,33 +182,58 @@ impl Desk {
         if grant != "client_credentials" {
             return Err(Refusal::GrantType(shortened(grant)));
         }
-        let basic = basic(headers);
-        let (id, secret) = match &basic {
-            Some((id, secret)) => (id.as_str(), secret.as_str()),
+        let login = match basic(headers) {
+            Some(login) => login,
             None if field("client_assertion").is_some() => return Err(Refusal::Assertion),
-            None => (
-                field("client_id").ok_or(Refusal::Missing("client_id"))?,
-                field("client_secret").ok_or(Refusal::Missing("client_secret"))?,
-            ),
+            None => Login {
+                id: field("client_id").ok_or(Refusal::Missing("client_id"))?.to_owned(),
+                secrets: vec![
+                    field("client_secret").ok_or(Refusal::Missing("client_secret"))?.to_owned(),
+                ],
+            },
         };
-        let scope = field("scope").ok_or(Refusal::Missing("scope"))?;
-        let audience = resource(scope)
-            .and_then(|resource| self.issuer.audience(resource))
-            .ok_or_else(|| Refusal::Scope(shortened(scope)))?;
+        let (asked, resource) = match version {
+            Endpoint::V1 => {
+                let resource = field("resource").ok_or(Refusal::Missing("resource"))?;
+                (resource, Some(resource))
+            }
+            Endpoint::V2 => {
+                let scope = field("scope").ok_or(Refusal::Missing("scope"))?;
+                (scope, resource(scope))
+            }
+        };
+        let audience = resource.and_then(|resource| self.issuer.audience(resource));
+        let audience = audience.ok_or_else(|| match version {
+            Endpoint::V1 => Refusal::Resource(shortened(asked)),
+            Endpoint::V2 => Refusal::Scope(shortened(asked)),
+        })?;
         let credentials = self.credentials.borrow().clone();
-        let (id, roles) = self.known(&credentials, id, secret, peer)?;
+        let (id, roles) = self.known(&credentials, &login, peer)?;
         *client = Some(Arc::clone(id));
-        let minted = self.issuer.mint(id, roles, audience, now()).map_err(|error| {
+        let now = now();
+        let minted = self.issuer.mint(id, roles, audience, now).map_err(|error| {
             tracing::error!(%error, "a token cannot be signed");
             Refusal::Internal
         })?;
         let life = minted.life.as_secs();
-        let answer = json!({
-            "token_type": "Bearer",
-            "expires_in": life,
-            "ext_expires_in": life,
-            "access_token": minted.token,
-        });
+        let answer = match version {
+            // The first version writes its numbers as texts.
+            Endpoint::V1 => json!({
+                "token_type": "Bearer",
+                "expires_in": life.to_string(),
+                "ext_expires_in": life.to_string(),
+                "expires_on": seconds(now.plus(minted.life)),
+                "not_before": seconds(now.minus(BACKDATE)),
+                "resource": asked,
+                "access_token": minted.token,
+            }),
+            Endpoint::V2 => json!({
+                "token_type": "Bearer",
+                "expires_in": life,
+                "ext_expires_in": life,
+                "access_token": minted.token,
+            }),
+        };
         Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
     }
 
@@ -167,17 +249,18 @@ impl Desk {
     fn known<'a>(
         &self,
         credentials: &'a Credentials,
-        id: &str,
-        secret: &str,
+        login: &Login,
         peer: IpAddr,
     ) -> Result<(&'a Arc<str>, &'a [String]), Refusal> {
         let now = Instant::now();
+        let Login { id, secrets } = login;
         let client = credentials.id(id);
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = guesses.wait(client.map(|client| &**client), peer, now) {
             return Err(Refusal::Guessed(wait.as_secs().saturating_add(1)));
         }
-        match client.zip(credentials.roles_with_secret(id, secret)) {
+        let mut roles = secrets.iter().map(|secret| credentials.roles_with_secret(id, secret));
+        match client.zip(roles.find_map(|roles| roles)) {
             Some(known) => {
                 guesses.proved(known.0, peer);
                 Ok(known)
@@ -192,21 +275,22 @@ impl Desk {
     }
 }
 
-async fn metadata(
+fn metadata(
+    version: Endpoint,
     State(desk): State<Desk>,
     Path(tenant): Path<String>,
     method: Method,
 ) -> Response {
-    let route = "/{tenant}/v2.0/.well-known/openid-configuration";
     let shown = desk.check_tenant(&tenant).map(|()| {
-        let config = desk.issuer.config();
-        let base = format!("{}/{}", config.public_url, config.tenant);
+        let IssuerConfig { public_url, tenant, .. } = desk.issuer.config();
+        let address = |path: &str| format!("{public_url}{}", path.replace("{tenant}", tenant));
+        let token_endpoint = address(version.token_path());
         json!({
             "issuer": desk.issuer.name(),
-            "token_endpoint": format!("{base}/oauth2/v2.0/token"),
             // Clients want one, and none of them asks it for client credentials.
-            "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
-            "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+            "authorization_endpoint": token_endpoint.replace("/token", "/authorize"),
+            "token_endpoint": token_endpoint,
+            "jwks_uri": address(version.keys_path()),
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
             "response_types_supported": ["token"],
@@ -214,27 +298,32 @@ async fn metadata(
             "id_token_signing_alg_values_supported": ["RS256"],
         })
     });
-    read_only(route, &method, shown)
+    read_only(version.metadata_path(), &method, shown)
 }
 
-async fn keys(State(desk): State<Desk>, Path(tenant): Path<String>, method: Method) -> Response {
+fn keys(
+    version: Endpoint,
+    State(desk): State<Desk>,
+    Path(tenant): Path<String>,
+    method: Method,
+) -> Response {
     let shown = desk.check_tenant(&tenant).map(|()| json!(desk.issuer.published()));
-    read_only("/{tenant}/discovery/v2.0/keys", &method, shown)
+    read_only(version.keys_path(), &method, shown)
 }
 
 async fn notification_metadata(State(desk): State<Desk>, method: Method) -> Response {
     let config = desk.issuer.config();
     let shown = json!({
         "issuer": config.notification_issuer,
-        "jwks_uri": format!("{}/v1/.well-known/keys", config.public_url),
+        "jwks_uri": format!("{}{NOTIFICATION_KEYS}", config.public_url),
         "id_token_signing_alg_values_supported": ["RS256"],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],
     });
-    read_only("/v1/.well-known/OpenIdConfiguration", &method, Ok(shown))
+    read_only(NOTIFICATION_METADATA, &method, Ok(shown))
 }
 
 async fn notification_keys(State(desk): State<Desk>, method: Method) -> Response {
-    read_only("/v1/.well-known/keys", &method, Ok(json!(desk.issuer.published())))
+    read_only(NOTIFICATION_KEYS, &method, Ok(json!(desk.issuer.published())))
 }
 
 impl Refusal {
@@ -246,6 +335,7 @@ impl Refusal {
             Self::GrantType(_) => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
             Self::Client | Self::Assertion => (StatusCode::UNAUTHORIZED, "invalid_client"),
             Self::Scope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+            Self::Resource(_) => (StatusCode::BAD_REQUEST, "invalid_resource"),
             Self::Guessed(_) => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         };
@@ -287,20 +377,35 @@ fn resource(scope: &str) -> Option<&str> {
     own.next().is_none().then(|| first.strip_suffix("/.default")).flatten()
 }
 
-/// Client id and secret of an `Authorization: Basic` (RFC 6749 section 2.3.1).
-fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+/// Who asks for a token.
+struct Login {
+    id: String,
+    /// What the secret may be: one of these.
+    secrets: Vec<String>,
+}
+
+/// Client id and secret of an `Authorization: Basic`. Both are form-urlencoded before they are
+/// joined (RFC 6749 section 2.3.1), but many clients, `curl -u` among them, leave that out: a
+/// secret with `+` or `%` in it may be either.
+fn basic(headers: &HeaderMap) -> Option<Login> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
     let decoded = STANDARD.decode(encoded.trim()).ok()?;
     let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    scheme.eq_ignore_ascii_case("Basic").then(|| (plain(id), plain(secret)))
+    let secrets = vec![plain(secret), secret.to_owned()];
+    scheme.eq_ignore_ascii_case("Basic").then(|| Login { id: plain(id), secrets })
 }
 
-/// Both are form-urlencoded before they are joined.
+/// A text that was form-urlencoded by itself: `&` in it separates nothing.
 fn plain(text: &str) -> String {
-    let form = format!("x={text}");
-    let decoded = url::form_urlencoded::parse(form.as_bytes()).next();
+    let field = format!("x={}", text.replace('&', "%26"));
+    let decoded = form_urlencoded::parse(field.as_bytes()).next();
     decoded.map(|(_, text)| text.into_owned()).unwrap_or_default()
+}
+
+/// A time as the first version of the token endpoint tells it.
+fn seconds(time: UnixMillis) -> String {
+    time.0.div_euclid(1000).to_string()
 }
 
 fn shortened(text: &str) -> String {
@@ -315,7 +420,7 @@ mod tests {
     use crate::{
         api::{ApplicationCredential, INITIATE, fake::json_of},
         store::Database,
-        tokens::{IssuerConfig, Verifier},
+        tokens::Verifier,
     };
 
     const TENANT: &str = "00000000-0000-0000-0000-000000000001";
@@ -330,6 +435,10 @@ mod tests {
 
     impl Rig {
         async fn new() -> Self {
+            Self::with_secret("a secret: 100%").await
+        }
+
+        async fn with_secret(secret: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let path = format!("sqlite:{}/aftertone.db", folder.path().display());
             let config = IssuerConfig {
@@ -343,7 +452,7 @@ mod tests {
                 name: "mybot".to_owned(),
                 id: APP.to_owned(),
                 tokens: Vec::new(),
-                secrets: vec!["a secret: 100%".to_owned()],
+                secrets: vec![secret.to_owned()],
                 roles: vec![INITIATE.to_owned()],
                 issuer: None,
             };
@@ -438,6 +547,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_secret_in_a_basic_login_may_be_encoded_or_not() {
+        let grant = format!("grant_type=client_credentials&{SCOPE}");
+        let path = format!("/{TENANT}/oauth2/v2.0/token");
+        for secret in ["a&b", "a&b=c;d:e", "100%", "100%41&+%zz", "1+1 = 2", "&", "grüße&", "%26"]
+        {
+            let rig = Rig::with_secret(secret).await;
+            let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            for shown in [secret, &encoded] {
+                let asked = rig.ask(&path, Some(&format!("{APP}:{shown}")), &grant).await;
+                assert_eq!(asked.status(), 200, "{secret}: {shown}");
+            }
+            for wrong in [&secret[..secret.len() - 1], "a", ""] {
+                let asked = rig.ask(&path, Some(&format!("{APP}:{wrong}")), &grant).await;
+                assert_eq!(asked.status(), 401, "{secret}: {wrong}");
+            }
+        }
+    }
+
+    /// As ADAL for .NET, Node.js and Python ask.
+    #[tokio::test]
+    async fn the_first_version_of_the_token_endpoint_takes_a_resource() {
+        let rig = Rig::new().await;
+        let path = format!("/{TENANT}/oauth2/token");
+        let login = format!("grant_type=client_credentials&client_id={APP}&client_secret=");
+        let right = "a+secret%3A+100%25";
+        for resource in [
+            "https%3A%2F%2Fgraph.microsoft.com",
+            "https://graph.microsoft.com/",
+            "00000003-0000-0000-c000-000000000000",
+            "https%3A%2F%2Fapi.example",
+        ] {
+            let form = format!("{login}{right}&resource={resource}");
+            let response = rig.ask(&format!("{path}?api-version=1.0"), None, &form).await;
+            assert_eq!(response.status(), 200, "{resource}");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            let answer = json_of(response).await;
+            assert_eq!(
+                (&answer["token_type"], &answer["expires_in"]),
+                (&json!("Bearer"), &json!("3600"))
+            );
+            let number = |name: &str| answer[name].as_str().unwrap().parse::<i64>().unwrap();
+            assert_eq!(number("expires_on") - number("not_before"), 3900);
+            let asked = form_urlencoded::parse(form.as_bytes()).last().unwrap().1.into_owned();
+            assert_eq!(answer["resource"], asked);
+            let verifier = Verifier { issuer: Some(rig.issuer.clone()), ..Verifier::default() };
+            let token = answer["access_token"].as_str().unwrap();
+            assert_eq!(verifier.named(token, now()).await.unwrap().application, APP);
+        }
+        for (form, status, error) in [
+            (format!("{login}{right}"), 400, "invalid_request"),
+            (format!("{login}{right}&{SCOPE}"), 400, "invalid_request"),
+            (format!("{login}{right}&resource=https://other.example"), 400, "invalid_resource"),
+            (format!("{login}x&resource=https://graph.microsoft.com"), 401, "invalid_client"),
+        ] {
+            let response = rig.ask(&path, None, &form).await;
+            assert_eq!(response.status(), status, "{form}");
+            assert_eq!(json_of(response).await["error"], error, "{form}");
+        }
+        let elsewhere = rig.ask("/common/oauth2/token", None, &login).await;
+        assert_eq!(json_of(elsewhere).await["error"], "invalid_request");
+    }
+
+    #[tokio::test]
     async fn who_has_no_secret_is_told_what_is_wrong() {
         let rig = Rig::new().await;
         let ok = format!("grant_type=client_credentials&client_id={APP}&client_secret=x");
@@ -516,11 +688,22 @@ mod tests {
     async fn metadata_leads_to_the_keys() {
         let rig = Rig::new().await;
         let base = format!("/{TENANT}");
-        let path = format!("{base}/v2.0/.well-known/openid-configuration");
-        let shown = json_of(rig.ask(&path, None, "").await).await;
-        assert_eq!(shown["issuer"], format!("https://api.example{base}/v2.0"));
+        let first = format!("{base}/.well-known/openid-configuration");
+        let second = format!("{base}/v2.0/.well-known/openid-configuration");
+        for (path, of_version) in [(&first, ""), (&second, "/v2.0")] {
+            let shown = json_of(rig.ask(path, None, "").await).await;
+            // The one that the tokens of both name.
+            assert_eq!(shown["issuer"], format!("https://api.example{base}/v2.0"));
+            for (name, place) in
+                [("token_endpoint", "token"), ("authorization_endpoint", "authorize")]
+            {
+                let address = format!("https://api.example{base}/oauth2{of_version}/{place}");
+                assert_eq!(shown[name], address);
+            }
+        }
         for (metadata, issuer) in [
-            (path.as_str(), rig.issuer.name()),
+            (first.as_str(), rig.issuer.name()),
+            (second.as_str(), rig.issuer.name()),
             ("/v1/.well-known/OpenIdConfiguration", "https://graph.microsoft.com".to_owned()),
         ] {
             let shown = json_of(rig.ask(metadata, None, "").await).await;

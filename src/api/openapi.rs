@@ -4,6 +4,8 @@
 //! cannot be forgotten. What Graph has and this server does not is left out. The schemas of responses
 //! are the contract's; those of requests say what is read.
 
+mod tokens;
+
 use std::{borrow::Cow, sync::LazyLock};
 
 use axum::{
@@ -386,6 +388,12 @@ fn refusals(applies: impl Fn(u16) -> bool) -> Map<String, Value> {
         .collect()
 }
 
+/// A response with JSON.
+fn response(about: &str, more: &[&str], schema: Value) -> Value {
+    json!({"description": about, "headers": headers(more),
+        "content": {"application/json": {"schema": schema}}})
+}
+
 /// What every response bears, and these.
 fn headers(more: &[&str]) -> Value {
     let names = ["request-id", "client-request-id"];
@@ -710,13 +718,9 @@ fn recording_status() -> Value {
 fn own_paths() -> Map<String, Value> {
     let anybody = json!([]);
     let any = || json!({"type": "object"});
-    let answer = |about: &str, more: &[&str], schema: Value| {
-        json!({"description": about, "headers": headers(more),
-            "content": {"application/json": {"schema": schema}}})
-    };
     let shown = |summary: &str, schema: Value| {
         let mut responses = refusals(|status| matches!(status, 405 | 500));
-        responses.insert("200".to_owned(), answer("As asked", &[], schema));
+        responses.insert("200".to_owned(), response("As asked", &[], schema));
         json!({"get": {"summary": summary, "security": anybody, "responses": responses}})
     };
     let of_tenant = |mut path: Value| {
@@ -729,7 +733,7 @@ fn own_paths() -> Map<String, Value> {
             };
             responses["404"] = names_none["404"].clone();
             if method == "get" {
-                responses["400"] = answer("No such tenant", &[], any());
+                responses["400"] = response("No such tenant", &[], any());
             }
         }
         path
@@ -738,47 +742,10 @@ fn own_paths() -> Map<String, Value> {
         let shows = super::health::described();
         let mut path = shown("Whether calls are taken; more with a token", shows.clone());
         path["get"]["security"] = json!([{}, {"bearer": []}]);
-        path["get"]["responses"]["503"] = answer("Calls are not taken", &["Retry-After"], shows);
+        path["get"]["responses"]["503"] = response("Calls are not taken", &["Retry-After"], shows);
         path
     };
-    let refused =
-        needing(object(json!({"error": text(), "error_description": text()})), &["error"]);
-    let mut of_token = refusals(|status| status == 405);
-    for (status, about, header) in [
-        ("400", "Something in the request is wrong", None),
-        ("401", "Unknown client, or wrong secret", Some("WWW-Authenticate")),
-        ("429", "Too many wrong secrets", Some("Retry-After")),
-        ("500", "The server cannot sign a token", None),
-    ] {
-        let refused = answer(about, header.as_slice(), refused.clone());
-        of_token.insert(status.to_owned(), refused);
-    }
-    let token = answer(
-        "The token",
-        &[],
-        needing(
-            object(json!({
-                "token_type": {"enum": ["Bearer"]},
-                "expires_in": {"type": "integer"},
-                "ext_expires_in": {"type": "integer"},
-                "access_token": text(),
-            })),
-            &["token_type", "expires_in", "access_token"],
-        ),
-    );
-    of_token.insert("200".to_owned(), token);
-    let token = json!({"post": {
-        "summary": "A token for an application (RFC 6749 section 4.4)",
-        "security": anybody,
-        "requestBody": {"required": true, "content": {"application/x-www-form-urlencoded": {"schema":
-            needing(object(json!({
-                "grant_type": {"enum": ["client_credentials"]},
-                "client_id": text(),
-                "client_secret": text(),
-                "scope": {"enum": ["https://graph.microsoft.com/.default"]},
-            })), &["grant_type", "client_id", "client_secret", "scope"])}}},
-        "responses": of_token,
-    }});
+    let metadata = || shown("Where tokens are and how to check them", any());
     let keys = object(json!({"keys": {"type": "array", "items": {"type": "object"}}}));
     let of_clip = |more: &[u16], success: &[(&str, &str)]| {
         let mut responses = refusals(|status| {
@@ -822,11 +789,11 @@ fn own_paths() -> Map<String, Value> {
         ("/healthz", shown("Whether the process can answer", any())),
         ("/readyz", ready),
         ("/openapi.json", shown("This", any())),
-        ("/{tenant}/oauth2/v2.0/token", of_tenant(token)),
-        (
-            "/{tenant}/v2.0/.well-known/openid-configuration",
-            of_tenant(shown("Where tokens are and how to check them", any())),
-        ),
+        ("/{tenant}/oauth2/token", of_tenant(tokens::first_version())),
+        ("/{tenant}/.well-known/openid-configuration", of_tenant(metadata())),
+        ("/{tenant}/discovery/keys", of_tenant(shown("Keys of tokens", keys.clone()))),
+        ("/{tenant}/oauth2/v2.0/token", of_tenant(tokens::second_version())),
+        ("/{tenant}/v2.0/.well-known/openid-configuration", of_tenant(metadata())),
         ("/{tenant}/discovery/v2.0/keys", of_tenant(shown("Keys of tokens", keys.clone()))),
         (
             "/v1/.well-known/OpenIdConfiguration",
@@ -910,7 +877,8 @@ mod tests {
         assert_eq!(kinds, (0..12).collect());
         let own = own_paths();
         let routed = api::routes().into_iter().map(|(path, _)| path);
-        let routed: BTreeSet<&str> = routed.chain(oauth::PATHS).collect();
+        let of_tokens = oauth::table().into_iter().map(|(path, _)| path);
+        let routed: BTreeSet<&str> = routed.chain(of_tokens).collect();
         assert_eq!(own.keys().map(String::as_str).collect::<BTreeSet<_>>(), routed);
     }
 
