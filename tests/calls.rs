@@ -16,6 +16,7 @@ use aftertone::{
     },
     demo::phone::Phone,
     model::Tone,
+    prompts::bundled_wav,
 };
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -312,6 +313,34 @@ async fn a_prompt_that_cannot_be_played_fails_and_says_why() {
         assert_eq!(ended["resultInfo"]["subcode"], subcode, "{ended}");
         let message = ended["resultInfo"]["message"].as_str().unwrap();
         assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_prompts_the_one_that_cannot_be_played_is_named() {
+    let (node, bot) = node_and_bot("").await;
+    let good = bot.serve("good.wav", bundled_wav("goodbye").unwrap().to_vec());
+    let page = bot.serve("page", b"<!doctype html><title>login</title>".to_vec());
+    let none = format!("http://{}/files/none.wav", bot.address);
+    let calling = tokio::spawn({
+        let sip = node.sip;
+        async move { Phone::call(sip, "bot").await.expect("answered") }
+    });
+    let call = bot.take_call().await;
+    let _phone = calling.await.unwrap();
+    for (uris, begin, words) in [
+        (vec![&good, &good, &none, &good], "prompts[2]: ", "404"),
+        (vec![&page, &good], "prompts[0]: ", "HTML"),
+        (vec![&none], "The prompt ", "404"),
+    ] {
+        let prompts: Vec<Value> =
+            uris.iter().map(|uri| json!({"mediaInfo": {"uri": uri}})).collect();
+        let body = json!({"prompts": prompts});
+        let (status, operation) = bot.post(&format!("{call}/playPrompt"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
+        let message = ended["resultInfo"]["message"].as_str().unwrap();
+        assert!(message.starts_with(begin) && message.contains(words), "{message}");
     }
 }
 

@@ -46,7 +46,11 @@ async fn prepared(
     sources: Vec<PromptSource>,
     clip: Option<RecordingId>,
 ) -> Result<Prepared, OperationEnd> {
-    let loads = sources.into_iter().map(|source| load(drivers, application, source));
+    let is_list = sources.len() > 1;
+    let loads = sources.into_iter().enumerate().map(async |(index, source)| {
+        let clip = load(drivers, application, source).await;
+        clip.map_err(|failure| if is_list { named(index, failure) } else { failure })
+    });
     let prompts = try_join_all(loads).await.map_err(OperationEnd::PromptFailed)?;
     let clip = match clip {
         Some(clip) => Some(drivers.spool.open(clip).await.map_err(|error| {
@@ -56,6 +60,11 @@ async fn prepared(
         None => None,
     };
     Ok(Prepared { prompts, clip })
+}
+
+/// Says which prompt of a list it was, as the request names it.
+fn named(index: usize, failure: PromptFailure) -> PromptFailure {
+    PromptFailure { message: format!("prompts[{index}]: {}", failure.message), ..failure }
 }
 
 async fn load(
