@@ -6,6 +6,8 @@
 //! sender's time jumps, what comes then is placed right after what has come, so that nothing is
 //! lost and playout never goes back. It knows no socket and no clock but the tick.
 
+mod pressed;
+
 use std::collections::VecDeque;
 
 use super::presses::{Presses, Told};
@@ -24,6 +26,7 @@ use crate::{
         sdp::{Codec, Payload, StreamPlan},
     },
 };
+use pressed::Pressed;
 
 /// Figures about what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,13 +105,13 @@ pub struct Receiver {
     events: TelephoneEvents,
     /// Whose events these are.
     events_ssrc: Option<u32>,
-    /// The press of a source beside ours: its SSRC and timestamp, and our time of its beginning.
-    foreign_press: Option<(u32, u32, i64)>,
     keys: VecDeque<(i64, Tone)>,
     /// Keys that may still be told another way.
     presses: Presses,
     /// When keys were down: that is silence.
-    pressed: VecDeque<(i64, i64)>,
+    pressed: Pressed,
+    /// Where the newest sound ends, and the frame in which it came.
+    heard_until: Option<(i64, u64)>,
 
     frame: Vec<i16>,
     late: u64,
@@ -189,7 +192,7 @@ const QUIET_DBFS: f64 = -45.0;
 const MAX_BEHIND: i64 = 50;
 /// Frames of sound that wait at most: what comes faster than its clock says is dropped.
 const MAX_AHEAD: i64 = 250;
-/// Keys and presses that are remembered.
+/// Keys that wait for their place in playout.
 const MAX_KEYS: usize = 32;
 /// Static payload type of comfort noise (RFC 3389).
 const COMFORT_NOISE: u8 = 13;
@@ -224,10 +227,10 @@ impl Receiver {
             draining: false,
             events: TelephoneEvents::default(),
             events_ssrc: None,
-            foreign_press: None,
             keys: VecDeque::with_capacity(MAX_KEYS),
             presses: Presses::default(),
-            pressed: VecDeque::with_capacity(MAX_KEYS),
+            pressed: Pressed::default(),
+            heard_until: None,
             frame: Vec::with_capacity(frame_len),
             late: 0,
             duplicate: 0,
@@ -292,7 +295,7 @@ impl Receiver {
         let header = packet.header;
         let kind = self.kind_of(header.payload_type)?;
         if kind == Kind::Event && self.is_beside(header.ssrc) {
-            self.take_foreign_event(&packet, frame);
+            self.take_key(&packet, None, None, frame);
             return Ok(());
         }
         if self.source.as_ref().is_some_and(|source| source.ssrc != header.ssrc) {
@@ -300,6 +303,7 @@ impl Receiver {
             let figures = self.stats();
             (self.received_before, self.lost_before) = (figures.received, figures.lost);
             self.source = None;
+            self.pressed.begin_anew();
         }
         let mut source = self.source.take().unwrap_or_else(|| Source::new(header.ssrc));
         match source.sequence.place(header.sequence) {
@@ -367,7 +371,7 @@ impl Receiver {
         self.fill(cursor, frame_len);
         self.frame.extend(self.decoded.drain(..frame_len));
         let end = cursor + frame_len as i64;
-        self.silence_keys(cursor, end);
+        self.pressed.silence(&mut self.frame, cursor);
         self.cursor = Some(end);
         let tone = match self.keys.front() {
             Some((time, tone)) if *time < end => {
@@ -445,27 +449,36 @@ impl Receiver {
         if kind == Kind::Event {
             // All packets of a press have one timestamp: it says nothing about jitter.
             source.statistics.count_without_time(sequence);
-        } else {
-            let arrival = i64::try_from(frame).unwrap_or(i64::MAX / 4096) * frame_len * self.ticks;
-            source.statistics.count(sequence, arrival, ticks);
+            let time = self.locate_key(source, sequence, at, self.duration_of(packet.payload));
+            self.take_key(packet, time, Some(sequence), frame);
+            return;
         }
-        let len = match kind {
-            Kind::Sound => self.len_of(packet.payload),
-            Kind::Event => self.duration_of(packet.payload),
-            Kind::Noise => 0,
-        };
+        let arrival = i64::try_from(frame).unwrap_or(i64::MAX / 4096) * frame_len * self.ticks;
+        source.statistics.count(sequence, arrival, ticks);
+        let len = if kind == Kind::Sound { self.len_of(packet.payload) } else { 0 };
         match (kind, self.locate(source, sequence, at, len)) {
             (Kind::Sound, Some(time)) => {
-                self.take_sound(source, sequence, time, len, packet.payload);
+                let time = self.take_sound(source, sequence, time, len, packet.payload);
+                self.pressed.hear(sequence, time, len);
+                if source.sequence.highest() == Some(sequence) {
+                    self.heard_until = Some((time + len, frame));
+                }
             }
             (Kind::Sound, None) => self.late += 1,
-            // A key is told even if its time makes no sense.
-            (Kind::Event, time) => {
-                let began = time.unwrap_or_else(|| self.live_edge());
-                self.take_event(header.ssrc, began, packet, frame);
-            }
-            (Kind::Noise, time) => self.fall_quiet(time.unwrap_or_else(|| self.live_edge())),
+            (_, time) => self.fall_quiet(time.unwrap_or_else(|| self.live_edge())),
         }
+    }
+
+    /// Where the timestamp `at` of a key's packet lies on our time, if that makes sense. Sound alone
+    /// shows that the sender's clock is another one: timestamps and durations of keys may be wrong.
+    fn locate_key(&self, source: &mut Source, sequence: i64, at: i64, len: i64) -> Option<i64> {
+        if source.anchor.is_none() {
+            let time = self.place_after_all();
+            source.move_to(Anchor::new(sequence, time - at, time, 0));
+            return Some(time);
+        }
+        let (_, time) = source.place_of(sequence, at, 0)?;
+        (!self.is_jump(time, len)).then_some(time)
     }
 
     /// Where `at` of the sender's time lies on ours. If the newest packet is far from where it
@@ -515,6 +528,7 @@ impl Receiver {
         self.cursor.is_some() && self.waiting.is_empty() && self.missing > 0
     }
 
+    /// Puts sound in its place, and returns that: a newest packet that is late may be played now.
     fn take_sound(
         &mut self,
         source: &mut Source,
@@ -522,9 +536,9 @@ impl Receiver {
         mut time: i64,
         len: i64,
         payload: &[u8],
-    ) {
+    ) -> i64 {
         if payload.is_empty() {
-            return;
+            return time;
         }
         let frame_len = self.codec.rate().frame_len() as i64;
         if let Some(next) = self.next_time() {
@@ -543,58 +557,61 @@ impl Receiver {
                     self.reserve += 1;
                     self.hold += 1;
                 }
-                return;
+                return time;
             }
         }
         let begin = self.next_time().or(self.waiting.earliest()).unwrap_or(time);
         if time - begin > MAX_AHEAD * frame_len {
             self.late += 1;
-            return;
+            return time;
         }
         match self.waiting.insert(time, payload) {
             Inserted::Kept => self.packet_len = len,
             Inserted::Duplicate => self.duplicate += 1,
             Inserted::Full => self.late += 1,
         }
+        time
     }
 
-    /// Takes a packet of a press that began at `began`.
-    fn take_event(&mut self, ssrc: u32, began: i64, packet: &Packet<'_>, frame: u64) {
-        if self.events_ssrc != Some(ssrc) {
-            self.events = TelephoneEvents::default();
-            self.events_ssrc = Some(ssrc);
+    /// Takes a packet of a key, whose timestamp lies at `time`; a key is told even if that makes no
+    /// sense. Another source than that of the sound has a clock and sequence numbers of its own: its
+    /// keys begin when their first packet comes.
+    fn take_key(
+        &mut self,
+        packet: &Packet<'_>,
+        time: Option<i64>,
+        sequence: Option<i64>,
+        frame: u64,
+    ) {
+        let Packet { header, payload } = packet;
+        if self.events_ssrc.replace(header.ssrc) != Some(header.ssrc) {
+            self.events.begin_anew();
         }
-        let header = packet.header;
-        match self.events.take(header.timestamp, header.marker, packet.payload) {
-            Some(press) if self.presses.is_new(press.tone, Told::Rtp, frame) => {
-                self.put_key(began, press.tone);
-            }
-            Some(_) => {}
-            None => self.presses.lasts(frame),
-        }
-        let until = began + self.duration_of(packet.payload);
-        match self.pressed.iter_mut().find(|(start, _)| *start == began) {
-            Some((_, end)) => *end = until.max(*end),
-            None => {
-                if self.pressed.len() == MAX_KEYS {
-                    self.pressed.pop_front();
-                }
-                self.pressed.push_back((began, until));
-            }
+        let clock_rate = self.codec.clock_rate();
+        let passed = time.and_then(|time| self.passed_since(time, frame));
+        let Some(key) = self.events.take(header, payload, clock_rate, passed) else { return };
+        let later = i64::from(header.timestamp.wrapping_sub(key.timestamp) as i32) / self.ticks;
+        let began = time.map_or_else(|| self.live_edge(), |time| time - later);
+        let newest = || self.source.as_ref().and_then(|source| source.sequence.highest());
+        let place = sequence.or_else(newest).unwrap_or(i64::MIN);
+        let is_exact = sequence.is_some() && later == 0;
+        let began = self.pressed.note(&key, began, place, self.ticks, is_exact);
+        if !key.is_new {
+            self.presses.lasts(frame);
+        } else if self.presses.is_new(key.tone, Told::Rtp, frame) {
+            self.put_key(began, key.tone);
         }
         self.fall_quiet(began);
     }
 
-    /// Another source has another clock: its keys begin when their first packet comes.
-    fn take_foreign_event(&mut self, packet: &Packet<'_>, frame: u64) {
-        let ssrc = packet.header.ssrc;
-        let timestamp = packet.header.timestamp;
-        let began = match self.foreign_press {
-            Some((of, at, began)) if (of, at) == (ssrc, timestamp) => began,
-            _ => self.live_edge(),
-        };
-        self.foreign_press = Some((ssrc, timestamp, began));
-        self.take_event(ssrc, began, packet, frame);
+    /// Ticks from `time` to where the sender is by now: where its newest sound ends, and later by what
+    /// has passed since that came; with the reserve for what is late.
+    fn passed_since(&self, time: i64, frame: u64) -> Option<u32> {
+        let (end, came) = self.heard_until?;
+        let frame_len = self.codec.rate().frame_len() as i64;
+        let since = i64::try_from(frame.saturating_sub(came)).ok()?.saturating_add(self.reserve);
+        let now = end.saturating_add(since.saturating_mul(frame_len)) + self.packet_len;
+        u32::try_from((now - time).max(0).saturating_mul(self.ticks)).ok()
     }
 
     fn put_key(&mut self, at: i64, tone: Tone) {
@@ -706,22 +723,7 @@ impl Receiver {
 
     /// Whether the sender says nothing there, or a key is down.
     fn is_quiet_at(&self, at: i64) -> bool {
-        self.quiet_from.is_some_and(|from| from <= at)
-            || self.pressed.iter().any(|(start, end)| *start <= at && at < *end)
-    }
-
-    /// Sound beside a key is the key's sound, which is not part of what is said.
-    fn silence_keys(&mut self, start: i64, end: i64) {
-        while self.pressed.front().is_some_and(|(_, until)| *until < start - KEEP_PRESSED) {
-            self.pressed.pop_front();
-        }
-        for (from, until) in &self.pressed {
-            let from = usize::try_from((*from).max(start) - start).unwrap_or(0);
-            let until = usize::try_from((*until).min(end) - start).unwrap_or(0);
-            if from < until {
-                self.frame[from..until].fill(0);
-            }
-        }
+        self.quiet_from.is_some_and(|from| from <= at) || self.pressed.is_down_at(at)
     }
 
     /// Frames that have come and are newer than `end`.
@@ -804,9 +806,6 @@ impl Source {
         }
     }
 }
-
-/// Presses are remembered for so many samples after their end: their packets may be late.
-const KEEP_PRESSED: i64 = 16_000;
 
 /// The codec of a plan, as the audio room names it.
 pub fn kind_of(codec: Codec) -> CodecKind {

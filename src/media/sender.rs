@@ -257,7 +257,8 @@ mod tests {
             assert_eq!(packet.header.marker, frames == 1);
             assert_eq!(packet.payload[1] & 0x80 != 0, frames == 5);
             assert_eq!(packet.payload[2..], (160 * frames as u16).to_be_bytes());
-            told.extend(events.take(began, packet.header.marker, packet.payload));
+            let key = events.take(&packet.header, packet.payload, 8_000, None);
+            told.extend(key.filter(|key| key.is_new));
         }
         assert_eq!(told.len(), 1);
         let packet = Packet::parse(sender.push(&frame(PCMU)).unwrap().unwrap()).unwrap();

@@ -4,6 +4,7 @@
 //! those of the engine run on its threads.
 
 mod answers;
+mod keys;
 mod renewed;
 mod silence;
 mod strangers;
@@ -376,7 +377,8 @@ fn keys_go_out_as_telephone_events_when_that_was_agreed() {
     let pressed = packets.iter().filter_map(|packet| {
         let Packet { header, payload, .. } = Packet::parse(packet).unwrap();
         let is_event = header.payload_type == EVENT_TYPE;
-        is_event.then(|| events.take(header.timestamp, header.marker, payload)).flatten()
+        let key = is_event.then(|| events.take(&header, payload, 8_000, None)).flatten();
+        key.filter(|key| key.is_new)
     });
     let pressed: Vec<_> = pressed.map(|key| (key.tone.as_char(), key.timestamp)).collect();
     let keys: String = pressed.iter().map(|(key, _)| *key).collect();
