@@ -1,5 +1,5 @@
-//! Peers that have answered our offer: which codecs and numbers they may send (RFC 3264 sections 5.1
-//! and 6.1).
+//! Which codecs and numbers peers may send: those that have answered our offer (RFC 3264 sections 5.1
+//! and 6.1), and those that take more of their own than we have answered.
 
 use super::*;
 use crate::proto::sdp;
@@ -160,4 +160,49 @@ fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
     rig.tick(2);
     let sent = peer.packets();
     assert_eq!(Packet::parse(&sent[0]).unwrap().header.payload_type, 99);
+}
+
+/// What the peer's offer of these formats, answered by us, means for the leg.
+fn offered(peer: &Peer, formats: &str) -> StreamPlan {
+    let port = peer.address().port();
+    let offer = format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=audio {port} RTP/AVP {formats}\r\n"
+    );
+    let local = sdp::LocalMedia {
+        address: Ipv4Addr::LOCALHOST.into(),
+        port: peer.leg.port(),
+        codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+        session_id: 1,
+        session_version: 1,
+    };
+    let offer = sdp::Description::parse(offer.as_bytes()).unwrap();
+    sdp::negotiate(&offer, &local).unwrap().1
+}
+
+#[test]
+fn the_other_law_of_the_offer_is_heard_when_one_was_answered() {
+    type Choice = fn(usize) -> u8;
+    let choices: [Choice; 3] = [|_| 8, |_| 0, |index| if index < 60 { 0 } else { 8 }];
+    for formats in ["0 8", "8 0"] {
+        for payload_type in choices {
+            let mut rig = Rig::new();
+            let mut peer = Peer::new(rig.local);
+            let (start, chunks) = record(1, 60, 1_024);
+            rig.command(Command::Connect(offered(&peer, formats), HOST));
+            rig.command(start);
+            rig.tick(1);
+            let codes = speech(120);
+            for (index, frame) in codes.chunks(160).enumerate() {
+                send(&mut peer, index, payload_type(index), frame);
+                rig.tick(1);
+            }
+            let clip = hang_up(&mut rig, &chunks);
+            let sent = decoded(&codes, payload_type);
+            assert!(position(&clip, &sent).is_some(), "{formats}: in one piece");
+            // We speak what was answered.
+            let number = u8::from(formats == "8 0") * 8;
+            assert!(peer.packets().iter().all(|packet| packet[1] & 0x7f == number));
+        }
+    }
 }

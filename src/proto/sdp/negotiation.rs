@@ -45,8 +45,9 @@ pub struct StreamPlan {
     pub payload_type: u8,
     /// The payload type by which we send telephone events (RFC 4733), if agreed.
     pub telephone_event: Option<u8>,
-    /// What may come, by payload type: from a peer that has answered our offer, any codec of its answer
-    /// at any time, and under another number than we send it by.
+    /// What may come, by payload type: any codec of an answer of the peer's at any time, and under
+    /// another number than we send it by; and what was offered by either side under a static number, or
+    /// by the peer as telephone events, whether it was answered or not.
     pub heard: Vec<(u8, Payload)>,
     /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
     /// a host name, multicast).
@@ -186,7 +187,8 @@ pub fn accept_answer(
 
 /// What the peer may send by its answer, under the numbers of our offer: those of an answer are for what
 /// we send (RFC 3264 section 5.1). Some take theirs for both directions all the same, so they count too
-/// where our offer has no other use for them. However long the answer is, a number is in it once.
+/// where our offer has no other use for them. A static number has its meaning by itself, so it counts
+/// as soon as it was offered. However long the answer is, a number is in it once.
 fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
     let offered: Vec<(u8, Payload)> = payloads(ours).collect();
     let is_answered = |payload| payloads(theirs).any(|(_, answered)| answered == payload);
@@ -199,7 +201,22 @@ fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
             heard.push((number, payload));
         }
     }
+    add_free(&mut heard, payloads(ours).filter(is_static));
     heard
+}
+
+/// Whether the payload type has this meaning without being given it.
+fn is_static((number, payload): &(u8, Payload)) -> bool {
+    matches!(payload, Payload::Sound(codec) if codec.static_payload_type() == Some(*number))
+}
+
+/// Adds payload types that have no meaning yet.
+fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payload)>) {
+    for (number, payload) in more {
+        if heard.iter().all(|(taken, _)| *taken != number) {
+            heard.push((number, payload));
+        }
+    }
 }
 
 /// Whether a line of our own description is the one that we speak on: we refuse all others.
@@ -416,7 +433,10 @@ fn choose(
         false => direction.mirrored(),
     };
     let event = telephone_event.map(|number| (number, Payload::Event));
-    let heard = iter::once((payload_type, Payload::Sound(codec))).chain(event).collect();
+    let mut heard = Vec::from_iter(iter::once((payload_type, Payload::Sound(codec))).chain(event));
+    // Some send the other law, or their other number for keys, than what was answered.
+    let is_certain = |offered: &(u8, Payload)| is_static(offered) || offered.1 == Payload::Event;
+    add_free(&mut heard, payloads(media).filter(is_certain));
     Ok(StreamPlan {
         codec,
         payload_type,
@@ -689,9 +709,31 @@ mod tests {
     }
 
     #[test]
+    fn static_numbers_of_the_offer_may_come_whatever_was_answered() {
+        let (mu, a) = ((0, Payload::Sound(Codec::Pcmu)), (8, Payload::Sound(Codec::Pcma)));
+        let (_, plan) = answer("m=audio 4000 RTP/AVP 0 8\r\n");
+        assert_eq!((plan.codec, plan.heard), (Codec::Pcmu, vec![mu, a]));
+        let (_, plan) = answer(
+            "m=audio 4000 RTP/AVP 111 8 101 102\r\na=rtpmap:111 opus/48000/2\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na=rtpmap:102 telephone-event/48000\r\n",
+        );
+        let opus = (111, Payload::Sound(Codec::Opus));
+        assert_eq!(plan.heard, [opus, (102, Payload::Event), a, (101, Payload::Event)]);
+        // What was not offered may not come, nor what the offer has given another meaning.
+        let (_, plan) = answer("m=audio 4000 RTP/AVP 0\r\n");
+        assert_eq!(plan.heard, [mu]);
+        let (_, plan) = answer("m=audio 4000 RTP/AVP 8 0\r\na=rtpmap:0 telephone-event/8000\r\n");
+        assert_eq!(plan.heard, [a, (0, Payload::Event)]);
+        // And the same of our own offer.
+        let plan = accept_answer(&make_offer(&local()), &offer("m=audio 4000 RTP/AVP 8\r\n"));
+        assert_eq!(plan.unwrap().heard, [a, mu]);
+    }
+
+    #[test]
     fn numbers_of_an_answer_are_for_what_we_send() {
         let local = LocalMedia { codecs: vec![Codec::Opus, Codec::Pcmu], ..local() };
         let (opus, event) = (Payload::Sound(Codec::Opus), Payload::Event);
+        let mu = (0, Payload::Sound(Codec::Pcmu));
         for (numbers, heard) in [
             ((96, 101), vec![(96, opus), (101, event)]),
             ((111, 99), vec![(96, opus), (101, event), (111, opus), (99, event)]),
@@ -705,7 +747,7 @@ mod tests {
             ));
             let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
             assert_eq!((plan.payload_type, plan.telephone_event), (sound, Some(keys)));
-            assert_eq!(plan.heard, heard);
+            assert_eq!(plan.heard, [heard, vec![mu]].concat());
         }
     }
 
@@ -718,7 +760,8 @@ mod tests {
         let accepted = accept_answer(&ours, &theirs).unwrap();
         assert_eq!((accepted.codec, accepted.payload_type), (Codec::Pcmu, 0));
         assert_eq!(accepted.telephone_event, Some(101));
-        assert_eq!(accepted.heard, [(0, Payload::Sound(Codec::Pcmu)), (101, Payload::Event)]);
+        let (mu, a) = (Payload::Sound(Codec::Pcmu), Payload::Sound(Codec::Pcma));
+        assert_eq!(accepted.heard, [(0, mu), (101, Payload::Event), (8, a)]);
         let refused = offer("m=audio 0 RTP/AVP 0\r\n");
         assert_eq!(accept_answer(&ours, &refused), Err(NegotiationError::NoAudio));
         assert_eq!(accept_answer(&ours, &offer("")), Err(NegotiationError::BadAnswer));
