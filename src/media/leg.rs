@@ -60,8 +60,8 @@ pub enum LegEvent {
         /// How.
         ended: Ended,
     },
-    /// No RTP has come for [`Settings::rtp_timeout`] although the peer should send, or nothing at all
-    /// for [`Settings::hold_timeout`] of one who need not. The leg goes on.
+    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`] although the peer should send, or for
+    /// [`Settings::hold_timeout`] of one who need not. The leg goes on.
     MediaTimedOut(Silence),
     /// Nothing more is sent to this address, until something comes from it.
     Unsent {
@@ -92,7 +92,7 @@ pub enum Unsent {
 /// How legs deal with silent peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long RTP may stay away while both sides may speak; a multiple of 20 ms.
+    /// How long RTP and RTCP may stay away while both sides may speak; a multiple of 20 ms.
     pub rtp_timeout: Duration,
     /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
     /// nothing then, even if they have said that they would. A multiple of 20 ms.

@@ -194,8 +194,8 @@ const MAX_BEHIND: i64 = 50;
 const MAX_AHEAD: i64 = 250;
 /// Keys that wait for their place in playout.
 const MAX_KEYS: usize = 32;
-/// Static payload type of comfort noise (RFC 3389).
-const COMFORT_NOISE: u8 = 13;
+/// Static payload types of comfort noise: RFC 3389, and the one that was in use before it.
+const COMFORT_NOISE: [u8; 2] = [13, 19];
 
 impl Receiver {
     /// A receiver of what was agreed, for the codec that we send ourselves.
@@ -423,7 +423,7 @@ impl Receiver {
         match known.map(|(_, payload)| *payload) {
             Some(Payload::Event) => Ok(Kind::Event),
             Some(Payload::Sound(codec)) if kind_of(codec) == self.codec => Ok(Kind::Sound),
-            None if payload_type == COMFORT_NOISE => Ok(Kind::Noise),
+            None if is_comfort_noise(payload_type) => Ok(Kind::Noise),
             Some(Payload::Sound(_)) | None => Err(RtpError::PayloadType(payload_type)),
         }
     }
@@ -805,6 +805,11 @@ impl Source {
             (anchor.from, anchor.start) = (sequence, time);
         }
     }
+}
+
+/// Whether a payload type is comfort noise, unless it was given another meaning. It needs no agreement.
+pub fn is_comfort_noise(payload_type: u8) -> bool {
+    COMFORT_NOISE.contains(&payload_type)
 }
 
 /// The codec of a plan, as the audio room names it.

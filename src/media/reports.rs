@@ -49,14 +49,14 @@ impl Reports {
         frame >= self.due
     }
 
-    /// Takes a datagram of the peer; whether it is RTCP about our source `ours`, which only one
-    /// who hears us can know.
-    pub fn read(&mut self, datagram: &[u8], ours: u32, frame: u64) -> bool {
-        let Ok(received) = rtcp::read(datagram, ours) else { return false };
+    /// Takes a datagram of the peer: what of it matters, if it is RTCP. Only one who hears us can know
+    /// of our source `ours`.
+    pub fn read(&mut self, datagram: &[u8], ours: u32, frame: u64) -> Option<rtcp::Received> {
+        let received = rtcp::read(datagram, ours).ok()?;
         if let Some(sender) = received.sender {
             self.last_sender_report = Some(((sender.ntp >> 16) as u32, frame));
         }
-        received.about_us.is_some()
+        Some(received)
     }
 
     /// Makes the report of the tick `frame`; the last one says goodbye.

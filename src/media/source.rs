@@ -201,7 +201,7 @@ impl Source {
     }
 
     /// Whether the description or the signalling has shown that the peer is there.
-    fn is_near(&self, host: IpAddr) -> bool {
+    pub fn is_near(&self, host: IpAddr) -> bool {
         is_same(host, self.signalled.ip()) || self.is_signalling(host)
     }
 

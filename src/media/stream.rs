@@ -13,7 +13,7 @@ use std::{
 use super::{
     LegEvent,
     leg::{Settings, Unsent, frames},
-    receiver::{Playout, Receiver, ReceiverStats, RtpError, kind_of},
+    receiver::{Playout, Receiver, ReceiverStats, RtpError, is_comfort_noise, kind_of},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender, Sent},
@@ -111,7 +111,7 @@ struct Sending {
     told: Option<SocketAddr>,
 }
 
-/// Signs of life of the peer.
+/// Signs of life of the peer: RTP, comfort noise and RTCP.
 #[derive(Debug)]
 struct Peer {
     /// The frame of the last sign of life, or of the moment from which on the present limit counts.
@@ -359,7 +359,8 @@ impl Stream {
     fn take(&mut self, buffer: &[u8], len: usize, from: SocketAddr, frame: u64) -> Option<u32> {
         // One that fills the buffer was longer: no sound.
         let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
-        if self.plan.rtcp_mux && is_rtcp(datagram) {
+        // Without a word some send both on one port (RFC 5761 section 4 on telling them apart).
+        if is_rtcp(datagram) && (self.plan.rtcp_mux || !self.is_agreed(datagram[1] & 0x7f)) {
             self.take_rtcp(datagram, from, frame);
             return None;
         }
@@ -367,9 +368,10 @@ impl Stream {
             self.malformed += 1;
             return None;
         };
+        let is_expected =
+            self.is_agreed(header.payload_type) || is_comfort_noise(header.payload_type);
         let source = self.source.as_mut()?;
-        let is_agreed = self.plan.heard.iter().any(|(number, _)| *number == header.payload_type);
-        if !is_agreed && !source.is_locked() {
+        if !is_expected && !source.is_locked() {
             return None;
         }
         match source.judge(from, header.ssrc, header.sequence, frame) {
@@ -385,11 +387,14 @@ impl Stream {
             (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
             (pushed, _) => pushed.is_ok(),
         };
-        if is_taken {
-            self.peer.heard_at = frame;
-            self.peer.has_been_heard = true;
-        }
+        // What is no sound keeps the way open (RFC 6263 section 4.6): the peer is there.
+        self.peer.heard_at = frame;
+        self.peer.has_been_heard |= is_taken;
         Some(header.timestamp)
+    }
+
+    fn is_agreed(&self, payload_type: u8) -> bool {
+        self.plan.heard.iter().any(|(number, _)| *number == payload_type)
     }
 
     /// Goes over to another codec of the answer as soon as the peer does.
@@ -420,13 +425,18 @@ impl Stream {
     fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
         let Some(source) = &mut self.source else { return };
         // The port is the peer's own choice; strangers have other addresses.
-        let is_peer = from.ip() == source.destination().ip();
-        if is_peer && self.reports.read(datagram, self.sender.ssrc(), frame) {
+        let is_destination = from.ip() == source.destination().ip();
+        if !is_destination && !source.is_near(from.ip()) {
+            return;
+        }
+        let Some(received) = self.reports.read(datagram, self.sender.ssrc(), frame) else { return };
+        if is_destination && received.about_us.is_some() {
             source.verify();
-            // RTCP goes on while on hold (RFC 3264 section 8.4); it is no sound.
-            if !self.is_two_way() {
-                self.peer.heard_at = frame;
-            }
+        }
+        // Who says nothing is there as long as RTCP comes (RFC 3550 section 6.3.5): on hold, or
+        // because there is nothing to say.
+        if !received.is_bye {
+            self.peer.heard_at = frame;
         }
     }
 

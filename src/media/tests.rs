@@ -104,8 +104,13 @@ impl Peer {
         let mut packet = Vec::new();
         let block = ReportBlock { ssrc, ..ReportBlock::default() };
         rtcp::write(&mut packet, self.ssrc, None, Some(block), "phone", false);
-        let rtcp = SocketAddr::new(self.leg.ip(), self.leg.port() + 1);
-        self.socket.send_to(&packet, rtcp).unwrap();
+        self.rtcp(&packet, 1);
+    }
+
+    /// Sends RTCP so many ports beside RTP.
+    fn rtcp(&self, packet: &[u8], beside: u16) {
+        let rtcp = SocketAddr::new(self.leg.ip(), self.leg.port() + beside);
+        self.socket.send_to(packet, rtcp).unwrap();
     }
 
     /// Everything that has come.

@@ -347,9 +347,10 @@ fn what_was_not_agreed_is_refused() {
     let mut receiver = Receiver::new(&plan()).unwrap();
     assert_eq!(receiver.push(&packet(0, 0, false, 96, &[1]), 0), Err(RtpError::PayloadType(96)));
     assert!(receiver.push(&packet(0, 0, false, 13, &[1]), 0).is_ok());
+    assert!(receiver.push(&packet(1, 160, false, 19, &[1]), 0).is_ok());
     assert!(matches!(receiver.push(&[1, 2], 0), Err(RtpError::NotRtp(_))));
     let stats = receiver.stats();
-    assert_eq!((stats.received, stats.lost, stats.late), (1, 0, 0));
+    assert_eq!((stats.received, stats.lost, stats.late), (2, 0, 0));
 }
 
 /// Plays what `sent` holds for each tick, and then what is left.

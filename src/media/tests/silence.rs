@@ -105,3 +105,74 @@ fn a_peer_that_falls_silent_is_told_once() {
     rig.tick(50);
     assert_eq!(rig.told(), [LegEvent::Heard, LegEvent::MediaTimedOut(Silence::Ceased)]);
 }
+
+/// An RTCP packet without anything about us, as phones send it that hear nothing.
+fn bare_report(peer: &Peer, is_last: bool) -> Vec<u8> {
+    let mut packet = Vec::new();
+    rtcp::write(&mut packet, peer.ssrc, None, None, "phone", is_last);
+    packet
+}
+
+/// How a phone shows that it is there, and says nothing.
+type Sign = fn(&mut Peer);
+
+const SIGNS: [(Sign, &str); 6] = [
+    (|peer| peer.report(0), "a report about somebody else"),
+    (|peer| peer.rtcp(&bare_report(peer, false), 1), "a bare report"),
+    (|peer| peer.rtcp(&bare_report(peer, false), 0), "a report on the RTP port"),
+    (|peer| peer.send(13, &[60], false), "comfort noise"),
+    (|peer| peer.send(19, &[60], false), "comfort noise of old"),
+    (|peer| peer.send(0, &[], false), "an empty packet"),
+];
+
+#[test]
+fn a_caller_who_says_nothing_is_there_as_long_as_rtcp_or_comfort_noise_comes() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(6), ..Settings::default() };
+    for (sign, what) in SIGNS {
+        for has_spoken in [false, true] {
+            let mut rig = Rig::with(settings, 64);
+            let mut peer = Peer::new(rig.local);
+            rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+            if has_spoken {
+                rig.converse(&mut peer, &speech(5));
+            }
+            for _ in 0..8 {
+                rig.tick(250);
+                sign(&mut peer);
+            }
+            assert_eq!(rig.outline(), Vec::<String>::new(), "{what}");
+            rig.tick(400);
+            assert!(rig.outline().join(" ").starts_with("timed out"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_phone_that_keeps_the_way_open_with_what_is_no_sound_is_there() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
+    let mut rig = Rig::with(settings, 64);
+    let mut peer = Peer::new(rig.local);
+    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+    rig.converse(&mut peer, &speech(5));
+    for _ in 0..4 {
+        rig.tick(80);
+        peer.send(126, &[], false);
+    }
+    assert_eq!(rig.outline(), Vec::<String>::new());
+}
+
+#[test]
+fn a_goodbye_and_the_reports_of_strangers_are_no_signs_of_life() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
+    let mut rig = Rig::at(Ipv4Addr::UNSPECIFIED, settings, 64);
+    let mut peer = Peer::new(rig.local);
+    let stranger = Peer::at(Ipv4Addr::new(127, 0, 0, 2), rig.local);
+    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+    rig.converse(&mut peer, &speech(5));
+    for _ in 0..3 {
+        peer.rtcp(&bare_report(&peer, true), 1);
+        stranger.rtcp(&bare_report(&stranger, false), 1);
+        rig.tick(50);
+    }
+    assert_eq!(rig.outline(), ["timed out Ceased"]);
+}
