@@ -5,16 +5,24 @@
 //! counts, and where our own packets go. Pure: the socket is elsewhere.
 //!
 //! The first packet from the SDP address locks it. A peer behind a NAT comes from another port, and
-//! from the host that its SIP comes from: it is locked after a few packets in a row. After that nobody
-//! else is heard, until a re-INVITE names another address or the peer has been silent for long. Other
-//! hosts are never heard, unless the configuration says so: then they are looked at while the SDP
-//! address says nothing, and after a silence only with the SSRC of before.
+//! from the host that its SIP comes from: it is locked after a few packets. After that nobody else is
+//! heard, until a re-INVITE names another address or the peer has been silent for long. A peer whose
+//! port changes without a word is followed after a short silence: its host and SSRC are the same, and
+//! its sequence numbers go on. Other hosts are never heard, unless the configuration says so: then they
+//! are looked at while the SDP address says nothing, and after a silence only with the SSRC of before.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Packets in a row, with one SSRC, that another address than the SDP's needs (RFC 3550 appendix
-/// A.1 asks for two).
-const PROBATION: u8 = 3;
+/// Packets with one SSRC and sequence numbers next to each other that another address than the SDP's
+/// needs (RFC 3550 appendix A.1 asks for two). They may come twice, in any order and with gaps.
+const PROBATION: u32 = 3;
+/// How long the locked source must be silent before a packet of another port of its host continues it:
+/// 200 ms.
+const MOVE_FRAMES: u64 = 10;
+/// How long it must be silent before the packets of other ports are looked at: 100 ms.
+const PAUSE_FRAMES: u64 = 5;
+/// Sequence numbers that a source that has moved may have skipped: at 10 ms each, 5 s.
+const MAX_SKIPPED: u16 = 500;
 /// How long the SDP address must be silent before a stranger is looked at, if at all: 1 s.
 const GRACE_FRAMES: u64 = 50;
 /// How long the locked source must be silent before others are looked at: 5 s.
@@ -36,6 +44,8 @@ pub struct Source {
     locked_at: u64,
     /// Of the last packet that counted.
     ssrc: Option<u32>,
+    /// Its highest sequence number.
+    sequence: u16,
     /// The source before the last re-INVITE: still heard until the new one speaks.
     previous: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
@@ -43,6 +53,8 @@ pub struct Source {
     oldest: usize,
     /// The frame of the last packet that counted, or of the start.
     heard_at: u64,
+    /// The last frame in which the locked source was found pausing.
+    paused_at: Option<u64>,
     /// Whether anything at all has counted since the address was named.
     verified: bool,
 }
@@ -61,8 +73,10 @@ enum Lock {
 struct Candidate {
     from: SocketAddr,
     ssrc: u32,
-    next_sequence: u16,
-    seen: u8,
+    /// Its highest sequence number.
+    highest: u16,
+    /// Which of the last numbers have come: bit 0 is the highest.
+    seen: u16,
 }
 
 /// What becomes of a packet.
@@ -87,10 +101,12 @@ impl Source {
             lock: Lock::Open,
             locked_at: frame,
             ssrc: None,
+            sequence: 0,
             previous: None,
             candidates: [None; CANDIDATES],
             oldest: 0,
             heard_at: frame,
+            paused_at: None,
             verified: false,
         }
     }
@@ -125,7 +141,7 @@ impl Source {
             // Somebody else on its host was quicker: another call's peer, who goes on sending to a port
             // that is used again.
             Lock::Locked(_) if from == self.signalled => Verdict::Lock,
-            Lock::Locked(_) => Verdict::Drop,
+            Lock::Locked(locked) => self.watch_move(locked, from, ssrc, sequence, frame),
             Lock::Lapsed(lapsed) if lapsed == from => Verdict::Lock,
             Lock::Open | Lock::Lapsed(_) if from == self.signalled => Verdict::Lock,
             Lock::Open if self.previous == Some(from) => {
@@ -137,10 +153,10 @@ impl Source {
         match verdict {
             Verdict::Accept => {
                 self.heard_at = frame;
-                self.ssrc = Some(ssrc);
+                self.note(ssrc, sequence);
             }
             Verdict::Lock => {
-                self.ssrc = Some(ssrc);
+                self.note(ssrc, sequence);
                 self.lock = Lock::Locked(from);
                 self.locked_at = frame;
                 self.previous = None;
@@ -162,6 +178,15 @@ impl Source {
             }
             _ => false,
         }
+    }
+
+    /// Whether the locked source makes a pause: it may have moved to another port.
+    pub fn is_pausing(&mut self, frame: u64) -> bool {
+        let is_pausing = self.is_locked() && frame.saturating_sub(self.heard_at) >= PAUSE_FRAMES;
+        if is_pausing {
+            self.paused_at = Some(frame);
+        }
+        is_pausing
     }
 
     /// The peer may be silent up to here: it was on hold.
@@ -193,11 +218,13 @@ impl Source {
     }
 
     /// The source that nobody else can take the place of any more, unless it falls silent: it is the
-    /// SDP address, or that has said nothing for as long as the lock has lasted.
+    /// SDP address, or that has said nothing for as long as the lock has lasted; and it has made no
+    /// pause for some time, so that it is not looked for elsewhere in each of them.
     pub fn settled(&self, frame: u64) -> Option<SocketAddr> {
         let Lock::Locked(locked) = self.lock else { return None };
-        let is_old = frame.saturating_sub(self.locked_at) >= RELOCK_FRAMES;
-        (locked == self.signalled || is_old).then_some(locked)
+        let is_long_ago = |at: u64| frame.saturating_sub(at) >= RELOCK_FRAMES;
+        let is_certain = locked == self.signalled || is_long_ago(self.locked_at);
+        (is_certain && self.paused_at.is_none_or(is_long_ago)).then_some(locked)
     }
 
     /// Whether the description or the signalling has shown that the peer is there.
@@ -221,18 +248,58 @@ impl Source {
         if !self.is_near(from.ip()) && !self.may_be_stranger(ssrc, frame) {
             return Verdict::Drop;
         }
-        let next_sequence = sequence.wrapping_add(1);
+        if self.passes_probation(from, ssrc, sequence) { Verdict::Lock } else { Verdict::Drop }
+    }
+
+    /// Looks at a packet that does not come from the locked source, and may be its next one.
+    fn watch_move(
+        &mut self,
+        locked: SocketAddr,
+        from: SocketAddr,
+        ssrc: u32,
+        sequence: u16,
+        frame: u64,
+    ) -> Verdict {
+        let goes_on = (1..=MAX_SKIPPED).contains(&sequence.wrapping_sub(self.sequence));
+        if !is_same(from.ip(), locked.ip()) || self.ssrc != Some(ssrc) || !goes_on {
+            return Verdict::Drop;
+        }
+        let passes = self.passes_probation(from, ssrc, sequence);
+        let is_silent = frame.saturating_sub(self.heard_at) >= MOVE_FRAMES;
+        if passes && is_silent { Verdict::Lock } else { Verdict::Drop }
+    }
+
+    fn passes_probation(&mut self, from: SocketAddr, ssrc: u32, sequence: u16) -> bool {
         let known = self.candidates.iter_mut().flatten().find(|candidate| candidate.from == from);
         let Some(candidate) = known else {
-            let newcomer = Candidate { from, ssrc, next_sequence, seen: 1 };
+            let newcomer = Candidate { from, ssrc, highest: sequence, seen: 1 };
             self.candidates[self.oldest] = Some(newcomer);
             self.oldest = (self.oldest + 1) % CANDIDATES;
-            return Verdict::Drop;
+            return false;
         };
-        let follows = candidate.ssrc == ssrc && candidate.next_sequence == sequence;
-        let seen = if follows { candidate.seen + 1 } else { 1 };
-        *candidate = Candidate { from, ssrc, next_sequence, seen };
-        if seen >= PROBATION { Verdict::Lock } else { Verdict::Drop }
+        candidate.add(ssrc, sequence);
+        candidate.seen.count_ones() >= PROBATION
+    }
+
+    fn note(&mut self, ssrc: u32, sequence: u16) {
+        let is_new = self.ssrc.replace(ssrc) != Some(ssrc);
+        if is_new || (sequence.wrapping_sub(self.sequence) as i16) > 0 {
+            self.sequence = sequence;
+        }
+    }
+}
+
+impl Candidate {
+    fn add(&mut self, ssrc: u32, sequence: u16) {
+        let step = sequence.wrapping_sub(self.highest) as i16;
+        let shift = u32::from(step.unsigned_abs());
+        match (ssrc == self.ssrc, step > 0) {
+            (true, true) if shift < u16::BITS => {
+                (self.highest, self.seen) = (sequence, self.seen << shift | 1);
+            }
+            (true, false) if shift < u16::BITS => self.seen |= 1 << shift,
+            _ => *self = Self { ssrc, highest: sequence, seen: 1, ..*self },
+        }
     }
 }
 
@@ -306,6 +373,89 @@ mod tests {
         assert_eq!(source.judge(stranger(), 6, 4, 63), Verdict::Drop);
         assert_eq!(source.judge(stranger(), 6, 5, 64), Verdict::Lock);
         assert_eq!(source.destination(), stranger());
+    }
+
+    #[test]
+    fn a_peer_whose_port_changes_is_followed_after_200_ms_and_no_sooner() {
+        for skipped in [0, 1, 300] {
+            let mut source = Source::new(peer(), None, false, 0);
+            for frame in 0..100 {
+                source.judge(peer(), 1, 65_480_u16.wrapping_add(frame as u16), frame);
+            }
+            assert_eq!(source.settled(99), Some(peer()));
+            let moved = address("192.0.2.1:4002");
+            let at = 65_480_u16.wrapping_add(100 + skipped);
+            for frame in 100..109 {
+                let sequence = at.wrapping_add(frame as u16 - 100);
+                assert_eq!(source.judge(moved, 1, sequence, frame), Verdict::Drop, "{frame}");
+                assert_eq!(source.is_pausing(frame), frame >= 104);
+            }
+            assert_eq!(source.settled(109), None, "the kernel must let others through");
+            assert_eq!(source.judge(moved, 1, at.wrapping_add(9), 109), Verdict::Lock);
+            assert_eq!(source.judge(moved, 1, at.wrapping_add(10), 110), Verdict::Accept);
+            assert_eq!(source.destination(), moved);
+        }
+    }
+
+    #[test]
+    fn who_is_not_the_peer_does_not_take_its_place_when_it_pauses() {
+        let moved = address("192.0.2.1:4002");
+        // Another host, another SSRC, old or far numbers; none of them for 5 s.
+        for (from, ssrc, first) in
+            [(stranger(), 1, 101), (moved, 2, 101), (moved, 1, 1), (moved, 1, 30_000)]
+        {
+            let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
+            source.judge(peer(), 1, 100, 0);
+            for frame in 1..RELOCK_FRAMES {
+                let sequence = first + frame as u16 % 100;
+                let verdict = source.judge(from, ssrc, sequence.min(first + 99), frame);
+                assert_eq!(verdict, Verdict::Drop, "{from} {ssrc} {first} {frame}");
+            }
+            assert_eq!(source.judge(peer(), 1, 101, RELOCK_FRAMES), Verdict::Accept);
+        }
+        // Nor is it taken while the peer speaks, however right everything is.
+        let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
+        for frame in 0..500 {
+            source.judge(peer(), 1, frame as u16, frame);
+            assert_eq!(source.judge(moved, 1, frame as u16 + 1, frame), Verdict::Drop);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_looked_into_once_in_five_seconds() {
+        let mut source = Source::new(peer(), None, false, 0);
+        source.judge(peer(), 1, 1, 0);
+        assert!(source.is_pausing(PAUSE_FRAMES));
+        source.judge(peer(), 1, 2, 6);
+        assert!(!source.is_pausing(7));
+        assert_eq!(source.settled(7), None);
+        assert_eq!(source.settled(PAUSE_FRAMES + RELOCK_FRAMES), Some(peer()));
+    }
+
+    #[test]
+    fn probation_bears_duplicates_small_steps_and_loss() {
+        let natted = address("192.0.2.1:61000");
+        let ways: [&[u16]; 6] = [
+            &[1, 1, 2, 2, 3],
+            &[2, 1, 4],
+            &[1, 2, 4],
+            &[1, 3, 6],
+            &[65_535, 65_534, 1],
+            &[10, 10, 9, 9, 10, 2],
+        ];
+        for way in ways {
+            let mut source = Source::new(peer(), None, false, 0);
+            let (last, before) = way.split_last().unwrap();
+            for sequence in before {
+                assert_eq!(source.judge(natted, 5, *sequence, 1), Verdict::Drop, "{way:?}");
+            }
+            assert_eq!(source.judge(natted, 5, *last, 1), Verdict::Lock, "{way:?}");
+        }
+        // One packet again and again is no stream, nor are packets from anywhere.
+        let mut source = Source::new(peer(), None, false, 0);
+        for sequence in [7, 7, 7, 7, 107, 207, 307, 7, 60_000] {
+            assert_eq!(source.judge(natted, 5, sequence, 1), Verdict::Drop);
+        }
     }
 
     #[test]

@@ -219,9 +219,11 @@ impl Stream {
                 break;
             }
         }
-        if self.plan.direction.receives()
-            && self.source.as_mut().is_some_and(|s| s.give_up_if_silent(frame))
-        {
+        let may_be_elsewhere = |source: &mut Source| {
+            // Both are noted.
+            source.give_up_if_silent(frame) | source.is_pausing(frame)
+        };
+        if self.plan.direction.receives() && self.source.as_mut().is_some_and(may_be_elsewhere) {
             // Packets of others may count from now on. If the port is gone, nothing comes any more,
             // and that is told in time.
             if let Err(error) = transport.disconnect() {

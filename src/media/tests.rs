@@ -5,6 +5,7 @@
 
 mod answers;
 mod keys;
+mod moved;
 mod renewed;
 mod silence;
 mod strangers;
