@@ -7,7 +7,7 @@ use super::{
     Frame, Rate,
     conceal::Concealer,
     g711::Law,
-    opus::{OpusDecoder, OpusEncoder},
+    opus::{self, OpusDecoder, OpusEncoder},
 };
 
 /// A codec that a leg can speak.
@@ -37,6 +37,14 @@ impl CodecKind {
             Self::Opus => Rate::Hz16000,
         }
     }
+
+    /// How much sound is in a payload, in samples at [`rate`](Self::rate); `None` if it is not Opus.
+    pub fn samples_in(self, payload: &[u8]) -> Option<usize> {
+        match self {
+            Self::Pcmu | Self::Pcma => Some(payload.len()),
+            Self::Opus => opus::samples_in(payload),
+        }
+    }
 }
 
 /// A payload could not be decoded, or a frame not encoded.
@@ -55,7 +63,7 @@ pub enum CodecError {
     },
     /// libopus refuses.
     #[error("opus: {0}")]
-    Opus(#[from] opus::Error),
+    Opus(#[from] ::opus::Error),
 }
 
 /// Payloads of one stream to PCM at [`CodecKind::rate`].

@@ -15,6 +15,12 @@ const BITS_PER_SECOND: i32 = 24_000;
 /// Half the work of the best setting, and hard to tell from it.
 const COMPLEXITY: i32 = 5;
 
+/// Samples at 16,000 Hz in a packet, by its head (RFC 6716 section 3.1); `None` if it is not Opus.
+pub fn samples_in(payload: &[u8]) -> Option<usize> {
+    let samples = opus::packet::get_nb_samples(payload, RATE.hz()).ok()?;
+    (1..=LONGEST_PACKET).contains(&samples).then_some(samples)
+}
+
 /// Opus packets to PCM at 16,000 Hz.
 #[derive(Debug)]
 pub struct OpusDecoder(opus::Decoder);

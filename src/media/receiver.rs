@@ -6,6 +6,7 @@
 //! sender's time jumps, what comes then is placed right after what has come, so that nothing is
 //! lost and playout never goes back. It knows no socket and no clock but the tick.
 
+mod pace;
 mod pressed;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use crate::{
         sdp::{Codec, Payload, StreamPlan},
     },
 };
+use pace::{Pace, Sound};
 use pressed::Pressed;
 
 /// Figures about what came.
@@ -134,6 +136,7 @@ struct Source {
     anchor: Option<Anchor>,
     /// Where it lay for packets before the last jump.
     anchor_before: Option<Anchor>,
+    pace: Pace,
 }
 
 /// What is added to a sender's media time, from a sequence number on.
@@ -320,6 +323,7 @@ impl Receiver {
                 source.statistics.go_on_at(sequence - 1);
                 source.anchor = None;
                 source.anchor_before = None;
+                source.pace.begin_anew();
                 let kept = std::mem::take(&mut source.doubtful);
                 if let Ok(first) = Packet::parse(&kept)
                     && let Ok(kind) = self.kind_of(first.header.payload_type)
@@ -455,18 +459,59 @@ impl Receiver {
         }
         let arrival = i64::try_from(frame).unwrap_or(i64::MAX / 4096) * frame_len * self.ticks;
         source.statistics.count(sequence, arrival, ticks);
-        let len = if kind == Kind::Sound { self.len_of(packet.payload) } else { 0 };
-        match (kind, self.locate(source, sequence, at, len)) {
-            (Kind::Sound, Some(time)) => {
-                let time = self.take_sound(source, sequence, time, len, packet.payload);
-                self.pressed.hear(sequence, time, len);
-                if source.sequence.highest() == Some(sequence) {
-                    self.heard_until = Some((time + len, frame));
-                }
-            }
-            (Kind::Sound, None) => self.late += 1,
-            (_, time) => self.fall_quiet(time.unwrap_or_else(|| self.live_edge())),
+        if kind == Kind::Noise {
+            let time = self.locate(source, sequence, at, 0);
+            self.fall_quiet(time.unwrap_or_else(|| self.live_edge()));
+            return;
         }
+        let len = self.len_of(packet.payload);
+        let arrival = arrival / self.ticks;
+        let paced = self.locate_by_pace(source, sequence, at, len, arrival);
+        let Some(time) = paced.or_else(|| self.locate(source, sequence, at, len)) else {
+            self.late += 1;
+            return;
+        };
+        let time = self.take_sound(source, sequence, time, len, packet.payload);
+        self.pressed.hear(sequence, time, len);
+        if source.sequence.highest() == Some(sequence) && len > 0 {
+            self.heard_until = Some((time + len, frame));
+            source.pace.placed(Sound { sequence, time, len, arrival });
+        }
+    }
+
+    /// Where sound lies that the sender's timestamps place wrongly: they run at another speed than the
+    /// sound.
+    fn locate_by_pace(
+        &self,
+        source: &mut Source,
+        sequence: i64,
+        at: i64,
+        len: i64,
+        arrival: i64,
+    ) -> Option<i64> {
+        let (anchor, last) = (source.anchor?, *source.pace.last()?);
+        if source.sequence.highest() != Some(sequence) {
+            return source.pace.place_overtaken(sequence, len);
+        }
+        let by_time = at + anchor.offset;
+        if len == 0 {
+            return None;
+        }
+        if sequence <= last.sequence || self.is_jump(by_time, len) {
+            source.pace.begin_anew();
+            return None;
+        }
+        let missing = source.sequence.missing_since(last.sequence);
+        let frame_len = self.codec.rate().frame_len() as i64;
+        let sound = Sound { sequence, time: by_time, len, arrival };
+        let time = source.pace.place(&sound, missing, frame_len);
+        if time == by_time {
+            return None;
+        }
+        // Where playout has run dry, the sender has made a pause.
+        let time = if self.is_dry() { time.max(self.place_after_all()) } else { time };
+        source.move_to(Anchor::new(sequence, time - at, time, len));
+        Some(time)
     }
 
     /// Where the timestamp `at` of a key's packet lies on our time, if that makes sense. Sound alone
@@ -625,14 +670,10 @@ impl Receiver {
         self.quiet_from = Some(self.quiet_from.map_or(time, |from| from.min(time)));
     }
 
-    /// Samples of a payload; for Opus as many as the last had.
+    /// Samples of a payload; of one that cannot be decoded as many as the last had.
     fn len_of(&self, payload: &[u8]) -> i64 {
-        match self.codec {
-            CodecKind::Pcmu | CodecKind::Pcma => {
-                i64::try_from(payload.len()).unwrap_or(self.packet_len)
-            }
-            CodecKind::Opus => self.packet_len,
-        }
+        let samples = self.codec.samples_in(payload);
+        samples.and_then(|samples| i64::try_from(samples).ok()).unwrap_or(self.packet_len)
     }
 
     /// Samples that an event has lasted.
@@ -757,6 +798,7 @@ impl Source {
             doubtful: Vec::new(),
             anchor: None,
             anchor_before: None,
+            pace: Pace::default(),
         }
     }
 

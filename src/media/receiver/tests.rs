@@ -1,4 +1,5 @@
 mod keys;
+mod pace;
 
 use proptest::prelude::*;
 

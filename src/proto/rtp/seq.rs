@@ -68,6 +68,15 @@ impl ExtendedSequence {
         })
     }
 
+    /// How many numbers between `from` and the highest have not come; all of those that are too far back
+    /// to be known.
+    pub fn missing_since(&self, from: i64) -> i64 {
+        let between = self.highest.map_or(0, |highest| highest - from - 1).max(0);
+        let known = between.min(i64::from(u128::BITS) - 1);
+        let come = (self.seen >> 1) & !(u128::MAX << known);
+        between - i64::from(come.count_ones())
+    }
+
     /// The highest number so far.
     pub fn highest(&self) -> Option<i64> {
         self.highest
@@ -119,6 +128,21 @@ mod tests {
         assert_eq!(sequence.place(8), Place::Duplicate);
         assert_eq!(sequence.place(7), Place::At(7));
         assert_eq!(sequence.place(7), Place::Duplicate);
+    }
+
+    #[test]
+    fn what_is_missing_between_two_numbers_is_counted() {
+        let mut sequence = ExtendedSequence::default();
+        assert_eq!(sequence.missing_since(0), 0);
+        for number in [10, 11, 13, 17] {
+            sequence.place(number);
+        }
+        assert_eq!([16, 13, 11, 10, 9].map(|from| sequence.missing_since(from)), [0, 3, 4, 4, 4]);
+        sequence.place(12);
+        assert_eq!(sequence.missing_since(10), 3);
+        sequence.place(1_000);
+        assert_eq!(sequence.missing_since(999), 0);
+        assert_eq!(sequence.missing_since(17), 982);
     }
 
     #[test]
