@@ -53,7 +53,7 @@ pub enum LegEvent {
         /// The key.
         tone: Tone,
     },
-    /// An operation has ended. The spool has all of its clip.
+    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its prompts.
     OperationEnded {
         /// Which one.
         id: OperationId,
@@ -353,7 +353,7 @@ impl LiveLeg {
             media.hold_music = begins_hold.then_some(running);
             return;
         }
-        if self.finishing.len() < MAX_FINISHING {
+        if self.finishing.iter().filter(|ended| ended.has_clip()).count() < MAX_FINISHING {
             media.running = Some(running);
         } else {
             tracing::error!(call = %self.call, "the spool takes nothing: operation refused");
@@ -398,9 +398,13 @@ impl LiveLeg {
         // What is done with has been sent: on hold, prompts and keys wait.
         let is_sending = stream.is_sending();
         let goes_on = |running: &Running| is_sending || !running.only_speaks();
+        let speaks = playing.as_ref().is_some_and(Running::only_speaks);
         let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
+        // Who hangs up when a prompt is done does not cut it in the peer's jitter buffer.
+        let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
         // The end of hold music was told when it began.
-        self.finishing.extend(ended.filter(|_| !is_idle));
+        let ended = ended.filter(|_| !is_idle).map(|ended| ended.not_before(due));
+        self.finishing.extend(ended);
         let key = said.key;
         // A key is sent whoever is muted, be it by its sound.
         if muted.ours && key.is_none() {
@@ -414,7 +418,10 @@ impl LiveLeg {
     }
 
     fn deliver(&mut self, scratch: &mut Scratch) -> Life {
-        while let Some(event) = self.finishing.front_mut().and_then(Finishing::finish) {
+        // Once the call is over nobody waits for what is still to be heard.
+        let now = if self.media.is_some() { self.frame } else { u64::MAX };
+        let next = |all: &mut VecDeque<Finishing>| all.front_mut()?.finish(now);
+        while let Some(event) = next(&mut self.finishing) {
             self.finishing.pop_front();
             self.outbox.tell(event);
         }

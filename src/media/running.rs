@@ -195,6 +195,8 @@ pub struct Finishing {
     id: OperationId,
     ended: Ended,
     tape: Option<Tape>,
+    /// The first frame in which it may be told.
+    due: u64,
 }
 
 impl Finishing {
@@ -207,12 +209,25 @@ impl Finishing {
         if let Some(tape) = &mut tape {
             tape.end(ended.end.delivers_recording());
         }
-        Self { id, ended, tape }
+        Self { id, ended, tape, due: 0 }
     }
 
-    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything,
-    /// or is gone.
-    pub fn finish(&mut self) -> Option<LegEvent> {
+    /// The same, told in `frame` at the earliest: what was said is still to be heard.
+    pub fn not_before(self, frame: u64) -> Self {
+        Self { due: frame, ..self }
+    }
+
+    /// Whether there is a clip that the spool has to take.
+    pub fn has_clip(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything, or
+    /// is gone, and it may be told in `frame`.
+    pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
+        if frame < self.due {
+            return None;
+        }
         match self.tape.as_mut().map_or(Spooled::All, Tape::spool) {
             Spooled::Waiting => return None,
             Spooled::All => {}
@@ -222,9 +237,12 @@ impl Finishing {
         Some(LegEvent::OperationEnded { id: self.id, ended: self.ended.clone() })
     }
 
-    /// The event of a clip that is given up.
+    /// The event of an operation whose clip is given up, if it has one.
     pub fn give_up(self) -> LegEvent {
-        let ended = Ended { end: OperationEnd::Unspecified, clip: None };
+        let ended = match self.tape {
+            Some(_) => Ended { end: OperationEnd::Unspecified, clip: None },
+            None => self.ended,
+        };
         LegEvent::OperationEnded { id: self.id, ended }
     }
 }

@@ -170,6 +170,11 @@ impl Sender {
         self.timestamp
     }
 
+    /// How many frames are in a packet.
+    pub fn frames_per_packet(&self) -> u32 {
+        self.format.frames_per_packet()
+    }
+
     /// What has been sent so far.
     pub fn sent(&self) -> Sent {
         self.sent

@@ -48,6 +48,9 @@ const MAX_LAST_READS: usize = 256;
 const PROBE_FRAMES: u64 = 16;
 /// How many frames a packet may be older than the newest should be before another is read.
 const LAG_FRAMES: u32 = 2;
+/// How long after a packet has come, and lasted, the peer may still be playing it: 100 ms of a jitter
+/// buffer.
+const PLAYOUT_FRAMES: u64 = 5;
 /// How often the RTCP port is looked at: once a second.
 const RTCP_FRAMES: u64 = 50;
 /// Datagrams that are read from the RTCP port at a time.
@@ -268,6 +271,12 @@ impl Stream {
     /// Whether what is said now is sent.
     pub fn is_sending(&mut self) -> bool {
         self.destination().is_some()
+    }
+
+    /// In how many frames the peer has played what is said in this one: its packet is full, and has
+    /// lasted, and the peer's jitter buffer has given it out.
+    pub fn playout_frames(&self) -> u64 {
+        2 * u64::from(self.sender.frames_per_packet()) - 1 + PLAYOUT_FRAMES
     }
 
     /// Says one frame, or lets its time pass. A key is said in its place to peers that take telephone

@@ -361,8 +361,44 @@ fn a_prompt_is_heard_to_the_sample() {
     let heard = peer.heard();
     assert_eq!(heard[..codes.len()], codes);
     assert_eq!(samples(&heard[codes.len()..]), vec![0; 5 * 160], "then silence");
+    assert_eq!(rig.told(), [], "it is still in the peer's jitter buffer");
+    rig.tick(1);
     let ended = Ended { end: OperationEnd::Done, clip: None };
     assert_eq!(rig.told(), [LegEvent::OperationEnded { id: id(1), ended }]);
+}
+
+#[test]
+fn a_prompt_is_done_when_its_last_packet_has_lasted_and_has_been_played() {
+    for (ptime_ms, ticks) in [(20, 1), (40, 2), (60, 3)] {
+        for frames in 10..13 {
+            let mut rig = Rig::new();
+            let peer = Peer::new(rig.local);
+            rig.command(Command::Connect(StreamPlan { ptime_ms, ..peer.plan() }, HOST));
+            rig.command(play(1, prompt(&speech(frames))));
+            let (mut sent, mut done) = (0, 0);
+            for tick in 1..40 {
+                rig.tick(1);
+                let is_sound = |packet: &Vec<u8>| samples(&packet[12..]).iter().any(|s| *s != 0);
+                sent = if peer.packets().iter().any(is_sound) { tick } else { sent };
+                done = if rig.outline() == ["ended Done"] { tick } else { done };
+            }
+            let after = done - sent;
+            assert!((ticks + 5..ticks + 9).contains(&after), "{ptime_ms} ms: {after} frames");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_was_said_whole_is_done_when_the_call_ends_before_it_was_heard() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(play(1, prompt(&speech(10))));
+    rig.tick(12);
+    assert_eq!(rig.outline(), Vec::<String>::new());
+    rig.command(Command::Close);
+    rig.tick(1);
+    assert_eq!(rig.outline(), ["ended Done", "closed"]);
 }
 
 fn send_keys(number: u8) -> Command {
@@ -439,8 +475,9 @@ fn prompts_and_keys_wait_while_the_peer_holds_and_are_never_done_unheard() {
         assert_eq!(rig.outline(), Vec::<String>::new());
         rig.command(Command::Connect(peer.plan(), HOST));
         rig.tick(frames - 10);
-        assert_eq!(rig.outline(), ["ended Done"]);
         assert_eq!(peer.packets().len(), frames, "all of it was sent");
+        rig.tick(6);
+        assert_eq!(rig.outline(), ["ended Done"]);
     }
 }
 
@@ -775,7 +812,7 @@ fn what_runs_gives_way_to_what_is_started() {
     rig.tick(5);
     rig.command(play(2, prompt(&speech(1))));
     rig.command(Command::Cancel(id(1)));
-    rig.tick(1);
+    rig.tick(7);
     assert_eq!(rig.outline(), ["ended Canceled", "ended Done"]);
 }
 

@@ -109,6 +109,7 @@ fn what_is_said_to_a_peer_that_has_changed_its_rate_is_as_it_was() {
         rig.tick(1);
     }
     assert_eq!(peer.heard(), codes);
+    rig.tick(6);
     assert_eq!(rig.outline(), ["ended Done"]);
 }
 
