@@ -177,10 +177,9 @@ fn unacknowledged_invites(node: &Node, local: SocketAddr) -> [(&'static str, Str
             SDP.len()
         )
     };
-    let small = format!(
-        "INVITE sip:echo SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bKs\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n\
+    let small = "INVITE sip:echo SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bKs\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n\
          i:1\r\nm:<sip:a>\r\nMax-Forwards:9\r\nCSeq:1 INVITE\r\n\r\n"
-    );
+        .to_owned();
     let routes: String = (0..120)
         .map(|number| format!("Record-Route: <sip:{number}.{};lr>\r\n", "x".repeat(40)))
         .collect();
