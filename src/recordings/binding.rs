@@ -2,7 +2,8 @@
 //!
 //! A folder whose disk is not mounted, or that of another database, would make every clip look
 //! deleted, and the rows would go while the bytes stay. So a start ends when nothing speaks for the
-//! folder; where something does, or nothing is at stake, it is bound to the database, with a warning.
+//! folder; where something does, or nothing is at stake, it is bound to the database, with a
+//! warning.
 
 use std::{
     collections::HashMap,

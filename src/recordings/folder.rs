@@ -1,7 +1,7 @@
 //! The folder of the clips, held open for as long as the daemon runs.
 //!
-//! What is done to its files is done in the folder that was opened at the start, wherever that is by
-//! then: renamed, unmounted while it is in use, or below a mount that came later. Its path would
+//! What is done to its files is done in the folder that was opened at the start, wherever that is
+//! by then: renamed, unmounted while it is in use, or below a mount that came later. Its path would
 //! lead to another folder or to none, and a clip that is not found there would count as deleted.
 //! Files are named by the descriptor (`/proc/self/fd/N/NAME`), which Linux resolves to the folder
 //! itself.

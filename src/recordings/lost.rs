@@ -139,8 +139,8 @@ impl Vault {
         }
     }
 
-    /// Moves a file to `lost+found`, and gives its path in the folder. Its time of change stays, and
-    /// with it its age.
+    /// Moves a file to `lost+found`, and gives its path in the folder. Its time of change stays,
+    /// and with it its age.
     fn set_aside(&self, name: &OsStr) -> io::Result<PathBuf> {
         let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
         let lost = match access(&self.folder.join(LOST_AND_FOUND), all) {
