@@ -17,7 +17,6 @@ use super::{house::Rooms, in_words, rendering::renderer, settings, wall_clock};
 use crate::{
     api::{self, ApiState, ServeLimits},
     config::{ApiTls, Config},
-    http::Connection,
     notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
     prompts::{Fence, Fetch, Library, LibraryLimits},
     proto::sip::endpoint::Event,

@@ -98,9 +98,9 @@ pub struct MediaConfig {
     pub shards: usize,
     /// In order of preference.
     pub codecs: Vec<Codec>,
-    /// Calls at a time; 0 = what the ports allow.
+    /// Calls at a time; 0 = what the ports and the limit of open files allow.
     pub max_calls: usize,
-    /// How long a peer may be silent on RTP.
+    /// How long a peer may be silent, on RTP and RTCP.
     #[serde(deserialize_with = "duration")]
     pub rtp_timeout: Duration,
     /// The same for RTP and RTCP, on hold.

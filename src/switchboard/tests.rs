@@ -274,8 +274,17 @@ impl House {
 
     /// How many files there are in the folder of clips.
     pub fn clips(&self) -> usize {
+        self.clip_files().count()
+    }
+
+    /// How long they are together.
+    pub fn clip_bytes(&self) -> u64 {
+        self.clip_files().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum()
+    }
+
+    fn clip_files(&self) -> impl Iterator<Item = std::fs::DirEntry> {
         let entries = std::fs::read_dir(self.folder.path().join("clips")).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().file_name() != ".lock").count()
+        entries.map(Result::unwrap).filter(|entry| entry.file_name() != ".lock")
     }
 }
 

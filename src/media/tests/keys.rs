@@ -36,8 +36,10 @@ fn one_pound_whose_packets_have_timestamps_of_their_own_ends_one_recording() {
             rig.tick(1);
             told.extend(rig.outline());
             // The bot asks for the next as soon as it knows.
-            if told.len() == 2 {
-                second.take().map(|second| rig.command(second));
+            if told.len() == 2
+                && let Some(second) = second.take()
+            {
+                rig.command(second);
             }
         }
         rig.converse(&mut peer, &codes);

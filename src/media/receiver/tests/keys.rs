@@ -31,13 +31,9 @@ fn phone(
     for tick in 0..40 {
         let is_down = (from..from + ticks).contains(&tick);
         let sound = &sent[tick * FRAME..][..FRAME];
-        let speak = |send: &mut dyn FnMut(usize, u32, bool, u8, &[u8])| {
-            if style != Style::Instead || !is_down {
-                send(tick, (tick * FRAME) as u32, false, 0, sound);
-            }
-        };
-        if style == Style::After {
-            speak(&mut send);
+        let speaks = style != Style::Instead || !is_down;
+        if speaks && style == Style::After {
+            send(tick, (tick * FRAME) as u32, false, 0, sound);
         }
         if (from..from + ticks + 2).contains(&tick) {
             let lasted = (FRAME * (tick + 1 - from).min(ticks)) as u16;
@@ -45,8 +41,8 @@ fn phone(
             let end = if tick + 1 >= from + ticks { 0x80 } else { 0 };
             send(tick, timestamp(tick), tick == from, 101, &[11, 10 | end, high, low]);
         }
-        if style != Style::After {
-            speak(&mut send);
+        if speaks && style != Style::After {
+            send(tick, (tick * FRAME) as u32, false, 0, sound);
         }
     }
     packets
