@@ -19,6 +19,8 @@ use std::{
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::store::lock_for_life;
+
 /// The folder of the clips; cheap to clone. No other process has it while a clone lives.
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -142,7 +144,7 @@ fn identity(metadata: &fs::Metadata) -> (u64, u64) {
 fn lock(path: &Path) -> io::Result<File> {
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    match file.try_lock() {
+    match lock_for_life(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let message =

@@ -29,6 +29,7 @@ use super::{
     StoreError, clock, damage,
     erasure::Erasure,
     guard::{self, Guard},
+    lock_for_life,
 };
 use crate::clock::Clock;
 
@@ -228,7 +229,7 @@ fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
         .mode(PRIVATE)
         .open(&lock_path)
         .map_err(not_writable)?;
-    match lock.try_lock() {
+    match lock_for_life(&lock) {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
             Err(StoreError::InUse { target: path.display().to_string() })
