@@ -53,6 +53,8 @@ struct Token {
     ttl: Duration,
 }
 
+/// How long what still blocks when all is done is waited for.
+const LAST: Duration = Duration::from_secs(1);
 /// It failed while running.
 const FAILED: u8 = 1;
 /// sysexits(3): the command was used wrongly.
@@ -147,7 +149,11 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn run<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(task);
+    // A disk that does not answer may hold one of its threads for ever.
+    runtime.shutdown_timeout(LAST);
+    result
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

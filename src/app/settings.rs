@@ -35,8 +35,9 @@ use crate::{
 
 /// What is open without a call: listeners, the database, the runtime, requests of ours.
 const FILES_OF_THE_HOUSE: usize = 64;
-/// RTP, RTCP, and two clips: one that is being made safe while the next is written.
-const FILES_OF_A_CALL: usize = 2 + CLIPS_OF_A_CALL;
+/// RTP and RTCP.
+const SOCKETS_OF_A_CALL: usize = 2;
+/// One that is being made safe while the next is written.
 const CLIPS_OF_A_CALL: usize = 2;
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
@@ -82,12 +83,15 @@ pub(super) fn open_files() -> Option<usize> {
 
 /// How many calls there are files for, beside what SIP streams and clients of the API may take.
 fn calls_within(open_files: usize) -> usize {
+    let left = open_files.saturating_sub(taken_of(open_files));
+    (left / (SOCKETS_OF_A_CALL + CLIPS_OF_A_CALL)).max(1)
+}
+
+/// Files that are not for calls and their clips.
+fn taken_of(open_files: usize) -> usize {
     let streams = StreamLimits::within(open_files);
-    let taken = streams.connections
-        + streams.opened
-        + ServeLimits::within(open_files).connections
-        + FILES_OF_THE_HOUSE;
-    (open_files.saturating_sub(taken) / FILES_OF_A_CALL).max(1)
+    let clients = ServeLimits::within(open_files).connections;
+    streams.connections + streams.opened + clients + FILES_OF_THE_HOUSE
 }
 
 /// Says how many calls there is room for, and what would make it more.
@@ -108,9 +112,15 @@ pub(super) fn tell_room(config: &Config, limits: &Limits) {
 /// What the spool may do.
 pub(super) fn spool(config: &Config) -> SpoolLimits {
     let calls = limits(config).max_calls;
+    let rest = open_files().map_or(usize::MAX, |files| {
+        files
+            .saturating_sub(taken_of(files))
+            .saturating_sub(calls.saturating_mul(SOCKETS_OF_A_CALL))
+    });
     SpoolLimits {
         low_water: config.storage.low_water.as_u64(),
-        open: calls.saturating_mul(CLIPS_OF_A_CALL),
+        // Recordings that wait in the queues of calls have their files as well.
+        open: rest.max(calls.saturating_mul(CLIPS_OF_A_CALL)),
     }
 }
 

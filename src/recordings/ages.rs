@@ -27,10 +27,17 @@ pub(super) struct LostFiles {
     vault: Vault,
     retention: Duration,
     /// The files that were seen before, by their names.
-    known: BTreeMap<String, LostFileRow>,
+    known: BTreeMap<String, Known>,
     is_loaded: bool,
     /// The database could last not be asked, and the log has said so.
     is_away: bool,
+}
+
+/// A file that was seen before.
+struct Known {
+    row: LostFileRow,
+    /// The database has it.
+    is_kept: bool,
 }
 
 impl LostFiles {
@@ -47,7 +54,7 @@ impl LostFiles {
     }
 
     /// Deletes the files that are too old. A file that cannot be deleted is logged and tried again
-    /// at the next call.
+    /// at the next call, and so is what the database could not be told.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -57,41 +64,44 @@ impl LostFiles {
         if !self.is_loaded {
             let loaded = self.database.lost_files().await;
             self.is_loaded = loaded.is_ok();
-            for file in self.noticed(loaded).unwrap_or_default() {
-                self.known.insert(file.name.clone(), file);
+            for row in self.noticed(loaded).unwrap_or_default() {
+                self.known.insert(row.name.clone(), Known { row, is_kept: true });
             }
         }
         let now = self.database.clock().now();
         let wall = UnixMillis::from(SystemTime::now());
-        for LostFile { name, changed, .. } in &files {
-            if self.known.get(name).is_some_and(|known| known.modified == *changed) {
-                continue;
-            }
-            let since = since(*changed, wall, now);
-            let file = LostFileRow { name: name.clone(), modified: *changed, since };
-            let noted = self.database.note_lost_file(&file).await;
-            self.noticed(noted);
-            self.known.insert(name.clone(), file);
-        }
         let mut left = LostAndFound::default();
         let mut names = HashSet::new();
         for file in files {
-            let is_old = self
-                .known
-                .get(&file.name)
-                .is_some_and(|known| now.since(known.since) >= self.retention);
-            if is_old && purge(&file).await {
+            let LostFile { name, changed, .. } = &file;
+            let known = self.known.get(name).filter(|known| known.row.modified == *changed);
+            let since = known.map_or_else(|| since(*changed, wall, now), |known| known.row.since);
+            if now.since(since) >= self.retention && purge(&file).await {
                 continue;
+            }
+            if known.is_none() {
+                let row = LostFileRow { name: name.clone(), modified: *changed, since };
+                self.known.insert(name.clone(), Known { row, is_kept: false });
             }
             left.count(&file);
             names.insert(file.name);
         }
         self.vault.seen().lost_and_found = left;
-        let gone: Vec<String> =
-            self.known.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        for name in gone {
-            let forgotten = self.database.forget_lost_file(&name).await;
-            self.noticed(forgotten);
+        let kept = self.keep(&names).await;
+        self.noticed(kept);
+        Ok(())
+    }
+
+    /// Tells the database which files there are, and which are not any more. It ends with the first
+    /// failure: each may take seconds.
+    async fn keep(&mut self, names: &HashSet<String>) -> Result<(), StoreError> {
+        for known in self.known.values_mut().filter(|known| !known.is_kept) {
+            self.database.note_lost_file(&known.row).await?;
+            known.is_kept = true;
+        }
+        let gone = self.known.keys().filter(|name| !names.contains(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.database.forget_lost_file(&name).await?;
             self.known.remove(&name);
         }
         Ok(())

@@ -19,9 +19,11 @@ pub struct Keeper {
 /// How often the folder is looked at, and how long it may take to answer.
 const LOOK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
-/// How often clips that no row knows are looked for, for a twentieth of the time at most.
+/// How often clips that no row knows are looked for: for a twentieth of the time at most, but once a
+/// minute.
 const TIDY: Duration = Duration::from_secs(10);
 const TIDY_SHARE: u32 = 20;
+const TIDY_AT_LEAST: Duration = Duration::from_secs(60);
 /// A younger file may be one whose row was not there yet when we looked.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
@@ -89,6 +91,6 @@ async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
                 }
             }
         }
-        tokio::time::sleep(TIDY.max(begun.elapsed() * TIDY_SHARE)).await;
+        tokio::time::sleep((begun.elapsed() * TIDY_SHARE).clamp(TIDY, TIDY_AT_LEAST)).await;
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
-    Folder,
+    Folder, FolderFault,
     clip_file::{ClipFile, again},
 };
 use crate::{
@@ -89,6 +89,9 @@ pub enum SpoolError {
         /// Bytes that must be.
         low_water: u64,
     },
+    /// The folder.
+    #[error(transparent)]
+    Folder(FolderFault),
     /// As many clips are open as may be.
     #[error("{0} recordings are open already, as many as may be")]
     TooMany(usize),
@@ -143,8 +146,8 @@ impl Spool {
         Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Makes the file of a clip. Its row may come later, but before its first chunk: a file without
-    /// a sample that no row knows is removed at the next start.
+    /// Makes the file of a clip. Its row may come later, but before its first chunk. A file without a
+    /// sample that no row knows is removed: when its clip is dropped, or at the start after a crash.
     ///
     /// # Errors
     /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is
@@ -178,8 +181,10 @@ impl Spool {
             if waiting.contains_key(&id) {
                 return Err(SpoolError::InUse);
             }
-            if waiting.len() >= self.limits.open {
-                return Err(SpoolError::TooMany(waiting.len()));
+            // Those that nobody waits for are about to be closed.
+            let open = waiting.values().filter(|expected| !expected.written.is_closed()).count();
+            if open >= self.limits.open {
+                return Err(SpoolError::TooMany(open));
             }
             let expected =
                 Expected { written: written_sender, broken: Some(broken_sender), file: None };
@@ -319,8 +324,14 @@ impl Writer {
             self.open.retain(|id, _| waiting.contains_key(id));
         }
         for clip in not_begun {
-            if let Err(error) = fs::remove_file(&clip.path) {
-                warn!(%error, "Cannot remove {}", clip.path.display());
+            match fs::remove_file(&clip.path) {
+                Ok(()) => {}
+                // Its row was discarded, and the purge was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let name = clip.path.file_name().unwrap_or_default();
+                    warn!(%error, "Cannot remove {}", self.folder.shown().join(name).display());
+                }
             }
         }
     }

@@ -97,6 +97,7 @@ impl Vault {
     /// It is not there ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
     /// place.
     pub async fn open(&self, id: RecordingId) -> io::Result<(tokio::fs::File, u64)> {
+        self.check_answers()?;
         let vault = self.clone();
         let opened = blocking(move || {
             vault.folder.check_place()?;
@@ -113,12 +114,21 @@ impl Vault {
     /// # Errors
     /// As for [`Vault::open`].
     pub async fn read(&self, id: RecordingId) -> io::Result<Vec<u8>> {
+        self.check_answers()?;
         let vault = self.clone();
         blocking(move || {
             vault.folder.check_place()?;
             fs::read(vault.path(id))
         })
         .await
+    }
+
+    /// Each question that a disk does not answer holds a thread of all for as long.
+    fn check_answers(&self) -> io::Result<()> {
+        match self.fault() {
+            Some(fault @ FolderFault::Silent) => Err(io::Error::other(fault)),
+            Some(FolderFault::Away | FolderFault::Unwritable) | None => Ok(()),
+        }
     }
 
     /// Deletes a clip, finished or not, wherever the folder is by now. One that is not there is

@@ -428,7 +428,7 @@ impl CallTask {
             }
             Event::Reinvite { offer, path, .. } => {
                 // Its sound comes from where it is now.
-                self.peer = Some(path.peer);
+                self.peer = path.map(|path| path.peer).or(self.peer);
                 Input::Reinvite(offer)
             }
             // The BYE that ends the call.
@@ -553,6 +553,7 @@ impl CallTask {
 
     fn media_ended(&mut self, id: OperationId, ended: operation::Ended) {
         info!(operation.id = %id, clip = ?ended.clip, "Operation off the media: {:?}", ended.end);
+        let gave_up = ended.end == OperationEnd::Unspecified;
         let clip = ended.clip.unwrap_or_default();
         let end = MediaEnd {
             end: ended.end,
@@ -560,8 +561,9 @@ impl CallTask {
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
         self.machine.handle_input(Input::MediaEnded(id, end), self.drivers.now());
-        // Of one that is discarded as well: the file is gone then.
-        if let Some(tape) = self.clips.remove(&id) {
+        // Of one that is discarded as well: the file is gone then. What the leg gave up it does not
+        // end: the writer lets it go.
+        if let (Some(tape), false) = (self.clips.remove(&id), gave_up) {
             self.await_clip(id, tape);
         }
     }
@@ -766,6 +768,13 @@ impl CallTask {
             | OperationKind::UpdateRecordingStatus { .. } => return,
         };
         let tape = recording.zip(self.clips.get_mut(&id).map(Tape::begin));
+        if recording.is_some() && tape.is_none() {
+            error!(operation.id = %id, "A recording has no file");
+            let end = OperationEnd::Unspecified;
+            let ended = MediaEnd { end, speech_ms: 0, speech_ended_at_ms: None };
+            self.inputs.push_back(Input::MediaEnded(id, ended));
+            return;
+        }
         if let Some(leg) = &self.leg {
             // A leg that is over says so itself, and the operation ends with it.
             let _ = leg.start(Start { id, play, tape }).await;

@@ -40,7 +40,7 @@ use crate::{
     call::{Command, Now, Refusal, Settings},
     clock::Clock,
     media,
-    model::{CallId, Party, PromptSource, Termination, UnixMillis},
+    model::{CallId, Party, PromptSource, RecordingId, Termination, UnixMillis},
     prompts::Library,
     proto::{
         sdp,
@@ -49,7 +49,7 @@ use crate::{
             uri::Uri,
         },
     },
-    recordings::{Spool, SpoolError, Vault},
+    recordings::{FolderFault, OpenClip, Spool, SpoolError, Vault},
     signalling::Signalling,
     store::{Database, Journal},
 };
@@ -148,7 +148,9 @@ const BUSY: u16 = 503;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the database may take to show what was committed last.
 const PROOF: Duration = Duration::from_secs(2);
-/// How long calls that are ended may take for it: longer than their machines wait for clips.
+/// How long a disk may take to make the file of a clip: less than a request waits.
+const OPENING: Duration = Duration::from_secs(6);
+/// How long calls that are ended may take for it: longer than their machines wait for their legs.
 pub const ENDING: Duration = Duration::from_secs(18);
 
 /// The time by each clock.
@@ -158,6 +160,22 @@ fn now(clock: &Clock) -> Now {
 }
 
 impl Drivers {
+    /// Makes the file of a clip. That it cannot be made is logged.
+    ///
+    /// # Errors
+    /// As for [`Spool::open`]; or the folder is away or does not answer: what is recorded there could
+    /// be neither heard nor found.
+    async fn open_clip(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+        let opened = match self.vault.fault() {
+            Some(fault) => Err(SpoolError::Folder(fault)),
+            // A file that is made after all is removed again.
+            None => tokio::time::timeout(OPENING, self.spool.open(id))
+                .await
+                .unwrap_or(Err(SpoolError::Folder(FolderFault::Silent))),
+        };
+        opened.inspect_err(|error| warn!(%error, recording.id = %id, "A recording cannot begin"))
+    }
+
     fn now(&self) -> Now {
         now(self.database.clock())
     }
@@ -234,12 +252,12 @@ impl Switchboard {
         if self.inner.drivers.media.is_broken() {
             return Err("a media thread has ended".to_owned());
         }
-        if let Err(error) = self.inner.drivers.spool.check_room().await {
-            return Err(match error {
-                SpoolError::LowWater { .. } => error.to_string(),
-                // Anyone may ask; where the clips are is for the log.
-                _ => "the folder of the recordings cannot be looked at".to_owned(),
-            });
+        match tokio::time::timeout(PROOF, self.inner.drivers.spool.check_room()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ SpoolError::LowWater { .. })) => return Err(error.to_string()),
+            // Anyone may ask; where the clips are is for the log.
+            Ok(Err(_)) => return Err("the folder of the recordings cannot be looked at".to_owned()),
+            Err(_) => return Err(FolderFault::Silent.to_string()),
         }
         let proof = self.inner.drivers.journal.prove();
         match tokio::time::timeout(PROOF, proof).await {

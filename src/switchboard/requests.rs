@@ -21,7 +21,7 @@ use crate::{
         Termination,
     },
     proto::sip::uri::Uri,
-    recordings::OpenClip,
+    recordings::{OpenClip, SpoolError},
     signalling::Traced,
 };
 
@@ -237,22 +237,13 @@ impl Switchboard {
     }
 
     async fn open_clip(&self) -> Result<OpenClip, CallError> {
-        // What is recorded in a folder that is away could be neither heard nor found.
-        if let Some(fault) = self.inner.drivers.vault.fault() {
-            warn!("A recording is refused: {fault}");
-            return Err(CallError::NoDisk);
-        }
         let mut bytes = [0; 16];
         self.fresh_rng().fill_bytes(&mut bytes);
-        let opening = self.inner.drivers.spool.open(RecordingId::from_random(bytes));
-        match tokio::time::timeout(REQUEST_TIMEOUT, opening).await {
-            Ok(opened) => opened.map_err(|error| {
-                warn!(%error, "A recording is refused");
-                CallError::NoDisk
-            }),
-            // A file that is made after all is removed again.
-            Err(_) => Err(CallError::Overloaded { retry_after: 5 }),
-        }
+        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes)).await;
+        opened.map_err(|error| match error {
+            SpoolError::TooMany(_) => CallError::Overloaded { retry_after: 1 },
+            _ => CallError::NoDisk,
+        })
     }
 
     /// The last SIP messages of one of the application's calls, also of one that is over, as long as

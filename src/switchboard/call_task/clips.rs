@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::mpsc::SyncSender, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{CallTask, Done};
@@ -13,10 +14,9 @@ use crate::{
     recordings::{ClipWritten, Finished, OpenClip},
 };
 
-/// How long the clips of a task that has failed may take to become safe.
-const SALVAGE: Duration = Duration::from_secs(15);
-/// How long a call that is over waits for clips that nobody wants any more.
-const CLEAR_UP: Duration = Duration::from_secs(600);
+/// How long the clips of a task that has failed may take to become safe, a leg that is late may take
+/// to end its clip, and a call that is over waits for clips that nobody wants any more.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A clip that an operation writes, or will.
 pub(super) struct Tape {
@@ -45,19 +45,24 @@ impl CallTask {
         self.work.push(broken.boxed());
     }
 
-    /// The leg vanished in the middle of a clip: what was written is what there is.
+    /// The leg vanished in the middle of a clip: what was written is what there is. One that is only
+    /// late still has chunks that a slow disk has not taken, and ends the clip itself.
     pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
-        let Some(Tape { chunks, written, .. }) = self.clips.remove(&id) else {
+        let Some(Tape { chunks, mut written, .. }) = self.clips.remove(&id) else {
             self.inputs.push_back(Input::ClipSafe(id, Err(OperationEnd::Unspecified)));
             return;
         };
+        let is_late = self.leg_events.is_some();
         // The spool may be full, and this task must not wait for it.
         self.saving.push(
             async move {
+                if is_late && let Ok(result) = timeout(PATIENCE, clip_result(&mut written)).await {
+                    return Done::Clip(id, recording, result);
+                }
                 let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
                 let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
                 let result = match sent {
-                    Ok(Ok(())) => clip_result(written).await,
+                    Ok(Ok(())) => clip_result(&mut written).await,
                     Ok(Err(_)) | Err(_) => Err(OperationEnd::Unspecified),
                 };
                 Done::Clip(id, recording, result)
@@ -67,9 +72,9 @@ impl CallTask {
     }
 
     pub(super) fn await_clip(&mut self, id: OperationId, tape: Tape) {
-        let Tape { recording, written, .. } = tape;
-        self.saving
-            .push(async move { Done::Clip(id, recording, clip_result(written).await) }.boxed());
+        let Tape { recording, mut written, .. } = tape;
+        let result = async move { Done::Clip(id, recording, clip_result(&mut written).await) };
+        self.saving.push(result.boxed());
     }
 
     /// Deletes a clip whose row was discarded before its file was whole.
@@ -100,7 +105,7 @@ impl CallTask {
                 }
             }
         };
-        if tokio::time::timeout(CLEAR_UP, cleared).await.is_err() {
+        if timeout(PATIENCE, cleared).await.is_err() {
             warn!(
                 "a clip of a call that is over is still being written; it goes at the next start"
             );
@@ -119,7 +124,7 @@ impl CallTask {
                 }
             }
         };
-        if tokio::time::timeout(SALVAGE, saved).await.is_err() {
+        if timeout(PATIENCE, saved).await.is_err() {
             warn!("the rest of the call's clips did not become safe in time");
         }
         clips
@@ -141,7 +146,7 @@ pub(super) fn safe_clip(Finished { bytes, samples, is_cut_short }: Finished) -> 
     SafeClip { bytes, duration_ms, is_cut_short }
 }
 
-async fn clip_result(written: ClipWritten) -> Result<Finished, OperationEnd> {
+async fn clip_result(written: &mut ClipWritten) -> Result<Finished, OperationEnd> {
     match written.await {
         Ok(Ok(finished)) => Ok(finished),
         Ok(Err(error)) => {

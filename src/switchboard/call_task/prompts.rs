@@ -1,7 +1,6 @@
 //! What an operation needs before it begins: prompts, and a file if it records.
 
 use futures_util::{FutureExt, future::try_join_all};
-use tracing::error;
 
 use super::{CallTask, Done};
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
     model::{
         OperationEnd, OperationId, PromptFailure, PromptFailureKind, PromptSource, RecordingId,
     },
-    recordings::OpenClip,
+    recordings::{OpenClip, SpoolError},
     switchboard::Drivers,
 };
 
@@ -53,9 +52,9 @@ async fn prepared(
     });
     let prompts = try_join_all(loads).await.map_err(OperationEnd::PromptFailed)?;
     let clip = match clip {
-        Some(clip) => Some(drivers.spool.open(clip).await.map_err(|error| {
-            error!(%error, recording.id = %clip, "A recording cannot begin");
-            OperationEnd::DiskFailedWithoutAudio
+        Some(clip) => Some(drivers.open_clip(clip).await.map_err(|error| match error {
+            SpoolError::TooMany(_) => OperationEnd::Unspecified,
+            _ => OperationEnd::DiskFailedWithoutAudio,
         })?),
         None => None,
     };

@@ -5,6 +5,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{placing::from_one_side, *};
 use crate::{
+    audio::tape,
     call::{Offer, Owner},
     model::{CallId, RecordingId},
     proto::sdp,
@@ -76,6 +77,31 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
         }
     };
     tokio::time::timeout(WITHIN, gone).await.expect("nobody will ask for it");
+}
+
+#[tokio::test]
+async fn a_clip_whose_leg_is_late_holds_all_that_the_leg_still_has() {
+    let mut house = House::start().await;
+    let phone = Phone::of(&house).await;
+    phone.invite("bot").await;
+    let (dialog, invite) = house.invited().await;
+    let (mut task, ..) = task(&house, dialog, invite.offer);
+    let (recording, operation) =
+        (RecordingId::from_random([9; 16]), OperationId::from_random([8; 16]));
+    let clip = house.drivers.spool.open(recording).await.unwrap();
+    let chunks = clip.chunks.clone();
+    task.take_clip(operation, clip);
+    let (_leg, events) = mpsc::channel(1);
+    task.leg_events = Some(events);
+    task.seal(operation, recording);
+    assert!(task.saving.next().now_or_never().is_none(), "the leg has not ended it");
+    let samples = tape::ChunkBody::Samples(vec![1; 8_000]);
+    for body in [samples, tape::ChunkBody::End { keep: true }] {
+        chunks.send(tape::Chunk { recording, body }).unwrap();
+    }
+    let done = tokio::time::timeout(WITHIN, task.saving.next()).await.expect("it is safe");
+    let Some(Done::Clip(_, _, Ok(finished))) = done else { panic!("it is not kept") };
+    assert_eq!(finished.samples, 8_000);
 }
 
 #[tokio::test]
