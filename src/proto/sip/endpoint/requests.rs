@@ -65,7 +65,12 @@ impl Endpoint {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        let again = self.transactions.repeat(id);
+        // The answer goes where the first request came from. Whoever else repeats it would have others
+        // hear the answer.
+        let is_same = |again: &Transmit| {
+            again.path.peer.ip() == path.peer.ip() && again.path.transport == path.transport
+        };
+        let again = self.transactions.repeat(id).filter(is_same);
         let is_acquainted = self.is_acquainted(path);
         let again = match dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
             Some(dialog) if dialog.is_limited() => {
@@ -131,6 +136,10 @@ impl Endpoint {
             self.answer_stateless(request, 481, path);
             return;
         };
+        if self.dialogs.get(&id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
+            self.answer_stateless(request, 481, path);
+            return;
+        }
         if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
             dialog.heard_again(path, self.heard_bytes);
             self.answering = Some(id);
@@ -457,7 +466,9 @@ impl Endpoint {
             dialog.refresh_target(contact, path);
             dialog.reoffered(pending);
         }
-        self.tell(Event::Reinvite { dialog: id, offer, path });
+        // An address that may be forged is not where sound is to go.
+        let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_limited());
+        self.tell(Event::Reinvite { dialog: id, offer, path: is_proved.then_some(path) });
     }
 
     /// RFC 3262 §3.

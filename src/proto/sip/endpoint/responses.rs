@@ -306,7 +306,8 @@ impl Endpoint {
             self.transactions.keep_provisional(id, response);
             return;
         }
-        let mut room = limited.and_then(|dialog| dialog.room());
+        // The peer repeats its request if the answer is lost, and brings room with it.
+        let mut room = limited.map(|_| 0);
         let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);

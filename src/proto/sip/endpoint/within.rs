@@ -107,7 +107,9 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
-            self.acknowledge_again(ack, path);
+            if dialog.take_room(ack.bytes.len()) {
+                self.acknowledge_again(ack, path);
+            }
             return;
         }
         let contact = response.contacts().first().map(|contact| contact.uri());
@@ -120,7 +122,10 @@ impl Endpoint {
         let ack = Transmit { path, bytes };
         dialog.acknowledged(cseq, ack.clone());
         let is_ending = dialog.is_ending();
-        self.transmit(ack);
+        // The newest message may have been forged in the name of an address that does not hear us.
+        if dialog.take_room(ack.bytes.len()) {
+            self.transmit(ack);
+        }
         if let Some(description) = sdp_of(response).filter(|_| !is_ending) {
             self.tell(Event::Refreshed { dialog: id, description });
         }

@@ -308,3 +308,82 @@ fn nothing_that_comes_in_any_order_gets_more_than_its_share() {
         ledger.look(&line);
     }
 }
+
+const VICTIM: &str = "198.51.100.77:5060";
+
+/// How many bytes were sent to the victim.
+fn said_to_victim(line: &Line) -> usize {
+    let sent = line.sent.iter().zip(&line.paths);
+    sent.filter(|(_, path)| **path == from(VICTIM)).map(|((_, text), _)| text.len()).sum()
+}
+
+#[test]
+fn who_repeats_a_request_has_nobody_else_hear_its_answer() {
+    let mut line = stranger();
+    line.confirm(&usual());
+    let vias =
+        format!("Via: SIP/2.0/UDP {}.example;branch=z9hG4bKv\r\n", "x".repeat(60)).repeat(200);
+    let small = Ask::new("OPTIONS", 2).to(&line.tag);
+    let forged = small.clone().with(vias.trim_end()).to_string();
+    line.receive_over(from(VICTIM), &forged);
+    line.receive(&Ask::ack(&line.tag.clone()).to_string());
+    (0..20).for_each(|_| line.receive(&small.to_string()));
+    let said = said_to_victim(&line);
+    assert!(said * 2 <= forged.len() * 3, "{said} bytes for {}", forged.len());
+}
+
+#[test]
+fn refusals_of_forged_offers_are_not_repeated() {
+    let mut line = stranger();
+    let dialog = line.confirm(&usual());
+    let padding = format!("X: {}", "x".repeat(3_000));
+    let mut heard = 0;
+    for cseq in 2..20 {
+        let forged = Ask::reinvite(&line.tag, cseq).with(&padding).to_string();
+        heard += forged.len();
+        line.receive_over(from(VICTIM), &forged);
+        while let Some(event) = line.events.pop() {
+            if let Event::Reinvite { path, .. } = event {
+                assert_eq!(path, None, "sound must not follow it");
+                line.command(refusal(dialog, 488));
+            }
+        }
+        line.run_for(Duration::from_secs(4));
+    }
+    let said = said_to_victim(&line);
+    assert!(said * 2 <= heard * 3, "{said} bytes for {heard}");
+    line.receive(&Ask::reinvite(&line.tag, 30).to_string());
+    let path = line.events.iter().find_map(|event| match event {
+        Event::Reinvite { path, .. } => Some(*path),
+        _ => None,
+    });
+    assert_eq!(path.flatten(), Some(super::path()));
+}
+
+#[test]
+fn the_ack_of_our_offer_goes_to_no_address_that_is_forged() {
+    let routes = "Record-Route: <sip:192.0.2.10;lr>\r\n".repeat(100);
+    let invite = Ask::invite()
+        .with("Supported: timer")
+        .with("Session-Expires: 90;refresher=uas")
+        .with(routes.trim_end());
+    let mut line = stranger();
+    line.confirm(&invite);
+    line.sent.clear();
+    line.paths.clear();
+    line.run_for(Duration::from_secs(46));
+    let offer = line.sent.iter().find(|(_, text)| text.starts_with("INVITE ")).unwrap().1.clone();
+    let forged = Ask::ack(&line.tag.clone()).to_string();
+    line.receive_over(from(VICTIM), &forged);
+    (0..20).for_each(|_| line.receive(&respond(&offer, "200 OK")));
+    let said = said_to_victim(&line);
+    assert!(said * 2 <= forged.len() * 3, "{said} bytes for {}", forged.len());
+}
+
+#[test]
+fn a_cancel_from_elsewhere_changes_nothing() {
+    let mut line = stranger();
+    line.receive_invite(&usual());
+    line.receive_over(from(VICTIM), &usual().cancel().to_string());
+    assert!(!line.events.iter().any(|event| matches!(event, Event::Canceled { .. })));
+}
