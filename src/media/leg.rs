@@ -392,7 +392,9 @@ impl LiveLeg {
         };
         stream.hear(transport, &mut scratch.datagram[..], self.frame);
         let is_idle = running.is_none();
-        let playing = if is_idle { hold_music } else { running };
+        // A prompt that was said and is still to be heard may be followed by another one.
+        let is_awaited = self.finishing.iter().any(|finishing| finishing.is_held_in(self.frame));
+        let playing = if is_idle && !is_awaited { hold_music } else { running };
         let mut frame = Frame::silence(stream.rate());
         let mut said = Said::new(&mut frame, &mut scratch.kept);
         // What is done with has been sent: on hold, prompts and keys wait.

@@ -137,6 +137,18 @@ struct Source {
     /// Where it lay for packets before the last jump.
     anchor_before: Option<Anchor>,
     pace: Pace,
+    /// The newest packet of sound, as it came.
+    newest: Newest,
+}
+
+/// What shows that a sender has put one packet of sound into two.
+#[derive(Debug, Default)]
+struct Newest {
+    /// Its media time.
+    ticks: Option<i64>,
+    payload: Vec<u8>,
+    /// Media time goes on from one packet to another at all.
+    advances: bool,
 }
 
 /// What is added to a sender's media time, from a sequence number on.
@@ -465,6 +477,10 @@ impl Receiver {
             return;
         }
         let len = self.len_of(packet.payload);
+        let is_newest = source.sequence.highest() == Some(sequence) && len > 0;
+        if is_newest && source.is_said_again(ticks, sequence, packet.payload) {
+            return;
+        }
         let arrival = arrival / self.ticks;
         let paced = self.locate_by_pace(source, sequence, at, len, arrival);
         let Some(time) = paced.or_else(|| self.locate(source, sequence, at, len)) else {
@@ -799,7 +815,24 @@ impl Source {
             anchor: None,
             anchor_before: None,
             pace: Pace::default(),
+            newest: Newest::default(),
         }
+    }
+
+    /// Whether the newest packet is the one before it once more, under a sequence number of its own:
+    /// some senders repeat each packet so, against loss.
+    fn is_said_again(&mut self, ticks: i64, sequence: i64, payload: &[u8]) -> bool {
+        let follows = self.pace.last().is_some_and(|last| last.sequence + 1 == sequence);
+        let newest = &mut self.newest;
+        if follows && newest.advances && newest.ticks == Some(ticks) && newest.payload == payload {
+            self.pace.passed_over(sequence);
+            return true;
+        }
+        newest.advances |= newest.ticks.is_some_and(|before| before != ticks);
+        newest.ticks = Some(ticks);
+        newest.payload.clear();
+        newest.payload.extend_from_slice(payload);
+        false
     }
 
     fn move_to(&mut self, anchor: Anchor) {

@@ -90,6 +90,13 @@ impl Pace {
         self.last = Some(sound);
     }
 
+    /// Notes that a packet with this sequence number holds no new sound.
+    pub fn passed_over(&mut self, sequence: i64) {
+        if let Some(last) = &mut self.last {
+            last.sequence = sequence;
+        }
+    }
+
     /// The newest packet.
     pub fn last(&self) -> Option<&Sound> {
         self.last.as_ref()

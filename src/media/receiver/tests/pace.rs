@@ -157,3 +157,24 @@ proptest! {
         prop_assert!(!is_slow || found.len() + lost + 20 >= 120, "{} + {lost}", found.len());
     }
 }
+
+#[test]
+fn packets_that_a_sender_says_twice_are_heard_once() {
+    let sent = noise(100 * FRAME);
+    let mut receiver = Receiver::new(&plan()).unwrap();
+    let mut played = Vec::new();
+    for (tick, piece) in sent.chunks(FRAME).enumerate() {
+        for copy in 0..2 {
+            let sequence = (2 * tick + copy) as u16;
+            let datagram = packet(sequence, (tick * FRAME) as u32, false, 0, piece);
+            receiver.push(&datagram, tick as u64).unwrap();
+        }
+        played.extend_from_slice(receiver.pull().samples);
+    }
+    receiver.drain();
+    while !receiver.is_drained() {
+        played.extend_from_slice(receiver.pull().samples);
+    }
+    let heard = all_heard(&played);
+    assert!(heard.len().abs_diff(sent.len()) <= 2 * FRAME, "{} of {}", heard.len(), sent.len());
+}
