@@ -29,6 +29,12 @@ const FIELDS: [HeaderName; 8] =
 const EXPLICIT: [HeaderName; 3] = [CACHE_CONTROL, EXPIRES, PRAGMA];
 
 impl CachedAnswer {
+    /// How much memory it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.url.as_str().len() + self.headers.iter().map(field).sum::<usize>()
+    }
+
     /// The answer of `url` with these header fields.
     pub(super) fn new(url: Url, headers: &HeaderMap) -> Self {
         let mut kept = HeaderMap::new();

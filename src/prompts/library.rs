@@ -290,7 +290,8 @@ impl Library {
 impl Book {
     /// Memory that the prompt takes, in bytes. Its address is also its key.
     fn bytes(&self) -> usize {
-        self.clip.bytes() + 2 * self.uri.len()
+        let answer = self.answer.as_ref().map_or(0, CachedAnswer::bytes);
+        self.clip.bytes() + 2 * self.uri.len() + answer
     }
 }
 
