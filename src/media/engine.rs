@@ -198,6 +198,19 @@ impl Leg {
         self.command(Command::Connect(plan, host)).await
     }
 
+    /// The same, where the source of the peer's SIP may be forged: RTP from `host` is heard, and what
+    /// goes there is limited until some has come.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn connect_unproven(
+        &self,
+        plan: StreamPlan,
+        host: Option<IpAddr>,
+    ) -> Result<(), LegGone> {
+        self.command(Command::ConnectUnproven(plan, host)).await
+    }
+
     /// Starts an operation with the next tick. One that runs is canceled first.
     ///
     /// # Errors

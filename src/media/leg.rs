@@ -129,6 +129,8 @@ pub fn frames(duration: Duration) -> u64 {
 pub enum Command {
     /// Speak and hear like this from now on, with a peer whose SIP comes from this host.
     Connect(StreamPlan, Option<IpAddr>),
+    /// The same, where the source of its SIP may be forged.
+    ConnectUnproven(StreamPlan, Option<IpAddr>),
     /// Run this.
     Start(Start),
     /// Cancel this, if it runs.
@@ -302,6 +304,12 @@ impl LiveLeg {
         for _ in 0..COMMANDS_PER_TICK {
             match self.commands.try_recv() {
                 Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
+                Ok(Command::ConnectUnproven(plan, host)) => {
+                    self.connect(plan, host, scratch);
+                    if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+                        stream.doubt_host();
+                    }
+                }
                 Ok(Command::Start(start)) => self.start(start),
                 Ok(Command::Cancel(id)) => self.interrupt(id, Running::cancel),
                 Ok(Command::DiskFailed(id)) => self.interrupt(id, Running::disk_failed),
@@ -392,9 +400,7 @@ impl LiveLeg {
         };
         stream.hear(transport, &mut scratch.datagram[..], self.frame);
         let is_idle = running.is_none();
-        // A prompt that was said and is still to be heard may be followed by another one.
-        let is_awaited = self.finishing.iter().any(|finishing| finishing.is_held_in(self.frame));
-        let playing = if is_idle && !is_awaited { hold_music } else { running };
+        let playing = if is_idle { hold_music } else { running };
         let mut frame = Frame::silence(stream.rate());
         let mut said = Said::new(&mut frame, &mut scratch.kept);
         // What is done with has been sent: on hold, prompts and keys wait.

@@ -217,11 +217,6 @@ impl Finishing {
         Self { due: frame, ..self }
     }
 
-    /// Whether it may not be told in `frame` yet.
-    pub fn is_held_in(&self, frame: u64) -> bool {
-        frame < self.due
-    }
-
     /// Whether there is a clip that the spool has to take.
     pub fn has_clip(&self) -> bool {
         self.tape.is_some()
@@ -230,7 +225,7 @@ impl Finishing {
     /// Offers the rest of the clip to the spool. Returns the event once that has taken everything, or
     /// is gone, and it may be told in `frame`.
     pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
-        if self.is_held_in(frame) {
+        if frame < self.due {
             return None;
         }
         match self.tape.as_mut().map_or(Spooled::All, Tape::spool) {

@@ -37,6 +37,8 @@ pub struct Source {
     signalled: SocketAddr,
     /// Where the peer's SIP comes from; of a peer behind a NAT, the NAT.
     host: Option<IpAddr>,
+    /// It hears us; else it may be the victim of somebody who forges its SIP.
+    is_host_proved: bool,
     /// Whether a stranger may turn out to be the peer.
     any_host: bool,
     lock: Lock,
@@ -97,6 +99,7 @@ impl Source {
         Self {
             signalled,
             host,
+            is_host_proved: true,
             any_host,
             lock: Lock::Open,
             locked_at: frame,
@@ -115,7 +118,7 @@ impl Source {
     /// address only if the peer's SIP has moved, and its sound with it.
     pub fn renew(&mut self, signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> bool {
         let has_moved = host.is_some_and(|host| !self.is_signalling(host));
-        self.host = host;
+        (self.host, self.is_host_proved) = (host, true);
         if signalled == self.signalled {
             return match self.lock {
                 Lock::Locked(address) if has_moved && !self.is_near(address.ip()) => {
@@ -232,9 +235,19 @@ impl Source {
         is_same(host, self.signalled.ip()) || self.is_signalling(host)
     }
 
-    /// Whether the peer's SIP comes from there. It has acknowledged our 200, or answered our INVITE, so
-    /// it is no victim.
-    pub fn is_signalling(&self, host: IpAddr) -> bool {
+    /// Whether the peer's SIP comes from there, and it has acknowledged our 200, or answered our
+    /// INVITE: it is no victim.
+    pub fn is_proved(&self, host: IpAddr) -> bool {
+        self.is_host_proved && self.is_signalling(host)
+    }
+
+    /// The source of the peer's newest SIP may be forged.
+    pub fn doubt_host(&mut self) {
+        self.is_host_proved = false;
+    }
+
+    /// Whether the peer's SIP comes from there.
+    fn is_signalling(&self, host: IpAddr) -> bool {
         self.host.is_some_and(|signalling| is_same(host, signalling))
     }
 
@@ -332,6 +345,18 @@ mod tests {
         assert_eq!(source.judge(peer(), 1, 11, 2), Verdict::Accept);
         assert!(source.is_locked());
         assert!(source.is_verified());
+    }
+
+    #[test]
+    fn a_host_whose_sip_may_be_forged_is_heard_and_proves_nothing() {
+        let host: IpAddr = [192, 0, 2, 7].into();
+        let signalled = "198.51.100.1:4000".parse().unwrap();
+        let mut source = Source::new(signalled, Some(host), false, 0);
+        assert!(source.is_proved(host) && !source.is_proved(signalled.ip()));
+        source.doubt_host();
+        assert!(!source.is_proved(host) && source.is_near(host));
+        source.renew(signalled, Some(host), 10);
+        assert!(source.is_proved(host));
     }
 
     /// RTP bleed and injection: right in everything but the host, at a thousand packets a second, before

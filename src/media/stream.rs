@@ -476,6 +476,13 @@ impl Stream {
         self.trusted_address().ok().flatten()
     }
 
+    /// The source of the peer's newest SIP may be forged.
+    pub fn doubt_host(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.doubt_host();
+        }
+    }
+
     /// The peer's address, if there is one, unless it is ours or may be a victim's. RTCP goes on while
     /// on hold (RFC 3264 section 8.4).
     fn trusted_address(&mut self) -> Result<Option<SocketAddr>, LegEvent> {
@@ -496,7 +503,7 @@ impl Stream {
 
     /// Whether somebody has shown that `to` is the peer's: by RTP, by RTCP, or by SIP.
     fn is_verified(&self, to: SocketAddr) -> bool {
-        self.source.as_ref().is_some_and(|s| s.is_verified() || s.is_signalling(to.ip()))
+        self.source.as_ref().is_some_and(|source| source.is_verified() || source.is_proved(to.ip()))
     }
 
     /// Tells once that an address gets nothing.

@@ -104,6 +104,8 @@ pub(super) struct CallTask {
     advertised: Option<IpAddr>,
     /// Where the peer's SIP comes from.
     peer: Option<SocketAddr>,
+    /// That may be forged.
+    is_peer_doubtful: bool,
     mailbox: Mailbox,
     leg: Option<Leg>,
     /// What comes from the leg, until nothing more can.
@@ -221,6 +223,7 @@ impl CallTask {
             address: unspecified,
             advertised,
             peer: None,
+            is_peer_doubtful: false,
             mailbox,
             itinerary: None,
             placed: None,
@@ -367,7 +370,7 @@ impl CallTask {
         }
         info!(peer = %path.peer, "Another peer takes the place of the first");
         reserved.keep();
-        self.peer = Some(path.peer);
+        (self.peer, self.is_peer_doubtful) = (Some(path.peer), false);
         let call = self.machine.call().id;
         self.drivers.signalling.trace_further(call, &call_id, &[path.peer.ip()]);
     }
@@ -426,9 +429,9 @@ impl CallTask {
                 info!(reason, "Peer hung up");
                 Input::PeerHungUp
             }
-            Event::Reinvite { offer, path, .. } => {
+            Event::Reinvite { offer, path, is_proved, .. } => {
                 // Its sound comes from where it is now.
-                self.peer = path.map(|path| path.peer).or(self.peer);
+                (self.peer, self.is_peer_doubtful) = (Some(path.peer), !is_proved);
                 Input::Reinvite(offer)
             }
             // The BYE that ends the call.
@@ -675,8 +678,12 @@ impl CallTask {
             Action::DialReferral(call) => self.dial_referral(*call).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
+                let host = self.peer.map(|peer| peer.ip());
                 if let Some(leg) = &self.leg {
-                    let _ = leg.connect(*plan, self.peer.map(|peer| peer.ip())).await;
+                    let _ = match self.is_peer_doubtful {
+                        true => leg.connect_unproven(*plan, host).await,
+                        false => leg.connect(*plan, host).await,
+                    };
                 }
             }
             Action::Prepare(id, sources) => {

@@ -112,8 +112,10 @@ pub enum Event {
         dialog: DialogId,
         /// The offer; without one the `Answer` is the offer.
         offer: Option<Vec<u8>>,
-        /// Where it came from: the peer may have moved. `None` if that may be forged.
-        path: Option<Path>,
+        /// Where it came from: the peer may have moved.
+        path: Path,
+        /// The peer there hears us; else the source may be forged.
+        is_proved: bool,
     },
     /// An INFO came and was answered by 200.
     Info {

@@ -466,9 +466,8 @@ impl Endpoint {
             dialog.refresh_target(contact, path);
             dialog.reoffered(pending);
         }
-        // An address that may be forged is not where sound is to go.
         let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_limited());
-        self.tell(Event::Reinvite { dialog: id, offer, path: is_proved.then_some(path) });
+        self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
     }
 
     /// RFC 3262 §3.
