@@ -86,6 +86,9 @@ impl<'a> Building<'a> {
         let vault = Vault::new(held.clone());
         vault.bind(&database).await.map_err(|error| settings::wrong_folder(config, error))?;
         let spool = Spool::start(held.clone(), settings::spool(config)).with_context(in_folder)?;
+        if let Err(error) = spool.check_room().await {
+            warn!("Recordings are refused for now: {error}");
+        }
         let access_key = Arc::new(settings::access_key(&folder)?);
         switchboard::recover(&database, &journal, &vault, config.storage.retention).await?;
         database.free_unanswered_requests().await?;
