@@ -224,7 +224,7 @@ async fn a_clip_that_nobody_knows_is_set_aside_while_the_daemon_runs_and_goes_in
     let id = RecordingId::from_random([5; 16]);
     let clip = node.folder().join(format!("recordings/{id}.wav"));
     // From a backup, with its times.
-    fs::write(&clip, b"back").unwrap();
+    fs::write(&clip, [1; 100]).unwrap();
     let made = SystemTime::now() - Duration::from_secs(70);
     fs::File::options().write(true).open(&clip).unwrap().set_modified(made).unwrap();
     let lost = node.folder().join(format!("recordings/lost+found/{id}.wav"));
@@ -255,7 +255,7 @@ fn files_that_nobody_knows_go_beside_a_lost_and_found_that_is_roots() {
     // As mke2fs makes it.
     fs::create_dir_all(recordings.join(roots)).unwrap();
     fs::set_permissions(recordings.join(roots), fs::Permissions::from_mode(0o700)).unwrap();
-    fs::write(recordings.join(&name), b"clip").unwrap();
+    fs::write(recordings.join(&name), [1; 100]).unwrap();
     for path in [folder.path(), &program, &config, &recordings, &recordings.join(&name)] {
         chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
     }
