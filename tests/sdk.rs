@@ -101,7 +101,9 @@ fn trunk(host: &str, allow: &str) -> String {
 fn certificate() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let made = aftertone::tls::development(&folder.path().join("recordings"), &hosts).unwrap();
+    let recordings = folder.path().join("recordings");
+    std::fs::create_dir(&recordings).unwrap();
+    let made = aftertone::tls::development(&recordings, &hosts).unwrap();
     (folder, made.authority)
 }
 
