@@ -82,8 +82,8 @@ async fn is_speech(bot: &Bot, ended: &Value, fault: Fault) {
     assert!(likeness > 0.9, "{fault:?}: likeness {likeness} in {} samples", samples.len());
 }
 
-/// How like the speech, which is said over and over, the best quarter of a second of these samples is:
-/// 1 = the same. A loaded machine may lose time between them.
+/// How like the speech, which is said over and over, the best quarter of a second of these samples
+/// is: 1 = the same. A loaded machine may lose time between them.
 async fn likeness_to_speech(samples: &[i16]) -> f64 {
     const PIECE: usize = 4_000;
     let second = samples[..samples.len().min(16_000)].to_vec();

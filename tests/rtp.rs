@@ -1,5 +1,5 @@
-//! Phones whose RTP is not as the book has it, over the wire: laws that were not answered, keys with
-//! impossible durations, ports that change, silence with RTCP, and jitter buffers.
+//! Phones whose RTP is not as the book has it, over the wire: laws that were not answered, keys
+//! with impossible durations, ports that change, silence with RTCP, and jitter buffers.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Warns when the wall clock was set, and stores the state of the steady clock for the next process.
+//! Warns when the wall clock was set, and stores the state of the steady clock for the next
+//! process.
 
 use std::time::Duration;
 

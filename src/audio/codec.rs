@@ -38,7 +38,8 @@ impl CodecKind {
         }
     }
 
-    /// How much sound is in a payload, in samples at [`rate`](Self::rate); `None` if it is not Opus.
+    /// How much sound is in a payload, in samples at [`rate`](Self::rate); `None` if it is not
+    /// Opus.
     pub fn samples_in(self, payload: &[u8]) -> Option<usize> {
         match self {
             Self::Pcmu | Self::Pcma => Some(payload.len()),

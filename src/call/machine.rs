@@ -366,8 +366,8 @@ impl Machine {
         result
     }
 
-    /// Takes an operation. It is accepted once the commits that follow are through. `clip` is what it
-    /// records, if that is open already.
+    /// Takes an operation. It is accepted once the commits that follow are through. `clip` is what
+    /// it records, if that is open already.
     ///
     /// # Errors
     /// The call's state does not allow it, or too many wait; nothing was done.

@@ -3,7 +3,8 @@
 //! In: CLOCK_BOOTTIME of Linux, which counts from the start of the machine, includes the time for
 //! which the machine is suspended, and never jumps; the wall clock; and the state that an earlier
 //! process has kept ([`ClockState`]). Out: the time ([`SteadyMillis`]), and jumps of the wall clock
-//! ([`Jump`]). The clock stores nothing itself: the database does, whose deadlines are in this time.
+//! ([`Jump`]). The clock stores nothing itself: the database does, whose deadlines are in this
+//! time.
 //!
 //! The clock begins with the wall clock's time. After a restart of the process it goes on by
 //! CLOCK_BOOTTIME; after a restart of the machine by the wall clock, but never backwards.

@@ -336,8 +336,8 @@ async fn signalling(
     }
 }
 
-/// Sends one packet each 20 ms and takes what comes, until the call has ended: the server's port may
-/// be that of another call then.
+/// Sends one packet each 20 ms and takes what comes, until the call has ended: the server's port
+/// may be that of another call then.
 async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     let ssrc: u32 = rand::random();
     let mut seq: u16 = rand::random();

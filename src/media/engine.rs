@@ -198,8 +198,8 @@ impl Leg {
         self.command(Command::Connect(plan, host)).await
     }
 
-    /// The same, where the source of the peer's SIP may be forged: RTP from `host` is heard, and what
-    /// goes there is limited until some has come.
+    /// The same, where the source of the peer's SIP may be forged: RTP from `host` is heard, and
+    /// what goes there is limited until some has come.
     ///
     /// # Errors
     /// The leg is over.

@@ -53,15 +53,16 @@ pub enum LegEvent {
         /// The key.
         tone: Tone,
     },
-    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its prompts.
+    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
+    /// prompts.
     OperationEnded {
         /// Which one.
         id: OperationId,
         /// How.
         ended: Ended,
     },
-    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`] although the peer should send, or for
-    /// [`Settings::hold_timeout`] of one who need not. The leg goes on.
+    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`] although the peer should send,
+    /// or for [`Settings::hold_timeout`] of one who need not. The leg goes on.
     MediaTimedOut(Silence),
     /// Nothing more is sent to this address, until something comes from it.
     Unsent {

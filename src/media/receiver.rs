@@ -495,8 +495,8 @@ impl Receiver {
         }
     }
 
-    /// Where sound lies that the sender's timestamps place wrongly: they run at another speed than the
-    /// sound.
+    /// Where sound lies that the sender's timestamps place wrongly: they run at another speed than
+    /// the sound.
     fn locate_by_pace(
         &self,
         source: &mut Source,
@@ -530,8 +530,9 @@ impl Receiver {
         Some(time)
     }
 
-    /// Where the timestamp `at` of a key's packet lies on our time, if that makes sense. Sound alone
-    /// shows that the sender's clock is another one: timestamps and durations of keys may be wrong.
+    /// Where the timestamp `at` of a key's packet lies on our time, if that makes sense. Sound
+    /// alone shows that the sender's clock is another one: timestamps and durations of keys may be
+    /// wrong.
     fn locate_key(&self, source: &mut Source, sequence: i64, at: i64, len: i64) -> Option<i64> {
         if source.anchor.is_none() {
             let time = self.place_after_all();
@@ -635,8 +636,8 @@ impl Receiver {
     }
 
     /// Takes a packet of a key, whose timestamp lies at `time`; a key is told even if that makes no
-    /// sense. Another source than that of the sound has a clock and sequence numbers of its own: its
-    /// keys begin when their first packet comes.
+    /// sense. Another source than that of the sound has a clock and sequence numbers of its own:
+    /// its keys begin when their first packet comes.
     fn take_key(
         &mut self,
         packet: &Packet<'_>,
@@ -665,8 +666,8 @@ impl Receiver {
         self.fall_quiet(began);
     }
 
-    /// Ticks from `time` to where the sender is by now: where its newest sound ends, and later by what
-    /// has passed since that came; with the reserve for what is late.
+    /// Ticks from `time` to where the sender is by now: where its newest sound ends, and later by
+    /// what has passed since that came; with the reserve for what is late.
     fn passed_since(&self, time: i64, frame: u64) -> Option<u32> {
         let (end, came) = self.heard_until?;
         let frame_len = self.codec.rate().frame_len() as i64;
@@ -819,8 +820,8 @@ impl Source {
         }
     }
 
-    /// Whether the newest packet is the one before it once more, under a sequence number of its own:
-    /// some senders repeat each packet so, against loss.
+    /// Whether the newest packet is the one before it once more, under a sequence number of its
+    /// own: some senders repeat each packet so, against loss.
     fn is_said_again(&mut self, ticks: i64, sequence: i64, payload: &[u8]) -> bool {
         let follows = self.pace.last().is_some_and(|last| last.sequence + 1 == sequence);
         let newest = &mut self.newest;
@@ -882,7 +883,8 @@ impl Source {
     }
 }
 
-/// Whether a payload type is comfort noise, unless it was given another meaning. It needs no agreement.
+/// Whether a payload type is comfort noise, unless it was given another meaning. It needs no
+/// agreement.
 pub fn is_comfort_noise(payload_type: u8) -> bool {
     COMFORT_NOISE.contains(&payload_type)
 }

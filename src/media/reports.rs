@@ -49,8 +49,8 @@ impl Reports {
         frame >= self.due
     }
 
-    /// Takes a datagram of the peer: what of it matters, if it is RTCP. Only one who hears us can know
-    /// of our source `ours`.
+    /// Takes a datagram of the peer: what of it matters, if it is RTCP. Only one who hears us can
+    /// know of our source `ours`.
     pub fn read(&mut self, datagram: &[u8], ours: u32, frame: u64) -> Option<rtcp::Received> {
         let received = rtcp::read(datagram, ours).ok()?;
         if let Some(sender) = received.sender {

@@ -222,8 +222,8 @@ impl Finishing {
         self.tape.is_some()
     }
 
-    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything, or
-    /// is gone, and it may be told in `frame`.
+    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything,
+    /// or is gone, and it may be told in `frame`.
     pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
         if frame < self.due {
             return None;

@@ -5,19 +5,21 @@
 //! counts, and where our own packets go. Pure: the socket is elsewhere.
 //!
 //! The first packet from the SDP address locks it. A peer behind a NAT comes from another port, and
-//! from the host that its SIP comes from: it is locked after a few packets. After that nobody else is
-//! heard, until a re-INVITE names another address or the peer has been silent for long. A peer whose
-//! port changes without a word is followed after a short silence: its host and SSRC are the same, and
-//! its sequence numbers go on. Other hosts are never heard, unless the configuration says so: then they
-//! are looked at while the SDP address says nothing, and after a silence only with the SSRC of before.
+//! from the host that its SIP comes from: it is locked after a few packets. After that nobody else
+//! is heard, until a re-INVITE names another address or the peer has been silent for long. A peer
+//! whose port changes without a word is followed after a short silence: its host and SSRC are the
+//! same, and its sequence numbers go on. Other hosts are never heard, unless the configuration says
+//! so: then they are looked at while the SDP address says nothing, and after a silence only with
+//! the SSRC of before.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Packets with one SSRC and sequence numbers next to each other that another address than the SDP's
-/// needs (RFC 3550 appendix A.1 asks for two). They may come twice, in any order and with gaps.
+/// Packets with one SSRC and sequence numbers next to each other that another address than the
+/// SDP's needs (RFC 3550 appendix A.1 asks for two). They may come twice, in any order and with
+/// gaps.
 const PROBATION: u32 = 3;
-/// How long the locked source must be silent before a packet of another port of its host continues it:
-/// 200 ms.
+/// How long the locked source must be silent before a packet of another port of its host continues
+/// it: 200 ms.
 const MOVE_FRAMES: u64 = 10;
 /// How long it must be silent before the packets of other ports are looked at: 100 ms.
 const PAUSE_FRAMES: u64 = 5;

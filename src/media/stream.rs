@@ -48,8 +48,8 @@ const MAX_LAST_READS: usize = 256;
 const PROBE_FRAMES: u64 = 16;
 /// How many frames a packet may be older than the newest should be before another is read.
 const LAG_FRAMES: u32 = 2;
-/// How long after a packet has come, and lasted, the peer may still be playing it: 100 ms of a jitter
-/// buffer.
+/// How long after a packet has come, and lasted, the peer may still be playing it: 100 ms of a
+/// jitter buffer.
 const PLAYOUT_FRAMES: u64 = 5;
 /// How often the RTCP port is looked at: once a second.
 const RTCP_FRAMES: u64 = 50;

@@ -68,8 +68,8 @@ pub enum RecordingChange {
         /// The clip.
         id: RecordingId,
     },
-    /// The call is over: all its clips are purged `retention` later. It comes in one change with the
-    /// end of the call, whose age is counted from the same time.
+    /// The call is over: all its clips are purged `retention` later. It comes in one change with
+    /// the end of the call, whose age is counted from the same time.
     Expire {
         /// The call.
         call: CallId,

@@ -1,8 +1,8 @@
 //! Files in `lost+found`: they are purged when they are older than the retention time.
 //!
 //! When a file is first seen, its age follows from its time of change and the wall clock. From then
-//! on the steady clock counts its age, and a row keeps the beginning, so that setting the wall clock
-//! makes no file older or younger, also across a restart.
+//! on the steady clock counts its age, and a row keeps the beginning, so that setting the wall
+//! clock makes no file older or younger, also across a restart.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -19,8 +19,8 @@ pub struct Keeper {
 /// How often the folder is looked at, and how long it may take to answer.
 const LOOK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
-/// How often clips that no row knows are looked for: for a twentieth of the time at most, but once a
-/// minute.
+/// How often clips that no row knows are looked for: for a twentieth of the time at most, but once
+/// a minute.
 const TIDY: Duration = Duration::from_secs(10);
 const TIDY_SHARE: u32 = 20;
 const TIDY_AT_LEAST: Duration = Duration::from_secs(60);

@@ -146,8 +146,9 @@ impl Spool {
         Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Makes the file of a clip. Its row may come later, but before its first chunk. A file without a
-    /// sample that no row knows is removed: when its clip is dropped, or at the start after a crash.
+    /// Makes the file of a clip. Its row may come later, but before its first chunk. A file without
+    /// a sample that no row knows is removed: when its clip is dropped, or at the start after a
+    /// crash.
     ///
     /// # Errors
     /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is

@@ -10,9 +10,9 @@ use std::{
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// Takes the lock of a file, which goes with the file. One that is held is tried again for a third of
-/// a second: a process that was killed has it until it is gone, and a child of this process has what
-/// its parent had until it becomes another program.
+/// Takes the lock of a file, which goes with the file. One that is held is tried again for a third
+/// of a second: a process that was killed has it until it is gone, and a child of this process has
+/// what its parent had until it becomes another program.
 ///
 /// # Errors
 /// Another process has it ([`TryLockError::WouldBlock`]), or the system failed.

@@ -1,8 +1,8 @@
 //! The keys that sign our tokens: which one signs, which are published, when they come and go.
 //!
 //! A key is published for a day before it signs, so that whoever keeps our public keys for so long
-//! knows it by then, and for as long after it signs no more as its last tokens live. These are spans
-//! of elapsed time, so the steady clock counts the age of a key; tokens name wall time.
+//! knows it by then, and for as long after it signs no more as its last tokens live. These are
+//! spans of elapsed time, so the steady clock counts the age of a key; tokens name wall time.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! How many changes a second the journal makes durable on SQLite, by the number of calls that wait for
-//! their commits at the same time.
+//! How many changes a second the journal makes durable on SQLite, by the number of calls that wait
+//! for their commits at the same time.
 
 use std::time::{Duration, Instant};
 

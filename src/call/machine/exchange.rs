@@ -150,8 +150,8 @@ pub enum Input {
     ReferralRefused(u16),
     /// Somebody else takes the peer's place, by this dialog and offer (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),
-    /// The acceptance of an operation is committed, and its prompts and its clip's file are there; or
-    /// how it ends because they cannot be had.
+    /// The acceptance of an operation is committed, and its prompts and its clip's file are there;
+    /// or how it ends because they cannot be had.
     Prepared(OperationId, Result<(), OperationEnd>),
     /// A key was pressed.
     Tone(Tone),

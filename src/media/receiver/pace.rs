@@ -1,10 +1,10 @@
 //! Whether a sender's timestamps run at the speed of its sound.
 //!
-//! In: the newest packet of sound, its place by its timestamp, and when it came. Out: its place. Some
-//! senders count Opus at 24,000 Hz, or all packets as one. Then sound would overlap or have holes: so
-//! packets whose sequence numbers follow each other are placed by their own length, as long as what
-//! passes between their arrivals says the same. Where it does not, the sender makes pauses, and its
-//! timestamps are right.
+//! In: the newest packet of sound, its place by its timestamp, and when it came. Out: its place.
+//! Some senders count Opus at 24,000 Hz, or all packets as one. Then sound would overlap or have
+//! holes: so packets whose sequence numbers follow each other are placed by their own length, as
+//! long as what passes between their arrivals says the same. Where it does not, the sender makes
+//! pauses, and its timestamps are right.
 
 /// The pace of one source, in samples on the receiver's line of time.
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ const DECIDED: i64 = 4;
 const EARLY: i64 = 2;
 
 impl Pace {
-    /// Where the newest packet lies: `sound.time` is its place by its timestamp. `missing`: how many
-    /// packets between it and the newest before have not come. `frame`: samples of a frame.
+    /// Where the newest packet lies: `sound.time` is its place by its timestamp. `missing`: how
+    /// many packets between it and the newest before have not come. `frame`: samples of a frame.
     pub fn place(&mut self, sound: &Sound, missing: i64, frame: i64) -> i64 {
         let Some(last) = self.last else { return sound.time };
         let length = last.len * (1 + missing);

@@ -1,9 +1,9 @@
 //! When keys are down: the sound of that time is the key's, and no part of what is said.
 //!
 //! In: what packets say of keys, and where sound was placed, both with their sequence numbers. Out:
-//! which samples are to be silent. A key is up again after the duration that its packets claim, and at
-//! the latest with the first sound that was sent after them: senders who speak on count durations by
-//! another clock, or claim the longest there is.
+//! which samples are to be silent. A key is up again after the duration that its packets claim, and
+//! at the latest with the first sound that was sent after them: senders who speak on count
+//! durations by another clock, or claim the longest there is.
 
 use std::collections::VecDeque;
 

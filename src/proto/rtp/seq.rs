@@ -68,8 +68,8 @@ impl ExtendedSequence {
         })
     }
 
-    /// How many numbers between `from` and the highest have not come; all of those that are too far back
-    /// to be known.
+    /// How many numbers between `from` and the highest have not come; all of those that are too far
+    /// back to be known.
     pub fn missing_since(&self, from: i64) -> i64 {
         let between = self.highest.map_or(0, |highest| highest - from - 1).max(0);
         let known = between.min(i64::from(u128::BITS) - 1);

@@ -1,14 +1,14 @@
 //! Telephone events (RFC 4733): packets to keys, each press once.
 //!
-//! A press is many packets; any of them may be lost, come twice or be overtaken, and the end is told
-//! three times. All should bear the timestamp of the beginning and a duration that grows. Some senders
-//! give each packet its own timestamp, or two presses the same one, or count durations by another
-//! clock. So presses are told apart by what holds of every key: it cannot go down again while it is
-//! down, it is not down for longer than the time since it went down, and a packet that follows its end
-//! in the sequence is not part of it.
+//! A press is many packets; any of them may be lost, come twice or be overtaken, and the end is
+//! told three times. All should bear the timestamp of the beginning and a duration that grows. Some
+//! senders give each packet its own timestamp, or two presses the same one, or count durations by
+//! another clock. So presses are told apart by what holds of every key: it cannot go down again
+//! while it is down, it is not down for longer than the time since it went down, and a packet that
+//! follows its end in the sequence is not part of it.
 //!
-//! A press longer than the duration field goes on with a new timestamp where the last one ended, and
-//! without a marker.
+//! A press longer than the duration field goes on with a new timestamp where the last one ended,
+//! and without a marker.
 
 use std::collections::VecDeque;
 
@@ -52,8 +52,8 @@ pub struct KeyPacket {
     pub is_new: bool,
     /// The RTP timestamp of the press's beginning.
     pub timestamp: u32,
-    /// Ticks that the press has lasted, by its packets so far; once the key is up, by the first packet
-    /// that says so.
+    /// Ticks that the press has lasted, by its packets so far; once the key is up, by the first
+    /// packet that says so.
     pub length: u32,
     /// Whether this packet says that the key is up.
     pub is_up: bool,
@@ -77,14 +77,14 @@ const SHORTEST_PAUSE_MS: u32 = 30;
 const REPEATED_MS: u32 = 40;
 /// How far the timestamps of two packets may be apart that follow each other, in ms.
 const STEP_MS: u32 = 100;
-/// How many numbers apart packets are that follow each other, with some of another kind, lost or late
-/// in between: fewer than the three ends of a press and the first packet of the next.
+/// How many numbers apart packets are that follow each other, with some of another kind, lost or
+/// late in between: fewer than the three ends of a press and the first packet of the next.
 const NEXT: i16 = 4;
 
 impl TelephoneEvents {
     /// Takes a packet; `None` if it is about no key. A press is new when its first packet comes,
-    /// whichever that is. `clock_rate`: ticks of the timestamp in a second. `passed`: ticks from the
-    /// packet's timestamp to now, where the sender's other packets show how late it is there.
+    /// whichever that is. `clock_rate`: ticks of the timestamp in a second. `passed`: ticks from
+    /// the packet's timestamp to now, where the sender's other packets show how late it is there.
     pub fn take(
         &mut self,
         header: &Header,
@@ -124,8 +124,8 @@ impl TelephoneEvents {
         self.presses.clear();
     }
 
-    /// The press that a packet is part of. Two may have the same timestamp: then it is the newest that
-    /// had begun when the packet was sent.
+    /// The press that a packet is part of. Two may have the same timestamp: then it is the newest
+    /// that had begun when the packet was sent.
     fn find(&self, tone: Tone, packet: &Packet) -> Option<usize> {
         let fits = |press: &Press| press.tone == tone && press.has(packet);
         let had_begun = |press: &Press| !is_before(packet.sequence, press.first);
@@ -196,8 +196,8 @@ impl Press {
         }
     }
 
-    /// Whether the packet's time lies within that of this press, or so near that the key cannot have
-    /// been up in between.
+    /// Whether the packet's time lies within that of this press, or so near that the key cannot
+    /// have been up in between.
     fn touches(&self, packet: &Packet) -> bool {
         let (offset, lasted) = (self.offset(packet), i64::from(self.length));
         let Some(reach) = self.reach(packet) else { return true };
@@ -503,8 +503,8 @@ mod tests {
             order in prop::collection::vec((0u32..4, any::<bool>()), 10 * 12),
             start: u32,
         ) {
-            // A packet every 20 ms; each may be late by 60 ms, and come twice. A key is up for 40 ms
-            // or more, its end packets included.
+            // A packet every 20 ms; each may be late by 60 ms, and come twice. A key is up for 40
+            // ms or more, its end packets included.
             let (mut packets, mut now, mut sequence) = (Vec::new(), 0u32, start as u16);
             for (index, (key, updates, pause)) in keys.iter().enumerate() {
                 let began = now;

@@ -46,8 +46,8 @@ pub struct StreamPlan {
     /// The payload type by which we send telephone events (RFC 4733), if agreed.
     pub telephone_event: Option<u8>,
     /// What may come, by payload type: any codec of an answer of the peer's at any time, and under
-    /// another number than we send it by; and what was offered by either side under a static number, or
-    /// by the peer as telephone events, whether it was answered or not.
+    /// another number than we send it by; and what was offered by either side under a static
+    /// number, or by the peer as telephone events, whether it was answered or not.
     pub heard: Vec<(u8, Payload)>,
     /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
     /// a host name, multicast).
@@ -185,10 +185,10 @@ pub fn accept_answer(
     Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
 }
 
-/// What the peer may send by its answer, under the numbers of our offer: those of an answer are for what
-/// we send (RFC 3264 section 5.1). Some take theirs for both directions all the same, so they count too
-/// where our offer has no other use for them. A static number has its meaning by itself, so it counts
-/// as soon as it was offered. However long the answer is, a number is in it once.
+/// What the peer may send by its answer, under the numbers of our offer: those of an answer are for
+/// what we send (RFC 3264 section 5.1). Some take theirs for both directions all the same, so they
+/// count too where our offer has no other use for them. A static number has its meaning by itself,
+/// so it counts as soon as it was offered. However long the answer is, a number is in it once.
 fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
     let offered: Vec<(u8, Payload)> = payloads(ours).collect();
     let is_answered = |payload| payloads(theirs).any(|(_, answered)| answered == payload);

@@ -14,8 +14,8 @@ use crate::{
     recordings::{ClipWritten, Finished, OpenClip},
 };
 
-/// How long the clips of a task that has failed may take to become safe, a leg that is late may take
-/// to end its clip, and a call that is over waits for clips that nobody wants any more.
+/// How long the clips of a task that has failed may take to become safe, a leg that is late may
+/// take to end its clip, and a call that is over waits for clips that nobody wants any more.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A clip that an operation writes, or will.
@@ -45,8 +45,8 @@ impl CallTask {
         self.work.push(broken.boxed());
     }
 
-    /// The leg vanished in the middle of a clip: what was written is what there is. One that is only
-    /// late still has chunks that a slow disk has not taken, and ends the clip itself.
+    /// The leg vanished in the middle of a clip: what was written is what there is. One that is
+    /// only late still has chunks that a slow disk has not taken, and ends the clip itself.
     pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
         let Some(Tape { chunks, mut written, .. }) = self.clips.remove(&id) else {
             self.inputs.push_back(Input::ClipSafe(id, Err(OperationEnd::Unspecified)));

@@ -1,4 +1,5 @@
-//! Keys of senders that count timestamps and durations in their own way, while the caller speaks on.
+//! Keys of senders that count timestamps and durations in their own way, while the caller speaks
+//! on.
 
 use super::*;
 
@@ -13,8 +14,8 @@ enum Style {
     Before,
 }
 
-/// The packets of one key that is down in the ticks `from..from + ticks`, and of the sound of 40 ticks
-/// around it, each with the tick in which it is sent. The end is said three times.
+/// The packets of one key that is down in the ticks `from..from + ticks`, and of the sound of 40
+/// ticks around it, each with the tick in which it is sent. The end is said three times.
 fn phone(
     style: Style,
     from: usize,
@@ -93,8 +94,8 @@ fn speech_after_a_key_is_heard_when_its_duration_claims_more_than_has_passed() {
                 let packets = phone(style, 10, ticks, claim, |_| 10 * FRAME as u32);
                 let (heard, keys) = hear(&packets);
                 let what = format!("{what}, {style:?}, {ticks}");
-                // Nothing tells the sound of a key that was down from what is said after it where it is
-                // sent after the last packet.
+                // Nothing tells the sound of a key that was down from what is said after it where
+                // it is sent after the last packet.
                 let is_late = style == Style::Before && claim(FRAME as u16) != FRAME as u16;
                 let silent = if is_late { ticks - 1 } else { ticks };
                 assert_same(&heard, &expected(10, silent), &what);

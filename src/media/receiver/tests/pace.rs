@@ -1,11 +1,11 @@
-//! Senders whose timestamps run at another speed than their sound: a clip is as long as the time that
-//! passed.
+//! Senders whose timestamps run at another speed than their sound: a clip is as long as the time
+//! that passed.
 
 use super::*;
 
-/// Plays `count` packets of sound, one a tick, by their timestamps; `pause` ticks pass before the packet
-/// of that number, and the sender's clock goes on as if it had sent in them. Packets come in the order
-/// that `came` gives.
+/// Plays `count` packets of sound, one a tick, by their timestamps; `pause` ticks pass before the
+/// packet of that number, and the sender's clock goes on as if it had sent in them. Packets come in
+/// the order that `came` gives.
 fn play_at(
     sent: &[u8],
     size: usize,
@@ -141,7 +141,8 @@ proptest! {
         let came = |index: usize| comes(index).then_some(index);
         let (played, _) = play_at(&sent, FRAME, |_| step, Some((before, ticks)), came);
         let heard = all_heard(&played);
-        // Until it is clear that timestamps are too fast, 80 ms pass; the reserve is 180 ms at most.
+        // Until it is clear that timestamps are too fast, 80 ms pass; the reserve is 180 ms at
+        // most.
         let passed = (120 + ticks) * FRAME;
         prop_assert!(heard.len().abs_diff(passed) <= 14 * FRAME, "{} of {passed}", heard.len());
         // Nothing is played twice or in the wrong order, and most of it is what was sent.

@@ -65,8 +65,8 @@ impl Endpoint {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        // The answer goes where the first request came from. Whoever else repeats it would have others
-        // hear the answer.
+        // The answer goes where the first request came from. Whoever else repeats it would have
+        // others hear the answer.
         let is_same = |again: &Transmit| {
             again.path.peer.ip() == path.peer.ip() && again.path.transport == path.transport
         };
