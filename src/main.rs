@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use aftertone::{
+use aftertone::service::{
     app::{self, MintError},
     config::{Config, ConfigError},
     demo, telemetry,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aftertone::demo::phone::Phone;
+use aftertone::service::demo::phone::Phone;
 use axum::{Json, Router, http::StatusCode, routing::get};
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header, encode,

@@ -6,7 +6,7 @@ mod support;
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use aftertone::demo::phone::Phone;
+use aftertone::service::demo::phone::Phone;
 use postgres::Cluster;
 use serde_json::{Value, json};
 use support::{

@@ -7,16 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::{
+use aftertone::{drivers::prompts::bundled_wav, service::demo::phone::Phone};
+use aftertone_core::{
     audio::{
         Rate,
         beep::{BEEP_FRAMES, BEEP_HZ},
         measure::{best_match, level_dbfs, tone_level_dbfs},
         wav,
     },
-    demo::phone::Phone,
     model::Tone,
-    prompts::bundled_wav,
 };
 use axum::http::StatusCode;
 use serde_json::{Value, json};

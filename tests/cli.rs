@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use aftertone::recordings::AccessKey;
+use aftertone::drivers::recordings::AccessKey;
 
 fn aftertone(words: &[&str], folder: &std::path::Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_aftertone"))

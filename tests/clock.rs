@@ -5,7 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use aftertone::{audio::Rate, demo::phone::Phone};
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::audio::Rate;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection};

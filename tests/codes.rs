@@ -7,9 +7,9 @@ mod support;
 
 use std::{collections::HashSet, time::Duration};
 
-use aftertone::{
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::{
     audio::{Rate, wav},
-    demo::phone::Phone,
     model::Tone,
 };
 use futures_util::future::join_all;

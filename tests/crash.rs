@@ -4,10 +4,8 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use aftertone::{
-    audio::{Rate, measure::best_match},
-    demo::phone::Phone,
-};
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::audio::{Rate, measure::best_match};
 use axum::http::StatusCode;
 use serde_json::json;
 use support::{Node, bot::Bot, eventually, speech};

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aftertone::{config::Config, demo::phone::Phone};
+use aftertone::service::{config::Config, demo::phone::Phone};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ async fn every_route_asks_who_is_there_and_whether_it_may() {
         let config = Config::load(Some(&node.folder().join("aftertone.toml")), std::iter::empty());
         let mut config = config.unwrap();
         config.storage.recordings = node.folder().join("recordings");
-        let token = aftertone::app::mint_token(&config, "tester", &[], Duration::ZERO);
+        let token = aftertone::service::app::mint_token(&config, "tester", &[], Duration::ZERO);
         token.unwrap()
     };
     let [good, old, forged] = tokens_of_the_house(&node).await;

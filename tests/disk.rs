@@ -9,10 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::{
-    audio::{Rate, measure::best_match, wav},
-    demo::phone::Phone,
-};
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::audio::{Rate, measure::best_match, wav};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::{

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::model::RecordingId;
+use aftertone_core::model::RecordingId;
 use reqwest::Method;
 use sqlx::Executor;
 use support::{

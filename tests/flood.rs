@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::proto::sip::path::{ConnectionId, Path, Transport};
+use aftertone_core::proto::sip::path::{ConnectionId, Path, Transport};
 use fuzz::Answerer;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{Node, bot::Bot, eventually, live::LiveCall, mutation::Mutator, raw::header};

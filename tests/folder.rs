@@ -15,7 +15,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aftertone::{audio::Rate, demo::phone::Phone, model::RecordingId};
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::{audio::Rate, model::RecordingId};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;

@@ -3,8 +3,8 @@
 
 mod support;
 
-use aftertone::{
-    demo::phone::Phone,
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::{
     graph::{
         AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RejectBody, Version,
         client_context, notification,

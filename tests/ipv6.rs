@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aftertone::demo::phone::Phone;
+use aftertone::service::demo::phone::Phone;
 use support::{
     Node, eventually,
     raw::{ask_by_tcp, ask_by_udp, header, status, with_password},

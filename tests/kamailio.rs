@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use aftertone::audio::{Rate, measure::best_match};
+use aftertone_core::audio::{Rate, measure::best_match};
 use serde_json::json;
 use support::{
     Node,

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use aftertone::audio::wav;
+use aftertone_core::audio::wav;
 use serde_json::json;
 use support::{Node, bot::Bot, linphone::Linphone, spoken};
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use aftertone::audio::{Rate, measure::best_match};
+use aftertone_core::audio::{Rate, measure::best_match};
 use serde_json::{Value, json};
 use support::{
     Node,

@@ -4,7 +4,7 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
-use aftertone::audio::{
+use aftertone_core::audio::{
     Rate,
     beep::BEEP_HZ,
     measure::{best_match, tone_level_dbfs},

@@ -4,14 +4,14 @@ mod support;
 
 use std::{net::TcpListener, process::Stdio, time::Duration};
 
-use aftertone::{
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::{
     audio::{
         Rate,
         beep::{BEEP_FRAMES, BEEP_HZ},
         measure::{best_match, tone_level_dbfs},
         wav,
     },
-    demo::phone::Phone,
     model::Tone,
 };
 use support::{Node, eventually, program, speech};

@@ -3,7 +3,7 @@
 //! The line carries samples that tell when they were sent, so that what is kept shows where it
 //! begins and ends.
 
-use aftertone::{
+use aftertone_core::{
     audio::{
         Clip, Frame, Rate, Speech,
         beep::{BEEP_FRAMES, beep},
@@ -352,7 +352,7 @@ fn cancel_and_hang_up_end_it_in_every_state() {
                 }
                 let operation = std::mem::replace(
                     &mut line.operation,
-                    Operation::Echo(aftertone::operation::Echo::new()),
+                    Operation::Echo(aftertone_core::operation::Echo::new()),
                 );
                 let ended = if hang_up { operation.hang_up() } else { operation.cancel() };
                 let frames = (speech + silent) as usize;

@@ -5,12 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use aftertone::{
-    audio::{
-        Rate,
-        measure::{best_match, level_dbfs},
-    },
-    demo::phone::Phone,
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::audio::{
+    Rate,
+    measure::{best_match, level_dbfs},
 };
 use serde_json::{Value, json};
 use support::{
@@ -155,7 +153,8 @@ async fn participants_are_listed_muted_held_and_removed() {
     let (_, shown) = bot.get(&format!("calls/{side}")).await;
     assert_eq!(shown["isMuted"], false);
 
-    let music = bot.serve("music.wav", aftertone::prompts::bundled_wav("spoken").unwrap().to_vec());
+    let music = bot
+        .serve("music.wav", aftertone::drivers::prompts::bundled_wav("spoken").unwrap().to_vec());
     let body = json!({"customPrompt": {"@odata.type": "#microsoft.graph.mediaPrompt",
         "mediaInfo": {"uri": music}}, "clientContext": "hold"});
     let begun = phone.heard().len();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::{
+use aftertone_core::{
     audio::g711::Law,
     model::Tone,
     proto::rtp::{
@@ -112,8 +112,8 @@ async fn start_recording(bot: &Bot, call: &str) -> String {
 /// Which of these packets are not in the clip of an operation, to the bit.
 async fn missing(bot: &Bot, ended: &Value, law: impl Fn(usize) -> Law, codes: &[u8]) -> Vec<usize> {
     let clip = bot.download(ended).await;
-    let limits = aftertone::audio::wav::Limits { max_seconds: 600 };
-    let clip = aftertone::audio::wav::read(&clip, limits).unwrap().samples;
+    let limits = aftertone_core::audio::wav::Limits { max_seconds: 600 };
+    let clip = aftertone_core::audio::wav::read(&clip, limits).unwrap().samples;
     // Every second sample at 16 kHz is one at 8 kHz.
     let heard: Vec<i16> = clip.iter().step_by(2).copied().collect();
     let heard: HashSet<&[i16]> = heard.windows(PACKET).collect();

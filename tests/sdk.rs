@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use aftertone::{
+use aftertone::service::demo::phone::Phone;
+use aftertone_core::{
     audio::{Rate, measure::best_match, wav},
-    demo::phone::Phone,
     model::Tone,
 };
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ struct Script {
 
 impl Script {
     fn start(mut command: Command, folder: &Path) -> Self {
-        let prompt = aftertone::prompts::bundled_wav("spoken").unwrap();
+        let prompt = aftertone::drivers::prompts::bundled_wav("spoken").unwrap();
         std::fs::write(folder.join("prompt.wav"), prompt).unwrap();
         let mut child = command
             .current_dir(folder)
@@ -103,7 +103,7 @@ fn certificate() -> (TempDir, PathBuf) {
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let recordings = folder.path().join("recordings");
     std::fs::create_dir(&recordings).unwrap();
-    let made = aftertone::tls::development(&recordings, &hosts).unwrap();
+    let made = aftertone::drivers::tls::development(&recordings, &hosts).unwrap();
     (folder, made.authority)
 }
 

@@ -7,17 +7,17 @@ mod postgres;
 
 use std::{path::PathBuf, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 
-use aftertone::{
-    model::{
-        Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
-        OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
-        RecordingChange, RecordingId, SteadyMillis, Termination, Tone, UnixMillis,
-    },
+use aftertone::drivers::{
     recordings::{Folder, Purge, Vault},
     store::{
         Database, Delivery, Journal, JournalLimits, KeptAnswer, LostFileRow, RecordingState,
         RequestKey, SigningKeyRow, StoreError,
     },
+};
+use aftertone_core::model::{
+    Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
+    OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
+    RecordingChange, RecordingId, SteadyMillis, Termination, Tone, UnixMillis,
 };
 use futures_util::future::join_all;
 use postgres::Cluster;

@@ -5,7 +5,7 @@ mod support;
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use aftertone::audio::{Rate, measure::best_match};
+use aftertone_core::audio::{Rate, measure::best_match};
 use serde_json::json;
 use support::{Node, bot::Bot, eventually, npm, program, sipp::raw_speech, speech};
 use tokio::process::Command;

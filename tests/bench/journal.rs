@@ -3,12 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use aftertone::{
-    model::{
-        Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, ParticipantId,
-        Party, UnixMillis,
-    },
-    store::{Database, Journal, JournalLimits},
+use aftertone::drivers::store::{Database, Journal, JournalLimits};
+use aftertone_core::model::{
+    Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
+    UnixMillis,
 };
 use futures_util::future::join_all;
 

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::{
-    media::{
-        Play, PortPool, PortRange, Settings, Start, Targets,
-        leg::{Command, LiveLeg, Opening, Scratch},
-        transport::Transport,
-    },
+use aftertone::drivers::media::{
+    Play, PortPool, PortRange, Settings, Start, Targets,
+    leg::{Command, LiveLeg, Opening, Scratch},
+    transport::Transport,
+};
+use aftertone_core::{
     model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
     proto::{
         rtp::packet::Header,

@@ -1,8 +1,11 @@
 //! What SIP costs on one core, without sockets: a whole call, an answer without state, reading.
 
+// Times are measured from a point in time.
+#![allow(clippy::disallowed_methods)]
+
 use std::{hint::black_box, net::SocketAddr, time::Instant};
 
-use aftertone::proto::sip::{
+use aftertone_core::proto::sip::{
     endpoint::{Command, Endpoint, EndpointConfig, Event, Output},
     path::Path,
     wire::parse_datagram,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aftertone::proto::{
+use aftertone_core::proto::{
     rtp::{packet::Packet, rtcp as reports},
     sdp::Description,
     sip::{

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aftertone::audio::wav;
+use aftertone_core::audio::wav;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -234,7 +234,7 @@ impl Bot {
 
     /// Plays the bundled speech on a call, to its end.
     pub async fn speak(&self, call: &str) {
-        let speech = aftertone::prompts::bundled_wav("spoken").unwrap().to_vec();
+        let speech = aftertone::drivers::prompts::bundled_wav("spoken").unwrap().to_vec();
         let prompt = json!({"prompts": [{"mediaInfo": {"uri": self.serve("speech.wav", speech)}}]});
         let (status, operation) = self.post(&format!("{call}/playPrompt"), &prompt).await;
         assert_eq!(status, 200, "{operation}");

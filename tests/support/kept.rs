@@ -2,12 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use aftertone::{
-    model::{
-        Arrival, Call, CallId, CallState, Change, Direction, OperationId, ParticipantId, Party,
-        RecordingChange, RecordingId, Termination, UnixMillis,
-    },
-    store::{Database, Journal, JournalLimits},
+use aftertone::drivers::store::{Database, Journal, JournalLimits};
+use aftertone_core::model::{
+    Arrival, Call, CallId, CallState, Change, Direction, OperationId, ParticipantId, Party,
+    RecordingChange, RecordingId, Termination, UnixMillis,
 };
 use sqlx::{AnyConnection, Connection};
 use tempfile::TempDir;

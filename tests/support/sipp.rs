@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use aftertone::audio::{Rate, g711::Law};
+use aftertone_core::audio::{Rate, g711::Law};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 

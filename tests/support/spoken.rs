@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aftertone::audio::{Rate, measure::best_match, resample::resample, wav};
+use aftertone_core::audio::{Rate, measure::best_match, resample::resample, wav};
 
 use super::speech;
 

@@ -1,0 +1,482 @@
+//! The registrar: where the phones of each user are (RFC 3261 §10.3, RFC 3327, RFC 5626 §6).
+//!
+//! Comes in: REGISTER requests whose sender is known, connections that were lost, time. Goes out: what
+//! to answer, the contacts of a user, and events for the log. It authenticates nobody, sends nothing
+//! and calls nobody.
+//!
+//! A binding is one contact of one user for a limited time. A REGISTER changes all bindings that it
+//! names, or none.
+
+mod request;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use self::request::{Change, Refusal, Wanted};
+use super::{
+    message::{NameAddr, Request, Uri},
+    path::{ConnectionId, Path, Transport},
+    timers::Schedule,
+};
+
+/// How long contacts are kept, and how many.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistrarConfig {
+    /// For phones that ask for no time.
+    pub default_expires: Duration,
+    /// Who asks for less gets 423.
+    pub min_expires: Duration,
+    /// Who asks for more gets this.
+    pub max_expires: Duration,
+    /// Contacts of one user: for one more, that which was updated longest ago gives way. A request that
+    /// alone names more gets 403.
+    pub max_contacts: usize,
+}
+
+impl Default for RegistrarConfig {
+    fn default() -> Self {
+        Self {
+            default_expires: Duration::from_secs(3_600),
+            min_expires: Duration::from_secs(60),
+            max_expires: Duration::from_secs(7_200),
+            max_contacts: 10,
+        }
+    }
+}
+
+/// One contact of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    id: BindingId,
+    /// The Request-URI of requests to the phone.
+    pub contact: Uri,
+    /// How much the user prefers it, in thousandths, 0 to 1000 (RFC 3261 §20.10).
+    pub q: u16,
+    /// When it is gone.
+    pub expires_at: Instant,
+    /// When the phone said so last.
+    pub updated_at: Instant,
+    /// The proxies between, the next one first (RFC 3327).
+    pub routes: Vec<NameAddr>,
+    /// The phone, if it tells which one it is. Of several bindings of the same instance, only one is
+    /// called at a time (RFC 5626 §7).
+    pub outbound: Option<Outbound>,
+    /// `+sip.instance` of any phone that tells it.
+    instance: Option<String>,
+    /// The way the REGISTER came; behind a NAT the only one back.
+    pub path: Path,
+    /// What the phone calls itself, at most 128 characters.
+    pub user_agent: Option<String>,
+    call_id: String,
+    cseq: u32,
+}
+
+/// One phone and one of its flows (RFC 5626 §4.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// `+sip.instance` as it was written, with quotes.
+    pub instance: String,
+    /// `reg-id`, at least 1.
+    pub reg_id: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct BindingId(u64);
+
+/// What a REGISTER is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// 200, 400, 403, 423 or 439.
+    pub status: u16,
+    /// The reason phrase.
+    pub reason: &'static str,
+    /// Header fields to add.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// What has changed, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A user has a new contact. Refreshing it is no event, unless it comes from elsewhere.
+    Bound {
+        /// Whose.
+        user: String,
+        /// Which.
+        contact: Uri,
+        /// The way to it.
+        path: Path,
+    },
+    /// A contact is reached by another way than before: a NAT or a network was changed.
+    Moved {
+        /// Whose.
+        user: String,
+        /// Which.
+        contact: Uri,
+        /// The new way to it.
+        path: Path,
+    },
+    /// A contact is gone.
+    Unbound {
+        /// Whose.
+        user: String,
+        /// Which.
+        contact: Uri,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// Why a contact is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The phone took it back.
+    Removed,
+    /// The same phone came with another contact, or the user has too many.
+    Replaced,
+    /// It was not refreshed in time.
+    Expired,
+    /// Its connection, the only way to it, was lost.
+    ConnectionLost,
+    /// There is no such user any more.
+    UserRemoved,
+}
+
+/// The bindings of all users.
+#[derive(Debug)]
+pub struct Registrar {
+    config: RegistrarConfig,
+    /// No user is here without a binding.
+    users: BTreeMap<String, Vec<Binding>>,
+    owners: BTreeMap<BindingId, String>,
+    /// Where phones are, and how many bindings lead there.
+    places: BTreeMap<SocketAddr, usize>,
+    schedule: Schedule<BindingId>,
+    last_id: u64,
+    events: VecDeque<Event>,
+}
+
+impl Registrar {
+    /// A registrar that knows no contact.
+    pub fn new(config: RegistrarConfig) -> Self {
+        Self {
+            config,
+            users: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            places: BTreeMap::new(),
+            schedule: Schedule::new(),
+            last_id: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Serves a REGISTER that `user` sent over `path`. That it is this user, and that the request is
+    /// meant for us, was found out before.
+    pub fn handle_register(
+        &mut self,
+        user: &str,
+        request: &Request,
+        path: Path,
+        now: Instant,
+    ) -> Reply {
+        self.handle_timeout(now);
+        match self.register(user, request, path, now) {
+            Ok(headers) => Reply { status: 200, reason: "OK", headers },
+            Err(Refusal { status, reason, header }) => {
+                Reply { status, reason, headers: header.into_iter().collect() }
+            }
+        }
+    }
+
+    /// Forgets the contacts whose time is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.schedule.pop_due(now) {
+            if let Some(user) = self.owners.get(&id).cloned() {
+                self.retain(&user, Cause::Expired, |binding| binding.id != id);
+            }
+        }
+    }
+
+    /// Forgets the contacts that were reached over this connection only: a browser takes no calls at
+    /// its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other.
+    pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
+        let needs_it = |binding: &Binding| {
+            let is_web = matches!(binding.path.transport, Transport::Ws | Transport::Wss);
+            binding.path.connection == Some(connection) && (is_web || binding.outbound.is_some())
+        };
+        let users: Vec<String> = self
+            .users
+            .iter()
+            .filter(|(_, bindings)| bindings.iter().any(needs_it))
+            .map(|(user, _)| user.clone())
+            .collect();
+        for user in users {
+            self.retain(&user, Cause::ConnectionLost, |binding| !needs_it(binding));
+        }
+    }
+
+    /// The ways to phones whose datagrams come from elsewhere than their Contact says: a NAT between
+    /// us must not forget them.
+    pub fn behind_nat(&self) -> impl Iterator<Item = Path> {
+        let all = self.users.values().flatten();
+        all.filter(|binding| binding.is_behind_nat()).map(|binding| binding.path)
+    }
+
+    /// The ways to all phones.
+    pub fn paths(&self) -> impl Iterator<Item = Path> {
+        self.users.values().flatten().map(|binding| binding.path)
+    }
+
+    /// Whether a phone has registered from this address.
+    pub fn is_at(&self, peer: SocketAddr) -> bool {
+        self.places.contains_key(&peer)
+    }
+
+    /// Where phones have registered from.
+    pub fn places(&self) -> impl Iterator<Item = SocketAddr> {
+        self.places.keys().copied()
+    }
+
+    /// Forgets all contacts of a user who may register no more.
+    pub fn remove_user(&mut self, user: &str) {
+        self.retain(user, Cause::UserRemoved, |_| false);
+    }
+
+    /// What has changed since.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When the next contact expires.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.schedule.next()
+    }
+
+    /// The contacts of a user: the most preferred first, of equals the newest.
+    pub fn contacts(&self, user: &str, now: Instant) -> Vec<Binding> {
+        let mut bindings: Vec<Binding> = self
+            .bindings(user)
+            .iter()
+            .filter(|binding| binding.expires_at > now)
+            .cloned()
+            .collect();
+        bindings.sort_by_key(|binding| Reverse((binding.q, binding.updated_at, binding.id)));
+        bindings
+    }
+
+    fn bindings(&self, user: &str) -> &[Binding] {
+        self.users.get(user).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn register(
+        &mut self,
+        user: &str,
+        request: &Request,
+        path: Path,
+        now: Instant,
+    ) -> Result<Vec<(&'static str, String)>, Refusal> {
+        // RFC 3261 §10.3, step 4: nobody registers for others.
+        if request.to().uri().user().as_deref() != Some(user) {
+            return Err(Refusal::new(403, "Not Your Address"));
+        }
+        let routes = request::read_routes(request)?;
+        let mut is_outbound = false;
+        match request::read(request, &routes, &self.config)? {
+            Wanted::Nothing => {}
+            Wanted::RemoveAll => {
+                for binding in self.bindings(user) {
+                    check_order(binding, request)?;
+                }
+                self.retain(user, Cause::Removed, |_| false);
+            }
+            Wanted::Changes(changes) => {
+                is_outbound = changes.iter().any(|change| change.outbound.is_some());
+                self.change(user, request, changes, &routes, path, now)?;
+            }
+        }
+        let mut headers: Vec<(&'static str, String)> = self
+            .bindings(user)
+            .iter()
+            .map(|binding| ("Contact", binding.contact_value(now)))
+            .collect();
+        headers.extend(routes.iter().map(|route| ("Path", route.to_string())));
+        headers.push(("Supported", "path, outbound".to_owned()));
+        if is_outbound {
+            headers.push(("Require", "outbound".to_owned()));
+        }
+        Ok(headers)
+    }
+
+    /// Carries out all changes, or none (RFC 3261 §10.3, step 7).
+    fn change(
+        &mut self,
+        user: &str,
+        request: &Request,
+        changes: Vec<Change>,
+        routes: &[NameAddr],
+        path: Path,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        for change in &changes {
+            let bindings = self.bindings(user);
+            if let Some(binding) = change.target(bindings).and_then(|at| bindings.get(at)) {
+                check_order(binding, request)?;
+            }
+        }
+        let mut bindings = self.bindings(user).to_vec();
+        let mut events = Vec::new();
+        let mut last_id = self.last_id;
+        for change in changes {
+            let before = change.target(&bindings).map(|at| bindings.remove(at));
+            let is_removed = change.expires.is_zero();
+            let is_same = before.as_ref().is_some_and(|it| it.contact.is_equivalent(&change.uri));
+            if let Some(before) = &before
+                && (is_removed || !is_same)
+            {
+                events.push(Event::Unbound {
+                    user: user.to_owned(),
+                    contact: before.contact.clone(),
+                    cause: if is_removed { Cause::Removed } else { Cause::Replaced },
+                });
+            }
+            if is_removed {
+                continue;
+            }
+            let (user_name, contact) = (user.to_owned(), change.uri.clone());
+            if !is_same {
+                events.push(Event::Bound { user: user_name, contact, path });
+            } else if before.is_some_and(|before| before.path.peer != path.peer) {
+                events.push(Event::Moved { user: user_name, contact, path });
+            }
+            last_id += 1;
+            bindings.push(Binding {
+                id: BindingId(last_id),
+                contact: change.uri,
+                q: change.q,
+                expires_at: now + change.expires,
+                updated_at: now,
+                routes: routes.to_vec(),
+                outbound: change.outbound,
+                instance: change.instance,
+                path,
+                user_agent: request
+                    .header("User-Agent")
+                    .map(|name| name.chars().take(128).collect()),
+                call_id: request.call_id().to_owned(),
+                cseq: request.cseq().number,
+            });
+        }
+        while bindings.len() > self.config.max_contacts {
+            let Some(at) = self.dispensable(&bindings) else {
+                return Err(Refusal::new(403, "Too Many Contacts"));
+            };
+            let contact = bindings.remove(at).contact;
+            let user = user.to_owned();
+            events.push(Event::Unbound { user, contact, cause: Cause::Replaced });
+        }
+        self.last_id = last_id;
+        self.events.extend(events);
+        self.replace(user, bindings);
+        Ok(())
+    }
+
+    /// Which binding gives way to those that have just come: one of the same phone, else that which was
+    /// updated longest ago. A phone that was started anew may have another contact each time.
+    fn dispensable(&self, bindings: &[Binding]) -> Option<usize> {
+        let is_old = |it: &Binding| it.id.0 <= self.last_id;
+        let has_come = |instance: &Option<String>| {
+            instance.is_some() && bindings.iter().any(|it| !is_old(it) && it.instance == *instance)
+        };
+        let same_phone = bindings.iter().position(|it| is_old(it) && has_come(&it.instance));
+        // Whatever is updated goes to the end.
+        same_phone.or_else(|| bindings.iter().position(is_old))
+    }
+
+    /// Keeps only some bindings of a user.
+    fn retain(&mut self, user: &str, cause: Cause, is_kept: impl Fn(&Binding) -> bool) {
+        let (kept, gone): (Vec<Binding>, Vec<Binding>) =
+            self.bindings(user).iter().cloned().partition(is_kept);
+        for binding in gone {
+            let contact = binding.contact;
+            self.events.push_back(Event::Unbound { user: user.to_owned(), contact, cause });
+        }
+        self.replace(user, kept);
+    }
+
+    fn replace(&mut self, user: &str, bindings: Vec<Binding>) {
+        for old in self.users.remove(user).unwrap_or_default() {
+            if let Some(count) = self.places.get_mut(&old.path.peer) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.places.remove(&old.path.peer);
+                }
+            }
+            self.owners.remove(&old.id);
+            self.schedule.set(old.id, None);
+        }
+        for binding in &bindings {
+            *self.places.entry(binding.path.peer).or_default() += 1;
+            self.owners.insert(binding.id, user.to_owned());
+            self.schedule.set(binding.id, Some(binding.expires_at));
+        }
+        if !bindings.is_empty() {
+            self.users.insert(user.to_owned(), bindings);
+        }
+    }
+}
+
+impl Binding {
+    /// A phone with this contact at the other end of `path`, as preferred as can be, until `expires_at`.
+    pub fn new(contact: Uri, path: Path, expires_at: Instant) -> Self {
+        Self {
+            id: BindingId(0),
+            contact,
+            q: request::MOST_PREFERRED,
+            expires_at,
+            updated_at: expires_at,
+            routes: Vec::new(),
+            outbound: None,
+            instance: None,
+            path,
+            user_agent: None,
+            call_id: String::new(),
+            cseq: 0,
+        }
+    }
+
+    fn is_behind_nat(&self) -> bool {
+        let Path { peer, transport, .. } = self.path;
+        let is_at_peer = self
+            .contact
+            .host()
+            .is_some_and(|host| host.trim_matches(['[', ']']).parse() == Ok(peer.ip()))
+            && self.contact.port().unwrap_or(5060) == peer.port();
+        transport == Transport::Udp && self.routes.is_empty() && !is_at_peer
+    }
+
+    /// The value of a Contact header field in the answer.
+    fn contact_value(&self, now: Instant) -> String {
+        let left = self.expires_at.saturating_duration_since(now);
+        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        let mut value = format!("<{}>;expires={seconds}", self.contact);
+        if self.q < request::MOST_PREFERRED {
+            value.push_str(&format!(";q=0.{:03}", self.q));
+        }
+        if let Some(Outbound { instance, reg_id }) = &self.outbound {
+            value.push_str(&format!(";+sip.instance={instance};reg-id={reg_id}"));
+        }
+        value
+    }
+}
+
+/// Of one Call-ID, only a later request changes a binding (RFC 3261 §10.3, step 7).
+fn check_order(binding: &Binding, request: &Request) -> Result<(), Refusal> {
+    let is_late = binding.call_id == request.call_id() && binding.cseq >= request.cseq().number;
+    if is_late { Err(Refusal::new(400, "CSeq Is Not Higher")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

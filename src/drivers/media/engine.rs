@@ -1,0 +1,302 @@
+//! The engine: shard threads and the ports of their legs, behind handles.
+//!
+//! In: requests to open a leg, and commands to it. Out: a [`Leg`] handle each, whose events arrive on
+//! the channel that its call has given. It decides nothing about calls.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    LegEvent, Start,
+    leg::{Command, Muted, Opening, Settings},
+    ports::{PortError, PortPool},
+    shard::{Inbox, Shard},
+    targets::Targets,
+    transport::Transport,
+};
+use aftertone_core::{
+    model::{CallId, OperationId, Tone},
+    proto::sdp::StreamPlan,
+};
+
+/// How many commands wait for a leg's next tick. A call gives few of them; who finds no place waits
+/// for at most one tick.
+const COMMANDS: usize = 16;
+/// From this smoothed lateness on callers would begin to hear it: half a frame.
+const TOO_LATE: Duration = Duration::from_millis(10);
+
+/// How the engine is made.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where legs get their ports from.
+    pub ports: PortPool,
+    /// Number of threads; 0 is one per core.
+    pub shards: usize,
+    /// Where legs must not send to.
+    pub targets: Targets,
+    /// How legs deal with silent peers.
+    pub settings: Settings,
+}
+
+/// What a new leg needs.
+#[derive(Debug)]
+pub struct OpenLeg {
+    /// The call it belongs to; only to be named in the log.
+    pub call: CallId,
+    /// The local address that RTP is bound to.
+    pub bind: IpAddr,
+    /// Where the leg's events go. When the receiver is dropped, the leg closes.
+    pub events: mpsc::Sender<LegEvent>,
+}
+
+/// A leg could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There are no ports for it.
+    #[error(transparent)]
+    Ports(#[from] PortError),
+    /// The shards do not keep up with opening legs.
+    #[error("the media engine is busy")]
+    Busy,
+    /// The engine has been shut down.
+    #[error("the media engine has been shut down")]
+    Down,
+}
+
+/// The leg is over: it was closed, it failed, or the engine was shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the leg is over")]
+pub struct LegGone;
+
+/// All media of the daemon. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ports: PortPool,
+    targets: Targets,
+    settings: Settings,
+    shards: Vec<Inbox>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// One leg, from outside. Dropping it closes the leg as if the peer had hung up.
+#[derive(Debug)]
+pub struct Leg {
+    commands: mpsc::Sender<Command>,
+    local: SocketAddr,
+}
+
+impl Engine {
+    /// Starts the shard threads.
+    ///
+    /// # Errors
+    /// A thread cannot be made.
+    pub fn start(config: EngineConfig) -> io::Result<Self> {
+        let EngineConfig { ports, shards, targets, settings } = config;
+        let count = match NonZeroUsize::new(shards) {
+            Some(count) => count,
+            None => thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        };
+        let (mut shards, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..count.get() {
+            let (inbox, shard) = Shard::new(index);
+            let thread = thread::Builder::new().name(format!("media-{index}"));
+            threads.push(thread.spawn(move || shard.run())?);
+            shards.push(inbox);
+        }
+        let threads = Mutex::new(threads);
+        Ok(Self { shared: Arc::new(Shared { ports, targets, settings, shards, threads }) })
+    }
+
+    /// Opens a leg on the shard that has fewest, of those that run. It says nothing and hears nobody before
+    /// [`Leg::connect`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(&self, leg: OpenLeg) -> Result<Leg, OpenError> {
+        let OpenLeg { call, bind, events } = leg;
+        let shards = self.shared.shards.iter().filter(|shard| !shard.is_stopped());
+        let shard = shards.min_by_key(|shard| shard.legs()).ok_or(OpenError::Down)?;
+        let pair = self.shared.ports.bind(bind)?;
+        let local = pair.local;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let transport = Transport::new(pair);
+        let (targets, settings) = (self.shared.targets.clone(), self.shared.settings);
+        shard.open(Opening { call, transport, commands: inbox, events, targets, settings })?;
+        Ok(Leg { commands, local })
+    }
+
+    /// How many legs there are.
+    pub fn legs(&self) -> usize {
+        self.shared.shards.iter().map(Inbox::legs).sum()
+    }
+
+    /// Whether a thread has ended: its calls are lost, and the others do its work.
+    pub fn is_broken(&self) -> bool {
+        self.shared.shards.iter().any(Inbox::is_stopped)
+    }
+
+    /// How late the latest shard wakes, smoothed over some tenths of a second.
+    pub fn lateness(&self) -> Duration {
+        self.shared.shards.iter().map(Inbox::lateness).max().unwrap_or_default()
+    }
+
+    /// Whether no more calls should be taken: callers would hear it.
+    pub fn is_late(&self) -> bool {
+        self.lateness() >= TOO_LATE
+    }
+
+    /// Closes all legs as if their peers had hung up, gives them a moment to hand over their
+    /// recordings, and ends the threads. Blocks until then; a second call does nothing.
+    pub fn shutdown(&self) {
+        self.shared.shards.iter().for_each(Inbox::stop);
+        let mut threads = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a media thread has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.shards.iter().for_each(Inbox::stop);
+    }
+}
+
+impl Leg {
+    /// The address of the RTP port; the RTCP port is the next one.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The RTP port; the RTCP port is the next one.
+    pub fn local_port(&self) -> u16 {
+        self.local.port()
+    }
+
+    /// Speaks and hears as offer and answer have agreed, from the next tick on. Also for every later
+    /// agreement: another port or codec, hold, resume. What runs goes on. RTP from `host`, where the
+    /// peer's SIP comes from, is believed sooner than a stranger's.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn connect(&self, plan: StreamPlan, host: Option<IpAddr>) -> Result<(), LegGone> {
+        self.command(Command::Connect(plan, host)).await
+    }
+
+    /// The same, where the source of the peer's SIP may be forged: RTP from `host` is heard, and
+    /// what goes there is limited until some has come.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn connect_unproven(
+        &self,
+        plan: StreamPlan,
+        host: Option<IpAddr>,
+    ) -> Result<(), LegGone> {
+        self.command(Command::ConnectUnproven(plan, host)).await
+    }
+
+    /// Starts an operation with the next tick. One that runs is canceled first.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn start(&self, start: Start) -> Result<(), LegGone> {
+        self.command(Command::Start(start)).await
+    }
+
+    /// Cancels the operation if it runs; if it does not, nothing happens.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn cancel(&self, id: OperationId) -> Result<(), LegGone> {
+        self.command(Command::Cancel(id)).await
+    }
+
+    /// Ends the operation, if it runs, because the disk takes no more of its clip.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn disk_failed(&self, id: OperationId) -> Result<(), LegGone> {
+        self.command(Command::DiskFailed(id)).await
+    }
+
+    /// Drops, or lets through, the sound of either side from the next tick on.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn mute(&self, muted: Muted) -> Result<(), LegGone> {
+        self.command(Command::Mute(muted)).await
+    }
+
+    /// The peer has pressed a key, and told so by SIP: it counts like one that comes by RTP, and once if
+    /// it comes both ways.
+    ///
+    /// # Errors
+    /// The leg is over.
+    pub async fn press(&self, tone: Tone) -> Result<(), LegGone> {
+        self.command(Command::Press(tone)).await
+    }
+
+    /// Ends the leg: what has been received is still heard, what runs is hung up, and
+    /// [`LegEvent::Closed`] is its last event.
+    ///
+    /// # Errors
+    /// The leg is over already.
+    pub async fn close(&self) -> Result<(), LegGone> {
+        self.command(Command::Close).await
+    }
+
+    async fn command(&self, command: Command) -> Result<(), LegGone> {
+        self.commands.send(command).await.map_err(|_| LegGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::drivers::media::PortRange;
+
+    #[test]
+    fn a_thread_that_has_ended_gets_no_more_legs() {
+        let (dead, ended) = Shard::new(0);
+        drop(ended);
+        let (alive, _shard) = Shard::new(1);
+        let engine = Engine {
+            shared: Arc::new(Shared {
+                ports: PortPool::new(PortRange::Ephemeral, Duration::ZERO),
+                targets: Targets::new(PortRange::Ephemeral, Vec::new(), None),
+                settings: Settings::default(),
+                shards: vec![dead, alive],
+                threads: Mutex::default(),
+            }),
+        };
+        let (events, mut told) = mpsc::channel(1);
+        for _ in 0..3 {
+            let call = CallId::from_random([1; 16]);
+            let bind = Ipv4Addr::LOCALHOST.into();
+            engine.open(OpenLeg { call, bind, events: events.clone() }).unwrap();
+        }
+        assert_eq!(engine.legs(), 3);
+        assert!(engine.is_broken());
+        // A thread that ends takes its legs along without a word: their calls see the end of it.
+        drop((events, _shard));
+        assert_eq!(told.blocking_recv(), None);
+    }
+}

@@ -1,0 +1,486 @@
+//! A leg on its shard: one call's stream, the operation that runs on it, and what is still to be told.
+//!
+//! In: commands, and a tick every 20 ms. Out: events to the call and chunks to the spool, none of
+//! which is waited for. The order of events is: an operation's end after the spool has taken the last
+//! of its clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] after everything else.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use super::{
+    outbox::{Delivery, Outbox},
+    running::{Finishing, Play, Running, Start},
+    stream::{Stream, StreamStats},
+    targets::{Targets, Way},
+    transport::Transport,
+};
+use aftertone_core::{
+    audio::{Frame, Rate, VoiceMode, frame::FRAMES_PER_SECOND},
+    model::{CallId, OperationId, Silence, Tone},
+    operation::{Ended, Said},
+    proto::sdp::StreamPlan,
+};
+
+/// Commands that are obeyed in one tick.
+const COMMANDS_PER_TICK: usize = 16;
+/// How many ended operations wait for the spool before new ones are refused.
+const MAX_FINISHING: usize = 8;
+/// Frames that are played out at most when a leg closes: more than any jitter buffer holds.
+const MAX_DRAIN: usize = 100;
+/// Datagrams that are thrown away in one tick at most, of each socket, before the leg is connected.
+const MAX_UNHEARD: usize = 32;
+/// And at the moment when it is: more than a socket's buffer holds.
+const MAX_UNHEARD_AT_LAST: usize = 512;
+/// A frame of silence at the higher rate.
+const SILENCE: [i16; 320] = [0; 320];
+/// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
+const DATAGRAM: usize = 2_048;
+
+/// What a leg tells its call. When the channel ends without [`Closed`](Self::Closed) or
+/// [`Failed`](Self::Failed), the leg has failed too.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LegEvent {
+    /// The first valid RTP packet has come.
+    Heard,
+    /// A key was pressed, by RTP or [`Command::Press`]; told once for each press, whatever runs.
+    Tone {
+        /// The key.
+        tone: Tone,
+    },
+    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
+    /// prompts.
+    OperationEnded {
+        /// Which one.
+        id: OperationId,
+        /// How.
+        ended: Ended,
+    },
+    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`] although the peer should send,
+    /// or for [`Settings::hold_timeout`] of one who need not. The leg goes on.
+    MediaTimedOut(Silence),
+    /// Nothing more is sent to this address, until something comes from it.
+    Unsent {
+        /// The address.
+        to: SocketAddr,
+        /// Why.
+        why: Unsent,
+    },
+    /// The leg is closed; nothing follows.
+    Closed {
+        /// What it has lived through.
+        stats: StreamStats,
+    },
+    /// A fault of our own has ended the leg; nothing follows.
+    Failed,
+}
+
+/// Why nothing is sent to an address that was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`]
+    /// is used up: it may be a victim's.
+    Unverified,
+    /// It is our own, or reaches more than one host: see [`Targets`].
+    Forbidden,
+}
+
+/// How legs deal with silent peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long RTP and RTCP may stay away while both sides may speak; a multiple of 20 ms.
+    pub rtp_timeout: Duration,
+    /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
+    /// nothing then, even if they have said that they would. A multiple of 20 ms.
+    pub hold_timeout: Duration,
+    /// How long a call sends, in all, to addresses that nothing has ever come from and that its SIP does
+    /// not come from: they may be a victim's. A multiple of 20 ms.
+    pub unverified: Duration,
+    /// Whether RTP may come from a host that neither a description nor SIP has shown.
+    pub any_host: bool,
+    /// How readily sound is taken for voice.
+    pub voice: VoiceMode,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rtp_timeout: Duration::from_secs(30),
+            hold_timeout: Duration::from_secs(1_800),
+            unverified: Duration::from_secs(1),
+            any_host: false,
+            voice: VoiceMode::default(),
+        }
+    }
+}
+
+/// `duration` in frames of 20 ms, rounded down.
+pub fn frames(duration: Duration) -> u64 {
+    let frame_ms = u128::from(1_000 / FRAMES_PER_SECOND);
+    u64::try_from(duration.as_millis() / frame_ms).unwrap_or(u64::MAX)
+}
+
+/// What a leg is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Speak and hear like this from now on, with a peer whose SIP comes from this host.
+    Connect(StreamPlan, Option<IpAddr>),
+    /// The same, where the source of its SIP may be forged.
+    ConnectUnproven(StreamPlan, Option<IpAddr>),
+    /// Run this.
+    Start(Start),
+    /// Cancel this, if it runs.
+    Cancel(OperationId),
+    /// The disk takes no more of this one's clip: end it, if it runs.
+    DiskFailed(OperationId),
+    /// Drop, or let through, the sound of either side from now on.
+    Mute(Muted),
+    /// The peer has pressed this key, and told so by SIP.
+    Press(Tone),
+    /// The call is over.
+    Close,
+}
+
+/// Whose sound is dropped. Keys that are no sound are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Muted {
+    /// What operations say.
+    pub ours: bool,
+    /// What the peer says.
+    pub peers: bool,
+}
+
+/// A leg on its way to its shard.
+#[derive(Debug)]
+pub struct Opening {
+    /// The call it belongs to.
+    pub call: CallId,
+    /// Its sockets.
+    pub transport: Transport,
+    /// Where its commands come from; when the other end is dropped, the leg closes.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where its events go.
+    pub events: mpsc::Sender<LegEvent>,
+    /// Where it must not send to.
+    pub targets: Targets,
+    /// How it deals with silent peers.
+    pub settings: Settings,
+}
+
+/// Whether a leg wants another tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It does.
+    Alive,
+    /// Nothing is left to be done or told.
+    Over,
+}
+
+/// Room that the legs of a shard use one after the other, so that a tick allocates nothing.
+#[derive(Debug)]
+pub struct Scratch {
+    datagram: Box<[u8; DATAGRAM]>,
+    kept: Vec<i16>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let kept = Vec::with_capacity(Rate::Hz16000.frame_len());
+        Self { datagram: Box::new([0; DATAGRAM]), kept }
+    }
+}
+
+/// A leg on its shard. It is built there: voice detection cannot move between threads.
+#[derive(Debug)]
+pub struct LiveLeg {
+    call: CallId,
+    /// Counts ticks: the leg's clock.
+    frame: u64,
+    settings: Settings,
+    targets: Targets,
+    commands: mpsc::Receiver<Command>,
+    /// `None` once the leg is closed or has failed.
+    media: Option<Media>,
+    /// Operations that have ended, oldest first.
+    finishing: VecDeque<Finishing>,
+    /// The last event, once the leg is closed or has failed and until it has been told.
+    last: Option<LegEvent>,
+    outbox: Outbox,
+}
+
+/// What a leg loses when it closes.
+#[derive(Debug)]
+struct Media {
+    transport: Transport,
+    stream: Option<Stream>,
+    running: Option<Running>,
+    /// What the peer hears while nothing runs.
+    hold_music: Option<Running>,
+    muted: Muted,
+}
+
+impl LiveLeg {
+    /// A leg that is not connected yet.
+    pub fn new(opening: Opening) -> Self {
+        let Opening { call, transport, commands, events, targets, settings } = opening;
+        Self {
+            call,
+            frame: 0,
+            settings,
+            targets,
+            commands,
+            media: Some(Media {
+                transport,
+                stream: None,
+                running: None,
+                hold_music: None,
+                muted: Muted::default(),
+            }),
+            finishing: VecDeque::new(),
+            last: None,
+            outbox: Outbox::new(events),
+        }
+    }
+
+    /// Lives through 20 ms.
+    pub fn tick(&mut self, scratch: &mut Scratch) -> Life {
+        self.frame += 1;
+        self.obey(scratch);
+        self.live(scratch);
+        self.deliver(scratch)
+    }
+
+    /// Ends the leg: plays out what has been received, and hangs the operation up.
+    pub fn close(&mut self, scratch: &mut Scratch) -> Life {
+        let Some(mut media) = self.media.take() else { return Life::Alive };
+        self.commands.close();
+        let mut stats = StreamStats::default();
+        let Media { transport, stream, running, hold_music, muted } = &mut media;
+        *hold_music = None;
+        if let Some(stream) = stream {
+            stream.hear_all(transport, &mut scratch.datagram[..], self.frame);
+            stream.drain();
+            for _ in 0..MAX_DRAIN {
+                if stream.is_drained() {
+                    break;
+                }
+                let mut unsaid = Frame::silence(stream.rate());
+                let mut said = Said::new(&mut unsaid, &mut scratch.kept);
+                let heeds = |running: &Running| !running.only_speaks();
+                let ended = play_frame(stream, running, heeds, *muted, &mut self.outbox, &mut said);
+                self.finishing.extend(ended);
+            }
+            stream.end(transport, self.frame);
+            stats = stream.stats();
+        }
+        self.finishing.extend(running.take().map(Running::hang_up));
+        self.last = Some(LegEvent::Closed { stats });
+        tracing::debug!(call = %self.call, ?stats, "leg closed");
+        Life::Alive
+    }
+
+    /// Ends the leg after a fault of our own, a panic too: its stream is not used any more. What was
+    /// recorded until then is kept, as if the peer had hung up.
+    pub fn fail(&mut self) -> Life {
+        tracing::error!(call = %self.call, "a media leg has failed");
+        self.commands.close();
+        let running = self.media.take().and_then(|media| media.running);
+        if running.is_none() {
+            // It was not the operation. A clip that cannot be handed over must not be tried for ever.
+            for finishing in mem::take(&mut self.finishing) {
+                self.outbox.tell(finishing.give_up());
+            }
+        }
+        self.finishing.extend(running.map(Running::hang_up));
+        self.last = Some(LegEvent::Failed);
+        Life::Alive
+    }
+
+    fn obey(&mut self, scratch: &mut Scratch) {
+        for _ in 0..COMMANDS_PER_TICK {
+            match self.commands.try_recv() {
+                Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
+                Ok(Command::ConnectUnproven(plan, host)) => {
+                    self.connect(plan, host, scratch);
+                    if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+                        stream.doubt_host();
+                    }
+                }
+                Ok(Command::Start(start)) => self.start(start),
+                Ok(Command::Cancel(id)) => self.interrupt(id, Running::cancel),
+                Ok(Command::DiskFailed(id)) => self.interrupt(id, Running::disk_failed),
+                Ok(Command::Mute(muted)) => self.mute(muted),
+                Ok(Command::Press(tone)) => self.press(tone),
+                Ok(Command::Close) => {
+                    self.close(scratch);
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.close(scratch);
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    fn connect(&mut self, plan: StreamPlan, host: Option<IpAddr>, scratch: &mut Scratch) {
+        let Some(Media { transport, stream, .. }) = &mut self.media else { return };
+        let connected = match stream {
+            Some(stream) => stream.renew(plan, host, transport, self.frame),
+            None => {
+                discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD_AT_LAST);
+                let way = Way { local: transport.local(), host, targets: self.targets.clone() };
+                Stream::new(plan, way, self.frame, self.settings).map(|new| *stream = Some(new))
+            }
+        };
+        if let Err(error) = connected {
+            tracing::error!(call = %self.call, %error, "the stream cannot be set up");
+            self.fail();
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let Some(media) = &mut self.media else {
+            // It was accepted before the leg was closed: it ends like all others.
+            let running = Running::new(start, Rate::Hz8000, self.settings.voice);
+            self.finishing.push_back(running.hang_up());
+            return;
+        };
+        self.finishing.extend(media.running.take().map(Running::cancel));
+        let rate = media.stream.as_ref().map_or(Rate::Hz8000, Stream::rate);
+        let (begins_hold, ends_hold) =
+            (matches!(start.play, Play::HoldMusic { .. }), matches!(start.play, Play::NoHoldMusic));
+        let running = Running::new(start, rate, self.settings.voice);
+        if begins_hold || ends_hold {
+            // Either is done at once, even while nothing may be sent.
+            self.finishing.push_back(Finishing::done(running.id()));
+            media.hold_music = begins_hold.then_some(running);
+            return;
+        }
+        if self.finishing.iter().filter(|ended| ended.has_clip()).count() < MAX_FINISHING {
+            media.running = Some(running);
+        } else {
+            tracing::error!(call = %self.call, "the spool takes nothing: operation refused");
+            self.finishing.push_back(running.abandon());
+        }
+    }
+
+    fn interrupt(&mut self, id: OperationId, end: fn(Running) -> Finishing) {
+        let Some(media) = &mut self.media else { return };
+        let interrupted = media.running.take_if(|running| running.id() == id);
+        self.finishing.extend(interrupted.map(end));
+    }
+
+    fn mute(&mut self, muted: Muted) {
+        if let Some(media) = &mut self.media {
+            media.muted = muted;
+        }
+    }
+
+    fn press(&mut self, tone: Tone) {
+        if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+            stream.press(tone, self.frame);
+        }
+    }
+
+    /// The media's part of a tick. Before the leg is connected nothing moves on; what comes then is a
+    /// callee's ringback, and no part of the call.
+    fn live(&mut self, scratch: &mut Scratch) {
+        let Some(Media { transport, stream, running, hold_music, muted }) = &mut self.media else {
+            return;
+        };
+        let Some(stream) = stream else {
+            discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD);
+            discard(|buffer| transport.receive_rtcp(buffer), scratch, MAX_UNHEARD);
+            return;
+        };
+        stream.hear(transport, &mut scratch.datagram[..], self.frame);
+        let is_idle = running.is_none();
+        let playing = if is_idle { hold_music } else { running };
+        let mut frame = Frame::silence(stream.rate());
+        let mut said = Said::new(&mut frame, &mut scratch.kept);
+        // What is done with has been sent: on hold, prompts and keys wait.
+        let is_sending = stream.is_sending();
+        let goes_on = |running: &Running| is_sending || !running.only_speaks();
+        let speaks = playing.as_ref().is_some_and(Running::only_speaks);
+        let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
+        // Who hangs up when a prompt is done does not cut it in the peer's jitter buffer.
+        let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
+        // The end of hold music was told when it began.
+        let ended = ended.filter(|_| !is_idle).map(|ended| ended.not_before(due));
+        self.finishing.extend(ended);
+        let key = said.key;
+        // A key is sent whoever is muted, be it by its sound.
+        if muted.ours && key.is_none() {
+            frame.samples_mut().fill(0);
+        }
+        stream.say(transport, &frame, key);
+        stream.report(transport, &mut scratch.datagram[..], self.frame);
+        if let Some(event) = stream.watch(self.frame) {
+            self.outbox.tell(event);
+        }
+    }
+
+    fn deliver(&mut self, scratch: &mut Scratch) -> Life {
+        // Once the call is over nobody waits for what is still to be heard.
+        let now = if self.media.is_some() { self.frame } else { u64::MAX };
+        let next = |all: &mut VecDeque<Finishing>| all.front_mut()?.finish(now);
+        while let Some(event) = next(&mut self.finishing) {
+            self.finishing.pop_front();
+            self.outbox.tell(event);
+        }
+        let is_quiet =
+            self.media.is_none() && self.finishing.is_empty() && self.commands.is_empty();
+        if is_quiet && let Some(last) = self.last.take() {
+            self.outbox.tell(last);
+        }
+        match self.outbox.deliver() {
+            Delivery::Done | Delivery::Lost if is_quiet => Life::Over,
+            Delivery::Lost => {
+                // Nobody listens any more: as if the peer had hung up.
+                self.close(scratch);
+                Life::Alive
+            }
+            Delivery::Done | Delivery::Waiting => Life::Alive,
+        }
+    }
+}
+
+/// Throws away what has come, up to `most` datagrams.
+fn discard(
+    receive: impl Fn(&mut [u8]) -> Option<(usize, SocketAddr)>,
+    scratch: &mut Scratch,
+    most: usize,
+) {
+    for _ in 0..most {
+        if receive(&mut scratch.datagram[..]).is_none() {
+            break;
+        }
+    }
+}
+
+/// Plays out one frame of what has been received: to the call its key, to the operation its sound, if
+/// it `goes_on`.
+fn play_frame(
+    stream: &mut Stream,
+    running: &mut Option<Running>,
+    goes_on: impl Fn(&Running) -> bool,
+    muted: Muted,
+    outbox: &mut Outbox,
+    said: &mut Said<'_>,
+) -> Option<Finishing> {
+    let mut sound = stream.pull();
+    if let Some(key) = sound.tone {
+        outbox.tell(LegEvent::Tone { tone: key.tone });
+    }
+    if muted.peers {
+        sound.samples = &SILENCE[..sound.samples.len().min(SILENCE.len())];
+    }
+    let ended = running.as_mut().filter(|running| goes_on(running))?.tick(sound, said)?;
+    running.take().map(|running| running.end(ended))
+}

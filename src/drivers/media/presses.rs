@@ -1,0 +1,104 @@
+//! Which presses of keys are one: many phones tell each press twice, in RTP and by SIP INFO.
+//!
+//! In: presses from either way, with the frame they came in. Out: whether a press is new.
+
+use std::collections::VecDeque;
+
+use aftertone_core::{audio::frame::FRAMES_PER_SECOND, model::Tone};
+
+/// How much later the other way may tell a press: INFO is repeated after 0.5 and 1.5 s when it is lost
+/// (RFC 3261 section 17.1.2.1), and some phones send it when the key comes up.
+const WINDOW: u64 = 2 * FRAMES_PER_SECOND as u64;
+/// Presses that are remembered.
+const MAX_PRESSES: usize = 32;
+
+/// By what a press was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Telephone events (RFC 4733).
+    Rtp,
+    /// INFO.
+    Sip,
+}
+
+/// Presses that were told one way, and may still be told the other.
+#[derive(Debug, Default)]
+pub struct Presses {
+    /// Oldest first.
+    unpaired: VecDeque<Press>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Press {
+    tone: Tone,
+    told: Told,
+    /// When its key was known to be down.
+    frame: u64,
+}
+
+impl Presses {
+    /// Notes a press that was told in `frame`; whether it is new. Each press makes a double of one
+    /// other at most, so that a key that is pressed twice counts twice.
+    pub fn is_new(&mut self, tone: Tone, told: Told, frame: u64) -> bool {
+        self.unpaired.retain(|press| frame.saturating_sub(press.frame) <= WINDOW);
+        let twin = self.unpaired.iter().position(|press| press.tone == tone && press.told != told);
+        if let Some(twin) = twin {
+            self.unpaired.remove(twin);
+            return false;
+        }
+        if self.unpaired.len() == MAX_PRESSES {
+            self.unpaired.pop_front();
+        }
+        self.unpaired.push_back(Press { tone, told, frame });
+        true
+    }
+
+    /// The newest press by RTP still lasts in `frame`.
+    pub fn lasts(&mut self, frame: u64) {
+        let newest = self.unpaired.iter_mut().rev().find(|press| press.told == Told::Rtp);
+        if let Some(press) = newest {
+            press.frame = frame;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each of these presses is new: key, way, frame.
+    fn new(presses: &[(char, Told, u64)]) -> Vec<bool> {
+        let mut all = Presses::default();
+        let is_new = |(key, told, frame): &(char, Told, u64)| {
+            all.is_new(Tone::try_from(*key).unwrap(), *told, *frame)
+        };
+        presses.iter().map(is_new).collect()
+    }
+
+    #[test]
+    fn a_press_that_is_told_both_ways_counts_once_whichever_is_first() {
+        assert_eq!(new(&[('1', Told::Rtp, 0), ('1', Told::Sip, 30)]), [true, false]);
+        assert_eq!(new(&[('1', Told::Sip, 0), ('1', Told::Rtp, 2)]), [true, false]);
+        assert_eq!(new(&[('1', Told::Sip, 0), ('1', Told::Rtp, 101)]), [true, true]);
+        assert_eq!(new(&[('1', Told::Rtp, 0), ('2', Told::Sip, 1)]), [true, true]);
+    }
+
+    #[test]
+    fn a_key_that_is_pressed_again_counts_again() {
+        let twice =
+            [('1', Told::Rtp, 0), ('1', Told::Rtp, 10), ('1', Told::Sip, 11), ('1', Told::Sip, 12)];
+        assert_eq!(new(&twice), [true, true, false, false]);
+        let in_turn =
+            [('1', Told::Rtp, 0), ('1', Told::Sip, 1), ('1', Told::Rtp, 10), ('1', Told::Sip, 11)];
+        assert_eq!(new(&in_turn), [true, false, true, false]);
+        assert_eq!(new(&[('1', Told::Sip, 0), ('1', Told::Sip, 10)]), [true, true]);
+    }
+
+    #[test]
+    fn a_long_press_is_not_forgotten_while_it_lasts() {
+        let mut presses = Presses::default();
+        assert!(presses.is_new(Tone::POUND, Told::Rtp, 0));
+        presses.lasts(500);
+        assert!(!presses.is_new(Tone::POUND, Told::Sip, 510));
+    }
+}

@@ -1,0 +1,179 @@
+//! When keys are down: the sound of that time is the key's, and no part of what is said.
+//!
+//! In: what packets say of keys, and where sound was placed, both with their sequence numbers. Out:
+//! which samples are to be silent. A key is up again after the duration that its packets claim, and
+//! at the latest with the first sound that was sent after them: senders who speak on count
+//! durations by another clock, or claim the longest there is.
+
+use std::collections::VecDeque;
+
+use aftertone_core::proto::rtp::telephone_event::KeyPacket;
+
+/// The keys of the last seconds, and the newest sound.
+#[derive(Debug)]
+pub struct Pressed {
+    /// Oldest first.
+    keys: VecDeque<Key>,
+    /// In the order in which it came.
+    sounds: VecDeque<Sound>,
+}
+
+/// One press, in samples on the receiver's line of time.
+#[derive(Debug)]
+struct Key {
+    press: u32,
+    /// The RTP timestamp of its beginning, and where that lies.
+    timestamp: u32,
+    start: i64,
+    /// Where it ends by what its packets claim.
+    claimed: i64,
+    /// Where the first sound lies that was sent after the key.
+    cut: Option<i64>,
+    /// Sequence number of its first packet.
+    first: i64,
+    /// Of the newest one, or of the first that says that the key is up.
+    last: i64,
+    is_up: bool,
+    /// Whether the sender sends sound beside it.
+    is_beside: bool,
+    /// Whether all its packets have the timestamp of its beginning, on the clock of the sound.
+    is_exact: bool,
+}
+
+/// A packet of sound.
+#[derive(Debug, Clone, Copy)]
+struct Sound {
+    sequence: i64,
+    time: i64,
+    len: i64,
+}
+
+/// Presses that are remembered.
+const MAX_KEYS: usize = 32;
+/// They are remembered for so many samples after their end: their packets may be late.
+const KEEP: i64 = 16_000;
+/// Packets of sound that are remembered: a packet of a key may be overtaken by them.
+const MAX_SOUNDS: usize = 16;
+
+impl Default for Pressed {
+    fn default() -> Self {
+        Self {
+            keys: VecDeque::with_capacity(MAX_KEYS),
+            sounds: VecDeque::with_capacity(MAX_SOUNDS),
+        }
+    }
+}
+
+impl Pressed {
+    /// Notes a packet of a key that begins at `start`, unless that is known already. Of another source
+    /// than that of the sound, which has other sequence numbers, it has that of the newest sound.
+    /// `ticks`: those of a sample. `is_exact`: whether it has the timestamp of the beginning. Returns
+    /// where the key begins.
+    pub fn note(
+        &mut self,
+        packet: &KeyPacket,
+        start: i64,
+        sequence: i64,
+        ticks: i64,
+        is_exact: bool,
+    ) -> i64 {
+        let Self { keys, sounds } = self;
+        let known = keys.iter().rposition(|key| key.press == packet.press);
+        let index = known.unwrap_or_else(|| {
+            if keys.len() == MAX_KEYS {
+                keys.pop_front();
+            }
+            keys.push_back(Key::new(packet, start, sequence));
+            keys.len() - 1
+        });
+        let key = &mut keys[index];
+        let earlier = i64::from(key.timestamp.wrapping_sub(packet.timestamp) as i32);
+        key.start -= earlier / ticks;
+        key.timestamp = packet.timestamp;
+        key.claimed = key.start + i64::from(packet.length) / ticks;
+        key.first = key.first.min(sequence);
+        let last = key.last;
+        key.last = match (key.is_up, packet.is_up) {
+            (false, true) => sequence,
+            (false, false) => key.last.max(sequence),
+            (true, true) => key.last.min(sequence),
+            (true, false) => key.last,
+        };
+        key.is_up |= packet.is_up;
+        let between = key.first + 1..key.last;
+        key.is_beside |= sounds.iter().any(|sound| between.contains(&sound.sequence));
+        key.is_exact &= is_exact;
+        key.cut = key.cut.filter(|_| key.last <= last);
+        sounds.iter().for_each(|sound| key.hear(sound));
+        key.start
+    }
+
+    /// Notes where a packet of sound was placed.
+    pub fn hear(&mut self, sequence: i64, time: i64, len: i64) {
+        if self.sounds.len() == MAX_SOUNDS {
+            self.sounds.pop_front();
+        }
+        let sound = Sound { sequence, time, len };
+        self.sounds.push_back(sound);
+        self.keys.iter_mut().for_each(|key| key.hear(&sound));
+    }
+
+    /// What is heard from now on was sent after all keys so far, whatever its sequence numbers.
+    pub fn begin_anew(&mut self) {
+        self.sounds.clear();
+        for key in &mut self.keys {
+            (key.last, key.is_up, key.is_exact) = (i64::MIN, true, false);
+        }
+    }
+
+    /// Whether a key is down there.
+    pub fn is_down_at(&self, time: i64) -> bool {
+        self.keys.iter().any(|key| key.start <= time && time < key.end())
+    }
+
+    /// Silences what of `frame`, which begins at `start`, is the sound of keys. What comes later is
+    /// never before that.
+    pub fn silence(&mut self, frame: &mut [i16], start: i64) {
+        while self.keys.front().is_some_and(|key| key.end() < start - KEEP) {
+            self.keys.pop_front();
+        }
+        let end = start + i64::try_from(frame.len()).unwrap_or(0);
+        for key in &self.keys {
+            let from = usize::try_from(key.start.max(start) - start).unwrap_or(0);
+            let until = usize::try_from(key.end().min(end) - start).unwrap_or(0);
+            if from < until {
+                frame[from..until].fill(0);
+            }
+        }
+    }
+}
+
+impl Key {
+    fn new(packet: &KeyPacket, start: i64, sequence: i64) -> Self {
+        Self {
+            press: packet.press,
+            timestamp: packet.timestamp,
+            start,
+            claimed: start,
+            cut: None,
+            first: sequence,
+            last: sequence,
+            is_up: packet.is_up,
+            is_beside: false,
+            is_exact: true,
+        }
+    }
+
+    fn hear(&mut self, sound: &Sound) {
+        let Sound { sequence, time, len } = *sound;
+        // The last sound beside a key may be sent right after the packet that has its duration.
+        let is_its_own = self.is_beside && self.is_exact && time + len >= self.claimed;
+        if sequence > self.last && !is_its_own {
+            self.cut = Some(self.cut.map_or(time, |cut| cut.min(time)));
+        }
+    }
+
+    fn end(&self) -> i64 {
+        self.cut.map_or(self.claimed, |cut| cut.min(self.claimed))
+    }
+}

@@ -1,0 +1,305 @@
+//! The operation that runs on a leg, with what it needs there: voice detection and a tape.
+//!
+//! In: what is heard in one frame, at the stream's rate. Out: what is said in it, and the end. An
+//! operation keeps its rate for life; when a re-INVITE brings a codec of the other rate, the sound is
+//! converted on the way.
+
+use std::sync::mpsc::SyncSender;
+
+use super::{
+    LegEvent,
+    tape::{Spooled, Tape},
+};
+use aftertone_core::{
+    audio::{Clip, Frame, Rate, Speech, Voice, VoiceMode, tape::Chunk},
+    model::{OperationEnd, OperationId, RecordRequest, RecordingId, SendTonesRequest},
+    operation::{Echo, Ended, Heard, HeardTone, Operation, PlayPrompt, Record, Said, SendTones},
+};
+
+/// An operation to be started on a leg.
+#[derive(Debug)]
+pub struct Start {
+    /// Its id; told again when it ends.
+    pub id: OperationId,
+    /// What to do.
+    pub play: Play,
+    /// Where the clip goes, if it records.
+    pub tape: Option<(RecordingId, SyncSender<Chunk>)>,
+}
+
+/// What to do on a leg, with the audio that it needs.
+#[derive(Debug, Clone)]
+pub enum Play {
+    /// Prompt, beep, record.
+    Record {
+        /// What was asked for.
+        request: RecordRequest,
+        /// The prompt's audio.
+        prompt: Option<Clip>,
+    },
+    /// Prompts in order.
+    Prompts {
+        /// Each clip and how often it is played.
+        prompts: Vec<(Clip, u32)>,
+        /// The list begins again for ever.
+        repeat: bool,
+    },
+    /// What is heard comes back, until `#`.
+    Echo,
+    /// Keys in order.
+    SendTones(SendTonesRequest),
+    /// These over and over, whenever nothing else runs; done as soon as it has begun.
+    HoldMusic {
+        /// Each clip and how often it is played; silence without any.
+        prompts: Vec<(Clip, u32)>,
+    },
+    /// No more of that.
+    NoHoldMusic,
+}
+
+impl Play {
+    /// What runs: hold music as the endless list that it is, its end as a list without a prompt.
+    fn into_operation(self, rate: Rate) -> Operation {
+        match self {
+            Self::Record { request, prompt } => {
+                Operation::Record(Record::new(&request, prompt, rate))
+            }
+            Self::Prompts { prompts, repeat } => {
+                Operation::PlayPrompt(PlayPrompt::new(prompts, repeat, rate))
+            }
+            Self::Echo => Operation::Echo(Echo::new()),
+            Self::SendTones(request) => Operation::SendTones(SendTones::new(request, rate)),
+            Self::HoldMusic { prompts } => {
+                Operation::PlayPrompt(PlayPrompt::new(prompts, true, rate))
+            }
+            Self::NoHoldMusic => Operation::PlayPrompt(PlayPrompt::new(Vec::new(), false, rate)),
+        }
+    }
+}
+
+/// What is heard in one frame, at the stream's rate.
+#[derive(Debug, Clone, Copy)]
+pub struct Sound<'a> {
+    /// 20 ms.
+    pub samples: &'a [i16],
+    /// A key that begins in it.
+    pub tone: Option<HeardTone>,
+    /// How many frames playout has gone on: see [`Heard::advance`].
+    pub advance: u32,
+    /// How many newer frames have been received already.
+    pub behind: u32,
+}
+
+/// A running operation.
+pub struct Running {
+    id: OperationId,
+    operation: Operation,
+    rate: Rate,
+    voice: Option<Voice>,
+    tape: Option<Tape>,
+}
+
+impl Running {
+    /// Starts an operation at `rate`.
+    pub fn new(start: Start, rate: Rate, mode: VoiceMode) -> Self {
+        let Start { id, play, tape } = start;
+        let operation = play.into_operation(rate);
+        let voice = operation.wants_voice().then(|| Voice::new(rate, mode));
+        let tape = tape.map(|(recording, spool)| Tape::new(recording, spool, rate));
+        Self { id, operation, rate, voice, tape }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> OperationId {
+        self.id
+    }
+
+    /// Whether it has to wait while nobody hears what it says.
+    pub fn only_speaks(&self) -> bool {
+        self.operation.only_speaks()
+    }
+
+    /// Lives through one frame: hears `sound`, and says `said`.
+    pub fn tick(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        if said.frame.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
+            return self.tick_at_own_rate(sound, said);
+        }
+        let mut heard = Frame::silence(self.rate);
+        convert(sound.samples, heard.samples_mut());
+        let tone = sound.tone.map(|key| HeardTone {
+            offset: key.offset * self.rate.frame_len() / sound.samples.len().max(1),
+            ..key
+        });
+        let mut own = Frame::silence(self.rate);
+        let converted = Sound { samples: heard.samples(), tone, ..sound };
+        let mut own_said = Said::new(&mut own, said.kept);
+        let ended = self.tick_at_own_rate(converted, &mut own_said);
+        said.key = own_said.key;
+        convert(own.samples(), said.frame.samples_mut());
+        ended
+    }
+
+    /// Ends it as it has said itself.
+    pub fn end(self, ended: Ended) -> Finishing {
+        Finishing::new(self.id, ended, self.tape)
+    }
+
+    /// Ends it because the application wants so.
+    pub fn cancel(self) -> Finishing {
+        Finishing::new(self.id, self.operation.cancel(), self.tape)
+    }
+
+    /// Ends it because the peer is gone.
+    pub fn hang_up(self) -> Finishing {
+        Finishing::new(self.id, self.operation.hang_up(), self.tape)
+    }
+
+    /// Ends it because the disk takes no more of its clip.
+    pub fn disk_failed(self) -> Finishing {
+        Finishing::new(self.id, self.operation.disk_failed(), self.tape)
+    }
+
+    /// Ends it because it could not even begin.
+    pub fn abandon(self) -> Finishing {
+        let ended = Ended { end: OperationEnd::Unspecified, clip: None };
+        Finishing::new(self.id, ended, self.tape)
+    }
+
+    fn tick_at_own_rate(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        let speech = match &mut self.voice {
+            Some(voice) => voice.judge(sound.samples),
+            None => Speech::None,
+        };
+        let Sound { samples, tone, advance, behind } = sound;
+        let heard = Heard { samples, speech, tone, advance, behind };
+        said.kept.clear();
+        let ended = self.operation.tick(&heard, said);
+        if let Some(tape) = &mut self.tape {
+            tape.keep(said.kept);
+            // Whatever does not fit now is offered again; that the spool is gone shows at the end.
+            tape.spool();
+        }
+        ended
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// An operation that has ended and whose clip is on its way to the spool.
+#[derive(Debug)]
+pub struct Finishing {
+    id: OperationId,
+    ended: Ended,
+    tape: Option<Tape>,
+    /// The first frame in which it may be told.
+    due: u64,
+}
+
+impl Finishing {
+    /// An operation that has begun what goes on without it.
+    pub fn done(id: OperationId) -> Self {
+        Self::new(id, Ended { end: OperationEnd::Done, clip: None }, None)
+    }
+
+    fn new(id: OperationId, ended: Ended, mut tape: Option<Tape>) -> Self {
+        if let Some(tape) = &mut tape {
+            tape.end(ended.end.delivers_recording());
+        }
+        Self { id, ended, tape, due: 0 }
+    }
+
+    /// The same, told in `frame` at the earliest: what was said is still to be heard.
+    pub fn not_before(self, frame: u64) -> Self {
+        Self { due: frame, ..self }
+    }
+
+    /// Whether there is a clip that the spool has to take.
+    pub fn has_clip(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything,
+    /// or is gone, and it may be told in `frame`.
+    pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
+        if frame < self.due {
+            return None;
+        }
+        match self.tape.as_mut().map_or(Spooled::All, Tape::spool) {
+            Spooled::Waiting => return None,
+            Spooled::All => {}
+            // Without the clip nothing was completed.
+            Spooled::Lost => self.ended = Ended { end: OperationEnd::Unspecified, clip: None },
+        }
+        Some(LegEvent::OperationEnded { id: self.id, ended: self.ended.clone() })
+    }
+
+    /// The event of an operation whose clip is given up, if it has one.
+    pub fn give_up(self) -> LegEvent {
+        let ended = match self.tape {
+            Some(_) => Ended { end: OperationEnd::Unspecified, clip: None },
+            None => self.ended,
+        };
+        LegEvent::OperationEnded { id: self.id, ended }
+    }
+}
+
+/// The same 20 ms at the other rate: a straight line between two samples, or the mean of two. Only
+/// for calls that change the rate in the middle of an operation.
+fn convert(from: &[i16], to: &mut [i16]) {
+    if to.len() == 2 * from.len() {
+        let following = from.iter().skip(1).chain(from.last());
+        for ((pair, sample), next) in to.chunks_exact_mut(2).zip(from).zip(following) {
+            pair.copy_from_slice(&[*sample, mean(*sample, *next)]);
+        }
+    } else if from.len() == 2 * to.len() {
+        for (sample, pair) in to.iter_mut().zip(from.chunks_exact(2)) {
+            *sample = mean(pair[0], pair[1]);
+        }
+    } else {
+        for (sample, same) in to.iter_mut().zip(from) {
+            *sample = *same;
+        }
+    }
+}
+
+fn mean(one: i16, other: i16) -> i16 {
+    // Two 16-bit values have a 16-bit mean.
+    ((i32::from(one) + i32::from(other)) / 2) as i16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_keeps_its_rate_when_the_stream_changes_it() {
+        let start = Start { id: OperationId::from_random([1; 16]), play: Play::Echo, tape: None };
+        let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
+        let heard: Vec<i16> = (0..320).map(|n| 10 * n as i16).collect();
+        let mut said = Frame::silence(Rate::Hz16000);
+        let sound = Sound { samples: &heard, tone: None, advance: 1, behind: 0 };
+        let mut kept = Vec::new();
+        assert_eq!(running.tick(sound, &mut Said::new(&mut said, &mut kept)), None);
+        for (heard, said) in heard.iter().zip(said.samples()) {
+            assert!((heard - said).abs() <= 10, "{heard} became {said}");
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_its_place_when_the_rate_changes() {
+        let start = Start { id: OperationId::from_random([1; 16]), play: Play::Echo, tape: None };
+        let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
+        let tone = Some(HeardTone { tone: aftertone_core::model::Tone::POUND, offset: 100 });
+        let sound = Sound { samples: &[500; 320], tone, advance: 1, behind: 0 };
+        let mut said = Frame::silence(Rate::Hz16000);
+        let mut kept = Vec::new();
+        let ended = running.tick(sound, &mut Said::new(&mut said, &mut kept));
+        assert_eq!(ended.map(|ended| ended.end), Some(OperationEnd::Done));
+        assert!(said.samples()[..98].iter().all(|sample| *sample == 500));
+        assert!(said.samples()[100..].iter().all(|sample| *sample == 0));
+    }
+}

@@ -1,0 +1,635 @@
+//! The audio stream of a connected leg: what was agreed, whose packets count, both directions, RTCP.
+//!
+//! In: the agreed plan, and a tick every 20 ms. Out: RTP and RTCP through the leg's transport, one
+//! frame of sound a tick, and signs of life or death of the peer. It knows no operation and no call.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
+
+use super::{
+    LegEvent,
+    leg::{Settings, Unsent, frames},
+    receiver::{Playout, Receiver, ReceiverStats, RtpError, is_comfort_noise, kind_of},
+    reports::Reports,
+    running::Sound,
+    sender::{Format, Sender, Sent},
+    source::{Source, Verdict},
+    targets::Way,
+    transport::{Transport, as_seen_from},
+};
+use aftertone_core::{
+    audio::{CodecError, CodecKind, Frame, Rate, frame::FRAMES_PER_SECOND},
+    model::{Silence, Tone},
+    operation::SaidKey,
+    proto::{
+        rtp::packet::{Header, Packet, is_rtcp},
+        sdp::{Direction, Payload, StreamPlan},
+    },
+};
+
+/// Receivers of former codecs that are still played at most: somebody who changes the codec all the time
+/// loses sound.
+const MAX_BEFORE: usize = 4;
+/// How long a peer that has changed the codec by itself stays with it: 200 ms. Each change makes a
+/// receiver, and one of Opus takes some 20 KB and 10 µs: five a second are no burden for anybody, and
+/// one with every packet would be. Nobody means to change so often; who does loses sound.
+const CHANGE_FRAMES: u64 = 10;
+/// Datagrams that are looked at in one tick at most, strangers' included.
+const MAX_READS: usize = 32;
+/// Packets that are taken in one tick at most when some have piled up.
+const MAX_TAKEN: usize = 4;
+/// Datagrams that are looked at when the leg closes.
+const MAX_LAST_READS: usize = 256;
+/// Every so many ticks the socket is read until it is empty.
+const PROBE_FRAMES: u64 = 16;
+/// How many frames a packet may be older than the newest should be before another is read.
+const LAG_FRAMES: u32 = 2;
+/// How long after a packet has come, and lasted, the peer may still be playing it: 100 ms of a
+/// jitter buffer.
+const PLAYOUT_FRAMES: u64 = 5;
+/// How often the RTCP port is looked at: once a second.
+const RTCP_FRAMES: u64 = 50;
+/// Datagrams that are read from the RTCP port at a time.
+const MAX_RTCP_READS: usize = 4;
+
+/// What a stream has lived through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamStats {
+    /// What came.
+    pub received: ReceiverStats,
+    /// What was sent.
+    pub sent: Sent,
+    /// Packets that were not the peer's, as far as the kernel let them through.
+    pub strangers: u64,
+    /// Datagrams on the RTP port that were no RTP.
+    pub malformed: u64,
+}
+
+/// A stream cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The codec cannot be made.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The RTP port cannot be opened anew.
+    #[error("the RTP port is lost: {0}")]
+    Port(#[from] io::Error),
+}
+
+/// One stream in both directions.
+#[derive(Debug)]
+pub struct Stream {
+    plan: StreamPlan,
+    way: Way,
+    settings: Settings,
+    /// `None` while no address has ever been named.
+    source: Option<Source>,
+    receiver: Receiver,
+    /// Those of the codecs before, oldest first: what they have received is played first.
+    before: VecDeque<Receiver>,
+    /// The frame in which the peer has last changed the codec by itself.
+    changed_at: Option<u64>,
+    sender: Sender,
+    reports: Reports,
+    pacer: Pacer,
+    peer: Peer,
+    sending: Sending,
+    strangers: u64,
+    malformed: u64,
+}
+
+/// Whether, and where, we may send.
+#[derive(Debug, Default)]
+struct Sending {
+    /// Frames that the call has sent to addresses that may be a victim's: it does not begin again with
+    /// each address.
+    unverified: u64,
+    /// The address that was looked at last, and whether it may be sent to at all.
+    judged: Option<(SocketAddr, bool)>,
+    /// The address that was told to get nothing.
+    told: Option<SocketAddr>,
+}
+
+/// Signs of life of the peer: RTP, comfort noise and RTCP.
+#[derive(Debug)]
+struct Peer {
+    /// The frame of the last sign of life, or of the moment from which on the present limit counts.
+    heard_at: u64,
+    has_been_heard: bool,
+    first_told: bool,
+    silence_told: bool,
+}
+
+impl Stream {
+    /// A stream as `plan` says, by this way.
+    ///
+    /// # Errors
+    /// The codec cannot be made.
+    pub fn new(
+        plan: StreamPlan,
+        way: Way,
+        frame: u64,
+        settings: Settings,
+    ) -> Result<Self, StreamError> {
+        let mut rng = rand::rng();
+        let source = plan.remote.map(|remote| {
+            let remote = as_seen_from(remote, way.local);
+            Source::new(remote, way.host, settings.any_host, frame)
+        });
+        Ok(Self {
+            receiver: Receiver::new(&plan)?,
+            before: VecDeque::new(),
+            changed_at: None,
+            sender: Sender::new(format_of(&plan), &mut rng)?,
+            reports: Reports::new(frame, &mut rng),
+            pacer: Pacer::default(),
+            peer: Peer {
+                heard_at: frame,
+                has_been_heard: false,
+                first_told: false,
+                silence_told: false,
+            },
+            sending: Sending::default(),
+            plan,
+            way,
+            settings,
+            source,
+            strangers: 0,
+            malformed: 0,
+        })
+    }
+
+    /// Goes on as the new `plan` says. Nothing that has been received is lost.
+    ///
+    /// # Errors
+    /// The codec cannot be made, or the socket not be opened anew.
+    pub fn renew(
+        &mut self,
+        plan: StreamPlan,
+        host: Option<IpAddr>,
+        transport: &mut Transport,
+        frame: u64,
+    ) -> Result<(), StreamError> {
+        let codec = self.receiver.codec();
+        let goes_on = plan.heard.iter().any(|(_, payload)| sound_of(*payload) == Some(codec));
+        self.renew_receiver(if goes_on { codec } else { kind_of(plan.codec) }, &plan)?;
+        self.sender.reformat(format_of(&plan), &mut rand::rng())?;
+        self.way.host = host;
+        self.sending.judged = None;
+        let remote = plan.remote.map(|remote| as_seen_from(remote, self.way.local));
+        match (&mut self.source, remote) {
+            (Some(source), Some(remote)) => {
+                if source.renew(remote, host, frame) {
+                    transport.disconnect()?;
+                }
+            }
+            (source @ None, Some(remote)) => {
+                *source = Some(Source::new(remote, host, self.settings.any_host, frame));
+            }
+            // On hold without an address: it will be named again.
+            (_, None) => {}
+        }
+        let was_two_way = self.is_two_way();
+        self.plan = plan;
+        if self.is_two_way() != was_two_way {
+            // Another limit counts from now on.
+            self.peer.heard_at = frame;
+        }
+        Ok(())
+    }
+
+    /// The rate of what we say. What is heard has another while the peer speaks another codec.
+    pub fn rate(&self) -> Rate {
+        kind_of(self.plan.codec).rate()
+    }
+
+    /// Takes what has come: one packet as a rule, more if some have piled up.
+    pub fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+        self.settle(transport, frame);
+        let mut taken = 0;
+        for _ in 0..MAX_READS {
+            let Some((len, from)) = transport.receive(buffer) else {
+                self.pacer.found_empty(frame);
+                break;
+            };
+            let Some(timestamp) = self.take(buffer, len, from, frame) else { continue };
+            taken += 1;
+            if !self.pacer.wants_more(timestamp, self.ticks_per_frame(), taken, frame) {
+                break;
+            }
+        }
+        let may_be_elsewhere = |source: &mut Source| {
+            // Both are noted.
+            source.give_up_if_silent(frame) | source.is_pausing(frame)
+        };
+        if self.plan.direction.receives() && self.source.as_mut().is_some_and(may_be_elsewhere) {
+            // Packets of others may count from now on. If the port is gone, nothing comes any more,
+            // and that is told in time.
+            if let Err(error) = transport.disconnect() {
+                tracing::warn!(%error, "an RTP port cannot be opened anew");
+            }
+        }
+    }
+
+    /// Takes everything that has come.
+    pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
+        for _ in 0..MAX_LAST_READS {
+            let Some((len, from)) = transport.receive(buffer) else { break };
+            self.take(buffer, len, from, frame);
+        }
+    }
+
+    /// Takes a key that was told by SIP.
+    pub fn press(&mut self, tone: Tone, frame: u64) {
+        self.receiver.press(tone, frame);
+    }
+
+    /// Plays out the next frame.
+    pub fn pull(&mut self) -> Sound<'_> {
+        while self.before.front().is_some_and(Receiver::is_drained) {
+            self.before.pop_front();
+        }
+        let playout = self.before.front_mut().unwrap_or(&mut self.receiver).pull();
+        let Playout { samples, tone, advance, behind } = playout;
+        Sound { samples, tone, advance, behind }
+    }
+
+    /// From now on nothing more comes: [`pull`](Self::pull) gives what is left.
+    pub fn drain(&mut self) {
+        self.receiver.drain();
+    }
+
+    /// Whether everything has been played out.
+    pub fn is_drained(&self) -> bool {
+        self.before.iter().all(Receiver::is_drained) && self.receiver.is_drained()
+    }
+
+    /// Whether what is said now is sent.
+    pub fn is_sending(&mut self) -> bool {
+        self.destination().is_some()
+    }
+
+    /// In how many frames the peer has played what is said in this one: its packet is full, and has
+    /// lasted, and the peer's jitter buffer has given it out.
+    pub fn playout_frames(&self) -> u64 {
+        2 * u64::from(self.sender.frames_per_packet()) - 1 + PLAYOUT_FRAMES
+    }
+
+    /// Says one frame, or lets its time pass. A key is said in its place to peers that take telephone
+    /// events.
+    pub fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {
+        let Some(to) = self.destination() else {
+            self.sender.skip();
+            return;
+        };
+        if !self.is_verified(to) {
+            self.sending.unverified += 1;
+        }
+        if let (Some(key), Some(payload_type)) = (key, self.plan.telephone_event) {
+            transport.send(self.sender.push_key(key, payload_type), to);
+            return;
+        }
+        // A frame that cannot be encoded is a pause; the peer conceals it.
+        if let Ok(Some(packet)) = self.sender.push(said) {
+            transport.send(packet, to);
+        }
+    }
+
+    /// Reads and writes RTCP when it is time to.
+    pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
+        if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
+            for _ in 0..MAX_RTCP_READS {
+                let Some((len, from)) = transport.receive_rtcp(buffer) else { break };
+                self.take_rtcp(&buffer[..len], from, frame);
+            }
+        }
+        if self.reports.is_due(frame) {
+            self.send_report(transport, frame, false);
+        }
+    }
+
+    /// Says good-bye by RTCP (RFC 3550 section 6.6).
+    pub fn end(&mut self, transport: &Transport, frame: u64) {
+        self.send_report(transport, frame, true);
+    }
+
+    /// What of the peer's life and death is to be told at the end of a tick.
+    pub fn watch(&mut self, frame: u64) -> Option<LegEvent> {
+        if self.peer.has_been_heard && !self.peer.first_told {
+            self.peer.first_told = true;
+            return Some(LegEvent::Heard);
+        }
+        if let Some(event) = self.unsent() {
+            return Some(event);
+        }
+        if !self.plan.direction.receives()
+            && let Some(source) = &mut self.source
+        {
+            source.excuse(frame);
+        }
+        let (limit, silence) = match (self.is_two_way(), self.peer.has_been_heard) {
+            (true, true) => (self.settings.rtp_timeout, Silence::Ceased),
+            (true, false) => (self.settings.rtp_timeout, Silence::NeverHeard),
+            (false, _) => (self.settings.hold_timeout, Silence::OnHold),
+        };
+        let silent = frame.saturating_sub(self.peer.heard_at);
+        let timed_out = silent >= frames(limit).max(1);
+        let told = std::mem::replace(&mut self.peer.silence_told, timed_out);
+        (timed_out && !told).then_some(LegEvent::MediaTimedOut(silence))
+    }
+
+    /// What it has lived through.
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            received: self.receiver.stats(),
+            sent: self.sender.sent(),
+            strangers: self.strangers,
+            malformed: self.malformed,
+        }
+    }
+
+    /// Has the kernel drop what others send, once it is certain who the peer is.
+    fn settle(&self, transport: &mut Transport, frame: u64) {
+        // Unconnected it works as well, and there is time: the source is looked at here, too.
+        if transport.is_connected() || !frame.is_multiple_of(PROBE_FRAMES) {
+            return;
+        }
+        let settled = self.source.as_ref().and_then(|source| source.settled(frame));
+        if let Some(peer) = settled
+            && let Err(error) = transport.connect(peer)
+        {
+            tracing::debug!(%error, %peer, "an RTP socket cannot be connected");
+        }
+    }
+
+    /// Looks at one datagram. Returns the timestamp if it was a packet of the peer's.
+    fn take(&mut self, buffer: &[u8], len: usize, from: SocketAddr, frame: u64) -> Option<u32> {
+        // One that fills the buffer was longer: no sound.
+        let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
+        // Without a word some send both on one port (RFC 5761 section 4 on telling them apart).
+        if is_rtcp(datagram) && (self.plan.rtcp_mux || !self.is_agreed(datagram[1] & 0x7f)) {
+            self.take_rtcp(datagram, from, frame);
+            return None;
+        }
+        let Ok(Packet { header, .. }) = Packet::parse(datagram) else {
+            self.malformed += 1;
+            return None;
+        };
+        let is_expected =
+            self.is_agreed(header.payload_type) || is_comfort_noise(header.payload_type);
+        let source = self.source.as_mut()?;
+        if !is_expected && !source.is_locked() {
+            return None;
+        }
+        match source.judge(from, header.ssrc, header.sequence, frame) {
+            Verdict::Drop => {
+                self.strangers += 1;
+                return None;
+            }
+            Verdict::Accept | Verdict::Lock => {}
+        }
+        self.follow(&header, frame);
+        let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
+            // What was under way when the codec changed belongs to the one before.
+            (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
+            (pushed, _) => pushed.is_ok(),
+        };
+        // What is no sound keeps the way open (RFC 6263 section 4.6): the peer is there.
+        self.peer.heard_at = frame;
+        self.peer.has_been_heard |= is_taken;
+        Some(header.timestamp)
+    }
+
+    fn is_agreed(&self, payload_type: u8) -> bool {
+        self.plan.heard.iter().any(|(number, _)| *number == payload_type)
+    }
+
+    /// Goes over to another codec of the answer as soon as the peer does.
+    fn follow(&mut self, header: &Header, frame: u64) {
+        let heard = self.plan.heard.iter().find(|(number, _)| *number == header.payload_type);
+        let Some(codec) = heard.and_then(|(_, payload)| sound_of(*payload)) else { return };
+        let is_settled = |at: u64| frame.saturating_sub(at) >= CHANGE_FRAMES;
+        if codec == self.receiver.codec()
+            || self.receiver.has_overtaken(header)
+            || !self.changed_at.is_none_or(is_settled)
+        {
+            return;
+        }
+        self.changed_at = Some(frame);
+        if let Err(error) = self.renew_receiver(codec, &self.plan.clone()) {
+            tracing::debug!(%error, "a codec of the peer's cannot be heard");
+        }
+    }
+
+    fn renew_receiver(&mut self, codec: CodecKind, plan: &StreamPlan) -> Result<(), CodecError> {
+        self.before.extend(self.receiver.renew(codec, plan)?);
+        if self.before.len() > MAX_BEFORE {
+            self.before.pop_front();
+        }
+        Ok(())
+    }
+
+    fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
+        let Some(source) = &mut self.source else { return };
+        // The port is the peer's own choice; strangers have other addresses.
+        let is_destination = from.ip() == source.destination().ip();
+        if !is_destination && !source.is_near(from.ip()) {
+            return;
+        }
+        let Some(received) = self.reports.read(datagram, self.sender.ssrc(), frame) else { return };
+        if is_destination && received.about_us.is_some() {
+            source.verify();
+        }
+        // Who says nothing is there as long as RTCP comes (RFC 3550 section 6.3.5): on hold, or
+        // because there is nothing to say.
+        if !received.is_bye {
+            self.peer.heard_at = frame;
+        }
+    }
+
+    fn send_report(&mut self, transport: &Transport, frame: u64, is_last: bool) {
+        let Ok(Some(rtp)) = self.trusted_address() else { return };
+        // Nothing was said yet, and nobody is heard: it may not even be a call.
+        if self.sender.sent().packets == 0 && !self.source.as_ref().is_some_and(Source::is_verified)
+        {
+            return;
+        }
+        let rtcp = self.rtcp_destination(rtp);
+        let now = SystemTime::now();
+        let report = self.reports.write(&self.sender, &mut self.receiver, frame, now, is_last);
+        if self.plan.rtcp_mux {
+            transport.send(report, rtp);
+        } else if let Some(rtcp) = rtcp {
+            transport.send_rtcp(report, rtcp);
+        }
+    }
+
+    /// Where our RTP goes, if anywhere.
+    fn destination(&mut self) -> Option<SocketAddr> {
+        if !self.plan.direction.sends() {
+            return None;
+        }
+        self.trusted_address().ok().flatten()
+    }
+
+    /// The source of the peer's newest SIP may be forged.
+    pub fn doubt_host(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.doubt_host();
+        }
+    }
+
+    /// The peer's address, if there is one, unless it is ours or may be a victim's. RTCP goes on while
+    /// on hold (RFC 3264 section 8.4).
+    fn trusted_address(&mut self) -> Result<Option<SocketAddr>, LegEvent> {
+        let Some(to) = self.source.as_ref().map(Source::destination) else { return Ok(None) };
+        let may_be_sent_to = match self.sending.judged {
+            Some((judged, may)) if judged == to => may,
+            Some(_) | None => self.way.may_lead_to(to),
+        };
+        self.sending.judged = Some((to, may_be_sent_to));
+        if !may_be_sent_to {
+            return Err(LegEvent::Unsent { to, why: Unsent::Forbidden });
+        }
+        if !self.is_verified(to) && self.sending.unverified >= frames(self.settings.unverified) {
+            return Err(LegEvent::Unsent { to, why: Unsent::Unverified });
+        }
+        Ok(Some(to))
+    }
+
+    /// Whether somebody has shown that `to` is the peer's: by RTP, by RTCP, or by SIP.
+    fn is_verified(&self, to: SocketAddr) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_verified() || source.is_proved(to.ip()))
+    }
+
+    /// Tells once that an address gets nothing.
+    fn unsent(&mut self) -> Option<LegEvent> {
+        if !self.plan.direction.sends() {
+            return None;
+        }
+        let event = self.trusted_address().err()?;
+        let to = self.source.as_ref().map(Source::destination);
+        let told = std::mem::replace(&mut self.sending.told, to);
+        (told != to).then_some(event)
+    }
+
+    /// Where our RTCP goes beside RTP to `rtp`.
+    fn rtcp_destination(&self, rtp: SocketAddr) -> Option<SocketAddr> {
+        let next = || Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?));
+        let named = self.plan.remote_rtcp.map(|named| as_seen_from(named, self.way.local));
+        // A host behind a NAT does not know its address; the port is the best guess then.
+        let to = named.filter(|named| named.ip() == rtp.ip()).or_else(next)?;
+        self.way.may_lead_to(to).then_some(to)
+    }
+
+    /// Whether both sides should be sending.
+    fn is_two_way(&self) -> bool {
+        self.plan.direction == Direction::SendRecv
+    }
+
+    fn ticks_per_frame(&self) -> u32 {
+        self.receiver.codec().clock_rate() / FRAMES_PER_SECOND
+    }
+}
+
+fn sound_of(payload: Payload) -> Option<CodecKind> {
+    match payload {
+        Payload::Sound(codec) => Some(kind_of(codec)),
+        Payload::Event => None,
+    }
+}
+
+fn format_of(plan: &StreamPlan) -> Format {
+    Format { codec: kind_of(plan.codec), payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
+}
+
+/// Decides how many packets are read in a tick.
+///
+/// One a tick follows a peer of our own speed, and asking the kernel in vain costs as much as the
+/// decoding. More are read while the timestamps lag behind the newest that was seen when the socket
+/// was last empty: then some have piled up. Now and then the socket is emptied anyway.
+#[derive(Debug, Default)]
+struct Pacer {
+    /// The timestamp of the last packet, and the frame in which nothing stood behind it.
+    newest: Option<(u32, u64)>,
+    last: Option<u32>,
+}
+
+impl Pacer {
+    /// A packet was taken, the `taken`th of this tick; is another read?
+    fn wants_more(&mut self, timestamp: u32, step: u32, taken: usize, frame: u64) -> bool {
+        self.last = Some(timestamp);
+        let Some((newest, at)) = self.newest else { return true };
+        if frame.is_multiple_of(PROBE_FRAMES) {
+            return true;
+        }
+        // Probes keep the distance small, and a wrapped one only costs a read.
+        let passed = frame.saturating_sub(at) as u32;
+        let expected = newest.wrapping_add(passed.wrapping_mul(step));
+        let lag = expected.wrapping_sub(timestamp) as i32;
+        taken < MAX_TAKEN && lag >= step.saturating_mul(LAG_FRAMES) as i32
+    }
+
+    /// Nothing is left to be read.
+    fn found_empty(&mut self, frame: u64) {
+        if let Some(last) = self.last.take() {
+            self.newest = Some((last, frame));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: u32 = 160;
+
+    /// Lets a peer send `per_frame` packets a frame that begins with `queued` of them, and returns how
+    /// often the socket was read and how many packets are left in it.
+    fn run(frames: u64, queued: u64, per_frame: u64) -> (u64, u64) {
+        let mut pacer = Pacer::default();
+        let (mut sent, mut read, mut reads) = (queued, 0, 0);
+        for frame in 1..=frames {
+            sent += per_frame;
+            let mut taken = 0;
+            loop {
+                reads += 1;
+                if read == sent {
+                    pacer.found_empty(frame);
+                    break;
+                }
+                let timestamp = (read as u32).wrapping_mul(STEP / per_frame as u32);
+                (read, taken) = (read + 1, taken + 1);
+                if !pacer.wants_more(timestamp, STEP, taken, frame) {
+                    break;
+                }
+            }
+        }
+        (reads, sent - read)
+    }
+
+    #[test]
+    fn a_peer_of_our_speed_is_read_once_a_tick() {
+        let (reads, left) = run(1_600, 0, 1);
+        assert!(reads <= 1_600 + 1_600 / 16 + 1, "{reads}");
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn what_has_piled_up_is_read_soon() {
+        let (_, left) = run(15, 40, 1);
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_peer_with_packets_of_ten_milliseconds_is_followed() {
+        for frames in 1_600..1_620 {
+            let (_, left) = run(frames, 0, 2);
+            assert!(left <= 4, "{left}");
+        }
+    }
+}

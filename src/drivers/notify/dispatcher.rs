@@ -1,0 +1,433 @@
+//! One lane per call: the head of the line is sent, the rest waits.
+//!
+//! In: rows of the outbox, and a wake-up when the journal has added some. Out: POSTs, and what
+//! became of them written back. The database is the only queue: nothing is lost with the process,
+//! and a lane that ends may be opened again at any time.
+//!
+//! A receiver (application and origin) has its own share of the lanes, and only a few while it
+//! fails, so that a dead one does not hold up the others; and an application has its share, so that
+//! many dead ones do not either.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{self, JoinHandle, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span, warn};
+
+use crate::drivers::store::{Database, Delivery, StoreError};
+use aftertone_core::model::CallId;
+
+use super::{
+    backoff::{self, Failure},
+    webhook::{Answer, Rendered, Webhook},
+};
+
+/// Makes the wire form of a notification, or says why there is none now; then it is tried again.
+pub type Render = Arc<dyn Fn(&Delivery) -> Result<Rendered, String> + Send + Sync>;
+
+/// How the dispatcher behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DispatcherConfig {
+    /// How old a notification may get before it is given up.
+    pub retry_for: Duration,
+    /// How often in a row a receiver may refuse a notification (401, 403) before it is given up.
+    pub refusals: u32,
+    /// Most lanes at a time.
+    pub lanes: usize,
+    /// Most lanes at a time for one application.
+    pub lanes_per_application: usize,
+    /// Most lanes at a time for one receiver.
+    pub lanes_per_receiver: usize,
+    /// Most lanes at a time for a receiver that failed lately.
+    pub lanes_per_failing_receiver: usize,
+}
+
+impl Default for DispatcherConfig {
+    fn default() -> Self {
+        Self {
+            retry_for: Duration::from_secs(24 * 3600),
+            // By the steps of the back-off about nine seconds, while a caller still hears ringing.
+            refusals: 5,
+            lanes: 64,
+            lanes_per_application: 32,
+            lanes_per_receiver: 16,
+            lanes_per_failing_receiver: 2,
+        }
+    }
+}
+
+/// A handle on the running dispatcher; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    flushes: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Dispatcher {
+    /// Starts delivery. After `cancel` every lane finishes the POST it has begun, then the task
+    /// ends; what is left stays in the outbox.
+    pub fn start(
+        store: Database,
+        webhook: Webhook,
+        render: Render,
+        config: DispatcherConfig,
+        cancel: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        let (flushes, flush_requests) = mpsc::channel(8);
+        let refusals = Mutex::default();
+        let lane = Arc::new(LaneParts { store, webhook, render, config, cancel, refusals });
+        let desk = Desk {
+            lane,
+            config,
+            flush_requests,
+            flushing: Vec::new(),
+            lanes: JoinSet::new(),
+            running: HashMap::new(),
+            calls: HashSet::new(),
+            receivers: HashMap::new(),
+            applications: HashMap::new(),
+        };
+        (Self { flushes }, tokio::spawn(desk.run()))
+    }
+
+    /// Waits until everything that was committed before and is due has been tried, at most for
+    /// `within`. Returns whether that was reached; what failed and waits for its next attempt does
+    /// not count. After the dispatcher was canceled there is nothing to wait for, so a shutdown
+    /// flushes first.
+    pub async fn flush(&self, within: Duration) -> bool {
+        let (done, flushed) = oneshot::channel();
+        let wait = async { self.flushes.send(done).await.is_ok() && flushed.await.is_ok() };
+        tokio::time::timeout(within, wait).await.unwrap_or(false)
+    }
+}
+
+/// How long the dispatcher waits before it asks a database that failed again.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+
+/// It looks at least so often: a sleep does not count the time for which the machine is suspended,
+/// while deadlines do.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How long after its last failure a receiver is failing.
+const FAILING_FOR: Duration = Duration::from_secs(120);
+
+/// The task that hands out lanes.
+struct Desk {
+    lane: Arc<LaneParts>,
+    config: DispatcherConfig,
+    flush_requests: mpsc::Receiver<oneshot::Sender<()>>,
+    flushing: Vec<oneshot::Sender<()>>,
+    lanes: JoinSet<LaneEnd>,
+    /// What each running lane serves; needed when it panics.
+    running: HashMap<task::Id, Served>,
+    /// Calls that have a lane, and those whose lane panicked: trying again would do the same.
+    calls: HashSet<CallId>,
+    receivers: HashMap<String, Receiver>,
+    /// How many lanes each application has.
+    applications: HashMap<String, usize>,
+}
+
+/// What a lane serves.
+struct Served {
+    call: CallId,
+    receiver: String,
+    application: String,
+}
+
+#[derive(Debug, Default)]
+struct Receiver {
+    lanes: usize,
+    failed_at: Option<Instant>,
+}
+
+impl Receiver {
+    fn is_failing(&self) -> bool {
+        self.failed_at.is_some_and(|at| at.elapsed() < FAILING_FOR)
+    }
+}
+
+impl Desk {
+    async fn run(mut self) {
+        let cancel = self.lane.cancel.clone();
+        let store = self.lane.store.clone();
+        while !cancel.is_cancelled() {
+            let sleep = match self.open_lanes().await {
+                Ok(sleep) => {
+                    if self.lanes.is_empty() {
+                        // Everything due would have got a lane.
+                        for done in self.flushing.drain(..) {
+                            // Whoever asked may have stopped waiting.
+                            let _ = done.send(());
+                        }
+                    }
+                    sleep
+                }
+                Err(error) => {
+                    self.lane.store.notice(&error);
+                    warn!("The outbox cannot be read: {error}");
+                    DATABASE_PAUSE
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = store.outbox_grew() => {}
+                Some(done) = self.flush_requests.recv() => self.flushing.push(done),
+                Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
+                () = tokio::time::sleep(sleep) => {}
+            }
+            // Under load many lanes end together: one look at the outbox does for all of them.
+            while let Some(ended) = self.lanes.try_join_next_with_id() {
+                self.close_lane(ended);
+            }
+        }
+        while let Some(ended) = self.lanes.join_next_with_id().await {
+            self.close_lane(ended);
+        }
+    }
+
+    /// Opens a lane for every head that is due and has a place. Returns how long nothing else will
+    /// be due.
+    async fn open_lanes(&mut self) -> Result<Duration, StoreError> {
+        self.receivers.retain(|_, receiver| receiver.lanes > 0 || receiver.is_failing());
+        if self.lanes.len() >= self.config.lanes {
+            return Ok(LONGEST_SLEEP);
+        }
+        let store = self.lane.store.clone();
+        let now = store.clock().now();
+        let mut due = store.receivers_due(now).await?;
+        // Those who have the least go first, the failing ones last.
+        due.sort_by_cached_key(|name| match self.receivers.get(name) {
+            Some(receiver) => (receiver.is_failing(), receiver.lanes),
+            None => (false, 0),
+        });
+        for name in due {
+            let room = self.room(&name);
+            if room == 0 {
+                continue;
+            }
+            // Heads that have a lane already are among the first rows.
+            let heads = store.heads(&name, now, room.saturating_add(self.calls.len())).await?;
+            for head in heads {
+                let of_application = self.applications.get(&head.application).unwrap_or(&0);
+                if *of_application >= self.config.lanes_per_application || self.room(&name) == 0 {
+                    break;
+                }
+                if !self.calls.contains(&head.call) {
+                    self.open_lane(head);
+                }
+            }
+        }
+        let next = store.next_attempt(now).await?;
+        Ok(next.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP))
+    }
+
+    /// How many more lanes the receiver may have now.
+    fn room(&self, receiver: &str) -> usize {
+        let (lanes, failing) = match self.receivers.get(receiver) {
+            Some(receiver) => (receiver.lanes, receiver.is_failing()),
+            None => (0, false),
+        };
+        let share = if failing {
+            self.config.lanes_per_failing_receiver
+        } else {
+            self.config.lanes_per_receiver
+        };
+        let free = self.config.lanes.saturating_sub(self.lanes.len());
+        share.saturating_sub(lanes).min(free)
+    }
+
+    fn open_lane(&mut self, head: Delivery) {
+        let served = Served {
+            call: head.call,
+            receiver: head.receiver.clone(),
+            application: head.application.clone(),
+        };
+        let lane = self.lane.clone();
+        let handle = self.lanes.spawn(async move { lane.run(head).await });
+        self.calls.insert(served.call);
+        self.receivers.entry(served.receiver.clone()).or_default().lanes += 1;
+        *self.applications.entry(served.application.clone()).or_default() += 1;
+        self.running.insert(handle.id(), served);
+    }
+
+    fn close_lane(&mut self, ended: Result<(task::Id, LaneEnd), task::JoinError>) {
+        let (id, end) = match ended {
+            Ok((id, end)) => (id, Some(end)),
+            Err(error) => (error.id(), None),
+        };
+        let Some(Served { call, receiver, application }) = self.running.remove(&id) else {
+            return;
+        };
+        if let Some(lanes) = self.applications.get_mut(&application) {
+            *lanes -= 1;
+            if *lanes == 0 {
+                self.applications.remove(&application);
+            }
+        }
+        let receiver = self.receivers.entry(receiver).or_default();
+        receiver.lanes = receiver.lanes.saturating_sub(1);
+        match end {
+            Some(end) => {
+                self.calls.remove(&call);
+                match end {
+                    LaneEnd::Failed => receiver.failed_at = Some(Instant::now()),
+                    LaneEnd::Received => receiver.failed_at = None,
+                    LaneEnd::Nothing => {}
+                }
+            }
+            None => error!(
+                call.id = %call,
+                "Delivery panicked; the notifications of this call wait for a restart"
+            ),
+        }
+    }
+}
+
+/// What the last POST of a lane says about its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LaneEnd {
+    /// It receives.
+    Received,
+    /// It does not.
+    Failed,
+    /// Nothing was sent.
+    Nothing,
+}
+
+/// What every lane needs.
+struct LaneParts {
+    store: Database,
+    webhook: Webhook,
+    render: Render,
+    config: DispatcherConfig,
+    cancel: CancellationToken,
+    /// Calls whose next notification was refused: which one, and how often in a row.
+    refusals: Mutex<HashMap<CallId, (u64, u32)>>,
+}
+
+impl LaneParts {
+    /// Sends the notifications of one call, beginning with `head`, until one has to wait.
+    async fn run(&self, head: Delivery) -> LaneEnd {
+        let receiver = head.receiver.clone();
+        let mut end = LaneEnd::Nothing;
+        let mut next = Some(head);
+        while let Some(delivery) = next.take() {
+            let call = delivery.call;
+            let span = info_span!("delivery", call.id = %call, outbox.seq = delivery.sequence);
+            end = self.deliver(&delivery).instrument(span).await;
+            if end == LaneEnd::Failed || self.cancel.is_cancelled() {
+                break;
+            }
+            next = match self.store.head_of(call, self.store.clock().now()).await {
+                // The share of lanes is counted by receiver: the desk opens one for the other.
+                Ok(head) => head.filter(|head| head.receiver == receiver),
+                Err(error) => {
+                    debug!(call.id = %call, "The outbox cannot be read: {error}");
+                    None
+                }
+            };
+        }
+        end
+    }
+
+    async fn deliver(&self, delivery: &Delivery) -> LaneEnd {
+        let answer = match (self.render)(delivery) {
+            Ok(rendered) => self.webhook.post(&delivery.callback_uri, rendered).await,
+            Err(reason) => {
+                Answer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
+            }
+        };
+        let attempts = delivery.attempts.saturating_add(1);
+        let refusals = self.count_refusals(delivery, matches!(answer, Answer::Refused { .. }));
+        match answer {
+            Answer::Received => {
+                debug!(attempts, "Notification received");
+                self.write_down(|| self.store.delivered(delivery)).await;
+                LaneEnd::Received
+            }
+            Answer::Hopeless { reason } => {
+                self.give_up(delivery, attempts, &reason).await;
+                // It was quick about it; those behind may fare better.
+                LaneEnd::Nothing
+            }
+            Answer::Refused { reason, .. } if refusals >= self.config.refusals => {
+                self.give_up(delivery, attempts, &reason).await;
+                LaneEnd::Nothing
+            }
+            Answer::Refused { reason, retry_after } => {
+                self.fail(delivery, attempts, &reason, retry_after).await;
+                LaneEnd::Nothing
+            }
+            Answer::Failed { reason, retry_after } => {
+                self.fail(delivery, attempts, &reason, retry_after).await;
+                LaneEnd::Failed
+            }
+        }
+    }
+
+    /// How often in a row the notification was refused, this time included. In memory alone: after
+    /// a restart it is counted anew.
+    fn count_refusals(&self, delivery: &Delivery, is_refused: bool) -> u32 {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = refusals.remove(&delivery.call).filter(|(of, _)| *of == delivery.sequence);
+        let count = known.map_or(0, |(_, count)| count) + u32::from(is_refused);
+        if is_refused && count < self.config.refusals {
+            refusals.insert(delivery.call, (delivery.sequence, count));
+        }
+        count
+    }
+
+    async fn fail(
+        &self,
+        delivery: &Delivery,
+        attempts: u32,
+        reason: &str,
+        retry_after: Option<Duration>,
+    ) {
+        let now = self.store.clock().now();
+        let age = now.since(delivery.created_at);
+        let failure = Failure { attempts, age, retry_after, jitter: rand::random() };
+        let Some(pause) = backoff::pause(failure, self.config.retry_for) else {
+            return self.give_up(delivery, attempts, reason).await;
+        };
+        let receiver = &delivery.receiver;
+        if attempts == 1 {
+            warn!(receiver, ?pause, "Notification failed, will be tried again: {reason}");
+        } else {
+            debug!(receiver, attempts, ?pause, "Notification failed again: {reason}");
+        }
+        let next = now.plus(pause);
+        self.write_down(|| self.store.failed(delivery, attempts, next, reason)).await;
+    }
+
+    async fn give_up(&self, delivery: &Delivery, attempts: u32, reason: &str) {
+        error!(receiver = delivery.receiver, attempts, "Notification given up: {reason}");
+        self.write_down(|| self.store.give_up(delivery, attempts, reason)).await;
+    }
+
+    /// Writes a verdict down, again and again while the database is away: a lane that went on
+    /// without would send the same notification at once.
+    async fn write_down<F>(&self, write: impl Fn() -> F)
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        while let Err(error) = write().await {
+            self.store.notice(&error);
+            warn!("What became of a notification cannot be written down: {error}");
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(DATABASE_PAUSE) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,665 @@
+//! Decoded prompts in memory: what was fetched once is not fetched again without need.
+//!
+//! Each application has its own shelf. A prompt with a `resourceId` is kept under it until another
+//! URI comes with the same id; one without is kept as HTTP caching allows (interface section 6.3).
+//! Of several requests for one prompt, one fetches and the others wait for it: they share what comes
+//! of it, a failure also. Different prompts never wait for each other.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info};
+
+use super::{
+    BUNDLED_PREFIX, Fetch, FetchError, bundled,
+    fetch::Fetched,
+    freshness::CachedAnswer,
+    unpack::{UnpackError, unpacked},
+};
+use aftertone_core::{
+    audio::{Clip, wav},
+    model::{PromptFailure, PromptFailureKind, PromptSource},
+};
+
+/// What the library may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct LibraryLimits {
+    /// Memory for decoded prompts, in bytes.
+    pub memory_bytes: usize,
+    /// The longest prompt.
+    pub max_duration: Duration,
+}
+
+/// The library; cheap to clone.
+#[derive(Clone)]
+pub struct Library {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fetch: Fetch,
+    limits: LibraryLimits,
+    shelves: Mutex<Shelves>,
+    prefetches: Arc<Semaphore>,
+}
+
+/// Whose prompt it is, and the client's own key for it, or its URI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    application: String,
+    name: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Uri(String),
+    ResourceId(String),
+}
+
+#[derive(Default)]
+struct Shelves {
+    places: HashMap<Key, Place>,
+    bytes: usize,
+    uses: u64,
+    under_way: HashMap<Errand, UnderWay>,
+    errands: u64,
+}
+
+/// One prompt.
+struct Place {
+    book: Book,
+    used: u64,
+}
+
+#[derive(Clone)]
+struct Book {
+    uri: String,
+    clip: Clip,
+    /// How the copy can be checked; `None` for a file of the folder.
+    answer: Option<CachedAnswer>,
+    good_until: Instant,
+}
+
+/// What is fetched. A `resourceId` alone does not say it: it may come with two URIs at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Errand {
+    key: Key,
+    uri: String,
+}
+
+/// A fetch that others may join. Only those who wait for it keep it going.
+struct UnderWay {
+    number: u64,
+    outcome: WeakShared<BoxFuture<'static, Outcome>>,
+}
+
+type Outcome = Result<Clip, PromptFailure>;
+
+/// Strikes an errand off the list when it is over, or when nobody waits for it any more.
+struct Listed {
+    library: Library,
+    errand: Errand,
+    number: u64,
+}
+
+/// Prefetches under way at a time.
+const PREFETCHES: usize = 16;
+/// Prompts that are remembered at all, however short.
+const MAX_PLACES: usize = 10_000;
+
+impl Library {
+    /// An empty library.
+    pub fn new(fetch: Fetch, limits: LibraryLimits) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                fetch,
+                limits,
+                shelves: Mutex::default(),
+                prefetches: Arc::new(Semaphore::new(PREFETCHES)),
+            }),
+        }
+    }
+
+    /// Gives a prompt of an application, fetched if need be.
+    ///
+    /// # Errors
+    /// Why it cannot be played, in one sentence.
+    pub async fn load(
+        &self,
+        application: &str,
+        source: &PromptSource,
+    ) -> Result<Clip, PromptFailure> {
+        if let Some(name) = source.uri.strip_prefix(BUNDLED_PREFIX) {
+            let name = name.to_owned();
+            let unknown = format!("there is no bundled prompt {name:?}");
+            let clip = tokio::task::spawn_blocking(move || bundled(&name)).await;
+            return clip.ok().flatten().ok_or_else(|| not_fetched(unknown));
+        }
+        let key = Key {
+            application: application.to_owned(),
+            name: match &source.resource_id {
+                Some(id) => Name::ResourceId(id.clone()),
+                None => Name::Uri(source.uri.clone()),
+            },
+        };
+        let outcome = {
+            let mut shelves = self.shelves();
+            if let Some(clip) = shelves.find(&key, &source.uri) {
+                return Ok(clip);
+            }
+            self.join(&mut shelves, Errand { key, uri: source.uri.clone() })
+        };
+        outcome.await
+    }
+
+    /// Fetches prompts that will be played, in the background. Failures are told when it is played.
+    pub fn prefetch(&self, application: &str, sources: Vec<PromptSource>) {
+        for source in sources {
+            // More than that is fetched when it is needed.
+            let Ok(permit) = Arc::clone(&self.inner.prefetches).try_acquire_owned() else { return };
+            let library = self.clone();
+            let application = application.to_owned();
+            tokio::spawn(async move {
+                if let Err(failure) = library.load(&application, &source).await {
+                    // What follows the path may be a signature.
+                    let uri = source.uri.split(['?', '#']).next();
+                    info!(application, uri, "Prefetch failed: {}", failure.message);
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    /// The outcome of the fetch that is under way, or of one that begins with this.
+    ///
+    /// Whoever is here before the answer has it, even if it may not be kept: these are collapsed
+    /// requests (RFC 9111 section 4). That section leaves out `no-store` and `no-cache`; here all
+    /// who wait are one client, and their requests are the same to the letter.
+    fn join(&self, shelves: &mut Shelves, errand: Errand) -> Shared<BoxFuture<'static, Outcome>> {
+        let under_way = shelves.under_way.get(&errand);
+        if let Some(outcome) = under_way.and_then(|fetch| fetch.outcome.upgrade()) {
+            return outcome;
+        }
+        shelves.errands += 1;
+        let number = shelves.errands;
+        let listed = Listed { library: self.clone(), errand: errand.clone(), number };
+        let outcome = run(listed).boxed().shared();
+        if let Some(weak) = outcome.downgrade() {
+            shelves.under_way.insert(errand, UnderWay { number, outcome: weak });
+        }
+        outcome
+    }
+
+    async fn fetch(&self, Errand { key, uri }: &Errand) -> Outcome {
+        let known = self.shelves().book(key).cloned().filter(|book| book.uri == *uri);
+        let begun = Instant::now();
+        let answer = known.as_ref().and_then(|book| book.answer.as_ref());
+        let fetched = self.inner.fetch.get(uri, answer).await.map_err(failed)?;
+        match fetched {
+            Fetched::NotModified { answer, fresh_for } => {
+                let mut book = known.ok_or_else(|| {
+                    not_fetched("the server answered 304 to an unconditional request".to_owned())
+                })?;
+                book.answer = Some(answer);
+                book.good_until = begun + fresh_for;
+                let clip = book.clip.clone();
+                self.keep(key, book);
+                Ok(clip)
+            }
+            Fetched::File { bytes, codings, content_type, answer, fresh_for } => {
+                let size = bytes.len();
+                let clip = self.decode(bytes, codings, content_type).await?;
+                debug!(bytes = size, ms = begun.elapsed().as_millis(), "fetched");
+                let may_store = answer.as_ref().is_none_or(CachedAnswer::may_be_stored);
+                let is_of_use = !fresh_for.is_zero()
+                    || answer.as_ref().is_some_and(CachedAnswer::can_be_checked)
+                    || matches!(key.name, Name::ResourceId(_));
+                if may_store && is_of_use {
+                    let uri = uri.clone();
+                    let good_until = begun + fresh_for;
+                    self.keep(key, Book { uri, clip: clip.clone(), answer, good_until });
+                } else {
+                    self.forget(key);
+                }
+                Ok(clip)
+            }
+        }
+    }
+
+    async fn decode(
+        &self,
+        bytes: Vec<u8>,
+        codings: Vec<String>,
+        content_type: Option<String>,
+    ) -> Result<Clip, PromptFailure> {
+        let seconds = self.inner.limits.max_duration.as_secs();
+        let limits = wav::Limits { max_seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
+        let max_bytes = self.inner.fetch.max_bytes();
+        let decoded = tokio::task::spawn_blocking(move || {
+            let bytes = unpacked(bytes, &codings, max_bytes).map_err(|error| match error {
+                UnpackError::TooLarge(_) => not_fetched(error.to_string()),
+                UnpackError::Coding(_) | UnpackError::Broken { .. } => {
+                    bad_format(error.to_string())
+                }
+            })?;
+            Clip::from_wav(&bytes, limits).map_err(|error| {
+                bad_format(match content_type {
+                    Some(kind) => format!("{error} (the server calls it {kind:?})"),
+                    None => error.to_string(),
+                })
+            })
+        });
+        decoded.await.unwrap_or_else(|_| Err(bad_format("it could not be decoded".to_owned())))
+    }
+
+    fn keep(&self, key: &Key, book: Book) {
+        let mut shelves = self.shelves();
+        let budget = self.inner.limits.memory_bytes;
+        let size = book.bytes();
+        if size > budget {
+            return;
+        }
+        shelves.uses += 1;
+        let used = shelves.uses;
+        let old = shelves.places.insert(key.clone(), Place { book, used });
+        shelves.bytes = shelves.bytes + size - old.map_or(0, |old| old.book.bytes());
+        shelves.make_room(budget, MAX_PLACES);
+    }
+
+    fn forget(&self, key: &Key) {
+        let mut shelves = self.shelves();
+        if let Some(place) = shelves.places.remove(key) {
+            shelves.bytes -= place.book.bytes();
+        }
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.inner.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Memory that the prompt takes, in bytes. Its address is also its key.
+    fn bytes(&self) -> usize {
+        let answer = self.answer.as_ref().map_or(0, CachedAnswer::bytes);
+        self.clip.bytes() + 2 * self.uri.len() + answer
+    }
+}
+
+impl Shelves {
+    /// A copy that may be used without asking anybody.
+    fn find(&mut self, key: &Key, uri: &str) -> Option<Clip> {
+        let book = self.book(key)?;
+        let is_good = match key.name {
+            // The client's key is the client's promise that it is the same.
+            Name::ResourceId(_) => book.uri == uri,
+            Name::Uri(_) => Instant::now() < book.good_until,
+        };
+        is_good.then(|| book.clip.clone())
+    }
+
+    fn book(&mut self, key: &Key) -> Option<&Book> {
+        self.uses += 1;
+        let place = self.places.get_mut(key)?;
+        place.used = self.uses;
+        Some(&place.book)
+    }
+
+    /// Takes out what was used longest ago until the limits hold.
+    fn make_room(&mut self, budget: usize, places: usize) {
+        while self.bytes > budget || self.places.len() > places {
+            let oldest = self.places.iter().min_by_key(|(_, place)| place.used);
+            let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
+            if let Some(place) = self.places.remove(&key) {
+                self.bytes -= place.book.bytes();
+            }
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let mut shelves = self.library.shelves();
+        // Another may have begun since the last who waited for this one hung up.
+        if shelves.under_way.get(&self.errand).is_some_and(|fetch| fetch.number == self.number) {
+            shelves.under_way.remove(&self.errand);
+        }
+    }
+}
+
+/// Fetches in a task of its own: those who wait are woken once, and not by each piece that comes.
+/// It ends with the last of them.
+async fn run(listed: Listed) -> Outcome {
+    let task = tokio::spawn(async move {
+        let outcome = listed.library.fetch(&listed.errand).await;
+        // Whoever comes from now on fetches anew.
+        drop(listed);
+        outcome
+    });
+    let outcome = AbortOnDropHandle::new(task).await;
+    outcome.unwrap_or_else(|_| Err(not_fetched("the fetch has failed".to_owned())))
+}
+
+fn failed(error: FetchError) -> PromptFailure {
+    not_fetched(error.to_string())
+}
+
+fn not_fetched(message: String) -> PromptFailure {
+    PromptFailure { kind: PromptFailureKind::NotFetched, message: sentence(message) }
+}
+
+fn bad_format(message: String) -> PromptFailure {
+    PromptFailure { kind: PromptFailureKind::BadFormat, message: sentence(message) }
+}
+
+fn sentence(message: String) -> String {
+    format!("The prompt cannot be played: {}.", message.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::{
+        Router,
+        http::{HeaderMap, StatusCode, header},
+        response::{IntoResponse, Redirect},
+        routing::get,
+    };
+    use futures_util::future::{join_all, try_join_all};
+
+    use super::*;
+    use crate::drivers::prompts::{Fence, FetchLimits, bundled_wav};
+
+    struct Server {
+        base: String,
+        hits: Arc<AtomicUsize>,
+        /// A permit for each request to `/held`.
+        arrivals: Arc<Semaphore>,
+        /// `/held` takes a permit for each answer.
+        answers: Arc<Semaphore>,
+    }
+
+    async fn server() -> Server {
+        let hits = Arc::new(AtomicUsize::new(0));
+        let (arrivals, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let count = |hits: &Arc<AtomicUsize>| {
+            let hits = Arc::clone(hits);
+            move || hits.fetch_add(1, Ordering::SeqCst)
+        };
+        fn wav() -> &'static [u8] {
+            bundled_wav("goodbye").unwrap()
+        }
+        let (plain, fresh, tagged) = (count(&hits), count(&hits), count(&hits));
+        let (slow, stuck, held) = (count(&hits), count(&hits), count(&hits));
+        let (arrival, answer) = (Arc::clone(&arrivals), Arc::clone(&answers));
+        let router = Router::new()
+            .route(
+                "/plain",
+                get(|| async move {
+                    plain();
+                    wav()
+                }),
+            )
+            .route(
+                "/fresh",
+                get(|| async move {
+                    fresh();
+                    ([(header::CACHE_CONTROL, "max-age=60")], wav())
+                }),
+            )
+            .route(
+                "/tagged",
+                get(|headers: HeaderMap| async move {
+                    tagged();
+                    let tag = [(header::ETAG, "\"1\"")];
+                    match headers.contains_key(header::IF_NONE_MATCH) {
+                        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+                        false => (tag, wav()).into_response(),
+                    }
+                }),
+            )
+            .route(
+                "/slow",
+                get(|| async move {
+                    slow();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    ([(header::CACHE_CONTROL, "max-age=60")], wav())
+                }),
+            )
+            .route(
+                "/held",
+                get(|| async move {
+                    held();
+                    arrival.add_permits(1);
+                    answer.acquire().await.unwrap().forget();
+                    ([(header::CACHE_CONTROL, "no-store")], wav())
+                }),
+            )
+            .route(
+                "/stuck",
+                get(|| async move {
+                    stuck();
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    wav()
+                }),
+            )
+            .route("/large", get(|| async { vec![0u8; 2 << 20] }))
+            .route(
+                "/page",
+                get(|| async { ([(header::CONTENT_TYPE, "text/html")], "<html></html>") }),
+            )
+            .route("/inside", get(|| async { Redirect::temporary("http://10.1.2.3/x.wav") }))
+            .route("/round", get(|| async { Redirect::temporary("/round") }))
+            .route("/moved", get(|| async { Redirect::temporary("/plain") }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Server { base, hits, arrivals, answers }
+    }
+
+    fn library(memory_bytes: usize, folder: Option<&std::path::Path>) -> Library {
+        let fence = Fence::new(std::iter::once(("127.0.0.0/8".parse().unwrap(), None)));
+        let limits = FetchLimits {
+            connect_timeout: Duration::from_secs(1),
+            total_timeout: Duration::from_secs(1),
+            max_bytes: 1 << 20,
+            prompt_folder: folder.map(ToOwned::to_owned),
+        };
+        let fetch = Fetch::new(fence, limits).unwrap();
+        Library::new(fetch, LibraryLimits { memory_bytes, max_duration: Duration::from_secs(60) })
+    }
+
+    fn source(uri: &str, resource_id: Option<&str>) -> PromptSource {
+        PromptSource { uri: uri.to_owned(), resource_id: resource_id.map(str::to_owned), times: 1 }
+    }
+
+    impl Server {
+        async fn hits_of(&self, library: &Library, path: &str, id: Option<&str>) -> usize {
+            let before = self.hits.load(Ordering::SeqCst);
+            library.load("bot", &source(&format!("{}{path}", self.base), id)).await.unwrap();
+            self.hits.load(Ordering::SeqCst) - before
+        }
+
+        async fn has_arrived(&self, requests: u32) {
+            self.arrivals.acquire_many(requests).await.unwrap().forget();
+        }
+    }
+
+    #[tokio::test]
+    async fn http_caching_decides_without_a_resource_id() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        assert_eq!(server.hits_of(&library, "/plain", None).await, 1);
+        assert_eq!(server.hits_of(&library, "/plain", None).await, 1);
+        assert_eq!(server.hits_of(&library, "/fresh", None).await, 1);
+        assert_eq!(server.hits_of(&library, "/fresh", None).await, 0);
+        assert_eq!(server.hits_of(&library, "/tagged", None).await, 1);
+        assert_eq!(server.hits_of(&library, "/tagged", None).await, 1);
+        assert_eq!(server.hits_of(&library, "/moved", None).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_resource_id_is_good_until_another_uri_comes_with_it() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 1);
+        assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 0);
+        assert_eq!(server.hits_of(&library, "/fresh", Some("a")).await, 1);
+        assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 1);
+        // Another application has another shelf.
+        let before = server.hits.load(Ordering::SeqCst);
+        let uri = format!("{}/plain", server.base);
+        library.load("other", &source(&uri, Some("a"))).await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), before + 1);
+    }
+
+    #[tokio::test]
+    async fn of_many_who_want_one_prompt_one_fetches() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/slow", server.base), None);
+        let all = (0..10).map(|_| library.load("bot", &wanted));
+        try_join_all(all).await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_what_may_not_be_kept() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        let all = try_join_all((0..20).map(|_| library.load("bot", &wanted)));
+        let answered = async {
+            server.has_arrived(1).await;
+            server.answers.add_permits(20);
+            Ok(())
+        };
+        tokio::try_join!(all, answered).unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+        // Who comes later is not served with it.
+        assert_eq!(server.hits_of(&library, "/held", None).await, 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_a_failure() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/stuck", server.base), None);
+        let all = join_all((0..4).map(|_| library.load("bot", &wanted))).await;
+        for failure in all.into_iter().map(Result::unwrap_err) {
+            assert!(failure.message.contains("longer than 1s"), "{}", failure.message);
+        }
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+        library.load("bot", &wanted).await.unwrap_err();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_goes_on_when_the_call_that_began_it_hangs_up() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        let mut first = Box::pin(library.load("bot", &wanted));
+        let second = library.load("bot", &wanted);
+        tokio::pin!(second);
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("nothing was answered"),
+            _ = &mut second => panic!("nothing was answered"),
+            () = server.has_arrived(1) => drop(first),
+        }
+        server.answers.add_permits(1);
+        second.await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn applications_and_uris_do_not_share_a_fetch() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let uri = |query: &str| format!("{}/held?{query}", server.base);
+        let (one, other) = (source(&uri("1"), Some("a")), source(&uri("2"), Some("a")));
+        let all = try_join_all([
+            library.load("bot", &one),
+            library.load("bot", &other),
+            library.load("other", &one),
+        ]);
+        let answered = async {
+            server.has_arrived(3).await;
+            server.answers.add_permits(3);
+            Ok(())
+        };
+        tokio::try_join!(all, answered).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_fetch_that_nobody_waits_for() {
+        let (server, library) = (server().await, library(64 << 20, None));
+        let wanted = source(&format!("{}/held", server.base), None);
+        for _ in 0..2 {
+            tokio::select! {
+                _ = library.load("bot", &wanted) => panic!("nothing was answered"),
+                () = server.has_arrived(1) => {}
+            }
+        }
+        // The server may answer those who have gone first.
+        server.answers.add_permits(3);
+        library.load("bot", &wanted).await.unwrap();
+        assert_eq!(server.hits.load(Ordering::SeqCst), 3);
+        assert!(library.shelves().places.is_empty());
+        assert!(library.shelves().under_way.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_used_longest_ago_makes_room() {
+        let server = server().await;
+        let one = bundled("goodbye").unwrap().bytes();
+        let library = library(one * 3 / 2, None);
+        assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 1);
+        assert_eq!(server.hits_of(&library, "/plain", Some("b")).await, 1);
+        assert_eq!(server.hits_of(&library, "/plain", Some("b")).await, 0);
+        assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_its_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link.wav")).unwrap();
+        let (server, open) = (server().await, library(64 << 20, Some(folder.path())));
+        for (uri, kind, words) in [
+            (format!("{}/none", server.base), PromptFailureKind::NotFetched, "404"),
+            (format!("{}/large", server.base), PromptFailureKind::NotFetched, "larger than"),
+            (format!("{}/stuck", server.base), PromptFailureKind::NotFetched, "longer than 1s"),
+            (format!("{}/inside", server.base), PromptFailureKind::NotFetched, "allow_networks"),
+            (format!("{}/round", server.base), PromptFailureKind::NotFetched, "redirects"),
+            (format!("{}/page", server.base), PromptFailureKind::BadFormat, "HTML"),
+            ("http://127.0.0.1:1/x".to_owned(), PromptFailureKind::NotFetched, "refused"),
+            ("ftp://x/y".to_owned(), PromptFailureKind::NotFetched, "ftp"),
+            ("nonsense".to_owned(), PromptFailureKind::NotFetched, "URI"),
+            ("aftertone:none".to_owned(), PromptFailureKind::NotFetched, "bundled"),
+            ("file:///../etc/passwd".to_owned(), PromptFailureKind::NotFetched, "file"),
+            ("file:///link.wav".to_owned(), PromptFailureKind::NotFetched, "prompt_folder"),
+        ] {
+            let failure = open.load("bot", &source(&uri, None)).await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{uri}: {}", failure.message);
+            assert!(failure.message.contains(words), "{uri}: {}", failure.message);
+        }
+        let closed = library(64 << 20, None);
+        let failure = closed.load("bot", &source("file:///a.wav", None)).await.unwrap_err();
+        assert!(failure.message.contains("prompt_folder"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn files_below_the_folder_are_prompts() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.wav"), bundled_wav("goodbye").unwrap()).unwrap();
+        let library = library(64 << 20, Some(folder.path()));
+        library.load("bot", &source("file:///a.wav", None)).await.unwrap();
+        let whole = format!("file://{}/a.wav", folder.path().canonicalize().unwrap().display());
+        library.load("bot", &source(&whole, None)).await.unwrap();
+        library.load("", &source("aftertone:greeting", None)).await.unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! The file of one clip: written chunk by chunk, and made safe at its end.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use tracing::warn;
+
+use super::SpoolError;
+use aftertone_core::audio::wav;
+
+/// Extension of a second copy of a clip, while that is written.
+pub(super) const COPY: &str = "copy";
+/// How often writing a clip again, cutting it, or a rename that fails, is tried.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One clip on the disk, written up to a whole chunk at any moment.
+#[derive(Debug)]
+pub(super) struct ClipFile {
+    file: File,
+    pub path: PathBuf,
+    /// Samples on the disk, in bytes.
+    pub data_bytes: u32,
+}
+
+impl ClipFile {
+    /// Makes the file, with a header and no sample.
+    ///
+    /// # Errors
+    /// It is there already, or the disk is full or fails; then no file is left behind.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        if let Err(error) = file.write_all(&wav::header(0)) {
+            // What cannot be removed now is removed at the next start: it holds no sample.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
+        Ok(Self { file, path: path.to_owned(), data_bytes: 0 })
+    }
+
+    /// Appends samples, then corrects the header: between the two, the file is a valid WAV that
+    /// does not know its last half second yet.
+    pub fn append(&mut self, samples: &[i16]) -> io::Result<()> {
+        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let more = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let total = self.data_bytes.checked_add(more).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.file.seek(SeekFrom::End(0))?;
+        self.file.write_all(&bytes)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&wav::header(total))?;
+        self.data_bytes = total;
+        Ok(())
+    }
+
+    /// Makes the bytes of the clip safe from a power cut.
+    ///
+    /// After a sync that has failed, Linux may count pages as written that are not on the disk, and
+    /// the next sync of the same file reports success. So the clip is written again, to a new file.
+    pub fn make_safe(&mut self) -> io::Result<()> {
+        let Err(error) = self.file.sync_all() else { return Ok(()) };
+        warn!(%error, file = ?self.path.file_name(), "A clip cannot be synced; it is written again");
+        for _ in 1..ATTEMPTS {
+            match self.write_again() {
+                Ok(()) => return Ok(()),
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+        self.write_again()
+    }
+
+    /// Writes the clip to a new file, which takes the place of the old one once it is synced.
+    fn write_again(&mut self) -> io::Result<()> {
+        let copy = self.path.with_extension(COPY);
+        let mut bytes = Vec::with_capacity(wav::HEADER_BYTES + self.data_bytes as usize);
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.read_to_end(&mut bytes)?;
+        if bytes.len() != wav::HEADER_BYTES + self.data_bytes as usize {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let written = || -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&copy)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&copy, &self.path)?;
+            Ok(file)
+        };
+        match written() {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                // What cannot be removed now is removed at the next start.
+                let _ = fs::remove_file(&copy);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what a failed write may have left behind the last whole chunk.
+    pub fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&wav::header(self.data_bytes))
+    }
+
+    pub fn failed(&self, source: io::Error) -> SpoolError {
+        SpoolError::Io { path: self.path.clone(), source }
+    }
+}
+
+/// Tries once more what may fail for a moment only.
+pub(super) fn again(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Ok(()) => return Ok(()),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+    attempt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_clip_that_cannot_be_synced_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut clip = ClipFile::create(&folder.path().join("clip.part")).unwrap();
+        clip.append(&[7; 8000]).unwrap();
+        let before = clip.file.metadata().unwrap().ino();
+        clip.write_again().unwrap();
+        assert_ne!(clip.file.metadata().unwrap().ino(), before);
+        clip.append(&[8; 100]).unwrap();
+        let mut reader = hound::WavReader::open(&clip.path).unwrap();
+        let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
+        assert!(samples == [vec![7; 8000], vec![8; 100]].concat());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,210 @@
+//! The folder of the clips, held open for as long as the daemon runs.
+//!
+//! What is done to its files is done in the folder that was opened at the start, wherever that is
+//! by then: renamed, unmounted while it is in use, or below a mount that came later. Its path would
+//! lead to another folder or to none, and a clip that is not found there would count as deleted.
+//! Files are named by the descriptor (`/proc/self/fd/N/NAME`), which Linux resolves to the folder
+//! itself.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::drivers::store::lock_for_life;
+
+/// The folder of the clips; cheap to clone. No other process has it while a clone lives.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// As the configuration names it.
+    configured: PathBuf,
+    /// Leads to the folder for as long as `held` is open.
+    path: PathBuf,
+    held: File,
+    _lock: File,
+}
+
+/// What is wrong with the folder while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FolderFault {
+    /// Its path leads elsewhere or nowhere: it was moved or unmounted, or something is mounted over
+    /// it.
+    #[error("the folder of the recordings is not where it was")]
+    Away,
+    /// It takes no new files: it is mounted read-only, or belongs to somebody else.
+    #[error("the folder of the recordings cannot be written")]
+    Unwritable,
+    /// Its disk has not answered for seconds.
+    #[error("the folder of the recordings does not answer")]
+    Silent,
+}
+
+impl Folder {
+    /// Makes the folder, if it is not there, opens it, and keeps other processes out of it.
+    ///
+    /// # Errors
+    /// It cannot be made, opened or written, or another process has it; or `/proc` is not mounted.
+    pub fn hold(configured: PathBuf) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&configured)?;
+        let held = File::open(&configured)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        let is_itself =
+            |there: fs::Metadata| io::Result::Ok(identity(&there) == identity(&held.metadata()?));
+        if !fs::metadata(&path).and_then(is_itself).unwrap_or(false) {
+            return Err(io::Error::other("it can only be used when /proc is mounted"));
+        }
+        let lock = lock(&path.join(LOCK))?;
+        Ok(Self { inner: Arc::new(Inner { configured, path, held, _lock: lock }) })
+    }
+
+    /// Path of a file in the folder, wherever that is. It is good while a clone of this lives.
+    pub(super) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.inner.path.join(name)
+    }
+
+    /// Path of the folder itself, wherever that is. It is good while a clone of this lives.
+    pub(super) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Path as the configuration names it: to be shown, not to be used.
+    pub(super) fn shown(&self) -> &Path {
+        &self.inner.configured
+    }
+
+    /// Makes what was renamed in the folder outlive a power cut.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.inner.held.sync_all()
+    }
+
+    /// Looks whether the path of the configuration leads to the folder. Blocks as long as its disk
+    /// does.
+    ///
+    /// # Errors
+    /// It does not, or the folder cannot be asked.
+    pub(super) fn check_place(&self) -> io::Result<()> {
+        let there = fs::metadata(&self.inner.configured).map_err(|error| match error.kind() {
+            // "Not found" would be taken for word of a clip.
+            io::ErrorKind::NotFound => io::Error::other(FolderFault::Away),
+            _ => error,
+        })?;
+        match identity(&there) == identity(&self.inner.held.metadata()?) {
+            true => Ok(()),
+            false => Err(io::Error::other(FolderFault::Away)),
+        }
+    }
+
+    /// Looks whether the folder still is one. In one that was itself deleted no file is found, and
+    /// that says nothing of where the files are.
+    ///
+    /// # Errors
+    /// It was deleted, or cannot be asked.
+    pub(super) fn check_existence(&self) -> io::Result<()> {
+        match self.inner.held.metadata()?.nlink() {
+            0 => Err(io::Error::other("the folder of the recordings was itself deleted")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks what is wrong with the folder. Blocks as long as its disk does.
+    pub(super) fn look(&self) -> Option<FolderFault> {
+        if self.check_place().is_err() {
+            return Some(FolderFault::Away);
+        }
+        let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+        access(self.path(), all).err().map(|_| FolderFault::Unwritable)
+    }
+}
+
+/// Two processes that name the same folder find each other by this file.
+const LOCK: &str = ".lock";
+
+/// Device and number of a file. They are compared as they are now: those of an open folder may
+/// change when an overlay file system copies it.
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    match lock_for_life(&file) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message =
+                "another aftertone uses this folder; stop that one or name another folder";
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+impl Folder {
+    /// A folder that cannot be synced, nor anything else.
+    pub(super) fn broken() -> Self {
+        let held = File::open("/dev/null").unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        let lock = held.try_clone().unwrap();
+        Self { inner: Arc::new(Inner { configured: path.clone(), path, held, _lock: lock }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_belongs_to_one_process() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("recordings");
+        let first = Folder::hold(path.clone()).unwrap();
+        let refused = Folder::hold(path.clone()).unwrap_err();
+        assert!(refused.to_string().contains("another aftertone"), "{refused}");
+        // Not even under another name.
+        let moved = outer.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        assert!(Folder::hold(moved.clone()).is_err());
+        fs::rename(&moved, &path).unwrap();
+        drop(first);
+        Folder::hold(path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_was_moved_or_replaced_is_not_in_its_place_and_is_used_all_the_same() {
+        let outer = tempfile::tempdir().unwrap();
+        let (path, moved) = (outer.path().join("recordings"), outer.path().join("moved"));
+        let folder = Folder::hold(path.clone()).unwrap();
+        assert_eq!(folder.look(), None);
+        fs::rename(&path, &moved).unwrap();
+        assert_eq!(folder.look(), Some(FolderFault::Away));
+        fs::create_dir(&path).unwrap();
+        assert_eq!(folder.look(), Some(FolderFault::Away), "another folder is in its place");
+        fs::write(folder.join("file"), b"bytes").unwrap();
+        folder.sync().unwrap();
+        assert!(moved.join("file").exists() && !path.join("file").exists());
+        folder.check_existence().unwrap();
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&moved, &path).unwrap();
+        assert_eq!(folder.look(), None);
+        fs::remove_dir_all(&path).unwrap();
+        assert!(folder.check_existence().is_err());
+        assert_eq!(folder.look(), Some(FolderFault::Away));
+    }
+}

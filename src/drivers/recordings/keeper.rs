@@ -1,0 +1,96 @@
+//! Looks after the folder while the daemon runs: whether it is in its place, clips that no row
+//! knows, and what has been in `lost+found` for long enough.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{ages::LostFiles, folder::FolderFault, vault::Vault};
+use crate::drivers::store::Database;
+
+/// The task that does it.
+pub struct Keeper {
+    database: Database,
+    vault: Vault,
+    lost: LostFiles,
+}
+
+/// How often the folder is looked at, and how long it may take to answer.
+const LOOK: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often clips that no row knows are looked for: for a twentieth of the time at most, but once
+/// a minute.
+const TIDY: Duration = Duration::from_secs(10);
+const TIDY_SHARE: u32 = 20;
+const TIDY_AT_LEAST: Duration = Duration::from_secs(60);
+/// A younger file may be one whose row was not there yet when we looked.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+impl Keeper {
+    /// A keeper that purges clips of `lost+found` when they are as old as `retention`.
+    pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
+        let lost = LostFiles::new(database.clone(), vault.clone(), retention);
+        Self { database, vault, lost }
+    }
+
+    /// Runs until `cancel`.
+    pub async fn run(self, cancel: CancellationToken) {
+        let Self { database, vault, mut lost } = self;
+        let both = async { tokio::join!(watch(&vault), tidy(&database, &vault, &mut lost)) };
+        cancel.run_until_cancelled(both).await;
+    }
+}
+
+async fn watch(vault: &Vault) {
+    loop {
+        let folder = vault.folder.clone();
+        let mut looking = tokio::task::spawn_blocking(move || folder.look());
+        let fault = match tokio::time::timeout(ANSWER, &mut looking).await {
+            Ok(looked) => looked.unwrap_or(None),
+            Err(_) => {
+                note(vault, Some(FolderFault::Silent));
+                looking.await.unwrap_or(None)
+            }
+        };
+        note(vault, fault);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Remembers what is wrong with the folder, and says so when it is something else than before.
+fn note(vault: &Vault, fault: Option<FolderFault>) {
+    if std::mem::replace(&mut vault.seen().fault, fault) == fault {
+        return;
+    }
+    let folder = vault.folder.shown().display();
+    match fault {
+        None => info!("The folder of the recordings, {folder}, is in order again"),
+        Some(fault @ FolderFault::Away) => error!(
+            "{fault}: {folder} leads elsewhere or nowhere. Recordings are refused; those that are being \
+             made and those that expire are written and deleted where the folder is now. Bring it \
+             back, or restart aftertone to use what is there instead"
+        ),
+        Some(fault) => error!("{fault}: {folder}. Recordings are refused"),
+    }
+}
+
+async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
+    let mut faults = 0u32;
+    loop {
+        let begun = Instant::now();
+        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR).await;
+        // They go on time also while the database is away.
+        let purged = lost.sweep().await.map_err(|source| vault.failed(source));
+        match set_aside.and(purged) {
+            Ok(()) => faults = 0,
+            Err(error) => {
+                faults += 1;
+                if faults.is_power_of_two() {
+                    error!(%error, faults, "cannot look for clips that no row knows");
+                }
+            }
+        }
+        tokio::time::sleep((begun.elapsed() * TIDY_SHARE).clamp(TIDY, TIDY_AT_LEAST)).await;
+    }
+}

@@ -1,0 +1,360 @@
+//! Where clips are: one folder, files named by their ids, never outside of it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    fs::{self, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tracing::{error, info, warn};
+
+use super::{
+    clip_file::COPY,
+    folder::{Folder, FolderFault},
+    lost::LostAndFound,
+};
+use crate::drivers::store::{Database, RecordingRow, RecordingState, StoreError};
+use aftertone_core::{audio::wav, model::RecordingId};
+
+/// The clips in their folder; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    pub(super) folder: Folder,
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+/// What the keeper has seen last.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub fault: Option<FolderFault>,
+    pub lost_and_found: LostAndFound,
+}
+
+/// What was found of a clip that was being written when a process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// A valid file now.
+    Kept {
+        /// The clip.
+        id: RecordingId,
+        /// Size of the file in bytes.
+        bytes: u64,
+        /// Samples at 16,000 Hz.
+        samples: u64,
+    },
+    /// Nothing, or no sample.
+    Lost {
+        /// The clip.
+        id: RecordingId,
+    },
+}
+
+/// Why the folder cannot be put in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// A file or the folder.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+const WRITTEN: &str = "wav";
+const UNFINISHED: &str = "part";
+
+impl Vault {
+    /// The clips in a folder.
+    pub fn new(folder: Folder) -> Self {
+        Self { folder, seen: Arc::default() }
+    }
+
+    /// Where a finished clip is. The path is good while this or a clone of it lives.
+    pub fn path(&self, id: RecordingId) -> PathBuf {
+        self.file(id, WRITTEN)
+    }
+
+    /// What was wrong with the folder when the keeper last looked.
+    pub fn fault(&self) -> Option<FolderFault> {
+        self.seen().fault
+    }
+
+    /// Opens a finished clip; gives its size in bytes.
+    ///
+    /// # Errors
+    /// It is not there ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
+    /// place.
+    pub async fn open(&self, id: RecordingId) -> io::Result<(tokio::fs::File, u64)> {
+        self.check_answers()?;
+        let vault = self.clone();
+        let opened = blocking(move || {
+            vault.folder.check_place()?;
+            let file = fs::File::open(vault.path(id))?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        });
+        let (file, bytes) = opened.await?;
+        Ok((tokio::fs::File::from_std(file), bytes))
+    }
+
+    /// Reads a finished clip.
+    ///
+    /// # Errors
+    /// As for [`Vault::open`].
+    pub async fn read(&self, id: RecordingId) -> io::Result<Vec<u8>> {
+        self.check_answers()?;
+        let vault = self.clone();
+        blocking(move || {
+            vault.folder.check_place()?;
+            fs::read(vault.path(id))
+        })
+        .await
+    }
+
+    /// Each question that a disk does not answer holds a thread of all for as long.
+    fn check_answers(&self) -> io::Result<()> {
+        match self.fault() {
+            Some(fault @ FolderFault::Silent) => Err(io::Error::other(fault)),
+            Some(FolderFault::Away | FolderFault::Unwritable) | None => Ok(()),
+        }
+    }
+
+    /// Deletes a clip, finished or not, wherever the folder is by now. One that is not there is
+    /// deleted already.
+    ///
+    /// # Errors
+    /// It is there and cannot be deleted, or the folder was itself deleted: then the files may have
+    /// been brought elsewhere.
+    pub async fn delete(&self, id: RecordingId) -> io::Result<()> {
+        let vault = self.clone();
+        blocking(move || {
+            for extension in [WRITTEN, UNFINISHED, COPY] {
+                match fs::remove_file(vault.file(id, extension)) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            vault.folder.check_existence()
+        })
+        .await
+    }
+
+    /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
+    /// say were being written, and sets aside files that no row knows. A file that cannot be mended
+    /// or moved is logged, and holds up nothing else. Blocks for as long as it takes: it runs
+    /// before anything else does.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written, or the database not be asked.
+    pub async fn recover(
+        &self,
+        database: &Database,
+        rows: &[RecordingRow],
+    ) -> Result<Vec<Recovered>, RecoverError> {
+        let known = database.recording_states().await?;
+        self.bring_back(&known).map_err(|source| self.failed(source))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.id;
+            found.push(self.repair(id).unwrap_or_else(|cause| {
+                error!(recording.id = %id, %cause, "A clip that was being written cannot be repaired");
+                // Its row goes. The bytes stay for the retention time, for repair by hand.
+                for extension in [UNFINISHED, WRITTEN] {
+                    if self.file(id, extension).exists() {
+                        self.set_aside_and_log(&[name(id, extension)]);
+                    }
+                }
+                Recovered::Lost { id }
+            }));
+        }
+        let files = self.clips().map_err(|source| self.failed(source))?;
+        // The clip that it was made of is there: only a whole copy takes its place.
+        for (name, _) in files.iter().filter(|(name, _)| has_extension(name, COPY)) {
+            if let Err(cause) = fs::remove_file(self.folder.join(name)) {
+                error!(%cause, "Cannot remove {}", self.folder.shown().join(name).display());
+            }
+        }
+        self.warn_of_missing(&known, &files);
+        self.set_aside_unknown(database, Duration::ZERO).await?;
+        Ok(found)
+    }
+
+    fn warn_of_missing(
+        &self,
+        known: &HashMap<RecordingId, RecordingState>,
+        files: &[(OsString, RecordingId)],
+    ) {
+        let there: HashSet<RecordingId> = files.iter().map(|(_, id)| *id).collect();
+        let is_missing = |(id, state): &(&RecordingId, &RecordingState)| {
+            **state == RecordingState::Ready && !there.contains(id)
+        };
+        let missing = known.iter().filter(is_missing).count();
+        if missing > 0 {
+            warn!(
+                clips = missing,
+                "Clips that the database knows are not in {}: they were removed, or lie in a folder \
+                 over which another one was mounted",
+                self.folder.shown().display()
+            );
+        }
+    }
+
+    fn repair(&self, id: RecordingId) -> io::Result<Recovered> {
+        let (part, whole) = (self.file(id, UNFINISHED), self.path(id));
+        let path = if part.exists() { &part } else { &whole };
+        if !path.exists() {
+            return Ok(Recovered::Lost { id });
+        }
+        let header = wav::HEADER_BYTES as u64;
+        let length = fs::metadata(path)?.len();
+        let data = length.saturating_sub(header) & !1;
+        if data == 0 {
+            fs::remove_file(path)?;
+            return Ok(Recovered::Lost { id });
+        }
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(header + data)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&wav::header(u32::try_from(data).map_err(io::Error::other)?))?;
+        file.sync_all()?;
+        if path == &part {
+            fs::rename(&part, &whole)?;
+        }
+        self.folder.sync()?;
+        info!(recording.id = %id, duration_ms = data / 32, "A clip that was being written is whole");
+        Ok(Recovered::Kept { id, bytes: header + data, samples: data / 2 })
+    }
+
+    /// The clip files in the folder.
+    pub(super) fn clips(&self) -> io::Result<Vec<(OsString, RecordingId)>> {
+        clips_in(self.folder.path().to_owned())
+    }
+
+    fn file(&self, id: RecordingId, extension: &str) -> PathBuf {
+        self.folder.join(name(id, extension))
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> RecoverError {
+        RecoverError::Io { path: self.folder.shown().to_owned(), source }
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Names and ids of the clip files in a folder.
+pub(super) fn clips_in(folder: PathBuf) -> io::Result<Vec<(OsString, RecordingId)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(id) = id_of(&name) {
+            files.push((name, id));
+        }
+    }
+    Ok(files)
+}
+
+/// Of which clip a file is.
+fn id_of(name: &OsStr) -> Option<RecordingId> {
+    let (id, extension) = name.to_str()?.split_once('.')?;
+    [WRITTEN, UNFINISHED, COPY].contains(&extension).then(|| id.parse().ok())?
+}
+
+fn name(id: RecordingId, extension: &str) -> OsString {
+    format!("{id}.{extension}").into()
+}
+
+fn has_extension(name: &OsStr, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|its| its == extension)
+}
+
+/// Does what may wait for a disk where nothing else waits.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aftertone_core::model::{CallId, OperationId, UnixMillis};
+
+    async fn vault_and_database(folder: &Path) -> (Vault, Database) {
+        let url = format!("sqlite:{}", folder.join("fresh.db").display());
+        let vault = Vault::new(Folder::hold(folder.join("recordings")).unwrap());
+        (vault, Database::open(&url).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_clip_that_cannot_be_repaired_is_set_aside_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, database) = vault_and_database(folder.path()).await;
+        let row = |n| RecordingRow {
+            id: id(n),
+            call: CallId::from_random([n; 16]),
+            operation: OperationId::from_random([n; 16]),
+            application: String::new(),
+            state: RecordingState::Writing,
+            bytes: 0,
+            created_at: UnixMillis(0),
+            expires_at: None,
+        };
+        // A folder cannot be written as a file.
+        let broken = vault.file(id(1), UNFINISHED);
+        fs::create_dir(&broken).unwrap();
+        fs::write(vault.file(id(2), UNFINISHED), [0; wav::HEADER_BYTES + 320]).unwrap();
+        fs::write(vault.file(id(2), COPY), b"half").unwrap();
+        let found = vault.recover(&database, &[row(1), row(2)]).await.unwrap();
+        assert_eq!(found[0], Recovered::Lost { id: id(1) });
+        assert!(matches!(found[1], Recovered::Kept { samples: 160, .. }), "{found:?}");
+        let lost = folder.path().join("recordings").join("lost+found");
+        assert!(lost.join(broken.file_name().unwrap()).exists());
+        assert!(!vault.file(id(2), COPY).exists());
+    }
+
+    fn id(n: u8) -> RecordingId {
+        RecordingId::from_random([n; 16])
+    }
+
+    #[tokio::test]
+    async fn a_clip_is_deleted_wherever_its_folder_was_moved() {
+        let outer = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(outer.path()).await;
+        let (path, moved) = (outer.path().join("recordings"), outer.path().join("moved"));
+        fs::write(vault.path(id(1)), b"clip").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        let error = vault.open(id(1)).await.unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::NotFound, "nothing is said of the clip");
+        // A clip of that name in the place of the folder is not ours.
+        fs::create_dir(&path).unwrap();
+        let name = name(id(1), WRITTEN);
+        fs::write(path.join(&name), b"another").unwrap();
+        vault.delete(id(1)).await.unwrap();
+        assert!(!moved.join(&name).exists() && path.join(&name).exists());
+    }
+
+    #[tokio::test]
+    async fn that_the_folder_was_deleted_does_not_mean_that_its_clips_were() {
+        let outer = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(outer.path()).await;
+        let path = outer.path().join("recordings");
+        vault.delete(id(1)).await.expect("what is not in the folder is deleted already");
+        // Somebody copies the folder, deletes it, and gives the copy its name.
+        fs::remove_dir_all(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(name(id(1), WRITTEN)), b"clip").unwrap();
+        assert!(vault.delete(id(1)).await.is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! Sockets and the clock around the SIP endpoint.
+//!
+//! Comes in: datagrams from `udp`, messages from the connections of `accept` and `connect`, which
+//! `stream` and `websocket` cut out, [`Command`](aftertone_core::proto::sip::endpoint::Command)s from the
+//! calls. Goes out: messages the way that their [`Path`](aftertone_core::proto::sip::path::Path) says, and
+//! [`Event`](aftertone_core::proto::sip::endpoint::Event)s for the calls. One task, in `service`, owns the
+//! endpoint; nobody else touches it. Nothing is decided here but who is heard: `connections` counts
+//! the streams, `rates` the messages. `resolver` asks the DNS where calls go; `trace` keeps what was said;
+//! `trunks` keeps us registered.
+
+mod accept;
+mod connect;
+mod connections;
+mod datagram;
+mod departure;
+mod network;
+mod rates;
+mod resolver;
+mod service;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod trace;
+mod trunks;
+mod udp;
+mod websocket;
+
+pub use crate::drivers::tls::TlsError;
+pub use resolver::LocateError;
+pub use service::{Signalling, start};
+pub use settings::{SignallingConfig, SipListener, StartError, StreamLimits, TlsFiles, User};
+pub use trace::Traced;
+pub use trunks::{Registrant, TrunkReport};

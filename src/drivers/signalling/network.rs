@@ -1,0 +1,317 @@
+//! All sockets of one node: binds them, starts their readers, and finds the one that a message goes
+//! out by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{
+    accept::StreamListener,
+    connect::{self, Target},
+    connections::{Connections, Origin, Sent},
+    rates::{Acquaintances, Rates},
+    settings::{SignallingConfig, SipListener, StartError},
+    stream::{Inbound, Streams},
+    tls::TlsConfigs,
+    udp::UdpListener,
+};
+use aftertone_core::proto::sip::{
+    message::Message,
+    path::{ConnectionId, Path, Transmit, Transport},
+    wire,
+};
+
+/// Host names that are remembered for outgoing TLS; more are names of long ago.
+const MAX_HOSTS: usize = 4_096;
+
+/// The way out.
+#[derive(Debug)]
+pub(super) struct Network {
+    datagrams: Vec<UdpListener>,
+    streams: Arc<Streams>,
+    /// Where streams are accepted.
+    stream_listeners: Vec<SipListener>,
+    client: ClientPort,
+    /// Whose certificate is expected at an address.
+    hosts: BTreeMap<SocketAddr, String>,
+}
+
+/// What was bound, and who reads it.
+pub(super) struct Bound {
+    pub network: Network,
+    /// In the order of the configuration.
+    pub listeners: Vec<SipListener>,
+    pub readers: JoinSet<()>,
+    /// The port that streams leave from for which there is no listener.
+    pub client_port: u16,
+}
+
+/// What can change while calls are up.
+#[derive(Debug)]
+pub(super) struct Reloadable {
+    pub tls: watch::Receiver<TlsConfigs>,
+    pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
+    pub known: watch::Receiver<Arc<Acquaintances>>,
+}
+
+impl Network {
+    /// Binds what is configured. Everything that is read goes to `inbound`, until `cancel`.
+    pub fn bind(
+        config: &SignallingConfig,
+        reloadable: Reloadable,
+        inbound: mpsc::Sender<Inbound>,
+        cancel: CancellationToken,
+    ) -> Result<Bound, StartError> {
+        let has_certificate = config.tls.identity.is_some();
+        let rates = Arc::new(Rates::new(reloadable.trusted, reloadable.known));
+        let streams = Arc::new(Streams {
+            limits: config.limits,
+            connections: Connections::new(config.limits),
+            rates: Arc::clone(&rates),
+            inbound: inbound.clone(),
+            tls: reloadable.tls,
+            web_origins: config.web_origins.clone(),
+            cancel: cancel.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let (mut datagrams, mut accepting) = (Vec::new(), Vec::new());
+        let mut listeners = Vec::new();
+        for listener in config.listen.iter().copied() {
+            let bind_error = |source| StartError::Bind { listener, source };
+            let only_v6 = leaves_ipv4(listener, &config.listen);
+            if listener.transport.is_secure() && !has_certificate {
+                return Err(StartError::NoCertificate { listener });
+            }
+            if listener.transport == Transport::Udp {
+                let socket = UdpListener::bind(listener.address, only_v6).map_err(bind_error)?;
+                listeners.push(SipListener { address: socket.bound(), ..listener });
+                datagrams.push(socket);
+            } else {
+                let socket = StreamListener::bind(listener, only_v6).map_err(bind_error)?;
+                listeners.push(socket.bound());
+                accepting.push(socket);
+            }
+        }
+        // Nothing is read before everything is bound.
+        let mut readers = JoinSet::new();
+        for listener in &datagrams {
+            let (rates, inbound) = (Arc::clone(&rates), inbound.clone());
+            readers.spawn(listener.clone().read(rates, inbound, cancel.clone()));
+        }
+        let stream_listeners = accepting.iter().map(StreamListener::bound).collect();
+        for listener in accepting {
+            readers.spawn(listener.accept(Arc::clone(&streams)));
+        }
+        let client = ClientPort::reserve().map_err(StartError::NoPort)?;
+        let client_port = client.number;
+        let hosts = BTreeMap::new();
+        let network = Self { datagrams, streams, stream_listeners, client, hosts };
+        Ok(Bound { network, listeners, readers, client_port })
+    }
+
+    /// Sends one message the way that its path says.
+    ///
+    /// # Errors
+    /// The path, when nothing leads there. What fails later comes back as [`Inbound::Undelivered`].
+    pub async fn send(&self, transmit: Transmit) -> Result<(), Path> {
+        let path = transmit.path;
+        if path.transport == Transport::Udp {
+            let fittest = self
+                .datagrams
+                .iter()
+                .filter_map(|listener| Some((listener.fitness(path.local)?, listener)))
+                .max_by_key(|(fitness, _)| *fitness);
+            let Some((_, listener)) = fittest else {
+                warn!(local = %path.local, "no SIP socket for this address");
+                return Err(path);
+            };
+            return listener.send(&transmit.bytes, path.local, path.peer).await.map_err(|error| {
+                debug!(peer = %path.peer, local = %path.local, %error, "no way for datagrams");
+                path
+            });
+        }
+        match self.streams.connections.send(transmit, self.host_of(path)) {
+            Sent::Queued => Ok(()),
+            Sent::GivenUp(path) => Err(path),
+            Sent::NoConnection(transmit) => self.open_for(transmit),
+        }
+    }
+
+    /// A request of ours that went this way got no answer for `silence`. When nothing else came by its
+    /// stream either, the stream is dead, whatever the system says, and the next request opens another.
+    pub fn give_up_silent(&self, path: Path, silence: Duration) {
+        self.streams.connections.give_up_silent(path, self.host_of(path), silence);
+    }
+
+    /// Nothing more is sent over this stream; it ends when what waits is written. Gives whoever was
+    /// reached by it, unless another one leads there.
+    pub fn close(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
+        let peer = self.streams.connections.peer_reached_by(id);
+        self.streams.connections.close(id);
+        peer
+    }
+
+    /// Tells the table of streams whom the endpoint knows, and which streams it needs.
+    pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
+        self.streams.connections.introduce(known, needed);
+    }
+
+    /// Over TLS, whoever is at `peer` must show a certificate for `host`.
+    pub fn know_host(&mut self, peer: SocketAddr, host: String) {
+        if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&peer) {
+            self.hosts.pop_first();
+        }
+        self.hosts.insert(peer, host);
+    }
+
+    /// Waits until every stream has ended; they do when `cancel` comes.
+    pub async fn ended(&self) {
+        self.streams.tasks.close();
+        self.streams.tasks.wait().await;
+    }
+
+    /// Opens a stream for a message. It waits in the queue meanwhile, and so do those that follow.
+    fn open_for(&self, mut transmit: Transmit) -> Result<(), Path> {
+        let asked = transmit.path;
+        let (transport, local) = (asked.transport, asked.local);
+        if !matches!(transport, Transport::Tcp | Transport::Tls) {
+            debug!(peer = %asked.peer, transport = transport.name(), "the connection has gone");
+            return Err(asked);
+        }
+        let (origin, host) = match way_back(&transmit) {
+            Some(WayBack { peer, host }) => {
+                transmit.path = Path { peer, connection: None, ..asked };
+                (Origin::Returned, host)
+            }
+            None => (Origin::Opened, self.host_of(asked).map(str::to_owned)),
+        };
+        let path = transmit.path;
+        let connections = &self.streams.connections;
+        // Somebody may be connected to where the answer goes.
+        if path.peer != asked.peer {
+            transmit = match connections.send(transmit, host.as_deref()) {
+                Sent::Queued => return Ok(()),
+                Sent::GivenUp(_) => return Err(asked),
+                Sent::NoConnection(transmit) => transmit,
+            };
+        }
+        let Some(connection) = connections.open(transport, path.peer, origin, host.clone()) else {
+            warn!(peer = %path.peer, "too many SIP connections were opened; no more are");
+            return Err(asked);
+        };
+        let target = Target {
+            transport,
+            peer: path.peer,
+            from: local.ip(),
+            listener_port: self.listener_port(transport, local.ip()),
+            client_port: self.client.number,
+            host: host.clone(),
+        };
+        // It is the newest to this peer, and its queue is empty: only a monster finds no room.
+        match connections.send(transmit, host.as_deref()) {
+            Sent::Queued => {}
+            Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(asked),
+        }
+        let streams = Arc::clone(&self.streams);
+        self.streams.tasks.spawn(async move { connect::run(target, connection, &streams).await });
+        Ok(())
+    }
+
+    /// Who must be at the other end.
+    fn host_of(&self, path: Path) -> Option<&str> {
+        if path.transport.is_secure() {
+            self.hosts.get(&path.peer).map(String::as_str)
+        } else {
+            None
+        }
+    }
+
+    /// Where a peer that we have connected to can come back to.
+    fn listener_port(&self, transport: Transport, local: IpAddr) -> Option<u16> {
+        let fitness = |listener: &&SipListener| match listener.address.ip() {
+            ip if ip == local => 2,
+            ip if ip.is_unspecified() => 1,
+            _ => 0,
+        };
+        self.stream_listeners
+            .iter()
+            .filter(|listener| listener.transport == transport)
+            .max_by_key(fitness)
+            .map(|listener| listener.address.port())
+    }
+}
+
+/// A port that is ours and that nobody listens on: streams of which we accept none leave from it, so that
+/// Contact can name the address that the peer sees before there is a stream.
+#[derive(Debug)]
+struct ClientPort {
+    number: u16,
+    _socket: Socket,
+}
+
+impl ClientPort {
+    fn reserve() -> io::Result<Self> {
+        let reserve = |address: SocketAddr| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            // As those have that leave from here.
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(false)?;
+            }
+            socket.bind(&address.into())?;
+            let bound = socket.local_addr()?.as_socket();
+            let number = bound.map(|bound| bound.port()).ok_or(io::ErrorKind::Unsupported)?;
+            Ok(Self { number, _socket: socket })
+        };
+        // Where there is no IPv6, there is IPv4.
+        reserve((Ipv6Addr::UNSPECIFIED, 0).into())
+            .or_else(|_: io::Error| reserve((Ipv4Addr::UNSPECIFIED, 0).into()))
+    }
+}
+
+/// Where the response to a request goes whose stream has gone.
+struct WayBack {
+    peer: SocketAddr,
+    /// The name in Via, if it is one.
+    host: Option<String>,
+}
+
+/// RFC 3261 §18.2.2: to the address that the request came from, and the port that its Via names. The
+/// port that it came from is one of the stream that has gone.
+fn way_back(transmit: &Transmit) -> Option<WayBack> {
+    let path = transmit.path;
+    path.connection?;
+    let Ok(Message::Response(response)) = wire::parse_datagram(&transmit.bytes) else {
+        return None;
+    };
+    let via = response.vias().first()?;
+    let port = via.port.unwrap_or(path.transport.default_port());
+    let is_name = via.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+    let host = (path.transport.is_secure() && is_name).then(|| via.host.clone());
+    Some(WayBack { peer: SocketAddr::new(path.peer.ip(), port), host })
+}
+
+/// `[::]` takes IPv4 too, unless another listener is there for that.
+fn leaves_ipv4(listener: SipListener, all: &[SipListener]) -> bool {
+    listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        && listener.address.port() != 0
+        && all.iter().any(|other| {
+            let shares_socket =
+                (other.transport == Transport::Udp) == (listener.transport == Transport::Udp);
+            shares_socket
+                && other.address.is_ipv4()
+                && other.address.port() == listener.address.port()
+        })
+}

@@ -1,0 +1,307 @@
+//! How many messages strangers may send.
+//!
+//! Comes in: where a message is from. Goes out: whether it is taken, or when the next one would be.
+//! Peers that are trusted are never limited, and never counted. Those whom the endpoint knows (trunks,
+//! phones that have registered, peers of calls that are up) have a limit each, and share nothing with
+//! strangers: whatever strangers do, they are heard. Over UDP a message too many is dropped, and a connection too many is refused; a stream is
+//! read no further for a while, because nobody sends again what was lost on it.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use governor::{
+    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use ipnet::IpNet;
+use tokio::sync::watch;
+use tracing::warn;
+
+use aftertone_core::proto::sip::{
+    diary::Diary,
+    path::{ConnectionId, Path, source_of},
+};
+
+/// Messages a second of one source. A call takes about six messages, so this is the traffic of
+/// thirty calls a second: more than an office behind one NAT makes, little for a scanner.
+const OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+/// What one source may send at once: every phone of an office registers when the power is back.
+const BURST_OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
+/// Messages a second of one source that the endpoint knows: a trunk with seventy new calls a second.
+const OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(500).expect("500 is not zero");
+/// What such a source may send at once.
+const BURST_OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not zero");
+/// Messages a second of all strangers together: about half of what one core answers, so that trusted
+/// peers find the endpoint free.
+const OF_STRANGERS: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not zero");
+/// What all strangers together may send at once.
+const BURST_OF_STRANGERS: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not zero");
+/// Sources that are remembered. One that is quiet for two seconds has its whole burst again and can
+/// be forgotten; more than this at a time are forged, and nothing new is heard until some are quiet.
+const MAX_SOURCES: usize = 65_536;
+/// How often those that are quiet are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+
+/// What is counted as one: an IPv4 address, or an IPv6 /64, which one host has to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Source(IpAddr);
+
+impl From<IpAddr> for Source {
+    fn from(ip: IpAddr) -> Self {
+        Self(source_of(ip))
+    }
+}
+
+/// Whom the endpoint knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Acquaintances {
+    pub sources: BTreeSet<Source>,
+    /// Streams that phones have registered over. Where a script of some web page is says nothing of it.
+    pub streams: BTreeSet<ConnectionId>,
+}
+
+/// Counts messages; shared by all readers.
+#[derive(Debug)]
+pub(super) struct Rates {
+    trusted: watch::Receiver<Vec<IpNet>>,
+    known: watch::Receiver<Arc<Acquaintances>>,
+    of_known: DefaultKeyedRateLimiter<Source>,
+    of_sources: DefaultKeyedRateLimiter<Source>,
+    of_strangers: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+    limited: AtomicU64,
+    diary: Mutex<Diary>,
+    /// When those that are quiet were forgotten.
+    forgotten: Mutex<Instant>,
+}
+
+/// A message too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany {
+    /// When the next one may come.
+    pub wait: Duration,
+}
+
+impl Rates {
+    /// Nobody has sent anything yet.
+    pub fn new(
+        trusted: watch::Receiver<Vec<IpNet>>,
+        known: watch::Receiver<Arc<Acquaintances>>,
+    ) -> Self {
+        let of_known = Quota::per_second(OF_A_KNOWN_SOURCE).allow_burst(BURST_OF_A_KNOWN_SOURCE);
+        let of_a_source = Quota::per_second(OF_A_SOURCE).allow_burst(BURST_OF_A_SOURCE);
+        let of_strangers = Quota::per_second(OF_STRANGERS).allow_burst(BURST_OF_STRANGERS);
+        Self {
+            trusted,
+            known,
+            of_known: RateLimiter::dashmap(of_known),
+            of_sources: RateLimiter::dashmap(of_a_source),
+            of_strangers: RateLimiter::direct(of_strangers),
+            clock: DefaultClock::default(),
+            limited: AtomicU64::new(0),
+            diary: Mutex::default(),
+            forgotten: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Takes one message, keep-alive or connection from `peer`.
+    ///
+    /// # Errors
+    /// When it is one too many.
+    pub fn take(&self, peer: IpAddr) -> Result<(), TooMany> {
+        if self.is_trusted(peer) {
+            return Ok(());
+        }
+        let source = Source::from(peer);
+        let is_known = self.known.borrow().sources.contains(&source);
+        self.count(source, is_known)
+    }
+
+    /// Takes one message or keep-alive over a stream.
+    ///
+    /// # Errors
+    /// When it is one too many.
+    pub fn take_over(&self, path: Path) -> Result<(), TooMany> {
+        if !path.is_foreign {
+            return self.take(path.peer.ip());
+        }
+        let streams = &self.known.borrow().streams;
+        let is_known = path.connection.is_some_and(|stream| streams.contains(&stream));
+        self.count(Source::from(path.peer.ip()), is_known)
+    }
+
+    fn count(&self, source: Source, is_known: bool) -> Result<(), TooMany> {
+        let taken = match is_known {
+            true => self.take_from_known(source),
+            false => self.take_from(source),
+        };
+        if taken.is_err() {
+            self.limited.fetch_add(1, Ordering::Relaxed);
+            self.tell(source);
+        }
+        taken
+    }
+
+    /// Whether `peer` may do what it likes.
+    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.borrow().iter().any(|network| network.contains(&peer))
+    }
+
+    /// How many messages were one too many, of all sources.
+    fn limited(&self) -> u64 {
+        self.limited.load(Ordering::Relaxed)
+    }
+
+    fn take_from_known(&self, source: Source) -> Result<(), TooMany> {
+        if self.of_known.len() >= MAX_SOURCES {
+            self.forget_quiet();
+        }
+        let now = self.clock.now();
+        self.of_known
+            .check_key(&source)
+            .map_err(|until| TooMany { wait: until.wait_time_from(now) })
+    }
+
+    fn take_from(&self, source: Source) -> Result<(), TooMany> {
+        if self.of_sources.len() >= MAX_SOURCES {
+            self.forget_quiet();
+            if self.of_sources.len() >= MAX_SOURCES {
+                return Err(TooMany { wait: FORGET_EVERY });
+            }
+        }
+        let now = self.clock.now();
+        self.of_sources
+            .check_key(&source)
+            .and_then(|()| self.of_strangers.check())
+            .map_err(|until| TooMany { wait: until.wait_time_from(now) })
+    }
+
+    fn forget_quiet(&self) {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.elapsed() >= FORGET_EVERY {
+            *forgotten = Instant::now();
+            for sources in [&self.of_sources, &self.of_known] {
+                sources.retain_recent();
+                sources.shrink_to_fit();
+            }
+        }
+    }
+
+    /// One line for each source and minute.
+    fn tell(&self, source: Source) {
+        let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = diary.note(source.0, Instant::now()) {
+            let (limited, total) = (tell.unsaid + 1, self.limited());
+            warn!(source = %source.0, limited, total, "SIP source sends too much; it is limited");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aftertone_core::proto::sip::path::Transport;
+
+    fn rates(trusted: &[&str]) -> Rates {
+        let trusted = trusted.iter().map(|text| text.parse().unwrap()).collect();
+        Rates::new(watch::channel(trusted).1, watch::channel(Arc::default()).1)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// How many of `count` messages are taken.
+    fn taken(rates: &Rates, peer: IpAddr, count: usize) -> usize {
+        (0..count).filter(|_| rates.take(peer).is_ok()).count()
+    }
+
+    #[test]
+    fn a_stranger_has_a_burst_and_then_waits() {
+        let rates = rates(&[]);
+        let burst = usize::try_from(BURST_OF_A_SOURCE.get()).unwrap();
+        assert_eq!(taken(&rates, ip("192.0.2.1"), burst), burst);
+        assert!(taken(&rates, ip("192.0.2.1"), 10_000) < 10_000);
+        assert!(rates.limited() > 0);
+        let wait = (0..10_000).find_map(|_| rates.take(ip("192.0.2.1")).err()).unwrap().wait;
+        assert!(wait <= Duration::from_millis(5), "{wait:?}");
+        assert_eq!(taken(&rates, ip("192.0.2.2"), burst), burst, "another one is not concerned");
+    }
+
+    #[test]
+    fn a_trusted_peer_is_heard_whatever_strangers_do() {
+        let rates = rates(&["192.0.2.0/24"]);
+        for index in 0..100 {
+            taken(&rates, ip(&format!("198.51.100.{index}")), 400);
+        }
+        assert!(rates.take(ip("203.0.113.1")).is_err(), "all strangers together sent too much");
+        assert_eq!(taken(&rates, ip("192.0.2.1"), 50_000), 50_000);
+        assert_eq!(taken(&rates, ip("::ffff:192.0.2.1"), 1_000), 1_000);
+    }
+
+    #[test]
+    fn trust_can_change_while_calls_are_up() {
+        let (trust, trusted) = watch::channel(Vec::new());
+        let rates = Rates::new(trusted, watch::channel(Arc::default()).1);
+        assert!(!rates.is_trusted(ip("192.0.2.1")));
+        trust.send_replace(vec!["192.0.2.1/32".parse().unwrap()]);
+        assert!(rates.is_trusted(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_host_are_one_source() {
+        assert_eq!(Source::from(ip("2001:db8::1")), Source::from(ip("2001:db8::ffff:2")));
+        assert_ne!(Source::from(ip("2001:db8::1")), Source::from(ip("2001:db8:0:1::1")));
+        assert_eq!(Source::from(ip("::ffff:192.0.2.1")), Source::from(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn whom_we_know_is_heard_whatever_strangers_do_but_not_without_end() {
+        let known = |known: &str| {
+            let sources = BTreeSet::from([Source::from(ip(known))]);
+            Arc::new(Acquaintances { sources, streams: BTreeSet::new() })
+        };
+        let (knows, receiver) = watch::channel(known("192.0.2.1"));
+        let rates = Rates::new(watch::channel(Vec::new()).1, receiver);
+        for index in 0..100 {
+            taken(&rates, ip(&format!("198.51.100.{index}")), 400);
+        }
+        assert!(rates.take(ip("203.0.113.1")).is_err(), "all strangers together sent too much");
+        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        assert_eq!(taken(&rates, ip("192.0.2.1"), burst), burst);
+        assert!(taken(&rates, ip("192.0.2.1"), 10_000) < 10_000);
+
+        knows.send_replace(known("192.0.2.2"));
+        assert_eq!(taken(&rates, ip("192.0.2.2"), burst), burst);
+    }
+
+    #[test]
+    fn a_page_is_known_by_its_stream_and_never_by_its_address() {
+        let known = |streams: &[u64]| {
+            let streams = streams.iter().map(|id| ConnectionId(*id)).collect();
+            Arc::new(Acquaintances { sources: BTreeSet::from([Source::from(PAGE)]), streams })
+        };
+        const PAGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        let (knows, receiver) = watch::channel(known(&[]));
+        let trusted = watch::channel(vec!["192.0.2.0/24".parse().unwrap()]).1;
+        let rates = Rates::new(trusted, receiver);
+        let local = "192.0.2.9:5080".parse().unwrap();
+        let stream = Some(ConnectionId(7));
+        let path = Path::udp(local, std::net::SocketAddr::new(PAGE, 40_000));
+        let page = Path { transport: Transport::Ws, connection: stream, is_foreign: true, ..path };
+        let taken = |count: usize| (0..count).filter(|_| rates.take_over(page).is_ok()).count();
+        assert!(taken(10_000) < 10_000, "its address is trusted, but that is not its own");
+        knows.send_replace(known(&[7]));
+        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        assert_eq!(taken(burst), burst, "its user has registered");
+    }
+}

@@ -1,0 +1,234 @@
+//! Calls over each transport, and how streams are cut.
+
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::peers::{Authority, Node, Phone, config};
+use aftertone_core::proto::sip::{
+    endpoint::{Command, Event},
+    path::Transport,
+};
+
+/// A call that the node ends: everything goes over the phone's own connection.
+async fn call(node: &mut Node, phone: &mut Phone, transport: Transport) {
+    phone.send(phone.request("INVITE", 1, "one", "")).await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+    let Event::Invite { dialog, invite } = node.event().await else { panic!("no Invite") };
+    assert_eq!(invite.path.transport, transport);
+    assert_eq!(invite.path.peer, phone.local());
+    assert_eq!(invite.path.local, node.address(transport));
+    assert_eq!(invite.path.connection.is_some(), transport.is_reliable());
+
+    node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
+    let ok = phone.receive().await;
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
+    let tag = ok.split("To: <sip:100@127.0.0.1>").nth(1).unwrap().lines().next().unwrap();
+    phone.send(phone.request("ACK", 1, "one", tag)).await;
+    assert!(matches!(node.event().await, Event::Acknowledged { .. }));
+
+    node.signalling.send(Command::Bye { dialog, reason: None }).await;
+    let bye = phone.receive().await;
+    assert!(bye.starts_with("BYE "), "{bye}");
+    let kept = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+    let kept = bye.lines().filter(|line| kept.iter().any(|name| line.starts_with(name)));
+    let kept = kept.collect::<Vec<_>>().join("\r\n");
+    phone.send(format!("SIP/2.0 200 OK\r\n{kept}\r\nContent-Length: 0\r\n\r\n")).await;
+    assert!(matches!(node.event().await, Event::Ended { .. }));
+}
+
+#[tokio::test]
+async fn a_call_goes_over_tcp_and_our_bye_takes_its_connection() {
+    let mut node = Node::start(config(&[Transport::Udp, Transport::Tcp])).await;
+    let mut phone = Phone::tcp(&node).await;
+    call(&mut node, &mut phone, Transport::Tcp).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_goes_over_tls() {
+    let authority = Authority::new();
+    let mut config = config(&[Transport::Tls]);
+    config.tls = authority.server();
+    let mut node = Node::start(config).await;
+    let mut phone = Phone::tls(&node, &authority.client()).await;
+    call(&mut node, &mut phone, Transport::Tls).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_goes_over_a_websocket() {
+    let mut node = Node::start(config(&[Transport::Ws])).await;
+    let mut phone = Phone::ws(&node).await;
+    call(&mut node, &mut phone, Transport::Ws).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_goes_over_a_secure_websocket() {
+    let authority = Authority::new();
+    let mut config = config(&[Transport::Wss]);
+    config.tls = authority.server();
+    let mut node = Node::start(config).await;
+    let mut phone = Phone::wss(&node, &authority.client()).await;
+    call(&mut node, &mut phone, Transport::Wss).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_goes_over_ipv6() {
+    let authority = Authority::new();
+    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let mut config = config(&[transport]);
+        config.listen[0].address = "[::1]:0".parse().unwrap();
+        config.trusted_peers = vec!["::1/128".parse().unwrap()];
+        config.tls.identity = Some(authority.certificate("::1"));
+        let mut node = Node::start(config).await;
+        let mut phone = match transport {
+            Transport::Udp => Phone::udp_to(node.address(transport)).await,
+            Transport::Tls => Phone::tls(&node, &authority.client()).await,
+            _ => Phone::tcp(&node).await,
+        };
+        call(&mut node, &mut phone, transport).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_socket_on_all_addresses_answers_from_the_one_that_was_called() {
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let mut config = config(&[Transport::Udp]);
+        config.listen[0].address = any.parse().unwrap();
+        config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
+        let mut node = Node::start(config).await;
+        let called: SocketAddr = ([127, 0, 0, 2], node.address(Transport::Udp).port()).into();
+        let mut phone = Phone::udp_to(called).await;
+        phone.send(phone.request("INVITE", 1, "second", "")).await;
+        assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+        let Event::Invite { dialog, invite } = node.event().await else { panic!("no Invite") };
+        assert_eq!(invite.path.local, called, "where the sound is bound, too");
+        node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
+        let ok = phone.receive().await;
+        assert!(ok.contains(&format!("Contact: <sip:aftertone@{called}>")), "{ok}");
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_socket_for_both_kinds_of_addresses_tells_ipv4_ones_as_such() {
+    let mut config = config(&[Transport::Tcp]);
+    config.listen[0].address = "[::]:0".parse().unwrap();
+    let mut node = Node::start(config).await;
+    let port = node.address(Transport::Tcp).port();
+    let mut phone = Phone::tcp_to(([127, 0, 0, 1], port).into()).await;
+    phone.send(phone.request("INVITE", 1, "mapped", "")).await;
+    let Event::Invite { invite, .. } = node.event().await else { panic!("no Invite") };
+    assert_eq!(invite.path.local, ([127, 0, 0, 1], port).into());
+    assert_eq!(invite.path.peer, phone.local());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_may_be_cut_at_every_byte() {
+    let node = Node::start(config(&[Transport::Tcp])).await;
+    let mut phone = Phone::tcp(&node).await;
+    for byte in phone.request("OPTIONS", 1, "slow", "").into_bytes() {
+        phone.send([byte]).await;
+    }
+    assert!(phone.receive().await.starts_with("SIP/2.0 200 "));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn three_requests_in_one_segment_get_three_answers() {
+    let node = Node::start(config(&[Transport::Tcp])).await;
+    let mut phone = Phone::tcp(&node).await;
+    let three: Vec<_> = (1..=3).map(|cseq| phone.request("OPTIONS", cseq, "many", "")).collect();
+    phone.send(three.concat()).await;
+    for cseq in 1..=3 {
+        let answer = phone.receive().await;
+        assert!(answer.contains(&format!("CSeq: {cseq} OPTIONS")), "{answer}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_ping_gets_a_pong() {
+    let node = Node::start(config(&[Transport::Tcp, Transport::Ws])).await;
+    let mut phone = Phone::tcp(&node).await;
+    phone.send("\r\n\r\n").await;
+    assert_eq!(phone.receive_bytes(2).await, b"\r\n");
+    let mut browser = Phone::ws(&node).await;
+    browser.send("\r\n\r\n").await;
+    assert_eq!(browser.receive().await, "\r\n");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_without_length_is_refused_and_the_stream_closed() {
+    let node = Node::start(config(&[Transport::Tcp])).await;
+    let mut phone = Phone::tcp(&node).await;
+    let request = phone.request("OPTIONS", 1, "endless", "");
+    phone.send(request.replace("Content-Length: 0\r\n", "")).await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 400 "));
+    assert!(phone.is_closed().await);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_more_still_hears_the_answer() {
+    let node = Node::start(config(&[Transport::Tcp])).await;
+    let mut phone = Phone::tcp(&node).await;
+    phone.send(phone.request("OPTIONS", 1, "last", "")).await;
+    phone.finish().await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 200 "));
+    assert!(phone.is_closed().await);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stun_request_on_the_udp_port_is_answered_when_it_is_fair_or_from_a_friend() {
+    let bare = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], b"transaction!"].concat();
+    let software = [0x80, 0x22, 0, 4, b't', b'e', b's', b't'];
+    let mut longer = [bare.as_slice(), &software].concat();
+    longer[3] = 8;
+    longer[19] = b'?';
+    for is_trusted in [false, true] {
+        let mut config = config(&[Transport::Udp]);
+        if is_trusted {
+            config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
+        }
+        let node = Node::start(config).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(node.address(Transport::Udp)).await.unwrap();
+        socket.send(&bare).await.unwrap();
+        socket.send(&longer).await.unwrap();
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).await.unwrap();
+        assert_eq!((length, &buffer[..4]), (32, &[1, 1, 0, 12][..]));
+        let expected = if is_trusted { b'!' } else { b'?' };
+        assert_eq!(buffer[19], expected, "the first that was answered");
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_stream_has_gone_goes_to_the_port_in_via() {
+    let mut node = Node::start(config(&[Transport::Tcp])).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listens = listener.local_addr().unwrap();
+    let mut phone = Phone::tcp(&node).await;
+    let via = |address: SocketAddr| format!("SIP/2.0/TCP {address};");
+    let invite = phone.request("INVITE", 1, "gone", "");
+    phone.send(invite.replace(&via(phone.local()), &via(listens))).await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+    let Event::Invite { dialog, .. } = node.event().await else { panic!("no Invite") };
+    drop(phone);
+    // It is repeated, whether the node has noticed yet or not.
+    node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut phone = Phone::called(Box::new(stream), listens, Transport::Tcp);
+    let ok = phone.receive().await;
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
+    node.stop().await;
+}

@@ -1,0 +1,417 @@
+//! The one writer of what live calls do: many changes, one transaction.
+//!
+//! In: [`Change`] values from call tasks, which never wait. Out: a [`Commit`] for each, which
+//! resolves once the change is durable, in the order of submission. What is queued while one
+//! transaction is written goes into the next, so the price of a commit is shared under load and
+//! not waited for without. While the database is away the journal tries again and the queue grows;
+//! [`Journal::is_behind`] then tells admission to refuse new calls. A change that the database
+//! refuses fails alone.
+//!
+//! After a failed transaction nothing is assumed of its connection: it is closed, and the next
+//! attempt opens a new one. Each transaction has a number, which [`Journal::prove`] reads on
+//! another connection.
+//!
+//! When the connection to PostgreSQL breaks in the very moment of a commit, nobody can say whether
+//! it was done. It is done again: facts stay the same, a notification may then be sent twice.
+
+use std::{
+    pin::Pin,
+    slice,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use sqlx::{AnyConnection, Connection};
+use tokio::{
+    sync::{self, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{debug, error, info, warn};
+
+use aftertone_core::model::{Change, SteadyMillis};
+
+use super::{Database, StoreError, calls, database::discard, outbox, recordings};
+
+/// A handle on the journal; cheap to clone. The journal ends when the last one is gone and
+/// everything is written down.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    database: Database,
+    queue: mpsc::Sender<Entry>,
+    backlog: Arc<Backlog>,
+    limits: JournalLimits,
+    /// When the last commit was last read on another connection.
+    proved: Arc<sync::Mutex<Option<Instant>>>,
+}
+
+/// How much the journal takes, and when it counts as behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Most changes that may wait; 1 or more.
+    pub queue: usize,
+    /// Most changes in one transaction; 1 or more.
+    pub batch: usize,
+    /// Behind when more changes than this are not yet durable.
+    pub behind_changes: usize,
+    /// Behind when the oldest change has waited longer than this.
+    pub behind_age: Duration,
+}
+
+impl Default for JournalLimits {
+    fn default() -> Self {
+        Self { queue: 8192, batch: 256, behind_changes: 2048, behind_age: Duration::from_secs(2) }
+    }
+}
+
+/// Resolves once a change is durable, or will never be.
+#[derive(Debug)]
+#[must_use = "an accepted operation is answered after its commit"]
+pub struct Commit(oneshot::Receiver<Result<(), StoreError>>);
+
+/// The journal's queue is full, or the journal has ended. Holds the change, to be submitted again.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal is behind and takes no more changes")]
+pub struct JournalBehind(pub Box<Change>);
+
+impl Journal {
+    /// Starts the writer. It must not end while the daemon runs; its handle tells of a panic.
+    pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(limits.queue.max(1));
+        let backlog = Arc::new(Backlog::default());
+        let writer = Writer {
+            database: database.clone(),
+            entries,
+            backlog: backlog.clone(),
+            batch: limits.batch.max(1),
+        };
+        let proved = Arc::default();
+        (Self { database, queue, backlog, limits, proved }, tokio::spawn(writer.run()))
+    }
+
+    /// Hands over a change without waiting.
+    ///
+    /// # Errors
+    /// Gives the change back when the queue is full.
+    pub fn submit(&self, change: Change) -> Result<Commit, JournalBehind> {
+        let (entry, commit) = entry(change);
+        // Counted first: the writer may be done with it before `try_send` returns.
+        self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.queue.try_send(entry) {
+            Ok(()) => Ok(commit),
+            Err(mpsc::error::TrySendError::Full(entry))
+            | Err(mpsc::error::TrySendError::Closed(entry)) => {
+                self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+                Err(JournalBehind(Box::new(entry.change)))
+            }
+        }
+    }
+
+    /// Waits until all that was submitted before is durable or refused.
+    ///
+    /// # Errors
+    /// It took longer than `within`, or the journal has ended.
+    pub async fn flush(&self, within: Duration) -> Result<(), StoreError> {
+        let (entry, commit) = entry(Change::default());
+        let flushed = async {
+            let place = self.queue.reserve().await.map_err(|_| StoreError::JournalEnded)?;
+            self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
+            place.send(entry);
+            commit.await
+        };
+        match tokio::time::timeout(within, flushed).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::NotFlushed { within }),
+        }
+    }
+
+    /// Reads the number of the last transaction on a connection that did not write it. A good
+    /// answer holds for a second, and one caller reads at a time: however many ask, one connection
+    /// is taken.
+    ///
+    /// # Errors
+    /// The database cannot be read, or other connections do not see what was committed.
+    pub async fn prove(&self) -> Result<(), StoreError> {
+        let mut proved = self.proved.lock().await;
+        if proved.is_some_and(|at| at.elapsed() < PROOF_LASTS) {
+            return Ok(());
+        }
+        let committed = self.backlog.last.load(Ordering::Relaxed);
+        let seen = self.database.commits_seen().await;
+        let seen = seen.inspect_err(|error| self.database.notice(error))?;
+        if seen < committed {
+            return Err(StoreError::NotVisible { committed, seen });
+        }
+        *proved = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether so much waits, or for so long, that no new call should be taken.
+    pub fn is_behind(&self) -> bool {
+        self.backlog.waiting.load(Ordering::Relaxed) > self.limits.behind_changes
+            || self.backlog.age() > self.limits.behind_age
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(result.unwrap_or(Err(StoreError::JournalEnded)))
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    change: Change,
+    submitted: Instant,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+fn entry(change: Change) -> (Entry, Commit) {
+    let (done, commit) = oneshot::channel();
+    (Entry { change, submitted: Instant::now(), done }, Commit(commit))
+}
+
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Changes that are submitted and not yet resolved.
+    waiting: AtomicUsize,
+    /// When the oldest of them was submitted. The writer always holds the oldest.
+    oldest: Mutex<Option<Instant>>,
+    /// Number of the last transaction that was committed; 0 when there was none.
+    last: AtomicI64,
+}
+
+impl Backlog {
+    fn set_oldest(&self, submitted: Option<Instant>) {
+        *self.oldest.lock().unwrap_or_else(PoisonError::into_inner) = submitted;
+    }
+
+    fn age(&self) -> Duration {
+        let oldest = *self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        oldest.map(|submitted| submitted.elapsed()).unwrap_or_default()
+    }
+}
+
+struct Writer {
+    database: Database,
+    entries: mpsc::Receiver<Entry>,
+    backlog: Arc<Backlog>,
+    batch: usize,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.batch);
+        while self.entries.recv_many(&mut batch, self.batch).await > 0 {
+            self.backlog.set_oldest(batch.first().map(|entry: &Entry| entry.submitted));
+            self.commit(&mut batch).await;
+            self.backlog.set_oldest(None);
+        }
+    }
+
+    async fn commit(&self, batch: &mut Vec<Entry>) {
+        let together = self.commit_together(batch).await;
+        match together {
+            Ok(()) => batch.drain(..).for_each(|entry| self.resolve(entry, Ok(()))),
+            Err(_) if batch.len() > 1 => {
+                debug!(changes = batch.len(), "A change was refused; all are written singly");
+                for entry in batch.drain(..) {
+                    let alone = self.commit_together(slice::from_ref(&entry)).await;
+                    self.resolve(entry, alone);
+                }
+            }
+            Err(error) => {
+                if let Some(entry) = batch.pop() {
+                    self.resolve(entry, Err(error));
+                }
+            }
+        }
+    }
+
+    /// Writes the changes in one transaction, again and again while the database is away.
+    async fn commit_together(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut failures = 0_u32;
+        loop {
+            match self.try_commit(entries).await {
+                Err(error) if error.is_database_away() => {
+                    self.database.notice(&error);
+                    if failures == 0 {
+                        warn!(changes = entries.len(), "The journal cannot write: {error}");
+                    } else {
+                        debug!(failures, "The journal still cannot write: {error}");
+                    }
+                    tokio::time::sleep(pause(failures)).await;
+                    failures = failures.saturating_add(1);
+                }
+                result => {
+                    if failures > 0 {
+                        info!(failures, "The journal can write again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn try_commit(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        if entries.iter().all(|entry| entry.change == Change::default()) {
+            return Ok(());
+        }
+        let mut connection = self.database.writer().acquire().await?;
+        let now = self.database.clock().now();
+        let written = write_together(&mut connection, entries, now).await;
+        let number = match written {
+            Ok(number) => number,
+            Err(error) => {
+                discard(connection).await;
+                return Err(error);
+            }
+        };
+        self.backlog.last.store(number, Ordering::Relaxed);
+        if entries.iter().any(|entry| !entry.change.notifications.is_empty()) {
+            self.database.announce_outbox();
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, entry: Entry, result: Result<(), StoreError>) {
+        if let Err(error) = &result {
+            let call = entry.change.call.as_ref().map(|call| tracing::field::display(call.id));
+            error!(call.id = call, "A change was refused: {error}");
+        }
+        self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Whoever submitted it may have gone; the change is true all the same.
+        let _ = entry.done.send(result);
+    }
+}
+
+/// Writes the changes in one transaction; gives its number.
+async fn write_together(
+    connection: &mut AnyConnection,
+    entries: &[Entry],
+    now: SteadyMillis,
+) -> Result<i64, StoreError> {
+    let mut transaction = connection.begin().await?;
+    for entry in entries {
+        apply(&mut transaction, &entry.change, now).await?;
+    }
+    let (number,) = sqlx::query_as("UPDATE journal SET commits = commits + 1 RETURNING commits")
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(number)
+}
+
+async fn apply(
+    db: &mut AnyConnection,
+    change: &Change,
+    now: SteadyMillis,
+) -> Result<(), StoreError> {
+    if let Some(call) = &change.call {
+        calls::write_call(db, call).await?;
+    }
+    for operation in &change.operations {
+        calls::write_operation(db, operation).await?;
+    }
+    for recording in &change.recordings {
+        recordings::write(db, recording).await?;
+    }
+    for notification in &change.notifications {
+        outbox::write(db, notification, now).await?;
+    }
+    Ok(())
+}
+
+/// How long a proof that the last commit is visible holds.
+const PROOF_LASTS: Duration = Duration::from_secs(1);
+
+/// How long to wait after that many failures: 20 ms, doubled each time, up to 1.28 s.
+fn pause(failures: u32) -> Duration {
+    Duration::from_millis(20 << failures.min(6))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Executor};
+    use tokio::time::timeout;
+
+    use super::*;
+    use aftertone_core::model::{
+        CallId, Operation, OperationId, OperationKind, OperationStatus, UnixMillis,
+    };
+
+    /// An operation of a call that is in the database, with a context of that many bytes.
+    fn operation(call: CallId, context_bytes: usize) -> Operation {
+        Operation {
+            id: OperationId::from_random([7; 16]),
+            call,
+            kind: OperationKind::Echo,
+            client_context: Some("x".repeat(context_bytes)),
+            status: OperationStatus::Running,
+            end: None,
+            recording: None,
+            created_at: UnixMillis(1),
+            ended_at: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_committed_after_a_full_disk_is_seen_by_other_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("full.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let call = CallId::from_random([1; 16]);
+        sqlx::query(
+            "INSERT INTO calls (id, application, state, created_at, body) \
+             VALUES ($1, 'bot', 'established', 1, '{}')",
+        )
+        .bind(call.to_string())
+        .execute(database.writer())
+        .await
+        .unwrap();
+        // The file must not grow: SQLite rolls the transaction back by itself, as on a full disk.
+        let (pages,): (i64,) =
+            sqlx::query_as("PRAGMA page_count").fetch_one(database.writer()).await.unwrap();
+        let limit = |pages| AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        database.writer().execute(limit(pages)).await.unwrap();
+
+        let (journal, _writer) = Journal::start(database.clone(), JournalLimits::default());
+        let change = Change { operations: vec![operation(call, 1 << 20)], ..Change::default() };
+        let commit = journal.submit(change).unwrap();
+        // Time for more than two failures on the same connection.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        database.writer().execute(limit(i64::from(i32::MAX))).await.unwrap();
+        timeout(Duration::from_secs(10), commit).await.expect("in time").unwrap();
+        // One that is refused: where the driver still counts a transaction, only a savepoint is
+        // undone.
+        let (unknown, id) = (CallId::from_random([2; 16]), OperationId::from_random([9; 16]));
+        let stranger = Operation { id, ..operation(unknown, 1) };
+        let refused = Change { operations: vec![stranger], ..Change::default() };
+        journal.submit(refused).unwrap().await.unwrap_err();
+        let second = Operation { id: OperationId::from_random([8; 16]), ..operation(call, 1) };
+        let change = Change { operations: vec![second], ..Change::default() };
+        journal.submit(change).unwrap().await.unwrap();
+        journal.prove().await.unwrap();
+        assert_eq!(database.operations(call).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_other_connections_do_not_see_is_no_proof() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("proof.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let (journal, _writer) = Journal::start(database, JournalLimits::default());
+        journal.backlog.last.store(1, Ordering::Relaxed);
+        let refused = journal.prove().await;
+        assert!(
+            matches!(refused, Err(StoreError::NotVisible { committed: 1, seen: 0 })),
+            "{refused:?}"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Files in `lost+found`, which belong to no recording: since when they are unchanged.
+
+use sqlx::Row;
+
+use aftertone_core::model::{SteadyMillis, UnixMillis};
+
+use super::{Database, StoreError, rows::column_text};
+
+/// A file in `lost+found`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostFileRow {
+    /// Its name.
+    pub name: String,
+    /// The file's time of change, by the wall clock as it was then.
+    pub modified: UnixMillis,
+    /// The steady time of that change.
+    pub since: SteadyMillis,
+}
+
+impl Database {
+    /// All rows.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn lost_files(&self) -> Result<Vec<LostFileRow>, StoreError> {
+        let rows = sqlx::query("SELECT name, modified, since FROM lost_files")
+            .fetch_all(self.reader())
+            .await?;
+        let file = |row: &sqlx::any::AnyRow| {
+            Ok(LostFileRow {
+                name: row.try_get("name")?,
+                modified: UnixMillis(row.try_get("modified")?),
+                since: SteadyMillis(row.try_get("since")?),
+            })
+        };
+        rows.iter().map(file).collect()
+    }
+
+    /// Writes the row of a file, in the place of an earlier one with its name.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn note_lost_file(&self, file: &LostFileRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO lost_files (name, modified, since) VALUES ($1, $2, $3) \
+             ON CONFLICT (name) DO UPDATE SET modified = excluded.modified, since = excluded.since",
+        )
+        .bind(column_text(&file.name))
+        .bind(file.modified.0)
+        .bind(file.since.0)
+        .execute(self.writer())
+        .await?;
+        Ok(())
+    }
+
+    /// Deletes the row of a file that is not there any more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_lost_file(&self, name: &str) -> Result<(), StoreError> {
+        let done = sqlx::query("DELETE FROM lost_files WHERE name = $1")
+            .bind(column_text(name))
+            .execute(self.writer())
+            .await?;
+        self.deleted(done.rows_affected());
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! The database: calls, operations, recordings and the outbox, in SQLite or PostgreSQL.
+//!
+//! In: [`Change`](aftertone_core::model::Change) values by the [`Journal`], the one writer of what live calls
+//! do; direct questions and the few writes of purge and delivery by [`Database`]. Out: rows in the
+//! words of `model`. A change is one transaction: a fact and its notification become true together.
+//!
+//! One set of queries serves both databases: numbered placeholders, BIGINT milliseconds, TEXT. The
+//! store knows neither Graph's JSON nor files, and decides nothing about calls.
+
+mod calls;
+mod clock;
+mod damage;
+mod database;
+mod erasure;
+mod error;
+mod guard;
+mod identity;
+mod journal;
+mod keys;
+mod lock;
+mod lost;
+mod outbox;
+mod recordings;
+mod requests;
+mod rows;
+
+pub use calls::UnfinishedCall;
+pub use database::Database;
+pub use error::StoreError;
+pub use identity::Identity;
+pub use journal::{Commit, Journal, JournalBehind, JournalLimits};
+pub use keys::SigningKeyRow;
+pub use lock::lock_for_life;
+pub use lost::LostFileRow;
+pub use outbox::{Delivery, GivenUp};
+pub use recordings::{NotAState, RecordingRow, RecordingState};
+pub use requests::{KeptAnswer, RequestKey};

@@ -1,0 +1,179 @@
+//! The keys that sign our tokens: which one signs, which are published, when they come and go.
+//!
+//! A key is published for a day before it signs, so that whoever keeps our public keys for so long
+//! knows it by then, and for as long after it signs no more as its last tokens live. These are
+//! spans of elapsed time, so the steady clock counts the age of a key; tokens name wall time.
+
+use std::time::Duration;
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey,
+    jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
+};
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+
+use crate::drivers::store::SigningKeyRow;
+use aftertone_core::model::SteadyMillis;
+
+/// A key signs for so long.
+const TERM: Duration = Duration::from_secs(30 * 24 * 3600);
+/// It is published for so long before.
+const NOTICE: Duration = Duration::from_secs(24 * 3600);
+/// No token of ours lives longer.
+pub(super) const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 3600);
+
+/// A key cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It cannot be made.
+    #[error("a signing key cannot be made: {0}")]
+    Make(#[from] rcgen::Error),
+    /// What the store has is none.
+    #[error("a signing key cannot be read: {0}")]
+    Read(#[from] jsonwebtoken::errors::Error),
+}
+
+/// All keys that are published, oldest first; never empty.
+#[derive(Debug, Clone)]
+pub struct KeyRing {
+    keys: Vec<Key>,
+}
+
+#[derive(Clone)]
+pub(super) struct Key {
+    pub id: String,
+    created_at: SteadyMillis,
+    pub encoding: EncodingKey,
+    pub decoding: DecodingKey,
+    jwk: Jwk,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What is to be done about the keys now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Turnover {
+    /// A new key is needed.
+    pub make: bool,
+    /// These are not needed any more.
+    pub retire: Vec<String>,
+}
+
+/// Makes a key, as the store keeps it.
+///
+/// # Errors
+/// There is no randomness.
+pub(super) fn make(now: SteadyMillis) -> Result<SigningKeyRow, KeyError> {
+    let pem = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?.serialize_pem();
+    let (_, jwk) = public(&EncodingKey::from_rsa_pem(pem.as_bytes())?)?;
+    let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
+    Ok(SigningKeyRow { id, created_at: now, pem })
+}
+
+fn public(encoding: &EncodingKey) -> Result<(DecodingKey, Jwk), KeyError> {
+    let jwk = Jwk::from_encoding_key(encoding, Algorithm::RS256)?;
+    Ok((DecodingKey::from_jwk(&jwk)?, jwk))
+}
+
+impl KeyRing {
+    /// The keys of these rows.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn new(mut rows: Vec<SigningKeyRow>) -> Result<Self, KeyError> {
+        rows.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        let key = |row: SigningKeyRow| {
+            let encoding = EncodingKey::from_rsa_pem(row.pem.as_bytes())?;
+            let (decoding, mut jwk) = public(&encoding)?;
+            jwk.common.key_id = Some(row.id.clone());
+            jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+            Ok(Key { id: row.id, created_at: row.created_at, encoding, decoding, jwk })
+        };
+        Ok(Self { keys: rows.into_iter().map(key).collect::<Result<_, KeyError>>()? })
+    }
+
+    /// The key that signs now: the newest that has been published for long enough, else the oldest.
+    pub(super) fn signing(&self, now: SteadyMillis) -> Option<&Key> {
+        let is_known = |key: &&Key| key.created_at.plus(NOTICE) <= now;
+        self.keys.iter().rfind(is_known).or(self.keys.first())
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// The public keys, as verifiers fetch them (RFC 7517).
+    pub fn published(&self) -> JwkSet {
+        JwkSet { keys: self.keys.iter().map(|key| key.jwk.clone()).collect() }
+    }
+
+    /// What is to be done at `now`.
+    pub(super) fn turnover(&self, now: SteadyMillis) -> Turnover {
+        let make = self.keys.last().is_none_or(|newest| newest.created_at.plus(TERM) <= now);
+        // A key has signed until the next one was known; its tokens live on.
+        let followed = self.keys.iter().zip(self.keys.iter().skip(1));
+        let retire = followed
+            .filter(|(_, next)| next.created_at.plus(NOTICE).plus(LONGEST_TOKEN) <= now)
+            .map(|(key, _)| key.id.clone());
+        Turnover { make, retire: retire.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600 * 1000;
+
+    /// Made once: an RSA key takes its time.
+    fn ring(days: &[i64]) -> KeyRing {
+        static ROW: std::sync::LazyLock<SigningKeyRow> =
+            std::sync::LazyLock::new(|| make(SteadyMillis(0)).unwrap());
+        let row = |day: &i64| SigningKeyRow {
+            id: format!("day {day}"),
+            created_at: SteadyMillis(day * DAY),
+            pem: ROW.pem.clone(),
+        };
+        KeyRing::new(days.iter().map(row).collect()).unwrap()
+    }
+
+    fn signing(ring: &KeyRing, now: i64) -> String {
+        ring.signing(SteadyMillis(now)).unwrap().id.clone()
+    }
+
+    #[test]
+    fn a_key_signs_once_it_has_been_published_for_a_day() {
+        let ring = ring(&[30, 0]);
+        assert_eq!(signing(&ring, 31 * DAY - 1), "day 0");
+        assert_eq!(signing(&ring, 31 * DAY), "day 30");
+        assert_eq!(signing(&self::ring(&[5]), 5 * DAY), "day 5", "the first signs at once");
+        assert!(self::ring(&[]).signing(SteadyMillis(0)).is_none());
+    }
+
+    #[test]
+    fn keys_come_after_their_term_and_go_after_their_last_token() {
+        let turnover = |days: &[i64], now| ring(days).turnover(SteadyMillis(now));
+        assert!(turnover(&[], 0).make);
+        assert!(!turnover(&[0], 30 * DAY - 1).make);
+        assert!(turnover(&[0], 30 * DAY).make);
+        assert_eq!(turnover(&[0, 30], 32 * DAY - 1), Turnover::default());
+        assert_eq!(turnover(&[0, 30], 32 * DAY).retire, ["day 0"]);
+        assert_eq!(turnover(&[0], 1000 * DAY).retire, [""; 0], "the last one stays");
+    }
+
+    #[test]
+    fn only_the_public_part_is_published() {
+        let published = serde_json::to_value(ring(&[0]).published()).unwrap();
+        let key = published["keys"][0].as_object().unwrap();
+        assert_eq!(key["kid"], "day 0");
+        assert_eq!((&key["kty"], &key["use"]), (&"RSA".into(), &"sig".into()));
+        assert!(key.contains_key("n") && key.contains_key("e"));
+        for private in ["d", "p", "q", "dp", "dq", "qi"] {
+            assert!(!key.contains_key(private));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Whose token is this? The one question that the API asks.
+
+use futures_util::future::join_all;
+use jsonwebtoken::{Algorithm, dangerous::insecure_decode, decode_header};
+use serde::Deserialize;
+
+use super::{Claims, Issuer, LocalKey, OutsideIssuer, claims::TokenError, outside::Shown};
+use aftertone_core::model::UnixMillis;
+
+/// Everybody whose tokens are believed.
+#[derive(Default)]
+pub struct Verifier {
+    /// The command on this machine.
+    pub local: Option<LocalKey>,
+    /// This house.
+    pub issuer: Option<Issuer>,
+    /// Others.
+    pub outside: Vec<OutsideIssuer>,
+}
+
+/// The application that a token names, and what the token says that it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The application's id.
+    pub application: String,
+    /// Its roles, as far as the issuer knows.
+    pub roles: Vec<String>,
+    /// The issuer, if that is one elsewhere.
+    pub issuer: Option<String>,
+}
+
+/// Read before anything is believed, only to find the key.
+#[derive(Deserialize)]
+struct Claimed {
+    #[serde(default)]
+    iss: String,
+}
+
+impl Verifier {
+    /// Whom a token names, if it is valid now.
+    ///
+    /// # Errors
+    /// Says why it is not believed.
+    pub async fn named(&self, token: &str, now: UnixMillis) -> Result<Named, TokenError> {
+        let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let (claims, audience, issuer) = match (header.alg, &self.local, header.kid) {
+            (Algorithm::HS256, Some(local), _) => (local.verified(token, now)?, "", None),
+            (algorithm, _, Some(key)) => {
+                let claimed = insecure_decode::<Claimed>(token).map_err(|_| TokenError::Invalid)?;
+                let issuer = claimed.claims.iss;
+                match self.issuer.as_ref().filter(|ours| ours.name() == issuer) {
+                    Some(ours) => (ours.verified(token, &key, now)?, "", None),
+                    None => {
+                        let shown = Shown { token, issuer: &issuer, key: &key, algorithm };
+                        let (claims, audience) = self.elsewhere(&shown, now).await?;
+                        (claims, audience, Some(issuer))
+                    }
+                }
+            }
+            _ => return Err(TokenError::Invalid),
+        };
+        let application = claims.application().ok_or(TokenError::Invalid)?.to_owned();
+        let roles = claims.all_roles(audience).map(str::to_owned).collect();
+        Ok(Named { application, roles, issuer })
+    }
+
+    /// The claims of a token of an issuer elsewhere, and what we are to it. The verdict of the keys
+    /// that fit the token is final, whatever else is configured: only where none fits may the token
+    /// be of an issuer that could not be reached yet.
+    async fn elsewhere(
+        &self,
+        shown: &Shown<'_>,
+        now: UnixMillis,
+    ) -> Result<(Claims, &str), TokenError> {
+        if let Some(verdict) = self.verdict(shown, now) {
+            return verdict;
+        }
+        let named = self.outside.iter().filter(|outside| outside.is_named(shown.issuer));
+        let mut asked: Vec<&OutsideIssuer> = named.collect();
+        if asked.is_empty() {
+            asked = self.outside.iter().collect();
+        }
+        let are_known = join_all(asked.into_iter().map(|outside| outside.ask_about(shown))).await;
+        self.verdict(shown, now).unwrap_or(match are_known.into_iter().all(|is_known| is_known) {
+            true => Err(TokenError::Invalid),
+            false => Err(TokenError::Unavailable),
+        })
+    }
+
+    /// What the keys that are known say. Two issuers may be the same one for two audiences: then
+    /// that counts which takes the token.
+    fn verdict(
+        &self,
+        shown: &Shown<'_>,
+        now: UnixMillis,
+    ) -> Option<Result<(Claims, &str), TokenError>> {
+        let verdicts = self
+            .outside
+            .iter()
+            .filter_map(|outside| Some((outside.verified(shown, now)?, outside.audience())));
+        let (verdict, audience) =
+            verdicts.max_by_key(|(verdict, _)| TokenError::weight(verdict))?;
+        Some(verdict.map(|claims| (claims, audience)))
+    }
+}

@@ -1,0 +1,905 @@
+//! The Graph API: requests on calls and operations to commands, and what comes back to JSON.
+//!
+//! The order is always the same: who asks, what is meant, may they, is the body right, do it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{
+        HeaderValue, Method, StatusCode,
+        header::{CONTENT_TYPE, LOCATION},
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    ApiState,
+    auth::{ACCESS_MEDIA, Caller, INITIATE},
+    body, deadline,
+    error::{ApiError, JSON, ODATA_VERSION},
+    exchange::Audit,
+    house::{Answer, CallError, NewCall, NewOperation, TransferTarget},
+    idempotency, now,
+    query::{Expanded, QueryOptions},
+    route::{Action, NoRoute, Route, Target},
+    trace,
+};
+use aftertone_core::{
+    graph::{
+        self, AnswerBody, CreateCallBody, GraphContext, InvalidBody, PlayPromptBody, RecordBody,
+        RecordingLink, RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody,
+        TransferBody, Version,
+    },
+    model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
+};
+
+/// Everything below the Graph paths, and whatever no other route took.
+pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let route = Route::parse(parts.uri.path());
+    let label = route.as_ref().map_or(Cow::Borrowed("unknown"), |route| route.label().into());
+    let mut application = None;
+    let answered = answer(&state, route, parts, body, &mut application).await;
+    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
+    response.extensions_mut().insert(Audit { route: label, application, probe: false });
+    response
+}
+
+async fn answer(
+    state: &ApiState,
+    route: Result<Route, NoRoute>,
+    parts: Parts,
+    body: Body,
+    application: &mut Option<Arc<str>>,
+) -> Result<Response, ApiError> {
+    // Only what belongs to the Graph API asks for a token; a stray path may be told that it is one.
+    let route = match route {
+        Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
+        route => route,
+    };
+    let credentials = state.credentials.borrow().clone();
+    let caller = credentials.authenticate(&parts.headers, now()).await?;
+    *application = Some(Arc::clone(&caller.application));
+    let route = route?;
+    if let Some(role) = role_for(&route.target, &parts.method).filter(|role| !caller.has_role(role))
+    {
+        return Err(ApiError::MissingRole(role));
+    }
+    let key = match parts.method {
+        Method::POST => idempotency::key(&parts.headers)?,
+        _ => None,
+    };
+    let Some(key) = key else {
+        let asked = Asked::new(state, caller, route.version, &parts);
+        return asked.respond(route.target, body).await;
+    };
+    let body = body::bytes_in_time(body).await?;
+    let turn = state.under_way.turn(&caller.application, key).await?;
+    let own = state.clone();
+    // This future is dropped when the client hangs up; what has begun has to keep its answer.
+    state
+        .to_its_end(async move {
+            let asked = Asked::new(&own, caller, route.version, &parts);
+            asked.once(turn, route.target, body).await
+        })
+        .await
+}
+
+/// A request of a known caller.
+pub(super) struct Asked<'a> {
+    pub(super) state: &'a ApiState,
+    caller: Caller,
+    pub(super) graph: GraphContext,
+    pub(super) parts: &'a Parts,
+    /// What a call is called that this request places.
+    pub(super) next_call: CallId,
+}
+
+impl<'a> Asked<'a> {
+    fn new(state: &'a ApiState, caller: Caller, version: Version, parts: &'a Parts) -> Self {
+        let next_call = CallId::from_random(rand::random());
+        Self { state, caller, graph: state.graph_context(version), parts, next_call }
+    }
+}
+
+impl Asked<'_> {
+    /// Does what is asked for. That the caller has the role for it is known.
+    pub(super) async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
+        match (target, &self.parts.method) {
+            (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
+            (Target::Calls, &Method::GET) => self.list_calls().await,
+            (Target::Calls, &Method::POST) => self.create_call(body).await,
+            (Target::Call(call), &Method::GET) => self.show_call(call).await,
+            (Target::Call(call), &Method::DELETE) => self.hang_up(call).await,
+            (Target::Operations(call), &Method::GET) => self.list_operations(call).await,
+            (Target::Operation(call, id), &Method::GET) => self.show_operation(call, id).await,
+            (Target::Participants(call), &Method::GET) => self.list_participants(call).await,
+            (Target::Participant(call, id), &Method::GET) => self.show_participant(call, id).await,
+            (Target::Participant(call, id), &Method::DELETE) => {
+                self.remove_participant(call, id).await
+            }
+            (Target::ParticipantAction(call, id, action), &Method::POST) => {
+                self.act_on_participant(call, id, action, body).await
+            }
+            (Target::Undelivered, &Method::GET) => self.list_undelivered().await,
+            (Target::ResendAll, &Method::POST) => self.resend(None).await,
+            (Target::Resend(call, number), &Method::POST) => {
+                self.resend(Some((call, number))).await
+            }
+            (Target::Trace(call), &Method::GET) => self.show_trace(call).await,
+            (Target::Action(call, action), &Method::POST) => self.act(call, action, body).await,
+            (target, _) => Err(ApiError::Method { allow: target.allow() }),
+        }
+    }
+
+    async fn list_calls(&self) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_calls(self.query())?;
+        let calls = deadline::reading(self.state.house.calls(self.application())).await?;
+        let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
+        // Pages need an order that stays.
+        calls.sort_by_key(|call| (call.created_at, call.id));
+        let context = self.graph.metadata_url("communications/calls");
+        let (calls, place) = options.on_page(calls);
+        let mut shown = Vec::with_capacity(calls.len());
+        for call in &calls {
+            match self
+                .expanded(json(&graph::Call::element(&self.graph, call)), call, &options)
+                .await
+            {
+                Ok(call) => shown.push(call),
+                // It has ended meanwhile.
+                Err(ApiError::Call(CallError::NotFound)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ok(&options.page(context, &self.graph.calls_url(), place, shown)))
+    }
+
+    async fn create_call(&self, body: Body) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        let body = CreateCallBody::read(&body::json(&self.parts.headers, body).await?)?;
+        let is = |said: &Option<String>, known: &str| {
+            said.as_ref().is_none_or(|said| said.eq_ignore_ascii_case(known))
+        };
+        if !is(&body.tenant_id, &self.graph.tenant) {
+            return Err(ApiError::TenantMismatch);
+        }
+        if !is(&body.source_application, &self.caller.id) {
+            return Err(ApiError::SourceMismatch);
+        }
+        self.check_callback(Some(&body.callback_uri))?;
+        let new = NewCall {
+            id: self.next_call,
+            source_name: body.source_name,
+            target: body.target,
+            subject: body.subject,
+            chain_id: body.call_chain_id,
+            callback_uri: Some(body.callback_uri),
+            media_config: Some(body.media_config),
+            prefetch: body.prefetch,
+            ringing_timeout_seconds: body.ringing_timeout_seconds,
+        };
+        self.placed(&deadline::acting(self.state.house.place(self.application(), new)).await?)
+    }
+
+    /// A call whose notifications could never be sent is not begun: its application would be told
+    /// nothing.
+    fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
+        let checked = uri.map_or(Ok(()), |uri| self.state.house.check_callback(uri));
+        checked.map_err(|reason| {
+            InvalidBody::NotAllowed {
+                path: "callbackUri".to_owned(),
+                expected: "a URI that this server may call (see fetch.allow_networks)".to_owned(),
+                found: format!("one that it may not: {reason}"),
+            }
+            .into()
+        })
+    }
+
+    /// The answer to whoever has placed a call.
+    pub(super) fn placed(&self, call: &model::Call) -> Result<Response, ApiError> {
+        let mut response = ok(&json(&graph::Call::entity(&self.graph, call)));
+        *response.status_mut() = StatusCode::CREATED;
+        let location = format!("{}/{}", self.graph.calls_url(), call.id);
+        let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
+    }
+
+    async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_call(self.query())?;
+        let call = self.call(call).await?;
+        let shown = json(&graph::Call::entity(&self.graph, &call));
+        let shown = self.expanded(shown, &call, &options).await?;
+        Ok(ok(&options.entity(shown)))
+    }
+
+    /// A call with what is to be shown in it.
+    async fn expanded(
+        &self,
+        mut shown: Value,
+        call: &model::Call,
+        options: &QueryOptions,
+    ) -> Result<Value, ApiError> {
+        if options.expands(Expanded::Operations) {
+            let operations = self.state.house.operations(self.application(), call.id);
+            let operations = deadline::reading(operations).await?;
+            let operations = operations.iter().map(|operation| self.element(operation));
+            shown[Expanded::Operations.name()] = operations.collect();
+        }
+        if options.expands(Expanded::Participants) {
+            shown[Expanded::Participants.name()] = json(&graph::Participant::all(call));
+        }
+        Ok(shown)
+    }
+
+    /// The call as it is now, unless it is over.
+    pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
+        let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
+        match is_there(&call) {
+            true => Ok(call),
+            false => Err(CallError::NotFound.into()),
+        }
+    }
+
+    async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        deadline::acting(self.state.house.hang_up(self.application(), call)).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_collection(self.query(), &graph::Operation::MEMBERS)?;
+        let operations = self.state.house.operations(self.application(), call);
+        let operations = deadline::reading(operations).await?;
+        let context =
+            self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
+        let url = self.graph.operations_url(call);
+        let (operations, place) = options.on_page(operations);
+        let shown = operations.iter().map(|operation| self.element(operation)).collect();
+        Ok(ok(&options.page(context, &url, place, shown)))
+    }
+
+    fn element(&self, operation: &model::Operation) -> Value {
+        let link = self.link(operation);
+        json(&graph::Operation::element(&self.graph, operation, link.as_ref()))
+    }
+
+    async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_entity(self.query(), &graph::Operation::MEMBERS)?;
+        let operation = self.state.house.operation(self.application(), call, id);
+        let operation = deadline::reading(operation).await?;
+        Ok(ok(&options.entity(self.shown(&operation))))
+    }
+
+    async fn show_trace(&self, call: CallId) -> Result<Response, ApiError> {
+        let as_capture = trace::wants_capture(self.query(), &self.parts.headers)?;
+        let messages = self.state.house.trace(self.application(), call);
+        let messages = deadline::reading(messages).await?;
+        Ok(match as_capture {
+            true => trace::capture(call, &messages),
+            false => ok(&trace::shown(&messages)),
+        })
+    }
+
+    async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        let (house, application) = (&self.state.house, self.application());
+        let body = match action {
+            // It has no body, and clients send no type with it.
+            Action::KeepAlive => Value::Null,
+            _ => body::json(&self.parts.headers, body).await?,
+        };
+        match action {
+            Action::Answer => {
+                let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
+                self.check_callback(callback_uri.as_deref())?;
+                let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
+                deadline::acting(house.answer(application, call, answer)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::Reject => {
+                let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
+                self.check_callback(callback_uri.as_deref())?;
+                deadline::acting(house.reject(application, call, reason, callback_uri)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::KeepAlive => {
+                deadline::acting(house.keep_alive(application, call)).await?;
+                Ok(StatusCode::OK.into_response())
+            }
+            Action::PlayPrompt => {
+                let PlayPromptBody { request, client_context } = PlayPromptBody::read(&body)?;
+                self.submit(call, OperationKind::PlayPrompt(request), client_context).await
+            }
+            Action::Transfer => {
+                let to = match TransferBody::read(call, &body)? {
+                    TransferBody::Party(party) => TransferTarget::Party(party),
+                    TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
+                };
+                deadline::acting(house.transfer(application, call, to)).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::Redirect => {
+                let mut redirect = RedirectBody::read(&body)?;
+                self.check_callback(redirect.callback_uri.as_deref())?;
+                let (Some(target), [], false) =
+                    (redirect.targets.pop(), &redirect.targets[..], redirect.is_masked)
+                else {
+                    return Err(ApiError::NotImplemented(
+                        "A redirect to several targets, or one that hides a party,",
+                    ));
+                };
+                let redirected = house.redirect(application, call, target, redirect.callback_uri);
+                deadline::acting(redirected).await?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Action::SendDtmfTones => {
+                let SendDtmfTonesBody { request, client_context } = SendDtmfTonesBody::read(&body)?;
+                self.submit(call, OperationKind::SendDtmfTones(request), client_context).await
+            }
+            Action::Mute => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::Mute { side: Side::Ours }, context).await
+            }
+            Action::Unmute => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::Unmute { side: Side::Ours }, context).await
+            }
+            Action::UpdateRecordingStatus => {
+                let RecordingStatusBody { status, client_context } =
+                    RecordingStatusBody::read(&body)?;
+                let kind = OperationKind::UpdateRecordingStatus { status };
+                self.submit(call, kind, client_context).await
+            }
+            Action::Record => self.record(call, RecordAction::Record, &body).await,
+            Action::RecordResponse => self.record(call, RecordAction::RecordResponse, &body).await,
+            Action::CancelMediaProcessing => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::CancelMediaProcessing, context).await
+            }
+            Action::SubscribeToTone => {
+                let context = graph::client_context(&body)?;
+                self.submit(call, OperationKind::SubscribeToTone, context).await
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        call: CallId,
+        action: RecordAction,
+        body: &Value,
+    ) -> Result<Response, ApiError> {
+        let RecordBody { request, client_context } = RecordBody::read(action, body)?;
+        self.submit(call, OperationKind::Record(request), client_context).await
+    }
+
+    /// Gives an operation to the house; the answer is the operation as it is now, at once.
+    pub(super) async fn submit(
+        &self,
+        call: CallId,
+        kind: OperationKind,
+        client_context: Option<String>,
+    ) -> Result<Response, ApiError> {
+        let new = NewOperation { kind, client_context };
+        let submitted = self.state.house.submit(self.application(), call, new);
+        let operation = deadline::acting(submitted).await?;
+        let mut response = ok(&self.shown(&operation));
+        let location = self.graph.operation_url(call, operation.id);
+        let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
+    }
+
+    fn shown(&self, operation: &model::Operation) -> Value {
+        let link = self.link(operation);
+        json(&graph::Operation::entity(&self.graph, operation, link.as_ref()))
+    }
+
+    fn link(&self, operation: &model::Operation) -> Option<RecordingLink> {
+        let recorded = operation.recording.as_ref()?;
+        Some(self.state.house.recording_link(recorded.id))
+    }
+
+    pub(super) fn application(&self) -> &str {
+        &self.caller.application
+    }
+
+    pub(super) fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+}
+
+fn role_for(target: &Target, method: &Method) -> Option<&'static str> {
+    match (target, method) {
+        (Target::Calls, &Method::POST) => Some(INITIATE),
+        (Target::Action(_, action), &Method::POST) => needed_role(*action),
+        _ => None,
+    }
+}
+
+/// Contract section 2.1: what is enforced per request.
+pub(super) fn needed_role(action: Action) -> Option<&'static str> {
+    match action {
+        Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
+        Action::Transfer | Action::Redirect => Some(INITIATE),
+        Action::Answer
+        | Action::Reject
+        | Action::KeepAlive
+        | Action::PlayPrompt
+        | Action::CancelMediaProcessing
+        | Action::SendDtmfTones
+        | Action::Mute
+        | Action::Unmute
+        | Action::UpdateRecordingStatus => None,
+    }
+}
+
+/// An ended call is not found (contract section 7), even while the house still knows it.
+fn is_there(call: &model::Call) -> bool {
+    call.state != CallState::Terminated
+}
+
+pub(super) fn json(thing: &impl Serialize) -> Value {
+    serde_json::to_value(thing).expect("texts, numbers and lists of them always serialise")
+}
+
+pub(super) fn ok(thing: &Value) -> Response {
+    let mut response = Body::from(thing.to_string()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(ODATA_VERSION.0, ODATA_VERSION.1);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::api::{
+        CallError,
+        fake::{
+            CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, PEER, TOKEN, bytes_of,
+            json_of, schema_errors,
+        },
+    };
+    use aftertone_core::model::{OperationEnd, Party, RejectReason};
+
+    /// Contract section 12, as the JavaScript client sends it.
+    const RECORD: &str = r##"{"bargeInAllowed":true,
+        "clientContext":"d45324c1-fcb5-430a-902c-f20af696537c",
+        "prompts":[{"@odata.type":"#microsoft.graph.mediaPrompt","mediaInfo":{
+            "uri":"https://bot.example/prompts/short.wav",
+            "resourceId":"1D6DE2D4-CD51-4309-8DAA-70768651088E"}}],
+        "maxRecordDurationInSeconds":10,"initialSilenceTimeoutInSeconds":5,
+        "maxSilenceTimeoutInSeconds":2,"playBeep":true,"stopTones":["#","1","*"]}"##;
+
+    const ANSWER: &str = r##"{"callbackUri":"https://bot.example/api/calls",
+        "acceptedModalities":["audio"],
+        "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig",
+            "preFetchMedia":[{"uri":"https://bot.example/prompts/short.wav",
+                "resourceId":"1D6DE2D4-CD51-4309-8DAA-70768651088E"}]}}"##;
+
+    const PLAY: &str =
+        r##"{"prompts":[{"mediaInfo":{"uri":"https://bot.example/prompts/short.wav"}}]}"##;
+
+    const TONES: &str = r##"{"tones":["tone1","star","#"],"delayBetweenTonesMs":200}"##;
+
+    const STATUS: &str = r#"{"status":"recording"}"#;
+
+    const REDIRECT: &str = r##"{"targets":[{"identity":{"phone":{"id":"+15550199"}}}]}"##;
+
+    fn call_path(version: &str, rest: &str) -> String {
+        format!("{version}/communications/calls/{CALL}{rest}")
+    }
+
+    #[tokio::test]
+    async fn a_call_is_created_and_shown_with_its_location() {
+        let fake = Fake::new();
+        let body = r##"{"@odata.type":"#microsoft.graph.call",
+            "callbackUri":"https://bot.example/api/calls",
+            "source":{"identity":{"application":{"id":"MyBot","displayName":"Bot"}}},
+            "targets":[{"identity":{"phone":{"id":"+15550123"}}}],
+            "requestedModalities":["audio"],
+            "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}}"##;
+        let response = fake.send("POST", "/v1.0/communications/calls", Some(body)).await;
+        assert_eq!(response.status(), 201);
+        assert_eq!(
+            response.headers()["location"],
+            format!("https://api.example/v1.0/communications/calls/{CALL}")
+        );
+        let shown = json_of(response).await;
+        assert_eq!(shown["state"], "establishing");
+        assert_eq!(shown["direction"], "outgoing");
+        assert_eq!(shown["targets"][0]["identity"]["phone"]["id"], "+15550123");
+        assert_eq!(shown["source"]["identity"]["application"]["displayName"], "Bot");
+        assert_eq!(schema_errors("v1.0.microsoft.graph.call", &shown), "");
+        let Some(Command::Place(new)) = fake.house.last_command() else { panic!("not placed") };
+        assert_eq!(new.target.uri, "tel:+15550123");
+
+        let path = "/v1.0/communications/calls";
+        for (with, code) in [
+            (body.replace("MyBot", "other"), "7507"),
+            (body.replacen('{', r#"{"tenantId":"another","#, 1), "7505"),
+        ] {
+            let refused = fake.send("POST", path, Some(&with)).await;
+            assert_eq!(refused.status(), 403, "{code}");
+            assert_eq!(json_of(refused).await["error"]["code"], code);
+        }
+        let json_type = [("content-type", "application/json")];
+        let refused = fake.ask_with_body("POST", path, LIMITED_TOKEN, &json_type, body).await;
+        assert_eq!(refused.status(), 403, "it takes the role {INITIATE}");
+        let empty = fake.send("POST", path, Some("{}")).await;
+        assert_eq!(empty.status(), 400);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_can_never_be_reached_is_refused_before_anything_is_done() {
+        let create = r##"{"callbackUri":"https://bot.example/api/calls",
+            "targets":[{"identity":{"phone":{"id":"+15550123"}}}],
+            "mediaConfig":{"@odata.type":"#microsoft.graph.serviceHostedMediaConfig"}}"##;
+        let with_callback = |body: &str| {
+            body.replacen('{', r#"{"callbackUri":"https://bot.example/api/calls","#, 1)
+        };
+        for (path, body) in [
+            ("/v1.0/communications/calls".to_owned(), create.to_owned()),
+            (call_path("/v1.0", "/answer"), ANSWER.to_owned()),
+            (call_path("/v1.0", "/reject"), with_callback(r#"{"reason":"busy"}"#)),
+            (call_path("/v1.0", "/redirect"), with_callback(REDIRECT)),
+        ] {
+            for (uri, told) in [
+                ("http://10.1.2.3/api/calls", "fetch.allow_networks"),
+                (r"https://bot.example/\u0000", "NUL"),
+                (r"https://bot.example/\n", "control characters"),
+            ] {
+                let fake = Fake::new();
+                let body = body.replace("https://bot.example/api/calls", uri);
+                let refused = fake.send("POST", &path, Some(&body)).await;
+                assert_eq!(refused.status(), 400, "{path} {uri}");
+                let error = json_of(refused).await;
+                assert_eq!(error["error"]["code"], "8523", "{path} {error}");
+                let message = error["error"]["message"].as_str().unwrap();
+                assert!(message.starts_with("callbackUri must be"), "{message}");
+                assert!(message.contains(told), "{message}");
+                assert_eq!(fake.house.last_command(), None, "{path} {uri}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_example_of_the_record_page_is_answered_as_printed() {
+        let fake = Fake::new();
+        let response =
+            fake.send("POST", &format!("/beta/app/calls/{CALL}/record"), Some(RECORD)).await;
+        assert_eq!(response.status(), 200);
+        let headers = response.headers();
+        assert_eq!(
+            headers["location"],
+            format!("https://api.example/beta/communications/calls/{CALL}/operations/{OPERATION}")
+        );
+        assert_eq!(headers["odata-version"], "4.0");
+        assert_eq!(
+            headers["content-type"],
+            "application/json; odata.metadata=minimal; charset=utf-8"
+        );
+        assert!(headers.contains_key("request-id"));
+        let body = json_of(response).await;
+        assert_eq!(
+            body,
+            json!({
+                "@odata.context": "https://api.example/beta/$metadata#recordOperation",
+                "@odata.type": "#microsoft.graph.recordOperation",
+                "id": OPERATION,
+                "clientContext": "d45324c1-fcb5-430a-902c-f20af696537c",
+                "status": "running",
+                "completionReason": null,
+                "resultInfo": null,
+                "recordingLocation": null,
+                "recordingAccessToken": null
+            })
+        );
+        assert_eq!(schema_errors("beta.microsoft.graph.recordOperation", &body), "");
+        let Some(Command::Submit(new)) = fake.house.last_command() else { panic!("not submitted") };
+        let OperationKind::Record(record) = new.kind else { panic!("not a record") };
+        let stop_keys: String = record.stop_tones.iter().map(|tone| tone.as_char()).collect();
+        assert_eq!((record.max_duration_seconds, stop_keys.as_str()), (10, "#1*"));
+    }
+
+    #[tokio::test]
+    async fn every_action_is_answered_with_its_own_type() {
+        let table = [
+            ("record", RECORD, "recordOperation"),
+            ("recordResponse", "{}", "recordOperation"),
+            ("recordResponse", "", "recordOperation"),
+            ("playPrompt", PLAY, "playPromptOperation"),
+            ("subscribeToTone", r#"{"clientContext":"c"}"#, "subscribeToToneOperation"),
+            ("cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
+            ("microsoft.graph.cancelMediaProcessing", "{}", "cancelMediaProcessingOperation"),
+            ("microsoft.graph.sendDtmfTones", TONES, "sendDtmfTonesOperation"),
+            ("mute", r#"{"clientContext":"c"}"#, "muteParticipantOperation"),
+            ("unmute", "{}", "unmuteParticipantOperation"),
+            (
+                "updateRecordingStatus",
+                r#"{"status":"NotRecording"}"#,
+                "updateRecordingStatusOperation",
+            ),
+        ];
+        for version in ["/v1.0", "/beta"] {
+            for (action, body, name) in table {
+                let fake = Fake::new();
+                let path = call_path(version, &format!("/{action}"));
+                let response = fake.send("POST", &path, Some(body)).await;
+                assert_eq!(response.status(), 200, "{path}");
+                let location = format!("https://api.example{}", call_path(version, "/operations/"));
+                assert!(response.headers()["location"].to_str().unwrap().starts_with(&location));
+                let shown = json_of(response).await;
+                assert_eq!(shown["@odata.type"], format!("#microsoft.graph.{name}"));
+                let schema = format!("{}.microsoft.graph.{name}", &version[1..]);
+                assert_eq!(schema_errors(&schema, &shown), "", "{shown}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answer_reject_delete_and_keep_alive_reach_the_house() {
+        let fake = Fake::new();
+        let response = fake.send("POST", &call_path("/v1.0", "/answer"), Some(ANSWER)).await;
+        assert_eq!(response.status(), 202);
+        assert_eq!(bytes_of(response).await, b"");
+        let Some(Command::Answer(answer)) = fake.house.last_command() else { panic!() };
+        assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
+        assert_eq!(answer.prefetch.len(), 1);
+        assert!(answer.media_config.unwrap().contains("preFetchMedia"));
+
+        let busy = Some(r#"{"reason":"Busy"}"#);
+        let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
+        assert_eq!(response.status(), 202);
+        assert_eq!(fake.house.last_command(), Some(Command::Reject(RejectReason::Busy)));
+
+        let response = fake.send("POST", &call_path("", "/redirect"), Some(REDIRECT)).await;
+        assert_eq!(response.status(), 202);
+        let target = Party { uri: "tel:+15550199".to_owned(), display_name: None };
+        assert_eq!(fake.house.last_command(), Some(Command::Redirect(target)));
+
+        let response = fake.send("POST", &call_path("/v1.0", "/keepAlive"), None).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(bytes_of(response).await, b"");
+        assert_eq!(fake.house.last_command(), Some(Command::KeepAlive));
+
+        let response = fake.send("DELETE", &call_path("/beta", ""), None).await;
+        assert_eq!(response.status(), 204);
+        assert_eq!(fake.house.last_command(), Some(Command::HangUp));
+    }
+
+    #[tokio::test]
+    async fn calls_and_operations_are_shown_as_the_description_has_them() {
+        let fake = Fake::new();
+        fake.house.end_operation(OperationEnd::StopToneDetected);
+        for version in ["v1.0", "beta"] {
+            let prefix = format!("/{version}");
+            let call = json_of(fake.get(&call_path(&prefix, "")).await).await;
+            assert_eq!(call["id"], CALL);
+            assert_eq!(schema_errors(&format!("{version}.microsoft.graph.call"), &call), "");
+
+            let path = call_path(&prefix, &format!("/operations/{}", OPERATION.to_uppercase()));
+            let operation = json_of(fake.get(&path).await).await;
+            assert_eq!(operation["status"], "completed");
+            assert_eq!(operation["recordingAccessToken"], "opens-one-recording");
+            let schema = format!("{version}.microsoft.graph.recordOperation");
+            assert_eq!(schema_errors(&schema, &operation), "");
+
+            let list = json_of(fake.get(&call_path(&prefix, "/operations")).await).await;
+            assert_eq!(list["value"][0]["id"], OPERATION);
+            assert_eq!(list["value"][0].get("@odata.context"), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_listed_without_those_that_are_over() {
+        let fake = Fake::new();
+        let list = json_of(fake.get("/v1.0/communications/calls?$count=true").await).await;
+        assert_eq!(list["@odata.count"], 1);
+        assert_eq!(list["value"][0]["id"], CALL);
+        assert_eq!(
+            list["@odata.context"],
+            "https://api.example/v1.0/$metadata#communications/calls"
+        );
+        let path = format!("/v1.0/communications/calls/{ENDED_CALL}");
+        let response = fake.get(&path).await;
+        assert_eq!(response.status(), 404);
+        let error = json_of(response).await;
+        assert_eq!(error["error"]["code"], "8522");
+        assert_eq!(schema_errors("odata.error", &error), "");
+    }
+
+    #[tokio::test]
+    async fn select_shows_what_was_asked_for() {
+        let fake = Fake::new();
+        let path = call_path("/v1.0", "?$select=id,state");
+        let call = json_of(fake.get(&path).await).await;
+        let names: Vec<&String> = call.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["@odata.context", "@odata.type", "id", "state"]);
+        let path = call_path("/v1.0", "?$expand=operations,participants&$select=id");
+        let call = json_of(fake.get(&path).await).await;
+        assert_eq!(call["operations"][0]["id"], OPERATION);
+        assert_eq!(call["participants"][1]["id"], PEER);
+        assert_eq!(call.get("state"), None);
+        assert_eq!(schema_errors("v1.0.microsoft.graph.call", &call), "");
+        let refused = fake.get(&call_path("/v1.0", "?$expand=source")).await;
+        assert_eq!(refused.status(), 400);
+        assert_eq!(json_of(refused).await["error"]["code"], "BadRequest");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_told() {
+        let large = format!("\"{}\"", "x".repeat(body::MAX_BYTES));
+        let long = r#"{"maxRecordDurationInSeconds":301}"#;
+        let (several, masked, impatient) = (
+            REDIRECT.replace("]}", r#",{"identity":{"user":{"id":"sip:a@b"}}}]}"#),
+            REDIRECT.replace("]}", r#"],"maskCaller":true}"#),
+            REDIRECT.replace("]}", r#"],"timeout":14}"#),
+        );
+        let itself = format!(r#"{{"transferTarget":{{"replacesCallId":"{CALL}"}}}}"#);
+        let app_hosted =
+            r##"{"mediaConfig":{"@odata.type":"#microsoft.graph.appHostedMediaConfig"}}"##;
+        let table = [
+            ("POST", "/record", long, 400, "8523"),
+            ("POST", "/record", r#"{"playBeep":"yes"}"#, 400, "BadRequest"),
+            ("POST", "/record", "{", 400, "BadRequest"),
+            ("POST", "/record", &large, 413, "RequestEntityTooLarge"),
+            ("POST", "/answer", app_hosted, 400, "8500"),
+            ("POST", "/playPrompt", "{}", 400, "8523"),
+            ("POST", "/record?$select=id", "{}", 400, "BadRequest"),
+            ("GET", "/record", "", 405, "MethodNotAllowed"),
+            ("PATCH", "", "{}", 405, "MethodNotAllowed"),
+            ("POST", "/operations", "{}", 405, "MethodNotAllowed"),
+            ("POST", "/transfer", "{}", 400, "8523"),
+            ("POST", "/transfer", &itself, 400, "8523"),
+            ("POST", "/redirect", "{}", 400, "8523"),
+            ("POST", "/redirect", &several, 501, "8520"),
+            ("POST", "/redirect", &masked, 501, "8520"),
+            ("POST", "/redirect", &impatient, 400, "8523"),
+            ("POST", "/sendDtmfTones", "{}", 400, "8523"),
+            ("POST", "/sendDtmfTones", r#"{"tones":["flash"]}"#, 400, "8523"),
+            ("POST", "/sendDtmfTones", r#"{"tones":"1"}"#, 400, "BadRequest"),
+            ("POST", "/updateRecordingStatus", "{}", 400, "8523"),
+            ("POST", "/updateRecordingStatus", r#"{"status":"maybe"}"#, 400, "8523"),
+            ("POST", "/participants/invite", "{}", 501, "8520"),
+            ("POST", "/startRecording", "{}", 501, "8520"),
+            ("POST", "/participants", "{}", 405, "MethodNotAllowed"),
+            ("GET", "/participants/x", "", 404, "8522"),
+            ("POST", "/dance", "{}", 404, "ResourceNotFound"),
+            ("GET", "/operations/x", "", 404, "8522"),
+        ];
+        for (method, rest, body, status, code) in table {
+            let fake = Fake::new();
+            let body = (!body.is_empty()).then_some(body);
+            let response = fake.send(method, &call_path("/v1.0", rest), body).await;
+            assert_eq!(response.status(), status, "{method} {rest}");
+            assert!(response.headers().contains_key("request-id"));
+            let error = json_of(response).await;
+            assert_eq!(error["error"]["code"], code, "{method} {rest}: {error}");
+            assert_eq!(schema_errors("odata.error", &error), "");
+            assert_eq!(fake.house.last_command(), None, "{method} {rest}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_message_names_the_member_and_the_range() {
+        let fake = Fake::new();
+        let body = Some(r#"{"maxRecordDurationInSeconds":301}"#);
+        let response = fake.send("POST", &call_path("/beta", "/record"), body).await;
+        assert_eq!(
+            json_of(response).await["error"]["message"],
+            "maxRecordDurationInSeconds must be a whole number from 1 to 300, but is 301."
+        );
+        let response = fake.send("POST", &call_path("/v1.0", "/dance"), None).await;
+        assert_eq!(
+            json_of(response).await["error"]["message"],
+            "Resource not found for the segment 'dance'."
+        );
+    }
+
+    #[tokio::test]
+    async fn another_media_type_is_refused() {
+        let path = call_path("/v1.0", "/record");
+        let headers = [("content-type", "text/plain")];
+        let response = Fake::new().ask_with_body("POST", &path, TOKEN, &headers, "{}").await;
+        assert_eq!(response.status(), 415);
+    }
+
+    /// Every route and every kind of token.
+    #[tokio::test]
+    async fn only_known_callers_with_the_role_get_through() {
+        let table = [
+            ("GET", "/v1.0/communications/calls".to_owned(), "", 200),
+            ("GET", call_path("/v1.0", ""), "", 200),
+            ("GET", call_path("/v1.0", "/operations"), "", 200),
+            ("GET", call_path("/v1.0", &format!("/operations/{OPERATION}")), "", 200),
+            ("POST", call_path("/v1.0", "/answer"), ANSWER, 202),
+            ("POST", call_path("/v1.0", "/reject"), "{}", 202),
+            ("POST", call_path("/v1.0", "/keepAlive"), "", 200),
+            ("POST", call_path("/v1.0", "/playPrompt"), PLAY, 200),
+            ("POST", call_path("/v1.0", "/cancelMediaProcessing"), "{}", 200),
+            ("POST", call_path("/v1.0", "/record"), "{}", 403),
+            ("POST", call_path("/v1.0", "/recordResponse"), "{}", 403),
+            ("POST", call_path("/v1.0", "/subscribeToTone"), "{}", 403),
+            ("POST", call_path("/v1.0", "/sendDtmfTones"), TONES, 200),
+            ("POST", call_path("/v1.0", "/mute"), "{}", 200),
+            ("POST", call_path("/v1.0", "/unmute"), "{}", 200),
+            ("POST", call_path("/v1.0", "/updateRecordingStatus"), STATUS, 200),
+            ("POST", call_path("/v1.0", "/redirect"), REDIRECT, 403),
+            ("GET", call_path("/v1.0", "/participants"), "", 200),
+            ("GET", call_path("/v1.0", &format!("/participants/{PEER}")), "", 200),
+            ("POST", call_path("/v1.0", &format!("/participants/{PEER}/mute")), "{}", 200),
+            ("DELETE", call_path("/v1.0", &format!("/participants/{PEER}")), "", 204),
+            ("DELETE", call_path("/v1.0", ""), "", 204),
+        ];
+        let json_type = [("content-type", "application/json")];
+        for (method, path, body, with_limited_token) in table {
+            for (token, status) in [("", 401), ("wrong", 401), (LIMITED_TOKEN, with_limited_token)]
+            {
+                let response =
+                    Fake::new().ask_with_body(method, &path, token, &json_type, body).await;
+                assert_eq!(response.status(), status, "{method} {path} {token:?}");
+                match status {
+                    401 => {
+                        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+                        let error = json_of(response).await;
+                        assert_eq!(error["error"]["code"], "InvalidAuthenticationToken");
+                    }
+                    403 => assert_eq!(json_of(response).await["error"]["code"], "7504"),
+                    _ => {}
+                }
+            }
+            let response = Fake::new().ask_with_body(method, &path, TOKEN, &json_type, body).await;
+            assert!(response.status().is_success(), "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_of_the_api_want_a_token_and_others_do_not() {
+        let fake = Fake::new();
+        assert_eq!(fake.ask("GET", "/v1.0/users", "", &[]).await.status(), 401);
+        assert_eq!(fake.ask("GET", "/favicon.ico", "", &[]).await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn a_house_that_says_no_is_quoted() {
+        let table = [
+            (CallError::NotEstablished, 400, "8501"),
+            (CallError::Terminated, 400, "8528"),
+            (CallError::WrongState, 400, "8585"),
+            (CallError::Conflict, 409, "8519"),
+            (CallError::Overloaded { retry_after: 3 }, 503, "ServiceUnavailable"),
+            (CallError::Internal, 500, "UnknownError"),
+        ];
+        for (error, status, code) in table {
+            let fake = Fake::new();
+            fake.house.refuse(error);
+            let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+            assert_eq!(json_of(response).await["error"]["code"], code);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
+        let fake = Fake::new();
+        let _gate = fake.house.hold();
+        let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
+        // SDKs repeat 503 by themselves; this must not be repeated.
+        assert_eq!(response.status(), 500);
+        let response = fake.get(&call_path("/v1.0", "")).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}

@@ -1,0 +1,142 @@
+//! The bytes of a recording on their way to a client, for as long as the recording may be heard.
+//!
+//! In: a recording that was opened. Out: its bytes, in the pace of the client. A download may last
+//! longer than its recording, because the client is slow, or because the call ended, or the
+//! recording was deleted, after it began. So the row is looked at again while bytes go out, and the
+//! download is broken off when there is none any more: the connection ends before the length that
+//! was promised. What the system has taken for the client by then, still reaches it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use tokio::{
+    io::{AsyncReadExt, Take},
+    time::{Instant, timeout},
+};
+use tracing::info;
+
+use super::{House, OpenRecording, RecordingError};
+use aftertone_core::model::RecordingId;
+
+/// How much of a file is read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How often the row is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long that may take. A store that cannot be asked does not say that the recording is gone.
+const LOOK_FOR: Duration = Duration::from_secs(2);
+
+/// One download.
+pub(super) struct Download {
+    house: Arc<dyn House>,
+    id: RecordingId,
+    file: Take<tokio::fs::File>,
+    ends_at: Option<Instant>,
+    looked_at: Instant,
+}
+
+impl Download {
+    /// Sends `length` bytes from where the file is.
+    pub(super) fn new(
+        house: Arc<dyn House>,
+        id: RecordingId,
+        open: OpenRecording,
+        length: u64,
+    ) -> Self {
+        let OpenRecording { file, left, .. } = open;
+        let looked_at = Instant::now();
+        let ends_at = left.and_then(|left| looked_at.checked_add(left));
+        Self { house, id, file: file.take(length), ends_at, looked_at }
+    }
+
+    /// The body of the response.
+    pub(super) fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(Some(self), |download| async {
+            let mut download = download?;
+            match download.next().await {
+                Ok(chunk) if chunk.is_empty() => None,
+                Ok(chunk) => Some((Ok(chunk), Some(download))),
+                Err(error) => Some((Err(error), None)),
+            }
+        }))
+    }
+
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> io::Result<Bytes> {
+        self.look().await;
+        if self.ends_at.is_some_and(|at| at <= Instant::now()) {
+            info!(recording.id = %self.id, "A download is broken off: the recording is gone");
+            return Err(io::Error::other("the recording is gone"));
+        }
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        self.file.read_buf(&mut chunk).await?;
+        Ok(chunk.into())
+    }
+
+    /// Learns until when the recording may be heard.
+    async fn look(&mut self) {
+        if self.looked_at.elapsed() < LOOK_EVERY {
+            return;
+        }
+        let left = timeout(LOOK_FOR, self.house.recording_left(self.id)).await;
+        self.looked_at = Instant::now();
+        match left {
+            Ok(Ok(left)) => self.ends_at = left.and_then(|left| self.looked_at.checked_add(left)),
+            Ok(Err(RecordingError::NotFound | RecordingError::Forbidden)) => {
+                self.ends_at = Some(self.looked_at);
+            }
+            Ok(Err(RecordingError::Unavailable)) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::api::fake::{Fake, RECORDING, RECORDING_BYTES, RECORDING_TOKEN, bytes_of};
+
+    async fn begun(fake: &Fake) -> axum::response::Response {
+        let path = format!("/recordings/{RECORDING}");
+        let response = fake.ask("GET", &path, RECORDING_TOKEN, &[]).await;
+        assert_eq!(response.status(), 200);
+        response
+    }
+
+    async fn is_broken_off(response: axum::response::Response) -> bool {
+        axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_download_is_broken_off_when_its_recording_is_deleted() {
+        let fake = Fake::new();
+        let (soon, late) = (begun(&fake).await, begun(&fake).await);
+        let path = format!("/recordings/{RECORDING}");
+        fake.ask("DELETE", &path, RECORDING_TOKEN, &[]).await;
+        // Nothing is looked at for each of many small pieces.
+        assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(is_broken_off(late).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_download_is_broken_off_at_the_expiry_that_was_known_when_it_began() {
+        let fake = Fake::new();
+        fake.house.set_left(Duration::from_millis(900));
+        let (soon, late) = (begun(&fake).await, begun(&fake).await);
+        assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
+        // Before the row is looked at again.
+        tokio::time::advance(Duration::from_millis(950)).await;
+        assert!(is_broken_off(late).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_download_goes_on_while_the_store_cannot_be_asked() {
+        let fake = Fake::new();
+        let response = begun(&fake).await;
+        fake.house.set_away(true);
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(bytes_of(response).await, *RECORDING_BYTES);
+    }
+}

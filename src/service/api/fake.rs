@@ -1,0 +1,712 @@
+//! A house in memory and the means to ask it, for the tests of this room.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::drivers::{store::Delivery, tokens::Verifier};
+use aftertone_core::{
+    graph::RecordingLink,
+    model::{
+        Arrival, Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
+        OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
+        RecordingId, RejectReason, SteadyMillis, Termination,
+    },
+};
+
+pub(super) const CALL: &str = "57dab8b1-894c-409a-b240-bd8beae78896";
+pub(super) const ENDED_CALL: &str = "57dab8b1-894c-409a-b240-bd8beae78897";
+pub(super) const OPERATION: &str = "0fe0623f-d628-42ed-b4bd-8ac290072cc5";
+pub(super) const PARTICIPANT: &str = "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc";
+pub(super) const PEER: &str = "18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cd";
+pub(super) const RECORDING: &str = "17e3b46c-f61d-4f4d-9635-c626ef18e6ad";
+pub(super) const RECORDING_TOKEN: &str = "opens-one-recording";
+pub(super) static RECORDING_BYTES: LazyLock<Vec<u8>> =
+    LazyLock::new(|| (0..1000_u32).map(|n| (n % 251) as u8).collect());
+/// May do everything.
+pub(super) const TOKEN: &str = "all-roles";
+/// Of the same application's brother, which may not touch media.
+pub(super) const LIMITED_TOKEN: &str = "no-roles";
+
+/// What the house was told to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Command {
+    Place(NewCall),
+    Answer(Answer),
+    Reject(RejectReason),
+    HangUp,
+    Redirect(Party),
+    Transfer(TransferTarget),
+    KeepAlive,
+    Resend(Option<(CallId, u64)>),
+    Submit(NewOperation),
+}
+
+pub(super) struct Fake {
+    pub(super) house: Arc<FakeHouse>,
+    pub(super) state: ApiState,
+}
+
+impl Fake {
+    pub(super) fn new() -> Self {
+        let application = |name: &str, token: &str, roles: &[&str]| ApplicationCredential {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            tokens: vec![token.to_owned()],
+            secrets: Vec::new(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            issuer: None,
+        };
+        let credentials = Credentials::new(
+            vec![
+                application("mybot", TOKEN, &[ACCESS_MEDIA, INITIATE]),
+                application("limited", LIMITED_TOKEN, &[]),
+            ],
+            Verifier::default(),
+        );
+        let house = Arc::new(FakeHouse::new());
+        let tenant = "00000000-0000-0000-0000-000000000001";
+        let (_, credentials) = watch::channel(Arc::new(credentials));
+        let behind: Arc<dyn House> = house.clone();
+        let state = ApiState::new(behind, credentials, tenant, "https://api.example/");
+        Self { house, state }
+    }
+
+    pub(super) fn router(&self) -> Router {
+        super::router(self.state.clone(), None)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Response<Body> {
+        self.ask("GET", path, TOKEN, &[]).await
+    }
+
+    /// Asks with a token that may do everything.
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Response<Body> {
+        let json_type = [("content-type", "application/json")];
+        let headers = if body.is_some() { &json_type[..] } else { &[] };
+        self.ask_with_body(method, path, TOKEN, headers, body.unwrap_or_default()).await
+    }
+
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<Body> {
+        self.ask_with_body(method, path, token, headers, "").await
+    }
+
+    pub(super) async fn ask_with_body(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response<Body> {
+        self.asking(method, path, token, headers, body).await
+    }
+
+    /// A request that is made when it is awaited, and broken off when it is dropped.
+    pub(super) fn asking(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answered = self.router().oneshot(request);
+        async move { answered.await.unwrap() }
+    }
+}
+
+pub(super) async fn bytes_of(response: Response<Body>) -> Vec<u8> {
+    axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
+}
+
+pub(super) async fn json_of(response: Response<Body>) -> Value {
+    serde_json::from_slice(&bytes_of(response).await).unwrap()
+}
+
+/// What a schema of the contract's description has against `value`; empty when nothing.
+///
+/// The description is stricter than Graph in two points, which are mended here. Its enum of
+/// operation states has the metadata's capitals, while all documents print lower case. And it cannot
+/// say that every member may be null, which is how the documents print what is not set.
+pub(super) fn schema_errors(name: &str, value: &Value) -> String {
+    let mut root = json!({"$ref": format!("#/components/schemas/{name}")});
+    root["components"] = CONTRACT["components"].clone();
+    assert!(!contract_schema(name).is_null(), "no schema {name}");
+    let validator = jsonschema::draft202012::new(&root).unwrap();
+    let errors: Vec<String> = validator
+        .iter_errors(value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    errors.join("; ")
+}
+
+/// A schema of the contract, mended as [`schema_errors`] says.
+pub(super) fn contract_schema(name: &str) -> &'static Value {
+    &CONTRACT["components"]["schemas"][name]
+}
+
+static CONTRACT: LazyLock<Value> = LazyLock::new(|| {
+    let text = include_str!("../../../tests/contract/communications.openapi.json");
+    let mut description: Value = serde_json::from_str(text).unwrap();
+    for (name, schema) in description["components"]["schemas"].as_object_mut().unwrap() {
+        if name.ends_with(".operationStatus") {
+            schema["enum"] = json!(["notStarted", "running", "completed", "failed"]);
+        }
+        allow_null(schema);
+    }
+    description
+});
+
+fn allow_null(schema: &mut Value) {
+    let parts = schema.get_mut("allOf").and_then(Value::as_array_mut);
+    parts.into_iter().flatten().for_each(allow_null);
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        *property = json!({"anyOf": [property.clone(), {"type": "null"}]});
+    }
+}
+
+/// Knows one established call with one record operation, and one call that is over.
+pub(super) struct FakeHouse {
+    state: Mutex<State>,
+}
+
+struct State {
+    operation: Operation,
+    recording: bool,
+    commands: Vec<Command>,
+    requests: HashMap<String, (String, Option<KeptAnswer>)>,
+    refusal: Option<CallError>,
+    /// Answers wait until it opens.
+    gate: Option<watch::Receiver<bool>>,
+    not_ready: Option<String>,
+    /// Whether the store of the recordings cannot be asked.
+    is_away: bool,
+    left: Option<Duration>,
+    /// How many notifications.
+    given_up: usize,
+}
+
+impl FakeHouse {
+    fn new() -> Self {
+        let request = RecordRequest {
+            action: RecordAction::Record,
+            prompt: None,
+            barge_in_allowed: false,
+            initial_silence_seconds: 5,
+            max_silence_seconds: 5,
+            max_duration_seconds: 5,
+            play_beep: true,
+            stop_tones: Vec::new(),
+        };
+        let state = State {
+            operation: operation(OperationKind::Record(request), None),
+            recording: true,
+            commands: Vec::new(),
+            requests: HashMap::new(),
+            refusal: None,
+            gate: None,
+            not_ready: None,
+            is_away: false,
+            left: None,
+            given_up: 1,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    pub(super) fn last_command(&self) -> Option<Command> {
+        self.state.lock().unwrap().commands.last().cloned()
+    }
+
+    pub(super) fn refuse(&self, error: CallError) {
+        self.state.lock().unwrap().refusal = Some(error);
+    }
+
+    pub(super) fn accept(&self) {
+        self.state.lock().unwrap().refusal = None;
+    }
+
+    /// How many commands it has carried out.
+    pub(super) fn commands(&self) -> usize {
+        self.state.lock().unwrap().commands.len()
+    }
+
+    /// What it does is not answered until this says so.
+    pub(super) fn hold(&self) -> watch::Sender<bool> {
+        let (opens, gate) = watch::channel(false);
+        self.state.lock().unwrap().gate = Some(gate);
+        opens
+    }
+
+    pub(super) fn give_up(&self, count: usize) {
+        self.state.lock().unwrap().given_up = count;
+    }
+
+    /// From now on the recordings' store cannot be asked, or can be again.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.state.lock().unwrap().is_away = is_away;
+    }
+
+    pub(super) fn set_left(&self, left: Duration) {
+        self.state.lock().unwrap().left = Some(left);
+    }
+
+    pub(super) fn set_not_ready(&self, reason: &str) {
+        self.state.lock().unwrap().not_ready = Some(reason.to_owned());
+    }
+
+    pub(super) fn end_operation(&self, end: OperationEnd) {
+        let mut state = self.state.lock().unwrap();
+        state.operation.status = end.status();
+        state.operation.recording = end.delivers_recording().then(|| Recorded {
+            id: RECORDING.parse().unwrap(),
+            duration_ms: 4200,
+            speech_ms: 3000,
+            speech_ended_at_ms: Some(4100),
+        });
+        state.operation.end = Some(end);
+    }
+
+    fn answered<T: Send + 'static>(
+        &self,
+        call: CallId,
+        answer: impl FnOnce(&mut State) -> T,
+    ) -> BoxFuture<'static, Result<T, CallError>> {
+        let mut state = self.state.lock().unwrap();
+        let result = match (&state.refusal, call.to_string().as_str()) {
+            (Some(error), _) => Err(*error),
+            (None, CALL) => Ok(answer(&mut state)),
+            (None, _) => Err(CallError::NotFound),
+        };
+        let gate = state.gate.clone();
+        async move {
+            if let Some(mut gate) = gate {
+                gate.wait_for(|is_open| *is_open).await.expect("the gate opens");
+            }
+            result
+        }
+        .boxed()
+    }
+
+    fn known(&self, id: RecordingId) -> Result<bool, RecordingError> {
+        let state = self.state.lock().unwrap();
+        match state.is_away {
+            true => Err(RecordingError::Unavailable),
+            false => Ok(state.recording && id.to_string() == RECORDING),
+        }
+    }
+
+    fn told(&self, call: CallId, command: Command) -> BoxFuture<'static, Result<(), CallError>> {
+        self.answered(call, |state| state.commands.push(command))
+    }
+}
+
+impl House for FakeHouse {
+    fn calls<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>> {
+        self.answered(CALL.parse().unwrap(), |_| {
+            [ENDED_CALL, CALL].iter().map(|id| call(id.parse().unwrap())).collect()
+        })
+    }
+
+    fn call<'a>(&'a self, _: &'a str, id: CallId) -> BoxFuture<'a, Result<Call, CallError>> {
+        if id.to_string() == ENDED_CALL {
+            return std::future::ready(Ok(call(id))).boxed();
+        }
+        self.answered(id, |_| call(id))
+    }
+
+    fn place<'a>(&'a self, _: &'a str, new: NewCall) -> BoxFuture<'a, Result<Call, CallError>> {
+        let id = CALL.parse().unwrap();
+        self.answered(id, |state| {
+            state.commands.push(Command::Place(new.clone()));
+            let (state, direction) = (CallState::Establishing, Direction::Outgoing);
+            let source = Party::application("mybot", new.source_name);
+            let callback_uri = new.callback_uri;
+            Call { state, direction, source, target: new.target, callback_uri, ..call(id) }
+        })
+    }
+
+    fn answer<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        answer: Answer,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Answer(answer))
+    }
+
+    fn reject<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        reason: RejectReason,
+        _: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Reject(reason))
+    }
+
+    fn redirect<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        target: Party,
+        _: Option<String>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Redirect(target))
+    }
+
+    fn transfer<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        to: TransferTarget,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::Transfer(to))
+    }
+
+    fn hang_up<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::HangUp)
+    }
+
+    fn keep_alive<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
+        self.told(call, Command::KeepAlive)
+    }
+
+    fn submit<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        new: NewOperation,
+    ) -> BoxFuture<'a, Result<Operation, CallError>> {
+        self.answered(call, |state| {
+            state.commands.push(Command::Submit(new.clone()));
+            operation(new.kind, new.client_context)
+        })
+    }
+
+    fn trace<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>> {
+        let message = TracedMessage {
+            at: UnixMillis(1_700_000_000_123),
+            is_sent: false,
+            transport: "TCP",
+            local: "192.0.2.1:5060".parse().unwrap(),
+            peer: "192.0.2.10:40000".parse().unwrap(),
+            message: "OPTIONS sip:a@b SIP/2.0\r\n\r\n".into(),
+        };
+        self.answered(call, |_| vec![message])
+    }
+
+    fn operations<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+    ) -> BoxFuture<'a, Result<Vec<Operation>, CallError>> {
+        self.answered(call, |state| vec![state.operation.clone()])
+    }
+
+    fn operation<'a>(
+        &'a self,
+        _: &'a str,
+        call: CallId,
+        id: OperationId,
+    ) -> BoxFuture<'a, Result<Operation, CallError>> {
+        assert_eq!(id.to_string(), OPERATION);
+        self.answered(call, |state| state.operation.clone())
+    }
+
+    fn begin_request<'a>(
+        &'a self,
+        _: &'a str,
+        key: &'a str,
+        fingerprint: &'a str,
+        _: Option<CallId>,
+    ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
+        let mut state = self.state.lock().unwrap();
+        let begun = match state.requests.get(key) {
+            None => {
+                state.requests.insert(key.to_owned(), (fingerprint.to_owned(), None));
+                RequestKey::New
+            }
+            Some((known, _)) if known != fingerprint => RequestKey::Taken,
+            Some((_, None)) => RequestKey::Unanswered,
+            Some((_, Some(answer))) => RequestKey::Answered(answer.clone()),
+        };
+        std::future::ready(Ok(begun)).boxed()
+    }
+
+    fn end_request<'a>(
+        &'a self,
+        _: &'a str,
+        key: &'a str,
+        answer: Option<KeptAnswer>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        let requests = &mut self.state.lock().unwrap().requests;
+        match answer {
+            None => drop(requests.remove(key)),
+            Some(_) => requests.get_mut(key).unwrap().1 = answer,
+        }
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn undelivered<'a>(
+        &'a self,
+        _: &'a str,
+        skip: usize,
+        size: usize,
+    ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>> {
+        let id: CallId = CALL.parse().unwrap();
+        let given_up = move |sequence: u64| {
+            let delivery = Delivery {
+                call: id,
+                sequence,
+                application: "mybot".to_owned(),
+                callback_uri: "https://bot.example/api/calls".to_owned(),
+                chain_id: String::new(),
+                receiver: String::new(),
+                event: Event::CallChanged { call: call(id) },
+                attempts: 1,
+                created_at: SteadyMillis(0),
+            };
+            let error = "answered 403 Forbidden".to_owned();
+            GivenUp { delivery, error, created_at: UnixMillis(0) }
+        };
+        self.answered(id, |state| {
+            let listed = (3..).take(state.given_up).skip(skip).take(size).map(given_up);
+            (state.given_up, listed.collect())
+        })
+    }
+
+    fn resend<'a>(
+        &'a self,
+        _: &'a str,
+        which: Option<(CallId, u64)>,
+    ) -> BoxFuture<'a, Result<u64, CallError>> {
+        self.answered(CALL.parse().unwrap(), |state| {
+            state.commands.push(Command::Resend(which));
+            u64::from(which.is_none_or(|(_, sequence)| sequence == 3))
+        })
+    }
+
+    fn recording<'a>(
+        &'a self,
+        id: RecordingId,
+        key: RecordingKey<'a>,
+    ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
+        let known = self.known(id);
+        let left = self.state.lock().unwrap().left;
+        async move {
+            match (known?, opens(key)) {
+                (false, _) => Err(RecordingError::NotFound),
+                (true, false) => Err(RecordingError::Forbidden),
+                (true, true) => {
+                    let file = tempfile::NamedTempFile::new().unwrap();
+                    std::fs::write(file.path(), &*RECORDING_BYTES).unwrap();
+                    let bytes = RECORDING_BYTES.len() as u64;
+                    let file = tokio::fs::File::open(file.path()).await.unwrap();
+                    Ok(OpenRecording { bytes, left, file })
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn recording_left(
+        &self,
+        id: RecordingId,
+    ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>> {
+        let left = self.state.lock().unwrap().left;
+        let told = match self.known(id) {
+            Ok(true) => Ok(left),
+            Ok(false) => Err(RecordingError::NotFound),
+            Err(error) => Err(error),
+        };
+        std::future::ready(told).boxed()
+    }
+
+    fn delete_recording<'a>(
+        &'a self,
+        id: RecordingId,
+        key: RecordingKey<'a>,
+    ) -> BoxFuture<'a, Result<(), RecordingError>> {
+        let result = match (self.known(id), opens(key)) {
+            (Err(error), _) => Err(error),
+            (Ok(false), _) => Err(RecordingError::NotFound),
+            (Ok(true), false) => Err(RecordingError::Forbidden),
+            (Ok(true), true) => {
+                self.state.lock().unwrap().recording = false;
+                Ok(())
+            }
+        };
+        std::future::ready(result).boxed()
+    }
+
+    fn recording_link(&self, id: RecordingId) -> RecordingLink {
+        RecordingLink {
+            location: format!("https://api.example/recordings/{id}"),
+            token: RECORDING_TOKEN.to_owned(),
+        }
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        let not_ready = self.state.lock().unwrap().not_ready.clone();
+        std::future::ready(not_ready.map_or(Ok(()), Err)).boxed()
+    }
+
+    fn check_callback(&self, uri: &str) -> Result<(), String> {
+        match uri.contains("10.1.2.3") {
+            true => Err("10.1.2.3:80 is a private address".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn lost_and_found(&self) -> LostAndFound {
+        LostAndFound { files: 2, bytes: 32_044, oldest: Some(UnixMillis(1_700_000_000_000)) }
+    }
+
+    fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
+        let trunk = TrunkHealth {
+            name: "provider".to_owned(),
+            state: "waiting".to_owned(),
+            seconds: 7,
+            last_status: Some(403),
+            failure: Some("refused with 403".to_owned()),
+        };
+        std::future::ready(vec![trunk]).boxed()
+    }
+}
+
+fn call(id: CallId) -> Call {
+    let over = id.to_string() == ENDED_CALL;
+    Call {
+        id,
+        application: "mybot".to_owned(),
+        state: if over { CallState::Terminated } else { CallState::Established },
+        direction: Direction::Incoming,
+        source: Party { uri: "sip:+15550123@trunk.example".to_owned(), display_name: None },
+        target: Party { uri: "sip:support@pbx.example".to_owned(), display_name: None },
+        chain_id: "d8217646-3110-40b1-bae6-e9ac6c3a9f74".to_owned(),
+        participant_id: PARTICIPANT.parse().unwrap(),
+        arrival: Arrival::default(),
+        is_telephone: false,
+        ringing_timeout_seconds: None,
+        peer_participant_id: PEER.parse().unwrap(),
+        is_muted: false,
+        peer_is_muted: false,
+        recording_status: None,
+        sip_call_id: "abc@trunk.example".to_owned(),
+        callback_uri: Some("https://bot.example/api/calls".to_owned()),
+        media: Some(MediaState::Active),
+        tones_subscribed: false,
+        media_config: Some("{}".to_owned()),
+        subject: None,
+        created_at: UnixMillis(0),
+        ended_at: over.then_some(UnixMillis(1)),
+        termination: over.then_some(Termination::PeerHungUp),
+    }
+}
+
+fn operation(kind: OperationKind, client_context: Option<String>) -> Operation {
+    let end = (!kind.is_queued()).then_some(OperationEnd::Done);
+    Operation {
+        id: OPERATION.parse().unwrap(),
+        call: CALL.parse().unwrap(),
+        kind,
+        client_context,
+        status: end.as_ref().map_or(OperationStatus::Running, OperationEnd::status),
+        end,
+        recording: None,
+        created_at: UnixMillis(0),
+        ended_at: None,
+    }
+}
+
+mod tests {
+    use super::*;
+    use aftertone_core::{graph::notification, model::Tone};
+
+    #[test]
+    fn the_schemas_find_what_is_wrong() {
+        let name = "v1.0.microsoft.graph.recordOperation";
+        assert_eq!(schema_errors(name, &json!({"status": "running", "resultInfo": null})), "");
+        for wrong in [
+            json!({"status": "sleeping"}),
+            json!({"recordingLocation": 5}),
+            json!({"resultInfo": {"code": "200"}}),
+            json!([]),
+        ] {
+            assert_ne!(schema_errors(name, &wrong), "", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn notifications_are_what_the_description_says() {
+        let id = CALL.parse().unwrap();
+        let house = FakeHouse::new();
+        house.end_operation(OperationEnd::MaxSilenceTimeout);
+        let operation = house.state.lock().unwrap().operation.clone();
+        let events = [
+            (Event::CallOffered { call: call(id) }, "call"),
+            (Event::CallChanged { call: call(id) }, "call"),
+            (Event::CallEnded { call: call(ENDED_CALL.parse().unwrap()) }, "call"),
+            (Event::OperationEnded { operation }, "recordOperation"),
+            (Event::ToneHeard { call: id, sequence: 3, tone: Tone::POUND }, "call"),
+        ];
+        let link = house.recording_link(RECORDING.parse().unwrap());
+        for (version, prefix) in [(Version::V1, "v1.0"), (Version::Beta, "beta")] {
+            let context = GraphContext {
+                tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
+                public_url: "https://api.example".to_owned(),
+                version,
+            };
+            for (event, name) in &events {
+                let told = json!(notification(&context, event, 7, Some(&link)));
+                let envelope = format!("{prefix}.microsoft.graph.commsNotifications");
+                assert_eq!(schema_errors(&envelope, &told), "", "{told}");
+                let data = &told["value"][0]["resourceData"];
+                let schema = format!("{prefix}.microsoft.graph.{name}");
+                assert_eq!(schema_errors(&schema, data), "", "{data}");
+            }
+        }
+    }
+}
+
+/// The recording is `mybot`'s.
+fn opens(key: RecordingKey<'_>) -> bool {
+    key == RecordingKey::Token(RECORDING_TOKEN) || key == RecordingKey::Application("mybot")
+}

@@ -1,0 +1,371 @@
+//! `Idempotency-Key`: a POST that is repeated gets the first answer, for a day and across restarts.
+//!
+//! Only what was done is kept. A request that was refused has changed nothing, so that its key is free
+//! again; one whose outcome nobody knows keeps its key, and is never done a second time. What has begun
+//! is done to its end, whether or not the client waits for it.
+//!
+//! A crash between the deed and its kept answer costs nothing that matters: calls do not survive the
+//! process, so that what was asked of one has no meaning any more, and a call that was placed is found
+//! by its id, which was written down with the key.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use aws_lc_rs::digest;
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+        header::{CONTENT_TYPE, LOCATION},
+    },
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{
+    calls::Asked,
+    deadline,
+    error::{ApiError, JSON, ODATA_VERSION},
+    house::{CallError, KeptAnswer, RequestKey},
+    route::Target,
+};
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Longer keys are refused.
+const MAX_KEY: usize = 255;
+/// So many requests with keys are under way at a time for each application; a client that hangs up
+/// does not end them.
+const MAX_RUNNING: usize = 64;
+
+/// The keys of requests that are under way. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct UnderWay(Arc<Mutex<HashMap<Arc<str>, Keys>>>);
+
+/// An application's keys, and what tells when each is free.
+type Keys = HashMap<String, watch::Receiver<()>>;
+
+/// A key that is this request's until it is dropped.
+pub(super) struct Turn {
+    under_way: UnderWay,
+    application: Arc<str>,
+    key: String,
+    /// Those who wait hear that it is gone.
+    _ended: watch::Sender<()>,
+}
+
+impl UnderWay {
+    /// Takes the key, when whoever has it is through.
+    pub(super) async fn turn(&self, application: &Arc<str>, key: String) -> Result<Turn, ApiError> {
+        let waited = async {
+            loop {
+                let mut first = match self.taken(application, &key) {
+                    Ok(taken) => return taken,
+                    Err(first) => first,
+                };
+                // Nothing is ever sent: it ends with the turn.
+                let _ = first.changed().await;
+            }
+        };
+        tokio::time::timeout(deadline::HOUSE, waited).await.unwrap_or(Err(ApiError::KeyInUse))
+    }
+
+    /// The turn, unless the key has somebody: then who tells of their end.
+    fn taken(
+        &self,
+        application: &Arc<str>,
+        key: &str,
+    ) -> Result<Result<Turn, ApiError>, watch::Receiver<()>> {
+        let mut applications = self.lock();
+        let keys = applications.entry(Arc::clone(application)).or_default();
+        if let Some(first) = keys.get(key) {
+            return Err(first.clone());
+        }
+        if keys.len() >= MAX_RUNNING {
+            return Ok(Err(CallError::Overloaded { retry_after: 1 }.into()));
+        }
+        let (ended, receiver) = watch::channel(());
+        keys.insert(key.to_owned(), receiver);
+        let (application, key) = (Arc::clone(application), key.to_owned());
+        Ok(Ok(Turn { under_way: self.clone(), application, key, _ended: ended }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Keys>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut applications = self.under_way.lock();
+        let Some(keys) = applications.get_mut(&self.application) else { return };
+        keys.remove(&self.key);
+        if keys.is_empty() {
+            applications.remove(&self.application);
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// Does a request that bears a key, unless it was done before.
+    pub(super) async fn once(
+        &self,
+        turn: Turn,
+        target: Target,
+        body: Vec<u8>,
+    ) -> Result<Response, ApiError> {
+        let (house, application) = (&self.state.house, self.application());
+        let fingerprint = fingerprint(&self.parts.method, &self.parts.uri, &body);
+        let call = matches!(target, Target::Calls).then_some(self.next_call);
+        let begun = house.begin_request(application, &turn.key, &fingerprint, call);
+        let answered = match deadline::acting(begun).await? {
+            RequestKey::New => self.respond(target, Body::from(body)).await,
+            RequestKey::Placed(call) => self.placed(&call),
+            RequestKey::Answered(answer) => return Ok(repeated(answer)),
+            RequestKey::Unanswered => return Err(ApiError::KeyInUse),
+            RequestKey::Taken => return Err(ApiError::KeyTaken),
+        };
+        self.keep(&turn.key, answered).await
+    }
+
+    /// Keeps the answer, if something was done.
+    async fn keep(
+        &self,
+        key: &str,
+        answered: Result<Response, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let (answered, kept) = match answered {
+            Ok(response) => {
+                let (response, kept) = kept(response).await?;
+                (Ok(response), Some(kept))
+            }
+            // Nobody knows what was done.
+            Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(error),
+            Err(error) => (Err(error), None),
+        };
+        let ended = self.state.house.end_request(self.application(), key, kept);
+        // Without it a repeated request is refused, and still not done again.
+        if let Err(error) = deadline::acting(ended).await {
+            warn!("The answer to a request with a key is not kept: {error}");
+        }
+        answered
+    }
+}
+
+/// The key of a request.
+///
+/// # Errors
+/// It is none, or there are several.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len()));
+    match (key, values.next()) {
+        (Some(key), None) => Ok(Some(key.to_owned())),
+        _ => Err(ApiError::Key(MAX_KEY)),
+    }
+}
+
+fn fingerprint(method: &Method, target: &Uri, body: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [method.as_str().as_bytes(), b" ", target.to_string().as_bytes(), b"\n", body] {
+        context.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+async fn kept(response: Response) -> Result<(Response, KeptAnswer), ApiError> {
+    let (parts, body) = response.into_parts();
+    // Our own, in memory and short.
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| ApiError::Internal)?;
+    let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let kept = KeptAnswer {
+        status: parts.status.as_u16(),
+        location: location.map(str::to_owned),
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+    };
+    Ok((Response::from_parts(parts, Body::from(bytes)), kept))
+}
+
+fn repeated(answer: KeptAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let has_body = !answer.body.is_empty();
+    let mut response = (status, Body::from(answer.body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    if has_body {
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(ODATA_VERSION.0, ODATA_VERSION.1);
+    }
+    let location = answer.location.and_then(|location| HeaderValue::try_from(location).ok());
+    headers.extend(location.map(|location| (LOCATION, location)));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::api::fake::{CALL, Fake, LIMITED_TOKEN, TOKEN, bytes_of, json_of};
+
+    fn posting(
+        fake: &Fake,
+        token: &str,
+        action: &str,
+        key: &str,
+        body: &str,
+    ) -> impl Future<Output = Response> + Send + use<> {
+        let path = format!("/v1.0/communications/calls/{CALL}/{action}");
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        fake.asking("POST", &path, token, &headers, body)
+    }
+
+    async fn post(fake: &Fake, action: &str, key: &str, body: &str) -> Response {
+        posting(fake, TOKEN, action, key, body).await
+    }
+
+    /// Lets the others go on until the house has carried out a command.
+    async fn until_a_command(fake: &Fake) {
+        while fake.house.commands() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_gets_the_first_answer_later() {
+        let fake = Fake::new();
+        let gate = fake.house.hold();
+        let asking = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "k", "{}"));
+        until_a_command(&fake).await;
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        gate.send_replace(true);
+        let again = post(&fake, "recordResponse", "k", "{}").await;
+        assert_eq!(again.status(), 200);
+        assert_eq!(again.headers()["idempotency-replayed"], "true");
+        assert_eq!(fake.house.commands(), 1);
+        fake.state.finished().await;
+    }
+
+    #[tokio::test]
+    async fn a_repetition_in_the_meantime_waits_for_the_first_answer() {
+        let fake = Fake::new();
+        let gate = fake.house.hold();
+        let asking: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(posting(&fake, TOKEN, "recordResponse", "k", "{}")))
+            .collect();
+        until_a_command(&fake).await;
+        gate.send_replace(true);
+        let mut replayed = 0;
+        for asked in asking {
+            let response = asked.await.unwrap();
+            assert_eq!(response.status(), 200);
+            replayed += usize::from(response.headers().contains_key("idempotency-replayed"));
+        }
+        assert_eq!((replayed, fake.house.commands()), (9, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_does_not_wait_for_ever_and_not_too_many_are_under_way() {
+        let fake = Fake::new();
+        let _gate = fake.house.hold();
+        let first = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "0", "{}"));
+        until_a_command(&fake).await;
+        let again = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "0", "{}"));
+        let others: Vec<_> = (1..MAX_RUNNING)
+            .map(|key| posting(&fake, TOKEN, "recordResponse", &key.to_string(), "{}"))
+            .map(tokio::spawn)
+            .collect();
+        while fake.house.commands() < MAX_RUNNING {
+            tokio::task::yield_now().await;
+        }
+        let refused = post(&fake, "recordResponse", "one more", "{}").await;
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["retry-after"], "1");
+        for (asked, status) in [(first, 500), (again, 409)] {
+            assert_eq!(asked.await.unwrap().status(), status);
+        }
+        for other in others {
+            assert_eq!(other.await.unwrap().status(), 500);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_repeated_to_who_may_not_ask() {
+        let fake = Fake::new();
+        assert_eq!(post(&fake, "record", "k", "{}").await.status(), 200);
+        // The fake house does not tell applications apart.
+        let refused = posting(&fake, LIMITED_TOKEN, "record", "k", "{}").await;
+        assert_eq!(refused.status(), 403);
+        assert_eq!(json_of(refused).await["error"]["code"], "7504");
+    }
+
+    #[tokio::test]
+    async fn a_repeated_request_gets_the_first_answer() {
+        let fake = Fake::new();
+        let first = post(&fake, "recordResponse", "k", "{}").await;
+        let location = first.headers()["location"].clone();
+        assert!(!first.headers().contains_key("idempotency-replayed"));
+        let first = bytes_of(first).await;
+        let again = post(&fake, "recordResponse", "k", "{}").await;
+        assert_eq!(again.status(), 200);
+        assert_eq!(again.headers()["idempotency-replayed"], "true");
+        assert_eq!(again.headers()["location"], location);
+        assert_eq!(again.headers()["content-type"], JSON);
+        assert_eq!(bytes_of(again).await, first);
+        assert_eq!(fake.house.commands(), 1);
+        post(&fake, "recordResponse", "another", "{}").await;
+        assert_eq!(fake.house.commands(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_body_is_repeated_too() {
+        let fake = Fake::new();
+        for _ in 0..2 {
+            let response = post(&fake, "reject", "k", "{}").await;
+            assert_eq!(response.status(), 202);
+            assert_eq!(bytes_of(response).await, b"");
+        }
+        assert_eq!(fake.house.commands(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_key_of_another_request_is_refused() {
+        let fake = Fake::new();
+        post(&fake, "recordResponse", "k", "{}").await;
+        for (action, body) in [("record", "{}"), ("recordResponse", r#"{"playBeep":false}"#)] {
+            let response = post(&fake, action, "k", body).await;
+            assert_eq!(response.status(), 400);
+            assert_eq!(json_of(response).await["error"]["code"], "8523");
+        }
+        let long = "x".repeat(256);
+        assert_eq!(post(&fake, "record", &long, "{}").await.status(), 400);
+        assert_eq!(fake.house.commands(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_may_be_tried_again() {
+        let fake = Fake::new();
+        fake.house.refuse(CallError::Overloaded { retry_after: 1 });
+        assert_eq!(post(&fake, "record", "k", "{}").await.status(), 503);
+        fake.house.accept();
+        assert_eq!(post(&fake, "record", "bad", r#"{"playBeep":1}"#).await.status(), 400);
+        assert_eq!(post(&fake, "record", "k", "{}").await.status(), 200);
+        assert_eq!(fake.house.commands(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_knows_the_outcome_of_is_not_done_again() {
+        let fake = Fake::new();
+        fake.house.refuse(CallError::Internal);
+        assert_eq!(post(&fake, "record", "k", "{}").await.status(), 500);
+        fake.house.accept();
+        let response = post(&fake, "record", "k", "{}").await;
+        assert_eq!(response.status(), 409);
+        assert_eq!(json_of(response).await["error"]["code"], "8519");
+        assert_eq!(fake.house.commands(), 0);
+    }
+}

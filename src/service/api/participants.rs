@@ -1,0 +1,172 @@
+//! The two sides of a call as participants (contract section 2): list, get, delete, mute, hold music.
+
+use axum::{
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    body,
+    calls::{Asked, json, ok},
+    deadline,
+    error::ApiError,
+    query::QueryOptions,
+    route::ParticipantAction,
+};
+use aftertone_core::{
+    graph::{self, HoldMusicBody},
+    model::{CallId, OperationKind, ParticipantId, Side},
+};
+
+impl Asked<'_> {
+    pub(super) async fn list_participants(&self, call: CallId) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_collection(self.query(), &graph::Participant::MEMBERS)?;
+        let participants = graph::Participant::all(&self.call(call).await?);
+        let context =
+            self.graph.metadata_url(&format!("communications/calls('{call}')/participants"));
+        let url = self.graph.participants_url(call);
+        let (participants, place) = options.on_page(participants);
+        let shown = participants.iter().map(json).collect();
+        Ok(ok(&options.page(context, &url, place, shown)))
+    }
+
+    pub(super) async fn show_participant(
+        &self,
+        call: CallId,
+        id: ParticipantId,
+    ) -> Result<Response, ApiError> {
+        let options = QueryOptions::for_entity(self.query(), &graph::Participant::MEMBERS)?;
+        let shown = graph::Participant::entity(&self.graph, &self.call(call).await?, id);
+        Ok(ok(&options.entity(json(&shown.ok_or(ApiError::NoParticipant)?))))
+    }
+
+    /// Without either side there is no call.
+    pub(super) async fn remove_participant(
+        &self,
+        call: CallId,
+        id: ParticipantId,
+    ) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        self.side(call, id).await?;
+        deadline::acting(self.state.house.hang_up(self.application(), call)).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    pub(super) async fn act_on_participant(
+        &self,
+        call: CallId,
+        id: ParticipantId,
+        action: ParticipantAction,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        QueryOptions::for_action(self.query())?;
+        let side = self.side(call, id).await?;
+        let body = body::json(&self.parts.headers, body).await?;
+        let (kind, context) = match action {
+            ParticipantAction::Mute => {
+                (OperationKind::Mute { side }, graph::client_context(&body)?)
+            }
+            ParticipantAction::Unmute => {
+                (OperationKind::Unmute { side }, graph::client_context(&body)?)
+            }
+            // Nobody can put itself on hold.
+            ParticipantAction::StartHoldMusic | ParticipantAction::StopHoldMusic
+                if side == Side::Ours =>
+            {
+                return Err(ApiError::OwnHold);
+            }
+            ParticipantAction::StartHoldMusic => {
+                let HoldMusicBody { prompt, client_context } = HoldMusicBody::read(&body)?;
+                (OperationKind::StartHoldMusic { prompt }, client_context)
+            }
+            ParticipantAction::StopHoldMusic => {
+                (OperationKind::StopHoldMusic, graph::client_context(&body)?)
+            }
+        };
+        let is_queued = kind.is_queued();
+        let mut response = self.submit(call, kind, context).await?;
+        if is_queued {
+            *response.status_mut() = StatusCode::ACCEPTED;
+        }
+        Ok(response)
+    }
+
+    async fn side(&self, call: CallId, id: ParticipantId) -> Result<Side, ApiError> {
+        self.call(call).await?.side(id).ok_or(ApiError::NoParticipant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::api::fake::{
+        CALL, Command, Fake, PARTICIPANT, PEER, json_of, schema_errors,
+    };
+
+    fn path(rest: &str) -> String {
+        format!("/v1.0/communications/calls/{CALL}/participants{rest}")
+    }
+
+    #[tokio::test]
+    async fn both_sides_are_listed_and_shown() {
+        let fake = Fake::new();
+        let list = json_of(fake.get(&path("?$count=true")).await).await;
+        assert_eq!(list["@odata.count"], 2);
+        assert_eq!(list["value"][0]["id"], PARTICIPANT);
+        assert_eq!(list["value"][1]["id"], PEER);
+        let shown = json_of(fake.get(&path(&format!("/{}", PEER.to_uppercase()))).await).await;
+        assert_eq!(shown["id"], PEER);
+        assert_eq!(schema_errors("v1.0.microsoft.graph.participant", &shown), "");
+        assert_eq!(schema_errors("beta.microsoft.graph.participant", &shown), "");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_in_the_call_is_not_found() {
+        let nobody = path(&format!("/{CALL}"));
+        for (method, rest) in [("GET", ""), ("DELETE", ""), ("POST", "/mute")] {
+            let fake = Fake::new();
+            let body = (method == "POST").then_some("{}");
+            let response = fake.send(method, &format!("{nobody}{rest}"), body).await;
+            assert_eq!(response.status(), 404, "{method} {rest}");
+            assert_eq!(json_of(response).await["error"]["code"], "8522");
+            assert_eq!(fake.house.last_command(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn actions_are_operations_on_their_side() {
+        let play = r##"{"customPrompt":{"mediaInfo":{"uri":"https://bot.example/hold.wav"}}}"##;
+        let table = [
+            (PEER, "mute", "{}", 200, "muteParticipantOperation"),
+            (PARTICIPANT, "microsoft.graph.mute", "{}", 200, "muteParticipantOperation"),
+            (PEER, "unmute", "{}", 200, "unmuteParticipantOperation"),
+            (PEER, "startHoldMusic", play, 202, "startHoldMusicOperation"),
+            (PEER, "stopHoldMusic", "{}", 202, "stopHoldMusicOperation"),
+        ];
+        for (id, action, body, status, name) in table {
+            let fake = Fake::new();
+            let response = fake.send("POST", &path(&format!("/{id}/{action}")), Some(body)).await;
+            assert_eq!(response.status(), status, "{action}");
+            assert!(response.headers().contains_key("location"));
+            let shown = json_of(response).await;
+            assert_eq!(shown["@odata.type"], format!("#microsoft.graph.{name}"));
+            assert_eq!(schema_errors(&format!("v1.0.microsoft.graph.{name}"), &shown), "");
+            let Some(Command::Submit(new)) = fake.house.last_command() else { panic!("{action}") };
+            let side = if id == PEER { Side::Peers } else { Side::Ours };
+            match new.kind {
+                OperationKind::Mute { side: muted } | OperationKind::Unmute { side: muted } => {
+                    assert_eq!(muted, side);
+                }
+                OperationKind::StartHoldMusic { prompt } => {
+                    assert_eq!(prompt.unwrap().uri, "https://bot.example/hold.wav");
+                }
+                other => assert_eq!(other, OperationKind::StopHoldMusic),
+            }
+        }
+        let own = path(&format!("/{PARTICIPANT}/startHoldMusic"));
+        let response = Fake::new().send("POST", &own, Some("{}")).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(json_of(response).await["error"]["code"], "8523");
+    }
+}

@@ -1,0 +1,101 @@
+//! The SIP messages of a call, as JSON or as a capture file. Our own addition to the Graph paths.
+
+use std::time::SystemTime;
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderValue,
+        header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{
+    error::ApiError,
+    house::TracedMessage,
+    pcap::{self, Packet},
+    query::InvalidQuery,
+};
+use aftertone_core::model::CallId;
+
+/// What capture files are called (IANA).
+const PCAP: &str = "application/vnd.tcpdump.pcap";
+
+/// Whether the client wants a capture file: `?format=pcap`, or by its Accept header.
+///
+/// # Errors
+/// The query asks for something else.
+pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(PCAP));
+    match query.filter(|query| !query.is_empty()) {
+        None => Ok(headers.get_all(ACCEPT).iter().any(accepts)),
+        Some("format=pcap") => Ok(true),
+        Some("format=json") => Ok(false),
+        Some(_) => {
+            Err(ApiError::Query(InvalidQuery::Value { option: "format", expected: "json or pcap" }))
+        }
+    }
+}
+
+/// As JSON.
+pub(super) fn shown(messages: &[TracedMessage]) -> Value {
+    let messages: Vec<Value> = messages
+        .iter()
+        .map(|traced| {
+            json!({
+                "at": humantime::format_rfc3339_millis(SystemTime::from(traced.at)).to_string(),
+                "direction": if traced.is_sent { "out" } else { "in" },
+                "transport": traced.transport,
+                "local": traced.local.to_string(),
+                "peer": traced.peer.to_string(),
+                "message": &*traced.message,
+            })
+        })
+        .collect();
+    json!({ "value": messages })
+}
+
+/// As a capture file.
+pub(super) fn capture(call: CallId, messages: &[TracedMessage]) -> Response {
+    let packets = messages.iter().map(|traced| {
+        let (source, destination) = match traced.is_sent {
+            true => (traced.local, traced.peer),
+            false => (traced.peer, traced.local),
+        };
+        Packet { at: traced.at, source, destination, payload: traced.message.as_bytes() }
+    });
+    let mut response = Body::from(pcap::file(packets)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PCAP));
+    // The id is hexadecimal digits and dashes.
+    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{call}.pcap\"")) {
+        headers.insert(CONTENT_DISPOSITION, name);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::service::api::fake::{CALL, Fake, bytes_of, json_of};
+
+    #[tokio::test]
+    async fn a_trace_is_json_or_a_capture_file() {
+        let fake = Fake::new();
+        let path = format!("/v1.0/communications/calls/{CALL}/trace");
+        let shown = json_of(fake.get(&path).await).await;
+        let first = &shown["value"][0];
+        assert_eq!(first["direction"], "in");
+        assert_eq!(first["transport"], "TCP");
+        assert_eq!(first["at"], "2023-11-14T22:13:20.123Z");
+        assert!(first["message"].as_str().unwrap().starts_with("OPTIONS "));
+        let response = fake.get(&format!("{path}?format=pcap")).await;
+        assert_eq!(response.headers()["content-type"], super::PCAP);
+        let file = bytes_of(response).await;
+        assert_eq!(file[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
+        assert_eq!(fake.get(&format!("{path}?format=xml")).await.status(), 400);
+        let stranger = fake.ask("GET", &path, "", &[]).await;
+        assert_eq!(stranger.status(), 401);
+    }
+}

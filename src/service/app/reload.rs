@@ -1,0 +1,81 @@
+//! SIGHUP: what can change while calls are up does; of the rest it is said that it cannot.
+
+use std::{path::Path, sync::Arc};
+
+use tracing::{error, info, warn};
+
+use super::{
+    Daemon, in_words,
+    settings::{
+        api_identity, check_callbacks, credentials, fence, registrants, tls_files, users,
+        wrong_sip_tls,
+    },
+};
+use crate::service::{config::Config, switchboard::Directory, telemetry::LogLevel};
+
+/// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes.
+pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
+    let config = match Config::load(file, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            error!(%error, "The configuration was not reloaded");
+            return;
+        }
+    };
+    if let Err(error) = take(daemon, &config, running, log).await {
+        error!("The configuration was not reloaded: {}", in_words(&error));
+        return;
+    }
+    info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
+    for (section, is_same) in [
+        ("sip.listen", config.sip.listen == running.sip.listen),
+        ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),
+        ("sip.domain", config.sip.domain == running.sip.domain),
+        ("sip.web_origins", config.sip.web_origins == running.sip.web_origins),
+        ("sip.digest", config.sip.digest == running.sip.digest),
+        ("media", same(&config.media, &running.media)),
+        ("api", same(&config.api, &running.api)),
+        ("storage", same(&config.storage, &running.storage)),
+        ("fetch", same(&config.fetch, &running.fetch)),
+        ("calls", same(&config.calls, &running.calls)),
+        ("telemetry.format", config.telemetry.format == running.telemetry.format),
+    ] {
+        if !is_same {
+            warn!("[{section}] has changed; that takes a restart");
+        }
+    }
+}
+
+/// Takes all of it, or nothing.
+async fn take(
+    daemon: &Daemon,
+    config: &Config,
+    running: &Config,
+    log: &LogLevel,
+) -> anyhow::Result<()> {
+    // What may be reached takes a restart.
+    check_callbacks(config, &fence(&running.fetch))?;
+    let filter = LogLevel::read(&config.telemetry.log)?;
+    let identity = api_identity(config)?;
+    let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;
+    let registrants = registrants(config)?;
+    // The last that can fail; then it has changed nothing.
+    let reloaded = daemon.signalling.reload_tls(&tls_files(config));
+    reloaded.map_err(|error| wrong_sip_tls(config, error))?;
+    log.set(filter);
+    // Between HTTP and HTTPS only a restart leads.
+    if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {
+        shown.send_replace(identity);
+    }
+    daemon.signalling.set_users(users(config)).await;
+    daemon.signalling.trust(config.sip.trusted_peers.clone()).await;
+    daemon.registrants.send_replace(registrants);
+    daemon.directory.send_replace(Arc::new(Directory::new(config)));
+    daemon.credentials.send_replace(Arc::new(credentials));
+    daemon.running.send_replace(Arc::new(config.clone()));
+    Ok(())
+}
+
+fn same<T: std::fmt::Debug>(left: &T, right: &T) -> bool {
+    format!("{left:?}") == format!("{right:?}")
+}

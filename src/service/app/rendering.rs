@@ -1,0 +1,80 @@
+//! The POST that tells a fact.
+
+use std::{sync::Arc, time::SystemTime};
+
+use serde_json::to_vec;
+use tokio::sync::watch;
+
+use super::house::Rooms;
+use crate::{
+    drivers::{
+        notify::{Render, Rendered},
+        store::Delivery,
+        tokens::Issuer,
+    },
+    service::switchboard::Directory,
+};
+use aftertone_core::{
+    graph::{self, GraphContext, Version},
+    model::{Event, UnixMillis},
+};
+
+/// Turns a fact of the outbox into the POST that tells it.
+pub(super) fn renderer(
+    rooms: Arc<Rooms>,
+    tenant: &str,
+    issuer: Issuer,
+    applications: watch::Receiver<Arc<Directory>>,
+) -> Render {
+    let context = GraphContext {
+        tenant: tenant.to_owned(),
+        public_url: rooms.public_url.clone(),
+        version: Version::V1,
+    };
+    Arc::new(move |delivery: &Delivery| {
+        let link = match &delivery.event {
+            Event::OperationEnded { operation } => {
+                operation.recording.as_ref().map(|recorded| rooms.link(recorded.id))
+            }
+            _ => None,
+        };
+        let body = graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
+        // Who has left the configuration may come back; nobody else is told in its stead.
+        let directory = applications.borrow().clone();
+        let (id, callback) = directory
+            .application(&delivery.application)
+            .ok_or("its application is not in the configuration")?;
+        let now = UnixMillis::from(SystemTime::now());
+        let token = match delivery.attempts {
+            0 => issuer.notification_token(id, now),
+            // The receiver may have refused the one that it was shown.
+            _ => issuer.fresh_notification_token(id, now),
+        };
+        let token = token.map_err(|error| format!("it cannot be signed: {error}"))?;
+        let home = url::Url::parse(callback).map(|url| url.origin().ascii_serialization());
+        Ok(Rendered {
+            // Our own types: printing them as JSON cannot fail.
+            body: to_vec(&body).unwrap_or_default(),
+            headers: notification_headers(delivery, &format!("Bearer {token}")),
+            home: home.unwrap_or_default(),
+        })
+    })
+}
+
+/// What shows a bot that a notification is from here (contract section 6.4), and the three headers from
+/// which bots take the scenario and tell repeated messages (6.1).
+fn notification_headers(delivery: &Delivery, bearer: &str) -> axum::http::HeaderMap {
+    let message = format!("{}-{}", delivery.call, delivery.sequence);
+    [
+        ("content-type", "application/json"),
+        ("authorization", bearer),
+        ("x-microsoft-skype-chain-id", &delivery.chain_id),
+        ("scenario-id", &delivery.chain_id),
+        ("x-microsoft-skype-message-id", &message),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| {
+        Some((axum::http::HeaderName::from_static(name), value.parse().ok()?))
+    })
+    .collect()
+}

@@ -1,0 +1,269 @@
+//! What comes from the SIP endpoint: calls, wishes of peers, and the events of dialogs.
+
+use std::{net::IpAddr, sync::atomic::Ordering, time::Instant};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tracing::{debug, info, info_span, warn};
+
+use super::{
+    BUSY, GONE, Switchboard,
+    call_task::{CallTask, Message, mailbox},
+    is_number,
+    outgoing::Placed,
+    registry::{Entry, Line, Stranger},
+};
+use aftertone_core::{
+    call::{self, Machine, Offer, Refusal},
+    model::{Arrival, Party},
+    proto::sip::{
+        endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
+        message::{NameAddr, reason_phrase},
+        path::source_of,
+    },
+};
+
+/// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
+const DECLINE: u16 = 603;
+const NOT_FOUND: u16 = 404;
+
+impl Switchboard {
+    pub(super) async fn offer(&self, dialog: DialogId, invite: IncomingInvite) {
+        let refusal = match self.admit(dialog, &invite) {
+            Ok(()) => return,
+            Err(refusal) => refusal,
+        };
+        self.tell_refusal(&invite, &refusal);
+        let command = match refusal {
+            Refusal::NotAuthenticated => endpoint::Command::Challenge { dialog },
+            refusal => endpoint::Command::Refuse {
+                dialog,
+                status: refusal.status(),
+                reason: refusal.reason().to_owned(),
+                headers: refusal.headers(),
+            },
+        };
+        self.inner.drivers.signalling.send(command).await;
+    }
+
+    /// Of a stranger's calls that are refused, one line a minute is enough. That a peer is asked for its
+    /// password before it has sent one is how every call of a user begins.
+    fn tell_refusal(&self, invite: &IncomingInvite, refusal: &Refusal) {
+        let peer = invite.path.peer;
+        if *refusal == Refusal::NotAuthenticated {
+            debug!(sip.call_id = invite.call_id, %peer, "Call challenged");
+            return;
+        }
+        let unsaid = match self.stranger(invite) {
+            None => 0,
+            Some(source) => match self.registry().refused.note(source, Instant::now()) {
+                None => return,
+                Some(tell) => tell.unsaid,
+            },
+        };
+        let (status, call_id) = (refusal.status(), &invite.call_id);
+        info!(sip.call_id = call_id, %peer, status, unsaid, "Call refused: {refusal}");
+    }
+
+    /// The source of a caller that is neither a user, nor a trunk, nor trusted.
+    fn stranger(&self, invite: &IncomingInvite) -> Option<IpAddr> {
+        let is_known = invite.user.is_some()
+            || invite.trunk.is_some()
+            || self.inner.directory.borrow().is_trusted(invite.path);
+        (!is_known).then(|| source_of(invite.path.peer.ip()))
+    }
+
+    /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
+    pub(super) async fn hand_over(
+        &self,
+        replaced: DialogId,
+        dialog: DialogId,
+        invite: Box<IncomingInvite>,
+    ) {
+        let call = self.registry().dialogs.get(&replaced).map(|line| line.call);
+        let refused = match call.ok_or(GONE).and_then(|call| self.reserve(call, dialog, None, None))
+        {
+            Ok((reserved, sip)) => {
+                let sent = sip.try_send(Message::Replace(reserved, invite));
+                sent.err().map(|error| match error {
+                    TrySendError::Full(_) => BUSY,
+                    TrySendError::Closed(_) => GONE,
+                })
+            }
+            Err(status) => Some(status),
+        };
+        let Some(status) = refused else { return };
+        let refuse = endpoint::Command::Refuse {
+            dialog,
+            status,
+            reason: reason_phrase(status).to_owned(),
+            headers: Vec::new(),
+        };
+        self.inner.drivers.signalling.send(refuse).await;
+    }
+
+    /// A peer that may do so wants us to call somebody else in its place: whom the call's application
+    /// could call itself, and nobody else.
+    pub(super) fn follow(&self, dialog: DialogId, referral: IncomingReferral) {
+        let switchboard = self.clone();
+        self.inner.tasks.spawn(async move {
+            let Err(status) = switchboard.try_follow(dialog, &referral).await else { return };
+            info!(to = %referral.target, status, "A peer is not followed to somebody else");
+            let told = endpoint::Command::TellReferrer { dialog, status };
+            switchboard.inner.drivers.signalling.send(told).await;
+        });
+    }
+
+    /// # Errors
+    /// A SIP status, as the peer will be told.
+    async fn try_follow(&self, dialog: DialogId, referral: &IncomingReferral) -> Result<(), u16> {
+        let inner = &self.inner;
+        let (call, application) = {
+            let registry = self.registry();
+            let call = registry.dialogs.get(&dialog).map(|line| line.call).ok_or(GONE)?;
+            (call, registry.calls.get(&call).ok_or(GONE)?.application.clone())
+        };
+        let directory = inner.directory.borrow().clone();
+        if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
+            return Err(DECLINE);
+        }
+        let is_ours = |ip| inner.drivers.signalling.listens_on(ip);
+        let target = directory.meant(&referral.target, is_ours).ok_or(NOT_FOUND)?;
+        let nobody = Placed { display_name: None, subject: None };
+        let way = self.way_to(&directory, &target, &nobody).await;
+        let (itinerary, room) = way.map_err(|_| NOT_FOUND)?;
+        if itinerary.leads_nowhere() {
+            return Err(NOT_FOUND);
+        }
+        let itinerary = itinerary
+            .with("Referred-By", referral.by.clone())
+            .with("Replaces", referral.replaces.clone());
+        let next = inner.drivers.signalling.fresh_dialog();
+        let (reserved, sip) = self.reserve(call, next, itinerary.trunk.clone(), room)?;
+        sip.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
+    }
+
+    fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
+        let inner = &self.inner;
+        if inner.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::Draining);
+        }
+        if let Some(refusal) = self.overload() {
+            return Err(refusal);
+        }
+        let user = invite.request_uri.user().unwrap_or_default();
+        let peer = invite.path.peer.ip();
+        // A trunk that we register at may call what its calls are for.
+        let caller = invite.user.as_deref().or(invite.trunk.as_deref());
+        let owner = inner.directory.borrow().find(&user, invite.path, caller)?;
+        // Asked again when the call begins; here it costs nothing, and leaves no trace of the caller.
+        let stranger =
+            self.stranger(invite).map(|source| Stranger::new(source, invite.path, Instant::now()));
+        let room = self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now());
+        room.map_err(|_| Refusal::Full)?;
+        let (id, rng) = self.fresh_call();
+        let called = invite.request_uri.without_parameters();
+        let application_party = match &owner {
+            call::Owner::Application { name, .. } => {
+                let directory = inner.directory.borrow();
+                directory
+                    .application(name)
+                    .map(|(id, _)| Party::application(id, Some(name.clone())))
+            }
+            call::Owner::Line(_) => None,
+        };
+        let offer = Offer {
+            dialog,
+            source: party(&invite.from),
+            target: application_party
+                .unwrap_or_else(|| Party { uri: called.clone(), display_name: None }),
+            arrival: Arrival {
+                called: Some(called),
+                diverted: invite.diverted.iter().map(party).collect(),
+                referred_by: invite.referred_by.as_ref().map(party),
+            },
+            is_telephone: invite.trunk.is_some() && is_number(invite.from.uri()),
+            sip_call_id: invite.call_id.clone(),
+            subject: invite.subject.as_deref().map(without_nul),
+            sdp: invite.offer.clone(),
+            codecs: inner.limits.codecs.clone(),
+        };
+        let application = match &owner {
+            call::Owner::Application { name, .. } => name.clone(),
+            call::Owner::Line(_) => String::new(),
+        };
+        let (settings, now) = (inner.limits.settings.clone(), inner.drivers.now());
+        let machine = Machine::offered(id, offer, owner, settings, now, rng)?;
+        let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = invite.call_id);
+        span.in_scope(|| {
+            info!(
+                peer = %invite.path.peer,
+                to = %user,
+                application = %application,
+                "Call offered"
+            );
+        });
+        inner.drivers.signalling.trace(id, &invite.call_id, &[peer]);
+        let (mail, mailbox) = mailbox();
+        let advertised = inner.limits.advertised;
+        let task =
+            CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
+        let entry = Entry { application, stranger, mail };
+        self.run_task(id, task, entry, (dialog, None, None), span).map_err(|_| {
+            match inner.draining.load(Ordering::Relaxed) {
+                true => Refusal::Draining,
+                false => Refusal::Full,
+            }
+        })
+    }
+
+    /// Hands an event to the call's task without waiting for it. The last of a dialog has its place; a
+    /// dialog whose other events find none is ended, and the call with it.
+    pub(super) async fn pass_on(&self, event: Event) {
+        let dialog = event.dialog();
+        if let Event::Heard { .. } = &event {
+            self.registry().heard(dialog);
+            return;
+        }
+        if event.is_last() {
+            // After a redirect the call's task may go on with the dialog; else it goes with the call.
+            let may_go_on =
+                matches!(&event, Event::Refused { contacts, .. } if !contacts.is_empty());
+            let mut registry = self.registry();
+            let Some(Line { call, trunk, last }) = registry.dialogs.remove(&dialog) else {
+                debug!(?event, "event of a call that is over");
+                return;
+            };
+            let sip = last.send(Message::Sip(event));
+            if may_go_on && let Ok(last) = sip.try_reserve_owned() {
+                registry.dialogs.insert(dialog, Line { call, trunk, last });
+            }
+            return;
+        }
+        let sip = {
+            let registry = self.registry();
+            let line = registry.dialogs.get(&dialog);
+            line.and_then(|line| registry.calls.get(&line.call)).map(|entry| entry.mail.sip.clone())
+        };
+        let Some(sip) = sip else {
+            debug!(?event, "event of a call that is over");
+            return;
+        };
+        if sip.try_send(Message::Sip(event)).is_err() {
+            warn!("a call's task is stuck; its dialog is ended");
+            let bye = endpoint::Command::Bye { dialog, reason: None };
+            self.inner.drivers.signalling.send(bye).await;
+        }
+    }
+}
+
+fn party(address: &NameAddr) -> Party {
+    Party {
+        uri: address.uri().without_parameters(),
+        display_name: address.display_name().map(without_nul),
+    }
+}
+
+/// The text of a peer as applications and databases take it.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
+}

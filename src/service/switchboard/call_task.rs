@@ -1,0 +1,834 @@
+//! The task of one call: feeds its machine and carries out what it wants.
+//!
+//! It does one short thing per input. What takes time (a commit, a prompt, a clip) it starts and
+//! leaves; the result comes back as an input.
+
+mod clips;
+mod placing;
+mod prompts;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use self::{
+    clips::{Tape, safe_clip},
+    placing::NO_WAY,
+    prompts::Prepared,
+};
+use super::{
+    Drivers, Reserved,
+    commits::{After, Commits},
+    outgoing::Itinerary,
+};
+use crate::drivers::{
+    media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
+    recordings::{Finished, OpenClip},
+    store::StoreError,
+};
+use aftertone_core::{
+    audio::Clip,
+    call::{Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation},
+    model::{
+        Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, RecordingId,
+        Silence,
+    },
+    operation,
+    proto::sip::{
+        endpoint::{self, DialogId, Event, IncomingInvite, Loss},
+        info,
+        path::{Path, is_private},
+    },
+};
+
+/// Where the answer to a request goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+
+/// What a call's task is told from the side of its peer.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something has happened in one of its dialogs.
+    Sip(Event),
+    /// Somebody else calls, who shall have the peer's place.
+    Replace(Reserved, Box<IncomingInvite>),
+    /// The caller has not shown that it hears us, and others want to call.
+    MakeRoom,
+    /// We are asked to call somebody else, by this dialog, who shall have the peer's place.
+    Follow(Reserved, Box<Itinerary>),
+}
+
+/// What the API wants of a call.
+#[derive(Debug)]
+pub(super) enum Request {
+    Show(Reply<Call>),
+    /// Whom, and in which dialog, the application talks to: somebody else may take our place there.
+    Peer(Reply<(Party, DialogId)>),
+    Operations(Reply<Vec<Operation>>),
+    Command(Command, Reply<()>),
+    /// With its clip, if it records.
+    Submit(NewOperation, Option<OpenClip>, Reply<Operation>),
+}
+
+/// The way to a call's task. What the API asks takes no place of what the peer says.
+#[derive(Debug, Clone)]
+pub(super) struct Mail {
+    pub sip: mpsc::Sender<Message>,
+    pub requests: mpsc::Sender<Request>,
+}
+
+/// Where the task finds it.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    pub sip: mpsc::Receiver<Message>,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// An empty mailbox, and the way to it.
+pub(super) fn mailbox() -> (Mail, Mailbox) {
+    let (sip, messages) = mpsc::channel(SIP_PLACES);
+    let (requests, asked) = mpsc::channel(REQUEST_PLACES);
+    (Mail { sip, requests }, Mailbox { sip: messages, requests: asked })
+}
+
+pub(super) struct CallTask {
+    machine: Machine,
+    drivers: Drivers,
+    /// Where RTP is bound.
+    bind: IpAddr,
+    /// What SDP says: what is configured, else where RTP is bound.
+    address: IpAddr,
+    advertised: Option<IpAddr>,
+    /// Where the peer's SIP comes from.
+    peer: Option<SocketAddr>,
+    /// That may be forged.
+    is_peer_doubtful: bool,
+    mailbox: Mailbox,
+    leg: Option<Leg>,
+    /// What comes from the leg, until nothing more can.
+    leg_events: Option<mpsc::Receiver<LegEvent>>,
+    /// Of a call that we place: whom, and once that is known, which ways lead there.
+    itinerary: Option<Itinerary>,
+    /// Who waits for its beginning.
+    placed: Option<Reply<()>>,
+    targets: Vec<Path>,
+    /// The offer that was made there.
+    offer: Vec<u8>,
+    /// Whom the peer wants us to call.
+    referral: Option<Referral>,
+    /// The log has said that keys are passed over.
+    has_said_tones: bool,
+    /// The status that the caller was answered with in the end.
+    answer: Option<u16>,
+    inputs: VecDeque<Input>,
+    prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
+    /// Clips of operations that wait or run.
+    clips: HashMap<OperationId, Tape>,
+    commits: Commits,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Clips on their way to the disk, or off it.
+    saving: FuturesUnordered<BoxFuture<'static, Done>>,
+    over: Option<End>,
+    begun: Instant,
+}
+
+/// How the life of a call's task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The call's end is written down.
+    Told,
+    /// The store has refused it.
+    NotTold,
+}
+
+/// A call to somebody else, who shall have the peer's place.
+struct Referral {
+    /// Its dialog, and its place at a trunk: both are its own only if it comes.
+    reserved: Reserved,
+    itinerary: Itinerary,
+    targets: Vec<Path>,
+}
+
+/// What has come back.
+enum Done {
+    Prepared(OperationId, Result<Prepared, OperationEnd>),
+    /// The disk takes no more of a clip; or its end has come before.
+    ClipBroken(OperationId, bool),
+    Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
+    /// A clip that nobody wants any more was deleted.
+    Deleted,
+    Located(Result<Vec<Path>, u16>),
+    ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
+}
+
+/// Messages of the peer that may wait for the task, and the last events of the call's dialogs, which
+/// have their places from the beginning.
+const SIP_PLACES: usize = 64;
+/// Requests of the application that may wait; whoever asks waits beyond that.
+const REQUEST_PLACES: usize = 64;
+/// Events that may wait for the task: one leg makes at most a few per second.
+const LEG_EVENTS: usize = 64;
+/// How long a call without a timer sleeps at most.
+const NO_TIMER: Duration = Duration::from_secs(3600);
+/// How soon a journal that was full is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(50);
+
+impl CallTask {
+    /// The task of a call that was offered over `path`.
+    pub(super) fn incoming(
+        machine: Machine,
+        drivers: Drivers,
+        path: Path,
+        advertised: Option<IpAddr>,
+        mailbox: Mailbox,
+    ) -> Self {
+        Self {
+            bind: path.local.ip(),
+            address: path.told_host(advertised),
+            peer: Some(path.peer),
+            ..Self::new(machine, drivers, advertised, mailbox)
+        }
+    }
+
+    /// The task of a call that is to be placed; `placed` is told when its first change is committed.
+    pub(super) fn outgoing(
+        machine: Machine,
+        drivers: Drivers,
+        itinerary: Itinerary,
+        advertised: Option<IpAddr>,
+        mailbox: Mailbox,
+        placed: Reply<()>,
+    ) -> Self {
+        Self {
+            itinerary: Some(itinerary),
+            placed: Some(placed),
+            ..Self::new(machine, drivers, advertised, mailbox)
+        }
+    }
+
+    fn new(
+        machine: Machine,
+        drivers: Drivers,
+        advertised: Option<IpAddr>,
+        mailbox: Mailbox,
+    ) -> Self {
+        let unspecified = IpAddr::from([0, 0, 0, 0]);
+        Self {
+            machine,
+            drivers,
+            bind: unspecified,
+            address: unspecified,
+            advertised,
+            peer: None,
+            is_peer_doubtful: false,
+            mailbox,
+            itinerary: None,
+            placed: None,
+            targets: Vec::new(),
+            offer: Vec::new(),
+            referral: None,
+            has_said_tones: false,
+            answer: None,
+            leg: None,
+            leg_events: None,
+            inputs: VecDeque::new(),
+            prompts: HashMap::new(),
+            clips: HashMap::new(),
+            commits: Commits::default(),
+            work: FuturesUnordered::new(),
+            saving: FuturesUnordered::new(),
+            over: None,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Runs until the call is over and told.
+    pub(super) async fn run(&mut self) -> End {
+        self.carry_out().await;
+        if let Some(placed) = self.placed.take() {
+            self.commits.then(0, After::Reply(placed, Ok(())));
+        }
+        loop {
+            if let Some(end) = self.over {
+                return end;
+            }
+            let timer = self.machine.poll_timeout().unwrap_or_else(|| Instant::now() + NO_TIMER);
+            let held_up = self.commits.is_held_up();
+            // The application last: however much it asks, the rest goes on.
+            tokio::select! {
+                biased;
+                result = self.commits.next(), if self.commits.are_under_way() => {
+                    self.committed(result);
+                }
+                event = next_event(&mut self.leg_events) => self.leg_event(event),
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done).await,
+                Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done).await,
+                Some(message) = self.mailbox.sip.recv() => self.message(message).await,
+                () = tokio::time::sleep_until(timer.into()) => {
+                    self.machine.handle_timeout(self.drivers.now());
+                }
+                () = tokio::time::sleep(JOURNAL_RETRY), if held_up => {}
+                Some(request) = self.mailbox.requests.recv() => self.request(request).await,
+            }
+            self.carry_out().await;
+        }
+    }
+
+    async fn message(&mut self, message: Message) {
+        match message {
+            Message::Sip(Event::Info { dialog, content_type, body }) => {
+                let is_ours = dialog == self.machine.dialog();
+                if let (Some(leg), Some(tone), true) =
+                    (&self.leg, info::tone(&content_type, &body), is_ours)
+                {
+                    // The leg tells it, at its place in the sound.
+                    let _ = leg.press(tone).await;
+                }
+            }
+            Message::Sip(Event::Refused { dialog, status, contacts, .. })
+                if self.is_redirected(dialog, &contacts) =>
+            {
+                info!(sip.status = status, "The call is redirected");
+                self.place().await;
+            }
+            Message::Sip(event) => self.sip_event(event),
+            Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
+            Message::Replace(reserved, invite) => self.replace(reserved, *invite),
+            Message::Follow(reserved, itinerary) => {
+                let dialog = reserved.dialog;
+                self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
+                if self.machine.referral() == Some(dialog) {
+                    self.referral =
+                        Some(Referral { reserved, itinerary: *itinerary, targets: Vec::new() });
+                }
+            }
+        }
+    }
+
+    async fn request(&mut self, request: Request) {
+        let since = self.commits.issued();
+        match request {
+            Request::Show(reply) => {
+                let _ = reply.send(Ok(self.machine.call().clone()));
+            }
+            Request::Peer(reply) => {
+                let dialog = self.machine.established();
+                let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));
+            }
+            Request::Operations(reply) => {
+                let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
+            }
+            Request::Command(command, reply) => {
+                let result = self.machine.handle_command(command, self.drivers.now());
+                self.carry_out().await;
+                self.commits.then(since, After::Reply(reply, result));
+            }
+            // The journal is behind, and what waits for it is kept in memory.
+            Request::Submit(_, _, reply) if self.commits.are_full() => {
+                let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
+            }
+            Request::Submit(new, clip, reply) => match self.submit(new, clip) {
+                Ok(operation) => {
+                    info!(
+                        operation.id = %operation.id,
+                        operation.kind = operation.kind.name(),
+                        "Operation accepted"
+                    );
+                    self.carry_out().await;
+                    self.commits.then(since, After::Accepted(reply, Box::new(operation)));
+                }
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                }
+            },
+        }
+    }
+
+    fn submit(
+        &mut self,
+        new: NewOperation,
+        clip: Option<OpenClip>,
+    ) -> Result<Operation, CallError> {
+        let id = clip.as_ref().map(|clip| clip.recording);
+        let operation = self.machine.submit(new, id, self.drivers.now())?;
+        if let Some(clip) = clip {
+            self.take_clip(operation.id, clip);
+        }
+        Ok(operation)
+    }
+
+    /// The call goes on with somebody else, if that can be (RFC 3891).
+    fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
+        let dialog = reserved.dialog;
+        let IncomingInvite { path, call_id, offer, .. } = invite;
+        self.machine.handle_input(Input::Replaced(dialog, offer), self.drivers.now());
+        if self.machine.dialog() != dialog {
+            return;
+        }
+        info!(peer = %path.peer, "Another peer takes the place of the first");
+        reserved.keep();
+        (self.peer, self.is_peer_doubtful) = (Some(path.peer), false);
+        let call = self.machine.call().id;
+        self.drivers.signalling.trace_further(call, &call_id, &[path.peer.ip()]);
+    }
+
+    fn sip_event(&mut self, event: Event) {
+        let is_ours = event.dialog() == self.machine.dialog();
+        let input = match event {
+            event if self.machine.referral() == Some(event.dialog()) => {
+                self.referral_event(event);
+                return;
+            }
+            // Of a dialog that was replaced: it got its BYE then.
+            _ if !is_ours => return,
+            Event::Acknowledged { body, .. } => {
+                // Later ones are of changes to the session.
+                if matches!(self.machine.established(), Err(CallError::NotEstablished)) {
+                    info!("Call established");
+                }
+                Input::Acknowledged(body)
+            }
+            Event::Lost { how: Loss::NotAcknowledged, .. } => {
+                warn!(
+                    "No ACK came: our Contact shows {}, the peer is at {}{}",
+                    self.address,
+                    self.peer_words(),
+                    self.cure()
+                );
+                Input::NotAcknowledged
+            }
+            Event::Lost { how, .. } => {
+                warn!(?how, "The peer is not there any more");
+                Input::PeerLost
+            }
+            Event::Progress { status, path, .. } => {
+                info!(sip.status = status, "The call is on its way");
+                // Perhaps not the first that was tried.
+                self.peer = Some(path.peer);
+                Input::Progress(status)
+            }
+            Event::Answered { description, path, .. } => {
+                info!("Call answered");
+                self.peer = Some(path.peer);
+                Input::Answered(description)
+            }
+            Event::Refused { status, reason, .. } => {
+                info!(sip.status = status, "Call refused: {reason}");
+                Input::Refused(status)
+            }
+            Event::Refreshed { description, .. } => Input::Refreshed(description),
+            Event::Referred { status, .. } => {
+                info!(sip.status = status, "Transfer");
+                Input::Referred(status)
+            }
+            Event::Canceled { .. } => Input::Canceled,
+            Event::Bye { reason, .. } => {
+                info!(reason, "Peer hung up");
+                Input::PeerHungUp
+            }
+            Event::Reinvite { offer, path, is_proved, .. } => {
+                // Its sound comes from where it is now.
+                (self.peer, self.is_peer_doubtful) = (Some(path.peer), !is_proved);
+                Input::Reinvite(offer)
+            }
+            // The BYE that ends the call.
+            Event::Ended { .. } if self.is_ending() => return,
+            Event::Ended { .. } => {
+                warn!("The dialog was ended without the call");
+                Input::PeerLost
+            }
+            // A key is for the leg; the others are said by the switchboard, by messages of their own.
+            Event::Info { .. }
+            | Event::Heard { .. }
+            | Event::Invite { .. }
+            | Event::ReferAsked { .. } => return,
+        };
+        self.machine.handle_input(input, self.drivers.now());
+    }
+
+    /// Of the call that the peer has asked for.
+    fn referral_event(&mut self, event: Event) {
+        let input = match event {
+            Event::Progress { status, .. } => Input::ReferralProgress(status),
+            Event::Answered { dialog, description, path } => {
+                self.machine.handle_input(Input::ReferralAnswered(description), self.drivers.now());
+                let referral = self.referral.take();
+                if self.machine.dialog() == dialog {
+                    info!("The call goes on with whom the peer has named");
+                    self.peer = Some(path.peer);
+                    referral.into_iter().for_each(|referral| referral.reserved.keep());
+                }
+                return;
+            }
+            Event::Refused { status, reason, .. } => {
+                info!(sip.status = status, "Whom the peer has named will not come: {reason}");
+                Input::ReferralRefused(status)
+            }
+            // We had no place for what it said.
+            Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
+            _ => return,
+        };
+        self.machine.handle_input(input, self.drivers.now());
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.machine.call().state, CallState::Terminating | CallState::Terminated)
+    }
+
+    fn leg_event(&mut self, event: Option<LegEvent>) {
+        let Some(event) = event else {
+            error!("The leg has vanished; the call is ended");
+            self.leg_events = None;
+            self.machine.handle_input(Input::LegFailed, self.drivers.now());
+            return;
+        };
+        let input = match event {
+            LegEvent::Heard => {
+                debug!("First RTP packet");
+                return;
+            }
+            LegEvent::Tone { tone } => Input::Tone(tone),
+            LegEvent::OperationEnded { id, ended } => {
+                self.media_ended(id, ended);
+                return;
+            }
+            LegEvent::MediaTimedOut(silence) => {
+                let what = match silence {
+                    Silence::NeverHeard => "No RTP came",
+                    Silence::Ceased => "RTP has ceased to come",
+                    Silence::OnHold => "Nothing has come while the call was on hold",
+                };
+                warn!(
+                    "{what}: our description shows {}, the peer is at {}{}; the call is ended",
+                    self.address,
+                    self.peer_words(),
+                    self.cure()
+                );
+                Input::MediaTimedOut(silence)
+            }
+            LegEvent::Unsent { to, why } => {
+                match why {
+                    Unsent::Unverified => {
+                        warn!("Nothing came from {to}: we stopped sending to it");
+                    }
+                    Unsent::Forbidden => {
+                        warn!("The peer wants its media at {to}, which is ours: nothing is sent");
+                    }
+                }
+                return;
+            }
+            LegEvent::Closed { stats } => {
+                info!(
+                    rtp.received = stats.received.received,
+                    rtp.lost = stats.received.lost,
+                    rtp.late = stats.received.late,
+                    rtp.sent = stats.sent.packets,
+                    rtp.strangers = stats.strangers,
+                    "Leg closed"
+                );
+                self.leg_events = None;
+                Input::LegClosed
+            }
+            LegEvent::Failed => {
+                error!("The leg broke; the call is ended");
+                self.leg_events = None;
+                Input::LegFailed
+            }
+        };
+        self.machine.handle_input(input, self.drivers.now());
+    }
+
+    fn peer_words(&self) -> String {
+        self.peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string())
+    }
+
+    /// What would help, when the peer is in another network than the address that it is told.
+    fn cure(&self) -> &'static str {
+        let is_outside = self.peer.is_some_and(|peer| !is_private(peer.ip()));
+        match is_private(self.address) && is_outside {
+            true => " and cannot reach it; set sip.advertised_address to our public address",
+            false => "",
+        }
+    }
+
+    fn media_ended(&mut self, id: OperationId, ended: operation::Ended) {
+        info!(operation.id = %id, clip = ?ended.clip, "Operation off the media: {:?}", ended.end);
+        let gave_up = ended.end == OperationEnd::Unspecified;
+        let clip = ended.clip.unwrap_or_default();
+        let end = MediaEnd {
+            end: ended.end,
+            speech_ms: clip.speech_ms,
+            speech_ended_at_ms: clip.speech_ended_at_ms,
+        };
+        self.machine.handle_input(Input::MediaEnded(id, end), self.drivers.now());
+        // Of one that is discarded as well: the file is gone then. What the leg gave up it does not
+        // end: the writer lets it go.
+        if let (Some(tape), false) = (self.clips.remove(&id), gave_up) {
+            self.await_clip(id, tape);
+        }
+    }
+
+    async fn done(&mut self, done: Done) {
+        let input = match done {
+            Done::Prepared(id, Ok(prepared)) => {
+                self.prompts.insert(id, prepared.prompts);
+                if let Some(clip) = prepared.clip {
+                    self.take_clip(id, clip);
+                }
+                Input::Prepared(id, Ok(()))
+            }
+            Done::Prepared(id, Err(end)) => {
+                if let OperationEnd::PromptFailed(failure) = &end {
+                    info!(operation.id = %id, "Prompt failed: {}", failure.message);
+                }
+                Input::Prepared(id, Err(end))
+            }
+            Done::ClipBroken(id, is_broken) => {
+                if let (Some(leg), true) = (&self.leg, is_broken) {
+                    warn!(operation.id = %id, "The disk takes no more of the recording, which ends");
+                    let _ = leg.disk_failed(id).await;
+                }
+                return;
+            }
+            Done::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
+            // It came so late that its operation was ended without it.
+            Done::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
+                self.delete_clip(recording);
+                return;
+            }
+            Done::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
+            Done::Deleted => return,
+            Done::Located(_) if self.itinerary.as_ref().is_some_and(Itinerary::leads_nowhere) => {
+                info!("The called user has no phone that could be called");
+                Input::NoEndpoint
+            }
+            Done::Located(result) => Input::Located(self.located(result)),
+            // Meanwhile it was given up.
+            Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
+            Done::ReferralLocated(_, result) => {
+                Input::ReferralLocated(self.referral_located(result))
+            }
+        };
+        self.machine.handle_input(input, self.drivers.now());
+    }
+
+    async fn carry_out(&mut self) {
+        loop {
+            while let Some(action) = self.machine.poll_output() {
+                self.act(action).await;
+            }
+            match self.inputs.pop_front() {
+                Some(input) => self.machine.handle_input(input, self.drivers.now()),
+                None if self.commits.are_too_many() && !self.is_ending() => {
+                    error!("Too many changes of the call wait for the database; it is ended");
+                    self.machine.handle_input(Input::NotCommitted, self.drivers.now());
+                    if !self.is_ending() {
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        if self.machine.referral().is_none() {
+            self.referral = None;
+        }
+        let machine = &self.machine;
+        let is_known = |id: &OperationId| machine.operations().any(|known| known.id == *id);
+        self.prompts.retain(|id, _| is_known(id));
+        // What the leg has, it ends.
+        self.clips.retain(|id, tape| tape.has_begun || is_known(id));
+        self.commits.submit(&self.drivers.journal);
+        self.settle();
+        if self.tones_passed_over() > 0 && !self.has_said_tones {
+            self.has_said_tones = true;
+            warn!("Keys come faster than they can be told: some are not; the end says how many");
+        }
+    }
+
+    /// How many keys the application was not told of, so far.
+    fn tones_passed_over(&self) -> u64 {
+        self.machine.tones_passed_over() + self.commits.tones_passed_over()
+    }
+
+    /// Whether the operation is not over.
+    fn is_known(&self, id: OperationId) -> bool {
+        self.machine.operations().any(|operation| operation.id == id)
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Commit(change) => self.commits.push(*change),
+            Action::Signal(command) => {
+                self.note_answer(&command);
+                self.drivers.signalling.send(command).await;
+            }
+            Action::Locate => {
+                let way = self.itinerary.as_ref().map(|itinerary| itinerary.way.clone());
+                self.locate(way, Done::Located);
+            }
+            Action::LocateReferral => {
+                let way = self.referral.as_ref().map(|referral| referral.itinerary.way.clone());
+                let dialog = self.machine.referral();
+                self.locate(way, move |result| Done::ReferralLocated(dialog, result));
+            }
+            Action::Dial(offer) => self.dial(offer).await,
+            Action::DialReferral(call) => self.dial_referral(*call).await,
+            Action::OpenLeg => self.open_leg(),
+            Action::ConnectLeg(plan) => {
+                let host = self.peer.map(|peer| peer.ip());
+                if let Some(leg) = &self.leg {
+                    let _ = match self.is_peer_doubtful {
+                        true => leg.connect_unproven(*plan, host).await,
+                        false => leg.connect(*plan, host).await,
+                    };
+                }
+            }
+            Action::Prepare(id, sources) => {
+                self.commits.then_of_last(After::Prepare(id, sources));
+            }
+            Action::Start(operation, recording) => self.start(*operation, recording).await,
+            Action::Cancel(id) => {
+                if let Some(leg) = &self.leg {
+                    let _ = leg.cancel(id).await;
+                }
+            }
+            Action::Mute { ours, peers } => {
+                if let Some(leg) = &self.leg {
+                    let _ = leg.mute(Muted { ours, peers }).await;
+                }
+            }
+            Action::SealClip(id, recording) => self.seal(id, recording),
+            Action::CloseLeg => match &self.leg {
+                Some(leg) => {
+                    let _ = leg.close().await;
+                }
+                None => self.inputs.push_back(Input::LegClosed),
+            },
+            Action::Over => {
+                self.tell_end();
+                self.commits.then_of_last(After::Over);
+            }
+        }
+    }
+
+    /// The first one counts; a change of the session may be refused later, and before it.
+    fn note_answer(&mut self, command: &endpoint::Command) {
+        let status = match command {
+            endpoint::Command::Answer { .. } => 200,
+            endpoint::Command::Refuse { status, .. } if self.is_ending() => *status,
+            endpoint::Command::MakeRoom { .. } => 503,
+            _ => return,
+        };
+        self.answer.get_or_insert(status);
+    }
+
+    fn tell_end(&self) {
+        let Some(termination) = self.machine.call().termination else { return };
+        let refused_with = self.answer.filter(|status| *status >= 300);
+        let duration_ms = self.begun.elapsed().as_millis();
+        let not_told = Some(self.tones_passed_over()).filter(|count| *count > 0);
+        info!(
+            sip.status = refused_with,
+            duration_ms,
+            tones.not_told = not_told,
+            "Call over: {termination}"
+        );
+    }
+
+    fn open_leg(&mut self) {
+        let (sender, events) = mpsc::channel(LEG_EVENTS);
+        let open = OpenLeg { call: self.machine.call().id, bind: self.bind, events: sender };
+        let input = match self.drivers.media.open(open) {
+            Ok(leg) => {
+                let local = LocalAudio { address: self.address, port: leg.local_port() };
+                self.leg = Some(leg);
+                self.leg_events = Some(events);
+                Input::LegOpened(Some(local))
+            }
+            Err(error) => {
+                warn!(%error, "cannot open a leg");
+                Input::LegOpened(None)
+            }
+        };
+        self.inputs.push_back(input);
+    }
+
+    async fn start(&mut self, operation: Operation, recording: Option<RecordingId>) {
+        let id = operation.id;
+        let prompts = self.prompts.remove(&id).unwrap_or_default();
+        let play = match operation.kind {
+            OperationKind::Record(request) => {
+                Play::Record { request, prompt: prompts.into_iter().next().map(|(clip, _)| clip) }
+            }
+            OperationKind::PlayPrompt(request) => Play::Prompts { prompts, repeat: request.repeat },
+            OperationKind::SendDtmfTones(request) => Play::SendTones(request),
+            OperationKind::StartHoldMusic { .. } => Play::HoldMusic { prompts },
+            OperationKind::StopHoldMusic => Play::NoHoldMusic,
+            OperationKind::Echo => Play::Echo,
+            OperationKind::SubscribeToTone
+            | OperationKind::CancelMediaProcessing
+            | OperationKind::Mute { .. }
+            | OperationKind::Unmute { .. }
+            | OperationKind::UpdateRecordingStatus { .. } => return,
+        };
+        let tape = recording.zip(self.clips.get_mut(&id).map(Tape::begin));
+        if recording.is_some() && tape.is_none() {
+            error!(operation.id = %id, "A recording has no file");
+            let end = OperationEnd::Unspecified;
+            let ended = MediaEnd { end, speech_ms: 0, speech_ended_at_ms: None };
+            self.inputs.push_back(Input::MediaEnded(id, ended));
+            return;
+        }
+        if let Some(leg) = &self.leg {
+            // A leg that is over says so itself, and the operation ends with it.
+            let _ = leg.start(Start { id, play, tape }).await;
+        }
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>) {
+        // What was refused, and why, the journal has said.
+        if result.is_err() {
+            warn!("The store has refused a change of the call, which is ended");
+            self.inputs.push_back(Input::NotCommitted);
+        }
+        self.settle();
+    }
+
+    /// Does what has waited for the commits that are through.
+    fn settle(&mut self) {
+        while let Some((after, written)) = self.commits.next_due() {
+            match after {
+                // Whoever asked may have gone; that changes nothing.
+                After::Reply(reply, result) => drop(reply.send(written.and(result))),
+                After::Accepted(reply, operation) => {
+                    drop(reply.send(written.map(|()| *operation)));
+                }
+                After::Prepare(id, sources) => {
+                    // Without its row nothing may begin; the call ends.
+                    if written.is_ok() {
+                        self.prepare(id, sources);
+                    }
+                }
+                After::Over => {
+                    self.over = Some(if written.is_ok() { End::Told } else { End::NotTold });
+                }
+            }
+        }
+    }
+}
+
+/// What the leg tells next; `None` when it has vanished.
+async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Clips: opened with a recording, and waited for until they are safe or gone.
+
+use std::{collections::HashMap, sync::mpsc::SyncSender, time::Duration};
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::{CallTask, Done};
+use crate::drivers::recordings::{ClipWritten, Finished, OpenClip};
+use aftertone_core::{
+    audio::{Rate, tape},
+    call::{Input, SafeClip},
+    model::{OperationEnd, OperationId, RecordingId},
+};
+
+/// How long the clips of a task that has failed may take to become safe, a leg that is late may
+/// take to end its clip, and a call that is over waits for clips that nobody wants any more.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A clip that an operation writes, or will.
+pub(super) struct Tape {
+    recording: RecordingId,
+    chunks: SyncSender<tape::Chunk>,
+    written: ClipWritten,
+    /// The leg has it, and ends it.
+    pub(super) has_begun: bool,
+}
+
+impl Tape {
+    /// The way to its file, for the leg.
+    pub(super) fn begin(&mut self) -> SyncSender<tape::Chunk> {
+        self.has_begun = true;
+        self.chunks.clone()
+    }
+}
+
+impl CallTask {
+    /// The clip of an operation that was accepted.
+    pub(super) fn take_clip(&mut self, id: OperationId, clip: OpenClip) {
+        let OpenClip { recording, chunks, written, broken } = clip;
+        info!(operation.id = %id, recording.id = %recording, "Recording opened");
+        self.clips.insert(id, Tape { recording, chunks, written, has_begun: false });
+        let broken = async move { Done::ClipBroken(id, broken.await.is_ok()) };
+        self.work.push(broken.boxed());
+    }
+
+    /// The leg vanished in the middle of a clip: what was written is what there is. One that is
+    /// only late still has chunks that a slow disk has not taken, and ends the clip itself.
+    pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
+        let Some(Tape { chunks, mut written, .. }) = self.clips.remove(&id) else {
+            self.inputs.push_back(Input::ClipSafe(id, Err(OperationEnd::Unspecified)));
+            return;
+        };
+        let is_late = self.leg_events.is_some();
+        // The spool may be full, and this task must not wait for it.
+        self.saving.push(
+            async move {
+                if is_late && let Ok(result) = timeout(PATIENCE, clip_result(&mut written)).await {
+                    return Done::Clip(id, recording, result);
+                }
+                let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
+                let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
+                let result = match sent {
+                    Ok(Ok(())) => clip_result(&mut written).await,
+                    Ok(Err(_)) | Err(_) => Err(OperationEnd::Unspecified),
+                };
+                Done::Clip(id, recording, result)
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn await_clip(&mut self, id: OperationId, tape: Tape) {
+        let Tape { recording, mut written, .. } = tape;
+        let result = async move { Done::Clip(id, recording, clip_result(&mut written).await) };
+        self.saving.push(result.boxed());
+    }
+
+    /// Deletes a clip whose row was discarded before its file was whole.
+    pub(super) fn delete_clip(&mut self, recording: RecordingId) {
+        let vault = self.drivers.vault.clone();
+        self.saving.push(
+            async move {
+                match vault.delete(recording).await {
+                    Ok(()) => {
+                        info!(recording.id = %recording, "A clip that came too late is deleted")
+                    }
+                    Err(error) => error!(%error, recording.id = %recording, "cannot delete a clip"),
+                }
+                Done::Deleted
+            }
+            .boxed(),
+        );
+    }
+
+    /// After the call's end: waits for clips that were given up while the spool was behind, and
+    /// deletes them.
+    pub(in crate::service::switchboard) async fn clear_up(&mut self) {
+        self.close_for_good();
+        let cleared = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(_, recording, Ok(_)) = done {
+                    self.delete_clip(recording);
+                }
+            }
+        };
+        if timeout(PATIENCE, cleared).await.is_err() {
+            warn!(
+                "a clip of a call that is over is still being written; it goes at the next start"
+            );
+        }
+    }
+
+    /// When the task has failed in the middle of the call: what was being recorded is made safe. Gives
+    /// the clips by their operations.
+    pub(in crate::service::switchboard) async fn salvage(
+        &mut self,
+    ) -> HashMap<OperationId, Finished> {
+        self.close_for_good();
+        let mut clips = HashMap::new();
+        let saved = async {
+            while let Some(done) = self.saving.next().await {
+                if let Done::Clip(id, _, Ok(clip)) = done {
+                    clips.insert(id, clip);
+                }
+            }
+        };
+        if timeout(PATIENCE, saved).await.is_err() {
+            warn!("the rest of the call's clips did not become safe in time");
+        }
+        clips
+    }
+
+    /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
+    fn close_for_good(&mut self) {
+        self.leg = None;
+        for (id, tape) in std::mem::take(&mut self.clips) {
+            if tape.has_begun {
+                self.await_clip(id, tape);
+            }
+        }
+    }
+}
+
+pub(super) fn safe_clip(Finished { bytes, samples, is_cut_short }: Finished) -> SafeClip {
+    let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
+    SafeClip { bytes, duration_ms, is_cut_short }
+}
+
+async fn clip_result(written: &mut ClipWritten) -> Result<Finished, OperationEnd> {
+    match written.await {
+        Ok(Ok(finished)) => Ok(finished),
+        Ok(Err(error)) => {
+            error!(%error, "the recording could not be kept");
+            Err(OperationEnd::DiskFailedWithoutAudio)
+        }
+        Err(_) => {
+            error!("the writer of recordings has gone");
+            Err(OperationEnd::Unspecified)
+        }
+    }
+}

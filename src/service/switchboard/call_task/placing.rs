@@ -1,0 +1,114 @@
+//! Calls out: the way to somebody is found, and they are called.
+
+use std::net::IpAddr;
+
+use futures_util::FutureExt;
+use tracing::{info, warn};
+
+use super::{CallTask, Done};
+use crate::service::switchboard::outgoing::Way;
+use aftertone_core::{
+    call::ReferralCall,
+    proto::sip::{
+        endpoint::{self, DialogId},
+        message::NameAddr,
+        path::Path,
+    },
+};
+
+/// The SIP status that stands for a name without address, as a proxy would say it.
+pub(super) const NO_WAY: u16 = 503;
+
+impl CallTask {
+    pub(super) fn locate(
+        &mut self,
+        way: Option<Way>,
+        done: impl FnOnce(Result<Vec<Path>, u16>) -> Done + Send + 'static,
+    ) {
+        let Some(way) = way else {
+            debug_assert!(false, "nobody is called");
+            return;
+        };
+        let signalling = self.drivers.signalling.clone();
+        self.work.push(
+            async move {
+                let paths = match way {
+                    Way::Paths(paths) => Ok(paths),
+                    Way::Uri(uri) => signalling.locate(&uri).await.map_err(|error| {
+                        warn!(%uri, "No way to the trunk: {error}");
+                        NO_WAY
+                    }),
+                };
+                done(paths)
+            }
+            .boxed(),
+        );
+    }
+
+    /// RTP goes the way that SIP goes.
+    pub(super) fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+        self.targets = from_one_side(paths?);
+        let first = self.targets.first().ok_or(NO_WAY)?;
+        self.peer = Some(first.peer);
+        self.bind = first.local.ip();
+        self.address = first.told_host(self.advertised);
+        Ok(())
+    }
+
+    pub(super) async fn dial(&mut self, offer: Vec<u8>) {
+        let Some(itinerary) = &self.itinerary else { return };
+        let call_id = &self.machine.call().sip_call_id;
+        let further = itinerary.further().iter().flat_map(|place| &place.targets);
+        let peers: Vec<IpAddr> =
+            self.targets.iter().chain(further).map(|target| target.peer.ip()).collect();
+        self.drivers.signalling.trace(self.machine.call().id, call_id, &peers);
+        self.offer = offer;
+        self.place().await;
+    }
+
+    /// Whoever was called names others, and one of them is to be called. The dialog was none yet, so the
+    /// next INVITE may make it.
+    pub(super) fn is_redirected(&mut self, dialog: DialogId, contacts: &[NameAddr]) -> bool {
+        dialog == self.machine.dialog()
+            && self.machine.is_dialing()
+            && self.itinerary.as_mut().is_some_and(|itinerary| itinerary.redirect(contacts))
+    }
+
+    pub(super) async fn place(&mut self) {
+        let Some(itinerary) = &self.itinerary else { return };
+        let call_id = self.machine.call().sip_call_id.clone();
+        let call = itinerary.call(call_id, self.targets.clone(), self.offer.clone());
+        let call = Box::new(call);
+        let dialog = self.machine.dialog();
+        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
+    }
+
+    /// The leg stays where it is bound, so only ways that lead there from its side can be gone.
+    pub(super) fn referral_located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+        let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
+        let mut paths = paths?;
+        paths.retain(|path| path.local.ip() == self.bind);
+        referral.targets = paths;
+        if referral.targets.is_empty() { Err(NO_WAY) } else { Ok(()) }
+    }
+
+    pub(super) async fn dial_referral(&mut self, call: ReferralCall) {
+        let Some(referral) = &mut self.referral else { return };
+        let ReferralCall { dialog, call_id, offer } = call;
+        let targets = std::mem::take(&mut referral.targets);
+        let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
+        self.drivers.signalling.trace_further(self.machine.call().id, &call_id, &peers);
+        info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
+        let call = Box::new(referral.itinerary.call(call_id, targets, offer));
+        self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
+    }
+}
+
+/// The ways that lead there from the side of the first, because the sound stays where it is bound: who
+/// is reached on another side would hear an address that it may not reach.
+pub(super) fn from_one_side(mut paths: Vec<Path>) -> Vec<Path> {
+    if let Some(side) = paths.first().map(|path| path.local.ip()) {
+        paths.retain(|path| path.local.ip() == side);
+    }
+    paths
+}

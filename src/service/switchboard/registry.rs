@@ -1,0 +1,483 @@
+//! Which calls there are, and whether there is room for one more.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::call_task::{Mail, Message};
+use aftertone_core::{
+    call::CallError,
+    model::CallId,
+    proto::sip::{
+        diary::{Diary, Remark},
+        endpoint::DialogId,
+        path::Path,
+    },
+};
+
+/// One stranger may have this part of all calls: there is room for three more like it.
+const SHARE: usize = 4;
+/// Strangers together may have this part of all calls while they are half-open: while they have
+/// sent no message that shows our tag. A caller with a forged address cannot.
+const HALF_OPEN: usize = 2;
+/// One of them may have this part.
+const HALF_OPEN_SHARE: usize = 8;
+/// Strangers leave this part of all calls to users, trunks, trusted peers and applications.
+const RESERVE: usize = 8;
+/// Half-open calls beyond this part of all calls are pressure.
+const PRESSURE: usize = 4;
+/// How long a call may be half-open under pressure. Without it, a ringing call may be so until it
+/// is answered, and then for 64*T1 (RFC 3261 §13.3.1.4).
+const SHORT_WAIT: Duration = Duration::from_secs(8);
+/// So many calls may have made room and not ended yet, of all calls: their ends are still written
+/// down.
+const LEAVING: usize = 4;
+/// In this time, strangers displace no more calls than may be half-open. Each is a call for its
+/// application, with a row and two notifications, also if its source is forged.
+const DISPLACING: Duration = Duration::from_secs(4);
+
+/// The calls that are, and their dialogs.
+#[derive(Default)]
+pub(super) struct Registry {
+    pub calls: HashMap<CallId, Entry>,
+    pub dialogs: HashMap<DialogId, Line>,
+    /// Strangers whose refusals were told.
+    pub refused: Diary,
+    /// When strangers began to displace others, and how often they did since.
+    displacing: Option<(Instant, usize)>,
+    /// That calls had to make room.
+    crowded: Remark,
+}
+
+/// A dialog that is not over.
+pub(super) struct Line {
+    pub call: CallId,
+    /// The trunk that it goes out by.
+    pub trunk: Option<String>,
+    /// The place of its last event with the call's task.
+    pub last: mpsc::OwnedPermit<Message>,
+}
+
+/// One call.
+pub(super) struct Entry {
+    pub application: String,
+    /// Its caller, if that is neither a user, nor a trunk, nor trusted.
+    pub stranger: Option<Stranger>,
+    /// Ways to its task.
+    pub mail: Mail,
+}
+
+/// A caller that we do not know.
+pub(super) struct Stranger {
+    source: IpAddr,
+    standing: Standing,
+    /// When the call came.
+    since: Instant,
+    /// The call has made room for another one, and is about to end.
+    is_leaving: bool,
+}
+
+/// What shows that a stranger is where it says. Calls of the first kind make room before those of
+/// the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Nothing: a datagram may come from anywhere.
+    Forgeable,
+    /// A stream was opened; nothing has come by it that shows our tag.
+    Connected,
+    /// A message with our tag: an ACK, a PRACK, a request within the dialog.
+    Heard,
+}
+
+impl Entry {
+    /// A call that an application places.
+    pub fn of_application(application: &str, mail: Mail) -> Self {
+        Self { application: application.to_owned(), stranger: None, mail }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.stranger.as_ref().is_some_and(|stranger| stranger.is_leaving)
+    }
+}
+
+impl Stranger {
+    /// Its call has come over `path`.
+    pub fn new(source: IpAddr, path: Path, now: Instant) -> Self {
+        let standing = match path.transport.is_reliable() {
+            true => Standing::Connected,
+            false => Standing::Forgeable,
+        };
+        Self { source, standing, since: now, is_leaving: false }
+    }
+
+    fn is_half_open(&self) -> bool {
+        self.standing != Standing::Heard
+    }
+}
+
+impl Registry {
+    /// Whether one more call may be, of a stranger or of somebody that is known; and which one
+    /// has to make room for it. That is the half-open call of a stranger that came first: of the
+    /// same stranger, if it has its share.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn admit(
+        &self,
+        stranger: Option<&Stranger>,
+        max_calls: usize,
+        now: Instant,
+    ) -> Result<Option<CallId>, CallError> {
+        let part = |part: usize| (max_calls / part).max(1);
+        let calls = self.calls.values().filter(|entry| !entry.is_leaving()).count();
+        let leaving = self.calls.len() - calls;
+        let oldest = match stranger {
+            Some(Stranger { source, .. }) => {
+                let of_source = || self.strangers().filter(|(_, it)| it.source == *source);
+                let half_open = |(_, it): &(CallId, &Stranger)| it.is_half_open();
+                if of_source().count() >= part(SHARE)
+                    || of_source().filter(half_open).count() >= part(HALF_OPEN_SHARE)
+                {
+                    oldest(of_source())
+                } else if calls >= max_calls - max_calls / RESERVE
+                    || self.strangers().filter(half_open).count() >= part(HALF_OPEN)
+                {
+                    oldest(self.strangers())
+                } else {
+                    return Ok(None);
+                }
+            }
+            None if calls >= max_calls => oldest(self.strangers()),
+            None => return Ok(None),
+        };
+        let is_too_often = stranger.is_some()
+            && self.displacing.is_some_and(|(since, count)| {
+                now.saturating_duration_since(since) < DISPLACING && count >= part(HALF_OPEN)
+            });
+        match oldest {
+            Some(oldest) if leaving < part(LEAVING) && !is_too_often => Ok(Some(oldest)),
+            Some(_) | None => Err(CallError::Overloaded { retry_after: 5 }),
+        }
+    }
+
+    /// Ends a call because another one comes. Whether its task could be told.
+    pub fn displace(&mut self, call: CallId, now: Instant) -> bool {
+        match &mut self.displacing {
+            Some((since, count)) if now.saturating_duration_since(*since) < DISPLACING => {
+                *count += 1;
+            }
+            displacing => *displacing = Some((now, 1)),
+        }
+        self.end(call, now)
+    }
+
+    fn end(&mut self, call: CallId, now: Instant) -> bool {
+        let Some(entry) = self.calls.get_mut(&call) else { return true };
+        let Some(stranger) = &mut entry.stranger else { return false };
+        if entry.mail.sip.try_send(Message::MakeRoom).is_err() {
+            return false;
+        }
+        stranger.is_leaving = true;
+        debug!(call.id = %call, source = %stranger.source, "a half-open call makes room");
+        if let Some(tell) = self.crowded.note(now) {
+            let unsaid = tell.unsaid;
+            warn!(unsaid, "Too many calls of strangers are half-open; the oldest make room");
+        }
+        true
+    }
+
+    /// Under pressure, ends calls that have come in datagrams and been half-open for too long.
+    pub fn shorten_waits(&mut self, max_calls: usize, now: Instant) {
+        let half_open = || self.strangers().filter(|(_, stranger)| stranger.is_half_open());
+        if half_open().count() <= max_calls / PRESSURE {
+            return;
+        }
+        let is_late = |(_, stranger): &(CallId, &Stranger)| {
+            stranger.standing == Standing::Forgeable
+                && now.saturating_duration_since(stranger.since) >= SHORT_WAIT
+        };
+        let late: Vec<CallId> = half_open().filter(is_late).map(|(call, _)| call).collect();
+        for call in late {
+            self.end(call, now);
+        }
+    }
+
+    /// The calls of strangers that have not made room.
+    fn strangers(&self) -> impl Iterator<Item = (CallId, &Stranger)> {
+        let strangers = self.calls.iter().filter_map(|(id, it)| Some((*id, it.stranger.as_ref()?)));
+        strangers.filter(|(_, stranger)| !stranger.is_leaving)
+    }
+
+    /// Notes a dialog, of a trunk that may have `room` of them.
+    ///
+    /// # Errors
+    /// It has as many.
+    pub fn add_line(
+        &mut self,
+        dialog: DialogId,
+        line: Line,
+        room: Option<usize>,
+    ) -> Result<(), CallError> {
+        if let (Some(trunk), Some(room)) = (&line.trunk, room)
+            && self.dialogs_by(trunk) >= room
+        {
+            return Err(CallError::TrunkFull);
+        }
+        self.dialogs.insert(dialog, line);
+        Ok(())
+    }
+
+    /// How many dialogs go out by this trunk.
+    pub fn dialogs_by(&self, trunk: &str) -> usize {
+        self.dialogs.values().filter(|line| line.trunk.as_deref() == Some(trunk)).count()
+    }
+
+    /// The caller has sent a message with our tag: it is where it says.
+    pub fn heard(&mut self, dialog: DialogId) {
+        let call = self.dialogs.get(&dialog).map(|line| line.call);
+        let entry = call.and_then(|call| self.calls.get_mut(&call));
+        if let Some(stranger) = entry.and_then(|entry| entry.stranger.as_mut()) {
+            stranger.standing = Standing::Heard;
+        }
+    }
+
+    /// Takes a call out; its dialogs that were not over.
+    pub fn remove(&mut self, call: CallId) -> Vec<DialogId> {
+        self.calls.remove(&call);
+        let of_call = |(_, line): &(&DialogId, &Line)| line.call == call;
+        let dialogs: Vec<DialogId> =
+            self.dialogs.iter().filter(of_call).map(|(dialog, _)| *dialog).collect();
+        for dialog in &dialogs {
+            self.dialogs.remove(dialog);
+        }
+        dialogs
+    }
+}
+
+/// The half-open call that came first.
+fn oldest<'a>(strangers: impl Iterator<Item = (CallId, &'a Stranger)>) -> Option<CallId> {
+    let half_open = strangers.filter(|(_, stranger)| stranger.is_half_open());
+    half_open.min_by_key(|(_, stranger)| (stranger.standing, stranger.since)).map(|(call, _)| call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::switchboard::call_task::{Mailbox, mailbox};
+
+    const MAX_CALLS: usize = 80;
+
+    fn id(number: usize) -> CallId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        CallId::from_random(bytes)
+    }
+
+    fn line(call: usize, trunk: Option<&str>) -> Line {
+        let (sender, _receiver) = mpsc::channel(1);
+        let last = sender.try_reserve_owned().expect("it is empty");
+        Line { call: id(call), trunk: trunk.map(str::to_owned), last }
+    }
+
+    /// A registry, the calls that have entered it, and the time.
+    struct House {
+        registry: Registry,
+        mailboxes: Vec<Mailbox>,
+        now: Instant,
+    }
+
+    impl House {
+        fn new() -> Self {
+            Self { registry: Registry::default(), mailboxes: Vec::new(), now: Instant::now() }
+        }
+
+        fn stranger(&self, number: u8, standing: Standing) -> Option<Stranger> {
+            let source = [198, 51, 100, number].into();
+            Some(Stranger { source, standing, since: self.now, is_leaving: false })
+        }
+
+        /// Enters a call if it is admitted, a millisecond after the one before; its number.
+        fn enter(&mut self, stranger: Option<Stranger>) -> Option<usize> {
+            self.now += Duration::from_millis(1);
+            let room = self.registry.admit(stranger.as_ref(), MAX_CALLS, self.now).ok()?;
+            if let Some(room) = room {
+                assert!(self.registry.displace(room, self.now));
+            }
+            let (mail, mailbox) = mailbox();
+            let number = self.mailboxes.len();
+            self.mailboxes.push(mailbox);
+            let entry = Entry { application: String::new(), stranger, mail };
+            self.registry.calls.insert(id(number), entry);
+            Some(number)
+        }
+
+        fn enter_of(&mut self, number: u8, standing: Standing) -> Option<usize> {
+            let stranger = self.stranger(number, standing);
+            self.enter(stranger)
+        }
+
+        /// How many of 100 calls are taken.
+        fn taken(&mut self, number: u8, standing: Standing) -> usize {
+            (0..100).filter(|_| self.enter_of(number, standing).is_some()).count()
+        }
+
+        /// Those that have made room have ended; their numbers.
+        fn left(&mut self) -> Vec<usize> {
+            let mut left = Vec::new();
+            for (number, mailbox) in self.mailboxes.iter_mut().enumerate() {
+                if matches!(mailbox.sip.try_recv(), Ok(Message::MakeRoom)) {
+                    self.registry.remove(id(number));
+                    left.push(number);
+                }
+            }
+            left
+        }
+
+        /// How many calls there are that have not made room.
+        fn staying(&self) -> usize {
+            self.registry.calls.values().filter(|entry| !entry.is_leaving()).count()
+        }
+    }
+
+    #[test]
+    fn a_stranger_has_its_share_and_less_of_what_is_half_open() {
+        let mut house = House::new();
+        assert_eq!(house.taken(2, Standing::Heard), 20);
+        for standing in [Standing::Forgeable, Standing::Connected] {
+            let mut house = House::new();
+            for number in 0..15 {
+                assert_eq!(house.enter_of(1, standing), Some(number));
+            }
+            assert_eq!(house.staying(), 10);
+            assert_eq!(house.left(), [0, 1, 2, 3, 4], "its own, the oldest first");
+        }
+    }
+
+    #[test]
+    fn the_oldest_half_open_call_of_a_stranger_makes_room() {
+        let mut house = House::new();
+        for number in 1..=40 {
+            assert!(house.enter_of(number, Standing::Forgeable).is_some());
+        }
+        assert!(house.left().is_empty() && house.staying() == 40);
+        // One of them is heard, and stays.
+        let dialog = DialogId(1);
+        house.registry.add_line(dialog, line(0, None), None).unwrap();
+        house.registry.heard(dialog);
+        for number in 41..=50 {
+            assert!(house.enter_of(number, Standing::Forgeable).is_some(), "{number}");
+        }
+        assert_eq!(house.left(), (1..=9).collect::<Vec<_>>());
+        assert_eq!(house.staying(), 41);
+    }
+
+    #[test]
+    fn forged_datagrams_displace_no_stream_while_there_are_others() {
+        let mut house = House::new();
+        for number in 1..=10 {
+            assert!(house.enter_of(number, Standing::Connected).is_some());
+        }
+        for number in 11..=60 {
+            assert!(house.enter_of(number, Standing::Forgeable).is_some());
+            house.left().iter().for_each(|left| assert!(*left >= 10, "{left}"));
+        }
+    }
+
+    #[test]
+    fn who_is_known_displaces_a_half_open_call_when_the_house_is_full() {
+        let mut house = House::new();
+        for number in 1..=40 {
+            house.enter_of(number, Standing::Forgeable);
+        }
+        for _ in 0..40 {
+            assert!(house.enter(None).is_some());
+        }
+        assert!(house.left().is_empty());
+        for _ in 0..40 {
+            assert!(house.enter(None).is_some());
+            assert_eq!(house.left().len(), 1);
+        }
+        assert!(house.enter(None).is_none(), "none is half-open");
+    }
+
+    #[test]
+    fn strangers_leave_room_for_those_that_are_known() {
+        let mut house = House::new();
+        let strangers: usize = (1..100).map(|number| house.taken(number, Standing::Heard)).sum();
+        assert_eq!(strangers, 70);
+        assert_eq!((0..100).filter(|_| house.enter(None).is_some()).count(), 10);
+        let full = house.registry.admit(None, MAX_CALLS, house.now);
+        assert!(matches!(full, Err(CallError::Overloaded { .. })));
+    }
+
+    #[test]
+    fn a_flood_displaces_only_so_many_in_a_time() {
+        let mut house = House::new();
+        let mut taken = 0;
+        for number in 0..200 {
+            taken += usize::from(house.enter_of(number, Standing::Forgeable).is_some());
+            house.left();
+        }
+        assert_eq!(taken, 80, "as many as fit, and as many again");
+        house.now += DISPLACING;
+        assert!(house.enter_of(201, Standing::Forgeable).is_some());
+        // Those that have made room take memory until they have ended.
+        let mut house = House::new();
+        let taken = (0..100).filter_map(|it| house.enter_of(it, Standing::Forgeable)).count();
+        assert_eq!(taken, 40 + 20);
+    }
+
+    #[test]
+    fn under_pressure_no_call_is_half_open_for_long() {
+        let mut house = House::new();
+        for number in 1..=20 {
+            house.enter_of(number, Standing::Forgeable);
+        }
+        house.now += Duration::from_secs(60);
+        house.registry.shorten_waits(MAX_CALLS, house.now);
+        assert!(house.left().is_empty(), "there is room for as many again");
+        house.enter_of(21, Standing::Forgeable);
+        house.enter_of(22, Standing::Connected);
+        house.now += Duration::from_secs(7);
+        house.registry.shorten_waits(MAX_CALLS, house.now);
+        assert_eq!(house.left().len(), 20);
+        assert_eq!(house.staying(), 2);
+    }
+
+    #[test]
+    fn a_house_with_room_for_one_call_takes_that_of_a_stranger() {
+        let house = House::new();
+        let stranger = house.stranger(1, Standing::Forgeable);
+        assert_eq!(house.registry.admit(stranger.as_ref(), 1, house.now), Ok(None));
+    }
+
+    #[test]
+    fn a_trunk_has_as_many_dialogs_as_it_may() {
+        let mut registry = Registry::default();
+        let line = |trunk: &str| line(1, Some(trunk));
+        let mut add = |dialog, trunk, room| registry.add_line(DialogId(dialog), line(trunk), room);
+        assert!(add(1, "one", Some(2)).is_ok() && add(2, "one", Some(2)).is_ok());
+        assert_eq!(add(3, "one", Some(2)), Err(CallError::TrunkFull));
+        assert!(add(4, "two", Some(1)).is_ok() && add(5, "three", None).is_ok());
+    }
+
+    #[test]
+    fn a_call_leaves_with_its_dialogs_and_tells_which_were_not_over() {
+        let mut registry = Registry::default();
+        let entry = Entry::of_application("", mailbox().0);
+        registry.calls.insert(id(0), entry);
+        for dialog in [1, 2] {
+            registry.add_line(DialogId(dialog), line(0, None), None).unwrap();
+        }
+        registry.add_line(DialogId(3), line(7, None), None).unwrap();
+        let mut left = registry.remove(id(0));
+        left.sort();
+        assert_eq!(left, [DialogId(1), DialogId(2)]);
+        assert!(registry.calls.is_empty() && registry.dialogs.len() == 1);
+    }
+}

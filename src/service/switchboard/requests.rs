@@ -1,0 +1,334 @@
+//! What the applications ask for, through the API.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use rand::RngCore;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, info_span, warn};
+
+use super::{
+    NewCall, Switchboard, TransferTarget,
+    call_task::{self, CallTask, Request, mailbox},
+    dialled::{Dialled, named_to_peers},
+    is_number,
+    outgoing::Placed,
+    registry::Entry,
+};
+use crate::drivers::{
+    recordings::{OpenClip, SpoolError},
+    signalling::Traced,
+};
+use aftertone_core::{
+    call::{CallError, Command, Machine, NewOperation, Placement},
+    model::{
+        Call, CallId, Operation, OperationId, Party, PromptSource, RecordingId, RejectReason,
+        Termination,
+    },
+    proto::sip::uri::Uri,
+};
+
+/// How long a request may wait for the call's task, and then for its commit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+impl Switchboard {
+    /// The application's calls that are not over.
+    pub async fn calls(&self, application: &str) -> Vec<Call> {
+        let senders: Vec<_> = self
+            .registry()
+            .calls
+            .values()
+            .filter(|entry| entry.application == application)
+            .map(|entry| entry.mail.requests.clone())
+            .collect();
+        let mut calls = Vec::with_capacity(senders.len());
+        for sender in senders {
+            if let Ok(call) = ask(&sender, Request::Show).await {
+                calls.push(call);
+            }
+        }
+        calls.sort_by_key(|call| (call.created_at, call.id));
+        calls
+    }
+
+    /// One of the application's calls.
+    ///
+    /// # Errors
+    /// It is not there, not the application's, or over.
+    pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
+        ask(&self.find(application, id)?, Request::Show).await
+    }
+
+    /// Places a call in the application's name; its row and its first notification are committed when
+    /// this returns.
+    ///
+    /// # Errors
+    /// No trunk allows the target, or there is no room; nothing was done.
+    pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
+        let inner = &self.inner;
+        if inner.draining.load(Ordering::Relaxed) || self.overload().is_some() {
+            return Err(CallError::Overloaded { retry_after: 5 });
+        }
+        let directory = inner.directory.borrow().clone();
+        let (application_id, callback_uri) =
+            directory.application(application).ok_or(CallError::Internal)?;
+        let target: Uri = new.target.uri.parse().map_err(|_| CallError::Internal)?;
+        let placed =
+            Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
+        let (itinerary, room) = self.way_to(&directory, &target, &placed).await?;
+        let (id, rng) = (new.id, self.fresh_rng());
+        let dialog = inner.drivers.signalling.fresh_dialog();
+        let placement = Placement {
+            dialog,
+            source: Party::application(application_id, new.source_name),
+            target: new.target,
+            subject: new.subject,
+            chain_id: new.chain_id,
+            callback_uri: new.callback_uri,
+            media_config: new.media_config,
+            is_telephone: itinerary.trunk.is_some() && is_number(&target),
+            ringing_timeout_seconds: new.ringing_timeout_seconds,
+            codecs: inner.limits.codecs.clone(),
+        };
+        let settings = inner.limits.settings.clone();
+        let callback_uri = callback_uri.to_owned();
+        let now = inner.drivers.now();
+        let machine = Machine::placed(id, placement, application, callback_uri, settings, now, rng)
+            .map_err(|_| CallError::Internal)?;
+        // As it has begun: when this returns, the call may be further.
+        let call = machine.call().clone();
+        let (trunk, called) = (itinerary.trunk.clone(), itinerary.request_uri().clone());
+        let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
+        let (mail, mailbox) = mailbox();
+        let entry = Entry::of_application(application, mail);
+        let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
+        let (placed, answer) = oneshot::channel();
+        let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox, placed);
+        self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
+        span.in_scope(|| info!(to = %called, application, trunk, "Call placed"));
+        inner.drivers.prompts.prefetch(application, new.prefetch);
+        // Even if it is over by then.
+        answered(answer).await.map(|()| call)
+    }
+
+    /// Takes an incoming call. `prefetch` is fetched beside it.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn answer(
+        &self,
+        application: &str,
+        id: CallId,
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        prefetch: Vec<PromptSource>,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        self.inner.drivers.prompts.prefetch(application, prefetch);
+        let command = Command::Answer { callback_uri, media_config };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Refuses an incoming call.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn reject(
+        &self,
+        application: &str,
+        id: CallId,
+        reason: RejectReason,
+        callback_uri: Option<String>,
+    ) -> Result<(), CallError> {
+        let command = Command::Reject { reason, callback_uri };
+        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Sends an incoming caller to somebody else, who is not for us to judge: it calls there itself. A
+    /// number is one of the house that the caller came from.
+    ///
+    /// # Errors
+    /// The call is not there, or was answered already.
+    pub async fn redirect(
+        &self,
+        application: &str,
+        id: CallId,
+        target: Party,
+        callback_uri: Option<String>,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        let target: Uri = target.uri.parse().map_err(|_| CallError::Internal)?;
+        let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
+        let house = source.as_ref().and_then(Uri::host);
+        let target = match (target.scheme(), house) {
+            ("tel", Some(house)) => Dialled::read(&target).and_then(|number| number.at(house)),
+            _ => named_to_peers(&target),
+        };
+        let target = target.ok_or(CallError::NoWay)?;
+        let command = Command::Redirect { target: Box::new(target), callback_uri };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Ends a call in the application's name.
+    ///
+    /// # Errors
+    /// The call is not there or ends already.
+    pub async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
+        let command = Command::HangUp(Termination::ApplicationHungUp);
+        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Asks the peer to talk to somebody else.
+    ///
+    /// # Errors
+    /// The call is not there or not established, no trunk allows the target, or the other call is not
+    /// the application's or not established.
+    pub async fn transfer(
+        &self,
+        application: &str,
+        id: CallId,
+        to: TransferTarget,
+    ) -> Result<(), CallError> {
+        let sender = self.find(application, id)?;
+        let (target, replaces) = match to {
+            TransferTarget::Party(party) => (self.referable(&party)?, None),
+            TransferTarget::PeerOf(other) => {
+                let (peer, dialog) = ask(&self.find(application, other)?, Request::Peer).await?;
+                (peer.uri.parse().map_err(|_| CallError::Internal)?, Some(dialog))
+            }
+        };
+        let command = Command::Transfer { target: Box::new(target), replaces };
+        ask(&sender, |reply| Request::Command(command, reply)).await
+    }
+
+    /// Where a peer can be sent to: where we could call ourselves, and nowhere else.
+    fn referable(&self, party: &Party) -> Result<Uri, CallError> {
+        let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
+        let directory = self.inner.directory.borrow().clone();
+        if self.user_of(&directory, &target).is_some() {
+            return target.without_parameters().parse().map_err(|_| CallError::Internal);
+        }
+        let nobody = Placed { display_name: None, subject: None };
+        let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
+        Ok(itinerary.request_uri().clone())
+    }
+
+    /// Renews the call's lease.
+    ///
+    /// # Errors
+    /// The call is not there or is over.
+    pub async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
+        ask(&self.find(application, id)?, |reply| Request::Command(Command::KeepAlive, reply)).await
+    }
+
+    /// Takes an operation; it is committed when this returns, and if it records its file is open.
+    ///
+    /// # Errors
+    /// The call's state does not allow it, or the disk takes no recording; nothing was done.
+    pub async fn submit(
+        &self,
+        application: &str,
+        id: CallId,
+        new: NewOperation,
+    ) -> Result<Operation, CallError> {
+        let sender = self.find(application, id)?;
+        let clip = match new.kind.is_record() {
+            true => Some(self.open_clip().await?),
+            false => None,
+        };
+        ask(&sender, |reply| Request::Submit(new, clip, reply)).await
+    }
+
+    async fn open_clip(&self) -> Result<OpenClip, CallError> {
+        let mut bytes = [0; 16];
+        self.fresh_rng().fill_bytes(&mut bytes);
+        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes)).await;
+        opened.map_err(|error| match error {
+            SpoolError::TooMany(_) => CallError::Overloaded { retry_after: 1 },
+            _ => CallError::NoDisk,
+        })
+    }
+
+    /// The last SIP messages of one of the application's calls, also of one that is over, as long as
+    /// they are kept.
+    ///
+    /// # Errors
+    /// The call is not there, or is not the application's.
+    pub async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
+        let call = self.inner.drivers.database.call(id).await.map_err(|error| {
+            warn!(%error, "cannot read a call");
+            CallError::Overloaded { retry_after: 1 }
+        })?;
+        let call = call.filter(|call| call.application == application);
+        let call = call.ok_or(CallError::NotFound)?;
+        Ok(self.inner.drivers.signalling.traced(call.id))
+    }
+
+    /// All operations of a call, in the order in which they were accepted.
+    ///
+    /// # Errors
+    /// The call is not there or is over.
+    pub async fn operations(
+        &self,
+        application: &str,
+        id: CallId,
+    ) -> Result<Vec<Operation>, CallError> {
+        let live = ask(&self.find(application, id)?, Request::Operations).await?;
+        let mut all = self.inner.drivers.database.operations(id).await.map_err(|error| {
+            warn!(%error, "cannot read the operations of a call");
+            CallError::Overloaded { retry_after: 1 }
+        })?;
+        for operation in &mut all {
+            if let Some(live) = live.iter().find(|live| live.id == operation.id) {
+                operation.clone_from(live);
+            }
+        }
+        Ok(all)
+    }
+
+    /// One operation of a call.
+    ///
+    /// # Errors
+    /// The call or the operation is not there, or the call is over.
+    pub async fn operation(
+        &self,
+        application: &str,
+        id: CallId,
+        operation: OperationId,
+    ) -> Result<Operation, CallError> {
+        let all = self.operations(application, id).await?;
+        all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
+    }
+
+    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Request>, CallError> {
+        let registry = self.registry();
+        match registry.calls.get(&id) {
+            Some(entry) if entry.application == application => Ok(entry.mail.requests.clone()),
+            Some(_) | None => Err(CallError::NotFound),
+        }
+    }
+}
+
+async fn ask<T>(
+    sender: &mpsc::Sender<Request>,
+    request: impl FnOnce(call_task::Reply<T>) -> Request,
+) -> Result<T, CallError> {
+    let (reply, answer) = oneshot::channel();
+    let asking = sender.send(request(reply));
+    match tokio::time::timeout(REQUEST_TIMEOUT, asking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(CallError::NotFound),
+        // Nothing was done: the message has not even been taken.
+        Err(_) => return Err(CallError::Overloaded { retry_after: 1 }),
+    }
+    answered(answer).await
+}
+
+/// What a call's task answers, in time.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, CallError>>) -> Result<T, CallError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer,
+        // The task has ended meanwhile: so has the call.
+        Ok(Err(_)) => Err(CallError::NotFound),
+        Err(_) => Err(CallError::Unanswered),
+    }
+}
