@@ -12,6 +12,7 @@ pub mod live;
 pub mod mutation;
 pub mod npm;
 pub mod peer;
+pub mod pieces;
 pub mod python;
 pub mod raw;
 pub mod sipp;
@@ -221,8 +222,8 @@ pub fn program(name: &str, package: &str) -> PathBuf {
 }
 
 /// The bundled speech at 8 and at 16 kHz.
-pub fn speech() -> aftertone::audio::Clip {
-    aftertone::prompts::bundled("spoken").expect("the speech is bundled")
+pub fn speech() -> aftertone_core::audio::Clip {
+    aftertone::drivers::prompts::bundled("spoken").expect("the speech is bundled")
 }
 
 /// Waits for a condition, with a bound.

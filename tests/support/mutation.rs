@@ -1,36 +1,7 @@
 //! SIP messages that were good once.
 
+use super::pieces::PIECES;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-
-/// What is put somewhere into a message.
-pub const PIECES: [&str; 26] = [
-    "\r\n",
-    "\n",
-    "\r",
-    "\r\n\r\n",
-    " ",
-    "\t",
-    "\"",
-    "\\",
-    "<",
-    ">",
-    ";",
-    ",",
-    ":",
-    "=",
-    "@",
-    "[",
-    "]",
-    "?",
-    "%",
-    "/",
-    "\0",
-    "é",
-    "99999999999",
-    "-1",
-    ";tag=",
-    "\r\nVia: SIP/2.0/UDP 127.0.0.1:9",
-];
 
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
                    m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";

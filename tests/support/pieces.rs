@@ -1,0 +1,31 @@
+//! Text that breaks messages.
+
+/// What is put somewhere into a message.
+pub const PIECES: [&str; 26] = [
+    "\r\n",
+    "\n",
+    "\r",
+    "\r\n\r\n",
+    " ",
+    "\t",
+    "\"",
+    "\\",
+    "<",
+    ">",
+    ";",
+    ",",
+    ":",
+    "=",
+    "@",
+    "[",
+    "]",
+    "?",
+    "%",
+    "/",
+    "\0",
+    "é",
+    "99999999999",
+    "-1",
+    ";tag=",
+    "\r\nVia: SIP/2.0/UDP 127.0.0.1:9",
+];
