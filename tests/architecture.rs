@@ -1,60 +1,43 @@
-//! Holds the borders of the house (docs/architecture.md) against its sources.
+//! Checks of docs/architecture.md that the compiler does not make: which module may use which inside
+//! `drivers` and `service`, that no files import each other in a circle, and that promises have tests.
+
+#[path = "architecture/sources.rs"]
+mod sources;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-/// Room → rooms that it may use. `model` is open to all. What is not listed is a mistake.
+use sources::{ModulePath, Sources};
+
+/// Module of `drivers` or `service` → modules of them that it may use. The core is open to all.
+/// What is not listed is a mistake, and so is a permission that no file needs.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("model", &[]),
     ("tls", &[]),
     ("http", &[]),
-    ("config", &[]),
     ("clock", &[]),
-    ("telemetry", &["config"]),
-    ("proto", &[]),
-    ("audio", &[]),
-    ("graph", &["proto"]),
-    ("store", &["clock", "config"]),
-    ("operation", &["audio"]),
-    ("call", &["proto"]),
-    ("signalling", &["proto", "tls"]),
-    ("prompts", &["audio", "http"]),
-    ("recordings", &["audio", "store"]),
-    ("notify", &["graph", "http", "store"]),
+    ("store", &["clock"]),
+    ("media", &[]),
+    ("signalling", &["tls"]),
+    ("prompts", &["http"]),
+    ("recordings", &["store"]),
+    ("notify", &["http", "store"]),
     ("tokens", &["store"]),
-    ("media", &["operation", "proto", "audio"]),
-    (
-        "switchboard",
-        &[
-            "call",
-            "clock",
-            "media",
-            "signalling",
-            "prompts",
-            "recordings",
-            "store",
-            "config",
-            "audio",
-            "operation",
-            "proto",
-        ],
-    ),
-    ("api", &["switchboard", "graph", "store", "recordings", "tokens"]),
+    ("config", &[]),
+    ("telemetry", &["config"]),
+    ("switchboard", &["clock", "media", "signalling", "prompts", "recordings", "store", "config"]),
+    ("api", &["switchboard", "store", "recordings", "tokens"]),
     (
         "app",
         &[
             "api",
-            "call",
             "config",
-            "graph",
-            "http",
             "media",
             "notify",
             "prompts",
-            "proto",
             "recordings",
             "signalling",
             "store",
@@ -64,46 +47,65 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tokens",
         ],
     ),
-    // A client of the house: it uses the audio tools, and starts a daemon as `main` does.
-    ("demo", &["app", "audio", "config", "prompts", "telemetry"]),
+    // A client of the API: it uses the audio tools, and starts a daemon as `main` does.
+    ("demo", &["app", "config", "prompts", "telemetry"]),
     ("main", &["app", "config", "demo", "telemetry"]),
 ];
 
-/// Rooms that know no runtime, socket, file, thread or clock.
-const PURE: &[&str] = &["model", "proto", "audio", "operation", "call", "graph"];
+/// Files that import each other in a circle. The aim is 0; a change may only lower it.
+const FILES_IN_CIRCLES: usize = 0;
 
-/// What a pure room must not mention outside its tests.
-const IMPURE: &[&str] = &[
-    "tokio::",
-    "std::net::UdpSocket",
-    "std::net::TcpStream",
-    "std::fs",
-    "std::thread",
-    "Instant::now",
-    "SystemTime::now",
-    "rand::random",
-    "rand::rng()",
-    "reqwest::",
-    "sqlx::",
-    "axum::",
-];
+/// What the core is built without.
+const RUNTIMES: &[&str] =
+    &["tokio", "sqlx", "axum", "hyper", "reqwest", "socket2", "nix", "mio", "rustls"];
 
 #[test]
-fn imports_run_to_lower_floors_only() {
-    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+fn the_core_is_built_without_a_runtime() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let tree = Command::new(cargo)
+        .args(["tree", "--offline", "-p", "aftertone-core", "-e", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let packages: BTreeSet<&str> =
+        tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(packages.contains("rsip"), "{tree}");
+    let wrong: Vec<&&str> = RUNTIMES.iter().filter(|name| packages.contains(**name)).collect();
+    assert!(wrong.is_empty(), "the core depends on {wrong:?}");
+}
+
+#[test]
+fn modules_use_what_they_may() {
+    let sources = read();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_USE.iter().map(|(name, used)| (*name, used.iter().copied().collect())).collect();
+    let mut needed: BTreeSet<(String, String)> = BTreeSet::new();
     let mut wrong = Vec::new();
-    for (path, room, code) in sources() {
-        if room == "lib" {
-            continue;
-        }
-        let Some(may_use) = allowed.get(room.as_str()) else {
-            wrong.push(format!("{}: room {room:?} is not in the table", path.display()));
+    for (module, imports) in sources.imports() {
+        let Some(name) = module_of(module) else { continue };
+        let Some(may_use) = allowed.get(name) else {
+            wrong.push(format!("{name} is not in the table"));
             continue;
         };
-        for used in rooms_used(&code, &allowed) {
-            let is_own = used == room || used == "model";
-            if !is_own && !may_use.contains(&used.as_str()) {
-                wrong.push(format!("{}: {room} must not use {used}", path.display()));
+        for used in imports.iter().filter_map(|used| module_of(used)) {
+            if used == name {
+                continue;
+            }
+            if !may_use.contains(used) {
+                wrong.push(format!(
+                    "{}: {name} must not use {used}",
+                    sources.path(module).display()
+                ));
+            }
+            needed.insert((name.to_owned(), used.to_owned()));
+        }
+    }
+    for (name, may_use) in &allowed {
+        for used in may_use {
+            if !needed.contains(&((*name).to_owned(), (*used).to_owned())) {
+                wrong.push(format!("no file of {name} uses {used}"));
             }
         }
     }
@@ -111,33 +113,76 @@ fn imports_run_to_lower_floors_only() {
 }
 
 #[test]
-fn pure_rooms_know_no_runtime_socket_file_or_clock() {
-    let mut wrong = Vec::new();
-    for (path, room, code) in sources() {
-        if !PURE.contains(&room.as_str()) {
-            continue;
+fn files_do_not_import_each_other_in_circles() {
+    let sources = read();
+    let imports = sources.imports();
+    let reached: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> =
+        imports.keys().map(|module| (*module, reached_from(module, &imports))).collect();
+    let mut circles: BTreeSet<BTreeSet<&ModulePath>> = BTreeSet::new();
+    for (module, others) in &reached {
+        if others.contains(*module) {
+            circles
+                .insert(others.iter().copied().filter(|o| reached[*o].contains(*module)).collect());
         }
-        for (number, line) in code.lines().enumerate() {
-            let line = line.split("//").next().unwrap_or_default();
-            for impure in IMPURE {
-                if line.contains(impure) {
-                    wrong.push(format!("{}:{}: {impure}", path.display(), number + 1));
-                }
+    }
+    let mut told = String::new();
+    for circle in &circles {
+        told.push_str("a circle:\n");
+        for module in circle {
+            let inside: Vec<String> = imports[*module]
+                .iter()
+                .filter(|used| circle.contains(*used))
+                .map(|used| used[1..].join("::"))
+                .collect();
+            told.push_str(&format!("  {} uses {}\n", module[1..].join("::"), inside.join(", ")));
+        }
+    }
+    let count: usize = circles.iter().map(BTreeSet::len).sum();
+    assert_eq!(count, FILES_IN_CIRCLES, "{told}");
+}
+
+/// All modules that `module` imports, and what those import.
+fn reached_from<'a>(
+    module: &'a ModulePath,
+    imports: &BTreeMap<&'a ModulePath, BTreeSet<&'a ModulePath>>,
+) -> BTreeSet<&'a ModulePath> {
+    let mut reached = BTreeSet::new();
+    let mut waiting = vec![module];
+    while let Some(next) = waiting.pop() {
+        for used in &imports[next] {
+            if reached.insert(*used) {
+                waiting.push(used);
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    reached
+}
+
+/// `store` for `aftertone::drivers::store::journal`, `main` for the binary; `None` for the core and
+/// for the roots.
+fn module_of(module: &ModulePath) -> Option<&str> {
+    match module[0].as_str() {
+        "main" => Some("main"),
+        "aftertone" => module.get(2).map(String::as_str),
+        _ => None,
+    }
+}
+
+fn read() -> Sources {
+    let sources = Sources::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+    assert!(sources.len() > 200, "{} files were read", sources.len());
+    sources
 }
 
 #[test]
 fn no_unbounded_channel_and_nothing_left_undone() {
     let mut wrong = Vec::new();
-    for (path, _, code) in sources() {
-        for (number, line) in code.lines().enumerate() {
-            for word in ["unbounded", "todo!(", "unimplemented!(", "allow(dead_code)"] {
-                if line.split("//").next().unwrap_or_default().contains(word) {
-                    wrong.push(format!("{}:{}: {word}", path.display(), number + 1));
-                }
+    for (path, words) in read().words() {
+        for word in words {
+            let is_wrong = word.contains("unbounded")
+                || matches!(word.as_str(), "todo" | "unimplemented" | "dead_code");
+            if is_wrong {
+                wrong.push(format!("{}: {word}", path.display()));
             }
         }
     }
@@ -166,32 +211,6 @@ fn each_promise_names_tests_that_exist() {
     assert!(named > 30, "{named} tests were found");
 }
 
-/// Path, room and code without its tests, of every source file.
-fn sources() -> Vec<(PathBuf, String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    assert!(files.len() > 20, "the sources were not found");
-    files
-        .into_iter()
-        .map(|path| {
-            let inside = path.strip_prefix(&root).unwrap();
-            let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-            let room = first.trim_end_matches(".rs").to_owned();
-            // Files of tests stand beside what they test.
-            if inside
-                .components()
-                .any(|part| part.as_os_str().to_string_lossy().starts_with("tests"))
-            {
-                return (path.clone(), room, String::new());
-            }
-            let code = fs::read_to_string(&path).unwrap();
-            let code = code.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-            (path.clone(), room, code)
-        })
-        .collect()
-}
-
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -201,55 +220,4 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
-}
-
-/// The rooms that follow `crate::` or `aftertone::`, in a path or in a group of a `use`.
-fn rooms_used(code: &str, rooms: &BTreeMap<&str, &[&str]>) -> Vec<String> {
-    let code: String = code
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let mut used = Vec::new();
-    for marker in ["crate::", "aftertone::"] {
-        for (at, _) in code.match_indices(marker) {
-            let rest = &code[at + marker.len()..];
-            let names: Vec<&str> = match rest.strip_prefix('{') {
-                Some(group) => first_words(group),
-                None => vec![word(rest)],
-            };
-            used.extend(names.iter().filter(|n| rooms.contains_key(**n)).map(|n| (*n).to_owned()));
-        }
-    }
-    used.sort();
-    used.dedup();
-    used
-}
-
-/// The first word of each member of a `use` group, nested groups passed over.
-fn first_words(group: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    let mut depth = 0;
-    let mut start = 0;
-    for (index, character) in group.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' if depth == 0 => {
-                words.push(word(group[start..index].trim()));
-                return words;
-            }
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                words.push(word(group[start..index].trim()));
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    words
-}
-
-fn word(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-    &text[..end]
 }
