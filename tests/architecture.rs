@@ -129,12 +129,14 @@ fn files_do_not_import_each_other_in_circles() {
     for circle in &circles {
         told.push_str("a circle:\n");
         for module in circle {
-            let inside: Vec<String> = imports[*module]
-                .iter()
-                .filter(|used| circle.contains(*used))
-                .map(|used| used[1..].join("::"))
-                .collect();
-            told.push_str(&format!("  {} uses {}\n", module[1..].join("::"), inside.join(", ")));
+            for used in imports[*module].iter().filter(|used| circle.contains(*used)) {
+                told.push_str(&format!(
+                    "  {} uses {}: {:?}\n",
+                    module[1..].join("::"),
+                    used[1..].join("::"),
+                    sources.reasons(module, used)
+                ));
+            }
         }
     }
     let count: usize = circles.iter().map(BTreeSet::len).sum();

@@ -100,6 +100,19 @@ impl Sources {
             .collect()
     }
 
+    /// The paths in `module` that lead to items of `used`, as they stand there.
+    pub fn reasons(&self, module: &ModulePath, used: &ModulePath) -> BTreeSet<&str> {
+        let source = &self.files[module];
+        let leads_there = |path: &&ModulePath| self.defined_in(module, path, 0) == Some(used);
+        source
+            .mentioned
+            .iter()
+            .filter(leads_there)
+            .filter_map(|path| path.last())
+            .map(String::as_str)
+            .collect()
+    }
+
     /// Each file's path with the identifiers in it.
     pub fn words(&self) -> impl Iterator<Item = (&Path, &BTreeSet<String>)> {
         self.files.values().map(|source| (source.path.as_path(), &source.words))

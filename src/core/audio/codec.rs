@@ -4,7 +4,7 @@
 //! no payload type and no order of packets; what is lost is told to it by [`Decoder::conceal`].
 
 use super::{
-    Frame, Rate,
+    CodecError, Frame, Rate,
     conceal::Concealer,
     g711::Law,
     opus::{self, OpusDecoder, OpusEncoder},
@@ -46,25 +46,6 @@ impl CodecKind {
             Self::Opus => opus::samples_in(payload),
         }
     }
-}
-
-/// A payload could not be decoded, or a frame not encoded.
-#[derive(Debug, thiserror::Error)]
-pub enum CodecError {
-    /// An Opus payload without a single octet.
-    #[error("the payload is empty")]
-    Empty,
-    /// A frame of another rate than the codec's: our own fault.
-    #[error("a frame of {} Hz for a codec of {} Hz", .frame.hz(), .codec.hz())]
-    WrongRate {
-        /// The frame's rate.
-        frame: Rate,
-        /// The codec's rate.
-        codec: Rate,
-    },
-    /// libopus refuses.
-    #[error("opus: {0}")]
-    Opus(#[from] ::opus::Error),
 }
 
 /// Payloads of one stream to PCM at [`CodecKind::rate`].

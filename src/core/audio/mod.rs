@@ -3,6 +3,7 @@
 pub mod beep;
 pub mod clip;
 pub mod codec;
+mod codec_error;
 pub mod conceal;
 pub mod dtmf;
 pub mod frame;
@@ -15,7 +16,8 @@ pub mod voice;
 pub mod wav;
 
 pub use clip::Clip;
-pub use codec::{CodecError, CodecKind, Decoder, Encoder};
+pub use codec::{CodecKind, Decoder, Encoder};
+pub use codec_error::CodecError;
 pub use frame::{Frame, Rate};
 pub use resample::{Upsampler, resample};
 pub use voice::{Speech, Voice, VoiceMode};

@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use super::{
     LegEvent, Start,
     leg::{Command, Muted, Opening, Settings},
-    ports::{PortError, PortPool},
+    open_error::OpenError,
+    ports::PortPool,
     shard::{Inbox, Shard},
     targets::Targets,
     transport::Transport,
@@ -55,20 +56,6 @@ pub struct OpenLeg {
     pub bind: IpAddr,
     /// Where the leg's events go. When the receiver is dropped, the leg closes.
     pub events: mpsc::Sender<LegEvent>,
-}
-
-/// A leg could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There are no ports for it.
-    #[error(transparent)]
-    Ports(#[from] PortError),
-    /// The shards do not keep up with opening legs.
-    #[error("the media engine is busy")]
-    Busy,
-    /// The engine has been shut down.
-    #[error("the media engine has been shut down")]
-    Down,
 }
 
 /// The leg is over: it was closed, it failed, or the engine was shut down.

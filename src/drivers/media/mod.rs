@@ -12,6 +12,7 @@
 
 pub mod engine;
 pub mod leg;
+mod open_error;
 mod outbox;
 pub mod ports;
 mod presses;
@@ -26,8 +27,9 @@ mod tape;
 pub mod targets;
 pub mod transport;
 
-pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenError, OpenLeg};
+pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenLeg};
 pub use leg::{LegEvent, Muted, Settings, Unsent};
+pub use open_error::OpenError;
 pub use ports::{PortError, PortPool, PortRange};
 pub use running::{Play, Start};
 pub use stream::StreamStats;

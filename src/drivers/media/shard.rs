@@ -17,8 +17,8 @@ use std::{
 };
 
 use super::{
-    engine::OpenError,
     leg::{Life, LiveLeg, Opening, Scratch},
+    open_error::OpenError,
 };
 
 /// Time between two wakes.

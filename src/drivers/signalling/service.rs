@@ -37,7 +37,7 @@ use super::{
     stream::Inbound,
     tls::TlsConfigs,
     trace::{Masked, Traced, Tracer},
-    trunks::TrunkReport,
+    trunk_report::TrunkReport,
     udp::local_address,
 };
 use crate::drivers::tls::TlsError;

@@ -13,12 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::service::{Order, Signalling};
-use aftertone_core::proto::sip::{
-    endpoint::TrunkAccount,
-    registration::{TrunkState, TrunkStatus},
-    uri::Uri,
+use super::{
+    service::{Order, Signalling},
+    trunk_report::TrunkReport,
 };
+use aftertone_core::proto::sip::{endpoint::TrunkAccount, registration::TrunkState, uri::Uri};
 
 /// How often the DNS is asked where a trunk is.
 const RELOCATE: Duration = Duration::from_secs(300);
@@ -36,17 +35,6 @@ pub struct Registrant {
     pub account: TrunkAccount,
     /// To whoever this URI leads to (RFC 3263).
     pub way: Uri,
-}
-
-/// How it stands with a trunk that we register at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrunkReport {
-    /// Its name in the configuration.
-    pub name: String,
-    /// What the registration says.
-    pub status: TrunkStatus,
-    /// Why we do not find the way there; what was found before is still tried.
-    pub no_way: Option<String>,
 }
 
 /// An account that is kept, and when its way is looked for next.

@@ -20,8 +20,9 @@ use tracing::{debug, error, info};
 
 use super::{
     Database, StoreError,
-    database::{Inner, keep_private, sync_folder_of},
+    database::Inner,
     error::is_damage,
+    files::{keep_private, sync_folder_of},
 };
 
 /// A check that has not ended.

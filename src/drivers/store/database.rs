@@ -1,36 +1,14 @@
-//! Opens the database and brings its tables up to date: the few lines where SQLite and PostgreSQL
-//! differ.
-//!
-//! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
-//! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
-//! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for
-//! our sessions. `erasure` keeps what was deleted out of the files, `damage` looks whether they are
-//! sound.
+//! A handle on the open database.
 
 use std::{
-    fs::{File, Permissions, TryLockError},
-    io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    fs::File,
     sync::{Arc, OnceLock, Weak},
-    time::Duration,
 };
 
-use sqlx::{
-    Any, AnyConnection, AnyPool, Connection, Executor,
-    any::AnyPoolOptions,
-    migrate::{MigrateError, Migrator},
-    pool::PoolConnection,
-};
-use tokio::{sync::Notify, time::timeout};
-use tracing::{debug, warn};
+use sqlx::AnyPool;
+use tokio::sync::Notify;
 
-use super::{
-    StoreError, clock, damage,
-    erasure::Erasure,
-    guard::{self, Guard},
-    lock_for_life,
-};
+use super::{StoreError, guard::Guard, leftovers::Erasure};
 use crate::drivers::clock::Clock;
 
 /// A handle on the open database; cheap to clone.
@@ -54,27 +32,12 @@ pub(super) struct Inner {
 
 /// Held for life, so that no second process opens the same database.
 #[derive(Debug)]
-enum Lock {
+pub(super) enum Lock {
     File { _file: File },
     Connection(Guard),
 }
 
 impl Database {
-    /// Opens `sqlite:PATH` (made when it is not there) or `postgres://…` and brings the tables up
-    /// to date.
-    ///
-    /// # Errors
-    /// Every error is a sentence for the person who starts the daemon.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
-        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-        match scheme {
-            "sqlite" => open_sqlite(Path::new(rest.strip_prefix("//").unwrap_or(rest))).await,
-            "postgres" | "postgresql" => open_postgres(url).await,
-            _ => Err(StoreError::UnknownScheme { scheme: scheme.to_owned() }),
-        }
-    }
-
     /// Closes all connections once they are idle; what is asked of the database afterwards fails.
     pub async fn close(&self) {
         self.erase_before_close().await;
@@ -129,6 +92,11 @@ impl Database {
         &self.inner.damage
     }
 
+    /// For what must not keep the database open.
+    pub(super) fn downgraded(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
     /// The database, if it is still in use.
     pub(super) fn upgraded(inner: &Weak<Inner>) -> Option<Self> {
         inner.upgrade().map(|inner| Self { inner })
@@ -143,203 +111,8 @@ impl Database {
     }
 }
 
-const SQLITE_READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 8;
-/// How long a query may wait for a connection, and a new connection for its server.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a failed connection may take to close: its server may be gone without a word.
-const CLOSING: Duration = Duration::from_secs(2);
-
-async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
-    if path.as_os_str().is_empty() || path == Path::new(":memory:") {
-        return Err(StoreError::NoFile);
-    }
-    let lock = lock_sqlite(path)?;
-    // Only afterwards: who has not got the lock must not touch a file that SQLite has open.
-    keep_private(path)
-        .map_err(|source| StoreError::NotWritable { path: path.to_owned(), source })?;
-    let url = sqlite_url(path);
-    let checking = damage::look(path, &url).await?;
-    let cannot_open = |source| StoreError::CannotOpen { path: path.to_owned(), source };
-    let mut first = probe(&url).await.map_err(cannot_open)?;
-    prepare_sqlite_writer(&mut first).await.map_err(cannot_open)?;
-    first.close().await.map_err(cannot_open)?;
-    let writer = AnyPoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(prepare_sqlite_writer(connection)))
-        .connect(&url)
-        .await
-        .map_err(cannot_open)?;
-    migrate(&sqlx::migrate!("migrations/sqlite"), &writer).await?;
-    let reader = AnyPoolOptions::new()
-        .max_connections(SQLITE_READERS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| {
-            Box::pin(async { connection.execute("PRAGMA query_only = ON").await.map(drop) })
-        })
-        .connect(&url)
-        .await
-        .map_err(cannot_open)?;
-    let clock = clock::resume(&writer).await?;
-    let database = Database::joined(writer, reader, clock, Lock::File { _file: lock });
-    if let Some(checking) = checking {
-        checking.watch(Arc::downgrade(&database.inner));
-    }
-    Ok(database)
-}
-
-async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    // The driver waits 5 s for a lock by default; the journal would rather say that it is behind.
-    connection.execute("PRAGMA busy_timeout = 1000").await?;
-    connection.execute("PRAGMA journal_mode = WAL").await?;
-    connection.execute("PRAGMA synchronous = FULL").await?;
-    connection.execute("PRAGMA secure_delete = ON").await?;
-    // VACUUM copies what is stored: not to a file elsewhere.
-    connection.execute("PRAGMA temp_store = MEMORY").await?;
-    connection.execute("PRAGMA foreign_keys = ON").await?;
-    Ok(())
-}
-
-/// A role or a server may have `synchronous_commit = off`: then a commit is answered before it is
-/// durable. The stronger settings stay as they are.
-async fn prepare_postgres(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    connection
-        .execute(
-            "SELECT set_config('synchronous_commit', 'on', false) \
-             WHERE current_setting('synchronous_commit') = 'off'",
-        )
-        .await
-        .map(drop)
-}
-
-/// Locks a file beside the database. Not the database itself: closing any descriptor of that file
-/// would release SQLite's own POSIX locks.
-fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
-    let not_writable = |source| StoreError::NotWritable { path: lock_path.clone(), source };
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(PRIVATE)
-        .open(&lock_path)
-        .map_err(not_writable)?;
-    match lock_for_life(&lock) {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::InUse { target: path.display().to_string() })
-        }
-        Err(TryLockError::Error(source)) => Err(not_writable(source)),
-    }
-}
-
-/// The database holds the keys that sign in our name.
-const PRIVATE: u32 = 0o600;
-
-/// Makes the file, or takes it from everybody but its owner and group. SQLite gives the files beside
-/// it the same permissions.
-pub(super) fn keep_private(path: &Path) -> io::Result<()> {
-    let is_new = !path.exists();
-    let file = File::options().create(true).append(true).mode(PRIVATE).open(path)?;
-    if is_new {
-        // SQLite syncs the file, not its name.
-        sync_folder_of(path)?;
-    }
-    let mode = file.metadata()?.permissions().mode() & 0o777;
-    match mode & 0o007 {
-        0 => Ok(()),
-        _ => file.set_permissions(Permissions::from_mode(mode & !0o007)),
-    }
-}
-
-/// Makes the names of files beside `path` safe from a power cut.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
-}
-
-/// Closes a connection on which something has failed that was to be a whole. The database may have
-/// rolled it back by itself (SQLite does so on a full disk) while the driver still counts a
-/// transaction: the next one on this connection would only be a savepoint in one that never ends.
-pub(super) async fn discard(connection: PoolConnection<Any>) {
-    match timeout(CLOSING, connection.detach().close()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("A failed connection was not closed cleanly: {error}"),
-        Err(_) => debug!("A failed connection was not closed within {CLOSING:?}"),
-    }
-}
-
-/// The driver reads a URL, so what means something in one has to be escaped.
-fn sqlite_url(path: &Path) -> String {
-    let mut url = String::from("sqlite:");
-    for character in path.to_string_lossy().chars() {
-        match character {
-            '%' => url.push_str("%25"),
-            '?' => url.push_str("%3F"),
-            '#' => url.push_str("%23"),
-            ' ' => url.push_str("%20"),
-            other => url.push(other),
-        }
-    }
-    url.push_str("?mode=rwc");
-    url
-}
-
-async fn open_postgres(url: &str) -> Result<Database, StoreError> {
-    let cannot_connect =
-        |source| StoreError::CannotConnect { target: without_credentials(url), source };
-    let connection = probe(url).await.map_err(cannot_connect)?;
-    let guard = guard::hold(url, without_credentials(url), connection).await?;
-    let pool = AnyPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(prepare_postgres(connection)))
-        .connect(url)
-        .await
-        .map_err(cannot_connect)?;
-    migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
-    let (fsync,): (String,) =
-        sqlx::query_as("SELECT current_setting('fsync')").fetch_one(&pool).await?;
-    if fsync == "off" {
-        warn!("PostgreSQL runs with fsync = off: a power cut may lose what was accepted");
-    }
-    let clock = clock::resume(&pool).await?;
-    Ok(Database::joined(pool.clone(), pool, clock, Lock::Connection(guard)))
-}
-
-/// One connection without a pool, to learn what is wrong: a pool would try again and then only say
-/// that time is up.
-pub(super) async fn probe(url: &str) -> Result<AnyConnection, sqlx::Error> {
-    let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect(url)).await;
-    connection.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Host and database name of an address.
-fn without_credentials(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(url) => format!("{}{}", url.host_str().unwrap_or("localhost"), url.path()),
-        Err(_) => "postgres://…".to_owned(),
-    }
-}
-
-async fn migrate(migrator: &Migrator, pool: &AnyPool) -> Result<(), StoreError> {
-    migrator.run(pool).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-            StoreError::Newer { version }
-        }
-        error => StoreError::Migration(error),
-    })
-}
-
 impl Database {
-    fn joined(writer: AnyPool, reader: AnyPool, clock: Clock, lock: Lock) -> Self {
+    pub(super) fn joined(writer: AnyPool, reader: AnyPool, clock: Clock, lock: Lock) -> Self {
         let inner = Inner {
             writer,
             reader,
@@ -350,88 +123,5 @@ impl Database {
             lock,
         };
         Self { inner: Arc::new(inner) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_escaped_for_the_driver() {
-        assert_eq!(sqlite_url(Path::new("/a b/50%?#.db")), "sqlite:/a%20b/50%25%3F%23.db?mode=rwc");
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        assert_eq!(
-            without_credentials("postgres://me:secret@db.example/calls"),
-            "db.example/calls"
-        );
-    }
-
-    #[tokio::test]
-    async fn an_unknown_database_is_refused_without_showing_the_address() {
-        let error = Database::open("mysql://me:secret@host/calls").await.unwrap_err().to_string();
-        assert!(error.contains("mysql") && !error.contains("secret"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn sqlite_without_a_file_is_refused() {
-        for url in ["sqlite:", "sqlite://", "sqlite::memory:", "sqlite://:memory:"] {
-            assert!(matches!(Database::open(url).await, Err(StoreError::NoFile)), "{url}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_missing_folder_is_named() {
-        let error = Database::open("sqlite:/nowhere/at/all.db").await.unwrap_err().to_string();
-        assert!(error.contains("/nowhere/at/all.db") && error.contains("folder"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn what_is_not_a_database_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("letter.txt");
-        std::fs::write(&path, "Dear reader, this is no database. ".repeat(100)).unwrap();
-        let url = format!("sqlite:{}", path.display());
-        let error = Database::open(&url).await.unwrap_err().to_string();
-        assert!(error.contains("letter.txt") && error.contains("not a database"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_not_there_is_named_at_once() {
-        // Port 1 of the loopback address: nobody listens there.
-        let url = "postgres://me:secret@127.0.0.1:1/calls";
-        let error = Database::open(url).await.unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1/calls") && error.contains("refused"), "{error}");
-        assert!(!error.contains("secret"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn nobody_else_can_read_the_keys() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
-        let mode = |name: &str| {
-            let metadata = std::fs::metadata(folder.path().join(name)).unwrap();
-            metadata.permissions().mode() & 0o777
-        };
-        let _open = Database::open(&url("new.db")).await.unwrap();
-        assert_eq!((mode("new.db"), mode("new.db-wal")), (0o600, 0o600));
-        std::fs::write(folder.path().join("old.db"), "").unwrap();
-        let old = Permissions::from_mode(0o644);
-        std::fs::set_permissions(folder.path().join("old.db"), old).unwrap();
-        let _open = Database::open(&url("old.db")).await.unwrap();
-        assert_eq!((mode("old.db"), mode("old.db-wal")), (0o640, 0o640));
-    }
-
-    #[tokio::test]
-    async fn a_second_opening_of_the_same_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("odd name%.db").display());
-        let first = Database::open(&url).await.unwrap();
-        assert!(matches!(Database::open(&url).await, Err(StoreError::InUse { .. })));
-        drop(first);
-        Database::open(&url).await.unwrap();
     }
 }

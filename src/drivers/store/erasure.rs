@@ -7,41 +7,14 @@
 //! stop. PostgreSQL looks after its own files.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use sqlx::{Executor, Row};
-use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-use super::{Database, StoreError};
-
-/// Where rests of deleted rows may be.
-#[derive(Debug)]
-pub(super) struct Erasure {
-    in_wal: AtomicBool,
-    in_pages: AtomicBool,
-    /// When the file may be written anew.
-    next_rebuild: Mutex<Instant>,
-}
-
-impl Erasure {
-    /// Nothing is known of a file: there may be rests in it.
-    pub fn new() -> Self {
-        Self {
-            in_wal: AtomicBool::new(true),
-            in_pages: AtomicBool::new(true),
-            next_rebuild: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Rows were deleted.
-    pub fn is_due(&self) {
-        self.in_pages.store(true, Ordering::Relaxed);
-        self.in_wal.store(true, Ordering::Relaxed);
-    }
-}
+use super::{Database, StoreError, connections::discard};
 
 /// The file is written anew at most so often, and for a hundredth of the time at most: nothing else
 /// can be written meanwhile.
@@ -118,7 +91,7 @@ impl Database {
         let begun = Instant::now();
         let mut connection = self.writer().acquire().await?;
         if let Err(error) = connection.execute("VACUUM").await {
-            super::database::discard(connection).await;
+            discard(connection).await;
             return Err(error.into());
         }
         debug!(bytes, duration = ?begun.elapsed(), "The database was written anew");

@@ -13,7 +13,7 @@ use sqlx::{AnyConnection, Connection};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info};
 
-use super::{StoreError, database::probe};
+use super::{StoreError, connections::probe};
 
 /// The number of our lock; the server has one space of them for each database.
 const LOCK: i64 = i64::from_be_bytes(*b"aftrtone");

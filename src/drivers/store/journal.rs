@@ -34,7 +34,7 @@ use tracing::{debug, error, info, warn};
 
 use aftertone_core::model::{Change, SteadyMillis};
 
-use super::{Database, StoreError, calls, database::discard, outbox, recordings};
+use super::{Database, StoreError, calls, connections::discard, outbox, recordings};
 
 /// A handle on the journal; cheap to clone. The journal ends when the last one is gone and
 /// everything is written down.

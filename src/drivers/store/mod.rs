@@ -9,16 +9,20 @@
 
 mod calls;
 mod clock;
+mod connections;
 mod damage;
 mod database;
 mod erasure;
 mod error;
+mod files;
 mod guard;
 mod identity;
 mod journal;
 mod keys;
+mod leftovers;
 mod lock;
 mod lost;
+mod opening;
 mod outbox;
 mod recordings;
 mod requests;

@@ -7,21 +7,17 @@ use std::{borrow::Cow, sync::Arc};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{
-        HeaderValue, Method, StatusCode,
-        header::{CONTENT_TYPE, LOCATION},
-        request::Parts,
-    },
+    http::{HeaderValue, Method, StatusCode, header::LOCATION, request::Parts},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     ApiState,
-    auth::{ACCESS_MEDIA, Caller, INITIATE},
+    asked::{Asked, json, ok},
+    auth::{ACCESS_MEDIA, INITIATE},
     body, deadline,
-    error::{ApiError, JSON, ODATA_VERSION},
+    error::ApiError,
     exchange::Audit,
     house::{Answer, CallError, NewCall, NewOperation, TransferTarget},
     idempotency, now,
@@ -31,9 +27,8 @@ use super::{
 };
 use aftertone_core::{
     graph::{
-        self, AnswerBody, CreateCallBody, GraphContext, InvalidBody, PlayPromptBody, RecordBody,
-        RecordingLink, RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody,
-        TransferBody, Version,
+        self, AnswerBody, CreateCallBody, InvalidBody, PlayPromptBody, RecordBody, RecordingLink,
+        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody,
     },
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
 };
@@ -88,23 +83,6 @@ async fn answer(
             asked.once(turn, route.target, body).await
         })
         .await
-}
-
-/// A request of a known caller.
-pub(super) struct Asked<'a> {
-    pub(super) state: &'a ApiState,
-    caller: Caller,
-    pub(super) graph: GraphContext,
-    pub(super) parts: &'a Parts,
-    /// What a call is called that this request places.
-    pub(super) next_call: CallId,
-}
-
-impl<'a> Asked<'a> {
-    fn new(state: &'a ApiState, caller: Caller, version: Version, parts: &'a Parts) -> Self {
-        let next_call = CallId::from_random(rand::random());
-        Self { state, caller, graph: state.graph_context(version), parts, next_call }
-    }
 }
 
 impl Asked<'_> {
@@ -444,18 +422,6 @@ pub(super) fn needed_role(action: Action) -> Option<&'static str> {
 /// An ended call is not found (contract section 7), even while the house still knows it.
 fn is_there(call: &model::Call) -> bool {
     call.state != CallState::Terminated
-}
-
-pub(super) fn json(thing: &impl Serialize) -> Value {
-    serde_json::to_value(thing).expect("texts, numbers and lists of them always serialise")
-}
-
-pub(super) fn ok(thing: &Value) -> Response {
-    let mut response = Body::from(thing.to_string()).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(ODATA_VERSION.0, ODATA_VERSION.1);
-    response
 }
 
 #[cfg(test)]

@@ -13,16 +13,17 @@ use axum::{
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
 use crate::drivers::{store::Delivery, tokens::Verifier};
 use aftertone_core::{
-    graph::RecordingLink,
+    graph::{GraphContext, RecordingLink, Version},
     model::{
         Arrival, Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
         OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
-        RecordingId, RejectReason, SteadyMillis, Termination,
+        RecordingId, RejectReason, SteadyMillis, Termination, UnixMillis,
     },
 };
 

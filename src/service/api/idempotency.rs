@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    calls::Asked,
+    asked::Asked,
     deadline,
     error::{ApiError, JSON, ODATA_VERSION},
     house::{CallError, KeptAnswer, RequestKey},

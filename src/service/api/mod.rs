@@ -18,6 +18,7 @@
 //! | `error` | the one mapping from errors to responses |
 //! | `serve` | the listener with its limits |
 
+mod asked;
 mod auth;
 mod authority;
 mod body;
@@ -40,18 +41,14 @@ mod query;
 mod recordings;
 mod route;
 mod serve;
+mod state;
 mod trace;
 mod undelivered;
-
-use std::{panic::resume_unwind, path::Path, sync::Arc, time::SystemTime};
 
 use axum::{
     Router, middleware,
     routing::{MethodRouter, any},
 };
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use authority::PATH as AUTHORITY_PATH;
@@ -61,81 +58,10 @@ pub use house::{
     TrunkHealth,
 };
 pub use serve::{Identity, ServeLimits, serve};
+pub use state::ApiState;
 
-use self::idempotency::UnderWay;
+use self::state::now;
 use crate::drivers::tokens::Issuer;
-use aftertone_core::{
-    graph::{GraphContext, Version},
-    model::UnixMillis,
-};
-
-/// What the REST face needs to answer. Cheap to clone.
-#[derive(Clone)]
-pub struct ApiState {
-    house: Arc<dyn House>,
-    credentials: watch::Receiver<Arc<Credentials>>,
-    tenant: Arc<str>,
-    public_url: Arc<str>,
-    /// The file of the authority of a development certificate.
-    authority: Option<Arc<Path>>,
-    under_way: UnderWay,
-    /// Requests that are done to their end.
-    tasks: TaskTracker,
-}
-
-impl ApiState {
-    /// Answers for `house`, to whom `credentials` knows at the time. `public_url` is where others reach the API:
-    /// scheme, host and port, perhaps a path.
-    pub fn new(
-        house: Arc<dyn House>,
-        credentials: watch::Receiver<Arc<Credentials>>,
-        tenant: &str,
-        public_url: &str,
-    ) -> Self {
-        Self {
-            house,
-            credentials,
-            tenant: tenant.into(),
-            public_url: public_url.trim_end_matches('/').into(),
-            authority: None,
-            under_way: UnderWay::default(),
-            tasks: TaskTracker::new(),
-        }
-    }
-
-    /// Gives this file to whoever has to trust our development certificate.
-    pub fn with_authority(mut self, file: Option<&Path>) -> Self {
-        self.authority = file.map(Arc::from);
-        self
-    }
-
-    /// Returns when the requests that have begun are done, also those whose clients have gone. To be
-    /// called when no more can come.
-    pub async fn finished(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    /// Goes on with `work` when the one who waits for it does not any more.
-    async fn to_its_end<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        match self.tasks.spawn(work.in_current_span()).await {
-            Ok(done) => done,
-            // Nobody aborts it: it has panicked, which is for whoever looks after panics of requests.
-            Err(error) => resume_unwind(error.into_panic()),
-        }
-    }
-
-    fn graph_context(&self, version: Version) -> GraphContext {
-        GraphContext {
-            tenant: self.tenant.to_string(),
-            public_url: self.public_url.to_string(),
-            version,
-        }
-    }
-}
 
 /// All addresses of the API listener; those of tokens when there is somebody to sign them.
 pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
@@ -159,8 +85,4 @@ fn routes() -> [(&'static str, MethodRouter<ApiState>); 5] {
         ("/openapi.json", any(openapi::openapi)),
         ("/recordings/{id}", any(recordings::recording)),
     ]
-}
-
-fn now() -> UnixMillis {
-    SystemTime::now().into()
 }

@@ -4,6 +4,8 @@
 //! cannot be forgotten. What Graph has and this server does not is left out. The schemas of responses
 //! are the contract's; those of requests say what is read.
 
+mod bodies;
+mod parts;
 mod tokens;
 
 use std::{borrow::Cow, sync::LazyLock};
@@ -14,6 +16,13 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
+use self::{
+    bodies::{
+        RECORD_RESPONSE_SECONDS, RECORD_SECONDS, answer, client_context, context, new_call,
+        play_prompt, prompt, record, recording_status, redirect, reject, send_tones, transfer,
+    },
+    parts::{headers, known_headers, object, reference, refusals, response, such_as, text},
+};
 use super::{
     auth::{ACCESS_MEDIA, INITIATE},
     authority,
@@ -355,74 +364,6 @@ impl Described {
     }
 }
 
-/// Every status that is not a success, what it means, and the header that comes with it.
-const REFUSALS: [(u16, &str, Option<&str>); 14] = [
-    (400, "Something in the request is wrong, or it is the wrong moment", None),
-    (401, "No token, or none that is believed", Some("WWW-Authenticate")),
-    (403, "A role is missing, or nobody may be called there", None),
-    (404, "It is not there, or it is somebody else's", None),
-    (405, "It does not know the method", Some("Allow")),
-    (408, "The body came too slowly", None),
-    (409, "Somebody was faster, or the first request with this key has no answer", None),
-    (413, "The body is too large", None),
-    (415, "The body is of another type", None),
-    (416, "The recording does not have the range", Some("Content-Range")),
-    (429, "Too much at a time", Some("Retry-After")),
-    (500, "The server's fault; something may have been done", None),
-    (501, "Graph has it, this server does not", None),
-    (503, "Not now; nothing was done", Some("Retry-After")),
-];
-
-/// Those of them that apply, in Graph's words; innerError names the request.
-fn refusals(applies: impl Fn(u16) -> bool) -> Map<String, Value> {
-    let refusals = REFUSALS.into_iter().filter(|(status, ..)| applies(*status));
-    refusals
-        .map(|(status, description, header)| {
-            let shown = json!({
-                "description": description,
-                "headers": headers(header.as_slice()),
-                "content": {"application/json": {"schema": reference("odata.error")}},
-            });
-            (status.to_string(), shown)
-        })
-        .collect()
-}
-
-/// A response with JSON.
-fn response(about: &str, more: &[&str], schema: Value) -> Value {
-    json!({"description": about, "headers": headers(more),
-        "content": {"application/json": {"schema": schema}}})
-}
-
-/// What every response bears, and these.
-fn headers(more: &[&str]) -> Value {
-    let names = ["request-id", "client-request-id"];
-    let named = names.iter().chain(more);
-    named
-        .map(|name| {
-            let header = json!({"$ref": format!("#/components/headers/{name}")});
-            ((*name).to_owned(), header)
-        })
-        .collect::<Map<_, _>>()
-        .into()
-}
-
-fn known_headers() -> Value {
-    let header = |about: &str, schema: Value| -> Value {
-        json!({"description": about, "required": true, "schema": schema})
-    };
-    json!({
-        "request-id": header("What the log calls the request", text()),
-        "client-request-id": header("The request's own, or the request-id", text()),
-        "Location": header("The address of what was made", json!({"type": "string",
-            "format": "uri"})),
-        "Retry-After": header("Seconds", json!({"type": "integer", "minimum": 0})),
-        "WWW-Authenticate": header("What is wanted", text()),
-        "Content-Range": header("The size of the recording", text()),
-        "Allow": header("The methods that it knows", text()),
-    })
-}
-
 impl Answer {
     /// What may be selected of it.
     fn members(&self) -> &'static [&'static str] {
@@ -473,245 +414,6 @@ fn query_schema(name: &str, answer: &Answer) -> Value {
 }
 
 // -- what is read ------------------------------------------------------------------------------------
-
-/// The longest times of `record` and `recordResponse`.
-const RECORD_SECONDS: u32 = 300;
-const RECORD_RESPONSE_SECONDS: u32 = 120;
-
-fn reference(schema: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{schema}")})
-}
-
-fn object(properties: Value) -> Value {
-    json!({"type": "object", "properties": properties})
-}
-
-fn needing(mut object: Value, required: &[&str]) -> Value {
-    object["required"] = json!(required);
-    object
-}
-
-/// A schema with a body that fits it and that the reader takes.
-fn such_as(mut schema: Value, example: Value) -> Value {
-    schema["examples"] = json!([example]);
-    schema
-}
-
-fn text() -> Value {
-    json!({"type": "string"})
-}
-
-fn context() -> Value {
-    let body = object(json!({"clientContext": client_context()}));
-    such_as(body, json!({"clientContext": "anything"}))
-}
-
-fn client_context() -> Value {
-    json!({"type": ["string", "null"], "maxLength": 256})
-}
-
-fn http_uri() -> Value {
-    json!({"type": "string", "format": "uri", "pattern": "^https?://[a-z0-9]", "maxLength": 8192})
-}
-
-fn optional(schema: Value) -> Value {
-    json!({"anyOf": [schema, {"type": "null"}]})
-}
-
-fn seconds(max: u32) -> Value {
-    json!({"type": ["integer", "null"], "minimum": 1, "maximum": max, "default": 5})
-}
-
-fn flag(default: bool) -> Value {
-    json!({"type": ["boolean", "null"], "default": default})
-}
-
-fn tone() -> Value {
-    json!({"type": "string", "pattern":
-        "^([0-9*#A-Da-d]|tone[0-9]|star|pound)$"})
-}
-
-fn media_info() -> Value {
-    let info =
-        json!({"uri": http_uri(), "resourceId": {"type": ["string", "null"], "maxLength": 256}});
-    needing(object(info), &["uri"])
-}
-
-fn prompt() -> Value {
-    needing(
-        object(json!({
-            "@odata.type": {"enum": ["#microsoft.graph.mediaPrompt"]},
-            "mediaInfo": media_info(),
-            "loop": {"type": ["integer", "null"], "minimum": 0, "maximum": 1000},
-        })),
-        &["mediaInfo"],
-    )
-}
-
-fn media_config() -> Value {
-    object(json!({
-        "@odata.type": {"enum": ["#microsoft.graph.serviceHostedMediaConfig"]},
-        "preFetchMedia": {"type": ["array", "null"], "items": media_info(), "maxItems": 100},
-    }))
-}
-
-/// A party that fits the schema.
-fn somebody() -> Value {
-    json!({"identity": {"phone": {"id": "+15550123"}}})
-}
-
-fn party() -> Value {
-    let identity = needing(
-        object(json!({"id": {"type": "string", "pattern": "^\\+?[0-9]{1,15}$"}, "displayName":
-            {"type": ["string", "null"], "maxLength": 256}})),
-        &["id"],
-    );
-    let identity = needing(object(json!({"phone": identity})), &["phone"]);
-    needing(object(json!({"identity": identity})), &["identity"])
-}
-
-fn modalities() -> Value {
-    json!({"type": ["array", "null"], "items": text(), "contains": {"const": "audio"},
-        "maxItems": 16})
-}
-
-fn new_call() -> Value {
-    such_as(
-        needing(
-            object(json!({
-                "callbackUri": http_uri(),
-                "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
-                "requestedModalities": modalities(),
-                "mediaConfig": media_config(),
-                "subject": {"type": ["string", "null"], "maxLength": 256},
-                "direction": {"enum": ["outgoing", null]},
-                "callChainId":
-                    {"type": ["string", "null"], "pattern": "^[!-~]*$", "maxLength": 256},
-                "callOptions": {"type": ["object", "null"]},
-                "routingPolicies": {"type": ["array", "null"], "items": text(), "maxItems": 16},
-                "ringingTimeoutInSeconds":
-                    {"type": ["integer", "null"], "minimum": 1, "maximum": 115},
-            })),
-            &["callbackUri", "targets", "mediaConfig"],
-        ),
-        json!({
-            "callbackUri": "https://bot.example/api/calls",
-            "targets": [somebody()],
-            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"},
-        }),
-    )
-}
-
-fn answer() -> Value {
-    such_as(
-        needing(
-            object(json!({
-                "callbackUri": optional(http_uri()),
-                "acceptedModalities": modalities(),
-                "mediaConfig": media_config(),
-                "participantCapacity":
-                    {"type": ["integer", "null"], "minimum": 0, "maximum": 0x7fff_ffff},
-                "callOptions": {"type": ["object", "null"]},
-            })),
-            &["mediaConfig"],
-        ),
-        json!({
-            "acceptedModalities": ["audio"],
-            "mediaConfig": {"@odata.type": "#microsoft.graph.serviceHostedMediaConfig"},
-        }),
-    )
-}
-
-fn reject() -> Value {
-    such_as(
-        object(json!({
-            "reason": {"enum": ["none", "busy", "forbidden", null]},
-            "callbackUri": optional(http_uri()),
-        })),
-        json!({"reason": "busy"}),
-    )
-}
-
-fn redirect() -> Value {
-    such_as(
-        needing(
-            object(json!({
-                "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
-                "timeout": {"type": ["integer", "null"], "minimum": 15, "maximum": 90},
-                "targetDisposition":
-                    {"enum": ["default", "simultaneousRing", "forward", null]},
-                "maskCaller": {"enum": [false, null]},
-                "maskCallee": {"enum": [false, null]},
-                "callbackUri": optional(http_uri()),
-            })),
-            &["targets"],
-        ),
-        json!({"targets": [somebody()]}),
-    )
-}
-
-fn transfer() -> Value {
-    let other = needing(
-        object(json!({"replacesCallId": {"type": "string", "format": "uuid"}})),
-        &["replacesCallId"],
-    );
-    let target = json!({"anyOf": [party(), other]});
-    let transferee = json!({"type": ["object", "null"]});
-    let body = object(json!({"transferTarget": target, "transferee": transferee}));
-    such_as(needing(body, &["transferTarget"]), json!({"transferTarget": somebody()}))
-}
-
-fn play_prompt() -> Value {
-    such_as(
-        needing(
-            object(json!({
-                "prompts": {"type": "array", "items": prompt(), "minItems": 1, "maxItems": 20},
-                "loop": flag(false),
-                "clientContext": client_context(),
-            })),
-            &["prompts"],
-        ),
-        json!({"prompts": [{"mediaInfo": {"uri": "https://bot.example/hello.wav"}}]}),
-    )
-}
-
-fn record(max_seconds: u32) -> Value {
-    such_as(
-        object(json!({
-            "prompts": {"type": ["array", "null"], "items": prompt(), "maxItems": 1},
-            "bargeInAllowed": flag(false),
-            "initialSilenceTimeoutInSeconds": seconds(max_seconds),
-            "maxSilenceTimeoutInSeconds": seconds(max_seconds),
-            "maxRecordDurationInSeconds": seconds(max_seconds),
-            "playBeep": flag(true),
-            "stopTones": {"type": ["array", "null"], "items": tone(), "maxItems": 64},
-            "streamWhileRecording": flag(false),
-            "clientContext": client_context(),
-        })),
-        json!({"playBeep": true, "stopTones": ["#"], "maxRecordDurationInSeconds": 60}),
-    )
-}
-
-fn send_tones() -> Value {
-    such_as(
-        needing(
-            object(json!({
-                "tones": {"type": "array", "items": tone(), "minItems": 1, "maxItems": 128},
-                "delayBetweenTonesMs":
-                    {"type": ["integer", "null"], "minimum": 0, "maximum": 10_000},
-                "clientContext": client_context(),
-            })),
-            &["tones"],
-        ),
-        json!({"tones": ["1", "#"]}),
-    )
-}
-
-fn recording_status() -> Value {
-    let status = json!({"enum": ["notRecording", "recording", "failed", "unknown"]});
-    let body = object(json!({"status": status, "clientContext": client_context()}));
-    such_as(needing(body, &["status"]), json!({"status": "recording"}))
-}
 
 // -- what is not Graph's -----------------------------------------------------------------------------
 

@@ -7,9 +7,8 @@ use axum::{
 };
 
 use super::{
-    body,
-    calls::{Asked, json, ok},
-    deadline,
+    asked::{Asked, json, ok},
+    body, deadline,
     error::ApiError,
     query::QueryOptions,
     route::ParticipantAction,

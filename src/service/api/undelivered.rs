@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     GivenUp,
-    calls::{Asked, json as shown, ok},
+    asked::{Asked, json as shown, ok},
     deadline,
     error::ApiError,
     query::QueryOptions,

@@ -6,6 +6,7 @@
 
 mod bot;
 pub mod phone;
+mod story;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     drivers::prompts::bundled,
-    service::{app, config::Config, telemetry::escaped},
+    service::{app, config::Config},
 };
 use aftertone_core::{
     audio::{
@@ -31,6 +32,7 @@ use aftertone_core::{
 };
 use bot::Bot;
 use phone::Phone;
+use story::Story;
 
 const CLIP_FILE: &str = "aftertone-demo.wav";
 const RETENTION: Duration = Duration::from_secs(3);
@@ -210,37 +212,6 @@ fn compare(
     ensure!(beep_left < -50.0, "the beep is in the clip");
     ensure!(end_ms.abs() <= 40.0, "the clip does not end at the key");
     Ok(())
-}
-
-/// Prints what happens, with the time since the beginning.
-#[derive(Clone, Copy)]
-struct Story {
-    begun: Instant,
-}
-
-impl Story {
-    fn begin() -> Self {
-        println!("aftertone demo: one call, from the first INVITE to the purge of its recording\n");
-        Self { begun: Instant::now() }
-    }
-
-    fn tell(self, who: &str, what: &str) {
-        self.tell_at(Instant::now(), who, what);
-    }
-
-    fn tell_at(self, at: Instant, who: &str, what: &str) {
-        let seconds = at.saturating_duration_since(self.begun).as_secs_f64();
-        println!("{seconds:8.3} s  {who:<7} {}", escaped(what));
-    }
-
-    fn tell_sip(self, phone: &Phone, told: usize) -> usize {
-        let seen = phone.seen();
-        for message in &seen[told.min(seen.len())..] {
-            let arrow = if message.sent { "──▶" } else { "◀──" };
-            self.tell_at(message.at, "sip", &format!("{arrow} {}", message.line));
-        }
-        seen.len()
-    }
 }
 
 fn ms(duration: Duration) -> String {

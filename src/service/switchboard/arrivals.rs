@@ -7,8 +7,9 @@ use tracing::{debug, info, info_span, warn};
 
 use super::{
     BUSY, GONE, Switchboard,
-    call_task::{CallTask, Message, mailbox},
+    call_task::CallTask,
     is_number,
+    mailbox::{Message, mailbox},
     outgoing::Placed,
     registry::{Entry, Line, Stranger},
 };

@@ -6,6 +6,7 @@
 mod clips;
 mod placing;
 mod prompts;
+mod tape;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,18 +15,16 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
-use self::{
-    clips::{Tape, safe_clip},
-    placing::NO_WAY,
-    prompts::Prepared,
-};
+use self::tape::{Tape, safe_clip};
 use super::{
-    Drivers, Reserved,
     commits::{After, Commits},
+    drivers::Drivers,
+    mailbox::{Mailbox, Message, Reply, Request},
     outgoing::Itinerary,
+    reserved::Reserved,
 };
 use crate::drivers::{
     media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
@@ -34,11 +33,8 @@ use crate::drivers::{
 };
 use aftertone_core::{
     audio::Clip,
-    call::{Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation},
-    model::{
-        Call, CallState, Operation, OperationEnd, OperationId, OperationKind, Party, RecordingId,
-        Silence,
-    },
+    call::{Action, CallError, Input, LocalAudio, Machine, MediaEnd, NewOperation},
+    model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
     proto::sip::{
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
@@ -46,55 +42,6 @@ use aftertone_core::{
         path::{Path, is_private},
     },
 };
-
-/// Where the answer to a request goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
-
-/// What a call's task is told from the side of its peer.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Something has happened in one of its dialogs.
-    Sip(Event),
-    /// Somebody else calls, who shall have the peer's place.
-    Replace(Reserved, Box<IncomingInvite>),
-    /// The caller has not shown that it hears us, and others want to call.
-    MakeRoom,
-    /// We are asked to call somebody else, by this dialog, who shall have the peer's place.
-    Follow(Reserved, Box<Itinerary>),
-}
-
-/// What the API wants of a call.
-#[derive(Debug)]
-pub(super) enum Request {
-    Show(Reply<Call>),
-    /// Whom, and in which dialog, the application talks to: somebody else may take our place there.
-    Peer(Reply<(Party, DialogId)>),
-    Operations(Reply<Vec<Operation>>),
-    Command(Command, Reply<()>),
-    /// With its clip, if it records.
-    Submit(NewOperation, Option<OpenClip>, Reply<Operation>),
-}
-
-/// The way to a call's task. What the API asks takes no place of what the peer says.
-#[derive(Debug, Clone)]
-pub(super) struct Mail {
-    pub sip: mpsc::Sender<Message>,
-    pub requests: mpsc::Sender<Request>,
-}
-
-/// Where the task finds it.
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    pub sip: mpsc::Receiver<Message>,
-    requests: mpsc::Receiver<Request>,
-}
-
-/// An empty mailbox, and the way to it.
-pub(super) fn mailbox() -> (Mail, Mailbox) {
-    let (sip, messages) = mpsc::channel(SIP_PLACES);
-    let (requests, asked) = mpsc::channel(REQUEST_PLACES);
-    (Mail { sip, requests }, Mailbox { sip: messages, requests: asked })
-}
 
 pub(super) struct CallTask {
     machine: Machine,
@@ -166,11 +113,6 @@ enum Done {
     ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
 }
 
-/// Messages of the peer that may wait for the task, and the last events of the call's dialogs, which
-/// have their places from the beginning.
-const SIP_PLACES: usize = 64;
-/// Requests of the application that may wait; whoever asks waits beyond that.
-const REQUEST_PLACES: usize = 64;
 /// Events that may wait for the task: one leg makes at most a few per second.
 const LEG_EVENTS: usize = 64;
 /// How long a call without a timer sleeps at most.
@@ -300,7 +242,7 @@ impl CallTask {
             Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
             Message::Follow(reserved, itinerary) => {
-                let dialog = reserved.dialog;
+                let dialog = reserved.dialog();
                 self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
                 if self.machine.referral() == Some(dialog) {
                     self.referral =
@@ -364,7 +306,7 @@ impl CallTask {
 
     /// The call goes on with somebody else, if that can be (RFC 3891).
     fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
-        let dialog = reserved.dialog;
+        let dialog = reserved.dialog();
         let IncomingInvite { path, call_id, offer, .. } = invite;
         self.machine.handle_input(Input::Replaced(dialog, offer), self.drivers.now());
         if self.machine.dialog() != dialog {
@@ -828,6 +770,16 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
         Some(events) => events.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// The SIP status that stands for a name without address, as a proxy would say it.
+pub(super) const NO_WAY: u16 = 503;
+
+/// What an operation needs before it begins.
+pub(super) struct Prepared {
+    pub prompts: Vec<(Clip, u32)>,
+    /// Of a recording of a line: those of applications were opened when they were asked for.
+    pub clip: Option<OpenClip>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::call_task::Reply;
+use super::mailbox::Reply;
 use crate::drivers::store::{Commit, Journal, JournalBehind, StoreError};
 use aftertone_core::{
     call::CallError,

@@ -8,7 +8,7 @@
 
 use aftertone_core::proto::sip::uri::{Uri, escape_user};
 
-use super::routes::matches;
+use super::pattern::matches;
 
 /// What RFC 3966 section 5.1.1 allows between digits.
 const VISUAL_SEPARATORS: [char; 4] = ['-', '.', '(', ')'];

@@ -10,10 +10,14 @@ mod arrivals;
 mod call_task;
 mod commits;
 mod dialled;
+mod drivers;
+mod mailbox;
 mod outgoing;
+mod pattern;
 mod recovery;
 mod registry;
 mod requests;
+mod reserved;
 mod routes;
 
 use std::{
@@ -23,7 +27,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -35,18 +39,11 @@ use tokio::sync::{
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
-use crate::drivers::{
-    clock::Clock,
-    media,
-    prompts::Library,
-    recordings::{FolderFault, OpenClip, Spool, SpoolError, Vault},
-    signalling::Signalling,
-    store::{Database, Journal},
-};
+use crate::drivers::recordings::{FolderFault, SpoolError};
 pub use aftertone_core::call::{CallError, NewOperation};
 use aftertone_core::{
-    call::{Command, Now, Refusal, Settings},
-    model::{CallId, Party, PromptSource, RecordingId, Termination, UnixMillis},
+    call::{Command, Refusal, Settings},
+    model::{CallId, Party, PromptSource, Termination},
     proto::{
         sdp,
         sip::{
@@ -55,31 +52,15 @@ use aftertone_core::{
         },
     },
 };
-use call_task::{CallTask, End, Message, Request};
+use call_task::{CallTask, End};
+pub use drivers::Drivers;
+use mailbox::{Message, Request};
 pub use outgoing::Trunk;
 use outgoing::{Itinerary, Placed};
 pub use recovery::{RecoveryError, recover};
 use registry::{Entry, Line, Registry};
+use reserved::Reserved;
 pub use routes::Directory;
-
-/// What the calls work with.
-#[derive(Clone)]
-pub struct Drivers {
-    /// SIP.
-    pub signalling: Signalling,
-    /// RTP.
-    pub media: media::Engine,
-    /// Prompts.
-    pub prompts: Library,
-    /// Writes clips.
-    pub spool: Spool,
-    /// Keeps clips.
-    pub vault: Vault,
-    /// Writes facts.
-    pub journal: Journal,
-    /// Reads facts.
-    pub database: Database,
-}
 
 /// A call that an application wants placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,38 +131,8 @@ const BUSY: u16 = 503;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the database may take to show what was committed last.
 const PROOF: Duration = Duration::from_secs(2);
-/// How long a disk may take to make the file of a clip: less than a request waits.
-const OPENING: Duration = Duration::from_secs(6);
 /// How long calls that are ended may take for it: longer than their machines wait for their legs.
 pub const ENDING: Duration = Duration::from_secs(18);
-
-/// The time by each clock.
-fn now(clock: &Clock) -> Now {
-    let (instant, wall) = (Instant::now(), UnixMillis::from(SystemTime::now()));
-    Now { instant, wall, steady: clock.now() }
-}
-
-impl Drivers {
-    /// Makes the file of a clip. That it cannot be made is logged.
-    ///
-    /// # Errors
-    /// As for [`Spool::open`]; or the folder is away or does not answer: what is recorded there could
-    /// be neither heard nor found.
-    async fn open_clip(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
-        let opened = match self.vault.fault() {
-            Some(fault) => Err(SpoolError::Folder(fault)),
-            // A file that is made after all is removed again.
-            None => tokio::time::timeout(OPENING, self.spool.open(id))
-                .await
-                .unwrap_or(Err(SpoolError::Folder(FolderFault::Silent))),
-        };
-        opened.inspect_err(|error| warn!(%error, recording.id = %id, "A recording cannot begin"))
-    }
-
-    fn now(&self) -> Now {
-        now(self.database.clock())
-    }
-}
 
 impl Switchboard {
     /// A switchboard without calls.
@@ -320,7 +271,9 @@ impl Switchboard {
         })?;
         let line = Line { call, trunk, last };
         registry.add_line(dialog, line, room).map_err(|_| BUSY)?;
-        Ok((Reserved { switchboard: self.clone(), dialog, is_kept: false }, sip))
+        let switchboard = self.clone();
+        let remove = move || drop(switchboard.registry().dialogs.remove(&dialog));
+        Ok((Reserved::new(dialog, remove), sip))
     }
 
     /// The way to `target`: to the phones of a user, or by the first trunk that allows it, with its
@@ -440,34 +393,6 @@ impl Switchboard {
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A dialog that shall be; it leaves the registry when it is not.
-struct Reserved {
-    switchboard: Switchboard,
-    dialog: DialogId,
-    is_kept: bool,
-}
-
-impl Reserved {
-    /// Its own last event takes it out.
-    fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.switchboard.registry().dialogs.remove(&self.dialog);
-        }
-    }
-}
-
-impl std::fmt::Debug for Reserved {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Reserved").field(&self.dialog).finish()
     }
 }
 

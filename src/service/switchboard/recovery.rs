@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tracing::{error, info, warn};
 
-use super::{Drivers, now};
+use super::drivers::{Drivers, now};
 use crate::drivers::{
     recordings::{Finished, RecoverError, Recovered, Vault},
     store::{Database, Journal, RecordingRow, StoreError},

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::call_task::{Mail, Message};
+use super::mailbox::{Mail, Message};
 use aftertone_core::{
     call::CallError,
     model::CallId,
@@ -268,7 +268,7 @@ fn oldest<'a>(strangers: impl Iterator<Item = (CallId, &'a Stranger)>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::switchboard::call_task::{Mailbox, mailbox};
+    use crate::service::switchboard::mailbox::{Mailbox, mailbox};
 
     const MAX_CALLS: usize = 80;
 

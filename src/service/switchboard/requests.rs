@@ -8,9 +8,10 @@ use tracing::{info, info_span, warn};
 
 use super::{
     NewCall, Switchboard, TransferTarget,
-    call_task::{self, CallTask, Request, mailbox},
+    call_task::CallTask,
     dialled::{Dialled, named_to_peers},
     is_number,
+    mailbox::{Reply, Request, mailbox},
     outgoing::Placed,
     registry::Entry,
 };
@@ -310,7 +311,7 @@ impl Switchboard {
 
 async fn ask<T>(
     sender: &mpsc::Sender<Request>,
-    request: impl FnOnce(call_task::Reply<T>) -> Request,
+    request: impl FnOnce(Reply<T>) -> Request,
 ) -> Result<T, CallError> {
     let (reply, answer) = oneshot::channel();
     let asking = sender.send(request(reply));

@@ -2,16 +2,20 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{net::UdpSocket, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{call_task::mailbox, *};
+use super::{
+    mailbox::{Mail, mailbox},
+    *,
+};
 use crate::{
     drivers::{
-        prompts::{Fence, Fetch, FetchLimits, LibraryLimits},
-        recordings::{Folder, SpoolLimits},
+        media,
+        prompts::{Fence, Fetch, FetchLimits, Library, LibraryLimits},
+        recordings::{Folder, Spool, SpoolLimits, Vault},
         signalling::{SignallingConfig, SipListener, StreamLimits, TlsFiles},
-        store::JournalLimits,
+        store::{Database, Journal, JournalLimits},
     },
     service::config::Config,
 };
@@ -235,7 +239,7 @@ impl House {
     }
 
     /// Registers a call whose task is the test.
-    fn register(&self, mail: call_task::Mail) -> DialogId {
+    fn register(&self, mail: Mail) -> DialogId {
         let (call, dialog) = (CallId::from_random([7; 16]), DialogId(7_000));
         let entry = Entry::of_application("bot", mail);
         self.switchboard.registry().calls.insert(call, entry);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{needing, object, refusals, response, text};
+use super::parts::{needing, object, refusals, response, text};
 
 const RESOURCE: &str = "https://graph.microsoft.com";
 

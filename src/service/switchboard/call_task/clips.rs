@@ -1,39 +1,22 @@
 //! Clips: opened with a recording, and waited for until they are safe or gone.
 
-use std::{collections::HashMap, sync::mpsc::SyncSender, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{CallTask, Done};
+use super::{CallTask, Done, tape::Tape};
 use crate::drivers::recordings::{ClipWritten, Finished, OpenClip};
 use aftertone_core::{
-    audio::{Rate, tape},
-    call::{Input, SafeClip},
+    audio::tape,
+    call::Input,
     model::{OperationEnd, OperationId, RecordingId},
 };
 
 /// How long the clips of a task that has failed may take to become safe, a leg that is late may
 /// take to end its clip, and a call that is over waits for clips that nobody wants any more.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// A clip that an operation writes, or will.
-pub(super) struct Tape {
-    recording: RecordingId,
-    chunks: SyncSender<tape::Chunk>,
-    written: ClipWritten,
-    /// The leg has it, and ends it.
-    pub(super) has_begun: bool,
-}
-
-impl Tape {
-    /// The way to its file, for the leg.
-    pub(super) fn begin(&mut self) -> SyncSender<tape::Chunk> {
-        self.has_begun = true;
-        self.chunks.clone()
-    }
-}
 
 impl CallTask {
     /// The clip of an operation that was accepted.
@@ -141,11 +124,6 @@ impl CallTask {
             }
         }
     }
-}
-
-pub(super) fn safe_clip(Finished { bytes, samples, is_cut_short }: Finished) -> SafeClip {
-    let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
-    SafeClip { bytes, duration_ms, is_cut_short }
 }
 
 async fn clip_result(written: &mut ClipWritten) -> Result<Finished, OperationEnd> {

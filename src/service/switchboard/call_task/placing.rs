@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures_util::FutureExt;
 use tracing::{info, warn};
 
-use super::{CallTask, Done};
+use super::{CallTask, Done, NO_WAY};
 use crate::service::switchboard::outgoing::Way;
 use aftertone_core::{
     call::ReferralCall,
@@ -15,9 +15,6 @@ use aftertone_core::{
         path::Path,
     },
 };
-
-/// The SIP status that stands for a name without address, as a proxy would say it.
-pub(super) const NO_WAY: u16 = 503;
 
 impl CallTask {
     pub(super) fn locate(

@@ -2,11 +2,8 @@
 
 use futures_util::{FutureExt, future::try_join_all};
 
-use super::{CallTask, Done};
-use crate::{
-    drivers::recordings::{OpenClip, SpoolError},
-    service::switchboard::Drivers,
-};
+use super::{CallTask, Done, Prepared};
+use crate::{drivers::recordings::SpoolError, service::switchboard::Drivers};
 use aftertone_core::{
     audio::{Clip, wav},
     call::{Input, line::RECORDING_PREFIX},
@@ -17,13 +14,6 @@ use aftertone_core::{
 
 /// A clip that we have written is no longer than a recording may be.
 const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
-
-/// What an operation needs before it begins.
-pub(super) struct Prepared {
-    pub prompts: Vec<(Clip, u32)>,
-    /// Of a recording of a line: those of applications were opened when they were asked for.
-    pub clip: Option<OpenClip>,
-}
 
 impl CallTask {
     pub(super) fn prepare(&mut self, id: OperationId, sources: Vec<PromptSource>) {

@@ -2,10 +2,12 @@
 
 use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::oneshot;
 
 use super::{placing::from_one_side, *};
 use crate::service::switchboard::{
     Entry,
+    mailbox::mailbox,
     outgoing::Placed,
     tests::{House, Phone, WITHIN, record, settings},
 };
