@@ -15,8 +15,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    LegEvent, Start,
-    leg::{Command, Muted, Opening, Settings},
+    Start,
+    leg::{Command, Muted, Opening},
+    leg_event::LegEvent,
+    leg_settings::Settings,
     open_error::OpenError,
     ports::PortPool,
     shard::{Inbox, Shard},

@@ -8,22 +8,24 @@ use std::{
     collections::VecDeque,
     mem,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
+    leg_event::LegEvent,
+    leg_settings::Settings,
     outbox::{Delivery, Outbox},
     running::{Finishing, Play, Running, Start},
-    stream::{Stream, StreamStats},
+    stream::Stream,
+    stream_stats::StreamStats,
     targets::{Targets, Way},
     transport::Transport,
 };
 use aftertone_core::{
-    audio::{Frame, Rate, VoiceMode, frame::FRAMES_PER_SECOND},
-    model::{CallId, OperationId, Silence, Tone},
-    operation::{Ended, Said},
+    audio::{Frame, Rate},
+    model::{CallId, OperationId, Tone},
+    operation::Said,
     proto::sdp::StreamPlan,
 };
 
@@ -41,89 +43,6 @@ const MAX_UNHEARD_AT_LAST: usize = 512;
 const SILENCE: [i16; 320] = [0; 320];
 /// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
 const DATAGRAM: usize = 2_048;
-
-/// What a leg tells its call. When the channel ends without [`Closed`](Self::Closed) or
-/// [`Failed`](Self::Failed), the leg has failed too.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LegEvent {
-    /// The first valid RTP packet has come.
-    Heard,
-    /// A key was pressed, by RTP or [`Command::Press`]; told once for each press, whatever runs.
-    Tone {
-        /// The key.
-        tone: Tone,
-    },
-    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
-    /// prompts.
-    OperationEnded {
-        /// Which one.
-        id: OperationId,
-        /// How.
-        ended: Ended,
-    },
-    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`] although the peer should send,
-    /// or for [`Settings::hold_timeout`] of one who need not. The leg goes on.
-    MediaTimedOut(Silence),
-    /// Nothing more is sent to this address, until something comes from it.
-    Unsent {
-        /// The address.
-        to: SocketAddr,
-        /// Why.
-        why: Unsent,
-    },
-    /// The leg is closed; nothing follows.
-    Closed {
-        /// What it has lived through.
-        stats: StreamStats,
-    },
-    /// A fault of our own has ended the leg; nothing follows.
-    Failed,
-}
-
-/// Why nothing is sent to an address that was named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsent {
-    /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`]
-    /// is used up: it may be a victim's.
-    Unverified,
-    /// It is our own, or reaches more than one host: see [`Targets`].
-    Forbidden,
-}
-
-/// How legs deal with silent peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// How long RTP and RTCP may stay away while both sides may speak; a multiple of 20 ms.
-    pub rtp_timeout: Duration,
-    /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
-    /// nothing then, even if they have said that they would. A multiple of 20 ms.
-    pub hold_timeout: Duration,
-    /// How long a call sends, in all, to addresses that nothing has ever come from and that its SIP does
-    /// not come from: they may be a victim's. A multiple of 20 ms.
-    pub unverified: Duration,
-    /// Whether RTP may come from a host that neither a description nor SIP has shown.
-    pub any_host: bool,
-    /// How readily sound is taken for voice.
-    pub voice: VoiceMode,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            rtp_timeout: Duration::from_secs(30),
-            hold_timeout: Duration::from_secs(1_800),
-            unverified: Duration::from_secs(1),
-            any_host: false,
-            voice: VoiceMode::default(),
-        }
-    }
-}
-
-/// `duration` in frames of 20 ms, rounded down.
-pub fn frames(duration: Duration) -> u64 {
-    let frame_ms = u128::from(1_000 / FRAMES_PER_SECOND);
-    u64::try_from(duration.as_millis() / frame_ms).unwrap_or(u64::MAX)
-}
 
 /// What a leg is told.
 #[derive(Debug)]

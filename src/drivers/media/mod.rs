@@ -12,6 +12,8 @@
 
 pub mod engine;
 pub mod leg;
+mod leg_event;
+mod leg_settings;
 mod open_error;
 mod outbox;
 pub mod ports;
@@ -23,16 +25,19 @@ mod sender;
 mod shard;
 mod source;
 mod stream;
+mod stream_stats;
 mod tape;
 pub mod targets;
 pub mod transport;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenLeg};
-pub use leg::{LegEvent, Muted, Settings, Unsent};
+pub use leg::Muted;
+pub use leg_event::{LegEvent, Unsent};
+pub use leg_settings::Settings;
 pub use open_error::OpenError;
 pub use ports::{PortError, PortPool, PortRange};
 pub use running::{Play, Start};
-pub use stream::StreamStats;
+pub use stream_stats::StreamStats;
 pub use targets::Targets;
 
 #[cfg(test)]

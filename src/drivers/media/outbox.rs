@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::LegEvent;
+use super::leg_event::LegEvent;
 
 /// How many events wait before the call is taken for stuck: more than a minute of keys pressed as
 /// fast as anybody can.

@@ -7,7 +7,7 @@
 use std::sync::mpsc::SyncSender;
 
 use super::{
-    LegEvent,
+    leg_event::LegEvent,
     tape::{Spooled, Tape},
 };
 use aftertone_core::{

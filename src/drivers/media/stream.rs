@@ -11,13 +11,14 @@ use std::{
 };
 
 use super::{
-    LegEvent,
-    leg::{Settings, Unsent, frames},
-    receiver::{Playout, Receiver, ReceiverStats, RtpError, is_comfort_noise, kind_of},
+    leg_event::{LegEvent, Unsent},
+    leg_settings::{Settings, frames},
+    receiver::{Playout, Receiver, RtpError, is_comfort_noise, kind_of},
     reports::Reports,
     running::Sound,
-    sender::{Format, Sender, Sent},
+    sender::{Format, Sender},
     source::{Source, Verdict},
+    stream_stats::StreamStats,
     targets::Way,
     transport::{Transport, as_seen_from},
 };
@@ -55,19 +56,6 @@ const PLAYOUT_FRAMES: u64 = 5;
 const RTCP_FRAMES: u64 = 50;
 /// Datagrams that are read from the RTCP port at a time.
 const MAX_RTCP_READS: usize = 4;
-
-/// What a stream has lived through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StreamStats {
-    /// What came.
-    pub received: ReceiverStats,
-    /// What was sent.
-    pub sent: Sent,
-    /// Packets that were not the peer's, as far as the kernel let them through.
-    pub strangers: u64,
-    /// Datagrams on the RTP port that were no RTP.
-    pub malformed: u64,
-}
 
 /// A stream cannot be set up.
 #[derive(Debug, thiserror::Error)]

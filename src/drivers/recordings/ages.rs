@@ -13,7 +13,8 @@ use std::{
 use tracing::{error, info, warn};
 
 use super::{
-    lost::{LostAndFound, LostFile},
+    lost::LostFile,
+    lost_and_found::LostAndFound,
     vault::{Vault, blocking},
 };
 use crate::drivers::store::{Database, LostFileRow, StoreError};
@@ -81,7 +82,7 @@ impl LostFiles {
                 let row = LostFileRow { name: name.clone(), modified: *changed, since };
                 self.known.insert(name.clone(), Known { row, is_kept: false });
             }
-            left.count(&file);
+            left.count(file.bytes, file.changed);
             names.insert(file.name);
         }
         self.vault.seen().lost_and_found = left;

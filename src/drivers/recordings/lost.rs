@@ -16,24 +16,15 @@ use nix::{
 };
 use tracing::{error, info, warn};
 
-use super::vault::{RecoverError, Vault, blocking, clips_in};
+use super::{
+    lost_and_found::LostAndFound,
+    vault::{RecoverError, Vault, blocking, clips_in},
+};
 use crate::drivers::store::{Database, RecordingState};
 use aftertone_core::{
     audio::wav,
     model::{RecordingId, UnixMillis},
 };
-
-/// What is in `lost+found`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LostAndFound {
-    /// How many files.
-    pub files: u64,
-    /// Their size together, in bytes.
-    pub bytes: u64,
-    /// When the oldest was last changed; it is purged the retention time later. `None` when there
-    /// is none.
-    pub oldest: Option<UnixMillis>,
-}
 
 /// A file in `lost+found`, or a folder in the place of one.
 #[derive(Debug)]
@@ -245,14 +236,6 @@ impl LostFile {
     }
 }
 
-impl LostAndFound {
-    pub(super) fn count(&mut self, file: &LostFile) {
-        self.files += 1;
-        self.bytes += file.bytes;
-        self.oldest = Some(self.oldest.map_or(file.changed, |oldest| oldest.min(file.changed)));
-    }
-}
-
 /// Whether we have put nothing there: it is not there, or it is root's.
 fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
@@ -351,7 +334,7 @@ mod tests {
         assert_eq!(fs::read(lost.join(first)).unwrap(), [2; 100]);
         assert_eq!(fs::read(lost.join(again)).unwrap(), [3; 100]);
         let mut there = LostAndFound::default();
-        vault.lost_files().unwrap().iter().for_each(|file| there.count(file));
+        vault.lost_files().unwrap().iter().for_each(|file| there.count(file.bytes, file.changed));
         assert_eq!((there.files, there.bytes), (2, 200));
         let age = SystemTime::now().duration_since(there.oldest.unwrap().into()).unwrap();
         assert!((minute * 2..minute * 3).contains(&age), "{age:?}");

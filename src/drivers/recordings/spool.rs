@@ -8,7 +8,6 @@
 use std::{
     collections::HashMap,
     fs, io,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -17,14 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytesize::ByteSize;
 use nix::sys::statvfs::statvfs;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
-    Folder, FolderFault,
+    Folder,
     clip_file::{ClipFile, again},
+    spool_error::SpoolError,
 };
 use aftertone_core::{
     audio::{
@@ -68,39 +67,6 @@ pub struct OpenClip {
     pub written: ClipWritten,
     /// Resolves with `Ok` when a write has failed: no more of the clip is kept.
     pub broken: oneshot::Receiver<()>,
-}
-
-/// Why a clip cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    /// The disk.
-    #[error("cannot write {}: {source}", path.file_name().unwrap_or_default().display())]
-    Io {
-        /// The file or the folder.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// Less is free than `storage.low_water`.
-    #[error("{} are free for recordings, less than storage.low_water, {}", ByteSize(*free), ByteSize(*low_water))]
-    LowWater {
-        /// Bytes that are free.
-        free: u64,
-        /// Bytes that must be.
-        low_water: u64,
-    },
-    /// The folder.
-    #[error(transparent)]
-    Folder(FolderFault),
-    /// As many clips are open as may be.
-    #[error("{0} recordings are open already, as many as may be")]
-    TooMany(usize),
-    /// The clip is open already.
-    #[error("the recording is being written already")]
-    InUse,
-    /// The writer has stopped.
-    #[error("the writer of recordings has stopped")]
-    Stopped,
 }
 
 /// The handle on the writer; cheap to clone.

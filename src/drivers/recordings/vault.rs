@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::{
     clip_file::COPY,
     folder::{Folder, FolderFault},
-    lost::LostAndFound,
+    lost_and_found::LostAndFound,
 };
 use crate::drivers::store::{Database, RecordingRow, RecordingState, StoreError};
 use aftertone_core::{audio::wav, model::RecordingId};

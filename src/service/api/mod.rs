@@ -44,6 +44,7 @@ mod serve;
 mod state;
 mod trace;
 mod undelivered;
+mod under_way;
 
 use axum::{
     Router, middleware,

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{auth::Credentials, house::House, idempotency::UnderWay};
+use super::{auth::Credentials, house::House, under_way::UnderWay};
 use aftertone_core::{
     graph::{GraphContext, Version},
     model::UnixMillis,

@@ -1,0 +1,57 @@
+//! What a leg tells its call.
+
+use std::net::SocketAddr;
+
+use super::stream_stats::StreamStats;
+use aftertone_core::{
+    model::{OperationId, Silence, Tone},
+    operation::Ended,
+};
+
+/// What a leg tells its call. When the channel ends without [`Closed`](Self::Closed) or
+/// [`Failed`](Self::Failed), the leg has failed too.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LegEvent {
+    /// The first valid RTP packet has come.
+    Heard,
+    /// A key was pressed, by RTP or [`Command::Press`](super::leg::Command::Press); told once for each press, whatever runs.
+    Tone {
+        /// The key.
+        tone: Tone,
+    },
+    /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
+    /// prompts.
+    OperationEnded {
+        /// Which one.
+        id: OperationId,
+        /// How.
+        ended: Ended,
+    },
+    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`](super::Settings::rtp_timeout) although the peer should send,
+    /// or for [`Settings::hold_timeout`](super::Settings::hold_timeout) of one who need not. The leg goes on.
+    MediaTimedOut(Silence),
+    /// Nothing more is sent to this address, until something comes from it.
+    Unsent {
+        /// The address.
+        to: SocketAddr,
+        /// Why.
+        why: Unsent,
+    },
+    /// The leg is closed; nothing follows.
+    Closed {
+        /// What it has lived through.
+        stats: StreamStats,
+    },
+    /// A fault of our own has ended the leg; nothing follows.
+    Failed,
+}
+
+/// Why nothing is sent to an address that was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`](super::Settings::unverified)
+    /// is used up: it may be a victim's.
+    Unverified,
+    /// It is our own, or reaches more than one host: see [`Targets`](super::targets::Targets).
+    Forbidden,
+}

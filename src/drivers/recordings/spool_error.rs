@@ -1,0 +1,40 @@
+//! Why a clip cannot be written.
+
+use std::{io, path::PathBuf};
+
+use bytesize::ByteSize;
+
+use super::FolderFault;
+
+/// Why a clip cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The disk.
+    #[error("cannot write {}: {source}", path.file_name().unwrap_or_default().display())]
+    Io {
+        /// The file or the folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Less is free than `storage.low_water`.
+    #[error("{} are free for recordings, less than storage.low_water, {}", ByteSize(*free), ByteSize(*low_water))]
+    LowWater {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be.
+        low_water: u64,
+    },
+    /// The folder.
+    #[error(transparent)]
+    Folder(FolderFault),
+    /// As many clips are open as may be.
+    #[error("{0} recordings are open already, as many as may be")]
+    TooMany(usize),
+    /// The clip is open already.
+    #[error("the recording is being written already")]
+    InUse,
+    /// The writer has stopped.
+    #[error("the writer of recordings has stopped")]
+    Stopped,
+}
