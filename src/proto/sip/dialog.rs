@@ -813,12 +813,18 @@ impl Dialog {
         self.refers = None;
     }
 
-    /// The peer wants us to call somebody else, by a REFER with this CSeq.
+    /// The peer need not prove who it is to have us call somebody else.
+    pub fn may_refer(&self) -> bool {
+        self.may_refer
+    }
+
+    /// The peer wants us to call somebody else, by a REFER with this CSeq, in which it may have proved
+    /// who it is.
     ///
     /// # Errors
     /// The status of the refusal.
-    pub fn refer_asked(&mut self, cseq: u32) -> Result<(), u16> {
-        if !self.may_refer || !self.state.is_up() {
+    pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), u16> {
+        if !(self.may_refer || is_proved) || !self.state.is_up() {
             return Err(603);
         }
         self.referral = match self.referral {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use rand::Rng;
 use tracing::{debug, info};
 
@@ -193,7 +194,13 @@ impl Endpoint {
                 return;
             }
         };
-        let Ok(user) = self.authenticate(&request, path, now) else { return };
+        let user = match self.authenticate(&request, path, now) {
+            Ok(user) => user,
+            Err(refusal) => {
+                self.send_stateless(path, &refusal);
+                return;
+            }
+        };
         let is_stranger = user.is_none() && !self.is_acquainted(path);
         if is_stranger && !self.has_room_for_stranger(path) {
             self.refuse_for_load(&request, path);
@@ -270,11 +277,12 @@ impl Endpoint {
             self.answer_stateless(request, 404, path);
             return;
         }
-        let Ok(user) = self.authenticate(request, path, now) else { return };
-        let Some(user) = user else {
-            let challenge = self.challenge_to(request, path.peer.ip(), false, now);
-            self.send_stateless(path, &challenge);
-            return;
+        let user = match self.prove(request, path, now) {
+            Ok(user) => user,
+            Err(refusal) => {
+                self.send_stateless(path, &refusal);
+                return;
+            }
         };
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
@@ -307,13 +315,16 @@ impl Endpoint {
         }
     }
 
-    /// The user that a request proves to come from. Whoever tries and fails hears of it here.
+    /// The user that a request proves to come from; `None` when it does not try.
+    ///
+    /// # Errors
+    /// The refusal of one that tries and fails.
     fn authenticate(
         &mut self,
         request: &Request,
         path: Path,
         now: Instant,
-    ) -> Result<Option<String>, Refused> {
+    ) -> Result<Option<String>, Bytes> {
         let (source, is_trusted) = (path.peer.ip(), self.is_trusted(path));
         let values: Vec<&str> = request.headers("Authorization").collect();
         let verdict = match &mut self.authenticator {
@@ -326,28 +337,24 @@ impl Endpoint {
         };
         let stale = match verdict {
             Verdict::Missing => return Ok(None),
+        let tag = self.stateless_tag(request);
             Verdict::Authenticated { user } => {
                 // Nobody speaks in another one's name.
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
                 }
-                self.answer_stateless(request, 403, path);
-                return Err(Refused);
+                return Err(self.response(request, 403, &tag));
             }
             Verdict::TooMany => {
                 let response = self
-                    .response_builder(request, 403, &self.stateless_tag(request))
+                    .response_builder(request, 403, &tag)
                     .header("Retry-After", &digest::WINDOW.as_secs().to_string())
                     .build();
-                self.send_stateless(path, &response);
-                return Err(Refused);
-            }
-            Verdict::Malformed => {
-                self.answer_stateless(request, 400, path);
-                return Err(Refused);
+                return Err(response.into());
             }
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
+            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
                     let wrong = tell.unsaid + 1;
                     info!(peer = %path.peer, wrong, "Wrong password, or no such user");
                 }
@@ -355,9 +362,23 @@ impl Endpoint {
             }
             Verdict::Stale => true,
         };
-        let challenge = self.challenge_to(request, source, stale, now);
-        self.send_stateless(path, &challenge);
-        Err(Refused)
+        Err(self.challenge_to(request, source, stale, now))
+    }
+
+    /// The user that a request comes from, which has to prove it.
+    ///
+    /// # Errors
+    /// The challenge, or the refusal of one that tries and fails.
+    pub(super) fn prove(
+        &mut self,
+        request: &Request,
+        path: Path,
+        now: Instant,
+    ) -> Result<String, Bytes> {
+        match self.authenticate(request, path, now)? {
+            Some(user) => Ok(user),
+            None => Err(self.challenge_to(request, path.peer.ip(), false, now)),
+        }
     }
 
     /// The call that an INVITE wants to take over (RFC 3891 §3). Only who has its place in the call
@@ -686,9 +707,6 @@ fn diverted(request: &Request) -> Vec<NameAddr> {
     diverted.truncate(MAX_DIVERSIONS);
     diverted
 }
-
-/// The request was refused.
-pub(super) struct Refused;
 
 /// The answer to an INFO.
 pub(super) fn status_of_info(request: &Request) -> u16 {
