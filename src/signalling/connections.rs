@@ -487,7 +487,7 @@ mod tests {
 
     fn transmit(transport: Transport, connection: Option<ConnectionId>, length: usize) -> Transmit {
         let local = "192.0.2.9:5060".parse().unwrap();
-        let path = Path { peer: peer(), local, transport, connection, is_foreign: false };
+        let path = Path { transport, connection, ..Path::udp(local, peer()) };
         Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
     }
 

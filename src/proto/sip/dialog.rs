@@ -9,7 +9,7 @@ mod key;
 mod routing;
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -63,7 +63,7 @@ pub(super) struct Dialog {
     /// The caller is not known, and has not shown that it hears us: its address may be forged.
     is_half_open: bool,
     /// Where our tag was told, of a stranger: what shows it, and comes from there, is no forgery.
-    told: Option<IpAddr>,
+    told: Option<SocketAddr>,
     /// What may be sent to `path` as long as it has not shown that it hears us.
     allowance: Option<Allowance>,
     /// The peer takes UPDATE (RFC 3311).
@@ -288,7 +288,7 @@ impl Dialog {
             remote_cseq: Some(request.cseq().number),
             path,
             is_half_open: caller != Caller::Known,
-            told: is_stranger.then_some(path.peer.ip()),
+            told: is_stranger.then_some(path.peer),
             allowance: is_limited.then(|| Allowance::of(heard)),
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
@@ -777,14 +777,16 @@ impl Dialog {
     /// The peer's datagrams come from elsewhere than its Contact says: a NAT between us must not forget
     /// the way while the call lasts.
     pub fn is_behind_nat(&self) -> bool {
-        let Path { peer, transport, .. } = self.path;
+        let transport = self.path.transport;
         let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
+        let reached = self.next_hop().peer;
         let is_direct = match self.heading {
             Heading::Source | Heading::Path => self.route_set.is_empty(),
             Heading::Contact => false,
         };
         let port = self.remote_target.port().unwrap_or(transport.default_port());
-        let is_at_peer = self.remote_target.ip_addr() == Some(peer.ip()) && port == peer.port();
+        let is_at_peer =
+            self.remote_target.ip_addr() == Some(reached.ip()) && port == reached.port();
         transport == Transport::Udp && is_up && is_direct && !is_at_peer
     }
 

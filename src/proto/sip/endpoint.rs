@@ -187,12 +187,14 @@ impl Endpoint {
         match wire::parse_datagram(bytes) {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());
+                let path = path.answering(request.top_via());
                 self.handle_request(request, path, now);
             }
             Ok(Message::Response(response)) => self.handle_response(&response, path, now),
             Err(WireError::KeepAlive) => {}
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
+                let path = request.top_via().map_or(path, |via| path.answering(&via));
                 debug!(peer = %path.peer, status, reason, "request is refused");
                 self.refuse_stub(&request, status, reason, path);
             }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::uri::{Uri, Via};
+
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -65,11 +67,16 @@ impl Transport {
 pub struct ConnectionId(pub u64);
 
 /// Both ends of one hop. Responses go back the way the request came, as RFC 3581 §4 asks for when
-/// `rport` is there; we do so always, because peers behind a NAT hear us no other way.
+/// `rport` is there, and as peers behind a NAT need it. One that sends datagrams from another port
+/// than it listens on, and is where its Via says, is answered at the port that its Via names
+/// (RFC 3261 §18.2.2): see [`Path::answering`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// The other side's address, as seen by our socket.
+    /// Where the other side is reached: its address as seen by our socket, unless `sender` is given.
     pub peer: SocketAddr,
+    /// Where the message came from, if `peer` is at a port that the other side names: it has not
+    /// asked to be answered at the port that it sends from, and is at the host that it names.
+    pub sender: Option<SocketAddr>,
     /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
     /// we opened, the port is that of our listener, where the peer can come back to; without one, the
     /// port that the stream leaves from.
@@ -88,7 +95,47 @@ pub struct Path {
 impl Path {
     /// The way of datagrams between two addresses.
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
-        Self { peer, local, transport: Transport::Udp, connection: None, is_foreign: false }
+        let transport = Transport::Udp;
+        Self { peer, sender: None, local, transport, connection: None, is_foreign: false }
+    }
+
+    /// The way back from here for the answer to a request that came this way with `via` on top. Over
+    /// UDP, without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by has the
+    /// address that the request came from. Any other address is behind a NAT, which lets nothing in
+    /// but to the port that it has sent from; and a name may be.
+    pub fn answering(self, via: &Via) -> Self {
+        let is_here = via.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
+        let port = via.port.unwrap_or(self.transport.default_port());
+        if self.transport != Transport::Udp || via.rport.is_some() || !is_here || port == 0 {
+            return self;
+        }
+        Self { peer: at_port(self.peer, port), sender: Some(self.peer), ..self }
+    }
+
+    /// Where the message came from.
+    pub fn source(&self) -> SocketAddr {
+        self.sender.unwrap_or(self.peer)
+    }
+
+    /// Whether what goes this way is heard by whoever was reached at `known`: the same host, and the
+    /// same port if the other side only says that it is there. Behind one address may be many hosts.
+    pub fn leads_to(&self, known: SocketAddr) -> bool {
+        let is_heard_there = self.peer == self.source() || self.peer.port() == known.port();
+        self.peer.ip() == known.ip() && is_heard_there
+    }
+
+    /// The way of datagrams to the port that a Contact names, for one that names where it listens, on
+    /// the host where it is. `None` when it does not, or names another host or transport.
+    pub fn to_named_port(&self, contact: &Uri) -> Option<Self> {
+        self.sender?;
+        let is_here = contact.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
+        let is_udp = match contact.param("transport") {
+            None => !contact.is_sips(),
+            Some(name) => Transport::from_name(name) == Some(Transport::Udp),
+        };
+        let port = contact.port().unwrap_or(Transport::Udp.default_port());
+        let is_named = is_here && is_udp && port != 0 && self.transport == Transport::Udp;
+        is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
     }
 
     /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the
@@ -106,6 +153,17 @@ pub struct Transmit {
     pub path: Path,
     /// One message.
     pub bytes: Bytes,
+}
+
+/// The same address, also where one is written as an IPv4 address and the other one is mapped to IPv6.
+fn is_same_host(one: IpAddr, other: IpAddr) -> bool {
+    one.to_canonical() == other.to_canonical()
+}
+
+/// The same host at another port; of a link-local address the interface stays.
+fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 /// What counts as one source: an IPv4 address, or an IPv6 /64, which one host has to itself (RFC 7934).
@@ -141,5 +199,79 @@ mod tests {
         assert_eq!(told("2001:db8::1", "2001:db8::2"), "2001:db8::2");
         assert_eq!(told("10.0.0.1", "2001:db8::2"), "10.0.0.1");
         assert_eq!(told("::ffff:10.0.0.1", "2001:db8::2"), "10.0.0.1");
+    }
+
+    fn path_from(peer: &str) -> Path {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let local = if peer.is_ipv4() { "192.0.2.1:5060" } else { "[2001:db8::1]:5060" };
+        Path::udp(local.parse().unwrap(), peer)
+    }
+
+    #[test]
+    fn who_names_its_port_at_its_own_address_is_answered_there() {
+        for (from, via, to) in [
+            ("192.0.2.10:49152", "192.0.2.10:5060", "192.0.2.10:5060"),
+            ("192.0.2.10:49152", "192.0.2.10", "192.0.2.10:5060"),
+            ("192.0.2.10:49152", "192.0.2.10:5070;received=198.51.100.1", "192.0.2.10:5070"),
+            ("[2001:db8::9]:49152", "[2001:DB8::9]:5062", "[2001:db8::9]:5062"),
+            ("[2001:db8::9]:49152", "[2001:db8:0::9]", "[2001:db8::9]:5060"),
+            ("192.0.2.10:49152", "[::ffff:192.0.2.10]:5062", "192.0.2.10:5062"),
+            // It wants to be answered where it sends from.
+            ("192.0.2.10:49152", "192.0.2.10:5060;rport", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "192.0.2.10:5060;rport=7", "192.0.2.10:49152"),
+            // Behind a NAT, or perhaps so.
+            ("192.0.2.10:49152", "10.0.0.10:5060", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "10.0.0.10:5060;received=192.0.2.10", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "phone.example:5060", "192.0.2.10:49152"),
+            ("[2001:db8::9]:49152", "[2001:db8::8]:5060", "[2001:db8::9]:49152"),
+            ("192.0.2.10:49152", "192.0.2.10:0", "192.0.2.10:49152"),
+        ] {
+            let way = path_from(from);
+            let back = way.answering(&format!("SIP/2.0/UDP {via};branch=1").parse().unwrap());
+            assert_eq!(back.peer, to.parse().unwrap(), "{from} {via}");
+            assert_eq!(back.source(), way.peer);
+        }
+        let stream = Path { transport: Transport::Tcp, ..path_from("192.0.2.10:49152") };
+        let via = "SIP/2.0/TCP 192.0.2.10:5060;branch=1".parse().unwrap();
+        assert_eq!(stream.answering(&via), stream);
+    }
+
+    #[test]
+    fn a_port_of_the_same_host_is_the_same_place_only_if_something_came_from_it() {
+        let via = "SIP/2.0/UDP 192.0.2.10:5060".parse().unwrap();
+        let named = path_from("192.0.2.10:49152").answering(&via);
+        let at = |text: &str| text.parse().unwrap();
+        assert!(named.leads_to(at("192.0.2.10:5060")) && !named.leads_to(at("192.0.2.10:49152")));
+        let heard = path_from("192.0.2.10:49152");
+        assert!(heard.leads_to(at("192.0.2.10:5060")) && !heard.leads_to(at("192.0.2.11:49152")));
+    }
+
+    #[test]
+    fn datagrams_go_to_a_named_port_of_the_same_host_alone() {
+        let via = "SIP/2.0/UDP 192.0.2.10:5060".parse().unwrap();
+        let named = path_from("192.0.2.10:49152").answering(&via);
+        let to = |path: Path, contact: &str| {
+            path.to_named_port(&contact.parse().unwrap()).map(|path| path.peer.to_string())
+        };
+        let expected = Some("192.0.2.10:5070".to_owned());
+        for contact in ["sip:a@192.0.2.10:5070", "sip:a@192.0.2.10:5070;transport=udp"] {
+            assert_eq!(to(named, contact), expected, "{contact}");
+            assert_eq!(
+                to(path_from("192.0.2.10:49152"), contact),
+                None,
+                "it asks for its own port"
+            );
+        }
+        assert_eq!(to(named, "sip:a@192.0.2.10").unwrap(), "192.0.2.10:5060");
+        for elsewhere in [
+            "sip:a@192.0.2.11:5070",
+            "sip:a@phone.example:5070",
+            "sip:a@192.0.2.10:5070;transport=tcp",
+            "sips:a@192.0.2.10:5070",
+            "sip:a@192.0.2.10:0",
+            "tel:+4930",
+        ] {
+            assert_eq!(to(named, elsewhere), None, "{elsewhere}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
 //!
 //! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact.
-//! What a stranger says there stands in the request and decides nothing: its requests go back to
-//! where its own messages come from: otherwise it could have us send to any host (§26.3.2.4).
+//! What a stranger says there stands in the request and decides no more than a port: its requests go
+//! back to the host where its own messages come from: otherwise it could have us send to any host
+//! (§26.3.2.4).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,7 +29,7 @@ pub(in crate::proto::sip) enum Caller {
 /// Which of the ways that are known requests take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heading {
-    /// Back the way that the stranger's newest message came, whatever it names.
+    /// Back to where the stranger's newest message came from, whatever host it names.
     Source,
     /// Along the route set; without one, back the way that the peer's messages come, through any
     /// NAT.
@@ -102,7 +103,10 @@ impl Dialog {
     /// any NAT.
     fn hops(&self) -> (Path, Option<Path>) {
         let uri = match (self.heading, self.route_set.first()) {
-            (Heading::Source, _) | (Heading::Path, None) => return (self.path, None),
+            (Heading::Source, route) => {
+                return self.own_way(route.map_or(&self.remote_target, NameAddr::uri));
+            }
+            (Heading::Path, None) => return self.own_way(&self.remote_target),
             (Heading::Path | Heading::Contact, Some(route)) => route.uri(),
             (Heading::Contact, None) => &self.remote_target,
         };
@@ -117,11 +121,21 @@ impl Dialog {
         if (peer, transport) == (self.path.peer, self.path.transport) {
             return (self.path, None);
         }
-        let named = Path { peer, transport, connection: None, ..self.path };
+        let named = Path { peer, sender: None, transport, connection: None, ..self.path };
         let has_stream = self.path.connection.is_some();
         match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
             true => (self.path, Some(named)),
             false => (named, has_stream.then_some(self.path)),
         }
+    }
+
+    /// The way of the peer's own messages. Where it says that its next hop `uri` is at another port,
+    /// datagrams go there, if it sends them from another port than it listens on.
+    fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
+        let path = self.path;
+        // A stranger that sends from where it listens is there, whatever else it names.
+        let listens_here = self.is_of_stranger() && path.source() == path.peer;
+        let named = path.to_named_port(uri).filter(|_| !listens_here);
+        (named.unwrap_or(path), None)
     }
 }

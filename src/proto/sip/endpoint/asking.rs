@@ -206,5 +206,5 @@ fn dialog_of<'a>(
 fn over_tcp(path: Path, port: u16) -> Path {
     let mut local = path.local;
     local.set_port(port);
-    Path { local, transport: Transport::Tcp, connection: None, ..path }
+    Path { sender: None, local, transport: Transport::Tcp, connection: None, ..path }
 }

@@ -66,14 +66,16 @@ impl Endpoint {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        // The answer goes where the first request came from. Whoever else repeats it would have
+        // The answer goes where that to the first request went. Whoever else repeats it would have
         // others hear the answer.
         let is_same = |again: &Transmit| {
-            again.path.peer.ip() == path.peer.ip() && again.path.transport == path.transport
+            path.leads_to(again.path.peer) && again.path.transport == path.transport
         };
         let again = self.transactions.repeat(id).filter(is_same);
         let is_acquainted = self.is_acquainted(path);
-        let again = match dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
+        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
+        // What has been shown from elsewhere says nothing of this address.
+        let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
                 let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
@@ -335,9 +337,9 @@ impl Endpoint {
             }
             None => Verdict::Missing,
         };
+        let tag = self.stateless_tag(request);
         let stale = match verdict {
             Verdict::Missing => return Ok(None),
-        let tag = self.stateless_tag(request);
             Verdict::Authenticated { user } => {
                 // Nobody speaks in another one's name.
                 if request.from().uri().user().as_deref() == Some(&user) {
@@ -352,9 +354,9 @@ impl Endpoint {
                     .build();
                 return Err(response.into());
             }
+            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
-            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
                     let wrong = tell.unsaid + 1;
                     info!(peer = %path.peer, wrong, "Wrong password, or no such user");
                 }

@@ -67,7 +67,8 @@ pub struct Binding {
     pub outbound: Option<Outbound>,
     /// `+sip.instance` of any phone that tells it.
     instance: Option<String>,
-    /// The way the REGISTER came; behind a NAT the only one back.
+    /// The way the REGISTER came; behind a NAT the only one back. A phone that names where it listens
+    /// is reached at its Contact.
     pub path: Path,
     /// What the phone calls itself, at most 128 characters.
     pub user_agent: Option<String>,
@@ -152,7 +153,7 @@ pub struct Registrar {
     /// No user is here without a binding.
     users: BTreeMap<String, Vec<Binding>>,
     owners: BTreeMap<BindingId, String>,
-    /// Where phones are, and how many bindings lead there.
+    /// Where phones have registered from, and how many bindings that made.
     places: BTreeMap<SocketAddr, usize>,
     schedule: Schedule<BindingId>,
     last_id: u64,
@@ -346,6 +347,7 @@ impl Registrar {
                 continue;
             }
             let (user_name, contact) = (user.to_owned(), change.uri.clone());
+            let path = change.way(routes, path);
             if !is_same {
                 events.push(Event::Bound { user: user_name, contact, path });
             } else if before.is_some_and(|before| before.path.peer != path.peer) {
@@ -408,17 +410,18 @@ impl Registrar {
 
     fn replace(&mut self, user: &str, bindings: Vec<Binding>) {
         for old in self.users.remove(user).unwrap_or_default() {
-            if let Some(count) = self.places.get_mut(&old.path.peer) {
+            let place = old.path.source();
+            if let Some(count) = self.places.get_mut(&place) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
-                    self.places.remove(&old.path.peer);
+                    self.places.remove(&place);
                 }
             }
             self.owners.remove(&old.id);
             self.schedule.set(old.id, None);
         }
         for binding in &bindings {
-            *self.places.entry(binding.path.peer).or_default() += 1;
+            *self.places.entry(binding.path.source()).or_default() += 1;
             self.owners.insert(binding.id, user.to_owned());
             self.schedule.set(binding.id, Some(binding.expires_at));
         }
