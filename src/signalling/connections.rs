@@ -115,7 +115,8 @@ pub(super) enum Origin {
     Trusted,
     /// We.
     Opened,
-    /// We, for an answer to a request whose own stream has gone.
+    /// We, for an answer to a request whose own stream has gone, or for a request of a stranger's call
+    /// whose stream has gone.
     Returned,
 }
 

@@ -22,7 +22,7 @@ use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     outgoing::MAX_RAISES,
-    path::{Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transmit, Transport},
     session_timer::{Due as SessionDue, MIN_SE, SessionTimer},
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -60,6 +60,10 @@ pub(super) struct Dialog {
     remote_cseq: Option<u32>,
     /// Which way the peer's newest message came.
     path: Path,
+    /// The stream of `path` that is gone.
+    lost: Option<ConnectionId>,
+    /// `path` leads to where the peer listens: we have opened that stream, and can do so again.
+    is_own_stream: bool,
     /// The caller is not known, and has not shown that it hears us: its address may be forged.
     is_half_open: bool,
     /// Where our tag was told, of a stranger: what shows it, and comes from there, is no forgery.
@@ -287,6 +291,8 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             path,
+            lost: None,
+            is_own_stream: false,
             is_half_open: caller != Caller::Known,
             told: is_stranger.then_some(path.peer),
             allowance: is_limited.then(|| Allowance::of(heard)),
@@ -328,6 +334,8 @@ impl Dialog {
             local_cseq: origin.cseq,
             remote_cseq: None,
             path,
+            lost: None,
+            is_own_stream: false,
             is_half_open: false,
             told: None,
             allowance: None,
@@ -391,7 +399,7 @@ impl Dialog {
         if let Some(contact) = contact {
             self.remote_target = contact.clone();
         }
-        self.path = path;
+        self.follow(path);
     }
 
     /// `response`, a reliable provisional one with this RSeq, was sent to the pending INVITE.
@@ -874,6 +882,12 @@ impl Dialog {
     /// What a refresh proposes: the interval, and the least that it may be.
     pub fn proposal(&self) -> Option<(String, u32)> {
         Some((self.session?.proposal(self.min_se), self.min_se))
+    }
+
+    /// The INVITE went over a stream that we have opened, if it went over any.
+    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
+        self.is_own_stream = is_own_stream;
+        self
     }
 
     /// The call was placed with this offer, by whom, and after so much was asked for as interval.

@@ -75,7 +75,8 @@ pub struct Path {
     /// Where the other side is reached: its address as seen by our socket, unless `sender` is given.
     pub peer: SocketAddr,
     /// Where the message came from, if `peer` is at a port that the other side names: it has not
-    /// asked to be answered at the port that it sends from, and is at the host that it names.
+    /// asked to be answered at the port that it sends from, and is at the host that it names. Of a
+    /// stream to the port that a stranger names: where its own stream came from.
     pub sender: Option<SocketAddr>,
     /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
     /// we opened, the port is that of our listener, where the peer can come back to; without one, the
@@ -136,6 +137,42 @@ impl Path {
         let port = contact.port().unwrap_or(Transport::Udp.default_port());
         let is_named = is_here && is_udp && port != 0 && self.transport == Transport::Udp;
         is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
+    }
+
+    /// The way by another stream, to where a Contact or Route says that the other side listens, once
+    /// the stream that leads there is gone (RFC 3261 §18.1.1): over TLS it stays TLS. `None` when
+    /// that is nowhere else, or nothing that we could open: a browser takes no streams (RFC 7118 §5),
+    /// and what is behind a NAT names an address that leads nowhere from here.
+    pub fn to_listener(&self, uri: &Uri) -> Option<Self> {
+        let can_open = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
+        let transport = match uri.param("transport") {
+            None if uri.is_sips() => Transport::Tls,
+            None => self.transport,
+            Some(name) => match Transport::from_name(name)? {
+                // RFC 3261 §26.2.2.
+                Transport::Tcp if uri.is_sips() => Transport::Tls,
+                transport => transport,
+            },
+        };
+        let is_as_secure = transport.is_secure() || !self.transport.is_secure();
+        let (ip, here) = (uri.ip_addr()?, self.peer.ip());
+        let port = uri.port().unwrap_or(transport.default_port());
+        let leads_nowhere = ip.is_unspecified()
+            || ip.is_multicast()
+            || ip.is_ipv4() != here.is_ipv4()
+            || (ip.is_loopback() && !here.is_loopback())
+            || (is_private(ip) && !is_private(here));
+        let is_reached = is_same_host(ip, here) || !leads_nowhere;
+        if !can_open(self.transport) || !can_open(transport) || !is_as_secure || !is_reached {
+            return None;
+        }
+        let peer = match is_same_host(ip, here) {
+            true => at_port(self.peer, port),
+            false => SocketAddr::new(ip, port),
+        };
+        let is_elsewhere = port != 0 && (peer, transport) != (self.peer, self.transport);
+        let named = Self { peer, sender: None, transport, connection: None, ..*self };
+        is_elsewhere.then_some(named)
     }
 
     /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the
@@ -272,6 +309,44 @@ mod tests {
             "tel:+4930",
         ] {
             assert_eq!(to(named, elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_is_followed_by_one_to_the_port_that_is_named() {
+        let over = |transport, contact: &str| {
+            let connection = Some(ConnectionId(1));
+            let path = Path { transport, connection, ..path_from("192.0.2.10:40000") };
+            let to = path.to_listener(&contact.parse().unwrap())?;
+            assert_eq!((to.connection, to.local), (None, path.local));
+            Some(format!("{} {}", to.transport.name(), to.peer))
+        };
+        let (tcp, tls) = (Transport::Tcp, Transport::Tls);
+        for (transport, contact, expected) in [
+            (tcp, "sip:a@192.0.2.10:5062;transport=tcp", "TCP 192.0.2.10:5062"),
+            (tcp, "sip:a@192.0.2.10", "TCP 192.0.2.10:5060"),
+            (tcp, "sips:a@192.0.2.10", "TLS 192.0.2.10:5061"),
+            (tls, "sip:a@192.0.2.10;transport=TLS", "TLS 192.0.2.10:5061"),
+            (tls, "sip:a@192.0.2.10:5071", "TLS 192.0.2.10:5071"),
+            (tls, "sips:a@192.0.2.10:5071;transport=tcp", "TLS 192.0.2.10:5071"),
+            (tcp, "sip:a@192.0.2.77:5062;transport=tcp", "TCP 192.0.2.77:5062"),
+        ] {
+            assert_eq!(over(transport, contact).as_deref(), Some(expected), "{contact}");
+        }
+        for (transport, contact) in [
+            (tcp, "sip:a@192.0.2.10:40000;transport=tcp"),
+            (tcp, "sip:a@192.0.2.10:5062;transport=udp"),
+            (tcp, "sip:a@192.0.2.10:80;transport=ws"),
+            (tcp, "sip:a@10.0.0.10:5062;transport=tcp"),
+            (tcp, "sip:a@127.0.0.1:5062;transport=tcp"),
+            (tcp, "sip:a@0.0.0.0:5062;transport=tcp"),
+            (tcp, "sip:a@phone.example;transport=tcp"),
+            (tls, "sip:a@192.0.2.10:5062;transport=tcp"),
+            (Transport::Ws, "sip:a@192.0.2.10:5062;transport=tcp"),
+            (Transport::Wss, "sips:a@192.0.2.10:5062"),
+            (Transport::Udp, "sip:a@192.0.2.10:5062;transport=tcp"),
+        ] {
+            assert_eq!(over(transport, contact), None, "{transport:?} {contact}");
         }
     }
 }

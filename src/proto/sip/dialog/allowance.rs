@@ -84,7 +84,10 @@ impl Dialog {
                 Some(allowance) => allowance.hear(bytes),
                 None => {}
             }
-            self.path = path;
+            self.follow(path);
+        } else if self.has_lost_stream() {
+            // It has connected anew.
+            self.follow(path);
         }
         std::mem::take(&mut self.is_half_open)
     }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Dialog;
 use crate::proto::sip::{
     message::NameAddr,
-    path::{Path, Transport, is_private},
+    path::{ConnectionId, Path, Transport, is_private},
     uri::Uri,
 };
 
@@ -96,6 +96,24 @@ impl Dialog {
         }
     }
 
+    /// A stream has gone.
+    pub fn stream_lost(&mut self, connection: ConnectionId) {
+        if self.path.connection == Some(connection) {
+            self.lost = Some(connection);
+        }
+    }
+
+    /// The peer's own messages come this way from now on.
+    pub(super) fn follow(&mut self, path: Path) {
+        self.is_own_stream &= path.connection == self.path.connection;
+        self.path = path;
+    }
+
+    /// The stream that the peer's newest message came by has gone.
+    pub(super) fn has_lost_stream(&self) -> bool {
+        self.path.connection.is_some() && self.path.connection == self.lost
+    }
+
     /// The way that the next hop names, and that of the peer's own messages; the better one
     /// first. A stream that is there leads to its host whatever the port: that of a stream which
     /// the peer opened is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not
@@ -124,18 +142,36 @@ impl Dialog {
         let named = Path { peer, sender: None, transport, connection: None, ..self.path };
         let has_stream = self.path.connection.is_some();
         match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
+            true if self.has_lost_stream() && !self.is_own_stream => (named, None),
             true => (self.path, Some(named)),
             false => (named, has_stream.then_some(self.path)),
         }
     }
 
     /// The way of the peer's own messages. Where it says that its next hop `uri` is at another port,
-    /// datagrams go there, if it sends them from another port than it listens on.
+    /// datagrams go there at once, if it sends them from another port than it listens on; a stream is
+    /// opened to there when the one that the messages came by is gone, for the port at the other end
+    /// of that was one of the stream.
     fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
         let path = self.path;
-        // A stranger that sends from where it listens is there, whatever else it names.
-        let listens_here = self.is_of_stranger() && path.source() == path.peer;
-        let named = path.to_named_port(uri).filter(|_| !listens_here);
-        (named.unwrap_or(path), None)
+        let is_stranger = self.is_of_stranger();
+        if path.transport == Transport::Udp {
+            // A stranger that sends from where it listens is there, whatever else it names.
+            let listens_here = is_stranger && path.source() == path.peer;
+            let named = path.to_named_port(uri).filter(|_| !listens_here);
+            return (named.unwrap_or(path), None);
+        }
+        let named = match path.to_listener(uri).filter(|_| !self.is_own_stream) {
+            Some(named) if !is_stranger => named,
+            // Such streams have a limit of their own.
+            Some(named) if named.peer.ip() == path.peer.ip() => {
+                Path { sender: Some(path.peer), ..named }
+            }
+            Some(_) | None => return (path, None),
+        };
+        match self.has_lost_stream() {
+            true => (named, None),
+            false => (path, Some(named)),
+        }
     }
 }

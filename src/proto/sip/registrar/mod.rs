@@ -202,7 +202,8 @@ impl Registrar {
     }
 
     /// Forgets the contacts that were reached over this connection only: a browser takes no calls at
-    /// its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other.
+    /// its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other. Other phones
+    /// are reached where their Contact says that they listen.
     pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let needs_it = |binding: &Binding| {
             let is_web = matches!(binding.path.transport, Transport::Ws | Transport::Wss);
@@ -216,6 +217,19 @@ impl Registrar {
             .collect();
         for user in users {
             self.retain(&user, Cause::ConnectionLost, |binding| !needs_it(binding));
+        }
+        let was_reached_by_it = |binding: &Binding| binding.path.connection == Some(connection);
+        let moved: Vec<(String, Vec<Binding>)> = self
+            .users
+            .iter()
+            .filter(|(_, bindings)| bindings.iter().any(was_reached_by_it))
+            .map(|(user, bindings)| (user.clone(), bindings.clone()))
+            .collect();
+        for (user, mut bindings) in moved {
+            for binding in bindings.iter_mut().filter(|binding| was_reached_by_it(binding)) {
+                binding.path = binding.listener().unwrap_or(binding.path);
+            }
+            self.replace(&user, bindings);
         }
     }
 
@@ -449,6 +463,11 @@ impl Binding {
             call_id: String::new(),
             cseq: 0,
         }
+    }
+
+    /// The way to where the phone says that it listens, when its stream is gone.
+    fn listener(&self) -> Option<Path> {
+        self.path.to_listener(self.routes.first().map_or(&self.contact, NameAddr::uri))
     }
 
     fn is_behind_nat(&self) -> bool {

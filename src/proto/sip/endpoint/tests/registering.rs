@@ -218,6 +218,44 @@ fn a_password_in_the_name_of_another_caller_hands_no_call_over() {
     assert!(line.events.is_empty());
 }
 
+#[test]
+fn a_phone_whose_stream_is_gone_is_called_where_its_contact_says_that_it_listens() {
+    let stream = Path {
+        peer: "192.0.2.10:40000".parse().unwrap(),
+        transport: Transport::Tcp,
+        connection: Some(ConnectionId(7)),
+        ..path()
+    };
+    for (contact, path_header, expected) in [
+        ("sip:phone@192.0.2.10:5062;transport=tcp", "", Some("192.0.2.10:5062")),
+        ("sip:phone@192.0.2.77:5062;transport=tcp", "", Some("192.0.2.77:5062")),
+        (
+            "sip:phone@192.0.2.77",
+            "Path: <sip:192.0.2.10:5070;transport=tcp;lr>",
+            Some("192.0.2.10:5070"),
+        ),
+        ("sip:phone@10.0.0.10:5062;transport=tcp", "", None),
+        ("sip:phone@192.0.2.10:40000;transport=tcp", "", None),
+    ] {
+        let mut line = line();
+        line.receive_over(stream, &register(1, &[]));
+        let refused = line.sent.pop().unwrap().1;
+        let mut more = vec![authorization(&refused, "secret")];
+        more.extend((!path_header.is_empty()).then(|| path_header.to_owned()));
+        line.receive_over(stream, &register(2, &more).replace(CONTACT, contact));
+        assert_eq!(line.take_statuses(), [200]);
+        let way = |line: &Line| line.endpoint.phones("phone", line.now)[0].path;
+        assert_eq!(way(&line), stream, "as long as it lives");
+        assert!(line.endpoint.is_acquainted(stream));
+        line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
+        let named =
+            expected.map(|peer| Path { peer: peer.parse().unwrap(), connection: None, ..stream });
+        assert_eq!(way(&line), named.unwrap_or(stream), "{contact}");
+        line.endpoint.set_users(std::iter::empty(), line.now);
+        assert_eq!(line.endpoint.acquaintances().count(), 0, "it is forgotten as any other");
+    }
+}
+
 fn account() -> TrunkAccount {
     TrunkAccount {
         name: "provider".to_owned(),
