@@ -37,11 +37,11 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
+use self::{calling::way_of, keep_alive::Acquaintances, registering::Account};
 pub use self::{
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     registering::TrunkAccount,
 };
-use self::{keep_alive::Acquaintances, registering::Account};
 pub use super::{
     dialog::DialogId,
     outgoing::Place,
@@ -398,7 +398,7 @@ impl Endpoint {
             Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
             Asker::Bye(id) if is_final => self.end(id, Ending::Answered, now),
             Asker::Register(number) if is_final => {
-                self.register_answered(number, response, path, now);
+                self.register_answered(number, response, way_of(heard.path, path), now);
             }
             Asker::Reinvite(_)
             | Asker::Update(_)

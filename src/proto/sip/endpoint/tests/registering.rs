@@ -428,6 +428,16 @@ fn a_stream_to_a_trunk_is_kept_and_when_it_breaks_we_register_again() {
 }
 
 #[test]
+fn the_way_to_a_trunk_that_answers_from_another_port_is_kept_open_where_it_listens() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    let ok = Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string();
+    line.receive_over(Path { peer: "192.0.2.10:49152".parse().unwrap(), ..path() }, &ok);
+    line.run_for(Duration::from_secs(30));
+    assert_eq!((line.sent.pop().unwrap().1.as_str(), line.last_path), ("\r\n\r\n", path()));
+}
+
+#[test]
 fn calls_from_a_trunk_are_known_as_such() {
     let mut line = Line::new();
     line.register_at_trunk();
