@@ -1,5 +1,5 @@
-//! Phones as they are on desks: one that sends from a high port and listens on another one
-//! (RFC 3261 §18.2.2), one that knows MD5 alone, one whose TCP stream is gone while it is in a call.
+//! Phones as they are on desks: one that sends from a high port and listens on another one (RFC
+//! 3261 §18.2.2), one that knows MD5 alone, one that loses its TCP stream while it is in a call.
 
 mod support;
 
@@ -33,7 +33,7 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// A phone whose Via and Contact name the port where it listens, without `rport`.
+/// A phone that names the port where it listens in Via and Contact, without `rport`.
 struct DeskPhone {
     sends: UdpSocket,
     listens: UdpSocket,
@@ -300,7 +300,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
     timeout(PATIENCE, read).await.expect(wanted)
 }
 
-/// A call over TCP whose Contact names this address; the stream, and the call.
+/// A call over TCP with this address in Contact; gives the stream and the call.
 async fn call_over_tcp(
     node: &Node,
     bot: &Bot,

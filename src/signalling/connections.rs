@@ -115,8 +115,8 @@ pub(super) enum Origin {
     Trusted,
     /// We.
     Opened,
-    /// We, for an answer to a request whose own stream has gone, or for a request of a stranger's call
-    /// whose stream has gone.
+    /// We, because the stream of a request that is to be answered has gone, or that of a stranger's
+    /// call in which there is something to ask.
     Returned,
 }
 

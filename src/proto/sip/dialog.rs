@@ -823,13 +823,13 @@ impl Dialog {
         self.refers = None;
     }
 
-    /// The peer need not prove who it is to have us call somebody else.
+    /// The peer may have us call another party without proving once more who it is.
     pub fn may_refer(&self) -> bool {
         self.may_refer
     }
 
-    /// The peer wants us to call somebody else, by a REFER with this CSeq, in which it may have proved
-    /// who it is.
+    /// The peer wants us to call another party, by a REFER with this CSeq, in which it may have
+    /// proved who it is.
     ///
     /// # Errors
     /// The status of the refusal.

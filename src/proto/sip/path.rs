@@ -72,7 +72,8 @@ pub struct ConnectionId(pub u64);
 /// (RFC 3261 §18.2.2): see [`Path::answering`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// Where the other side is reached: its address as seen by our socket, unless `sender` is given.
+    /// Where the other side is reached: its address as seen by our socket, unless `sender` is
+    /// given.
     pub peer: SocketAddr,
     /// Where the message came from, if `peer` is at a port that the other side names: it has not
     /// asked to be answered at the port that it sends from, and is at the host that it names. Of a
@@ -100,10 +101,10 @@ impl Path {
         Self { peer, sender: None, local, transport, connection: None, is_foreign: false }
     }
 
-    /// The way back from here for the answer to a request that came this way with `via` on top. Over
-    /// UDP, without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by has the
-    /// address that the request came from. Any other address is behind a NAT, which lets nothing in
-    /// but to the port that it has sent from; and a name may be.
+    /// The way back from here for the answer to a request that came this way with `via` on top.
+    /// Over UDP, without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by
+    /// has the address that the request came from. Any other address is behind a NAT, which lets
+    /// nothing in but to the port that it has sent from; and a name may be.
     pub fn answering(self, via: &Via) -> Self {
         let is_here = via.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
         let port = via.port.unwrap_or(self.transport.default_port());
@@ -118,15 +119,16 @@ impl Path {
         self.sender.unwrap_or(self.peer)
     }
 
-    /// Whether what goes this way is heard by whoever was reached at `known`: the same host, and the
-    /// same port if the other side only says that it is there. Behind one address may be many hosts.
+    /// Whether this way leads to the peer that was reached at `known`: to the same host, and to the
+    /// same port if the other side only says that it is there. Behind one address may be many
+    /// hosts.
     pub fn leads_to(&self, known: SocketAddr) -> bool {
         let is_heard_there = self.peer == self.source() || self.peer.port() == known.port();
         self.peer.ip() == known.ip() && is_heard_there
     }
 
-    /// The way of datagrams to the port that a Contact names, for one that names where it listens, on
-    /// the host where it is. `None` when it does not, or names another host or transport.
+    /// The way of datagrams to the port that a Contact names, for one that names where it listens,
+    /// on the host where it is. `None` when it does not, or names another host or transport.
     pub fn to_named_port(&self, contact: &Uri) -> Option<Self> {
         self.sender?;
         let is_here = contact.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
@@ -139,10 +141,10 @@ impl Path {
         is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
     }
 
-    /// The way by another stream, to where a Contact or Route says that the other side listens, once
-    /// the stream that leads there is gone (RFC 3261 §18.1.1): over TLS it stays TLS. `None` when
-    /// that is nowhere else, or nothing that we could open: a browser takes no streams (RFC 7118 §5),
-    /// and what is behind a NAT names an address that leads nowhere from here.
+    /// The way by another stream, to where a Contact or Route says that the other side listens,
+    /// once the stream that leads there is gone (RFC 3261 §18.1.1): over TLS it stays TLS. `None`
+    /// when that is nowhere else, or nothing that we could open: a browser takes no streams (RFC
+    /// 7118 §5), and what is behind a NAT names an address that leads nowhere from here.
     pub fn to_listener(&self, uri: &Uri) -> Option<Self> {
         let can_open = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
         let transport = match uri.param("transport") {
@@ -192,7 +194,8 @@ pub struct Transmit {
     pub bytes: Bytes,
 }
 
-/// The same address, also where one is written as an IPv4 address and the other one is mapped to IPv6.
+/// The same address, also where one is written as an IPv4 address and the other one is mapped to
+/// IPv6.
 fn is_same_host(one: IpAddr, other: IpAddr) -> bool {
     one.to_canonical() == other.to_canonical()
 }

@@ -82,8 +82,8 @@ async fn a_call_goes_over_a_secure_websocket() {
     node.stop().await;
 }
 
-/// The node hangs up a call whose caller has closed its connection, and whose Contact is at `contact`;
-/// how the call ended for the node.
+/// The node hangs up a call after its caller has closed the connection. The Contact is at
+/// `contact`. Gives how the call ended for the node.
 async fn hang_up_without_connection(
     node: &mut Node,
     mut phone: Phone,

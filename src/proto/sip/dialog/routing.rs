@@ -1,9 +1,9 @@
 //! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
 //!
 //! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact.
-//! What a stranger says there stands in the request and decides no more than a port: its requests go
-//! back to the host where its own messages come from: otherwise it could have us send to any host
-//! (§26.3.2.4).
+//! What a stranger says there stands in the request and decides no more than a port: its requests
+//! go back to the host where its own messages come from: otherwise it could have us send to any
+//! host (§26.3.2.4).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -148,10 +148,10 @@ impl Dialog {
         }
     }
 
-    /// The way of the peer's own messages. Where it says that its next hop `uri` is at another port,
-    /// datagrams go there at once, if it sends them from another port than it listens on; a stream is
-    /// opened to there when the one that the messages came by is gone, for the port at the other end
-    /// of that was one of the stream.
+    /// The way of the peer's own messages. Where it says that its next hop `uri` is at another
+    /// port, datagrams go there at once, if it sends them from another port than it listens on; a
+    /// stream is opened to there when the one that the messages came by is gone, for the port at
+    /// the other end of that was one of the stream.
     fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
         let path = self.path;
         let is_stranger = self.is_of_stranger();

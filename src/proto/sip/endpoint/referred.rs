@@ -1,6 +1,6 @@
-//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC 3515,
-//! RFC 5589). Only one that has proved who it is, by its INVITE or by the REFER itself, or that we have
-//! called, is listened to; whether the call is placed is for the owner of ours to say.
+//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC
+//! 3515, RFC 5589). Only one that has proved who it is, by its INVITE or by the REFER itself, or
+//! that we have called, is listened to; whether the call is placed is for the owner of ours to say.
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ impl Endpoint {
         now: Instant,
     ) {
         let may_refer = self.dialogs.get(&id).is_some_and(Dialog::may_refer);
-        // Without users nobody could prove anything.
+        // Without users there is no password to prove it by.
         let must_prove = !may_refer && !self.users.is_empty();
         if must_prove && let Err(refusal) = self.prove(request, path, now) {
             self.answer_in_transaction(key, path, refusal, now);

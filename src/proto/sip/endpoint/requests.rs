@@ -66,8 +66,8 @@ impl Endpoint {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        // The answer goes where that to the first request went. Whoever else repeats it would have
-        // others hear the answer.
+        // The answer goes where that to the first request went. A repetition from elsewhere would
+        // have others hear the answer.
         let is_same = |again: &Transmit| {
             path.leads_to(again.path.peer) && again.path.transport == path.transport
         };

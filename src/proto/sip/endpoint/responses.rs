@@ -397,9 +397,9 @@ impl EndpointConfig {
     }
 }
 
-/// What a response without a body can do without, the most dispensable first. Of several challenges the
-/// last one stays, MD5 if it is offered: some phones know no other algorithm, and those that do know it
-/// as well (RFC 8760 §2.3). In a datagram the length need not be told (RFC 3261 §20.14).
+/// What a response without a body can do without, the most dispensable first. Of several challenges
+/// the last one stays, MD5 if it is offered: some phones know no other algorithm, and those that do
+/// know it as well (RFC 8760 §2.3). In a datagram the length need not be told (RFC 3261 §20.14).
 const DISPENSABLE: [&str; 6] =
     ["Server", "Supported", "Accept", "Allow", "WWW-Authenticate", "Content-Length"];
 

@@ -67,8 +67,8 @@ pub struct Binding {
     pub outbound: Option<Outbound>,
     /// `+sip.instance` of any phone that tells it.
     instance: Option<String>,
-    /// The way the REGISTER came; behind a NAT the only one back. A phone that names where it listens
-    /// is reached at its Contact.
+    /// The way the REGISTER came; behind a NAT the only one back. A phone that names where it
+    /// listens is reached at its Contact.
     pub path: Path,
     /// What the phone calls itself, at most 128 characters.
     pub user_agent: Option<String>,
@@ -201,9 +201,9 @@ impl Registrar {
         }
     }
 
-    /// Forgets the contacts that were reached over this connection only: a browser takes no calls at
-    /// its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other. Other phones
-    /// are reached where their Contact says that they listen.
+    /// Forgets the contacts that were reached over this connection only: a browser takes no calls
+    /// at its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other. Other
+    /// phones are reached where their Contact says that they listen.
     pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let needs_it = |binding: &Binding| {
             let is_web = matches!(binding.path.transport, Transport::Ws | Transport::Wss);

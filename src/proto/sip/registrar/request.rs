@@ -55,9 +55,9 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// The way of calls to it, when the REGISTER came over `path`: back; or to the port that its Contact
-    /// names, of a phone that sends from another one. A flow is the way that the REGISTER came
-    /// (RFC 5626 §5.3), and a Path begins there (RFC 3327 §5.4).
+    /// The way of calls to it, when the REGISTER came over `path`: back; or to the port that its
+    /// Contact names, of a phone that sends from another one. A flow is the way that the REGISTER
+    /// came (RFC 5626 §5.3), and a Path begins there (RFC 3327 §5.4).
     pub(super) fn way(&self, routes: &[NameAddr], path: Path) -> Path {
         match path.to_named_port(&self.uri) {
             _ if self.outbound.is_some() => Path { peer: path.source(), sender: None, ..path },

@@ -60,7 +60,7 @@ impl Line {
     }
 }
 
-/// A phone that the operator knows, and one that nobody does.
+/// A phone that the operator knows, and one that is not known.
 fn both() -> [Line; 2] {
     [Line::new(), stranger()]
 }
