@@ -132,7 +132,7 @@ async fn serve(
     let first_by = Instant::now() + streams.limits.message;
     let local = canonical(stream.local_addr()?);
     tune(&stream)?;
-    let path = Path { peer, local, transport, connection: None, is_foreign: false };
+    let path = Path { transport, ..Path::udp(local, peer) };
     if !transport.is_secure() {
         return talk(stream, path, streams, admission, first_by).await;
     }

@@ -55,13 +55,10 @@ pub(super) async fn run(target: Target, connection: Connection, streams: &Stream
         }
     };
     debug!(peer = %target.peer, transport = target.transport.name(), "SIP connection is open");
-    let path = Path {
-        peer: target.peer,
-        local: SocketAddr::new(local.ip(), target.listener_port.unwrap_or(local.port())),
-        transport: target.transport,
-        connection: Some(connection.id),
-        is_foreign: false,
-    };
+    let port = target.listener_port.unwrap_or(local.port());
+    let (transport, connection_id) = (target.transport, Some(connection.id));
+    let path = Path::udp(SocketAddr::new(local.ip(), port), target.peer);
+    let path = Path { transport, connection: connection_id, ..path };
     stream::run(stream, connection, path, streams, None).await;
 }
 

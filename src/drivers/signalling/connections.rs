@@ -115,7 +115,8 @@ pub(super) enum Origin {
     Trusted,
     /// We.
     Opened,
-    /// We, for an answer to a request whose own stream has gone.
+    /// We, because the stream of a request that is to be answered has gone, or that of a stranger's
+    /// call in which there is something to ask.
     Returned,
 }
 
@@ -487,7 +488,7 @@ mod tests {
 
     fn transmit(transport: Transport, connection: Option<ConnectionId>, length: usize) -> Transmit {
         let local = "192.0.2.9:5060".parse().unwrap();
-        let path = Path { peer: peer(), local, transport, connection, is_foreign: false };
+        let path = Path { transport, connection, ..Path::udp(local, peer()) };
         Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
     }
 

@@ -195,7 +195,12 @@ impl Network {
                 transmit.path = Path { peer, connection: None, ..asked };
                 (Origin::Returned, host)
             }
-            None => (Origin::Opened, self.host_of(asked).map(str::to_owned)),
+            None => {
+                // A stranger may name any port.
+                let is_strangers = asked.sender.is_some();
+                let origin = if is_strangers { Origin::Returned } else { Origin::Opened };
+                (origin, self.host_of(asked).map(str::to_owned))
+            }
         };
         let path = transmit.path;
         let connections = &self.streams.connections;

@@ -129,7 +129,7 @@ impl Signalling {
             if transport.is_secure() {
                 self.know_host(peer, host).await;
             }
-            paths.push(Path { peer, local, transport, connection: None, is_foreign: false });
+            paths.push(Path { transport, ..Path::udp(local, peer) });
         }
         if paths.is_empty() { Err(LocateError::NoWay) } else { Ok(paths) }
     }

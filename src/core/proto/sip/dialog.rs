@@ -9,7 +9,7 @@ mod key;
 mod routing;
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     outgoing::MAX_RAISES,
-    path::{Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transmit, Transport},
     session_timer::{Due as SessionDue, MIN_SE, SessionTimer},
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -60,10 +60,14 @@ pub(super) struct Dialog {
     remote_cseq: Option<u32>,
     /// Which way the peer's newest message came.
     path: Path,
+    /// The stream of `path` that is gone.
+    lost: Option<ConnectionId>,
+    /// `path` leads to where the peer listens: we have opened that stream, and can do so again.
+    is_own_stream: bool,
     /// The caller is not known, and has not shown that it hears us: its address may be forged.
     is_half_open: bool,
     /// Where our tag was told, of a stranger: what shows it, and comes from there, is no forgery.
-    told: Option<IpAddr>,
+    told: Option<SocketAddr>,
     /// What may be sent to `path` as long as it has not shown that it hears us.
     allowance: Option<Allowance>,
     /// The peer takes UPDATE (RFC 3311).
@@ -287,8 +291,10 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             path,
+            lost: None,
+            is_own_stream: false,
             is_half_open: caller != Caller::Known,
-            told: is_stranger.then_some(path.peer.ip()),
+            told: is_stranger.then_some(path.peer),
             allowance: is_limited.then(|| Allowance::of(heard)),
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
@@ -328,6 +334,8 @@ impl Dialog {
             local_cseq: origin.cseq,
             remote_cseq: None,
             path,
+            lost: None,
+            is_own_stream: false,
             is_half_open: false,
             told: None,
             allowance: None,
@@ -391,7 +399,7 @@ impl Dialog {
         if let Some(contact) = contact {
             self.remote_target = contact.clone();
         }
-        self.path = path;
+        self.follow(path);
     }
 
     /// `response`, a reliable provisional one with this RSeq, was sent to the pending INVITE.
@@ -777,14 +785,16 @@ impl Dialog {
     /// The peer's datagrams come from elsewhere than its Contact says: a NAT between us must not forget
     /// the way while the call lasts.
     pub fn is_behind_nat(&self) -> bool {
-        let Path { peer, transport, .. } = self.path;
+        let transport = self.path.transport;
         let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
+        let reached = self.next_hop().peer;
         let is_direct = match self.heading {
             Heading::Source | Heading::Path => self.route_set.is_empty(),
             Heading::Contact => false,
         };
         let port = self.remote_target.port().unwrap_or(transport.default_port());
-        let is_at_peer = self.remote_target.ip_addr() == Some(peer.ip()) && port == peer.port();
+        let is_at_peer =
+            self.remote_target.ip_addr() == Some(reached.ip()) && port == reached.port();
         transport == Transport::Udp && is_up && is_direct && !is_at_peer
     }
 
@@ -813,12 +823,18 @@ impl Dialog {
         self.refers = None;
     }
 
-    /// The peer wants us to call somebody else, by a REFER with this CSeq.
+    /// The peer may have us call another party without proving once more who it is.
+    pub fn may_refer(&self) -> bool {
+        self.may_refer
+    }
+
+    /// The peer wants us to call another party, by a REFER with this CSeq, in which it may have
+    /// proved who it is.
     ///
     /// # Errors
     /// The status of the refusal.
-    pub fn refer_asked(&mut self, cseq: u32) -> Result<(), u16> {
-        if !self.may_refer || !self.state.is_up() {
+    pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), u16> {
+        if !(self.may_refer || is_proved) || !self.state.is_up() {
             return Err(603);
         }
         self.referral = match self.referral {
@@ -866,6 +882,12 @@ impl Dialog {
     /// What a refresh proposes: the interval, and the least that it may be.
     pub fn proposal(&self) -> Option<(String, u32)> {
         Some((self.session?.proposal(self.min_se), self.min_se))
+    }
+
+    /// The INVITE went over a stream that we have opened, if it went over any.
+    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
+        self.is_own_stream = is_own_stream;
+        self
     }
 
     /// The call was placed with this offer, by whom, and after so much was asked for as interval.

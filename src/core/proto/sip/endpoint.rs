@@ -37,11 +37,11 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
+use self::{calling::way_of, keep_alive::Acquaintances, registering::Account};
 pub use self::{
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     registering::TrunkAccount,
 };
-use self::{keep_alive::Acquaintances, registering::Account};
 pub use super::{
     dialog::DialogId,
     outgoing::Place,
@@ -187,12 +187,14 @@ impl Endpoint {
         match wire::parse_datagram(bytes) {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());
+                let path = path.answering(request.top_via());
                 self.handle_request(request, path, now);
             }
             Ok(Message::Response(response)) => self.handle_response(&response, path, now),
             Err(WireError::KeepAlive) => {}
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
+                let path = request.top_via().map_or(path, |via| path.answering(&via));
                 debug!(peer = %path.peer, status, reason, "request is refused");
                 self.refuse_stub(&request, status, reason, path);
             }
@@ -396,7 +398,7 @@ impl Endpoint {
             Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
             Asker::Bye(id) if is_final => self.end(id, Ending::Answered, now),
             Asker::Register(number) if is_final => {
-                self.register_answered(number, response, path, now);
+                self.register_answered(number, response, way_of(heard.path, path), now);
             }
             Asker::Reinvite(_)
             | Asker::Update(_)

@@ -516,6 +516,12 @@ impl Stub {
         self.fields.all("Via")
     }
 
+    /// The topmost Via, if that can be read.
+    pub fn top_via(&self) -> Option<Via> {
+        // It is kept first.
+        self.fields.iter().next().and_then(|(_, value)| value.parse().ok())
+    }
+
     /// Notes the source of the request in its topmost Via, if that can be read (RFC 3261 §18.2.1).
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {
         let mut noted = Fields::default();

@@ -396,6 +396,11 @@ impl Outgoing {
         self.forks.insert(tag.to_owned(), Fork { dialog, rseq: None, answer: None, ack });
     }
 
+    /// The dialogs of all forks that are followed.
+    pub fn early_dialogs(&mut self) -> impl Iterator<Item = &mut Dialog> {
+        self.forks.values_mut().map(|fork| &mut fork.dialog)
+    }
+
     /// The fork with this tag, if it is followed.
     pub fn fork(&mut self, tag: &str) -> Option<&mut Fork> {
         self.forks.get_mut(tag)

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::uri::{Uri, Via};
+
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -65,11 +67,18 @@ impl Transport {
 pub struct ConnectionId(pub u64);
 
 /// Both ends of one hop. Responses go back the way the request came, as RFC 3581 §4 asks for when
-/// `rport` is there; we do so always, because peers behind a NAT hear us no other way.
+/// `rport` is there, and as peers behind a NAT need it. One that sends datagrams from another port
+/// than it listens on, and is where its Via says, is answered at the port that its Via names
+/// (RFC 3261 §18.2.2): see [`Path::answering`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// The other side's address, as seen by our socket.
+    /// Where the other side is reached: its address as seen by our socket, unless `sender` is
+    /// given.
     pub peer: SocketAddr,
+    /// Where the message came from, if `peer` is at a port that the other side names: it has not
+    /// asked to be answered at the port that it sends from, and is at the host that it names. Of a
+    /// stream to the port that a stranger names: where its own stream came from.
+    pub sender: Option<SocketAddr>,
     /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
     /// we opened, the port is that of our listener, where the peer can come back to; without one, the
     /// port that the stream leaves from.
@@ -88,7 +97,84 @@ pub struct Path {
 impl Path {
     /// The way of datagrams between two addresses.
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
-        Self { peer, local, transport: Transport::Udp, connection: None, is_foreign: false }
+        let transport = Transport::Udp;
+        Self { peer, sender: None, local, transport, connection: None, is_foreign: false }
+    }
+
+    /// The way back from here for the answer to a request that came this way with `via` on top.
+    /// Over UDP, without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by
+    /// has the address that the request came from. Any other address is behind a NAT, which lets
+    /// nothing in but to the port that it has sent from; and a name may be.
+    pub fn answering(self, via: &Via) -> Self {
+        let is_here = via.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
+        let port = via.port.unwrap_or(self.transport.default_port());
+        if self.transport != Transport::Udp || via.rport.is_some() || !is_here || port == 0 {
+            return self;
+        }
+        Self { peer: at_port(self.peer, port), sender: Some(self.peer), ..self }
+    }
+
+    /// Where the message came from.
+    pub fn source(&self) -> SocketAddr {
+        self.sender.unwrap_or(self.peer)
+    }
+
+    /// Whether this way leads to the peer that was reached at `known`: to the same host, and to the
+    /// same port if the other side only says that it is there. Behind one address may be many
+    /// hosts.
+    pub fn leads_to(&self, known: SocketAddr) -> bool {
+        let is_heard_there = self.peer == self.source() || self.peer.port() == known.port();
+        self.peer.ip() == known.ip() && is_heard_there
+    }
+
+    /// The way of datagrams to the port that a Contact names, for one that names where it listens,
+    /// on the host where it is. `None` when it does not, or names another host or transport.
+    pub fn to_named_port(&self, contact: &Uri) -> Option<Self> {
+        self.sender?;
+        let is_here = contact.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
+        let is_udp = match contact.param("transport") {
+            None => !contact.is_sips(),
+            Some(name) => Transport::from_name(name) == Some(Transport::Udp),
+        };
+        let port = contact.port().unwrap_or(Transport::Udp.default_port());
+        let is_named = is_here && is_udp && port != 0 && self.transport == Transport::Udp;
+        is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
+    }
+
+    /// The way by another stream, to where a Contact or Route says that the other side listens,
+    /// once the stream that leads there is gone (RFC 3261 §18.1.1): over TLS it stays TLS. `None`
+    /// when that is nowhere else, or nothing that we could open: a browser takes no streams (RFC
+    /// 7118 §5), and what is behind a NAT names an address that leads nowhere from here.
+    pub fn to_listener(&self, uri: &Uri) -> Option<Self> {
+        let can_open = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
+        let transport = match uri.param("transport") {
+            None if uri.is_sips() => Transport::Tls,
+            None => self.transport,
+            Some(name) => match Transport::from_name(name)? {
+                // RFC 3261 §26.2.2.
+                Transport::Tcp if uri.is_sips() => Transport::Tls,
+                transport => transport,
+            },
+        };
+        let is_as_secure = transport.is_secure() || !self.transport.is_secure();
+        let (ip, here) = (uri.ip_addr()?, self.peer.ip());
+        let port = uri.port().unwrap_or(transport.default_port());
+        let leads_nowhere = ip.is_unspecified()
+            || ip.is_multicast()
+            || ip.is_ipv4() != here.is_ipv4()
+            || (ip.is_loopback() && !here.is_loopback())
+            || (is_private(ip) && !is_private(here));
+        let is_reached = is_same_host(ip, here) || !leads_nowhere;
+        if !can_open(self.transport) || !can_open(transport) || !is_as_secure || !is_reached {
+            return None;
+        }
+        let peer = match is_same_host(ip, here) {
+            true => at_port(self.peer, port),
+            false => SocketAddr::new(ip, port),
+        };
+        let is_elsewhere = port != 0 && (peer, transport) != (self.peer, self.transport);
+        let named = Self { peer, sender: None, transport, connection: None, ..*self };
+        is_elsewhere.then_some(named)
     }
 
     /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the
@@ -106,6 +192,18 @@ pub struct Transmit {
     pub path: Path,
     /// One message.
     pub bytes: Bytes,
+}
+
+/// The same address, also where one is written as an IPv4 address and the other one is mapped to
+/// IPv6.
+fn is_same_host(one: IpAddr, other: IpAddr) -> bool {
+    one.to_canonical() == other.to_canonical()
+}
+
+/// The same host at another port; of a link-local address the interface stays.
+fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 /// What counts as one source: an IPv4 address, or an IPv6 /64, which one host has to itself (RFC 7934).
@@ -141,5 +239,117 @@ mod tests {
         assert_eq!(told("2001:db8::1", "2001:db8::2"), "2001:db8::2");
         assert_eq!(told("10.0.0.1", "2001:db8::2"), "10.0.0.1");
         assert_eq!(told("::ffff:10.0.0.1", "2001:db8::2"), "10.0.0.1");
+    }
+
+    fn path_from(peer: &str) -> Path {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let local = if peer.is_ipv4() { "192.0.2.1:5060" } else { "[2001:db8::1]:5060" };
+        Path::udp(local.parse().unwrap(), peer)
+    }
+
+    #[test]
+    fn who_names_its_port_at_its_own_address_is_answered_there() {
+        for (from, via, to) in [
+            ("192.0.2.10:49152", "192.0.2.10:5060", "192.0.2.10:5060"),
+            ("192.0.2.10:49152", "192.0.2.10", "192.0.2.10:5060"),
+            ("192.0.2.10:49152", "192.0.2.10:5070;received=198.51.100.1", "192.0.2.10:5070"),
+            ("[2001:db8::9]:49152", "[2001:DB8::9]:5062", "[2001:db8::9]:5062"),
+            ("[2001:db8::9]:49152", "[2001:db8:0::9]", "[2001:db8::9]:5060"),
+            ("192.0.2.10:49152", "[::ffff:192.0.2.10]:5062", "192.0.2.10:5062"),
+            // It wants to be answered where it sends from.
+            ("192.0.2.10:49152", "192.0.2.10:5060;rport", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "192.0.2.10:5060;rport=7", "192.0.2.10:49152"),
+            // Behind a NAT, or perhaps so.
+            ("192.0.2.10:49152", "10.0.0.10:5060", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "10.0.0.10:5060;received=192.0.2.10", "192.0.2.10:49152"),
+            ("192.0.2.10:49152", "phone.example:5060", "192.0.2.10:49152"),
+            ("[2001:db8::9]:49152", "[2001:db8::8]:5060", "[2001:db8::9]:49152"),
+            ("192.0.2.10:49152", "192.0.2.10:0", "192.0.2.10:49152"),
+        ] {
+            let way = path_from(from);
+            let back = way.answering(&format!("SIP/2.0/UDP {via};branch=1").parse().unwrap());
+            assert_eq!(back.peer, to.parse().unwrap(), "{from} {via}");
+            assert_eq!(back.source(), way.peer);
+        }
+        let stream = Path { transport: Transport::Tcp, ..path_from("192.0.2.10:49152") };
+        let via = "SIP/2.0/TCP 192.0.2.10:5060;branch=1".parse().unwrap();
+        assert_eq!(stream.answering(&via), stream);
+    }
+
+    #[test]
+    fn a_port_of_the_same_host_is_the_same_place_only_if_something_came_from_it() {
+        let via = "SIP/2.0/UDP 192.0.2.10:5060".parse().unwrap();
+        let named = path_from("192.0.2.10:49152").answering(&via);
+        let at = |text: &str| text.parse().unwrap();
+        assert!(named.leads_to(at("192.0.2.10:5060")) && !named.leads_to(at("192.0.2.10:49152")));
+        let heard = path_from("192.0.2.10:49152");
+        assert!(heard.leads_to(at("192.0.2.10:5060")) && !heard.leads_to(at("192.0.2.11:49152")));
+    }
+
+    #[test]
+    fn datagrams_go_to_a_named_port_of_the_same_host_alone() {
+        let via = "SIP/2.0/UDP 192.0.2.10:5060".parse().unwrap();
+        let named = path_from("192.0.2.10:49152").answering(&via);
+        let to = |path: Path, contact: &str| {
+            path.to_named_port(&contact.parse().unwrap()).map(|path| path.peer.to_string())
+        };
+        let expected = Some("192.0.2.10:5070".to_owned());
+        for contact in ["sip:a@192.0.2.10:5070", "sip:a@192.0.2.10:5070;transport=udp"] {
+            assert_eq!(to(named, contact), expected, "{contact}");
+            assert_eq!(
+                to(path_from("192.0.2.10:49152"), contact),
+                None,
+                "it asks for its own port"
+            );
+        }
+        assert_eq!(to(named, "sip:a@192.0.2.10").unwrap(), "192.0.2.10:5060");
+        for elsewhere in [
+            "sip:a@192.0.2.11:5070",
+            "sip:a@phone.example:5070",
+            "sip:a@192.0.2.10:5070;transport=tcp",
+            "sips:a@192.0.2.10:5070",
+            "sip:a@192.0.2.10:0",
+            "tel:+4930",
+        ] {
+            assert_eq!(to(named, elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_is_followed_by_one_to_the_port_that_is_named() {
+        let over = |transport, contact: &str| {
+            let connection = Some(ConnectionId(1));
+            let path = Path { transport, connection, ..path_from("192.0.2.10:40000") };
+            let to = path.to_listener(&contact.parse().unwrap())?;
+            assert_eq!((to.connection, to.local), (None, path.local));
+            Some(format!("{} {}", to.transport.name(), to.peer))
+        };
+        let (tcp, tls) = (Transport::Tcp, Transport::Tls);
+        for (transport, contact, expected) in [
+            (tcp, "sip:a@192.0.2.10:5062;transport=tcp", "TCP 192.0.2.10:5062"),
+            (tcp, "sip:a@192.0.2.10", "TCP 192.0.2.10:5060"),
+            (tcp, "sips:a@192.0.2.10", "TLS 192.0.2.10:5061"),
+            (tls, "sip:a@192.0.2.10;transport=TLS", "TLS 192.0.2.10:5061"),
+            (tls, "sip:a@192.0.2.10:5071", "TLS 192.0.2.10:5071"),
+            (tls, "sips:a@192.0.2.10:5071;transport=tcp", "TLS 192.0.2.10:5071"),
+            (tcp, "sip:a@192.0.2.77:5062;transport=tcp", "TCP 192.0.2.77:5062"),
+        ] {
+            assert_eq!(over(transport, contact).as_deref(), Some(expected), "{contact}");
+        }
+        for (transport, contact) in [
+            (tcp, "sip:a@192.0.2.10:40000;transport=tcp"),
+            (tcp, "sip:a@192.0.2.10:5062;transport=udp"),
+            (tcp, "sip:a@192.0.2.10:80;transport=ws"),
+            (tcp, "sip:a@10.0.0.10:5062;transport=tcp"),
+            (tcp, "sip:a@127.0.0.1:5062;transport=tcp"),
+            (tcp, "sip:a@0.0.0.0:5062;transport=tcp"),
+            (tcp, "sip:a@phone.example;transport=tcp"),
+            (tls, "sip:a@192.0.2.10:5062;transport=tcp"),
+            (Transport::Ws, "sip:a@192.0.2.10:5062;transport=tcp"),
+            (Transport::Wss, "sips:a@192.0.2.10:5062"),
+            (Transport::Udp, "sip:a@192.0.2.10:5062;transport=tcp"),
+        ] {
+            assert_eq!(over(transport, contact), None, "{transport:?} {contact}");
+        }
     }
 }

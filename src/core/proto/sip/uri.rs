@@ -443,6 +443,11 @@ pub enum Rport {
 }
 
 impl Via {
+    /// The host of sent-by, if it is an address and no name.
+    pub fn ip_addr(&self) -> Option<IpAddr> {
+        host_ip(&self.host)
+    }
+
     /// Notes where the message came from (§18.2.1, RFC 3581 §4). What the peer itself wrote there is
     /// overwritten.
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {

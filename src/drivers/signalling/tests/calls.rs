@@ -1,12 +1,17 @@
 //! Calls over each transport, and how streams are cut.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
 
-use super::peers::{Authority, Node, Phone, config};
+use super::peers::{Authority, Duplex, Node, Phone, SOON, config};
+use crate::drivers::signalling::{TlsFiles, tls::TlsConfigs};
 use aftertone_core::proto::sip::{
-    endpoint::{Command, Event},
+    endpoint::{Command, Ending, Event},
     path::Transport,
 };
 
@@ -72,6 +77,88 @@ async fn a_call_goes_over_a_secure_websocket() {
     let mut node = Node::start(config).await;
     let mut phone = Phone::wss(&node, &authority.client()).await;
     call(&mut node, &mut phone, Transport::Wss).await;
+    node.stop().await;
+}
+
+/// The node hangs up a call after its caller has closed the connection. The Contact is at
+/// `contact`. Gives how the call ended for the node.
+async fn hang_up_without_connection(
+    node: &mut Node,
+    mut phone: Phone,
+    contact: SocketAddr,
+    answer: impl AsyncFnOnce(),
+) -> Ending {
+    let own = phone.local().to_string();
+    let ask = |phone: &Phone, method, tag: &str| {
+        let request = phone.request(method, 1, "lost", tag);
+        request.replace(
+            &format!("Contact: <sip:phone@{own}"),
+            &format!("Contact: <sip:phone@{contact}"),
+        )
+    };
+    phone.send(ask(&phone, "INVITE", "")).await;
+    assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
+    let Event::Invite { dialog, .. } = node.event().await else { panic!("no Invite") };
+    node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
+    let ok = phone.receive().await;
+    let tag = ok.split("To: <sip:100@127.0.0.1>").nth(1).unwrap().lines().next().unwrap();
+    phone.send(ask(&phone, "ACK", tag)).await;
+    assert!(matches!(node.event().await, Event::Acknowledged { .. }));
+    drop(phone);
+    node.signalling.send(Command::Bye { dialog, reason: None }).await;
+    answer().await;
+    let Event::Ended { how, .. } = node.event().await else { panic!("not ended") };
+    how
+}
+
+#[tokio::test]
+async fn when_the_connection_of_a_call_is_gone_our_bye_goes_to_the_port_of_its_contact() {
+    let authority = Authority::new();
+    for transport in [Transport::Tcp, Transport::Tls] {
+        for trusted in [vec![], vec!["127.0.0.0/8".parse().unwrap()]] {
+            let mut config = config(&[transport]);
+            config.trusted_peers = trusted;
+            config.tls = TlsFiles { server_ca: Some(authority.file()), ..authority.server() };
+            let mut node = Node::start(config).await;
+            let phone = match transport {
+                Transport::Tls => Phone::tls(&node, &authority.client()).await,
+                _ => Phone::tcp(&node).await,
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let contact = listener.local_addr().unwrap();
+            let acceptor = TlsConfigs::load(&authority.server()).unwrap().server_of(Transport::Tls);
+            let answer = async || {
+                let (stream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+                let stream: Box<dyn Duplex> = match transport {
+                    Transport::Tls => {
+                        let acceptor = TlsAcceptor::from(acceptor.unwrap());
+                        Box::new(acceptor.accept(stream).await.unwrap())
+                    }
+                    _ => Box::new(stream),
+                };
+                let mut phone = Phone::called(stream, contact, transport);
+                let bye = phone.receive().await;
+                assert!(bye.starts_with("BYE "), "{bye}");
+                phone.send(Phone::answer(&bye, "200 OK", "", "")).await;
+            };
+            let how = hang_up_without_connection(&mut node, phone, contact, answer).await;
+            assert_eq!(how, Ending::Answered);
+            node.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_connection_is_opened_to_the_contact_of_a_browser() {
+    let mut config = config(&[Transport::Ws, Transport::Tcp]);
+    config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
+    let mut node = Node::start(config).await;
+    let phone = Phone::ws(&node).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let contact = listener.local_addr().unwrap();
+    let how = hang_up_without_connection(&mut node, phone, contact, async || {}).await;
+    assert_eq!(how, Ending::TimedOut);
+    assert!(timeout(Duration::from_millis(300), listener.accept()).await.is_err());
     node.stop().await;
 }
 

@@ -51,7 +51,7 @@ impl Sockets {
     }
 
     fn path(&self, transport: Transport, peer: SocketAddr) -> Path {
-        Path { peer, local: self.local, transport, connection: None, is_foreign: false }
+        Path { transport, ..Path::udp(self.local, peer) }
     }
 
     async fn send(&self, path: Path, text: &'static str) -> Result<(), Path> {

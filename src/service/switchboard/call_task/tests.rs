@@ -191,13 +191,7 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
     let rng = StdRng::seed_from_u64(1);
     let machine = Machine::offered(id, offer, owner, settings(), house.drivers.now(), rng).unwrap();
     let (mail, mailbox) = mailbox();
-    let path = Path {
-        peer: "127.0.0.1:5060".parse().unwrap(),
-        local: house.sip,
-        transport: aftertone_core::proto::sip::path::Transport::Udp,
-        connection: None,
-        is_foreign: false,
-    };
+    let path = Path::udp(house.sip, "127.0.0.1:5060".parse().unwrap());
     let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
     (task, id, Entry::of_application("bot", mail))
 }

@@ -71,19 +71,23 @@ impl Dialog {
     /// A message of so many bytes that shows our tag came over `path`; whether it is the first
     /// one. Requests to a stranger go there from now on: its proxy may have stepped out, or a NAT
     /// may have given it another address. An address that our tag was not sent to is unproven,
-    /// for a caller can tell the tag to others, or forge the source of this message.
+    /// for a caller can tell the tag to others, or forge the source of this message; and so is a
+    /// port that it only names, for others may be behind its address.
     pub fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
         if let Some(told) = self.told {
-            let is_proved = path.transport.is_reliable() || path.peer.ip() == told;
+            let is_proved = path.transport.is_reliable() || path.leads_to(told);
             match &mut self.allowance {
                 allowance if is_proved => *allowance = None,
-                allowance if path.peer.ip() != self.path.peer.ip() => {
+                allowance if !path.leads_to(self.path.peer) => {
                     *allowance = Some(Allowance::of(bytes));
                 }
                 Some(allowance) => allowance.hear(bytes),
                 None => {}
             }
-            self.path = path;
+            self.follow(path);
+        } else if self.has_lost_stream() {
+            // It has connected anew.
+            self.follow(path);
         }
         std::mem::take(&mut self.is_half_open)
     }
@@ -91,8 +95,8 @@ impl Dialog {
     /// Whether `path` is neither where the newest message of a stranger came from, nor where our
     /// tag was sent: it may be forged.
     pub fn is_elsewhere(&self, path: Path) -> bool {
-        let is_near = |ip| ip == path.peer.ip();
-        let is_here = is_near(self.path.peer.ip()) || self.told.is_none_or(is_near);
+        let is_here =
+            path.leads_to(self.path.peer) || self.told.is_none_or(|told| path.leads_to(told));
         !path.transport.is_reliable() && !is_here
     }
 

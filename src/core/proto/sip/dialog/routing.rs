@@ -1,15 +1,16 @@
 //! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
 //!
 //! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact.
-//! What a stranger says there stands in the request and decides nothing: its requests go back to
-//! where its own messages come from: otherwise it could have us send to any host (§26.3.2.4).
+//! What a stranger says there stands in the request and decides no more than a port: its requests
+//! go back to the host where its own messages come from: otherwise it could have us send to any
+//! host (§26.3.2.4).
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Dialog;
 use crate::proto::sip::{
     message::NameAddr,
-    path::{Path, Transport, is_private},
+    path::{ConnectionId, Path, Transport, is_private},
     uri::Uri,
 };
 
@@ -28,7 +29,7 @@ pub(in crate::proto::sip) enum Caller {
 /// Which of the ways that are known requests take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heading {
-    /// Back the way that the stranger's newest message came, whatever it names.
+    /// Back to where the stranger's newest message came from, whatever host it names.
     Source,
     /// Along the route set; without one, back the way that the peer's messages come, through any
     /// NAT.
@@ -95,6 +96,24 @@ impl Dialog {
         }
     }
 
+    /// A stream has gone.
+    pub fn stream_lost(&mut self, connection: ConnectionId) {
+        if self.path.connection == Some(connection) {
+            self.lost = Some(connection);
+        }
+    }
+
+    /// The peer's own messages come this way from now on.
+    pub(super) fn follow(&mut self, path: Path) {
+        self.is_own_stream &= path.connection == self.path.connection;
+        self.path = path;
+    }
+
+    /// The stream that the peer's newest message came by has gone.
+    pub(super) fn has_lost_stream(&self) -> bool {
+        self.path.connection.is_some() && self.path.connection == self.lost
+    }
+
     /// The way that the next hop names, and that of the peer's own messages; the better one
     /// first. A stream that is there leads to its host whatever the port: that of a stream which
     /// the peer opened is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not
@@ -102,7 +121,10 @@ impl Dialog {
     /// any NAT.
     fn hops(&self) -> (Path, Option<Path>) {
         let uri = match (self.heading, self.route_set.first()) {
-            (Heading::Source, _) | (Heading::Path, None) => return (self.path, None),
+            (Heading::Source, route) => {
+                return self.own_way(route.map_or(&self.remote_target, NameAddr::uri));
+            }
+            (Heading::Path, None) => return self.own_way(&self.remote_target),
             (Heading::Path | Heading::Contact, Some(route)) => route.uri(),
             (Heading::Contact, None) => &self.remote_target,
         };
@@ -117,11 +139,39 @@ impl Dialog {
         if (peer, transport) == (self.path.peer, self.path.transport) {
             return (self.path, None);
         }
-        let named = Path { peer, transport, connection: None, ..self.path };
+        let named = Path { peer, sender: None, transport, connection: None, ..self.path };
         let has_stream = self.path.connection.is_some();
         match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
+            true if self.has_lost_stream() && !self.is_own_stream => (named, None),
             true => (self.path, Some(named)),
             false => (named, has_stream.then_some(self.path)),
+        }
+    }
+
+    /// The way of the peer's own messages. Where it says that its next hop `uri` is at another
+    /// port, datagrams go there at once, if it sends them from another port than it listens on; a
+    /// stream is opened to there when the one that the messages came by is gone, for the port at
+    /// the other end of that was one of the stream.
+    fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
+        let path = self.path;
+        let is_stranger = self.is_of_stranger();
+        if path.transport == Transport::Udp {
+            // A stranger that sends from where it listens is there, whatever else it names.
+            let listens_here = is_stranger && path.source() == path.peer;
+            let named = path.to_named_port(uri).filter(|_| !listens_here);
+            return (named.unwrap_or(path), None);
+        }
+        let named = match path.to_listener(uri).filter(|_| !self.is_own_stream) {
+            Some(named) if !is_stranger => named,
+            // Such streams have a limit of their own.
+            Some(named) if named.peer.ip() == path.peer.ip() => {
+                Path { sender: Some(path.peer), ..named }
+            }
+            Some(_) | None => return (path, None),
+        };
+        match self.has_lost_stream() {
+            true => (named, None),
+            false => (path, Some(named)),
         }
     }
 }

@@ -131,6 +131,10 @@ impl Endpoint {
         self.registrar.handle_connection_lost(connection);
         self.note_phones();
         self.trunk_lost(connection, now);
+        let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
+        for dialog in self.dialogs.values_mut().chain(early) {
+            dialog.stream_lost(connection);
+        }
         for Undelivered { asker, errand } in self.transactions.handle_disconnected(connection, peer)
         {
             self.undelivered(asker, errand, now);
@@ -206,5 +210,5 @@ fn dialog_of<'a>(
 fn over_tcp(path: Path, port: u16) -> Path {
     let mut local = path.local;
     local.set_port(port);
-    Path { local, transport: Transport::Tcp, connection: None, ..path }
+    Path { sender: None, local, transport: Transport::Tcp, connection: None, ..path }
 }

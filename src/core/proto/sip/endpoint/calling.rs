@@ -192,7 +192,11 @@ impl Endpoint {
             debug!(?id, "too many forks to follow one more");
         } else if !outgoing.has_fork(tag) {
             let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
-            let dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
+            let dialog = dialog.by_own_stream(sent_path.connection.is_none()).placed(
+                outgoing.offer(),
+                outgoing.login(),
+                outgoing.min_se(),
+            );
             outgoing.follow(tag, dialog, None);
         }
     }
@@ -241,6 +245,7 @@ impl Endpoint {
         };
         let way = way_of(sent_path, path);
         let dialog = Dialog::calling(origin, response, way);
+        let dialog = dialog.by_own_stream(sent_path.connection.is_none());
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
         if let Some(early) = outgoing.fork(&tag) {
             dialog.goes_on_from(&early.dialog);

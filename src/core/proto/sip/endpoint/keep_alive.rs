@@ -81,7 +81,7 @@ impl Endpoint {
                 .map(Dialog::path)
                 .chain(self.registrar.paths())
                 .chain(self.trunk_flows())
-                .map(|path| path.peer)
+                .map(|path| path.source())
                 .collect();
             self.acquaintances = Acquaintances { peers, made: Some(now) };
         }

@@ -1,6 +1,6 @@
-//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC 3515,
-//! RFC 5589). Only one that has proved who it is, or that we have called, is listened to; whether the
-//! call is placed is for the owner of ours to say.
+//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC
+//! 3515, RFC 5589). Only one that has proved who it is, by its INVITE or by the REFER itself, or
+//! that we have called, is listened to; whether the call is placed is for the owner of ours to say.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
 use crate::proto::sip::{
-    dialog::{DialogId, DialogKey},
+    dialog::{Dialog, DialogId, DialogKey},
     errand::Errand,
     message::{Method, Request, ResponseBuilder, reason_phrase},
     timers::REFER_EXPIRES,
@@ -25,9 +25,16 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
+        let may_refer = self.dialogs.get(&id).is_some_and(Dialog::may_refer);
+        // Without users there is no password to prove it by.
+        let must_prove = !may_refer && !self.users.is_empty();
+        if must_prove && let Err(refusal) = self.prove(request, path, now) {
+            self.answer_in_transaction(key, path, refusal, now);
+            return;
+        }
         let asked = self.dialogs.get_mut(&id).map_or(Err(481), |dialog| {
             let referral = referral(request)?;
-            dialog.refer_asked(request.cseq().number).map(|()| referral)
+            dialog.refer_asked(request.cseq().number, must_prove).map(|()| referral)
         });
         let referral = match asked {
             Ok(referral) => referral,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use rand::Rng;
 use tracing::{debug, info};
 
@@ -65,14 +66,16 @@ impl Endpoint {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        // The answer goes where the first request came from. Whoever else repeats it would have
-        // others hear the answer.
+        // The answer goes where that to the first request went. A repetition from elsewhere would
+        // have others hear the answer.
         let is_same = |again: &Transmit| {
-            again.path.peer.ip() == path.peer.ip() && again.path.transport == path.transport
+            path.leads_to(again.path.peer) && again.path.transport == path.transport
         };
         let again = self.transactions.repeat(id).filter(is_same);
         let is_acquainted = self.is_acquainted(path);
-        let again = match dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
+        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
+        // What has been shown from elsewhere says nothing of this address.
+        let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
                 let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
@@ -193,7 +196,13 @@ impl Endpoint {
                 return;
             }
         };
-        let Ok(user) = self.authenticate(&request, path, now) else { return };
+        let user = match self.authenticate(&request, path, now) {
+            Ok(user) => user,
+            Err(refusal) => {
+                self.send_stateless(path, &refusal);
+                return;
+            }
+        };
         let is_stranger = user.is_none() && !self.is_acquainted(path);
         if is_stranger && !self.has_room_for_stranger(path) {
             self.refuse_for_load(&request, path);
@@ -270,11 +279,12 @@ impl Endpoint {
             self.answer_stateless(request, 404, path);
             return;
         }
-        let Ok(user) = self.authenticate(request, path, now) else { return };
-        let Some(user) = user else {
-            let challenge = self.challenge_to(request, path.peer.ip(), false, now);
-            self.send_stateless(path, &challenge);
-            return;
+        let user = match self.prove(request, path, now) {
+            Ok(user) => user,
+            Err(refusal) => {
+                self.send_stateless(path, &refusal);
+                return;
+            }
         };
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
@@ -307,13 +317,16 @@ impl Endpoint {
         }
     }
 
-    /// The user that a request proves to come from. Whoever tries and fails hears of it here.
+    /// The user that a request proves to come from; `None` when it does not try.
+    ///
+    /// # Errors
+    /// The refusal of one that tries and fails.
     fn authenticate(
         &mut self,
         request: &Request,
         path: Path,
         now: Instant,
-    ) -> Result<Option<String>, Refused> {
+    ) -> Result<Option<String>, Bytes> {
         let (source, is_trusted) = (path.peer.ip(), self.is_trusted(path));
         let values: Vec<&str> = request.headers("Authorization").collect();
         let verdict = match &mut self.authenticator {
@@ -324,6 +337,7 @@ impl Endpoint {
             }
             None => Verdict::Missing,
         };
+        let tag = self.stateless_tag(request);
         let stale = match verdict {
             Verdict::Missing => return Ok(None),
             Verdict::Authenticated { user } => {
@@ -331,21 +345,16 @@ impl Endpoint {
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
                 }
-                self.answer_stateless(request, 403, path);
-                return Err(Refused);
+                return Err(self.response(request, 403, &tag));
             }
             Verdict::TooMany => {
                 let response = self
-                    .response_builder(request, 403, &self.stateless_tag(request))
+                    .response_builder(request, 403, &tag)
                     .header("Retry-After", &digest::WINDOW.as_secs().to_string())
                     .build();
-                self.send_stateless(path, &response);
-                return Err(Refused);
+                return Err(response.into());
             }
-            Verdict::Malformed => {
-                self.answer_stateless(request, 400, path);
-                return Err(Refused);
-            }
+            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
                     let wrong = tell.unsaid + 1;
@@ -355,9 +364,23 @@ impl Endpoint {
             }
             Verdict::Stale => true,
         };
-        let challenge = self.challenge_to(request, source, stale, now);
-        self.send_stateless(path, &challenge);
-        Err(Refused)
+        Err(self.challenge_to(request, source, stale, now))
+    }
+
+    /// The user that a request comes from, which has to prove it.
+    ///
+    /// # Errors
+    /// The challenge, or the refusal of one that tries and fails.
+    pub(super) fn prove(
+        &mut self,
+        request: &Request,
+        path: Path,
+        now: Instant,
+    ) -> Result<String, Bytes> {
+        match self.authenticate(request, path, now)? {
+            Some(user) => Ok(user),
+            None => Err(self.challenge_to(request, path.peer.ip(), false, now)),
+        }
     }
 
     /// The call that an INVITE wants to take over (RFC 3891 §3). Only who has its place in the call
@@ -686,9 +709,6 @@ fn diverted(request: &Request) -> Vec<NameAddr> {
     diverted.truncate(MAX_DIVERSIONS);
     diverted
 }
-
-/// The request was refused.
-pub(super) struct Refused;
 
 /// The answer to an INFO.
 pub(super) fn status_of_info(request: &Request) -> u16 {

@@ -397,9 +397,11 @@ impl EndpointConfig {
     }
 }
 
-/// What a stateless response can do without, the most dispensable first. Of several challenges the
-/// first stays.
-const DISPENSABLE: [&str; 5] = ["Server", "Supported", "Accept", "Allow", "WWW-Authenticate"];
+/// What a response without a body can do without, the most dispensable first. Of several challenges
+/// the last one stays, MD5 if it is offered: some phones know no other algorithm, and those that do
+/// know it as well (RFC 8760 §2.3). In a datagram the length need not be told (RFC 3261 §20.14).
+const DISPENSABLE: [&str; 6] =
+    ["Server", "Supported", "Accept", "Allow", "WWW-Authenticate", "Content-Length"];
 
 /// The response within `room` bytes; `None` when it cannot be made so.
 fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
@@ -414,8 +416,8 @@ fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
         };
         let kept = usize::from(name == "WWW-Authenticate");
         while bytes > room && lines.iter().filter(|line| is_named(line)).count() > kept {
-            let last = lines.iter().rposition(is_named)?;
-            bytes -= lines.remove(last).len();
+            let first = lines.iter().position(is_named)?;
+            bytes -= lines.remove(first).len();
         }
     }
     (bytes <= room).then(|| lines.concat().into())

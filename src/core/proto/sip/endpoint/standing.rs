@@ -27,7 +27,9 @@ impl Endpoint {
     /// Whether somebody whom we know is at the other end: the operator, or a trunk, or a phone that has
     /// registered this way.
     pub(super) fn is_acquainted(&self, path: Path) -> bool {
-        self.is_trusted(path) || self.registrar.is_at(path.peer) || self.trunk_at(path).is_some()
+        // Whatever port it names: behind the address of a phone may be others.
+        let is_at_phone = self.registrar.is_at(path.source());
+        self.is_trusted(path) || is_at_phone || self.trunk_at(path).is_some()
     }
 
     /// Where those are who are known, but not by the operator: trunks, phones that have registered, and

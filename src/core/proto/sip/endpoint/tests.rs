@@ -1,6 +1,7 @@
 //! A scripted phone and our endpoint in virtual time: rule by rule, then at random.
 
 mod calling;
+mod desk_phones;
 mod keep_alive;
 mod random;
 mod random_calls;

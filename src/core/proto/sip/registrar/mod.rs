@@ -67,7 +67,8 @@ pub struct Binding {
     pub outbound: Option<Outbound>,
     /// `+sip.instance` of any phone that tells it.
     instance: Option<String>,
-    /// The way the REGISTER came; behind a NAT the only one back.
+    /// The way the REGISTER came; behind a NAT the only one back. A phone that names where it
+    /// listens is reached at its Contact.
     pub path: Path,
     /// What the phone calls itself, at most 128 characters.
     pub user_agent: Option<String>,
@@ -152,7 +153,7 @@ pub struct Registrar {
     /// No user is here without a binding.
     users: BTreeMap<String, Vec<Binding>>,
     owners: BTreeMap<BindingId, String>,
-    /// Where phones are, and how many bindings lead there.
+    /// Where phones have registered from, and how many bindings that made.
     places: BTreeMap<SocketAddr, usize>,
     schedule: Schedule<BindingId>,
     last_id: u64,
@@ -200,8 +201,9 @@ impl Registrar {
         }
     }
 
-    /// Forgets the contacts that were reached over this connection only: a browser takes no calls at
-    /// its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other.
+    /// Forgets the contacts that were reached over this connection only: a browser takes no calls
+    /// at its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other. Other
+    /// phones are reached where their Contact says that they listen.
     pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let needs_it = |binding: &Binding| {
             let is_web = matches!(binding.path.transport, Transport::Ws | Transport::Wss);
@@ -215,6 +217,19 @@ impl Registrar {
             .collect();
         for user in users {
             self.retain(&user, Cause::ConnectionLost, |binding| !needs_it(binding));
+        }
+        let was_reached_by_it = |binding: &Binding| binding.path.connection == Some(connection);
+        let moved: Vec<(String, Vec<Binding>)> = self
+            .users
+            .iter()
+            .filter(|(_, bindings)| bindings.iter().any(was_reached_by_it))
+            .map(|(user, bindings)| (user.clone(), bindings.clone()))
+            .collect();
+        for (user, mut bindings) in moved {
+            for binding in bindings.iter_mut().filter(|binding| was_reached_by_it(binding)) {
+                binding.path = binding.listener().unwrap_or(binding.path);
+            }
+            self.replace(&user, bindings);
         }
     }
 
@@ -346,6 +361,7 @@ impl Registrar {
                 continue;
             }
             let (user_name, contact) = (user.to_owned(), change.uri.clone());
+            let path = change.way(routes, path);
             if !is_same {
                 events.push(Event::Bound { user: user_name, contact, path });
             } else if before.is_some_and(|before| before.path.peer != path.peer) {
@@ -408,17 +424,18 @@ impl Registrar {
 
     fn replace(&mut self, user: &str, bindings: Vec<Binding>) {
         for old in self.users.remove(user).unwrap_or_default() {
-            if let Some(count) = self.places.get_mut(&old.path.peer) {
+            let place = old.path.source();
+            if let Some(count) = self.places.get_mut(&place) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
-                    self.places.remove(&old.path.peer);
+                    self.places.remove(&place);
                 }
             }
             self.owners.remove(&old.id);
             self.schedule.set(old.id, None);
         }
         for binding in &bindings {
-            *self.places.entry(binding.path.peer).or_default() += 1;
+            *self.places.entry(binding.path.source()).or_default() += 1;
             self.owners.insert(binding.id, user.to_owned());
             self.schedule.set(binding.id, Some(binding.expires_at));
         }
@@ -445,6 +462,11 @@ impl Binding {
             call_id: String::new(),
             cseq: 0,
         }
+    }
+
+    /// The way to where the phone says that it listens, when its stream is gone.
+    fn listener(&self) -> Option<Path> {
+        self.path.to_listener(self.routes.first().map_or(&self.contact, NameAddr::uri))
     }
 
     fn is_behind_nat(&self) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Binding, Outbound, RegistrarConfig};
 use crate::proto::sip::{
     message::{NameAddr, Request, Uri, parse_number},
+    path::Path,
     uri::split_top_level,
 };
 
@@ -54,6 +55,17 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// The way of calls to it, when the REGISTER came over `path`: back; or to the port that its
+    /// Contact names, of a phone that sends from another one. A flow is the way that the REGISTER
+    /// came (RFC 5626 §5.3), and a Path begins there (RFC 3327 §5.4).
+    pub(super) fn way(&self, routes: &[NameAddr], path: Path) -> Path {
+        match path.to_named_port(&self.uri) {
+            _ if self.outbound.is_some() => Path { peer: path.source(), sender: None, ..path },
+            Some(named) if routes.is_empty() => named,
+            Some(_) | None => path,
+        }
+    }
+
     /// Which binding it changes: that of the same flow of the same phone (RFC 5626 §6), else that of
     /// the same contact.
     pub(super) fn target(&self, bindings: &[Binding]) -> Option<usize> {

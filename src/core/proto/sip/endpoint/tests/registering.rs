@@ -17,15 +17,19 @@ fn line() -> Line {
     line
 }
 
-fn register(cseq: u32, more: &[String]) -> String {
+pub(super) fn register(cseq: u32, more: &[String]) -> String {
     let ask = Ask::new("REGISTER", cseq).contact(CONTACT);
     let ask = more.iter().fold(ask, |ask, header| ask.with(header));
     // The phone registers itself.
     ask.to_string().replace("To: <sip:100@", "To: <sip:phone@")
 }
 
-/// The header field that answers the challenge in `refused`.
-fn authorization(refused: &str, password: &str) -> String {
+/// The header field that answers the challenge in `refused` to a REGISTER.
+pub(super) fn authorization(refused: &str, password: &str) -> String {
+    authorization_of(&Method::Register, refused, password)
+}
+
+fn authorization_of(method: &Method, refused: &str, password: &str) -> String {
     let challenges: Vec<&str> =
         refused.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ")).collect();
     let credentials = Credentials {
@@ -34,7 +38,7 @@ fn authorization(refused: &str, password: &str) -> String {
         realm: Some("aftertone".to_owned()),
     };
     let uri = "sip:100@192.0.2.1";
-    let value = answer(&challenges, &Method::Register, uri, &credentials, 1, "c").unwrap();
+    let value = answer(&challenges, method, uri, &credentials, 1, "c").unwrap();
     format!("Authorization: {value}")
 }
 
@@ -147,6 +151,109 @@ fn a_user_who_is_gone_is_not_there() {
     line.sent.clear();
     line.receive(&register(3, &[]));
     assert_eq!(line.take_statuses(), [405], "there is nobody to register");
+}
+
+#[test]
+fn a_phone_that_has_called_without_a_password_proves_who_it_is_to_hand_its_call_over() {
+    // One that has registered, and one that has not, on a route that is open to all.
+    for is_registered in [true, false] {
+        let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+        line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+        if is_registered {
+            line.receive(&register(1, &[]));
+            let refused = line.sent.pop().unwrap().1;
+            line.receive(&register(2, &[authorization(&refused, "secret")]));
+        }
+        let dialog = line.confirm(&Ask::invite());
+        let refer = |line: &Line, cseq: u32| {
+            Ask::new("REFER", cseq).to(&line.tag).with("Refer-To: <sip:200@pbx.example>")
+        };
+        let plain = refer(&line, 2).to_string();
+        line.receive(&plain);
+        line.receive(&plain);
+        let [(_, refused), (_, again)] = line.sent.as_slice() else { panic!("{:?}", line.sent) };
+        assert_eq!(refused, again, "the same request gets the same answer");
+        let refused = refused.clone();
+        assert_eq!(line.take_statuses(), [401, 401]);
+        let wrong = authorization_of(&Method::Refer, &refused, "guess");
+        line.receive(&refer(&line, 3).with(&wrong).to_string());
+        assert_eq!(line.take_statuses(), [401]);
+        assert!(line.events.is_empty());
+        // The name in From is that of the user.
+        let right = authorization_of(&Method::Refer, &refused, "secret");
+        line.receive(&refer(&line, 4).with(&right).to_string());
+        assert_eq!(line.take()[0], "202 Accepted");
+        let Event::ReferAsked { dialog: asked, referral } = line.event() else {
+            panic!("no REFER")
+        };
+        assert_eq!((asked, referral.target.to_string().as_str()), (dialog, "sip:200@pbx.example"));
+        line.command(Command::TellReferrer { dialog, status: 486 });
+        line.sent.clear();
+        // It holds for that one request.
+        line.receive(&refer(&line, 5).to_string());
+        assert_eq!(line.take_statuses(), [401]);
+        line.receive(&refer(&line, 6).with(&right).to_string());
+        assert_eq!(line.take_statuses(), [401], "what was said before is no proof");
+    }
+}
+
+#[test]
+fn a_password_in_the_name_of_another_caller_hands_no_call_over() {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    line.endpoint.set_users([("phone", "secret"), ("boss", "x")].into_iter(), line.now);
+    let as_boss = |ask: &Ask| ask.to_string().replace("<sip:phone@192.0.2.10>;", "<sip:boss@a>;");
+    line.receive(&as_boss(&Ask::invite()));
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.receive(&as_boss(&Ask::ack(&line.tag)));
+    line.events.clear();
+    line.sent.clear();
+    let refer = Ask::new("REFER", 2).to(&line.tag).with("Refer-To: <sip:200@pbx.example>");
+    line.receive(&as_boss(&refer));
+    let refused = line.sent[0].1.clone();
+    let right = authorization_of(&Method::Refer, &refused, "secret");
+    let refer = Ask::new("REFER", 3).to(&line.tag).with("Refer-To: <sip:200@pbx.example>");
+    line.receive(&as_boss(&refer.with(&right)));
+    assert_eq!(line.take_statuses(), [401, 403]);
+    assert!(line.events.is_empty());
+}
+
+#[test]
+fn a_phone_whose_stream_is_gone_is_called_where_its_contact_says_that_it_listens() {
+    let stream = Path {
+        peer: "192.0.2.10:40000".parse().unwrap(),
+        transport: Transport::Tcp,
+        connection: Some(ConnectionId(7)),
+        ..path()
+    };
+    for (contact, path_header, expected) in [
+        ("sip:phone@192.0.2.10:5062;transport=tcp", "", Some("192.0.2.10:5062")),
+        ("sip:phone@192.0.2.77:5062;transport=tcp", "", Some("192.0.2.77:5062")),
+        (
+            "sip:phone@192.0.2.77",
+            "Path: <sip:192.0.2.10:5070;transport=tcp;lr>",
+            Some("192.0.2.10:5070"),
+        ),
+        ("sip:phone@10.0.0.10:5062;transport=tcp", "", None),
+        ("sip:phone@192.0.2.10:40000;transport=tcp", "", None),
+    ] {
+        let mut line = line();
+        line.receive_over(stream, &register(1, &[]));
+        let refused = line.sent.pop().unwrap().1;
+        let mut more = vec![authorization(&refused, "secret")];
+        more.extend((!path_header.is_empty()).then(|| path_header.to_owned()));
+        line.receive_over(stream, &register(2, &more).replace(CONTACT, contact));
+        assert_eq!(line.take_statuses(), [200]);
+        let way = |line: &Line| line.endpoint.phones("phone", line.now)[0].path;
+        assert_eq!(way(&line), stream, "as long as it lives");
+        assert!(line.endpoint.is_acquainted(stream));
+        line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
+        let named =
+            expected.map(|peer| Path { peer: peer.parse().unwrap(), connection: None, ..stream });
+        assert_eq!(way(&line), named.unwrap_or(stream), "{contact}");
+        line.endpoint.set_users(std::iter::empty(), line.now);
+        assert_eq!(line.endpoint.acquaintances().count(), 0, "it is forgotten as any other");
+    }
 }
 
 fn account() -> TrunkAccount {
@@ -318,6 +425,16 @@ fn a_stream_to_a_trunk_is_kept_and_when_it_breaks_we_register_again() {
     assert!(!line.endpoint.needs(ConnectionId(7)));
     line.run_for(Duration::from_secs(5));
     assert!(line.take()[0].starts_with("REGISTER "));
+}
+
+#[test]
+fn the_way_to_a_trunk_that_answers_from_another_port_is_kept_open_where_it_listens() {
+    let mut line = Line::new();
+    let first = line.register_at_trunk();
+    let ok = Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string();
+    line.receive_over(Path { peer: "192.0.2.10:49152".parse().unwrap(), ..path() }, &ok);
+    line.run_for(Duration::from_secs(30));
+    assert_eq!((line.sent.pop().unwrap().1.as_str(), line.last_path), ("\r\n\r\n", path()));
 }
 
 #[test]

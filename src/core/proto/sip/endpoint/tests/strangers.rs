@@ -70,6 +70,43 @@ fn a_challenge_that_is_too_large_offers_less_and_a_stream_gets_it_all() {
     assert_eq!(challenges(over_tcp(), 0), (2, true));
 }
 
+#[test]
+fn a_short_request_of_a_phone_that_knows_md5_alone_is_challenged_with_md5() {
+    let mut line = stranger();
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let register = Ask::new("REGISTER", 1).to_string().replace("sip:100@", "sip:phone@");
+    // As short as phones make it, and shorter; one byte at a time.
+    let short = "REGISTER sip:192.0.2.1 SIP/2.0\r\nv:SIP/2.0/UDP 10.0.0.10;branch=z9hG4bK1\r\n\
+                 f:<sip:phone@192.0.2.1>;tag=1\r\nt:<sip:phone@192.0.2.1>\r\ni:1\r\n\
+                 CSeq:1 REGISTER\r\nm:<sip:phone@10.0.0.10>\r\nX:";
+    let (mut md5, mut both, mut none) = (0, 0, 0);
+    let padded = (0..300).map(|more| format!("{short}{}\r\n\r\n", "x".repeat(more)));
+    for request in padded.chain([register]) {
+        line.receive(&request);
+        let Some((_, answer)) = line.sent.pop() else {
+            none += 1;
+            continue;
+        };
+        assert!(answer.starts_with("SIP/2.0 401 "), "{answer}");
+        assert!(answer.len() * 2 <= request.len() * 3, "{answer}");
+        assert!(answer.contains("algorithm=MD5"), "{request}{answer}");
+        match answer.contains("algorithm=SHA-256") {
+            true => both += 1,
+            false => md5 += 1,
+        }
+    }
+    assert!(none < 60 && md5 > 60 && both > 60, "{none} {md5} {both}");
+
+    // Where the operator wants no MD5, there is none.
+    let digest = vec![Algorithm::Sha256];
+    let config = EndpointConfig { digest, ..EndpointConfig::new("test".to_owned()) };
+    let mut line = Line::of_stranger(config);
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    line.receive(&Ask::new("REGISTER", 1).to_string().replace("sip:100@", "sip:phone@"));
+    let answer = line.sent.pop().unwrap().1;
+    assert!(answer.contains("SHA-256") && !answer.contains("MD5"), "{answer}");
+}
+
 /// Ways in which a call is refused, before it rings.
 fn refusals(dialog: DialogId) -> [Command; 8] {
     let headers = vec![("Retry-After".to_owned(), "5".to_owned())];

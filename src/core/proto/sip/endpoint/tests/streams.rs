@@ -101,6 +101,142 @@ fn a_request_that_is_challenged_without_our_knowing_a_password_is_not_repeated()
     assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
 }
 
+/// A call over a stream that its caller has opened from any port; its Contact is this.
+fn call_over(line: &mut Line, stream: Path, contact: &str) -> DialogId {
+    line.confirm_over(stream, &Ask::invite().contact(contact))
+}
+
+/// The way of our BYE, when the stream is gone before, or when it goes while the BYE is on its way.
+fn way_of_bye(line: &mut Line, dialog: DialogId, is_gone_before: bool) -> Path {
+    if is_gone_before {
+        line.endpoint.handle_disconnected(STREAM, None, line.now);
+        line.drain();
+    }
+    line.command(Command::Bye { dialog, reason: None });
+    if !is_gone_before {
+        assert_eq!(line.last_path.connection, Some(STREAM), "as long as it lives");
+        line.endpoint.handle_disconnected(STREAM, None, line.now);
+        line.drain();
+    }
+    assert!(line.sent.last().unwrap().1.starts_with("BYE "));
+    line.last_path
+}
+
+#[test]
+fn when_the_stream_of_a_call_is_gone_our_bye_goes_where_the_contact_says_that_it_listens() {
+    let [tcp, tls] =
+        [Transport::Tcp, Transport::Tls].map(|transport| Path { transport, ..stream() });
+    for is_gone_before in [true, false] {
+        for is_stranger in [true, false] {
+            for (stream, contact, expected) in [
+                (tcp, "sip:a@192.0.2.10:5062;transport=tcp", "192.0.2.10:5062"),
+                (tcp, "sip:a@192.0.2.10", "192.0.2.10:5060"),
+                (tls, "sip:a@192.0.2.10:5062;transport=tls", "192.0.2.10:5062"),
+                (tls, "sips:a@192.0.2.10", "192.0.2.10:5061"),
+            ] {
+                let mut line = if is_stranger { super::strangers::stranger() } else { Line::new() };
+                let dialog = call_over(&mut line, stream, contact);
+                let way = way_of_bye(&mut line, dialog, is_gone_before);
+                assert_eq!(
+                    (way.peer, way.transport),
+                    (at(expected), stream.transport),
+                    "{contact}"
+                );
+                assert_eq!((way.connection, way.local), (None, stream.local));
+                // A stranger's take no places of ours.
+                assert_eq!(way.sender.is_some(), is_stranger);
+                assert!(line.events.is_empty());
+                let bye = line.sent.last().unwrap().1.clone();
+                let new = Path { connection: Some(ConnectionId(8)), sender: None, ..way };
+                line.receive_over(new, &respond(&bye, "200 OK"));
+                assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_else_is_opened_for_a_stranger_or_a_browser() {
+    let [tcp, tls, ws, wss] = [Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss]
+        .map(|transport| Path { transport, ..stream() });
+    for is_gone_before in [true, false] {
+        for (stream, contact, is_known) in [
+            (tcp, "sip:a@198.51.100.7:5062;transport=tcp", false),
+            (tls, "sips:a@198.51.100.7:5062", false),
+            (tls, "sip:a@192.0.2.10:5062;transport=tcp", false),
+            (tcp, "sip:a@phone.example;transport=tcp", false),
+            (tcp, "sip:a@192.0.2.10;transport=ws", false),
+            (ws, "sip:a@192.0.2.10:5062;transport=tcp", false),
+            (ws, "sip:a@192.0.2.10:5062;transport=ws", true),
+            (wss, "sips:a@192.0.2.10:5062", true),
+            (tcp, "sip:a@127.0.0.1:5062;transport=tcp", true),
+        ] {
+            let mut line = if is_known { Line::new() } else { super::strangers::stranger() };
+            let dialog = call_over(&mut line, stream, contact);
+            let way = way_of_bye(&mut line, dialog, is_gone_before);
+            assert_eq!(way, stream, "{contact}");
+        }
+    }
+    // Record-Route and Via of a stranger name no other host either.
+    let mut line = super::strangers::stranger();
+    let dialog = call_through(&mut line, "sip:198.51.100.7:5061;transport=tls;lr");
+    line.endpoint.handle_disconnected(STREAM, None, line.now);
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path, stream());
+    let mut line = super::strangers::stranger();
+    let dialog = call_through(&mut line, "sip:192.0.2.10:5061;transport=tls;lr");
+    line.endpoint.handle_disconnected(STREAM, None, line.now);
+    line.command(Command::Bye { dialog, reason: None });
+    assert_eq!(line.last_path.peer, at("192.0.2.10:5061"), "its proxy");
+}
+
+#[test]
+fn who_is_known_is_asked_at_its_contact_on_whatever_host() {
+    let mut line = Line::new();
+    let tcp = Path { transport: Transport::Tcp, ..stream() };
+    let dialog = call_over(&mut line, tcp, "sip:a@192.0.2.77:5062;transport=tcp");
+    let way = way_of_bye(&mut line, dialog, true);
+    assert_eq!((way.peer, way.connection), (at("192.0.2.77:5062"), None));
+}
+
+#[test]
+fn a_peer_that_has_connected_anew_is_asked_over_its_new_stream() {
+    for mut line in [Line::new(), super::strangers::stranger()] {
+        let tcp = Path { transport: Transport::Tcp, ..stream() };
+        let dialog = call_over(&mut line, tcp, "sip:a@192.0.2.10:5062;transport=tcp");
+        line.endpoint.handle_disconnected(STREAM, None, line.now);
+        let connection = Some(ConnectionId(8));
+        let new = Path { peer: at("192.0.2.10:40001"), connection, ..tcp };
+        line.receive_over(new, &Ask::new("INFO", 2).to(&line.tag).to_string());
+        line.command(Command::Bye { dialog, reason: None });
+        assert_eq!(line.last_path, new);
+    }
+}
+
+#[test]
+fn a_stream_to_a_trunk_that_is_gone_is_opened_again() {
+    // Its Contact names another port; where it listens is where we have called it.
+    let mut line = Line::new();
+    let trunk = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
+    let invite = line.call(OutgoingCall { targets: vec![trunk], ..call() });
+    let ok = Reply::to(&invite, "200 OK").tag("a").contact("sip:a@192.0.2.10:5071;transport=tls");
+    line.receive_over(from_trunk(), &ok.sdp(OFFER).to_string());
+    line.endpoint.handle_disconnected(STREAM, None, line.now);
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    assert_eq!(line.last_path, from_trunk());
+}
+
+#[test]
+fn a_phone_that_was_called_over_its_own_stream_is_hung_up_where_it_listens() {
+    let mut line = Line::new();
+    let invite = line.call(OutgoingCall { targets: vec![stream()], ..call() });
+    let ok = Reply::to(&invite, "200 OK").tag("a").contact("sip:a@192.0.2.10:5062;transport=tls");
+    line.receive_over(stream(), &ok.sdp(OFFER).to_string());
+    line.endpoint.handle_disconnected(STREAM, None, line.now);
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    assert_eq!((line.last_path.peer, line.last_path.connection), (at("192.0.2.10:5062"), None));
+}
+
 #[test]
 fn whoever_asks_for_sips_is_told_a_sips_contact() {
     for (uri, more, contact, expected) in [

@@ -1,0 +1,372 @@
+//! Phones that send datagrams from another port than they listen on, and say so in Via and Contact
+//! (RFC 3261 §18.2.2): answers, requests within calls and calls to their registration go where they
+//! listen. What strangers can do with that is no more than before.
+
+use super::{
+    calling::{DIALOG, Reply, call},
+    registering::{authorization, register},
+    strangers::{from, stranger},
+    *,
+};
+use crate::proto::sip::path::Transport;
+
+/// Where the phone listens, and where it sends from.
+const LISTENS: &str = "192.0.2.10:5060";
+const SENDS: &str = "192.0.2.10:49152";
+const CONTACT: &str = "sip:phone@192.0.2.10:5060";
+
+/// What the phone says: its Via names the port where it listens, and wants no other.
+fn said(ask: &Ask) -> String {
+    with_via(ask, "192.0.2.10:5060")
+}
+
+fn with_via(ask: &Ask, via: &str) -> String {
+    let text = ask.to_string();
+    assert!(text.contains("10.0.0.10:5062;"), "{text}");
+    text.replace("10.0.0.10:5062;", &format!("{via};")).replace(";rport", "")
+}
+
+fn invite() -> Ask {
+    // A stranger hears more when it says more.
+    Ask::invite().contact(CONTACT).with(&format!("X: {}", "x".repeat(400)))
+}
+
+impl Line {
+    /// The phone says something from its high port.
+    fn desk_phone_says(&mut self, text: &str) {
+        self.receive_over(from(SENDS), text);
+    }
+
+    /// Its call is up.
+    fn desk_phone_calls(&mut self, invite: &Ask) -> DialogId {
+        self.desk_phone_says(&said(invite));
+        let Event::Invite { dialog, .. } = self.event() else { panic!("no Invite") };
+        self.answer(dialog);
+        let ack = said(&Ask::ack(&self.tag));
+        // Some take another port for each message.
+        self.receive_over(from("192.0.2.10:49153"), &ack);
+        assert!(matches!(self.event(), Event::Acknowledged { .. }));
+        dialog
+    }
+
+    /// Everything that was sent went there.
+    fn all_went_to(&self, peer: &str) {
+        let peer = peer.parse().unwrap();
+        let all = self.paths.iter().zip(&self.sent);
+        for (path, (_, text)) in all {
+            assert_eq!(path.peer, peer, "{text}");
+        }
+        assert!(!self.paths.is_empty());
+    }
+}
+
+/// A phone that the operator knows, and one that is not known.
+fn both() -> [Line; 2] {
+    [Line::new(), stranger()]
+}
+
+#[test]
+fn a_phone_that_sends_from_another_port_is_answered_where_it_listens() {
+    for mut line in both() {
+        line.desk_phone_says(&said(&Ask::new("OPTIONS", 1).contact(CONTACT)));
+        line.desk_phone_says(&said(&Ask::bye("nobody")));
+        let broken = said(&Ask::new("OPTIONS", 3)).replace("CSeq: 3", "CSeq: x");
+        line.desk_phone_says(&broken);
+        line.desk_phone_says(&said(&Ask::new("OPTIONS", 4)).replace("OPTIONS sip", "OPTIONS foo"));
+        line.all_went_to(LISTENS);
+        assert_eq!(line.sent.len(), 4, "{:?}", line.sent);
+    }
+}
+
+#[test]
+fn its_call_is_rung_answered_and_hung_up_where_it_listens() {
+    for mut line in both() {
+        line.desk_phone_says(&said(&invite()));
+        line.desk_phone_says(&said(&invite()));
+        let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+        line.command(Command::Ring { dialog });
+        line.answer(dialog);
+        line.run_for(Duration::from_secs(2));
+        line.desk_phone_says(&said(&invite()));
+        line.desk_phone_says(&said(&Ask::ack(&line.tag)));
+        assert!(matches!(line.event(), Event::Acknowledged { .. }));
+        line.desk_phone_says(&said(&Ask::reinvite(&line.tag, 2).contact(CONTACT)));
+        assert!(matches!(line.event(), Event::Reinvite { .. }));
+        line.answer(dialog);
+        line.desk_phone_says(&said(&Ask::ack(&line.tag).cseq(2).branch("2")));
+        line.desk_phone_says(&said(&Ask::new("INFO", 3).to(&line.tag)));
+        line.command(Command::Bye { dialog, reason: None });
+        line.run_for(Duration::from_secs(2));
+        let byes = line.sent.iter().filter(|(_, text)| text.starts_with("BYE ")).count();
+        assert!(byes > 1, "{:?}", line.sent);
+        line.all_went_to(LISTENS);
+        let bye = line.sent.last().unwrap().1.clone();
+        line.desk_phone_says(&respond(&bye, "200 OK"));
+        line.events.retain(|event| !matches!(event, Event::Acknowledged { .. }));
+        assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+    }
+}
+
+#[test]
+fn its_refused_and_its_canceled_call_are_told_where_it_listens() {
+    let mut line = Line::new();
+    line.desk_phone_says(&said(&invite()));
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.command(refusal(dialog, 486));
+    line.run_for(Duration::from_secs(2));
+    line.receive_over(from("192.0.2.10:49999"), &said(&invite().ack_of_refusal(&line.tag)));
+    let count = line.sent.len();
+    assert!(count > 2);
+    line.run_for(Duration::from_secs(40));
+    assert_eq!(line.sent.len(), count, "the ACK has come, from whatever port");
+    line.all_went_to(LISTENS);
+
+    for mut line in both() {
+        line.desk_phone_says(&said(&invite()));
+        line.desk_phone_says(&said(&invite().cancel()));
+        line.run_for(Duration::from_secs(1));
+        line.all_went_to(LISTENS);
+        line.events.remove(0);
+        assert!(matches!(line.event(), Event::Canceled { .. }));
+    }
+}
+
+#[test]
+fn requests_within_its_call_go_to_the_port_of_its_contact() {
+    for mut line in both() {
+        let other_port = invite().contact("sip:phone@192.0.2.10:5070");
+        let dialog = line.desk_phone_calls(&other_port);
+        line.all_went_to(LISTENS);
+        line.paths.clear();
+        line.sent.clear();
+        line.run_for(Duration::from_secs(100));
+        assert!(line.sent.is_empty(), "no NAT is to be kept open: {:?}", line.sent);
+        line.command(Command::Bye { dialog, reason: None });
+        line.all_went_to("192.0.2.10:5070");
+
+        // What names another host is answered, and asked, where it listens.
+        for contact in ["sip:phone@198.51.100.7:5070", "sip:phone@phone.example"] {
+            let mut line = stranger();
+            let dialog = line.desk_phone_calls(&invite().contact(contact));
+            line.command(Command::Bye { dialog, reason: None });
+            line.all_went_to(LISTENS);
+        }
+    }
+}
+
+#[test]
+fn who_sends_from_where_it_listens_is_asked_there_unless_it_is_known() {
+    let contact = "sip:phone@192.0.2.10:5070";
+    for (mut line, expected) in both().into_iter().zip(["192.0.2.10:5070", LISTENS]) {
+        let invite = said(&invite().contact(contact));
+        line.receive_over(from(LISTENS), &invite);
+        let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+        line.answer(dialog);
+        line.receive_over(from(LISTENS), &said(&Ask::ack(&line.tag)));
+        line.paths.clear();
+        line.sent.clear();
+        line.command(Command::Bye { dialog, reason: None });
+        line.all_went_to(expected);
+    }
+}
+
+#[test]
+fn behind_a_nat_everything_goes_back_to_the_port_that_it_came_from() {
+    for via in ["10.0.0.10:5060", "phone.example:5060", "192.0.2.11", "192.0.2.10:5060;rport"] {
+        for mut line in both() {
+            let text = match via.strip_suffix(";rport") {
+                None => with_via(&invite().contact(CONTACT), via),
+                Some(_) => invite().contact(CONTACT).to_string(),
+            };
+            line.desk_phone_says(&text);
+            let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+            line.answer(dialog);
+            line.desk_phone_says(&with_via(&Ask::ack(&line.tag), "10.0.0.10:5060"));
+            line.command(Command::Bye { dialog, reason: None });
+            line.all_went_to(SENDS);
+        }
+    }
+}
+
+/// A node with the user `phone`, who has registered from the high port.
+fn registered() -> Line {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let say = |line: &mut Line, text: String| {
+        let text = text.replace("10.0.0.10:5062;", "192.0.2.10:5060;").replace(";rport", "");
+        line.desk_phone_says(&text.replace("10.0.0.10:5062", "192.0.2.10:5060"));
+    };
+    say(&mut line, register(1, &[]));
+    let refused = line.sent.last().unwrap().1.clone();
+    say(&mut line, register(2, &[authorization(&refused, "secret"), "Expires: 600".to_owned()]));
+    line.all_went_to(LISTENS);
+    assert_eq!(line.take_statuses(), [401, 200]);
+    line.paths.clear();
+    line
+}
+
+#[test]
+fn it_registers_and_is_called_where_it_listens() {
+    let mut line = registered();
+    line.run_for(Duration::from_secs(100));
+    assert!(line.sent.is_empty(), "no NAT is to be kept open: {:?}", line.sent);
+    let phone = line.endpoint.phones("phone", line.now).remove(0);
+    assert_eq!(phone.path.peer, LISTENS.parse().unwrap());
+
+    let targets = vec![phone.path];
+    let invite = line.call(OutgoingCall { targets, request_uri: phone.contact, ..call() });
+    let reply = |status: &str| Reply::to(&invite, status).tag("a").contact(CONTACT);
+    line.desk_phone_says(&reply("180 Ringing").to_string());
+    line.desk_phone_says(&reply("200 OK").sdp(OFFER).to_string());
+    line.events.remove(0);
+    assert!(matches!(line.event(), Event::Answered { .. }));
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    let bye = line.sent.last().unwrap().1.clone();
+    assert!(bye.starts_with("BYE "), "{bye}");
+    line.desk_phone_says(&respond(&bye, "200 OK"));
+    assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+    line.all_went_to(LISTENS);
+}
+
+#[test]
+fn it_is_no_stranger_but_somebody_else_at_its_address_is() {
+    let mut line = registered();
+    line.desk_phone_says(&said(&Ask::invite().call("own").branch("own")));
+    assert_eq!(line.take_statuses(), [100]);
+    for other in ["192.0.2.10:5060", "192.0.2.10:49153"] {
+        let name = format!("other{other}");
+        let invite = Ask::invite().call(&name).branch(&name.replace([':', '.'], ""));
+        line.receive_over(from(other), &said(&invite));
+        assert!(line.take().is_empty(), "{other} names the port of a phone, and is not at it");
+    }
+}
+
+#[test]
+fn a_flow_is_the_way_that_its_register_came() {
+    let outbound = [
+        "Supported: path, outbound".to_owned(),
+        "Contact: <sip:phone@192.0.2.10:5060>;reg-id=1;+sip.instance=\"<urn:x>\"".to_owned(),
+    ];
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let say = |line: &mut Line, cseq: u32, more: &[String]| {
+        let text = register(cseq, &[more, &outbound[..]].concat());
+        let text = text.replace("Contact: <sip:phone@10.0.0.10:5062>\r\n", "");
+        line.desk_phone_says(
+            &text.replace("10.0.0.10:5062;", "192.0.2.10:5060;").replace(";rport", ""),
+        );
+    };
+    say(&mut line, 1, &[]);
+    let refused = line.sent.last().unwrap().1.clone();
+    say(&mut line, 2, &[authorization(&refused, "secret")]);
+    assert_eq!(line.take_statuses(), [401, 200]);
+    let phones = line.endpoint.phones("phone", line.now);
+    assert_eq!(phones[0].path, from(SENDS));
+}
+
+#[test]
+fn it_is_reached_over_ipv6_as_well() {
+    let local = "[2001:db8::1]:5060".parse().unwrap();
+    let high = Path::udp(local, "[2001:db8::10]:49152".parse().unwrap());
+    let mut line = stranger();
+    let text = with_via(&invite().contact("sip:phone@[2001:db8::10]:5062"), "[2001:DB8::10]");
+    line.receive_over(high, &text);
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.all_went_to("[2001:db8::10]:5060");
+    line.receive_over(high, &with_via(&Ask::ack(&line.tag), "[2001:db8::10]"));
+    line.paths.clear();
+    line.sent.clear();
+    line.command(Command::Bye { dialog, reason: None });
+    line.all_went_to("[2001:db8::10]:5062");
+}
+
+#[test]
+fn a_stranger_has_a_port_of_its_host_hear_no_more_than_its_own() {
+    for wait in [0, 3_000] {
+        let mut line = stranger();
+        let text = said(&Ask::invite().contact(CONTACT));
+        let mut heard = 0;
+        for _ in 0..4 {
+            heard += text.len();
+            line.desk_phone_says(&text);
+            while let Some(event) = line.events.pop() {
+                if let Event::Invite { dialog, .. } = event {
+                    line.command(Command::Ring { dialog });
+                    line.answer(dialog);
+                }
+            }
+            line.run_for(Duration::from_millis(wait));
+            let said: usize = line.sent.iter().map(|(_, text)| text.len()).sum();
+            assert!(said * 2 <= heard * 3, "{said} bytes for {heard}");
+        }
+        line.run_for(Duration::from_secs(100));
+        let said: usize = line.sent.iter().map(|(_, text)| text.len()).sum();
+        assert!(said > 0 && said * 2 <= heard * 3, "{said} bytes for {heard}");
+        line.all_went_to(LISTENS);
+    }
+}
+
+/// How many bytes went to this port.
+fn bytes_to(line: &Line, peer: &str) -> usize {
+    let peer = peer.parse().unwrap();
+    let all = line.sent.iter().zip(&line.paths);
+    all.filter(|(_, path)| path.peer == peer).map(|((_, text), _)| text.len()).sum()
+}
+
+#[test]
+fn a_port_that_a_stranger_only_names_is_not_believed_to_hear_us() {
+    // Its own port has heard our tag; others may be behind the same address.
+    let mut line = stranger();
+    let own = from("192.0.2.10:5062");
+    line.receive_over(own, &Ask::invite().with(&format!("X: {}", "x".repeat(400))).to_string());
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.receive_over(own, &Ask::ack(&line.tag).to_string());
+    line.sent.clear();
+    line.paths.clear();
+    let mut heard = 0;
+    for cseq in 2..12 {
+        let reinvite = said(&Ask::reinvite(&line.tag, cseq));
+        heard += reinvite.len();
+        line.receive_over(own, &reinvite);
+        line.events.retain(|event| matches!(event, Event::Reinvite { .. }));
+        if line.events.pop().is_some() {
+            line.command(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() });
+        }
+        line.run_for(Duration::from_secs(4));
+        let said = bytes_to(&line, LISTENS);
+        assert!(said * 2 <= heard * 3, "{said} bytes for {heard}: {:?}", line.take());
+    }
+    // From its own port it is as before.
+    line.receive_over(own, &Ask::new("INFO", 40).to(&line.tag).to_string());
+    assert_eq!(line.last_path, own);
+}
+
+#[test]
+fn who_repeats_a_request_from_an_address_that_may_be_forged_gets_its_share_alone() {
+    let mut line = stranger();
+    line.confirm(&Ask::invite());
+    line.sent.clear();
+    line.paths.clear();
+    let victim = "198.51.100.77:5060";
+    let vias =
+        format!("Via: SIP/2.0/UDP {}.example;branch=z9hG4bKv\r\n", "x".repeat(60)).repeat(200);
+    let small = Ask::new("OPTIONS", 2).to(&line.tag);
+    let forged = small.clone().with(vias.trim_end()).to_string();
+    line.receive_over(from(victim), &forged);
+    line.receive(&Ask::ack(&line.tag.clone()).to_string());
+    let small = small.to_string();
+    (0..20).for_each(|_| line.receive_over(from(victim), &small));
+    let (said, heard) = (bytes_to(&line, victim), forged.len() + 20 * small.len());
+    assert!(said * 2 <= heard * 3, "{said} bytes for {heard}");
+}
+
+#[test]
+fn a_stream_is_answered_over_itself_whatever_port_its_via_names() {
+    let stream =
+        Path { transport: Transport::Tcp, connection: Some(ConnectionId(1)), ..from(SENDS) };
+    let mut line = stranger();
+    line.receive_over(stream, &said(&Ask::new("OPTIONS", 1)));
+    assert_eq!(line.last_path, stream);
+}
