@@ -45,6 +45,9 @@ use crate::{
     store::StoreError,
 };
 
+/// RFC 3261 section 21.5.3: what a callee has answered cannot be used.
+const UNUSABLE: u16 = 502;
+
 /// Where the answer to a request goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
@@ -400,6 +403,10 @@ impl CallTask {
                 );
                 Input::NotAcknowledged
             }
+            Event::Lost { how: Loss::Unusable, .. } => {
+                warn!("The peer has answered by a Contact or Record-Route that cannot be read");
+                Input::Refused(UNUSABLE)
+            }
             Event::Lost { how, .. } => {
                 warn!(?how, "The peer is not there any more");
                 Input::PeerLost
@@ -467,6 +474,7 @@ impl CallTask {
                 info!(sip.status = status, "Whom the peer has named will not come: {reason}");
                 Input::ReferralRefused(status)
             }
+            Event::Lost { how: Loss::Unusable, .. } => Input::ReferralRefused(UNUSABLE),
             // We had no place for what it said.
             Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
             _ => return,

@@ -33,8 +33,10 @@ pub(super) const SUPPORTED_TAGS: &str = "100rel, timer, replaces";
 /// The one media type that an INVITE may carry.
 const SDP: &str = "application/sdp";
 
-/// Header fields that may be there once only (§7.3.1).
+/// Header fields that may be there once only (§7.3.1), those first that name the transaction.
 const SINGLE: [&str; 6] = ["From", "To", "Call-ID", "CSeq", "Content-Length", "Max-Forwards"];
+/// Of these an ACK may not have two: it cannot be refused, and all else is passed over.
+const SINGLE_IN_ACK: &[&str] = SINGLE.split_at(4).0;
 
 /// The answer to a request that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +88,11 @@ fn check_method_is_known(request: &Request) -> Result<(), Refusal> {
 }
 
 fn check_syntax(request: &Request) -> Result<(), Refusal> {
-    for name in SINGLE {
+    let single = match request.method() {
+        Method::Ack => SINGLE_IN_ACK,
+        _ => &SINGLE,
+    };
+    for name in single {
         if request.headers(name).nth(1).is_some() {
             return Err(Refusal::bad_request("Repeated Header Field"));
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Path, asking::warn_unanswered, requests::SDP};
+use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
     errand::Errand,
@@ -19,6 +19,8 @@ use crate::proto::sip::{
 const NO_ROOM: u16 = 503;
 /// Why a fork is hung up (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+/// Why a call is hung up whose answer makes no dialog (RFC 3326 §2).
+const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
     /// Places a call. Its last event is `Refused` or `Ended`, unless the peer hangs up first.
@@ -239,7 +241,9 @@ impl Endpoint {
         else {
             return;
         };
-        let way = way_of(sent_path, path);
+        let fault = response.dialog_fault();
+        // An ACK that would have to follow what cannot be read goes back to where the 2xx came from.
+        let way = if fault.is_some() { path } else { way_of(sent_path, path) };
         let dialog = Dialog::calling(origin, response, way);
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
         if let Some(early) = outgoing.fork(&tag) {
@@ -261,9 +265,14 @@ impl Endpoint {
         self.schedule_dialog(id);
         self.keep_way_open(id, now);
         let unwanted = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.win(&tag));
-        match unwanted {
-            Some(hang_up) => self.hang_up(id, hang_up, now),
-            None => {
+        match (unwanted, fault) {
+            (Some(hang_up), _) => self.hang_up(id, hang_up, now),
+            (None, Some(fault)) => {
+                debug!(?id, %fault, "a call is answered by what makes no dialog");
+                self.tell(Event::Lost { dialog: id, how: Loss::Unusable });
+                self.hang_up(id, HangUp::because(UNUSABLE), now);
+            }
+            (None, None) => {
                 let description = sdp_of(response).or(early.and_then(|early| early.answer));
                 self.tell(Event::Answered { dialog: id, description, path: way });
             }

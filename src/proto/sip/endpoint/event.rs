@@ -182,6 +182,9 @@ pub enum Loss {
     NotRefreshed,
     /// It does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
     NotKnown,
+    /// It has answered our call by a 2xx whose Contact or Record-Route cannot be read; the ACK was
+    /// sent.
+    Unusable,
 }
 
 /// How our BYE was received.
