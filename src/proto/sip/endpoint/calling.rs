@@ -17,6 +17,8 @@ use crate::proto::sip::{
 
 /// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
 const NO_ROOM: u16 = 503;
+/// Stands for the tag of a peer that gives none.
+const UNTAGGED: &str = "";
 /// Why a fork is hung up (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// Why a call is hung up whose answer makes no dialog (RFC 3326 §2).
@@ -173,18 +175,19 @@ impl Endpoint {
             return;
         }
         self.follow(id, response, path);
-        if response.lists("Require", "100rel") && !self.acknowledge(id, response, now) {
-            return;
+        match response.lists("Require", "100rel") {
+            true if !self.acknowledge(id, response, now) => return,
+            true => {}
+            false => self.note_early_answer(id, response),
         }
         self.tell(Event::Progress { dialog: id, status: response.status(), path });
     }
 
     /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
-    /// many.
+    /// many. Without a tag, as from a peer of RFC 2543, it is followed for the answer that it may bring.
     fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
-        let (Some(outgoing), Some(tag)) = (self.outgoing.get_mut(&id), response.to().tag()) else {
-            return;
-        };
+        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let tag = response.to().tag().unwrap_or(UNTAGGED);
         let Some((origin, sent_path)) =
             outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx))
         else {
@@ -196,6 +199,16 @@ impl Endpoint {
             let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
             let dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
             outgoing.follow(tag, dialog, None);
+        }
+    }
+
+    /// Keeps the first description that an unreliable provisional response brings: it is the answer to
+    /// our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
+    fn note_early_answer(&mut self, id: DialogId, response: &Response) {
+        let Some(description) = sdp_of(response) else { return };
+        let tag = response.to().tag().unwrap_or(UNTAGGED);
+        if let Some(fork) = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.fork(tag)) {
+            fork.early_answer.get_or_insert(description);
         }
     }
 
@@ -226,7 +239,7 @@ impl Endpoint {
 
     /// A 2xx came: the first makes the call, the others are hung up (§13.2.2.4).
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
-        let tag = response.to().tag().unwrap_or_default().to_owned();
+        let tag = response.to().tag().unwrap_or(UNTAGGED).to_owned();
         let cseq = response.cseq().number;
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         if outgoing.winner() == Some(&tag) {
@@ -253,7 +266,7 @@ impl Endpoint {
             self.hang_up_fork(id, &tag, dialog, path, now);
             return;
         }
-        let early = outgoing.take_fork(&tag);
+        let early = outgoing.take_fork(&tag).or_else(|| outgoing.take_fork(UNTAGGED));
         dialog.keep_session(SessionTimer::accept(response, now));
         let branch = self.fresh_branch();
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
@@ -273,7 +286,11 @@ impl Endpoint {
                 self.hang_up(id, HangUp::because(UNUSABLE), now);
             }
             (None, None) => {
-                let description = sdp_of(response).or(early.and_then(|early| early.answer));
+                // By RFC 3261 §13.2.1 the first description is the answer, and later ones are ignored.
+                // Gateways that play an announcement before they connect name another place in the
+                // 200: the sound is there, so the description of the 200 comes first.
+                let early = early.and_then(|early| early.answer.or(early.early_answer));
+                let description = sdp_of(response).or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });
             }
         }
