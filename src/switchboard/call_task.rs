@@ -38,7 +38,6 @@ use crate::{
     operation,
     proto::sip::{
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
-        info,
         path::{Path, is_private},
     },
     recordings::{Finished, OpenClip},
@@ -282,11 +281,9 @@ impl CallTask {
 
     async fn message(&mut self, message: Message) {
         match message {
-            Message::Sip(Event::Info { dialog, content_type, body }) => {
+            Message::Sip(Event::Info { dialog, tone }) => {
                 let is_ours = dialog == self.machine.dialog();
-                if let (Some(leg), Some(tone), true) =
-                    (&self.leg, info::tone(&content_type, &body), is_ours)
-                {
+                if let (Some(leg), true) = (&self.leg, is_ours) {
                     // The leg tells it, at its place in the sound.
                     let _ = leg.press(tone).await;
                 }

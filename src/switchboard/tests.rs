@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{call_task::mailbox, *};
 use crate::{
     config::Config,
-    model::{Call, CallState, OperationKind, RecordAction, RecordRequest},
+    model::{Call, CallState, OperationKind, RecordAction, RecordRequest, Tone},
     prompts::{Fence, Fetch, FetchLimits, LibraryLimits},
     proto::sip::{endpoint::IncomingInvite, path::Transport},
     recordings::{Folder, SpoolLimits},
@@ -46,7 +46,7 @@ async fn the_last_event_of_a_dialog_has_its_place_in_a_full_mailbox() {
     let (mail, mut mailbox) = mailbox();
     let dialog = house.register(mail.clone());
     for _ in 0..200 {
-        let info = Event::Info { dialog, content_type: String::new(), body: Vec::new() };
+        let info = Event::Info { dialog, tone: Tone::POUND };
         house.switchboard.pass_on(info).await;
     }
     assert_eq!(mail.sip.capacity(), 0);

@@ -370,7 +370,7 @@ impl Dialog {
         self.remote_cseq = Some(cseq);
         let is_offer = match request.method() {
             Method::Invite => true,
-            Method::Update => !request.body().is_empty(),
+            Method::Update => request.description().is_some(),
             _ => false,
         };
         match (&self.state, request.method()) {

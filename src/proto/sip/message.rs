@@ -12,7 +12,10 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 use thiserror::Error;
 
 pub use super::uri::{NameAddr, Rport, Uri, Via};
-use super::uri::{AddressError, is_token};
+use super::{
+    body::{self, Content, SDP},
+    uri::{AddressError, is_token},
+};
 
 mod build;
 
@@ -541,6 +544,17 @@ macro_rules! head_accessors {
             /// The body, cut to its Content-Length.
             pub fn body(&self) -> &[u8] {
                 &self.head.body
+            }
+
+            /// What the body holds for a reader of these media types (RFC 5621), which are in lower
+            /// case.
+            pub fn content(&self, types: &[&str]) -> Content<'_> {
+                body::read(&self.head.fields, &self.head.body, types)
+            }
+
+            /// The session description in the body, alone or beside other parts.
+            pub fn description(&self) -> Option<Vec<u8>> {
+                self.content(&[SDP]).part.map(|part| part.bytes.into_owned())
             }
         }
     };

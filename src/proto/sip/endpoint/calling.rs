@@ -205,7 +205,7 @@ impl Endpoint {
     /// Keeps the first description that an unreliable provisional response brings: it is the answer to
     /// our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
     fn note_early_answer(&mut self, id: DialogId, response: &Response) {
-        let Some(description) = sdp_of(response) else { return };
+        let Some(description) = response.description() else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
         if let Some(fork) = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.fork(tag)) {
             fork.early_answer.get_or_insert(description);
@@ -229,7 +229,7 @@ impl Endpoint {
         }
         fork.rseq = Some(rseq);
         if fork.answer.is_none() {
-            fork.answer = sdp_of(response);
+            fork.answer = response.description();
         }
         let prack = Errand::new(id, Some(tag.to_owned()), Method::Prack)
             .header("RAck", format!("{rseq} {cseq} INVITE"));
@@ -290,7 +290,7 @@ impl Endpoint {
                 // Gateways that play an announcement before they connect name another place in the
                 // 200: the sound is there, so the description of the 200 comes first.
                 let early = early.and_then(|early| early.answer.or(early.early_answer));
-                let description = sdp_of(response).or(early);
+                let description = response.description().or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });
             }
         }
@@ -412,12 +412,4 @@ pub(super) fn way_of(sent: Path, answered: Path) -> Path {
     } else {
         sent
     }
-}
-
-/// The session description in a response, if it has one.
-pub(super) fn sdp_of(response: &Response) -> Option<Vec<u8>> {
-    let content_type = response.content_type().unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let is_sdp = !response.body().is_empty() && media_type.eq_ignore_ascii_case(SDP);
-    is_sdp.then(|| response.body().to_vec())
 }
