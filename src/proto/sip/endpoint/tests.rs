@@ -1,5 +1,6 @@
 //! A scripted phone and our endpoint in virtual time: rule by rule, then at random.
 
+mod bodies;
 mod calling;
 mod keep_alive;
 mod random;
