@@ -192,7 +192,7 @@ async fn a_key_by_info_is_told_in_each_spelling_or_refused() {
     assert_eq!(tones.collect::<Vec<_>>(), keys.map(|(_, _, key)| key));
 }
 
-/// Whom a trunk leads to: it says what it is told to.
+/// A called party behind a trunk: it says what it is told to.
 struct Callee {
     sip: UdpSocket,
     rtp: UdpSocket,
@@ -200,7 +200,7 @@ struct Callee {
 }
 
 impl Callee {
-    /// A callee, a node with a trunk to it, and a bot whose call it gets.
+    /// A callee, a node with a trunk to it, and a bot that has called it.
     async fn called() -> (Self, Node, Bot, String, String) {
         let sip = UdpSocket::bind((HOST, 0)).await.unwrap();
         let rtp = UdpSocket::bind((HOST, 0)).await.unwrap();

@@ -57,8 +57,8 @@ pub enum Unsupported {
     TooManyParts,
 }
 
-/// Reads the body of a message whose header is `fields`, for a reader who understands `types`, which
-/// are in lower case.
+/// Reads the body of a message with the header `fields`, for a reader that understands `types`,
+/// which are in lower case.
 pub(super) fn read<'a>(fields: &Fields, body: &'a [u8], types: &[&str]) -> Content<'a> {
     // SIP has no Content-Transfer-Encoding (RFC 3261 §20): outside of a set, bodies are binary.
     let entity = Entity { transfer: Transfer::Identity, ..Entity::of(fields) };
@@ -132,10 +132,11 @@ impl Entity {
         }
     }
 
-    /// Whether the body may be passed over. When nothing is said, it may not (RFC 3261 §20.11), but:
+    /// Whether the body may be passed over. When nothing is said, it may not (RFC 3261 §20.11),
+    /// but:
     /// - a body that header fields or other parts refer to has no effect except through them
-    ///   (RFC 5621 §9): one of disposition `by-reference`, or one that has an id and no disposition,
-    ///   as gateways send the location of a caller (RFC 6442);
+    ///   (RFC 5621 §9): one of disposition `by-reference`, or one that has an id and no
+    ///   disposition, as gateways send the location of a caller (RFC 6442);
     /// - the description of an early session is for peers that have said that they know such
     ///   sessions (RFC 3959 §5);
     /// - a part without any header field does not ask for anything.
@@ -237,8 +238,8 @@ impl Reader<'_> {
         all
     }
 
-    /// RFC 5621 §6, RFC 2046 §5.1.4: all parts say the same, the best one last; the last one that is
-    /// understood is taken, and the others do not matter.
+    /// RFC 5621 §6, RFC 2046 §5.1.4: all parts say the same, the best one last; the last one that
+    /// is understood is taken, and the others do not matter.
     fn read_alternative<'a>(&mut self, parts: &[(Entity, &'a [u8])], depth: usize) -> Content<'a> {
         let contents = parts.iter().rev().map(|(entity, bytes)| self.read(entity, bytes, depth));
         let mut contents: Vec<Content<'a>> = contents.collect();
@@ -256,8 +257,8 @@ impl Reader<'_> {
         }
     }
 
-    /// RFC 5621 §7, RFC 2387: the root says what the set is, and the other parts are there for it. A
-    /// reader who finds nothing in the root looks at them as well.
+    /// RFC 5621 §7, RFC 2387: the root says what the set is, and the other parts are there for it.
+    /// A reader who finds nothing in the root looks at them as well.
     fn read_related<'a>(
         &mut self,
         set: &Entity,
@@ -283,8 +284,8 @@ fn refused<'a>(why: Unsupported) -> Content<'a> {
     Content { part: None, refused: Some(why) }
 }
 
-/// The parts between the delimiters of a set, at most `most`, and whether these are all. A set whose
-/// last delimiter is missing goes to the end.
+/// The parts between the delimiters of a set, at most `most`, and whether these are all. A set
+/// without its last delimiter goes to the end.
 fn cut<'a>(bytes: &'a [u8], boundary: &str, most: usize) -> (Vec<&'a [u8]>, bool) {
     let mut parts = Vec::new();
     // Where the part begins that is being read; before the first one is the preamble.
@@ -443,7 +444,8 @@ mod tests {
         for other in [
             "Content-Type: application/ISUP;version=itu-t92+\r\n\
              Content-Disposition: signal;handling=optional\r\n",
-            "content-type: application/pidf+xml\r\nCONTENT-DISPOSITION: render; Handling=\"OPTIONAL\"\r\n",
+            "content-type: application/pidf+xml\r\n\
+             CONTENT-DISPOSITION: render; Handling=\"OPTIONAL\"\r\n",
             "Content-Type: application/pidf+xml\r\nContent-ID: <target@atlanta.example.com>\r\n",
             "Content-Type: application/pidf+xml\r\nContent-Disposition: by-reference\r\n",
             "Content-Type: application/x\r\nContent-Encoding: gzip\r\n\
@@ -462,8 +464,10 @@ mod tests {
             "Content-Type: application/isup\r\nContent-Disposition: signal\r\n",
             "Content-Type: application/isup\r\n",
             "Content-Type: application/x\r\nContent-Disposition: session;handling=required\r\n",
-            "Content-Type: application/sdp\r\nContent-Disposition: early-session;handling=required\r\n",
-            "Content-Type: application/x\r\nContent-Disposition: by-reference;handling=required\r\n",
+            "Content-Type: application/sdp\r\n\
+             Content-Disposition: early-session;handling=required\r\n",
+            "Content-Type: application/x\r\n\
+             Content-Disposition: by-reference;handling=required\r\n",
         ] {
             let refused = (Some(OFFER.to_owned()), Some(Unsupported::Type));
             assert_eq!(mixed(&[DESCRIPTION, (other, "x")]), refused, "{other}");
@@ -511,14 +515,12 @@ mod tests {
 
     #[test]
     fn of_related_parts_the_root_counts() {
-        let kind = "Content-Type: multipart/related;boundary=b;start=\"<root@x>\";type=\"application/sdp\"";
+        let plain = "Content-Type: multipart/related;boundary=b";
+        let kind = format!("{plain};start=\"<root@x>\";type=\"application/sdp\"");
         let root = ("Content-Type: application/sdp\r\nContent-ID: <root@x>\r\n", OFFER);
         let other = ("Content-Type: image/png\r\nContent-Disposition: icon\r\n", "x");
-        assert_eq!(content(kind, &set("b", &[other, root])), offer());
-        assert_eq!(
-            content("Content-Type: multipart/related;boundary=b", &set("b", &[DESCRIPTION, other])),
-            offer()
-        );
+        assert_eq!(content(&kind, &set("b", &[other, root])), offer());
+        assert_eq!(content(plain, &set("b", &[DESCRIPTION, other])), offer());
     }
 
     #[test]
@@ -553,7 +555,8 @@ mod tests {
     fn a_set_is_cut_whatever_is_around_and_within_its_parts() {
         let kind = "Content-Type: Multipart/Mixed; BOUNDARY=\"=_a b;\\\"c\"";
         let body = format!(
-            "This is no part.\r\n--=_a b;\"c \t\r\n\r\nplain\r\n--=_a b;\"c-inner\r\n--=_a b;\"c\r\n\
+            "This is no part.\r\n--=_a b;\"c \t\r\n\r\nplain\r\n--=_a b;\"c-inner\r\n\
+             --=_a b;\"c\r\n\
              Content-Type: application/sdp\r\n\r\n{OFFER}\r\n--=_a b;\"c--\r\nNeither is this.\r\n\
              --=_a b;\"c\r\nContent-Type: application/x\r\n\r\nx\r\n"
         );
@@ -650,7 +653,8 @@ mod tests {
             kind in "multipart/(mixed|related|alternative); ?boundary=(\"\\PC{0,9}\"|[ab-]{0,3})",
             pieces in prop::collection::vec(prop::sample::select(vec![
                 "--a", "--b", "--", "\r\n", "\n", "\r", "Content-Type: multipart/mixed;boundary=b",
-                "Content-Type: application/sdp", "Content-Transfer-Encoding: base64", " ", "v=0", "=",
+                "Content-Type: application/sdp", "Content-Transfer-Encoding: base64", " ", "v=0",
+                "=",
             ]), 0..200),
         ) {
             let mut fields = Fields::default();

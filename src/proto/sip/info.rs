@@ -1,8 +1,8 @@
 //! Keys in INFO requests, as many phones send them (`application/dtmf-relay`, `application/dtmf`).
 //!
-//! Neither type is registered, and its users differ: the key may follow `Signal`, or be all there is;
-//! it may be quoted, or told by its number. A request whose key cannot be told is refused, so that
-//! its sender can fall back to another way; 200 says that the key was heard.
+//! Neither type is registered, and its users differ: the key may follow `Signal`, or be all there
+//! is; it may be quoted, or told by its number. A request is refused when its key cannot be told,
+//! so that its sender can fall back to another way; 200 says that the key was heard.
 
 use super::{message::Request, validate::Refusal};
 use crate::model::Tone;

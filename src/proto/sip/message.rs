@@ -94,6 +94,12 @@ impl Method {
     fn makes_dialogs(&self) -> bool {
         matches!(self, Self::Invite | Self::Subscribe | Self::Refer)
     }
+
+    /// Whether its Contact says where the sender is reached from now on (RFC 3261 §10, §12;
+    /// RFC 3311).
+    fn has_contact(&self) -> bool {
+        self.makes_dialogs() || matches!(self, Self::Register | Self::Update)
+    }
 }
 
 impl From<&str> for Method {
@@ -180,7 +186,6 @@ impl HeaderError {
             (_, "Call-ID") => "Malformed Call-ID",
             (_, "CSeq") => "Malformed CSeq",
             (_, "Contact") => "Malformed Contact",
-            (_, "Route") => "Malformed Route",
             (_, "Record-Route") => "Malformed Record-Route",
             (_, "Max-Forwards") => "Malformed Max-Forwards",
             (_, "Content-Length") => "Malformed Content-Length",
@@ -248,17 +253,21 @@ struct Head {
 }
 
 impl Head {
-    /// Reads all that is read of a request.
-    fn of_request(fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
-        let head = Self::of_transaction(fields, body)?;
-        let Self { fields, .. } = &head;
-        Ok(Self {
-            contacts: read_contacts(fields).collect::<Result<_, _>>()?,
-            record_routes: read_proxies(fields, "Record-Route").collect::<Result<_, _>>()?,
-            routes: read_proxies(fields, "Route").collect::<Result<_, _>>()?,
-            max_forwards: read_max_forwards(fields)?,
-            ..head
-        })
+    /// Reads a request. What cannot be read and is not needed to serve it is left out
+    /// (RFC 3261 §8.2): a BYE ends its dialog whatever its Contact says.
+    fn of_request(method: &Method, fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
+        let (mut head, _) = Self::of_irrefusable(fields, body)?;
+        if method.has_contact() {
+            head.contacts = read_contacts(&head.fields).collect::<Result<_, _>>()?;
+        }
+        if method.makes_dialogs() {
+            let routes = read_proxies(&head.fields, "Record-Route");
+            head.record_routes = routes.collect::<Result<_, _>>()?;
+        }
+        if *method != Method::Ack {
+            head.max_forwards = read_max_forwards(&head.fields)?;
+        }
+        Ok(head)
     }
 
     /// Reads what names the transaction, and what else can be read: of what cannot be refused. Also
@@ -380,18 +389,15 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When a mandatory header field is missing, or one that routes messages cannot be read. An ACK,
-    /// which is never answered, is an error only when its transaction is not known.
+    /// When a mandatory header field is missing, or one cannot be read that is needed to serve the
+    /// request. Of an ACK, which is never answered, that is what names its transaction.
     pub fn new(
         method: Method,
         uri: Uri,
         fields: Fields,
         body: Vec<u8>,
     ) -> Result<Self, HeaderError> {
-        let head = match method {
-            Method::Ack => Head::of_irrefusable(fields, body)?.0,
-            _ => Head::of_request(fields, body)?,
-        };
+        let head = Head::of_request(&method, fields, body)?;
         Ok(Self { method, uri, head })
     }
 
@@ -466,7 +472,8 @@ impl Response {
     }
 
     /// Why no dialog can be made of the response (RFC 3261 §12.1.2): there are Contacts and none of
-    /// them can be read, or a Record-Route cannot. Without any Contact the peer is where it was asked.
+    /// them can be read, or a Record-Route cannot. Without any Contact the peer is where it was
+    /// asked.
     pub fn dialog_fault(&self) -> Option<HeaderError> {
         self.dialog_fault
     }

@@ -653,7 +653,8 @@ pub(super) fn parse_quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Where a character stands that is not in a quoted string: in `sip:a@b;x="<c>"` there is no bracket.
+/// Where a character stands that is not in a quoted string: in `sip:a@b;x="<c>"` there is no
+/// bracket.
 fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -57,8 +57,8 @@ impl Refusal {
         Self { reason, ..Self::new(400) }
     }
 
-    /// For a body that is not understood, and may not be passed over; `accepted` are the media types
-    /// that would be (§8.2.3, RFC 5621 §8.4).
+    /// For a body that is not understood, and may not be passed over; `accepted` are the media
+    /// types that would be (§8.2.3, RFC 5621 §8.4).
     pub(super) fn of_content(why: Unsupported, accepted: &str) -> Self {
         let refusal = Self::new(415).with("Accept", accepted.to_owned());
         match why {

@@ -6,8 +6,8 @@
 //! we serve it, is for `validate`.
 //!
 //! A request with an error is refused, and its sender can mend it. Responses and ACKs cannot be
-//! refused, and their sender would go on waiting: they are read as long as those header fields can be
-//! read that name the transaction, and what cannot be read beside them is left out.
+//! refused, and their sender would go on waiting: they are read as long as those header fields can
+//! be read that name the transaction, and what cannot be read beside them is left out.
 //!
 //! It stands before the readers of rsip, which take neither compact names nor folded lines nor IPv6.
 
@@ -459,6 +459,25 @@ mod tests {
                 WireError::Unreadable,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_not_needed_of_a_request_may_be_unreadable() {
+        let with = |method: &str, more: &str| options(more).replace("OPTIONS", method);
+        for more in ["Contact: <sip:\r\n", "Record-Route: <sip:\r\n", "Route: x\r\n"] {
+            for method in ["BYE", "CANCEL", "INFO", "PRACK", "OPTIONS"] {
+                read(&with(method, more));
+            }
+        }
+        for (method, more, reason) in [
+            ("INVITE", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("UPDATE", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("REGISTER", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("INVITE", "Record-Route: sip:p;lr\r\n", "Malformed Record-Route"),
+            ("BYE", "Max-Forwards: x\r\n", "Malformed Max-Forwards"),
+        ] {
+            assert_eq!(answer_to(&with(method, more)), (400, reason), "{method}");
         }
     }
 

@@ -21,7 +21,7 @@ const NO_ROOM: u16 = 503;
 const UNTAGGED: &str = "";
 /// Why a fork is hung up (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
-/// Why a call is hung up whose answer makes no dialog (RFC 3326 §2).
+/// Why a call is hung up when no dialog can be made of its answer (RFC 3326 §2).
 const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
@@ -184,7 +184,7 @@ impl Endpoint {
     }
 
     /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
-    /// many. Without a tag, as from a peer of RFC 2543, it is followed for the answer that it may bring.
+    /// many. Without a tag, as from a peer of RFC 2543, it is followed for the answer it may bring.
     fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
@@ -202,8 +202,8 @@ impl Endpoint {
         }
     }
 
-    /// Keeps the first description that an unreliable provisional response brings: it is the answer to
-    /// our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
+    /// Keeps the first description that an unreliable provisional response brings: it is the answer
+    /// to our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
     fn note_early_answer(&mut self, id: DialogId, response: &Response) {
         let Some(description) = response.description() else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
@@ -255,7 +255,8 @@ impl Endpoint {
             return;
         };
         let fault = response.dialog_fault();
-        // An ACK that would have to follow what cannot be read goes back to where the 2xx came from.
+        // An ACK that would have to follow what cannot be read goes back to where the 2xx came
+        // from.
         let way = if fault.is_some() { path } else { way_of(sent_path, path) };
         let dialog = Dialog::calling(origin, response, way);
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
@@ -286,9 +287,9 @@ impl Endpoint {
                 self.hang_up(id, HangUp::because(UNUSABLE), now);
             }
             (None, None) => {
-                // By RFC 3261 §13.2.1 the first description is the answer, and later ones are ignored.
-                // Gateways that play an announcement before they connect name another place in the
-                // 200: the sound is there, so the description of the 200 comes first.
+                // By RFC 3261 §13.2.1 the first description is the answer, and later ones are
+                // ignored. Gateways that play an announcement before they connect name another
+                // place in the 200: the sound is there, so the description of the 200 comes first.
                 let early = early.and_then(|early| early.answer.or(early.early_answer));
                 let description = response.description().or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });

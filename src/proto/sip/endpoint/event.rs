@@ -183,8 +183,8 @@ pub enum Loss {
     NotRefreshed,
     /// It does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
     NotKnown,
-    /// It has answered our call by a 2xx whose Contact or Record-Route cannot be read; the ACK was
-    /// sent.
+    /// It has answered our call by a 2xx with a Contact or Record-Route that cannot be read; the
+    /// ACK was sent.
     Unusable,
 }
 

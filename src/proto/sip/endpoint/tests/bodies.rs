@@ -1,5 +1,5 @@
-//! Messages as carriers and phones send them: descriptions beside other parts or in early responses,
-//! addresses without brackets, header fields that cannot be read.
+//! Messages as carriers and phones send them: descriptions beside other parts or in early
+//! responses, addresses without brackets, header fields that cannot be read.
 
 use proptest::prelude::*;
 
