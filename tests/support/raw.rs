@@ -147,7 +147,13 @@ impl Peer {
 
     /// Its first INVITE, with whatever body.
     pub fn invite_with(&self, kind: &str, body: &[u8]) -> Vec<u8> {
-        [self.head("INVITE", 1, "i", kind, body.len()).as_bytes(), body].concat()
+        self.request_with("INVITE", 1, kind, body)
+    }
+
+    /// A request of this call, with whatever body; `kind` may be followed by further header fields.
+    pub fn request_with(&self, method: &str, cseq: u32, kind: &str, body: &[u8]) -> Vec<u8> {
+        let branch = if cseq == 1 { "i".to_owned() } else { format!("w{cseq}") };
+        [self.head(method, cseq, &branch, kind, body.len()).as_bytes(), body].concat()
     }
 
     fn head(&self, method: &str, cseq: u32, branch: &str, kind: &str, length: usize) -> String {

@@ -38,10 +38,12 @@ use aftertone_core::{
     operation,
     proto::sip::{
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
-        info,
         path::{Path, is_private},
     },
 };
+
+/// RFC 3261 section 21.5.3: what a callee has answered cannot be used.
+const UNUSABLE: u16 = 502;
 
 pub(super) struct CallTask {
     machine: Machine,
@@ -223,11 +225,9 @@ impl CallTask {
 
     async fn message(&mut self, message: Message) {
         match message {
-            Message::Sip(Event::Info { dialog, content_type, body }) => {
+            Message::Sip(Event::Info { dialog, tone }) => {
                 let is_ours = dialog == self.machine.dialog();
-                if let (Some(leg), Some(tone), true) =
-                    (&self.leg, info::tone(&content_type, &body), is_ours)
-                {
+                if let (Some(leg), true) = (&self.leg, is_ours) {
                     // The leg tells it, at its place in the sound.
                     let _ = leg.press(tone).await;
                 }
@@ -344,6 +344,10 @@ impl CallTask {
                 );
                 Input::NotAcknowledged
             }
+            Event::Lost { how: Loss::Unusable, .. } => {
+                warn!("The peer has answered by a Contact or Record-Route that cannot be read");
+                Input::Refused(UNUSABLE)
+            }
             Event::Lost { how, .. } => {
                 warn!(?how, "The peer is not there any more");
                 Input::PeerLost
@@ -411,6 +415,7 @@ impl CallTask {
                 info!(sip.status = status, "Whom the peer has named will not come: {reason}");
                 Input::ReferralRefused(status)
             }
+            Event::Lost { how: Loss::Unusable, .. } => Input::ReferralRefused(UNUSABLE),
             // We had no place for what it said.
             Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
             _ => return,

@@ -20,7 +20,7 @@ use crate::{
     service::config::Config,
 };
 use aftertone_core::{
-    model::{Call, CallState, OperationKind, RecordAction, RecordRequest},
+    model::{Call, CallState, OperationKind, RecordAction, RecordRequest, Tone},
     proto::sip::{endpoint::IncomingInvite, path::Transport},
 };
 
@@ -54,7 +54,7 @@ async fn the_last_event_of_a_dialog_has_its_place_in_a_full_mailbox() {
     let (mail, mut mailbox) = mailbox();
     let dialog = house.register(mail.clone());
     for _ in 0..200 {
-        let info = Event::Info { dialog, content_type: String::new(), body: Vec::new() };
+        let info = Event::Info { dialog, tone: Tone::POUND };
         house.switchboard.pass_on(info).await;
     }
     assert_eq!(mail.sip.capacity(), 0);

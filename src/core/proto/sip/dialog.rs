@@ -318,7 +318,11 @@ impl Dialog {
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
         let contact = response.contacts().first().map(|contact| contact.uri().clone());
         let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        let heading = Heading::of_calling(&remote_target, path);
+        // What cannot be read leads nowhere: the peer is where its response came from.
+        let heading = match response.dialog_fault() {
+            Some(_) => Heading::Path,
+            None => Heading::of_calling(&remote_target, path),
+        };
         Self {
             key: DialogKey {
                 call_id: origin.call_id.clone(),
@@ -374,7 +378,7 @@ impl Dialog {
         self.remote_cseq = Some(cseq);
         let is_offer = match request.method() {
             Method::Invite => true,
-            Method::Update => !request.body().is_empty(),
+            Method::Update => request.description().is_some(),
             _ => false,
         };
         match (&self.state, request.method()) {

@@ -103,7 +103,7 @@ impl StreamFramer {
     ///
     /// # Errors
     /// When the end of a message cannot be found. If it has a head, this was handed out before as a
-    /// message that `wire` answers by 400 or 413, or drops.
+    /// message that `wire` answers by 400 or 413, drops, or reads without a body.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FramingError> {
         loop {
             match self.state {

@@ -1,44 +1,172 @@
 //! Keys in INFO requests, as many phones send them (`application/dtmf-relay`, `application/dtmf`).
+//!
+//! Neither type is registered, and its users differ: the key may follow `Signal`, or be all there
+//! is; it may be quoted, or told by its number. A request is refused when its key cannot be told,
+//! so that its sender can fall back to another way; 200 says that the key was heard.
 
+use super::{message::Request, validate::Refusal};
 use crate::model::Tone;
 
-/// The key that the body of an INFO tells, if it tells one: `Signal=5` or the key alone.
-pub fn tone(content_type: &str, body: &[u8]) -> Option<Tone> {
-    let text = std::str::from_utf8(body).ok()?;
-    let key = match content_type {
-        "application/dtmf-relay" => text.lines().find_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("signal").then_some(value)
-        })?,
-        _ => text,
-    };
-    let key = key.trim();
-    // Some phones send the event's number in the place of `*` and `#`.
-    match key {
-        "10" => Tone::parse("*"),
-        "11" => Tone::parse("#"),
-        _ => Tone::parse(key),
+/// Bodies that tell a key (RFC 6086 leaves the types to applications).
+const TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
+
+/// The key that an INFO tells. `None` without a body, which asks whether we are there, and with one
+/// that may be passed over. Of a call that is not `answered` no key is taken.
+///
+/// # Errors
+///
+/// The refusal that the peer is to get.
+pub(super) fn read(request: &Request, answered: bool) -> Result<Option<Tone>, Refusal> {
+    if request.header("Info-Package").is_some() {
+        // RFC 6086 §4.2.2: there is none that we would take.
+        return Err(Refusal::new(469).with("Recv-Info", String::new()));
     }
+    let content = request.content(&TYPES);
+    if let Some(why) = content.refused {
+        return Err(Refusal::of_content(why, &TYPES.join(", ")));
+    }
+    let Some(part) = content.part else { return Ok(None) };
+    match tone(&part.bytes) {
+        None => Err(Refusal::bad_request("No DTMF Key In Body")),
+        Some(_) if !answered => {
+            Err(Refusal { reason: "Call Not Answered Yet", ..Refusal::new(480) })
+        }
+        Some(tone) => Ok(Some(tone)),
+    }
+}
+
+/// The key that a body tells: behind `Signal`, or alone.
+fn tone(body: &[u8]) -> Option<Tone> {
+    let text = String::from_utf8_lossy(body);
+    let lines = || text.split(['\r', '\n', ';']).map(trimmed).filter(|line| !line.is_empty());
+    match (lines().find_map(signal), lines().next()) {
+        (Some(key), _) => key_of(key),
+        (None, Some(only)) if lines().nth(1).is_none() => key_of(only),
+        (None, _) => None,
+    }
+}
+
+/// What follows `Signal` and its sign in a line, up to a `Duration` in the same line.
+fn signal(line: &str) -> Option<&str> {
+    let (name, value) = line.split_once(['=', ':'])?;
+    if !trimmed(name).eq_ignore_ascii_case("signal") {
+        return None;
+    }
+    let value = trimmed(value);
+    let is_followed = |(_, rest): &(&str, &str)| {
+        let rest = rest.trim_start().get(..DURATION.len());
+        rest.is_some_and(|rest| rest.eq_ignore_ascii_case(DURATION))
+    };
+    let followed = value.split_once([' ', '\t', ',']).filter(is_followed);
+    Some(followed.map_or(value, |(key, _)| key))
+}
+
+const DURATION: &str = "duration";
+
+/// A key by its sign, its name, or the number of its event (RFC 4733 §3.2), in quotes or not.
+fn key_of(text: &str) -> Option<Tone> {
+    let text = trimmed(text.trim_matches(['"', '\'']));
+    match text {
+        "10" | "11" | "12" | "13" | "14" | "15" => {
+            text.parse().ok().and_then(Tone::from_event_code)
+        }
+        text => Tone::parse(text),
+    }
+}
+
+/// Without blanks, and without the NULs that some phones end a text with.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::sip::{message::Message, wire::parse_datagram};
+
+    fn told(head: &str, body: &str) -> Result<Option<char>, (u16, &'static str)> {
+        let text = format!(
+            "INFO sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c\r\nFrom: <sip:c@c>;tag=1\r\n\
+             To: <sip:a@b>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INFO\r\n{head}\r\n\r\n{body}"
+        );
+        let Ok(Message::Request(request)) = parse_datagram(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        match read(&request, true) {
+            Ok(tone) => Ok(tone.map(Tone::as_char)),
+            Err(refusal) => Err((refusal.status, refusal.reason)),
+        }
+    }
 
     #[test]
-    fn keys_are_read_in_both_forms() {
-        let relay = "application/dtmf-relay";
-        for (kind, body, key) in [
-            (relay, "Signal=5\r\nDuration=160\r\n", Some('5')),
-            (relay, "Duration=160\r\nsignal = *\r\n", Some('*')),
-            (relay, "Signal=11\r\n", Some('#')),
-            (relay, "Duration=160\r\n", None),
-            ("application/dtmf", "7", Some('7')),
-            ("application/dtmf", "77", None),
-            ("application/dtmf", "", None),
+    fn keys_are_read_in_all_their_spellings() {
+        for (body, key) in [
+            ("Signal=5\r\nDuration=160\r\n", '5'),
+            ("Duration=160\r\nsignal = *\r\n", '*'),
+            ("SIGNAL=8", '8'),
+            ("Signal=\"9\"\r\n", '9'),
+            ("Signal='9'\nDuration='100'\n", '9'),
+            ("Signal: 0\r\nDuration: 250\r\n", '0'),
+            ("  Signal =\t# \r\n", '#'),
+            ("Signal=1\rDuration=160\r", '1'),
+            ("\r\n\r\nSignal=2\n\nDuration=160", '2'),
+            ("Signal=3 Duration=160", '3'),
+            ("Signal=3, duration=160", '3'),
+            ("Signal=4;Duration=160", '4'),
+            ("Signal=10\r\nDuration=160\r\n", '*'),
+            ("Signal=11\r\n", '#'),
+            ("Signal=12\r\n", 'A'),
+            ("signal=d\r\n", 'D'),
+            ("Signal=star", '*'),
+            ("Signal=Pound", '#'),
+            ("7", '7'),
+            (" 7 \r\n", '7'),
+            ("\r\n#\r\n", '#'),
+            ("\"*\"", '*'),
+            ("11", '#'),
+            ("a", 'A'),
+            ("5\0", '5'),
         ] {
-            assert_eq!(tone(kind, body.as_bytes()).map(Tone::as_char), key, "{body:?}");
+            for kind in TYPES {
+                let kind = format!("Content-Type: {}", kind.to_uppercase());
+                assert_eq!(told(&kind, body), Ok(Some(key)), "{body:?}");
+            }
         }
-        assert_eq!(tone(relay, &[0xff]), None);
+    }
+
+    #[test]
+    fn a_body_without_a_key_is_refused() {
+        for body in [
+            "Duration=160\r\n",
+            "Signal=\r\n",
+            "Signal=16\r\n",
+            "Signal=55\r\n",
+            "Signal=5 6\r\n",
+            "Signal",
+            "77",
+            "7\r\n8",
+            "!",
+            "x",
+            " \r\n",
+            "\u{ff}",
+        ] {
+            let refused = Err((400, "No DTMF Key In Body"));
+            assert_eq!(told("Content-Type: application/dtmf", body), refused, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn other_bodies_are_refused_unless_they_are_optional() {
+        assert_eq!(told("Subject: x", ""), Ok(None));
+        assert_eq!(told("Content-Type: text/plain", "5").unwrap_err().0, 415);
+        assert_eq!(told("Subject: x", "5").unwrap_err().0, 415);
+        assert_eq!(told("Info-Package: x", "5").unwrap_err().0, 469);
+        let isup =
+            "Content-Type: application/isup\r\nContent-Disposition: signal;handling=optional";
+        assert_eq!(told(isup, "x"), Ok(None));
+        let set = "--b\r\nContent-Type: application/dtmf-relay\r\n\r\nSignal=5\r\n\r\n--b--\r\n";
+        assert_eq!(told("c: multipart/mixed; boundary=b", set), Ok(Some('5')));
+        let zipped = "c: application/dtmf\r\ne: gzip";
+        assert_eq!(told(zipped, "5").unwrap_err().0, 415);
     }
 }

@@ -11,8 +11,11 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 
 use thiserror::Error;
 
-use super::uri::{AddressError, is_token};
 pub use super::uri::{NameAddr, Rport, Uri, Via};
+use super::{
+    body::{self, Content, SDP},
+    uri::{AddressError, is_token},
+};
 
 mod build;
 
@@ -90,6 +93,12 @@ impl Method {
     /// Whether responses to it make dialogs (RFC 3261 §12.1, RFC 6665, RFC 3515).
     fn makes_dialogs(&self) -> bool {
         matches!(self, Self::Invite | Self::Subscribe | Self::Refer)
+    }
+
+    /// Whether its Contact says where the sender is reached from now on (RFC 3261 §10, §12;
+    /// RFC 3311).
+    fn has_contact(&self) -> bool {
+        self.makes_dialogs() || matches!(self, Self::Register | Self::Update)
     }
 }
 
@@ -177,7 +186,6 @@ impl HeaderError {
             (_, "Call-ID") => "Malformed Call-ID",
             (_, "CSeq") => "Malformed CSeq",
             (_, "Contact") => "Malformed Contact",
-            (_, "Route") => "Malformed Route",
             (_, "Record-Route") => "Malformed Record-Route",
             (_, "Max-Forwards") => "Malformed Max-Forwards",
             (_, "Content-Length") => "Malformed Content-Length",
@@ -245,7 +253,48 @@ struct Head {
 }
 
 impl Head {
-    fn read(fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
+    /// Reads a request. What cannot be read and is not needed to serve it is left out
+    /// (RFC 3261 §8.2): a BYE ends its dialog whatever its Contact says.
+    fn of_request(method: &Method, fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
+        let (mut head, _) = Self::of_irrefusable(fields, body)?;
+        if method.has_contact() {
+            head.contacts = read_contacts(&head.fields).collect::<Result<_, _>>()?;
+        }
+        if method.makes_dialogs() {
+            let routes = read_proxies(&head.fields, "Record-Route");
+            head.record_routes = routes.collect::<Result<_, _>>()?;
+        }
+        if *method != Method::Ack {
+            head.max_forwards = read_max_forwards(&head.fields)?;
+        }
+        Ok(head)
+    }
+
+    /// Reads what names the transaction, and what else can be read: of what cannot be refused. Also
+    /// why no dialog can be made of it.
+    fn of_irrefusable(
+        fields: Fields,
+        body: Vec<u8>,
+    ) -> Result<(Self, Option<HeaderError>), HeaderError> {
+        let mut head = Self::of_transaction(fields, body)?;
+        head.contacts = read_contacts(&head.fields).filter_map(Result::ok).collect();
+        let routes: Result<Vec<_>, _> = read_proxies(&head.fields, "Record-Route").collect();
+        let has_no_contact = head.contacts.is_empty() && head.fields.contains("Contact");
+        let malformed = |name| Some(HeaderError::Malformed { name });
+        let dialog_fault = match &routes {
+            Err(_) => malformed("Record-Route"),
+            Ok(_) if has_no_contact => malformed("Contact"),
+            Ok(_) => None,
+        };
+        // A route set is whole, or none.
+        head.record_routes = routes.unwrap_or_default();
+        head.routes = read_proxies(&head.fields, "Route").filter_map(Result::ok).collect();
+        head.max_forwards = read_max_forwards(&head.fields).unwrap_or_default();
+        Ok((head, dialog_fault))
+    }
+
+    /// Reads what names the transaction, without which there is no message.
+    fn of_transaction(fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
         let vias = fields
             .all("Via")
             .map(|via| via.parse().map_err(|cause| HeaderError::Address { name: "Via", cause }))
@@ -259,10 +308,10 @@ impl Head {
             to: read_party(&fields, "To")?,
             call_id: read_call_id(&fields)?,
             cseq: read_cseq(&fields)?,
-            contacts: read_name_addrs(&fields, "Contact")?,
-            record_routes: read_name_addrs(&fields, "Record-Route")?,
-            routes: read_name_addrs(&fields, "Route")?,
-            max_forwards: read_max_forwards(&fields)?,
+            contacts: Vec::new(),
+            record_routes: Vec::new(),
+            routes: Vec::new(),
+            max_forwards: None,
             fields,
             body,
         })
@@ -296,13 +345,22 @@ fn read_cseq(fields: &Fields) -> Result<CSeq, HeaderError> {
     Ok(CSeq { number, method: method.into() })
 }
 
-fn read_name_addrs(fields: &Fields, name: &'static str) -> Result<Vec<NameAddr>, HeaderError> {
+fn read_contacts(fields: &Fields) -> impl Iterator<Item = Result<NameAddr, HeaderError>> {
+    let name = "Contact";
     fields
         .all(name)
         // The `*` of a REGISTER is no address.
         .filter(|value| *value != "*")
-        .map(|value| value.parse().map_err(|cause| HeaderError::Address { name, cause }))
-        .collect()
+        .map(move |value| value.parse().map_err(|cause| HeaderError::Address { name, cause }))
+}
+
+fn read_proxies(
+    fields: &Fields,
+    name: &'static str,
+) -> impl Iterator<Item = Result<NameAddr, HeaderError>> {
+    fields.all(name).map(move |value| {
+        NameAddr::parse_route(value).map_err(|cause| HeaderError::Address { name, cause })
+    })
 }
 
 fn read_max_forwards(fields: &Fields) -> Result<Option<u8>, HeaderError> {
@@ -331,14 +389,16 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When a mandatory header field is missing, or one that routes messages cannot be read.
+    /// When a mandatory header field is missing, or one cannot be read that is needed to serve the
+    /// request. Of an ACK, which is never answered, that is what names its transaction.
     pub fn new(
         method: Method,
         uri: Uri,
         fields: Fields,
         body: Vec<u8>,
     ) -> Result<Self, HeaderError> {
-        Ok(Self { method, uri, head: Head::read(fields, body)? })
+        let head = Head::of_request(&method, fields, body)?;
+        Ok(Self { method, uri, head })
     }
 
     /// What is wanted.
@@ -386,11 +446,13 @@ impl Request {
 }
 
 /// A response of a peer, with everything that a response copies from its request (RFC 3261 §8.2.6.2).
+/// Nothing else in it has to be readable: a response cannot be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
     reason: String,
     head: Head,
+    dialog_fault: Option<HeaderError>,
 }
 
 impl Response {
@@ -398,14 +460,22 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// When a mandatory header field is missing, or one that routes messages cannot be read.
+    /// When a header field that names the transaction is missing, or cannot be read.
     pub fn new(
         status: u16,
         reason: &str,
         fields: Fields,
         body: Vec<u8>,
     ) -> Result<Self, HeaderError> {
-        Ok(Self { status, reason: one_line(reason).into_owned(), head: Head::read(fields, body)? })
+        let (head, dialog_fault) = Head::of_irrefusable(fields, body)?;
+        Ok(Self { status, reason: one_line(reason).into_owned(), head, dialog_fault })
+    }
+
+    /// Why no dialog can be made of the response (RFC 3261 §12.1.2): there are Contacts and none of
+    /// them can be read, or a Record-Route cannot. Without any Contact the peer is where it was
+    /// asked.
+    pub fn dialog_fault(&self) -> Option<HeaderError> {
+        self.dialog_fault
     }
 
     /// From 100 to 699.
@@ -481,6 +551,17 @@ macro_rules! head_accessors {
             /// The body, cut to its Content-Length.
             pub fn body(&self) -> &[u8] {
                 &self.head.body
+            }
+
+            /// What the body holds for a reader of these media types (RFC 5621), which are in lower
+            /// case.
+            pub fn content(&self, types: &[&str]) -> Content<'_> {
+                body::read(&self.head.fields, &self.head.body, types)
+            }
+
+            /// The session description in the body, alone or beside other parts.
+            pub fn description(&self) -> Option<Vec<u8>> {
+                self.content(&[SDP]).part.map(|part| part.bytes.into_owned())
             }
         }
     };

@@ -1,5 +1,6 @@
 //! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns them.
 
+pub mod body;
 pub mod dialog;
 pub mod diary;
 pub mod digest;

@@ -129,6 +129,9 @@ pub(super) struct Fork {
     pub rseq: Option<u32>,
     /// The answer to our offer, if a reliable provisional response brought it (RFC 3262 §5).
     pub answer: Option<Vec<u8>>,
+    /// The first description in an unreliable provisional response. It is the answer as well
+    /// (RFC 3261 §13.2.1), unless a reliable one brings another.
+    pub early_answer: Option<Vec<u8>>,
     /// The ACK of its 2xx, when another fork had won.
     pub ack: Option<Transmit>,
 }
@@ -393,7 +396,10 @@ impl Outgoing {
     /// Follows a fork from now on, by this dialog of its; `ack` if it has answered too late.
     pub fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
         debug_assert!(self.has_room_for(tag), "{} forks", self.forks.len());
-        self.forks.insert(tag.to_owned(), Fork { dialog, rseq: None, answer: None, ack });
+        self.forks.insert(
+            tag.to_owned(),
+            Fork { dialog, rseq: None, answer: None, early_answer: None, ack },
+        );
     }
 
     /// The dialogs of all forks that are followed.

@@ -45,6 +45,9 @@ pub enum AddressError {
     /// The display name or the angle brackets do not fit together.
     #[error("the display name is malformed")]
     DisplayName,
+    /// A proxy does not stand in angle brackets.
+    #[error("there are no angle brackets")]
+    Brackets,
     /// The Via does not begin with `SIP/2.0/` and a transport.
     #[error("the sent-protocol is malformed")]
     Protocol,
@@ -336,6 +339,15 @@ impl NameAddr {
         self.param("tag").filter(|tag| !tag.is_empty())
     }
 
+    /// Reads a proxy of Route or Record-Route (§20.30, §20.34). Unlike a party it stands in angle
+    /// brackets: without them `lr` would be no parameter of its URI, and the proxy a strict router.
+    pub(super) fn parse_route(text: &str) -> Result<Self, AddressError> {
+        match find_unquoted(text, '<') {
+            Some(_) => text.parse(),
+            None => Err(AddressError::Brackets),
+        }
+    }
+
     /// The same party with this name to show.
     pub fn named(self, display_name: Option<&str>) -> Self {
         let display_name = display_name.filter(|name| !name.is_empty()).map(str::to_owned);
@@ -366,7 +378,7 @@ impl FromStr for NameAddr {
         let (display_name, rest) = if text.starts_with('"') {
             let (name, rest) = parse_quoted(text).ok_or(AddressError::DisplayName)?;
             (Some(name), rest.trim_start())
-        } else if let Some(at) = text.find('<') {
+        } else if let Some(at) = find_unquoted(text, '<') {
             let (name, rest) = text.split_at(at);
             let name = name.trim();
             // More than tokens is let through, for many peers do not quote; but nothing that could
@@ -632,7 +644,7 @@ fn escape(text: &str, allowed: &[u8]) -> String {
 }
 
 /// The content of the quoted string that `text` begins with, and what follows it.
-fn parse_quoted(text: &str) -> Option<(String, &str)> {
+pub(super) fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut content = String::new();
     let text = text.strip_prefix('"')?;
     let mut chars = text.char_indices();
@@ -641,6 +653,22 @@ fn parse_quoted(text: &str) -> Option<(String, &str)> {
             '"' => return Some((content, text.get(at + 1..)?)),
             '\\' => content.push(chars.next()?.1),
             _ => content.push(c),
+        }
+    }
+    None
+}
+
+/// Where a character stands that is not in a quoted string: in `sip:a@b;x="<c>"` there is no
+/// bracket.
+fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if c == wanted && !quoted => return Some(at),
+            _ => {}
         }
     }
     None
@@ -842,6 +870,38 @@ mod tests {
         assert_eq!(name_addr.tag(), Some("1"));
         assert_eq!(name_addr.param("x"), Some("\"q;\\\"\""));
         assert!(name_addr.uri().params().is_empty());
+    }
+
+    #[test]
+    fn brackets_in_quotes_are_part_of_a_parameter() {
+        for (text, instance) in [
+            (
+                "sip:a@192.0.2.1:5060;+sip.instance=\"<urn:uuid:0-1>\";reg-id=1",
+                "\"<urn:uuid:0-1>\"",
+            ),
+            ("sip:a@b ; +sip.instance = \"<urn:\\\"x>\"", "\"<urn:\\\"x>\""),
+            ("<sip:a@b>;+sip.instance=\"<urn:x>\"", "\"<urn:x>\""),
+            ("A B <sip:a@b>;+sip.instance=\"<urn:x>\"", "\"<urn:x>\""),
+            ("\"<A>\" <sip:a@b>;+sip.instance=\"<urn:x>\"", "\"<urn:x>\""),
+        ] {
+            let name_addr: NameAddr = text.parse().unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!(name_addr.param("+sip.instance"), Some(instance), "{text}");
+            assert!(name_addr.uri().params().is_empty(), "{text}");
+        }
+        for text in
+            ["5\" disk <sip:a@b>", "A \"B\" <sip:a@b>", "sip:a@b;x=<y>", "sip:a@b?x=\"<y>\""]
+        {
+            assert!(text.parse::<NameAddr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_stands_in_brackets() {
+        let route = NameAddr::parse_route("\"P\" <sip:p;lr>;x=\"<y>\"").unwrap();
+        assert!(route.uri().has_param("lr"));
+        for text in ["sip:p;lr", "sip:p;x=\"<sip:p;lr>\"", ""] {
+            assert!(NameAddr::parse_route(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! is for the caller.
 
 use super::{
+    body::{SDP, Unsupported},
     message::{Method, Request, reason_phrase},
     session_timer::TIMER,
 };
@@ -30,11 +31,10 @@ const SUPPORTED: [&str; 3] = ["100rel", TIMER, "replaces"];
 /// The same as a list.
 pub(super) const SUPPORTED_TAGS: &str = "100rel, timer, replaces";
 
-/// The one media type that an INVITE may carry.
-const SDP: &str = "application/sdp";
-
-/// Header fields that may be there once only (§7.3.1).
+/// Header fields that may be there once only (§7.3.1), those first that name the transaction.
 const SINGLE: [&str; 6] = ["From", "To", "Call-ID", "CSeq", "Content-Length", "Max-Forwards"];
+/// Of these an ACK may not have two: it cannot be refused, and all else is passed over.
+const SINGLE_IN_ACK: &[&str] = SINGLE.split_at(4).0;
 
 /// The answer to a request that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,15 +48,27 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: u16) -> Self {
+    /// With the usual reason phrase, and no further header field.
+    pub(super) fn new(status: u16) -> Self {
         Self { status, reason: reason_phrase(status), extra_headers: Vec::new() }
     }
 
-    fn bad_request(reason: &'static str) -> Self {
+    pub(super) fn bad_request(reason: &'static str) -> Self {
         Self { reason, ..Self::new(400) }
     }
 
-    fn with(mut self, name: &str, value: String) -> Self {
+    /// For a body that is not understood, and may not be passed over; `accepted` are the media
+    /// types that would be (§8.2.3, RFC 5621 §8.4).
+    pub(super) fn of_content(why: Unsupported, accepted: &str) -> Self {
+        let refusal = Self::new(415).with("Accept", accepted.to_owned());
+        match why {
+            Unsupported::Type => refusal,
+            Unsupported::Encoding => refusal.with("Accept-Encoding", "identity".to_owned()),
+            Unsupported::TooManyParts => Self::bad_request("Too Many Body Parts"),
+        }
+    }
+
+    pub(super) fn with(mut self, name: &str, value: String) -> Self {
         self.extra_headers.push((name.to_owned(), value));
         self
     }
@@ -86,7 +98,11 @@ fn check_method_is_known(request: &Request) -> Result<(), Refusal> {
 }
 
 fn check_syntax(request: &Request) -> Result<(), Refusal> {
-    for name in SINGLE {
+    let single = match request.method() {
+        Method::Ack => SINGLE_IN_ACK,
+        _ => &SINGLE,
+    };
+    for name in single {
         if request.headers(name).nth(1).is_some() {
             return Err(Refusal::bad_request("Repeated Header Field"));
         }
@@ -134,19 +150,25 @@ fn check_extensions(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(420).with("Unsupported", unsupported.join(", ")))
 }
 
+/// An INVITE carries a session description, nothing, or what may be passed over. Bodies of other
+/// requests are judged where they are used.
 fn check_content(request: &Request) -> Result<(), Refusal> {
-    if *request.method() != Method::Invite || request.body().is_empty() {
-        return Ok(());
+    match request.method() {
+        Method::Invite => check_description(request),
+        _ => Ok(()),
     }
-    let content_type = request.content_type().unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    let is_encoded = request
-        .header("Content-Encoding")
-        .is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"));
-    if is_encoded || !media_type.trim().eq_ignore_ascii_case(SDP) {
-        return Err(Refusal::new(415).with("Accept", SDP.to_owned()));
+}
+
+/// Whether all that is required in the body of a request is a session description.
+///
+/// # Errors
+///
+/// The refusal that the peer is to get.
+pub(super) fn check_description(request: &Request) -> Result<(), Refusal> {
+    match request.content(&[SDP]).refused {
+        None => Ok(()),
+        Some(why) => Err(Refusal::of_content(why, SDP)),
     }
-    Ok(())
 }
 
 /// Whether the answer to an INVITE is something that its sender takes (§21.4.7); nothing said is SDP
@@ -268,7 +290,10 @@ mod tests {
         assert_eq!(refusal("INVITE", "c: text/plain\r\n\r\nhello"), (415, accept.clone()));
         assert_eq!(refusal("INVITE", "\r\nhello"), (415, accept.clone()));
         let zipped = "c: application/sdp\r\ne: gzip\r\n\r\nhello";
-        assert_eq!(refusal("INVITE", zipped), (415, accept));
+        let encoding = [accept, header("Accept-Encoding", "identity")].concat();
+        assert_eq!(refusal("INVITE", zipped), (415, encoding));
+        let optional = "c: text/plain\r\nContent-Disposition: render;handling=optional\r\n\r\nx";
+        assert_eq!(judge("INVITE", "sip:a@b", optional), Ok(()));
         assert_eq!(judge("INVITE", "sip:a@b", "c: Application/SDP;x=1\r\n\r\nv=0"), Ok(()));
         assert_eq!(judge("INFO", "sip:a@b", "c: text/plain\r\n\r\nhello"), Ok(()));
     }

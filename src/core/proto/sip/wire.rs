@@ -5,6 +5,10 @@
 //! split, and the body is cut to its Content-Length (RFC 3261 §18.3). What a request means, and whether
 //! we serve it, is for `validate`.
 //!
+//! A request with an error is refused, and its sender can mend it. Responses and ACKs cannot be
+//! refused, and their sender would go on waiting: they are read as long as those header fields can
+//! be read that name the transaction, and what cannot be read beside them is left out.
+//!
 //! It stands before the readers of rsip, which take neither compact names nor folded lines nor IPv6.
 
 use thiserror::Error;
@@ -174,11 +178,15 @@ fn parse_request(lexed: Lexed<'_>) -> Result<Request, Fault> {
     if !uri.headers().is_empty() {
         return Err(Fault::bad_request("Headers in Request-URI"));
     }
-    if let Some(fault) = lexed.fault {
+    let method = Method::from(method);
+    if let Some(fault) = lexed.fault.filter(|_| method != Method::Ack) {
         return Err(fault);
     }
-    let body = cut_body(&lexed.fields, lexed.body)?;
-    Ok(Request::new(method.into(), uri, lexed.fields, body)?)
+    let body = match cut_body(&lexed.fields, lexed.body) {
+        Err(_) if method == Method::Ack => lexed.body.to_vec(),
+        body => body?,
+    };
+    Ok(Request::new(method, uri, lexed.fields, body)?)
 }
 
 fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
@@ -186,10 +194,13 @@ fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
     let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
     let is_status = version.eq_ignore_ascii_case("SIP/2.0") && status.len() == 3;
     let status = parse_number(status).and_then(|status| u16::try_from(status).ok())?;
-    if !is_status || !(100..700).contains(&status) || lexed.fault.is_some() {
+    let is_too_long = lexed.start_line.len() > MAX_LINE;
+    if !is_status || !(100..700).contains(&status) || is_too_long {
         return None;
     }
-    let body = cut_body(&lexed.fields, lexed.body).ok()?;
+    // RFC 3261 §18.3 would have a response discarded that is shorter than it says. The same would
+    // come again and again, and a call that the peer has answered would not be acknowledged.
+    let body = cut_body(&lexed.fields, lexed.body).unwrap_or_else(|_| lexed.body.to_vec());
     Response::new(status, reason, lexed.fields, body).ok()
 }
 
@@ -251,7 +262,7 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
 }
 
 /// The long name and the value of a header field.
-fn parse_header_line(line: &str) -> Option<(&str, &str)> {
+pub(super) fn parse_header_line(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let name = name.trim_end();
     if !is_token(name) {
@@ -265,9 +276,9 @@ fn parse_header_line(line: &str) -> Option<(&str, &str)> {
 }
 
 /// Goes over the lines of a message. A line ends with CRLF; a lone LF is taken too.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     /// What comes after the last line; `None` after the end.
-    rest: Option<&'a [u8]>,
+    pub rest: Option<&'a [u8]>,
 }
 
 impl Lines<'_> {
@@ -285,7 +296,7 @@ impl Lines<'_> {
     }
 
     /// The next line with its continuations, each joined by one blank (§7.3.1).
-    fn next_unfolded(&mut self) -> Option<String> {
+    pub fn next_unfolded(&mut self) -> Option<String> {
         let mut line = self.next_line()?;
         while !line.is_empty()
             && self.rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t')))
@@ -410,6 +421,92 @@ mod tests {
         assert_eq!(answer_to(&uri), (414, "Request-URI Too Long"));
         let body = options("") + &"b".repeat(MAX_MESSAGE);
         assert_eq!(answer_to(&body), (413, "Request Entity Too Large"));
+    }
+
+    /// A response with more lines in its header.
+    fn response(more: &str) -> Response {
+        let text = options(more).replacen("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 200 OK", 1);
+        match parse_datagram(text.as_bytes()) {
+            Ok(Message::Response(response)) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_response_is_read_whatever_stands_beside_the_fields_of_its_transaction() {
+        let long = format!("X: {}\r\n", "a".repeat(MAX_LINE));
+        for more in [
+            "no header field\r\n",
+            "Caf\u{e9}: x\r\n",
+            "Max-Forwards: x\r\nRoute: \"\r\n",
+            long.as_str(),
+            "Content-Length: x\r\n",
+            "Content-Length: 77\r\n",
+        ] {
+            let read = response(&format!("{more}Subject: after\r\n\r\nbody"));
+            assert_eq!(read.header("Subject"), Some("after"), "{more}");
+            assert_eq!(read.body(), b"body\r\n", "{more}");
+            assert_eq!(read.dialog_fault(), None, "{more}");
+        }
+        let text =
+            options("Subject: no end").replacen("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 200 OK", 1);
+        assert!(parse_datagram(text.trim_end().as_bytes()).is_ok());
+        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+            let spoilt = text.replacen(&format!("\r\n{name}: "), &format!("\r\n{name}: \""), 1);
+            let spoilt = spoilt.replace("Call-ID: \"x", "Call-ID: \" x");
+            assert_eq!(
+                parse_datagram(spoilt.as_bytes()).unwrap_err(),
+                WireError::Unreadable,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_needed_of_a_request_may_be_unreadable() {
+        let with = |method: &str, more: &str| options(more).replace("OPTIONS", method);
+        for more in ["Contact: <sip:\r\n", "Record-Route: <sip:\r\n", "Route: x\r\n"] {
+            for method in ["BYE", "CANCEL", "INFO", "PRACK", "OPTIONS"] {
+                read(&with(method, more));
+            }
+        }
+        for (method, more, reason) in [
+            ("INVITE", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("UPDATE", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("REGISTER", "Contact: <sip:\r\n", "Malformed Contact"),
+            ("INVITE", "Record-Route: sip:p;lr\r\n", "Malformed Record-Route"),
+            ("BYE", "Max-Forwards: x\r\n", "Malformed Max-Forwards"),
+        ] {
+            assert_eq!(answer_to(&with(method, more)), (400, reason), "{method}");
+        }
+    }
+
+    #[test]
+    fn an_ack_is_read_as_a_response_is() {
+        let ack = |more: &str| options(more).replace("OPTIONS", "ACK");
+        for more in
+            ["Contact: <\r\n", "no header field\r\n", "Record-Route: x\r\nMax-Forwards: -\r\n"]
+        {
+            assert_eq!(read(&ack(more)).method(), &Method::Ack, "{more}");
+        }
+        assert_eq!(read(&(ack("Content-Length: 9\r\n") + "v=0")).body(), b"v=0");
+    }
+
+    #[test]
+    fn a_response_keeps_what_can_be_read_of_contacts_and_routes() {
+        let unreadable = |name| Some(HeaderError::Malformed { name });
+        let read = response("Contact: <sip:a@b, <sip:c@d>, \"\r\nm: sip:e@f;x=\"<y>\"\r\n");
+        assert_eq!(read.contacts().len(), 1, "{:?}", read.contacts());
+        assert_eq!(read.dialog_fault(), None);
+        for more in ["Contact: *\r\n", "Contact:\r\n", "m: <sip:\r\nContact: \"\r\n"] {
+            assert_eq!(response(more).dialog_fault(), unreadable("Contact"), "{more}");
+        }
+        assert_eq!(response("").dialog_fault(), None, "there is no Contact");
+        for more in ["<sip:p;lr>, <sip:", "sip:p;lr", "<sip:p;lr>\r\nRecord-Route: \""] {
+            let read = response(&format!("Record-Route: {more}\r\nContact: <sip:a@b>\r\n"));
+            assert_eq!(read.dialog_fault(), unreadable("Record-Route"), "{more}");
+            assert!(read.record_routes().is_empty(), "a route set is whole or none");
+        }
     }
 
     #[test]

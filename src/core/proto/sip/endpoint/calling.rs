@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Path, asking::warn_unanswered, requests::SDP};
+use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
     errand::Errand,
@@ -17,8 +17,12 @@ use crate::proto::sip::{
 
 /// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
 const NO_ROOM: u16 = 503;
+/// Stands for the tag of a peer that gives none.
+const UNTAGGED: &str = "";
 /// Why a fork is hung up (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+/// Why a call is hung up when no dialog can be made of its answer (RFC 3326 §2).
+const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
     /// Places a call. Its last event is `Refused` or `Ended`, unless the peer hangs up first.
@@ -171,18 +175,19 @@ impl Endpoint {
             return;
         }
         self.follow(id, response, path);
-        if response.lists("Require", "100rel") && !self.acknowledge(id, response, now) {
-            return;
+        match response.lists("Require", "100rel") {
+            true if !self.acknowledge(id, response, now) => return,
+            true => {}
+            false => self.note_early_answer(id, response),
         }
         self.tell(Event::Progress { dialog: id, status: response.status(), path });
     }
 
     /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
-    /// many.
+    /// many. Without a tag, as from a peer of RFC 2543, it is followed for the answer it may bring.
     fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
-        let (Some(outgoing), Some(tag)) = (self.outgoing.get_mut(&id), response.to().tag()) else {
-            return;
-        };
+        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let tag = response.to().tag().unwrap_or(UNTAGGED);
         let Some((origin, sent_path)) =
             outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx))
         else {
@@ -198,6 +203,16 @@ impl Endpoint {
                 outgoing.min_se(),
             );
             outgoing.follow(tag, dialog, None);
+        }
+    }
+
+    /// Keeps the first description that an unreliable provisional response brings: it is the answer
+    /// to our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
+    fn note_early_answer(&mut self, id: DialogId, response: &Response) {
+        let Some(description) = response.description() else { return };
+        let tag = response.to().tag().unwrap_or(UNTAGGED);
+        if let Some(fork) = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.fork(tag)) {
+            fork.early_answer.get_or_insert(description);
         }
     }
 
@@ -218,7 +233,7 @@ impl Endpoint {
         }
         fork.rseq = Some(rseq);
         if fork.answer.is_none() {
-            fork.answer = sdp_of(response);
+            fork.answer = response.description();
         }
         let prack = Errand::new(id, Some(tag.to_owned()), Method::Prack)
             .header("RAck", format!("{rseq} {cseq} INVITE"));
@@ -228,7 +243,7 @@ impl Endpoint {
 
     /// A 2xx came: the first makes the call, the others are hung up (§13.2.2.4).
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
-        let tag = response.to().tag().unwrap_or_default().to_owned();
+        let tag = response.to().tag().unwrap_or(UNTAGGED).to_owned();
         let cseq = response.cseq().number;
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         if outgoing.winner() == Some(&tag) {
@@ -243,7 +258,10 @@ impl Endpoint {
         else {
             return;
         };
-        let way = way_of(sent_path, path);
+        let fault = response.dialog_fault();
+        // An ACK that would have to follow what cannot be read goes back to where the 2xx came
+        // from.
+        let way = if fault.is_some() { path } else { way_of(sent_path, path) };
         let dialog = Dialog::calling(origin, response, way);
         let dialog = dialog.by_own_stream(sent_path.connection.is_none());
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
@@ -254,7 +272,7 @@ impl Endpoint {
             self.hang_up_fork(id, &tag, dialog, path, now);
             return;
         }
-        let early = outgoing.take_fork(&tag);
+        let early = outgoing.take_fork(&tag).or_else(|| outgoing.take_fork(UNTAGGED));
         dialog.keep_session(SessionTimer::accept(response, now));
         let branch = self.fresh_branch();
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
@@ -266,10 +284,19 @@ impl Endpoint {
         self.schedule_dialog(id);
         self.keep_way_open(id, now);
         let unwanted = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.win(&tag));
-        match unwanted {
-            Some(hang_up) => self.hang_up(id, hang_up, now),
-            None => {
-                let description = sdp_of(response).or(early.and_then(|early| early.answer));
+        match (unwanted, fault) {
+            (Some(hang_up), _) => self.hang_up(id, hang_up, now),
+            (None, Some(fault)) => {
+                debug!(?id, %fault, "a call is answered by what makes no dialog");
+                self.tell(Event::Lost { dialog: id, how: Loss::Unusable });
+                self.hang_up(id, HangUp::because(UNUSABLE), now);
+            }
+            (None, None) => {
+                // By RFC 3261 §13.2.1 the first description is the answer, and later ones are
+                // ignored. Gateways that play an announcement before they connect name another
+                // place in the 200: the sound is there, so the description of the 200 comes first.
+                let early = early.and_then(|early| early.answer.or(early.early_answer));
+                let description = response.description().or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });
             }
         }
@@ -391,12 +418,4 @@ pub(super) fn way_of(sent: Path, answered: Path) -> Path {
     } else {
         sent
     }
-}
-
-/// The session description in a response, if it has one.
-pub(super) fn sdp_of(response: &Response) -> Option<Vec<u8>> {
-    let content_type = response.content_type().unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let is_sdp = !response.body().is_empty() && media_type.eq_ignore_ascii_case(SDP);
-    is_sdp.then(|| response.body().to_vec())
 }

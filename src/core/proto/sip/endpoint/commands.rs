@@ -30,7 +30,7 @@ impl Endpoint {
             self.respond(&pending, 180, now);
             return;
         }
-        if pending.request.body().is_empty() {
+        if pending.request.description().is_none() {
             self.try_stranger(&pending, now);
             return;
         }

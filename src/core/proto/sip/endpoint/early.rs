@@ -3,16 +3,15 @@
 
 use std::time::Instant;
 
-use super::{
-    Endpoint, Path,
-    requests::{sdp_of, status_of_info},
-};
+use super::{Endpoint, Path};
 use crate::proto::sip::{
     dialog::DialogKey,
+    info,
     message::{Method, Request},
     outgoing::Fork,
     session_timer::SessionTimer,
     transaction::TransactionKey,
+    validate::check_description,
 };
 
 impl Endpoint {
@@ -42,22 +41,31 @@ impl Endpoint {
             self.refuse_untimely(untimely, request, key, path, now);
             return;
         }
+        let content = match request.method() {
+            Method::Update => check_description(request),
+            // No call hears of the key.
+            Method::Info => info::read(request, false).map(|_| ()),
+            _ => Ok(()),
+        };
+        if let Err(refusal) = content {
+            self.refuse_with(&refusal, request, key, path, now);
+            return;
+        }
         let was_answered = fork.answer.is_some();
         let is_hung_up = fork.ack.is_some();
         let status = match request.method() {
             Method::Update if SessionTimer::answer(request, now).is_err() => 422,
-            Method::Update if request.body().is_empty() => {
+            Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
                 fork.dialog.refresh_target(contact, path);
                 let response = self.update_accepted(request, path).build();
                 self.answer_in_transaction(key, path, response.into(), now);
                 return;
             }
-            Method::Update if sdp_of(request).is_none() => 415,
             // Our offer is answered: the next one has to wait until the call is.
             Method::Update if was_answered => 500,
             Method::Update | Method::Invite => 491,
-            Method::Info => status_of_info(request),
+            Method::Info => 200,
             Method::Options => {
                 let response = self.options_response(request);
                 self.answer_in_transaction(key, path, response, now);

@@ -1,11 +1,14 @@
 //! What the endpoint tells, and what it is told: the words between it and the calls.
 
 pub use crate::proto::sip::outgoing::OutgoingCall;
-use crate::proto::sip::{
-    dialog::DialogId,
-    message::NameAddr,
-    path::{Path, Transmit},
-    uri::Uri,
+use crate::{
+    model::Tone,
+    proto::sip::{
+        dialog::DialogId,
+        message::NameAddr,
+        path::{Path, Transmit},
+        uri::Uri,
+    },
 };
 
 /// Everything that comes out of the endpoint.
@@ -117,14 +120,12 @@ pub enum Event {
         /// The peer there hears us; else the source may be forged.
         is_proved: bool,
     },
-    /// An INFO came and was answered by 200.
+    /// An INFO with a key came and was answered by 200.
     Info {
         /// The dialog.
         dialog: DialogId,
-        /// Content-Type of the body, in lower case, without parameters.
-        content_type: String,
-        /// The body.
-        body: Vec<u8>,
+        /// The key.
+        tone: Tone,
     },
     /// The peer hung up; 200 was sent.
     Bye {
@@ -182,6 +183,9 @@ pub enum Loss {
     NotRefreshed,
     /// It does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
     NotKnown,
+    /// It has answered our call by a 2xx with a Contact or Record-Route that cannot be read; the
+    /// ACK was sent.
+    Unusable,
 }
 
 /// How our BYE was received.

@@ -12,19 +12,18 @@ use crate::proto::sip::{
         Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
     },
     digest::{self, Asking, Verdict},
+    info,
     message::{Method, NameAddr, Request, ResponseBuilder},
     path::Transmit,
     registrar::{self, Reply},
     session_timer::SessionTimer,
     transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
     uri::Uri,
-    validate::validate,
+    validate::{check_description, validate},
 };
 
-/// Bodies of INFO that we understand: tones (RFC 6086 leaves the types to applications).
-pub(super) const INFO_TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
-/// The only kind of session description.
-pub(super) const SDP: &str = "application/sdp";
+pub(super) use crate::proto::sip::body::SDP;
+
 /// More of those whom a call was meant for before nobody needs to know.
 const MAX_DIVERSIONS: usize = 16;
 
@@ -117,7 +116,7 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         match dialog.handle_ack(request.cseq().number) {
             Acknowledgement::Expected => {
-                let body = sdp_of(request);
+                let body = request.description();
                 self.tell(Event::Acknowledged { dialog: id, body });
                 self.keep_way_open(id, now);
             }
@@ -239,7 +238,7 @@ impl Endpoint {
             subject: text("Subject"),
             diverted: diverted(&request),
             referred_by: text("Referred-By").and_then(|by| by.parse().ok()),
-            offer: sdp_of(&request),
+            offer: request.description(),
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
@@ -483,7 +482,7 @@ impl Endpoint {
 
     /// The peer wants to change the session; the owner of the call decides.
     fn reoffer(&mut self, id: DialogId, pending: Pending, path: Path) {
-        let offer = sdp_of(&pending.request);
+        let offer = pending.request.description();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             let contact = pending.request.contacts().first().map(|contact| contact.uri());
             dialog.refresh_target(contact, path);
@@ -504,10 +503,15 @@ impl Endpoint {
     ) {
         let rack = request.header("RAck").unwrap_or_default();
         let is_expected = self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.handle_prack(rack));
+        if let (true, Err(refusal)) = (is_expected, check_description(request)) {
+            self.refuse_with(&refusal, request, key, path, now);
+            self.schedule_dialog(id);
+            return;
+        }
         let status = match is_expected {
             // We never offer anything in a provisional response, so there is nothing to answer, and
             // the offer of a PRACK would have to wait for the answer to the INVITE.
-            true if request.body().is_empty() => 200,
+            true if request.description().is_none() => 200,
             true => 488,
             false => 481,
         };
@@ -549,12 +553,16 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        let status = status_of_info(request);
-        self.answer_stateful(request, key, path, status, now);
-        // Some peers send it without a body, to see whether we are there.
-        if status == 200 && !request.body().is_empty() {
-            let (content_type, body) = (media_type(request), request.body().to_vec());
-            self.tell(Event::Info { dialog: id, content_type, body });
+        // Before the answer there is no sound in which a key could have its place.
+        let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
+        match info::read(request, is_answered) {
+            Ok(tone) => {
+                self.answer_stateful(request, key, path, 200, now);
+                if let Some(tone) = tone {
+                    self.tell(Event::Info { dialog: id, tone });
+                }
+            }
+            Err(refusal) => self.refuse_with(&refusal, request, key, path, now),
         }
     }
 
@@ -567,11 +575,11 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        if !request.body().is_empty() {
-            if sdp_of(&request).is_none() {
-                self.answer_stateful(&request, key, path, 415, now);
-                return;
-            }
+        if let Err(refusal) = check_description(&request) {
+            self.refuse_with(&refusal, &request, key, path, now);
+            return;
+        }
+        if request.description().is_some() {
             let transaction = self.transactions.open(key, path);
             self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
             return;
@@ -708,27 +716,4 @@ fn diverted(request: &Request) -> Vec<NameAddr> {
     }
     diverted.truncate(MAX_DIVERSIONS);
     diverted
-}
-
-/// The answer to an INFO.
-pub(super) fn status_of_info(request: &Request) -> u16 {
-    if request.header("Info-Package").is_some() {
-        return 469;
-    }
-    let is_understood =
-        request.body().is_empty() || INFO_TYPES.contains(&media_type(request).as_str());
-    if is_understood { 200 } else { 415 }
-}
-
-/// The session description in a request, if it has one.
-pub(super) fn sdp_of(request: &Request) -> Option<Vec<u8>> {
-    let is_sdp = !request.body().is_empty() && media_type(request) == SDP;
-    is_sdp.then(|| request.body().to_vec())
-}
-
-/// Content-Type in lower case, without parameters; empty when there is none.
-fn media_type(request: &Request) -> String {
-    let content_type = request.content_type().unwrap_or_default();
-    let (media_type, _parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-    media_type.trim().to_ascii_lowercase()
 }

@@ -9,10 +9,7 @@ use std::{
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{
-    Endpoint, EndpointConfig, Path,
-    requests::{INFO_TYPES, SDP},
-};
+use super::{Endpoint, EndpointConfig, Path, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
@@ -46,12 +43,9 @@ impl Endpoint {
         let builder = self.response_builder(request, status, local_tag);
         let builder = match status {
             405 => builder.header("Allow", &self.allow()),
-            // RFC 6086 §4.2.2: there is none that we would take.
-            469 => builder.header("Recv-Info", ""),
             // RFC 6665 §4.1.3.
             489 => builder.header("Allow-Events", "refer"),
             422 => builder.header("Min-SE", &MIN_SE.to_string()),
-            415 => builder.header("Accept", &self.accept(request)),
             503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
             _ => builder,
         };
@@ -107,16 +101,29 @@ impl Endpoint {
         if *request.method() == Method::Ack {
             return;
         }
-        let tag = self.stateless_tag(request);
-        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
-            .to_tag(&tag)
-            .header("Server", &self.config.server_name);
-        let builder = refusal
-            .extra_headers
-            .iter()
-            .fold(builder, |builder, (name, value)| builder.header(name, value));
-        let response = builder.build();
+        let response = self.refusal(request, refusal, &self.stateless_tag(request));
         self.send_stateless(path, &response);
+    }
+
+    /// Refuses a request within a dialog, other than INVITE, for what it says.
+    pub(super) fn refuse_with(
+        &mut self,
+        refusal: &Refusal,
+        request: &Request,
+        key: TransactionKey,
+        path: Path,
+        now: Instant,
+    ) {
+        let response = self.refusal(request, refusal, request.to().tag().unwrap_or_default());
+        self.answer_in_transaction(key, path, response, now);
+    }
+
+    fn refusal(&self, request: &Request, refusal: &Refusal, local_tag: &str) -> Bytes {
+        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
+            .to_tag(local_tag)
+            .header("Server", &self.config.server_name);
+        let headers = refusal.extra_headers.iter();
+        headers.fold(builder, |builder, (name, value)| builder.header(name, value)).build().into()
     }
 
     /// Refuses what could not be read as a request, as far as it says where the answer goes.
@@ -329,13 +336,6 @@ impl Endpoint {
         format!("{}{register}", validate::allow())
     }
 
-    fn accept(&self, request: &Request) -> String {
-        match request.method() {
-            Method::Info => INFO_TYPES.join(", "),
-            _ => SDP.to_owned(),
-        }
-    }
-
     /// The same request gets the same tag, though we remember nothing (§8.2.7).
     pub(super) fn stateless_tag(&self, request: &Request) -> String {
         self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
@@ -400,8 +400,15 @@ impl EndpointConfig {
 /// What a response without a body can do without, the most dispensable first. Of several challenges
 /// the last one stays, MD5 if it is offered: some phones know no other algorithm, and those that do
 /// know it as well (RFC 8760 §2.3). In a datagram the length need not be told (RFC 3261 §20.14).
-const DISPENSABLE: [&str; 6] =
-    ["Server", "Supported", "Accept", "Allow", "WWW-Authenticate", "Content-Length"];
+const DISPENSABLE: [&str; 7] = [
+    "Server",
+    "Supported",
+    "Accept-Encoding",
+    "Accept",
+    "Allow",
+    "WWW-Authenticate",
+    "Content-Length",
+];
 
 /// The response within `room` bytes; `None` when it cannot be made so.
 fn fitted(response: &[u8], room: usize) -> Option<Bytes> {

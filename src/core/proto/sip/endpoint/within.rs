@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use tracing::debug;
 
-use super::{
-    Endpoint, Event, Loss, Path,
-    calling::{least_session, sdp_of},
-    requests::SDP,
-};
+use super::{Endpoint, Event, Loss, Path, calling::least_session, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
     errand::Errand,
@@ -126,7 +122,7 @@ impl Endpoint {
         if dialog.take_room(ack.bytes.len()) {
             self.transmit(ack);
         }
-        if let Some(description) = sdp_of(response).filter(|_| !is_ending) {
+        if let Some(description) = response.description().filter(|_| !is_ending) {
             self.tell(Event::Refreshed { dialog: id, description });
         }
         self.refresh_answered(id, response, now);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::proto::sip::{digest::Credentials, path::ConnectionId};
 
-const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
+pub(super) const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
 pub(super) const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
 
 #[test]
@@ -269,7 +269,7 @@ fn reliable_responses_are_acknowledged_in_order_once() {
 }
 
 /// A reliable provisional response of the fork with this tag.
-fn reliably(invite: &str, status: &str, tag: &str, rseq: u32) -> Reply {
+pub(super) fn reliably(invite: &str, status: &str, tag: &str, rseq: u32) -> Reply {
     Reply::to(invite, status).tag(tag).with("Require: 100rel").with(&format!("RSeq: {rseq}"))
 }
 
@@ -301,7 +301,7 @@ fn the_200_says_where_the_early_dialog_goes_on() {
 }
 
 /// A request of the phone that rings, within the early dialog.
-fn early(invite: &str, method: &str, cseq: u32) -> Ask {
+pub(super) fn early(invite: &str, method: &str, cseq: u32) -> Ask {
     let tag = header(invite, "From").unwrap().split(";tag=").nth(1).unwrap();
     Ask::new(method, cseq).call("our-call").to(tag)
 }
@@ -352,7 +352,7 @@ fn a_request_of_nobody_who_rings_is_answered_481() {
 #[test]
 fn only_the_answer_of_who_has_answered_counts() {
     let other = ANSWER.replace("192.0.2.10", "192.0.2.66");
-    for (with_own, expected) in [(true, Some(ANSWER.as_bytes())), (false, None)] {
+    for (with_own, expected) in [(true, ANSWER), (false, other.as_str())] {
         let mut line = Line::new();
         let invite = line.call(call());
         if with_own {
@@ -366,7 +366,7 @@ fn only_the_answer_of_who_has_answered_counts() {
         line.events.clear();
         line.receive(&Reply::to(&invite, "200 OK").tag("a").to_string());
         let Event::Answered { description, .. } = line.event() else { panic!("no answer") };
-        assert_eq!(description.as_deref(), expected);
+        assert_eq!(description.as_deref(), Some(expected.as_bytes()));
     }
 }
 
@@ -786,6 +786,7 @@ pub(super) struct Reply {
     status: String,
     tag: String,
     contact: String,
+    raw_contact: Option<String>,
     more: String,
     body: String,
 }
@@ -797,6 +798,7 @@ impl Reply {
             status: status.to_owned(),
             tag: String::new(),
             contact: "sip:phone@192.0.2.10:5062".to_owned(),
+            raw_contact: None,
             more: String::new(),
             body: String::new(),
         }
@@ -818,15 +820,29 @@ impl Reply {
         self
     }
 
-    pub fn sdp(mut self, body: &str) -> Self {
+    pub fn sdp(self, body: &str) -> Self {
+        self.body("application/sdp", body)
+    }
+
+    pub fn body(mut self, content_type: &str, body: &str) -> Self {
         self.body = body.to_owned();
-        self.with("Content-Type: application/sdp")
+        self.with(&format!("Content-Type: {content_type}"))
+    }
+
+    /// All of Contact as it is, in the place of a URI in brackets.
+    pub fn raw_contact(mut self, lines: &str) -> Self {
+        self.raw_contact = Some(lines.to_owned());
+        self
     }
 }
 
 impl std::fmt::Display for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { request, status, tag, contact, more, body } = self;
+        let Self { request, status, tag, contact, raw_contact, more, body } = self;
+        let contact = match raw_contact {
+            Some(lines) => lines.clone(),
+            None => format!("Contact: <{contact}>\r\n"),
+        };
         let copied: String = ["Via", "From", "Call-ID", "CSeq"]
             .iter()
             .map(|name| format!("{name}: {}\r\n", header(request, name).unwrap()))
@@ -834,7 +850,7 @@ impl std::fmt::Display for Reply {
         let to = header(request, "To").unwrap();
         write!(
             f,
-            "SIP/2.0 {status}\r\n{copied}To: {to}{tag}\r\nContact: <{contact}>\r\n{more}\
+            "SIP/2.0 {status}\r\n{copied}To: {to}{tag}\r\n{contact}{more}\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
