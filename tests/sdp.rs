@@ -228,7 +228,7 @@ async fn what_really_is_broken_is_refused_in_words() {
 #[test]
 fn the_longest_description_takes_no_more_than_its_length() {
     let numbers = "5 ".repeat(9_000);
-    let maps = "a=rtpmap:5 L/1\n".repeat(2_000);
+    let maps = "a=rtpmap:6 L/1\n".repeat(2_000);
     let text = format!(
         "v=0\no=- 1 1 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP {numbers}0\n{maps}"
     );

@@ -64,7 +64,7 @@ pub use serve::{Identity, ServeLimits, serve};
 
 use self::idempotency::UnderWay;
 use crate::{
-    graph::{GraphContext, Version},
+    graph::{GraphContext, IdentityType, Version},
     model::UnixMillis,
     tokens::Issuer,
 };
@@ -76,6 +76,7 @@ pub struct ApiState {
     credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
+    identity_type: IdentityType,
     /// The file of the authority of a development certificate.
     authority: Option<Arc<Path>>,
     under_way: UnderWay,
@@ -97,6 +98,7 @@ impl ApiState {
             credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),
+            identity_type: IdentityType::default(),
             authority: None,
             under_way: UnderWay::default(),
             tasks: TaskTracker::new(),
@@ -107,6 +109,11 @@ impl ApiState {
     pub fn with_authority(mut self, file: Option<&Path>) -> Self {
         self.authority = file.map(Arc::from);
         self
+    }
+
+    /// Declares this type of each set of identities.
+    pub fn with_identity_type(self, identity_type: IdentityType) -> Self {
+        Self { identity_type, ..self }
     }
 
     /// Returns when the requests that have begun are done, also those whose clients have gone. To be
@@ -133,6 +140,7 @@ impl ApiState {
             tenant: self.tenant.to_string(),
             public_url: self.public_url.to_string(),
             version,
+            identity_type: self.identity_type,
         }
     }
 }

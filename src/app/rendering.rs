@@ -5,8 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::to_vec;
 use tokio::sync::watch;
 
-use super::house::Rooms;
+use super::{house::Rooms, settings::identity_type};
 use crate::{
+    config::ApiConfig,
     graph::{self, GraphContext, Version},
     model::{Event, UnixMillis},
     notify::{Render, Rendered},
@@ -18,14 +19,15 @@ use crate::{
 /// Turns a fact of the outbox into the POST that tells it.
 pub(super) fn renderer(
     rooms: Arc<Rooms>,
-    tenant: &str,
+    api: &ApiConfig,
     issuer: Issuer,
     applications: watch::Receiver<Arc<Directory>>,
 ) -> Render {
     let context = GraphContext {
-        tenant: tenant.to_owned(),
+        tenant: api.tenant.clone(),
         public_url: rooms.public_url.clone(),
         version: Version::V1,
+        identity_type: identity_type(api),
     };
     Arc::new(move |delivery: &Delivery| {
         let link = match &delivery.event {

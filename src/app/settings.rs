@@ -16,7 +16,8 @@ use tracing::{info, warn};
 use crate::{
     api::{ApplicationCredential, Credentials, ServeLimits},
     call::Settings,
-    config::{self, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
+    config::{self, ApiConfig, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
+    graph::IdentityType,
     media,
     prompts::{Fence, FetchLimits},
     proto::{
@@ -41,6 +42,13 @@ const SOCKETS_OF_A_CALL: usize = 2;
 const CLIPS_OF_A_CALL: usize = 2;
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
+
+pub(super) fn identity_type(api: &ApiConfig) -> IdentityType {
+    match api.identity_type {
+        config::IdentityType::IdentitySet => IdentityType::IdentitySet,
+        config::IdentityType::CommunicationsIdentitySet => IdentityType::CommunicationsIdentitySet,
+    }
+}
 
 pub(super) fn signalling(config: &Config) -> SignallingConfig {
     SignallingConfig {
