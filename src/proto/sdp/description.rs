@@ -202,6 +202,18 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(is_blank).filter(|word| !word.is_empty())
 }
 
+/// The same, but that blanks around a slash do not part words.
+fn joined(value: &str) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    for word in words(value) {
+        match joined.last_mut() {
+            Some(last) if last.ends_with('/') || word.starts_with('/') => last.push_str(word),
+            Some(_) | None => joined.push(word.to_owned()),
+        }
+    }
+    joined
+}
+
 fn trim(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
@@ -228,12 +240,12 @@ fn connection(value: &str) -> Option<String> {
 
 /// The parts of `audio 49170/2 RTP/AVP 0 8`. Formats that are no tokens are left out.
 fn media(value: &str) -> Option<Media> {
-    let mut words = words(value);
-    let kind = words.next().filter(|kind| is_token(kind))?.to_owned();
+    let mut words = joined(value).into_iter();
+    let kind = words.next().filter(|kind| is_token(kind))?;
     let port = words.next()?.split('/').next()?.parse().ok()?;
-    let is_protocol = |word: &&str| word.len() <= MAX_TOKEN && word.split('/').all(is_token);
-    let protocol = words.next().filter(is_protocol)?.to_owned();
-    let formats = words.filter(|format| is_token(format)).map(str::to_owned).collect();
+    let is_protocol = |word: &String| word.len() <= MAX_TOKEN && word.split('/').all(is_token);
+    let protocol = words.next().filter(is_protocol)?;
+    let formats = words.filter(|format| is_token(format)).collect();
     Some(Media { kind, port, protocol, formats, connection: None, attributes: Vec::new() })
 }
 
@@ -311,7 +323,10 @@ mod tests {
     #[test]
     fn blanks_and_line_ends_count_for_nothing() {
         let text = PHONE.replace("a=sendonly", " a =\tsendonly \0").replace("m=", "m= ");
-        let text = text.replace("RTP/AVP ", "RTP/AVP\t ").replace("rtpmap:101 ", "rtpmap : 101 ");
+        let text = text
+            .replace("RTP/AVP ", "RTP / AVP\t ")
+            .replace("4000/2", "4000 / 2")
+            .replace("rtpmap:101 ", "rtpmap : 101 ");
         for end in ["\n", "\r", "\r\r\n", " \r\n\r\n"] {
             let read = Description::parse(text.replace("\r\n", end).as_bytes());
             assert_eq!(read, Description::parse(PHONE.as_bytes()), "{end:?}");

@@ -6,7 +6,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::{
     Codec, Description, Direction, LocalMedia, NegotiationError, ParseError, StreamPlan,
-    make_offer_again, negotiate, suspend,
+    accept_answer, make_offer, make_offer_again, negotiate, suspend,
 };
 
 /// A softphone on a desk.
@@ -471,6 +471,11 @@ proptest! {
         let (said, plan) = answer(&text).unwrap();
         assert_strict(&said);
         prop_assert_eq!((said, plan), answer(phone.as_bytes()).unwrap(), "{}", written);
+        // The same of an answer to us.
+        let taken = |text: &[u8]| {
+            accept_answer(&make_offer(&local()), &Description::parse(text).unwrap())
+        };
+        prop_assert_eq!(taken(&text), taken(phone.as_bytes()), "{}", written);
     }
 
     #[test]
