@@ -32,8 +32,8 @@ fn declared(shown: &Value, types: &mut Vec<String>) {
     children.into_iter().for_each(|child| declared(child, types));
 }
 
-/// Checks that there are so many sets of identities, that all have this type, and that `/openapi.json`
-/// has nothing against them.
+/// Checks that there are so many sets of identities, that all have this type, and that
+/// `/openapi.json` has nothing against them.
 fn check(description: &Value, schema: &str, shown: &Value, count: usize, wanted: &str) {
     let mut types = Vec::new();
     declared(shown, &mut types);

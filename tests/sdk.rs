@@ -69,8 +69,8 @@ impl Script {
         stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
     }
 
-    /// Starts a daemon that knows the bot, with `api` in that section, and tells the bot where it is.
-    /// `None` if the bot has ended.
+    /// Starts a daemon that knows the bot, with `api` in that section, and tells the bot where it
+    /// is. `None` if the bot has ended.
     async fn node(
         &mut self,
         folder: TempDir,

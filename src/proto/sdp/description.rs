@@ -351,7 +351,7 @@ mod tests {
             let changed = [&text[..at], line, &text[at..]].concat();
             assert_eq!(Description::parse(&changed).as_ref(), Ok(&read), "{line:?}");
         }
-        // An address that is not used: of video, or of a session whose audio has its own.
+        // An address that is not used: of video, or of a session with audio that has its own.
         for text in [
             "v=0\nc=IN\nm=audio 1 RTP/AVP 0\nc=IN IP4 192.0.2.1\nm=video 1 RTP/AVP 96\nc=IN\n",
             "v=0\nc=IN\nm=video 1 RTP/AVP 96\n",

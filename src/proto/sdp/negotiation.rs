@@ -138,9 +138,9 @@ pub fn negotiate(
 }
 
 /// Answers an offer that suspends the audio of a session: none of its lines has a port (RFC 3264
-/// section 8.2). `plan` is what was agreed, `described` what we said last; our line keeps its payload
-/// types, because a later offer may take it up again. `None` when this is another offer: a peer that
-/// wants fax in the place of audio, for one, has to hear that there is none.
+/// section 8.2). `plan` is what was agreed, `described` what we said last; our line keeps its
+/// payload types, because a later offer may take it up again. `None` when this is another offer: a
+/// peer that wants fax in the place of audio, for one, has to hear that there is none.
 pub fn suspend(
     offer: &Description,
     local: &LocalMedia,
@@ -606,8 +606,8 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
     media
 }
 
-/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format. Where there
-/// is none to keep, it has one all the same (RFC 8866 section 9).
+/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format. Where
+/// there is none to keep, it has one all the same (RFC 8866 section 9).
 fn refused(offered: &Media) -> Media {
     let format = offered.formats.first().map_or("0", String::as_str);
     Media {

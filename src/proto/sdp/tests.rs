@@ -118,7 +118,7 @@ a=rtpmap:127 telephone-event/8000
 ";
 
 /// A conference system with all it has.
-const ROOM_SYSTEM: &str = "v=0
+const CONFERENCE: &str = "v=0
 o=tandberg 7 1 IN IP6 2001:db8::9
 s=-
 c=IN IP6 2001:db8::9
@@ -142,7 +142,7 @@ m=audio 49180 RTP/SAVP 0
 ";
 
 const PHONES: [&str; 7] =
-    [LINPHONE, CISCO, TEAMS, CARRIER_ON_HOLD, PHONE_ON_HOLD, GATEWAY, ROOM_SYSTEM];
+    [LINPHONE, CISCO, TEAMS, CARRIER_ON_HOLD, PHONE_ON_HOLD, GATEWAY, CONFERENCE];
 
 /// Lines that say nothing to us; none holds a line end.
 const NOISE: &[&[u8]] = &[
@@ -519,8 +519,8 @@ fn what_phones_offer_is_answered_by_the_first_codec_with_its_events() {
     assert_eq!(said(CARRIER_ON_HOLD), (Codec::Pcma, 8, Some(101), Direction::Inactive));
     assert_eq!(said(PHONE_ON_HOLD), (Codec::Pcma, 8, Some(102), Direction::RecvOnly));
     assert_eq!(said(GATEWAY), (Codec::Pcmu, 0, Some(127), both));
-    assert_eq!(said(ROOM_SYSTEM), (Codec::Opus, 115, Some(114), both));
-    let (text, plan) = answer(ROOM_SYSTEM.as_bytes()).unwrap();
+    assert_eq!(said(CONFERENCE), (Codec::Opus, 115, Some(114), both));
+    let (text, plan) = answer(CONFERENCE.as_bytes()).unwrap();
     assert_eq!(plan.remote, Some("[2001:db8::9]:49170".parse().unwrap()));
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with("m=")).collect();
     assert_eq!(
@@ -649,7 +649,7 @@ fn hold_is_seen_in_all_its_forms() {
 }
 
 #[test]
-fn audio_whose_port_is_0_is_suspended_and_taken_up_again() {
+fn audio_with_port_0_is_suspended_and_taken_up_again() {
     let first = "m=video 5000 RTP/AVP 96\r\nm=audio 4000 RTP/AVP 115 97\r\n\
                  a=rtpmap:115 opus/48000/2\r\na=rtpmap:97 telephone-event/48000\r\n";
     let read = |lines: &str| Description::parse(offer_of(lines).as_bytes()).unwrap();
