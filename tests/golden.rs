@@ -6,8 +6,8 @@ mod support;
 use aftertone::service::demo::phone::Phone;
 use aftertone_core::{
     graph::{
-        AnswerBody, CreateCallBody, GraphContext, PlayPromptBody, RecordBody, RejectBody, Version,
-        client_context, notification,
+        AnswerBody, CreateCallBody, GraphContext, IdentityType, PlayPromptBody, RecordBody,
+        RejectBody, Version, client_context, notification,
     },
     model::{
         Arrival, Call, CallState, Direction, Event, MediaState, Party, PromptSource, RecordAction,
@@ -143,6 +143,7 @@ fn told(event: &Event) -> (Value, Value) {
         tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
         public_url: "https://api.example".to_owned(),
         version: Version::V1,
+        identity_type: IdentityType::IdentitySet,
     };
     let mut envelope = json!(notification(&context, event, 5445, None));
     let data = envelope["value"][0]["resourceData"].take();

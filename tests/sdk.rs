@@ -69,13 +69,20 @@ impl Script {
         stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
     }
 
-    /// Starts a daemon that knows the bot, and tells the bot where it is. `None` if the bot has ended.
-    async fn node(&mut self, folder: TempDir, authority: &Path, trunks: &str) -> Option<Node> {
+    /// Starts a daemon that knows the bot, with `api` in that section, and tells the bot where it
+    /// is. `None` if the bot has ended.
+    async fn node(
+        &mut self,
+        folder: TempDir,
+        authority: &Path,
+        api: &str,
+        trunks: &str,
+    ) -> Option<Node> {
         let said = self.said().await?;
         let node = Node::start_in(
             folder,
             &format!(
-                "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"development\"\n\
+                "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"development\"\n{api}\
                  [[applications]]\nname = \"sdk\"\nid = \"{APP}\"\nsecrets = [{SECRET:?}]\n\
                  roles = [\"Calls.AccessMedia.All\", \"Calls.Initiate.All\"]\n\
                  callback_uri = {}\n\
@@ -116,8 +123,10 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
     let errors = || std::fs::read_to_string(script.path().join("errors")).unwrap();
     let called = Called::start("transferred", "u1", &[]);
     let trunks = trunk(&called.address.to_string(), "2*");
+    // Their models have the members of this type; the other bots see the type of the documents.
+    let api = "identity_type = \"communicationsIdentitySet\"\n";
     let node =
-        bot.node(folder, &authority, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
+        bot.node(folder, &authority, api, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
     let account = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1";
     let dial = format!("/dial sip:bot@{}", node.sip);
     let phone = Baresip::start(phone_folder.path(), account, "PCMU", &[&dial]);
@@ -155,7 +164,7 @@ async fn plays_what_only_the_beta_has(command: Command) {
     let trunks =
         trunk(&rings.address.to_string(), "2*") + &trunk(&speaks.address.to_string(), "3*");
     let node =
-        bot.node(folder, &authority, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
+        bot.node(folder, &authority, "", &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
 
     let (mut steps, mut dialing, mut phone) = (Vec::new(), Vec::new(), None);
     while let Some(said) = bot.said().await {

@@ -143,15 +143,21 @@ impl Refusal {
             | Self::MediaBehind
             | Self::Draining => vec![("Retry-After".to_owned(), "5".to_owned())],
             Self::Redirected(to) => vec![("Contact".to_owned(), format!("<{to}>"))],
-            // RFC 3261 section 20.43: 305 is "Incompatible media format".
-            Self::NotAcceptable(why) => {
-                let text: String =
-                    why.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
-                vec![("Warning".to_owned(), format!("305 aftertone \"{text}\""))]
-            }
+            // RFC 3261 section 20.43: 305 is "Incompatible media format", 399 any other warning.
+            Self::NotAcceptable(why) => vec![warning(305, why)],
+            Self::BadOffer(_) => vec![warning(399, &self.to_string())],
             _ => Vec::new(),
         }
     }
+}
+
+/// Most characters of a warning: what it repeats of an offer may be longer than a datagram.
+const MAX_WARNING: usize = 256;
+
+fn warning(code: u16, why: &str) -> (String, String) {
+    let is_plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+    let text: String = why.chars().filter(is_plain).take(MAX_WARNING).collect();
+    ("Warning".to_owned(), format!("{code} aftertone \"{text}\""))
 }
 
 #[cfg(test)]
@@ -163,6 +169,21 @@ mod tests {
         let refusal = Refusal::NotAcceptable("offered \"x\"\r\nEvil: 1".to_owned());
         assert_eq!(refusal.status(), 488);
         assert_eq!(refusal.headers()[0].1, "305 aftertone \"offered xEvil: 1\"");
+    }
+
+    #[test]
+    fn a_warning_is_short_however_long_the_offer_was() {
+        let refusal = Refusal::NotAcceptable("\u{fffd}G729".repeat(20_000));
+        assert_eq!(refusal.headers()[0].1.len(), "305 aftertone \"\"".len() + MAX_WARNING);
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_read_is_refused_with_the_number_of_the_line() {
+        let refusal = Refusal::BadOffer("line 4 cannot be read".to_owned());
+        assert_eq!(refusal.status(), 400);
+        let warning =
+            "399 aftertone \"the session description cannot be read: line 4 cannot be read\"";
+        assert_eq!(refusal.headers(), [("Warning".to_owned(), warning.to_owned())]);
     }
 
     #[test]

@@ -138,7 +138,15 @@ impl Session {
         media.session_version += 1;
         let text = match offer {
             Some(offer) => {
-                let (answer, plan) = negotiate(&parse(offer)?, &media)?;
+                let offer = parse(offer)?;
+                // Only a session that there is can be suspended.
+                let suspended = before
+                    .zip(self.plan.as_ref())
+                    .and_then(|(described, plan)| sdp::suspend(&offer, &media, plan, described));
+                let (answer, plan) = match suspended {
+                    Some(suspended) => suspended,
+                    None => negotiate(&offer, &media)?,
+                };
                 self.plan = Some(plan);
                 self.state = State::Agreed;
                 self.say(answer)

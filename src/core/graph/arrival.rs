@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::identity::IdentitySet;
+use super::identity::{IdentitySet, IdentityType};
 use crate::model::{Call, Direction, Party};
 
 /// Graph's `callRoute`: one of the parties that the call was meant for, and who got it instead.
@@ -31,7 +31,7 @@ pub(super) struct IncomingContext {
 
 impl CallRoute {
     /// The ways that the call went, the first one first.
-    pub(super) fn all(call: &Call) -> Vec<Self> {
+    pub(super) fn all(declared: IdentityType, call: &Call) -> Vec<Self> {
         let diverted = &call.arrival.diverted;
         let called = call.arrival.called.iter();
         let called = called.map(|uri| Party { uri: uri.clone(), display_name: None });
@@ -42,8 +42,8 @@ impl CallRoute {
             .map(|(original, last)| Self {
                 odata_type: "#microsoft.graph.callRoute",
                 routing_type: "forwarded",
-                original: IdentitySet::new(original),
-                last: IdentitySet::new(&last),
+                original: IdentitySet::new(declared, original),
+                last: IdentitySet::new(declared, &last),
             })
             .collect()
     }
@@ -51,14 +51,14 @@ impl CallRoute {
 
 impl IncomingContext {
     /// Who has sent the caller here; `None` when it came by itself.
-    pub(super) fn of(call: &Call) -> Option<Self> {
+    pub(super) fn of(declared: IdentityType, call: &Call) -> Option<Self> {
         let (diverted, referred_by) = (call.arrival.diverted.last(), &call.arrival.referred_by);
         let is_sent = diverted.is_some() || referred_by.is_some();
         (is_sent && call.direction == Direction::Incoming).then(|| Self {
             odata_type: "#microsoft.graph.incomingContext",
             source_participant_id: call.peer_participant_id.to_string(),
-            on_behalf_of: diverted.map(IdentitySet::new),
-            transferor: referred_by.as_ref().map(IdentitySet::new),
+            on_behalf_of: diverted.map(|party| IdentitySet::new(declared, party)),
+            transferor: referred_by.as_ref().map(|party| IdentitySet::new(declared, party)),
         })
     }
 }
@@ -69,6 +69,8 @@ mod tests {
 
     use super::{super::tests::*, *};
     use crate::model::Arrival;
+
+    const DOCUMENTS: IdentityType = IdentityType::IdentitySet;
 
     fn party(uri: &str) -> Party {
         Party { uri: uri.to_owned(), display_name: None }
@@ -91,14 +93,14 @@ mod tests {
         };
         let bob = || identity("user", "sip:bob@pbx.example");
         assert_eq!(
-            json!(CallRoute::all(&call)),
+            json!(CallRoute::all(DOCUMENTS, &call)),
             json!([
                 route(identity("phone", "+4930100"), bob()),
                 route(bob(), identity("user", "sip:support@pbx.example")),
             ])
         );
         assert_eq!(
-            json!(IncomingContext::of(&call)),
+            json!(IncomingContext::of(DOCUMENTS, &call)),
             json!({"@odata.type": "#microsoft.graph.incomingContext",
                 "sourceParticipantId": call.peer_participant_id.to_string(),
                 "onBehalfOf": bob(), "transferor": null})
@@ -109,10 +111,10 @@ mod tests {
     fn who_referred_the_caller_is_the_transferor() {
         let arrival =
             Arrival { referred_by: Some(party("sip:carol@pbx.example")), ..call().arrival };
-        let context = json!(IncomingContext::of(&Call { arrival, ..call() }));
+        let context = json!(IncomingContext::of(DOCUMENTS, &Call { arrival, ..call() }));
         assert_eq!(context["transferor"]["user"]["id"], "sip:carol@pbx.example");
         assert_eq!(context["onBehalfOf"], json!(null));
-        assert_eq!(IncomingContext::of(&call()), None);
-        assert_eq!(CallRoute::all(&call()), []);
+        assert_eq!(IncomingContext::of(DOCUMENTS, &call()), None);
+        assert_eq!(CallRoute::all(DOCUMENTS, &call()), []);
     }
 }

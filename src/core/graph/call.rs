@@ -55,12 +55,13 @@ struct BetaMembers {
 }
 
 impl BetaMembers {
-    fn of(call: &model::Call) -> Self {
+    fn of(context: &GraphContext, call: &model::Call) -> Self {
+        let answering = || ParticipantInfo::answering(context.identity_type, call);
         // Media there is from the answer on.
         let is_answered = call.media.is_some();
         Self {
             active_modalities: is_answered.then_some("audio").into_iter().collect(),
-            answered_by: is_answered.then(|| ParticipantInfo::answering(call)),
+            answered_by: is_answered.then(answering),
             meeting_capability: None,
             ringing_timeout_in_seconds: call.ringing_timeout_seconds,
             routing_policies: [],
@@ -125,22 +126,22 @@ impl Call {
             direction: call.direction,
             callback_uri: call.callback_uri.clone(),
             call_chain_id: call.chain_id.clone(),
-            call_routes: CallRoute::all(call),
-            source: ParticipantInfo::source(&call.source),
-            targets: [ParticipantInfo::target(call)],
+            call_routes: CallRoute::all(context.identity_type, call),
+            source: ParticipantInfo::source(context.identity_type, &call.source),
+            targets: [ParticipantInfo::target(context.identity_type, call)],
             requested_modalities: ["audio"],
             media_config: call.media_config.as_deref().and_then(media_config),
             media_state: call.media.map(MediaState::from),
             result_info: call.result().map(ResultInfo::from),
             tone_info: None,
-            incoming_context: IncomingContext::of(call),
+            incoming_context: IncomingContext::of(context.identity_type, call),
             subject: call.subject.clone(),
             tenant_id: context.tenant.clone(),
             my_participant_id: call.participant_id.to_string(),
             chat_info: None,
             meeting_info: None,
             transcription: None,
-            beta: (context.version == Version::Beta).then(|| BetaMembers::of(call)),
+            beta: (context.version == Version::Beta).then(|| BetaMembers::of(context, call)),
         }
     }
 }
@@ -267,6 +268,24 @@ mod tests {
         assert_eq!(shown["activeModalities"], json!(["audio"]));
         assert_eq!(shown["answeredBy"]["identity"]["application"]["displayName"], "mybot");
         assert_eq!(shown["terminationReason"], Value::Null);
+    }
+
+    #[test]
+    fn every_party_of_a_call_declares_the_type_of_the_setting() {
+        let party = |uri: &str| model::Party { uri: uri.to_owned(), display_name: None };
+        let arrival = model::Arrival {
+            diverted: vec![party("tel:+4930100")],
+            referred_by: Some(party("tel:+4930200")),
+            ..call().arrival
+        };
+        let call = model::Call { arrival, ..call() };
+        // Source, target, two of a route, two of its context; the beta says who has answered.
+        for (context, parties) in [(v1(), 6), (beta(), 7)] {
+            let shown = json!(Call::entity(&context, &call));
+            assert_eq!(identity_sets(&shown), (parties, 0), "{shown}");
+            let shown = json!(Call::entity(&communications(context), &call));
+            assert_eq!(identity_sets(&shown), (0, parties), "{shown}");
+        }
     }
 
     #[test]

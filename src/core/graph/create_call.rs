@@ -316,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_identities_may_declare_either_type_or_none() {
+        for name in ["identitySet", "communicationsIdentitySet"] {
+            for odata_type in
+                [format!("#microsoft.graph.{name}"), format!("microsoft.graph.{name}")]
+            {
+                let identity = json!({"@odata.type": odata_type, "phone": {"id": "+4930"}});
+                assert_eq!(uri(identity).as_deref(), Ok("tel:+4930"), "{odata_type}");
+            }
+        }
+        assert_eq!(uri(json!({"phone": {"id": "+4930"}})).as_deref(), Ok("tel:+4930"));
+    }
+
+    #[test]
     fn whom_to_call_may_stand_in_any_identity() {
         for (identity, expected) in [
             (json!({"phone": {"id": "+15550123"}}), "tel:+15550123"),

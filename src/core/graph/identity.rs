@@ -1,11 +1,31 @@
 //! SIP parties as Graph identities (contract section 3.4).
 //!
 //! A telephone number is `identity.phone`, an application of this house `identity.application`,
-//! everything else `identity.user` with the SIP URI as id.
+//! everything else `identity.user` with the SIP URI as id. The configuration says which type the
+//! sets declare: that decides which members an SDK reads into its models.
 
 use serde::Serialize;
 
 use crate::model::{Call, Direction, Party, Side};
+
+/// The type that sets of identities declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdentityType {
+    /// `identitySet`, as Graph's documents print it; `phone` is then a member beside its own.
+    #[default]
+    IdentitySet,
+    /// `communicationsIdentitySet`, which has `phone` and `applicationInstance`.
+    CommunicationsIdentitySet,
+}
+
+impl IdentityType {
+    fn odata_type(self) -> &'static str {
+        match self {
+            Self::IdentitySet => "#microsoft.graph.identitySet",
+            Self::CommunicationsIdentitySet => "#microsoft.graph.communicationsIdentitySet",
+        }
+    }
+}
 
 /// Graph's `participantInfo` and `invitationParticipantInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,35 +37,37 @@ pub struct ParticipantInfo {
 
 impl ParticipantInfo {
     /// The calling party.
-    pub(super) fn source(party: &Party) -> Self {
-        Self { odata_type: "#microsoft.graph.participantInfo", identity: IdentitySet::new(party) }
+    pub(super) fn source(declared: IdentityType, party: &Party) -> Self {
+        let identity = IdentitySet::new(declared, party);
+        Self { odata_type: "#microsoft.graph.participantInfo", identity }
     }
 
     /// The called party of a call.
-    pub(super) fn target(call: &Call) -> Self {
+    pub(super) fn target(declared: IdentityType, call: &Call) -> Self {
         Self {
             odata_type: "#microsoft.graph.invitationParticipantInfo",
-            identity: IdentitySet::called(call),
+            identity: IdentitySet::called(declared, call),
         }
     }
 
     /// Who has taken a call: whom it was for.
-    pub(super) fn answering(call: &Call) -> Self {
-        Self { odata_type: "#microsoft.graph.participantInfo", identity: IdentitySet::called(call) }
+    pub(super) fn answering(declared: IdentityType, call: &Call) -> Self {
+        let identity = IdentitySet::called(declared, call);
+        Self { odata_type: "#microsoft.graph.participantInfo", identity }
     }
 
     /// One side of a call, as a participant.
-    pub(super) fn side(call: &Call, side: Side) -> Self {
+    pub(super) fn side(declared: IdentityType, call: &Call, side: Side) -> Self {
         let is_called = (side == Side::Ours) == (call.direction == Direction::Incoming);
         let identity = match is_called {
-            true => IdentitySet::called(call),
-            false => IdentitySet::new(&call.source),
+            true => IdentitySet::called(declared, call),
+            false => IdentitySet::new(declared, &call.source),
         };
         Self { odata_type: "#microsoft.graph.participantInfo", identity }
     }
 }
 
-/// `identitySet` as the documents print it; `phone` is an extra member of the open type.
+/// One party. `identitySet` is an open type, so that further members may stand in it, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IdentitySet {
@@ -73,25 +95,25 @@ struct Identity {
 }
 
 impl IdentitySet {
-    pub(super) fn new(party: &Party) -> Self {
+    pub(super) fn new(declared: IdentityType, party: &Party) -> Self {
         let identity = |id: &str| Some(Identity::new(id, party.display_name.clone()));
-        let nobody = Self {
-            odata_type: "#microsoft.graph.identitySet",
+        let empty = Self {
+            odata_type: declared.odata_type(),
             application: None,
             application_instance: None,
             user: None,
             phone: None,
         };
         match (party.application_id(), telephone_number(&party.uri)) {
-            (Some(id), _) => Self { application: identity(id), ..nobody },
-            (None, Some(number)) => Self { phone: identity(number), ..nobody },
-            (None, None) => Self { user: identity(&party.uri), ..nobody },
+            (Some(id), _) => Self { application: identity(id), ..empty },
+            (None, Some(number)) => Self { phone: identity(number), ..empty },
+            (None, None) => Self { user: identity(&party.uri), ..empty },
         }
     }
 
     /// The called party; of an application also where it was called.
-    fn called(call: &Call) -> Self {
-        let set = Self::new(&call.target);
+    fn called(declared: IdentityType, call: &Call) -> Self {
+        let set = Self::new(declared, &call.target);
         let called = call.arrival.called.as_deref().filter(|_| set.application.is_some());
         let instance = called.map(|uri| Identity::new(telephone_number(uri).unwrap_or(uri), None));
         Self { application_instance: instance, ..set }
@@ -130,6 +152,20 @@ mod tests {
 
     use super::*;
 
+    const DOCUMENTS: IdentityType = IdentityType::IdentitySet;
+
+    #[test]
+    fn the_declared_type_is_all_that_the_setting_changes() {
+        let declared = IdentityType::CommunicationsIdentitySet;
+        for uri in ["tel:+4930123456", "sip:7000@pbx.example"] {
+            let party = Party { uri: uri.to_owned(), display_name: None };
+            let mut set = serde_json::to_value(IdentitySet::new(declared, &party)).unwrap();
+            assert_eq!(set["@odata.type"], "#microsoft.graph.communicationsIdentitySet");
+            set["@odata.type"] = json!("#microsoft.graph.identitySet");
+            assert_eq!(set, json!(IdentitySet::new(DOCUMENTS, &party)));
+        }
+    }
+
     #[test]
     fn numbers_are_phones_and_the_rest_are_users() {
         let table = [
@@ -145,7 +181,7 @@ mod tests {
         ];
         for (uri, member, id) in table {
             let party = Party { uri: uri.to_owned(), display_name: None };
-            let set = serde_json::to_value(IdentitySet::new(&party)).unwrap();
+            let set = serde_json::to_value(IdentitySet::new(DOCUMENTS, &party)).unwrap();
             assert_eq!(set[member], json!({"@odata.type": "#microsoft.graph.identity", "id": id}));
             assert_eq!(set.as_object().unwrap().len(), 2, "{set}");
         }
@@ -154,7 +190,7 @@ mod tests {
     #[test]
     fn a_name_is_shown_when_there_is_one() {
         let party = Party { uri: "sip:a@b".to_owned(), display_name: Some("Alice".to_owned()) };
-        let info = serde_json::to_value(ParticipantInfo::source(&party)).unwrap();
+        let info = serde_json::to_value(ParticipantInfo::source(DOCUMENTS, &party)).unwrap();
         assert_eq!(info["identity"]["user"]["displayName"], "Alice");
     }
 }

@@ -20,6 +20,7 @@ mod request;
 pub use call::{Call, ResultInfo};
 pub use create_call::{CreateCallBody, RedirectBody, TransferBody};
 pub use error::{ErrorBody, ErrorIds, date_time};
+pub use identity::IdentityType;
 pub use members::InvalidBody;
 pub use notification::{CommsNotifications, notification};
 pub use operation::Operation;
@@ -59,6 +60,8 @@ pub struct GraphContext {
     pub public_url: String,
     /// The version that the client speaks.
     pub version: Version,
+    /// The type that sets of identities declare.
+    pub identity_type: IdentityType,
 }
 
 impl GraphContext {
@@ -124,11 +127,24 @@ mod tests {
             tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
             public_url: "https://api.example".to_owned(),
             version: Version::V1,
+            identity_type: IdentityType::IdentitySet,
         }
     }
 
     pub(super) fn beta() -> GraphContext {
         GraphContext { version: Version::Beta, ..v1() }
+    }
+
+    /// Where sets of identities are `communicationsIdentitySet`.
+    pub(super) fn communications(context: GraphContext) -> GraphContext {
+        GraphContext { identity_type: IdentityType::CommunicationsIdentitySet, ..context }
+    }
+
+    /// How many sets of identities there are of each type: as documented, and the derived one.
+    pub(super) fn identity_sets(shown: &serde_json::Value) -> (usize, usize) {
+        let text = shown.to_string();
+        let count = |name: &str| text.matches(&format!("\"#microsoft.graph.{name}\"")).count();
+        (count("identitySet"), count("communicationsIdentitySet"))
     }
 
     pub(super) fn link() -> RecordingLink {

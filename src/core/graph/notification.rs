@@ -105,11 +105,11 @@ fn offered(context: &GraphContext, call: &Call) -> Value {
         "state": call.state,
         "direction": call.direction,
         "callChainId": call.chain_id,
-        "callRoutes": CallRoute::all(call),
-        "source": ParticipantInfo::source(&call.source),
-        "targets": [ParticipantInfo::target(call)],
+        "callRoutes": CallRoute::all(context.identity_type, call),
+        "source": ParticipantInfo::source(context.identity_type, &call.source),
+        "targets": [ParticipantInfo::target(context.identity_type, call)],
         "requestedModalities": ["audio"],
-        "incomingContext": IncomingContext::of(call),
+        "incomingContext": IncomingContext::of(context.identity_type, call),
         "subject": call.subject,
         "tenantId": context.tenant,
         "myParticipantId": call.participant_id,
@@ -198,6 +198,13 @@ mod tests {
                 "myParticipantId":"18214a6f-5e2f-4a5c-8a5d-8ff3a5b1d6cc"}}"##
         );
         assert_eq!(printed(&event), envelope("created", CALL, &data));
+    }
+
+    #[test]
+    fn the_parties_of_an_offered_call_declare_the_type_of_the_setting() {
+        let event = Event::CallOffered { call: call() };
+        let told = json!(notification(&communications(v1()), &event, 1, None));
+        assert_eq!(identity_sets(&told), (0, 2), "{told}");
     }
 
     #[test]

@@ -69,16 +69,17 @@ impl Participant {
     /// A participant as the one thing of a response; `None` if the call has no such.
     pub fn entity(context: &GraphContext, call: &model::Call, id: ParticipantId) -> Option<Self> {
         let path = format!("communications/calls('{}')/participants/$entity", call.id);
-        let shown = Self::element(call, call.side(id)?);
+        let shown = Self::element(context, call, call.side(id)?);
         Some(Self { context: Some(context.metadata_url(&path)), ..shown })
     }
 
     /// Both sides, ours first.
-    pub fn all(call: &model::Call) -> Vec<Self> {
-        [Side::Ours, Side::Peers].map(|side| Self::element(call, side)).into()
+    pub fn all(context: &GraphContext, call: &model::Call) -> Vec<Self> {
+        [Side::Ours, Side::Peers].map(|side| Self::element(context, call, side)).into()
     }
 
-    fn element(call: &model::Call, side: Side) -> Self {
+    fn element(context: &GraphContext, call: &model::Call, side: Side) -> Self {
+        let info = ParticipantInfo::side(context.identity_type, call, side);
         let (id, is_muted) = match side {
             Side::Ours => (call.participant_id, call.is_muted),
             Side::Peers => (call.peer_participant_id, call.peer_is_muted),
@@ -99,7 +100,6 @@ impl Participant {
             context: None,
             odata_type: "#microsoft.graph.participant",
             id: id.to_string(),
-            info: ParticipantInfo::side(call, side),
             is_in_lobby: false,
             is_muted,
             media_streams: stream.into_iter().collect(),
@@ -107,8 +107,9 @@ impl Participant {
             recording_info: recording.map(|recording_status| RecordingInfo {
                 odata_type: "#microsoft.graph.recordingInfo",
                 recording_status,
-                initiator: ParticipantInfo::side(call, side).identity,
+                initiator: info.identity.clone(),
             }),
+            info,
             removed_state: None,
             roster_sequence_number: None,
         }
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn both_sides_are_shown_with_their_parties() {
         let call = model::Call { peer_is_muted: true, ..call() };
-        let all = serde_json::to_value(Participant::all(&call)).unwrap();
+        let all = serde_json::to_value(Participant::all(&v1(), &call)).unwrap();
         assert_eq!(all[0]["id"], call.participant_id.to_string());
         let ours = &all[0]["info"]["identity"];
         assert_eq!(ours["application"]["id"], "7e57e200-0000-4000-8000-000000000001");
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn of_an_outgoing_call_the_source_is_ours() {
         let call = model::Call { direction: model::Direction::Outgoing, media: None, ..call() };
-        let all = serde_json::to_value(Participant::all(&call)).unwrap();
+        let all = serde_json::to_value(Participant::all(&v1(), &call)).unwrap();
         assert_eq!(all[0]["info"]["identity"]["phone"]["id"], "+15550123");
         assert_eq!(all[1]["mediaStreams"], json!([]));
     }
@@ -175,12 +176,17 @@ mod tests {
     fn a_recording_status_is_ours() {
         let recording_status = Some(RecordingStatus::NotRecording);
         let call = model::Call { recording_status, ..call() };
-        let all = serde_json::to_value(Participant::all(&call)).unwrap();
+        let all = serde_json::to_value(Participant::all(&v1(), &call)).unwrap();
         assert_eq!(all[0]["recordingInfo"]["recordingStatus"], "notRecording");
         let initiator = &all[0]["recordingInfo"]["initiator"];
         assert_eq!(initiator["@odata.type"], "#microsoft.graph.identitySet");
         assert_eq!(initiator["application"], all[0]["info"]["identity"]["application"]);
         assert_eq!(all[1]["recordingInfo"], json!(null));
+        assert_eq!(identity_sets(&all), (3, 0));
+        let all = json!(Participant::all(&communications(v1()), &call));
+        assert_eq!(identity_sets(&all), (0, 3), "both sides, and who records");
+        let ours = json!(Participant::entity(&communications(v1()), &call, call.participant_id));
+        assert_eq!(identity_sets(&ours), (0, 2));
     }
 
     #[test]

@@ -211,7 +211,8 @@ impl Asked<'_> {
             shown[Expanded::Operations.name()] = operations.collect();
         }
         if options.expands(Expanded::Participants) {
-            shown[Expanded::Participants.name()] = json(&graph::Participant::all(call));
+            shown[Expanded::Participants.name()] =
+                json(&graph::Participant::all(&self.graph, call));
         }
         Ok(shown)
     }

@@ -659,7 +659,10 @@ fn operation(kind: OperationKind, client_context: Option<String>) -> Operation {
 
 mod tests {
     use super::*;
-    use aftertone_core::{graph::notification, model::Tone};
+    use aftertone_core::{
+        graph::{IdentityType, notification},
+        model::Tone,
+    };
 
     #[test]
     fn the_schemas_find_what_is_wrong() {
@@ -689,11 +692,16 @@ mod tests {
             (Event::ToneHeard { call: id, sequence: 3, tone: Tone::POUND }, "call"),
         ];
         let link = house.recording_link(RECORDING.parse().unwrap());
-        for (version, prefix) in [(Version::V1, "v1.0"), (Version::Beta, "beta")] {
+        let types = [IdentityType::IdentitySet, IdentityType::CommunicationsIdentitySet];
+        let versions = [(Version::V1, "v1.0"), (Version::Beta, "beta")];
+        for ((version, prefix), identity_type) in
+            versions.into_iter().flat_map(|version| types.map(|declared| (version, declared)))
+        {
             let context = GraphContext {
                 tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
                 public_url: "https://api.example".to_owned(),
                 version,
+                identity_type,
             };
             for (event, name) in &events {
                 let told = json!(notification(&context, event, 7, Some(&link)));

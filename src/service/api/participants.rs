@@ -21,7 +21,7 @@ use aftertone_core::{
 impl Asked<'_> {
     pub(super) async fn list_participants(&self, call: CallId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &graph::Participant::MEMBERS)?;
-        let participants = graph::Participant::all(&self.call(call).await?);
+        let participants = graph::Participant::all(&self.graph, &self.call(call).await?);
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/participants"));
         let url = self.graph.participants_url(call);
@@ -102,6 +102,7 @@ mod tests {
     use crate::service::api::fake::{
         CALL, Command, Fake, PARTICIPANT, PEER, json_of, schema_errors,
     };
+    use aftertone_core::graph::IdentityType;
 
     fn path(rest: &str) -> String {
         format!("/v1.0/communications/calls/{CALL}/participants{rest}")
@@ -118,6 +119,32 @@ mod tests {
         assert_eq!(shown["id"], PEER);
         assert_eq!(schema_errors("v1.0.microsoft.graph.participant", &shown), "");
         assert_eq!(schema_errors("beta.microsoft.graph.participant", &shown), "");
+    }
+
+    #[tokio::test]
+    async fn the_type_of_the_setting_is_declared_and_fits_the_description() {
+        let calls = "/communications/calls";
+        for (declared, name) in [
+            (IdentityType::IdentitySet, "identitySet"),
+            (IdentityType::CommunicationsIdentitySet, "communicationsIdentitySet"),
+        ] {
+            let mut fake = Fake::new();
+            fake.state = fake.state.with_identity_type(declared);
+            for version in ["v1.0", "beta"] {
+                for (path, shown_as) in [
+                    (format!("{calls}/{CALL}?$expand=participants"), "call"),
+                    (format!("{calls}/{CALL}/participants/{PEER}"), "participant"),
+                ] {
+                    let shown = json_of(fake.get(&format!("/{version}{path}")).await).await;
+                    let schema = format!("{version}.microsoft.graph.{shown_as}");
+                    assert_eq!(schema_errors(&schema, &shown), "", "{shown}");
+                    let text = shown.to_string();
+                    let sets = text.matches("dentitySet\"").count();
+                    let of_setting = format!("\"#microsoft.graph.{name}\"");
+                    assert!(sets > 0 && text.matches(&of_setting).count() == sets, "{text}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

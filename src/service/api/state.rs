@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::{auth::Credentials, house::House, under_way::UnderWay};
 use aftertone_core::{
-    graph::{GraphContext, Version},
+    graph::{GraphContext, IdentityType, Version},
     model::UnixMillis,
 };
 
@@ -19,6 +19,7 @@ pub struct ApiState {
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
+    identity_type: IdentityType,
     /// The file of the authority of a development certificate.
     pub(super) authority: Option<Arc<Path>>,
     pub(super) under_way: UnderWay,
@@ -40,6 +41,7 @@ impl ApiState {
             credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),
+            identity_type: IdentityType::default(),
             authority: None,
             under_way: UnderWay::default(),
             tasks: TaskTracker::new(),
@@ -50,6 +52,11 @@ impl ApiState {
     pub fn with_authority(mut self, file: Option<&Path>) -> Self {
         self.authority = file.map(Arc::from);
         self
+    }
+
+    /// Declares this type of each set of identities.
+    pub fn with_identity_type(self, identity_type: IdentityType) -> Self {
+        Self { identity_type, ..self }
     }
 
     /// Returns when the requests that have begun are done, also those whose clients have gone. To be
@@ -76,6 +83,7 @@ impl ApiState {
             tenant: self.tenant.to_string(),
             public_url: self.public_url.to_string(),
             version,
+            identity_type: self.identity_type,
         }
     }
 }

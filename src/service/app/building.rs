@@ -215,7 +215,7 @@ impl<'a> Building<'a> {
         let (dispatcher, delivering) = Dispatcher::start(
             rooms.database.clone(),
             Webhook::new(gate, WEBHOOK_TIMEOUT),
-            renderer(rooms, &config.api.tenant, issuer, applications),
+            renderer(rooms, &config.api, issuer, applications),
             DispatcherConfig {
                 retry_for: config.calls.notification_retry_for,
                 ..DispatcherConfig::default()

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::to_vec;
 use tokio::sync::watch;
 
-use super::house::Rooms;
+use super::{house::Rooms, settings::identity_type};
 use crate::{
     drivers::{
         notify::{Render, Rendered},
         store::Delivery,
         tokens::Issuer,
     },
-    service::switchboard::Directory,
+    service::{config::ApiConfig, switchboard::Directory},
 };
 use aftertone_core::{
     graph::{self, GraphContext, Version},
@@ -22,14 +22,15 @@ use aftertone_core::{
 /// Turns a fact of the outbox into the POST that tells it.
 pub(super) fn renderer(
     rooms: Arc<Rooms>,
-    tenant: &str,
+    api: &ApiConfig,
     issuer: Issuer,
     applications: watch::Receiver<Arc<Directory>>,
 ) -> Render {
     let context = GraphContext {
-        tenant: tenant.to_owned(),
+        tenant: api.tenant.clone(),
         public_url: rooms.public_url.clone(),
         version: Version::V1,
+        identity_type: identity_type(api),
     };
     Arc::new(move |delivery: &Delivery| {
         let link = match &delivery.event {

@@ -27,12 +27,13 @@ use crate::{
     },
     service::{
         api::{ApplicationCredential, Credentials, ServeLimits},
-        config::{self, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
+        config::{self, ApiConfig, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
         switchboard::{Limits, Trunk},
     },
 };
 use aftertone_core::{
     call::Settings,
+    graph::IdentityType,
     proto::{
         sdp,
         sip::{digest::Algorithm, path::Transport},
@@ -47,6 +48,13 @@ const SOCKETS_OF_A_CALL: usize = 2;
 const CLIPS_OF_A_CALL: usize = 2;
 /// Ports rest so long before another call gets them.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
+
+pub(super) fn identity_type(api: &ApiConfig) -> IdentityType {
+    match api.identity_type {
+        config::IdentityType::IdentitySet => IdentityType::IdentitySet,
+        config::IdentityType::CommunicationsIdentitySet => IdentityType::CommunicationsIdentitySet,
+    }
+}
 
 pub(super) fn signalling(config: &Config) -> SignallingConfig {
     SignallingConfig {

@@ -27,6 +27,7 @@ const KNOWN: &[&str] = &[
     "api.public_url",
     "api.tenant",
     "api.notification_issuer",
+    "api.identity_type",
     "api.tls_certificate",
     "api.tls_key",
     "storage.database",

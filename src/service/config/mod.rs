@@ -20,8 +20,8 @@ pub use sections::{
     UserConfig,
 };
 pub use values::{
-    AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, SipTransport,
-    WebOrigin,
+    AllowedNetwork, Codec, DigestAlgorithm, IdentityType, Line, LogFormat, PortRange, SipListener,
+    SipTransport, WebOrigin,
 };
 
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -227,6 +227,7 @@ mod tests {
             ("[sip]\nlisten = [\"sctp:0.0.0.0:5060\"]\n", "sip.listen"),
             ("[sip]\nweb_origins = [\"*\"]\n", "sip.web_origins"),
             ("[api]\nlisten = 5\n", "api.listen"),
+            ("[api]\nidentity_type = \"phone\"\n", "api.identity_type: \"phone\" is neither"),
             ("[fetch]\nallow_networks = [\"10.0.0.0/99\"]\n", "fetch.allow_networks"),
             ("[sip]\ntrusted_peers = [\"ten\"]\n", "sip.trusted_peers: \"ten\" is neither"),
             ("[[applications]]\nname = \"b\"\nid = \"1\"\n", "applications[0].callback_uri"),

@@ -15,8 +15,8 @@ use url::Url;
 use super::{
     ConfigError, keys,
     values::{
-        AllowedNetwork, Codec, DigestAlgorithm, Line, LogFormat, PortRange, SipListener, WebOrigin,
-        duration, networks,
+        AllowedNetwork, Codec, DigestAlgorithm, IdentityType, Line, LogFormat, PortRange,
+        SipListener, WebOrigin, duration, networks,
     },
 };
 use aftertone_core::model::role;
@@ -125,6 +125,8 @@ pub struct ApiConfig {
     pub tenant: String,
     /// `iss` of the tokens that notifications bear.
     pub notification_issuer: String,
+    /// The type that sets of identities declare.
+    pub identity_type: IdentityType,
     /// PEM file of our certificate with its chain; empty = plain HTTP; see [`ApiConfig::tls`].
     tls_certificate: PathBuf,
     /// PEM file of its key.

@@ -257,6 +257,30 @@ impl FromStr for LogFormat {
     }
 }
 
+/// The type that sets of identities declare in what the API shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityType {
+    /// `identitySet`.
+    IdentitySet,
+    /// `communicationsIdentitySet`.
+    CommunicationsIdentitySet,
+}
+
+impl FromStr for IdentityType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "identitySet" => Ok(Self::IdentitySet),
+            "communicationsIdentitySet" => Ok(Self::CommunicationsIdentitySet),
+            _ => Err(format!(
+                "api.identity_type: {text:?} is neither \"identitySet\" nor \
+                 \"communicationsIdentitySet\""
+            )),
+        }
+    }
+}
+
 macro_rules! deserialize_from_str {
     ($($name:ty),*) => {$(
         impl<'de> Deserialize<'de> for $name {
@@ -275,7 +299,8 @@ deserialize_from_str!(
     Codec,
     DigestAlgorithm,
     Line,
-    LogFormat
+    LogFormat,
+    IdentityType
 );
 
 /// Reads networks, and addresses as networks of one.

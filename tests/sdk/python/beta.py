@@ -175,6 +175,9 @@ async def main(place):
     assert shown.state == CallState.Ringing, shown
     over = await notifications.state(unanswered.id, "terminated")
     assert over["resultInfo"]["subcode"] == 10057, over
+    # As the documents print it: of this type, with phone as a further member.
+    identity = shown.targets[0].identity
+    assert type(identity) is IdentitySet and "phone" in identity.additional_data, identity
     say(step="unanswered")
 
     speaker = await calls.post(placed("300"))

@@ -19,6 +19,7 @@ from msgraph.generated.communications.calls.item.transfer.transfer_post_request_
 from msgraph.generated.communications.calls.item.unmute.unmute_post_request_body import UnmutePostRequestBody
 from msgraph.generated.models.call import Call
 from msgraph.generated.models.call_state import CallState
+from msgraph.generated.models.communications_identity_set import CommunicationsIdentitySet
 from msgraph.generated.models.identity import Identity
 from msgraph.generated.models.identity_set import IdentitySet
 from msgraph.generated.models.invitation_participant_info import InvitationParticipantInfo
@@ -66,6 +67,9 @@ async def main(place):
     shown = await call.get()
     assert shown.state == CallState.Established, shown.state
     assert established["chain"] == shown.call_chain_id, established
+    called = shown.targets[0].identity
+    assert isinstance(called, CommunicationsIdentitySet), called
+    assert called.application_instance.id.startswith("sip:bot@"), called
     say(step="established")
 
     await call.subscribe_to_tone.post(SubscribeToTonePostRequestBody(client_context="tones"))
@@ -130,6 +134,7 @@ async def main(place):
             tenant_id=node["tenant"],
         )
     )
+    assert placed.targets[0].identity.phone.id == "200", placed
     await notifications.state(placed.id, "established")
     await calls.by_call_id(placed.id).transfer.post(TransferPostRequestBody(transfer_target=phone("201")))
     await notifications.state(placed.id, "transferAccepted")

@@ -1,11 +1,13 @@
 //! A session description: the lines that offer and answer are made of (RFC 8866).
 //!
-//! In: text, from anybody. Out: [`Description`], which prints itself back. Lines that matter to
-//! nobody here are passed over; attributes stay text, so that one that cannot be read spoils
-//! nothing else. Missing `s=` and `t=` lines, bare line feeds and host names are tolerated, because
-//! old gateways send them.
+//! In: bytes from the network. Out: [`Description`], which prints itself back. Reading is tolerant,
+//! because phones and gateways write what the grammar forbids: lines end with CRLF, LF or CR;
+//! control characters count as blanks, and blanks around a type, a name or a value count for
+//! nothing; bytes that are no UTF-8 are replaced; `s=` and `t=` may be missing. Only what a session
+//! depends on is judged: `v=0`, each `m=` line, and the `c=` line that audio has its address from.
+//! Attributes stay text, so that one that cannot be read spoils nothing else.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Most bytes of a description that are read.
 const MAX_BYTES: usize = 65_535;
@@ -13,6 +15,8 @@ const MAX_BYTES: usize = 65_535;
 const MAX_MEDIA: usize = 64;
 /// Most attributes of one description.
 const MAX_ATTRIBUTES: usize = 2_048;
+/// Most bytes of a kind, a transport or a format: our answer repeats them.
+const MAX_TOKEN: usize = 64;
 
 /// A whole description.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +61,13 @@ pub struct Attribute {
 /// Why a text is not a session description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// Larger than anybody's session.
+    /// Larger than any session needs.
     #[error("larger than {MAX_BYTES} bytes, {MAX_MEDIA} media or {MAX_ATTRIBUTES} attributes")]
     TooLarge,
-    /// Not UTF-8.
-    #[error("not UTF-8")]
-    NotText,
     /// No `v=0` in the beginning.
     #[error("does not begin with v=0")]
     NoVersion,
-    /// A line that is not `LETTER=TEXT`, or whose text is wrong.
+    /// An `m=` line that cannot be read, or the `c=` line of audio.
     #[error("line {number} cannot be read")]
     BadLine {
         /// Counted from 1.
@@ -83,15 +84,9 @@ impl Description {
         if bytes.len() > MAX_BYTES {
             return Err(ParseError::TooLarge);
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| ParseError::NotText)?;
-        let mut lines = text
-            .split('\n')
-            .map(|line| line.strip_suffix('\r').unwrap_or(line))
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
-            .filter(|(_, line)| !line.is_empty());
+        let mut lines = lines(bytes);
         match lines.next() {
-            Some((_, line)) if line.trim_end() == "v=0" => {}
+            Some((_, line)) if typed(&line) == Some(("v", "0")) => {}
             _ => return Err(ParseError::NoVersion),
         }
         let mut description = Self {
@@ -101,27 +96,25 @@ impl Description {
             media: Vec::new(),
         };
         let mut attributes = 0;
+        let mut unreadable_connection = None;
         for (number, line) in lines {
             let bad = ParseError::BadLine { number };
-            if line.contains(['\0', '\r']) {
-                return Err(bad);
-            }
-            match line.split_once('=').ok_or(bad.clone())? {
-                ("o", value) => description.origin = value.to_owned(),
-                ("c", value) => {
-                    let address = connection(value).ok_or(bad)?;
-                    match description.media.last_mut() {
-                        Some(media) => media.connection = Some(address),
-                        None => description.connection = Some(address),
-                    }
-                }
-                ("m", value) => {
+            match typed(&line) {
+                Some(("o", value)) => description.origin = value.to_owned(),
+                Some(("c", value)) => match (connection(value), description.media.last_mut()) {
+                    (Some(address), Some(media)) => media.connection = Some(address),
+                    (Some(address), None) => description.connection = Some(address),
+                    (None, Some(media)) if media.is_audio() => return Err(bad),
+                    (None, Some(_)) => {}
+                    (None, None) => unreadable_connection = Some(bad),
+                },
+                Some(("m", value)) => {
                     if description.media.len() == MAX_MEDIA {
                         return Err(ParseError::TooLarge);
                     }
                     description.media.push(media(value).ok_or(bad)?);
                 }
-                ("a", value) => {
+                Some(("a", value)) => {
                     attributes += 1;
                     if attributes > MAX_ATTRIBUTES {
                         return Err(ParseError::TooLarge);
@@ -132,15 +125,33 @@ impl Description {
                         None => description.attributes.push(attribute),
                     }
                 }
-                (letter, _) if letter.len() == 1 => {}
-                _ => return Err(bad),
+                Some(_) | None => {}
             }
         }
-        Ok(description)
+        match unreadable_connection {
+            Some(bad) if description.lacks_address() => Err(bad),
+            Some(_) | None => Ok(description),
+        }
+    }
+
+    /// Whether some audio has no address.
+    fn lacks_address(&self) -> bool {
+        let mut audio = self.media.iter().filter(|media| media.is_audio());
+        self.connection.is_none() && audio.any(|media| media.connection.is_none())
     }
 }
 
 impl Media {
+    /// Whether this is a line for sound.
+    pub fn is_audio(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("audio")
+    }
+
+    /// Whether there is an attribute of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.attributes.iter().any(|attribute| attribute.name.eq_ignore_ascii_case(name))
+    }
+
     /// Values of the attributes of this name, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.attributes
@@ -163,27 +174,78 @@ impl Attribute {
 
     fn parse(text: &str) -> Self {
         match text.split_once(':') {
-            Some((name, value)) => Self::valued(name, value),
+            Some((name, value)) => Self::valued(trim(name), trim(value)),
             None => Self::flag(text),
         }
     }
 }
 
-/// The address of `IN IP4 192.0.2.1/127`.
-fn connection(value: &str) -> Option<String> {
-    let mut words = value.split_ascii_whitespace();
-    let (_network, _family, address) = (words.next()?, words.next()?, words.next()?);
-    let address = address.split('/').next().filter(|address| !address.is_empty())?;
-    Some(address.to_owned())
+/// The lines that are not empty, with their numbers, counted from 1.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Cow<'_, str>)> {
+    let numbered = bytes.split(|byte| *byte == b'\n').enumerate();
+    numbered
+        .flat_map(|(index, line)| {
+            line.split(|byte| *byte == b'\r').map(move |line| (index + 1, line))
+        })
+        .map(|(number, line)| (number, String::from_utf8_lossy(line)))
+        .filter(|(_, line)| !trim(line).is_empty())
 }
 
-/// The parts of `audio 49170/2 RTP/AVP 0 8`.
+/// Type and value of a line; `None` where it has no type.
+fn typed(line: &str) -> Option<(&str, &str)> {
+    let (letter, value) = line.split_once('=')?;
+    Some((trim(letter), trim(value)))
+}
+
+/// The words of a value.
+pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(is_blank).filter(|word| !word.is_empty())
+}
+
+/// The same, but that blanks around a slash do not part words.
+fn joined(value: &str) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    for word in words(value) {
+        match joined.last_mut() {
+            Some(last) if last.ends_with('/') || word.starts_with('/') => last.push_str(word),
+            Some(_) | None => joined.push(word.to_owned()),
+        }
+    }
+    joined
+}
+
+fn trim(text: &str) -> &str {
+    text.trim_matches(is_blank)
+}
+
+/// The grammar has single blanks only; phones write tabs, and strings of C that end with NUL.
+fn is_blank(c: char) -> bool {
+    c.is_ascii_control() || c == ' '
+}
+
+/// RFC 8866 section 9: a `token`, as long as a description of ours may repeat it.
+fn is_token(word: &str) -> bool {
+    let is_short = (1..=MAX_TOKEN).contains(&word.len());
+    is_short
+        && word.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&byte))
+}
+
+/// The address of `IN IP4 192.0.2.1/127`.
+fn connection(value: &str) -> Option<String> {
+    let mut words = words(value);
+    let (_network, _family, address) = (words.next()?, words.next()?, words.next()?);
+    let address = address.split('/').next()?.trim_matches(['[', ']']);
+    (!address.is_empty()).then(|| address.to_owned())
+}
+
+/// The parts of `audio 49170/2 RTP/AVP 0 8`. Formats that are no tokens are left out.
 fn media(value: &str) -> Option<Media> {
-    let mut words = value.split_ascii_whitespace();
-    let kind = words.next()?.to_owned();
+    let mut words = joined(value).into_iter();
+    let kind = words.next().filter(|kind| is_token(kind))?;
     let port = words.next()?.split('/').next()?.parse().ok()?;
-    let protocol = words.next()?.to_owned();
-    let formats = words.map(str::to_owned).collect();
+    let is_protocol = |word: &String| word.len() <= MAX_TOKEN && word.split('/').all(is_token);
+    let protocol = words.next().filter(is_protocol)?;
+    let formats = words.filter(|format| is_token(format)).collect();
     Some(Media { kind, port, protocol, formats, connection: None, attributes: Vec::new() })
 }
 
@@ -259,15 +321,62 @@ mod tests {
     }
 
     #[test]
+    fn blanks_and_line_ends_count_for_nothing() {
+        let text = PHONE.replace("a=sendonly", " a =\tsendonly \0").replace("m=", "m= ");
+        let text = text
+            .replace("RTP/AVP ", "RTP / AVP\t ")
+            .replace("4000/2", "4000 / 2")
+            .replace("rtpmap:101 ", "rtpmap : 101 ");
+        for end in ["\n", "\r", "\r\r\n", " \r\n\r\n"] {
+            let read = Description::parse(text.replace("\r\n", end).as_bytes());
+            assert_eq!(read, Description::parse(PHONE.as_bytes()), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_session_depends_on_is_not_judged() {
+        let read = Description::parse(PHONE.as_bytes()).unwrap();
+        for line in [
+            &b"s=caf\xe9\r\n"[..],
+            b"i=a\0b\xff\r\n",
+            b"hello\r\n",
+            b"x-long=y\r\n",
+            b"\xe9\xe8\r\n",
+            b"=\r\n",
+            b"k=\r\nz=\r\nr=7d\r\n",
+        ] {
+            let before = b"m=video".to_vec();
+            let text = PHONE.as_bytes();
+            let at = text.windows(before.len()).position(|window| window == before).unwrap();
+            let changed = [&text[..at], line, &text[at..]].concat();
+            assert_eq!(Description::parse(&changed).as_ref(), Ok(&read), "{line:?}");
+        }
+        // An address that is not used: of video, or of a session with audio that has its own.
+        for text in [
+            "v=0\nc=IN\nm=audio 1 RTP/AVP 0\nc=IN IP4 192.0.2.1\nm=video 1 RTP/AVP 96\nc=IN\n",
+            "v=0\nc=IN\nm=video 1 RTP/AVP 96\n",
+            "v=0\nc=IN\nc=IN IP4 192.0.2.1\nm=audio 1 RTP/AVP 0\n",
+        ] {
+            assert!(Description::parse(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_description_is_refused_by_line() {
+        let long = format!("v=0\r\nm={} 1 RTP/AVP 0\r\n", "x".repeat(MAX_TOKEN + 1));
         for (text, error) in [
-            (&b"\xff"[..], ParseError::NotText),
+            (&b"\xff"[..], ParseError::NoVersion),
             (b"", ParseError::NoVersion),
             (b"v=1\r\n", ParseError::NoVersion),
+            (b"hello\r\n", ParseError::NoVersion),
             (b"v=0\r\nm=audio x RTP/AVP 0\r\n", ParseError::BadLine { number: 2 }),
             (b"v=0\r\nm=audio 99999 RTP/AVP 0\r\n", ParseError::BadLine { number: 2 }),
-            (b"v=0\r\n\r\nc=IN\r\n", ParseError::BadLine { number: 3 }),
-            (b"v=0\r\nhello\r\n", ParseError::BadLine { number: 2 }),
+            (b"v=0\r\nm=audio 4000\r\n", ParseError::BadLine { number: 2 }),
+            (b"v=0\r\nm=vid\xe9o 4000 RTP/AVP 0\r\n", ParseError::BadLine { number: 2 }),
+            (b"v=0\r\nm=video 4000 RTP//AVP 0\r\n", ParseError::BadLine { number: 2 }),
+            (long.as_bytes(), ParseError::BadLine { number: 2 }),
+            (b"v=0\n\nc=IN\nm=audio 1 RTP/AVP 0\n", ParseError::BadLine { number: 3 }),
+            (b"v=0\nm=audio 1 RTP/AVP 0\nc=IN IP4 /3\n", ParseError::BadLine { number: 3 }),
         ] {
             assert_eq!(Description::parse(text), Err(error), "{text:?}");
         }
@@ -280,7 +389,7 @@ mod tests {
         fn printing_and_reading_gives_the_same(
             port in any::<u16>(),
             formats in prop::collection::vec("[0-9]{1,3}", 1..6),
-            names in prop::collection::vec(("[a-z]{1,8}", prop::option::of("[ -~&&[^:]]{1,20}")), 0..6),
+            names in prop::collection::vec(("[a-z]{1,8}", prop::option::of("[!-~]([ -~]{0,20}[!-~])?")), 0..6),
             address in "[0-9a-f.:]{1,20}",
         ) {
             let attributes: Vec<_> =

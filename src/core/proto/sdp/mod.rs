@@ -6,5 +6,8 @@ mod negotiation;
 pub use description::{Attribute, Description, Media, ParseError};
 pub use negotiation::{
     Codec, Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer, make_offer,
-    make_offer_again, negotiate,
+    make_offer_again, negotiate, suspend,
 };
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,12 @@
 //! The first audio line that we can serve is taken; every other line is answered with port 0.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     iter,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use super::description::{Attribute, Description, Media};
+use super::description::{Attribute, Description, Media, words};
 
 /// A codec that we can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +92,7 @@ pub enum NegotiationError {
     #[error("no audio was offered")]
     NoAudio,
     /// Audio by a transport that we do not speak.
-    #[error("audio was offered by {0} only, RTP/AVP is needed")]
+    #[error("audio was offered by {0} only, RTP/AVP or RTP/AVPF is needed")]
     Transport(String),
     /// No codec that we can speak.
     #[error("no codec in common; offered were {0}")]
@@ -136,6 +137,35 @@ pub fn negotiate(
     Ok((description(local, media), plan))
 }
 
+/// Answers an offer that suspends the audio of a session: none of its lines has a port (RFC 3264
+/// section 8.2). `plan` is what was agreed, `described` what we said last; our line keeps its
+/// payload types, because a later offer may take it up again. `None` when this is another offer: a
+/// peer that wants fax in the place of audio, for one, has to hear that there is none.
+pub fn suspend(
+    offer: &Description,
+    local: &LocalMedia,
+    plan: &StreamPlan,
+    described: &Description,
+) -> Option<(Description, StreamPlan)> {
+    let is_silent = offer.media.iter().all(|media| media.port == 0);
+    if !is_silent || !offer.media.iter().any(Media::is_audio) {
+        return None;
+    }
+    let ours = our_line(described);
+    let media = offer.media.iter().enumerate().map(|(at, offered)| {
+        let line = described.media.get(at).filter(|_| Some(at) == ours && offered.is_audio());
+        line.map_or_else(|| refused(offered), |line| Media { port: 0, ..line.clone() })
+    });
+    let answer = description(local, media.collect());
+    let plan = StreamPlan {
+        remote: None,
+        remote_rtcp: None,
+        direction: Direction::Inactive,
+        ..plan.clone()
+    };
+    Some((answer, plan))
+}
+
 /// Makes the first offer of a session: everything that we can speak.
 pub fn make_offer(local: &LocalMedia) -> Description {
     let dynamic = FIRST_DYNAMIC..;
@@ -145,14 +175,15 @@ pub fn make_offer(local: &LocalMedia) -> Description {
         .zip(dynamic)
         .map(|(codec, free)| (codec.static_payload_type().unwrap_or(free), *codec))
         .collect();
-    description(local, vec![offered_audio(local, &offered, EVENT_OFFERED, EVENT_CLOCK)])
+    let media = offered_audio(audio(local, AVP), &offered, EVENT_OFFERED, EVENT_CLOCK);
+    description(local, vec![media])
 }
 
 /// Makes a later offer: as many lines as our last description `before` had, in its order, and no
 /// payload type with another meaning (RFC 3264 sections 8 and 8.3.2). A codec that would need a new
 /// number is left out: the peer may have given that another meaning, in words that we did not answer.
 pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description {
-    let index = before.media.iter().position(is_ours);
+    let index = our_line(before);
     let media = before
         .media
         .iter()
@@ -180,7 +211,7 @@ pub fn accept_answer(
     let lines = offer.media.iter().zip(&answer.media);
     let (ours, theirs) =
         lines.into_iter().find(|(ours, _)| is_ours(ours)).ok_or(NegotiationError::BadAnswer)?;
-    let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec).collect();
+    let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec()).collect();
     let plan = choose(answer, theirs, &codecs)?;
     Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
 }
@@ -191,11 +222,12 @@ pub fn accept_answer(
 /// so it counts as soon as it was offered. However long the answer is, a number is in it once.
 fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
     let offered: Vec<(u8, Payload)> = payloads(ours).collect();
-    let is_answered = |payload| payloads(theirs).any(|(_, answered)| answered == payload);
+    let answered: Vec<(u8, Payload)> = payloads(theirs).collect();
+    let is_answered = |payload| answered.iter().any(|(_, answered)| *answered == payload);
     let is_offered = |payload| offered.iter().any(|(_, offered)| *offered == payload);
     let mut heard = offered.clone();
     heard.retain(|(_, payload)| is_answered(*payload));
-    for (number, payload) in payloads(theirs) {
+    for &(number, payload) in &answered {
         let is_free = offered.iter().chain(&heard).all(|(taken, _)| *taken != number);
         if is_free && is_offered(payload) {
             heard.push((number, payload));
@@ -219,6 +251,12 @@ fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payl
     }
 }
 
+/// The line of our own description that we speak on; of a suspended session, where we did.
+fn our_line(described: &Description) -> Option<usize> {
+    let lines = &described.media;
+    lines.iter().position(is_ours).or_else(|| lines.iter().position(Media::is_audio))
+}
+
 /// Whether a line of our own description is the one that we speak on: we refuse all others.
 fn is_ours(line: &Media) -> bool {
     line.port != 0
@@ -226,7 +264,7 @@ fn is_ours(line: &Media) -> bool {
 
 fn offered_audio_again(local: &LocalMedia, before: &Media) -> Media {
     let agreed: Vec<(u8, Codec)> = formats(before)
-        .filter_map(|format| Some((format.payload_type, format.codec?)))
+        .filter_map(|format| Some((format.payload_type, format.codec()?)))
         .filter(|(_, codec)| local.codecs.contains(codec))
         .collect();
     let others = local.codecs.iter().filter_map(|codec| {
@@ -234,25 +272,39 @@ fn offered_audio_again(local: &LocalMedia, before: &Media) -> Media {
         codec.static_payload_type().filter(|_| !is_agreed).map(|pt| (pt, *codec))
     });
     let offered: Vec<(u8, Codec)> = agreed.iter().copied().chain(others).collect();
-    let event = formats(before)
-        .find_map(|format| Some((format.payload_type, format.event_clock()?.to_owned())));
-    let (event, clock) = event.unwrap_or((EVENT_OFFERED, EVENT_CLOCK.to_owned()));
-    offered_audio(local, &offered, event, &clock)
+    let event =
+        formats(before).find_map(|format| Some((format.payload_type, format.event_clock()?)));
+    let (event, clock) = event.unwrap_or((EVENT_OFFERED, EVENT_CLOCK));
+    let line = audio(local, transport(before).unwrap_or(AVP));
+    offered_audio(line, &offered, event, clock)
 }
 
-fn offered_audio(local: &LocalMedia, codecs: &[(u8, Codec)], event: u8, clock: &str) -> Media {
-    let mut media = audio(local);
+fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: u8, clock: u32) -> Media {
     for (pt, codec) in codecs {
         media.formats.push(pt.to_string());
         media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
     }
-    media.formats.push(event.to_string());
-    let map = format!("{event} telephone-event/{clock}");
-    media.attributes.push(Attribute::valued("rtpmap", map));
-    media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
+    add_event(&mut media, event, clock);
     media.attributes.push(Attribute::valued("ptime", "20"));
     media.attributes.push(Attribute::flag("sendrecv"));
     media
+}
+
+/// Names telephone events: all keys (RFC 4733 section 2.5.1).
+fn add_event(media: &mut Media, event: u8, clock: u32) {
+    media.formats.push(event.to_string());
+    let map = format!("{event} {EVENT}/{clock}");
+    media.attributes.push(Attribute::valued("rtpmap", map));
+    media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
+}
+
+/// The transports that we speak. What RTP/AVPF adds is allowed, not demanded (RFC 4585 section 5).
+const AVP: &str = "RTP/AVP";
+const AVPF: &str = "RTP/AVPF";
+
+/// The transport of a line, if we speak it.
+fn transport(media: &Media) -> Option<&'static str> {
+    [AVP, AVPF].into_iter().find(|known| media.protocol.eq_ignore_ascii_case(known))
 }
 
 /// Payload types from 96 on are free to be given a meaning (RFC 3551 section 6).
@@ -260,7 +312,9 @@ const FIRST_DYNAMIC: u8 = 96;
 /// The payload type that phones commonly give telephone events.
 const EVENT_OFFERED: u8 = 101;
 /// And its clock.
-const EVENT_CLOCK: &str = "8000";
+const EVENT_CLOCK: u32 = 8_000;
+/// The encoding name of telephone events.
+const EVENT: &str = "telephone-event";
 const PTIME_MS: u32 = 20;
 
 impl Codec {
@@ -272,10 +326,10 @@ impl Codec {
         }
     }
 
-    fn event_clock(self) -> &'static str {
+    fn event_clock(self) -> u32 {
         match self {
-            Self::Opus => "48000",
-            Self::Pcma | Self::Pcmu => "8000",
+            Self::Opus => 48_000,
+            Self::Pcma | Self::Pcmu => 8_000,
         }
     }
 
@@ -286,13 +340,6 @@ impl Codec {
             Self::Pcma => Some(8),
             Self::Pcmu => Some(0),
         }
-    }
-
-    fn from_encoding(encoding: &str) -> Option<Self> {
-        let all = [Self::Opus, Self::Pcma, Self::Pcmu];
-        // A mono codec may say so.
-        let encoding = encoding.strip_suffix("/1").unwrap_or(encoding);
-        all.into_iter().find(|codec| codec.encoding().eq_ignore_ascii_case(encoding))
     }
 }
 
@@ -339,20 +386,60 @@ impl Direction {
 /// One payload type of a media line.
 struct Format<'a> {
     payload_type: u8,
+    /// What `rtpmap` says; or the number, where that says nothing.
     encoding: &'a str,
-    codec: Option<Codec>,
 }
 
 impl Format<'_> {
-    /// The clock of telephone events.
-    fn event_clock(&self) -> Option<&str> {
-        let (name, clock) = self.encoding.split_once('/')?;
-        name.eq_ignore_ascii_case("telephone-event").then_some(clock)
+    fn codec(&self) -> Option<Codec> {
+        let said = Encoding::parse(self.encoding)?;
+        let all = [Codec::Opus, Codec::Pcma, Codec::Pcmu];
+        all.into_iter().find(|codec| Encoding::parse(codec.encoding()).as_ref() == Some(&said))
+    }
+
+    /// The clock of telephone events. They have no channels, but some say `/1` all the same.
+    fn event_clock(&self) -> Option<u32> {
+        let encoding = Encoding::parse(self.encoding)?;
+        encoding.is_named(EVENT).then_some(encoding.clock)
     }
 
     fn payload(&self) -> Option<Payload> {
         let event = || self.event_clock().map(|_| Payload::Event);
-        self.codec.map(Payload::Sound).or_else(event)
+        self.codec().map(Payload::Sound).or_else(event)
+    }
+}
+
+/// `opus/48000/2`, in its parts.
+#[derive(Debug)]
+struct Encoding<'a> {
+    name: &'a str,
+    clock: u32,
+    channels: u32,
+}
+
+impl<'a> Encoding<'a> {
+    /// A clock that is missing is that of telephony; one channel need not be named.
+    fn parse(text: &'a str) -> Option<Self> {
+        let number = |part: Option<&str>, default| match part.map(|part| words(part).next()) {
+            None | Some(None) => Some(default),
+            Some(Some(word)) => word.parse::<u32>().ok(),
+        };
+        let mut parts = text.split('/');
+        let name = words(parts.next()?).next()?;
+        let clock = number(parts.next(), 8_000)?;
+        let channels = number(parts.next(), 1)?;
+        Some(Self { name, clock, channels })
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
+impl PartialEq for Encoding<'_> {
+    /// RFC 8866 section 6.6: names are the same in any case.
+    fn eq(&self, other: &Self) -> bool {
+        self.is_named(other.name) && (self.clock, self.channels) == (other.clock, other.channels)
     }
 }
 
@@ -360,21 +447,32 @@ fn payloads(media: &Media) -> impl Iterator<Item = (u8, Payload)> {
     formats(media).filter_map(|format| Some((format.payload_type, format.payload()?)))
 }
 
+/// The payload types of a line, each once, in the line's order. Each line and each `rtpmap` is
+/// looked at once, so a long description takes no more than its length.
 fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
-    media.formats.iter().filter_map(|format| {
-        let payload_type: u8 = format.parse().ok().filter(|pt| *pt < 128)?;
-        let mapped = media.values("rtpmap").find_map(|map| {
-            let (pt, encoding) = map.split_once(' ')?;
-            (pt.parse() == Ok(payload_type)).then(|| encoding.trim())
-        });
-        let encoding = mapped.or(match payload_type {
-            0 => Some("PCMU/8000"),
-            8 => Some("PCMA/8000"),
+    let mut maps = BTreeMap::new();
+    for map in media.values("rtpmap") {
+        let number = words(map).next().unwrap_or_default();
+        let encoding = map.get(number.len()..).unwrap_or_default();
+        if let (Some(number), Some(_)) = (payload_type(number), words(encoding).next()) {
+            maps.entry(number).or_insert(encoding.trim());
+        }
+    }
+    let mut seen = BTreeSet::new();
+    media.formats.iter().filter_map(move |format| {
+        let payload_type = payload_type(format).filter(|number| seen.insert(*number))?;
+        let known = maps.get(&payload_type).copied().or(match payload_type {
+            0 => Some(Codec::Pcmu.encoding()),
+            8 => Some(Codec::Pcma.encoding()),
             _ => None,
         });
-        let encoding = encoding.unwrap_or(format);
-        Some(Format { payload_type, encoding, codec: Codec::from_encoding(encoding) })
+        Some(Format { payload_type, encoding: known.unwrap_or(format) })
     })
+}
+
+/// RFC 3551 section 6: seven bits.
+fn payload_type(word: &str) -> Option<u8> {
+    word.parse().ok().filter(|number| *number < 128)
 }
 
 /// What we would do with a media line.
@@ -383,15 +481,15 @@ fn choose(
     media: &Media,
     codecs: &[Codec],
 ) -> Result<StreamPlan, NegotiationError> {
-    if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
+    if !media.is_audio() || media.port == 0 {
         return Err(NegotiationError::NoAudio);
     }
-    if !media.protocol.eq_ignore_ascii_case("RTP/AVP") {
+    if transport(media).is_none() {
         return Err(NegotiationError::Transport(media.protocol.clone()));
     }
     let chosen = formats(media)
         .find_map(|format| {
-            let codec = format.codec.filter(|codec| codecs.contains(codec))?;
+            let codec = format.codec().filter(|codec| codecs.contains(codec))?;
             Some((codec, format.payload_type))
         })
         .ok_or_else(|| {
@@ -401,20 +499,22 @@ fn choose(
     let (codec, payload_type) = chosen;
     // RFC 4733 section 2.1 wants the clock of the audio; softphones that offer Opus often have
     // events at 8,000 Hz only, and send them by the clock of the audio all the same.
-    let event = |clock: &str| {
-        let mut all = formats(media);
-        all.find(|format| format.event_clock() == Some(clock)).map(|format| format.payload_type)
-    };
-    let telephone_event = event(codec.event_clock()).or_else(|| event("8000"));
+    let events: Vec<(u8, u32)> = formats(media)
+        .filter_map(|format| Some((format.payload_type, format.event_clock()?)))
+        .collect();
+    let event = |clock| events.iter().find(|(_, offered)| *offered == clock);
+    let telephone_event = event(codec.event_clock())
+        .or_else(|| event(EVENT_CLOCK))
+        .or(events.first())
+        .map(|(number, _)| *number);
     let address = media.connection.as_ref().or(description.connection.as_ref());
+    let is_hold = address.is_some_and(|address| is_nowhere(address));
     let address: Option<IpAddr> = address.and_then(|address| address.parse().ok());
-    let is_hold = address.is_some_and(|address| address.is_unspecified());
     let remote =
         address.filter(|address| is_usable(*address)).map(|ip| SocketAddr::new(ip, media.port));
-    let rtcp_mux = media.attributes.iter().any(|a| a.name.eq_ignore_ascii_case("rtcp-mux"));
+    let rtcp_mux = media.has("rtcp-mux");
     let remote_rtcp = remote.and_then(|remote| {
-        let own =
-            media.values("rtcp").next().and_then(|value| value.split(' ').next()?.parse().ok());
+        let own = media.values("rtcp").find_map(|value| words(value).next()?.parse().ok());
         let port = match rtcp_mux {
             true => Some(remote.port()),
             false => own.filter(|port| *port != 0).or(remote.port().checked_add(1)),
@@ -450,36 +550,53 @@ fn choose(
     })
 }
 
-/// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms.
+/// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms. Fractions are
+/// allowed, zero is not (RFC 8866 section 6.4).
 fn ptime(media: &Media) -> u32 {
-    let number = |name| media.values(name).find_map(|value| value.trim().parse::<u32>().ok());
-    let wanted = number("ptime").unwrap_or(PTIME_MS);
-    let most = number("maxptime").unwrap_or(60).clamp(10, 60);
+    let mut wanted = media.values("ptime").filter_map(milliseconds);
+    let wanted = wanted.find(|wanted| *wanted != 0).unwrap_or(PTIME_MS);
+    let most = media.values("maxptime").find_map(milliseconds).unwrap_or(60).clamp(10, 60);
     let fits = wanted.clamp(10, most);
     fits - fits % 10
 }
 
-/// Whether RTP may be sent there: never to many, never to nobody.
+/// The whole milliseconds of a number that may have a fraction.
+fn milliseconds(value: &str) -> Option<u32> {
+    let word = words(value).next()?;
+    let (whole, fraction) = word.split_once('.').unwrap_or((word, ""));
+    let is_number = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    whole.parse().ok().filter(|_| is_number)
+}
+
+/// Whether an address says that nothing is wanted: that of hold by RFC 2543, of either family, or a
+/// name that cannot be (RFC 6761 section 6.4), for which IPv6 has no such address.
+fn is_nowhere(address: &str) -> bool {
+    let is_zero = address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_unspecified());
+    let end = address.trim_end_matches('.').rsplit('.').next();
+    is_zero || end.is_some_and(|label| label.eq_ignore_ascii_case("invalid"))
+}
+
+/// Whether RTP may be sent there: never to many, never to no host at all.
 fn is_usable(address: IpAddr) -> bool {
+    let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST);
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
 fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
-    let mut media = audio(local);
+    let mut media = audio(local, transport(offered).unwrap_or(AVP));
     let pt = plan.payload_type;
     media.formats.push(pt.to_string());
     media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", plan.codec.encoding())));
     if plan.codec == Codec::Opus {
         media.attributes.push(Attribute::valued("fmtp", format!("{pt} useinbandfec=1")));
     }
-    let event = plan
-        .telephone_event
-        .and_then(|pt| formats(offered).find(|format| format.payload_type == pt));
-    if let Some(Format { payload_type, encoding, .. }) = event {
-        media.formats.push(payload_type.to_string());
-        media.attributes.push(Attribute::valued("rtpmap", format!("{payload_type} {encoding}")));
-        media.attributes.push(Attribute::valued("fmtp", format!("{payload_type} 0-15")));
+    let event = plan.telephone_event.and_then(|number| {
+        let clock = formats(offered).find(|format| format.payload_type == number)?.event_clock()?;
+        Some((number, clock))
+    });
+    if let Some((number, clock)) = event {
+        add_event(&mut media, number, clock);
     }
     media.attributes.push(Attribute::valued("ptime", plan.ptime_ms.to_string()));
     if plan.rtcp_mux {
@@ -489,23 +606,25 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
     media
 }
 
-/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format.
+/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format. Where
+/// there is none to keep, it has one all the same (RFC 8866 section 9).
 fn refused(offered: &Media) -> Media {
+    let format = offered.formats.first().map_or("0", String::as_str);
     Media {
         kind: offered.kind.clone(),
         port: 0,
         protocol: offered.protocol.clone(),
-        formats: offered.formats.iter().take(1).cloned().collect(),
+        formats: vec![format.to_owned()],
         connection: None,
         attributes: Vec::new(),
     }
 }
 
-fn audio(local: &LocalMedia) -> Media {
+fn audio(local: &LocalMedia, transport: &str) -> Media {
     Media {
         kind: "audio".to_owned(),
         port: local.port,
-        protocol: "RTP/AVP".to_owned(),
+        protocol: transport.to_owned(),
         formats: Vec::new(),
         connection: None,
         attributes: Vec::new(),
