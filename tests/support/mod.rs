@@ -14,6 +14,7 @@ pub mod npm;
 pub mod peer;
 pub mod python;
 pub mod raw;
+pub mod sample;
 pub mod sipp;
 pub mod spoken;
 
