@@ -20,7 +20,8 @@ use support::{
     Node,
     bot::{Bot, TOKEN},
     eventually,
-    failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, SYNCS, WRITES},
+    failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, LOOKS, SYNCS, WRITES},
+    kept::with_a_recording,
     program, speech,
 };
 
@@ -451,4 +452,48 @@ async fn as_many_calls_are_taken_as_there_are_files_for_and_all_of_them_record()
         let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
         assert_eq!(ended["status"], "completed", "{ended}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_from_a_disk_that_does_not_answer_hold_up_nothing_else() {
+    // More than there are threads that may wait.
+    const DOWNLOADS: usize = 560;
+    let (folder, id) = with_a_recording(1_000, None).await;
+    let disk = FailingDisk::new();
+    let mut bot = Bot::start().await;
+    let node = disk.start(folder, &bot.config());
+    bot.knows(&node.api);
+    let (_phone, call) = call(&node, &bot).await;
+    let url = format!("{}/recordings/{id}", node.api);
+    let download = || bot.client.get(&url).bearer_auth(TOKEN).send();
+    assert_eq!(download().await.unwrap().status(), 200);
+
+    let silent =
+        Fault { first: 1, count: i32::MAX, error: 0, delay_ms: i32::MAX, kinds: ALL | LOOKS };
+    disk.set("recordings", silent);
+    let downloads: Vec<_> = (0..DOWNLOADS).map(|_| tokio::spawn(download())).collect();
+    let are_waiting = async || (disk.seen() > 50).then_some(());
+    eventually("they wait for the disk", SOON, are_waiting).await;
+    for _ in 0..2 {
+        bot.speak(&call).await;
+        let asked = Instant::now();
+        readiness(&node).await;
+        assert_eq!(bot.get(&format!("calls/{call}")).await.0, 200);
+        assert!(asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    }
+    assert!(disk.seen() < 200, "{} threads wait", disk.seen());
+
+    // Once that is known, no more wait.
+    let is_known = async || {
+        let (status, told) = readyz(&node).await;
+        assert_eq!(status, 503, "{told}");
+        node.log_text().contains("does not answer").then_some(())
+    };
+    eventually("the node knows", SOON, is_known).await;
+    let asked = Instant::now();
+    let refused = download().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(refused.status(), 503);
+    assert!(asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    downloads.iter().for_each(tokio::task::JoinHandle::abort);
 }

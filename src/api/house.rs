@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use crate::{
-    recordings::LostAndFound,
+    recordings::{ClipReader, LostAndFound},
     store::{GivenUp, KeptAnswer, RequestKey},
     switchboard::{CallError, NewCall, NewOperation, TransferTarget},
 };
@@ -259,7 +259,7 @@ pub struct OpenRecording {
     /// How long it may still be heard; `None` while its call lives.
     pub left: Option<Duration>,
     /// The file, at its start.
-    pub file: tokio::fs::File,
+    pub file: ClipReader,
 }
 
 /// Why a recording is not given out.

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     lost::{LostAndFound, LostFile},
-    vault::{Vault, blocking},
+    vault::Vault,
 };
 use crate::{
     model::{SteadyMillis, UnixMillis},
@@ -60,7 +60,7 @@ impl LostFiles {
     /// The folder cannot be read.
     pub async fn sweep(&mut self) -> io::Result<()> {
         let vault = self.vault.clone();
-        let files = blocking(move || vault.lost_files()).await?;
+        let files = self.vault.folder.blocking(move || vault.lost_files()).await.flatten()?;
         if !self.is_loaded {
             let loaded = self.database.lost_files().await;
             self.is_loaded = loaded.is_ok();
@@ -76,7 +76,7 @@ impl LostFiles {
             let LostFile { name, changed, .. } = &file;
             let known = self.known.get(name).filter(|known| known.row.modified == *changed);
             let since = known.map_or_else(|| since(*changed, wall, now), |known| known.row.since);
-            if now.since(since) >= self.retention && purge(&file).await {
+            if now.since(since) >= self.retention && purge(&self.vault, &file).await {
                 continue;
             }
             if known.is_none() {
@@ -121,9 +121,9 @@ impl LostFiles {
 }
 
 /// Deletes a file. Returns whether it could.
-async fn purge(file: &LostFile) -> bool {
+async fn purge(vault: &Vault, file: &LostFile) -> bool {
     let path = file.path.clone();
-    match blocking(move || LostFile::purge(&path)).await {
+    match vault.folder.blocking(move || LostFile::purge(&path)).await.flatten() {
         Ok(()) => info!("Purged {}, for which there was no row", file.shown.display()),
         Err(cause) => {
             error!(%cause, "Cannot purge {}", file.shown.display());

@@ -155,7 +155,7 @@ impl Spool {
     /// open already.
     pub async fn open(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
         let spool = self.clone();
-        let opened = tokio::task::spawn_blocking(move || spool.open_now(id)).await;
+        let opened = self.folder.blocking(move || spool.open_now(id)).await;
         opened.unwrap_or(Err(SpoolError::Stopped))
     }
 
@@ -165,7 +165,7 @@ impl Spool {
     /// Less is free than must be, or the disk cannot be asked.
     pub async fn check_room(&self) -> Result<(), SpoolError> {
         let spool = self.clone();
-        let checked = tokio::task::spawn_blocking(move || spool.check_room_now()).await;
+        let checked = self.folder.blocking(move || spool.check_room_now()).await;
         checked.unwrap_or(Err(SpoolError::Stopped))
     }
 
