@@ -142,7 +142,12 @@ fn since(modified: UnixMillis, wall: UnixMillis, now: SteadyMillis) -> SteadyMil
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::{
+        fs::{self, File},
+        time::Instant,
+    };
+
+    use sqlx::{Connection, Executor};
 
     use super::*;
     use crate::recordings::Folder;
@@ -195,6 +200,34 @@ mod tests {
         fs::remove_file(folder.path().join("lost+found/of tomorrow")).unwrap();
         lost.sweep().await.unwrap();
         assert_eq!(database.lost_files().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn files_go_in_their_time_while_the_database_is_locked_and_are_written_down_after_it() {
+        const FILES: usize = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("lost.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
+        for number in 0..FILES {
+            file(folder.path(), &format!("old {number}"), OLD);
+            file(folder.path(), &format!("young {number}"), Duration::ZERO);
+        }
+        let mut lost = LostFiles::new(database.clone(), vault, OLD);
+        let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+        let begun = Instant::now();
+        lost.sweep().await.unwrap();
+        // For each file the database is waited for by a second or more.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(FILES as u64 / 2), "{took:?}");
+        let names = left(folder.path());
+        assert_eq!(names.len(), FILES);
+        assert!(names.iter().all(|name| name.starts_with("young")), "{names:?}");
+        assert_eq!(database.lost_files().await.unwrap(), []);
+        other.execute("ROLLBACK").await.unwrap();
+        lost.sweep().await.unwrap();
+        assert_eq!(database.lost_files().await.unwrap().len(), FILES);
     }
 
     #[tokio::test]
