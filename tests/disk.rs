@@ -455,6 +455,47 @@ async fn as_many_calls_are_taken_as_there_are_files_for_and_all_of_them_record()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn recordings_that_wait_in_a_queue_leave_files_for_everything_else() {
+    const FILES: u32 = 300;
+    let mut bot = Bot::start().await;
+    let node = Node::start_with_files(FILES, &format!("{KNOWN}{}", bot.config()));
+    bot.knows(&node.api);
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 60,
+        "initialSilenceTimeoutInSeconds": 60, "maxSilenceTimeoutInSeconds": 60});
+    let (_phone, greedy) = call(&node, &bot).await;
+    let mut accepted = 0;
+    let (status, refused, waits) = loop {
+        match ask_for_recording(&bot, &node, &greedy, &body).await {
+            (200, ..) => accepted += 1,
+            refused => break refused,
+        }
+    };
+    // Not for the length of its queue, which would be 429, nor for the disk.
+    assert_eq!((status, waits), (503, true), "after {accepted}: {refused}");
+    assert!(!refused["error"]["message"].as_str().unwrap().contains("disk"), "{refused}");
+
+    // Sockets of new calls, connections and prompts are files as well.
+    assert_eq!(readiness(&node).await, 200);
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(call(&node, &bot).await);
+    }
+    for (_, other) in &others {
+        bot.speak(other).await;
+        let (status, operation, _) = ask_for_recording(&bot, &node, other, &body).await;
+        assert_eq!(status, 200, "{operation}");
+    }
+    // What is dropped from the queue gives its files back.
+    let (status, canceled) = bot.post(&format!("{greedy}/cancelMediaProcessing"), &json!({})).await;
+    assert_eq!(status, 200, "{canceled}");
+    for _ in 0..accepted.min(2) {
+        let begins =
+            async || (ask_for_recording(&bot, &node, &greedy, &body).await.0 == 200).then_some(());
+        eventually("a recording is accepted", SOON, begins).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn downloads_from_a_disk_that_does_not_answer_hold_up_nothing_else() {
     // More than there are threads that may wait.
     const DOWNLOADS: usize = 560;
