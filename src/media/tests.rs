@@ -419,7 +419,7 @@ fn keys_go_out_as_telephone_events_when_that_was_agreed() {
     let pressed = packets.iter().filter_map(|packet| {
         let Packet { header, payload, .. } = Packet::parse(packet).unwrap();
         let is_event = header.payload_type == EVENT_TYPE;
-        let key = is_event.then(|| events.take(&header, payload, 8_000, None)).flatten();
+        let key = is_event.then(|| events.take(&header, payload, 8_000, None, 0)).flatten();
         key.filter(|key| key.is_new)
     });
     let pressed: Vec<_> = pressed.map(|key| (key.tone.as_char(), key.timestamp)).collect();
