@@ -21,7 +21,7 @@ use support::{
     bot::{Bot, TOKEN},
     eventually,
     failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, LOOKS, SYNCS, WRITES},
-    kept::with_a_recording,
+    kept::{database, with_a_recording},
     program, speech,
 };
 
@@ -74,6 +74,18 @@ async fn downloaded(bot: &Bot, ended: &Value) -> Vec<i16> {
     assert_eq!(answer.status(), 200);
     let clip = answer.bytes().await.unwrap();
     wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples
+}
+
+/// Waits until it is written down of all notifications that they were received: a process that is
+/// killed before sends them again.
+async fn all_is_delivered(node: &Node) {
+    let mut database = database(node).await;
+    let is_empty = async || {
+        let query = sqlx::query_as("SELECT COUNT(*) FROM outbox");
+        let (rows,): (i64,) = query.fetch_one(&mut database).await.unwrap();
+        (rows == 0).then_some(())
+    };
+    eventually("all is delivered", SOON, is_empty).await;
 }
 
 fn times_told(bot: &Bot, id: &str, is_final: impl Fn(&Value) -> bool) -> usize {
@@ -143,6 +155,7 @@ async fn a_database_whose_disk_is_full_for_a_moment_loses_nothing() {
         assert_eq!(ended["status"], "completed", "{ended}");
         assert_eq!(readiness(&node).await, 200);
 
+        all_is_delivered(&node).await;
         let folder = node.kill();
         let node = disk.start(folder, &bot.config());
         assert!(!node.clips().is_empty(), "the clip is there after a restart");
@@ -250,6 +263,7 @@ async fn sweep_lane(sweep: &Sweep<'_>, lane: i32) -> i32 {
             let fault = Fault { first, count, error, delay_ms, kinds: ALL };
             let (call, recording) = recorded_call_under(&disk, &node, &bot, part, fault).await;
             if sweep.is_full {
+                all_is_delivered(&node).await;
                 node = disk.start(node.kill(), &bot.config());
                 bot.knows(&node.api);
                 assert_eq!(bot.get("calls").await.1["value"], json!([]), "{fault:?}");
