@@ -204,9 +204,9 @@ async fn recorded_call_under(
 /// Every open, write, sync and rename of a recorded call fails once, twice in a row, or is slow.
 /// With `AFTERTONE_SWEEP=full`, more often and with a restart after each call.
 ///
-/// A recorded call makes some 50 calls on the disk for the database, and 9 for its clip. Each way to
-/// touch one takes 3 to 9 s, and the lanes share them: the full sweep, of seven ways, takes about a
-/// quarter of an hour on two idle cores.
+/// A recorded call makes some 50 calls on the disk for the database, and 9 for its clip. Each way
+/// to touch one takes 3 to 9 s, and the lanes share them: the full sweep, of seven ways, takes
+/// about a quarter of an hour on two idle cores.
 async fn sweep(part: &str) {
     let is_full = std::env::var("AFTERTONE_SWEEP").is_ok_and(|sweep| sweep == "full");
     let faults = if is_full { &FULL_SWEEP[..] } else { &SWEEP[..] };

@@ -448,8 +448,8 @@ impl Stream {
         if is_destination && is_about_us {
             source.verify();
         }
-        // The host may have other calls, whose reports come to a port that is used again: they are
-        // about other sources, and of others.
+        // The host may have other calls, and still report about one that had this port before: such
+        // reports come from other sources, and are about others.
         if !is_about_us && !source.may_report_as(received.ssrc) {
             return;
         }

@@ -13,7 +13,7 @@ use crate::model::CallId;
 /// More than the longest pause between two attempts ([`backoff`](super::backoff)).
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
-/// Calls whose next notification was refused.
+/// What was refused: of each call the next notification.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     by_call: HashMap<CallId, Refused>,

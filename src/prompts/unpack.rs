@@ -217,7 +217,7 @@ mod tests {
             assert!(refused.to_string().contains("members"), "{refused}");
             assert!(took < std::time::Duration::from_secs(5), "{took:?}");
         }
-        // Few of them harm nobody, nor do many that hold something.
+        // A few of them do no harm, nor do many that hold something.
         assert_eq!(unpacked(&[gzip(WAV), empty.repeat(60)].concat(), &[]).unwrap(), WAV);
         let mut state = 1u32;
         let noise: Vec<u8> = std::iter::repeat_with(|| {

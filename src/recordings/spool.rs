@@ -150,9 +150,9 @@ impl Spool {
         Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Makes the file of a clip of a call. Its row may come later, but before its first chunk. A file without
-    /// a sample that no row knows is removed: when its clip is dropped, or at the start after a
-    /// crash.
+    /// Makes the file of a clip of a call. Its row may come later, but before its first chunk. A
+    /// file without a sample that no row knows is removed: when its clip is dropped, or at the
+    /// start after a crash.
     ///
     /// # Errors
     /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is
@@ -211,7 +211,7 @@ impl Spool {
 
     /// Looks whether the call may have another clip.
     fn check_limits(&self, waiting: &Waiting, call: CallId) -> Result<(), SpoolError> {
-        // Those that nobody waits for are about to be closed.
+        // Clips that are not waited for any more are about to be closed.
         let open = waiting.values().filter(|expected| !expected.written.is_closed());
         let calls: Vec<CallId> = open.map(|expected| expected.call).collect();
         let distinct: HashSet<CallId> = calls.iter().copied().collect();

@@ -342,7 +342,8 @@ mod tests {
         assert!(!moved.join(&name).exists() && path.join(&name).exists());
     }
 
-    /// A file whose opening waits, as on a disk that does not answer, until it is opened for writing.
+    /// A file that keeps readers waiting, as on a disk that does not answer, until it is opened for
+    /// writing.
     fn without_answer(path: PathBuf) -> impl FnOnce() -> fs::File {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         move || OpenOptions::new().read(true).write(true).open(path).unwrap()

@@ -1,6 +1,6 @@
-/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs, renames and
- * looks at files whose path contains a given text, and lets some of them fail or wait. A shared control
- * file (tests/support/failing_disk.rs writes it) says which. */
+/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs and
+ * renames of files, and looks at them, where the path contains a given text, and lets some of them
+ * fail or wait. A shared control file (tests/support/failing_disk.rs writes it) says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -129,7 +129,8 @@ OPEN(open)
 OPEN(open64)
 OPEN_AT(openat)
 OPEN_AT(openat64)
-int statx(int folder, const char *restrict path, int flags, unsigned mask, struct statx *restrict found) {
+int statx(int folder, const char *restrict path, int flags, unsigned mask,
+          struct statx *restrict found) {
     if (*path ? fails(LOOK_CALL, path) : fails_fd(LOOK_CALL, folder)) return -1;
     REAL(statx, folder, path, flags, mask, found);
 }

@@ -177,7 +177,7 @@ fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
 }
 
 #[test]
-fn a_gateway_whose_keys_have_an_ssrc_of_their_own_is_there_by_the_reports_of_either() {
+fn reports_of_the_sound_or_of_the_keys_of_a_gateway_show_that_it_is_there() {
     let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
     for reporting in [7, 9] {
         let mut rig = Rig::with(settings, 64);

@@ -459,9 +459,8 @@ mod tests {
     }
 
     #[test]
-    fn a_press_whose_sequence_numbers_have_come_round_to_one_of_before_is_told_with_its_first_packet()
-     {
-        // 65,536 packets are 11 minutes at least; the sender's timestamps go on, or are all the same.
+    fn a_press_with_the_sequence_numbers_of_an_old_one_is_told_with_its_first_packet() {
+        // 65,536 packets are 11 minutes at least. The timestamps go on, or are all the same.
         let frames = 65_536 / 2;
         for (later, marker) in [(10_485_760, true), (10_485_760, false), (0, true), (0, false)] {
             for sequence in 998..1_006 {
