@@ -207,29 +207,29 @@ async fn who_hangs_up_while_recording_leaves_a_clip() {
     beep_end(&phone, 0).await;
     phone.speak(speech().samples(Rate::Hz8000));
     spoken(&phone).await;
+    let begun = Instant::now();
     phone.hang_up().await.unwrap();
     let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
     assert_eq!(ended["status"], "completed");
     assert_eq!(ended["resultInfo"]["subcode"], 8588);
-    let clip = decode(&bot.download(&ended).await);
-    let speech = speech();
-    let (_, likeness) = best_match(speech.samples(Rate::Hz16000), &clip, 16_000);
-    assert!(likeness > 0.95, "likeness {likeness}");
+    let clip = bot.download(&ended).await;
     bot.wait_for_state(&call, "terminated").await;
     // The operation is told before the end of the call.
     let last = bot.notifications().last().unwrap().data()["state"].clone();
     assert_eq!(last, "terminated");
-    // And two seconds later there is nothing left.
-    let begun = Instant::now();
+    // And two seconds after that there is nothing left.
     eventually("the purge", Duration::from_secs(10), async || {
         (bot.fetch(&ended).await.status() == 404).then_some(())
     })
     .await;
-    assert!(begun.elapsed() > Duration::from_millis(500), "purged before its time");
+    assert!(begun.elapsed() > Duration::from_millis(1_990), "purged before its time");
     eventually("the file goes", Duration::from_secs(5), async || {
         node.clips().is_empty().then_some(())
     })
     .await;
+    // It takes as long.
+    let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &decode(&clip), 16_000);
+    assert!(likeness > 0.95, "likeness {likeness}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -423,6 +423,66 @@ async fn the_lines_answer_without_a_bot() {
     phone.press(pound());
     tokio::time::timeout(Duration::from_secs(15), phone.ended()).await.expect("goodbye");
     assert_eq!(node.clips().len(), 1);
+}
+
+/// A tone as a WAV file.
+fn tone(hz: f64, ms: u32) -> Vec<u8> {
+    let count = 16 * ms;
+    let sample =
+        |n| (8_000.0 * (std::f64::consts::TAU * hz * f64::from(n) / 16_000.0).sin()) as i16;
+    let samples = (0..count).flat_map(|n| sample(n).to_le_bytes());
+    wav::header(2 * count).into_iter().chain(samples).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_of_a_queue_follow_each_other_without_hold_music_between() {
+    const MUSIC_HZ: f64 = 400.0;
+    const PROMPT_HZ: f64 = 1_500.0;
+    const PROMPTS: usize = 4;
+    let (node, bot) = node_and_bot("").await;
+    let sip = node.sip;
+    let calling = tokio::spawn(async move { Phone::call(sip, "bot").await.expect("answered") });
+    let call = bot.take_call().await;
+    let phone = calling.await.unwrap();
+    let prompt =
+        |uri| json!({"@odata.type": "#microsoft.graph.mediaPrompt", "mediaInfo": {"uri": uri}});
+    let (_, all) = bot.get(&format!("calls/{call}/participants")).await;
+    let side = format!("{call}/participants/{}", all["value"][1]["id"].as_str().unwrap());
+    let music = json!({"customPrompt": prompt(bot.serve("music.wav", tone(MUSIC_HZ, 1_000)))});
+    let (status, hold) = bot.post(&format!("{side}/startHoldMusic"), &music).await;
+    assert_eq!(status, 202, "{hold}");
+    let mut operations = Vec::new();
+    for number in 0..PROMPTS {
+        // The others are there before the first is over.
+        let ms = if number == 0 { 3_000 } else { 300 };
+        let uri = bot.serve(&format!("{number}.wav"), tone(PROMPT_HZ, ms));
+        let body = json!({"prompts": [prompt(uri)]});
+        let (status, operation) = bot.post(&format!("{call}/playPrompt"), &body).await;
+        assert_eq!(status, 200, "{operation}");
+        operations.push(operation["id"].as_str().unwrap().to_owned());
+    }
+    for operation in &operations {
+        assert_eq!(bot.wait_for_operation(operation).await["status"], "completed");
+    }
+    let is_prompt = |frame: &[i16]| tone_level_dbfs(frame, 8_000, PROMPT_HZ) > -25.0;
+    let heard = phone.heard();
+    let frames: Vec<bool> = heard.chunks_exact(160).map(is_prompt).collect();
+    let said = frames.iter().filter(|is_prompt| **is_prompt).count();
+    assert!(said > 160, "{said} frames of prompts");
+    let gaps: Vec<usize> = frames
+        .split(|is_prompt| *is_prompt)
+        .map(<[bool]>::len)
+        .filter(|frames| *frames > 0)
+        .collect();
+    // The music before them and after them, and what is between two: a loaded machine may be late.
+    let between = gaps.get(1..gaps.len().saturating_sub(1)).unwrap_or_default();
+    let shortest = if between.len() < PROMPTS - 1 { 0 } else { *between.iter().min().unwrap() };
+    assert!(shortest <= 2, "frames without a prompt: {gaps:?}");
+    // Each is told when it was heard, in their order.
+    let told = bot.notifications().into_iter().filter_map(|told| {
+        operations.iter().position(|operation| told.data()["id"] == **operation)
+    });
+    assert!(told.eq(0..PROMPTS));
 }
 
 #[tokio::test(flavor = "multi_thread")]

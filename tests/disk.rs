@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    cell::Cell,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +18,8 @@ use support::{
     Node,
     bot::{Bot, TOKEN},
     eventually,
-    failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, SYNCS, WRITES},
+    failing_disk::{ALL, EIO, ENOSPC, FailingDisk, Fault, LOOKS, SYNCS, WRITES},
+    kept::{database, with_a_recording},
     program, speech,
 };
 
@@ -26,6 +28,8 @@ const KNOWN: &str = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\ntrusted_peers = [\"1
 const SOON: Duration = Duration::from_secs(20);
 /// Calls of the sweep that are up at a time.
 const LANES: i32 = 4;
+/// How long a sweep may take: more than twice what a full one needs on two idle cores.
+const LONGEST_SWEEP: Duration = Duration::from_secs(40 * 60);
 
 /// A call that the bot has answered.
 async fn call(node: &Node, bot: &Bot) -> (Phone, String) {
@@ -70,6 +74,18 @@ async fn downloaded(bot: &Bot, ended: &Value) -> Vec<i16> {
     wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples
 }
 
+/// Waits until it is written down of all notifications that they were received: a process that is
+/// killed before sends them again.
+async fn all_is_delivered(node: &Node) {
+    let mut database = database(node).await;
+    let is_empty = async || {
+        let query = sqlx::query_as("SELECT COUNT(*) FROM outbox");
+        let (rows,): (i64,) = query.fetch_one(&mut database).await.unwrap();
+        (rows == 0).then_some(())
+    };
+    eventually("all is delivered", SOON, is_empty).await;
+}
+
 fn times_told(bot: &Bot, id: &str, is_final: impl Fn(&Value) -> bool) -> usize {
     bot.notifications().iter().filter(|n| n.data()["id"] == *id && is_final(n.data())).count()
 }
@@ -81,16 +97,24 @@ async fn is_speech(bot: &Bot, ended: &Value, fault: Fault) {
 }
 
 /// How like the speech, which is said over and over, the best quarter of a second of these samples
-/// is: 1 = the same. A loaded machine may lose time between them.
+/// is: 1 = the same. A loaded machine may lose time between them. What is like enough is looked for
+/// no further: each comparison takes a good part of a second.
 async fn likeness_to_speech(samples: &[i16]) -> f64 {
     const PIECE: usize = 4_000;
+    const ENOUGH: f64 = 0.9;
     let second = samples[..samples.len().min(16_000)].to_vec();
     let compared = tokio::task::spawn_blocking(move || {
         let speech = speech();
         let speech = speech.samples(Rate::Hz16000);
         let said = [speech, &speech[..PIECE]].concat();
-        let pieces = second.chunks_exact(PIECE);
-        pieces.map(|piece| best_match(piece, &said, said.len()).1).fold(0.0, f64::max)
+        let mut best = 0.0_f64;
+        for piece in second.windows(PIECE).step_by(PIECE / 4) {
+            best = best.max(best_match(piece, &said, said.len()).1);
+            if best > ENOUGH {
+                break;
+            }
+        }
+        best
     });
     compared.await.unwrap()
 }
@@ -129,6 +153,7 @@ async fn a_database_whose_disk_is_full_for_a_moment_loses_nothing() {
         assert_eq!(ended["status"], "completed", "{ended}");
         assert_eq!(readiness(&node).await, 200);
 
+        all_is_delivered(&node).await;
         let folder = node.kill();
         let node = disk.start(folder, &bot.config());
         assert!(!node.clips().is_empty(), "the clip is there after a restart");
@@ -176,17 +201,52 @@ async fn recorded_call_under(
 
 /// Every open, write, sync and rename of a recorded call fails once, twice in a row, or is slow.
 /// With `AFTERTONE_SWEEP=full`, more often and with a restart after each call.
+///
+/// A recorded call makes some 50 calls on the disk for the database, and 9 for its clip. Each way
+/// to touch one takes 3 to 9 s, and the lanes share them: the full sweep, of seven ways, takes
+/// about a quarter of an hour on two idle cores.
 async fn sweep(part: &str) {
-    join_all((0..LANES).map(|lane| sweep_lane(part, lane))).await;
+    let is_full = std::env::var("AFTERTONE_SWEEP").is_ok_and(|sweep| sweep == "full");
+    let faults = if is_full { &FULL_SWEEP[..] } else { &SWEEP[..] };
+    let sweep = Sweep { part, is_full, faults, begun: Instant::now(), tried: Cell::new(0) };
+    let calls = join_all((0..LANES).map(|lane| sweep_lane(&sweep, lane))).await;
+    sweep.tell(&format!("done, with {calls:?} calls on the disk in each lane"));
 }
 
-/// One of the daemons among which the calls of a sweep are shared.
-async fn sweep_lane(part: &str, lane: i32) {
+/// What the lanes of a sweep have in common.
+struct Sweep<'a> {
+    /// Part of the paths that are touched.
+    part: &'a str,
+    is_full: bool,
+    faults: &'a [(i32, i32, i32)],
+    begun: Instant,
+    /// How many faults have been tried.
+    tried: Cell<usize>,
+}
+
+impl Sweep<'_> {
+    /// Says how far it is: at once, also where the output of a test is kept back until its end.
+    fn tell(&self, what: &str) {
+        let (part, tried, passed) = (self.part, self.tried.get(), self.begun.elapsed().as_secs());
+        let line = format!("{part}: {tried} faults tried in {passed} s; {what}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+
+    fn count(&self, fault: Fault) {
+        self.tried.set(self.tried.get() + 1);
+        let passed = self.begun.elapsed();
+        assert!(passed < LONGEST_SWEEP, "{} faults took {passed:?}: {fault:?}", self.tried.get());
+    }
+}
+
+/// One of the daemons among which the calls of a sweep are shared. Returns how many calls on the
+/// disk there are, when none fails.
+async fn sweep_lane(sweep: &Sweep<'_>, lane: i32) -> i32 {
+    let part = sweep.part;
     let disk = FailingDisk::new();
     let mut bot = Bot::start().await;
     let mut node = disk.start(tempfile::tempdir().unwrap(), &bot.config());
     bot.knows(&node.api);
-    // How many calls on the disk there are, when none fails.
     let (phone, id) = call(&node, &bot).await;
     disk.set(part, Fault { first: 0, count: 0, error: 0, delay_ms: 0, kinds: ALL });
     phone.speak(speech().samples(Rate::Hz8000));
@@ -195,13 +255,13 @@ async fn sweep_lane(part: &str, lane: i32) {
     assert!(calls > 3, "{calls} calls on the disk were seen: {part}");
     phone.hang_up().await.unwrap();
     bot.wait_for_state(&id, "terminated").await;
-    let is_full = std::env::var("AFTERTONE_SWEEP").is_ok_and(|sweep| sweep == "full");
-    let faults: &[(i32, i32, i32)] = if is_full { &FULL_SWEEP } else { &SWEEP };
     for first in (1..=calls).filter(|first| first % LANES == lane) {
-        for &(count, error, delay_ms) in faults {
+        sweep.tell(&format!("call {first} of {calls}, {} faults", sweep.faults.len()));
+        for &(count, error, delay_ms) in sweep.faults {
             let fault = Fault { first, count, error, delay_ms, kinds: ALL };
             let (call, recording) = recorded_call_under(&disk, &node, &bot, part, fault).await;
-            if is_full {
+            if sweep.is_full {
+                all_is_delivered(&node).await;
                 node = disk.start(node.kill(), &bot.config());
                 bot.knows(&node.api);
                 assert_eq!(bot.get("calls").await.1["value"], json!([]), "{fault:?}");
@@ -209,8 +269,10 @@ async fn sweep_lane(part: &str, lane: i32) {
                 let ends = times_told(&bot, &call, |data| data["state"] == "terminated");
                 assert_eq!(ends, 1, "{fault:?}");
             }
+            sweep.count(fault);
         }
     }
+    calls
 }
 
 /// How many calls on the disk are touched, with which error, and how long each waits (ms).
@@ -402,4 +464,89 @@ async fn as_many_calls_are_taken_as_there_are_files_for_and_all_of_them_record()
         let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
         assert_eq!(ended["status"], "completed", "{ended}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_that_wait_in_a_queue_leave_files_for_everything_else() {
+    const FILES: u32 = 300;
+    let mut bot = Bot::start().await;
+    let node = Node::start_with_files(FILES, &format!("{KNOWN}{}", bot.config()));
+    bot.knows(&node.api);
+    let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 60,
+        "initialSilenceTimeoutInSeconds": 60, "maxSilenceTimeoutInSeconds": 60});
+    let (_phone, greedy) = call(&node, &bot).await;
+    let mut accepted = 0;
+    let (status, refused, waits) = loop {
+        match ask_for_recording(&bot, &node, &greedy, &body).await {
+            (200, ..) => accepted += 1,
+            refused => break refused,
+        }
+    };
+    // Not for the length of its queue, which would be 429, nor for the disk.
+    assert_eq!((status, waits), (503, true), "after {accepted}: {refused}");
+    assert!(!refused["error"]["message"].as_str().unwrap().contains("disk"), "{refused}");
+
+    // Sockets of new calls, connections and prompts are files as well.
+    assert_eq!(readiness(&node).await, 200);
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(call(&node, &bot).await);
+    }
+    for (_, other) in &others {
+        bot.speak(other).await;
+        let (status, operation, _) = ask_for_recording(&bot, &node, other, &body).await;
+        assert_eq!(status, 200, "{operation}");
+    }
+    // What is dropped from the queue gives its files back.
+    let (status, canceled) = bot.post(&format!("{greedy}/cancelMediaProcessing"), &json!({})).await;
+    assert_eq!(status, 200, "{canceled}");
+    for _ in 0..accepted.min(2) {
+        let begins =
+            async || (ask_for_recording(&bot, &node, &greedy, &body).await.0 == 200).then_some(());
+        eventually("a recording is accepted", SOON, begins).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_from_a_disk_that_does_not_answer_hold_up_nothing_else() {
+    // More than there are threads that may wait.
+    const DOWNLOADS: usize = 560;
+    let (folder, id) = with_a_recording(1_000, None).await;
+    let disk = FailingDisk::new();
+    let mut bot = Bot::start().await;
+    let node = disk.start(folder, &bot.config());
+    bot.knows(&node.api);
+    let (_phone, call) = call(&node, &bot).await;
+    let url = format!("{}/recordings/{id}", node.api);
+    let download = || bot.client.get(&url).bearer_auth(TOKEN).send();
+    assert_eq!(download().await.unwrap().status(), 200);
+
+    let silent =
+        Fault { first: 1, count: i32::MAX, error: 0, delay_ms: i32::MAX, kinds: ALL | LOOKS };
+    disk.set("recordings", silent);
+    let downloads: Vec<_> = (0..DOWNLOADS).map(|_| tokio::spawn(download())).collect();
+    let are_waiting = async || (disk.seen() > 50).then_some(());
+    eventually("they wait for the disk", SOON, are_waiting).await;
+    for _ in 0..2 {
+        bot.speak(&call).await;
+        let asked = Instant::now();
+        readiness(&node).await;
+        assert_eq!(bot.get(&format!("calls/{call}")).await.0, 200);
+        assert!(asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    }
+    assert!(disk.seen() < 200, "{} threads wait", disk.seen());
+
+    // Once that is known, no more wait.
+    let is_known = async || {
+        let (status, told) = readyz(&node).await;
+        assert_eq!(status, 503, "{told}");
+        node.log_text().contains("does not answer").then_some(())
+    };
+    eventually("the node knows", SOON, is_known).await;
+    let asked = Instant::now();
+    let refused = download().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(refused.status(), 503);
+    assert!(asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    downloads.iter().for_each(tokio::task::JoinHandle::abort);
 }

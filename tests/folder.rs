@@ -15,15 +15,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aftertone::service::demo::phone::Phone;
-use aftertone_core::{audio::Rate, model::RecordingId};
+use aftertone::{drivers::prompts::bundled, service::demo::phone::Phone};
+use aftertone_core::{
+    audio::{
+        Rate,
+        beep::{BEEP_FRAMES, BEEP_HZ},
+        measure::{best_match, tone_level_dbfs},
+    },
+    model::RecordingId,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 use support::{
     Node,
     bot::{Bot, TOKEN},
-    eventually,
+    clips_in, eventually,
     kept::{database, with_a_recording},
     speech,
 };
@@ -153,6 +160,47 @@ async fn no_recording_is_lost_or_begun_while_the_folder_is_away() {
     let (status, again) = bot.post(&format!("{call}/recordResponse"), &record).await;
     assert_eq!(status, 200, "{again}");
     node.logs("is in order again", 1).await;
+}
+
+/// Whether a beep is in what the phone has heard.
+fn has_heard_a_beep(phone: &Phone) -> bool {
+    let heard = phone.heard();
+    let frames = heard.chunks_exact(Rate::Hz8000.frame_len());
+    let is_beep = |frame: &[i16]| tone_level_dbfs(frame, 8_000, f64::from(BEEP_HZ)) > -30.0;
+    // Speech sounds like it for a moment only.
+    let beeps: Vec<bool> = frames.map(is_beep).collect();
+    beeps.split(|is_beep| !is_beep).any(|run| run.len() + 2 >= BEEP_FRAMES as usize)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_cannot_record_says_goodbye_and_does_not_beep() {
+    let bot = Bot::start().await;
+    let node = Node::start(&bot.config());
+    let (recordings, moved) = (node.folder().join("recordings"), node.folder().join("moved"));
+    fs::rename(&recordings, &moved).unwrap();
+    until_readiness(&node, 503).await;
+
+    let mut phone = Phone::call(node.sip, "voicemail").await.expect("answered");
+    tokio::time::timeout(SOON, phone.ended()).await.expect("it hangs up");
+    assert!(!has_heard_a_beep(&phone), "who hears a beep speaks to nothing");
+    let (goodbye, heard) = (bundled("goodbye").unwrap(), phone.heard());
+    let (_, likeness) = best_match(goodbye.samples(Rate::Hz8000), &heard, heard.len());
+    assert!(likeness > 0.9, "goodbye: {likeness}");
+    node.logs("A recording cannot begin", 1).await;
+    assert!(clips_in(&moved).is_empty() && !recordings.exists());
+    // Its row is no recording that could be asked for.
+    let mut rows = database(&node).await;
+    let is_purged = async || (!has_row(&mut rows).await).then_some(());
+    eventually("the row is purged", SOON, is_purged).await;
+
+    fs::rename(&moved, &recordings).unwrap();
+    until_readiness(&node, 200).await;
+    let phone = Phone::call(node.sip, "voicemail").await.expect("answered");
+    let beeps = async || has_heard_a_beep(&phone).then_some(());
+    eventually("a beep", SOON, beeps).await;
+    phone.speak(speech().samples(Rate::Hz8000));
+    let is_recorded = async || (!node.clips().is_empty()).then_some(());
+    eventually("it is recorded", SOON, is_recorded).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@
 
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/sample.rs"]
+mod sample;
 
 use std::{path::PathBuf, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 
@@ -15,8 +17,8 @@ use aftertone::drivers::{
     },
 };
 use aftertone_core::model::{
-    Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
-    OperationEnd, OperationId, OperationKind, OperationStatus, ParticipantId, Party,
+    Call, CallId, CallState, Change, Event, Notification, Operation,
+    OperationEnd, OperationId, OperationKind, OperationStatus, Party,
     RecordingChange, RecordingId, SteadyMillis, Termination, Tone, UnixMillis,
 };
 use futures_util::future::join_all;
@@ -981,35 +983,13 @@ fn recording_id(number: u32) -> RecordingId {
 }
 
 fn call(number: u32) -> Call {
+    let sample = sample::call(CallId::from_random(bytes(number)));
     Call {
-        id: CallId::from_random(bytes(number)),
-        application: "bot".to_owned(),
-        state: CallState::Incoming,
-        direction: Direction::Incoming,
-        source: Party {
-            uri: "sip:alice@example".to_owned(),
-            display_name: Some("Älice".to_owned()),
-        },
-        target: Party { uri: "tel:+4930123456".to_owned(), display_name: None },
-        chain_id: "chain".to_owned(),
-        participant_id: ParticipantId::from_random([1; 16]),
-        arrival: Arrival::default(),
-        is_telephone: false,
-        ringing_timeout_seconds: None,
-        peer_participant_id: ParticipantId::from_random([2; 16]),
-        is_muted: false,
-        peer_is_muted: false,
-        recording_status: None,
-        sip_call_id: format!("{number}@example"),
-        callback_uri: Some("https://bot.example/calls".to_owned()),
-        media: None,
-        tones_subscribed: false,
-        media_config: None,
+        source: Party { display_name: Some("Älice".to_owned()), ..sample.source },
         // A NUL cannot stand in a TEXT column of PostgreSQL; JSON escapes it.
         subject: Some("it's \0 \"quoted\"".to_owned()),
         created_at: UnixMillis(1_000 + i64::from(number)),
-        ended_at: None,
-        termination: None,
+        ..sample
     }
 }
 

@@ -1,13 +1,13 @@
 //! How many changes a second the journal makes durable on SQLite, by the number of calls that wait
 //! for their commits at the same time.
 
+#[path = "../support/sample.rs"]
+mod sample;
+
 use std::time::{Duration, Instant};
 
 use aftertone::drivers::store::{Database, Journal, JournalLimits};
-use aftertone_core::model::{
-    Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, ParticipantId, Party,
-    UnixMillis,
-};
+use aftertone_core::model::{CallId, Change, Event, Notification};
 use futures_util::future::join_all;
 
 const TIME: Duration = Duration::from_secs(5);
@@ -54,33 +54,7 @@ fn opening(writer: u32, number: u32) -> Change {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&writer.to_be_bytes());
     id[4..8].copy_from_slice(&number.to_be_bytes());
-    let party = |uri: &str| Party { uri: uri.to_owned(), display_name: None };
-    let call = Call {
-        id: CallId::from_random(id),
-        application: "bot".to_owned(),
-        state: CallState::Incoming,
-        direction: Direction::Incoming,
-        source: party("sip:alice@example"),
-        target: party("tel:+4930123456"),
-        chain_id: "chain".to_owned(),
-        participant_id: ParticipantId::from_random([1; 16]),
-        arrival: Arrival::default(),
-        is_telephone: false,
-        ringing_timeout_seconds: None,
-        peer_participant_id: ParticipantId::from_random([2; 16]),
-        is_muted: false,
-        peer_is_muted: false,
-        recording_status: None,
-        sip_call_id: format!("{writer}-{number}@example"),
-        callback_uri: Some("https://bot.example/calls".to_owned()),
-        media: None,
-        tones_subscribed: false,
-        media_config: None,
-        subject: None,
-        created_at: UnixMillis(1_000),
-        ended_at: None,
-        termination: None,
-    };
+    let call = sample::call(CallId::from_random(id));
     let notification = Notification {
         application: "bot".to_owned(),
         chain_id: "chain".to_owned(),

@@ -1,6 +1,6 @@
-/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs and renames
- * of files whose path contains a given text, and lets some of them fail or wait. A shared control file
- * (tests/support/failing_disk.rs writes it) says which. */
+/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs and
+ * renames of files, and looks at them, where the path contains a given text, and lets some of them
+ * fail or wait. A shared control file (tests/support/failing_disk.rs writes it) says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ struct control {
     char part[104];       /* text that the path contains */
 };
 
-enum { OPEN_CALL = 1, WRITE_CALL = 2, SYNC_CALL = 4, RENAME_CALL = 8 };
+enum { OPEN_CALL = 1, WRITE_CALL = 2, SYNC_CALL = 4, RENAME_CALL = 8, LOOK_CALL = 16 };
 
 static struct control *control;
 
@@ -128,6 +129,11 @@ OPEN(open)
 OPEN(open64)
 OPEN_AT(openat)
 OPEN_AT(openat64)
+int statx(int folder, const char *restrict path, int flags, unsigned mask,
+          struct statx *restrict found) {
+    if (*path ? fails(LOOK_CALL, path) : fails_fd(LOOK_CALL, folder)) return -1;
+    REAL(statx, folder, path, flags, mask, found);
+}
 int rename(const char *from, const char *to) {
     if (fails(RENAME_CALL, to)) return -1;
     REAL(rename, from, to);

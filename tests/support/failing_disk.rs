@@ -32,6 +32,8 @@ pub const WRITES: i32 = 2;
 pub const SYNCS: i32 = 4;
 /// Opens, writes, syncs and renames.
 pub const ALL: i32 = 15;
+/// Looks at what a file or a folder is, without opening it.
+pub const LOOKS: i32 = 16;
 
 /// What happens to calls on the disk.
 #[derive(Debug, Clone, Copy)]

@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use aftertone::drivers::store::{Database, Journal, JournalLimits};
 use aftertone_core::model::{
-    Arrival, Call, CallId, CallState, Change, Direction, OperationId, ParticipantId, Party,
-    RecordingChange, RecordingId, Termination, UnixMillis,
+    Call, CallId, CallState, Change, OperationId, RecordingChange, RecordingId, Termination,
+    UnixMillis,
 };
 use sqlx::{AnyConnection, Connection};
 use tempfile::TempDir;
 
-use super::Node;
+use super::{Node, sample};
 
 /// The wall clock's time, which is the steady clock's of a fresh database.
 pub fn now() -> UnixMillis {
@@ -50,32 +50,13 @@ pub async fn with_a_recording(bytes: usize, left: Option<Duration>) -> (TempDir,
 }
 
 fn ended_call(id: CallId) -> Call {
-    let party = || Party { uri: "sip:a@127.0.0.1".to_owned(), display_name: None };
     Call {
-        id,
         application: "tester".to_owned(),
         state: CallState::Terminated,
-        direction: Direction::Incoming,
-        source: party(),
-        target: party(),
-        chain_id: String::new(),
-        participant_id: ParticipantId::from_random([1; 16]),
-        arrival: Arrival::default(),
-        is_telephone: false,
-        ringing_timeout_seconds: None,
-        peer_participant_id: ParticipantId::from_random([2; 16]),
-        is_muted: false,
-        peer_is_muted: false,
-        recording_status: None,
-        sip_call_id: String::new(),
-        callback_uri: None,
-        media: None,
-        tones_subscribed: false,
-        media_config: None,
-        subject: None,
         created_at: now(),
         ended_at: Some(now()),
         termination: Some(Termination::PeerHungUp),
+        ..sample::call(id)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod peer;
 pub mod pieces;
 pub mod python;
 pub mod raw;
+pub mod sample;
 pub mod sipp;
 pub mod spoken;
 

@@ -297,6 +297,11 @@ impl Machine {
                 self.take_turn(now);
             }
             Input::Tone(tone) => self.tone(tone, now),
+            Input::MediaSaid(id) => {
+                // What comes next is heard without a gap.
+                self.queue.said(id);
+                self.take_turn(now);
+            }
             Input::MediaEnded(id, ended) => self.media_ended(id, ended, now),
             Input::ClipSafe(id, result) => self.clip_safe(id, result, now),
             Input::MediaTimedOut(silence) => {

@@ -1,8 +1,8 @@
 //! The operations of one call that are not over: in order, one at a time on the media.
 //!
 //! An operation is *waiting* until its turn has come and its prompts are there, *running* while the
-//! media works on it, *finishing* while its clip is made safe. The next one runs while an earlier
-//! one still finishes.
+//! media works on it, *said* while the peer still plays the last of it, *finishing* while its clip
+//! is made safe. The next one runs while an earlier one is said or finishes.
 
 use crate::model::{
     Operation, OperationEnd, OperationId, OperationStatus, RecordingId, operation::Recorded,
@@ -29,6 +29,8 @@ pub enum Stage {
     },
     /// On the media.
     Running,
+    /// Off the media; the peer has not played all of it yet.
+    Said,
     /// Off the media; its clip is being made safe.
     Finishing {
         /// How it will have ended.
@@ -92,6 +94,13 @@ impl Queue {
         }
     }
 
+    /// Marks a running operation as said.
+    pub fn said(&mut self, id: OperationId) {
+        if let Some(entry) = self.find_mut(id).filter(|e| matches!(e.stage, Stage::Running)) {
+            entry.stage = Stage::Said;
+        }
+    }
+
     /// Marks a running operation as finishing.
     pub fn finish(&mut self, id: OperationId, end: OperationEnd, recorded: Recorded) {
         if let Some(entry) = self.find_mut(id) {
@@ -107,11 +116,12 @@ impl Queue {
 
     /// Takes out all that have not begun.
     pub fn take_waiting(&mut self) -> Vec<Entry> {
-        let (waiting, rest) = std::mem::take(&mut self.entries)
-            .into_iter()
-            .partition(|entry| matches!(entry.stage, Stage::Waiting { .. }));
-        self.entries = rest;
-        waiting
+        self.take_all(|stage| matches!(stage, Stage::Waiting { .. }))
+    }
+
+    /// Takes out all of which the peer has not played the last yet.
+    pub fn take_said(&mut self) -> Vec<Entry> {
+        self.take_all(|stage| matches!(stage, Stage::Said))
     }
 
     /// The one on the media.
@@ -129,14 +139,23 @@ impl Queue {
         &self.entries
     }
 
-    /// How many are on the media, or are made safe.
+    /// How many are on the media, are still played, or are made safe.
     pub fn begun(&self) -> usize {
         self.entries.iter().filter(|entry| !matches!(entry.stage, Stage::Waiting { .. })).count()
     }
 
-    /// Whether nothing runs or waits (finishing ones do not hold up a new one).
+    /// Whether nothing runs or waits: what is off the media does not hold up a new one.
     pub fn is_free(&self) -> bool {
-        self.entries.iter().all(|entry| matches!(entry.stage, Stage::Finishing { .. }))
+        let is_off_media =
+            |entry: &Entry| matches!(entry.stage, Stage::Said | Stage::Finishing { .. });
+        self.entries.iter().all(is_off_media)
+    }
+
+    fn take_all(&mut self, is_meant: impl Fn(&Stage) -> bool) -> Vec<Entry> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        let (taken, rest) = entries.partition(|entry| is_meant(&entry.stage));
+        self.entries = rest;
+        taken
     }
 
     fn find_mut(&mut self, id: OperationId) -> Option<&mut Entry> {

@@ -56,6 +56,8 @@ struct World {
     leg_open: bool,
     preparing: Vec<OperationId>,
     running: Option<(OperationId, Option<RecordingId>)>,
+    /// What was said and is still played, oldest first.
+    said: Vec<OperationId>,
     canceled: Vec<OperationId>,
     muted: (bool, bool),
     closing: bool,
@@ -121,6 +123,7 @@ impl World {
             leg_open: false,
             preparing: Vec::new(),
             running: None,
+            said: Vec::new(),
             canceled: Vec::new(),
             muted: (false, false),
             closing: false,
@@ -216,6 +219,24 @@ impl World {
         self.input(Input::Prepared(id, if ok { Ok(()) } else { Err(end) }));
     }
 
+    /// What runs has said all that it has to say.
+    fn say(&mut self) {
+        if let Some((id, _)) = self.running.take_if(|(_, recording)| recording.is_none()) {
+            self.said.push(id);
+            self.input(Input::MediaSaid(id));
+        }
+    }
+
+    /// The peer has played what was said first.
+    fn hear(&mut self) {
+        if !self.said.is_empty() {
+            let id = self.said.remove(0);
+            let end = OperationEnd::Done;
+            let ended = MediaEnd { end, speech_ms: 0, speech_ended_at_ms: None };
+            self.input(Input::MediaEnded(id, ended));
+        }
+    }
+
     fn end_media(&mut self, end: OperationEnd) {
         if let Some((id, recording)) = self.running.take() {
             self.canceled.retain(|canceled| *canceled != id);
@@ -245,8 +266,12 @@ impl World {
         }
         if failed {
             self.running = None;
+            self.said.clear();
             self.input(Input::LegFailed);
             return;
+        }
+        while !self.said.is_empty() {
+            self.hear();
         }
         let end = match self.running {
             Some((_, Some(_))) => OperationEnd::HungUpWithAudio,
@@ -445,6 +470,42 @@ fn operations_run_one_after_the_other_and_a_clip_holds_up_nobody() {
     world.make_safe(true);
     assert_eq!(world.ends_of(first), [(OperationEnd::StopToneDetected, 8514)]);
     world.finish();
+    world.check();
+}
+
+#[test]
+fn what_waits_behind_a_prompt_begins_when_it_is_said_and_it_is_told_when_it_was_heard() {
+    let mut world = World::established();
+    let [first, second] = [play(), play()].map(|kind| world.submit(kind).unwrap());
+    let recording = world.submit(record(false)).unwrap();
+    (0..3).for_each(|_| world.prepare(true));
+    assert_eq!(world.running.unwrap().0, first);
+    world.say();
+    assert_eq!(world.running.unwrap().0, second, "the next begins at once");
+    assert!(world.ends_of(first).is_empty(), "the peer still plays it");
+    world.say();
+    assert_eq!(world.running.unwrap().0, recording);
+    world.hear();
+    assert_eq!(world.ends_of(first), [(OperationEnd::Done, 0)]);
+    assert!(world.ends_of(second).is_empty());
+    // What was said is not canceled any more.
+    world.submit(OperationKind::CancelMediaProcessing).unwrap();
+    assert_eq!(world.canceled, [recording]);
+    world.hear();
+    assert_eq!(world.ends_of(second), [(OperationEnd::Done, 0)]);
+    world.finish();
+    world.check();
+}
+
+#[test]
+fn a_prompt_that_was_said_is_done_when_its_leg_vanishes() {
+    let mut world = World::established();
+    let prompt = world.submit(play()).unwrap();
+    world.prepare(true);
+    world.say();
+    world.input(Input::PeerHungUp);
+    world.close_leg(true);
+    assert_eq!(world.ends_of(prompt), [(OperationEnd::Done, 0)]);
     world.check();
 }
 
@@ -893,7 +954,7 @@ proptest! {
     /// every clip has one fate, the call ends once, last of all.
     #[test]
     fn everything_ends_exactly_once(
-        steps in prop::collection::vec((0u8..35, any::<bool>()), 0..80),
+        steps in prop::collection::vec((0u8..37, any::<bool>()), 0..80),
         kind in 0..3,
     ) {
         let mut world = match kind {
@@ -947,6 +1008,8 @@ proptest! {
                     let target = Box::new("sip:carol@pbx.example".parse().unwrap());
                     let _ = world.command(Command::Redirect { target, callback_uri: None });
                 }
+                34 => world.say(),
+                35 => world.hear(),
                 _ => { let _ = world.command(Command::KeepAlive); }
             }
         }

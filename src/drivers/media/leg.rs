@@ -328,11 +328,16 @@ impl LiveLeg {
         let goes_on = |running: &Running| is_sending || !running.only_speaks();
         let speaks = playing.as_ref().is_some_and(Running::only_speaks);
         let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
-        // Who hangs up when a prompt is done does not cut it in the peer's jitter buffer.
-        let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
         // The end of hold music was told when it began.
-        let ended = ended.filter(|_| !is_idle).map(|ended| ended.not_before(due));
-        self.finishing.extend(ended);
+        if let Some(ended) = ended.filter(|_| !is_idle) {
+            // An application that hangs up when a prompt is done does not cut it in the peer's
+            // jitter buffer; what waits behind the prompt is to follow it without a gap.
+            let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
+            if speaks {
+                self.outbox.tell(LegEvent::OperationSaid { id: ended.id() });
+            }
+            self.finishing.push_back(ended.not_before(due));
+        }
         let key = said.key;
         // A key is sent whoever is muted, be it by its sound.
         if muted.ours && key.is_none() {

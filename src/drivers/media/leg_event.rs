@@ -19,6 +19,12 @@ pub enum LegEvent {
         /// The key.
         tone: Tone,
     },
+    /// All that an operation says has been sent, and nothing else of it is to be done. Its end is
+    /// told when the peer has played it; the next operation may begin.
+    OperationSaid {
+        /// Which one.
+        id: OperationId,
+    },
     /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
     /// prompts.
     OperationEnded {

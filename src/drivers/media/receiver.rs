@@ -651,7 +651,9 @@ impl Receiver {
         }
         let clock_rate = self.codec.clock_rate();
         let passed = time.and_then(|time| self.passed_since(time, frame));
-        let Some(key) = self.events.take(header, payload, clock_rate, passed) else { return };
+        let Some(key) = self.events.take(header, payload, clock_rate, passed, frame) else {
+            return;
+        };
         let later = i64::from(header.timestamp.wrapping_sub(key.timestamp) as i32) / self.ticks;
         let began = time.map_or_else(|| self.live_edge(), |time| time - later);
         let newest = || self.source.as_ref().and_then(|source| source.sequence.highest());

@@ -49,14 +49,11 @@ impl Reports {
         frame >= self.due
     }
 
-    /// Takes a datagram of the peer: what of it matters, if it is RTCP. Only one who hears us can
-    /// know of our source `ours`.
-    pub fn read(&mut self, datagram: &[u8], ours: u32, frame: u64) -> Option<rtcp::Received> {
-        let received = rtcp::read(datagram, ours).ok()?;
+    /// Takes a report of the peer, which came in the tick `frame`.
+    pub fn note(&mut self, received: &rtcp::Received, frame: u64) {
         if let Some(sender) = received.sender {
             self.last_sender_report = Some(((sender.ntp >> 16) as u32, frame));
         }
-        Some(received)
     }
 
     /// Makes the report of the tick `frame`; the last one says goodbye.

@@ -212,6 +212,11 @@ impl Finishing {
         Self { id, ended, tape, due: 0 }
     }
 
+    /// Its id.
+    pub fn id(&self) -> OperationId {
+        self.id
+    }
+
     /// The same, told in `frame` at the earliest: what was said is still to be heard.
     pub fn not_before(self, frame: u64) -> Self {
         Self { due: frame, ..self }

@@ -262,7 +262,7 @@ mod tests {
             assert_eq!(packet.header.marker, frames == 1);
             assert_eq!(packet.payload[1] & 0x80 != 0, frames == 5);
             assert_eq!(packet.payload[2..], (160 * frames as u16).to_be_bytes());
-            let key = events.take(&packet.header, packet.payload, 8_000, None);
+            let key = events.take(&packet.header, packet.payload, 8_000, None, 0);
             told.extend(key.filter(|key| key.is_new));
         }
         assert_eq!(told.len(), 1);

@@ -31,6 +31,8 @@ const GRACE_FRAMES: u64 = 50;
 const RELOCK_FRAMES: u64 = 250;
 /// How many strangers are watched at a time: enough that one cannot push out the true one.
 const CANDIDATES: usize = 4;
+/// SSRCs that are remembered: those of the sound and of keys beside it, and the ones before.
+const SSRCS: usize = 4;
 
 /// The source of one leg.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Source {
     ssrc: Option<u32>,
     /// Its highest sequence number.
     sequence: u16,
+    /// Of the last packets that counted, the newest first.
+    ssrcs: [Option<u32>; SSRCS],
     /// The source before the last re-INVITE: still heard until the new one speaks.
     previous: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
@@ -107,6 +111,7 @@ impl Source {
             locked_at: frame,
             ssrc: None,
             sequence: 0,
+            ssrcs: [None; SSRCS],
             previous: None,
             candidates: [None; CANDIDATES],
             oldest: 0,
@@ -237,6 +242,12 @@ impl Source {
         is_same(host, self.signalled.ip()) || self.is_signalling(host)
     }
 
+    /// Whether reports of this SSRC are the peer's. While none of its packets has counted, any may
+    /// be: it says nothing, or is not heard.
+    pub fn may_report_as(&self, ssrc: u32) -> bool {
+        self.ssrc.is_none() || self.ssrcs.contains(&Some(ssrc))
+    }
+
     /// Whether the peer's SIP comes from there, and it has acknowledged our 200, or answered our
     /// INVITE: it is no victim.
     pub fn is_proved(&self, host: IpAddr) -> bool {
@@ -300,6 +311,10 @@ impl Source {
         let is_new = self.ssrc.replace(ssrc) != Some(ssrc);
         if is_new || (sequence.wrapping_sub(self.sequence) as i16) > 0 {
             self.sequence = sequence;
+        }
+        if !self.ssrcs.contains(&Some(ssrc)) {
+            self.ssrcs.rotate_right(1);
+            self.ssrcs[0] = Some(ssrc);
         }
     }
 }

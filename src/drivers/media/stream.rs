@@ -27,7 +27,10 @@ use aftertone_core::{
     model::{Silence, Tone},
     operation::SaidKey,
     proto::{
-        rtp::packet::{Header, Packet, is_rtcp},
+        rtp::{
+            packet::{Header, Packet, is_rtcp},
+            rtcp,
+        },
         sdp::{Direction, Payload, StreamPlan},
     },
 };
@@ -428,12 +431,19 @@ impl Stream {
         if !is_destination && !source.is_near(from.ip()) {
             return;
         }
-        let Some(received) = self.reports.read(datagram, self.sender.ssrc(), frame) else { return };
-        if is_destination && received.about_us.is_some() {
+        let Some(received) = rtcp::read(datagram, self.sender.ssrc()).ok() else { return };
+        let is_about_us = received.about_us.is_some();
+        if is_destination && is_about_us {
             source.verify();
         }
-        // Who says nothing is there as long as RTCP comes (RFC 3550 section 6.3.5): on hold, or
-        // because there is nothing to say.
+        // The host may have other calls, and still report about one that had this port before: such
+        // reports come from other sources, and are about others.
+        if !is_about_us && !source.may_report_as(received.ssrc) {
+            return;
+        }
+        self.reports.note(&received, frame);
+        // A peer that says nothing is there as long as its RTCP comes (RFC 3550 section 6.3.5): it
+        // is on hold, or has nothing to say.
         if !received.is_bye {
             self.peer.heard_at = frame;
         }

@@ -19,8 +19,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// What is known about the attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Failure {
-    /// Number of the attempt, from 1.
-    pub(super) attempts: u32,
+    /// How many attempts have failed so, this one included.
+    pub(super) step: u32,
     /// How old the notification is.
     pub(super) age: Duration,
     /// What the receiver asked for (RFC 9110 section 10.2.3).
@@ -33,7 +33,7 @@ pub(super) struct Failure {
 /// last attempt comes at that age and not before.
 pub(super) fn pause(failure: Failure, retry_for: Duration) -> Option<Duration> {
     let left = retry_for.checked_sub(failure.age).filter(|left| !left.is_zero())?;
-    let index = usize::try_from(failure.attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+    let index = usize::try_from(failure.step.saturating_sub(1)).unwrap_or(usize::MAX);
     let step = STEPS.get(index).copied().unwrap_or(LONGEST_STEP);
     let asked = failure.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     let jitter = if failure.jitter.is_finite() { failure.jitter.clamp(0.0, 1.0) } else { 0.0 };
@@ -50,14 +50,14 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn after(attempts: u32) -> Failure {
-        Failure { attempts, age: Duration::ZERO, retry_after: None, jitter: 0.0 }
+    fn after(step: u32) -> Failure {
+        Failure { step, age: Duration::ZERO, retry_after: None, jitter: 0.0 }
     }
 
     #[test]
     fn the_waits_grow_to_a_minute() {
         let waits: Vec<u128> =
-            (1..=8).map(|attempts| pause(after(attempts), DAY).unwrap().as_millis()).collect();
+            (1..=8).map(|step| pause(after(step), DAY).unwrap().as_millis()).collect();
         assert_eq!(waits, [500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 60_000]);
     }
 
@@ -81,14 +81,14 @@ mod tests {
     proptest! {
         #[test]
         fn no_wait_is_shorter_than_its_step_or_longer_than_what_is_left(
-            attempts in any::<u32>(),
+            step in any::<u32>(),
             age in 0_u64..200_000,
             asked in proptest::option::of(any::<u64>()),
             jitter in any::<f64>(),
         ) {
             let age = Duration::from_secs(age);
             let retry_after = asked.map(Duration::from_secs);
-            match pause(Failure { attempts, age, retry_after, jitter }, DAY) {
+            match pause(Failure { step, age, retry_after, jitter }, DAY) {
                 Some(wait) => {
                     prop_assert!(wait <= DAY - age);
                     prop_assert!(wait >= STEPS[0].min(DAY - age));

@@ -27,6 +27,7 @@ use aftertone_core::model::CallId;
 
 use super::{
     backoff::{self, Failure},
+    refusals::Refusals,
     webhook::{Answer, Rendered, Webhook},
 };
 
@@ -308,8 +309,7 @@ struct LaneParts {
     render: Render,
     config: DispatcherConfig,
     cancel: CancellationToken,
-    /// Calls whose next notification was refused: which one, and how often in a row.
-    refusals: Mutex<HashMap<CallId, (u64, u32)>>,
+    refusals: Mutex<Refusals>,
 }
 
 impl LaneParts {
@@ -345,7 +345,7 @@ impl LaneParts {
             }
         };
         let attempts = delivery.attempts.saturating_add(1);
-        let refusals = self.count_refusals(delivery, matches!(answer, Answer::Refused { .. }));
+        let refusals = self.count_refusals(delivery, &answer);
         match answer {
             Answer::Received => {
                 debug!(attempts, "Notification received");
@@ -361,39 +361,46 @@ impl LaneParts {
                 self.give_up(delivery, attempts, &reason).await;
                 LaneEnd::Nothing
             }
+            // What has failed in another way before does not make the next attempt later: the
+            // caller still hears ringing.
             Answer::Refused { reason, retry_after } => {
-                self.fail(delivery, attempts, &reason, retry_after).await;
+                self.fail(delivery, attempts, refusals, &reason, retry_after).await;
                 LaneEnd::Nothing
             }
             Answer::Failed { reason, retry_after } => {
-                self.fail(delivery, attempts, &reason, retry_after).await;
+                self.fail(delivery, attempts, attempts, &reason, retry_after).await;
                 LaneEnd::Failed
             }
         }
     }
 
-    /// How often in a row the notification was refused, this time included. In memory alone: after
-    /// a restart it is counted anew.
-    fn count_refusals(&self, delivery: &Delivery, is_refused: bool) -> u32 {
+    /// How often in a row the notification was refused, this time included.
+    fn count_refusals(&self, delivery: &Delivery, answer: &Answer) -> u32 {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = refusals.remove(&delivery.call).filter(|(of, _)| *of == delivery.sequence);
-        let count = known.map_or(0, |(_, count)| count) + u32::from(is_refused);
-        if is_refused && count < self.config.refusals {
-            refusals.insert(delivery.call, (delivery.sequence, count));
+        let times = match answer {
+            Answer::Refused { .. } => {
+                refusals.count(delivery.call, delivery.sequence, Instant::now().into_std())
+            }
+            Answer::Received | Answer::Hopeless { .. } | Answer::Failed { .. } => 0,
+        };
+        if times == 0 || times >= self.config.refusals {
+            refusals.end(delivery.call);
         }
-        count
+        times
     }
 
+    /// Has a notification tried again after the pause that stands at `step` of the back-off.
     async fn fail(
         &self,
         delivery: &Delivery,
         attempts: u32,
+        step: u32,
         reason: &str,
         retry_after: Option<Duration>,
     ) {
         let now = self.store.clock().now();
         let age = now.since(delivery.created_at);
-        let failure = Failure { attempts, age, retry_after, jitter: rand::random() };
+        let failure = Failure { step, age, retry_after, jitter: rand::random() };
         let Some(pause) = backoff::pause(failure, self.config.retry_for) else {
             return self.give_up(delivery, attempts, reason).await;
         };

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod dispatcher;
+mod refusals;
 mod webhook;
 
 pub use dispatcher::{Dispatcher, DispatcherConfig, Render};

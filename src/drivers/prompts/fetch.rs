@@ -1,8 +1,10 @@
 //! Prompts by HTTP or from a folder, within limits.
 
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -10,7 +12,7 @@ use reqwest::{
     Client, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap},
 };
-use tokio::io::AsyncReadExt;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::debug;
 use url::Url;
 
@@ -35,6 +37,8 @@ pub struct FetchLimits {
 pub struct Fetch {
     client: FencedClient,
     limits: FetchLimits,
+    /// Permits to read from the folder.
+    reads: Arc<Semaphore>,
 }
 
 /// What a fetch brought.
@@ -122,6 +126,9 @@ pub enum FetchError {
 }
 
 const MAX_REDIRECTS: usize = 5;
+/// How many threads may read from the folder at a time. All of the process share 512 of them, and
+/// one that waits for a disk that does not answer waits for ever.
+const READS: usize = 64;
 
 /// One answer of a server.
 struct Answer {
@@ -141,7 +148,7 @@ impl Fetch {
     /// The TLS library cannot be set up.
     pub fn new(fence: Fence, limits: FetchLimits) -> Result<Self, reqwest::Error> {
         let client = fence.client(limits.connect_timeout, limits.total_timeout)?;
-        Ok(Self { client, limits })
+        Ok(Self { client, limits, reads: Arc::new(Semaphore::new(READS)) })
     }
 
     /// The largest file, packed or not.
@@ -170,35 +177,22 @@ impl Fetch {
     }
 
     async fn read_file(&self, url: &Url) -> Result<Fetched, FetchError> {
-        let folder = self.limits.prompt_folder.as_deref().ok_or(FetchError::NoFolder)?;
+        let folder = self.limits.prompt_folder.clone().ok_or(FetchError::NoFolder)?;
         let path = url.to_file_path().map_err(|()| FetchError::OutsideFolder)?;
-        let folder = tokio::fs::canonicalize(folder).await?;
-        // An absolute path below the folder, or one that counts from it.
-        let inside = path.strip_prefix("/").unwrap_or(&path);
-        let path = if path.starts_with(&folder) { path.clone() } else { folder.join(inside) };
-        // Only the real path counts: `..` and links out of the folder are resolved first.
-        let path = tokio::fs::canonicalize(path).await?;
-        if !path.starts_with(&folder) {
-            return Err(FetchError::OutsideFolder);
-        }
+        let limit = self.limits.max_bytes;
+        let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(io::Error::other)?;
+        let read = spawn_blocking(move || {
+            let read = read_inside(&folder, &path, limit);
+            drop(permit);
+            read
+        });
         Ok(Fetched::File {
-            bytes: self.read_limited(&path).await?,
+            bytes: read.await.map_err(io::Error::other)??,
             codings: Vec::new(),
             content_type: None,
             answer: None,
             fresh_for: Duration::ZERO,
         })
-    }
-
-    async fn read_limited(&self, path: &Path) -> Result<Vec<u8>, FetchError> {
-        let file = tokio::fs::File::open(path).await?;
-        if !file.metadata().await?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file").into());
-        }
-        let mut bytes = Vec::new();
-        let limit = self.limits.max_bytes;
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).await?;
-        if bytes.len() as u64 > limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
     }
 
     async fn download(
@@ -316,6 +310,26 @@ impl Fetch {
         }
         FetchError::Connection { host: host.to_owned(), cause: cause.to_string() }
     }
+}
+
+/// Reads a file below the folder, of `limit` bytes at most.
+fn read_inside(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, FetchError> {
+    let folder = fs::canonicalize(folder)?;
+    // An absolute path below the folder, or one that counts from it.
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.starts_with(&folder) { path.to_owned() } else { folder.join(inside) };
+    // Only the real path counts: `..` and links out of the folder are resolved first.
+    let path = fs::canonicalize(path)?;
+    if !path.starts_with(&folder) {
+        return Err(FetchError::OutsideFolder);
+    }
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file").into());
+    }
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
 }
 
 /// The codings of `Content-Encoding`, in lower case and in the order in which they were applied.

@@ -247,7 +247,7 @@ impl Library {
         let decoded = tokio::task::spawn_blocking(move || {
             let bytes = unpacked(bytes, &codings, max_bytes).map_err(|error| match error {
                 UnpackError::TooLarge(_) => not_fetched(error.to_string()),
-                UnpackError::Coding(_) | UnpackError::Broken { .. } => {
+                UnpackError::Coding(_) | UnpackError::Broken { .. } | UnpackError::Members(_) => {
                     bad_format(error.to_string())
                 }
             })?;

@@ -233,6 +233,34 @@ async fn a_packed_file_of_the_folder_is_played() {
 }
 
 #[tokio::test]
+async fn a_folder_that_does_not_answer_holds_few_of_the_threads_that_all_share() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its opening waits, as on a disk that does not answer, until it is opened for writing.
+    let silent = folder.path().join("silent");
+    nix::unistd::mkfifo(&silent, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let library = library_with(1 << 20, Some(folder.path()));
+    // More than there are threads.
+    let loading: Vec<_> = (0..600)
+        .map(|number| {
+            let path = folder.path().join(number.to_string());
+            std::os::unix::fs::symlink(&silent, path).unwrap();
+            let library = library.clone();
+            tokio::spawn(async move { heard(&library, &format!("file:///{number}")).await })
+        })
+        .collect();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::task::spawn_blocking(|| ());
+    let other = tokio::time::timeout(Duration::from_secs(10), other).await;
+    let _writer = std::fs::File::options().read(true).write(true).open(&silent).unwrap();
+    for loaded in loading {
+        assert!(loaded.await.unwrap().is_err());
+    }
+    assert!(other.is_ok(), "no thread was left");
+}
+
+#[tokio::test]
 async fn a_location_in_raw_utf_8_is_followed() {
     let server = Server::start(|asked| {
         Some(match asked.path() {

@@ -28,10 +28,18 @@ pub(super) enum UnpackError {
     /// The limit.
     #[error("unpacked it is larger than {}", bytesize::ByteSize(*.0))]
     TooLarge(u64),
+    /// Each member costs as much as thousands of bytes.
+    #[error("it is packed with gzip in more than {0} members, most of them tiny")]
+    Members(usize),
 }
 
 /// More codings over each other are not undone: each costs as much as the file.
 const MAX_CODINGS: usize = 3;
+
+/// Members of a gzip file may be tiny up to this number. Beyond it they have this many bytes on
+/// the average: programs that write members (`bgzip`, `pigz`, `cat`) give each of them far more.
+const MAX_TINY_MEMBERS: usize = 64;
+const MEMBER_BYTES: usize = 1_024;
 
 /// Undoes `codings`, which are in the order in which they were applied, and gzip of the file
 /// itself.
@@ -71,7 +79,13 @@ fn gunzipped(bytes: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, UnpackError> {
     }
     let mut plain = Vec::new();
     let mut rest = &bytes[..];
+    let max_members = MAX_TINY_MEMBERS + bytes.len() / MEMBER_BYTES;
+    let mut members = 0;
     while is_packed(rest) {
+        members += 1;
+        if members > max_members {
+            return Err(UnpackError::Members(max_members));
+        }
         let mut member = GzDecoder::new(rest);
         read_limited(&mut member, "gzip", &mut plain, max_bytes)?;
         rest = member.into_inner();
@@ -189,6 +203,31 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         assert_eq!(unpacked(&gzip(&[b' '; 1_000]), &[]).unwrap().len(), 1_000);
+    }
+
+    #[test]
+    fn many_tiny_members_of_gzip_are_refused_before_they_cost_seconds() {
+        let empty = gzip(b"");
+        let many = empty.repeat((10 << 20) / empty.len());
+        let codings = ["gzip".to_owned()];
+        for (bytes, codings) in [(gzip(&many), &codings[..]), (many, &[])] {
+            let begun = std::time::Instant::now();
+            let refused = super::unpacked(bytes, codings, 20 << 20).unwrap_err();
+            let took = begun.elapsed();
+            assert!(refused.to_string().contains("members"), "{refused}");
+            assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+        }
+        // A few of them do no harm, nor do many that hold something.
+        assert_eq!(unpacked(&[gzip(WAV), empty.repeat(60)].concat(), &[]).unwrap(), WAV);
+        let mut state = 1u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(300 * 1_100)
+        .collect();
+        let blocks: Vec<u8> = noise.chunks(1_100).flat_map(gzip).collect();
+        assert_eq!(super::unpacked(blocks, &[], 1 << 20).unwrap(), noise);
     }
 
     proptest! {

@@ -12,11 +12,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::{
-    lost::LostFile,
-    lost_and_found::LostAndFound,
-    vault::{Vault, blocking},
-};
+use super::{lost::LostFile, lost_and_found::LostAndFound, vault::Vault};
 use crate::drivers::store::{Database, LostFileRow, StoreError};
 use aftertone_core::model::{SteadyMillis, UnixMillis};
 
@@ -59,7 +55,7 @@ impl LostFiles {
     /// The folder cannot be read.
     pub async fn sweep(&mut self) -> io::Result<()> {
         let vault = self.vault.clone();
-        let files = blocking(move || vault.lost_files()).await?;
+        let files = self.vault.folder.blocking(move || vault.lost_files()).await.flatten()?;
         if !self.is_loaded {
             let loaded = self.database.lost_files().await;
             self.is_loaded = loaded.is_ok();
@@ -75,7 +71,7 @@ impl LostFiles {
             let LostFile { name, changed, .. } = &file;
             let known = self.known.get(name).filter(|known| known.row.modified == *changed);
             let since = known.map_or_else(|| since(*changed, wall, now), |known| known.row.since);
-            if now.since(since) >= self.retention && purge(&file).await {
+            if now.since(since) >= self.retention && purge(&self.vault, &file).await {
                 continue;
             }
             if known.is_none() {
@@ -120,9 +116,9 @@ impl LostFiles {
 }
 
 /// Deletes a file. Returns whether it could.
-async fn purge(file: &LostFile) -> bool {
+async fn purge(vault: &Vault, file: &LostFile) -> bool {
     let path = file.path.clone();
-    match blocking(move || LostFile::purge(&path)).await {
+    match vault.folder.blocking(move || LostFile::purge(&path)).await.flatten() {
         Ok(()) => info!("Purged {}, for which there was no row", file.shown.display()),
         Err(cause) => {
             error!(%cause, "Cannot purge {}", file.shown.display());
@@ -141,7 +137,12 @@ fn since(modified: UnixMillis, wall: UnixMillis, now: SteadyMillis) -> SteadyMil
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::{
+        fs::{self, File},
+        time::Instant,
+    };
+
+    use sqlx::{Connection, Executor};
 
     use super::*;
     use crate::drivers::recordings::Folder;
@@ -194,6 +195,34 @@ mod tests {
         fs::remove_file(folder.path().join("lost+found/of tomorrow")).unwrap();
         lost.sweep().await.unwrap();
         assert_eq!(database.lost_files().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn files_go_in_their_time_while_the_database_is_locked_and_are_written_down_after_it() {
+        const FILES: usize = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("lost.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
+        for number in 0..FILES {
+            file(folder.path(), &format!("old {number}"), OLD);
+            file(folder.path(), &format!("young {number}"), Duration::ZERO);
+        }
+        let mut lost = LostFiles::new(database.clone(), vault, OLD);
+        let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+        let begun = Instant::now();
+        lost.sweep().await.unwrap();
+        // For each file the database is waited for by a second or more.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(FILES as u64 / 2), "{took:?}");
+        let names = left(folder.path());
+        assert_eq!(names.len(), FILES);
+        assert!(names.iter().all(|name| name.starts_with("young")), "{names:?}");
+        assert_eq!(database.lost_files().await.unwrap(), []);
+        other.execute("ROLLBACK").await.unwrap();
+        lost.sweep().await.unwrap();
+        assert_eq!(database.lost_files().await.unwrap().len(), FILES);
     }
 
     #[tokio::test]

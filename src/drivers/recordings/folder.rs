@@ -18,6 +18,7 @@ use std::{
 };
 
 use nix::unistd::{AccessFlags, access};
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::drivers::store::lock_for_life;
 
@@ -35,7 +36,13 @@ struct Inner {
     path: PathBuf,
     held: File,
     _lock: File,
+    /// Permits for what may wait for the disk.
+    waits: Arc<Semaphore>,
 }
+
+/// How many threads may wait for the disk at a time. All of the process share 512 of them, and one
+/// that waits for a disk that does not answer waits for ever.
+const WAITS: usize = 64;
 
 /// What is wrong with the folder while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +74,31 @@ impl Folder {
             return Err(io::Error::other("it can only be used when /proc is mounted"));
         }
         let lock = lock(&path.join(LOCK))?;
-        Ok(Self { inner: Arc::new(Inner { configured, path, held, _lock: lock }) })
+        Ok(Self::new(configured, path, held, lock))
+    }
+
+    fn new(configured: PathBuf, path: PathBuf, held: File, lock: File) -> Self {
+        let waits = Arc::new(Semaphore::new(WAITS));
+        Self { inner: Arc::new(Inner { configured, path, held, _lock: lock, waits }) }
+    }
+
+    /// Does what may wait for the disk, on a thread of its own. When [`WAITS`] do already, it waits
+    /// before it has one, for as long as its caller does.
+    ///
+    /// # Errors
+    /// It has panicked.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let permit = Arc::clone(&self.inner.waits).acquire_owned().await;
+        let permit = permit.map_err(io::Error::other)?;
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        done.await.map_err(io::Error::other)
     }
 
     /// Path of a file in the folder, wherever that is. It is good while a clone of this lives.
@@ -162,7 +193,7 @@ impl Folder {
         let held = File::open("/dev/null").unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let lock = held.try_clone().unwrap();
-        Self { inner: Arc::new(Inner { configured: path.clone(), path, held, _lock: lock }) }
+        Self::new(path.clone(), path, held, lock)
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{
     lost_and_found::LostAndFound,
-    vault::{RecoverError, Vault, blocking, clips_in},
+    vault::{RecoverError, Vault, clips_in},
 };
 use crate::drivers::store::{Database, RecordingState};
 use aftertone_core::{
@@ -65,8 +65,8 @@ impl Vault {
     ) -> Result<(), RecoverError> {
         // The files are read before the rows, for a row is there before the first sample.
         let vault = self.clone();
-        let old = blocking(move || vault.clips_older_than(age)).await;
-        let old = old.map_err(|source| self.failed(source))?;
+        let old = self.folder.blocking(move || vault.clips_older_than(age)).await;
+        let old = old.flatten().map_err(|source| self.failed(source))?;
         if old.is_empty() {
             return Ok(());
         }
@@ -74,14 +74,13 @@ impl Vault {
         let unknown = old.into_iter().filter(|(_, id)| !known.contains_key(id));
         let unknown: Vec<OsString> = unknown.map(|(name, _)| name).collect();
         let vault = self.clone();
-        let moved = blocking(move || {
+        let moved = self.folder.blocking(move || {
             let has_samples = |name: &OsString| !vault.has_no_sample(name);
             let (lost, empty): (Vec<_>, Vec<_>) = unknown.into_iter().partition(has_samples);
             vault.set_aside_and_log(&lost);
             if age.is_zero() {
                 vault.remove_and_log(&empty);
             }
-            Ok(())
         });
         moved.await.map_err(|source| self.failed(source))
     }

@@ -7,6 +7,7 @@ mod access;
 mod ages;
 mod binding;
 mod clip_file;
+mod clip_reader;
 mod folder;
 mod keeper;
 mod lost;
@@ -18,6 +19,7 @@ mod vault;
 
 pub use access::AccessKey;
 pub use binding::BindError;
+pub use clip_reader::ClipReader;
 pub use folder::{Folder, FolderFault};
 pub use keeper::Keeper;
 pub use lost_and_found::LostAndFound;

@@ -6,7 +6,7 @@
 //! recording is accepted, so that a full disk refuses a recording instead of failing it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,7 +30,7 @@ use aftertone_core::{
         tape::{Chunk, ChunkBody},
         wav,
     },
-    model::RecordingId,
+    model::{CallId, RecordingId},
 };
 
 /// Resolves when the clip is safe, discarded, or cannot be kept.
@@ -54,6 +54,8 @@ pub struct SpoolLimits {
     pub low_water: u64,
     /// Clips that may be open at the same time, each with one file.
     pub open: usize,
+    /// Calls for which one of them is kept, however many recordings wait in the queues of others.
+    pub calls: usize,
 }
 
 /// A clip whose file is there and open. If it is dropped before a sample has come, the file goes.
@@ -83,6 +85,8 @@ type Waiting = HashMap<RecordingId, Expected>;
 
 /// One of them.
 struct Expected {
+    /// The call that records it.
+    call: CallId,
     written: oneshot::Sender<Result<Finished, SpoolError>>,
     /// Until a write has failed.
     broken: Option<oneshot::Sender<()>>,
@@ -112,16 +116,16 @@ impl Spool {
         Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Makes the file of a clip. Its row may come later, but before its first chunk. A file without
-    /// a sample that no row knows is removed: when its clip is dropped, or at the start after a
-    /// crash.
+    /// Makes the file of a clip of a call. Its row may come later, but before its first chunk. A
+    /// file without a sample that no row knows is removed: when its clip is dropped, or at the
+    /// start after a crash.
     ///
     /// # Errors
     /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is
     /// open already.
-    pub async fn open(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+    pub async fn open(&self, id: RecordingId, call: CallId) -> Result<OpenClip, SpoolError> {
         let spool = self.clone();
-        let opened = tokio::task::spawn_blocking(move || spool.open_now(id)).await;
+        let opened = self.folder.blocking(move || spool.open_now(id, call)).await;
         opened.unwrap_or(Err(SpoolError::Stopped))
     }
 
@@ -131,7 +135,7 @@ impl Spool {
     /// Less is free than must be, or the disk cannot be asked.
     pub async fn check_room(&self) -> Result<(), SpoolError> {
         let spool = self.clone();
-        let checked = tokio::task::spawn_blocking(move || spool.check_room_now()).await;
+        let checked = self.folder.blocking(move || spool.check_room_now()).await;
         checked.unwrap_or(Err(SpoolError::Stopped))
     }
 
@@ -140,7 +144,7 @@ impl Spool {
         self.chunks.clone()
     }
 
-    fn open_now(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+    fn open_now(&self, id: RecordingId, call: CallId) -> Result<OpenClip, SpoolError> {
         let (written_sender, written) = oneshot::channel();
         let (broken_sender, broken) = oneshot::channel();
         {
@@ -148,14 +152,9 @@ impl Spool {
             if waiting.contains_key(&id) {
                 return Err(SpoolError::InUse);
             }
-            // Those that nobody waits for are about to be closed.
-            let open = waiting.values().filter(|expected| !expected.written.is_closed()).count();
-            if open >= self.limits.open {
-                return Err(SpoolError::TooMany(open));
-            }
-            let expected =
-                Expected { written: written_sender, broken: Some(broken_sender), file: None };
-            waiting.insert(id, expected);
+            self.check_limits(&waiting, call)?;
+            let (written, broken) = (written_sender, Some(broken_sender));
+            waiting.insert(id, Expected { call, written, broken, file: None });
         }
         let path = self.folder.join(format!("{id}.part"));
         let made = self.check_room_now().and_then(|()| {
@@ -173,6 +172,21 @@ impl Spool {
                 waiting.remove(&id);
                 Err(error)
             }
+        }
+    }
+
+    /// Looks whether the call may have another clip.
+    fn check_limits(&self, waiting: &Waiting, call: CallId) -> Result<(), SpoolError> {
+        // Clips that are not waited for any more are about to be closed.
+        let open = waiting.values().filter(|expected| !expected.written.is_closed());
+        let calls: Vec<CallId> = open.map(|expected| expected.call).collect();
+        let distinct: HashSet<CallId> = calls.iter().copied().collect();
+        let SpoolLimits { open, calls: kept_for, .. } = self.limits;
+        let is_first = !distinct.contains(&call);
+        let more = calls.len() - distinct.len();
+        match calls.len() < open && (is_first || more < open.saturating_sub(kept_for)) {
+            true => Ok(()),
+            false => Err(SpoolError::TooMany(calls.len())),
         }
     }
 
@@ -390,7 +404,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: SpoolLimits = SpoolLimits { low_water: 0, open: 10 };
+    const LIMITS: SpoolLimits = SpoolLimits { low_water: 0, open: 10, calls: 5 };
+
+    fn call(n: u8) -> CallId {
+        CallId::from_random([n; 16])
+    }
 
     fn id(n: u8) -> RecordingId {
         RecordingId::from_random([n; 16])
@@ -418,8 +436,8 @@ mod tests {
     async fn a_clip_is_announced_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(&folder.path().join("r")), LIMITS).unwrap();
-        let OpenClip { chunks, written, .. } = spool.open(id(1)).await.unwrap();
-        assert!(matches!(spool.open(id(1)).await, Err(SpoolError::InUse)));
+        let OpenClip { chunks, written, .. } = spool.open(id(1), call(1)).await.unwrap();
+        assert!(matches!(spool.open(id(1), call(1)).await, Err(SpoolError::InUse)));
         samples(&chunks, id(1), (0..8000).collect());
         samples(&chunks, id(1), (8000..8100).collect());
         end(&chunks, id(1), true);
@@ -436,7 +454,7 @@ mod tests {
     async fn an_unfinished_clip_is_a_valid_wav_at_every_moment() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
-        let OpenClip { chunks, written: _written, .. } = spool.open(id(2)).await.unwrap();
+        let OpenClip { chunks, written: _written, .. } = spool.open(id(2), call(1)).await.unwrap();
         samples(&chunks, id(2), vec![7; 8000]);
         let path = folder.path().join(format!("{}.part", id(2)));
         let begun = std::time::Instant::now();
@@ -456,7 +474,7 @@ mod tests {
     async fn a_discarded_clip_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
-        let OpenClip { chunks, written, .. } = spool.open(id(3)).await.unwrap();
+        let OpenClip { chunks, written, .. } = spool.open(id(3), call(1)).await.unwrap();
         samples(&chunks, id(3), vec![1; 8000]);
         end(&chunks, id(3), false);
         assert_eq!(written.await.unwrap().unwrap(), NOTHING);
@@ -467,7 +485,7 @@ mod tests {
     async fn a_discarded_clip_may_be_gone_already() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
-        let OpenClip { chunks, written, .. } = spool.open(id(6)).await.unwrap();
+        let OpenClip { chunks, written, .. } = spool.open(id(6), call(1)).await.unwrap();
         samples(&chunks, id(6), vec![1; 8000]);
         let path = folder.path().join(format!("{}.part", id(6)));
         while !path.exists() {
@@ -541,7 +559,7 @@ mod tests {
     async fn a_clip_that_is_not_begun_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
-        drop(spool.open(id(12)).await.unwrap());
+        drop(spool.open(id(12), call(1)).await.unwrap());
         let path = folder.path().join(format!("{}.part", id(12)));
         let begun = Instant::now();
         while path.exists() {
@@ -550,23 +568,49 @@ mod tests {
             samples(&spool.chunks(), id(13), vec![1]);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(spool.open(id(12)).await.is_ok());
+        assert!(spool.open(id(12), call(1)).await.is_ok());
     }
 
     #[tokio::test]
     async fn no_clip_is_begun_below_the_low_water_mark_or_beyond_the_files_that_may_be_open() {
         let folder = tempfile::tempdir().unwrap();
         let held = held(folder.path());
-        let spool =
-            |low_water, open| Spool::start(held.clone(), SpoolLimits { low_water, open }).unwrap();
+        let spool = |low_water, open| {
+            let limits = SpoolLimits { low_water, open, calls: 1 };
+            Spool::start(held.clone(), limits).unwrap()
+        };
         let full = spool(u64::MAX, 10);
-        let refused = full.open(id(14)).await.unwrap_err();
+        let refused = full.open(id(14), call(1)).await.unwrap_err();
         assert!(matches!(refused, SpoolError::LowWater { low_water: u64::MAX, .. }), "{refused}");
         assert!(full.check_room().await.is_err());
         let small = spool(1, 2);
-        let clips = [small.open(id(15)).await.unwrap(), small.open(id(16)).await.unwrap()];
-        assert!(matches!(small.open(id(17)).await, Err(SpoolError::TooMany(2))));
+        let clips = [
+            small.open(id(15), call(1)).await.unwrap(),
+            small.open(id(16), call(1)).await.unwrap(),
+        ];
+        assert!(matches!(small.open(id(17), call(1)).await, Err(SpoolError::TooMany(2))));
         assert_eq!(count(folder.path()), clips.len());
+    }
+
+    #[tokio::test]
+    async fn one_call_with_a_full_queue_leaves_a_file_for_each_other_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = SpoolLimits { low_water: 0, open: 7, calls: 3 };
+        let spool = Spool::start(held(folder.path()), limits).unwrap();
+        let mut clips = Vec::new();
+        for n in 0..5 {
+            clips.push(spool.open(id(n), call(1)).await.unwrap());
+        }
+        assert!(matches!(spool.open(id(5), call(1)).await, Err(SpoolError::TooMany(5))));
+        for n in [6, 7] {
+            clips.push(spool.open(id(n), call(n)).await.unwrap());
+            assert!(matches!(spool.open(id(8), call(n)).await, Err(SpoolError::TooMany(_))));
+        }
+        assert!(matches!(spool.open(id(8), call(8)).await, Err(SpoolError::TooMany(7))));
+        // What a call lets go, others may have.
+        clips.remove(0);
+        clips.push(spool.open(id(8), call(6)).await.unwrap());
+        assert!(matches!(spool.open(id(9), call(1)).await, Err(SpoolError::TooMany(7))));
     }
 
     const NOTHING: Finished = Finished { bytes: 0, samples: 0, is_cut_short: false };
@@ -580,14 +624,16 @@ mod tests {
     fn expected(folder: &Path, clip: RecordingId) -> (Expected, ClipWritten) {
         let (sender, written) = oneshot::channel();
         let file = ClipFile::create(&folder.join(format!("{clip}.part"))).unwrap();
-        (Expected { written: sender, broken: None, file: Some(file) }, written)
+        let (call, file) = (call(1), Some(file));
+        (Expected { call, written: sender, broken: None, file }, written)
     }
 
     #[tokio::test]
     async fn a_disk_that_fails_is_told_and_harms_no_other_clip() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::start(held(folder.path()), LIMITS).unwrap();
-        let OpenClip { chunks, written: lost, broken, .. } = spool.open(id(4)).await.unwrap();
+        let OpenClip { chunks, written: lost, broken, .. } =
+            spool.open(id(4), call(1)).await.unwrap();
         samples(&chunks, id(4), vec![1; 8000]);
         // Something else is in its place.
         fs::create_dir(folder.path().join(format!("{}.wav", id(4)))).unwrap();
@@ -596,7 +642,7 @@ mod tests {
         assert!(matches!(lost.await.unwrap(), Err(SpoolError::Io { .. })));
         samples(&chunks, id(4), vec![1; 8000]);
         end(&chunks, id(4), true);
-        let OpenClip { chunks, written: kept, .. } = spool.open(id(5)).await.unwrap();
+        let OpenClip { chunks, written: kept, .. } = spool.open(id(5), call(1)).await.unwrap();
         end(&chunks, id(5), true);
         assert_eq!(kept.await.unwrap().unwrap().samples, 0);
     }

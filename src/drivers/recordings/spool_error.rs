@@ -28,8 +28,8 @@ pub enum SpoolError {
     /// The folder.
     #[error(transparent)]
     Folder(FolderFault),
-    /// As many clips are open as may be.
-    #[error("{0} recordings are open already, as many as may be")]
+    /// As many clips are open as may be, or as may wait in the queues of calls.
+    #[error("{0} recordings are open already, and the rest is kept for other calls")]
     TooMany(usize),
     /// The clip is open already.
     #[error("the recording is being written already")]

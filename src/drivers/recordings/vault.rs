@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     clip_file::COPY,
+    clip_reader::ClipReader,
     folder::{Folder, FolderFault},
     lost_and_found::LostAndFound,
 };
@@ -93,17 +94,17 @@ impl Vault {
     /// # Errors
     /// It is not there ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
     /// place.
-    pub async fn open(&self, id: RecordingId) -> io::Result<(tokio::fs::File, u64)> {
+    pub async fn open(&self, id: RecordingId) -> io::Result<(ClipReader, u64)> {
         self.check_answers()?;
         let vault = self.clone();
-        let opened = blocking(move || {
+        let opened = self.folder.blocking(move || {
             vault.folder.check_place()?;
             let file = fs::File::open(vault.path(id))?;
             let bytes = file.metadata()?.len();
             Ok((file, bytes))
         });
-        let (file, bytes) = opened.await?;
-        Ok((tokio::fs::File::from_std(file), bytes))
+        let (file, bytes) = opened.await.flatten()?;
+        Ok((ClipReader::new(file, self.folder.clone()), bytes))
     }
 
     /// Reads a finished clip.
@@ -113,14 +114,14 @@ impl Vault {
     pub async fn read(&self, id: RecordingId) -> io::Result<Vec<u8>> {
         self.check_answers()?;
         let vault = self.clone();
-        blocking(move || {
+        let read = self.folder.blocking(move || {
             vault.folder.check_place()?;
             fs::read(vault.path(id))
-        })
-        .await
+        });
+        read.await.flatten()
     }
 
-    /// Each question that a disk does not answer holds a thread of all for as long.
+    /// Who asks a disk that does not answer would only wait for it.
     fn check_answers(&self) -> io::Result<()> {
         match self.fault() {
             Some(fault @ FolderFault::Silent) => Err(io::Error::other(fault)),
@@ -136,7 +137,7 @@ impl Vault {
     /// been brought elsewhere.
     pub async fn delete(&self, id: RecordingId) -> io::Result<()> {
         let vault = self.clone();
-        blocking(move || {
+        let deleted = self.folder.blocking(move || {
             for extension in [WRITTEN, UNFINISHED, COPY] {
                 match fs::remove_file(vault.file(id, extension)) {
                     Ok(()) => {}
@@ -145,8 +146,8 @@ impl Vault {
                 }
             }
             vault.folder.check_existence()
-        })
-        .await
+        });
+        deleted.await.flatten()
     }
 
     /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
@@ -279,13 +280,6 @@ fn has_extension(name: &OsStr, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|its| its == extension)
 }
 
-/// Does what may wait for a disk where nothing else waits.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +337,53 @@ mod tests {
         fs::write(path.join(&name), b"another").unwrap();
         vault.delete(id(1)).await.unwrap();
         assert!(!moved.join(&name).exists() && path.join(&name).exists());
+    }
+
+    /// A file that keeps readers waiting, as on a disk that does not answer, until it is opened for
+    /// writing.
+    fn without_answer(path: PathBuf) -> impl FnOnce() -> fs::File {
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        move || OpenOptions::new().read(true).write(true).open(path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_reads_from_a_disk_that_does_not_answer_does_not_wait_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(folder.path()).await;
+        let answer = without_answer(vault.path(id(1)));
+        vault.seen().fault = Some(FolderFault::Silent);
+        let soon = Duration::from_secs(5);
+        let opened = tokio::time::timeout(soon, vault.open(id(1))).await;
+        let read = tokio::time::timeout(soon, vault.read(id(1))).await;
+        drop(answer());
+        for refused in [opened.map(|opened| opened.map(drop)), read.map(|read| read.map(drop))] {
+            let error = refused.expect("it is refused at once").unwrap_err();
+            assert!(error.to_string().contains("does not answer"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_few_of_the_threads_that_all_share() {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, _) = vault_and_database(folder.path()).await;
+        let answer = without_answer(vault.path(id(1)));
+        // More than there are threads.
+        let opening: Vec<_> = (0..600)
+            .map(|_| {
+                let vault = vault.clone();
+                tokio::spawn(async move { vault.open(id(1)).await })
+            })
+            .collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let other = tokio::task::spawn_blocking(|| ());
+        let other = tokio::time::timeout(Duration::from_secs(10), other).await;
+        let _writer = answer();
+        for opened in opening {
+            opened.await.unwrap().unwrap();
+        }
+        assert!(other.is_ok(), "no thread was left");
     }
 
     #[tokio::test]

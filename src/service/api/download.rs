@@ -10,13 +10,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
-use tokio::{
-    io::{AsyncReadExt, Take},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use super::{House, OpenRecording, RecordingError};
+use super::{House, OpenRecording, RecordingError, house::ClipReader};
 use aftertone_core::model::RecordingId;
 
 /// How much of a file is read at once.
@@ -32,7 +29,9 @@ const LOOK_FOR: Duration = Duration::from_secs(2);
 pub(super) struct Download {
     house: Arc<dyn House>,
     id: RecordingId,
-    file: Take<tokio::fs::File>,
+    file: ClipReader,
+    /// Bytes that are still to be sent.
+    rest: u64,
     ends_at: Option<Instant>,
     looked_at: Instant,
 }
@@ -48,7 +47,7 @@ impl Download {
         let OpenRecording { file, left, .. } = open;
         let looked_at = Instant::now();
         let ends_at = left.and_then(|left| looked_at.checked_add(left));
-        Self { house, id, file: file.take(length), ends_at, looked_at }
+        Self { house, id, file, rest: length, ends_at, looked_at }
     }
 
     /// The body of the response.
@@ -70,8 +69,9 @@ impl Download {
             info!(recording.id = %self.id, "A download is broken off: the recording is gone");
             return Err(io::Error::other("the recording is gone"));
         }
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        self.file.read_buf(&mut chunk).await?;
+        let most = usize::try_from(self.rest).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
+        let chunk = if most > 0 { self.file.read(most).await? } else { Vec::new() };
+        self.rest -= chunk.len() as u64;
         Ok(chunk.into())
     }
 

@@ -17,7 +17,11 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
-use crate::drivers::{store::Delivery, tokens::Verifier};
+use crate::drivers::{
+    recordings::{Folder, Vault},
+    store::Delivery,
+    tokens::Verifier,
+};
 use aftertone_core::{
     graph::{GraphContext, RecordingLink, Version},
     model::{
@@ -536,10 +540,11 @@ impl House for FakeHouse {
                 (false, _) => Err(RecordingError::NotFound),
                 (true, false) => Err(RecordingError::Forbidden),
                 (true, true) => {
-                    let file = tempfile::NamedTempFile::new().unwrap();
-                    std::fs::write(file.path(), &*RECORDING_BYTES).unwrap();
-                    let bytes = RECORDING_BYTES.len() as u64;
-                    let file = tokio::fs::File::open(file.path()).await.unwrap();
+                    let place = tempfile::tempdir().unwrap();
+                    let folder = Folder::hold(place.path().to_owned()).unwrap();
+                    let vault = Vault::new(folder);
+                    std::fs::write(vault.path(id), &*RECORDING_BYTES).unwrap();
+                    let (file, bytes) = vault.open(id).await.unwrap();
                     Ok(OpenRecording { bytes, left, file })
                 }
             }

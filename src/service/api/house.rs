@@ -16,7 +16,7 @@ use aftertone_core::{
 
 pub use crate::{
     drivers::{
-        recordings::LostAndFound,
+        recordings::{ClipReader, LostAndFound},
         store::{GivenUp, KeptAnswer, RequestKey},
     },
     service::switchboard::{CallError, NewCall, NewOperation, TransferTarget},
@@ -261,7 +261,7 @@ pub struct OpenRecording {
     /// How long it may still be heard; `None` while its call lives.
     pub left: Option<Duration>,
     /// The file, at its start.
-    pub file: tokio::fs::File,
+    pub file: ClipReader,
 }
 
 /// Why a recording is not given out.

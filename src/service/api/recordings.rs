@@ -7,7 +7,7 @@
 //! ([`super::download`]). One range is served (RFC 9110 section 14); `If-Range` is not looked at,
 //! because the bytes of a recording never change.
 
-use std::{io::SeekFrom, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -21,8 +21,6 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use tokio::io::AsyncSeekExt;
-use tracing::error;
 
 use super::{
     ApiState,
@@ -82,7 +80,7 @@ async fn answer(
         _ => Range::whole(open.bytes),
     };
     let body = match *method {
-        Method::GET => streamed(state, id, open, range).await?,
+        Method::GET => streamed(state, id, open, range),
         _ => Body::empty(),
     };
     Ok(range.response(id, body))
@@ -157,19 +155,9 @@ impl Range {
     }
 }
 
-async fn streamed(
-    state: &ApiState,
-    id: RecordingId,
-    mut open: OpenRecording,
-    range: Range,
-) -> Result<Body, ApiError> {
-    if range.first > 0 {
-        open.file.seek(SeekFrom::Start(range.first)).await.map_err(|cause| {
-            error!(%cause, "A recording could not be read");
-            ApiError::Internal
-        })?;
-    }
-    Ok(Download::new(Arc::clone(&state.house), id, open, range.length).into_body())
+fn streamed(state: &ApiState, id: RecordingId, mut open: OpenRecording, range: Range) -> Body {
+    open.file.seek(range.first);
+    Download::new(Arc::clone(&state.house), id, open, range.length).into_body()
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ pub(super) fn spool(config: &Config) -> SpoolLimits {
         low_water: config.storage.low_water.as_u64(),
         // Recordings that wait in the queues of calls have their files as well.
         open: rest.max(calls.saturating_mul(CLIPS_OF_A_CALL)),
+        calls,
     }
 }
 

@@ -440,6 +440,7 @@ impl CallTask {
                 return;
             }
             LegEvent::Tone { tone } => Input::Tone(tone),
+            LegEvent::OperationSaid { id } => Input::MediaSaid(id),
             LegEvent::OperationEnded { id, ended } => {
                 self.media_ended(id, ended);
                 return;

@@ -14,7 +14,7 @@ use crate::drivers::{
 };
 use aftertone_core::{
     call::Now,
-    model::{RecordingId, UnixMillis},
+    model::{CallId, RecordingId, UnixMillis},
 };
 
 /// What the calls work with.
@@ -46,16 +46,20 @@ pub(super) fn now(clock: &Clock) -> Now {
 }
 
 impl Drivers {
-    /// Makes the file of a clip. That it cannot be made is logged.
+    /// Makes the file of a clip of a call. That it cannot be made is logged.
     ///
     /// # Errors
     /// As for [`Spool::open`]; or the folder is away or does not answer: what is recorded there could
     /// be neither heard nor found.
-    pub(super) async fn open_clip(&self, id: RecordingId) -> Result<OpenClip, SpoolError> {
+    pub(super) async fn open_clip(
+        &self,
+        id: RecordingId,
+        call: CallId,
+    ) -> Result<OpenClip, SpoolError> {
         let opened = match self.vault.fault() {
             Some(fault) => Err(SpoolError::Folder(fault)),
             // A file that is made after all is removed again.
-            None => tokio::time::timeout(OPENING, self.spool.open(id))
+            None => tokio::time::timeout(OPENING, self.spool.open(id, call))
                 .await
                 .unwrap_or(Err(SpoolError::Folder(FolderFault::Silent))),
         };

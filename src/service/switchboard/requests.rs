@@ -233,16 +233,16 @@ impl Switchboard {
     ) -> Result<Operation, CallError> {
         let sender = self.find(application, id)?;
         let clip = match new.kind.is_record() {
-            true => Some(self.open_clip().await?),
+            true => Some(self.open_clip(id).await?),
             false => None,
         };
         ask(&sender, |reply| Request::Submit(new, clip, reply)).await
     }
 
-    async fn open_clip(&self) -> Result<OpenClip, CallError> {
+    async fn open_clip(&self, call: CallId) -> Result<OpenClip, CallError> {
         let mut bytes = [0; 16];
         self.fresh_rng().fill_bytes(&mut bytes);
-        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes)).await;
+        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes), call).await;
         opened.map_err(|error| match error {
             SpoolError::TooMany(_) => CallError::Overloaded { retry_after: 1 },
             _ => CallError::NoDisk,

@@ -24,7 +24,7 @@ use aftertone_core::{
     proto::sip::{endpoint::IncomingInvite, path::Transport},
 };
 
-const SPOOL: SpoolLimits = SpoolLimits { low_water: 0, open: 100 };
+const SPOOL: SpoolLimits = SpoolLimits { low_water: 0, open: 100, calls: 10 };
 const CONFIG: &str = "[[applications]]\nname = \"bot\"\nid = \"1\"\n\
     callback_uri = \"http://127.0.0.1/\"\n\
     [[routes]]\nto = \"bot\"\napplication = \"bot\"\npublic = true\n\

@@ -105,6 +105,9 @@ impl Machine {
 
     /// Nothing more comes from the leg: what it had not ended, because it vanished, is ended here.
     pub(super) fn leg_gone(&mut self, now: Now) {
+        for entry in self.queue.take_said() {
+            self.conclude(entry, OperationEnd::Done, None, now);
+        }
         if let Some(running) = self.queue.running() {
             let id = running.operation.id;
             match running.recording {

@@ -155,6 +155,9 @@ pub enum Input {
     Prepared(OperationId, Result<(), OperationEnd>),
     /// A key was pressed.
     Tone(Tone),
+    /// The media has sent all that an operation says, and will tell its end when the peer has
+    /// played it.
+    MediaSaid(OperationId),
     /// The media is done with an operation.
     MediaEnded(OperationId, MediaEnd),
     /// A clip is safe, or how its operation ends because it cannot be kept.

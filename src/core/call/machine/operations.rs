@@ -138,7 +138,7 @@ impl Machine {
                 };
                 self.queue.finish(id, ended.end, recorded);
             }
-            Some(Entry { stage: Stage::Running, .. }) => {
+            Some(Entry { stage: Stage::Running | Stage::Said, .. }) => {
                 if let Some(entry) = self.queue.take(id) {
                     self.conclude(entry, ended.end, None, now);
                 }

@@ -7,6 +7,9 @@
 //! while it is down, it is not down for longer than the time since it went down, and a packet that
 //! follows its end in the sequence is not part of it.
 //!
+//! What is known of a press is forgotten when nothing of it has come for so long that a sequence
+//! number or a timestamp of it may be that of a new one.
+//!
 //! A press longer than the duration field goes on with a new timestamp where the last one ended,
 //! and without a marker.
 
@@ -39,6 +42,8 @@ struct Press {
     last: u16,
     /// Sequence number of the first packet that says that the key is up.
     up: Option<u16>,
+    /// The frame in which its newest packet came.
+    heard_at: u64,
 }
 
 /// What a packet says of a key.
@@ -67,6 +72,9 @@ const VOLUME: u8 = 10;
 const END: u8 = 0x80;
 /// Presses that are remembered: their packets may still be under way.
 const MAX_PRESSES: usize = 16;
+/// How long a press is remembered, in frames of 20 ms: a minute. No packet is under way for so
+/// long, and sequence numbers do not come round so soon.
+const REMEMBERED_FRAMES: u64 = 3_000;
 /// A segment lasts as long as the duration field can say, but for so many ticks: senders count in
 /// packets, and the last packets of a segment may be lost.
 const SLACK: u16 = 4_000;
@@ -85,12 +93,14 @@ impl TelephoneEvents {
     /// Takes a packet; `None` if it is about no key. A press is new when its first packet comes,
     /// whichever that is. `clock_rate`: ticks of the timestamp in a second. `passed`: ticks from
     /// the packet's timestamp to now, where the sender's other packets show how late it is there.
+    /// `frame`: the frame of 20 ms in which it came.
     pub fn take(
         &mut self,
         header: &Header,
         payload: &[u8],
         clock_rate: u32,
         passed: Option<u32>,
+        frame: u64,
     ) -> Option<KeyPacket> {
         let (fields, _) = payload.split_first_chunk::<PAYLOAD>()?;
         let tone = Tone::from_event_code(fields[0])?;
@@ -103,7 +113,9 @@ impl TelephoneEvents {
             claimed,
             length: passed.map_or(u32::from(claimed), |passed| passed.min(u32::from(claimed))),
             ticks_per_ms: clock_rate / 1_000,
+            frame,
         };
+        self.presses.retain(|press| frame.saturating_sub(press.heard_at) < REMEMBERED_FRAMES);
         let known = self.find(tone, &packet);
         let is_new = known.is_none();
         let press = match known {
@@ -146,6 +158,7 @@ impl TelephoneEvents {
             first: packet.sequence,
             last: packet.sequence,
             up: packet.is_up.then_some(packet.sequence),
+            heard_at: packet.frame,
         };
         self.count = self.count.wrapping_add(1);
         self.presses.push_back(press);
@@ -169,6 +182,8 @@ struct Packet {
     /// What of the claimed duration can be true.
     length: u32,
     ticks_per_ms: u32,
+    /// When it came.
+    frame: u64,
 }
 
 impl Packet {
@@ -249,6 +264,7 @@ impl Press {
             _ => {}
         }
         self.claimed = self.claimed.max(packet.claimed);
+        self.heard_at = self.heard_at.max(packet.frame);
         if is_before(packet.sequence, self.first) {
             self.first = packet.sequence;
         }
@@ -299,7 +315,7 @@ mod tests {
         fn take(&mut self, timestamp: u32, marker: bool, payload: &[u8]) -> Option<KeyPacket> {
             self.sequence = self.sequence.wrapping_add(1);
             let header = header(self.sequence, timestamp, marker);
-            let told = self.events.take(&header, payload, CLOCK, None);
+            let told = self.events.take(&header, payload, CLOCK, None, 0);
             told.filter(|packet| packet.is_new)
         }
     }
@@ -419,7 +435,7 @@ mod tests {
         let mut events = TelephoneEvents::default();
         let mut is_new = |sequence, marker, end, duration| {
             let header = header(sequence, 1_000, marker);
-            let told = events.take(&header, &payload(1, end, duration), CLOCK, None);
+            let told = events.take(&header, &payload(1, end, duration), CLOCK, None, 0);
             told.is_some_and(|packet| packet.is_new)
         };
         assert!(is_new(65_535, false, true, 480));
@@ -433,13 +449,51 @@ mod tests {
         let mut events = TelephoneEvents::default();
         for claimed in [960, 49_155, 65_535] {
             let told =
-                events.take(&header(1, 0, true), &payload(1, true, claimed), CLOCK, Some(200));
+                events.take(&header(1, 0, true), &payload(1, true, claimed), CLOCK, Some(200), 0);
             assert_eq!(told.map(|packet| packet.length), Some(200), "{claimed}");
         }
         // So one that follows it is another one, even if its first packet is lost.
         let told =
-            events.take(&header(9, 1_600, false), &payload(1, false, 1_920), CLOCK, Some(320));
+            events.take(&header(9, 1_600, false), &payload(1, false, 1_920), CLOCK, Some(320), 0);
         assert!(told.is_some_and(|packet| packet.is_new));
+    }
+
+    #[test]
+    fn a_press_with_the_sequence_numbers_of_an_old_one_is_told_with_its_first_packet() {
+        // 65,536 packets are 11 minutes at least. The timestamps go on, or are all the same.
+        let frames = 65_536 / 2;
+        for (later, marker) in [(10_485_760, true), (10_485_760, false), (0, true), (0, false)] {
+            for sequence in 998..1_006 {
+                let mut events = TelephoneEvents::default();
+                let mut is_new = |sequence, timestamp, marker, up, frame| {
+                    let header = header(sequence, timestamp, marker);
+                    let payload = payload(5, up, 160);
+                    let told = events.take(&header, &payload, CLOCK, None, frame);
+                    told.is_some_and(|packet| packet.is_new)
+                };
+                assert!(is_new(1_000, 0, true, false, 1));
+                for step in 1..6 {
+                    assert!(!is_new(1_000 + step, 0, false, step > 3, 1));
+                }
+                assert!(is_new(sequence, later, marker, false, frames), "{sequence} {later}");
+                assert!(!is_new(sequence + 1, later, false, true, frames));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_down_for_minutes_is_one_press() {
+        let mut events = TelephoneEvents::default();
+        let mut told = 0;
+        for frame in 0..20_000_u32 {
+            let segment = frame * 160 / 65_535;
+            let (begin, duration) = (segment * 65_535, frame * 160 - segment * 65_535 + 160);
+            let header = header(frame as u16, begin, frame == 0);
+            let payload = payload(9, false, duration.min(65_535) as u16);
+            let packet = events.take(&header, &payload, CLOCK, None, frame.into());
+            told += u32::from(packet.is_some_and(|packet| packet.is_new));
+        }
+        assert_eq!(told, 1);
     }
 
     /// What senders make of the timestamps and durations of a press.
@@ -482,7 +536,7 @@ mod tests {
             let mut events = TelephoneEvents::default();
             let mut told: Vec<_> = packets
                 .iter()
-                .filter_map(|(_, (header, payload))| events.take(header, payload, CLOCK, None))
+                .filter_map(|(_, (header, payload))| events.take(header, payload, CLOCK, None, 0))
                 .filter(|press| press.is_new)
                 .map(|press| (press.timestamp.wrapping_sub(start), press.tone.event_code()))
                 .collect();
@@ -534,7 +588,7 @@ mod tests {
             let mut told: Vec<u8> = packets
                 .iter()
                 .filter_map(|(_, header, payload, passed)| {
-                    events.take(header, payload, CLOCK, Some(*passed))
+                    events.take(header, payload, CLOCK, Some(*passed), 0)
                 })
                 .filter(|press| press.is_new)
                 .map(|press| press.tone.event_code())
@@ -554,7 +608,7 @@ mod tests {
             let mut events = TelephoneEvents::default();
             for (sequence, timestamp, marker, passed, payload) in packets {
                 let header = header(sequence, timestamp, marker);
-                let _ = events.take(&header, &payload, CLOCK, passed);
+                let _ = events.take(&header, &payload, CLOCK, passed, 0);
             }
         }
     }

@@ -148,6 +148,55 @@ fn a_caller_who_says_nothing_is_there_as_long_as_rtcp_or_comfort_noise_comes() {
 }
 
 #[test]
+fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
+    // As of a call that had this port before, on the same gateway.
+    let others: [Sign; 4] = [
+        |other| other.rtcp(&bare_report(other, false), 1),
+        |other| other.rtcp(&bare_report(other, false), 0),
+        |other| other.report(4_711),
+        |other| {
+            let mut packet = Vec::new();
+            let info = Some(rtcp::SenderInfo { packets: 500, ..Default::default() });
+            rtcp::write(&mut packet, other.ssrc, info, None, "phone", false);
+            other.rtcp(&packet, 1);
+        },
+    ];
+    for send in others {
+        let mut rig = Rig::with(settings, 64);
+        let mut peer = Peer::new(rig.local);
+        let mut other = Peer { ssrc: 8, ..Peer::new(rig.local) };
+        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+        rig.converse(&mut peer, &speech(5));
+        for _ in 0..3 {
+            send(&mut other);
+            rig.tick(50);
+        }
+        assert_eq!(rig.outline(), ["timed out Ceased"]);
+    }
+}
+
+#[test]
+fn reports_of_the_sound_or_of_the_keys_of_a_gateway_show_that_it_is_there() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
+    for reporting in [7, 9] {
+        let mut rig = Rig::with(settings, 64);
+        let mut peer = Peer::new(rig.local);
+        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.converse(&mut peer, &speech(5));
+        let mut keys = Peer { socket: peer.socket.try_clone().unwrap(), ssrc: 9, ..peer };
+        keys.press(Tone::POUND);
+        rig.tick(20);
+        let reporter = Peer { ssrc: reporting, ..keys };
+        for _ in 0..4 {
+            reporter.rtcp(&bare_report(&reporter, false), 1);
+            rig.tick(80);
+        }
+        assert_eq!(rig.outline(), ["tone #"], "reports of {reporting}");
+    }
+}
+
+#[test]
 fn a_phone_that_keeps_the_way_open_with_what_is_no_sound_is_there() {
     let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);

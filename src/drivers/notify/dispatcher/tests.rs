@@ -151,6 +151,31 @@ async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_se
 }
 
 #[tokio::test]
+async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before() {
+    let mut receiver = Receiver::start(|post| match &*post.body {
+        "1/1" => Reply::Status(401),
+        _ => Reply::Status(200),
+    })
+    .await;
+    let house = House::open().await;
+    house.notify(1, &receiver.uri("/calls"), 2).await;
+    // The receiver was away for minutes, and is back with a clock that is wrong.
+    let now = house.store.clock().now();
+    let head = house.store.head_of(call(1).id, now).await.unwrap().unwrap();
+    house.store.failed(&head, 20, now, "503").await.unwrap();
+    let (_dispatcher, _running) = house.dispatch(DispatcherConfig { refusals: 3, ..config() });
+    let begun = Instant::now();
+    for body in ["1/1", "1/1", "1/1", "1/2"] {
+        assert_eq!(receiver.next().await.body, body);
+    }
+    // The pauses of the back-off are 0.5 s and 1 s.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    assert_eq!(given_up[0].delivery.attempts, 23);
+}
+
+#[tokio::test]
 async fn an_answer_whose_body_never_ends_does_not_delay_the_next_notification() {
     for status in [202, 500] {
         let mut receiver = Receiver::start(move |post| match &*post.body {

@@ -8,7 +8,8 @@ use aftertone_core::{
     audio::{Clip, wav},
     call::{Input, line::RECORDING_PREFIX},
     model::{
-        OperationEnd, OperationId, PromptFailure, PromptFailureKind, PromptSource, RecordingId,
+        CallId, OperationEnd, OperationId, PromptFailure, PromptFailureKind, PromptSource,
+        RecordingId,
     },
 };
 
@@ -23,6 +24,7 @@ impl CallTask {
             return;
         }
         let drivers = self.drivers.clone();
+        let clip = clip.map(|clip| (clip, self.machine.call().id));
         let application = self.machine.call().application.clone();
         self.work.push(
             async move { Done::Prepared(id, prepared(&drivers, &application, sources, clip).await) }
@@ -35,7 +37,7 @@ async fn prepared(
     drivers: &Drivers,
     application: &str,
     sources: Vec<PromptSource>,
-    clip: Option<RecordingId>,
+    clip: Option<(RecordingId, CallId)>,
 ) -> Result<Prepared, OperationEnd> {
     let is_list = sources.len() > 1;
     let loads = sources.into_iter().enumerate().map(async |(index, source)| {
@@ -44,10 +46,12 @@ async fn prepared(
     });
     let prompts = try_join_all(loads).await.map_err(OperationEnd::PromptFailed)?;
     let clip = match clip {
-        Some(clip) => Some(drivers.open_clip(clip).await.map_err(|error| match error {
-            SpoolError::TooMany(_) => OperationEnd::Unspecified,
-            _ => OperationEnd::DiskFailedWithoutAudio,
-        })?),
+        Some((clip, call)) => {
+            Some(drivers.open_clip(clip, call).await.map_err(|error| match error {
+                SpoolError::TooMany(_) => OperationEnd::Unspecified,
+                _ => OperationEnd::DiskFailedWithoutAudio,
+            })?)
+        }
         None => None,
     };
     Ok(Prepared { prompts, clip })

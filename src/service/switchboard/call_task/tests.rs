@@ -90,7 +90,7 @@ async fn a_clip_whose_leg_is_late_holds_all_that_the_leg_still_has() {
     let (mut task, ..) = task(&house, dialog, invite.offer);
     let (recording, operation) =
         (RecordingId::from_random([9; 16]), OperationId::from_random([8; 16]));
-    let clip = house.drivers.spool.open(recording).await.unwrap();
+    let clip = house.drivers.spool.open(recording, CallId::from_random([7; 16])).await.unwrap();
     let chunks = clip.chunks.clone();
     task.take_clip(operation, clip);
     let (_leg, events) = mpsc::channel(1);
