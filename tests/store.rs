@@ -17,9 +17,9 @@ use aftertone::drivers::{
     },
 };
 use aftertone_core::model::{
-    Call, CallId, CallState, Change, Event, Notification, Operation,
-    OperationEnd, OperationId, OperationKind, OperationStatus, Party,
-    RecordingChange, RecordingId, SteadyMillis, Termination, Tone, UnixMillis,
+    Call, CallId, CallState, Change, Event, Notification, Operation, OperationEnd, OperationId,
+    OperationKind, OperationStatus, Party, RecordingChange, RecordingId, SteadyMillis, Termination,
+    Tone, UnixMillis,
 };
 use futures_util::future::join_all;
 use postgres::Cluster;

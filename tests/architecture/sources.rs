@@ -207,7 +207,8 @@ impl Reader {
         }
     }
 
-    fn read_use(&mut self, tree: &syn::UseTree, before: &[String]) {
+    /// Reads `use`. A re-export gives a name to others and is no import, unless this file uses the name.
+    fn read_use(&mut self, tree: &syn::UseTree, before: &[String], is_public: bool) {
         let with = |name: &syn::Ident| -> Vec<String> {
             let mut path = before.to_vec();
             if name != "self" || before.is_empty() {
@@ -216,17 +217,17 @@ impl Reader {
             path
         };
         match tree {
-            syn::UseTree::Path(path) => self.read_use(&path.tree, &with(&path.ident)),
+            syn::UseTree::Path(path) => self.read_use(&path.tree, &with(&path.ident), is_public),
             syn::UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.read_use(tree, before));
+                group.items.iter().for_each(|tree| self.read_use(tree, before, is_public));
             }
             syn::UseTree::Name(name) => {
                 let path = with(&name.ident);
                 let alias = path.last().unwrap().clone();
-                self.import(alias, &path);
+                self.import(alias, &path, is_public);
             }
             syn::UseTree::Rename(rename) => {
-                self.import(rename.rename.to_string(), &with(&rename.ident));
+                self.import(rename.rename.to_string(), &with(&rename.ident), is_public);
             }
             syn::UseTree::Glob(_) => {
                 let mut path = self.absolute(before);
@@ -236,9 +237,11 @@ impl Reader {
         }
     }
 
-    fn import(&mut self, alias: String, path: &[String]) {
+    fn import(&mut self, alias: String, path: &[String], is_public: bool) {
         let path = self.absolute(path);
-        self.mentioned.insert(path.clone());
+        if !is_public {
+            self.mentioned.insert(path.clone());
+        }
         self.aliases.insert(alias, path);
     }
 
@@ -272,6 +275,11 @@ impl Reader {
     }
 }
 
+/// Whether a re-export reaches beyond the module that it stands in.
+fn is_public(visibility: &syn::Visibility) -> bool {
+    !matches!(visibility, syn::Visibility::Inherited)
+}
+
 /// Whether an item exists in tests only.
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
@@ -287,7 +295,7 @@ impl<'file> Visit<'file> for Reader {
             if let syn::Item::Use(import) = item
                 && !is_test(&import.attrs)
             {
-                self.read_use(&import.tree, &[]);
+                self.read_use(&import.tree, &[], is_public(&import.vis));
             }
         }
         visit::visit_file(self, file);
@@ -331,7 +339,7 @@ impl<'file> Visit<'file> for Reader {
     }
 
     fn visit_item_use(&mut self, import: &'file syn::ItemUse) {
-        self.read_use(&import.tree, &[]);
+        self.read_use(&import.tree, &[], is_public(&import.vis));
     }
 
     fn visit_path(&mut self, path: &'file syn::Path) {

@@ -28,10 +28,9 @@ use std::{
 use rand::{RngCore, rngs::StdRng};
 
 pub use exchange::{
-    Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, SafeClip,
-    Settings,
+    Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, ReferralCall,
+    SafeClip, Settings,
 };
-pub use referral::ReferralCall;
 
 use super::{
     queue::{MAX_QUEUED, Queue},
@@ -44,7 +43,10 @@ use crate::{
         Arrival, Call, CallId, CallState, Change, Direction, Event, Notification, Operation,
         OperationId, ParticipantId, RecordingId, Termination, Tone, TransferKind,
     },
-    proto::sip::endpoint::{self, DialogId},
+    proto::{
+        sdp::Description,
+        sip::endpoint::{self, DialogId},
+    },
 };
 
 /// The machine of one call.
@@ -65,7 +67,7 @@ pub struct Machine {
     /// The transfer that is under way.
     transfer: Option<Transfer>,
     /// Whom the peer wants us to call, in its place.
-    referral: Option<referral::Referral>,
+    referral: Option<Referral>,
     /// A new peer has taken the place of the first, and has not acknowledged it: we listen only.
     is_unproven: bool,
     /// Keys since the application has subscribed, told or not.
@@ -554,4 +556,17 @@ fn participant(rng: &mut StdRng) -> ParticipantId {
 
 fn guid(rng: &mut StdRng) -> String {
     CallId::from_random(random(rng)).to_string()
+}
+
+/// A call to somebody else that is under way.
+#[derive(Debug)]
+struct Referral {
+    /// The dialog that it shall make.
+    dialog: DialogId,
+    /// Until when it may ring.
+    until: Instant,
+    /// What we have offered, once it is dialed.
+    offer: Option<Description>,
+    /// The peer that asked for it has hung up.
+    is_alone: bool,
 }

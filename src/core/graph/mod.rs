@@ -8,6 +8,7 @@
 
 mod arrival;
 mod call;
+mod context;
 mod create_call;
 mod error;
 mod identity;
@@ -18,6 +19,7 @@ mod participant;
 mod request;
 
 pub use call::{Call, ResultInfo};
+pub use context::{GraphContext, RecordingLink, Version};
 pub use create_call::{CreateCallBody, RedirectBody, TransferBody};
 pub use error::{ErrorBody, ErrorIds, date_time};
 pub use identity::IdentityType;
@@ -29,88 +31,6 @@ pub use request::{
     AnswerBody, HoldMusicBody, PlayPromptBody, RecordBody, RecordingStatusBody, RejectBody,
     SendDtmfTonesBody, client_context,
 };
-
-use crate::model::{CallId, OperationId};
-
-/// The version of the API that a request used (contract section 10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Version {
-    /// `/v1.0`, and paths without a version.
-    V1,
-    /// `/beta`.
-    Beta,
-}
-
-impl Version {
-    /// The version as a path segment.
-    pub fn segment(self) -> &'static str {
-        match self {
-            Self::V1 => "v1.0",
-            Self::Beta => "beta",
-        }
-    }
-}
-
-/// What a response needs to know beside the thing that it shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphContext {
-    /// The tenant's GUID.
-    pub tenant: String,
-    /// The API's address as others see it, without a slash at its end.
-    pub public_url: String,
-    /// The version that the client speaks.
-    pub version: Version,
-    /// The type that sets of identities declare.
-    pub identity_type: IdentityType,
-}
-
-impl GraphContext {
-    /// The API's address with its version.
-    pub fn base_url(&self) -> String {
-        format!("{}/{}", self.public_url, self.version.segment())
-    }
-
-    /// The absolute URL of the calls.
-    pub fn calls_url(&self) -> String {
-        format!("{}/communications/calls", self.base_url())
-    }
-
-    /// The absolute URL of the participants of a call.
-    pub fn participants_url(&self, call: CallId) -> String {
-        format!("{}/{call}/participants", self.calls_url())
-    }
-
-    /// The absolute URL of the operations of a call.
-    pub fn operations_url(&self, call: CallId) -> String {
-        format!("{}/{call}/operations", self.calls_url())
-    }
-
-    /// The absolute URL of an operation: what `Location` says.
-    pub fn operation_url(&self, call: CallId, operation: OperationId) -> String {
-        format!("{}/{operation}", self.operations_url(call))
-    }
-
-    /// The `@odata.context` of what `fragment` names.
-    pub fn metadata_url(&self, fragment: &str) -> String {
-        format!("{}/$metadata#{fragment}", self.base_url())
-    }
-}
-
-/// Where a recording can be fetched, and with what.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RecordingLink {
-    /// `recordingLocation`: an absolute URL.
-    pub location: String,
-    /// `recordingAccessToken`: the bearer token for that URL, and no other.
-    pub token: String,
-}
-
-impl std::fmt::Debug for RecordingLink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The token opens the recording; it must not reach a log.
-        f.debug_struct("RecordingLink").field("location", &self.location).finish_non_exhaustive()
-    }
-}
 
 #[cfg(test)]
 mod tests {

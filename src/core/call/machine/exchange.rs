@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::ReferralCall;
 use crate::{
     call::{line::LineScript, session::LocalAudio},
     model::{
@@ -281,4 +280,15 @@ pub enum Action {
     CloseLeg,
     /// Once all earlier commits are through, forget the call.
     Over,
+}
+
+/// The INVITE that a peer has asked for.
+#[derive(Debug)]
+pub struct ReferralCall {
+    /// The dialog that it shall make.
+    pub dialog: DialogId,
+    /// Its Call-ID.
+    pub call_id: String,
+    /// Our offer.
+    pub offer: Vec<u8>,
 }

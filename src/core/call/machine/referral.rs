@@ -11,39 +11,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, Now, Phase, guid};
+use super::{Action, Machine, Now, Phase, Referral, ReferralCall, guid};
 use crate::{
     call::reason,
     model::Termination,
     proto::{
-        sdp::{Description, Direction},
+        sdp::Direction,
         sip::endpoint::{self, DialogId},
     },
 };
-
-/// A call to somebody else that is under way.
-#[derive(Debug)]
-pub(super) struct Referral {
-    /// The dialog that it shall make.
-    dialog: DialogId,
-    /// Until when it may ring.
-    until: Instant,
-    /// What we have offered, once it is dialed.
-    offer: Option<Description>,
-    /// The peer that asked for it has hung up.
-    is_alone: bool,
-}
-
-/// The INVITE that a peer has asked for.
-#[derive(Debug)]
-pub struct ReferralCall {
-    /// The dialog that it shall make.
-    pub dialog: DialogId,
-    /// Its Call-ID.
-    pub call_id: String,
-    /// Our offer.
-    pub offer: Vec<u8>,
-}
 
 /// How long the other one may ring.
 const RINGING: Duration = Duration::from_secs(60);

@@ -13,9 +13,9 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    message::Fields,
+    fields::Fields,
+    lines::{Lines, parse_header_line},
     uri::{parse_quoted, split_top_level},
-    wire::{Lines, parse_header_line},
 };
 
 /// The media type of session descriptions.
@@ -139,13 +139,15 @@ impl Entity {
     ///   disposition, as gateways send the location of a caller (RFC 6442);
     /// - the description of an early session is for peers that have said that they know such
     ///   sessions (RFC 3959 §5);
+    /// - the metadata of a recording session describe another call; a recorder that needs them is
+    ///   asked for by the option tag `siprec` (RFC 7866 §6.1.2, §9.1);
     /// - a part without any header field does not ask for anything.
     fn is_optional(&self) -> bool {
         match self.handling {
             Handling::Optional => true,
             Handling::Required => false,
             Handling::Unsaid => match self.disposition.as_str() {
-                "by-reference" | EARLY_SESSION => true,
+                "by-reference" | "recording-session" | EARLY_SESSION => true,
                 "" => self.id.is_some() || self.is_bare,
                 _ => false,
             },
@@ -448,6 +450,8 @@ mod tests {
              CONTENT-DISPOSITION: render; Handling=\"OPTIONAL\"\r\n",
             "Content-Type: application/pidf+xml\r\nContent-ID: <target@atlanta.example.com>\r\n",
             "Content-Type: application/pidf+xml\r\nContent-Disposition: by-reference\r\n",
+            "Content-Type: application/rs-metadata+xml\r\n\
+             Content-Disposition: recording-session\r\n",
             "Content-Type: application/x\r\nContent-Encoding: gzip\r\n\
              Content-Disposition: signal;\r\n handling=optional\r\n",
             "",

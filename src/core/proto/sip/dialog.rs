@@ -5,7 +5,9 @@
 //! what may happen when. It opens no transactions; the endpoint does.
 
 mod allowance;
+mod heading;
 mod key;
+mod proof;
 mod routing;
 
 use std::{
@@ -16,28 +18,18 @@ use std::{
 use bytes::Bytes;
 use tracing::debug;
 
-use self::{allowance::Allowance, routing::Heading};
-pub(super) use self::{allowance::allowed_for, key::DialogKey, routing::Caller};
+use self::{allowance::Allowance, heading::Heading};
+pub(super) use self::{allowance::allowed_for, heading::Caller, key::DialogKey};
+pub use super::dialog_id::DialogId;
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
-    outgoing::MAX_RAISES,
     path::{ConnectionId, Path, Transmit, Transport},
-    session_timer::{Due as SessionDue, MIN_SE, SessionTimer},
+    session_timer::{Due as SessionDue, MAX_RAISES, MIN_SE, SessionTimer},
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
-
-/// One dialog of this endpoint; never used twice. Those that we begin are numbered by whoever asks
-/// for them, from [`FIRST_OUTGOING`](Self::FIRST_OUTGOING) on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DialogId(pub u64);
-
-impl DialogId {
-    /// The first number of a dialog that we begin.
-    pub const FIRST_OUTGOING: u64 = 1 << 63;
-}
 
 /// What both sides agreed on, and where it stands.
 #[derive(Debug)]

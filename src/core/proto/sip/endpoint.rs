@@ -10,12 +10,14 @@
 //! Requests that create nothing are answered without state (§8.2.7): their To tag is made of the
 //! request itself, so that the same request gets the same answer. A flood of them costs no memory.
 
+mod account;
 mod asking;
 mod calling;
 mod commands;
 mod early;
 mod event;
 mod keep_alive;
+mod known_peers;
 mod referred;
 mod referring;
 mod registering;
@@ -37,16 +39,10 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{calling::way_of, keep_alive::Acquaintances, registering::Account};
+use self::{account::Account, known_peers::KnownPeers};
 pub use self::{
+    account::TrunkAccount,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
-    registering::TrunkAccount,
-};
-pub use super::{
-    dialog::DialogId,
-    outgoing::Place,
-    path::{ConnectionId, Path, Transmit, Transport},
-    registrar::Binding,
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
@@ -58,6 +54,12 @@ use super::{
     timers::{SIXTY_FOUR_T1, Schedule},
     transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
     wire::{self, WireError},
+};
+pub use super::{
+    dialog_id::DialogId,
+    outgoing::Place,
+    path::{ConnectionId, Path, Transmit, Transport},
+    registrar::Binding,
 };
 
 /// What an endpoint says of itself, and how much it takes on.
@@ -132,7 +134,7 @@ pub struct Endpoint {
     registering: BTreeMap<u64, String>,
     /// When those behind a NAT hear of us next.
     keep_alive_at: Option<Instant>,
-    acquaintances: Acquaintances,
+    acquaintances: KnownPeers,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -164,7 +166,7 @@ impl Endpoint {
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),
             keep_alive_at: None,
-            acquaintances: Acquaintances::default(),
+            acquaintances: KnownPeers::default(),
             last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
@@ -398,7 +400,7 @@ impl Endpoint {
             Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
             Asker::Bye(id) if is_final => self.end(id, Ending::Answered, now),
             Asker::Register(number) if is_final => {
-                self.register_answered(number, response, way_of(heard.path, path), now);
+                self.register_answered(number, response, heard.path.way_of_answer(path), now);
             }
             Asker::Reinvite(_)
             | Asker::Update(_)

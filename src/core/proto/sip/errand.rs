@@ -1,7 +1,7 @@
 //! A request of ours within a dialog, as far as it stays the same when it has to be sent again: with an
 //! answer to a challenge (RFC 3261 §22.2), or in a datagram because no stream can be had (§18.1.1).
 
-use super::{dialog::DialogId, login::Challenges, message::Method};
+use super::{dialog_id::DialogId, login::Challenges, message::Method};
 
 /// One request, whatever number and way it gets.
 #[derive(Debug, Clone)]

@@ -2,12 +2,15 @@
 
 pub mod body;
 pub mod dialog;
+pub mod dialog_id;
 pub mod diary;
 pub mod digest;
 pub mod endpoint;
 pub(crate) mod errand;
+pub mod fields;
 pub mod framing;
 pub mod info;
+mod lines;
 pub mod locate;
 pub(crate) mod login;
 pub mod message;

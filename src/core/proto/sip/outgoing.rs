@@ -14,7 +14,7 @@ use super::{
     login::{Challenges, Login},
     message::{Method, NameAddr, RequestBuilder, Response},
     path::{Path, Transmit},
-    session_timer::{MIN_SE, SESSION_EXPIRES},
+    session_timer::{MAX_RAISES, MIN_SE, SESSION_EXPIRES},
     timers::SIXTY_FOUR_T1,
     transaction::{Origin, TransactionId},
     uri::Uri,
@@ -22,10 +22,6 @@ use super::{
 
 /// Forks of one INVITE that are followed at a time; further ones are hung up when they answer.
 const MAX_FORKS: usize = 16;
-
-/// How often a longer session interval is granted (RFC 4028 §7.3): each hop may want its own, and one
-/// that goes on asking does not want us.
-pub(super) const MAX_RAISES: u8 = 2;
 
 /// A call that we are to place.
 #[derive(Debug, Clone, PartialEq, Eq)]

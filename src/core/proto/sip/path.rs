@@ -95,6 +95,16 @@ pub struct Path {
 }
 
 impl Path {
+    /// The way of a dialog whose INVITE went this way and was answered over `answered`: that of the
+    /// INVITE, over the stream that the answer came by.
+    pub fn way_of_answer(self, answered: Self) -> Self {
+        if self.transport == answered.transport && self.transport.is_reliable() {
+            answered
+        } else {
+            self
+        }
+    }
+
     /// The way of datagrams between two addresses.
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
         let transport = Transport::Udp;

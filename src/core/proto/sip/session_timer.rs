@@ -166,6 +166,10 @@ fn read(value: &str) -> Option<(u32, Option<Refresher>)> {
     Some((seconds.min(86_400), refresher))
 }
 
+/// How often a longer session interval is granted (RFC 4028 §7.3): each hop may want its own, and one
+/// that goes on asking does not want us.
+pub(super) const MAX_RAISES: u8 = 2;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,8 @@ use std::fmt;
 use thiserror::Error;
 
 use super::{
-    Asked, Ha1,
     fields::{Authorization, Challenge, FieldError, Protection},
+    response::{Asked, Ha1},
 };
 use crate::proto::sip::message::Method;
 

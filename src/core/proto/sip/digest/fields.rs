@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use super::Algorithm;
+use super::algorithm::Algorithm;
 use crate::proto::sip::uri::is_token;
 
 /// More parameters than any peer sends; RFC 7616 knows about a dozen.

@@ -6,10 +6,11 @@ use aws_lc_rs::constant_time;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
-    Algorithm, Asked, Ha1,
+    algorithm::Algorithm,
     failures::Failures,
     fields::{Authorization, Challenge, FieldError},
     nonce::Mint,
+    response::{Asked, Ha1},
 };
 use crate::proto::sip::{message::Method, uri::Uri};
 

@@ -196,7 +196,7 @@ impl Endpoint {
         if !outgoing.has_room_for(tag) {
             debug!(?id, "too many forks to follow one more");
         } else if !outgoing.has_fork(tag) {
-            let dialog = Dialog::calling(origin, response, way_of(sent_path, path));
+            let dialog = Dialog::calling(origin, response, sent_path.way_of_answer(path));
             let dialog = dialog.by_own_stream(sent_path.connection.is_none()).placed(
                 outgoing.offer(),
                 outgoing.login(),
@@ -261,7 +261,7 @@ impl Endpoint {
         let fault = response.dialog_fault();
         // An ACK that would have to follow what cannot be read goes back to where the 2xx came
         // from.
-        let way = if fault.is_some() { path } else { way_of(sent_path, path) };
+        let way = if fault.is_some() { path } else { sent_path.way_of_answer(path) };
         let dialog = Dialog::calling(origin, response, way);
         let dialog = dialog.by_own_stream(sent_path.connection.is_none());
         let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
@@ -409,13 +409,4 @@ impl Endpoint {
 /// The least session interval that a 422 names, in seconds (RFC 4028 §5).
 pub(super) fn least_session(response: &Response) -> Option<u32> {
     parse_number(response.header("Min-SE")?.split(';').next()?.trim())
-}
-
-/// The way of the dialog: that of the INVITE, over the stream that the answer came by.
-pub(super) fn way_of(sent: Path, answered: Path) -> Path {
-    if sent.transport == answered.transport && sent.transport.is_reliable() {
-        answered
-    } else {
-        sent
-    }
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use rand::Rng;
 
-use super::Endpoint;
+use super::{Endpoint, known_peers::KnownPeers};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId},
     path::Path,
@@ -26,14 +26,6 @@ const INTERVAL: std::ops::RangeInclusive<u64> = 24_000..=29_000;
 const EMPTY_LINES: &[u8] = b"\r\n\r\n";
 /// How old the list of those may be who are answered. A client asks again after half a second.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
-
-/// Where those are whom we know. Made anew when somebody asks, at most once a second: a flood of
-/// questions costs no more than that.
-#[derive(Debug, Default)]
-pub(super) struct Acquaintances {
-    peers: BTreeSet<SocketAddr>,
-    made: Option<Instant>,
-}
 
 impl Endpoint {
     /// Somebody may be there now who was not before.
@@ -83,7 +75,7 @@ impl Endpoint {
                 .chain(self.trunk_flows())
                 .map(|path| path.source())
                 .collect();
-            self.acquaintances = Acquaintances { peers, made: Some(now) };
+            self.acquaintances = KnownPeers { peers, made: Some(now) };
         }
         self.acquaintances.peers.contains(&peer)
     }

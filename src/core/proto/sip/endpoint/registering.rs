@@ -9,59 +9,22 @@ use std::{
 use rand::SeedableRng;
 use tracing::{info, warn};
 
-use super::{Endpoint, StdRng};
+use super::{
+    Endpoint, StdRng,
+    account::{Account, TrunkAccount},
+};
 use crate::proto::sip::{
-    digest::Credentials,
-    message::{Method, NameAddr, RequestBuilder, Response},
+    message::{Method, RequestBuilder, Response},
     path::{ConnectionId, Path},
     registration::{
         Output as Wanted, RegisterRequest, RegisterResponse, Registration, RegistrationConfig,
         TrunkState, TrunkStatus,
     },
     transaction::{Asker, Sends},
-    uri::Uri,
 };
 
 /// How long we ask to be known: the usual hour.
 const EXPIRES: Duration = Duration::from_secs(3_600);
-
-/// A trunk that wants to know where we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrunkAccount {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Which ways lead there, the best first; none as long as nobody knows.
-    pub targets: Vec<Path>,
-    /// The Request-URI: the trunk's domain.
-    pub registrar: Uri,
-    /// Who we are there.
-    pub address_of_record: NameAddr,
-    /// The user part of our Contact: whom the trunk's calls are for.
-    pub contact_user: String,
-    /// The proxies to visit.
-    pub routes: Vec<NameAddr>,
-    /// Name and password.
-    pub credentials: Credentials,
-}
-
-/// Our registration at one trunk.
-#[derive(Debug)]
-pub(super) struct Account {
-    trunk: TrunkAccount,
-    machine: Registration,
-    call_id: String,
-    local_tag: String,
-    /// Which of the targets is tried.
-    target: usize,
-    /// The REGISTER that is out went over a stream because it is long; or none was to be had, and the
-    /// next one goes in a datagram (§18.1.1).
-    is_streamed: bool,
-    wants_datagram: bool,
-    /// The way over which we are known there, and the trunk's calls may come.
-    flow: Option<Path>,
-    /// It is not configured any more: our contact is taken back, and it has no rights.
-    is_leaving: bool,
-}
 
 impl Endpoint {
     /// Registers at a trunk from now on, as soon as there is a way; of one that is known, only the ways
@@ -284,20 +247,5 @@ impl Endpoint {
         let asker = (Asker::Register(number), None);
         let transmit = self.transactions.request(key, asker, transmit, Sends::Repeatedly, now);
         self.transmit(transmit);
-    }
-}
-
-impl Account {
-    /// Registers, if there is a way.
-    fn begin(&mut self, now: Instant) {
-        if !self.trunk.targets.is_empty() {
-            self.machine.start(now);
-        }
-    }
-
-    /// The way that is tried now.
-    fn path(&self) -> Option<Path> {
-        let targets = &self.trunk.targets;
-        targets.get(self.target % targets.len().max(1)).copied()
     }
 }

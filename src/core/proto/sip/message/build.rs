@@ -221,7 +221,7 @@ impl Payload {
             fields.push("Content-Type", content_type);
         }
         fields.push("Content-Length", &self.body.len().to_string());
-        let mut bytes = format!("{start_line}\r\n{}\r\n", fields.0).into_bytes();
+        let mut bytes = format!("{start_line}\r\n{fields}\r\n").into_bytes();
         bytes.extend(self.body);
         bytes
     }

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Binding, Outbound, RegistrarConfig};
+use super::binding::{Binding, MOST_PREFERRED, Outbound, RegistrarConfig};
 use crate::proto::sip::{
     message::{NameAddr, Request, Uri, parse_number},
     path::Path,
     uri::split_top_level,
 };
 
-/// A contact that is named without `q` (RFC 3261 §10.2.1.2), in thousandths.
-pub(super) const MOST_PREFERRED: u16 = 1_000;
 /// RFC 3261 §10.3: a time that cannot be read counts as an hour.
 const UNREADABLE_EXPIRES: Duration = Duration::from_secs(3_600);
 /// Longest Contact, Path or instance that is kept, in bytes.
