@@ -137,18 +137,6 @@ fn check_description(mut rest: &[u8], chunks: usize) -> Result<(), NotRtcp> {
     Ok(())
 }
 
-impl ReportBlock {
-    /// How long our sender report and this answer were under way (section 6.4.1), in 65,536ths of
-    /// a second; `now` is the middle of the NTP time at which the block came. `None` if it answers
-    /// no report, or claims to have waited longer than the time that has passed.
-    pub fn round_trip(&self, now: u32) -> Option<u32> {
-        if self.last_sender_report == 0 {
-            return None;
-        }
-        now.wrapping_sub(self.last_sender_report).checked_sub(self.delay_since)
-    }
-}
-
 /// Appends a compound packet: a sender report, or a receiver report where nothing was sent, the
 /// CNAME, and a BYE if it is the last one.
 pub fn write(
@@ -371,18 +359,6 @@ mod tests {
         assert_eq!((source.lost(), source.jitter()), (1, 0));
         let block = source.report(1).unwrap();
         assert_eq!((block.lost, block.highest_sequence), (0, 70_001));
-    }
-
-    #[test]
-    fn the_round_trip_is_what_was_not_spent_waiting() {
-        let block = ReportBlock {
-            last_sender_report: 0xffff_0000,
-            delay_since: 0x8000,
-            ..Default::default()
-        };
-        assert_eq!(block.round_trip(0x0000_0000), Some(0x8000));
-        assert_eq!(block.round_trip(0xffff_1000), None);
-        assert_eq!(ReportBlock::default().round_trip(5), None);
     }
 
     #[test]

@@ -9,7 +9,6 @@
 //! |---|---|---|---|
 //! | A | T1, doubles | 17.1.1.2 | INVITE request is sent again |
 //! | B | 64*T1 | 17.1.1.2 | INVITE transaction of the client gives up |
-//! | C | 3 min | 16.6 | a proxy gives up on an INVITE |
 //! | D | 32 s | 17.1.1.2 | repeated refusals of our INVITE are absorbed |
 //! | E | T1, doubles to T2 | 17.1.2.2 | non-INVITE request is sent again |
 //! | F | 64*T1 | 17.1.2.2 | non-INVITE transaction of the client gives up |
@@ -36,7 +35,7 @@ pub const T4: Duration = Duration::from_secs(5);
 pub const SIXTY_FOUR_T1: Duration = Duration::from_secs(32);
 
 /// How long a REFER is followed whose end nobody tells (RFC 3515 §2.4.4), unless it is said for how
-/// long it will be told: as long as timer C lets a call ring.
+/// long it will be told: as long as a proxy lets a call ring (RFC 3261 §16.6, timer C).
 pub const REFER_EXPIRES: Duration = Duration::from_secs(180);
 /// The longest time for which a REFER is followed, whatever is said.
 pub const LONGEST_REFER: Duration = Duration::from_secs(600);
@@ -48,8 +47,6 @@ pub enum Timer {
     A,
     /// RFC 3261 §17.1.1.2: INVITE client transaction gives up.
     B,
-    /// RFC 3261 §16.6: a proxy gives up on an INVITE.
-    C,
     /// RFC 3261 §17.1.1.2: repeated refusals of our INVITE are absorbed.
     D,
     /// RFC 3261 §17.1.2.2: non-INVITE request is sent again; first interval, then doubles to T2.
@@ -78,7 +75,6 @@ impl Timer {
         match self {
             Self::A | Self::E | Self::G => T1,
             Self::B | Self::F | Self::H | Self::J | Self::L | Self::M => SIXTY_FOUR_T1,
-            Self::C => Duration::from_secs(180),
             Self::D => Duration::from_secs(32),
             Self::I | Self::K => T4,
         }
@@ -200,7 +196,6 @@ mod tests {
         for timer in [Timer::I, Timer::K] {
             assert_eq!(timer.length(), T4, "{timer:?}");
         }
-        assert!(Timer::C.length() >= Duration::from_secs(180));
         assert!(Timer::D.length() >= Duration::from_secs(32));
     }
 

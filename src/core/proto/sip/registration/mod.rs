@@ -106,8 +106,6 @@ pub struct TrunkStatus {
     pub failure: Option<Failure>,
     /// Until when our contact is known there, as far as we were told; it may be while we wait.
     pub expires_at: Option<Instant>,
-    /// When the next round begins.
-    pub next_round: Option<Instant>,
 }
 
 /// Why a round failed.
@@ -311,7 +309,6 @@ impl Registration {
             last_status: self.last_status,
             failure: self.failure,
             expires_at: self.expires_at,
-            next_round: self.poll_timeout(),
         }
     }
 

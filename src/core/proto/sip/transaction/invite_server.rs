@@ -192,11 +192,6 @@ impl InviteServer {
         }
     }
 
-    /// No final response was sent yet.
-    pub fn is_proceeding(&self) -> bool {
-        matches!(self, Self::Proceeding { .. })
-    }
-
     /// The transaction can be forgotten.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)
