@@ -79,7 +79,7 @@ impl Challenges {
 
     /// The header fields for the next request that answer all challenges taken: name and value.
     ///
-    /// |# Errors
+    /// # Errors
     /// A challenge is for another realm, or cannot be answered.
     pub fn answer(
         &mut self,
