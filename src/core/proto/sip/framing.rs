@@ -25,7 +25,7 @@ pub enum Frame {
     Ping,
 }
 
-/// Why nothing more can be cut out of a stream: the begin of the next message is not known. The
+/// Why nothing more can be cut out of a stream: the start of the next message is not known. The
 /// connection has to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FramingError {
@@ -87,7 +87,7 @@ impl Default for State {
 }
 
 impl StreamFramer {
-    /// A framer at the begin of a stream.
+    /// A framer at the start of a stream.
     pub fn new() -> Self {
         Self::default()
     }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::proto::sip::wire::{WireError, parse_datagram};
 
-    /// An OPTIONS with more lines in its header, and a body.
+    /// An OPTIONS with more header lines and a body.
     fn options(more: &str, body: &str) -> String {
         format!(
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\

@@ -71,7 +71,7 @@ pub struct Naptr {
     pub order: u16,
     /// Among equals, the lowest comes first.
     pub preference: u16,
-    /// `SIP+D2U` and the like.
+    /// A service such as `SIP+D2U`.
     pub service: String,
     /// The name to ask for SRV records.
     pub replacement: String,
@@ -244,7 +244,8 @@ impl Locator {
         self.look_for_host();
     }
 
-    /// RFC 2782: by priority; among equals at random, the heavier the likelier.
+    /// Orders the records by priority; among equals at random, a higher weight more often first
+    /// (RFC 2782).
     fn follow_srv(&mut self, mut records: Vec<Srv>, transport: Transport, rng: &mut StdRng) {
         records.truncate(MAX_RECORDS);
         // RFC 2782: `.` says that the domain has no such service, so the domain's own address has

@@ -589,7 +589,7 @@ impl Stub {
     }
 }
 
-/// The usual reason phrase of a status (RFC 3261 §21 and the extensions we know).
+/// The usual reason phrase of a status (RFC 3261 §21 and the extensions that we know).
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Trying",
@@ -646,7 +646,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         603 => "Decline",
         604 => "Does Not Exist Anywhere",
         606 => "Not Acceptable",
-        // RFC 3261 §8.1.3.2: an unknown status means what the first of its class does.
+        // RFC 3261 §8.1.3.2: an unknown status counts as the first one of its class.
         other => match other / 100 {
             1 => "Progress",
             2 => "OK",

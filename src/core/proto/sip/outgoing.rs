@@ -128,8 +128,8 @@ pub(super) struct Fork {
     pub rseq: Option<u32>,
     /// The answer to our offer, if a reliable provisional response brought it (RFC 3262 §5).
     pub answer: Option<Vec<u8>>,
-    /// The first description in an unreliable provisional response. It is the answer as well
-    /// (RFC 3261 §13.2.1), unless a reliable one brings another.
+    /// The first description in an unreliable provisional response. It counts as the answer (RFC
+    /// 3261 §13.2.1), unless a reliable response brings another.
     pub early_answer: Option<Vec<u8>>,
     /// The ACK of its 2xx, if another fork had answered first.
     pub ack: Option<Transmit>,

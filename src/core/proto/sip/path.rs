@@ -164,7 +164,7 @@ impl Path {
             None if uri.is_sips() => Transport::Tls,
             None => self.transport,
             Some(name) => match Transport::from_name(name)? {
-                // RFC 3261 §26.2.2.
+                // RFC 3261 §26.2.2: SIPS means TLS.
                 Transport::Tcp if uri.is_sips() => Transport::Tls,
                 transport => transport,
             },

@@ -40,7 +40,7 @@ pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     {
         return None;
     }
-    // §14.2: the port is combined with the cookie, the address with cookie and transaction id.
+    // §14.2: the port is XORed with the cookie, the address with cookie and transaction id.
     let port = peer.port() ^ u16::from_be_bytes([MAGIC_COOKIE[0], MAGIC_COOKIE[1]]);
     let (family, address) = match peer.ip().to_canonical() {
         IpAddr::V4(ip) => (1, ip.octets().to_vec()),

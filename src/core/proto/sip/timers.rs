@@ -32,7 +32,7 @@ pub const T1: Duration = Duration::from_millis(500);
 pub const T2: Duration = Duration::from_secs(4);
 /// RFC 3261 §17.1.2.2, T4: longest time that a message stays in the network.
 pub const T4: Duration = Duration::from_secs(5);
-/// 64*T1: how long a transaction tries (RFC 3261 §17.1.1.2, §13.3.1.4).
+/// 64*T1: how long a transaction waits before it gives up (RFC 3261 §17.1.1.2, §13.3.1.4).
 pub const SIXTY_FOUR_T1: Duration = Duration::from_secs(32);
 
 /// How long the NOTIFY requests about a REFER are awaited (RFC 3515 §2.4.4), unless the peer names
@@ -142,7 +142,7 @@ impl Retransmission {
     }
 }
 
-/// The next deadline of each of many machines, and the earliest of all.
+/// The next deadlines of many machines, one for each, and the earliest of all.
 #[derive(Debug)]
 pub(crate) struct Schedule<K> {
     by_owner: BTreeMap<K, Instant>,

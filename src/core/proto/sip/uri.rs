@@ -441,7 +441,7 @@ pub struct Via {
     pub branch: Option<String>,
     /// The source address of the message, if that is not sent-by.
     pub received: Option<String>,
-    /// RFC 3581.
+    /// The `rport` parameter (RFC 3581).
     pub rport: Option<Rport>,
     /// All other parameters.
     pub params: Params,

@@ -229,7 +229,7 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
 mod tests {
     use super::*;
 
-    /// An OPTIONS with more lines in its header.
+    /// An OPTIONS with more header lines.
     fn options(more: &str) -> String {
         format!(
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(answer_to(&body), (413, "Request Entity Too Large"));
     }
 
-    /// A response with more lines in its header.
+    /// A response with more header lines.
     fn response(more: &str) -> Response {
         let text = options(more).replacen("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 200 OK", 1);
         match parse_datagram(text.as_bytes()) {

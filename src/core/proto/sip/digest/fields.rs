@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::algorithm::Algorithm;
 use crate::proto::sip::uri::is_token;
 
-/// More parameters than any peer sends; RFC 7616 knows about a dozen.
+/// Most parameters of a value: more than any peer sends. RFC 7616 defines about a dozen.
 const MAX_PARAMETERS: usize = 32;
 
 /// Why a header field value is neither a challenge nor an answer to one.

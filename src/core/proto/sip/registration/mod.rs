@@ -164,8 +164,9 @@ pub struct Registration {
 ///                any other, none               Waiting
 ///                stop                          Stopping
 /// Registered     time to refresh               Registering
+///                stop                          Unregistering, or Idle when nothing is bound
 /// Waiting        time to try again             Registering
-/// both           stop                          Unregistering, or Idle when nothing is bound
+///                stop                          Unregistering, or Idle when nothing is bound
 /// Stopping       any end of the REGISTER       Unregistering, or Idle when nothing is bound
 /// Unregistering  401, 407 worth an answer      Unregistering
 ///                any other, none               Idle

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::proto::sip::timers::{Retransmission, Timer};
 
-/// One INVITE that came in, until nothing of it can come any more.
+/// One INVITE that came in, until no message can belong to it any more.
 ///
 /// ```text
 ///          INVITE / 100

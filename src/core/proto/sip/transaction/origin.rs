@@ -27,7 +27,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Whether our Contact is to be a SIPS URI (RFC 3261 §8.1.1.8).
+    /// Whether our Contact has to be a SIPS URI (RFC 3261 §8.1.1.8).
     pub fn wants_sips(&self) -> bool {
         self.uri.is_sips() || self.routes.first().is_some_and(|route| route.uri().is_sips())
     }

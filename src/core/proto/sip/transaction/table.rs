@@ -90,7 +90,7 @@ pub(crate) struct Heard {
     pub path: Path,
     /// What the response means.
     pub news: News,
-    /// The ACK of a refusal.
+    /// The ACK to send, if the response is a refusal.
     pub ack: Option<Transmit>,
     /// The challenged request, which may be sent again with credentials.
     pub errand: Option<Box<Errand>>,
