@@ -16,8 +16,8 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Most sources that are remembered at a time.
 const MAX_TOLD: usize = 1_024;
 
-/// Allows one line for each source and minute. A source gets no line while the limit of remembered
-/// sources is reached.
+/// Allows one line for each source and minute. While the limit of remembered sources is reached,
+/// further sources get no line.
 #[derive(Debug, Default)]
 pub struct Diary {
     told: BTreeMap<IpAddr, Remark>,

@@ -1,4 +1,4 @@
-//! Session timers (RFC 4028): how two parties notice that a call is over.
+//! Session timers (RFC 4028): how two parties keep checking that a call still exists.
 //!
 //! Comes in: header fields of INVITE and UPDATE and of their responses, time. Goes out: when to
 //! refresh the session, when it ends, and the header fields that say so. The endpoint sends the
@@ -15,7 +15,8 @@ pub const SESSION_EXPIRES: u32 = 1_800;
 /// The option tag (RFC 4028 §7.1).
 pub const TIMER: &str = "timer";
 
-/// RFC 4028 §10: the session is given up at the latest this long before its interval ends.
+/// RFC 4028 §10: the session is given up this long before its interval ends; or a third of the
+/// interval before, if that is shorter.
 const LAST_MOMENT: Duration = Duration::from_secs(32);
 /// How long after a refusal the refresh is tried again; doubles with each refusal, up to the
 /// longest.

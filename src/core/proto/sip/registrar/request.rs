@@ -107,8 +107,8 @@ pub(super) fn read(
     if flows > 1 {
         return Err(Refusal::new(400, "More Than One Contact With reg-id"));
     }
-    // RFC 5626 §6: the first hop has to keep the flow. It is either us or the proxy that wrote the
-    // first Path, which confirms it by `ob`.
+    // RFC 5626 §6: the flow ends at the first hop, which has to keep it. That is either us or the
+    // proxy that wrote the first Path, which confirms it by `ob`.
     let first_hop_keeps_flow =
         request.vias().len() == 1 || routes.last().is_some_and(|route| route.uri().has_param("ob"));
     if flows > 0 && !first_hop_keeps_flow {

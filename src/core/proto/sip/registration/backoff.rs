@@ -7,7 +7,7 @@ use std::time::Duration;
 const BASE: Duration = Duration::from_secs(1);
 /// RFC 5626 §4.5 says 30 min. Once a trunk is back, its calls should not have to wait that long.
 const MAX: Duration = Duration::from_secs(5 * 60);
-/// Longest wait that a peer can ask for.
+/// Longest wait that a peer can ask for by Retry-After: it cannot stop us for the rest of the day.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// How soon another try may succeed.

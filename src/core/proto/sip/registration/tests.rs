@@ -120,7 +120,7 @@ fn a_challenge_is_answered_and_the_nonce_used_again() {
     trunk.wait();
     let (_, value) = trunk.sent().authorization.unwrap();
     assert!(value.contains("nc=00000002"), "{value}");
-    // The nonce has expired; a new one is accepted once.
+    // The peer rejects the nonce; a challenge with a new nonce is answered once.
     trunk.answer(challenged(&CHALLENGE.replace("one", "two")));
     let (_, value) = trunk.sent().authorization.unwrap();
     assert!(value.contains("nc=00000001") && value.contains("\"two\""), "{value}");

@@ -92,7 +92,7 @@ pub(crate) struct Heard {
     pub news: News,
     /// The ACK to send, if the response is a refusal.
     pub ack: Option<Transmit>,
-    /// The challenged request, which may be sent again with credentials.
+    /// The refused request, if it may be sent again (with an answer to a challenge).
     pub errand: Option<Box<Errand>>,
 }
 
@@ -343,7 +343,7 @@ impl TransactionTable {
     // -- clients -----------------------------------------------------------------------------
 
     /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The
-    /// errand is returned when the request is challenged or not delivered.
+    /// errand is returned when the request is refused or not delivered.
     pub fn invite_out(
         &mut self,
         origin: Origin,
@@ -363,7 +363,7 @@ impl TransactionTable {
     }
 
     /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The
-    /// errand is returned when the request is challenged or not delivered.
+    /// errand is returned when the request is refused or not delivered.
     pub fn request(
         &mut self,
         (branch, method): (String, &str),
