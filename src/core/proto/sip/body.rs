@@ -1,12 +1,12 @@
-//! Message bodies (RFC 5621): which part of a body its reader takes.
+//! Message bodies (RFC 5621): selects the part of a body that its reader uses.
 //!
 //! Comes in: the header fields and the body of a message, and the media types that the reader
 //! understands. Goes out: the part of such a type, and whether the body holds anything that is
-//! neither understood nor optional, for which a request is refused (RFC 3261 §8.2.3). A response
-//! cannot be refused: its part is taken whatever stands beside it.
+//! neither understood nor optional; a request is refused for that (RFC 3261 §8.2.3). A response
+//! cannot be refused: its part is used whatever else the body holds.
 //!
-//! Multipart sets are cut by RFC 2046 §5.1. Each level is gone over line by line, once;
-//! [`MAX_DEPTH`] and [`MAX_PARTS`] bound the work that a body can cause.
+//! Multipart sets are cut by RFC 2046 §5.1. Each level is read line by line, once; [`MAX_DEPTH`]
+//! and [`MAX_PARTS`] limit the work that a body can cause.
 
 use std::borrow::Cow;
 
@@ -23,10 +23,10 @@ pub const SDP: &str = "application/sdp";
 
 /// Most parts of a body, counted over all levels.
 pub const MAX_PARTS: usize = 64;
-/// Most multipart sets inside each other.
+/// Most multipart sets nested in each other.
 pub const MAX_DEPTH: usize = 4;
 
-/// What a body holds for its reader.
+/// The content of a body, for its reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content<'a> {
     /// The part of a type that the reader understands.
@@ -42,14 +42,15 @@ pub struct Part<'a> {
     pub media_type: String,
     /// Its bytes, without any transfer encoding.
     pub bytes: Cow<'a, [u8]>,
-    /// Its disposition is the one of its type; a later part of another disposition is second to it.
+    /// Its disposition is the usual one of its type. Such a part is preferred to one with another
+    /// disposition.
     has_usual_disposition: bool,
 }
 
 /// Why a body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsupported {
-    /// A media type, or the way a description is meant, is not understood.
+    /// A media type, or the disposition of a description, is not understood.
     Type,
     /// A part is compressed, or its transfer encoding cannot be undone.
     Encoding,
@@ -65,23 +66,23 @@ pub(super) fn read<'a>(fields: &Fields, body: &'a [u8], types: &[&str]) -> Conte
     Reader { types, parts_left: MAX_PARTS }.read(&entity, body, 0)
 }
 
-/// What the header fields of a message, or of a part, say of its body.
+/// The header fields of a message, or of a part, that describe its body.
 #[derive(Debug)]
 struct Entity {
-    /// In lower case; empty when nothing is said.
+    /// In lower case; empty without Content-Type.
     media_type: String,
-    /// Of a multipart set.
+    /// The boundary of a multipart set.
     boundary: Option<String>,
-    /// Of multipart/related: the Content-ID of the root.
+    /// The Content-ID of the root of a multipart/related.
     start: Option<String>,
-    /// In lower case; empty when nothing is said.
+    /// In lower case; empty without Content-Disposition.
     disposition: String,
     handling: Handling,
     /// Content-Encoding names a compression.
     is_compressed: bool,
     transfer: Transfer,
     id: Option<String>,
-    /// Nothing is said at all.
+    /// There are no header fields.
     is_bare: bool,
 }
 
@@ -132,8 +133,8 @@ impl Entity {
         }
     }
 
-    /// Whether the body may be passed over. When nothing is said, it may not (RFC 3261 §20.11),
-    /// but:
+    /// Whether the body may be ignored. Without a `handling` parameter it may not (RFC 3261
+    /// §20.11), except for these:
     /// - a body that header fields or other parts refer to has no effect except through them
     ///   (RFC 5621 §9): one of disposition `by-reference`, or one that has an id and no
     ///   disposition, as gateways send the location of a caller (RFC 6442);
@@ -155,15 +156,15 @@ impl Entity {
     }
 }
 
-/// A description of this disposition is not that of the session (RFC 3959).
+/// Disposition of a description that is not that of the session (RFC 3959).
 const EARLY_SESSION: &str = "early-session";
-/// What the disposition of a description is when nothing is said (RFC 3261 §20.11).
+/// Disposition of a description that names none (RFC 3261 §20.11).
 const SESSION: &str = "session";
 
-/// Goes through the parts of one body.
+/// Reads the parts of one body.
 struct Reader<'t> {
     types: &'t [&'t str],
-    /// How many more parts are read.
+    /// How many more parts may be read.
     parts_left: usize,
 }
 
@@ -213,7 +214,7 @@ impl Reader<'_> {
         let mut content = match set.media_type.as_str() {
             "multipart/alternative" => self.read_alternative(&parts, depth + 1),
             "multipart/related" => self.read_related(set, &parts, depth + 1),
-            // RFC 2046 §5.1.3: a subtype that is not known is read as `mixed`.
+            // RFC 2046 §5.1.3: an unknown subtype is read as `mixed`.
             _ => self.read_mixed(&parts, depth + 1),
         };
         if !is_whole {
@@ -222,8 +223,8 @@ impl Reader<'_> {
         content
     }
 
-    /// RFC 5621 §5: each part counts. Of several descriptions the first one that is meant for the
-    /// session is taken.
+    /// RFC 5621 §5: each part counts. Of several descriptions, the first one for the session is
+    /// taken.
     fn read_mixed<'a>(&mut self, parts: &[(Entity, &'a [u8])], depth: usize) -> Content<'a> {
         let mut all = Content::default();
         for (entity, bytes) in parts {
@@ -240,8 +241,8 @@ impl Reader<'_> {
         all
     }
 
-    /// RFC 5621 §6, RFC 2046 §5.1.4: all parts say the same, the best one last; the last one that
-    /// is understood is taken, and the others do not matter.
+    /// RFC 5621 §6, RFC 2046 §5.1.4: all parts mean the same, and the best one is the last. The
+    /// last one that is understood is taken, and the others are ignored.
     fn read_alternative<'a>(&mut self, parts: &[(Entity, &'a [u8])], depth: usize) -> Content<'a> {
         let contents = parts.iter().rev().map(|(entity, bytes)| self.read(entity, bytes, depth));
         let mut contents: Vec<Content<'a>> = contents.collect();
@@ -259,8 +260,8 @@ impl Reader<'_> {
         }
     }
 
-    /// RFC 5621 §7, RFC 2387: the root says what the set is, and the other parts are there for it.
-    /// A reader who finds nothing in the root looks at them as well.
+    /// RFC 5621 §7, RFC 2387: the root defines the set, and the other parts belong to it. If the
+    /// root holds nothing for the reader, the other parts are searched as well.
     fn read_related<'a>(
         &mut self,
         set: &Entity,
@@ -287,10 +288,10 @@ fn refused<'a>(why: Unsupported) -> Content<'a> {
 }
 
 /// The parts between the delimiters of a set, at most `most`, and whether these are all. A set
-/// without its last delimiter goes to the end.
+/// without a last delimiter ends with the body.
 fn cut<'a>(bytes: &'a [u8], boundary: &str, most: usize) -> (Vec<&'a [u8]>, bool) {
     let mut parts = Vec::new();
-    // Where the part begins that is being read; before the first one is the preamble.
+    // Where the current part begins; `None` in the preamble.
     let mut begin = None;
     let mut at = 0;
     while at < bytes.len() {
@@ -351,7 +352,7 @@ fn read_part(part: &[u8]) -> (Entity, &[u8]) {
 }
 
 impl Transfer {
-    /// The bytes as they were before; `None` when they are not in this encoding.
+    /// Decodes the bytes; `None` when they are not in this encoding.
     fn undo(self, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
         match self {
             Self::Identity => Some(Cow::Borrowed(bytes)),
@@ -599,7 +600,7 @@ mod tests {
         }
     }
 
-    /// A part that is passed over.
+    /// A part that may be ignored.
     fn any_other() -> impl Strategy<Value = (String, String)> {
         let head = prop::sample::select(vec![
             "",

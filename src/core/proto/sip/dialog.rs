@@ -1,8 +1,8 @@
-//! Dialogs (RFC 3261 §12): what two parties remember of each other, whoever called.
+//! Dialogs (RFC 3261 §12): the state that two peers share, whichever of them called.
 //!
-//! Comes in: requests of the dialog, what the owner of the call decides, time. Goes out: requests of
-//! ours, ready to be printed, the 2xx to send again until its ACK comes (§13.3.1.4), and a verdict on
-//! what may happen when. It opens no transactions; the endpoint does.
+//! Comes in: in-dialog requests, decisions of the call's owner, time. Goes out: our in-dialog
+//! requests, ready to be printed; the 2xx that is sent again until its ACK comes (§13.3.1.4); and a
+//! verdict on what may happen at which moment. The dialog opens no transactions; the endpoint does.
 
 mod allowance;
 mod heading;
@@ -31,7 +31,7 @@ use super::{
     uri::Uri,
 };
 
-/// What both sides agreed on, and where it stands.
+/// State of one dialog: what both sides agreed on, and how far it has got.
 #[derive(Debug)]
 pub(super) struct Dialog {
     key: DialogKey,
@@ -39,46 +39,52 @@ pub(super) struct Dialog {
     local: NameAddr,
     /// The peer's address with its tag.
     remote: NameAddr,
-    /// Where requests to the peer are addressed to.
+    /// Request-URI for requests to the peer.
     remote_target: Uri,
     /// Our Contact is a SIPS URI (§12.2.1.1).
     is_sips: bool,
-    /// Proxies that want to see our requests, the next one first (§12.1).
+    /// Record-Route proxies that our requests visit, the next one first (§12.1).
     route_set: Vec<NameAddr>,
-    /// Which of the ways that are known requests take.
+    /// Rule by which the next hop of our requests is chosen.
     heading: Heading,
     local_cseq: u32,
-    /// The number of the peer's newest request; `None` before its first.
+    /// CSeq of the peer's newest request; `None` before its first.
     remote_cseq: Option<u32>,
-    /// Which way the peer's newest message came.
+    /// Path to the peer: that of the INVITE at first. A target refresh changes it, and so does a
+    /// message of the peer after its stream is lost. For a stranger, each message that shows our
+    /// tag changes it.
     path: Path,
-    /// The stream of `path` that is gone.
+    /// The connection of `path`, once it is lost.
     lost: Option<ConnectionId>,
-    /// `path` leads to where the peer listens: we have opened that stream, and can do so again.
+    /// We opened the connection of `path`, so its remote port is where the peer listens and we can
+    /// open it again.
     is_own_stream: bool,
-    /// The caller is not known, and has not shown that it hears us: its address may be forged.
+    /// The caller is not known and no message has shown yet that it receives ours: its address may
+    /// be forged.
     is_half_open: bool,
-    /// Where our tag was told, of a stranger: what shows it, and comes from there, is no forgery.
+    /// For a stranger: the address that our tag was sent to. A message that shows the tag and comes
+    /// from this address is not forged.
     told: Option<SocketAddr>,
-    /// What may be sent to `path` as long as it has not shown that it hears us.
+    /// Bytes that may be sent to `path` while its address is unproven; `None` when there is no
+    /// limit.
     allowance: Option<Allowance>,
-    /// The peer takes UPDATE (RFC 3311).
+    /// The peer supports UPDATE (RFC 3311).
     takes_update: bool,
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
     description: Vec<u8>,
     session: Option<SessionTimer>,
-    /// The least interval that the peer wants (RFC 4028 §7.4), and how often it was raised in one
-    /// refresh.
+    /// The least session interval that the peer accepts, in seconds (RFC 4028 §7.4).
     min_se: u32,
+    /// How often `min_se` was raised during one refresh.
     raised: u8,
-    /// Who we are to a trunk that challenges us within the call.
+    /// Our login at a trunk that challenges in-dialog requests.
     login: Option<Login>,
-    /// A REFER of ours is not over: until when NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
+    /// A REFER of ours is under way: until when its NOTIFY requests are awaited (RFC 3515 §2.4.4).
     refers: Option<Instant>,
-    /// The peer may ask us to call somebody else: it has proved who it is, or we have called it.
+    /// The peer may send a REFER: it has authenticated, or we have called it.
     may_refer: bool,
     referral: Referral,
-    /// Our newest re-INVITE; it may be unanswered when the dialog is over.
+    /// Our newest re-INVITE; it may still be unanswered when the dialog ends.
     reinvite: Option<TransactionId>,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
@@ -122,27 +128,28 @@ enum State {
         /// The provisional response that waits for its PRACK.
         reliable: Option<Reliable>,
     },
-    /// The 2xx to the INVITE or re-INVITE with `cseq` is not acknowledged.
+    /// The 2xx to the INVITE or re-INVITE with `cseq` has no ACK yet.
     Answered {
         cseq: u32,
         transaction: TransactionId,
         response: Bytes,
         resend: Retransmission,
         until: Instant,
-        /// Somebody wants to hang up; BYE must wait for the ACK (§15).
+        /// Our side wants to hang up; BYE must wait for the ACK (§15).
         hang_up: Option<HangUp>,
     },
-    /// Both sides agree.
+    /// No offer is pending and no ACK is missing.
     Confirmed,
     /// A re-INVITE, or an UPDATE with an offer, is not answered.
     Reoffered { pending: Pending },
-    /// Our re-INVITE with `cseq` is not answered. Once somebody has heard it, we do not wait for ever.
+    /// Our re-INVITE with `cseq` is not answered. `until` is set at the first provisional response,
+    /// so that the wait has a limit.
     Offering { cseq: u32, until: Option<Instant> },
-    /// Our BYE is out.
+    /// Our BYE was sent.
     Ending,
 }
 
-/// A provisional response that is sent until it is acknowledged (RFC 3262 §3).
+/// A reliable provisional response, sent again until its PRACK comes (RFC 3262 §3).
 #[derive(Debug)]
 struct Reliable {
     response: Bytes,
@@ -150,41 +157,42 @@ struct Reliable {
     until: Instant,
 }
 
-/// A REFER of the peer, which NOTIFY requests tell how it goes (RFC 3515 §2.4.4).
+/// State of the peer's REFER; our NOTIFY requests report on it (RFC 3515 §2.4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Referral {
-    /// There was none.
+    /// The peer has sent no REFER.
     None,
-    /// The call that it wants is under way. All but the first are told apart by their CSeq
-    /// (RFC 3515 §2.4.6).
+    /// The call that the REFER asks for is under way. `id` is the CSeq of the REFER, for all but
+    /// the first REFER of a dialog (RFC 3515 §2.4.6).
     UnderWay { id: Option<u32> },
-    /// The last one is over.
+    /// The last REFER is over.
     Over,
 }
 
-/// A request with an offer that waits for its answer.
+/// A request with an offer that is not answered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub transaction: TransactionId,
-    /// What the answer is built from.
+    /// The request that the response is built from.
     pub request: Box<Request>,
 }
 
-/// Our side wants to end the dialog.
+/// Our side's wish to end the dialog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HangUp {
     /// Value of the Reason header field.
     pub reason: Option<String>,
 }
 
-/// Why a request of the peer is not taken.
+/// Why a request of the peer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Untimely {
-    /// Its CSeq is lower than one that we saw (§12.2.2).
+    /// Its CSeq is lower than that of an earlier request (§12.2.2).
     OutOfOrder,
     /// An INVITE of the dialog is not answered yet (§14.2).
     Unanswered,
-    /// An offer of ours is not answered yet, or may lack its answer (§14.2, RFC 3311 §5.2).
+    /// An offer of ours is not answered yet, or its answer may still be missing (§14.2, RFC 3311
+    /// §5.2).
     Glare,
     /// We have hung up.
     Over,
@@ -201,46 +209,47 @@ impl Untimely {
     }
 }
 
-/// What an ACK did.
+/// The effect of an ACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Acknowledgement {
-    /// It is the one that we waited for.
+    /// It is the ACK that the dialog waits for.
     Expected,
-    /// It is, and now the BYE can go.
+    /// It is the awaited ACK, and the BYE that waited for it can be sent now.
     HangUp(HangUp),
-    /// Nothing: it is late, or for another request.
+    /// No effect: the ACK is late, or belongs to another request.
     Stray,
 }
 
-/// What our own wish to hang up leads to.
+/// What has to follow when our side hangs up.
 #[derive(Debug)]
 pub(super) enum Parting {
     /// The call is not answered: refuse it.
     Refuse(Pending),
-    /// Send BYE; refuse the peer's offer first, if there is one.
+    /// Send BYE; first refuse the peer's offer, if one is pending.
     Bye(Option<Pending>),
-    /// The ACK has to come first.
+    /// BYE has to wait for the ACK.
     Later,
-    /// It is done already.
+    /// The dialog is ending already.
     Already,
 }
 
-/// What a deadline brought.
+/// What a deadline led to.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// The 2xx, or the reliable provisional response, is to be sent again.
+    /// The 2xx, or the reliable provisional response, has to be sent again.
     Resend(Bytes),
-    /// The PRACK never came: the INVITE is refused (RFC 3262 §3).
+    /// The PRACK never came: the INVITE has to be refused (RFC 3262 §3).
     NotPracked,
-    /// The ACK never came: BYE.
+    /// The ACK never came: send BYE.
     Unacknowledged(HangUp),
-    /// The session is to be refreshed.
+    /// The session has to be refreshed.
     Refresh,
-    /// This re-INVITE of ours was heard, but is not answered.
+    /// Our re-INVITE with this transaction got a provisional response but no final one.
     Unanswered(TransactionId),
-    /// Nobody tells any more how our REFER goes.
+    /// The NOTIFY requests about our REFER are no longer awaited.
     ReferOver,
-    /// Nobody refreshed the session: refuse the peer's offer, if there is one, and send BYE.
+    /// The session was not refreshed in time: refuse the peer's offer, if one is pending, and send
+    /// BYE.
     Expired(Option<Pending>, HangUp),
 }
 
@@ -254,8 +263,8 @@ pub(super) struct Hop<'a> {
 }
 
 impl Dialog {
-    /// The dialog that the INVITE `pending`, of `heard` bytes, would create for us, the called side
-    /// (§12.1.1).
+    /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). `heard` is the
+    /// size of the INVITE in bytes.
     pub fn called(
         pending: Pending,
         local_tag: String,
@@ -304,13 +313,13 @@ impl Dialog {
         }
     }
 
-    /// The dialog that `response` makes of our INVITE, for us, the calling side (§12.1.2). `path` is
-    /// the way that the INVITE went. It is as if confirmed: an early one is asked for nothing but
-    /// requests.
+    /// Makes the dialog that `response` creates for our INVITE, on our side, the caller (§12.1.2).
+    /// `path` is the path of the INVITE. The state is `Confirmed` even for an early dialog: an
+    /// early dialog is only used to send requests.
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
         let contact = response.contacts().first().map(|contact| contact.uri().clone());
         let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        // What cannot be read leads nowhere: the peer is where its response came from.
+        // A Contact or Record-Route that cannot be read leads nowhere: use the path instead.
         let heading = match response.dialog_fault() {
             Some(_) => Heading::Path,
             None => Heading::of_calling(&remote_target, path),
@@ -351,8 +360,8 @@ impl Dialog {
         }
     }
 
-    /// The 2xx that made this dialog was not the first response of its peer: the numbers of both
-    /// sides go on. All else is as the 2xx says (§13.2.2.4).
+    /// Takes over both CSeq counters of the early dialog: the 2xx that made this dialog was not the
+    /// first response of its peer. All else is as the 2xx says (§13.2.2.4).
     pub fn goes_on_from(&mut self, early: &Self) {
         self.local_cseq = early.local_cseq;
         self.remote_cseq = early.remote_cseq;
@@ -361,7 +370,7 @@ impl Dialog {
 
     // -- the peer's requests -----------------------------------------------------------------
 
-    /// Judges whether a request of the peer comes at the right moment, and takes its CSeq.
+    /// Judges whether a request of the peer comes at the right moment, and notes its CSeq.
     pub fn admit(&mut self, request: &Request) -> Result<(), Untimely> {
         let cseq = request.cseq().number;
         if self.remote_cseq.is_some_and(|newest| cseq < newest) {
@@ -374,7 +383,7 @@ impl Dialog {
             _ => false,
         };
         match (&self.state, request.method()) {
-            // Both may hang up at once; each BYE gets its answer.
+            // Both sides may hang up at once; each BYE gets its answer.
             (_, Method::Bye) => Ok(()),
             (State::Ending, _) => Err(Untimely::Over),
             _ if !is_offer => Ok(()),
@@ -384,13 +393,13 @@ impl Dialog {
         }
     }
 
-    /// A re-INVITE, or an UPDATE with an offer, that was admitted waits for its answer.
+    /// A re-INVITE, or an UPDATE with an offer, was admitted and waits for its answer.
     pub fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };
     }
 
-    /// The peer is reached by another address from now on (§12.2.2, target refresh).
+    /// The peer has sent a target refresh: it is reached at another address from now on (§12.2.2).
     pub fn refresh_target(&mut self, contact: Option<&Uri>, path: Path) {
         if let Some(contact) = contact {
             self.remote_target = contact.clone();
@@ -398,7 +407,7 @@ impl Dialog {
         self.follow(path);
     }
 
-    /// `response`, a reliable provisional one with this RSeq, was sent to the pending INVITE.
+    /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
     pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
         if let State::Ringing { pending, reliable } = &mut self.state {
             self.rang = Some((rseq, pending.request.cseq().number));
@@ -410,7 +419,7 @@ impl Dialog {
         }
     }
 
-    /// A PRACK came with this RAck (RFC 3262 §3); whether it is for what we sent.
+    /// A PRACK came with this RAck (RFC 3262 §3); returns whether it acknowledges our response.
     pub fn handle_prack(&mut self, rack: &str) -> bool {
         let is_it = self
             .rang
@@ -422,7 +431,7 @@ impl Dialog {
         is_it
     }
 
-    /// A reliable provisional response waits for its PRACK.
+    /// Whether a reliable provisional response waits for its PRACK.
     pub fn awaits_prack(&self) -> bool {
         matches!(self.state, State::Ringing { reliable: Some(_), .. })
     }
@@ -453,7 +462,7 @@ impl Dialog {
         };
     }
 
-    /// The pending offer was refused: everything stays as it was (§14.1).
+    /// The pending offer was refused: the session stays as it was (§14.1).
     pub fn reoffer_refused(&mut self) {
         debug_assert!(matches!(self.state, State::Reoffered { .. }), "{:?}", self.state);
         self.state = State::Confirmed;
@@ -507,13 +516,13 @@ impl Dialog {
         }
     }
 
-    /// The number of the next request of ours in the dialog (§12.2.1.1).
+    /// The CSeq of our next request in the dialog (§12.2.1.1).
     pub fn next_cseq(&mut self) -> u32 {
         self.local_cseq = self.local_cseq.saturating_add(1);
         self.local_cseq
     }
 
-    /// A request of ours in the dialog that goes this way (§12.2.1.1). The ACK of a 2xx has the number
+    /// Builds an in-dialog request of ours for this path (§12.2.1.1). The ACK of a 2xx has the CSeq
     /// of its INVITE (§13.2.2.4).
     pub fn request(&self, method: Method, cseq: u32, path: Path, hop: Hop<'_>) -> RequestBuilder {
         let (request_uri, routes) = self.routed();
@@ -526,7 +535,7 @@ impl Dialog {
         routes.iter().fold(builder, |builder, route| builder.route(route))
     }
 
-    /// What an INVITE of ours in this dialog says again in its ACK and CANCEL.
+    /// The parts of an INVITE of ours in this dialog that its ACK and CANCEL repeat.
     pub fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
         let (uri, routes) = self.routed();
         Origin {
@@ -540,7 +549,7 @@ impl Dialog {
         }
     }
 
-    /// The ACK that belongs to our newest INVITE was sent.
+    /// The ACK of our newest INVITE was sent.
     pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
         if self.is_offering(cseq) {
             self.state = State::Confirmed;
@@ -558,7 +567,7 @@ impl Dialog {
         matches!(self.state, State::Confirmed | State::Offering { .. })
     }
 
-    /// Our re-INVITE with `cseq` is out.
+    /// Our re-INVITE with `cseq` was sent.
     pub fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
         debug_assert!(self.may_offer(), "{:?}", self.state);
         self.state = State::Offering { cseq, until: None };
@@ -570,7 +579,8 @@ impl Dialog {
         matches!(self.state, State::Offering { cseq: offered, .. } if offered == cseq)
     }
 
-    /// Our re-INVITE with `cseq` was heard; whether its answer is waited for, and if so for how long.
+    /// Our re-INVITE with the CSeq `heard` got a provisional response. Returns whether its answer
+    /// is still awaited; the wait then ends 64*T1 from now.
     pub fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
         match &mut self.state {
             State::Offering { cseq, until } if *cseq == heard => {
@@ -591,7 +601,7 @@ impl Dialog {
         self.reinvite
     }
 
-    /// Our re-INVITE was refused, or nobody answered it.
+    /// Our re-INVITE was refused, or got no answer in time.
     pub fn offer_refused(&mut self) {
         if matches!(self.state, State::Offering { .. }) {
             self.state = State::Confirmed;
@@ -600,7 +610,7 @@ impl Dialog {
 
     // -- time --------------------------------------------------------------------------------
 
-    /// The session ends unless it is refreshed; `None`: it does not.
+    /// Sets the session timer; with `None` the session has no time limit.
     pub fn keep_session(&mut self, session: Option<SessionTimer>) {
         self.session = session;
         self.raised = 0;
@@ -621,8 +631,8 @@ impl Dialog {
         }
     }
 
-    /// The peer wants a session interval of at least so many seconds (RFC 4028 §7.3); whether the
-    /// refresh is to be tried again with it.
+    /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3). Returns
+    /// whether the refresh should be tried again with it.
     pub fn lengthen_session(&mut self, least: u32) -> bool {
         let proposed = self.session.map_or(0, |session| session.seconds()).max(self.min_se);
         if least <= proposed || self.raised >= MAX_RAISES {
@@ -633,7 +643,7 @@ impl Dialog {
         true
     }
 
-    /// The deadline is over.
+    /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         match &mut self.state {
             State::Answered { response, resend, until, hang_up, .. } => {
@@ -689,7 +699,7 @@ impl Dialog {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match &self.state {
             State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
@@ -708,7 +718,7 @@ impl Dialog {
 
     // -- what is known -----------------------------------------------------------------------
 
-    /// The request with an offer that waits for its answer.
+    /// The request with an offer that is not answered yet.
     pub fn pending(&self) -> Option<&Pending> {
         match &self.state {
             State::Ringing { pending, .. } | State::Reoffered { pending } => Some(pending),
@@ -718,12 +728,13 @@ impl Dialog {
         }
     }
 
-    /// The first INVITE is not answered.
+    /// Whether the first INVITE is not answered yet.
     pub fn is_ringing(&self) -> bool {
         matches!(self.state, State::Ringing { .. })
     }
 
-    /// The session has begun, the other side has said so, and nobody has hung up.
+    /// Whether the session has begun, no ACK to a 2xx of ours is missing, and our side has not hung
+    /// up.
     pub fn is_up(&self) -> bool {
         self.state.is_up() && !matches!(self.state, State::Answered { .. })
     }
@@ -740,7 +751,7 @@ impl Dialog {
         }
     }
 
-    /// The INVITE that was answered, as long as its caller has not shown that it hears us.
+    /// The INVITE that was answered, while no message has shown yet that its caller receives ours.
     pub fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
             State::Answered { transaction, .. } if self.is_half_open => Some(*transaction),
@@ -753,33 +764,33 @@ impl Dialog {
         }
     }
 
-    /// Both sides agree, and nobody wants anything.
+    /// Whether no offer is pending, no ACK is missing, and our side has not hung up.
     pub fn is_confirmed(&self) -> bool {
         matches!(self.state, State::Confirmed)
     }
 
-    /// We have hung up.
+    /// Whether our side has hung up.
     pub fn is_ending(&self) -> bool {
         matches!(self.state, State::Ending)
     }
 
-    /// How the dialog is named on the wire.
+    /// Call-ID and tags of the dialog.
     pub fn key(&self) -> &DialogKey {
         &self.key
     }
 
-    /// Which way the peer's newest message came.
+    /// The path to the peer.
     pub fn path(&self) -> Path {
         self.path
     }
 
-    /// Our Contact is a SIPS URI.
+    /// Whether our Contact is a SIPS URI.
     pub fn is_sips(&self) -> bool {
         self.is_sips
     }
 
-    /// The peer's datagrams come from elsewhere than its Contact says: a NAT between us must not forget
-    /// the way while the call lasts.
+    /// Whether the peer is behind a NAT: its datagrams come from elsewhere than its Contact says.
+    /// The NAT must keep its mapping while the call lasts, so it needs keep-alives.
     pub fn is_behind_nat(&self) -> bool {
         let transport = self.path.transport;
         let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
@@ -794,22 +805,22 @@ impl Dialog {
         transport == Transport::Udp && is_up && is_direct && !is_at_peer
     }
 
-    /// The peer takes UPDATE (RFC 3311).
+    /// Whether the peer supports UPDATE (RFC 3311).
     pub fn takes_update(&self) -> bool {
         self.takes_update
     }
 
-    /// The peer does not take UPDATE after all.
+    /// The peer does not support UPDATE after all.
     pub fn refuses_update(&mut self) {
         self.takes_update = false;
     }
 
-    /// A REFER of ours is under way.
+    /// Whether a REFER of ours is under way.
     pub fn refers(&self) -> bool {
         self.refers.is_some()
     }
 
-    /// A REFER of ours has begun, or goes on; the peer may say for how long.
+    /// A REFER of ours has begun, or goes on; `told_for` is how long the peer says it will last.
     pub fn follow_refer(&mut self, told_for: Option<Duration>, now: Instant) {
         self.refers = Some(now + told_for.unwrap_or(REFER_EXPIRES).min(LONGEST_REFER));
     }
@@ -819,13 +830,12 @@ impl Dialog {
         self.refers = None;
     }
 
-    /// The peer may have us call another party without proving once more who it is.
+    /// Whether the peer may send a REFER without authenticating again.
     pub fn may_refer(&self) -> bool {
         self.may_refer
     }
 
-    /// The peer wants us to call another party, by a REFER with this CSeq, in which it may have
-    /// proved who it is.
+    /// The peer sent a REFER with this CSeq, and may have authenticated in it (`is_proved`).
     ///
     /// # Errors
     /// The status of the refusal.
@@ -841,8 +851,8 @@ impl Dialog {
         Ok(())
     }
 
-    /// The Event header field of a NOTIFY about the peer's REFER, if one is under way; `is_last` ends
-    /// it.
+    /// The value of the Event header field in a NOTIFY about the peer's REFER, if one is under way;
+    /// `is_last` ends the REFER.
     pub fn refer_event(&mut self, is_last: bool) -> Option<String> {
         let Referral::UnderWay { id } = self.referral else { return None };
         if is_last {
@@ -851,8 +861,8 @@ impl Dialog {
         Some(id.map_or_else(|| "refer".to_owned(), |id| format!("refer;id={id}")))
     }
 
-    /// Where the peer is, and how another one names this dialog in a Replaces header field
-    /// (RFC 3891 §6.1).
+    /// The peer's URI, and the value by which another peer names this dialog in a Replaces header
+    /// field (RFC 3891 §6.1).
     pub fn as_replaced(&self) -> (Uri, String) {
         let DialogKey { call_id, local_tag, remote_tag } = &self.key;
         let theirs = remote_tag.as_deref().unwrap_or("0");
@@ -860,7 +870,7 @@ impl Dialog {
         (self.remote_target.clone().without_orders(), value)
     }
 
-    /// Who we are to whoever challenges us.
+    /// Our login at a host that challenges our requests.
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
@@ -875,18 +885,20 @@ impl Dialog {
         &self.description
     }
 
-    /// What a refresh proposes: the interval, and the least that it may be.
+    /// What a refresh proposes: the value of Session-Expires, and the least interval in seconds
+    /// (Min-SE).
     pub fn proposal(&self) -> Option<(String, u32)> {
         Some((self.session?.proposal(self.min_se), self.min_se))
     }
 
-    /// The INVITE went over a stream that we have opened, if it went over any.
+    /// Records whether we opened the stream that the INVITE was sent over; without meaning over
+    /// UDP.
     pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
         self.is_own_stream = is_own_stream;
         self
     }
 
-    /// The call was placed with this offer, by whom, and after so much was asked for as interval.
+    /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
     pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
         self.description = description.to_vec();
         self.login = login.cloned();
@@ -896,7 +908,7 @@ impl Dialog {
 }
 
 impl State {
-    /// The session has begun, and nobody has hung up.
+    /// Whether the session has begun and our side has not hung up.
     fn is_up(&self) -> bool {
         match self {
             Self::Answered { .. }
@@ -909,7 +921,7 @@ impl State {
 }
 
 impl HangUp {
-    /// For the reason that this value of a Reason header field tells.
+    /// Hangs up with this value of a Reason header field.
     pub fn because(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()) }
     }
@@ -919,7 +931,8 @@ fn takes_update<'a>(mut allow: impl Iterator<Item = &'a str>) -> bool {
     allow.any(|method| method == "UPDATE")
 }
 
-/// The parts of the RAck that acknowledges this RSeq of an INVITE (RFC 3262 §7.2).
+/// The parts of the RAck that acknowledges the response with this RSeq to an INVITE (RFC 3262
+/// §7.2).
 fn rack_of(rseq: u32, cseq: u32) -> [String; 3] {
     [rseq.to_string(), cseq.to_string(), "INVITE".to_owned()]
 }

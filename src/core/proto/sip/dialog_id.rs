@@ -1,7 +1,7 @@
-//! The name of a dialog within this process.
+//! The identifier of a dialog within this process.
 
-/// One dialog of this endpoint; never used twice. The caller of
-/// [`Command::Call`](super::endpoint::Command::Call) numbers those that we begin, from
+/// One dialog of this endpoint; a number is never used twice. The caller of
+/// [`Command::Call`](super::endpoint::Command::Call) numbers the dialogs that we begin, from
 /// [`FIRST_OUTGOING`](Self::FIRST_OUTGOING) on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialogId(pub u64);

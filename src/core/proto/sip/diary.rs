@@ -1,7 +1,7 @@
-//! What is said of a source now and then, so that a stranger does not write the log.
+//! A log limiter for each source, so that a stranger cannot flood the log.
 //!
-//! Comes in: who has done something worth a line, and when. Goes out: whether to write it, and how often
-//! it has happened since the last one.
+//! Comes in: the source of an event worth a log line, and the time. Goes out: whether to write the
+//! line, and how often the event has happened since the last one.
 
 use std::{
     collections::BTreeMap,
@@ -11,34 +11,35 @@ use std::{
 
 use super::path::source_of;
 
-/// How often the same is said of one source.
+/// Least time between two lines about the same source.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Sources that something is said of, at a time.
+/// Most sources that are remembered at a time.
 const MAX_TOLD: usize = 1_024;
 
-/// One line for each source and minute; of more sources than can be remembered, none.
+/// Allows one line for each source and minute. While the limit of remembered sources is reached,
+/// further sources get no line.
 #[derive(Debug, Default)]
 pub struct Diary {
     told: BTreeMap<IpAddr, Remark>,
 }
 
-/// One line a minute, whoever has done it.
+/// Allows one line a minute, whatever the source.
 #[derive(Debug, Default)]
 pub struct Remark {
     told_at: Option<Instant>,
-    /// How often it has happened since.
+    /// How often the event has happened since the last line.
     since: u64,
 }
 
-/// A line is to be written.
+/// A line has to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tell {
-    /// How often it has happened since the last line; nought in the first.
+    /// How often the event has happened since the last line; zero in the first.
     pub unsaid: u64,
 }
 
 impl Diary {
-    /// Notes that `peer` has done it; `None` while nothing is to be said.
+    /// Notes an event that `peer` has caused; returns `None` while no line is due.
     pub fn note(&mut self, peer: IpAddr, now: Instant) -> Option<Tell> {
         let source = source_of(peer);
         if self.told.len() >= MAX_TOLD {
@@ -52,7 +53,7 @@ impl Diary {
 }
 
 impl Remark {
-    /// Notes that it has happened; `None` while nothing is to be said.
+    /// Notes the event; returns `None` while no line is due.
     pub fn note(&mut self, now: Instant) -> Option<Tell> {
         if self.is_recent(now) {
             self.since += 1;

@@ -1,37 +1,38 @@
-//! A request of ours within a dialog, as far as it stays the same when it has to be sent again: with an
-//! answer to a challenge (RFC 3261 §22.2), or in a datagram because no stream can be had (§18.1.1).
+//! An in-dialog request of ours, without the parts that change when it is sent again. It is sent
+//! again with an answer to a challenge (RFC 3261 §22.2), to another next hop, or in a datagram
+//! because no stream can be opened (§18.1.1).
 
 use super::{dialog_id::DialogId, login::Challenges, message::Method};
 
-/// One request, whatever number and way it gets.
+/// One request, independent of its CSeq and its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Errand {
-    /// The dialog, or the call that may make one.
+    /// The dialog, or the outgoing call that may become one.
     pub dialog: DialogId,
-    /// The other side's tag: of those who ring, one is meant.
+    /// The other side's tag: it selects one of the early dialogs of a call.
     pub remote_tag: Option<String>,
-    /// What is asked for.
+    /// The method.
     pub method: Method,
-    /// Whether it says where we are reached.
+    /// Whether the request has a Contact header field.
     pub has_contact: bool,
     /// Further header fields.
     pub headers: Vec<(&'static str, String)>,
     /// Content-Type and body.
     pub body: Option<(String, Vec<u8>)>,
-    /// What it has met on its way.
+    /// The challenges that the request has met.
     pub challenges: Challenges,
-    /// It went over a stream because it is long.
+    /// The request was sent over a stream because it is long.
     pub is_streamed: bool,
-    /// No stream was to be had.
+    /// No stream could be opened, so the request has to be sent in a datagram.
     pub wants_datagram: bool,
-    /// Another way leads there than the one that it went.
+    /// There is another next hop besides the one that the request was sent to.
     pub has_other_hop: bool,
-    /// That is the one that it goes.
+    /// The request has to be sent to the other next hop.
     pub wants_other_hop: bool,
 }
 
 impl Errand {
-    /// A request without anything of its own.
+    /// A request without header fields or a body of its own.
     pub fn new(dialog: DialogId, remote_tag: Option<String>, method: Method) -> Self {
         Self {
             dialog,
@@ -48,25 +49,25 @@ impl Errand {
         }
     }
 
-    /// It says where we are reached.
+    /// Adds a Contact header field.
     pub fn with_contact(mut self) -> Self {
         self.has_contact = true;
         self
     }
 
-    /// One more header field.
+    /// Adds a header field.
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// With a body.
+    /// Sets the body.
     pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
         self.body = Some((content_type.to_owned(), body.to_vec()));
         self
     }
 
-    /// Nobody has got it; whether it can go another way.
+    /// The request was not delivered; returns whether it can be sent another way.
     pub fn reroute(&mut self) -> bool {
         if self.is_streamed {
             self.wants_datagram = true;

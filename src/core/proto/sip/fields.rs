@@ -6,13 +6,13 @@ use super::uri::is_token;
 
 /// Header fields in their order, each value free of line ends.
 ///
-/// All are kept as rsip's `Other`: its typed headers change the spelling of names.
+/// All are stored as rsip's `Other`, because its typed headers change the spelling of names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields(rsip::Headers);
 
 impl Fields {
-    /// Appends a header field. A name that is no token is left out with its value; line ends in
-    /// the value become blanks.
+    /// Appends a header field. A field with a name that is no token is left out; line ends in the
+    /// value become blanks.
     pub fn push(&mut self, name: &str, value: &str) {
         if is_token(name) {
             self.0.push(rsip::Header::Other(name.to_owned(), one_line(value).into_owned()));
@@ -45,14 +45,14 @@ impl Fields {
     }
 }
 
-/// As they go into a message: a line each, with its end.
+/// Prints each header field as a line, with its line end.
 impl fmt::Display for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// Nothing that we print can begin a line of its own.
+/// Replaces line ends by blanks, so that no value can begin a line of its own.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     if text.contains(['\r', '\n']) {
         Cow::Owned(text.replace(['\r', '\n'], " "))

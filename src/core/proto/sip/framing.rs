@@ -1,21 +1,22 @@
-//! Cuts messages out of a stream (RFC 3261 §18.3), and tells keep-alives from them (RFC 5626 §3.5.1).
+//! Cuts messages out of a stream (RFC 3261 §18.3), and separates keep-alives from them (RFC 5626
+//! §3.5.1).
 //!
 //! Comes in: bytes, cut anywhere. Goes out: one message at a time, as long as its Content-Length
-//! says, for [`wire::parse_datagram`]; and pings. The end of the header
-//! and the length are found by the rules of `wire`, so that framing and reading never disagree. How
-//! long a peer may take for a message is for the owner of the stream to say.
+//! says, for [`wire::parse_datagram`]; and pings. The end of the header and the length are found by
+//! the rules of `wire`, so that framing and parsing never disagree. The owner of the stream decides
+//! how long a peer may take for a message.
 
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::wire::{self, MAX_MESSAGE};
 
-/// What a client sends to keep the stream open, and to learn whether it is (RFC 5626 §3.5.1).
+/// The ping of a client: it keeps the stream open, and checks that it is (RFC 5626 §3.5.1).
 pub const PING: &[u8] = b"\r\n\r\n";
 /// The answer to a ping (RFC 5626 §3.5.1).
 pub const PONG: &[u8] = b"\r\n";
 
-/// What was cut out of a stream.
+/// A part that was cut out of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// One message, head and body.
@@ -24,8 +25,8 @@ pub enum Frame {
     Ping,
 }
 
-/// Why nothing more can be cut out of a stream: nobody knows where the next message begins. The
-/// connection is to be closed.
+/// Why nothing more can be cut out of a stream: the start of the next message is not known. The
+/// connection has to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FramingError {
     /// Head and body together are longer than [`MAX_MESSAGE`].
@@ -34,12 +35,12 @@ pub enum FramingError {
     /// RFC 3261 §20.14: over streams Content-Length is mandatory.
     #[error("the message has no Content-Length")]
     NoLength,
-    /// No number, or one too many.
+    /// The Content-Length is not a number, or there is more than one.
     #[error("the Content-Length cannot be read")]
     BadLength,
 }
 
-/// Cuts one stream.
+/// Cuts one stream into frames.
 ///
 /// ```text
 ///              byte of a start line          empty line
@@ -50,7 +51,7 @@ pub enum FramingError {
 /// ```
 #[derive(Debug, Default)]
 pub struct StreamFramer {
-    /// What was pushed and is not handed out yet.
+    /// Bytes that were pushed and are not returned yet.
     buffer: BytesMut,
     state: State,
     has_pong: bool,
@@ -60,14 +61,14 @@ pub struct StreamFramer {
 enum State {
     /// Before a start line. RFC 3261 §7.5: line ends are skipped.
     Between {
-        /// How much of a ping has come.
+        /// How many bytes of a ping have come.
         ping: usize,
     },
     /// Within the head.
     Head {
-        /// Where the line begins that is not complete.
+        /// Where the incomplete line begins.
         line: usize,
-        /// How far line ends were looked for; not before `line`.
+        /// How far line ends have been searched; not before `line`.
         searched: usize,
     },
     /// The head is complete.
@@ -86,13 +87,13 @@ impl Default for State {
 }
 
 impl StreamFramer {
-    /// A framer at the begin of a stream.
+    /// A framer at the start of a stream.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes what was read. At most one message and what is pushed at once are held, if
-    /// [`next_frame`](Self::next_frame) is called until `None` after each push.
+    /// Takes received bytes. If [`next_frame`](Self::next_frame) is called until `None` after each
+    /// push, at most one message and the bytes of one push are held.
     pub fn push(&mut self, bytes: &[u8]) {
         if !matches!(self.state, State::Broken(_)) {
             self.buffer.extend_from_slice(bytes);
@@ -102,8 +103,8 @@ impl StreamFramer {
     /// The next frame; `None` when more bytes are needed.
     ///
     /// # Errors
-    /// When the end of a message cannot be found. If it has a head, this was handed out before as a
-    /// message that `wire` answers by 400 or 413, drops, or reads without a body.
+    /// When the end of a message cannot be found. If the message has a head, it was returned before
+    /// as a message that `wire` answers by 400 or 413, drops, or reads without a body.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FramingError> {
         loop {
             match self.state {
@@ -136,18 +137,18 @@ impl StreamFramer {
         }
     }
 
-    /// A message has begun and is not complete.
+    /// Whether a message has begun and is not complete.
     pub fn is_within_message(&self) -> bool {
         matches!(self.state, State::Head { .. } | State::Body { .. })
     }
 
-    /// Whether a single CRLF has come between messages since this was asked: the answer to our ping
-    /// (RFC 5626 §3.5.1), as far as nobody else sends one.
+    /// Whether a single CRLF has come between messages since the last call. It is taken for the
+    /// answer to our ping (RFC 5626 §3.5.1), although a peer may send one for another reason.
     pub fn take_pong(&mut self) -> bool {
         std::mem::take(&mut self.has_pong)
     }
 
-    /// Goes to the next start line, or to the end of a ping.
+    /// Skips to the next start line, or to the end of a ping.
     fn skip_line_ends(&mut self, mut ping: usize) -> Option<Frame> {
         let mut skipped = 0;
         for byte in &self.buffer {
@@ -169,7 +170,7 @@ impl StreamFramer {
         is_ping.then_some(Frame::Ping)
     }
 
-    /// Where the body begins. Each byte is looked at once, however the stream is cut.
+    /// Where the body begins. Each byte is examined once, however the stream is cut.
     fn find_head_end(&mut self, mut line: usize, mut searched: usize) -> Option<usize> {
         loop {
             let rest = self.buffer.get(searched..).unwrap_or_default();
@@ -186,8 +187,8 @@ impl StreamFramer {
         }
     }
 
-    /// Finds how long the message is whose head is `head` bytes long. An error comes with bytes that
-    /// `wire` refuses, so that the peer hears what is wrong.
+    /// Finds the length of the message with a head of `head` bytes. An error comes with bytes that
+    /// `wire` refuses, so that the peer gets a response that names the error.
     fn measure(&mut self, head: usize) -> Result<(), (FramingError, Bytes)> {
         let lengths = wire::content_lengths(self.buffer.get(..head).unwrap_or_default());
         let length = match lengths.as_slice() {
@@ -213,7 +214,7 @@ impl StreamFramer {
     }
 }
 
-/// A head of which `wire` says that its length is wrong, and nothing else.
+/// The head with a malformed Content-Length added, so that `wire` reports this error and no other.
 fn with_unreadable_length(head: &[u8]) -> Bytes {
     let start_line = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let (start_line, fields) = head.split_at(start_line);
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
     use crate::proto::sip::wire::{WireError, parse_datagram};
 
-    /// An OPTIONS with more lines in its header, and a body.
+    /// An OPTIONS with more header lines and a body.
     fn options(more: &str, body: &str) -> String {
         format!(
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\
@@ -235,7 +236,7 @@ mod tests {
         )
     }
 
-    /// Everything that comes out when the stream is pushed in these parts.
+    /// All frames of the stream when it is pushed in these parts.
     fn frames<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<FramingError>) {
         let mut framer = StreamFramer::new();
         let mut frames = Vec::new();
@@ -256,7 +257,7 @@ mod tests {
         Frame::Message(Bytes::copy_from_slice(text.as_bytes()))
     }
 
-    /// The status that the peer hears before the connection is closed.
+    /// The status that the peer gets before the connection is closed.
     fn refusal_of(text: &str) -> (FramingError, Option<u16>) {
         let (frames, error) = frames([text.as_bytes()]);
         let [Frame::Message(head)] = frames.as_slice() else { panic!("{frames:?}") };
@@ -365,7 +366,7 @@ mod tests {
         }
     }
 
-    /// One part of a stream: a message, line ends, or what breaks it.
+    /// One part of a stream: a message, line ends, or bytes that break it.
     fn part() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             6 => ("[\\r\\na-z:]{0,40}", any::<bool>()).prop_map(|(body, compact)| {

@@ -1,24 +1,25 @@
-//! Keys in INFO requests, as many phones send them (`application/dtmf-relay`, `application/dtmf`).
+//! DTMF keys in INFO requests, as many phones send them (`application/dtmf-relay`,
+//! `application/dtmf`).
 //!
-//! Neither type is registered, and its users differ: the key may follow `Signal`, or be all there
-//! is; it may be quoted, or told by its number. A request is refused when its key cannot be told,
-//! so that its sender can fall back to another way; 200 says that the key was heard.
+//! Neither type is registered, and phones differ. The key may follow `Signal`, or stand alone; it
+//! may be quoted, or given by its number. A request is refused when its key cannot be read, so that
+//! its sender can use another way; 200 says that the key was received.
 
 use super::{message::Request, validate::Refusal};
 use crate::model::Tone;
 
-/// Bodies that tell a key (RFC 6086 leaves the types to applications).
+/// Media types that carry a key (RFC 6086 leaves the types to applications).
 const TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
 
-/// The key that an INFO tells. `None` without a body, which asks whether we are there, and with one
-/// that may be passed over. Of a call that is not `answered` no key is taken.
+/// The key of an INFO. `None` for a request without a body, which asks whether we are alive, and
+/// for one with a body that may be ignored. While the call is not `answered`, no key is accepted.
 ///
 /// # Errors
 ///
-/// The refusal that the peer is to get.
+/// The refusal to send.
 pub(super) fn read(request: &Request, answered: bool) -> Result<Option<Tone>, Refusal> {
     if request.header("Info-Package").is_some() {
-        // RFC 6086 §4.2.2: there is none that we would take.
+        // RFC 6086 §4.2.2: we accept no Info Package.
         return Err(Refusal::new(469).with("Recv-Info", String::new()));
     }
     let content = request.content(&TYPES);
@@ -35,7 +36,7 @@ pub(super) fn read(request: &Request, answered: bool) -> Result<Option<Tone>, Re
     }
 }
 
-/// The key that a body tells: behind `Signal`, or alone.
+/// The key in a body: after `Signal`, or alone.
 fn tone(body: &[u8]) -> Option<Tone> {
     let text = String::from_utf8_lossy(body);
     let lines = || text.split(['\r', '\n', ';']).map(trimmed).filter(|line| !line.is_empty());
@@ -46,7 +47,7 @@ fn tone(body: &[u8]) -> Option<Tone> {
     }
 }
 
-/// What follows `Signal` and its sign in a line, up to a `Duration` in the same line.
+/// The value of `Signal` in a line, up to a `Duration` in the same line.
 fn signal(line: &str) -> Option<&str> {
     let (name, value) = line.split_once(['=', ':'])?;
     if !trimmed(name).eq_ignore_ascii_case("signal") {
@@ -63,7 +64,8 @@ fn signal(line: &str) -> Option<&str> {
 
 const DURATION: &str = "duration";
 
-/// A key by its sign, its name, or the number of its event (RFC 4733 §3.2), in quotes or not.
+/// Parses a key by its sign, its name, or the number of its event (RFC 4733 §3.2), in quotes or
+/// not.
 fn key_of(text: &str) -> Option<Tone> {
     let text = trimmed(text.trim_matches(['"', '\'']));
     match text {
@@ -74,7 +76,7 @@ fn key_of(text: &str) -> Option<Tone> {
     }
 }
 
-/// Without blanks, and without the NULs that some phones end a text with.
+/// Removes blanks, and the NULs that some phones append.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
 }

@@ -2,7 +2,7 @@
 
 use super::uri::is_token;
 
-/// Header fields that are lists, and whose elements are kept one by one.
+/// Header fields that are lists. Their elements are kept one by one.
 pub(super) const LISTS: [&str; 12] = [
     "Accept",
     "Allow",
@@ -18,7 +18,7 @@ pub(super) const LISTS: [&str; 12] = [
     "Via",
 ];
 
-/// RFC 3261 §7.3.3 and the registry of header fields.
+/// Compact names: RFC 3261 §7.3.3 and the registry of header fields.
 const COMPACT_NAMES: [(&str, &str); 18] = [
     ("a", "Accept-Contact"),
     ("b", "Referred-By"),
@@ -49,19 +49,19 @@ pub(super) fn parse_header_line(line: &str) -> Option<(&str, &str)> {
     }
     let long = COMPACT_NAMES.iter().find(|(compact, _)| name.eq_ignore_ascii_case(compact));
     let name = long.map_or(name, |(_, long)| long);
-    // So that lists are found whatever the case.
+    // Lists get their usual spelling, so that they are found whatever the case.
     let name = LISTS.into_iter().find(|list| name.eq_ignore_ascii_case(list)).unwrap_or(name);
     Some((name, value.trim()))
 }
 
-/// Goes over the lines of a message. A line ends with CRLF; a lone LF is taken too.
+/// Reads the lines of a message. A line ends with CRLF; a lone LF is accepted too.
 pub(super) struct Lines<'a> {
-    /// What comes after the last line; `None` after the end.
+    /// The bytes after the last line that was read; `None` after the end.
     pub rest: Option<&'a [u8]>,
 }
 
 impl Lines<'_> {
-    /// The next line, as text: bytes that are no UTF-8 are replaced.
+    /// The next line, as text: invalid UTF-8 is replaced.
     pub fn next_line(&mut self) -> Option<String> {
         let rest = self.rest?;
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {

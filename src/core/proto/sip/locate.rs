@@ -1,7 +1,8 @@
-//! Where a request goes (RFC 3263): from a URI to addresses, in the order in which to try them.
+//! Finds the targets of a request (RFC 3263): from a URI to addresses, in the order in which to try
+//! them.
 //!
-//! Comes in: a URI, what we can send by, and the answers to the DNS questions that are asked. Goes
-//! out: the next question, and in the end the targets. It asks nobody itself.
+//! Comes in: a URI, the transports that we can send over, and the answers to DNS questions. Goes
+//! out: the next question, and in the end the targets. This module sends no DNS queries itself.
 
 use std::{
     collections::VecDeque,
@@ -12,47 +13,47 @@ use rand::{Rng, rngs::StdRng};
 
 use super::{path::Transport, uri::Uri};
 
-/// Targets of one request; more would be tried for minutes.
+/// Most targets of one request; more would take minutes to try.
 const MAX_TARGETS: usize = 8;
-/// Questions of one request: enough for NAPTR, three services and the hosts of each.
+/// Most questions for one request: enough for NAPTR, three services and the hosts of each.
 const MAX_QUESTIONS: usize = 32;
-/// Records of one answer that are looked at.
+/// Most records of one answer that are used.
 const MAX_RECORDS: usize = 32;
 
 /// One address to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// By what.
+    /// The transport.
     pub transport: Transport,
-    /// The name that a certificate has to be for: that of the URI (RFC 5922 §4).
+    /// The name that the TLS certificate has to match: the host of the URI (RFC 5922 §4).
     pub host: String,
 }
 
-/// What we can send by.
+/// A transport that we can send over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {
-    /// By what.
+    /// The transport.
     pub transport: Transport,
-    /// To IPv4 addresses.
+    /// Whether it can send to IPv4 addresses.
     pub by_ipv4: bool,
-    /// To IPv6 addresses.
+    /// Whether it can send to IPv6 addresses.
     pub by_ipv6: bool,
 }
 
 /// A question to the DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// Which transports a domain is reached by.
+    /// The transports of a domain.
     Naptr(String),
-    /// Which hosts serve a domain.
+    /// The hosts that serve a domain.
     Srv(String),
-    /// Which addresses a host has, IPv6 and IPv4, in the order that the system prefers.
+    /// The addresses of a host, IPv6 and IPv4, in the order that the system prefers.
     Addresses(String),
 }
 
-/// What the DNS says; nothing, when it knows nothing or nobody answers.
+/// The answer of the DNS; empty when there are no records, or no server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To [`Question::Naptr`].
@@ -70,9 +71,9 @@ pub struct Naptr {
     pub order: u16,
     /// Among equals, the lowest comes first.
     pub preference: u16,
-    /// `SIP+D2U` and the like.
+    /// A service such as `SIP+D2U`.
     pub service: String,
-    /// Where to look for SRV records.
+    /// The name to ask for SRV records.
     pub replacement: String,
 }
 
@@ -81,7 +82,7 @@ pub struct Naptr {
 pub struct Srv {
     /// The lowest comes first.
     pub priority: u16,
-    /// Among equals, the higher the likelier.
+    /// Among equals, a higher weight is chosen more often.
     pub weight: u16,
     /// The port.
     pub port: u16,
@@ -94,18 +95,18 @@ pub struct Srv {
 pub struct Locator {
     host: String,
     port: Option<u16>,
-    /// What we may send by, the one that is liked best first.
+    /// Transports that may be used, the preferred one first.
     transports: Vec<Transport>,
-    /// What we have listeners for.
+    /// Transports that we have listeners for.
     available: Vec<Available>,
-    /// The default, when no record says which.
+    /// The transport to use when no record names one.
     fallback: Transport,
     steps: VecDeque<Step>,
     asked: usize,
     targets: Vec<Target>,
 }
 
-/// What is to be found out next.
+/// The next question to ask.
 #[derive(Debug)]
 enum Step {
     Naptr,
@@ -113,7 +114,8 @@ enum Step {
         name: String,
         transport: Transport,
     },
-    /// Of the domain itself, only if it has no services (§4.2): that is the `last_resort`.
+    /// The addresses of a host. Those of the domain itself are a `last_resort`, for a domain
+    /// without services (§4.2).
     Addresses {
         host: String,
         port: u16,
@@ -123,8 +125,8 @@ enum Step {
 }
 
 impl Locator {
-    /// Begins with a URI; `available` is what we can send by. The transports of the web are never
-    /// chosen: nobody can be connected to by them who only waits to be called.
+    /// Begins with a URI; `available` are the transports that we can send over. WS and WSS are
+    /// never chosen: a peer that only waits for calls accepts no connections over them.
     pub fn new(uri: &Uri, available: &[Available]) -> Self {
         let is_secure = uri.scheme() == "sips";
         let named = uri.param("transport").and_then(Transport::from_name);
@@ -185,7 +187,7 @@ impl Locator {
         }
     }
 
-    /// What is to be asked next; `None` when there is nothing more to ask.
+    /// The next question to ask; `None` when there is none left.
     pub fn question(&self) -> Option<Question> {
         Some(match self.steps.front()? {
             Step::Naptr => Question::Naptr(self.host.clone()),
@@ -194,7 +196,7 @@ impl Locator {
         })
     }
 
-    /// Takes the answer to the question.
+    /// Takes the answer to the current question.
     pub fn answer(&mut self, reply: Reply, rng: &mut StdRng) {
         match (self.steps.pop_front(), reply) {
             (Some(Step::Naptr), Reply::Naptr(records)) => self.follow_naptr(records),
@@ -208,7 +210,7 @@ impl Locator {
             }
             (step, reply) => debug_assert!(false, "{reply:?} answers {step:?}"),
         }
-        // Plain addresses are for domains that have no services (§4.2).
+        // The addresses of a domain itself are only for domains without services (§4.2).
         if !self.targets.is_empty() {
             self.steps.retain(|step| !matches!(step, Step::Addresses { last_resort: true, .. }));
         }
@@ -218,7 +220,7 @@ impl Locator {
         }
     }
 
-    /// The targets, the best first.
+    /// The targets, the best one first.
     pub fn finish(self) -> Vec<Target> {
         self.targets
     }
@@ -242,10 +244,12 @@ impl Locator {
         self.look_for_host();
     }
 
-    /// RFC 2782: by priority; among equals at random, the heavier the likelier.
+    /// Orders the records by priority; among equals at random, a higher weight more often first
+    /// (RFC 2782).
     fn follow_srv(&mut self, mut records: Vec<Srv>, transport: Transport, rng: &mut StdRng) {
         records.truncate(MAX_RECORDS);
-        // RFC 2782: `.` says that the domain has no such service, so its plain address has none either.
+        // RFC 2782: `.` says that the domain has no such service, so the domain's own address has
+        // none either.
         if transport == self.fallback
             && !records.is_empty()
             && records.iter().all(|record| record.target.trim_end_matches('.').is_empty())
@@ -306,7 +310,7 @@ impl Locator {
     }
 }
 
-/// RFC 3263 §4.1.
+/// The transport of a NAPTR service (RFC 3263 §4.1).
 fn transport_of(service: &str) -> Option<Transport> {
     [("SIP+D2U", Transport::Udp), ("SIP+D2T", Transport::Tcp), ("SIPS+D2T", Transport::Tls)]
         .into_iter()
@@ -330,7 +334,7 @@ mod tests {
     const TCP: Available = by(Transport::Tcp);
     const ALL: [Available; 3] = [UDP, TCP, by(Transport::Tls)];
 
-    /// A DNS as a table, and what was asked of it.
+    /// A DNS as a table, and the questions that it was asked.
     #[derive(Default)]
     struct Zone {
         naptr: Vec<Naptr>,

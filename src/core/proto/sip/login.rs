@@ -1,8 +1,8 @@
-//! Who we are to those whom we call, and what challenges of theirs are answered (RFC 3261 §22).
+//! Our credentials for outgoing calls, and the challenges that they answer (RFC 3261 §22).
 //!
-//! Comes in: responses that challenge. Goes out: the header fields that answer them. Whoever is called
-//! may name any Contact, and whoever is there may name any realm; so only those hosts get an answer
-//! that the INVITE itself was sent to.
+//! Comes in: responses that challenge. Goes out: the header fields that answer them. A callee may
+//! name any Contact, and a host there may name any realm; so only the hosts that the INVITE itself
+//! was sent to get an answer.
 
 use std::net::IpAddr;
 
@@ -15,10 +15,11 @@ use super::{
     uri::Uri,
 };
 
-/// RFC 3261 §22.3: a peer that goes on challenging does not want us.
+/// Most challenges of one challenger that are answered: a peer that challenges again has rejected
+/// our credentials (RFC 3261 §22.3).
 const MAX_TRIES: u8 = 2;
 
-/// Who we are in a call that we place.
+/// Our credentials in an outgoing call, and the hosts that may see answers made with them.
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
     credentials: Credentials,
@@ -26,19 +27,20 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// For the ways that the INVITE may go.
+    /// The login for an INVITE that may take these paths.
     pub fn new(credentials: Credentials, targets: &[Path]) -> Self {
         Self { credentials, hosts: targets.iter().map(|target| target.peer.ip()).collect() }
     }
 
-    /// What challenges of a request that is sent to this host are answered with.
+    /// The credentials that answer challenges of a request to this host; `None` if it may get no
+    /// answer.
     pub fn at(&self, host: IpAddr) -> Option<&Credentials> {
         self.hosts.contains(&host).then_some(&self.credentials)
     }
 }
 
-/// The challenges that one request met: of a proxy (407) and of who it is for (401). Both may want an
-/// answer at the same time.
+/// The challenges that one request has met: of a proxy (407) and of its recipient (401). Both may
+/// need an answer at the same time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Challenges {
     of_proxy: Challenger,
@@ -47,7 +49,7 @@ pub(crate) struct Challenges {
 
 #[derive(Debug, Clone, Default)]
 struct Challenger {
-    /// The values of its newest challenge; none: it has not asked.
+    /// The values of its newest challenge; empty if it has sent none.
     values: Vec<String>,
     tries: u8,
     /// How often the nonce was used.
@@ -55,7 +57,7 @@ struct Challenger {
 }
 
 impl Challenges {
-    /// Takes a response; whether it is a challenge that may be answered once more.
+    /// Takes a response; returns whether it is a challenge that may be answered once more.
     pub fn take(&mut self, response: &Response) -> bool {
         let (challenger, name) = match response.status() {
             401 => (&mut self.of_peer, "WWW-Authenticate"),
@@ -70,15 +72,15 @@ impl Challenges {
         true
     }
 
-    /// Nobody has asked yet.
+    /// Whether no challenge has come yet.
     pub fn is_empty(&self) -> bool {
         self.of_proxy.tries == 0 && self.of_peer.tries == 0
     }
 
-    /// The header fields that answer all that were taken, for the next request: name and value.
+    /// The header fields for the next request that answer all challenges taken: name and value.
     ///
     /// # Errors
-    /// When one of them is for another realm, or cannot be answered.
+    /// A challenge is for another realm, or cannot be answered.
     pub fn answer(
         &mut self,
         method: &Method,

@@ -1,11 +1,12 @@
-//! SIP messages: what a peer sent, read once and checked, and what we send, built up and printed.
+//! SIP messages: received messages, parsed once and checked, and messages to send, built and
+//! printed.
 //!
-//! Comes in: header fields from the front parser, values from whoever answers or asks. Goes out:
-//! typed requests and responses whose accessors cannot fail, and bytes for the wire.
+//! Comes in: header fields from the front parser, values from transaction users. Goes out: typed
+//! requests and responses with accessors that cannot fail, and bytes for the wire.
 //!
-//! Header fields live in, and are printed by, rsip. Start lines, addresses and bodies do not: rsip
+//! Header fields are stored and printed by rsip. Start lines, addresses and bodies are not: rsip
 //! knows a closed set of methods, prints reason phrases without blanks, and changes bodies that are
-//! no UTF-8. Nothing here judges whether a request can be served; `validate` does.
+//! not UTF-8. Nothing here judges whether a request can be served; `validate` does.
 
 use std::{fmt, net::IpAddr};
 
@@ -26,16 +27,16 @@ pub use self::build::{RequestBuilder, ResponseBuilder};
 /// RFC 3261 §8.1.1.5: CSeq numbers are less than 2^31.
 const CSEQ_END: u32 = 1 << 31;
 
-/// One message of a peer.
+/// A received message.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// It wants something.
+    /// A request.
     Request(Request),
-    /// It answers.
+    /// A response.
     Response(Response),
 }
 
-/// What a request wants. Methods are case-sensitive (RFC 3261 §7.1).
+/// The method of a request. Methods are case-sensitive (RFC 3261 §7.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {
     /// RFC 3261 §13.
@@ -92,7 +93,7 @@ impl Method {
         }
     }
 
-    /// Whether responses to it make dialogs (RFC 3261 §12.1, RFC 6665, RFC 3515).
+    /// Whether responses to it create dialogs (RFC 3261 §12.1, RFC 6665, RFC 3515).
     fn makes_dialogs(&self) -> bool {
         matches!(self, Self::Invite | Self::Subscribe | Self::Refer)
     }
@@ -132,7 +133,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// The place of a request in its dialog (RFC 3261 §20.16).
+/// The position of a request in its dialog (RFC 3261 §20.16).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CSeq {
     /// Less than 2^31.
@@ -147,10 +148,10 @@ impl fmt::Display for CSeq {
     }
 }
 
-/// Why header fields make no message.
+/// Why header fields do not make a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeaderError {
-    /// A header field that every message has (RFC 3261 §8.1.1) is not there.
+    /// A header field that every message has (RFC 3261 §8.1.1) is missing.
     #[error("there is no {name} header field")]
     Missing {
         /// Its name.
@@ -173,7 +174,7 @@ pub enum HeaderError {
 }
 
 impl HeaderError {
-    /// What the peer is told, next to the 400.
+    /// The reason phrase of the 400 that the peer gets.
     pub fn reason(self) -> &'static str {
         let (Self::Missing { name } | Self::Address { name, .. } | Self::Malformed { name }) = self;
         match (self, name) {
@@ -196,7 +197,7 @@ impl HeaderError {
     }
 }
 
-/// What requests and responses have in common.
+/// The parts that requests and responses have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Head {
     fields: Fields,
@@ -214,8 +215,8 @@ struct Head {
 }
 
 impl Head {
-    /// Reads a request. What cannot be read and is not needed to serve it is left out
-    /// (RFC 3261 §8.2): a BYE ends its dialog whatever its Contact says.
+    /// Reads a request. A header field that cannot be read and is not needed to serve the request
+    /// is left out (RFC 3261 §8.2): a BYE ends its dialog whatever its Contact says.
     fn of_request(method: &Method, fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
         let (mut head, _) = Self::of_irrefusable(fields, body)?;
         if method.has_contact() {
@@ -231,8 +232,8 @@ impl Head {
         Ok(head)
     }
 
-    /// Reads what names the transaction, and what else can be read: of what cannot be refused. Also
-    /// why no dialog can be made of it.
+    /// Reads a message that cannot be refused: the header fields that identify the transaction, and
+    /// of the others those that can be read. Also returns why the message cannot create a dialog.
     fn of_irrefusable(
         fields: Fields,
         body: Vec<u8>,
@@ -247,14 +248,14 @@ impl Head {
             Ok(_) if has_no_contact => malformed("Contact"),
             Ok(_) => None,
         };
-        // A route set is whole, or none.
+        // A route set is used whole or not at all.
         head.record_routes = routes.unwrap_or_default();
         head.routes = read_proxies(&head.fields, "Route").filter_map(Result::ok).collect();
         head.max_forwards = read_max_forwards(&head.fields).unwrap_or_default();
         Ok((head, dialog_fault))
     }
 
-    /// Reads what names the transaction, without which there is no message.
+    /// Reads the header fields that identify the transaction; without them there is no message.
     fn of_transaction(fields: Fields, body: Vec<u8>) -> Result<Self, HeaderError> {
         let vias = fields
             .all("Via")
@@ -310,7 +311,7 @@ fn read_contacts(fields: &Fields) -> impl Iterator<Item = Result<NameAddr, Heade
     let name = "Contact";
     fields
         .all(name)
-        // The `*` of a REGISTER is no address.
+        // The `*` of a REGISTER is not an address.
         .filter(|value| *value != "*")
         .map(move |value| value.parse().map_err(|cause| HeaderError::Address { name, cause }))
 }
@@ -331,13 +332,13 @@ fn read_max_forwards(fields: &Fields) -> Result<Option<u8>, HeaderError> {
     number.map(Some).ok_or(HeaderError::Malformed { name })
 }
 
-/// Digits only: no sign, no blanks.
+/// Parses digits only: no sign, no blanks.
 pub(super) fn parse_number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A request of a peer. What RFC 3261 §8.1.1 makes mandatory is there and readable; only
-/// Max-Forwards may be missing, as with peers of RFC 2543.
+/// A received request. The header fields that RFC 3261 §8.1.1 makes mandatory are there and
+/// readable; only Max-Forwards may be missing, as from peers of RFC 2543.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     method: Method,
@@ -350,8 +351,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When a mandatory header field is missing, or one cannot be read that is needed to serve the
-    /// request. Of an ACK, which is never answered, that is what names its transaction.
+    /// When a mandatory header field is missing, or one that is needed to serve the request cannot
+    /// be read. An ACK is never answered, so it needs only those that identify its transaction.
     pub fn new(
         method: Method,
         uri: Uri,
@@ -362,7 +363,7 @@ impl Request {
         Ok(Self { method, uri, head })
     }
 
-    /// What is wanted.
+    /// The method.
     pub fn method(&self) -> &Method {
         &self.method
     }
@@ -372,7 +373,7 @@ impl Request {
         &self.uri
     }
 
-    /// The topmost Via: where the request came from.
+    /// The topmost Via: that of the last hop.
     pub fn top_via(&self) -> &Via {
         self.head.vias.first().expect("a message without Via is not constructed")
     }
@@ -389,25 +390,25 @@ impl Request {
         self.head.max_forwards
     }
 
-    /// The proxies to visit yet, the next one first.
+    /// The proxies that are still to be visited, the next one first.
     pub fn routes(&self) -> &[NameAddr] {
         &self.head.routes
     }
 
-    /// Whether our Contact in its response is to be a SIPS URI (RFC 3261 §12.1.1).
+    /// Whether our Contact in the response has to be a SIPS URI (RFC 3261 §12.1.1).
     pub fn wants_sips(&self) -> bool {
         let neighbour = self.head.record_routes.first().or(self.head.contacts.first());
         self.uri.is_sips() || neighbour.is_some_and(|neighbour| neighbour.uri().is_sips())
     }
 
-    /// The extensions that must be understood (RFC 3261 §20.32).
+    /// The extensions that the request requires (RFC 3261 §20.32).
     pub fn require(&self) -> Vec<&str> {
         self.headers("Require").filter(|tag| !tag.is_empty()).collect()
     }
 }
 
-/// A response of a peer, with everything that a response copies from its request (RFC 3261 §8.2.6.2).
-/// Nothing else in it has to be readable: a response cannot be refused.
+/// A received response, with all header fields that a response copies from its request (RFC 3261
+/// §8.2.6.2). No other header field has to be readable, because a response cannot be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
@@ -421,7 +422,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// When a header field that names the transaction is missing, or cannot be read.
+    /// When a header field that identifies the transaction is missing, or cannot be read.
     pub fn new(
         status: u16,
         reason: &str,
@@ -432,9 +433,9 @@ impl Response {
         Ok(Self { status, reason: one_line(reason).into_owned(), head, dialog_fault })
     }
 
-    /// Why no dialog can be made of the response (RFC 3261 §12.1.2): there are Contacts and none of
-    /// them can be read, or a Record-Route cannot. Without any Contact the peer is where it was
-    /// asked.
+    /// Why the response cannot create a dialog (RFC 3261 §12.1.2): it has Contacts and none of them
+    /// can be read, or it has a Record-Route that cannot be read. Without any Contact, the
+    /// Request-URI stays the target.
     pub fn dialog_fault(&self) -> Option<HeaderError> {
         self.dialog_fault
     }
@@ -453,17 +454,17 @@ impl Response {
 macro_rules! head_accessors {
     ($message:ty) => {
         impl $message {
-            /// The hops of the request, the last one first; never empty.
+            /// The Via header fields, that of the last hop first; never empty.
             pub fn vias(&self) -> &[Via] {
                 &self.head.vias
             }
 
-            /// Who sent the request.
+            /// The From header field.
             pub fn from(&self) -> &NameAddr {
                 &self.head.from
             }
 
-            /// Whom the request was meant for.
+            /// The To header field.
             pub fn to(&self) -> &NameAddr {
                 &self.head.to
             }
@@ -473,17 +474,18 @@ macro_rules! head_accessors {
                 &self.head.call_id
             }
 
-            /// The place of the request in its dialog.
+            /// The CSeq header field.
             pub fn cseq(&self) -> &CSeq {
                 &self.head.cseq
             }
 
-            /// Where the sender is reached directly.
+            /// The Contacts: where the sender is reached directly.
             pub fn contacts(&self) -> &[NameAddr] {
                 &self.head.contacts
             }
 
-            /// The proxies that want to stay in the dialog, in the order of the message.
+            /// The Record-Route header fields: proxies that stay in the dialog, in the order of the
+            /// message.
             pub fn record_routes(&self) -> &[NameAddr] {
                 &self.head.record_routes
             }
@@ -493,13 +495,13 @@ macro_rules! head_accessors {
                 self.head.fields.first(name)
             }
 
-            /// All values of a header field, by its long name in any case. Those of a list come one by
-            /// one.
+            /// All values of a header field, by its long name in any case. The elements of a list
+            /// are returned one by one.
             pub fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
                 self.head.fields.all(name)
             }
 
-            /// Whether a header field that is a list of tokens has this one, in any case.
+            /// Whether a header field that is a list of tokens contains this one, in any case.
             pub fn lists(&self, name: &str, token: &str) -> bool {
                 self.headers(name).any(|value| value.eq_ignore_ascii_case(token))
             }
@@ -514,8 +516,8 @@ macro_rules! head_accessors {
                 &self.head.body
             }
 
-            /// What the body holds for a reader of these media types (RFC 5621), which are in lower
-            /// case.
+            /// The content of the body for a reader of these media types (RFC 5621). The types are
+            /// in lower case.
             pub fn content(&self, types: &[&str]) -> Content<'_> {
                 body::read(&self.head.fields, &self.head.body, types)
             }
@@ -531,7 +533,7 @@ macro_rules! head_accessors {
 head_accessors!(Request);
 head_accessors!(Response);
 
-/// What is left of a request that cannot be read, enough to answer it: the raw values of the header
+/// A request that cannot be read, reduced to what a response needs: the raw values of the header
 /// fields that a response copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stub {
@@ -539,7 +541,8 @@ pub struct Stub {
 }
 
 impl Stub {
-    /// Keeps what an answer needs of `fields`; `None` when there is no Via, and so no way back.
+    /// Keeps the values of `fields` that a response needs; `None` when there is no Via, and so no
+    /// path back.
     pub fn of(fields: &Fields) -> Option<Self> {
         let mut kept = Fields::default();
         for via in fields.all("Via") {
@@ -558,9 +561,9 @@ impl Stub {
         self.fields.all("Via")
     }
 
-    /// The topmost Via, if that can be read.
+    /// The topmost Via, if it can be read.
     pub fn top_via(&self) -> Option<Via> {
-        // It is kept first.
+        // The topmost Via is kept first.
         self.fields.iter().next().and_then(|(_, value)| value.parse().ok())
     }
 
@@ -580,13 +583,13 @@ impl Stub {
         self.fields = noted;
     }
 
-    /// The value of From, To, Call-ID or CSeq, if it was there. It may be malformed.
+    /// The value of From, To, Call-ID or CSeq, if the request has it. It may be malformed.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.fields.first(name)
     }
 }
 
-/// The usual reason phrase of a status (RFC 3261 §21 and the extensions we know).
+/// The usual reason phrase of a status (RFC 3261 §21 and the extensions that we know).
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Trying",
@@ -643,7 +646,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         603 => "Decline",
         604 => "Does Not Exist Anywhere",
         606 => "Not Acceptable",
-        // RFC 3261 §8.1.3.2: an unknown status means what the first of its class does.
+        // RFC 3261 §8.1.3.2: an unknown status counts as the first one of its class.
         other => match other / 100 {
             1 => "Progress",
             2 => "OK",

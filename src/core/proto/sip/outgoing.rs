@@ -1,8 +1,9 @@
-//! A call that we place, until it is a dialog or nothing (RFC 3261 §13.2).
+//! An outgoing call, until it is a dialog or has failed (RFC 3261 §13.2).
 //!
-//! Comes in: what the owner wants, and how each try fared. Goes out: the next INVITE, and a verdict
-//! on each response. One call may need several INVITEs: another target (RFC 3263 §4.3), credentials
-//! (§22.2), a longer session interval (RFC 4028 §7.3). It sends nothing; the endpoint does.
+//! Comes in: the wishes of the call's owner, and the result of each INVITE. Goes out: the next
+//! INVITE, and a verdict on each response. One call may need several INVITEs: for another target
+//! (RFC 3263 §4.3), credentials (§22.2), a longer session interval (RFC 4028 §7.3). This module
+//! sends nothing; the endpoint does.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -20,38 +21,38 @@ use super::{
     uri::Uri,
 };
 
-/// Forks of one INVITE that are followed at a time; further ones are hung up when they answer.
+/// Most forks of one INVITE that are followed at a time; further forks get a BYE when they answer.
 const MAX_FORKS: usize = 16;
 
-/// A call that we are to place.
+/// The parameters of an outgoing call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingCall {
-    /// The Call-ID, unique for all time.
+    /// The Call-ID, globally unique.
     pub call_id: String,
-    /// Which ways lead there, the best one first; never empty.
+    /// The paths to the callee, the best one first; never empty.
     pub targets: Vec<Path>,
-    /// Whom we call.
+    /// The Request-URI.
     pub request_uri: Uri,
-    /// Who we are; our tag is added.
+    /// The From header field; our tag is added.
     pub from: NameAddr,
-    /// Whom we call, as it is shown.
+    /// The To header field.
     pub to: NameAddr,
-    /// Proxies to visit: the trunk's outbound proxy, or the Path of a registration (RFC 3327).
+    /// Proxies to visit: the outbound proxy of the trunk, or the Path of a registration (RFC 3327).
     pub routes: Vec<NameAddr>,
-    /// Where else the called party may be, in the order in which it is to be tried.
+    /// Further contacts of the callee, in the order in which they are tried.
     pub further: Vec<Place>,
     /// Further header fields: name and value.
     pub headers: Vec<(String, String)>,
-    /// Who we are to whoever challenges us; without them no challenge is answered.
+    /// Our credentials; without them no challenge is answered.
     pub credentials: Option<Credentials>,
     /// Our offer.
     pub offer: Vec<u8>,
 }
 
-/// One of several places where the called party may be: another phone of the same user.
+/// One of several contacts of the callee: another phone of the same user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Which ways lead there, the best one first; never empty.
+    /// The paths to it, the best one first; never empty.
     pub targets: Vec<Path>,
     /// The Request-URI.
     pub request_uri: Uri,
@@ -59,32 +60,34 @@ pub struct Place {
     pub routes: Vec<NameAddr>,
 }
 
-/// One call that we place.
+/// State of one outgoing call.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     call: OutgoingCall,
     from: NameAddr,
     cseq: u32,
-    /// Which of the targets is tried.
+    /// Index of the current target.
     target: usize,
     session_seconds: u32,
-    /// The least interval that anybody on the way wants, and how often it was raised.
+    /// The least session interval that any hop has asked for, in seconds.
     min_se: u32,
+    /// How often `min_se` was raised.
     raised: u8,
     login: Option<Login>,
     challenges: Challenges,
-    /// What the INVITE that is out says to them.
+    /// The header fields of the current INVITE that answer `challenges`.
     authorization: Vec<(&'static str, String)>,
-    /// The INVITE that is out.
+    /// The current INVITE.
     transaction: Option<TransactionId>,
-    /// Whether a long INVITE may go over a stream in the place of a datagram (§18.1.1).
+    /// Whether an INVITE too long for a datagram may be sent over a stream (§18.1.1).
     stream: Stream,
-    /// Dialogs that began with it, by the other side's tag.
+    /// Early dialogs of the current INVITE, by the tag of the other side.
     forks: BTreeMap<String, Fork>,
     state: State,
 }
 
-/// RFC 3261 §18.1.1: a stream is tried once; if that fails, the datagram goes out all the same.
+/// RFC 3261 §18.1.1: a stream is tried once; if that fails, the INVITE is sent as a datagram after
+/// all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
     Untried,
@@ -106,9 +109,9 @@ enum Stream {
 /// ```
 #[derive(Debug)]
 enum State {
-    /// No response yet; whoever wants to hang up waits for the first (§9.1).
+    /// No response yet. CANCEL has to wait for the first one (§9.1).
     Calling { hang_up: Option<HangUp> },
-    /// It rings, or is on its way.
+    /// A provisional response came.
     Proceeding,
     /// CANCEL was sent.
     Canceling { hang_up: HangUp, until: Instant },
@@ -116,35 +119,35 @@ enum State {
     Won { tag: String },
 }
 
-/// What is known of one of those who were reached.
+/// State of one fork: one of the user agents that the INVITE has reached.
 #[derive(Debug)]
 pub(super) struct Fork {
     /// The early dialog.
     pub dialog: Dialog,
-    /// The newest reliable provisional response that was acknowledged (RFC 3262 §4).
+    /// RSeq of the newest reliable provisional response that was acknowledged (RFC 3262 §4).
     pub rseq: Option<u32>,
     /// The answer to our offer, if a reliable provisional response brought it (RFC 3262 §5).
     pub answer: Option<Vec<u8>>,
-    /// The first description in an unreliable provisional response. It is the answer as well
-    /// (RFC 3261 §13.2.1), unless a reliable one brings another.
+    /// The first description in an unreliable provisional response. It counts as the answer (RFC
+    /// 3261 §13.2.1), unless a reliable response brings another.
     pub early_answer: Option<Vec<u8>>,
-    /// The ACK of its 2xx, when another fork had won.
+    /// The ACK of its 2xx, if another fork had answered first.
     pub ack: Option<Transmit>,
 }
 
-/// What a wish to hang up leads to.
+/// What has to follow when our side hangs up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cancellation {
     /// Send CANCEL.
     Now,
-    /// The first provisional response has to come before (§9.1).
+    /// CANCEL has to wait for the first provisional response (§9.1), or was sent already.
     Later,
-    /// The dialog is there, and is what is to be ended.
+    /// The call is a dialog already, and the dialog has to be ended.
     TooLate,
 }
 
 impl Outgoing {
-    /// Nothing was sent yet.
+    /// A call for which nothing was sent yet.
     pub fn new(call: OutgoingCall, local_tag: &str) -> Self {
         let credentials = call.credentials.clone();
         Self {
@@ -165,11 +168,11 @@ impl Outgoing {
         }
     }
 
-    /// The next INVITE has a number of its own, and makes dialogs of its own.
+    /// Prepares the next INVITE: it has a CSeq of its own and creates dialogs of its own.
     pub fn next_try(&mut self, rng: &mut StdRng) {
         self.cseq += 1;
         self.forks.clear();
-        // Whether they can be answered was seen when they came.
+        // `challenged` has checked that the challenges can be answered.
         self.authorization = self.answer(rng).unwrap_or_default();
     }
 
@@ -183,7 +186,7 @@ impl Outgoing {
         self.challenges.answer(&Method::Invite, &self.call.request_uri, credentials, rng)
     }
 
-    /// What the INVITE says of itself when it goes this way.
+    /// The parts of the INVITE for this path that its ACK and CANCEL repeat.
     pub fn origin(&self, path: Path, sent_by: String, branch: String) -> Origin {
         Origin {
             uri: self.call.request_uri.clone(),
@@ -196,7 +199,7 @@ impl Outgoing {
         }
     }
 
-    /// The INVITE, without what all requests of ours say.
+    /// The INVITE, without the header fields that all our requests have.
     pub fn invite(&self, origin: &Origin) -> RequestBuilder {
         let builder = origin
             .request(Method::Invite)
@@ -206,14 +209,15 @@ impl Outgoing {
         self.authorized(headers.fold(builder, |builder, (name, value)| builder.header(name, value)))
     }
 
-    /// Adds our credentials. The ACK of a 2xx repeats them (§22.1), and nothing else that the owner
-    /// wants said: Subject or Replaces have no place there (§20).
+    /// Adds our credentials. The ACK of a 2xx repeats them (§22.1), but not the header fields of
+    /// the call's owner: Subject and Replaces are not allowed there (§20).
     pub fn authorized(&self, builder: RequestBuilder) -> RequestBuilder {
         let fields = self.authorization.iter();
         fields.fold(builder, |builder, (name, value)| builder.header(name, value))
     }
 
-    /// The INVITE is out; `streamed` over TCP because it is too long for a datagram.
+    /// The INVITE was sent; `streamed` says that it went over TCP because it is too long for a
+    /// datagram.
     pub fn sent(&mut self, transaction: TransactionId, streamed: bool) {
         self.transaction = Some(transaction);
         if streamed {
@@ -221,17 +225,17 @@ impl Outgoing {
         }
     }
 
-    /// Where the INVITE is to go; `None` when no target is left.
+    /// The path of the next INVITE; `None` when no target is left.
     pub fn target(&self) -> Option<Path> {
         self.call.targets.get(self.target).copied()
     }
 
-    /// Whether an INVITE that is too long for a datagram may go over a stream.
+    /// Whether an INVITE too long for a datagram may be sent over a stream.
     pub fn may_stream(&self) -> bool {
         self.stream != Stream::Failed
     }
 
-    /// The target cannot be reached; whether there is another way.
+    /// The target cannot be reached; returns whether there is another way to try.
     pub fn unreachable(&mut self) -> bool {
         if self.stream == Stream::Tried {
             self.stream = Stream::Failed;
@@ -240,7 +244,7 @@ impl Outgoing {
         self.next_target()
     }
 
-    /// The target does not answer, or has no room; whether there is another one.
+    /// The target does not answer, or has no capacity; returns whether there is another one to try.
     pub fn next_target(&mut self) -> bool {
         self.target += 1;
         self.stream = Stream::Untried;
@@ -250,8 +254,8 @@ impl Outgoing {
         self.restart()
     }
 
-    /// The called party is not here; whether there is another place where it may be (RFC 3261 §16.5, one
-    /// after the other).
+    /// The callee is not at this contact; returns whether there is another one to try (RFC 3261
+    /// §16.5, one after the other).
     pub fn next_place(&mut self) -> bool {
         if self.call.further.is_empty() {
             return false;
@@ -266,7 +270,8 @@ impl Outgoing {
         self.restart()
     }
 
-    /// The peer wants a session interval of at least so many seconds (RFC 4028 §7.3).
+    /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3); returns
+    /// whether the INVITE should be sent again with it.
     pub fn lengthen_session(&mut self, least: u32) -> bool {
         if least <= self.session_seconds || self.raised >= MAX_RAISES {
             return false;
@@ -277,17 +282,17 @@ impl Outgoing {
         self.restart()
     }
 
-    /// The least interval that anybody on the way wants.
+    /// The least session interval that any hop has asked for, in seconds.
     pub fn min_se(&self) -> u32 {
         self.min_se
     }
 
-    /// Who we are within the call.
+    /// Our login for in-dialog requests.
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
 
-    /// The INVITE was challenged; whether the next one answers that.
+    /// The INVITE was challenged; returns whether the next INVITE can answer the challenge.
     ///
     /// # Errors
     /// The challenge cannot be answered.
@@ -305,7 +310,8 @@ impl Outgoing {
         Ok(self.restart())
     }
 
-    /// The INVITE is to be sent once more, unless nobody wants it any more.
+    /// Prepares another INVITE; returns false when our side has hung up, the call is answered, or
+    /// no target is left.
     fn restart(&mut self) -> bool {
         match &self.state {
             State::Calling { hang_up: None } | State::Proceeding => {
@@ -334,7 +340,7 @@ impl Outgoing {
         }
     }
 
-    /// A provisional response came; whether CANCEL is to be sent now.
+    /// A provisional response came; returns whether CANCEL has to be sent now.
     pub fn proceed(&mut self, now: Instant) -> bool {
         let State::Calling { hang_up } = &mut self.state else { return false };
         match hang_up.take() {
@@ -349,7 +355,7 @@ impl Outgoing {
         }
     }
 
-    /// Why our side has hung up.
+    /// The reason for which our side has hung up.
     pub fn reason(&self) -> Option<&str> {
         match &self.state {
             State::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
@@ -357,7 +363,8 @@ impl Outgoing {
         }
     }
 
-    /// The fork with this tag has answered, as the first of all; what was wanted meanwhile.
+    /// The fork with this tag is the first to answer; returns the wish to hang up, if our side had
+    /// one before.
     pub fn win(&mut self, tag: &str) -> Option<HangUp> {
         let won = State::Won { tag: tag.to_owned() };
         match std::mem::replace(&mut self.state, won) {
@@ -367,7 +374,7 @@ impl Outgoing {
         }
     }
 
-    /// The tag of the fork that has answered first.
+    /// The tag of the fork that answered first.
     pub fn winner(&self) -> Option<&str> {
         match &self.state {
             State::Won { tag } => Some(tag),
@@ -375,7 +382,7 @@ impl Outgoing {
         }
     }
 
-    /// Somebody wants to hang up.
+    /// Whether our side wants to hang up.
     pub fn is_unwanted(&self) -> bool {
         match &self.state {
             State::Calling { hang_up } => hang_up.is_some(),
@@ -384,12 +391,12 @@ impl Outgoing {
         }
     }
 
-    /// Whether the fork with this tag is followed, or can be.
+    /// Whether the fork with this tag is followed already, or can be.
     pub fn has_room_for(&self, tag: &str) -> bool {
         self.forks.len() < MAX_FORKS || self.forks.contains_key(tag)
     }
 
-    /// Follows a fork from now on, by this dialog of its; `ack` if it has answered too late.
+    /// Follows a fork from now on, with this dialog; `ack` is given if it has answered too late.
     pub fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
         debug_assert!(self.has_room_for(tag), "{} forks", self.forks.len());
         self.forks.insert(
@@ -398,7 +405,7 @@ impl Outgoing {
         );
     }
 
-    /// The dialogs of all forks that are followed.
+    /// The early dialogs of all forks that are followed.
     pub fn early_dialogs(&mut self) -> impl Iterator<Item = &mut Dialog> {
         self.forks.values_mut().map(|fork| &mut fork.dialog)
     }
@@ -408,12 +415,12 @@ impl Outgoing {
         self.forks.get_mut(tag)
     }
 
-    /// Whether there is an early dialog with this tag.
+    /// Whether the fork with this tag is followed.
     pub fn has_fork(&self, tag: &str) -> bool {
         self.forks.contains_key(tag)
     }
 
-    /// The early dialog with this tag is one of its own now.
+    /// Takes out the fork with this tag: its dialog stands on its own from now on.
     pub fn take_fork(&mut self, tag: &str) -> Option<Fork> {
         self.forks.remove(tag)
     }
@@ -423,7 +430,7 @@ impl Outgoing {
         self.forks.get(tag)?.ack.clone()
     }
 
-    /// When a canceled call is given up (§9.1).
+    /// When the wait for the answer to a CANCEL ends (§9.1).
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Canceling { until, .. } => Some(*until),
@@ -431,17 +438,17 @@ impl Outgoing {
         }
     }
 
-    /// The INVITE that is out.
+    /// The transaction of the current INVITE.
     pub fn transaction(&self) -> Option<TransactionId> {
         self.transaction
     }
 
-    /// The number of the INVITE that is out.
+    /// The CSeq of the current INVITE.
     pub fn cseq(&self) -> u32 {
         self.cseq
     }
 
-    /// How the dialogs that it may make are named: Call-ID and our tag.
+    /// Identifies the dialogs that the call may create: Call-ID and our tag.
     pub fn name(&self) -> (String, String) {
         (self.call.call_id.clone(), self.from.tag().unwrap_or_default().to_owned())
     }

@@ -1,4 +1,4 @@
-//! Which way a message came, and goes back (RFC 3261 §18, RFC 3581).
+//! The path of a message: its transport, both addresses and its stream (RFC 3261 §18, RFC 3581).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::uri::{Uri, Via};
 
-/// What carries the messages.
+/// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// Datagrams.
@@ -41,12 +41,12 @@ impl Transport {
         Self::ALL.into_iter().find(|transport| name.eq_ignore_ascii_case(transport.name()))
     }
 
-    /// Nothing is lost on the way, so nothing is sent twice (RFC 3261 §17).
+    /// Whether nothing is lost on the way, so that messages are never sent twice (RFC 3261 §17).
     pub fn is_reliable(self) -> bool {
         self != Self::Udp
     }
 
-    /// Nobody on the way can read or change what is said.
+    /// Whether the transport is encrypted, so that no third party can read or change messages.
     pub fn is_secure(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
     }
@@ -62,41 +62,42 @@ impl Transport {
     }
 }
 
-/// One stream between us and a peer; never used twice.
+/// One stream between us and a peer; an id is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Both ends of one hop. Responses go back the way the request came, as RFC 3581 §4 asks for when
-/// `rport` is there, and as peers behind a NAT need it. One that sends datagrams from another port
-/// than it listens on, and is where its Via says, is answered at the port that its Via names
-/// (RFC 3261 §18.2.2): see [`Path::answering`].
+/// Both ends of one hop. Responses take the path of the request, as RFC 3581 §4 says when `rport`
+/// is there, and as peers behind a NAT need it. A peer may send datagrams from another port than it
+/// listens on. If it is at the host that its Via names, it is answered at the port that its Via
+/// names (RFC 3261 §18.2.2): see [`Path::answering`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// Where the other side is reached: its address as seen by our socket, unless `sender` is
-    /// given.
+    /// The address of the other side: the source address that our socket has seen, unless `sender`
+    /// is given.
     pub peer: SocketAddr,
-    /// Where the message came from, if `peer` is at a port that the other side names: it has not
-    /// asked to be answered at the port that it sends from, and is at the host that it names. Of a
-    /// stream to the port that a stranger names: where its own stream came from.
+    /// The source address of the message, if the port of `peer` is one that the other side only
+    /// names. The other side is at the host that it names, and has not asked for answers at its
+    /// source port. On the path of a stream that we open to the port which a stranger names: the
+    /// remote address of the stranger's own stream.
     pub sender: Option<SocketAddr>,
-    /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream that
-    /// we opened, the port is that of our listener, where the peer can come back to; without one, the
-    /// port that the stream leaves from.
+    /// Our own address, as the peer reaches it; never unspecified (0.0.0.0 or ::). Over a stream
+    /// that we opened, the port is that of our listener, to which the peer can connect; without a
+    /// listener, it is the local port of the stream.
     pub local: SocketAddr,
-    /// What lies between.
+    /// The transport between them.
     pub transport: Transport,
-    /// The stream, if there is one already. When it has gone, or was never there, another one to the
-    /// same peer is taken, or opened; for a response, to the port that the request's Via names (RFC 3261
-    /// §18.2.2).
+    /// The stream, if one is open. When it is lost, or none is open yet, another stream to the same
+    /// peer is used or opened; for a response, a stream to the port that the request's Via names
+    /// (RFC 3261 §18.2.2).
     pub connection: Option<ConnectionId>,
-    /// A script of some web page is there, in whoever's browser: where that is says nothing of who it is
-    /// (RFC 6455 §10.2).
+    /// The message comes from the script of a foreign web page in some user's browser, so its
+    /// address says nothing about who sent it (RFC 6455 §10.2).
     pub is_foreign: bool,
 }
 
 impl Path {
-    /// The way of a dialog whose INVITE went this way and was answered over `answered`: that of the
-    /// INVITE, over the stream that the answer came by.
+    /// The path of a dialog whose INVITE took this path and was answered over `answered`. If both
+    /// use the same stream transport, it is `answered`; else it is the path of the INVITE.
     pub fn way_of_answer(self, answered: Self) -> Self {
         if self.transport == answered.transport && self.transport.is_reliable() {
             answered
@@ -105,16 +106,17 @@ impl Path {
         }
     }
 
-    /// The way of datagrams between two addresses.
+    /// A UDP path between two addresses.
     pub fn udp(local: SocketAddr, peer: SocketAddr) -> Self {
         let transport = Transport::Udp;
         Self { peer, sender: None, local, transport, connection: None, is_foreign: false }
     }
 
-    /// The way back from here for the answer to a request that came this way with `via` on top.
-    /// Over UDP, without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by
-    /// has the address that the request came from. Any other address is behind a NAT, which lets
-    /// nothing in but to the port that it has sent from; and a name may be.
+    /// The path of the response to a request that took this path with `via` on top. Over UDP,
+    /// without `rport`, it leads to the port of sent-by (RFC 3261 §18.2.2), if sent-by holds the
+    /// source address of the request. A peer with any other address in sent-by is behind a NAT,
+    /// which lets datagrams in only to the port that it has sent from. A peer with a host name
+    /// there may be behind a NAT.
     pub fn answering(self, via: &Via) -> Self {
         let is_here = via.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
         let port = via.port.unwrap_or(self.transport.default_port());
@@ -124,21 +126,21 @@ impl Path {
         Self { peer: at_port(self.peer, port), sender: Some(self.peer), ..self }
     }
 
-    /// Where the message came from.
+    /// The source address of the message.
     pub fn source(&self) -> SocketAddr {
         self.sender.unwrap_or(self.peer)
     }
 
-    /// Whether this way leads to the peer that was reached at `known`: to the same host, and to the
-    /// same port if the other side only says that it is there. Behind one address may be many
-    /// hosts.
+    /// Whether this path leads to the peer that was reached at `known`: to the same host, and also
+    /// to the same port if the other side only names its port. Many hosts may share one address.
     pub fn leads_to(&self, known: SocketAddr) -> bool {
         let is_heard_there = self.peer == self.source() || self.peer.port() == known.port();
         self.peer.ip() == known.ip() && is_heard_there
     }
 
-    /// The way of datagrams to the port that a Contact names, for one that names where it listens,
-    /// on the host where it is. `None` when it does not, or names another host or transport.
+    /// The UDP path to the port that a Contact names, for a peer that names the port where it
+    /// listens. `None` when the peer names no such port, or the Contact names another host or
+    /// transport.
     pub fn to_named_port(&self, contact: &Uri) -> Option<Self> {
         self.sender?;
         let is_here = contact.ip_addr().is_some_and(|ip| is_same_host(ip, self.peer.ip()));
@@ -151,17 +153,18 @@ impl Path {
         is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
     }
 
-    /// The way by another stream, to where a Contact or Route says that the other side listens,
-    /// once the stream that leads there is gone (RFC 3261 §18.1.1): over TLS it stays TLS. `None`
-    /// when that is nowhere else, or nothing that we could open: a browser takes no streams (RFC
-    /// 7118 §5), and what is behind a NAT names an address that leads nowhere from here.
+    /// The path over a new stream to the address that a Contact or Route names, for use once the
+    /// stream of this path is lost (RFC 3261 §18.1.1). A path over TLS stays on TLS. `None` when
+    /// the address is that of this path, or when we cannot connect to it: a browser accepts no
+    /// connections (RFC 7118 §5), and a peer behind a NAT names an address that cannot be reached
+    /// from here.
     pub fn to_listener(&self, uri: &Uri) -> Option<Self> {
         let can_open = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
         let transport = match uri.param("transport") {
             None if uri.is_sips() => Transport::Tls,
             None => self.transport,
             Some(name) => match Transport::from_name(name)? {
-                // RFC 3261 §26.2.2.
+                // RFC 3261 §26.2.2: SIPS means TLS.
                 Transport::Tcp if uri.is_sips() => Transport::Tls,
                 transport => transport,
             },
@@ -187,15 +190,16 @@ impl Path {
         is_elsewhere.then_some(named)
     }
 
-    /// Our host as the peer is told it: the `advertised` one, unless that is of another family than the
-    /// one that was reached. RTP is bound to that, and who speaks IPv6 may have no IPv4.
+    /// Our host as we tell it to the peer: the `advertised` address, unless it is of another family
+    /// than the address that the peer reached. RTP is bound to the latter, and a peer that uses
+    /// IPv6 may have no IPv4.
     pub fn told_host(&self, advertised: Option<IpAddr>) -> IpAddr {
         let reached = self.local.ip().to_canonical();
         advertised.filter(|ip| ip.is_ipv4() == reached.is_ipv4()).unwrap_or(reached)
     }
 }
 
-/// Bytes to send, and where.
+/// Bytes to send, and their path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// Sent from `path.local` to `path.peer`.
@@ -204,19 +208,20 @@ pub struct Transmit {
     pub bytes: Bytes,
 }
 
-/// The same address, also where one is written as an IPv4 address and the other one is mapped to
-/// IPv6.
+/// Whether both addresses are the same. An IPv4 address equals the IPv6 address that it is mapped
+/// to.
 fn is_same_host(one: IpAddr, other: IpAddr) -> bool {
     one.to_canonical() == other.to_canonical()
 }
 
-/// The same host at another port; of a link-local address the interface stays.
+/// The same host at another port; a link-local address keeps its interface.
 fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
 }
 
-/// What counts as one source: an IPv4 address, or an IPv6 /64, which one host has to itself (RFC 7934).
+/// The unit in which sources are counted: an IPv4 address, or an IPv6 /64, which belongs to one
+/// host (RFC 7934).
 pub fn source_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
@@ -224,7 +229,7 @@ pub fn source_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// An address that is of no use outside its own network.
+/// Whether the address is of no use outside its own network.
 pub fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
@@ -266,10 +271,10 @@ mod tests {
             ("[2001:db8::9]:49152", "[2001:DB8::9]:5062", "[2001:db8::9]:5062"),
             ("[2001:db8::9]:49152", "[2001:db8:0::9]", "[2001:db8::9]:5060"),
             ("192.0.2.10:49152", "[::ffff:192.0.2.10]:5062", "192.0.2.10:5062"),
-            // It wants to be answered where it sends from.
+            // The peer asks for the answer at its source port.
             ("192.0.2.10:49152", "192.0.2.10:5060;rport", "192.0.2.10:49152"),
             ("192.0.2.10:49152", "192.0.2.10:5060;rport=7", "192.0.2.10:49152"),
-            // Behind a NAT, or perhaps so.
+            // The peer is behind a NAT, or may be.
             ("192.0.2.10:49152", "10.0.0.10:5060", "192.0.2.10:49152"),
             ("192.0.2.10:49152", "10.0.0.10:5060;received=192.0.2.10", "192.0.2.10:49152"),
             ("192.0.2.10:49152", "phone.example:5060", "192.0.2.10:49152"),

@@ -1,32 +1,34 @@
-//! Session timers (RFC 4028): how two parties agree that a call is still there.
+//! Session timers (RFC 4028): how two parties keep checking that a call still exists.
 //!
 //! Comes in: header fields of INVITE and UPDATE and of their responses, time. Goes out: when to
-//! refresh the session, when it is over, and the header fields that say so. Sending the refresh is
-//! for the endpoint.
+//! refresh the session, when it ends, and the header fields that say so. The endpoint sends the
+//! refresh.
 
 use std::time::{Duration, Instant};
 
 use super::message::{Request, Response, parse_number};
 
-/// RFC 4028 §5: no session is refreshed more often than this many seconds allow.
+/// RFC 4028 §5: the least session interval that we accept, in seconds.
 pub const MIN_SE: u32 = 90;
-/// RFC 4028 §4: what we propose, in seconds.
+/// RFC 4028 §4: the session interval that we propose, in seconds.
 pub const SESSION_EXPIRES: u32 = 1_800;
 /// The option tag (RFC 4028 §7.1).
 pub const TIMER: &str = "timer";
 
-/// RFC 4028 §10: at the latest so long before its end the session is given up.
+/// RFC 4028 §10: the session is given up this long before its interval ends; or a third of the
+/// interval before, if that is shorter.
 const LAST_MOMENT: Duration = Duration::from_secs(32);
-/// How long after a refusal the refresh is tried again; doubles with each, up to the longest.
+/// How long after a refusal the refresh is tried again; doubles with each refusal, up to the
+/// longest.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(320);
 
-/// Who keeps the session alive, by its part in the transaction that settled it.
+/// The side that refreshes the session, named by its role in the transaction that settled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresher {
-    /// Whoever sent the request.
+    /// The sender of the request.
     Uac,
-    /// Whoever answered it.
+    /// The sender of the response.
     Uas,
 }
 
@@ -39,7 +41,8 @@ impl Refresher {
     }
 }
 
-/// The interval that a request proposes is below our minimum: 422 with `Min-SE` (RFC 4028 §6).
+/// The interval that a request proposes is below our minimum: answer 422 with `Min-SE` (RFC 4028
+/// §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooSmall;
 
@@ -49,33 +52,34 @@ pub struct SessionTimer {
     interval: Duration,
     we_refresh: bool,
     since: Instant,
-    /// When our next refresh is due; `None` while one is under way, or when it is the peer's duty.
+    /// When our next refresh is due; `None` while a refresh is under way, or when the peer
+    /// refreshes.
     refresh: Option<Instant>,
-    /// How long after the next refusal it is tried again.
+    /// How long after the next refusal the refresh is tried again.
     pause: Duration,
 }
 
-/// What a deadline of a session brought.
+/// What a deadline of a session led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// The refresh is to be sent.
+    /// The refresh has to be sent.
     Refresh,
-    /// Nobody refreshed the session.
+    /// The session was not refreshed in time.
     Expired,
 }
 
 impl SessionTimer {
-    /// Answers the timers of a request that we accept (RFC 4028 §9): the session's timer, if it has
-    /// one, and the value of `Session-Expires` for the 2xx.
+    /// Answers the session timer that an accepted request asks for (RFC 4028 §9): the timer of the
+    /// session, if it has one, and the value of `Session-Expires` for the 2xx.
     ///
     /// # Errors
     ///
-    /// The request is to be refused with 422.
+    /// The request has to be refused with 422.
     pub fn answer(request: &Request, now: Instant) -> Result<Option<(Self, String)>, TooSmall> {
         let supports = request.lists("Supported", TIMER) || request.lists("Require", TIMER);
         let (seconds, wish) = match request.header("Session-Expires").and_then(read) {
             Some((seconds, _)) if seconds < MIN_SE && supports => return Err(TooSmall),
-            // A proxy asked, and the caller would not understand a 422.
+            // A proxy has set the interval, and the caller would not understand a 422.
             Some((seconds, _)) if seconds < MIN_SE => return Ok(None),
             Some(wish) => wish,
             None if supports => {
@@ -93,7 +97,8 @@ impl SessionTimer {
         Ok(Some((timer, format!("{seconds};refresher={}", refresher.name()))))
     }
 
-    /// Reads what the peer made of our proposal (RFC 4028 §7.2); `None` when it keeps no timer.
+    /// Reads the session timer that the peer has accepted (RFC 4028 §7.2); `None` when it keeps
+    /// none.
     pub fn accept(response: &Response, now: Instant) -> Option<Self> {
         let (seconds, refresher) = response.header("Session-Expires").and_then(read)?;
         let we_refresh = refresher != Some(Refresher::Uas);
@@ -111,8 +116,8 @@ impl SessionTimer {
         u32::try_from(self.interval.as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// The value of `Session-Expires` in a refresh of ours, of at least so many seconds: the roles stay
-    /// as they are.
+    /// The value of `Session-Expires` in a refresh of ours, with an interval of at least `least`
+    /// seconds. The roles stay as they are.
     pub fn proposal(&self, least: u32) -> String {
         let refresher = if self.we_refresh { Refresher::Uac } else { Refresher::Uas };
         format!("{};refresher={}", self.seconds().max(least), refresher.name())
@@ -123,13 +128,14 @@ impl SessionTimer {
         self.refresh = Some(at);
     }
 
-    /// Our refresh was refused; it is tried again, at ever longer intervals, until the session is over.
+    /// Our refresh was refused. It is tried again, at ever longer intervals, until the session
+    /// ends.
     pub fn refused(&mut self, now: Instant) {
         self.refresh = Some(now + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// The deadline is over.
+    /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         if self.end() <= now {
             return Some(Due::Expired);
@@ -137,7 +143,7 @@ impl SessionTimer {
         self.refresh.take_if(|due| *due <= now).map(|_| Due::Refresh)
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Instant {
         let end = self.end();
         self.refresh.map_or(end, |refresh| refresh.min(end))
@@ -149,7 +155,7 @@ impl SessionTimer {
     }
 }
 
-/// Seconds, and who refreshes.
+/// Reads the seconds and the refresher.
 fn read(value: &str) -> Option<(u32, Option<Refresher>)> {
     let mut parts = value.split(';').map(str::trim);
     let seconds = parts.next().filter(|text| !text.is_empty()).and_then(parse_number)?;
@@ -162,12 +168,12 @@ fn read(value: &str) -> Option<(u32, Option<Refresher>)> {
             .into_iter()
             .find(|refresher| value.trim().eq_ignore_ascii_case(refresher.name()))
     });
-    // A day is longer than any call; more would only overflow.
+    // One day is longer than any call; more could only overflow.
     Some((seconds.min(86_400), refresher))
 }
 
-/// How often a longer session interval is granted (RFC 4028 §7.3): each hop may want its own, and one
-/// that goes on asking does not want us.
+/// How often a longer session interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a
+/// peer that goes on asking does not want the call.
 pub(super) const MAX_RAISES: u8 = 2;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Keep-alives over UDP: answers STUN Binding requests on the SIP port (RFC 5626 §4.4.2, RFC 8489).
 //!
-//! Comes in: one datagram and where it is from. Goes out: the Binding response with that address, or
-//! nothing. It knows no authentication and no other method; a request that asks for more than the
-//! address gets no answer, as from a server without STUN.
+//! Comes in: one datagram and its source address. Goes out: the Binding response with that address,
+//! or nothing. There is no authentication and no other method; a request that asks for more than
+//! the address gets no answer, as from a server without STUN.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// RFC 8489 §5; what tells STUN from SIP, together with the first two bits.
+/// RFC 8489 §5; distinguishes STUN from SIP, together with the first two bits.
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// RFC 8489 §5: type, length, cookie and transaction id.
 const HEADER_BYTES: usize = 20;
@@ -16,17 +16,18 @@ const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_RESPONSE: u16 = 0x0101;
 /// RFC 8489 §14.2.
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-/// RFC 8489 §14: attributes below must be understood by who answers.
+/// RFC 8489 §14: the answering side must understand all attributes below this number.
 const COMPREHENSION_OPTIONAL: u16 = 0x8000;
 
-/// Whether a stranger may hear this answer. 32 bytes for IPv4 and 44 for IPv6 are more than the 20 of the
-/// shortest request: whoever forges its sender must not send on more than half as much again. A client
-/// that we do not know adds a SOFTWARE attribute, or pads (RFC 5780 §7.6).
+/// Whether this answer may be sent to a stranger. It has 32 bytes for IPv4 and 44 for IPv6, more
+/// than the 20 of the shortest request. The source may be forged, so the answer must not be longer
+/// than one and a half times the request. A client that we do not know has to add a SOFTWARE
+/// attribute, or padding (RFC 5780 §7.6).
 pub fn is_fair(request: &[u8], answer: &[u8]) -> bool {
     answer.len() <= request.len() / 2 * 3
 }
 
-/// The answer to `datagram` from `peer`; `None` when it is no Binding request that we serve.
+/// The answer to `datagram` from `peer`; `None` when it is not a Binding request that we serve.
 pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     let (header, attributes) = datagram.split_at_checked(HEADER_BYTES)?;
     let is_binding = header.starts_with(&BINDING_REQUEST.to_be_bytes());
@@ -39,7 +40,7 @@ pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     {
         return None;
     }
-    // §14.2: the port is combined with the cookie, the address with cookie and transaction id.
+    // §14.2: the port is XORed with the cookie, the address with cookie and transaction id.
     let port = peer.port() ^ u16::from_be_bytes([MAGIC_COOKIE[0], MAGIC_COOKIE[1]]);
     let (family, address) = match peer.ip().to_canonical() {
         IpAddr::V4(ip) => (1, ip.octets().to_vec()),
@@ -50,7 +51,7 @@ pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     value.extend(port.to_be_bytes());
     value.extend(address);
 
-    // At most 24: both lengths fit.
+    // Both lengths are at most 24, so they fit.
     let value_length = u16::try_from(value.len()).ok()?;
     let mut answer = Vec::with_capacity(HEADER_BYTES + 4 + value.len());
     answer.extend(BINDING_RESPONSE.to_be_bytes());
@@ -62,7 +63,7 @@ pub fn answer(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// The attributes can be read, and none of them must be understood.
+/// Whether the attributes can be read and none of them has to be understood.
 fn all_optional(mut attributes: &[u8]) -> bool {
     while let [type_high, type_low, length_high, length_low, rest @ ..] = attributes {
         let attribute = u16::from_be_bytes([*type_high, *type_low]);

@@ -1,9 +1,9 @@
-//! The timers of RFC 3261 and RFC 6026: their lengths, the doubling of retransmissions, and the one
+//! The timers of RFC 3261 and RFC 6026: their lengths, the doubling of retransmissions, and the
 //! schedule that says which machine is due next.
 //!
-//! Comes in: instants, as arguments. Goes out: instants. Nothing here reads a clock. The lengths are
-//! those for unreliable transports (UDP). Over a reliable one A, E and G never fire, and D, I, J and
-//! K are zero, for nothing comes twice.
+//! Comes in: instants, as arguments. Goes out: instants. Nothing here reads a clock. The lengths
+//! are those for unreliable transports (UDP). Over a reliable transport A, E and G never fire, and
+//! D, I, J and K are zero, because no message arrives twice.
 //!
 //! | Timer | Length | Section | Meaning |
 //! |---|---|---|---|
@@ -13,7 +13,7 @@
 //! | E | T1, doubles to T2 | 17.1.2.2 | non-INVITE request is sent again |
 //! | F | 64*T1 | 17.1.2.2 | non-INVITE transaction of the client gives up |
 //! | G | T1, doubles to T2 | 17.2.1 | refusal of an INVITE is sent again |
-//! | H | 64*T1 | 17.2.1 | the ACK of a refusal is given up |
+//! | H | 64*T1 | 17.2.1 | the wait for the ACK of a refusal ends |
 //! | I | T4 | 17.2.1 | repeated ACKs of a refusal are absorbed |
 //! | J | 64*T1 | 17.2.2 | repeated non-INVITE requests are answered |
 //! | K | T4 | 17.1.2.2 | repeated responses are absorbed |
@@ -31,13 +31,14 @@ pub const T1: Duration = Duration::from_millis(500);
 pub const T2: Duration = Duration::from_secs(4);
 /// RFC 3261 §17.1.2.2, T4: longest time that a message stays in the network.
 pub const T4: Duration = Duration::from_secs(5);
-/// 64*T1: how long a transaction tries (RFC 3261 §17.1.1.2, §13.3.1.4).
+/// 64*T1: how long a transaction waits before it gives up (RFC 3261 §17.1.1.2, §13.3.1.4).
 pub const SIXTY_FOUR_T1: Duration = Duration::from_secs(32);
 
-/// How long a REFER is followed whose end nobody tells (RFC 3515 §2.4.4), unless it is said for how
-/// long it will be told: as long as a proxy lets a call ring (RFC 3261 §16.6, timer C).
+/// How long the NOTIFY requests about a REFER are awaited (RFC 3515 §2.4.4), unless the peer names
+/// a time itself: as long as a proxy lets a call ring (RFC 3261 §16.6).
 pub const REFER_EXPIRES: Duration = Duration::from_secs(180);
-/// The longest time for which a REFER is followed, whatever is said.
+/// The longest time for which the NOTIFY requests about a REFER are awaited, whatever the peer
+/// names.
 pub const LONGEST_REFER: Duration = Duration::from_secs(600);
 
 /// A timer by its letter in the RFC.
@@ -55,7 +56,7 @@ pub enum Timer {
     F,
     /// RFC 3261 §17.2.1: refusal of an INVITE is sent again; first interval, then doubles to T2.
     G,
-    /// RFC 3261 §17.2.1: the ACK of a refusal is given up.
+    /// RFC 3261 §17.2.1: the wait for the ACK of a refusal ends.
     H,
     /// RFC 3261 §17.2.1: repeated ACKs of a refusal are absorbed.
     I,
@@ -70,7 +71,7 @@ pub enum Timer {
 }
 
 impl Timer {
-    /// The length over an unreliable transport; of A, E and G the first interval.
+    /// The length over an unreliable transport; for A, E and G the first interval.
     pub const fn length(self) -> Duration {
         match self {
             Self::A | Self::E | Self::G => T1,
@@ -85,15 +86,15 @@ impl Timer {
         now + self.length()
     }
 
-    /// When the timer fires if it is started at `now`; at once over a reliable transport, for the
-    /// timers D, I, J and K that wait for what may come twice.
+    /// When the timer fires if it is started at `now`. Only for D, I, J and K, which wait for
+    /// retransmissions: over a reliable transport they fire at once.
     pub fn absorb(self, now: Instant, is_reliable: bool) -> Instant {
         debug_assert!(matches!(self, Self::D | Self::I | Self::J | Self::K), "{self:?}");
         if is_reliable { now } else { self.from(now) }
     }
 }
 
-/// When something is sent again: after T1, then at doubling intervals up to a longest one.
+/// When a message is sent again: after T1, then at doubling intervals up to a longest one.
 ///
 /// Timer A (RFC 3261 §17.1.1.2), timers E and G (§17.1.2.2, §17.2.1), the 2xx of a dialog
 /// (§13.3.1.4) and reliable provisional responses (RFC 3262 §3).
@@ -105,39 +106,39 @@ pub struct Retransmission {
 }
 
 impl Retransmission {
-    /// Something was sent at `now` for the first time; the interval grows up to T2.
+    /// The message was sent for the first time at `now`; the interval grows up to T2.
     pub fn start(now: Instant) -> Self {
         Self { interval: T1, longest: T2, due: now + T1 }
     }
 
-    /// As `start`, over a transport that needs none when it is reliable.
+    /// As `start`; `None` over a reliable transport, which needs no retransmissions.
     pub fn over(now: Instant, is_reliable: bool) -> Option<Self> {
         (!is_reliable).then(|| Self::start(now))
     }
 
-    /// As `start`, but the interval doubles until somebody stops it (timer A, RFC 3262 §3).
+    /// As `start`, but the interval keeps doubling beyond T2 (timer A, RFC 3262 §3).
     pub fn doubling(now: Instant) -> Self {
         Self { longest: SIXTY_FOUR_T1, ..Self::start(now) }
     }
 
-    /// When it is to be sent again.
+    /// When the message has to be sent again.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// It was sent again at `now`.
+    /// The message was sent again at `now`.
     pub fn sent(&mut self, now: Instant) {
         self.interval = (self.interval * 2).min(self.longest);
         self.due = now + self.interval;
     }
 
-    /// From `now` on every T2 only (RFC 3261 §17.1.2.2, after a provisional response).
+    /// From `now` on, every T2 only (RFC 3261 §17.1.2.2, after a provisional response).
     pub fn slow_down(&mut self) {
         self.interval = T2;
     }
 }
 
-/// The next deadline of each of many machines, and the earliest of all.
+/// The next deadlines of many machines, one for each, and the earliest of all.
 #[derive(Debug)]
 pub(crate) struct Schedule<K> {
     by_owner: BTreeMap<K, Instant>,
@@ -145,12 +146,12 @@ pub(crate) struct Schedule<K> {
 }
 
 impl<K: Ord + Copy> Schedule<K> {
-    /// A schedule on which nothing stands.
+    /// An empty schedule.
     pub fn new() -> Self {
         Self { by_owner: BTreeMap::new(), by_time: BTreeSet::new() }
     }
 
-    /// Sets the one deadline of `owner`; `None` takes it off.
+    /// Sets the one deadline of `owner`; `None` removes it.
     pub fn set(&mut self, owner: K, due: Option<Instant>) {
         let before = match due {
             Some(due) => self.by_owner.insert(owner, due),
@@ -164,7 +165,7 @@ impl<K: Ord + Copy> Schedule<K> {
         }
     }
 
-    /// Takes off one owner whose deadline is not after `now`, the earliest first.
+    /// Removes and returns the owner with the earliest deadline, unless that is after `now`.
     pub fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(due, owner) = self.by_time.first()?;
         if due > now {

@@ -1,9 +1,9 @@
 //! Addresses on the wire: URIs (RFC 3261 §19.1, RFC 3966), name-addr (§20.10) and Via (§20.42).
 //!
 //! Comes in: text of one header field value, unfolded. Goes out: values, and the same text again by
-//! `Display`. A value that was read holds no control character in its URI, host or parameter names,
-//! so that it can be printed anywhere. Nothing is resolved, and the parts of a URI keep their
-//! escapes until they are asked for.
+//! `Display`. A parsed value holds no control character in its URI, host or parameter names, so
+//! that it can be printed anywhere. Nothing is resolved, and the parts of a URI keep their escapes
+//! until they are read.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ pub enum AddressError {
     /// There is no scheme before a colon.
     #[error("the URI has no scheme")]
     Scheme,
-    /// A space, a control character or a delimiter stands where it may not.
+    /// A space, a control character or a delimiter is where it is not allowed.
     #[error("the URI holds a character that must be escaped")]
     Character,
     /// The part before `@` is empty or holds a second `@`.
@@ -33,19 +33,19 @@ pub enum AddressError {
     /// Neither a name, nor an IPv4 address, nor an IPv6 address in brackets.
     #[error("the host is malformed")]
     Host,
-    /// No number from 0 to 65535.
+    /// Not a number from 0 to 65535.
     #[error("the port is malformed")]
     Port,
     /// A parameter is empty, or its name or value is malformed.
     #[error("a parameter is malformed")]
     Parameter,
-    /// Headers of a URI are not `name=value`.
+    /// A header of a URI is not `name=value`.
     #[error("the headers of the URI are malformed")]
     Headers,
     /// The display name or the angle brackets do not fit together.
     #[error("the display name is malformed")]
     DisplayName,
-    /// A proxy does not stand in angle brackets.
+    /// A proxy is not in angle brackets.
     #[error("there are no angle brackets")]
     Brackets,
     /// The Via does not begin with `SIP/2.0/` and a transport.
@@ -61,7 +61,7 @@ pub struct Uri {
     rest: Rest,
 }
 
-/// What comes after the scheme.
+/// The part after the scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rest {
     Sip {
@@ -81,12 +81,12 @@ enum Rest {
 }
 
 impl Uri {
-    /// The SIP URI of a user at a host, which may have a port. What a user part may not hold is
-    /// escaped.
+    /// The SIP URI of a user at a host, which may include a port. Characters that a user part may
+    /// not hold are escaped.
     ///
     /// # Errors
     ///
-    /// When the host is none.
+    /// When the host is malformed.
     pub fn sip_user(user: &str, host: &str) -> Result<Self, AddressError> {
         format!("sip:{}@{host}", escape_user(user)).parse()
     }
@@ -96,12 +96,12 @@ impl Uri {
         &self.scheme
     }
 
-    /// Whether it is to be reached over TLS only (§26.2.2).
+    /// Whether the target may be reached over TLS only (§26.2.2).
     pub fn is_sips(&self) -> bool {
         self.scheme == "sips"
     }
 
-    /// The user part without escapes; of a `tel` URI the number. Bytes that are no UTF-8 are replaced.
+    /// The user part without escapes; of a `tel` URI the number. Invalid UTF-8 is replaced.
     pub fn user(&self) -> Option<String> {
         match &self.rest {
             Rest::Sip { userinfo: Some((user, _)), .. } => Some(unescape(user)),
@@ -118,7 +118,7 @@ impl Uri {
         }
     }
 
-    /// The host, if it is an address and no name.
+    /// The host, if it is an IP address.
     pub fn ip_addr(&self) -> Option<IpAddr> {
         host_ip(self.host()?)
     }
@@ -157,7 +157,8 @@ impl Uri {
         }
     }
 
-    /// The URI without password, parameters and headers: who is meant, not how to get there.
+    /// The URI without password, parameters and headers: it identifies the party, but not the path
+    /// to it.
     pub fn without_parameters(&self) -> String {
         let scheme = &self.scheme;
         match &self.rest {
@@ -171,8 +172,8 @@ impl Uri {
         }
     }
 
-    /// The URI without password, header fields and method: the way to a peer, without what it wants
-    /// others to send there.
+    /// The URI without password, headers and `method` parameter: the address of a peer, without
+    /// instructions for the requests that are sent there.
     pub fn without_orders(mut self) -> Self {
         if let Rest::Sip { userinfo, params, headers, .. } = &mut self.rest {
             if let Some((_, password)) = userinfo {
@@ -236,7 +237,7 @@ impl fmt::Display for Uri {
 }
 
 fn parse_sip(text: &str) -> Result<Rest, AddressError> {
-    // The user part may hold `;` and `?`, so `@` is looked for first.
+    // The user part may hold `;` and `?`, so `@` is searched first.
     let (userinfo, text) = match text.split_once('@') {
         None => (None, text),
         Some((_, after)) if after.contains('@') => return Err(AddressError::User),
@@ -304,8 +305,8 @@ fn parse_uri_headers(text: &str) -> Result<Vec<(String, String)>, AddressError> 
         .collect()
 }
 
-/// The address of a party with its name and the parameters of the header field: From, To, Contact,
-/// Route and Record-Route.
+/// The address of a party with its display name and the parameters of the header field: From, To,
+/// Contact, Route and Record-Route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameAddr {
     display_name: Option<String>,
@@ -314,12 +315,12 @@ pub struct NameAddr {
 }
 
 impl NameAddr {
-    /// The name to show, without quotes and escapes.
+    /// The display name, without quotes and escapes.
     pub fn display_name(&self) -> Option<&str> {
         self.display_name.as_deref()
     }
 
-    /// The address.
+    /// The URI.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -334,13 +335,14 @@ impl NameAddr {
         find(&self.params, name)
     }
 
-    /// The tag (§19.3); an empty one is none.
+    /// The tag (§19.3); an empty tag counts as none.
     pub fn tag(&self) -> Option<&str> {
         self.param("tag").filter(|tag| !tag.is_empty())
     }
 
-    /// Reads a proxy of Route or Record-Route (§20.30, §20.34). Unlike a party it stands in angle
-    /// brackets: without them `lr` would be no parameter of its URI, and the proxy a strict router.
+    /// Parses a proxy of Route or Record-Route (§20.30, §20.34). Here the angle brackets are
+    /// required: without them `lr` would not be a parameter of the URI, and the proxy would count
+    /// as a strict router.
     pub(super) fn parse_route(text: &str) -> Result<Self, AddressError> {
         match find_unquoted(text, '<') {
             Some(_) => text.parse(),
@@ -348,7 +350,7 @@ impl NameAddr {
         }
     }
 
-    /// The same party with this name to show.
+    /// The same party with this display name.
     pub fn named(self, display_name: Option<&str>) -> Self {
         let display_name = display_name.filter(|name| !name.is_empty()).map(str::to_owned);
         Self { display_name, ..self }
@@ -381,8 +383,8 @@ impl FromStr for NameAddr {
         } else if let Some(at) = find_unquoted(text, '<') {
             let (name, rest) = text.split_at(at);
             let name = name.trim();
-            // More than tokens is let through, for many peers do not quote; but nothing that could
-            // be taken for another part.
+            // Not only tokens are accepted, because many peers do not quote; but no character that
+            // could be taken for another part.
             if name.contains(['"', ',', ';', '>']) {
                 return Err(AddressError::DisplayName);
             }
@@ -402,7 +404,7 @@ impl FromStr for NameAddr {
 fn parse_addr_spec(text: &str) -> Result<NameAddr, AddressError> {
     let (uri, params) = text.split_at(text.find(';').unwrap_or(text.len()));
     let uri = uri.trim_end();
-    // These need the brackets.
+    // These characters need the brackets.
     if uri.contains(['?', ',']) {
         return Err(AddressError::Character);
     }
@@ -429,17 +431,17 @@ impl fmt::Display for NameAddr {
 /// One hop of a request (§20.42).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Via {
-    /// The transport, in upper case if it was so.
+    /// The transport, spelled as it was written.
     pub transport: String,
     /// The host of sent-by; IPv6 in brackets.
     pub host: String,
     /// The port of sent-by, if one is named.
     pub port: Option<u16>,
-    /// Names the transaction; missing with peers of RFC 2543.
+    /// Identifies the transaction; missing from peers of RFC 2543.
     pub branch: Option<String>,
-    /// Where the message came from, if that is not sent-by.
+    /// The source address of the message, if that is not sent-by.
     pub received: Option<String>,
-    /// RFC 3581.
+    /// The `rport` parameter (RFC 3581).
     pub rport: Option<Rport>,
     /// All other parameters.
     pub params: Params,
@@ -448,20 +450,20 @@ pub struct Via {
 /// The `rport` parameter of a Via (RFC 3581 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rport {
-    /// The client asks to be answered at the port it sends from.
+    /// The client asks for the response at its source port.
     Asked,
-    /// The port it was seen to send from.
+    /// The source port of the client, as the server has seen it.
     Seen(u16),
 }
 
 impl Via {
-    /// The host of sent-by, if it is an address and no name.
+    /// The host of sent-by, if it is an IP address.
     pub fn ip_addr(&self) -> Option<IpAddr> {
         host_ip(&self.host)
     }
 
-    /// Notes where the message came from (§18.2.1, RFC 3581 §4). What the peer itself wrote there is
-    /// overwritten.
+    /// Notes the source of the message (§18.2.1, RFC 3581 §4). Values that the peer itself wrote
+    /// there are overwritten.
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {
         if self.rport.is_some() {
             self.rport = Some(Rport::Seen(port));
@@ -576,7 +578,7 @@ fn is_host(text: &str) -> bool {
     if text.starts_with('[') {
         return host_ip(text).is_some();
     }
-    // The underscore is in no host name, but in those of many container networks.
+    // An underscore is not allowed in host names, but occurs in those of many container networks.
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
@@ -588,14 +590,15 @@ fn host_ip(host: &str) -> Option<IpAddr> {
 }
 
 fn parse_port(text: &str) -> Result<u16, AddressError> {
-    // `u16::from_str` takes a sign.
+    // `u16::from_str` accepts a sign.
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(AddressError::Port);
     }
     text.parse().map_err(|_| AddressError::Port)
 }
 
-/// Reads `;name=value;name` of a header field, with blanks round the delimiters and quoted values.
+/// Parses `;name=value;name` of a header field, with blanks around the delimiters and quoted
+/// values.
 fn parse_params(text: &str) -> Result<Params, AddressError> {
     let text = text.trim();
     if text.is_empty() {
@@ -630,7 +633,7 @@ pub fn escape_header(value: &str) -> String {
     escape(value, b"-_.!~*'()[]/?:+$")
 }
 
-/// Letters and digits, and what is `allowed`, stay; all else is escaped.
+/// Keeps letters, digits and the `allowed` bytes; escapes all others.
 fn escape(text: &str, allowed: &[u8]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -643,7 +646,7 @@ fn escape(text: &str, allowed: &[u8]) -> String {
     escaped
 }
 
-/// The content of the quoted string that `text` begins with, and what follows it.
+/// The content of the quoted string at the start of `text`, and the text after it.
 pub(super) fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut content = String::new();
     let text = text.strip_prefix('"')?;
@@ -658,7 +661,7 @@ pub(super) fn parse_quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Where a character stands that is not in a quoted string: in `sip:a@b;x="<c>"` there is no
+/// Position of the first `wanted` outside of quoted strings: in `sip:a@b;x="<c>"` there is no
 /// bracket.
 fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);

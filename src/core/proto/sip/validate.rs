@@ -1,8 +1,8 @@
-//! Whether a request that could be read can be served (RFC 3261 §8.2): the checks that need neither
-//! dialogs nor transactions.
+//! Checks whether a request that could be read can be served (RFC 3261 §8.2), as far as that needs
+//! neither dialogs nor transactions.
 //!
-//! Comes in: a request. Goes out: nothing, or the refusal to send. Whether an ACK is answered (never)
-//! is for the caller.
+//! Comes in: a request. Goes out: nothing, or the refusal to send. The caller makes sure that an
+//! ACK is never answered.
 
 use super::{
     body::{SDP, Unsupported},
@@ -28,27 +28,28 @@ pub const SERVED: [Method; 11] = [
 /// Extensions that a request may require (§8.2.2.3).
 const SUPPORTED: [&str; 3] = ["100rel", TIMER, "replaces"];
 
-/// The same as a list.
+/// `SUPPORTED` as the value of a header field.
 pub(super) const SUPPORTED_TAGS: &str = "100rel, timer, replaces";
 
-/// Header fields that may be there once only (§7.3.1), those first that name the transaction.
+/// Header fields that may occur only once (§7.3.1); those that identify the transaction come first.
 const SINGLE: [&str; 6] = ["From", "To", "Call-ID", "CSeq", "Content-Length", "Max-Forwards"];
-/// Of these an ACK may not have two: it cannot be refused, and all else is passed over.
+/// Those that an ACK may not repeat. An ACK cannot be refused, so its other repetitions are
+/// ignored.
 const SINGLE_IN_ACK: &[&str] = SINGLE.split_at(4).0;
 
-/// The answer to a request that cannot be served.
+/// The refusal of a request that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// From 400 to 699.
     pub status: u16,
     /// The reason phrase.
     pub reason: &'static str,
-    /// Header fields that tell the peer what would be served.
+    /// Header fields that tell the peer what we support.
     pub extra_headers: Vec<(String, String)>,
 }
 
 impl Refusal {
-    /// With the usual reason phrase, and no further header field.
+    /// A refusal with the usual reason phrase and no further header field.
     pub(super) fn new(status: u16) -> Self {
         Self { status, reason: reason_phrase(status), extra_headers: Vec::new() }
     }
@@ -57,8 +58,8 @@ impl Refusal {
         Self { reason, ..Self::new(400) }
     }
 
-    /// For a body that is not understood, and may not be passed over; `accepted` are the media
-    /// types that would be (§8.2.3, RFC 5621 §8.4).
+    /// The refusal of a body that is not understood and may not be ignored; `accepted` are the
+    /// media types that are understood (§8.2.3, RFC 5621 §8.4).
     pub(super) fn of_content(why: Unsupported, accepted: &str) -> Self {
         let refusal = Self::new(415).with("Accept", accepted.to_owned());
         match why {
@@ -74,11 +75,11 @@ impl Refusal {
     }
 }
 
-/// Judges a request, in the order of RFC 3261 §8.2.
+/// Checks a request, in the order of RFC 3261 §8.2.
 ///
 /// # Errors
 ///
-/// The refusal that the peer is to get.
+/// The refusal to send.
 pub fn validate(request: &Request) -> Result<(), Refusal> {
     check_method_is_known(request)?;
     check_syntax(request)?;
@@ -89,7 +90,7 @@ pub fn validate(request: &Request) -> Result<(), Refusal> {
     check_accept(request)
 }
 
-/// A method that nobody knows comes first: such a request may follow rules of its own.
+/// An unknown method is refused first: such a request may follow rules of its own.
 fn check_method_is_known(request: &Request) -> Result<(), Refusal> {
     match request.method() {
         Method::Other(_) => Err(Refusal::new(501).with("Allow", allow())),
@@ -127,7 +128,7 @@ fn check_uri(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// Extensions that a REGISTER may require on top of those (RFC 3327, RFC 5626).
+/// Extensions that only a REGISTER may require (RFC 3327, RFC 5626).
 const SUPPORTED_BY_REGISTRAR: [&str; 2] = ["path", "outbound"];
 
 /// In ACK and CANCEL, Require is ignored (§8.2.2.3).
@@ -150,8 +151,8 @@ fn check_extensions(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(420).with("Unsupported", unsupported.join(", ")))
 }
 
-/// An INVITE carries a session description, nothing, or what may be passed over. Bodies of other
-/// requests are judged where they are used.
+/// The body of an INVITE has to be a session description, empty, or ignorable. Bodies of other
+/// requests are checked where they are used.
 fn check_content(request: &Request) -> Result<(), Refusal> {
     match request.method() {
         Method::Invite => check_description(request),
@@ -159,11 +160,11 @@ fn check_content(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// Whether all that is required in the body of a request is a session description.
+/// Checks that the body of a request requires nothing but a session description.
 ///
 /// # Errors
 ///
-/// The refusal that the peer is to get.
+/// The refusal to send.
 pub(super) fn check_description(request: &Request) -> Result<(), Refusal> {
     match request.content(&[SDP]).refused {
         None => Ok(()),
@@ -171,8 +172,8 @@ pub(super) fn check_description(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the answer to an INVITE is something that its sender takes (§21.4.7); nothing said is SDP
-/// (§20.1).
+/// Checks that the sender of an INVITE accepts SDP in the response (§21.4.7); without Accept it
+/// does (§20.1).
 fn check_accept(request: &Request) -> Result<(), Refusal> {
     let mut accepted = request.headers("Accept").flat_map(|list| list.split(',')).peekable();
     if *request.method() != Method::Invite || accepted.peek().is_none() {
@@ -188,7 +189,8 @@ fn check_accept(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// The methods that are served to everybody, as a list. REGISTER is for users, if there are any.
+/// The methods that are served for all peers, as a list. REGISTER is only for users, if there are
+/// any.
 pub(super) fn allow() -> String {
     let is_for_all = |method: &&Method| !matches!(method, Method::Register);
     let names: Vec<&str> = SERVED.iter().filter(is_for_all).map(Method::as_str).collect();
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_request_at_the_end_of_its_way_has_come_to_the_right_place() {
-        // RFC 4475 §3.3.11: only who would send it on refuses it.
+        // RFC 4475 §3.3.11: only a proxy, which would forward the request, refuses it.
         assert_eq!(judge("OPTIONS", "sip:a@b", "Max-Forwards: 0\r\n\r\n"), Ok(()));
     }
 

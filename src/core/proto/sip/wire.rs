@@ -1,15 +1,15 @@
 //! The front parser: from the bytes of a datagram to a message, tolerant where that is safe.
 //!
 //! Comes in: one datagram. Goes out: a message whose mandatory header fields can be read, or why
-//! there is none, with what is needed to answer. Lines are unfolded, compact names made long, lists
-//! split, and the body is cut to its Content-Length (RFC 3261 §18.3). What a request means, and whether
-//! we serve it, is for `validate`.
+//! there is none, with what is needed to answer. Lines are unfolded, compact names are made long,
+//! lists are split, and the body is cut to its Content-Length (RFC 3261 §18.3). `validate` decides
+//! whether the request can be served.
 //!
-//! A request with an error is refused, and its sender can mend it. Responses and ACKs cannot be
-//! refused, and their sender would go on waiting: they are read as long as those header fields can
-//! be read that name the transaction, and what cannot be read beside them is left out.
+//! A request with an error is refused, so that its sender can correct it. Responses and ACKs cannot
+//! be refused, and their sender would go on waiting. So they are accepted as long as the header
+//! fields that identify the transaction can be read; others that cannot be read are left out.
 //!
-//! It stands before the readers of rsip, which take neither compact names nor folded lines nor IPv6.
+//! The parsers of rsip are not used: they accept neither compact names nor folded lines nor IPv6.
 
 use thiserror::Error;
 
@@ -21,28 +21,29 @@ use super::{
 
 /// Longest message, in bytes: what fits into a datagram.
 pub const MAX_MESSAGE: usize = 65_535;
-/// Most header fields of a message, lists counted by their elements.
+/// Most header fields of a message; each element of a list counts.
 pub const MAX_HEADERS: usize = 256;
-/// Longest line of a message, in bytes; unfolded, without its end.
+/// Longest line of a message in bytes, unfolded, without its line end.
 pub const MAX_LINE: usize = 8_192;
 
-/// Why a datagram is no message.
+/// Why a datagram holds no message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// Only line ends or NULs, to keep a NAT binding open (RFC 5626 §3.5.1). No error of the peer.
+    /// Only line ends or NULs, sent to keep a NAT binding open (RFC 5626 §3.5.1). Not an error of
+    /// the peer.
     #[error("only a keep-alive")]
     KeepAlive,
-    /// Nothing that could be answered: no SIP, a response, an ACK, or a request without Via.
+    /// Nothing that could be answered: not SIP, a response, an ACK, or a request without Via.
     #[error("the datagram cannot be read, and not be answered")]
     Unreadable,
     /// A request with an error that its sender can be told.
     #[error("the request is answered by {status} {reason}")]
     Answerable {
-        /// The status of the answer.
+        /// The status of the response.
         status: u16,
         /// Its reason phrase.
         reason: &'static str,
-        /// What the answer is built from.
+        /// What the response is built from.
         request: Box<Stub>,
     },
 }
@@ -108,8 +109,8 @@ pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
     })
 }
 
-/// What each Content-Length of a head says, in bytes; `None` where it cannot be read. For framing,
-/// which must know the length before there is a message.
+/// The length in bytes that each Content-Length of a head says; `None` where it cannot be read.
+/// Framing needs the length before there is a message.
 pub(super) fn content_lengths(head: &[u8]) -> Vec<Option<usize>> {
     let mut lines = Lines { rest: Some(head) };
     lines.next_line();
@@ -161,13 +162,13 @@ fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
     if !is_status || !(100..700).contains(&status) || is_too_long {
         return None;
     }
-    // RFC 3261 §18.3 would have a response discarded that is shorter than it says. The same would
-    // come again and again, and a call that the peer has answered would not be acknowledged.
+    // RFC 3261 §18.3 discards a response with a body shorter than its Content-Length. The peer
+    // would repeat the same response, and a call that it has answered would not be acknowledged.
     let body = cut_body(&lexed.fields, lexed.body).unwrap_or_else(|_| lexed.body.to_vec());
     Response::new(status, reason, lexed.fields, body).ok()
 }
 
-/// The body is as long as Content-Length says, or all there is when it says nothing (§18.3).
+/// The body is as long as Content-Length says; without Content-Length it is all there is (§18.3).
 fn cut_body(fields: &Fields, body: &[u8]) -> Result<Vec<u8>, Fault> {
     let Some(length) = fields.first("Content-Length") else { return Ok(body.to_vec()) };
     let length = parse_number(length)
@@ -177,12 +178,12 @@ fn cut_body(fields: &Fields, body: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(body.to_vec())
 }
 
-/// A message in lines, as far as it could be read.
+/// A message cut into lines, as far as it could be read.
 struct Lexed<'a> {
     start_line: String,
     fields: Fields,
     body: &'a [u8],
-    /// The first error. Reading went on after it, for the sake of the answer.
+    /// The first error. Reading went on after it, so that the request can be answered.
     fault: Option<Fault>,
 }
 
@@ -228,7 +229,7 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
 mod tests {
     use super::*;
 
-    /// An OPTIONS with more lines in its header.
+    /// An OPTIONS with more header lines.
     fn options(more: &str) -> String {
         format!(
             "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:c@c>;tag=1\r\n\
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!(answer_to(&body), (413, "Request Entity Too Large"));
     }
 
-    /// A response with more lines in its header.
+    /// A response with more header lines.
     fn response(more: &str) -> Response {
         let text = options(more).replacen("OPTIONS sip:a@b SIP/2.0", "SIP/2.0 200 OK", 1);
         match parse_datagram(text.as_bytes()) {

@@ -1,65 +1,66 @@
 //! How much may be sent to an unproven address (RFC 3261 §26.3.2.4).
 //!
-//! The source of a datagram may be forged. The address is *unproven* until a message from it
-//! shows our tag, which was sent there, or answers a request of ours. Until then it is sent no
-//! more than one and a half times the bytes that came from it. Comes in: bytes that came. Goes
-//! out: whether a message fits.
+//! The source address of a datagram may be forged. An address is *unproven* until a message from it
+//! shows our tag, which was sent there, or answers a request of ours. Until then we send it no more
+//! than one and a half times the bytes that came from it. Comes in: the sizes of received messages.
+//! Goes out: whether a message of ours fits.
 
-/// What a session description of ours takes, with the header fields that go with it, in bytes.
+/// Size of our session description and its header fields, in bytes.
 const DESCRIPTION: usize = 400;
 
-/// How many bytes may be sent to an unproven address from which `heard` came.
+/// How many bytes may be sent to an unproven address that has sent `heard` bytes.
 pub(in crate::proto::sip) fn allowed_for(heard: usize) -> usize {
     heard / 2 * 3
 }
 
-/// How much may still be sent to one address.
+/// How many bytes may still be sent to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {
     room: usize,
-    /// Its INVITE has come again: a phone that has heard something is silent.
+    /// The INVITE has come again. A phone repeats its INVITE only while it has received no
+    /// response.
     is_repeated: bool,
 }
 
 impl Allowance {
-    /// For the address that a message of `heard` bytes has come from.
+    /// The allowance of an address that has sent a message of `heard` bytes.
     pub fn of(heard: usize) -> Self {
         Self { room: allowed_for(heard), is_repeated: false }
     }
 
-    /// Another message has come.
+    /// Another message of `heard` bytes has come.
     pub fn hear(&mut self, heard: usize) {
         self.room = self.room.saturating_add(allowed_for(heard));
         self.is_repeated = true;
     }
 
-    /// Takes the room of a message; false when there is not so much.
+    /// Takes `bytes` off the allowance; returns false, and takes nothing, when too few are left.
     pub fn take(&mut self, bytes: usize) -> bool {
         let left = self.room.checked_sub(bytes);
         self.room = left.unwrap_or(self.room);
         left.is_some()
     }
 
-    /// The same for a provisional response. A caller that has heard one does not repeat its
-    /// INVITE any more, so room must be left for the 200, and for another one if that is lost.
-    /// The first INVITE is worth a final response only.
+    /// Does the same for a provisional response. A caller that has received one does not repeat its
+    /// INVITE any more, so the rest must suffice for the 200 and for one repetition of it. The
+    /// first INVITE alone pays for a final response only.
     pub fn take_provisional(&mut self, bytes: usize) -> bool {
         let final_response = bytes + DESCRIPTION;
         self.is_repeated && self.room >= bytes + 2 * final_response && self.take(bytes)
     }
 
-    /// How many bytes there is room for.
+    /// How many bytes may still be sent.
     pub fn room(&self) -> usize {
         self.room
     }
 }
 
-/// Takes the room of a request or a final response, where there is a limit.
+/// Takes the bytes of a request or a final response off the allowance, where there is one.
 pub(super) fn take(allowance: &mut Option<Allowance>, bytes: usize) -> bool {
     allowance.as_mut().is_none_or(|allowance| allowance.take(bytes))
 }
 
-/// The same for a provisional response.
+/// Does the same for a provisional response.
 pub(super) fn take_provisional(allowance: &mut Option<Allowance>, bytes: usize) -> bool {
     allowance.as_mut().is_none_or(|allowance| allowance.take_provisional(bytes))
 }

@@ -1,4 +1,4 @@
-//! Which of the known ways the requests of a dialog take.
+//! The rule by which a dialog chooses the next hop of its requests.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,30 +10,30 @@ use crate::proto::sip::{
 /// How well the endpoint knows a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proto::sip) enum Caller {
-    /// Not at all.
+    /// Not at all: the caller is neither a user, nor a trunk, nor trusted.
     Stranger,
-    /// A phone has registered from its address; who calls has not proved who it is.
+    /// A phone has registered from the caller's address, but the caller itself has not
+    /// authenticated.
     AtPhone,
-    /// It is a user that has proved so, a trunk, or a peer that the operator trusts. It may refer
-    /// us to somebody else.
+    /// The caller is a user that has authenticated, a trunk, or a peer that the operator trusts. It
+    /// may send us a REFER.
     Known,
 }
 
-/// Which of the ways that are known requests take.
+/// The rule by which the next hop of our requests is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heading {
-    /// Back to where the stranger's newest message came from, whatever host it names.
+    /// To the host that the stranger's newest message came from, whatever host its Contact names.
     Source,
-    /// Along the route set; without one, back the way that the peer's messages come, through any
-    /// NAT.
+    /// Along the route set. Without a route set, to where the peer's messages come from, through
+    /// any NAT.
     Path,
-    /// Along the route set; without one, to the address that the peer's Contact names, if it is an
-    /// address.
+    /// Along the route set. Without a route set, to the Contact, if its host is an IP address.
     Contact,
 }
 
 impl Heading {
-    /// For a caller whose INVITE came `through_proxy` or not.
+    /// The rule for a caller; `through_proxy` says whether its INVITE came through a proxy.
     pub fn of_called(caller: Caller, through_proxy: bool) -> Self {
         match caller {
             Caller::Stranger => Self::Source,
@@ -42,14 +42,14 @@ impl Heading {
         }
     }
 
-    /// For a peer at `remote_target` that we have called by `path`.
+    /// The rule for a peer with this remote target, which we called over `path`.
     pub fn of_calling(remote_target: &Uri, path: Path) -> Self {
         let port = remote_target.port().unwrap_or(path.transport.default_port());
         let is_neighbour = |ip: IpAddr| SocketAddr::new(ip, port) == path.peer;
         match remote_target.ip_addr() {
-            // A phone behind a NAT names an address that leads nowhere from here.
+            // A phone behind a NAT names an address that cannot be reached from here.
             Some(ip) if is_private(ip) && !is_private(path.peer.ip()) => Self::Path,
-            // A NAT shows its own port, and the phone names another one.
+            // The NAT's port differs from the one that the phone names.
             Some(ip) if ip == path.peer.ip() && !is_private(ip) => Self::Path,
             Some(ip) if !is_neighbour(ip) => Self::Contact,
             Some(_) | None => Self::Path,

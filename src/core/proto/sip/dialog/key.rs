@@ -1,8 +1,8 @@
-//! How a dialog is named on the wire (RFC 3261 §12, RFC 3891 §6.1).
+//! The identifier of a dialog on the wire (RFC 3261 §12, RFC 3891 §6.1).
 
 use crate::proto::sip::message::Request;
 
-/// Names a dialog on the wire (RFC 3261 §12). A peer of RFC 2543 may have no tag.
+/// Identifies a dialog on the wire (RFC 3261 §12). A peer of RFC 2543 may have no tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::proto::sip) struct DialogKey {
     pub call_id: String,
@@ -11,8 +11,8 @@ pub(in crate::proto::sip) struct DialogKey {
 }
 
 impl DialogKey {
-    /// The dialog that a Replaces header field names (RFC 3891 §6.1), seen from our side, and
-    /// whether only an early one is meant. `None` when it cannot be read.
+    /// The dialog that the value of a Replaces header field names (RFC 3891 §6.1), seen from our
+    /// side, and whether only an early dialog is meant. `None` when the value cannot be read.
     pub fn replaced(value: &str) -> Option<(Self, bool)> {
         let mut parts = value.split(';').map(str::trim);
         let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();
@@ -27,17 +27,17 @@ impl DialogKey {
                 _ => {}
             }
         }
-        // §4: a tag of zero stands for none.
+        // RFC 3891 §4: a tag of zero stands for no tag.
         let remote_tag = remote_tag.filter(|tag| tag != "0");
         Some((Self { call_id, local_tag: local_tag?, remote_tag }, early_only))
     }
 
-    /// How a call of ours is named before anybody has answered: Call-ID and our tag.
+    /// Identifies an outgoing call before any answer: Call-ID and our tag.
     pub fn outgoing_name(&self) -> (String, String) {
         (self.call_id.clone(), self.local_tag.clone())
     }
 
-    /// The dialog that `request` says it is in; `None` when it is in none.
+    /// The dialog that `request` belongs to; `None` when its To has no tag.
     pub fn of(request: &Request) -> Option<Self> {
         Some(Self {
             call_id: request.call_id().to_owned(),

@@ -1,4 +1,4 @@
-//! What a dialog knows of its peer's address: whether it is proved, and what may still be sent there.
+//! Whether the address of a dialog's peer is proved, and how much may still be sent there.
 
 use super::{
     Dialog,
@@ -7,11 +7,13 @@ use super::{
 use crate::proto::sip::path::Path;
 
 impl Dialog {
-    /// A message of so many bytes that shows our tag came over `path`; whether it is the first
-    /// one. Requests to a stranger go there from now on: its proxy may have stepped out, or a NAT
+    /// A message of `bytes` bytes that shows our tag came over `path`. Returns true for the first
+    /// such message of a caller that is not known.
+    ///
+    /// Requests to a stranger go to `path` from now on: its proxy may have dropped out, or a NAT
     /// may have given it another address. An address that our tag was not sent to is unproven,
-    /// for a caller can tell the tag to others, or forge the source of this message; and so is a
-    /// port that it only names, for others may be behind its address.
+    /// because the caller can pass the tag on to others or forge the source of this message. A port
+    /// that the stranger only names is unproven too, because other hosts may share its address.
     pub fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
         if let Some(told) = self.told {
             let is_proved = path.transport.is_reliable() || path.leads_to(told);
@@ -25,28 +27,29 @@ impl Dialog {
             }
             self.follow(path);
         } else if self.has_lost_stream() {
-            // It has connected anew.
+            // The peer has opened a new connection.
             self.follow(path);
         }
         std::mem::take(&mut self.is_half_open)
     }
 
-    /// Whether `path` is neither where the newest message of a stranger came from, nor where our
-    /// tag was sent: it may be forged.
+    /// Whether `path` is neither where a stranger's newest message came from nor where our tag was
+    /// sent. The source of such a message may be forged.
     pub fn is_elsewhere(&self, path: Path) -> bool {
         let is_here =
             path.leads_to(self.path.peer) || self.told.is_none_or(|told| path.leads_to(told));
         !path.transport.is_reliable() && !is_here
     }
 
-    /// A request of so many bytes that does not show our tag came, or one that came before.
+    /// A message of `bytes` bytes came that does not show our tag, or that repeats an earlier one.
     pub fn heard_again(&mut self, path: Path, bytes: usize) {
         if let Some(allowance) = self.allowance.as_mut().filter(|_| path.peer == self.path.peer) {
             allowance.hear(bytes);
         }
     }
 
-    /// A response to a request of ours came over `path`: the peer there hears us.
+    /// A response to a request of ours came over `path`: the peer at that address receives our
+    /// messages.
     pub fn answered_from(&mut self, path: Path) {
         if path.peer.ip() == self.path.peer.ip() {
             self.allowance = None;
@@ -63,13 +66,13 @@ impl Dialog {
         self.allowance.as_ref().map(Allowance::room)
     }
 
-    /// Whether a request or a final response of so many bytes may be sent to the peer; then its
-    /// room is taken.
+    /// Takes a request or a final response of `bytes` bytes off the allowance; returns whether it
+    /// may be sent to the peer.
     pub fn take_room(&mut self, bytes: usize) -> bool {
         take(&mut self.allowance, bytes)
     }
 
-    /// The same for a provisional response.
+    /// Does the same for a provisional response.
     pub fn take_provisional_room(&mut self, bytes: usize) -> bool {
         take_provisional(&mut self.allowance, bytes)
     }

@@ -1,9 +1,8 @@
-//! Where the requests of a dialog go: Request-URI, Route, and the next hop (RFC 3261 §12.2.1.1).
+//! Where the requests of a dialog go: Request-URI, Route and next hop (RFC 3261 §12.2.1.1).
 //!
-//! Users, trunks and trusted peers say where they want to be asked, by Record-Route and Contact.
-//! What a stranger says there stands in the request and decides no more than a port: its requests
-//! go back to the host where its own messages come from: otherwise it could have us send to any
-//! host (§26.3.2.4).
+//! Users, trunks and trusted peers choose the next hop by Record-Route and Contact. For a stranger
+//! these only fill the request, and at most choose the port: its requests go back to the host that
+//! its own messages come from. Otherwise a stranger could make us send to any host (§26.3.2.4).
 
 use std::net::SocketAddr;
 
@@ -15,17 +14,17 @@ use crate::proto::sip::{
 };
 
 impl Dialog {
-    /// The endpoint does not know the caller.
+    /// Whether the caller is a stranger.
     pub fn is_of_stranger(&self) -> bool {
         self.heading == Heading::Source
     }
 
-    /// Where a request to the peer is sent to.
+    /// The path that a request to the peer takes.
     pub fn next_hop(&self) -> Path {
         self.hops().0
     }
 
-    /// Where it is sent to when nobody is there; `None` when there is one way only.
+    /// The path to try when the next hop cannot be reached; `None` when there is no other.
     pub fn other_hop(&self) -> Option<Path> {
         self.hops().1
     }
@@ -37,7 +36,8 @@ impl Dialog {
             Some((first, _)) if first.uri().has_param("lr") => {
                 (self.remote_target.clone(), self.route_set.clone())
             }
-            // A strict router wants its own URI as Request-URI, and the target at the end.
+            // A strict router expects its own URI as Request-URI, and the target at the end of the
+            // Route.
             Some((first, rest)) => {
                 let mut routes = rest.to_vec();
                 routes.push(NameAddr::from(self.remote_target.clone()));
@@ -46,29 +46,31 @@ impl Dialog {
         }
     }
 
-    /// A stream has gone.
+    /// A connection was lost.
     pub fn stream_lost(&mut self, connection: ConnectionId) {
         if self.path.connection == Some(connection) {
             self.lost = Some(connection);
         }
     }
 
-    /// The peer's own messages come this way from now on.
+    /// Sets the path to the peer.
     pub(super) fn follow(&mut self, path: Path) {
         self.is_own_stream &= path.connection == self.path.connection;
         self.path = path;
     }
 
-    /// The stream that the peer's newest message came by has gone.
+    /// Whether the connection of `path` was lost.
     pub(super) fn has_lost_stream(&self) -> bool {
         self.path.connection.is_some() && self.path.connection == self.lost
     }
 
-    /// The way that the next hop names, and that of the peer's own messages; the better one
-    /// first. A stream that is there leads to its host whatever the port: that of a stream which
-    /// the peer opened is not the one where it listens (RFC 3261 §18, RFC 5923). Names are not
-    /// resolved: then, and when the peer is our neighbour, its own way is the right one, through
-    /// any NAT.
+    /// The path to the next hop that the peer names, and the path of the peer's own messages; the
+    /// better one first.
+    ///
+    /// An open stream is used for its host whatever the port: the remote port of a stream that the
+    /// peer opened is not the port where it listens (RFC 3261 §18, RFC 5923). Host names are not
+    /// resolved. For a host name, and for a next hop that is the peer itself, the path of the
+    /// peer's own messages is the right one, through any NAT.
     fn hops(&self) -> (Path, Option<Path>) {
         let uri = match (self.heading, self.route_set.first()) {
             (Heading::Source, route) => {
@@ -80,7 +82,7 @@ impl Dialog {
         };
         let Some(ip) = uri.ip_addr() else { return (self.path, None) };
         let transport = match uri.param("transport").and_then(Transport::from_name) {
-            // RFC 3261 §26.2.2: TLS, over which of them it says.
+            // RFC 3261 §26.2.2: SIPS means TLS, over the transport that the URI names.
             Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
             Some(transport) => transport,
             None => Transport::Udp,
@@ -98,22 +100,23 @@ impl Dialog {
         }
     }
 
-    /// The way of the peer's own messages. Where it says that its next hop `uri` is at another
-    /// port, datagrams go there at once, if it sends them from another port than it listens on; a
-    /// stream is opened to there when the one that the messages came by is gone, for the port at
-    /// the other end of that was one of the stream.
+    /// The path of the peer's own messages, corrected by the port that its next hop `uri` names.
+    /// Over UDP the named port is used at once if the peer sends from another port than it listens
+    /// on. Over a stream, a new stream is opened to the named port once the old one is lost,
+    /// because the remote port of the old one was only good for that stream.
     fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
         let path = self.path;
         let is_stranger = self.is_of_stranger();
         if path.transport == Transport::Udp {
-            // A stranger that sends from where it listens is there, whatever else it names.
+            // A stranger that sends from the port where it listens is reached there, whatever port
+            // it names.
             let listens_here = is_stranger && path.source() == path.peer;
             let named = path.to_named_port(uri).filter(|_| !listens_here);
             return (named.unwrap_or(path), None);
         }
         let named = match path.to_listener(uri).filter(|_| !self.is_own_stream) {
             Some(named) if !is_stranger => named,
-            // Such streams have a limit of their own.
+            // `sender` marks streams to strangers; these have a limit of their own.
             Some(named) if named.peer.ip() == path.peer.ip() => {
                 Path { sender: Some(path.peer), ..named }
             }

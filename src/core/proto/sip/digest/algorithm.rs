@@ -3,10 +3,10 @@
 use aws_lc_rs::digest;
 use md5::{Digest as _, Md5};
 
-/// The hash of all formulas. The stronger one is greater.
+/// A hash algorithm. The stronger one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
-    /// RFC 2617: what most phones know alone.
+    /// RFC 2617: the only one that most phones support.
     Md5,
     /// RFC 8760.
     Sha256,

@@ -1,4 +1,4 @@
-//! The side that is challenged.
+//! The side that answers challenges.
 
 use std::fmt;
 
@@ -10,14 +10,15 @@ use super::{
 };
 use crate::proto::sip::message::Method;
 
-/// Who we are to one peer.
+/// Our credentials at one peer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Our name there.
+    /// Our user name there.
     pub username: String,
-    /// What only we and they know.
+    /// Our password there.
     pub password: String,
-    /// The only realm that gets an answer; `None` answers any, so the host has to be the right one.
+    /// The only realm that gets an answer; `None` answers any realm, so the caller must send the
+    /// answer to the right host only.
     pub realm: Option<String>,
 }
 
@@ -33,13 +34,13 @@ impl fmt::Debug for Credentials {
 /// Why a challenge gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DigestError {
-    /// There was none.
+    /// There is no challenge.
     #[error("there is no challenge")]
     NoChallenge,
-    /// All that can be read ask for a password of somebody else.
+    /// All readable challenges are for another realm.
     #[error("the challenge is for another realm")]
     Realm,
-    /// None can be read, or all want what we cannot do.
+    /// No challenge can be read, or all of them need something that we do not support.
     #[error("the challenge cannot be answered: {0}")]
     Unknown(#[from] FieldError),
 }
@@ -83,7 +84,7 @@ pub fn answer(
     Ok(authorization.to_string())
 }
 
-/// The challenge that is answered: of our realm, with the strongest algorithm, the first of equals.
+/// The challenge to answer: for our realm, with the strongest algorithm, the first among equals.
 ///
 /// # Errors
 ///

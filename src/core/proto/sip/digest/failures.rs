@@ -1,7 +1,8 @@
-//! How many wrong passwords came lately: from each source for each user, and from each source for all.
+//! Recent wrong passwords, counted for each pair of source and user, and for each source.
 //!
-//! One phone with an old password must not keep the others of its office out, so it is counted by the
-//! user that it says it is. Who tries many users from one source is stopped by that source.
+//! One phone with an old password must not lock out the other phones of its office, so its failures
+//! are counted under its user name. A source that tries many users is stopped by the count of the
+//! source.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +14,16 @@ use crate::proto::sip::path::source_of;
 
 /// Wrong passwords for one user that a source may send within [`WINDOW`].
 const MAX_FOR_A_USER: usize = 5;
-/// Wrong passwords for all users together that a source may send within [`WINDOW`]: six phones of an
-/// office may be wrong at a time.
+/// Wrong passwords for all users together that a source may send within [`WINDOW`]: six phones of
+/// an office may have a wrong password at a time.
 const MAX_OF_A_SOURCE: usize = 30;
 /// How long a failure counts.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Sources that are remembered. Who has more can also guess from each of them.
+/// Sources that are remembered. An attacker that has more can also guess from each of them.
 const MAX_SOURCES: usize = 4_096;
-/// Users of sources that are remembered.
+/// Pairs of source and user that are remembered.
 const MAX_USERS: usize = 4 * MAX_SOURCES;
-/// So much of a name is looked at. Names are as long as whoever guesses likes.
+/// Bytes of a user name that are compared. A peer that guesses can send names of any length.
 const NAME_BYTES: usize = 64;
 
 /// The failures of the last minute.
@@ -56,7 +57,7 @@ impl Failures {
     }
 }
 
-/// The times of the last failures by key: so many of each, of so many keys.
+/// The times of the last failures by key: at most `most` of each key, for at most `max_keys` keys.
 #[derive(Debug)]
 struct Tally<K> {
     times: BTreeMap<K, Vec<Instant>>,

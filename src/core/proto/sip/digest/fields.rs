@@ -1,9 +1,9 @@
 //! The header fields of digest authentication: challenges (RFC 7616 §3.3, RFC 3261 §20.44, §20.27)
-//! and what answers them (RFC 7616 §3.4, RFC 3261 §20.7, §20.28).
+//! and their answers (RFC 7616 §3.4, RFC 3261 §20.7, §20.28).
 //!
 //! Comes in: one header field value. Goes out: values, and the same text again by `Display`. Values
-//! may be quoted or not whatever the RFC says, for peers differ; but what is there twice, empty or
-//! missing is an error, because two readers could take it for two things.
+//! may be quoted or not, whatever the RFC says, because peers differ. A parameter that is there
+//! twice, empty or missing is an error, because two readers could take it for two things.
 
 use std::{fmt, str::FromStr};
 
@@ -12,10 +12,10 @@ use thiserror::Error;
 use super::algorithm::Algorithm;
 use crate::proto::sip::uri::is_token;
 
-/// More parameters than any peer sends; RFC 7616 knows about a dozen.
+/// Most parameters of a value: more than any peer sends. RFC 7616 defines about a dozen.
 const MAX_PARAMETERS: usize = 32;
 
-/// Why a header field value is no challenge, or no answer to one.
+/// Why a header field value is neither a challenge nor an answer to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FieldError {
     /// Another scheme than Digest.
@@ -27,16 +27,16 @@ pub enum FieldError {
     /// A parameter is there twice.
     #[error("a parameter is there twice")]
     Duplicate,
-    /// A parameter that is needed is missing, empty or not as it should be.
+    /// A required parameter is missing, empty or malformed.
     #[error("the parameter {name} is missing or malformed")]
     Missing {
         /// Its name.
         name: &'static str,
     },
-    /// An algorithm that we do not know.
+    /// The algorithm is not supported.
     #[error("the algorithm is not known")]
     Algorithm,
-    /// A quality of protection that we do not know.
+    /// The quality of protection is not supported.
     #[error("the quality of protection is not known")]
     Qop,
 }
@@ -44,17 +44,17 @@ pub enum FieldError {
 /// The value of a WWW-Authenticate or Proxy-Authenticate header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// Whose password is wanted; shown to people.
+    /// The realm that the password belongs to; shown to people.
     pub realm: String,
-    /// To be hashed into the answer.
+    /// The nonce, which is hashed into the answer.
     pub nonce: String,
-    /// To be returned unchanged.
+    /// A value that the answer returns unchanged.
     pub opaque: Option<String>,
-    /// Only the nonce was too old: the same password may do.
+    /// Only the nonce was too old: the same password may be right.
     pub stale: bool,
     /// MD5 when none is named.
     pub algorithm: Algorithm,
-    /// `qop=auth` is offered; otherwise the challenger is of RFC 2069.
+    /// `qop=auth` is offered; otherwise the challenger follows RFC 2069.
     pub offers_auth: bool,
 }
 
@@ -75,7 +75,7 @@ impl FromStr for Challenge {
         };
         Ok(Self {
             algorithm: parameters.take_algorithm()?,
-            // Empty realms exist, and are no harm.
+            // Empty realms exist, and do no harm.
             realm: parameters.take("realm").ok_or(FieldError::Missing { name: "realm" })?,
             nonce: parameters.take_filled("nonce")?,
             opaque: parameters.take("opaque"),
@@ -105,32 +105,32 @@ impl fmt::Display for Challenge {
 /// The value of an Authorization or Proxy-Authorization header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
-    /// Who answers.
+    /// The user name.
     pub username: String,
     /// The realm of the challenge.
     pub realm: String,
     /// The nonce of the challenge.
     pub nonce: String,
-    /// What is asked for; usually the Request-URI, letter by letter.
+    /// The URI of the request; usually the Request-URI, letter by letter.
     pub uri: String,
-    /// The hash over all of it, in hexadecimal digits.
+    /// The hash that proves the password, in hexadecimal digits.
     pub response: String,
     /// MD5 when none is named.
     pub algorithm: Algorithm,
-    /// As it was in the challenge.
+    /// The value of the challenge.
     pub opaque: Option<String>,
-    /// What the quality of protection adds.
+    /// The parameters that come with `qop`.
     pub protection: Protection,
 }
 
-/// The `qop` parameter, with what it brings along.
+/// The `qop` parameter, with those that come with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protection {
-    /// RFC 2069: none.
+    /// RFC 2069: no `qop`.
     None,
     /// `qop=auth`.
     Auth {
-        /// Chosen by the one who answers.
+        /// Chosen by the client.
         cnonce: String,
         /// How often the nonce has been used.
         nonce_count: NonceCount,
@@ -221,7 +221,7 @@ impl fmt::Display for Authorization {
     }
 }
 
-/// The parameters of one value, by their names in lower case; each there once.
+/// The parameters of one value, by their names in lower case; no name occurs twice.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -267,7 +267,7 @@ impl Parameters {
     }
 }
 
-/// The value that `text` begins with, without quotes and escapes, and what follows it.
+/// The value at the start of `text`, without quotes and escapes, and the text after it.
 fn read_value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
@@ -288,8 +288,8 @@ fn read_value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Prints a quoted string (RFC 3261 §25.1). Control characters but the tab become blanks: they would
-/// end the line.
+/// Prints a quoted string (RFC 3261 §25.1). Control characters except the tab become blanks,
+/// because they could end the line.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,10 +1,11 @@
 //! Digest authentication (RFC 7616, with RFC 8760 and RFC 3261 §22 for SIP), both sides of it.
 //!
-//! [`fields`] reads and prints the header fields, [`Authenticator`] is the side that challenges, and
-//! [`answer`] the side that is challenged. Passwords come in, and leave only as hashes.
+//! [`fields`] reads and prints the header fields, [`Authenticator`] sends challenges and judges the
+//! answers, and [`answer`] answers a challenge. Passwords come in, and leave only as hashes.
 //!
-//! MD5 and SHA-256 are known, with `qop=auth` or, for peers of RFC 2069, without any. The `-sess`
-//! algorithms and `auth-int` are not: no phone needs them, and bodies are changed on the way.
+//! MD5 and SHA-256 are supported, with `qop=auth` or, for peers of RFC 2069, without `qop`. The
+//! `-sess` algorithms and `auth-int` are not: no phone needs them, and bodies are changed on the
+//! way.
 
 pub mod fields;
 

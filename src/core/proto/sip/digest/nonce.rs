@@ -1,10 +1,10 @@
-//! Nonces that say by themselves when and for whom they were made, and the memory of how often each
-//! was used.
+//! Nonces that carry their time and source, and the record of how often each was used.
 //!
-//! A nonce is the time since the mint began, a random number, and a keyed hash over both, the source
-//! and the realm. So nothing is kept for those who only ask: a nonce is remembered from its first
-//! good answer on. That memory has an end. When it is full, the oldest nonce goes, and every nonce
-//! that was not made after it is worn out from then on; so forgetting makes nothing usable again.
+//! A nonce is the time since the mint began, a random number, and a keyed hash over both, the
+//! source and the realm. So a request that only gets a challenge takes no memory: a nonce is stored
+//! from its first correct answer on. The memory is limited. When it is full, the oldest nonce is
+//! removed, and every nonce that is not newer than that one is rejected from then on; so a removed
+//! nonce never becomes usable again.
 
 use std::{
     collections::BTreeMap,
@@ -18,36 +18,36 @@ use rand::{Rng, rngs::StdRng};
 
 use super::fields::Protection;
 
-/// How long a nonce is good after it was made.
+/// How long a nonce is valid.
 pub(super) const VALIDITY: Duration = Duration::from_secs(5 * 60);
-/// How many nonces are remembered: users that answer within [`VALIDITY`].
+/// How many nonces are stored: one for each user that answers within [`VALIDITY`].
 const MAX_REMEMBERED: usize = 16_384;
-/// Bytes of the keyed hash that are sent: half of them all (RFC 2104 §5).
+/// Bytes of the keyed hash that are sent: half of its length (RFC 2104 §5).
 const TAG_LEN: usize = 16;
 
-/// Time in milliseconds and random number: the older one is smaller.
+/// Time in milliseconds and random number: an older nonce has a smaller id.
 type NonceId = (u64, u64);
 
-/// Makes and knows nonces.
+/// Makes nonces and recognises them.
 #[derive(Debug)]
 pub(super) struct Mint {
     key: hmac::Key,
     began: Instant,
     realm: String,
     rng: StdRng,
-    /// The highest nonce count that was used with each.
+    /// The highest nonce count that was used with each nonce.
     used: BTreeMap<NonceId, u32>,
     max_remembered: usize,
-    /// Nonces up to this one are worn out, but for those in `used`.
+    /// Nonces up to this one are rejected, except those in `used`.
     forgotten: Option<NonceId>,
 }
 
-/// A nonce that we made for this source not long ago.
+/// A nonce that we made for this source and that is still valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Genuine(NonceId);
 
 impl Mint {
-    /// A mint whose key nobody else has. `rng` is seeded by the system.
+    /// A mint with a secret key of its own. `rng` is seeded by the system.
     pub(super) fn new(realm: &str, mut rng: StdRng, now: Instant) -> Self {
         let secret: [u8; 32] = rng.random();
         Self {
@@ -69,7 +69,7 @@ impl Mint {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Takes a nonce that was made here, for this source, and is not too old.
+    /// Recognises a nonce that was made here, for this source, and has not expired.
     pub(super) fn recognise(&self, nonce: &str, source: IpAddr, now: Instant) -> Option<Genuine> {
         let bytes = URL_SAFE_NO_PAD.decode(nonce).ok()?;
         let (time, rest) = bytes.split_first_chunk()?;
@@ -80,8 +80,8 @@ impl Mint {
         (u128::from(age) <= VALIDITY.as_millis()).then_some(Genuine(id))
     }
 
-    /// Notes that a nonce was used as `protection` says. False when it was so before: the count has to
-    /// rise, and without one a nonce is good once.
+    /// Notes that a nonce was used with this `protection`. Returns false for a replay: the count
+    /// has to rise, and without a count a nonce may be used only once.
     pub(super) fn spend(&mut self, nonce: Genuine, protection: &Protection, now: Instant) -> bool {
         let Genuine(id) = nonce;
         let (may_have_been_used, count) = match protection {
@@ -97,7 +97,7 @@ impl Mint {
             return false;
         }
         self.make_room(now);
-        // What had to make room for it may be younger than this one.
+        // A nonce that was removed to make room may be newer than this one.
         if self.forgotten.is_some_and(|forgotten| id <= forgotten) {
             return false;
         }
@@ -128,7 +128,7 @@ impl Mint {
     fn tag(&self, id: NonceId, source: IpAddr) -> [u8; TAG_LEN] {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&id_bytes(id));
-        // As IPv6 all addresses are equally long.
+        // As IPv6, all addresses have the same length.
         let address = match source.to_canonical() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
@@ -231,7 +231,7 @@ mod tests {
             assert!(mint.spend(*nonce, &count(1), at(6)));
         }
         assert_eq!(mint.used.len(), 3);
-        // The first was never used, but nobody could tell.
+        // The first nonce was never used, but the mint cannot know that any more.
         for nonce in &genuine {
             assert!(!mint.spend(*nonce, &count(1), at(6)));
         }

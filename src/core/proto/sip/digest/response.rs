@@ -5,8 +5,8 @@ use std::fmt;
 use super::{algorithm::Algorithm, fields::Protection};
 use crate::proto::sip::message::Method;
 
-/// The hash of user name, realm and password (RFC 7616 §3.4.2): as good as the password, but in this
-/// realm only. It is never shown.
+/// The hash of user name, realm and password (RFC 7616 §3.4.2): as powerful as the password, but in
+/// this realm only. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Ha1(String);
 
@@ -22,12 +22,12 @@ impl fmt::Debug for Ha1 {
     }
 }
 
-/// What the response is made of, next to the password (RFC 7616 §3.4.1).
+/// What the response is computed from, besides the password (RFC 7616 §3.4.1).
 pub(super) struct Asked<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) nonce: &'a str,
     pub(super) method: &'a Method,
-    /// As the header field says it, letter by letter.
+    /// As in the header field, letter by letter.
     pub(super) uri: &'a str,
     pub(super) protection: &'a Protection,
 }

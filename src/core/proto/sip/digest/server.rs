@@ -1,4 +1,4 @@
-//! The side that challenges.
+//! The side that sends challenges.
 
 use std::{collections::HashMap, fmt, net::IpAddr, time::Instant};
 
@@ -14,54 +14,54 @@ use super::{
 };
 use crate::proto::sip::{message::Method, uri::Uri};
 
-/// What the credentials of a request are worth.
+/// The verdict on the credentials of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It comes from this user, and for the first time.
+    /// The request comes from this user, and is no replay.
     Authenticated {
-        /// The name as it is configured.
+        /// The user name, as configured.
         user: String,
     },
-    /// There are no credentials for our realm: challenge it.
+    /// There are no credentials for our realm: the request has to be challenged.
     Missing,
-    /// The nonce is too old, worn out or none of ours, which says nothing about the password:
-    /// challenge it, with `stale`.
+    /// The nonce is too old, used up or not ours. That says nothing about the password: the request
+    /// has to be challenged, with `stale`.
     Stale,
-    /// No such user, or another password. Nobody is told which.
+    /// There is no such user, or the password is wrong. The peer is not told which.
     Wrong,
-    /// Too many wrong passwords came from this source, for this user or for many; this one was not even
-    /// looked at.
+    /// Too many wrong passwords came from this source, for this user or for several; this one was
+    /// not checked.
     TooMany,
     /// The credentials cannot be read, or belong to another request (400).
     Malformed,
 }
 
-/// A request that is to be judged.
+/// A request to be judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Its Request-URI.
     pub uri: &'a Uri,
-    /// Where it comes from.
+    /// The source address.
     pub source: IpAddr,
-    /// The operator knows the source: it may guess as often as it likes.
+    /// The operator trusts the source: the number of its wrong passwords is not limited.
     pub is_trusted: bool,
 }
 
-/// Knows users by hashes of their passwords, makes challenges and judges the answers.
+/// Stores users by hashes of their passwords, makes challenges and judges the answers.
 ///
-/// Whether a nonce is ours is judged first: who cannot have received it, because the source is forged,
-/// learns nothing about any password and blocks nobody. Only then is the password looked at, and it
-/// takes the same work whether the user exists or not. Ask [`Self::verify`] once for each
-/// transaction: a request that is there again is a replay. ACK and CANCEL cannot be challenged
-/// (RFC 3261 §22.1).
+/// The nonce is checked first. A sender that cannot have received our nonce, because its source is
+/// forged, learns nothing about any password and blocks no user. Only then is the password checked,
+/// with the same work whether the user exists or not. Call [`Self::verify`] once for each
+/// transaction: a repeated request counts as a replay. ACK and CANCEL cannot be challenged (RFC
+/// 3261 §22.1).
 pub struct Authenticator {
     realm: String,
     /// The strongest first; never empty.
     algorithms: Vec<Algorithm>,
     users: HashMap<String, Hashes>,
-    /// What an unknown user is compared with.
+    /// Hashes that the answer of an unknown user is compared with.
     nobody: Hashes,
     mint: Mint,
     failures: Failures,
@@ -91,8 +91,8 @@ impl Hashes {
 }
 
 impl Authenticator {
-    /// An authenticator for one realm. `algorithms` are offered and taken; none means all. `rng` makes
-    /// the nonces and their key, so it is seeded by the system.
+    /// An authenticator for one realm. `algorithms` are offered and accepted; an empty slice means
+    /// all. `rng` makes the nonces and their key, so it has to be seeded by the system.
     pub fn new(realm: &str, algorithms: &[Algorithm], mut rng: StdRng, now: Instant) -> Self {
         let offered =
             |algorithm: &Algorithm| algorithms.is_empty() || algorithms.contains(algorithm);
@@ -116,7 +116,7 @@ impl Authenticator {
     }
 
     /// The values of the WWW-Authenticate or Proxy-Authenticate header fields for a request from
-    /// `source`, one header field for each. `stale` after [`Verdict::Stale`].
+    /// `source`, one header field for each. `stale` is true after [`Verdict::Stale`].
     pub fn challenges(&mut self, source: IpAddr, now: Instant, stale: bool) -> Vec<String> {
         let nonce = self.mint.issue(source, now);
         let challenge = |algorithm: &Algorithm| {
@@ -134,7 +134,7 @@ impl Authenticator {
     }
 
     /// Judges a request by the values of its Authorization or Proxy-Authorization header fields.
-    /// Those for other realms are passed over; of those for ours the first one counts.
+    /// Those for other realms are ignored; of those for our realm the first one counts.
     pub fn verify(&mut self, values: &[&str], asking: Asking<'_>, now: Instant) -> Verdict {
         let Asking { method, uri, source, is_trusted } = asking;
         let authorization = match self.find(values) {
@@ -198,9 +198,9 @@ impl fmt::Debug for Authenticator {
     }
 }
 
-/// Whether the `uri` parameter names what the request is for (RFC 7616 §3.4.6): the same scheme, user
-/// and host. Port and parameters may differ, for phones add and drop them between the two; they
-/// change the way, and not who is called.
+/// Whether the `uri` parameter names the target of the request (RFC 7616 §3.4.6): the same scheme,
+/// user and host. Port and parameters may differ, because phones add and drop them between the two;
+/// they change the path, and not who is called.
 fn is_same_target(text: &str, request_uri: &Uri) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let host = |uri: &Uri| uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());

@@ -1,7 +1,8 @@
 //! Messages that we send: responses and requests, built up and printed.
 //!
-//! Comes in: the request that is answered, and values from anywhere. Goes out: bytes for the wire. No
-//! value can begin a header field of its own, and Content-Length is always that of the body.
+//! Comes in: the request that is answered, and values from any source. Goes out: bytes for the
+//! wire. No value can begin a header field of its own, and Content-Length is always the length of
+//! the body.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use crate::proto::sip::uri::is_token;
 const DEFAULT_MAX_FORWARDS: u8 = 70;
 
 /// Builds a response (RFC 3261 §8.2.6). The header fields that belong to the request are copied as
-/// the peer wrote them, for some peers compare them letter by letter.
+/// the peer wrote them, because some peers compare them letter by letter.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ResponseBuilder<'a> {
@@ -50,13 +51,13 @@ impl<'a> ResponseBuilder<'a> {
         Self::new(status, reason, copied, to)
     }
 
-    /// A response to what is left of a request.
+    /// A response to a request that could not be read.
     pub fn to_stub(stub: &'a Stub, status: u16, reason: &'a str) -> Self {
         let mut copied = Fields::default();
         for (name, value) in stub.fields.iter().filter(|(name, _)| *name != "To") {
             copied.push(name, value);
         }
-        // A To that cannot be read is left alone: nothing can be appended to it safely.
+        // A To that cannot be read is copied unchanged: no tag can be appended to it safely.
         let to = stub.header("To").map(|to| {
             let is_complete = to.parse().map_or(true, |to: NameAddr| to.tag().is_some());
             (to, is_complete)
@@ -76,7 +77,7 @@ impl<'a> ResponseBuilder<'a> {
         }
     }
 
-    /// Our tag, for a request that has none yet; an empty one is none.
+    /// Our tag, for a request that has no To tag yet; a text that is no token is ignored.
     pub fn to_tag(mut self, tag: &str) -> Self {
         self.to_tag = is_token(tag).then(|| tag.to_owned());
         self
@@ -134,12 +135,12 @@ impl RequestBuilder {
         self.header("Via", &format!("SIP/2.0/{transport} {sent_by};branch={branch};rport"))
     }
 
-    /// Who asks.
+    /// The From header field.
     pub fn from(self, from: &NameAddr) -> Self {
         self.header("From", &from.to_string())
     }
 
-    /// Who is asked.
+    /// The To header field.
     pub fn to(self, to: &NameAddr) -> Self {
         self.header("To", &to.to_string())
     }
@@ -149,13 +150,13 @@ impl RequestBuilder {
         self.header("Call-ID", call_id)
     }
 
-    /// The number of the request in its dialog, less than 2^31.
+    /// The CSeq number, less than 2^31.
     pub fn cseq(self, number: u32) -> Self {
         let cseq = CSeq { number, method: self.method.clone() };
         self.header("CSeq", &cseq.to_string())
     }
 
-    /// A proxy to visit; call it once for each, the next one first.
+    /// Adds a proxy to visit; called once for each, the next one first.
     pub fn route(self, route: &NameAddr) -> Self {
         self.header("Route", &route.to_string())
     }
@@ -192,7 +193,7 @@ impl RequestBuilder {
     }
 }
 
-/// What a builder collects.
+/// The parts that both builders collect.
 #[derive(Debug, Clone, Default)]
 struct Payload {
     fields: Fields,

@@ -1,4 +1,4 @@
-//! One contact of one user, and the bounds of all of them.
+//! One contact of one user, and the limits for all contacts.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::proto::sip::{
 /// How long contacts are kept, and how many.
 #[derive(Debug, Clone, Copy)]
 pub struct RegistrarConfig {
-    /// For phones that ask for no time.
+    /// For REGISTER requests that name no expiry.
     pub default_expires: Duration,
-    /// Who asks for less gets 423.
+    /// A request for less gets 423.
     pub min_expires: Duration,
-    /// Who asks for more gets this.
+    /// A request for more gets this.
     pub max_expires: Duration,
-    /// Contacts of one user: for one more, that which was updated longest ago gives way. A request that
-    /// alone names more gets 403.
+    /// Most contacts of one user. One more replaces an old contact of the same phone, else the one
+    /// that was updated longest ago. A request that alone names more gets 403.
     pub max_contacts: usize,
 }
 
@@ -38,23 +38,23 @@ pub struct Binding {
     pub(super) id: BindingId,
     /// The Request-URI of requests to the phone.
     pub contact: Uri,
-    /// How much the user prefers it, in thousandths, 0 to 1000 (RFC 3261 §20.10).
+    /// Preference of the user in thousandths, 0 to 1000 (RFC 3261 §20.10).
     pub q: u16,
-    /// When it is gone.
+    /// When it expires.
     pub expires_at: Instant,
-    /// When the phone said so last.
+    /// When the phone last registered it.
     pub updated_at: Instant,
-    /// The proxies between, the next one first (RFC 3327).
+    /// The proxies between us and the phone, the next one first (RFC 3327).
     pub routes: Vec<NameAddr>,
-    /// The phone, if it tells which one it is. Of several bindings of the same instance, only one is
-    /// called at a time (RFC 5626 §7).
+    /// The phone and its flow, if the phone uses RFC 5626. Of several bindings with the same
+    /// instance, only one is called at a time (RFC 5626 §7).
     pub outbound: Option<Outbound>,
-    /// `+sip.instance` of any phone that tells it.
+    /// `+sip.instance` of any phone that names it.
     pub(super) instance: Option<String>,
-    /// The way the REGISTER came; behind a NAT the only one back. A phone that names where it
-    /// listens is reached at its Contact.
+    /// The path of the REGISTER; behind a NAT it is the only path back. A phone that names the port
+    /// where it listens is reached at its Contact.
     pub path: Path,
-    /// What the phone calls itself, at most 128 characters.
+    /// The User-Agent header field, at most 128 characters.
     pub user_agent: Option<String>,
     pub(super) call_id: String,
     pub(super) cseq: u32,
@@ -73,7 +73,8 @@ pub struct Outbound {
 pub(super) struct BindingId(pub(super) u64);
 
 impl Binding {
-    /// A phone with this contact at the other end of `path`, as preferred as can be, until `expires_at`.
+    /// A binding for the phone at the other end of `path`, with the highest preference, until
+    /// `expires_at`.
     pub fn new(contact: Uri, path: Path, expires_at: Instant) -> Self {
         Self {
             id: BindingId(0),
@@ -91,7 +92,8 @@ impl Binding {
         }
     }
 
-    /// The way to where the phone says that it listens, when its stream is gone.
+    /// The path to the address where the phone says that it listens, for when its connection is
+    /// lost.
     pub(super) fn listener(&self) -> Option<Path> {
         self.path.to_listener(self.routes.first().map_or(&self.contact, NameAddr::uri))
     }
@@ -106,7 +108,7 @@ impl Binding {
         transport == Transport::Udp && self.routes.is_empty() && !is_at_peer
     }
 
-    /// The value of a Contact header field in the answer.
+    /// The value of a Contact header field in the response.
     pub(super) fn contact_value(&self, now: Instant) -> String {
         let left = self.expires_at.saturating_duration_since(now);
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
@@ -121,5 +123,5 @@ impl Binding {
     }
 }
 
-/// A contact that is named without `q` (RFC 3261 §10.2.1.2), in thousandths.
+/// Preference of a contact without `q` (RFC 3261 §10.2.1.2), in thousandths.
 pub(super) const MOST_PREFERRED: u16 = 1_000;

@@ -1,8 +1,8 @@
-//! The registrar: where the phones of each user are (RFC 3261 §10.3, RFC 3327, RFC 5626 §6).
+//! The registrar: the contacts of each user's phones (RFC 3261 §10.3, RFC 3327, RFC 5626 §6).
 //!
-//! Comes in: REGISTER requests whose sender is known, connections that were lost, time. Goes out: what
-//! to answer, the contacts of a user, and events for the log. It authenticates nobody, sends nothing
-//! and calls nobody.
+//! Comes in: REGISTER requests of authenticated users, lost connections, time. Goes out: the
+//! response to each REGISTER, the contacts of a user, and events for the log. The registrar does no
+//! authentication, sends no messages and places no calls.
 //!
 //! A binding is one contact of one user for a limited time. A REGISTER changes all bindings that it
 //! names, or none.
@@ -26,7 +26,7 @@ use super::{
     timers::Schedule,
 };
 
-/// What a REGISTER is answered.
+/// The response to a REGISTER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// 200, 400, 403, 423 or 439.
@@ -37,50 +37,50 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// What has changed, for the log.
+/// A change of the bindings, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A user has a new contact. Refreshing it is no event, unless it comes from elsewhere.
+    /// A user has a new contact. A refresh is no event, unless it comes from another address.
     Bound {
-        /// Whose.
+        /// The user.
         user: String,
-        /// Which.
+        /// The contact.
         contact: Uri,
-        /// The way to it.
+        /// The path to the contact.
         path: Path,
     },
-    /// A contact is reached by another way than before: a NAT or a network was changed.
+    /// A contact is reached over another path than before, because a NAT or a network has changed.
     Moved {
-        /// Whose.
+        /// The user.
         user: String,
-        /// Which.
+        /// The contact.
         contact: Uri,
-        /// The new way to it.
+        /// The new path to the contact.
         path: Path,
     },
-    /// A contact is gone.
+    /// A contact was removed.
     Unbound {
-        /// Whose.
+        /// The user.
         user: String,
-        /// Which.
+        /// The contact.
         contact: Uri,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
 }
 
-/// Why a contact is gone.
+/// Why a contact was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The phone took it back.
+    /// The phone removed it.
     Removed,
-    /// The same phone came with another contact, or the user has too many.
+    /// The same phone registered another contact, or the user has too many.
     Replaced,
     /// It was not refreshed in time.
     Expired,
-    /// Its connection, the only way to it, was lost.
+    /// Its connection, the only path to it, was lost.
     ConnectionLost,
-    /// There is no such user any more.
+    /// The user does not exist any more.
     UserRemoved,
 }
 
@@ -88,10 +88,10 @@ pub enum Cause {
 #[derive(Debug)]
 pub struct Registrar {
     config: RegistrarConfig,
-    /// No user is here without a binding.
+    /// Bindings by user; a user without bindings has no entry.
     users: BTreeMap<String, Vec<Binding>>,
     owners: BTreeMap<BindingId, String>,
-    /// Where phones have registered from, and how many bindings that made.
+    /// Source addresses that phones have registered from, with the number of bindings of each.
     places: BTreeMap<SocketAddr, usize>,
     schedule: Schedule<BindingId>,
     last_id: u64,
@@ -112,8 +112,8 @@ impl Registrar {
         }
     }
 
-    /// Serves a REGISTER that `user` sent over `path`. That it is this user, and that the request is
-    /// meant for us, was found out before.
+    /// Serves a REGISTER that `user` sent over `path`. The caller has already authenticated the
+    /// user and checked that the request is meant for us.
     pub fn handle_register(
         &mut self,
         user: &str,
@@ -130,7 +130,7 @@ impl Registrar {
         }
     }
 
-    /// Forgets the contacts whose time is over.
+    /// Removes the contacts that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(id) = self.schedule.pop_due(now) {
             if let Some(user) = self.owners.get(&id).cloned() {
@@ -139,9 +139,9 @@ impl Registrar {
         }
     }
 
-    /// Forgets the contacts that were reached over this connection only: a browser takes no calls
-    /// at its address (RFC 7118 §5), and a flow of RFC 5626 is this connection and no other. Other
-    /// phones are reached where their Contact says that they listen.
+    /// Removes the contacts that were reachable only over this connection: a browser accepts no
+    /// connections at its address (RFC 7118 §5), and a flow of RFC 5626 is this one connection.
+    /// Other phones are then reached at the address in their Contact.
     pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let needs_it = |binding: &Binding| {
             let is_web = matches!(binding.path.transport, Transport::Ws | Transport::Wss);
@@ -171,14 +171,14 @@ impl Registrar {
         }
     }
 
-    /// The ways to phones whose datagrams come from elsewhere than their Contact says: a NAT between
-    /// us must not forget them.
+    /// Paths to phones behind a NAT, whose datagrams come from elsewhere than their Contact says.
+    /// The NAT needs keep-alives to keep its mapping.
     pub fn behind_nat(&self) -> impl Iterator<Item = Path> {
         let all = self.users.values().flatten();
         all.filter(|binding| binding.is_behind_nat()).map(|binding| binding.path)
     }
 
-    /// The ways to all phones.
+    /// Paths to all phones.
     pub fn paths(&self) -> impl Iterator<Item = Path> {
         self.users.values().flatten().map(|binding| binding.path)
     }
@@ -188,17 +188,17 @@ impl Registrar {
         self.places.contains_key(&peer)
     }
 
-    /// Where phones have registered from.
+    /// Source addresses that phones have registered from.
     pub fn places(&self) -> impl Iterator<Item = SocketAddr> {
         self.places.keys().copied()
     }
 
-    /// Forgets all contacts of a user who may register no more.
+    /// Removes all contacts of a user that may not register any more.
     pub fn remove_user(&mut self, user: &str) {
         self.retain(user, Cause::UserRemoved, |_| false);
     }
 
-    /// What has changed since.
+    /// The next change of the bindings.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -208,7 +208,7 @@ impl Registrar {
         self.schedule.next()
     }
 
-    /// The contacts of a user: the most preferred first, of equals the newest.
+    /// The contacts of a user: the most preferred first, among equals the newest first.
     pub fn contacts(&self, user: &str, now: Instant) -> Vec<Binding> {
         let mut bindings: Vec<Binding> = self
             .bindings(user)
@@ -231,7 +231,7 @@ impl Registrar {
         path: Path,
         now: Instant,
     ) -> Result<Vec<(&'static str, String)>, Refusal> {
-        // RFC 3261 §10.3, step 4: nobody registers for others.
+        // RFC 3261 §10.3, step 4: a user registers contacts only for itself.
         if request.to().uri().user().as_deref() != Some(user) {
             return Err(Refusal::new(403, "Not Your Address"));
         }
@@ -337,15 +337,16 @@ impl Registrar {
         Ok(())
     }
 
-    /// Which binding gives way to those that have just come: one of the same phone, else that which was
-    /// updated longest ago. A phone that was started anew may have another contact each time.
+    /// Index of the binding that has to make room for the new ones: an old binding of the same
+    /// phone, else the one that was updated longest ago. A phone may register another contact after
+    /// each restart.
     fn dispensable(&self, bindings: &[Binding]) -> Option<usize> {
         let is_old = |it: &Binding| it.id.0 <= self.last_id;
         let has_come = |instance: &Option<String>| {
             instance.is_some() && bindings.iter().any(|it| !is_old(it) && it.instance == *instance)
         };
         let same_phone = bindings.iter().position(|it| is_old(it) && has_come(&it.instance));
-        // Whatever is updated goes to the end.
+        // Updated bindings are moved to the end.
         same_phone.or_else(|| bindings.iter().position(is_old))
     }
 
@@ -383,7 +384,7 @@ impl Registrar {
     }
 }
 
-/// Of one Call-ID, only a later request changes a binding (RFC 3261 §10.3, step 7).
+/// With the same Call-ID, only a higher CSeq may change a binding (RFC 3261 §10.3, step 7).
 fn check_order(binding: &Binding, request: &Request) -> Result<(), Refusal> {
     let is_late = binding.call_id == request.call_id() && binding.cseq >= request.cseq().number;
     if is_late { Err(Refusal::new(400, "CSeq Is Not Higher")) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! What a REGISTER asks for, before anything is changed.
+//! What a REGISTER asks for, read before anything is changed.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::proto::sip::{
     uri::split_top_level,
 };
 
-/// RFC 3261 §10.3: a time that cannot be read counts as an hour.
+/// RFC 3261 §10.3: an expiry that cannot be read counts as one hour.
 const UNREADABLE_EXPIRES: Duration = Duration::from_secs(3_600);
 /// Longest Contact, Path or instance that is kept, in bytes.
 const MAX_KEPT: usize = 512;
-/// Proxies between a phone and us.
+/// Most proxies between a phone and us.
 const MAX_ROUTES: usize = 10;
 
-/// Why nothing is changed.
+/// Why a REGISTER is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -33,29 +33,30 @@ impl Refusal {
 /// What a REGISTER asks for.
 #[derive(Debug)]
 pub(super) enum Wanted {
-    /// Only to be told the bindings.
+    /// Nothing but the list of bindings.
     Nothing,
-    /// To forget all: `Contact: *`.
+    /// Removal of all bindings: `Contact: *`.
     RemoveAll,
-    /// To bind, refresh or remove some; never empty.
+    /// Some contacts to bind, refresh or remove; never empty.
     Changes(Vec<Change>),
 }
 
-/// One Contact.
+/// One Contact of a REGISTER.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) uri: Uri,
     pub(super) q: u16,
-    /// Zero removes it.
+    /// Zero removes the contact.
     pub(super) expires: Duration,
     pub(super) outbound: Option<Outbound>,
     pub(super) instance: Option<String>,
 }
 
 impl Change {
-    /// The way of calls to it, when the REGISTER came over `path`: back; or to the port that its
-    /// Contact names, of a phone that sends from another one. A flow is the way that the REGISTER
-    /// came (RFC 5626 §5.3), and a Path begins there (RFC 3327 §5.4).
+    /// The path of calls to this contact, when the REGISTER came over `path`. It is the path back,
+    /// or, for a phone that sends from another port than it listens on, the path to the port in its
+    /// Contact. A flow is always the path of the REGISTER (RFC 5626 §5.3), and a Path begins there
+    /// (RFC 3327 §5.4).
     pub(super) fn way(&self, routes: &[NameAddr], path: Path) -> Path {
         match path.to_named_port(&self.uri) {
             _ if self.outbound.is_some() => Path { peer: path.source(), sender: None, ..path },
@@ -64,8 +65,8 @@ impl Change {
         }
     }
 
-    /// Which binding it changes: that of the same flow of the same phone (RFC 5626 §6), else that of
-    /// the same contact.
+    /// Index of the binding to change: that of the same flow of the same phone (RFC 5626 §6), else
+    /// that of the same contact.
     pub(super) fn target(&self, bindings: &[Binding]) -> Option<usize> {
         let is_same_flow = |it: &Binding| self.outbound.is_some() && self.outbound == it.outbound;
         let is_same_contact = |it: &Binding| {
@@ -77,14 +78,14 @@ impl Change {
     }
 }
 
-/// Reads the Contacts. `routes` are those of the Path header fields.
+/// Reads the Contacts of a REGISTER. `routes` are its Path header fields.
 pub(super) fn read(
     request: &Request,
     routes: &[NameAddr],
     config: &RegistrarConfig,
 ) -> Result<Wanted, Refusal> {
     if request.headers("Contact").any(|contact| contact == "*") {
-        // §10.2.2: alone, and with `Expires: 0`.
+        // RFC 3261 §10.2.2: `*` stands alone, and with `Expires: 0`.
         let is_alone = request.headers("Contact").count() == 1;
         let is_over = request.header("Expires").and_then(parse_number) == Some(0);
         return if is_alone && is_over {
@@ -106,8 +107,8 @@ pub(super) fn read(
     if flows > 1 {
         return Err(Refusal::new(400, "More Than One Contact With reg-id"));
     }
-    // RFC 5626 §6: the flow ends at the first hop, which has to keep it: we, or the proxy that was the
-    // first to write a Path, and says so by `ob`.
+    // RFC 5626 §6: the flow ends at the first hop, which has to keep it. That is either us or the
+    // proxy that wrote the first Path, which confirms it by `ob`.
     let first_hop_keeps_flow =
         request.vias().len() == 1 || routes.last().is_some_and(|route| route.uri().has_param("ob"));
     if flows > 0 && !first_hop_keeps_flow {
@@ -164,7 +165,7 @@ fn read_change(
     })
 }
 
-/// RFC 5626 §6: without an instance, a `reg-id` means nothing.
+/// RFC 5626 §6: without an instance, a `reg-id` has no meaning.
 fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
     let (Some(instance), Some(reg_id)) = (contact.param("+sip.instance"), contact.param("reg-id"))
     else {
@@ -180,19 +181,19 @@ fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
     }
 }
 
-/// Whether the phone knows an extension, or insists on it.
+/// Whether the phone supports an extension, or requires it.
 fn has_option(request: &Request, tag: &str) -> bool {
     let mut tags = request.headers("Supported").chain(request.headers("Require"));
     tags.any(|known| known.eq_ignore_ascii_case(tag))
 }
 
-/// Digits; more than fit are the most there is.
+/// Parses decimal digits as seconds; a number above `u32::MAX` becomes `u32::MAX`.
 fn parse_seconds(text: &str) -> Option<Duration> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(text.parse::<u32>().unwrap_or(u32::MAX).into()))
 }
 
-/// `0`, `1`, or up to three digits after the point (RFC 3261 §25.1), in thousandths.
+/// Parses `0`, `1`, or up to three decimals (RFC 3261 §25.1), into thousandths.
 fn parse_q(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let whole = parse_number(whole).filter(|whole| *whole <= 1)?;

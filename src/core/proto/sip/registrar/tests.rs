@@ -333,8 +333,8 @@ fn a_user_who_is_gone_is_called_no_more() {
 }
 
 proptest! {
-    /// Whatever comes in which order: no user has more than the limit, no timer stands for nothing,
-    /// and with time all is gone.
+    /// Whatever comes in whatever order: no user has more contacts than the limit, each timer
+    /// belongs to a binding, and in the end all bindings expire.
     #[test]
     fn the_books_agree(
         steps in prop::collection::vec((0_u8..14, 0_u32..9_000, 0_u64..4_000, 0_u8..3), 0..60),

@@ -1,26 +1,26 @@
-//! What the answer to a REGISTER says to us.
+//! The parts of the response to a REGISTER that we use.
 
 use std::time::Duration;
 
 use crate::proto::sip::message::{Response, Uri, parse_number};
 
-/// The parts of an answer that decide what comes next.
+/// The parts of a response that decide the next step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegisterResponse {
     /// From 100 to 699.
     pub status: u16,
     /// The values of WWW-Authenticate with a 401, of Proxy-Authenticate with a 407.
     pub challenges: Vec<String>,
-    /// How long our contact is kept; `None` when nothing is said.
+    /// How long our contact is kept; `None` when the response does not say.
     pub expires: Option<Duration>,
-    /// Of a 423: the shortest time that is taken.
+    /// Of a 423: the shortest expiry that is accepted.
     pub min_expires: Option<Duration>,
-    /// When to come again.
+    /// How long to wait before the next try.
     pub retry_after: Option<Duration>,
 }
 
 impl RegisterResponse {
-    /// Reads the answer to a REGISTER for `contact`.
+    /// Reads the response to a REGISTER for `contact`.
     pub fn read(response: &Response, contact: &Uri) -> Self {
         let name = match response.status() {
             407 => "Proxy-Authenticate",
@@ -36,8 +36,8 @@ impl RegisterResponse {
     }
 }
 
-/// The time of our own contact among those of all our devices (RFC 3261 §10.2.4). Peers that rewrite
-/// it, because of a NAT, are believed if there is no other.
+/// The expiry of our own contact among those of all our devices (RFC 3261 §10.2.4). Some peers
+/// rewrite our contact because of a NAT; if there is only one contact, it is taken for ours.
 fn granted(response: &Response, contact: &Uri) -> Option<Duration> {
     let contacts = response.contacts();
     let ours = contacts
@@ -47,7 +47,8 @@ fn granted(response: &Response, contact: &Uri) -> Option<Duration> {
     ours.and_then(|it| it.param("expires")).or(response.header("Expires")).and_then(seconds)
 }
 
-/// The digits that the text begins with. Retry-After may have more behind them (RFC 3261 §20.33).
+/// Parses the digits at the start of the text. Retry-After may have more after them (RFC 3261
+/// §20.33).
 fn seconds(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);

@@ -1,24 +1,25 @@
-//! When to try again after a failed round (RFC 5626 §4.5). Pure.
+//! When to try again after a failed round (RFC 5626 §4.5). Reads no clock.
 
 use std::time::Duration;
 
-/// The upper bound after the first failure. RFC 5626 has 30 s, for millions of phones; a trunk is one.
+/// The upper bound after the first failure. RFC 5626 §4.5 says 30 s, for millions of phones; we are
+/// a single client of a trunk.
 const BASE: Duration = Duration::from_secs(1);
-/// RFC 5626 §4.5 has 30 min. A trunk that is there again should not wait so long for its calls.
+/// RFC 5626 §4.5 says 30 min. Once a trunk is back, its calls should not have to wait that long.
 const MAX: Duration = Duration::from_secs(5 * 60);
-/// A peer may ask for patience, but not for the rest of the day.
+/// Longest wait that a peer can ask for by Retry-After: it cannot stop us for the rest of the day.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// How soon it may be worth it.
+/// How soon another try may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// It may pass: doubled with each failure, up to [`MAX`].
+    /// The failure may pass: the wait doubles with each failure, up to [`MAX`].
     Quick,
     /// A person has to change something: [`MAX`] at once.
     Slow,
 }
 
-/// The wait after `failures` rounds in a row, from 1. `jitter` is from 0 to 1.
+/// The wait after `failures` failed rounds in a row, from 1. `jitter` is from 0 to 1.
 pub(super) fn wait(
     pace: Pace,
     failures: u32,
@@ -29,7 +30,8 @@ pub(super) fn wait(
     let wait = match pace {
         Pace::Quick => {
             let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-            // Between half of the upper bound and all of it, so that not all come back together.
+            // Between half of the upper bound and all of it, so that clients do not all return at
+            // once.
             BASE.saturating_mul(doubled).min(MAX).mul_f64(0.5 + jitter / 2.0)
         }
         Pace::Slow => MAX.mul_f64(1.0 + jitter / 10.0),

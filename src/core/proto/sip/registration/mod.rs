@@ -1,13 +1,13 @@
-//! Registering at a trunk (RFC 3261 §10.2): our contact is kept there, whatever happens between.
+//! Registers our contact at a trunk, and keeps it registered (RFC 3261 §10.2).
 //!
-//! Comes in: to start and to stop, what became of each REGISTER, time. Goes out: the REGISTER requests
-//! to send, and in which state we are. It builds no message and knows no address. All its requests
-//! have the same Call-ID, and none is sent before the one before it has ended: each
-//! [`Output::Send`] is followed by exactly one final [`Registration::handle_response`] or
-//! [`Registration::handle_failure`].
+//! Comes in: commands to start and to stop, the result of each REGISTER, time. Goes out: the
+//! REGISTER requests to send, and changes of the state. This module builds no messages and knows no
+//! addresses. All its requests have the same Call-ID, and none is sent before the one before it has
+//! ended: each [`Output::Send`] is followed by exactly one final [`Registration::handle_response`]
+//! or [`Registration::handle_failure`].
 //!
-//! Left out: `nextnonce` of Authentication-Info, and peers that want two authorizations at once, one
-//! of them for a proxy.
+//! Left out: `nextnonce` of Authentication-Info, and peers that want two authorizations at once,
+//! one of them for a proxy.
 
 mod answer;
 mod backoff;
@@ -28,56 +28,56 @@ use super::{
     message::{Method, Uri},
 };
 
-/// A peer that wants a new password every time gets no more than this in one round.
+/// Most requests with credentials in one round, for a peer that rejects each of them.
 const MAX_TRIES: u8 = 2;
-/// The longest time that a peer may make us ask for, by 423.
+/// The longest expiry that a peer can make us ask for, by 423.
 const MAX_EXPIRES: Duration = Duration::from_secs(24 * 3_600);
-/// However short the granted time is: we do not flood a trunk.
+/// Least time until a refresh, however short the granted expiry is: a trunk must not be flooded.
 const MIN_REFRESH: Duration = Duration::from_secs(5);
 
-/// Where and as whom we register.
+/// The registrar, and our credentials there.
 #[derive(Debug, Clone)]
 pub struct RegistrationConfig {
     /// The Request-URI: the domain of the registrar, without a user.
     pub registrar: Uri,
-    /// Who we are there.
+    /// Our credentials at the registrar.
     pub credentials: Credentials,
-    /// How long a binding is asked for.
+    /// The expiry that we ask for.
     pub expires: Duration,
 }
 
-/// What to do.
+/// What the owner of the registration has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send this.
+    /// Send this REGISTER.
     Send(RegisterRequest),
-    /// For the log: another state than before.
+    /// Log that the state has changed.
     Changed(TrunkState),
 }
 
-/// What differs from one REGISTER to the next.
+/// The parts of a REGISTER that differ from one to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterRequest {
-    /// Higher each time.
+    /// The CSeq number, higher each time.
     pub cseq: u32,
-    /// For the Expires header field, in whole seconds; zero takes our contact back.
+    /// The value of the Expires header field, in whole seconds; zero removes our contact.
     pub expires: Duration,
-    /// Authorization or Proxy-Authorization, and its value.
+    /// The header field Authorization or Proxy-Authorization, and its value.
     pub authorization: Option<(&'static str, String)>,
 }
 
-/// The state in one word.
+/// The state of a registration, without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrunkState {
     /// Not asked to register.
     Idle,
-    /// A REGISTER is on its way.
+    /// A REGISTER was sent and is not answered.
     Registering,
-    /// Our contact is known there.
+    /// Our contact is registered.
     Registered,
-    /// It failed; another round follows.
+    /// The last round failed; another one follows.
     Waiting,
-    /// Our contact is being taken back.
+    /// Our contact is being removed.
     Unregistering,
 }
 
@@ -93,29 +93,30 @@ impl fmt::Display for TrunkState {
     }
 }
 
-/// How it stands with the trunk, for people.
+/// The status of a registration, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrunkStatus {
-    /// What we are doing.
+    /// The state.
     pub state: TrunkState,
-    /// Since when.
+    /// When the state was entered.
     pub since: Instant,
-    /// What the last REGISTER was answered; `None` before the first answer.
+    /// Status of the last final response to a REGISTER; `None` before the first.
     pub last_status: Option<u16>,
-    /// Why the last round failed; `None` after one that did not.
+    /// Why the last round failed; `None` after a round that succeeded.
     pub failure: Option<Failure>,
-    /// Until when our contact is known there, as far as we were told; it may be while we wait.
+    /// Until when our contact is registered, as far as the trunk has said; it may still be so in
+    /// `Waiting`.
     pub expires_at: Option<Instant>,
 }
 
 /// Why a round failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The peer said so.
+    /// The peer refused with this status.
     Refused(u16),
-    /// Nobody answered.
+    /// There was no answer.
     Unreachable,
-    /// We are asked for a password, and do not answer.
+    /// The peer sent a challenge that we cannot answer.
     Challenge(DigestError),
     /// The password is wrong.
     Password,
@@ -140,9 +141,9 @@ pub struct Registration {
     state: State,
     since: Instant,
     cseq: u32,
-    /// As it was told us last; used again as long as the peer takes it.
+    /// The newest challenge; its nonce is used again as long as the peer accepts it.
     challenge: Option<Remembered>,
-    /// Rounds that failed one after the other.
+    /// Number of rounds in a row that failed.
     failures: u32,
     failure: Option<Failure>,
     last_status: Option<u16>,
@@ -150,7 +151,7 @@ pub struct Registration {
     outputs: VecDeque<Output>,
 }
 
-/// What was sent, and what is waited for.
+/// State of the machine: which REGISTER is pending, or when the next one is due.
 ///
 /// ```text
 /// state          input                         next
@@ -161,8 +162,9 @@ pub struct Registration {
 ///                any other, none               Waiting
 ///                stop                          Stopping
 /// Registered     time to refresh               Registering
+///                stop                          Unregistering, or Idle when nothing is bound
 /// Waiting        time to try again             Registering
-/// both           stop                          Unregistering, or Idle when nothing is bound
+///                stop                          Unregistering, or Idle when nothing is bound
 /// Stopping       any end of the REGISTER       Unregistering, or Idle when nothing is bound
 /// Unregistering  401, 407 worth an answer      Unregistering
 ///                any other, none               Idle
@@ -177,24 +179,25 @@ enum State {
     Waiting {
         retry_at: Instant,
     },
-    /// Asked to stop, while a REGISTER is not yet answered: the next one has to wait for it
-    /// (RFC 3261 §10.2).
+    /// The owner has asked to stop while a REGISTER is not answered: the next one has to wait for
+    /// that answer (RFC 3261 §10.2).
     Stopping,
     Unregistering(Round),
 }
 
-/// A REGISTER, and those that repeat it with a password or another time.
+/// One REGISTER, and its repetitions with credentials or a longer expiry.
 #[derive(Debug, Clone, Copy, Default)]
 struct Round {
-    /// Requests with a password.
+    /// Requests with credentials.
     tries: u8,
-    /// The last one had a password before it was asked for, under a nonce of before.
+    /// The last request had credentials before any challenge of this round, with the nonce of an
+    /// earlier one.
     is_ahead: bool,
-    /// The time was made longer once.
+    /// The expiry was raised once.
     is_raised: bool,
 }
 
-/// A challenge that was answered.
+/// A challenge that we have answered.
 #[derive(Debug, Clone)]
 struct Remembered {
     header: &'static str,
@@ -221,14 +224,14 @@ impl Registration {
         }
     }
 
-    /// Registers from now on. Does nothing unless idle.
+    /// Starts to register. Does nothing unless idle.
     pub fn start(&mut self, now: Instant) {
         if matches!(self.state, State::Idle) {
             self.begin(now);
         }
     }
 
-    /// Takes our contact back, and becomes idle.
+    /// Removes our contact, and becomes idle.
     pub fn stop(&mut self, now: Instant) {
         match self.state {
             State::Idle | State::Stopping | State::Unregistering(_) => {}
@@ -237,7 +240,7 @@ impl Registration {
         }
     }
 
-    /// Takes the answer to the last REGISTER. Provisional ones may be left out.
+    /// Takes a response to the last REGISTER. Provisional responses may be left out.
     pub fn handle_response(&mut self, response: &RegisterResponse, now: Instant) {
         if response.status < 200 {
             return;
@@ -253,7 +256,7 @@ impl Registration {
             }
             State::Unregistering(round) => match self.authenticated(round, response) {
                 Ok(Some(round)) => self.send(Duration::ZERO, round, now),
-                // Its time will be over, whatever it was answered.
+                // The binding expires anyway, whatever the response is.
                 Ok(None) | Err(_) => self.become_idle(now),
             },
             State::Idle | State::Registered { .. } | State::Waiting { .. } => {
@@ -262,7 +265,7 @@ impl Registration {
         }
     }
 
-    /// The last REGISTER got no answer: nobody is there, or time is over.
+    /// The last REGISTER got no answer: it was not delivered, or has timed out.
     pub fn handle_failure(&mut self, now: Instant) {
         match self.state {
             State::Registering(_) => self.fail(Failure::Unreachable, Pace::Quick, None, now),
@@ -274,21 +277,21 @@ impl Registration {
         }
     }
 
-    /// The way over which the trunk reached us has gone: we register again soon.
+    /// The connection over which the trunk reached us is lost: we register again soon.
     pub fn handle_flow_lost(&mut self, now: Instant) {
         if let State::Registered { refresh_at } = &mut self.state {
             *refresh_at = (*refresh_at).min(now + MIN_REFRESH);
         }
     }
 
-    /// Begins the next round when it is time.
+    /// Begins the next round when it is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|due| due <= now) {
             self.begin(now);
         }
     }
 
-    /// When [`Self::handle_timeout`] is wanted.
+    /// When [`Self::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Registered { refresh_at: due } | State::Waiting { retry_at: due } => Some(due),
@@ -296,12 +299,12 @@ impl Registration {
         }
     }
 
-    /// What to do next, until `None`.
+    /// The next output; to be called until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// How it stands.
+    /// The status of the registration.
     pub fn status(&self) -> TrunkStatus {
         TrunkStatus {
             state: self.state(),
@@ -349,7 +352,7 @@ impl Registration {
         self.send(Duration::ZERO, Round::default(), now);
     }
 
-    /// Sends the next REGISTER of a round, with a password if a challenge is known.
+    /// Sends the next REGISTER of a round, with credentials if a challenge is known.
     fn send(&mut self, expires: Duration, mut round: Round, now: Instant) {
         self.cseq += 1;
         let is_asked = round.tries > 0;
@@ -394,11 +397,11 @@ impl Registration {
             },
             // RFC 3261 §10.2.8.
             423 if !round.is_raised && self.raise(response.min_expires) => {
-                // The password was right, or none was wanted.
+                // The credentials were right, or none were needed.
                 let round = Round { is_raised: true, ..Round::default() };
                 self.send(self.config.expires, round, now);
             }
-            // What a person has to change at the other end is not worth asking for often.
+            // A failure that a person at the other end has to fix is not worth frequent retries.
             status @ (403 | 404) => {
                 self.fail(Failure::Refused(status), Pace::Slow, response.retry_after, now);
             }
@@ -406,8 +409,8 @@ impl Registration {
         }
     }
 
-    /// Remembers a challenge that is worth an answer. `None` when it was no challenge, or our password
-    /// is wrong: asking once more would only get us locked out.
+    /// Stores a challenge that is worth an answer. `None` when the response is no challenge, or
+    /// when our password is wrong: another try would only get us locked out.
     fn authenticated(
         &mut self,
         round: Round,
@@ -437,7 +440,7 @@ impl Registration {
         }
         self.failures = 0;
         self.failure = None;
-        // A nonce of RFC 2069 is good once.
+        // A nonce of RFC 2069 may be used only once.
         let is_reusable = |it: &Remembered| {
             it.uses < u32::MAX
                 && it.text.parse().is_ok_and(|it: digest::fields::Challenge| it.offers_auth)
@@ -448,14 +451,15 @@ impl Registration {
         self.enter(State::Registered { refresh_at }, now);
     }
 
-    /// Notes for how long our contact is known. A peer that does not say it means what we asked for.
+    /// Notes for how long our contact is registered. A response without expiry grants what we asked
+    /// for.
     fn note_binding(&mut self, response: &RegisterResponse, now: Instant) -> Duration {
         let granted = response.expires.unwrap_or(self.config.expires).min(MAX_EXPIRES);
         self.expires_at = (!granted.is_zero()).then(|| now + granted);
         granted
     }
 
-    /// Asks for a longer time from now on; false when that makes no sense.
+    /// Asks for a longer expiry from now on; returns false when the peer's value makes no sense.
     fn raise(&mut self, min_expires: Option<Duration>) -> bool {
         let longer = min_expires.filter(|it| (self.config.expires..=MAX_EXPIRES).contains(it));
         match longer.filter(|it| *it > self.config.expires) {

@@ -6,7 +6,7 @@ use crate::proto::sip::digest::{Authenticator, Verdict, fields::FieldError};
 
 const CHALLENGE: &str = "Digest realm=\"provider\", nonce=\"one\", qop=\"auth\"";
 
-/// We, and the time.
+/// The registration under test, and the clock.
 struct Trunk {
     registration: Registration,
     now: Instant,
@@ -40,7 +40,7 @@ impl Trunk {
         trunk
     }
 
-    /// The one request that was sent since.
+    /// The one request that was sent since the last call.
     fn sent(&mut self) -> RegisterRequest {
         let mut sent = self.all_sent();
         assert_eq!(sent.len(), 1, "{sent:?}");
@@ -60,7 +60,7 @@ impl Trunk {
         self.registration.handle_response(&response, self.now);
     }
 
-    /// Steps to the next timer; how many seconds that took.
+    /// Moves the clock to the next timer; returns how many seconds that took.
     fn wait(&mut self) -> f64 {
         let due = self.registration.poll_timeout().unwrap();
         let waited = (due - self.now).as_secs_f64();
@@ -120,7 +120,7 @@ fn a_challenge_is_answered_and_the_nonce_used_again() {
     trunk.wait();
     let (_, value) = trunk.sent().authorization.unwrap();
     assert!(value.contains("nc=00000002"), "{value}");
-    // The nonce is worn out; another one is taken once.
+    // The peer rejects the nonce; a challenge with a new nonce is answered once.
     trunk.answer(challenged(&CHALLENGE.replace("one", "two")));
     let (_, value) = trunk.sent().authorization.unwrap();
     assert!(value.contains("nc=00000001") && value.contains("\"two\""), "{value}");
@@ -361,8 +361,8 @@ fn any_response() -> impl Strategy<Value = Option<RegisterResponse>> {
 }
 
 proptest! {
-    /// Whatever the peer answers: never two requests at once, never silence for ever, and no more
-    /// than two passwords in one round.
+    /// Whatever the peer answers: there are never two requests at once, the registration never
+    /// stops trying, and there are at most two requests with a password in one round.
     #[test]
     fn a_trunk_is_neither_flooded_nor_given_up(
         answers in prop::collection::vec(any_response(), 1..60),
@@ -382,7 +382,7 @@ proptest! {
                 prop_assert_eq!(request.cseq, cseq + 1);
                 cseq = request.cseq;
                 is_open = true;
-                // Taking the contact back is a round of its own.
+                // Removing the contact is a round of its own.
                 if request.expires.is_zero() && !is_end {
                     is_end = true;
                     passwords = 0;

@@ -1,6 +1,6 @@
 //! The non-INVITE client transaction: RFC 3261 §17.1.2.
 //!
-//! Comes in: responses, time. Goes out: the request to send again, and once how it ended.
+//! Comes in: responses, time. Goes out: the request to send again, and, once, the result.
 
 use std::time::Instant;
 
@@ -51,16 +51,16 @@ pub enum Client {
         /// Timer K.
         until: Instant,
     },
-    /// Over.
+    /// The transaction has ended.
     Terminated,
 }
 
-/// What a deadline of a client transaction brought.
+/// What a deadline of a client transaction led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
-    /// The request is to be sent again.
+    /// The request has to be sent again.
     Resend(Bytes),
-    /// The transaction has given up.
+    /// No final response came in time.
     TimedOut,
 }
 
@@ -71,7 +71,7 @@ impl Client {
         Self::Trying { request, resend, until: Timer::F.from(now) }
     }
 
-    /// A response with `status` came; true once, when the first final one is there.
+    /// A response with `status` came; returns true for the first final response only.
     pub fn handle_response(&mut self, status: u16, now: Instant) -> bool {
         match self {
             Self::Trying { request, resend, until }
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// The deadline is over.
+    /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         match self {
             Self::Trying { request, resend, until }
@@ -115,7 +115,7 @@ impl Client {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Trying { resend, until, .. } | Self::Proceeding { resend, until, .. } => {
@@ -126,12 +126,12 @@ impl Client {
         }
     }
 
-    /// No final response came.
+    /// Whether no final response has come yet.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Trying { .. } | Self::Proceeding { .. })
     }
 
-    /// The transaction can be forgotten.
+    /// Whether the transaction can be removed.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)
     }

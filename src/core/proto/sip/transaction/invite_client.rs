@@ -1,7 +1,7 @@
 //! The INVITE client transaction: RFC 3261 §17.1.1 with the Accepted state of RFC 6026 §7.2.
 //!
 //! Comes in: statuses of responses, time. Goes out: the INVITE to send again, the ACK of a refusal,
-//! and a verdict whether a response is news. The ACK of a 2xx is made by the dialog, not here.
+//! and whether a response is new. The ACK of a 2xx is made by the dialog, not here.
 
 use std::time::Instant;
 
@@ -42,16 +42,18 @@ pub enum InviteClient {
         /// Timer B.
         until: Instant,
     },
-    /// A provisional response came; who waits decides how long.
+    /// A provisional response came. The transaction user decides how long to wait for the final
+    /// one.
     Proceeding {
-        /// Timer D is zero.
+        /// The transport is reliable, so timer D is zero.
         is_reliable: bool,
-        /// Nobody waits any more, but a refusal is acknowledged until then.
+        /// Set once the final response is not awaited any more: a refusal is still acknowledged
+        /// until then.
         until: Option<Instant>,
     },
     /// A refusal came and was acknowledged.
     Completed {
-        /// Sent again whenever the refusal comes again.
+        /// The ACK, sent again whenever the refusal comes again.
         ack: Bytes,
         /// Timer D.
         until: Instant,
@@ -61,22 +63,22 @@ pub enum InviteClient {
         /// Timer M.
         until: Instant,
     },
-    /// Over.
+    /// The transaction has ended.
     Terminated,
 }
 
-/// What a response means to whoever sent the INVITE.
+/// What a response means to the transaction user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// It is a provisional response.
+    /// A provisional response.
     Provisional,
-    /// It is a 2xx: the first, one more of the same, or that of a fork.
+    /// A 2xx: the first, a repetition of it, or that of another fork.
     Accepted,
-    /// It is the first refusal; its ACK is to be sent.
+    /// The first refusal; its ACK has to be sent.
     Refused,
-    /// It is the same refusal again; its ACK is to be sent again.
+    /// A repetition of the refusal; its ACK has to be sent again.
     RefusedAgain,
-    /// It says nothing new.
+    /// Nothing new.
     None,
 }
 
@@ -127,15 +129,15 @@ impl InviteClient {
         }
     }
 
-    /// Nobody waits for the final response any more. If one is still to come, it finds us here until
-    /// then; whatever else comes does not make it later.
+    /// The final response is not awaited any more, but is still acknowledged until `deadline`. A
+    /// later call does not move the deadline.
     pub fn give_up_by(&mut self, deadline: Instant) {
         if let Self::Proceeding { until, .. } = self {
             until.get_or_insert(deadline);
         }
     }
 
-    /// The deadline is over.
+    /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         match self {
             Self::Calling { until, .. } if *until <= now => {
@@ -162,7 +164,7 @@ impl InviteClient {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Calling { resend, until, .. } => {
@@ -174,17 +176,17 @@ impl InviteClient {
         }
     }
 
-    /// No final response came yet.
+    /// Whether no final response has come yet.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Calling { .. } | Self::Proceeding { .. })
     }
 
-    /// No final response came yet, and somebody waits for it.
+    /// Whether no final response has come yet and the transaction user still waits for it.
     pub fn is_awaited(&self) -> bool {
         matches!(self, Self::Calling { .. } | Self::Proceeding { until: None, .. })
     }
 
-    /// The transaction can be forgotten.
+    /// Whether the transaction can be removed.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)
     }

@@ -1,7 +1,7 @@
 //! The INVITE server transaction: RFC 3261 §17.2.1 with the Accepted state of RFC 6026 §7.1.
 //!
-//! Comes in: retransmitted INVITEs, ACKs, our responses, time. Goes out: bytes to send again. It sees
-//! that only one final response is ever sent. A 2xx is repeated by the dialog, not here.
+//! Comes in: retransmitted INVITEs, ACKs, our responses, time. Goes out: bytes to send again. At
+//! most one final response is sent. A 2xx is repeated by the dialog, not here.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::proto::sip::timers::{Retransmission, Timer};
 
-/// One INVITE that came in, until nothing of it can come any more.
+/// One INVITE that came in, until no message can belong to it any more.
 ///
 /// ```text
 ///          INVITE / 100
@@ -34,7 +34,7 @@ use crate::proto::sip::timers::{Retransmission, Timer};
 pub enum InviteServer {
     /// No final response yet.
     Proceeding {
-        /// The newest provisional response; none while nothing was said.
+        /// The newest provisional response; `None` before the first.
         provisional: Option<Bytes>,
     },
     /// A 2xx was sent (RFC 6026).
@@ -42,13 +42,13 @@ pub enum InviteServer {
         /// Timer L.
         until: Instant,
     },
-    /// A refusal was sent, no ACK came yet.
+    /// A refusal was sent and has no ACK yet.
     Completed {
         /// The refusal.
         response: Bytes,
         /// Timer G; none over a reliable transport.
         resend: Option<Retransmission>,
-        /// In how many bytes it may be sent again by itself.
+        /// How many bytes timer G may still send.
         room: usize,
         /// Timer H.
         until: Instant,
@@ -58,16 +58,16 @@ pub enum InviteServer {
         /// Timer I.
         until: Instant,
     },
-    /// Over.
+    /// The transaction has ended.
     Terminated,
 }
 
-/// Whom an ACK that matches an INVITE transaction is for.
+/// The addressee of an ACK that matches an INVITE transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckFor {
-    /// The transaction has absorbed it.
+    /// The transaction has absorbed the ACK.
     Transaction,
-    /// The transaction was accepted: the dialog wants to know.
+    /// The transaction was accepted: the ACK is for the dialog.
     Dialog,
 }
 
@@ -77,7 +77,7 @@ impl InviteServer {
         Self::Proceeding { provisional: Some(trying) }
     }
 
-    /// An INVITE came that is answered within 200 ms, so that it needs no 100.
+    /// An INVITE came whose response follows within 200 ms, so that it needs no 100.
     pub fn unanswered() -> Self {
         Self::Proceeding { provisional: None }
     }
@@ -107,8 +107,8 @@ impl InviteServer {
         AckFor::Transaction
     }
 
-    /// We answer with `status`; returns the bytes to send, or `None` when a final response is out
-    /// already and this one must not follow it.
+    /// We answer with `status`; returns the bytes to send, or `None` when a final response was sent
+    /// already.
     pub fn respond(
         &mut self,
         status: u16,
@@ -142,21 +142,21 @@ impl InviteServer {
         }
     }
 
-    /// This is what is sent when the INVITE comes again, and not before.
+    /// Stores a provisional response that is not sent until the INVITE is repeated.
     pub fn keep_provisional(&mut self, response: Bytes) {
         if let Self::Proceeding { provisional } = self {
             *provisional = Some(response);
         }
     }
 
-    /// The refusal that was sent is sent again only in so many bytes.
+    /// Limits the repetitions of the refusal by timer G to this many bytes.
     pub fn limit_repeats(&mut self, bytes: usize) {
         if let Self::Completed { room, .. } = self {
             *room = bytes;
         }
     }
 
-    /// The deadline is over; returns what to send again.
+    /// The deadline has passed; returns what to send again.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Bytes> {
         match self {
             Self::Completed { until, .. } if *until <= now => {
@@ -181,7 +181,7 @@ impl InviteServer {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Proceeding { .. } | Self::Terminated => None,
@@ -192,7 +192,7 @@ impl InviteServer {
         }
     }
 
-    /// The transaction can be forgotten.
+    /// Whether the transaction can be removed.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)
     }

@@ -1,11 +1,11 @@
-//! Which message belongs to which transaction (RFC 3261 §17.2.3, §17.1.3, §8.2.2.2).
+//! Matches messages to transactions (RFC 3261 §17.2.3, §17.1.3, §8.2.2.2).
 
 use crate::proto::sip::message::{Method, Request};
 
-/// What a branch begins with since RFC 3261 (§8.1.1.7).
+/// First characters of every branch since RFC 3261 (§8.1.1.7).
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
 
-/// Names one server transaction.
+/// Identifies one server transaction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransactionKey {
     /// The peer follows RFC 3261: its branch is unique.
@@ -14,11 +14,11 @@ pub enum TransactionKey {
         branch: String,
         /// Host and port of the top Via, in lower case.
         sent_by: String,
-        /// The method; INVITE for ACK and CANCEL of one.
+        /// The method; INVITE for the ACK and CANCEL of an INVITE.
         method: String,
     },
-    /// The peer follows RFC 2543: everything that names a request has to agree. The To tag is left
-    /// out, for the ACK of a refusal carries ours.
+    /// The peer follows RFC 2543: all fields that identify a request have to be equal. The To tag
+    /// is left out, because the ACK of a refusal carries ours.
     Legacy {
         /// The Request-URI.
         request_uri: String,
@@ -32,7 +32,7 @@ pub enum TransactionKey {
         sent_by: String,
         /// The branch of the top Via, if any.
         branch: Option<String>,
-        /// The method; INVITE for ACK and CANCEL of one.
+        /// The method; INVITE for the ACK and CANCEL of an INVITE.
         method: String,
     },
 }
@@ -72,12 +72,12 @@ impl TransactionKey {
     }
 }
 
-/// Some peers write the cookie in their own case.
+/// Some peers write the cookie in another case.
 fn has_cookie(branch: &str) -> bool {
     branch.get(..MAGIC_COOKIE.len()).is_some_and(|head| head.eq_ignore_ascii_case(MAGIC_COOKIE))
 }
 
-/// Names a request outside of a dialog, whichever way it came (RFC 3261 §8.2.2.2).
+/// Identifies a request outside of a dialog, whichever path it took (RFC 3261 §8.2.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MergeKey {
     call_id: String,

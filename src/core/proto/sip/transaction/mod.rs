@@ -1,8 +1,8 @@
-//! Transactions (RFC 3261 §17): one request and what answers it, kept apart from all others.
+//! Transactions (RFC 3261 §17): one request and its responses, kept apart from all others.
 //!
-//! The four machines of the RFC are `invite_client`, `client`, `invite_server` and `server`. Each is a
-//! value that takes messages and instants and gives bytes and deadlines. [`key`] says which message
-//! belongs to which; `table` holds all of one endpoint.
+//! The four machines of the RFC are `invite_client`, `client`, `invite_server` and `server`. Each
+//! is a value that takes messages and instants and returns bytes and deadlines. [`key`] decides
+//! which message belongs to which transaction; `table` holds all transactions of one endpoint.
 
 pub mod client;
 pub mod invite_client;

@@ -1,4 +1,4 @@
-//! What an INVITE of ours said, as far as its ACK and its CANCEL say it again.
+//! The parts of an INVITE of ours that its ACK and its CANCEL repeat.
 
 use bytes::Bytes;
 
@@ -14,25 +14,25 @@ pub(crate) struct Origin {
     pub uri: Uri,
     /// Transport and sent-by of our Via, and its branch.
     pub via: (&'static str, String, String),
-    /// Who asked.
+    /// The From header field.
     pub from: NameAddr,
-    /// Who was asked.
+    /// The To header field.
     pub to: NameAddr,
     /// The Call-ID.
     pub call_id: String,
     /// The number of the INVITE.
     pub cseq: u32,
-    /// The proxies that it visited.
+    /// The Route header fields.
     pub routes: Vec<NameAddr>,
 }
 
 impl Origin {
-    /// Whether our Contact is to be a SIPS URI (RFC 3261 §8.1.1.8).
+    /// Whether our Contact has to be a SIPS URI (RFC 3261 §8.1.1.8).
     pub fn wants_sips(&self) -> bool {
         self.uri.is_sips() || self.routes.first().is_some_and(|route| route.uri().is_sips())
     }
 
-    /// The request that this is of, so far.
+    /// Starts a request with these parts.
     pub fn request(&self, method: Method) -> RequestBuilder {
         self.build(method, &self.to)
     }

@@ -1,8 +1,8 @@
 //! The non-INVITE server transaction: RFC 3261 §17.2.2.
 //!
 //! Comes in: retransmitted requests, our response, time. Goes out: bytes to send again. The
-//! Proceeding state of the RFC is left out: RFC 4320 §4.1 forbids provisional responses that would be
-//! sent early, and we answer before one would be due.
+//! Proceeding state of the RFC is left out: RFC 4320 §4.1 forbids early provisional responses, and
+//! we send the final response before a provisional one would be due.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub enum Server {
         /// Timer J.
         until: Instant,
     },
-    /// Over.
+    /// The transaction has ended.
     Terminated,
 }
 
@@ -48,7 +48,7 @@ impl Server {
         }
     }
 
-    /// We answer for good; returns the bytes to send, or `None` when an answer is out already.
+    /// We send the final response; returns its bytes, or `None` when one was sent already.
     pub fn respond(&mut self, response: Bytes, is_reliable: bool, now: Instant) -> Option<Bytes> {
         match self {
             Self::Trying => {
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// The deadline is over.
+    /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self {
             Self::Completed { until, .. } if *until <= now => *self = Self::Terminated,
@@ -71,7 +71,7 @@ impl Server {
         }
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Completed { until, .. } => Some(*until),
@@ -79,7 +79,7 @@ impl Server {
         }
     }
 
-    /// The transaction can be forgotten.
+    /// Whether the transaction can be removed.
     pub fn is_terminated(&self) -> bool {
         matches!(self, Self::Terminated)
     }

@@ -1,7 +1,8 @@
-//! All transactions of one endpoint: found by key, driven by one schedule, forgotten when over.
+//! All transactions of one endpoint: found by key, driven by one schedule, removed when they end.
 //!
-//! Comes in: keys, responses to send, responses that came, time. Goes out: what to transmit, and how
-//! our own requests fared. It knows no dialogs beyond their id, and of messages only what names them.
+//! Comes in: keys, responses to send, received responses, time. Goes out: what to transmit, and the
+//! results of our own requests. Of a dialog the table knows only the id; of a message, only what
+//! identifies its transaction.
 
 use std::{
     collections::BTreeMap,
@@ -27,21 +28,22 @@ use crate::proto::sip::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TransactionId(u64);
 
-/// What a deadline brought.
+/// What a deadline led to.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Something is to be sent again.
+    /// A message has to be sent again.
     Transmit(Transmit),
-    /// A request of ours got no answer, whose request it was, and which way it went.
+    /// A request of ours got no answer: the transaction user that it belongs to, and the path that
+    /// it took.
     TimedOut(Asker, Path),
-    /// No more 2xx can come to the INVITE that made, or was to make, this dialog.
+    /// The INVITE with this dialog id was accepted, and no more 2xx to it can come.
     InviteOver(DialogId),
 }
 
-/// Who waits for the answer to a request of ours.
+/// The transaction user that waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// The INVITE that shall make this dialog.
+    /// The INVITE that creates this dialog, if it is answered.
     Invite(DialogId),
     /// An INVITE within this dialog.
     Reinvite(DialogId),
@@ -53,7 +55,8 @@ pub(crate) enum Asker {
     Bye(DialogId),
     /// The REGISTER with this number.
     Register(u64),
-    /// Nobody does anything about it: CANCEL, PRACK, NOTIFY, the BYE of a fork that came too late.
+    /// No transaction user: the answer to CANCEL, PRACK, NOTIFY or the BYE of a late fork has no
+    /// effect.
     Nobody,
 }
 
@@ -70,35 +73,35 @@ impl Asker {
 /// How often a request of ours is sent over UDP until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sends {
-    /// As often as the timers say.
+    /// As often as the timers of the transaction say.
     Repeatedly,
-    /// Once: it goes to an address that has not shown that it hears us.
+    /// Once: the address of the peer is unproven.
     Once,
 }
 
-/// What a response to a request of ours brought.
+/// What a response to a request of ours means.
 #[derive(Debug)]
 pub(crate) struct Heard {
-    /// Which request it was.
+    /// The transaction of the request.
     pub transaction: TransactionId,
-    /// Whose request it was.
+    /// The transaction user of the request.
     pub asker: Asker,
-    /// Which way that went.
+    /// The path that the request took.
     pub path: Path,
     /// What the response means.
     pub news: News,
-    /// The ACK of a refusal.
+    /// The ACK to send, if the response is a refusal.
     pub ack: Option<Transmit>,
-    /// What was challenged, and may be asked for again.
+    /// The refused request, if it may be sent again (with an answer to a challenge).
     pub errand: Option<Box<Errand>>,
 }
 
-/// A request of ours that nobody has heard.
+/// A request of ours that was not delivered.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
-    /// Whose request it was.
+    /// The transaction user of the request.
     pub asker: Asker,
-    /// What it was, if it may be sent again.
+    /// The request itself, if it may be sent again.
     pub errand: Option<Box<Errand>>,
 }
 
@@ -108,7 +111,7 @@ pub(crate) struct TransactionTable {
     next_id: u64,
     entries: BTreeMap<TransactionId, Entry>,
     servers: BTreeMap<TransactionKey, TransactionId>,
-    /// How many of them are of one source.
+    /// Number of server transactions for each source.
     sources: BTreeMap<IpAddr, usize>,
     merges: BTreeMap<MergeKey, TransactionId>,
     /// By branch and method (RFC 3261 §17.1.3).
@@ -118,7 +121,7 @@ pub(crate) struct TransactionTable {
 
 #[derive(Debug)]
 struct Entry {
-    /// Where its messages go.
+    /// The path that its messages take.
     path: Path,
     role: Role,
 }
@@ -149,14 +152,15 @@ enum Role {
     },
 }
 
-/// What else is known of an INVITE.
+/// What the table knows of a received INVITE besides its state.
 #[derive(Debug, Clone)]
 pub(crate) struct Invite {
-    /// The dialog that it created or changes.
+    /// The dialog that the INVITE created or changes.
     pub dialog: DialogId,
     /// Our tag in its responses.
     pub local_tag: String,
-    /// It came from a stranger, who has heard no more than 100 so far: how many bytes it has.
+    /// Size in bytes of an INVITE from a stranger that got no response other than the 100 sent at
+    /// once; else `None`.
     pub stranger: Option<usize>,
 }
 
@@ -175,8 +179,8 @@ impl TransactionTable {
 
     // -- servers -----------------------------------------------------------------------------
 
-    /// Opens an INVITE server transaction and sends `trying`; without that, nothing is said before the
-    /// response.
+    /// Opens an INVITE server transaction and sends `trying`; without `trying`, nothing is sent
+    /// before the response.
     pub fn open_invite(
         &mut self,
         key: TransactionKey,
@@ -219,8 +223,8 @@ impl TransactionTable {
         self.respond(id, 200, response, now)
     }
 
-    /// Answers a request. Nothing is sent when its final response is out already. Of a request other
-    /// than INVITE the response must be final.
+    /// Answers a request. Sends nothing when its final response was sent already. To a request
+    /// other than INVITE the response must be final.
     pub fn respond(
         &mut self,
         id: TransactionId,
@@ -246,7 +250,7 @@ impl TransactionTable {
         Some(Transmit { path, bytes })
     }
 
-    /// Keeps a provisional response to an INVITE for when that comes again.
+    /// Keeps a provisional response to an INVITE until the INVITE is repeated.
     pub fn keep_provisional(&mut self, id: TransactionId, response: Bytes) {
         if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
@@ -255,7 +259,7 @@ impl TransactionTable {
         }
     }
 
-    /// The refusal of an INVITE is sent again only in so many bytes.
+    /// Timer G may repeat the refusal of an INVITE only within this many bytes.
     pub fn limit_repeats(&mut self, id: TransactionId, room: usize) {
         if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
@@ -264,7 +268,7 @@ impl TransactionTable {
         }
     }
 
-    /// The INVITE of a stranger was answered when it came again: it cannot be taken back.
+    /// The repeated INVITE of a stranger was answered, so it cannot be taken back any more.
     pub fn note_told(&mut self, id: TransactionId) {
         if let Some(Entry { role: Role::InviteServer { invite, .. }, .. }) =
             self.entries.get_mut(&id)
@@ -273,8 +277,9 @@ impl TransactionTable {
         }
     }
 
-    /// Forgets the INVITE of a stranger who has heard no more than 100: it can be refused as if it had
-    /// never been here (RFC 3261 §8.2.7). Where it came from, and how many bytes it had.
+    /// Removes the INVITE of a stranger that got no response other than the 100 sent at once: it
+    /// can be refused as if it had no transaction (RFC 3261 §8.2.7). Returns its path and its size
+    /// in bytes.
     pub fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
         let bytes = self.invite(id)?.stranger?;
         let path = self.entries.get(&id)?.path;
@@ -282,13 +287,13 @@ impl TransactionTable {
         Some((path, bytes))
     }
 
-    /// Forgets an INVITE whose answer is taken back: if it comes again, it is a new one.
+    /// Removes an INVITE transaction: a repetition of the INVITE counts as a new one.
     pub fn forget_invite(&mut self, id: TransactionId) {
         self.schedule.set(id, None);
         self.forget(id);
     }
 
-    /// How many requests of this source are remembered.
+    /// Number of server transactions for this source.
     pub fn of_source(&self, ip: IpAddr) -> usize {
         self.sources.get(&source_of(ip)).copied().unwrap_or_default()
     }
@@ -310,7 +315,7 @@ impl TransactionTable {
         self.servers.get(key).copied()
     }
 
-    /// What is to be sent when the request of this transaction comes again.
+    /// The message to send when the request of this transaction is repeated.
     pub fn repeat(&self, id: TransactionId) -> Option<Transmit> {
         let entry = self.entries.get(&id)?;
         let bytes = match &entry.role {
@@ -321,7 +326,7 @@ impl TransactionTable {
         Some(Transmit { path: entry.path, bytes })
     }
 
-    /// What is known of the INVITE of this transaction.
+    /// What the table knows of the INVITE of this transaction.
     pub fn invite(&self, id: TransactionId) -> Option<&Invite> {
         match &self.entries.get(&id)?.role {
             Role::InviteServer { invite, .. } => Some(invite),
@@ -329,15 +334,16 @@ impl TransactionTable {
         }
     }
 
-    /// A request that is the same as an ongoing one came by another way (RFC 3261 §8.2.2.2).
+    /// Whether the same request is being served already and has now come over another path (RFC
+    /// 3261 §8.2.2.2).
     pub fn is_merged(&self, merge: &MergeKey) -> bool {
         self.merges.contains_key(merge)
     }
 
     // -- clients -----------------------------------------------------------------------------
 
-    /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The errand
-    /// comes back when it is challenged or not delivered.
+    /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The
+    /// errand is returned when the request is refused or not delivered.
     pub fn invite_out(
         &mut self,
         origin: Origin,
@@ -356,8 +362,8 @@ impl TransactionTable {
         (id, request)
     }
 
-    /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The errand
-    /// comes back when it is challenged or not delivered.
+    /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The
+    /// errand is returned when the request is refused or not delivered.
     pub fn request(
         &mut self,
         (branch, method): (String, &str),
@@ -377,7 +383,7 @@ impl TransactionTable {
         request
     }
 
-    /// The INVITE of this client transaction, and its way, as long as no final response came.
+    /// The INVITE of this client transaction and its path, while no final response has come.
     pub fn pending_invite(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
@@ -391,13 +397,13 @@ impl TransactionTable {
         }
     }
 
-    /// The INVITE that we have sent with this branch, as long as it is not forgotten.
+    /// Our INVITE with this branch, while its transaction exists.
     pub fn sent_with(&self, branch: &str) -> Option<&Origin> {
         let key = (branch.to_owned(), "INVITE".to_owned());
         self.invite_of(*self.clients.get(&key)?).map(|(origin, _)| origin)
     }
 
-    /// The INVITE of this client transaction, and its way.
+    /// The INVITE of this client transaction and its path.
     pub fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
@@ -406,8 +412,8 @@ impl TransactionTable {
         }
     }
 
-    /// Nobody waits any more for the final response to this INVITE of ours, on which something was heard
-    /// already. It is acknowledged if it comes before `until`.
+    /// The final response to this INVITE of ours, which got a provisional one, is not awaited any
+    /// more. If it still comes before `until`, it is acknowledged.
     pub fn give_up_by(&mut self, id: TransactionId, until: Instant) {
         if let Some(Entry { role: Role::InviteClient { machine, .. }, .. }) =
             self.entries.get_mut(&id)
@@ -417,7 +423,7 @@ impl TransactionTable {
         }
     }
 
-    /// Gives up on an INVITE of ours that will get no final response any more.
+    /// Removes an INVITE of ours that will get no final response any more.
     pub fn give_up(&mut self, id: TransactionId) {
         if self.pending_invite(id).is_some() {
             self.schedule.set(id, None);
@@ -425,7 +431,8 @@ impl TransactionTable {
         }
     }
 
-    /// A response came to the request with `branch`; `None` when it is to none of ours.
+    /// A response came to the request with `branch`; returns `None` when no request of ours
+    /// matches.
     pub fn handle_response(
         &mut self,
         branch: &str,
@@ -463,13 +470,13 @@ impl TransactionTable {
         Some(heard)
     }
 
-    /// Nothing can be delivered over `path`: our requests that nobody has heard yet are over.
+    /// Nothing can be delivered over `path`: removes our requests there that have no response yet.
     pub fn handle_unreachable(&mut self, path: Path) -> Vec<Undelivered> {
         self.give_up_unheard(|sent| (sent.transport, sent.peer) == (path.transport, path.peer))
     }
 
-    /// A stream has gone, and with it those of our requests that nobody has heard yet. They went over
-    /// it by its number, or because it led to `peer`.
+    /// A connection was lost: removes our requests over it that have no response yet. They were
+    /// sent over this connection by its id, or over a stream to `peer`.
     pub fn handle_disconnected(
         &mut self,
         connection: ConnectionId,
@@ -492,7 +499,7 @@ impl TransactionTable {
                     Role::InviteServer { .. } | Role::Server { .. } => false,
                 }
         };
-        // Of ours there are few, however many requests strangers have made.
+        // Few transactions are ours, however many requests strangers have sent.
         let ours = self.clients.values().copied();
         let mut lost: Vec<TransactionId> =
             ours.filter(|id| self.entries.get(id).is_some_and(is_lost)).collect();
@@ -513,7 +520,8 @@ impl TransactionTable {
 
     // -- both --------------------------------------------------------------------------------
 
-    /// Lets one machine whose deadline is over have its turn; `None` when no deadline is over.
+    /// Advances one machine that has passed its deadline; returns `None` when no deadline has
+    /// passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         while let Some(id) = self.schedule.pop_due(now) {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
@@ -529,7 +537,7 @@ impl TransactionTable {
                     (None, machine.poll_timeout(), machine.is_terminated())
                 }
                 Role::InviteClient { machine, asker, .. } => {
-                    // A refused INVITE may have been followed by another one of the same call.
+                    // A refused INVITE may have been followed by another INVITE of the same call.
                     let was_accepted = matches!(machine, InviteClient::Accepted { .. });
                     let due = client_due(machine.handle_timeout(now), path, *asker);
                     let over = machine.is_terminated();
@@ -557,12 +565,12 @@ impl TransactionTable {
         None
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next()
     }
 
-    /// Whether somebody waits for the final response to a request of ours.
+    /// Whether a request of ours still waits for its final response.
     pub fn are_asking(&self) -> bool {
         self.entries.values().any(|entry| match &entry.role {
             Role::InviteClient { machine, .. } => machine.is_awaited(),
@@ -571,7 +579,7 @@ impl TransactionTable {
         })
     }
 
-    /// How many there are.
+    /// Number of transactions.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -617,7 +625,7 @@ impl TransactionTable {
     }
 }
 
-/// Whether nothing is sent again.
+/// Whether the request is never sent again.
 fn is_once(path: Path, sends: Sends) -> bool {
     path.transport.is_reliable() || sends == Sends::Once
 }

@@ -1,16 +1,16 @@
-//! When two URIs mean the same (RFC 3261 §19.1.4, RFC 3966 §4).
+//! Whether two URIs are equivalent (RFC 3261 §19.1.4, RFC 3966 §4).
 
 use super::{Rest, Uri, find, unescape};
 
-/// Parameters that count even when only one of both URIs has them.
+/// Parameters that are compared even when only one of the URIs has them.
 const ALWAYS_COMPARED: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
 
 impl Uri {
-    /// Whether both mean the same resource. Other texts than SIP and `tel` URIs are compared letter by
-    /// letter.
+    /// Whether both URIs mean the same resource. URIs other than SIP and `tel` are compared letter
+    /// by letter.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         if self == other {
-            // One that contradicts itself, too: a parameter may be there twice.
+            // Also for a URI that contradicts itself by having a parameter twice.
             return true;
         }
         if self.scheme != other.scheme {
