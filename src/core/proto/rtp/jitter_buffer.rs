@@ -1,11 +1,12 @@
-//! Packets in the order of their media time, however they came.
+//! The jitter buffer: received packets in the order of their media time.
 //!
-//! In: payloads with their time. Out: the earliest one. It is bounded, and once warm it allocates
-//! nothing: payload buffers go round. When something is played is decided by who takes it out.
+//! In: payloads with their media time. Out: the earliest one. The buffer is bounded, and once warm
+//! it allocates nothing, because payload buffers are reused. The caller decides when a packet is
+//! played.
 
 use std::collections::VecDeque;
 
-/// Packets that wait to be played.
+/// Packets that wait for playout.
 #[derive(Debug, Default)]
 pub struct JitterBuffer {
     slots: VecDeque<Slot>,
@@ -18,22 +19,22 @@ struct Slot {
     payload: Vec<u8>,
 }
 
-/// What became of a packet.
+/// The result of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
-    /// It waits.
+    /// The packet is in the buffer.
     Kept,
-    /// There is one of its time already.
+    /// There is a packet with the same media time already.
     Duplicate,
-    /// There is no room: a sender far faster than its clock.
+    /// The buffer is full: the sender is far faster than its clock.
     Full,
 }
 
-/// Most packets: more than two seconds at 10 ms each.
+/// The maximum number of packets: more than two seconds at 10 ms each.
 const MAX_PACKETS: usize = 256;
 
 impl JitterBuffer {
-    /// Puts a packet in its place.
+    /// Inserts a packet in the order of media time.
     pub fn insert(&mut self, time: i64, payload: &[u8]) -> Inserted {
         let place = self.slots.partition_point(|slot| slot.time < time);
         if self.slots.get(place).is_some_and(|slot| slot.time == time) {
@@ -49,17 +50,17 @@ impl JitterBuffer {
         Inserted::Kept
     }
 
-    /// Time of the earliest packet.
+    /// The media time of the earliest packet.
     pub fn earliest(&self) -> Option<i64> {
         self.slots.front().map(|slot| slot.time)
     }
 
-    /// Time of the latest packet.
+    /// The media time of the latest packet.
     pub fn latest(&self) -> Option<i64> {
         self.slots.back().map(|slot| slot.time)
     }
 
-    /// Gives the earliest packet to `play` and takes it out.
+    /// Removes the earliest packet and passes it to `play`.
     pub fn take<T>(&mut self, play: impl FnOnce(i64, &[u8]) -> T) -> Option<T> {
         let slot = self.slots.pop_front()?;
         let played = play(slot.time, &slot.payload);
@@ -67,12 +68,12 @@ impl JitterBuffer {
         Some(played)
     }
 
-    /// Throws everything away.
+    /// Removes all packets.
     pub fn clear(&mut self) {
         self.spare.extend(self.slots.drain(..).map(|slot| slot.payload));
     }
 
-    /// Whether nothing waits.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

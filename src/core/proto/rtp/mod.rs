@@ -1,4 +1,4 @@
-//! RTP and RTCP (RFC 3550), telephone events (RFC 4733), and the buffer that puts packets in order.
+//! RTP and RTCP (RFC 3550), telephone events (RFC 4733), and the jitter buffer.
 
 pub mod jitter_buffer;
 pub mod packet;

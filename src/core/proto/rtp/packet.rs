@@ -1,21 +1,21 @@
-//! The RTP packet (RFC 3550 section 5.1): header and payload, without a copy.
+//! The RTP packet (RFC 3550 section 5.1): header and payload, parsed without a copy.
 
 /// The fixed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// A talkspurt begins, or the first packet of an event.
+    /// Marks the first packet of a talkspurt or of an event.
     pub marker: bool,
-    /// What the payload is, 0 to 127.
+    /// The payload type, 0 to 127.
     pub payload_type: u8,
-    /// Counts packets.
+    /// The sequence number: grows by one per packet.
     pub sequence: u16,
-    /// Counts samples at the payload's clock rate.
+    /// The timestamp, in samples at the payload's clock rate.
     pub timestamp: u32,
-    /// Names the source.
+    /// The synchronization source.
     pub ssrc: u32,
 }
 
-/// A packet as it came.
+/// A received packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The header.
@@ -24,7 +24,7 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
-/// The bytes are not an RTP packet.
+/// Why bytes are not an RTP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotRtp {
     /// Shorter than the header says it is.
@@ -33,16 +33,16 @@ pub enum NotRtp {
     /// Not version 2.
     #[error("not version 2")]
     Version,
-    /// The padding is longer than the packet.
+    /// The padding is longer than the packet, or zero.
     #[error("more padding than packet")]
     Padding,
 }
 
 impl Header {
-    /// Bytes of the fixed header.
+    /// The length of the fixed header in bytes.
     pub const LEN: usize = 12;
 
-    /// Appends the header.
+    /// Appends the header to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(2 << 6);
         out.push((self.payload_type & 0x7f) | (u8::from(self.marker) << 7));
@@ -53,10 +53,10 @@ impl Header {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet; CSRCs, the extension and the padding are passed over.
+    /// Parses a packet; skips CSRCs, the extension and the padding.
     ///
     /// # Errors
-    /// What makes it none.
+    /// Why it is not an RTP packet.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, NotRtp> {
         let (fixed, mut rest) =
             bytes.split_first_chunk::<{ Header::LEN }>().ok_or(NotRtp::Truncated)?;

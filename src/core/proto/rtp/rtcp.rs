@@ -1,47 +1,47 @@
-//! RTCP (RFC 3550 section 6): reports in, reports out, and the figures that go into them.
+//! RTCP (RFC 3550 section 6): parses and writes reports, and keeps the statistics for them.
 
-/// What a receiver tells a sender about it (section 6.4.1).
+/// A reception report block: what a receiver reports to a sender (section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReportBlock {
-    /// Whom it is about.
+    /// The source that the report is about.
     pub ssrc: u32,
-    /// Lost since the last report, in 256ths.
+    /// The fraction lost since the last report, in 256ths.
     pub fraction_lost: u8,
-    /// Lost in all; negative with duplicates.
+    /// Packets lost in total; negative if there are duplicates.
     pub lost: i32,
-    /// Highest sequence number, wraps counted above bit 16.
+    /// The highest sequence number; wrap-arounds are counted above bit 16.
     pub highest_sequence: u32,
     /// Interarrival jitter in ticks.
     pub jitter: u32,
-    /// Middle of the NTP time of the last sender report; 0 without one.
+    /// The middle 32 bits of the NTP time of the last sender report; 0 if there was none.
     pub last_sender_report: u32,
-    /// Since then, in 65,536ths of a second.
+    /// The time since that report, in 65,536ths of a second.
     pub delay_since: u32,
 }
 
-/// What a sender tells of itself (section 6.4.1).
+/// The sender information of a sender report (section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SenderInfo {
-    /// NTP time: seconds since 1900 in the upper half.
+    /// The NTP time: seconds since 1900 in the upper half.
     pub ntp: u64,
-    /// The RTP timestamp of that moment.
+    /// The RTP timestamp of the same moment.
     pub rtp_timestamp: u32,
-    /// Packets sent.
+    /// The number of packets sent.
     pub packets: u32,
-    /// Octets of payload sent.
+    /// The number of payload octets sent.
     pub octets: u32,
 }
 
-/// What of a compound packet matters here.
+/// The parts of a compound packet that are used here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Received {
-    /// Who sent it.
+    /// The sender of the packet.
     pub ssrc: u32,
-    /// Set in a sender report.
+    /// The sender information, if this is a sender report.
     pub sender: Option<SenderInfo>,
-    /// The block about us, if there is one.
+    /// The report block about us, if there is one.
     pub about_us: Option<ReportBlock>,
-    /// The sender says goodbye.
+    /// Whether the sender says goodbye (BYE).
     pub is_bye: bool,
 }
 
@@ -58,10 +58,11 @@ const CNAME: u8 = 1;
 const BLOCK: usize = 24;
 const SENDER_INFO: usize = 20;
 
-/// Reads a compound packet, of which the blocks about `ours` matter.
+/// Parses a compound packet. Only report blocks about the source `ours` are kept.
 ///
 /// # Errors
-/// A length that does not fit, another version, or a first packet that is no report (section 6.1).
+/// A length that does not fit, another version, or a first packet that is not a report (section
+/// 6.1).
 pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
     let mut received = Received::default();
     let mut rest = bytes;
@@ -99,7 +100,8 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
             }
             BYE => {
                 for index in 0..count {
-                    // Section 6.6: a source says goodbye for those it names.
+                    // Section 6.6: a BYE lists the sources that leave; only that of the sender
+                    // counts.
                     received.is_bye |= word(packet, 4 + index * 4)? == received.ssrc;
                 }
             }
@@ -110,7 +112,7 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
     if is_first { Err(NotRtcp) } else { Ok(received) }
 }
 
-/// Section 6.4.1: only the last packet is padded, and by whole words.
+/// Section 6.4.1: only the last packet may have padding, in whole words.
 fn without_padding(packet: &[u8], is_last: bool) -> Result<&[u8], NotRtcp> {
     if packet[0] & 0x20 == 0 {
         return Ok(packet);
@@ -121,7 +123,7 @@ fn without_padding(packet: &[u8], is_last: bool) -> Result<&[u8], NotRtcp> {
     if is_last && is_whole { Ok(&packet[..left]) } else { Err(NotRtcp) }
 }
 
-/// Walks the chunks of a source description (section 6.5), of which nothing matters here.
+/// Checks the chunks of a source description (section 6.5); their content is not used.
 fn check_description(mut rest: &[u8], chunks: usize) -> Result<(), NotRtcp> {
     for _ in 0..chunks {
         let whole = rest.len();
@@ -130,15 +132,15 @@ fn check_description(mut rest: &[u8], chunks: usize) -> Result<(), NotRtcp> {
             let length = usize::from(*rest.get(1).ok_or(NotRtcp)?);
             rest = rest.get(2 + length..).ok_or(NotRtcp)?;
         }
-        // At least one zero ends the list, and more fill the word.
+        // At least one zero ends the list; more zeros fill the word.
         let read = whole - rest.len() + 1;
         rest = rest.get(1 + (read.next_multiple_of(4) - read)..).ok_or(NotRtcp)?;
     }
     Ok(())
 }
 
-/// Appends a compound packet: a sender report, or a receiver report where nothing was sent, the
-/// CNAME, and a BYE if it is the last one.
+/// Appends a compound packet: a sender report, or a receiver report if nothing was sent; the CNAME;
+/// and a BYE if this is the last packet.
 pub fn write(
     out: &mut Vec<u8>,
     ssrc: u32,
@@ -166,9 +168,9 @@ pub fn write(
         out.extend(block.last_sender_report.to_be_bytes());
         out.extend(block.delay_since.to_be_bytes());
     }
-    // An item's length is one byte; ours are short.
+    // The length of an item is one byte; our names are short.
     let name = &cname.as_bytes()[..cname.len().min(255)];
-    // Source, kind, length, text, at least one zero, in whole words.
+    // Source, kind, length, text and at least one zero, in whole words.
     let words = 1 + (2 + name.len() + 1).div_ceil(4);
     head(out, 1, SDES, words as u16);
     let end = out.len() + words * 4;
@@ -182,7 +184,7 @@ pub fn write(
     }
 }
 
-/// Figures about one source, for its report blocks (sections A.3 and A.8).
+/// Statistics about one source, for its report blocks (sections A.3 and A.8).
 #[derive(Debug, Clone, Default)]
 pub struct SourceStatistics {
     first: Option<i64>,
@@ -197,7 +199,7 @@ pub struct SourceStatistics {
 }
 
 impl SourceStatistics {
-    /// Counts a packet by its extended sequence number; `arrival` and `media_time` in ticks.
+    /// Counts a packet by its extended sequence number; `arrival` and `media_time` are in ticks.
     pub fn count(&mut self, sequence: i64, arrival: i64, media_time: i64) {
         self.count_without_time(sequence);
         let transit = arrival.wrapping_sub(media_time);
@@ -208,34 +210,35 @@ impl SourceStatistics {
         self.transit = Some(transit);
     }
 
-    /// Counts a packet whose time says nothing about its way: all of an event have the same.
+    /// Counts a packet that is not used for jitter: all packets of a telephone event have the same
+    /// timestamp.
     pub fn count_without_time(&mut self, sequence: i64) {
         self.highest = self.first.map_or(sequence, |_| self.highest.max(sequence));
-        // The very first may have been overtaken.
+        // The first packet may have been overtaken by others.
         self.first = Some(self.first.map_or(sequence, |first| first.min(sequence)));
         self.received += 1;
     }
 
-    /// Counts a packet that came before: received, but not one less lost (section 6.4.1).
+    /// Counts a duplicate: as received, but it does not reduce the real loss (section 6.4.1).
     pub fn count_duplicate(&mut self) {
         self.received += 1;
         self.duplicates += 1;
     }
 
-    /// The sender counts on from `sequence`, which is higher than all before: what lies between was
-    /// never sent.
+    /// The sender continues at `sequence`, which is higher than all before. The numbers in between
+    /// were never sent.
     pub fn go_on_at(&mut self, sequence: i64) {
         let skipped = sequence.saturating_sub(self.highest).saturating_sub(1);
         self.first = self.first.map(|first| first + skipped);
         self.transit = None;
     }
 
-    /// Packets that came, duplicates as well.
+    /// The number of packets received, including duplicates.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Packets that should have come and did not.
+    /// The number of packets that were expected and did not come.
     pub fn lost(&self) -> u64 {
         let came = self.received - self.duplicates;
         u64::try_from(self.expected()).unwrap_or(0).saturating_sub(came)
@@ -246,7 +249,8 @@ impl SourceStatistics {
         u32::try_from(self.jitter >> 4).unwrap_or(u32::MAX)
     }
 
-    /// The block about this source since the last one; `None` before the first packet.
+    /// The report block about this source for the time since the last one; `None` before the first
+    /// packet.
     pub fn report(&mut self, ssrc: u32) -> Option<ReportBlock> {
         self.first?;
         let expected = self.expected();

@@ -1,36 +1,38 @@
-//! Numbers that wrap round, made to count on (RFC 3550 section A.1).
+//! RTP sequence numbers and timestamps, extended beyond their wrap-around (RFC 3550 section A.1).
 
-/// Sequence numbers, counted on past 65,535; tells duplicates and restarts.
+/// Extends sequence numbers beyond 65,535; detects duplicates and restarts.
 #[derive(Debug, Clone, Default)]
 pub struct ExtendedSequence {
     highest: Option<i64>,
-    /// Which of the last numbers have come: bit 0 is the highest.
+    /// Which of the last 128 numbers have come: bit 0 is the highest.
     seen: u128,
-    /// What would follow a number that was far from all others.
+    /// The successor of the last number that was far from all others.
     doubtful: Option<u16>,
 }
 
-/// Where a sequence number belongs.
+/// How a sequence number relates to the previous ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Near the others, and new: the highest so far, or one that was overtaken.
     At(i64),
-    /// It has come before.
+    /// The number has come before.
     Duplicate,
-    /// Far from all others: astray, or the first of a new count. The next one decides.
+    /// Far from all others: a stray packet, or the first one after a restart. The next packet
+    /// decides.
     Doubtful,
-    /// It follows the last doubtful one, so the sender counts anew; that one belongs right before
-    /// it. Both are higher than all before.
+    /// The number follows the last doubtful one, so the sender has restarted its count. The
+    /// doubtful packet belongs right before this one. Both extended numbers are higher than all
+    /// previous ones.
     Restarted(i64),
 }
 
-/// A gap this long is no longer taken for loss: `MAX_DROPOUT` of section A.1.
+/// A gap of this length is no longer taken for loss: `MAX_DROPOUT` of section A.1.
 const MAX_DROPOUT: i64 = 3_000;
-/// So far back a packet may have been overtaken: `MAX_MISORDER` of section A.1.
+/// How far back an overtaken packet may be: `MAX_MISORDER` of section A.1.
 const MAX_MISORDER: i64 = 100;
 
 impl ExtendedSequence {
-    /// Places a number nearest to the highest one. The first is itself.
+    /// Extends a number to the value nearest to the highest one. The first number is not changed.
     pub fn place(&mut self, sequence: u16) -> Place {
         let Some(highest) = self.highest else {
             self.highest = Some(i64::from(sequence));
@@ -60,7 +62,7 @@ impl ExtendedSequence {
         Place::Doubtful
     }
 
-    /// Whether a number belongs to a packet that was overtaken, or is the last one again.
+    /// Whether the number is that of an overtaken packet, or the highest one again.
     pub fn is_past(&self, sequence: u16) -> bool {
         self.highest.is_some_and(|highest| {
             let step = sequence.wrapping_sub(highest as u16) as i16;
@@ -68,8 +70,8 @@ impl ExtendedSequence {
         })
     }
 
-    /// How many numbers between `from` and the highest have not come; all of those that are too far
-    /// back to be known.
+    /// How many numbers between `from` and the highest have not come. Those too far back to be
+    /// known count as missing.
     pub fn missing_since(&self, from: i64) -> i64 {
         let between = self.highest.map_or(0, |highest| highest - from - 1).max(0);
         let known = between.min(i64::from(u128::BITS) - 1);
@@ -83,12 +85,13 @@ impl ExtendedSequence {
     }
 }
 
-/// RTP timestamps, counted on past 2^32: media time in ticks of the clock rate.
+/// Extends RTP timestamps beyond 2^32: media time in ticks of the clock rate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MediaClock(Option<i64>);
 
 impl MediaClock {
-    /// The time that is nearest to the latest one. The first is itself.
+    /// Extends a timestamp to the time nearest to the latest one. The first timestamp is not
+    /// changed.
     pub fn extend(&mut self, timestamp: u32) -> i64 {
         let last = self.0.unwrap_or(i64::from(timestamp));
         let step = timestamp.wrapping_sub(last as u32) as i32;

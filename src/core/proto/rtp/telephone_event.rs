@@ -1,29 +1,29 @@
-//! Telephone events (RFC 4733): packets to keys, each press once.
+//! Telephone events (RFC 4733): turns packets into key presses, each reported once.
 //!
-//! A press is many packets; any of them may be lost, come twice or be overtaken, and the end is
-//! told three times. All should bear the timestamp of the beginning and a duration that grows. Some
-//! senders give each packet its own timestamp, or two presses the same one, or count durations by
-//! another clock. So presses are told apart by what holds of every key: it cannot go down again
-//! while it is down, it is not down for longer than the time since it went down, and a packet that
-//! follows its end in the sequence is not part of it.
+//! A press consists of many packets. Any of them may be lost, duplicated or overtaken, and the end
+//! is sent three times. All packets of a press should carry the timestamp of its beginning and a
+//! growing duration. Some senders give each packet its own timestamp, or two presses the same one,
+//! or count durations with another clock. So presses are told apart by what holds for every key: it
+//! cannot go down again while it is down, it is not down for longer than the time since it went
+//! down, and a packet that follows its end in sequence is not part of the press.
 //!
-//! What is known of a press is forgotten when nothing of it has come for so long that a sequence
-//! number or a timestamp of it may be that of a new one.
+//! A press is forgotten when none of its packets has come for so long that its sequence numbers and
+//! timestamps may recur in a new press.
 //!
-//! A press longer than the duration field goes on with a new timestamp where the last one ended,
-//! and without a marker.
+//! A press longer than the duration field continues with a new timestamp where the last segment
+//! ended, and without a marker.
 
 use std::collections::VecDeque;
 
 use super::packet::Header;
 use crate::model::Tone;
 
-/// Remembers the last presses of one source.
+/// The recent presses of one source.
 #[derive(Debug, Clone, Default)]
 pub struct TelephoneEvents {
-    /// The newest at the back.
+    /// The newest press is at the back.
     presses: VecDeque<Press>,
-    /// How many presses there have been.
+    /// The number of presses so far.
     count: u32,
 }
 
@@ -31,69 +31,70 @@ pub struct TelephoneEvents {
 struct Press {
     id: u32,
     tone: Tone,
-    /// Timestamp of its beginning.
+    /// The timestamp of the beginning.
     begin: u32,
-    /// Ticks since then that the key has been down, as far as that can be true.
+    /// How long the key has been down, in ticks, as far as the claimed duration is plausible.
     length: u32,
-    /// The longest duration that was claimed.
+    /// The longest duration that a packet claimed.
     claimed: u16,
-    /// Sequence numbers of its first and of its last packet so far.
+    /// The sequence numbers of the first and the last packet so far.
     first: u16,
     last: u16,
-    /// Sequence number of the first packet that says that the key is up.
+    /// The sequence number of the first packet with the end bit.
     up: Option<u16>,
-    /// The frame in which its newest packet came.
+    /// The frame in which the newest packet came.
     heard_at: u64,
 }
 
-/// What a packet says of a key.
+/// The meaning of one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPacket {
     /// The key.
     pub tone: Tone,
-    /// The press, counted from the first of the source.
+    /// The number of the press, counted from the first one of the source.
     pub press: u32,
-    /// Whether this is the first packet of the press that has come.
+    /// Whether this is the first received packet of the press.
     pub is_new: bool,
-    /// The RTP timestamp of the press's beginning.
+    /// The RTP timestamp of the beginning of the press.
     pub timestamp: u32,
-    /// Ticks that the press has lasted, by its packets so far; once the key is up, by the first
+    /// The length of the press in ticks, by its packets so far; once the key is up, by the first
     /// packet that says so.
     pub length: u32,
     /// Whether this packet says that the key is up.
     pub is_up: bool,
 }
 
-/// Event code, flags and volume, duration.
+/// The payload length in bytes: event code, flags and volume, duration.
 const PAYLOAD: usize = 4;
-/// How loud the keys that we send are, in dB below 0 dBm0.
+/// The volume of the keys that we send, in dB below 0 dBm0.
 const VOLUME: u8 = 10;
-/// The bit that says that the key is up again.
+/// The end bit: the key is up again.
 const END: u8 = 0x80;
-/// Presses that are remembered: their packets may still be under way.
+/// How many presses are remembered, because their packets may still arrive.
 const MAX_PRESSES: usize = 16;
-/// How long a press is remembered, in frames of 20 ms: a minute. No packet is under way for so
-/// long, and sequence numbers do not come round so soon.
+/// How long a press is remembered, in frames of 20 ms: one minute. No packet is delayed for so
+/// long, and sequence numbers do not recur so soon.
 const REMEMBERED_FRAMES: u64 = 3_000;
-/// A segment lasts as long as the duration field can say, but for so many ticks: senders count in
-/// packets, and the last packets of a segment may be lost.
+/// A segment counts as full if its duration is at most this many ticks below the maximum of the
+/// field: senders count in packets, and the last packets of a segment may be lost.
 const SLACK: u16 = 4_000;
-/// A key is up for longer than this before it goes down again, in ms: the shortest pause that ITU-T
+/// A key is up for longer than this before it goes down again, in ms. The shortest pause that ITU-T
 /// Q.24 lets a receiver rely on is 40 ms.
 const SHORTEST_PAUSE_MS: u32 = 30;
-/// The last end packet is sent so long after the first, in ms, where each has its own timestamp.
+/// The time from the first end packet to the last, in ms, if each has its own timestamp.
 const REPEATED_MS: u32 = 40;
-/// How far the timestamps of two packets may be apart that follow each other, in ms.
+/// The maximum distance of the timestamps of two successive packets, in ms.
 const STEP_MS: u32 = 100;
-/// How many numbers apart packets are that follow each other, with some of another kind, lost or
-/// late in between: fewer than the three ends of a press and the first packet of the next.
+/// The maximum distance of the sequence numbers of two successive event packets; in between may be
+/// other, lost or late packets. It is less than the three end packets of a press and the first
+/// packet of the next.
 const NEXT: i16 = 4;
 
 impl TelephoneEvents {
-    /// Takes a packet; `None` if it is about no key. A press is new when its first packet comes,
-    /// whichever that is. `clock_rate`: ticks of the timestamp in a second. `passed`: ticks from
-    /// the packet's timestamp to now, where the sender's other packets show how late it is there.
-    /// `frame`: the frame of 20 ms in which it came.
+    /// Handles a packet; `None` if it is not about a key. A press is new when its first packet
+    /// comes, whichever that is. `clock_rate` is in ticks per second. `passed` is the time from the
+    /// packet's timestamp to now, in ticks, if the sender's other packets give its current
+    /// timestamp. `frame` is the frame of 20 ms in which the packet came.
     pub fn take(
         &mut self,
         header: &Header,
@@ -131,12 +132,12 @@ impl TelephoneEvents {
         Some(KeyPacket { tone, press: id, is_new, timestamp: begin, length, is_up })
     }
 
-    /// Another source takes the place of this one: its presses are others.
+    /// Another source replaces this one: its presses are new ones.
     pub fn begin_anew(&mut self) {
         self.presses.clear();
     }
 
-    /// The press that a packet is part of. Two may have the same timestamp: then it is the newest
+    /// The press that a packet belongs to. If two have the same timestamp, it is the newest one
     /// that had begun when the packet was sent.
     fn find(&self, tone: Tone, packet: &Packet) -> Option<usize> {
         let fits = |press: &Press| press.tone == tone && press.has(packet);
@@ -166,23 +167,23 @@ impl TelephoneEvents {
     }
 }
 
-/// The payload that says that a key has been down for `duration` ticks (RFC 4733 section 2.3).
+/// The payload for a key that has been down for `duration` ticks (RFC 4733 section 2.3).
 pub fn payload(tone: Tone, is_up: bool, duration: u16) -> [u8; PAYLOAD] {
     let [high, low] = duration.to_be_bytes();
     [tone.event_code(), if is_up { END | VOLUME } else { VOLUME }, high, low]
 }
 
-/// One packet about a key.
+/// One event packet.
 struct Packet {
     sequence: u16,
     timestamp: u32,
     marker: bool,
     is_up: bool,
     claimed: u16,
-    /// What of the claimed duration can be true.
+    /// The plausible part of the claimed duration.
     length: u32,
     ticks_per_ms: u32,
-    /// When it came.
+    /// The frame in which the packet came.
     frame: u64,
 }
 
@@ -193,15 +194,15 @@ impl Packet {
 }
 
 impl Press {
-    /// Whether a packet about this key is part of this press.
+    /// Whether a packet about the same key belongs to this press.
     fn has(&self, packet: &Packet) -> bool {
         let is_same_timestamp = packet.timestamp == self.begin;
         if !packet.marker {
             return is_same_timestamp || self.touches(packet) || self.goes_on_with(packet);
         }
-        // With a marker it begins a press: another one, unless this press has later packets.
+        // A packet with a marker begins another press, unless this press has later packets.
         match self.up {
-            // Some senders set it in all packets of a press.
+            // Some senders set the marker in all packets of a press.
             None if is_same_timestamp => true,
             Some(up) if is_same_timestamp => {
                 let is_shorter = packet.claimed < self.claimed || !packet.is_up;
@@ -211,19 +212,20 @@ impl Press {
         }
     }
 
-    /// Whether the packet's time lies within that of this press, or so near that the key cannot
-    /// have been up in between.
+    /// Whether the packet's time lies within the press, or so near that the key cannot have been up
+    /// in between.
     fn touches(&self, packet: &Packet) -> bool {
         let (offset, lasted) = (self.offset(packet), i64::from(self.length));
         let Some(reach) = self.reach(packet) else { return true };
         let is_near = offset <= lasted + reach && offset + i64::from(packet.length) >= -reach;
-        // Or else it has the time at which it is sent, and says when the key went down.
+        // Or the packet carries the time at which it was sent, and its duration leads back to the
+        // beginning.
         let down = offset - i64::from(packet.claimed);
         is_near || self.up.is_none() && down.abs() <= packet.ticks(SHORTEST_PAUSE_MS)
     }
 
-    /// How many ticks a packet of this press may be away from what is known of it; `None` if it is
-    /// part of it wherever it is.
+    /// How many ticks a packet may be away from the known part of the press and still belong to it.
+    /// `None` if it belongs to the press at any distance.
     fn reach(&self, packet: &Packet) -> Option<i64> {
         let after_last = packet.sequence.wrapping_sub(self.last) as i16;
         let before_first = self.first.wrapping_sub(packet.sequence) as i16;
@@ -241,7 +243,7 @@ impl Press {
         }
     }
 
-    /// Whether the packet may be of the next segment of this press (section 2.5.1.3).
+    /// Whether the packet may belong to the next segment of this press (section 2.5.1.3).
     fn goes_on_with(&self, packet: &Packet) -> bool {
         let length = i64::from(self.length);
         let is_full = length >= i64::from(u16::MAX - SLACK);
@@ -258,7 +260,7 @@ impl Press {
         }
         let end = u32::try_from(offset).unwrap_or(0).saturating_add(packet.length);
         match (packet.is_up, self.up) {
-            // What it says is final.
+            // The first end packet gives the final length.
             (true, _) if !is_after_end => self.length = end,
             (false, None) => self.length = self.length.max(end),
             _ => {}
@@ -276,13 +278,13 @@ impl Press {
         }
     }
 
-    /// Ticks from the beginning to the packet's timestamp.
+    /// The distance from the beginning to the packet's timestamp, in ticks.
     fn offset(&self, packet: &Packet) -> i64 {
         i64::from(packet.timestamp.wrapping_sub(self.begin) as i32)
     }
 }
 
-/// Whether a packet was sent before another one, by their sequence numbers.
+/// Whether one packet was sent before another, by their sequence numbers.
 fn is_before(one: u16, other: u16) -> bool {
     (one.wrapping_sub(other) as i16) < 0
 }
@@ -303,7 +305,7 @@ mod tests {
         Header { marker, payload_type: 101, sequence, timestamp, ssrc: 7 }
     }
 
-    /// Events whose packets come as they were sent, one after the other.
+    /// Receives packets in the order in which they were sent.
     #[derive(Default)]
     struct InOrder {
         events: TelephoneEvents,
@@ -311,7 +313,7 @@ mod tests {
     }
 
     impl InOrder {
-        /// The press, if the packet is the first of it.
+        /// The press, if the packet is its first one.
         fn take(&mut self, timestamp: u32, marker: bool, payload: &[u8]) -> Option<KeyPacket> {
             self.sequence = self.sequence.wrapping_add(1);
             let header = header(self.sequence, timestamp, marker);
@@ -342,7 +344,7 @@ mod tests {
         assert!(events.take(1000, true, &payload(1, false, 160)).is_some());
         assert!(events.take(1000, false, &payload(1, true, 800)).is_none());
         assert!(events.take(2600, true, &payload(1, false, 160)).is_some());
-        // Without any marker the end tells them apart.
+        // Without markers, the end packet separates the presses.
         assert!(events.take(2600, false, &payload(1, true, 800)).is_none());
         assert!(events.take(4200, false, &payload(1, true, 800)).is_some());
     }
@@ -362,7 +364,7 @@ mod tests {
         assert!(events.take(7, true, &payload(9, false, 160)).is_some());
         assert!(events.take(7, false, &payload(9, false, 64_000)).is_none());
         assert!(events.take(7 + 65_535, false, &payload(9, false, 160)).is_none());
-        // A marker is a new press even there.
+        // A marker begins a new press even there.
         assert!(events.take(7 + 65_535 + 160, true, &payload(9, false, 160)).is_some());
     }
 
@@ -371,7 +373,7 @@ mod tests {
         let mut events = InOrder::default();
         assert!(events.take(4_000_000, true, &payload(1, true, 160)).is_some());
         assert!(events.take(1_000, true, &payload(1, true, 160)).is_some());
-        // Packets of either that were under way are nothing new.
+        // Late packets of either press are not new ones.
         assert!(events.take(4_000_000, false, &payload(1, true, 160)).is_none());
         assert!(events.take(1_000, false, &payload(1, true, 160)).is_none());
     }
@@ -393,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_press_whose_end_packets_have_later_timestamps_is_one() {
-        // They have the time of the end, of the last update and of their own sending.
+        // Their timestamp is that of the end, of the last update, or of their own sending.
         for later in [800, 640, 960, 1_120] {
             for claimed in [800, 960] {
                 let mut events = InOrder::default();
@@ -423,7 +425,7 @@ mod tests {
                 assert!(events.take(1_000, false, &payload(1, true, 480)).is_none());
             }
         }
-        // Some set the marker in every packet.
+        // Some senders set the marker in every packet.
         assert!(events.take(9_000, true, &payload(2, false, 160)).is_some());
         for _ in 0..3 {
             assert!(events.take(9_000, true, &payload(2, true, 320)).is_none());
@@ -452,7 +454,7 @@ mod tests {
                 events.take(&header(1, 0, true), &payload(1, true, claimed), CLOCK, Some(200), 0);
             assert_eq!(told.map(|packet| packet.length), Some(200), "{claimed}");
         }
-        // So one that follows it is another one, even if its first packet is lost.
+        // So a packet that follows the end is another press, even if its own first packet is lost.
         let told =
             events.take(&header(9, 1_600, false), &payload(1, false, 1_920), CLOCK, Some(320), 0);
         assert!(told.is_some_and(|packet| packet.is_new));
@@ -460,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_press_with_the_sequence_numbers_of_an_old_one_is_told_with_its_first_packet() {
-        // 65,536 packets are 11 minutes at least. The timestamps go on, or are all the same.
+        // 65,536 packets take 11 minutes at least. The timestamps grow, or are all the same.
         let frames = 65_536 / 2;
         for (later, marker) in [(10_485_760, true), (10_485_760, false), (0, true), (0, false)] {
             for sequence in 998..1_006 {
@@ -496,16 +498,16 @@ mod tests {
         assert_eq!(told, 1);
     }
 
-    /// What senders make of the timestamps and durations of a press.
+    /// How senders set the timestamps and durations of a press.
     #[derive(Debug, Clone, Copy)]
     enum Stamps {
-        /// As they should be.
+        /// As RFC 4733 requires.
         Right,
-        /// The end packets have the time of the end.
+        /// The end packets have the timestamp of the end.
         LateEnd,
-        /// Each packet has the time at which it is sent.
+        /// Each packet has the timestamp of its sending.
         OwnTime,
-        /// All presses have the timestamp of the first.
+        /// All presses have the timestamp of the first one.
         Stuck,
     }
 
@@ -517,8 +519,8 @@ mod tests {
             survivors in prop::collection::vec(1u8..=255, 12),
             order in prop::collection::vec(0usize..12, 12 * 16),
         ) {
-            // Five updates and three ends a press, each twice; any of them lost, but not all, and
-            // overtaken by packets of the next press.
+            // Each press has five updates and three end packets, each sent twice. Any may be lost,
+            // but not all, and packets of the next press may overtake them.
             let mut packets = Vec::new();
             for (index, code) in keys.iter().enumerate() {
                 let at = start.wrapping_add(1_600 * index as u32);
@@ -557,8 +559,8 @@ mod tests {
             order in prop::collection::vec((0u32..4, any::<bool>()), 10 * 12),
             start: u32,
         ) {
-            // A packet every 20 ms; each may be late by 60 ms, and come twice. A key is up for 40
-            // ms or more, its end packets included.
+            // One packet every 20 ms; each may be late by up to 60 ms, and come twice. A key is up
+            // for 40 ms or more, including its end packets.
             let (mut packets, mut now, mut sequence) = (Vec::new(), 0u32, start as u16);
             for (index, (key, updates, pause)) in keys.iter().enumerate() {
                 let began = now;
@@ -572,7 +574,7 @@ mod tests {
                     };
                     let header = header(sequence, start.wrapping_add(at), step == 0);
                     let payload = payload(*key, is_up, claim(lasted));
-                    // By its own clock the sender cannot be further than here.
+                    // By its own clock the sender cannot be further than this.
                     let passed = now + 160 - at;
                     let (late, twice) = order[index * 12 + usize::from(step)];
                     packets.push((now / 160 + late, header, payload, passed));

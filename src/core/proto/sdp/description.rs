@@ -1,60 +1,60 @@
-//! A session description: the lines that offer and answer are made of (RFC 8866).
+//! A session description: the lines that make up offers and answers (RFC 8866).
 //!
-//! In: bytes from the network. Out: [`Description`], which prints itself back. Reading is tolerant,
-//! because phones and gateways write what the grammar forbids: lines end with CRLF, LF or CR;
-//! control characters count as blanks, and blanks around a type, a name or a value count for
-//! nothing; bytes that are no UTF-8 are replaced; `s=` and `t=` may be missing. Only what a session
-//! depends on is judged: `v=0`, each `m=` line, and the `c=` line that audio has its address from.
-//! Attributes stay text, so that one that cannot be read spoils nothing else.
+//! In: bytes from the network. Out: [`Description`], which can be printed again. The parser is
+//! tolerant, because phones and gateways write what the grammar forbids. Lines end with CRLF, LF or
+//! CR. Control characters count as blanks; blanks around a type, a name or a value are ignored.
+//! Bytes that are not UTF-8 are replaced. `s=` and `t=` may be missing. Only what a session depends
+//! on is checked: `v=0`, each `m=` line, and the `c=` line that gives audio its address. Attributes
+//! stay text, so that an unreadable one has no effect on the rest.
 
 use std::{borrow::Cow, fmt};
 
-/// Most bytes of a description that are read.
+/// The maximum length of a description, in bytes.
 const MAX_BYTES: usize = 65_535;
-/// Most media descriptions.
+/// The maximum number of media descriptions.
 const MAX_MEDIA: usize = 64;
-/// Most attributes of one description.
+/// The maximum number of attributes in a description.
 const MAX_ATTRIBUTES: usize = 2_048;
-/// Most bytes of a kind, a transport or a format: our answer repeats them.
+/// The maximum length of a media type, a transport or a format, in bytes: our answer repeats them.
 const MAX_TOKEN: usize = 64;
 
-/// A whole description.
+/// A whole session description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The `o=` line without its letter: user, session id and version, network, family, address.
-    /// Ids are text: the grammar allows more than 64 bits.
+    /// The ids are text, because the grammar allows more than 64 bits.
     pub origin: String,
-    /// Address of the session's `c=` line, for media without one of their own.
+    /// The address of the session's `c=` line, for media without their own.
     pub connection: Option<String>,
-    /// Attributes of the session.
+    /// The attributes of the session.
     pub attributes: Vec<Attribute>,
     /// The `m=` lines in order.
     pub media: Vec<Media>,
 }
 
-/// One `m=` line and what belongs to it.
+/// One `m=` line and the lines that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
-    /// `audio`, `video`, `image` and so on.
+    /// The media type: `audio`, `video`, `image` and so on.
     pub kind: String,
-    /// The port; 0 = not wanted.
+    /// The port; 0 means refused or not used.
     pub port: u16,
     /// The transport, such as `RTP/AVP`.
     pub protocol: String,
-    /// Payload types, or what the transport has in their place.
+    /// The payload types, or what the transport uses in their place.
     pub formats: Vec<String>,
-    /// Address of the medium's own `c=` line.
+    /// The address of the medium's own `c=` line.
     pub connection: Option<String>,
-    /// Attributes of the medium.
+    /// The attributes of the medium.
     pub attributes: Vec<Attribute>,
 }
 
 /// An `a=` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// Before the colon.
+    /// The part before the colon.
     pub name: String,
-    /// After the colon.
+    /// The part after the colon, if there is one.
     pub value: Option<String>,
 }
 
@@ -64,22 +64,22 @@ pub enum ParseError {
     /// Larger than any session needs.
     #[error("larger than {MAX_BYTES} bytes, {MAX_MEDIA} media or {MAX_ATTRIBUTES} attributes")]
     TooLarge,
-    /// No `v=0` in the beginning.
+    /// The first line is not `v=0`.
     #[error("does not begin with v=0")]
     NoVersion,
-    /// An `m=` line that cannot be read, or the `c=` line of audio.
+    /// An unreadable `m=` line, or an unreadable `c=` line of audio.
     #[error("line {number} cannot be read")]
     BadLine {
-        /// Counted from 1.
+        /// The line number, from 1.
         number: usize,
     },
 }
 
 impl Description {
-    /// Reads a description.
+    /// Parses a description.
     ///
     /// # Errors
-    /// What makes it unreadable, with the number of the line.
+    /// The reason why it cannot be read, with the line number.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         if bytes.len() > MAX_BYTES {
             return Err(ParseError::TooLarge);
@@ -134,7 +134,7 @@ impl Description {
         }
     }
 
-    /// Whether some audio has no address.
+    /// Whether an audio line has no address.
     fn lacks_address(&self) -> bool {
         let mut audio = self.media.iter().filter(|media| media.is_audio());
         self.connection.is_none() && audio.any(|media| media.connection.is_none())
@@ -142,17 +142,17 @@ impl Description {
 }
 
 impl Media {
-    /// Whether this is a line for sound.
+    /// Whether this is an audio line.
     pub fn is_audio(&self) -> bool {
         self.kind.eq_ignore_ascii_case("audio")
     }
 
-    /// Whether there is an attribute of this name.
+    /// Whether there is an attribute with this name.
     pub fn has(&self, name: &str) -> bool {
         self.attributes.iter().any(|attribute| attribute.name.eq_ignore_ascii_case(name))
     }
 
-    /// Values of the attributes of this name, in order.
+    /// The values of the attributes with this name, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.attributes
             .iter()
@@ -167,7 +167,7 @@ impl Attribute {
         Self { name: name.to_owned(), value: Some(value.into()) }
     }
 
-    /// An attribute that is there or not.
+    /// An attribute without a value.
     pub fn flag(name: &str) -> Self {
         Self { name: name.to_owned(), value: None }
     }
@@ -180,7 +180,7 @@ impl Attribute {
     }
 }
 
-/// The lines that are not empty, with their numbers, counted from 1.
+/// The non-empty lines with their numbers, from 1.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Cow<'_, str>)> {
     let numbered = bytes.split(|byte| *byte == b'\n').enumerate();
     numbered
@@ -191,7 +191,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Cow<'_, str>)> {
         .filter(|(_, line)| !trim(line).is_empty())
 }
 
-/// Type and value of a line; `None` where it has no type.
+/// The type and the value of a line; `None` if it has no type.
 fn typed(line: &str) -> Option<(&str, &str)> {
     let (letter, value) = line.split_once('=')?;
     Some((trim(letter), trim(value)))
@@ -202,7 +202,7 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(is_blank).filter(|word| !word.is_empty())
 }
 
-/// The same, but that blanks around a slash do not part words.
+/// The words of a value, but blanks around a slash do not separate words.
 fn joined(value: &str) -> Vec<String> {
     let mut joined: Vec<String> = Vec::new();
     for word in words(value) {
@@ -218,19 +218,19 @@ fn trim(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
 
-/// The grammar has single blanks only; phones write tabs, and strings of C that end with NUL.
+/// The grammar has single spaces only. Phones write tabs, and C strings that end with NUL.
 fn is_blank(c: char) -> bool {
     c.is_ascii_control() || c == ' '
 }
 
-/// RFC 8866 section 9: a `token`, as long as a description of ours may repeat it.
+/// RFC 8866 section 9: a `token`, short enough for our answer to repeat it.
 fn is_token(word: &str) -> bool {
     let is_short = (1..=MAX_TOKEN).contains(&word.len());
     is_short
         && word.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&byte))
 }
 
-/// The address of `IN IP4 192.0.2.1/127`.
+/// The address in the value of a `c=` line, such as `IN IP4 192.0.2.1/127`.
 fn connection(value: &str) -> Option<String> {
     let mut words = words(value);
     let (_network, _family, address) = (words.next()?, words.next()?, words.next()?);
@@ -238,7 +238,8 @@ fn connection(value: &str) -> Option<String> {
     (!address.is_empty()).then(|| address.to_owned())
 }
 
-/// The parts of `audio 49170/2 RTP/AVP 0 8`. Formats that are no tokens are left out.
+/// The parts of an `m=` line, such as `audio 49170/2 RTP/AVP 0 8`. Formats that are not tokens are
+/// left out.
 fn media(value: &str) -> Option<Media> {
     let mut words = joined(value).into_iter();
     let kind = words.next().filter(|kind| is_token(kind))?;
@@ -351,7 +352,8 @@ mod tests {
             let changed = [&text[..at], line, &text[at..]].concat();
             assert_eq!(Description::parse(&changed).as_ref(), Ok(&read), "{line:?}");
         }
-        // An address that is not used: of video, or of a session with audio that has its own.
+        // An unreadable address that is not used: that of video, or of a session whose audio has
+        // its own.
         for text in [
             "v=0\nc=IN\nm=audio 1 RTP/AVP 0\nc=IN IP4 192.0.2.1\nm=video 1 RTP/AVP 96\nc=IN\n",
             "v=0\nc=IN\nm=video 1 RTP/AVP 96\n",

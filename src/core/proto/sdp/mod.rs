@@ -1,4 +1,4 @@
-//! SDP (RFC 8866) and offer/answer (RFC 3264), as an answerer of audio needs them.
+//! SDP (RFC 8866) and offer/answer (RFC 3264), as far as audio needs them.
 
 mod description;
 mod negotiation;

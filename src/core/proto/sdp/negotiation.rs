@@ -1,7 +1,8 @@
-//! Offer and answer (RFC 3264) for one stream of audio.
+//! Offer and answer (RFC 3264) for one audio stream.
 //!
-//! In: the peer's offer, and what we can do. Out: our answer and a [`StreamPlan`] for the media.
-//! The first audio line that we can serve is taken; every other line is answered with port 0.
+//! In: the offer of the peer, and what we support. Out: our answer and a [`StreamPlan`] for the
+//! media. The first audio line that we support is accepted; every other line is answered with port
+//! 0.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 
 use super::description::{Attribute, Description, Media, words};
 
-/// A codec that we can speak.
+/// A codec that we support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// RFC 7587.
@@ -25,76 +26,77 @@ pub enum Codec {
 /// Our side of a session.
 #[derive(Debug, Clone)]
 pub struct LocalMedia {
-    /// The address that the peer is told.
+    /// The address in our description.
     pub address: IpAddr,
-    /// Our RTP port; RTCP is the next one.
+    /// Our RTP port; RTCP uses the next one.
     pub port: u16,
-    /// Codecs in our order of preference.
+    /// The codecs in our order of preference.
     pub codecs: Vec<Codec>,
     /// Session id of our `o=` line.
     pub session_id: u64,
-    /// Version of our `o=` line; grows by one with each new description.
+    /// The version of our `o=` line; grows by one with each new description.
     pub session_version: u64,
 }
 
-/// What offer and answer mean for the media.
+/// The result of offer and answer for the media.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPlan {
     /// The codec that we send.
     pub codec: Codec,
     /// Its payload type.
     pub payload_type: u8,
-    /// The payload type by which we send telephone events (RFC 4733), if agreed.
+    /// The payload type with which we send telephone events (RFC 4733), if agreed.
     pub telephone_event: Option<u8>,
-    /// What may come, by payload type: any codec of an answer of the peer's at any time, and under
-    /// another number than we send it by; and what was offered by either side under a static
-    /// number, or by the peer as telephone events, whether it was answered or not.
+    /// What the peer may send, by payload type. This includes each codec in an answer of the peer,
+    /// which it may use at any time, possibly under a number other than the one that we send with.
+    /// It also includes codecs that either side offered under a static number, and telephone events
+    /// that the peer offered, even if they were not answered.
     pub heard: Vec<(u8, Payload)>,
-    /// Where our RTP goes; `None` where the description names no usable address (hold by 0.0.0.0,
-    /// a host name, multicast).
+    /// Where our RTP goes; `None` if the description names no usable address (hold by 0.0.0.0, a
+    /// host name, multicast).
     pub remote: Option<SocketAddr>,
     /// Where our RTCP goes.
     pub remote_rtcp: Option<SocketAddr>,
-    /// What flows, as we see it.
+    /// The direction, as seen from our side.
     pub direction: Direction,
-    /// Duration of the packets that the peer wants, 10 to 60 ms.
+    /// The packet duration that the peer wants, 10 to 60 ms.
     pub ptime_ms: u32,
-    /// Whether RTCP comes and goes on the RTP port (RFC 5761).
+    /// Whether RTCP shares the RTP port (RFC 5761).
     pub rtcp_mux: bool,
 }
 
-/// What a payload type stands for.
+/// What a payload type carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// Sound.
+    /// Audio.
     Sound(Codec),
     /// Telephone events.
     Event,
 }
 
-/// What flows between us and the peer, as we see it.
+/// The direction of the media, as seen from our side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Both ways.
     SendRecv,
     /// From us only.
     SendOnly,
-    /// To us only.
+    /// From the peer only.
     RecvOnly,
-    /// Nothing.
+    /// Neither way.
     Inactive,
 }
 
-/// Why there is no session.
+/// Why no session can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NegotiationError {
-    /// No audio line at all, or only refused ones.
+    /// No audio line at all, or refused ones only.
     #[error("no audio was offered")]
     NoAudio,
-    /// Audio by a transport that we do not speak.
+    /// Audio over a transport that we do not support.
     #[error("audio was offered by {0} only, RTP/AVP or RTP/AVPF is needed")]
     Transport(String),
-    /// No codec that we can speak.
+    /// No codec that we support.
     #[error("no codec in common; offered were {0}")]
     NoCodec(String),
     /// The answer does not fit our offer.
@@ -105,7 +107,7 @@ pub enum NegotiationError {
 /// Answers an offer.
 ///
 /// # Errors
-/// There is nothing in the offer that we could serve.
+/// The offer contains nothing that we support.
 pub fn negotiate(
     offer: &Description,
     local: &LocalMedia,
@@ -118,7 +120,7 @@ pub fn negotiate(
                 chosen = Some((index, plan));
                 break;
             }
-            // The first reason why audio is refused is the one that helps.
+            // The first audio line that fails gives the reason; later ones help less.
             Err(error) if refusal == NegotiationError::NoAudio => refusal = error,
             Err(_) => {}
         }
@@ -137,10 +139,10 @@ pub fn negotiate(
     Ok((description(local, media), plan))
 }
 
-/// Answers an offer that suspends the audio of a session: none of its lines has a port (RFC 3264
-/// section 8.2). `plan` is what was agreed, `described` what we said last; our line keeps its
-/// payload types, because a later offer may take it up again. `None` when this is another offer: a
-/// peer that wants fax in the place of audio, for one, has to hear that there is none.
+/// Answers an offer that suspends the audio of a session: all its lines have port 0 (RFC 3264
+/// section 8.2). `plan` is the agreed plan, `described` our last description. Our line keeps its
+/// payload types, because a later offer may resume it. `None` if this is any other offer: a peer
+/// that wants fax in place of audio, for example, has to be refused.
 pub fn suspend(
     offer: &Description,
     local: &LocalMedia,
@@ -166,7 +168,7 @@ pub fn suspend(
     Some((answer, plan))
 }
 
-/// Makes the first offer of a session: everything that we can speak.
+/// Makes the first offer of a session: all that we support.
 pub fn make_offer(local: &LocalMedia) -> Description {
     let dynamic = FIRST_DYNAMIC..;
     let offered: Vec<(u8, Codec)> = local
@@ -179,9 +181,10 @@ pub fn make_offer(local: &LocalMedia) -> Description {
     description(local, vec![media])
 }
 
-/// Makes a later offer: as many lines as our last description `before` had, in its order, and no
-/// payload type with another meaning (RFC 3264 sections 8 and 8.3.2). A codec that would need a new
-/// number is left out: the peer may have given that another meaning, in words that we did not answer.
+/// Makes a later offer: as many lines as our last description `before`, in the same order, and no
+/// payload type with a new meaning (RFC 3264 sections 8 and 8.3.2). A codec that would need a new
+/// number is left out: the peer may have used that number otherwise, in a part that our answer did
+/// not accept.
 pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description {
     let index = our_line(before);
     let media = before
@@ -196,11 +199,11 @@ pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description
     description(local, media)
 }
 
-/// Takes the answer to our offer. There may be several codecs in it, and the peer may change among them
-/// without a word (RFC 3264 sections 5.1 and 6.1); we speak the first.
+/// Accepts the answer to our offer. It may contain several codecs, and the peer may switch among
+/// them without signalling (RFC 3264 sections 5.1 and 6.1). We send the first one.
 ///
 /// # Errors
-/// The answer has no audio, or a codec that we did not offer.
+/// The answer does not fit the offer, or has no audio or no codec that we offered.
 pub fn accept_answer(
     offer: &Description,
     answer: &Description,
@@ -216,10 +219,11 @@ pub fn accept_answer(
     Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
 }
 
-/// What the peer may send by its answer, under the numbers of our offer: those of an answer are for
-/// what we send (RFC 3264 section 5.1). Some take theirs for both directions all the same, so they
-/// count too where our offer has no other use for them. A static number has its meaning by itself,
-/// so it counts as soon as it was offered. However long the answer is, a number is in it once.
+/// What the peer may send after its answer. It has to use the payload types of our offer; those of
+/// the answer are for what we send (RFC 3264 section 5.1). Some peers use their own for both
+/// directions, so those are accepted too where our offer has no other use for them. A static number
+/// has a fixed meaning, so it is accepted as soon as it was offered. Each number occurs once,
+/// however long the answer is.
 fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
     let offered: Vec<(u8, Payload)> = payloads(ours).collect();
     let answered: Vec<(u8, Payload)> = payloads(theirs).collect();
@@ -237,12 +241,12 @@ fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
     heard
 }
 
-/// Whether the payload type has this meaning without being given it.
+/// Whether the payload type has this meaning by RFC 3551, without `rtpmap`.
 fn is_static((number, payload): &(u8, Payload)) -> bool {
     matches!(payload, Payload::Sound(codec) if codec.static_payload_type() == Some(*number))
 }
 
-/// Adds payload types that have no meaning yet.
+/// Adds payload types to the list that are not in it yet.
 fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payload)>) {
     for (number, payload) in more {
         if heard.iter().all(|(taken, _)| *taken != number) {
@@ -251,13 +255,14 @@ fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payl
     }
 }
 
-/// The line of our own description that we speak on; of a suspended session, where we did.
+/// The index of our active line in our own description; if the session is suspended, of its audio
+/// line.
 fn our_line(described: &Description) -> Option<usize> {
     let lines = &described.media;
     lines.iter().position(is_ours).or_else(|| lines.iter().position(Media::is_audio))
 }
 
-/// Whether a line of our own description is the one that we speak on: we refuse all others.
+/// Whether a line of our own description is the active one: all others are refused.
 fn is_ours(line: &Media) -> bool {
     line.port != 0
 }
@@ -290,7 +295,7 @@ fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: u8, clock: u32
     media
 }
 
-/// Names telephone events: all keys (RFC 4733 section 2.5.1).
+/// Adds telephone events for all keys (RFC 4733 section 2.5.1).
 fn add_event(media: &mut Media, event: u8, clock: u32) {
     media.formats.push(event.to_string());
     let map = format!("{event} {EVENT}/{clock}");
@@ -298,20 +303,21 @@ fn add_event(media: &mut Media, event: u8, clock: u32) {
     media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
 }
 
-/// The transports that we speak. What RTP/AVPF adds is allowed, not demanded (RFC 4585 section 5).
+/// The transports that we support. What RTP/AVPF adds is allowed but not required (RFC 4585 section
+/// 5).
 const AVP: &str = "RTP/AVP";
 const AVPF: &str = "RTP/AVPF";
 
-/// The transport of a line, if we speak it.
+/// The transport of a line, if we support it.
 fn transport(media: &Media) -> Option<&'static str> {
     [AVP, AVPF].into_iter().find(|known| media.protocol.eq_ignore_ascii_case(known))
 }
 
-/// Payload types from 96 on are free to be given a meaning (RFC 3551 section 6).
+/// Dynamic payload types begin at 96 (RFC 3551 section 6).
 const FIRST_DYNAMIC: u8 = 96;
-/// The payload type that phones commonly give telephone events.
+/// The payload type that phones usually give to telephone events.
 const EVENT_OFFERED: u8 = 101;
-/// And its clock.
+/// The usual clock rate of telephone events, in Hz.
 const EVENT_CLOCK: u32 = 8_000;
 /// The encoding name of telephone events.
 const EVENT: &str = "telephone-event";
@@ -344,17 +350,17 @@ impl Codec {
 }
 
 impl Direction {
-    /// Whether anything flows from us to the peer.
+    /// Whether media flows from us to the peer.
     pub fn sends(self) -> bool {
         matches!(self, Self::SendRecv | Self::SendOnly)
     }
 
-    /// Whether anything flows from the peer to us.
+    /// Whether media flows from the peer to us.
     pub fn receives(self) -> bool {
         matches!(self, Self::SendRecv | Self::RecvOnly)
     }
 
-    /// The same, but that we say nothing.
+    /// The same direction without our sending.
     pub fn without_sending(self) -> Self {
         if self.receives() { Self::RecvOnly } else { Self::Inactive }
     }
@@ -373,7 +379,7 @@ impl Direction {
         all.into_iter().find(|direction| direction.attribute().eq_ignore_ascii_case(name))
     }
 
-    /// The same, seen from the other side.
+    /// The same direction, as seen from the other side.
     fn mirrored(self) -> Self {
         match self {
             Self::SendOnly => Self::RecvOnly,
@@ -386,7 +392,7 @@ impl Direction {
 /// One payload type of a media line.
 struct Format<'a> {
     payload_type: u8,
-    /// What `rtpmap` says; or the number, where that says nothing.
+    /// The encoding by `rtpmap`; without it, that of the static number, or the number itself.
     encoding: &'a str,
 }
 
@@ -397,7 +403,7 @@ impl Format<'_> {
         all.into_iter().find(|codec| Encoding::parse(codec.encoding()).as_ref() == Some(&said))
     }
 
-    /// The clock of telephone events. They have no channels, but some say `/1` all the same.
+    /// The clock rate of telephone events. They have no channels, but some peers write `/1`.
     fn event_clock(&self) -> Option<u32> {
         let encoding = Encoding::parse(self.encoding)?;
         encoding.is_named(EVENT).then_some(encoding.clock)
@@ -409,7 +415,7 @@ impl Format<'_> {
     }
 }
 
-/// `opus/48000/2`, in its parts.
+/// The parts of an encoding such as `opus/48000/2`.
 #[derive(Debug)]
 struct Encoding<'a> {
     name: &'a str,
@@ -418,7 +424,7 @@ struct Encoding<'a> {
 }
 
 impl<'a> Encoding<'a> {
-    /// A clock that is missing is that of telephony; one channel need not be named.
+    /// A missing clock rate is 8,000 Hz; one channel need not be named.
     fn parse(text: &'a str) -> Option<Self> {
         let number = |part: Option<&str>, default| match part.map(|part| words(part).next()) {
             None | Some(None) => Some(default),
@@ -437,7 +443,7 @@ impl<'a> Encoding<'a> {
 }
 
 impl PartialEq for Encoding<'_> {
-    /// RFC 8866 section 6.6: names are the same in any case.
+    /// RFC 8866 section 6.6: names are compared without case.
     fn eq(&self, other: &Self) -> bool {
         self.is_named(other.name) && (self.clock, self.channels) == (other.clock, other.channels)
     }
@@ -447,8 +453,8 @@ fn payloads(media: &Media) -> impl Iterator<Item = (u8, Payload)> {
     formats(media).filter_map(|format| Some((format.payload_type, format.payload()?)))
 }
 
-/// The payload types of a line, each once, in the line's order. Each line and each `rtpmap` is
-/// looked at once, so a long description takes no more than its length.
+/// The payload types of a line, each once, in the order of the line. Each format and each `rtpmap`
+/// is read once, so the time grows only with the length of the description.
 fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
     let mut maps = BTreeMap::new();
     for map in media.values("rtpmap") {
@@ -470,12 +476,12 @@ fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
     })
 }
 
-/// RFC 3551 section 6: seven bits.
+/// RFC 3551 section 6: a payload type has seven bits.
 fn payload_type(word: &str) -> Option<u8> {
     word.parse().ok().filter(|number| *number < 128)
 }
 
-/// What we would do with a media line.
+/// The plan for a media line, if we accept it.
 fn choose(
     description: &Description,
     media: &Media,
@@ -497,8 +503,8 @@ fn choose(
             NegotiationError::NoCodec(offered.join(", "))
         })?;
     let (codec, payload_type) = chosen;
-    // RFC 4733 section 2.1 wants the clock of the audio; softphones that offer Opus often have
-    // events at 8,000 Hz only, and send them by the clock of the audio all the same.
+    // RFC 4733 section 2.1 requires the clock rate of the audio. Softphones that offer Opus often
+    // offer events at 8,000 Hz only, and still send them with the clock rate of the audio.
     let events: Vec<(u8, u32)> = formats(media)
         .filter_map(|format| Some((format.payload_type, format.event_clock()?)))
         .collect();
@@ -534,7 +540,7 @@ fn choose(
     };
     let event = telephone_event.map(|number| (number, Payload::Event));
     let mut heard = Vec::from_iter(iter::once((payload_type, Payload::Sound(codec))).chain(event));
-    // Some send the other law, or their other number for keys, than what was answered.
+    // Some peers send the other G.711 law, or their other payload type for keys, than was answered.
     let is_certain = |offered: &(u8, Payload)| is_static(offered) || offered.1 == Payload::Event;
     add_free(&mut heard, payloads(media).filter(is_certain));
     Ok(StreamPlan {
@@ -550,7 +556,7 @@ fn choose(
     })
 }
 
-/// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms. Fractions are
+/// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms. A fraction is
 /// allowed, zero is not (RFC 8866 section 6.4).
 fn ptime(media: &Media) -> u32 {
     let mut wanted = media.values("ptime").filter_map(milliseconds);
@@ -568,15 +574,15 @@ fn milliseconds(value: &str) -> Option<u32> {
     whole.parse().ok().filter(|_| is_number)
 }
 
-/// Whether an address says that nothing is wanted: that of hold by RFC 2543, of either family, or a
-/// name that cannot be (RFC 6761 section 6.4), for which IPv6 has no such address.
+/// Whether an address means hold: the unspecified address of either family (RFC 2543), or a name
+/// under `.invalid` (RFC 6761 section 6.4), used because IPv6 defines no such address.
 fn is_nowhere(address: &str) -> bool {
     let is_zero = address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_unspecified());
     let end = address.trim_end_matches('.').rsplit('.').next();
     is_zero || end.is_some_and(|label| label.eq_ignore_ascii_case("invalid"))
 }
 
-/// Whether RTP may be sent there: never to many, never to no host at all.
+/// Whether RTP may be sent to the address: not if it is multicast, broadcast or unspecified.
 fn is_usable(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST);
@@ -606,8 +612,8 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
     media
 }
 
-/// RFC 3264 section 6: a refused line keeps its kind, transport and at least one format. Where
-/// there is none to keep, it has one all the same (RFC 8866 section 9).
+/// RFC 3264 section 6: a refused line keeps its kind, its transport and at least one format. If it
+/// has no format, one is added (RFC 8866 section 9).
 fn refused(offered: &Media) -> Media {
     let format = offered.formats.first().map_or("0", String::as_str);
     Media {
@@ -799,7 +805,7 @@ mod tests {
         let plan = accept_answer(&again, &theirs).unwrap();
         assert_eq!((plan.codec, plan.telephone_event), (Codec::Pcma, Some(97)));
         assert_eq!(plan.remote, Some("192.0.2.1:4002".parse().unwrap()));
-        // And once more, by what was said last.
+        // The same again, from our last description.
         let third = make_offer_again(&local(), &again).to_string();
         assert_eq!(third.matches("m=").count(), 2, "{third}");
         assert!(third.contains("m=audio 20000 RTP/AVP 115 8 0 97\r\n"), "{third}");
@@ -838,12 +844,13 @@ mod tests {
         );
         let opus = (111, Payload::Sound(Codec::Opus));
         assert_eq!(plan.heard, [opus, (102, Payload::Event), a, (101, Payload::Event)]);
-        // What was not offered may not come, nor what the offer has given another meaning.
+        // Not accepted: payload types that were not offered, and those with another meaning in the
+        // offer.
         let (_, plan) = answer("m=audio 4000 RTP/AVP 0\r\n");
         assert_eq!(plan.heard, [mu]);
         let (_, plan) = answer("m=audio 4000 RTP/AVP 8 0\r\na=rtpmap:0 telephone-event/8000\r\n");
         assert_eq!(plan.heard, [a, (0, Payload::Event)]);
-        // And the same of our own offer.
+        // The same for our own offer.
         let plan = accept_answer(&make_offer(&local()), &offer("m=audio 4000 RTP/AVP 8\r\n"));
         assert_eq!(plan.unwrap().heard, [a, mu]);
     }
@@ -856,7 +863,7 @@ mod tests {
         for (numbers, heard) in [
             ((96, 101), vec![(96, opus), (101, event)]),
             ((111, 99), vec![(96, opus), (101, event), (111, opus), (99, event)]),
-            // Numbers that our offer has given another meaning.
+            // Payload types that have another meaning in our offer.
             ((101, 96), vec![(96, opus), (101, event)]),
         ] {
             let (sound, keys) = numbers;

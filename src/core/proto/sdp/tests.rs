@@ -1,4 +1,4 @@
-//! What real phones offer, and what becomes of it when it is written in another way.
+//! Offers of real phones, and the same offers written in other ways.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::{
     accept_answer, make_offer, make_offer_again, negotiate, suspend,
 };
 
-/// A softphone on a desk.
+/// A softphone on a desktop.
 const LINPHONE: &str = "v=0
 o=alice 3724 2217 IN IP4 192.0.2.1
 s=Talk
@@ -52,7 +52,7 @@ a=rtpmap:101 telephone-event/8000
 a=fmtp:101 0-15
 ";
 
-/// A border controller before a service in the cloud.
+/// A session border controller in front of a cloud service.
 const TEAMS: &str = "v=0
 o=- 1413 0 IN IP4 192.0.2.4
 s=session
@@ -79,7 +79,7 @@ a=ptime:20
 a=rtcp-mux
 ";
 
-/// A carrier that holds, in the way of RFC 2543.
+/// A carrier that puts the call on hold as in RFC 2543.
 const CARRIER_ON_HOLD: &str = "v=0
 o=BroadWorks 1094 2 IN IP4 192.0.2.6
 s=-
@@ -91,7 +91,7 @@ a=fmtp:101 0-11,16
 a=inactive
 ";
 
-/// A desk phone that holds for the whole session, and plays music in one line.
+/// A desk phone that puts the whole session on hold, and plays music in one line.
 const PHONE_ON_HOLD: &str = "v=0
 o=root 1 2 IN IP4 192.0.2.7
 s=call
@@ -117,7 +117,7 @@ c=IN IP4 192.0.2.8
 a=rtpmap:127 telephone-event/8000
 ";
 
-/// A conference system with all it has.
+/// A conference system with all its media.
 const CONFERENCE: &str = "v=0
 o=tandberg 7 1 IN IP6 2001:db8::9
 s=-
@@ -144,7 +144,7 @@ m=audio 49180 RTP/SAVP 0
 const PHONES: [&str; 7] =
     [LINPHONE, CISCO, TEAMS, CARRIER_ON_HOLD, PHONE_ON_HOLD, GATEWAY, CONFERENCE];
 
-/// Lines that say nothing to us; none holds a line end.
+/// Lines that we ignore; none contains a line end.
 const NOISE: &[&[u8]] = &[
     b"i=caf\xe9 \0",
     b"u=http://\xff\xfe",
@@ -177,7 +177,7 @@ const NOISE: &[&[u8]] = &[
 
 const BLANKS: [&str; 6] = [" ", "\t", "  ", " \t ", "\0", "\x0b"];
 
-/// One way to write the same in another way.
+/// A change of how an offer is written that does not change its meaning.
 #[derive(Debug, Clone)]
 enum Change {
     BlankAfter(Index, Index),
@@ -350,7 +350,7 @@ impl Change {
     }
 }
 
-/// The address of the session, said of each medium that has none of its own.
+/// Moves the address of the session to each medium that has none of its own.
 fn move_connection(lines: &mut Vec<Line>) {
     let is_of = |line: &Line, letter: &[u8]| line.starts_with(letter);
     let Some(at) = lines.iter().position(|line| is_of(line, b"c=")) else { return };
@@ -404,7 +404,7 @@ fn offer_of(lines: &str) -> String {
     format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{lines}")
 }
 
-/// The grammar of RFC 8866 section 9, as far as we use it.
+/// Checks the grammar of RFC 8866 section 9, as far as we use it.
 fn assert_strict(text: &str) {
     assert!(text.is_ascii() && text.ends_with("\r\n"), "{text:?}");
     let lines: Vec<&str> = text.strip_suffix("\r\n").unwrap().split("\r\n").collect();
@@ -471,7 +471,7 @@ proptest! {
         let (said, plan) = answer(&text).unwrap();
         assert_strict(&said);
         prop_assert_eq!((said, plan), answer(phone.as_bytes()).unwrap(), "{}", written);
-        // The same of an answer to us.
+        // The same for an answer to our offer.
         let taken = |text: &[u8]| {
             accept_answer(&make_offer(&local()), &Description::parse(text).unwrap())
         };
@@ -661,11 +661,11 @@ fn audio_with_port_0_is_suspended_and_taken_up_again() {
     assert!(text.contains("m=video 0 RTP/AVP 96\r\nm=audio 0 RTP/AVP 115 97\r\n"), "{text}");
     assert_eq!((suspended.direction, suspended.remote), (Direction::Inactive, None));
     assert_eq!((suspended.codec, &suspended.heard), (plan.codec, &plan.heard));
-    // Once more, and then we are asked for an offer: the numbers are those of the session.
+    // The hold is repeated, then an offer is requested: the payload types are those of the session.
     let (answer, _) = suspend(&silent, &local(), &suspended, &answer).unwrap();
     let again = make_offer_again(&local(), &answer).to_string();
     assert!(again.contains("m=audio 20000 RTP/AVP 115 8 0 97\r\n"), "{again}");
-    // Another wish is no hold.
+    // Any other offer is not a hold.
     for lines in
         [first, "m=audio 0 RTP/AVP 0\r\nm=image 4000 udptl t38\r\n", "m=video 0 RTP/AVP 96\r\n", ""]
     {

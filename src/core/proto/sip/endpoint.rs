@@ -1,14 +1,15 @@
-//! The SIP endpoint: all transactions and dialogs of one node as one machine (RFC 3261).
+//! The SIP endpoint: all transactions and dialogs of one node in one state machine (RFC 3261).
 //!
-//! Comes in: messages, commands of the calls, time. Goes out: messages and events. It answers by
-//! itself what needs no decision: 100, OPTIONS, CANCEL, BYE, INFO, PRACK, requests that it cannot take,
-//! and everything that comes again; it acknowledges, and keeps sessions alive. It opens no socket, reads no clock, resolves no name, and does not
-//! look into SDP.
+//! In: messages, commands from the calls, and time. Out: messages and events. The endpoint itself
+//! answers what needs no decision by a call: 100, OPTIONS, CANCEL, BYE, INFO, PRACK, requests that
+//! it cannot accept, and retransmissions. It sends ACK and refreshes sessions. It opens no socket,
+//! reads no clock, resolves no name, and does not read SDP.
 //!
 //! Call one `handle_*`, then `poll_output` until `None`, then wait until `poll_timeout`.
 //!
-//! Requests that create nothing are answered without state (§8.2.7): their To tag is made of the
-//! request itself, so that the same request gets the same answer. A flood of them costs no memory.
+//! A request that creates no dialog is answered without state (§8.2.7). The To tag of the answer is
+//! computed from the request, so that the same request gets the same answer. A flood of such
+//! requests costs no memory.
 
 mod account;
 mod asking;
@@ -62,37 +63,38 @@ pub use super::{
     registrar::Binding,
 };
 
-/// What an endpoint says of itself, and how much it takes on.
+/// How an endpoint describes itself, and its limits.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// Server and User-Agent header field.
+    /// The Server and User-Agent header fields.
     pub server_name: String,
-    /// User part of our Contact.
+    /// The user part of our Contact.
     pub contact_user: String,
-    /// The address in Contact and Via; `None` tells the one that the peer reached.
+    /// The address in Contact and Via; `None`: the local address that the peer reached.
     pub advertised: Option<IpAddr>,
     /// The realm of our challenges (RFC 3261 §22.1).
     pub realm: String,
-    /// The domain of our users; empty: our address.
+    /// The domain of our users; if empty, our address.
     pub domain: String,
-    /// What our challenges offer; none = all.
+    /// The digest algorithms that our challenges offer; if empty, all.
     pub digest: Vec<Algorithm>,
-    /// The port of our TCP listener, which takes what is too long for a datagram (§18.1.1).
+    /// The port of our TCP listener. With it, requests too long for a datagram go over TCP
+    /// (§18.1.1).
     pub tcp_port: Option<u16>,
-    /// New requests get 503 when so many transactions are open.
+    /// New requests get 503 while this many transactions are open.
     pub max_transactions: usize,
-    /// New calls get 503 when so many dialogs are open.
+    /// New calls get 503 while this many dialogs are open.
     pub max_dialogs: usize,
-    /// When to come again after a 503.
+    /// The Retry-After value of a 503.
     pub retry_after: Duration,
 }
 
-/// A call has two, its INVITE and its BYE, and each stays for 64*T1 after its end: these are enough for
-/// a thousand calls a second.
+/// A call has two transactions, INVITE and BYE, and each is kept for 64*T1 after its end. This
+/// limit suffices for a thousand calls a second.
 const MAX_TRANSACTIONS: usize = 65_536;
 
 impl EndpointConfig {
-    /// The usual endpoint.
+    /// The default configuration.
     pub fn new(server_name: String) -> Self {
         Self {
             server_name,
@@ -114,34 +116,35 @@ impl EndpointConfig {
 pub struct Endpoint {
     config: EndpointConfig,
     rng: StdRng,
-    /// Makes the To tags of stateless answers hard to foresee.
+    /// Secret that makes the To tags of stateless answers hard to guess.
     tag_secret: u64,
     draining: bool,
-    /// How long the message is that is being handled.
+    /// The length of the message being handled, in bytes.
     heard_bytes: usize,
-    /// Its dialog, if it came from an unproven address: the answer takes part of the allowance.
+    /// The dialog of that message, if it came from an unproven address: the answer counts against
+    /// the allowance.
     answering: Option<DialogId>,
-    /// Knows our users, once there are any.
+    /// Checks credentials of our users; `None` until there are users.
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
-    /// Whose wrong passwords were told.
+    /// Sources with failed logins, to limit the log lines about them.
     wrong_passwords: Diary,
-    /// Networks of peers that the operator knows.
+    /// Networks of peers that the operator trusts.
     trusted_peers: Vec<IpNet>,
     registrar: Registrar,
-    /// Our registrations at trunks, by name; and whose REGISTER has which number.
+    /// Our registrations at trunks, by name; and the account name by REGISTER number.
     accounts: BTreeMap<String, Account>,
     registering: BTreeMap<u64, String>,
-    /// When those behind a NAT hear of us next.
+    /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
     acquaintances: KnownPeers,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
-    /// Calls that we place, and those whose INVITE may still be answered by a fork.
+    /// Calls that we place, and answered ones to which a further fork may still send a 2xx.
     outgoing: BTreeMap<DialogId, Outgoing>,
-    /// The same by Call-ID and our tag: whoever rings may have something to say.
+    /// The same calls by Call-ID and our tag, for requests within an early dialog.
     outgoing_by_name: BTreeMap<(String, String), DialogId>,
     dialog_schedule: Schedule<DialogId>,
     transactions: TransactionTable,
@@ -149,7 +152,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint without any dialog. All tags and branches come from `rng`.
+    /// An endpoint without dialogs. All tags and branches come from `rng`.
     pub fn new(config: EndpointConfig, mut rng: StdRng) -> Self {
         Self {
             config,
@@ -179,7 +182,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes one message as it came over `path`: a datagram, or what the framing of a stream cut out.
+    /// Handles one message that came over `path`: a datagram, or one message framed from a stream.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
         self.heard_bytes = bytes.len();
         self.answering = None;
@@ -206,7 +209,7 @@ impl Endpoint {
         }
     }
 
-    /// Carries out what the owner of a call wants.
+    /// Carries out a command from the owner of a call.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         let id = command.dialog();
         if !self.is_known(id) && !matches!(command, Command::Call { .. }) {
@@ -228,7 +231,7 @@ impl Endpoint {
         }
     }
 
-    /// Lets every timer fire that is due.
+    /// Runs all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registrar.handle_timeout(now);
         self.note_phones();
@@ -238,7 +241,7 @@ impl Endpoint {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
                 TransactionDue::TimedOut(asker, path) => {
-                    // Before whatever is tried next.
+                    // This comes before the next attempt, which may use the same stream.
                     if path.transport.is_reliable() {
                         self.outputs.push_back(Output::Silent(path));
                     }
@@ -291,7 +294,7 @@ impl Endpoint {
         }
     }
 
-    /// These are our users from now on: names and passwords.
+    /// Replaces our users, given as names and passwords.
     pub fn set_users<'a>(&mut self, users: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
         let users: BTreeMap<&str, &str> = users.collect();
         for gone in self.users.iter().filter(|user| !users.contains_key(user.as_str())) {
@@ -307,7 +310,7 @@ impl Endpoint {
         self.note_phones();
     }
 
-    /// Where a user of ours can be reached, the best place first.
+    /// The contacts of a user of ours, the best one first.
     pub fn phones(&self, user: &str, now: Instant) -> Vec<Binding> {
         self.registrar.contacts(user, now)
     }
@@ -317,12 +320,12 @@ impl Endpoint {
         self.draining = draining;
     }
 
-    /// What is to be done next; `None` when there is nothing more.
+    /// The next output; `None` if there is no more.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` wants to be called.
+    /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.transactions.poll_timeout(),
@@ -334,7 +337,7 @@ impl Endpoint {
         due.into_iter().flatten().min()
     }
 
-    /// Nothing is left: no dialog, no transaction, no registration.
+    /// Whether nothing is left: no dialog, no transaction, no registration.
     pub fn is_idle(&self) -> bool {
         self.dialogs.is_empty()
             && self.outgoing.is_empty()
@@ -345,26 +348,26 @@ impl Endpoint {
             && self.next_registration().is_none()
     }
 
-    /// No peer waits for a word of ours: there is no call, and no request whose final response is waited
-    /// for.
+    /// Whether no peer waits for a message of ours: there is no call, and no request that waits for
+    /// its final response.
     pub fn is_quiet(&self) -> bool {
         self.dialogs.is_empty()
             && self.outgoing.values().all(|outgoing| outgoing.winner().is_some())
             && !self.transactions.are_asking()
     }
 
-    /// A dialog goes over this stream, or a phone or a trunk is reached by it.
+    /// Whether a dialog uses this stream, or a phone or a trunk is reached over it.
     pub fn needs(&self, connection: ConnectionId) -> bool {
         self.streams().any(|stream| stream == connection)
     }
 
-    /// How many dialogs there are.
+    /// The number of dialogs.
     pub fn dialogs(&self) -> usize {
         self.dialogs.len()
     }
 
     fn handle_response(&mut self, response: &Response, path: Path, now: Instant) {
-        // More than one Via: it was routed to us by mistake (§8.1.3.3).
+        // More than one Via: the response was misrouted to us (§8.1.3.3).
         let [via] = response.vias() else {
             debug!("response with more than one Via is dropped");
             return;
@@ -377,7 +380,7 @@ impl Endpoint {
         if let Some(ack) = heard.ack {
             self.transmit(ack);
         }
-        // It names the branch of a request that was sent there, and nowhere else.
+        // The response names the branch of a request that was sent to this address and to no other.
         if heard.path.peer.ip() == path.peer.ip()
             && let Some(dialog) = heard.asker.dialog().and_then(|id| self.dialogs.get_mut(&id))
         {
@@ -411,7 +414,7 @@ impl Endpoint {
         }
     }
 
-    /// A request of ours within a dialog got no answer.
+    /// A request of ours within a dialog, or a REGISTER, got no answer.
     fn unanswered(&mut self, asker: Asker, now: Instant) {
         match asker {
             Asker::Bye(id) => self.end(id, Ending::TimedOut, now),
@@ -422,7 +425,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether there is a dialog, or a call of ours that may become one.
+    /// Whether there is such a dialog, or a call of ours that may still create it.
     fn is_known(&self, id: DialogId) -> bool {
         self.dialogs.contains_key(&id)
             || self.outgoing.get(&id).is_some_and(|outgoing| outgoing.winner().is_none())
@@ -433,7 +436,7 @@ impl Endpoint {
         self.dialog_schedule.set(id, due);
     }
 
-    /// Our BYE is done.
+    /// Our hang-up is complete.
     fn end(&mut self, id: DialogId, how: Ending, now: Instant) {
         if self.forget_dialog(id, now) {
             self.tell(Event::Ended { dialog: id, how });

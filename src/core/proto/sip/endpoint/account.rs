@@ -6,22 +6,22 @@ use crate::proto::sip::{
     digest::Credentials, message::NameAddr, path::Path, registration::Registration, uri::Uri,
 };
 
-/// A trunk that wants to know where we are.
+/// The account of a trunk that we register at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkAccount {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub name: String,
-    /// Which ways lead there, the best first; none as long as nobody knows.
+    /// Paths to the trunk, the best one first; empty until they are known.
     pub targets: Vec<Path>,
     /// The Request-URI: the trunk's domain.
     pub registrar: Uri,
-    /// Who we are there.
+    /// Our address of record at the trunk.
     pub address_of_record: NameAddr,
-    /// The user part of our Contact: whom the trunk's calls are for.
+    /// The user part of our Contact, which the trunk's calls are addressed to.
     pub contact_user: String,
-    /// The proxies to visit.
+    /// The proxies to traverse, as Route header fields.
     pub routes: Vec<NameAddr>,
-    /// Name and password.
+    /// User name and password.
     pub credentials: Credentials,
 }
 
@@ -32,27 +32,28 @@ pub(super) struct Account {
     pub(super) machine: Registration,
     pub(super) call_id: String,
     pub(super) local_tag: String,
-    /// Which of the targets is tried.
+    /// The index of the target being tried, modulo the number of targets.
     pub(super) target: usize,
-    /// The REGISTER that is out went over a stream because it is long; or none was to be had, and the
-    /// next one goes in a datagram (§18.1.1).
+    /// Whether the pending REGISTER went over a stream because of its length; and whether the next
+    /// one has to go in a datagram, because the stream brought no answer (§18.1.1).
     pub(super) is_streamed: bool,
     pub(super) wants_datagram: bool,
-    /// The way over which we are known there, and the trunk's calls may come.
+    /// The path over which the trunk has registered us and may send calls.
     pub(super) flow: Option<Path>,
-    /// It is not configured any more: our contact is taken back, and it has no rights.
+    /// The account is no longer configured: our contact is being unregistered, and the trunk has no
+    /// rights.
     pub(super) is_leaving: bool,
 }
 
 impl Account {
-    /// Registers, if there is a way.
+    /// Starts to register, if there is a path.
     pub(super) fn begin(&mut self, now: Instant) {
         if !self.trunk.targets.is_empty() {
             self.machine.start(now);
         }
     }
 
-    /// The way that is tried now.
+    /// The path being tried.
     pub(super) fn path(&self) -> Option<Path> {
         let targets = &self.trunk.targets;
         targets.get(self.target % targets.len().max(1)).copied()

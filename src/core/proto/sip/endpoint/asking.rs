@@ -1,5 +1,5 @@
-//! How requests of ours get on their way: which transport carries them, and what becomes of those that
-//! are challenged, or that nothing carries.
+//! Sending of our own requests: the choice of the transport, answers to challenges, and what
+//! follows if a request cannot be delivered.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
@@ -17,17 +17,17 @@ use crate::proto::sip::{
     transaction::{Asker, Sends, Undelivered},
 };
 
-/// RFC 3261 §18.1.1: a longer request goes over a stream, where there is one.
+/// RFC 3261 §18.1.1: a longer request goes over a stream, if we have a TCP listener.
 const MAX_DATAGRAM_REQUEST: usize = 1_300;
 
 impl Endpoint {
-    /// Sends a request within a dialog; false if it cannot be: the dialog is over, or a challenge is
-    /// none that we answer.
+    /// Sends a request within a dialog. Returns false if it cannot be sent: the dialog is over or
+    /// does not allow an offer now, or we cannot answer a challenge.
     pub(super) fn ask_within(&mut self, mut errand: Errand, asker: Asker, now: Instant) -> bool {
         let branch = self.fresh_branch();
         let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
         let Some(dialog) = dialog_of(dialogs, outgoing, &errand) else { return false };
-        // We may have hung up since it was asked for the first time.
+        // We may have hung up since the request was first sent.
         if errand.method == Method::Invite && !dialog.may_offer() {
             return false;
         }
@@ -41,7 +41,7 @@ impl Endpoint {
         let answers = match credentials {
             Some(credentials) => errand.challenges.answer(&errand.method, &uri, credentials, rng),
             None if errand.challenges.is_empty() => Ok(Vec::new()),
-            // Whoever asks there is told nothing.
+            // We have no credentials for this address.
             None => return false,
         };
         let answers = match answers {
@@ -53,7 +53,7 @@ impl Endpoint {
         };
         let may_be_challenged = credentials.is_some();
         let cseq = dialog.next_cseq();
-        // A stream would lead to where nothing of a stranger has come from.
+        // A stream to a stranger would lead to an address from which none of its messages came.
         let may_stream = !errand.wants_datagram && !dialog.is_of_stranger();
         let (transmit, is_streamed) = config.packed(way, may_stream, |path| {
             let sent_by = config.sent_by(path);
@@ -102,7 +102,7 @@ impl Endpoint {
         true
     }
 
-    /// Sends once more what was challenged, with an answer; whether it could be.
+    /// Sends a challenged request once more with credentials. Returns false if it cannot be sent.
     pub(super) fn answer_challenge(
         &mut self,
         mut errand: Errand,
@@ -113,15 +113,16 @@ impl Endpoint {
         errand.challenges.take(response) && self.ask_within(errand, asker, now)
     }
 
-    /// Nothing can be delivered over `path`: the stream could not be opened, or broke.
+    /// Nothing can be delivered over `path`: its stream could not be opened, or broke.
     pub fn handle_unreachable(&mut self, path: Path, now: Instant) {
         for Undelivered { asker, errand } in self.transactions.handle_unreachable(path) {
             self.undelivered(asker, errand, now);
         }
     }
 
-    /// A stream has gone. Whatever we asked over it, and nobody has heard, is not waited for; `peer` is
-    /// whoever it led to, unless another stream does.
+    /// A stream is closed. Our requests that went over it and got no response yet count as
+    /// undelivered. `peer` is the address that the stream led to, or `None` if another stream leads
+    /// there.
     pub fn handle_disconnected(
         &mut self,
         connection: ConnectionId,
@@ -155,7 +156,7 @@ impl Endpoint {
             }
         }
         match asker {
-            // §8.1.3.1: it is as if 503 had come, which ends no dialog.
+            // §8.1.3.1: a transport error counts as 503, which does not end the dialog.
             Asker::Reinvite(id) | Asker::Update(id) => self.refresh_failed(id, now),
             asker => self.unanswered(asker, now),
         }
@@ -163,8 +164,9 @@ impl Endpoint {
 }
 
 impl EndpointConfig {
-    /// A request for this way, which `build` makes for whatever carries it; and whether that is a
-    /// stream because it is too long for a datagram.
+    /// Builds a request for `way`. `build` gets the path that is used in the end: TCP if the
+    /// request is too long for a datagram, there is a listener, and `may_stream` is set. The second
+    /// value tells whether that is so.
     pub(super) fn packed(
         &self,
         way: Path,
@@ -183,7 +185,7 @@ impl EndpointConfig {
     }
 }
 
-/// A trunk that wants a password gets none.
+/// Warns that a challenge, such as one by a trunk, is not answered.
 pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
     warn!(
         sip.call_id = call_id,
@@ -191,7 +193,7 @@ pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
     );
 }
 
-/// The dialog that a request goes to: one that is there, or that of somebody who rings.
+/// The dialog of a request: an established one, or that of a fork of an outgoing call.
 fn dialog_of<'a>(
     dialogs: &'a mut BTreeMap<DialogId, Dialog>,
     outgoing: &'a mut BTreeMap<DialogId, Outgoing>,
@@ -206,7 +208,7 @@ fn dialog_of<'a>(
     }
 }
 
-/// The same hop over TCP.
+/// The same next hop over TCP.
 fn over_tcp(path: Path, port: u16) -> Path {
     let mut local = path.local;
     local.set_port(port);

@@ -15,13 +15,13 @@ use crate::proto::sip::{
     transaction::{Asker, News, Sends, TransactionId, key::MAGIC_COOKIE},
 };
 
-/// Statuses after which another target may do better (RFC 3263 §4.3): it has no room.
+/// Another target may accept the call after this status (RFC 3263 §4.3): this one is overloaded.
 const NO_ROOM: u16 = 503;
-/// Stands for the tag of a peer that gives none.
+/// The key of the fork of a peer that sends no tag.
 const UNTAGGED: &str = "";
-/// Why a fork is hung up (RFC 3326 §2).
+/// The Reason of the BYE to a fork that answered after another one (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
-/// Why a call is hung up when no dialog can be made of its answer (RFC 3326 §2).
+/// The Reason of the BYE to a call whose answer makes no dialog (RFC 3326 §2).
 const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
@@ -74,7 +74,7 @@ impl Endpoint {
         self.transmit(transmit);
     }
 
-    /// Our side does not want the call any more.
+    /// The owner hangs up a call that is not answered yet.
     pub(super) fn hang_up_outgoing(&mut self, id: DialogId, wish: HangUp, now: Instant) {
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         match outgoing.hang_up(wish, now) {
@@ -92,7 +92,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends the CANCEL of an INVITE of ours, unless that has its final response (§9.1).
+    /// Sends the CANCEL of an INVITE of ours, unless the final response is there (§9.1).
     pub(super) fn cancel_invite(
         &mut self,
         transaction: TransactionId,
@@ -114,7 +114,7 @@ impl Endpoint {
         self.transmit(transmit);
     }
 
-    /// A canceled INVITE was never answered (§9.1).
+    /// A canceled INVITE got no final response within 64*T1 (§9.1).
     pub(super) fn outgoing_timeout(&mut self, id: DialogId) {
         let Some(outgoing) = self.forget_outgoing(id) else { return };
         if let Some(transaction) = outgoing.transaction() {
@@ -123,7 +123,7 @@ impl Endpoint {
         self.tell(Event::Ended { dialog: id, how: Ending::TimedOut });
     }
 
-    /// Nobody answered the INVITE.
+    /// The INVITE got no response in time.
     pub(super) fn invite_timed_out(&mut self, id: DialogId, now: Instant) {
         match self.outgoing.get_mut(&id).map(Outgoing::next_target) {
             Some(true) => self.send_invite(id, now),
@@ -141,7 +141,7 @@ impl Endpoint {
         }
     }
 
-    /// No more 2xx can come.
+    /// No further 2xx can come.
     pub(super) fn invite_over(&mut self, id: DialogId) {
         self.forget_outgoing(id);
     }
@@ -183,8 +183,9 @@ impl Endpoint {
         self.tell(Event::Progress { dialog: id, status: response.status(), path });
     }
 
-    /// A provisional response with a tag makes an early dialog (§12.1), as long as there are not too
-    /// many. Without a tag, as from a peer of RFC 2543, it is followed for the answer it may bring.
+    /// A provisional response with a tag creates an early dialog (§12.1), up to a limit. One
+    /// without a tag, as an RFC 2543 peer sends it, is tracked too: it may bring the answer to our
+    /// offer.
     fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
@@ -206,7 +207,7 @@ impl Endpoint {
         }
     }
 
-    /// Keeps the first description that an unreliable provisional response brings: it is the answer
+    /// Keeps the first description that an unreliable provisional response brings. It is the answer
     /// to our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
     fn note_early_answer(&mut self, id: DialogId, response: &Response) {
         let Some(description) = response.description() else { return };
@@ -216,8 +217,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends the PRACK of a reliable provisional response (RFC 3262 §4); false when it is not the
-    /// next one, and so must not be looked at.
+    /// Sends the PRACK of a reliable provisional response (RFC 3262 §4). Returns false if the
+    /// response is not the next one in order; it must then be ignored.
     fn acknowledge(&mut self, id: DialogId, response: &Response, now: Instant) -> bool {
         let (Some(rseq), Some(tag)) =
             (response.header("RSeq").and_then(parse_number), response.to().tag())
@@ -241,7 +242,7 @@ impl Endpoint {
         true
     }
 
-    /// A 2xx came: the first makes the call, the others are hung up (§13.2.2.4).
+    /// A 2xx came: the first one makes the call, later forks are hung up (§13.2.2.4).
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
         let tag = response.to().tag().unwrap_or(UNTAGGED).to_owned();
         let cseq = response.cseq().number;
@@ -259,8 +260,8 @@ impl Endpoint {
             return;
         };
         let fault = response.dialog_fault();
-        // An ACK that would have to follow what cannot be read goes back to where the 2xx came
-        // from.
+        // If the Contact or the Record-Route cannot be read, the ACK goes back to where the 2xx
+        // came from.
         let way = if fault.is_some() { path } else { sent_path.way_of_answer(path) };
         let dialog = Dialog::calling(origin, response, way);
         let dialog = dialog.by_own_stream(sent_path.connection.is_none());
@@ -293,8 +294,9 @@ impl Endpoint {
             }
             (None, None) => {
                 // By RFC 3261 §13.2.1 the first description is the answer, and later ones are
-                // ignored. Gateways that play an announcement before they connect name another
-                // place in the 200: the sound is there, so the description of the 200 comes first.
+                // ignored. Gateways that play an announcement before they connect give another
+                // media address in the 200. The audio comes from there, so the description of the
+                // 200 takes precedence.
                 let early = early.and_then(|early| early.answer.or(early.early_answer));
                 let description = response.description().or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });
@@ -302,7 +304,7 @@ impl Endpoint {
         }
     }
 
-    /// The ACK of a 2xx to our first INVITE; it carries the INVITE's credentials (§22.1).
+    /// The ACK of a 2xx to our first INVITE, with the credentials of that INVITE (§22.1).
     fn ack_of(&self, id: DialogId, dialog: &Dialog, cseq: u32, branch: &str) -> Option<Transmit> {
         let path = dialog.next_hop();
         let sent_by = self.config.sent_by(path);
@@ -312,22 +314,23 @@ impl Endpoint {
         Some(Transmit { path, bytes })
     }
 
-    /// A 2xx came again, over `path`, and so its ACK is sent again. Where that took another way it may be
-    /// lost, and nobody would tell; whoever sends the 2xx is at the end of the stream that brings it.
+    /// A 2xx came again over `path`, so its ACK is sent again along the same path as before. If the
+    /// 2xx came over another stream, the ACK goes over that stream too: the first path may lose the
+    /// ACK unnoticed, and the sender of the 2xx is at the other end of that stream.
     pub(super) fn acknowledge_again(&mut self, ack: Transmit, path: Path) {
         let went = ack.path;
         let is_other = path.connection.is_some() && path.connection != went.connection;
         let bytes = ack.bytes.clone();
         self.transmit(ack);
-        // Its Via names the transport (§18.1.1).
+        // The Via of the ACK names the transport (§18.1.1), so only the same transport can be used.
         if is_other && path.transport == went.transport {
             self.transmit(Transmit { path, bytes });
         }
     }
 
-    /// Somebody answered after somebody else: ACK, then BYE, and no call hears of it. When there are
-    /// too many of them to remember, each 2xx is taken for the first of its fork, and gets the same
-    /// ACK and BYE.
+    /// Another fork answered after the first one: it gets ACK, then BYE, and no event follows. If
+    /// there are too many forks to remember, each 2xx is treated as the first one of its fork and
+    /// gets the same ACK and BYE.
     fn hang_up_fork(
         &mut self,
         id: DialogId,
@@ -393,7 +396,7 @@ impl Endpoint {
         self.refused(id, status, reason, contacts);
     }
 
-    /// The call will not be. Whoever has hung up hears that it has ended.
+    /// The call failed. If the owner has hung up already, the event is `Ended`.
     fn refused(&mut self, id: DialogId, status: u16, reason: &str, contacts: Vec<NameAddr>) {
         let Some(outgoing) = self.forget_outgoing(id) else { return };
         self.dialog_schedule.set(id, None);
@@ -406,7 +409,7 @@ impl Endpoint {
     }
 }
 
-/// The least session interval that a 422 names, in seconds (RFC 4028 §5).
+/// The minimum session interval that a 422 names, in seconds (RFC 4028 §5).
 pub(super) fn least_session(response: &Response) -> Option<u32> {
     parse_number(response.header("Min-SE")?.split(';').next()?.trim())
 }

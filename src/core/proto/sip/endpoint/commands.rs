@@ -1,4 +1,4 @@
-//! What the owner of a call wants, carried out.
+//! Execution of the commands from the owner of a call.
 
 use std::time::Instant;
 
@@ -14,12 +14,12 @@ use crate::proto::sip::{
     transaction::Asker,
 };
 
-/// Why a half-open call is ended (RFC 3326 §2).
+/// The Reason of a BYE that ends a call to free capacity (RFC 3326 §2).
 const NO_ROOM: &str = "SIP;cause=503;text=\"No room\"";
 
 impl Endpoint {
-    /// A caller that requires it gets a reliable response (RFC 3262 §3), unless that would have to
-    /// carry our offer: then it hears nothing before the answer.
+    /// Sends 180. A caller that requires 100rel gets it reliably (RFC 3262 §3). If it would have to
+    /// carry our offer, no 180 is sent.
     pub(super) fn ring(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing rings any more");
@@ -61,11 +61,12 @@ impl Endpoint {
             debug!(?id, "nothing to answer any more");
             return;
         };
-        // What is too small was refused when it came.
+        // An interval that is too small was refused when the request came.
         let session = SessionTimer::answer(&pending.request, now).ok().flatten();
         let (tag, contact) =
             (&dialog.key().local_tag, self.config.contact(dialog.is_sips(), dialog.path()));
-        // What need not be there (RFC 3261 §13.3.1.4) is left out where each byte counts.
+        // Header fields that are not mandatory (RFC 3261 §13.3.1.4) are left out if the allowance
+        // is limited.
         let ok = match dialog.is_limited() {
             true => ResponseBuilder::to(&pending.request, 200, reason_phrase(200))
                 .to_tag(tag)
@@ -83,7 +84,7 @@ impl Endpoint {
             return;
         };
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        // What does not fit waits until the INVITE comes again.
+        // A 200 that exceeds the allowance waits until the INVITE comes again.
         if !dialog.is_elsewhere(transmit.path) && dialog.take_room(transmit.bytes.len()) {
             self.transmit(transmit);
         }
@@ -94,7 +95,7 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// The caller shall say who it is; without users nobody could.
+    /// Asks the caller to authenticate. Without users no caller can, so the response is 403.
     pub(super) fn challenge(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing to challenge any more");
@@ -104,7 +105,6 @@ impl Endpoint {
         let source = dialog.path().peer.ip();
         let response = match !self.users.is_empty() {
             true => self.challenge_to(&pending.request, source, false, now),
-            // Nobody could.
             false => self.response(&pending.request, 403, &self.stateless_tag(&pending.request)),
         };
         self.finish_pending(pending.transaction, 401, response, now);
@@ -159,8 +159,8 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// Ends a half-open call to make room for others. An answer that was sent is taken back by a
-    /// BYE without a transaction, and the INVITE counts as new if it comes again.
+    /// Ends a half-open call to free capacity. A 200 that was sent is revoked by a BYE without a
+    /// transaction, and the INVITE counts as new if it comes again.
     pub(super) fn make_room(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         if dialog.is_ringing() {
@@ -178,7 +178,7 @@ impl Endpoint {
         self.forget_dialog(id, now);
     }
 
-    /// Sends one BYE without a transaction, if there is room for it.
+    /// Sends one BYE without a transaction, if the allowance suffices.
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
@@ -193,7 +193,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends the BYE of a dialog that is ending.
+    /// Sends the BYE of a dialog that ends.
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let bye = Errand::new(id, dialog.key().remote_tag.clone(), Method::Bye);
@@ -203,7 +203,8 @@ impl Endpoint {
     }
 }
 
-/// Tells a peer that understands it how long the session lasts (RFC 4028 §9).
+/// Adds the session interval, if there is one; a peer that supports timers gets Require too (RFC
+/// 4028 §9).
 pub(super) fn session_headers<'a>(
     builder: ResponseBuilder<'a>,
     request: &Request,

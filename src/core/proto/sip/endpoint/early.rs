@@ -1,5 +1,5 @@
-//! Requests within a dialog that is not one yet: whoever rings at our call has something to say
-//! (RFC 3261 §12.1, RFC 3311 §5.2). No call hears of it, for nobody has answered.
+//! Requests within an early dialog of an outgoing call: the called side may send some while it
+//! rings (RFC 3261 §12.1, RFC 3311 §5.2). They cause no event, because the call is not answered.
 
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::proto::sip::{
 };
 
 impl Endpoint {
-    /// Whether somebody rings, or has answered too late, who names the dialog so.
+    /// Whether this is the dialog of a fork of an outgoing call: it rings, or has answered after
+    /// another one.
     pub(super) fn is_early(&self, dialog: &DialogKey) -> bool {
         let id = self.outgoing_by_name.get(&dialog.outgoing_name());
         let outgoing = id.and_then(|id| self.outgoing.get(id));
@@ -43,7 +44,7 @@ impl Endpoint {
         }
         let content = match request.method() {
             Method::Update => check_description(request),
-            // No call hears of the key.
+            // The key causes no event.
             Method::Info => info::read(request, false).map(|_| ()),
             _ => Ok(()),
         };
@@ -62,7 +63,7 @@ impl Endpoint {
                 self.answer_in_transaction(key, path, response.into(), now);
                 return;
             }
-            // Our offer is answered: the next one has to wait until the call is.
+            // Our offer is answered; the next offer has to wait until the call is answered.
             Method::Update if was_answered => 500,
             Method::Update | Method::Invite => 491,
             Method::Info => 200,
@@ -72,7 +73,7 @@ impl Endpoint {
                 return;
             }
             Method::Bye if is_hung_up => 200,
-            // §15: nobody hangs up what is not answered.
+            // §15: the called side may not send BYE before it answers.
             Method::Bye | Method::Prack | Method::Notify => 481,
             Method::Refer => 603,
             _ => 405,

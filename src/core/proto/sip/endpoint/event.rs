@@ -1,4 +1,5 @@
-//! What the endpoint tells, and what it is told: the words between it and the calls.
+//! The interface between the endpoint and the calls: its outputs and events, and the commands that
+//! it takes.
 
 pub use crate::proto::sip::outgoing::OutgoingCall;
 use crate::{
@@ -11,58 +12,60 @@ use crate::{
     },
 };
 
-/// Everything that comes out of the endpoint.
+/// An output of the endpoint.
 #[derive(Debug)]
 pub enum Output {
     /// A message to send.
     Transmit(Transmit),
-    /// A fact for the owner of the call.
+    /// An event for the owner of the call.
     Event(Event),
-    /// A request that went this way was not answered in its time: the stream there may be dead.
+    /// A request sent over this path timed out without a response: the stream may be dead.
     Silent(Path),
 }
 
-/// A fact about one dialog. `Canceled`, `Refused`, `Bye` and `Ended` are the last of their dialog.
+/// An event of one dialog. `Canceled`, `Refused`, `Bye` and `Ended` are the last of their dialog.
 #[derive(Debug)]
 pub enum Event {
-    /// A call of ours is on its way: 180 and the like.
+    /// An outgoing call got a provisional response, such as 180.
     Progress {
-        /// The dialog that the call would make.
+        /// The dialog that the call will create.
         dialog: DialogId,
         /// 101 to 199.
         status: u16,
-        /// Which way it came: that of the target that is tried.
+        /// The path that the response came over: that of the target being tried.
         path: Path,
     },
-    /// A call of ours was answered; the ACK was sent.
+    /// An outgoing call was answered; the ACK was sent.
     Answered {
         /// The dialog.
         dialog: DialogId,
-        /// The answer to our offer, in the 200 or before, from the one who has answered.
+        /// The SDP answer to our offer: from the 2xx, or from an earlier provisional response of
+        /// the same fork.
         description: Option<Vec<u8>>,
-        /// Which way the call goes.
+        /// The path of the dialog.
         path: Path,
     },
-    /// A call of ours will not be.
+    /// An outgoing call failed.
     Refused {
-        /// The dialog that it would have made.
+        /// The dialog that it would have created.
         dialog: DialogId,
-        /// 300 to 699; 408 also when nobody answers, 503 also when nobody can be reached.
+        /// 300 to 699. 408 also if no target answers, 503 also if no target can be reached.
         status: u16,
-        /// The reason in words.
+        /// The reason phrase.
         reason: String,
-        /// Of a 3xx: whom to call instead.
+        /// The Contacts of a 3xx response: other targets to call.
         contacts: Vec<NameAddr>,
     },
-    /// A call is offered; 100 was sent. Wants `Ring`, then `Answer` or `Refuse`.
+    /// A new call came. 100 was sent, except to a stranger over UDP. Expects `Ring`, then `Answer`
+    /// or `Refuse`.
     Invite {
         /// The dialog that it would create.
         dialog: DialogId,
-        /// What the INVITE says.
+        /// The content of the INVITE.
         invite: Box<IncomingInvite>,
     },
-    /// A caller that is not known has sent a message with our tag: it is where it says. Once for
-    /// each of its dialogs, before whatever the message leads to.
+    /// A stranger has sent its first message with our tag, so it receives our messages. Comes once
+    /// per dialog, before any event that the same message causes.
     Heard {
         /// The dialog.
         dialog: DialogId,
@@ -71,56 +74,59 @@ pub enum Event {
     Acknowledged {
         /// The dialog.
         dialog: DialogId,
-        /// SDP of the ACK: the answer when the INVITE had no offer.
+        /// The SDP of the ACK: the answer if the INVITE had no offer.
         body: Option<Vec<u8>>,
     },
-    /// The peer is not there any more; BYE was sent, `Ended` follows.
+    /// The peer is gone. We hang up with BYE; `Ended` follows.
     Lost {
         /// The dialog.
         dialog: DialogId,
-        /// How we know.
+        /// Why the peer is considered gone.
         how: Loss,
     },
-    /// What became of a `Refer`: 100 and more when the peer has begun, 200 when it is connected, 300
-    /// and more when it will not be. Nothing follows a final status.
+    /// Progress of a `Refer`: 1xx while the peer calls the target, 2xx once it is connected, 300 or
+    /// above if that fails. No further `Referred` follows a final status.
     Referred {
         /// The dialog.
         dialog: DialogId,
         /// 100 to 699.
         status: u16,
     },
-    /// The peer wants us to call somebody else, who shall have its place (RFC 3515); 202 was sent.
-    /// Wants `TellReferrer`, the last time with a final status.
+    /// The peer asks us to call another party that takes the peer's place (RFC 3515); 202 was sent.
+    /// Expects `TellReferrer`, the last time with a final status.
     ReferAsked {
         /// The dialog.
         dialog: DialogId,
-        /// Whom to call, and who says so.
+        /// The target and the referrer.
         referral: Box<IncomingReferral>,
     },
-    /// The peer has answered our refresh of the session with a description of its own.
+    /// The peer has answered our session refresh with a session description.
     Refreshed {
         /// The dialog.
         dialog: DialogId,
-        /// The answer to our newest description.
+        /// The SDP answer to our newest description.
         description: Vec<u8>,
     },
-    /// The caller gave up before we answered, by CANCEL or BYE; 487 was sent.
+    /// The caller gave up before we answered, by CANCEL or BYE; 487 was sent. Also if the caller
+    /// sends no PRACK for our reliable 180; then 504 was sent.
     Canceled {
         /// The dialog.
         dialog: DialogId,
     },
-    /// The peer wants to change the session. Wants `Answer` or `Refuse`.
+    /// The peer wants to change the session, by re-INVITE or by UPDATE with an offer. Expects
+    /// `Answer` or `Refuse`.
     Reinvite {
         /// The dialog.
         dialog: DialogId,
-        /// The offer; without one the `Answer` is the offer.
+        /// The offer; if there is none, the `Answer` carries our offer.
         offer: Option<Vec<u8>>,
-        /// Where it came from: the peer may have moved.
+        /// The path that the request came over: the peer may have moved.
         path: Path,
-        /// The peer there hears us; else the source may be forged.
+        /// Whether the peer has shown that it receives at its address; otherwise the source address
+        /// may be forged.
         is_proved: bool,
     },
-    /// An INFO with a key came and was answered by 200.
+    /// An INFO with a DTMF key came; 200 was sent.
     Info {
         /// The dialog.
         dialog: DialogId,
@@ -131,20 +137,21 @@ pub enum Event {
     Bye {
         /// The dialog.
         dialog: DialogId,
-        /// The Reason header field (RFC 3326), as it came.
+        /// The Reason header field (RFC 3326), unparsed.
         reason: Option<String>,
     },
-    /// Our BYE is done.
+    /// Our hang-up is complete: the BYE or CANCEL got its response or timed out, or we refused the
+    /// call.
     Ended {
         /// The dialog.
         dialog: DialogId,
-        /// Whether the peer said anything to it.
+        /// Whether the peer sent a final response.
         how: Ending,
     },
 }
 
 impl Event {
-    /// The dialog that it is about.
+    /// The dialog of the event.
     pub fn dialog(&self) -> DialogId {
         match self {
             Self::Progress { dialog, .. }
@@ -165,7 +172,7 @@ impl Event {
         }
     }
 
-    /// Whether nothing more comes from its dialog.
+    /// Whether this is the last event of its dialog.
     pub fn is_last(&self) -> bool {
         matches!(
             self,
@@ -174,77 +181,77 @@ impl Event {
     }
 }
 
-/// How we know that a peer is not there any more.
+/// Why a peer is considered gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// No ACK came in 64*T1.
+    /// No ACK came within 64*T1.
     NotAcknowledged,
-    /// Nobody refreshed the session (RFC 4028 §10).
+    /// The session was not refreshed (RFC 4028 §10).
     NotRefreshed,
-    /// It does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
+    /// The peer does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
     NotKnown,
-    /// It has answered our call by a 2xx with a Contact or Record-Route that cannot be read; the
+    /// The peer answered our call with a 2xx that has an unreadable Contact or Record-Route; the
     /// ACK was sent.
     Unusable,
 }
 
-/// How our BYE was received.
+/// How our hang-up ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// A final response came, whatever it says.
+    /// A final response came, with any status; or we refused the call ourselves.
     Answered,
-    /// Nothing came in 64*T1.
+    /// No response came within 64*T1.
     TimedOut,
 }
 
-/// What an INVITE outside of a dialog says.
+/// The content of an INVITE outside of a dialog.
 #[derive(Debug, Clone)]
 pub struct IncomingInvite {
-    /// The user of ours who calls, proved by digest authentication.
+    /// The user of ours that calls, proved by digest authentication.
     pub user: Option<String>,
-    /// The trunk that it comes from.
+    /// The name of the trunk that the call comes from.
     pub trunk: Option<String>,
-    /// The call that it shall take the place of (RFC 3891); its caller may do so.
+    /// The call to be replaced (RFC 3891). The endpoint has checked that the caller may replace it.
     pub replaces: Option<DialogId>,
-    /// The caller, as it says.
+    /// The caller by the From header field, unverified.
     pub from: NameAddr,
-    /// Whom the request was sent to.
+    /// The Request-URI.
     pub request_uri: Uri,
-    /// Call-ID of the dialog.
+    /// The Call-ID of the dialog.
     pub call_id: String,
-    /// Subject header field.
+    /// The Subject header field.
     pub subject: Option<String>,
-    /// Whom it was meant for before, from the first to the last (RFC 5806, RFC 7044).
+    /// Parties that the call was diverted from, the oldest first (RFC 5806, RFC 7044).
     pub diverted: Vec<NameAddr>,
-    /// Referred-By header field (RFC 3892), who sent the caller to us.
+    /// The Referred-By header field (RFC 3892): the party that referred the caller to us.
     pub referred_by: Option<NameAddr>,
-    /// The SDP offer; without one the `Answer` is the offer.
+    /// The SDP offer; if there is none, the `Answer` carries our offer.
     pub offer: Option<Vec<u8>>,
-    /// Which way it came.
+    /// The path that the INVITE came over.
     pub path: Path,
 }
 
-/// What a REFER says.
+/// The content of a REFER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncomingReferral {
-    /// Whom to call, without the header fields that the URI may have.
+    /// The party to call, without the parameters and header fields of the URI.
     pub target: Uri,
-    /// The value of a Replaces header field: the target is in a call already, and takes us in its
-    /// place (RFC 3891).
+    /// The value of a Replaces header field for our INVITE: the target is in a call already, and
+    /// our call replaces that one (RFC 3891).
     pub replaces: Option<String>,
-    /// Who refers, as the peer says (RFC 3892).
+    /// The Referred-By header field, unverified (RFC 3892).
     pub by: Option<String>,
 }
 
-/// What the owner of a call wants. A command that comes too late for its dialog is dropped: the
-/// event that made it so is on its way.
+/// A command from the owner of a call. A command that comes too late for its dialog is dropped: the
+/// event that ended the dialog is already on its way to the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Places a call.
     Call {
-        /// The dialog that it shall make; see [`DialogId::FIRST_OUTGOING`].
+        /// The id of the dialog that the call will create; see [`DialogId::FIRST_OUTGOING`].
         dialog: DialogId,
-        /// Whom, by which way, as whom.
+        /// The target, the paths to it, and the caller.
         call: Box<OutgoingCall>,
     },
     /// Sends 180.
@@ -252,15 +259,16 @@ pub enum Command {
         /// The dialog.
         dialog: DialogId,
     },
-    /// Sends 200 to the pending INVITE, re-INVITE or UPDATE. That of an INVITE is repeated until the
-    /// ACK comes.
+    /// Sends 200 to the pending INVITE, re-INVITE or UPDATE. The 200 to an INVITE or re-INVITE is
+    /// repeated until the ACK comes.
     Answer {
         /// The dialog.
         dialog: DialogId,
-        /// The answer; an offer when the INVITE had none.
+        /// The SDP answer, or our offer if the INVITE had none.
         sdp: Vec<u8>,
     },
-    /// Refuses the pending INVITE with 401: whoever calls shall say who it is.
+    /// Refuses the pending INVITE with 401, so that the caller authenticates; with 403 if we have
+    /// no users.
     Challenge {
         /// The dialog.
         dialog: DialogId,
@@ -276,31 +284,34 @@ pub enum Command {
         /// Further header fields: name and value.
         headers: Vec<(String, String)>,
     },
-    /// Asks the peer of a call that is up to call somebody else (RFC 3515); `Referred` follows.
+    /// Asks the peer of a call that is up to call another party (RFC 3515); `Referred` follows.
     Refer {
         /// The dialog.
         dialog: DialogId,
-        /// Whom.
+        /// The party to call.
         target: Box<Uri>,
-        /// In the place of this call of ours (RFC 3891): then the target is its peer.
+        /// A call of ours that the new call replaces (RFC 3891). The target is then the peer of
+        /// that call.
         replaces: Option<DialogId>,
     },
-    /// Tells the peer how the call goes that it has asked for.
+    /// Reports the progress of the call that the peer asked for by REFER.
     TellReferrer {
-        /// The dialog in which it has asked.
+        /// The dialog in which the REFER came.
         dialog: DialogId,
-        /// 100 to 699; from 200 on it is over.
+        /// 100 to 699; 200 and above is final.
         status: u16,
     },
-    /// Ends a call whose caller has not shown that it hears us, at once: with 503 if it is not
-    /// answered. Nothing of it is remembered, and no event follows. Any other call is hung up.
+    /// Ends a call at once to free capacity. If the call is not answered, it is refused with 503.
+    /// If it is answered but its caller has not yet sent our tag back, BYE is sent once. In both
+    /// cases the endpoint forgets the dialog and no event follows. Any other call is hung up as by
+    /// `Bye`.
     MakeRoom {
         /// The dialog.
         dialog: DialogId,
     },
-    /// Hangs up. A call that we have not answered is refused with 480, one that we place is canceled; a
-    /// 200 that is not acknowledged yet keeps its BYE waiting (RFC 3261 §15). `Ended` follows in every
-    /// case.
+    /// Hangs up. A call that we have not answered is refused with 480. A call that we place is
+    /// canceled. If our 200 is not acknowledged yet, the BYE waits for the ACK (RFC 3261 §15).
+    /// `Ended` follows in every case.
     Bye {
         /// The dialog.
         dialog: DialogId,
@@ -310,7 +321,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The dialog that it is for.
+    /// The dialog of the command.
     pub fn dialog(&self) -> DialogId {
         match self {
             Self::Call { dialog, .. }

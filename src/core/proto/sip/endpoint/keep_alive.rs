@@ -1,7 +1,7 @@
-//! Keep-alives: a NAT that hears nothing for half a minute forgets the way. Phones and callers behind one
-//! are sent an empty line over UDP, and so is each trunk that we are registered at, over whatever way,
-//! because there the NAT may be ours (RFC 5626 §4.4.1, §5.4; the receiver of an empty line drops it).
-//! Those who keep their way open by STUN are answered (§4.4.2).
+//! Keep-alives. A NAT forgets a mapping that is not used for half a minute. Phones and callers
+//! behind a NAT get an empty line over UDP. Each trunk that we are registered at gets one too, over
+//! any transport, because there the NAT may be on our side (RFC 5626 §4.4.1, §5.4; the receiver
+//! drops an empty line). Known peers that use STUN as keep-alive are answered (§4.4.2).
 
 use std::{
     collections::BTreeSet,
@@ -19,16 +19,17 @@ use crate::proto::sip::{
     stun,
 };
 
-/// How long a way is left unused, in milliseconds: below the 30 s after which NATs forget (RFC 5626
-/// §4.4.2).
+/// How long a path may be unused, in milliseconds: less than the 30 s after which NATs forget a
+/// mapping (RFC 5626 §4.4.2).
 const INTERVAL: std::ops::RangeInclusive<u64> = 24_000..=29_000;
 /// The ping of RFC 5626 §4.4.1.
 const EMPTY_LINES: &[u8] = b"\r\n\r\n";
-/// How old the list of those may be who are answered. A client asks again after half a second.
+/// The maximum age of the set of known peers. A STUN client repeats its request after half a
+/// second.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// Somebody may be there now who was not before.
+    /// Schedules the next keep-alives, if none are scheduled and a peer needs them.
     pub(super) fn plan_keep_alives(&mut self, now: Instant) {
         if self.keep_alive_at.is_none() && !self.kept_alive().is_empty() {
             let interval = Duration::from_millis(self.rng.random_range(INTERVAL));
@@ -43,7 +44,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends them when it is time. When nobody is left, there is no next time.
+    /// Sends keep-alives when they are due. If no peer needs them, no next time is scheduled.
     pub(super) fn keep_alive(&mut self, now: Instant) {
         if self.keep_alive_at.is_none_or(|due| due > now) {
             return;
@@ -55,7 +56,8 @@ impl Endpoint {
         self.plan_keep_alives(now);
     }
 
-    /// Answers a STUN request; whether it was one. Strangers get nothing: this is a SIP port.
+    /// Answers a STUN request; returns whether it was one. Strangers get no answer: this is a SIP
+    /// port.
     pub(super) fn handle_stun(&mut self, bytes: &[u8], path: Path, now: Instant) -> bool {
         let Some(answer) = stun::answer(bytes, path.peer) else { return false };
         if self.is_somebody(path.peer, now) {
@@ -80,7 +82,7 @@ impl Endpoint {
         self.acquaintances.peers.contains(&peer)
     }
 
-    /// Each way once, however many lead there.
+    /// Each path once, even if it is used by several calls or phones.
     fn kept_alive(&self) -> Vec<Path> {
         let callers = self.dialogs.values().filter(|dialog| dialog.is_behind_nat());
         let mut seen = BTreeSet::new();

@@ -1,6 +1,7 @@
-//! Transfer: a peer asks us to call somebody else in its place, and is told how that goes (RFC
-//! 3515, RFC 5589). Only one that has proved who it is, by its INVITE or by the REFER itself, or
-//! that we have called, is listened to; whether the call is placed is for the owner of ours to say.
+//! Transfer by a peer: it asks us to call another party in its place, and gets the progress
+//! reported (RFC 3515, RFC 5589). Accepted are peers that have authenticated, by their INVITE or by
+//! the REFER itself, trunks, peers that the operator trusts, and peers that we have called. The
+//! owner of the call decides whether to place the new call.
 
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ impl Endpoint {
         now: Instant,
     ) {
         let may_refer = self.dialogs.get(&id).is_some_and(Dialog::may_refer);
-        // Without users there is no password to prove it by.
+        // Without users there is no password to authenticate with.
         let must_prove = !may_refer && !self.users.is_empty();
         if must_prove && let Err(refusal) = self.prove(request, path, now) {
             self.answer_in_transaction(key, path, refusal, now);
@@ -54,7 +55,7 @@ impl Endpoint {
         self.tell(Event::ReferAsked { dialog: id, referral: Box::new(referral) });
     }
 
-    /// Tells the peer how its REFER goes.
+    /// Reports the progress of a REFER to the peer.
     pub(super) fn tell_referrer(&mut self, id: DialogId, status: u16, now: Instant) {
         let is_last = status >= 200;
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
@@ -78,11 +79,11 @@ impl Endpoint {
     }
 }
 
-/// What a REFER asks for.
+/// The request made by a REFER.
 ///
 /// # Errors
-/// The status of the refusal: 400 without exactly one Refer-To (RFC 3515 §2.4.2), 603 for anything but
-/// a call.
+/// The status of the refusal: 400 if there is not exactly one Refer-To (RFC 3515 §2.4.2), or if it
+/// cannot be read; 603 for anything but a call.
 fn referral(request: &Request) -> Result<IncomingReferral, u16> {
     let mut values = request.headers("Refer-To");
     let (Some(value), None) = (values.next(), values.next()) else { return Err(400) };
@@ -95,7 +96,7 @@ fn referral(request: &Request) -> Result<IncomingReferral, u16> {
     let target: Uri = uri.without_parameters().parse().map_err(|_| 400_u16)?;
     let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("Replaces");
     let replaces = uri.headers().iter().find(named).map(|(_, value)| unescape(value));
-    // It goes into a header field of ours.
+    // The value is copied into a header field of ours.
     let is_dialog = |value: &String| {
         DialogKey::replaced(value).is_some() && !value.chars().any(char::is_control)
     };

@@ -1,4 +1,5 @@
-//! Transfer: a peer is asked to call somebody else, and tells how that goes (RFC 3515, RFC 5589).
+//! Transfer of a peer: we ask it to call another party, and it reports the progress (RFC 3515, RFC
+//! 5589).
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,11 @@ use crate::proto::sip::{
     uri::{Uri, escape_header},
 };
 
-/// The body of a NOTIFY that tells how a REFER goes (RFC 3420).
+/// The body type of a NOTIFY that reports the progress of a REFER (RFC 3420).
 pub(super) const SIPFRAG: &str = "message/sipfrag";
 
 impl Endpoint {
-    /// Asks the peer to call `target`, in the place of another call of ours if one is named.
+    /// Asks the peer to call `target`; if `replaces` is given, in place of that call of ours.
     pub(super) fn refer(
         &mut self,
         id: DialogId,
@@ -33,7 +34,7 @@ impl Endpoint {
                     let sign = if target.headers().is_empty() { '?' } else { '&' };
                     format!("{target}{sign}Replaces={}", escape_header(&value))
                 }
-                // It has ended meanwhile.
+                // The other call has ended in the meantime.
                 None => {
                     self.tell(Event::Referred { dialog: id, status: 481 });
                     return;
@@ -74,7 +75,7 @@ impl Endpoint {
         self.tell(Event::Referred { dialog: id, status });
     }
 
-    /// A NOTIFY of a dialog: only what a REFER of ours has led to is of interest.
+    /// Handles a NOTIFY within a dialog; only those about a REFER of ours are accepted.
     pub(super) fn handle_notify(
         &mut self,
         id: DialogId,
@@ -96,7 +97,7 @@ impl Endpoint {
         let state = request.header("Subscription-State").unwrap_or_default();
         let is_over = state.trim().to_ascii_lowercase().starts_with("terminated");
         let status = match (status_in(request), is_over) {
-            // It tells no more, and has not said how it ended.
+            // The subscription ends without a final status.
             (None | Some(..200), true) => Some(408),
             (status, _) => status,
         };
@@ -113,7 +114,7 @@ impl Endpoint {
     }
 }
 
-/// For how long a subscription goes on (RFC 6665 §4.1.3).
+/// How long a subscription continues (RFC 6665 §4.1.3).
 fn expires_of(state: &str) -> Option<Duration> {
     let named = |parameter: &str| {
         let (name, value) = parameter.split_once('=')?;
@@ -123,7 +124,7 @@ fn expires_of(state: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// The status of the message in the body.
+/// The status of the SIP response in the body.
 fn status_in(request: &Request) -> Option<u16> {
     let content_type = request.content_type().unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Our registrations at trunks: one machine each, and the REGISTER requests that they want sent
-//! (RFC 3261 §10.2).
+//! Our registrations at trunks: one state machine for each, and the REGISTER requests that they
+//! send (RFC 3261 §10.2).
 
 use std::{
     net::IpAddr,
@@ -23,12 +23,12 @@ use crate::proto::sip::{
     transaction::{Asker, Sends},
 };
 
-/// How long we ask to be known: the usual hour.
+/// The registration lifetime that we ask for: the usual hour.
 const EXPIRES: Duration = Duration::from_secs(3_600);
 
 impl Endpoint {
-    /// Registers at a trunk from now on, as soon as there is a way; of one that is known, only the ways
-    /// there are new.
+    /// Registers at a trunk as soon as a path to it is known. If the account exists already, only
+    /// its paths are replaced.
     pub fn register(&mut self, trunk: TrunkAccount, now: Instant) {
         let name = trunk.name.clone();
         if let Some(account) = self.accounts.get_mut(&name) {
@@ -59,8 +59,9 @@ impl Endpoint {
         self.carry_out_registration(&name, now);
     }
 
-    /// A trunk is not ours any more, or not as it was: our contact is taken back, and whoever calls from
-    /// there is a stranger. Another account of the same name may follow at once.
+    /// Removes a trunk, or its old version if its configuration has changed. Our contact there is
+    /// unregistered, and callers from there are strangers. Another account of the same name may
+    /// follow at once.
     pub fn leave_trunk(&mut self, name: &str, now: Instant) {
         let Some(mut account) = self.accounts.remove(name) else { return };
         account.is_leaving = true;
@@ -73,7 +74,7 @@ impl Endpoint {
         self.carry_out_registration(&left, now);
     }
 
-    /// Takes our contacts back; a trunk is idle when it has let us go.
+    /// Unregisters at all trunks; a trunk is `Idle` when that is done.
     pub fn unregister(&mut self, now: Instant) {
         let names: Vec<String> = self.accounts.keys().cloned().collect();
         for name in names {
@@ -84,13 +85,13 @@ impl Endpoint {
         }
     }
 
-    /// How it stands with each trunk, by name.
+    /// The registration status of each trunk, by name.
     pub fn trunks(&self) -> impl Iterator<Item = (&str, TrunkStatus)> {
         let ours = self.accounts.iter().filter(|(_, account)| !account.is_leaving);
         ours.map(|(name, account)| (name.as_str(), account.machine.status()))
     }
 
-    /// The trunk that calls come from over this path.
+    /// The trunk that sends calls over this path.
     pub(super) fn trunk_at(&self, path: Path) -> Option<String> {
         let source = path.peer.ip();
         let is_from = |account: &&Account| {
@@ -101,7 +102,7 @@ impl Endpoint {
         self.accounts.values().find(is_from).map(|account| account.trunk.name.clone())
     }
 
-    /// Where calls of trunks come from.
+    /// Addresses that calls of trunks come from.
     pub(super) fn trunk_places(&self) -> impl Iterator<Item = IpAddr> {
         let ours = self.accounts.values().filter(|account| !account.is_leaving);
         let targets = ours.flat_map(|account| &account.trunk.targets);
@@ -139,7 +140,7 @@ impl Endpoint {
         let Some(name) = self.account_of(number) else { return };
         let status = response.status();
         if let Some(account) = self.accounts.get_mut(&name) {
-            // §10.2.4: the one of the Contacts that is ours.
+            // §10.2.4: one of the Contacts in the response is ours.
             let contact = account
                 .path()
                 .map(|path| self.config.contact_of(&account.trunk.contact_user, path));
@@ -148,14 +149,15 @@ impl Endpoint {
             }
             account.flow =
                 (account.machine.status().state == TrunkState::Registered).then_some(path);
-            // RFC 3263 §4.3: the next round tries the next way.
+            // RFC 3263 §4.3: after a 5xx the next attempt takes the next target.
             account.target += usize::from((500..600).contains(&status));
         }
         self.carry_out_registration(&name, now);
         self.plan_keep_alives(now);
     }
 
-    /// A REGISTER got no answer: the next round tries the next way.
+    /// A REGISTER got no answer. The next one takes the next target; after one that went over a
+    /// stream because of its length, it goes in a datagram to the same target.
     pub(super) fn register_unanswered(&mut self, number: u64, now: Instant) {
         let Some(name) = self.account_of(number) else { return };
         if let Some(account) = self.accounts.get_mut(&name) {
@@ -168,12 +170,12 @@ impl Endpoint {
         self.carry_out_registration(&name, now);
     }
 
-    /// The ways over which trunks know us.
+    /// Paths over which trunks have registered us.
     pub(super) fn trunk_flows(&self) -> impl Iterator<Item = Path> {
         self.accounts.values().filter_map(|account| account.flow)
     }
 
-    /// A stream has gone: the trunk that called us over it is told where we are.
+    /// A stream is closed: if a trunk sends its calls over it, we register there again.
     pub(super) fn trunk_lost(&mut self, connection: ConnectionId, now: Instant) {
         for account in self.accounts.values_mut() {
             if account.flow.is_some_and(|flow| flow.connection == Some(connection)) {

@@ -1,4 +1,4 @@
-//! What the endpoint does with a request, from the first look to the event.
+//! Handling of requests, from validation to the event.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::proto::sip::{
 
 pub(super) use crate::proto::sip::body::SDP;
 
-/// More of those whom a call was meant for before nobody needs to know.
+/// The maximum number of diverting parties that are kept; further ones are of no interest.
 const MAX_DIVERSIONS: usize = 16;
 
 impl Endpoint {
@@ -58,22 +58,22 @@ impl Endpoint {
         }
     }
 
-    /// Answers a request that came again. To an unproven address the answer goes if there is room
-    /// for it; there an INVITE brings its 200 again, which the dialog repeats only as long as
-    /// there is room.
+    /// Answers a retransmitted request. An unproven address gets the answer only within its
+    /// allowance. For such an address, a repeated INVITE also causes its 200 to be sent again,
+    /// because the dialog itself repeats the 200 only while the allowance lasts.
     fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
-        // The answer goes where that to the first request went. A repetition from elsewhere would
-        // have others hear the answer.
+        // The answer goes to where the first one went. A retransmission from another address gets
+        // none: that address may belong to a third party.
         let is_same = |again: &Transmit| {
             path.leads_to(again.path.peer) && again.path.transport == path.transport
         };
         let again = self.transactions.repeat(id).filter(is_same);
         let is_acquainted = self.is_acquainted(path);
         let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
-        // What has been shown from elsewhere says nothing of this address.
+        // What another address has proved does not hold for this one.
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
@@ -96,8 +96,8 @@ impl Endpoint {
         }
     }
 
-    /// An ACK is never answered. That of a refusal ends in the transaction, that of a 2xx in the
-    /// dialog (§13.3.1.4); any other is dropped.
+    /// An ACK is never answered. The ACK of a refusal ends in the transaction, the ACK of a 2xx in
+    /// the dialog (§13.3.1.4); any other is dropped.
     fn handle_ack(&mut self, request: &Request, path: Path, now: Instant) {
         if let Some(id) = self.transactions.find(&TransactionKey::of_invite(request)) {
             match self.transactions.handle_ack(id, now) {
@@ -126,8 +126,8 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// §9.2. The answer to a re-INVITE is a matter of moments, so a CANCEL of one changes nothing:
-    /// its owner would have to take back what it may have done already.
+    /// §9.2. A CANCEL of a re-INVITE gets 200 and has no other effect: a re-INVITE is answered
+    /// within moments, and the owner of the call would have to undo what it may have done already.
     fn handle_cancel(&mut self, request: &Request, key: TransactionKey, path: Path, now: Instant) {
         let invite = self
             .transactions
@@ -146,19 +146,20 @@ impl Endpoint {
             dialog.heard_again(path, self.heard_bytes);
             self.answering = Some(id);
         }
-        // §9.2: the tag that the INVITE gets as well.
+        // §9.2: the same tag as in the responses to the INVITE.
         let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
         let ok = self.response(request, 200, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
         self.cancel(id, now);
     }
 
-    /// A request that belongs to no dialog.
+    /// Handles a request that belongs to no dialog.
     fn handle_outside(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
         match request.method() {
             Method::Invite => self.handle_invite(request, key, path, now),
             Method::Register => self.handle_register(&request, key, path, now),
-            // It is answered as an INVITE would be (§11.2), so that proxies see that we drain.
+            // OPTIONS gets the status that an INVITE would get (§11.2), so that proxies see that we
+            // drain.
             Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
             Method::Options => self.answer_options(&request, path),
             _ => self.answer_stateless(&request, 481, path),
@@ -188,7 +189,8 @@ impl Endpoint {
         }
         let contact = match request.contacts().first() {
             Some(contact) => contact.uri().clone(),
-            // RFC 2543 has no tags, and Contact is optional: the caller is reached at From.
+            // An RFC 2543 caller sends no tag, and Contact is optional: it is reached at its From
+            // URI.
             None if request.from().tag().is_none() => request.from().uri().clone(),
             None => {
                 self.answer_stateless(&request, 400, path);
@@ -218,7 +220,8 @@ impl Endpoint {
         self.last_dialog += 1;
         let id = DialogId(self.last_dialog);
         let local_tag = self.fresh_tag();
-        // A stranger's datagram is worth one answer, not two: what becomes of it is known at once.
+        // A stranger's datagram gets one response, not two. The decision about the call comes at
+        // once, so 100 is left out.
         let is_tried = !is_stranger || path.transport.is_reliable();
         let trying = is_tried.then(|| self.trying(&request));
         let stranger = is_stranger.then_some(self.heard_bytes);
@@ -254,8 +257,8 @@ impl Endpoint {
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
     }
 
-    /// §10.3: only users have places, and only they say where they are. One that nobody knows hears
-    /// the same as one that has not proved itself.
+    /// §10.3: only our users can register, and each one only itself. An unknown user gets the same
+    /// response as one that fails authentication.
     fn handle_register(
         &mut self,
         request: &Request,
@@ -267,12 +270,12 @@ impl Endpoint {
             self.answer_stateless(request, 405, path);
             return;
         }
-        // §10.3, 5: the address of record is a SIP or SIPS URI.
+        // §10.3, 5: the address of record has to be a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
             self.answer_stateless(request, 400, path);
             return;
         }
-        // §10.3, 1 and 5: we know who is where at our own domain, and not elsewhere.
+        // §10.3, 1 and 5: we are the registrar of our own domain only.
         let is_home = |uri: &Uri| self.config.is_home(uri, path);
         if !is_home(request.uri()) || !is_home(request.to().uri()) {
             self.answer_stateless(request, 404, path);
@@ -299,7 +302,7 @@ impl Endpoint {
         self.plan_keep_alives(now);
     }
 
-    /// Who came and who went.
+    /// Logs which phones have registered, moved or gone.
     pub(super) fn note_phones(&mut self) {
         while let Some(event) = self.registrar.poll_event() {
             match event {
@@ -316,10 +319,10 @@ impl Endpoint {
         }
     }
 
-    /// The user that a request proves to come from; `None` when it does not try.
+    /// The user that a request is authenticated for; `None` if the request has no credentials.
     ///
     /// # Errors
-    /// The refusal of one that tries and fails.
+    /// The refusal, if the credentials fail.
     fn authenticate(
         &mut self,
         request: &Request,
@@ -340,7 +343,7 @@ impl Endpoint {
         let stale = match verdict {
             Verdict::Missing => return Ok(None),
             Verdict::Authenticated { user } => {
-                // Nobody speaks in another one's name.
+                // A user may not call or register under another name than its own.
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
                 }
@@ -366,10 +369,10 @@ impl Endpoint {
         Err(self.challenge_to(request, source, stale, now))
     }
 
-    /// The user that a request comes from, which has to prove it.
+    /// The user that a request is authenticated for, where authentication is required.
     ///
     /// # Errors
-    /// The challenge, or the refusal of one that tries and fails.
+    /// The challenge, or the refusal if the credentials fail.
     pub(super) fn prove(
         &mut self,
         request: &Request,
@@ -382,8 +385,9 @@ impl Endpoint {
         }
     }
 
-    /// The call that an INVITE wants to take over (RFC 3891 §3). Only who has its place in the call
-    /// already, or has proved to be a user of ours, may do that.
+    /// The call that an INVITE is to replace (RFC 3891 §3). Allowed are the peer of that call,
+    /// judged by its address, or by its stream if it is a script of a web page; a trunk; and an
+    /// authenticated user of ours.
     ///
     /// # Errors
     /// The status of the refusal.
@@ -404,7 +408,8 @@ impl Endpoint {
         if dialog.is_ending() {
             return Err(603);
         }
-        // We ring for nobody but the caller, so an early dialog of ours is none that could be taken.
+        // The peer initiated this early dialog; only one that we initiated could be replaced (RFC
+        // 3891 §3).
         if dialog.is_ringing() {
             return Err(481);
         }
@@ -420,7 +425,7 @@ impl Endpoint {
         if is_allowed { Ok(Some(id)) } else { Err(403) }
     }
 
-    /// A request of a dialog that we know.
+    /// Handles a request within a known dialog.
     fn handle_inside(
         &mut self,
         id: DialogId,
@@ -429,7 +434,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        // A BYE always has a place: there is one for each dialog.
+        // A BYE is always accepted: a dialog has only one.
         if *request.method() != Method::Bye && !self.has_room_within(path) {
             self.refuse_for_load(&request, path);
             return;
@@ -492,7 +497,7 @@ impl Endpoint {
         self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
     }
 
-    /// RFC 3262 §3.
+    /// Handles a PRACK (RFC 3262 §3).
     fn handle_prack(
         &mut self,
         id: DialogId,
@@ -509,8 +514,8 @@ impl Endpoint {
             return;
         }
         let status = match is_expected {
-            // We never offer anything in a provisional response, so there is nothing to answer, and
-            // the offer of a PRACK would have to wait for the answer to the INVITE.
+            // Our provisional responses never carry an offer, so a PRACK has nothing to answer. An
+            // offer in a PRACK would have to wait for the answer to the INVITE.
             true if request.description().is_none() => 200,
             true => 488,
             false => 481,
@@ -530,7 +535,7 @@ impl Endpoint {
         self.answer_stateful(request, key, path, 200, now);
         let Some(dialog) = self.dialogs.get(&id) else { return };
         if dialog.is_ending() {
-            // Both hung up at once; the end of our own BYE is what counts.
+            // Both sides hung up at once: the dialog ends with our own BYE.
             return;
         }
         if dialog.is_ringing() {
@@ -553,7 +558,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        // Before the answer there is no sound in which a key could have its place.
+        // Before the answer there is no audio that a key could belong to.
         let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(request, is_answered) {
             Ok(tone) => {
@@ -566,7 +571,8 @@ impl Endpoint {
         }
     }
 
-    /// RFC 3311: with an offer it is as a re-INVITE, without one it keeps the session alive.
+    /// RFC 3311: with an offer, UPDATE is handled like a re-INVITE; without one, it refreshes the
+    /// session.
     fn handle_update(
         &mut self,
         id: DialogId,
@@ -595,7 +601,7 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// The 200 to an UPDATE that offers nothing.
+    /// The 200 to an UPDATE without an offer.
     pub(super) fn update_accepted<'a>(
         &self,
         request: &'a Request,
@@ -608,7 +614,7 @@ impl Endpoint {
             .header("Supported", self.config.supported())
     }
 
-    /// The caller has given up before we answered; in any later state nothing happens.
+    /// The caller gave up before we answered; in any later state this has no effect.
     fn cancel(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
             return;
@@ -620,8 +626,8 @@ impl Endpoint {
         self.tell(Event::Canceled { dialog: id });
     }
 
-    /// Refuses what came at the wrong moment. The transaction keeps the answer, because the moment
-    /// may be right when the same request comes again.
+    /// Refuses a request that came at the wrong moment. The transaction keeps the answer, because a
+    /// retransmission may come when the moment would be right.
     pub(super) fn refuse_untimely(
         &mut self,
         untimely: Untimely,
@@ -633,7 +639,7 @@ impl Endpoint {
         self.refuse_stateful(request, key, path, untimely.status(), now);
     }
 
-    /// Refuses a request of a dialog, in a transaction that repeats the refusal.
+    /// Refuses a request within a dialog, in a transaction that repeats the refusal.
     pub(super) fn refuse_stateful(
         &mut self,
         request: &Request,
@@ -644,7 +650,7 @@ impl Endpoint {
     ) {
         match (request.method(), status) {
             (Method::Invite, _) => self.refuse_invite(request, key, path, status, now),
-            // RFC 3311 §5.2.
+            // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
             (Method::Update, 500) => {
                 let tag = request.to().tag().unwrap_or_default();
                 let delay = self.reinvite_delay_seconds().to_string();
@@ -656,17 +662,18 @@ impl Endpoint {
         }
     }
 
-    /// §14.2: up to ten seconds, at random, so that two sides do not meet again.
+    /// §14.2: a random delay of up to ten seconds, so that the requests of both sides do not
+    /// collide again.
     pub(super) fn reinvite_delay_seconds(&mut self) -> u64 {
         self.rng.random_range(0..=10)
     }
 
-    /// RFC 3262 §3: from 1 to 2^31-1, at random.
+    /// RFC 3262 §3: a random number from 1 to 2^31-1.
     pub(super) fn first_rseq(&mut self) -> u32 {
         self.rng.random_range(1..1 << 31)
     }
 
-    /// The caller never acknowledged that it rings (RFC 3262 §3).
+    /// The caller sent no PRACK for our reliable 180 (RFC 3262 §3).
     pub(super) fn give_up_ringing(&mut self, id: DialogId, now: Instant) {
         let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
             return;
@@ -676,8 +683,9 @@ impl Endpoint {
         self.tell(Event::Canceled { dialog: id });
     }
 
-    /// A call of ours has come back, for the same as when it went (§16.3, item 4). For somebody else, or
-    /// elsewhere, it is a spiral: a proxy has found whom we call here.
+    /// Whether the request is an INVITE of ours that came back with the same user and host in its
+    /// Request-URI: a loop (§16.3, item 4). With another user or host it is a spiral: a proxy has
+    /// resolved the called party to this node.
     fn is_looped(&self, request: &Request) -> bool {
         let uri = request.uri();
         let is_same = |sent: &Uri| match (sent.host(), uri.host()) {
@@ -692,7 +700,7 @@ impl Endpoint {
             .any(|sent| is_same(&sent.uri))
     }
 
-    /// New calls are not taken.
+    /// Whether new calls are refused.
     fn is_closed(&self) -> bool {
         self.draining
             || self.dialogs.len() >= self.config.max_dialogs
@@ -700,9 +708,9 @@ impl Endpoint {
     }
 }
 
-/// Whom a call was meant for before, from the first to the last: of Diversion the newest is the first
-/// (RFC 5806 section 4.2), of History-Info the oldest, and the last is whom the request is for now
-/// (RFC 7044 section 5). What cannot be read is left out; nothing is decided by it.
+/// Parties that a call was diverted from, the oldest first. Diversion lists the newest first (RFC
+/// 5806 section 4.2). History-Info lists the oldest first, and its last entry is the current target
+/// (RFC 7044 section 5). Unreadable values are left out; no decision depends on them.
 fn diverted(request: &Request) -> Vec<NameAddr> {
     let named = |name: &str| -> Vec<NameAddr> {
         request.headers(name).filter_map(|value| value.parse().ok()).collect()

@@ -1,4 +1,4 @@
-//! The responses that the endpoint makes by itself.
+//! The responses that the endpoint makes by itself, without a decision by a call.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -21,12 +21,12 @@ use crate::proto::sip::{
 };
 
 impl Endpoint {
-    /// 100: no tag, because it belongs to no dialog (§8.2.6.1).
+    /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
     pub(super) fn trying(&self, request: &Request) -> Bytes {
         ResponseBuilder::to(request, 100, reason_phrase(100)).build().into()
     }
 
-    /// A response with what all of them say.
+    /// Begins a response with the header fields that all of them have.
     pub(super) fn response_builder<'a>(
         &self,
         request: &'a Request,
@@ -38,7 +38,7 @@ impl Endpoint {
             .header("Server", &self.config.server_name)
     }
 
-    /// The plain response of this status, with the header fields that the status asks for.
+    /// A response without a body, with the header fields that its status requires.
     pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
         let builder = self.response_builder(request, status, local_tag);
         let builder = match status {
@@ -52,20 +52,20 @@ impl Endpoint {
         builder.build().into()
     }
 
-    /// Answers and forgets (§8.2.7).
+    /// Answers without keeping state (§8.2.7).
     pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
         let response = self.response(request, status, &self.stateless_tag(request));
         self.send_stateless(path, &response);
     }
 
-    /// Sends a response that is not remembered. Over UDP nobody knows who will get it, so it is never
-    /// much larger than what asked for it: what is not needed is left out, and who asks with less than
-    /// any phone would say gets nothing.
+    /// Sends a response without keeping state. Over UDP the source address may be forged, so the
+    /// response is at most one and a half times as long as the request: optional header fields are
+    /// left out, and a request smaller than any phone would send gets no response.
     pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
         self.send_within(allowed_for(self.heard_bytes), path, response);
     }
 
-    /// The same, if there is so much room over UDP.
+    /// Sends a response without keeping state, over UDP in at most `room` bytes.
     fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
         let room = match path.transport {
             Transport::Udp => room,
@@ -77,7 +77,7 @@ impl Endpoint {
         }
     }
 
-    /// 401 with our challenges (§22.2), for the same request always with the same tag.
+    /// 401 with our challenges (§22.2); the same request always gets the same tag.
     pub(super) fn challenge_to(
         &mut self,
         request: &Request,
@@ -96,7 +96,7 @@ impl Endpoint {
         builder.build().into()
     }
 
-    /// Refuses what `validate` does not let in, without a transaction. An ACK is never answered.
+    /// Refuses a request that `validate` rejects, without a transaction. An ACK is never answered.
     pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
         if *request.method() == Method::Ack {
             return;
@@ -105,7 +105,7 @@ impl Endpoint {
         self.send_stateless(path, &response);
     }
 
-    /// Refuses a request within a dialog, other than INVITE, for what it says.
+    /// Refuses a request within a dialog, other than INVITE, because of its content.
     pub(super) fn refuse_with(
         &mut self,
         refusal: &Refusal,
@@ -126,7 +126,7 @@ impl Endpoint {
         headers.fold(builder, |builder, (name, value)| builder.header(name, value)).build().into()
     }
 
-    /// Refuses what could not be read as a request, as far as it says where the answer goes.
+    /// Refuses a message that cannot be read as a request, if it says where the response goes.
     pub(super) fn refuse_stub(
         &mut self,
         request: &Stub,
@@ -151,7 +151,7 @@ impl Endpoint {
         self.send_stateless(path, &response);
     }
 
-    /// §11.2.
+    /// The 200 to OPTIONS (§11.2).
     pub(super) fn options_response(&self, request: &Request) -> Bytes {
         let tag = match request.to().tag() {
             Some(tag) => tag.to_owned(),
@@ -165,7 +165,7 @@ impl Endpoint {
             .into()
     }
 
-    /// Answers a request other than INVITE in a transaction of its own.
+    /// Answers a request other than INVITE in its own transaction.
     pub(super) fn answer_stateful(
         &mut self,
         request: &Request,
@@ -195,8 +195,8 @@ impl Endpoint {
         }
     }
 
-    /// The response to the message that is being handled, shortened to what may be sent to an
-    /// unproven address, whose allowance it takes. `None` when it cannot be so short.
+    /// Shortens a response to the message being handled to the allowance of an unproven address,
+    /// and takes its length from that allowance. `None` if it cannot be shortened enough.
     fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
         let dialog = self.answering.and_then(|id| self.dialogs.get_mut(&id));
         let Some((dialog, room)) =
@@ -209,7 +209,7 @@ impl Endpoint {
         Some(fitted)
     }
 
-    /// Refuses an INVITE that no call hears of, in a transaction that repeats the refusal.
+    /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
     pub(super) fn refuse_invite(
         &mut self,
         request: &Request,
@@ -228,7 +228,7 @@ impl Endpoint {
         }
         let response = builder.build();
         if self.answering.is_some() {
-            // It would be sent again until its ACK comes.
+            // The address is unproven: a transaction would repeat the refusal until the ACK comes.
             if let Some(fitted) = self.fitted_to_peer(response.into()) {
                 self.send(path, fitted);
             }
@@ -239,7 +239,7 @@ impl Endpoint {
         self.finish_pending(id, status, response, now);
     }
 
-    /// Answers an INVITE of a dialog, or an UPDATE with an offer, by a plain response.
+    /// Sends a response without a body to an INVITE, or to an UPDATE with an offer.
     pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
@@ -252,7 +252,7 @@ impl Endpoint {
             _ => self.response_builder(&pending.request, status, &local_tag),
         };
         let builder = match dialog {
-            // A provisional response makes an early dialog (§12.1.1).
+            // A provisional response creates an early dialog (§12.1.1).
             Some(dialog) if status < 200 => {
                 builder.contact(&self.config.contact(dialog.is_sips(), dialog.path()))
             }
@@ -262,8 +262,8 @@ impl Endpoint {
         self.finish_pending(pending.transaction, status, response, now);
     }
 
-    /// Our tag in a response to an INVITE, or to an UPDATE with an offer. A stranger that is refused
-    /// without a word before may ask again, and is to hear the same.
+    /// Our tag in a response to an INVITE, or to an UPDATE with an offer. A stranger that is
+    /// refused without another response before may repeat its INVITE, and has to get the same tag.
     pub(super) fn tag_of_response(&self, pending: &Pending, status: u16) -> String {
         match self.transactions.invite(pending.transaction) {
             Some(Invite { stranger: Some(_), .. }) if status >= 300 => {
@@ -274,7 +274,8 @@ impl Endpoint {
         }
     }
 
-    /// Tells a stranger whose call was taken that it was heard, when there is no other way to say so.
+    /// Sends 100 to a stranger after its call was accepted, if no other provisional response can be
+    /// sent.
     pub(super) fn try_stranger(&mut self, pending: &Pending, now: Instant) {
         let invite = self.transactions.invite(pending.transaction);
         if invite.is_some_and(|invite| invite.stranger.is_some()) {
@@ -283,9 +284,9 @@ impl Endpoint {
         }
     }
 
-    /// Sends a response to an INVITE, or to an UPDATE with an offer. A provisional one for which
-    /// there is no room is kept until the INVITE comes again. To a stranger that has heard
-    /// nothing yet a refusal goes once, and nothing is remembered.
+    /// Sends a response to an INVITE, or to an UPDATE with an offer. A provisional response that
+    /// exceeds the allowance is kept until the INVITE comes again. A stranger that has got nothing
+    /// but 100 so far gets a refusal once, and its INVITE is forgotten.
     pub(super) fn finish_pending(
         &mut self,
         id: TransactionId,
@@ -313,7 +314,7 @@ impl Endpoint {
             self.transactions.keep_provisional(id, response);
             return;
         }
-        // The peer repeats its request if the answer is lost, and brings room with it.
+        // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
         let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
@@ -330,13 +331,13 @@ impl Endpoint {
         }
     }
 
-    /// The methods that we take; REGISTER of users only, if there are any.
+    /// The methods that we accept; REGISTER only if we have users.
     pub(super) fn allow(&self) -> String {
         let register = if self.users.is_empty() { "" } else { ", REGISTER" };
         format!("{}{register}", validate::allow())
     }
 
-    /// The same request gets the same tag, though we remember nothing (§8.2.7).
+    /// The same request gets the same tag, although no state is kept (§8.2.7).
     pub(super) fn stateless_tag(&self, request: &Request) -> String {
         self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
     }
@@ -350,8 +351,9 @@ impl Endpoint {
 }
 
 impl EndpointConfig {
-    /// Our URI in this dialog: what the peer reaches, unless told otherwise. A SIPS URI names nothing
-    /// but a secure stream; over any other it would lead nowhere, whatever §12.1.1 says.
+    /// Our Contact URI in a dialog, with the address that the peer reached or the advertised one.
+    /// It is a SIPS URI only over TLS or WSS: over another transport a SIPS URI could not be
+    /// reached, although §12.1.1 asks for one.
     pub(super) fn contact(&self, is_sips: bool, path: Path) -> String {
         let user = &self.contact_user;
         match path.transport {
@@ -362,7 +364,7 @@ impl EndpointConfig {
         }
     }
 
-    /// Our SIP URI with this user part; nothing but a name that `Uri` has escaped may stand there.
+    /// Our SIP URI with this user part, which has to be escaped already, as by `Uri`.
     pub(super) fn contact_of(&self, user: &str, path: Path) -> String {
         let transport = match path.transport {
             Transport::Udp => String::new(),
@@ -371,8 +373,9 @@ impl EndpointConfig {
         format!("sip:{user}@{}{transport}", self.sent_by(path))
     }
 
-    /// Whether a URI that came over `path` is at our domain, or at the address where we were reached.
-    /// Without a domain a name is ours as well: whoever sent it has found us by it.
+    /// Whether a URI that came over `path` is at our domain, or at the address where we were
+    /// reached. Without a configured domain any host name counts as ours, because the sender has
+    /// reached us by it.
     pub(super) fn is_home(&self, uri: &Uri, path: Path) -> bool {
         let is_name = match uri.ip_addr() {
             Some(ip) if ip == path.local.ip() || Some(ip) == self.advertised => return true,
@@ -391,15 +394,16 @@ impl EndpointConfig {
         validate::SUPPORTED_TAGS
     }
 
-    /// Our host and port, as Via and Contact tell them; IPv6 in brackets.
+    /// Our host and port for Via and Contact; IPv6 in brackets.
     pub(super) fn sent_by(&self, path: Path) -> String {
         SocketAddr::new(path.told_host(self.advertised), path.local.port()).to_string()
     }
 }
 
-/// What a response without a body can do without, the most dispensable first. Of several challenges
-/// the last one stays, MD5 if it is offered: some phones know no other algorithm, and those that do
-/// know it as well (RFC 8760 §2.3). In a datagram the length need not be told (RFC 3261 §20.14).
+/// Header fields that a response without a body can do without, the most dispensable first. Of
+/// several challenges the last one stays. That is MD5 if it is offered: some phones support no
+/// other algorithm, and phones that support another one support MD5 too (RFC 8760 §2.3). In a
+/// datagram Content-Length is optional (RFC 3261 §20.14).
 const DISPENSABLE: [&str; 7] = [
     "Server",
     "Supported",
@@ -410,7 +414,7 @@ const DISPENSABLE: [&str; 7] = [
     "Content-Length",
 ];
 
-/// The response within `room` bytes; `None` when it cannot be made so.
+/// The response in at most `room` bytes; `None` if it cannot be shortened enough.
 fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
     if response.len() <= room {
         return Some(Bytes::copy_from_slice(response));

@@ -1,39 +1,42 @@
-//! Who is known to us, and how much room strangers have.
+//! Which peers are known, and how much capacity is left to strangers.
 //!
-//! A source that has not shown that it is where it says gets one refusal of its INVITE, and nothing of
-//! it is remembered: otherwise a datagram with a forged source would have us send a dozen to whoever is
-//! there (RFC 3261 §26.3.2.4). It can ask again, and gets the same.
+//! A source that has not shown that it receives at its address gets one refusal of its INVITE, and
+//! no state is kept. Otherwise one datagram with a forged source address would make us send a dozen
+//! to that address (RFC 3261 §26.3.2.4). The source may repeat its INVITE, and gets the same
+//! refusal.
 
 use std::net::IpAddr;
 
 use super::{ConnectionId, Dialog, Endpoint, IpNet, Path};
 
-/// The part of all transactions and dialogs that strangers leave to those that we know: one in four.
+/// Strangers may not use the last quarter of the transactions and dialogs: it is reserved for known
+/// peers.
 const RESERVE: usize = 4;
-/// The part of all transactions that one stranger may have: one in eight.
+/// One source address of strangers may use an eighth of all transactions.
 const SHARE: usize = 8;
 
 impl Endpoint {
-    /// These peers are known to the operator, whatever they say.
+    /// The networks of peers that the operator trusts.
     pub fn set_trusted_peers(&mut self, peers: Vec<IpNet>) {
         self.trusted_peers = peers;
     }
 
-    /// Whether the operator knows the peer at the other end.
+    /// Whether the operator trusts the peer.
     pub(super) fn is_trusted(&self, path: Path) -> bool {
         !path.is_foreign && is_within(&self.trusted_peers, path.peer.ip())
     }
 
-    /// Whether somebody whom we know is at the other end: the operator, or a trunk, or a phone that has
-    /// registered this way.
+    /// Whether the peer is known: trusted by the operator, a trunk, or at the address from which a
+    /// phone has registered.
     pub(super) fn is_acquainted(&self, path: Path) -> bool {
-        // Whatever port it names: behind the address of a phone may be others.
+        // The real source port counts, whatever port the peer names: there may be other hosts
+        // behind the address of a phone.
         let is_at_phone = self.registrar.is_at(path.source());
         self.is_trusted(path) || is_at_phone || self.trunk_at(path).is_some()
     }
 
-    /// Where those are who are known, but not by the operator: trunks, phones that have registered, and
-    /// peers of calls that are up. A call that nobody has acknowledged proves nothing.
+    /// Addresses of known peers that the operator has not listed: trunks, registered phones, and
+    /// peers of calls that are up. An answered call without ACK proves nothing.
     pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
         let phones = self.registrar.places().map(|place| place.ip());
         let up = self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.is_limited());
@@ -42,12 +45,13 @@ impl Endpoint {
         phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
     }
 
-    /// The streams that phones have registered over: of scripts of web pages, those are known.
+    /// Streams that phones have registered over. They make known the peers that are scripts of web
+    /// pages.
     pub fn phone_streams(&self) -> impl Iterator<Item = ConnectionId> {
         self.registrar.paths().filter_map(|path| path.connection)
     }
 
-    /// The streams that a dialog goes over, or that a phone or a trunk is reached by.
+    /// Streams that a dialog uses, or over which a phone or a trunk is reached.
     pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
         let dialogs = self.dialogs.values().map(Dialog::path);
         let paths = dialogs.chain(self.registrar.paths()).chain(self.trunk_flows());
@@ -62,8 +66,8 @@ impl Endpoint {
             && self.is_within_share(path)
     }
 
-    /// Whether one more request of a dialog can be taken. That a stranger sends many must not keep
-    /// others from being heard.
+    /// Whether one more request within a dialog can be handled. A stranger that sends many must not
+    /// block other peers.
     pub(super) fn has_room_within(&self, path: Path) -> bool {
         self.transactions.len() < self.config.max_transactions
             && (self.is_within_share(path) || self.is_acquainted(path))
@@ -75,7 +79,7 @@ impl Endpoint {
     }
 }
 
-/// Whether one of the networks has this address.
+/// Whether one of the networks contains this address.
 pub(super) fn is_within(networks: &[IpNet], ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     networks.iter().any(|network| network.contains(&ip))

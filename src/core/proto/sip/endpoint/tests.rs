@@ -1,4 +1,4 @@
-//! A scripted phone and our endpoint in virtual time: rule by rule, then at random.
+//! A scripted phone and our endpoint in virtual time: single rules first, then random sequences.
 
 mod bodies;
 mod calling;
@@ -530,7 +530,7 @@ fn an_advertised_address_stands_in_for_ours() {
     let v6 = Path::udp(v6, peer);
     assert_eq!(told("198.51.100.7", path()), "<sip:aftertone@198.51.100.7:5060>");
     assert_eq!(told("2001:db8::7", v6), "<sip:aftertone@[2001:db8::7]:5060>");
-    // Who speaks one family may not have the other.
+    // A peer that uses one address family may not have the other.
     assert_eq!(told("198.51.100.7", v6), "<sip:aftertone@[2001:db8::1]:5060>");
     assert_eq!(told("2001:db8::7", path()), "<sip:aftertone@192.0.2.1:5060>");
 }
@@ -638,22 +638,22 @@ fn hanging_up_refuses_the_pending_reinvite() {
     assert!(sent[1].starts_with("BYE"), "{sent:?}");
 }
 
-/// One phone's line to our endpoint, and the time.
+/// A scripted phone, our endpoint, and the virtual time.
 pub(super) struct Line {
     pub endpoint: Endpoint,
     pub start: Instant,
     pub now: Instant,
-    /// What the endpoint has sent: milliseconds since the start, message.
+    /// Messages that the endpoint has sent: milliseconds since the start, message.
     pub sent: Vec<(u128, String)>,
     pub events: Vec<Event>,
-    /// How many callers that are not known have shown our tag.
+    /// The number of `Heard` events.
     heard: usize,
-    /// Which ways may be dead.
+    /// Paths that were reported as silent.
     pub silent: Vec<Path>,
-    /// Our tag, as the phone learnt it.
+    /// Our tag, as the phone has learnt it.
     pub tag: String,
     last_path: Path,
-    /// Where it has sent to since the call was up.
+    /// The paths of the messages sent; cleared when the call is up.
     paths: Vec<Path>,
 }
 
@@ -662,7 +662,7 @@ impl Line {
         Self::with(EndpointConfig::new("test".to_owned()))
     }
 
-    /// The line of a phone that the operator knows.
+    /// The line of a phone that the operator trusts.
     pub fn with(config: EndpointConfig) -> Self {
         let mut line = Self::of_stranger(config);
         line.endpoint.set_trusted_peers(vec!["192.0.2.0/24".parse().unwrap()]);
@@ -699,7 +699,7 @@ impl Line {
         self.drain();
     }
 
-    /// Lets all timers fire that are due until `end`.
+    /// Runs all timers that are due until `end`.
     pub fn run_until(&mut self, end: Instant) {
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
             assert!(due >= self.now || due < end, "a deadline is stuck");
@@ -747,7 +747,7 @@ impl Line {
         }
     }
 
-    /// The call is up, and nothing is left to look at.
+    /// Sets up a call; nothing is left to check.
     fn confirm(&mut self, invite: &Ask) -> DialogId {
         self.confirm_over(path(), invite)
     }
@@ -772,7 +772,7 @@ impl Line {
         self.events.remove(0)
     }
 
-    /// First lines of what was sent; of responses without the version.
+    /// The first lines of the messages sent; for responses without the version.
     fn take(&mut self) -> Vec<String> {
         let first = |text: &str| text.lines().next().unwrap().replace("SIP/2.0 ", "");
         self.sent.drain(..).map(|(_, text)| first(&text)).collect()
@@ -791,12 +791,12 @@ pub(super) fn refusal(dialog: DialogId, status: u16) -> Command {
     Command::Refuse { dialog, status, reason: "No".to_owned(), headers: Vec::new() }
 }
 
-/// The value of a header field in a message of ours.
+/// The value of a header field in a message.
 pub(super) fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// The phone's response to a request of ours.
+/// The response of the phone to a request of ours.
 pub(super) fn respond(request: &str, status: &str) -> String {
     let copied: String = ["Via", "From", "To", "Call-ID", "CSeq"]
         .iter()

@@ -1,4 +1,4 @@
-//! Our own requests within a dialog that is up: the refresh of its session (RFC 4028 §10).
+//! Our own requests within an established dialog: the refresh of its session (RFC 4028 §10).
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use crate::proto::sip::{
 };
 
 impl Endpoint {
-    /// The session is to be refreshed: by UPDATE where the peer takes it, for that changes nothing;
-    /// else by a re-INVITE with the description that it has.
+    /// Refreshes the session: by UPDATE if the peer supports it, because that changes nothing;
+    /// otherwise by a re-INVITE with the current description.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
         let pause = self.glare_pause(id);
         let allow = self.allow();
@@ -26,7 +26,7 @@ impl Endpoint {
         let Some((proposal, least)) = dialog.proposal() else { return };
         let by_update = dialog.takes_update();
         if !by_update && !dialog.is_confirmed() {
-            // The peer is changing the session, which refreshes it as well.
+            // The peer is changing the session, which refreshes it too.
             dialog.postpone_refresh(now + pause);
             return;
         }
@@ -50,15 +50,15 @@ impl Endpoint {
         if response.status() < 300
             && let Some(dialog) = self.dialogs.get_mut(&id)
         {
-            // RFC 3311 §5.1.
+            // RFC 3311 §5.1: the response may change the remote target.
             let contact = response.contacts().first().map(|contact| contact.uri());
             dialog.refresh_target(contact, dialog.path());
         }
         self.refresh_answered(id, response, now);
     }
 
-    /// Our re-INVITE got a provisional response. A peer that then says nothing more, or is not waited for
-    /// because the call is over, must not keep it for ever.
+    /// Our re-INVITE got a provisional response. From now on its transaction has a deadline, so
+    /// that it is not kept forever by a peer that sends nothing more, or for a call that is over.
     pub(super) fn reinvite_heard(
         &mut self,
         id: DialogId,
@@ -71,7 +71,8 @@ impl Endpoint {
         }
     }
 
-    /// Our re-INVITE was heard, and not answered in time: it is as if the refresh were refused (§9.1).
+    /// Our re-INVITE got a provisional but no final response in time: this counts as a refused
+    /// refresh (§9.1).
     pub(super) fn reinvite_unanswered(
         &mut self,
         id: DialogId,
@@ -83,7 +84,7 @@ impl Endpoint {
         self.refresh_failed(id, now);
     }
 
-    /// Our re-INVITE got a final response; a 2xx wants its ACK each time that it comes (§13.2.2.4).
+    /// Our re-INVITE got a final response; each copy of a 2xx gets an ACK (§13.2.2.4).
     pub(super) fn reinvite_answered(
         &mut self,
         id: DialogId,
@@ -93,7 +94,7 @@ impl Endpoint {
     ) {
         let cseq = response.cseq().number;
         if response.status() >= 300 {
-            // One that was canceled is refused as well, and another one may be out by then.
+            // A canceled re-INVITE is refused too, and another one may be pending by then.
             if let Some(dialog) = self.dialogs.get_mut(&id).filter(|it| it.is_offering(cseq)) {
                 dialog.offer_refused();
                 self.refresh_answered(id, response, now);
@@ -118,7 +119,8 @@ impl Endpoint {
         let ack = Transmit { path, bytes };
         dialog.acknowledged(cseq, ack.clone());
         let is_ending = dialog.is_ending();
-        // The newest message may have been forged in the name of an address that does not hear us.
+        // The path is that of the newest message, whose source may be forged: an unproven address
+        // gets the ACK only within its allowance.
         if dialog.take_room(ack.bytes.len()) {
             self.transmit(ack);
         }
@@ -136,17 +138,17 @@ impl Endpoint {
         let is_update = response.cseq().method == Method::Update;
         match response.status() {
             200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
-            // §12.2.1.2: it does not know the call, or does not answer.
+            // §12.2.1.2: the peer does not know the dialog, or does not answer.
             408 | 481 => {
                 self.lost_sight(id, now);
                 return;
             }
-            // §14.1.
+            // §14.1: both sides made an offer at once.
             491 => dialog.postpone_refresh(now + pause),
             422 if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) => {
                 self.refresh(id, now);
             }
-            // It takes re-INVITE, as all do.
+            // The peer does not support UPDATE; a re-INVITE is always supported.
             405 | 501 if is_update => {
                 dialog.refuses_update();
                 self.refresh(id, now);
@@ -159,7 +161,7 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// Our refresh did not get there; it is tried again later.
+    /// Our refresh could not be delivered or was not answered; it is tried again later.
     pub(super) fn refresh_failed(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
             return;
@@ -169,8 +171,8 @@ impl Endpoint {
         self.schedule_dialog(id);
     }
 
-    /// §14.1: how long to wait after both sides offered at once. Whoever made the Call-ID waits
-    /// longer.
+    /// §14.1: how long to wait after both sides made an offer at once. The side that created the
+    /// Call-ID waits longer.
     fn glare_pause(&mut self, id: DialogId) -> Duration {
         let tens = if id.0 >= DialogId::FIRST_OUTGOING {
             self.rng.random_range(210..=400)
@@ -180,19 +182,20 @@ impl Endpoint {
         Duration::from_millis(tens * 10)
     }
 
-    /// The peer has not answered, or does not know the dialog.
+    /// The peer did not answer, or does not know the dialog.
     pub(super) fn lost_sight(&mut self, id: DialogId, now: Instant) {
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         dialog.offer_refused();
         let hang_up = HangUp::because("SIP;cause=481;text=\"Call not known any more\"");
-        // Its state decides whether the BYE can go at once; either way the owner knows.
+        // The state of the dialog decides whether BYE can be sent at once; the owner gets the event
+        // in any case.
         self.tell(Event::Lost { dialog: id, how: Loss::NotKnown });
         self.hang_up(id, hang_up, now);
     }
 
-    /// The dialog is ending because the peer is not there: BYE, and the owner is told.
+    /// The dialog ends because the peer is gone: sends BYE and tells the owner.
     pub(super) fn lose(&mut self, id: DialogId, how: Loss, hang_up: HangUp, now: Instant) {
         self.tell(Event::Lost { dialog: id, how });
         self.send_bye(id, hang_up, now);

@@ -1,5 +1,5 @@
 //! Messages as carriers and phones send them: descriptions beside other parts or in early
-//! responses, addresses without brackets, header fields that cannot be read.
+//! responses, addresses without brackets, unreadable header fields.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ const OPTIONAL: &str = "application/ISUP;version=itu-t92+;base=itu-t92+\r\n\
                         Content-Disposition: signal;handling=optional";
 const REQUIRED: &str = "application/ISUP\r\nContent-Disposition: signal;handling=required";
 
-/// A description beside a part of another type, which comes first.
+/// A multipart body: a part of another type first, then a description.
 fn beside(other: &str, description: &str) -> String {
     format!(
         "--unique-boundary-1\r\nContent-Type: {other}\r\n\r\n\u{1}\u{2}\r\n\
@@ -146,7 +146,7 @@ fn the_answer_in_an_early_response_need_not_be_repeated() {
         (vec![ANSWER], None, ANSWER),
         (vec![ANSWER, &other], None, ANSWER),
         (vec![ANSWER], Some(ANSWER), ANSWER),
-        // An announcement came from elsewhere.
+        // The announcement came from another media address.
         (vec![ANSWER], Some(own.as_str()), own.as_str()),
     ] {
         let mut line = Line::new();
@@ -361,7 +361,7 @@ fn letters_of_any_language_spoil_nothing() {
     }
 }
 
-/// What may stand in a header field, and what may not.
+/// Valid and invalid parts of a header field value.
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop::sample::select(vec![
         &b"<"[..],
@@ -407,8 +407,8 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever the other header fields of a 2xx say, it gets its ACK, each time, and the call is
-    /// up or hung up.
+    /// Each 2xx gets its ACK, whatever its other header fields contain, and the call is either up
+    /// or hung up.
     #[test]
     fn no_header_field_of_a_200_costs_its_ack(
         fields in prop::collection::vec(

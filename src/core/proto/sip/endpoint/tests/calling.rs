@@ -1,4 +1,4 @@
-//! Calls that we place, with all that a network and its phones may do to them.
+//! Outgoing calls, with all that a network and the called phones may do to them.
 
 use super::*;
 use crate::proto::sip::{digest::Credentials, path::ConnectionId};
@@ -300,7 +300,7 @@ fn the_200_says_where_the_early_dialog_goes_on() {
     assert_eq!(header(&ack, "Route"), Some("<sip:192.0.2.50;lr>"));
 }
 
-/// A request of the phone that rings, within the early dialog.
+/// A request of the ringing phone within the early dialog.
 pub(super) fn early(invite: &str, method: &str, cseq: u32) -> Ask {
     let tag = header(invite, "From").unwrap().split(";tag=").nth(1).unwrap();
     Ask::new(method, cseq).call("our-call").to(tag)
@@ -524,7 +524,7 @@ fn a_challenge_of_the_trunk_is_answered_and_the_ack_repeats_it() {
     line.must_become_idle();
 }
 
-/// What a proxy of the trunk asks for.
+/// The challenge of a proxy of the trunk.
 fn proxy_challenge(nonce: u32) -> String {
     format!("Proxy-Authenticate: Digest realm=\"pbx.example\", nonce=\"p{nonce}\", qop=\"auth\"")
 }
@@ -780,7 +780,7 @@ impl Line {
     }
 }
 
-/// A response of the phone, with more in it than `respond` gives.
+/// A response of the phone, with more content than that of `respond`.
 pub(super) struct Reply {
     request: String,
     status: String,
@@ -829,7 +829,7 @@ impl Reply {
         self.with(&format!("Content-Type: {content_type}"))
     }
 
-    /// All of Contact as it is, in the place of a URI in brackets.
+    /// The Contact lines as given, in place of a URI in brackets.
     pub fn raw_contact(mut self, lines: &str) -> Self {
         self.raw_contact = Some(lines.to_owned());
         self

@@ -1,6 +1,6 @@
-//! Phones that send datagrams from another port than they listen on, and say so in Via and Contact
-//! (RFC 3261 §18.2.2): answers, requests within calls and calls to their registration go where they
-//! listen. What strangers can do with that is no more than before.
+//! Phones that send datagrams from another port than they listen on, and name that port in Via and
+//! Contact (RFC 3261 §18.2.2). Responses, requests within calls, and calls to their registration go
+//! to the port where they listen. Strangers gain nothing by this.
 
 use super::{
     calling::{DIALOG, Reply, call},
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::proto::sip::path::Transport;
 
-/// Where the phone listens, and where it sends from.
+/// The address where the phone listens, and the address that it sends from.
 const LISTENS: &str = "192.0.2.10:5060";
 const SENDS: &str = "192.0.2.10:49152";
 const CONTACT: &str = "sip:phone@192.0.2.10:5060";
 
-/// What the phone says: its Via names the port where it listens, and wants no other.
+/// A message of the phone: its Via names the port where it listens, and has no `rport`.
 fn said(ask: &Ask) -> String {
     with_via(ask, "192.0.2.10:5060")
 }
@@ -27,29 +27,29 @@ fn with_via(ask: &Ask, via: &str) -> String {
 }
 
 fn invite() -> Ask {
-    // A stranger hears more when it says more.
+    // The allowance of a stranger grows with the length of its messages.
     Ask::invite().contact(CONTACT).with(&format!("X: {}", "x".repeat(400)))
 }
 
 impl Line {
-    /// The phone says something from its high port.
+    /// The phone sends a message from its high port.
     fn desk_phone_says(&mut self, text: &str) {
         self.receive_over(from(SENDS), text);
     }
 
-    /// Its call is up.
+    /// Sets up a call of the phone.
     fn desk_phone_calls(&mut self, invite: &Ask) -> DialogId {
         self.desk_phone_says(&said(invite));
         let Event::Invite { dialog, .. } = self.event() else { panic!("no Invite") };
         self.answer(dialog);
         let ack = said(&Ask::ack(&self.tag));
-        // Some take another port for each message.
+        // Some phones use another port for each message.
         self.receive_over(from("192.0.2.10:49153"), &ack);
         assert!(matches!(self.event(), Event::Acknowledged { .. }));
         dialog
     }
 
-    /// Everything that was sent went there.
+    /// Checks that all messages were sent to `peer`.
     fn all_went_to(&self, peer: &str) {
         let peer = peer.parse().unwrap();
         let all = self.paths.iter().zip(&self.sent);
@@ -60,7 +60,7 @@ impl Line {
     }
 }
 
-/// A phone that the operator knows, and one that is not known.
+/// A phone that the operator trusts, and a stranger.
 fn both() -> [Line; 2] {
     [Line::new(), stranger()]
 }
@@ -144,7 +144,7 @@ fn requests_within_its_call_go_to_the_port_of_its_contact() {
         line.command(Command::Bye { dialog, reason: None });
         line.all_went_to("192.0.2.10:5070");
 
-        // What names another host is answered, and asked, where it listens.
+        // A phone that names another host gets responses and requests where it listens.
         for contact in ["sip:phone@198.51.100.7:5070", "sip:phone@phone.example"] {
             let mut line = stranger();
             let dialog = line.desk_phone_calls(&invite().contact(contact));
@@ -188,7 +188,7 @@ fn behind_a_nat_everything_goes_back_to_the_port_that_it_came_from() {
     }
 }
 
-/// A node with the user `phone`, who has registered from the high port.
+/// A node with the user `phone`, registered from the high port.
 fn registered() -> Line {
     let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
     line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
@@ -307,7 +307,7 @@ fn a_stranger_has_a_port_of_its_host_hear_no_more_than_its_own() {
     }
 }
 
-/// How many bytes went to this port.
+/// How many bytes were sent to this port.
 fn bytes_to(line: &Line, peer: &str) -> usize {
     let peer = peer.parse().unwrap();
     let all = line.sent.iter().zip(&line.paths);
@@ -316,7 +316,8 @@ fn bytes_to(line: &Line, peer: &str) -> usize {
 
 #[test]
 fn a_port_that_a_stranger_only_names_is_not_believed_to_hear_us() {
-    // Its own port has heard our tag; others may be behind the same address.
+    // The stranger has shown our tag from its own port; there may be other hosts behind the same
+    // address.
     let mut line = stranger();
     let own = from("192.0.2.10:5062");
     line.receive_over(own, &Ask::invite().with(&format!("X: {}", "x".repeat(400))).to_string());
@@ -338,7 +339,7 @@ fn a_port_that_a_stranger_only_names_is_not_believed_to_hear_us() {
         let said = bytes_to(&line, LISTENS);
         assert!(said * 2 <= heard * 3, "{said} bytes for {heard}: {:?}", line.take());
     }
-    // From its own port it is as before.
+    // From its own port nothing has changed.
     line.receive_over(own, &Ask::new("INFO", 40).to(&line.tag).to_string());
     assert_eq!(line.last_path, own);
 }

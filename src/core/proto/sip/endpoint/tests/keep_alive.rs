@@ -1,4 +1,4 @@
-//! Ways that are kept open, and ways that are dead.
+//! Keep-alives, and paths that are dead.
 
 use super::{
     calling::{DIALOG, call},

@@ -1,5 +1,6 @@
-//! The endpoint against a phone that does anything, over a network that loses, doubles and
-//! reorders. What must hold: each request gets one final answer, each call ends once, nothing stays.
+//! The endpoint against a phone that behaves at random, over a network that loses, duplicates and
+//! reorders messages. What must hold: each request gets one final response, each call ends once,
+//! nothing remains.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -8,12 +9,12 @@ use rand::Rng;
 
 use super::*;
 
-/// Longest time in the network; less than T4.
+/// The maximum delay in the network; less than T4.
 const MAX_DELAY_MS: u64 = 1_500;
-/// A simulation that takes longer than this many seconds never ends.
+/// The time limit of a simulation, in seconds: one that takes longer never ends.
 const HORIZON_S: u64 = 600;
 
-/// What the two users do, and when (milliseconds after the step before).
+/// What the two users do; the steps have a pause in milliseconds before each.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Cancel,
@@ -62,7 +63,7 @@ proptest! {
         let mut world = World::new(loss_percent, seed);
         let invite = if reliably { Ask::invite().with("Require: 100rel") } else { Ask::invite() };
         world.ask(match timed {
-            // It is ours to refresh, every 45 seconds.
+            // Our side refreshes the session, every 45 seconds.
             true => invite.with("Supported: timer").with("Session-Expires: 90;refresher=uas"),
             false => invite,
         });
@@ -109,31 +110,33 @@ proptest! {
     }
 }
 
-/// The line, the phone behind it, and the owner of the call.
+/// The line, the phone at its end, and the owner of the call.
 struct World {
     line: Line,
     rng: StdRng,
     loss_percent: u32,
-    /// To the endpoint, by time of arrival; the number keeps equal times apart.
+    /// Messages to the endpoint by time of arrival; the number separates equal times.
     network: BinaryHeap<std::cmp::Reverse<(Instant, u64, String)>>,
     counter: u64,
-    /// Requests of the phone that wait for a final answer.
+    /// Requests of the phone that wait for a final response.
     asking: BTreeMap<String, Asking>,
-    /// Requests that have reached the endpoint, by branch and method; no ACK is answered.
+    /// Requests that have reached the endpoint, by branch and method. ACK is left out, because it
+    /// gets no response.
     arrived: BTreeSet<String>,
-    /// The different final responses that it has sent to each.
+    /// The different final responses that the endpoint has sent to each request.
     finals: BTreeMap<String, BTreeSet<String>>,
     cseq: u32,
     /// RSeq of the newest reliable provisional response.
     rseq: u32,
     dialog: Option<DialogId>,
-    /// Once is enough; a minute later it would be another request, for a transaction that has gone.
+    /// The phone cancels only once. A minute later another CANCEL would be a new request, for a
+    /// transaction that is gone.
     has_canceled: bool,
     offered: usize,
     ended: usize,
 }
 
-/// A request of the phone under way.
+/// A pending request of the phone.
 #[derive(Debug, Clone)]
 struct Asking {
     ask: Ask,
@@ -223,7 +226,7 @@ impl World {
         let now = self.line.now;
         self.carry(ask.to_string());
         let interval = Duration::from_millis(T1_MS);
-        // A little less than 64*T1, so that what is late still finds its transaction.
+        // A little less than 64*T1, so that a late message still finds its transaction.
         let until = now + Duration::from_secs(28);
         let name = format!("{} {}", ask.branch, ask.method);
         let asking = Asking { ask, interval, due: now + interval, until, provisional: false };
@@ -232,7 +235,7 @@ impl World {
 
     fn command(&mut self, command: Command) {
         if let Command::Refuse { dialog, .. } = &command {
-            // A refused INVITE has no last event: its owner knows.
+            // A refused INVITE has no last event, because the owner knows already.
             let before = self.line.endpoint.dialogs();
             let dialog = *dialog;
             self.line.command(command);
@@ -246,7 +249,7 @@ impl World {
         self.settle();
     }
 
-    /// Puts a message of the phone into the network: lost, once, or twice, and late.
+    /// Puts a message of the phone into the network: it is lost, or arrives late, once or twice.
     fn carry(&mut self, message: String) {
         let copies = match self.rng.random_range(0..100) {
             roll if roll < self.loss_percent => 0,
@@ -283,7 +286,7 @@ impl World {
         self.settle();
     }
 
-    /// Whatever is still up is hung up; the network runs empty, the phone gives up.
+    /// Hangs up all calls, and runs until the network is empty and the phone has given up.
     fn run_to_the_end(&mut self) {
         let horizon = self.line.now + Duration::from_secs(HORIZON_S);
         while self.line.endpoint.dialogs() > 0
@@ -304,7 +307,7 @@ impl World {
         [arrival, repeat, self.line.endpoint.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// The phone sends again what was not answered, and gives up after 64*T1.
+    /// The phone repeats its unanswered requests, and gives up after 64*T1.
     fn repeat_requests(&mut self) {
         let now = self.line.now;
         let is_idle = self.line.endpoint.is_idle();
@@ -322,7 +325,7 @@ impl World {
         }
     }
 
-    /// Both users look at what the endpoint has put out.
+    /// Both users handle what the endpoint has put out.
     fn settle(&mut self) {
         while !self.line.sent.is_empty() || !self.line.events.is_empty() {
             for event in std::mem::take(&mut self.line.events) {
@@ -414,7 +417,7 @@ impl World {
     }
 }
 
-/// What a message belongs to, as seen by whoever asks: branch and method.
+/// The transaction of a message, as its client names it: branch and method.
 pub(super) fn transaction(message: &str) -> String {
     let (_, method) = header(message, "CSeq").unwrap().split_once(' ').unwrap();
     format!("{} {method}", branch(message))
@@ -425,7 +428,7 @@ pub(super) fn branch(message: &str) -> &str {
     via.split(";branch=").nth(1).unwrap().split(';').next().unwrap()
 }
 
-/// An INVITE that has its 100 is not repeated any more, and is not given up.
+/// An INVITE that has got a provisional response is neither repeated nor given up.
 fn waits_for_user(asking: &Asking) -> bool {
     asking.ask.method == "INVITE" && asking.provisional
 }

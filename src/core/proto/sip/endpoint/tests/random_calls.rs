@@ -1,6 +1,6 @@
-//! Calls of ours to phones that do anything, over a network that loses, doubles and reorders. What
-//! must hold: the owner hears of one end, and of one answer at most; whatever was answered is
-//! acknowledged and hung up; nothing stays.
+//! Outgoing calls to phones that behave at random, over a network that loses, duplicates and
+//! reorders messages. What must hold: the owner gets exactly one end and at most one answer; each
+//! accepted fork gets an ACK and a BYE; nothing remains.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -15,11 +15,11 @@ use super::{
 use crate::proto::sip::timers::SIXTY_FOUR_T1;
 
 const MAX_DELAY_MS: u64 = 1_500;
-/// A call that takes longer than this many seconds never ends.
+/// The time limit of a simulation, in seconds: one that takes longer never ends.
 const HORIZON_S: u64 = 600;
 const TAGS: [&str; 3] = ["a", "b", "c"];
 
-/// What the phones do, and what our side does, and when (milliseconds after the step before).
+/// What the phones and our side do; the steps have a pause in milliseconds before each.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Ring(usize),
@@ -69,7 +69,7 @@ proptest! {
         let answered: BTreeSet<&String> = world.byes.keys().collect();
         prop_assert_eq!(answered, world.arrived.iter().collect());
         for (bye, finals) in &world.byes {
-            // One that overtakes the 200 is of no dialog yet; its double may be.
+            // A BYE that overtakes the 200 belongs to no dialog yet; its duplicate may.
             let known = finals.iter().filter(|text| !text.starts_with("SIP/2.0 481 ")).count();
             prop_assert!(known <= 1, "{}: {:?}", bye, finals);
         }
@@ -82,28 +82,28 @@ struct World {
     line: Line,
     rng: StdRng,
     loss_percent: u32,
-    /// What is on its way: to us if the flag is set, else to the phones.
+    /// Messages in the network: to us if the flag is set, otherwise to the phones.
     network: BinaryHeap<std::cmp::Reverse<(Instant, u64, bool, String)>>,
     counter: u64,
-    /// The newest INVITE that the phones have heard.
+    /// The newest INVITE that the phones have received.
     invite: Option<String>,
     /// Final responses by branch and tag, repeated until they are acknowledged.
     finals: BTreeMap<(String, String), Final>,
-    /// Branches that have a refusal: nobody accepts those any more.
+    /// Branches that have been refused: no phone accepts them any more.
     refused: BTreeSet<String>,
     cseq: u32,
     answers: usize,
     ends: usize,
-    /// The INVITE that our side has sent last, as long as it waits for answers.
+    /// The last INVITE of our side, while it waits for responses.
     waiting: Option<String>,
-    /// When it was accepted; forks are waited for 64*T1 longer.
+    /// When it was accepted; further forks are accepted for 64*T1 after that.
     accepted_at: Option<Instant>,
-    /// Tags of forks whose 200 has reached us in time, and what each of them wants: our ACK, and a
-    /// BYE of one side.
+    /// Tags of forks whose 200 has reached us in time; those that have got our ACK; and those that
+    /// have got a BYE from either side.
     accepted: BTreeSet<String>,
     acknowledged: BTreeSet<String>,
     hung_up: BTreeSet<String>,
-    /// Each BYE that has reached us, and the different final responses to it.
+    /// The BYE requests that have reached us; and the different final responses to each.
     arrived: BTreeSet<String>,
     byes: BTreeMap<String, BTreeSet<String>>,
 }
@@ -290,7 +290,7 @@ impl World {
                     Event::Answered { .. } => self.answers += 1,
                     Event::Refused { .. } | Event::Ended { .. } | Event::Bye { .. } => {
                         self.ends += 1;
-                        // Else forks may answer yet.
+                        // Otherwise forks may still answer.
                         if self.accepted_at.is_none() {
                             self.waiting = None;
                         }
@@ -305,7 +305,7 @@ impl World {
         }
     }
 
-    /// A message of the phones reaches us.
+    /// A message from the phones reaches us.
     fn arrive(&mut self, message: &str) {
         let now = self.line.now;
         if message.starts_with("BYE ") {
@@ -339,7 +339,7 @@ impl World {
         }
     }
 
-    /// The phones hear a message of ours.
+    /// The phones receive a message of ours.
     fn hear(&mut self, message: &str) {
         let method = message.split(' ').next().unwrap();
         match method {

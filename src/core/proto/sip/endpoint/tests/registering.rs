@@ -1,4 +1,4 @@
-//! REGISTER on both sides: phones at our registrar, and we at a trunk.
+//! REGISTER on both sides: phones at our registrar, and our registration at a trunk.
 
 use super::{calling::Reply, *};
 use crate::proto::sip::{
@@ -20,7 +20,7 @@ fn line() -> Line {
 pub(super) fn register(cseq: u32, more: &[String]) -> String {
     let ask = Ask::new("REGISTER", cseq).contact(CONTACT);
     let ask = more.iter().fold(ask, |ask, header| ask.with(header));
-    // The phone registers itself.
+    // The phone registers itself: To names the same user as From.
     ask.to_string().replace("To: <sip:100@", "To: <sip:phone@")
 }
 
@@ -155,7 +155,7 @@ fn a_user_who_is_gone_is_not_there() {
 
 #[test]
 fn a_phone_that_has_called_without_a_password_proves_who_it_is_to_hand_its_call_over() {
-    // One that has registered, and one that has not, on a route that is open to all.
+    // A phone that has registered, and one that has not, on a route that is open to all.
     for is_registered in [true, false] {
         let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
         line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
@@ -189,7 +189,7 @@ fn a_phone_that_has_called_without_a_password_proves_who_it_is_to_hand_its_call_
         assert_eq!((asked, referral.target.to_string().as_str()), (dialog, "sip:200@pbx.example"));
         line.command(Command::TellReferrer { dialog, status: 486 });
         line.sent.clear();
-        // It holds for that one request.
+        // The authentication holds for that one request only.
         line.receive(&refer(&line, 5).to_string());
         assert_eq!(line.take_statuses(), [401]);
         line.receive(&refer(&line, 6).with(&right).to_string());
@@ -368,7 +368,7 @@ fn a_trunk_that_is_left_loses_its_rights_at_once_and_our_contact_is_taken_back()
     let last = line.sent.pop().unwrap().1;
     assert_eq!(header(&last, "Expires"), Some("0"));
 
-    // The same one with another password, meanwhile.
+    // The same account with another password, before the old one is gone.
     let again = line.register_at_trunk();
     assert_ne!(header(&again, "Call-ID"), header(&last, "Call-ID"));
     line.receive(&Reply::to(&last, "200 OK").tag("t").to_string());

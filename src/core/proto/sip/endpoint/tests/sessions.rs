@@ -255,8 +255,8 @@ fn a_peer_without_update_is_refreshed_by_reinvite() {
     assert!(line.take()[0].starts_with("INVITE "));
 }
 
-/// A call whose session of ten minutes is ours to refresh, by re-INVITE; the first one of those, on which
-/// the phone has said 100.
+/// Sets up a call with a session of ten minutes that we refresh by re-INVITE. Returns the first
+/// re-INVITE, to which the phone has sent 100.
 fn heard_refresh(line: &mut Line) -> (DialogId, String) {
     let invite = Ask::invite().with("Supported: timer");
     let dialog = line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
@@ -390,7 +390,8 @@ fn a_peer_that_does_not_know_the_call_any_more_is_hung_up() {
     line.must_become_idle();
 }
 
-/// A call whose session of ten minutes is ours to refresh, by UPDATE; the first one of those.
+/// Sets up a call with a session of ten minutes that we refresh by UPDATE. Returns the first
+/// UPDATE.
 fn refreshed(line: &mut Line) -> String {
     let invite = Ask::invite().with("Supported: timer").with("Allow: UPDATE");
     line.confirm(&invite.with("Session-Expires: 600;refresher=uas"));
@@ -525,7 +526,7 @@ fn a_call_is_handed_over_to_whoever_may_have_it() {
     assert_ne!(dialog, first);
 }
 
-/// How a REFER of ours goes, as the phone tells it.
+/// The NOTIFY of the phone about the progress of our REFER.
 fn notify(line: &Line, cseq: u32, state: &str, fragment: &str) -> String {
     Ask::new("NOTIFY", cseq)
         .to(&line.tag)
@@ -651,7 +652,7 @@ fn a_peer_that_the_operator_trusts_may_refer_us() {
     assert!(matches!(line.event(), Event::ReferAsked { .. }));
 }
 
-/// A phone that we have called, and what it says to a REFER with this header field.
+/// The phone of an outgoing call sends a REFER with this header field.
 fn refer(line: &mut Line, cseq: u32, header: &str) {
     let us = line.tag.clone();
     let refer = Ask::new("REFER", cseq).call("our-call").to(&us).with(header);

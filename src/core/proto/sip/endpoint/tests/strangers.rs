@@ -1,4 +1,4 @@
-//! What a stranger can have us send to somebody else (RFC 3261 section 26.1.5).
+//! What a stranger can make us send to a third party (RFC 3261 section 26.1.5).
 
 use super::*;
 use crate::proto::sip::path::{ConnectionId, Transport};
@@ -16,7 +16,7 @@ pub(super) fn from(peer: &str) -> Path {
     Path { peer: peer.parse().unwrap(), ..path() }
 }
 
-/// What is said in `method`, in full and in as few bytes as it can be.
+/// A request with `method`: one with the usual header fields, and one as short as possible.
 fn requests(method: &str) -> [String; 2] {
     let full = Ask::new(method, 1).with("User-Agent: Phone/1.0").to_string();
     let small = format!(
@@ -75,7 +75,7 @@ fn a_short_request_of_a_phone_that_knows_md5_alone_is_challenged_with_md5() {
     let mut line = stranger();
     line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
     let register = Ask::new("REGISTER", 1).to_string().replace("sip:100@", "sip:phone@");
-    // As short as phones make it, and shorter; one byte at a time.
+    // As short as phones send it, and shorter; then longer byte by byte.
     let short = "REGISTER sip:192.0.2.1 SIP/2.0\r\nv:SIP/2.0/UDP 10.0.0.10;branch=z9hG4bK1\r\n\
                  f:<sip:phone@192.0.2.1>;tag=1\r\nt:<sip:phone@192.0.2.1>\r\ni:1\r\n\
                  CSeq:1 REGISTER\r\nm:<sip:phone@10.0.0.10>\r\nX:";
@@ -97,7 +97,7 @@ fn a_short_request_of_a_phone_that_knows_md5_alone_is_challenged_with_md5() {
     }
     assert!(none < 60 && md5 > 60 && both > 60, "{none} {md5} {both}");
 
-    // Where the operator wants no MD5, there is none.
+    // If the operator does not allow MD5, it is not offered.
     let digest = vec![Algorithm::Sha256];
     let config = EndpointConfig { digest, ..EndpointConfig::new("test".to_owned()) };
     let mut line = Line::of_stranger(config);
@@ -107,7 +107,7 @@ fn a_short_request_of_a_phone_that_knows_md5_alone_is_challenged_with_md5() {
     assert!(answer.contains("SHA-256") && !answer.contains("MD5"), "{answer}");
 }
 
-/// Ways in which a call is refused, before it rings.
+/// Ways to refuse a call before it rings.
 fn refusals(dialog: DialogId) -> [Command; 8] {
     let headers = vec![("Retry-After".to_owned(), "5".to_owned())];
     [
@@ -136,7 +136,7 @@ fn a_refused_invite_of_a_stranger_gets_one_small_answer_and_is_forgotten() {
                 line.receive(&request);
                 assert!(line.sent.is_empty(), "not even 100");
                 let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
-                // It comes again while the call is looked at.
+                // The INVITE comes again before the call is decided.
                 line.receive(&request);
                 line.command(refusals(dialog)[which].clone());
                 line.run_for(Duration::from_secs(40));
@@ -307,7 +307,7 @@ fn a_page_of_somebody_is_a_stranger_wherever_it_is() {
     }
 }
 
-/// Ways in which a caller may name a host that nothing has come from.
+/// Ways in which a caller may name a host from which nothing has come.
 const ELSEWHERE: [&str; 6] = [
     "Record-Route: <sip:127.0.0.1:19610;transport=tcp;lr>",
     "Record-Route: <sip:198.51.100.9:5060;lr>",
@@ -334,7 +334,7 @@ fn a_route_set_or_contact_of_a_stranger_leads_nowhere_but_back() {
                 bye.contains("\r\nRoute: ") || bye.starts_with("BYE sip:198.51.100.9 ");
             assert_eq!(names_route, elsewhere.starts_with("Record-Route"), "{bye}");
 
-            // Who is known is asked where it says.
+            // A known caller gets requests at the host that it names.
             let mut line = stranger();
             line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
             let dialog = line.confirm_over(over, &invite);
@@ -358,7 +358,7 @@ fn all_requests_of_a_strangers_call_go_back_to_it() {
             .with(&format!("Allow: {allow}"));
         let mut line = stranger();
         let dialog = line.confirm_over(path(), &invite);
-        // A change of the session, with another Contact.
+        // A session change with another Contact.
         let reinvite = Ask::reinvite(&line.tag, 2)
             .contact("sip:x@198.51.100.6:9")
             .with("Supported: timer")
@@ -475,10 +475,10 @@ fn a_half_open_call_makes_room_at_once_and_nothing_of_it_stays() {
     assert!(sent.len() == 1 && sent[0].starts_with("BYE "), "{sent:?}");
     line.receive(&Ask::ack(&line.tag.clone()).to_string());
     assert!(line.take().is_empty() && line.events.is_empty());
-    // Its caller is there after all, and tries again.
+    // The caller is there after all, and tries again.
     line.confirm(&Ask::invite());
 
-    // One that has been heard is hung up as any other.
+    // A caller that has sent our tag back is hung up like any other.
     let mut line = stranger();
     let dialog = line.confirm(&Ask::invite());
     line.command(make_room(dialog));

@@ -1,4 +1,4 @@
-//! Which way requests of ours take within calls that came, or went, over a stream.
+//! Which paths our requests take within calls that came or went over a stream.
 
 use super::{
     calling::{CHALLENGE, DIALOG, Reply, call},
@@ -7,7 +7,7 @@ use super::{
 };
 const STREAM: ConnectionId = ConnectionId(7);
 
-/// The stream of a proxy, which it has opened from any port.
+/// A stream that a proxy has opened from an arbitrary port.
 fn stream() -> Path {
     let connection = Some(STREAM);
     Path { peer: at("192.0.2.10:40000"), transport: Transport::Tls, connection, ..path() }
@@ -17,7 +17,7 @@ fn at(address: &str) -> std::net::SocketAddr {
     address.parse().unwrap()
 }
 
-/// A call over that stream from a phone behind the proxy, whose Record-Route says this.
+/// A call over that stream from a phone behind the proxy; `route` is its Record-Route.
 fn call_through(line: &mut Line, route: &str) -> DialogId {
     let route = format!("Record-Route: <{route}>");
     let behind = "Via: SIP/2.0/UDP 192.0.2.77:5999;branch=z9hG4bK-behind";
@@ -101,12 +101,12 @@ fn a_request_that_is_challenged_without_our_knowing_a_password_is_not_repeated()
     assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
 }
 
-/// A call over a stream that its caller has opened from any port; its Contact is this.
+/// A call over a stream that the caller has opened from an arbitrary port, with this Contact.
 fn call_over(line: &mut Line, stream: Path, contact: &str) -> DialogId {
     line.confirm_over(stream, &Ask::invite().contact(contact))
 }
 
-/// The way of our BYE, when the stream is gone before, or when it goes while the BYE is on its way.
+/// The path of our BYE. The stream closes before the BYE, or while the BYE is on its way.
 fn way_of_bye(line: &mut Line, dialog: DialogId, is_gone_before: bool) -> Path {
     if is_gone_before {
         line.endpoint.handle_disconnected(STREAM, None, line.now);
@@ -143,7 +143,7 @@ fn when_the_stream_of_a_call_is_gone_our_bye_goes_where_the_contact_says_that_it
                     "{contact}"
                 );
                 assert_eq!((way.connection, way.local), (None, stream.local));
-                // A stranger's take no places of ours.
+                // Streams to a stranger have a limit of their own.
                 assert_eq!(way.sender.is_some(), is_stranger);
                 assert!(line.events.is_empty());
                 let bye = line.sent.last().unwrap().1.clone();
@@ -177,7 +177,7 @@ fn nothing_else_is_opened_for_a_stranger_or_a_browser() {
             assert_eq!(way, stream, "{contact}");
         }
     }
-    // Record-Route and Via of a stranger name no other host either.
+    // Record-Route and Via of a stranger lead to no other host either.
     let mut line = super::strangers::stranger();
     let dialog = call_through(&mut line, "sip:198.51.100.7:5061;transport=tls;lr");
     line.endpoint.handle_disconnected(STREAM, None, line.now);
@@ -215,7 +215,7 @@ fn a_peer_that_has_connected_anew_is_asked_over_its_new_stream() {
 
 #[test]
 fn a_stream_to_a_trunk_that_is_gone_is_opened_again() {
-    // Its Contact names another port; where it listens is where we have called it.
+    // The trunk's Contact names another port; it listens on the port that we have called.
     let mut line = Line::new();
     let trunk = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
     let invite = line.call(OutgoingCall { targets: vec![trunk], ..call() });
@@ -295,7 +295,7 @@ fn a_call_to_sips_tells_a_sips_contact_where_that_leads_to_us() {
     assert_eq!(to("sips:a@pbx.example", "", path()), "<sip:aftertone@192.0.2.1:5060>");
 }
 
-/// A call of ours to a trunk over TLS, answered with this Record-Route; the 200.
+/// An outgoing call to a trunk over TLS, answered with this Record-Route; returns the 200.
 fn answer_from(line: &mut Line, route: &str) -> String {
     let trunk = Path { peer: at("192.0.2.10:5061"), connection: None, ..stream() };
     let invite = line.call(OutgoingCall { targets: vec![trunk], ..call() });
@@ -307,7 +307,7 @@ fn answer_from(line: &mut Line, route: &str) -> String {
     ok
 }
 
-/// What it sends over the stream that we have opened.
+/// The path of the trunk's messages over the stream that we have opened.
 fn from_trunk() -> Path {
     Path { peer: at("192.0.2.10:5061"), ..stream() }
 }

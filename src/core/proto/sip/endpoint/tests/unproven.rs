@@ -1,6 +1,6 @@
-//! How much a stranger hears over UDP before it has shown that it hears us: no more than one and
-//! a half times what it has sent. And that this is enough for a phone, also where datagrams are
-//! lost.
+//! How much a stranger is sent over UDP before it has shown that it receives at its address: at
+//! most one and a half times what it has sent. Also that this suffices for a phone, even if
+//! datagrams are lost.
 
 use rand::seq::IndexedRandom;
 
@@ -10,22 +10,22 @@ use super::{
 };
 use crate::proto::sip::path::Transport;
 
-/// As long as ours.
+/// A description as long as our usual one.
 const ANSWER: &str = "v=0\r\no=- 3961428531 3961428531 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
     t=0 0\r\nm=audio 20000 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n\
     a=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n";
 
-/// When a phone sends an INVITE again (RFC 3261 §17.1.1.2, timer A), in milliseconds.
+/// When a phone repeats an INVITE (RFC 3261 §17.1.1.2, timer A), in milliseconds.
 const AGAIN: [u64; 6] = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
 
-/// The smallest INVITE that gets a call.
+/// The smallest INVITE that is accepted as a call.
 fn tiny() -> String {
     "INVITE sip:a SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bKtiny\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n\
      i:1\r\nm:<sip:a>\r\nMax-Forwards:9\r\nCSeq:1 INVITE\r\n\r\n"
         .to_owned()
 }
 
-/// What phones send: eight hundred bytes and more.
+/// An INVITE as phones send it: eight hundred bytes or more.
 fn usual() -> Ask {
     Ask::invite()
         .with(
@@ -52,7 +52,7 @@ fn invites() -> Vec<String> {
     ]
 }
 
-/// What one source has sent, and what it was sent.
+/// The number of bytes that one source has sent, and that it was sent.
 #[derive(Default)]
 struct Ledger {
     heard: usize,
@@ -79,8 +79,8 @@ enum Wish {
     HangUp,
 }
 
-/// Sends `invite`, and again as often as given; what is wished is done when it is time, in
-/// milliseconds. Nothing else comes from there. What was said.
+/// Sends `invite`, and repeats it `copies` times; carries out each wish at its time in
+/// milliseconds. The source sends nothing else. Returns the number of bytes sent to it.
 fn never_acknowledged(invite: &str, copies: usize, wishes: &[(u64, Wish)]) -> usize {
     let mut line = stranger();
     let mut ledger = Ledger { heard: invite.len(), ..Ledger::default() };
@@ -105,7 +105,7 @@ fn never_acknowledged(invite: &str, copies: usize, wishes: &[(u64, Wish)]) -> us
             Some(Wish::Refuse) => line.command(refusal(dialog, 486)),
             Some(Wish::HangUp) => line.command(Command::Bye { dialog, reason: None }),
         }
-        // After a refusal it is a new call.
+        // After a refusal, a repeated INVITE is a new call.
         while let Some(Event::Invite { dialog, .. }) = line.events.pop() {
             line.command(refusal(dialog, 486));
         }
@@ -134,7 +134,7 @@ fn who_never_acknowledges_hears_no_more_than_one_and_a_half_times_what_it_has_se
             }
         }
     }
-    // A usual one is answered all the same, and more than once.
+    // A usual INVITE is answered, and more than once.
     assert!(never_acknowledged(&usual().to_string(), 0, &[(0, Answer)]) > 600);
     assert!(never_acknowledged(&usual().to_string(), 2, &[(0, Answer)]) > 1_800);
 }
@@ -172,9 +172,9 @@ fn many_calls_of_one_source_hear_no_more_than_that_together() {
     assert!(line.endpoint.is_idle());
 }
 
-/// A phone that repeats its INVITE until it hears something. Of what is sent to it, those are
-/// lost whose numbers are given; the bot rings and answers after so long. Whether the call is
-/// established.
+/// A phone repeats its INVITE until it receives a response. The messages to it with the numbers
+/// `lost` are lost. Our side rings, and answers after `answers_at` milliseconds. Returns whether
+/// the call is established.
 fn is_established(invite: &Ask, lost: &[usize], answers_at: u64) -> bool {
     let mut line = stranger();
     let dialog = line.receive_invite(invite);
@@ -211,7 +211,7 @@ fn a_call_is_established_though_its_first_answers_are_lost() {
     for invite in [usual(), Ask::invite(), Ask::invite().body("", "")] {
         for answers_at in [0, 300, 3_000, 10_000] {
             for lost in [&[][..], &[1], &[2], &[1, 2], &[2, 3]] {
-                // After its 180, a phone is silent: two answers are what there is room for.
+                // After a 180 the phone is silent: the allowance suffices for two 200 responses.
                 let is_too_much = lost == [2, 3] && answers_at >= 3_000;
                 assert!(
                     is_established(&invite, lost, answers_at) || is_too_much,
