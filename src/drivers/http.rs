@@ -43,11 +43,10 @@ pub fn is_lost_connection(error: &reqwest::Error) -> bool {
     !error.is_timeout() && !error.is_connect() && causes.any(is_lost)
 }
 
-/// Where the `Location` of an answer to a request for `from` leads; `None` without one.
+/// The target of the `Location` of an answer to a request for `from`; `None` without that header.
 ///
-/// The value is to be a URI reference in ASCII (RFC 9110 section 10.2.2). Servers also send names
-/// of files as they are, in UTF-8 or another encoding: such bytes are percent-encoded, as browsers
-/// do.
+/// The value should be a URI reference in ASCII (RFC 9110 section 10.2.2). Servers also send file
+/// names unencoded, in UTF-8 or another encoding: such bytes are percent-encoded, as browsers do.
 pub fn redirect_target(from: &Url, response: &Response) -> Option<Result<Url, ParseError>> {
     let location = response.headers().get(LOCATION)?;
     Some(resolved(from, location.as_bytes()))

@@ -1,4 +1,4 @@
-//! Each module speaks to one part of the outside world and decides nothing about calls.
+//! Drivers: each module connects to one part of the outside world and decides nothing about calls.
 
 pub mod clock;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Certificates and keys: PEM files to what a handshake needs, and a certificate for trying things out.
+//! Certificates and keys: loads PEM files for handshakes, and makes a development certificate.
 
 use std::{
     fs,
@@ -23,10 +23,10 @@ use tokio_rustls::rustls::{
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file is not there, or holds no PEM of this kind.
+    /// The file does not exist, or holds no PEM of this kind.
     #[error("{path}: {}", unread(source))]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: pem::Error,
@@ -34,10 +34,10 @@ pub enum TlsError {
     /// The file holds no certificate.
     #[error("{path}: there is no certificate in it")]
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// Key and certificate do not go together, or are of a kind that TLS does not take.
+    /// Key and certificate do not match, or are of a kind that TLS does not support.
     #[error("{path}: {}", unused(source))]
     Unusable {
         /// The file of the certificate.
@@ -45,7 +45,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: rustls::Error,
     },
-    /// Nobody can be verified with these certificates.
+    /// No peer can be verified with these certificates.
     #[error("{path}: {source}")]
     Verifier {
         /// The file of the certificates.
@@ -53,21 +53,21 @@ pub enum TlsError {
         /// What is wrong with them.
         source: rustls::server::VerifierBuilderError,
     },
-    /// A certificate for trying things out cannot be made or kept.
+    /// A development certificate cannot be made or stored.
     #[error("no development certificate in {folder}: {cause}")]
     Development {
-        /// Where it would be.
+        /// The folder for it.
         folder: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: String,
     },
-    /// The one crypto provider does not know the versions of TLS; a fault of the build.
+    /// The crypto provider does not know the versions of TLS; a fault of the build.
     #[error("the TLS versions are not available: {0}")]
     Versions(rustls::Error),
 }
 
 impl TlsError {
-    /// The file that is wrong, if it is one that somebody has brought.
+    /// The file that is wrong, if it is one of the configuration.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File { path, .. }
@@ -94,7 +94,7 @@ fn unused(cause: &rustls::Error) -> String {
     }
 }
 
-/// The files of a certificate for trying things out.
+/// The files of a development certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Development {
     /// The authority that clients have to trust.
@@ -103,12 +103,12 @@ pub struct Development {
     pub identity: (PathBuf, PathBuf),
 }
 
-/// A development certificate is good for so long.
+/// Validity of a development certificate.
 const GOOD_FOR: Duration = Duration::from_secs(397 * 24 * 3600);
-/// One that is older is made anew.
+/// Age after which it is made anew.
 const RENEWED_AFTER: Duration = Duration::from_secs(300 * 24 * 3600);
 
-/// What a server shows, without asking for anything.
+/// The configuration of a server that requests no client certificate.
 ///
 /// # Errors
 /// A file is missing or wrong.
@@ -116,8 +116,8 @@ pub fn simple_server(identity: &(PathBuf, PathBuf)) -> Result<Arc<ServerConfig>,
     server(&Arc::new(aws_lc_rs::default_provider()), identity, None).map(Arc::new)
 }
 
-/// What a server shows: certificate and key; those who connect need a certificate of `client_ca`, if
-/// there is one.
+/// The configuration of a server with this certificate and key. If there is a `client_ca`, clients
+/// need a certificate that it has issued.
 ///
 /// # Errors
 /// A file is missing or wrong.
@@ -144,7 +144,7 @@ pub fn server(
         .map_err(|source| TlsError::Unusable { path: certificate.clone(), source })
 }
 
-/// The authorities of a file.
+/// The authorities in a file.
 ///
 /// # Errors
 /// The file is missing or wrong.
@@ -158,7 +158,7 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The certificates of a file.
+/// The certificates in a file.
 ///
 /// # Errors
 /// The file is missing or wrong.
@@ -174,7 +174,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
-/// The key of a file.
+/// The key in a file.
 ///
 /// # Errors
 /// The file is missing or wrong.
@@ -183,11 +183,12 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         .map_err(|source| TlsError::File { path: path.to_owned(), source })
 }
 
-/// A certificate for these hosts from an authority of its own, whose key is thrown away. It is kept in
-/// `folder`, and made anew when it is old or the hosts have changed.
+/// A certificate for these hosts, issued by an authority made for this purpose; the private key of
+/// the authority is not kept. The certificate is kept in `folder`, and made anew when it is old or
+/// the hosts have changed.
 ///
 /// # Errors
-/// It cannot be made or written, or the folder is not there.
+/// It cannot be made or written, or the folder does not exist.
 pub fn development(folder: &Path, hosts: &[String]) -> Result<Development, TlsError> {
     let development = Development {
         authority: folder.join(".development-ca.pem"),
@@ -200,7 +201,7 @@ pub fn development(folder: &Path, hosts: &[String]) -> Result<Development, TlsEr
     let failed = |cause: String| TlsError::Development { folder: folder.to_owned(), cause };
     let made = make(hosts).map_err(|error| failed(error.to_string()))?;
     let (certificate, key) = &development.identity;
-    // The certificate last: with it all is there.
+    // The certificate is written last: if it exists, all files exist.
     let files = [
         (&development.authority, made.authority),
         (key, made.key),

@@ -2,11 +2,11 @@
 //!
 //! In: CLOCK_BOOTTIME of Linux, which counts from the start of the machine, includes the time for
 //! which the machine is suspended, and never jumps; the wall clock; and the state that an earlier
-//! process has kept ([`ClockState`]). Out: the time ([`SteadyMillis`]), and jumps of the wall clock
-//! ([`Jump`]). The clock stores nothing itself: the database does, whose deadlines are in this
-//! time.
+//! process has stored ([`ClockState`]). Out: the time ([`SteadyMillis`]), and jumps of the wall
+//! clock ([`Jump`]). The clock stores nothing itself; the database does, and its deadlines are in
+//! this time.
 //!
-//! The clock begins with the wall clock's time. After a restart of the process it goes on by
+//! A new clock begins with the wall clock's time. After a restart of the process it continues by
 //! CLOCK_BOOTTIME; after a restart of the machine by the wall clock, but never backwards.
 
 mod reckoning;
@@ -27,10 +27,10 @@ use reckoning::{Reading, jump, offset_ms};
 
 use aftertone_core::model::{SteadyMillis, UnixMillis};
 
-/// Holds an id that the kernel makes at each start of the machine.
+/// This file holds an id that the kernel makes at each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The longest time between two readings that count as one moment.
+/// Longest time between two readings that count as simultaneous.
 const ONE_MOMENT_MS: i64 = 100;
 
 /// A running steady clock; cheap to clone.
@@ -42,16 +42,16 @@ pub struct Clock {
 #[derive(Debug)]
 struct Inner {
     boot_id: Option<String>,
-    /// Steady time less CLOCK_BOOTTIME.
+    /// Steady time minus CLOCK_BOOTTIME.
     offset_ms: i64,
-    /// Wall time less steady time, at the last look.
+    /// Wall time minus steady time, at the last call of [`Clock::look`].
     lag_ms: AtomicI64,
     /// The newest time that was returned.
     newest: AtomicI64,
 }
 
 impl Clock {
-    /// A clock that goes on from the state of an earlier process; without one, it begins with the
+    /// A clock that continues from the state of an earlier process; without one, it begins with the
     /// wall clock's time.
     ///
     /// # Errors
@@ -86,8 +86,8 @@ impl Clock {
     }
 
     /// Compares the wall clock with the last call, or with the state of the last process: `Some`
-    /// when it was set by more than 2 s. Smaller steps are followed. To be called about once a
-    /// second.
+    /// when it was set by more than 2 s. Smaller steps are adopted silently. Must be called about
+    /// once a second.
     pub fn look(&self) -> Option<Jump> {
         let (uptime_ms, wall) = both().ok()?;
         let steady = uptime_ms.saturating_add(self.inner.offset_ms);
@@ -96,7 +96,7 @@ impl Clock {
         jump(before, lag_ms)
     }
 
-    /// The state that the next process goes on from.
+    /// The state that the next process continues from.
     pub fn state(&self) -> ClockState {
         ClockState {
             boot_id: self.inner.boot_id.clone(),
@@ -140,7 +140,7 @@ mod tests {
         let wall = UnixMillis::from(SystemTime::now());
         assert!((clock.now().0 - wall.0).abs() < 1000);
         assert_eq!(clock.look(), None);
-        // As if it had begun long ago, by a wall clock that was wrong.
+        // A state as if the clock had begun long ago, by a wall clock that was wrong.
         let state = ClockState { offset_ms: clock.state().offset_ms - 1_000_000, ..clock.state() };
         let seen = SteadyMillis(state.seen.0 - 1_000_000);
         let next = Clock::resume(Some(&ClockState { seen, ..state })).unwrap();

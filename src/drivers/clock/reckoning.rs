@@ -1,19 +1,19 @@
-//! The arithmetic of the steady clock: which time it is after a restart, and what is a jump. Pure.
+//! The arithmetic of the steady clock: the time after a restart, and what counts as a jump. Pure.
 
 use std::{fmt, time::Duration};
 
 use aftertone_core::model::{SteadyMillis, UnixMillis};
 
-/// The state of the steady clock that the next process goes on from.
+/// The state of the steady clock that the next process continues from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockState {
     /// The kernel's id of this start of the machine; `None` when it cannot be read.
     pub boot_id: Option<String>,
-    /// Steady time less CLOCK_BOOTTIME, in milliseconds; holds until the machine is started anew.
+    /// Steady time minus CLOCK_BOOTTIME, in milliseconds; valid until the machine is restarted.
     pub offset_ms: i64,
-    /// The newest time that the clock has shown.
+    /// The newest time that the clock has returned.
     pub seen: SteadyMillis,
-    /// Wall time less steady time, in milliseconds.
+    /// Wall time minus steady time, in milliseconds.
     pub lag_ms: i64,
 }
 
@@ -26,28 +26,28 @@ pub(super) struct Reading {
     pub wall: UnixMillis,
 }
 
-/// The wall clock was set.
+/// A jump: the wall clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
-    /// By so many milliseconds; below zero when it was set back.
+    /// The size in milliseconds; negative when the clock was set back.
     pub by_ms: i64,
 }
 
-/// A smaller step of the wall clock is a correction, such as those by NTP, and no jump.
+/// A smaller step of the wall clock is a correction, such as one by NTP, and no jump.
 const JUMP_MS: i64 = 2000;
 
-/// Steady time less CLOCK_BOOTTIME, in milliseconds, for a process that starts at `now`.
+/// Steady time minus CLOCK_BOOTTIME, in milliseconds, for a process that starts at `now`.
 pub(super) fn offset_ms(kept: Option<&ClockState>, now: &Reading) -> i64 {
     let Some(kept) = kept else {
         return now.wall.0.saturating_sub(now.uptime_ms);
     };
     let is_same_boot = kept.boot_id.is_some() && kept.boot_id == now.boot_id;
-    // A virtual machine that was put back to a snapshot has the same id at an earlier time.
+    // A virtual machine that was restored from a snapshot has the same id at an earlier time.
     if is_same_boot && now.uptime_ms.saturating_add(kept.offset_ms) >= kept.seen.0 {
         return kept.offset_ms;
     }
     // Only the wall clock tells how long the machine was off. A machine without a real-time clock
-    // starts in the past: then steady time goes on from the newest that was kept.
+    // starts in the past: then steady time continues from the newest stored time.
     let by_wall = now.wall.0.saturating_sub(kept.lag_ms);
     by_wall.max(kept.seen.0).saturating_sub(now.uptime_ms)
 }
@@ -59,10 +59,10 @@ pub(super) fn jump(before: i64, after: i64) -> Option<Jump> {
 }
 
 impl fmt::Display for Jump {
-    /// As in "set back by 1h".
+    /// For example "set back by 1h".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.by_ms < 0 { "back" } else { "forward" };
-        // Rounded: the two looks at the clock are not exact to the millisecond.
+        // Rounded: the two readings of the clock are not exact to the millisecond.
         let seconds = self.by_ms.unsigned_abs().saturating_add(500) / 1000;
         let size = humantime::format_duration(Duration::from_secs(seconds));
         write!(f, "set {direction} by {size}")
@@ -112,7 +112,7 @@ mod tests {
     fn the_wall_clock_tells_how_long_the_machine_was_off() {
         let before = ClockState { lag_ms: DAY, ..kept("one") };
         assert_eq!(begins(Some(&before), Some("two"), 7, NOW + DAY + HOUR), NOW + HOUR);
-        // The id cannot be read: the machine may have been started anew.
+        // Without the id, the machine may have been restarted.
         let unnamed = ClockState { boot_id: None, ..before };
         assert_eq!(begins(Some(&unnamed), None, HOUR + 5, NOW + DAY + HOUR), NOW + HOUR);
     }

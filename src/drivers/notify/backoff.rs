@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Waits after the first attempts; later ones wait [`LONGEST_STEP`].
+/// Pauses after the first attempts; later ones are [`LONGEST_STEP`].
 const STEPS: [Duration; 6] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -13,31 +13,31 @@ const STEPS: [Duration; 6] = [
 ];
 const LONGEST_STEP: Duration = Duration::from_secs(60);
 
-/// A receiver may ask for patience, but not for the rest of the day: it may come back sooner.
+/// Upper limit of Retry-After: the receiver may recover sooner than it announced.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What is known about the attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Failure {
-    /// How many attempts have failed so, this one included.
+    /// Number of failures that count for the back-off, this one included.
     pub(super) step: u32,
     /// How old the notification is.
     pub(super) age: Duration,
-    /// What the receiver asked for (RFC 9110 section 10.2.3).
+    /// Retry-After of the answer (RFC 9110 section 10.2.3).
     pub(super) retry_after: Option<Duration>,
-    /// A random number from 0 to 1, so that many lanes do not come back together.
+    /// A random number from 0 to 1, so that many lanes do not retry at the same moment.
     pub(super) jitter: f64,
 }
 
-/// How long to wait before the next attempt; `None` when the notification is `retry_for` old. The
-/// last attempt comes at that age and not before.
+/// The pause before the next attempt; `None` when the notification is `retry_for` old. The last
+/// attempt comes at that age and not before.
 pub(super) fn pause(failure: Failure, retry_for: Duration) -> Option<Duration> {
     let left = retry_for.checked_sub(failure.age).filter(|left| !left.is_zero())?;
     let index = usize::try_from(failure.step.saturating_sub(1)).unwrap_or(usize::MAX);
     let step = STEPS.get(index).copied().unwrap_or(LONGEST_STEP);
     let asked = failure.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     let jitter = if failure.jitter.is_finite() { failure.jitter.clamp(0.0, 1.0) } else { 0.0 };
-    // Up to a tenth more, never less: Retry-After is a promise.
+    // Up to a tenth longer, never shorter: Retry-After must be respected.
     let wait = step.max(asked).mul_f64(1.0 + jitter / 10.0);
     Some(wait.min(left))
 }

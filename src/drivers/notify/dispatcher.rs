@@ -1,12 +1,13 @@
-//! One lane per call: the head of the line is sent, the rest waits.
+//! One lane per call: a task that sends the oldest notification of the call (the head); the others
+//! wait.
 //!
-//! In: rows of the outbox, and a wake-up when the journal has added some. Out: POSTs, and what
-//! became of them written back. The database is the only queue: nothing is lost with the process,
-//! and a lane that ends may be opened again at any time.
+//! In: rows of the outbox, and a wake-up when the journal has added some. Out: POSTs, and their
+//! results, written back to the outbox. The database is the only queue: nothing is lost with the
+//! process, and a lane that ends may be opened again at any time.
 //!
-//! A receiver (application and origin) has its own share of the lanes, and only a few while it
-//! fails, so that a dead one does not hold up the others; and an application has its share, so that
-//! many dead ones do not either.
+//! Each receiver (application and origin) has its own share of the lanes, and only a few while it
+//! fails, so that one dead receiver does not hold up the others. Each application has a share too,
+//! so that many dead receivers of one application do not either.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,15 +32,16 @@ use super::{
     webhook::{Answer, Rendered, Webhook},
 };
 
-/// Makes the wire form of a notification, or says why there is none now; then it is tried again.
+/// Makes the wire form of a notification. An error says why that is not possible now; the
+/// notification is tried again later.
 pub type Render = Arc<dyn Fn(&Delivery) -> Result<Rendered, String> + Send + Sync>;
 
-/// How the dispatcher behaves.
+/// Settings of the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DispatcherConfig {
-    /// How old a notification may get before it is given up.
+    /// Age at which a notification is given up.
     pub retry_for: Duration,
-    /// How often in a row a receiver may refuse a notification (401, 403) before it is given up.
+    /// Refusals (401, 403) in a row after which a notification is given up.
     pub refusals: u32,
     /// Most lanes at a time.
     pub lanes: usize,
@@ -55,7 +57,8 @@ impl Default for DispatcherConfig {
     fn default() -> Self {
         Self {
             retry_for: Duration::from_secs(24 * 3600),
-            // By the steps of the back-off about nine seconds, while a caller still hears ringing.
+            // By the back-off steps, five attempts take about nine seconds, while the caller still
+            // hears ringing.
             refusals: 5,
             lanes: 64,
             lanes_per_application: 32,
@@ -73,7 +76,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Starts delivery. After `cancel` every lane finishes the POST it has begun, then the task
-    /// ends; what is left stays in the outbox.
+    /// ends; the remaining notifications stay in the outbox.
     pub fn start(
         store: Database,
         webhook: Webhook,
@@ -98,10 +101,10 @@ impl Dispatcher {
         (Self { flushes }, tokio::spawn(desk.run()))
     }
 
-    /// Waits until everything that was committed before and is due has been tried, at most for
-    /// `within`. Returns whether that was reached; what failed and waits for its next attempt does
-    /// not count. After the dispatcher was canceled there is nothing to wait for, so a shutdown
-    /// flushes first.
+    /// Waits until every notification that was committed before and is due has been tried, at most
+    /// for `within`. Returns whether this happened; a failed notification that waits for its next
+    /// attempt does not count. After the dispatcher was cancelled nothing is sent any more, so a
+    /// shutdown flushes first.
     pub async fn flush(&self, within: Duration) -> bool {
         let (done, flushed) = oneshot::channel();
         let wait = async { self.flushes.send(done).await.is_ok() && flushed.await.is_ok() };
@@ -109,29 +112,29 @@ impl Dispatcher {
     }
 }
 
-/// How long the dispatcher waits before it asks a database that failed again.
+/// How long the dispatcher waits before it queries a failed database again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// It looks at least so often: a sleep does not count the time for which the machine is suspended,
-/// while deadlines do.
+/// Longest time between two looks at the outbox: a sleep does not count the time for which the
+/// machine is suspended, while deadlines do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// How long after its last failure a receiver is failing.
+/// How long a receiver counts as failing after its last failure.
 const FAILING_FOR: Duration = Duration::from_secs(120);
 
-/// The task that hands out lanes.
+/// The task that opens and closes lanes.
 struct Desk {
     lane: Arc<LaneParts>,
     config: DispatcherConfig,
     flush_requests: mpsc::Receiver<oneshot::Sender<()>>,
     flushing: Vec<oneshot::Sender<()>>,
     lanes: JoinSet<LaneEnd>,
-    /// What each running lane serves; needed when it panics.
+    /// The call, receiver and application of each running lane; needed when a lane panics.
     running: HashMap<task::Id, Served>,
-    /// Calls that have a lane, and those whose lane panicked: trying again would do the same.
+    /// Calls that have a lane, and calls whose lane panicked: a new lane would panic again.
     calls: HashSet<CallId>,
     receivers: HashMap<String, Receiver>,
-    /// How many lanes each application has.
+    /// The number of lanes of each application.
     applications: HashMap<String, usize>,
 }
 
@@ -162,9 +165,9 @@ impl Desk {
             let sleep = match self.open_lanes().await {
                 Ok(sleep) => {
                     if self.lanes.is_empty() {
-                        // Everything due would have got a lane.
+                        // No lane is running: every due notification has been tried.
                         for done in self.flushing.drain(..) {
-                            // Whoever asked may have stopped waiting.
+                            // The caller may have stopped waiting.
                             let _ = done.send(());
                         }
                     }
@@ -183,7 +186,7 @@ impl Desk {
                 Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
                 () = tokio::time::sleep(sleep) => {}
             }
-            // Under load many lanes end together: one look at the outbox does for all of them.
+            // Under load many lanes end together: one query of the outbox serves all of them.
             while let Some(ended) = self.lanes.try_join_next_with_id() {
                 self.close_lane(ended);
             }
@@ -193,8 +196,8 @@ impl Desk {
         }
     }
 
-    /// Opens a lane for every head that is due and has a place. Returns how long nothing else will
-    /// be due.
+    /// Opens a lane for every due head that the limits allow. Returns the time until the next head
+    /// is due.
     async fn open_lanes(&mut self) -> Result<Duration, StoreError> {
         self.receivers.retain(|_, receiver| receiver.lanes > 0 || receiver.is_failing());
         if self.lanes.len() >= self.config.lanes {
@@ -203,7 +206,7 @@ impl Desk {
         let store = self.lane.store.clone();
         let now = store.clock().now();
         let mut due = store.receivers_due(now).await?;
-        // Those who have the least go first, the failing ones last.
+        // Receivers with the fewest lanes go first, failing ones last.
         due.sort_by_cached_key(|name| match self.receivers.get(name) {
             Some(receiver) => (receiver.is_failing(), receiver.lanes),
             None => (false, 0),
@@ -291,14 +294,14 @@ impl Desk {
     }
 }
 
-/// What the last POST of a lane says about its receiver.
+/// What the end of a lane says about its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LaneEnd {
-    /// It receives.
+    /// The receiver accepts notifications.
     Received,
-    /// It does not.
+    /// The POST has failed.
     Failed,
-    /// Nothing was sent.
+    /// The lane says nothing about the receiver: no POST was sent, or it was refused or hopeless.
     Nothing,
 }
 
@@ -326,7 +329,8 @@ impl LaneParts {
                 break;
             }
             next = match self.store.head_of(call, self.store.clock().now()).await {
-                // The share of lanes is counted by receiver: the desk opens one for the other.
+                // The share of lanes is counted by receiver: the desk opens a lane for the other
+                // one.
                 Ok(head) => head.filter(|head| head.receiver == receiver),
                 Err(error) => {
                     debug!(call.id = %call, "The outbox cannot be read: {error}");
@@ -354,15 +358,15 @@ impl LaneParts {
             }
             Answer::Hopeless { reason } => {
                 self.give_up(delivery, attempts, &reason).await;
-                // It was quick about it; those behind may fare better.
+                // The receiver answered quickly; the next notifications may succeed.
                 LaneEnd::Nothing
             }
             Answer::Refused { reason, .. } if refusals >= self.config.refusals => {
                 self.give_up(delivery, attempts, &reason).await;
                 LaneEnd::Nothing
             }
-            // What has failed in another way before does not make the next attempt later: the
-            // caller still hears ringing.
+            // Only refusals count for the pause, not earlier failures of other kinds: the caller
+            // still hears ringing.
             Answer::Refused { reason, retry_after } => {
                 self.fail(delivery, attempts, refusals, &reason, retry_after).await;
                 LaneEnd::Nothing
@@ -389,7 +393,7 @@ impl LaneParts {
         times
     }
 
-    /// Has a notification tried again after the pause that stands at `step` of the back-off.
+    /// Schedules the next attempt, after the pause for `step` of the back-off.
     async fn fail(
         &self,
         delivery: &Delivery,
@@ -419,8 +423,8 @@ impl LaneParts {
         self.write_down(|| self.store.give_up(delivery, attempts, reason)).await;
     }
 
-    /// Writes a verdict down, again and again while the database is away: a lane that went on
-    /// without would send the same notification at once.
+    /// Writes a result to the database, again and again while the database is away: a lane that
+    /// went on without it would send the same notification again at once.
     async fn write_down<F>(&self, write: impl Fn() -> F)
     where
         F: Future<Output = Result<(), StoreError>>,

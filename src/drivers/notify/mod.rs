@@ -1,8 +1,8 @@
-//! The outbox, delivered: in order per call, at least once.
+//! Delivery of the outbox: in order per call, at least once.
 //!
 //! In: committed notifications in the database, and a function that renders them. Out: one POST
-//! after the other for each call, until it is received or given up. Media never waits for this
-//! room, and the calls do not wait for each other.
+//! after the other for each call, until the notification is received or given up. Media never waits
+//! for this module, and the calls do not wait for each other.
 
 mod backoff;
 mod dispatcher;

@@ -1,7 +1,8 @@
 //! How often in a row a notification was refused (401, 403). Pure.
 //!
-//! In memory alone: after a restart it is counted anew. So it is when a notification was not tried
-//! for so long that it is forgotten here: its row may be gone, and nothing tells of that.
+//! The count is kept in memory only and starts anew after a restart. It also starts anew for a
+//! notification that was not tried for [`FORGOTTEN_AFTER`]: its row may have been deleted, and
+//! nothing reports that to this module.
 
 use std::{
     collections::HashMap,
@@ -10,10 +11,11 @@ use std::{
 
 use aftertone_core::model::CallId;
 
-/// More than the longest pause between two attempts ([`backoff`](super::backoff)).
+/// Longer than the longest pause between two attempts ([`backoff`](super::backoff)).
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
-/// What was refused: of each call the next notification.
+/// The refused notification of each call; at most one, because a call's notifications are sent in
+/// order.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     by_call: HashMap<CallId, Refused>,
@@ -39,7 +41,7 @@ impl Refusals {
         times
     }
 
-    /// The call's notification was answered otherwise, or is given up.
+    /// Ends the count: the notification got another answer, or is given up.
     pub(super) fn end(&mut self, call: CallId) {
         self.by_call.remove(&call);
     }
@@ -67,11 +69,11 @@ mod tests {
     fn what_is_not_tried_any_more_is_forgotten() {
         let (mut refusals, begun) = (Refusals::default(), Instant::now());
         for number in 0..=255 {
-            // Most of their rows are purged with their calls.
+            // Most of these rows are purged with their calls.
             refusals.count(call(number), 1, begun + Duration::from_secs(600) * number.into());
         }
         assert!(refusals.by_call.len() <= 12, "{}", refusals.by_call.len());
-        // One that is asked to wait for as long as may be asked for is not.
+        // A notification with the longest allowed Retry-After is still remembered.
         let now = begun + Duration::from_secs(600 * 255 + 3600 * 11 / 10);
         assert_eq!(refusals.count(call(255), 1, now), 2);
     }

@@ -1,9 +1,10 @@
-//! One POST to a receiver: where it may go, how long it may take, what the answer means.
+//! One POST to a receiver: which addresses are allowed, how long it may take, what the answer
+//! means.
 //!
 //! In: a URI and a rendered notification. Out: an [`Answer`], as soon as the head of the receiver's
-//! answer is there. It knows no outbox and retries nothing but a POST whose connection was lost. A
-//! redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3);
-//! what shows who we are goes along to the application's own places alone.
+//! answer has come. This module knows no outbox and repeats a POST only when its connection was
+//! lost. A redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3);
+//! the `Authorization` header goes along only to the same origin or to the application's own.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,20 +21,20 @@ use url::Url;
 
 use crate::drivers::http::{self, Connection};
 
-/// Asked before every POST, for the URI and again for a redirect's target: a client that goes
-/// there, on such a connection, and follows no redirects by itself (`Policy::none()`). The sentence
-/// says why the daemon may not go.
+/// Called before every POST, for the URI and again for a redirect's target. Returns a client that
+/// connects only to allowed addresses, with this kind of connection, and follows no redirects by
+/// itself (`Policy::none()`). The error is a sentence that says why the URI is not allowed.
 pub type Gate = Arc<dyn Fn(&Url, Connection) -> Result<Client, String> + Send + Sync>;
 
-/// Most of an answer's body that is read. Nothing in it matters, but after it the connection can be
-/// used again.
+/// Bytes of an answer's body that are read at most. The body is ignored, but the connection can be
+/// used again only after it was read.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
-/// A body that comes with its head is there after this time, and the next notification finds the
-/// connection free.
+/// A body that comes together with its head is read within this time, so that the next notification
+/// finds the connection free.
 const BODY_GRACE: Duration = Duration::from_millis(20);
 /// A body that takes longer than this is not read to its end.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bodies that are read at a time besides the notifications; further connections are closed.
+/// Bodies that are read in the background at a time; further connections are closed.
 const BODIES: usize = 64;
 
 /// A notification as it goes over the wire.
@@ -43,34 +44,34 @@ pub struct Rendered {
     pub body: Vec<u8>,
     /// All headers but Host and Content-Length.
     pub headers: HeaderMap,
-    /// The origin of the application's configured callback, in ASCII: it may see the `Authorization`
-    /// also when somebody else's redirect leads there.
+    /// The origin of the application's configured callback, in ASCII: a redirect to it keeps the
+    /// `Authorization` header, whatever origin redirects.
     pub home: String,
 }
 
-/// What became of one POST.
+/// The result of one POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Any 2xx.
     Received,
-    /// 410, or an address that is not one or may not be called: trying again cannot help.
+    /// 410, or a URI that is invalid or not allowed: another attempt cannot help.
     Hopeless {
         /// Why, in one sentence.
         reason: String,
     },
-    /// 401 or 403: the token was not believed. A fresh one may be, and so may the same one later:
-    /// the receiver's clock may be behind, or its copy of our keys old.
+    /// 401 or 403: the receiver did not accept the token. It may accept a fresh one, or the same
+    /// one later: its clock may be behind, or its copy of our keys old.
     Refused {
         /// Why, in one sentence.
         reason: String,
-        /// What the receiver asked for.
+        /// Retry-After of the answer.
         retry_after: Option<Duration>,
     },
-    /// Anything else: may work later.
+    /// Any other result: a later attempt may succeed.
     Failed {
         /// Why, in one sentence.
         reason: String,
-        /// What the receiver asked for.
+        /// Retry-After of the answer.
         retry_after: Option<Duration>,
     },
 }
@@ -84,14 +85,13 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Takes the gate that every URI has to pass, and the time in which the head of an answer must
-    /// be there.
+    /// Takes the gate that checks every URI, and the time within which the head of an answer must
+    /// come.
     pub fn new(gate: Gate, timeout: Duration) -> Self {
         Self { gate, timeout, bodies: Arc::new(Semaphore::new(BODIES)) }
     }
 
-    /// POSTs a notification once, as far as the receiver is concerned: a POST whose connection was
-    /// lost is repeated.
+    /// POSTs a notification once. A POST is repeated only when its connection was lost.
     pub async fn post(&self, uri: &str, rendered: Rendered) -> Answer {
         let (client, uri) = match Url::parse(uri)
             .map_err(|error| error.to_string())
@@ -112,7 +112,7 @@ impl Webhook {
         }
     }
 
-    /// The answer to the POST, at the new place if the first one names another.
+    /// The answer to the POST, after one redirect if the first answer is one.
     async fn answered(
         &self,
         client: &Client,
@@ -130,14 +130,14 @@ impl Webhook {
             .map_err(|reason| format!("redirected, but {reason}"))?;
         let origin = target.origin();
         if origin != uri.origin() && origin.ascii_serialization() != rendered.home {
-            // Whoever has the token could tell the bot whatever it likes, for an hour.
+            // With the token, any server could send the bot forged notifications for an hour.
             rendered.headers.remove(AUTHORIZATION);
         }
         self.send(&client, &target, &rendered).await
     }
 
     /// Sends a POST, and once more on a new connection when the receiver has closed the kept one.
-    /// Receivers must bear a notification that comes twice anyway (RFC 9110 section 9.2.2).
+    /// Receivers must accept that a notification comes twice anyway (RFC 9110 section 9.2.2).
     async fn send(
         &self,
         client: &Client,
@@ -158,14 +158,14 @@ impl Webhook {
         answer.map_err(|error| causes(&error.without_url()))
     }
 
-    /// Reads what is left of an answer, so that its connection can be used again. The verdict is in
-    /// the head: the next notification does not wait for a slow body.
+    /// Reads the rest of an answer, so that its connection can be used again. The status is in the
+    /// head: the next notification does not wait for a slow body.
     async fn read_to_its_end(&self, response: Response) {
         let mut reading = Box::pin(drain(response));
         if timeout(BODY_GRACE, &mut reading).await.is_ok() {
             return;
         }
-        // Dropped without a permit, the response takes its connection along.
+        // Without a permit the response is dropped, and its connection is closed.
         let Ok(permit) = Arc::clone(&self.bodies).try_acquire_owned() else { return };
         tokio::spawn(async move {
             let _ = timeout(BODY_TIMEOUT, reading).await;
@@ -200,7 +200,7 @@ fn judge(response: &Response) -> Answer {
     }
 }
 
-/// Only the form with seconds; a date would need the receiver's clock to be right.
+/// Only the form with seconds is read; a date would need the receiver's clock to be right.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -220,7 +220,7 @@ fn failed(reason: String) -> Answer {
     Answer::Failed { reason, retry_after: None }
 }
 
-/// An error with its causes: the outermost alone says no more than "error sending request".
+/// An error with its causes: the outermost alone says only "error sending request".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -2,7 +2,7 @@
 
 use aftertone_core::audio::{Clip, wav};
 
-/// What the URI of a bundled prompt begins with; its name follows.
+/// The URI of a bundled prompt begins with this; the prompt's name follows.
 pub const BUNDLED_PREFIX: &str = "aftertone:";
 
 const GREETING: &[u8] = include_bytes!("assets/greeting.wav");

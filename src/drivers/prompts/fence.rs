@@ -1,9 +1,10 @@
-//! Which addresses outgoing requests may reach: public ones, and those that are listed.
+//! Which addresses outgoing requests may reach: public ones, and those that the configuration
+//! lists.
 //!
-//! Prompt and callback URIs come from bots, and a server that fetches what it is told to is a way
-//! into the network around it. So every address is judged: that of the URI, those that its name
-//! resolves to, and those of each redirect. A name is resolved once, within the connection, and only
-//! addresses that may be reached at that port are left to connect to.
+//! Prompt and callback URIs come from bots, and a server that fetches any URI is a way into its
+//! internal network. So every address is checked: that of the URI, those that its name resolves to,
+//! and those of each redirect. A name is resolved once, by the connection itself, and the
+//! connection is made only to addresses that are allowed at that port.
 
 use std::{
     collections::HashMap,
@@ -18,13 +19,13 @@ use url::{Host, Url};
 
 use crate::drivers::http::Connection;
 
-/// What may be reached; cheap to clone.
+/// The allowed addresses; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fence {
     allowed: Arc<[(IpNet, Option<u16>)]>,
 }
 
-/// Why an address is not reached.
+/// Why an address may not be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FenceError {
     /// Neither http nor https.
@@ -39,7 +40,7 @@ pub enum FenceError {
     /// The text is no URI.
     #[error("it is not a URI: {0}")]
     NoUri(url::ParseError),
-    /// Readers of URIs leave control characters out, and a database may refuse them.
+    /// A control character: URI parsers may drop it, and a database may refuse it.
     #[error("it holds a control character")]
     Control,
     /// A private address that is not listed.
@@ -48,7 +49,7 @@ pub enum FenceError {
         /// The address and port.
         address: SocketAddr,
     },
-    /// The name leads nowhere.
+    /// The name has no address.
     #[error("the host {host:?} cannot be resolved: {message}")]
     Unresolved {
         /// The name.
@@ -59,7 +60,7 @@ pub enum FenceError {
 }
 
 impl FenceError {
-    /// The fence's word among the causes of a client's error.
+    /// The fence's own error among the causes of a client's error.
     pub(super) fn cause_of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let causes = std::iter::successors(Some(error), |error| error.source());
         causes.filter_map(|cause| cause.downcast_ref::<Self>()).next().cloned()
@@ -67,12 +68,12 @@ impl FenceError {
 }
 
 impl Fence {
-    /// A fence with gates: networks, each for one port or for all.
+    /// A fence with gates: allowed networks, each for one port or for all.
     pub fn new(allowed: impl Iterator<Item = (IpNet, Option<u16>)>) -> Self {
         Self { allowed: allowed.collect() }
     }
 
-    /// Judges a URL as far as that can be done without resolving its name.
+    /// Checks a URL, as far as that is possible without resolving its name.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -94,11 +95,11 @@ impl Fence {
         }
     }
 
-    /// Judges the text of a URI that is only kept for now, as far as that can be done without
-    /// resolving its name: whether any request to it could ever be sent.
+    /// Checks the text of a URI that is only stored for now, as far as that is possible without
+    /// resolving its name: whether a request to it could ever be sent.
     ///
     /// # Errors
-    /// What is wrong with it. The text is not repeated, for it may hold a password.
+    /// What is wrong with it. The error does not repeat the text, which may hold a password.
     pub fn check_text(&self, text: &str) -> Result<(), FenceError> {
         if text.contains(char::is_control) {
             return Err(FenceError::Control);
@@ -106,8 +107,8 @@ impl Fence {
         self.check_url(&Url::parse(text).map_err(FenceError::NoUri)?)
     }
 
-    /// A client that connects only to what the fence lets through. It follows no redirects: each
-    /// has to be judged.
+    /// A client that connects only to allowed addresses. It follows no redirects: each target must
+    /// be checked first.
     ///
     /// # Errors
     /// The TLS library cannot be set up.
@@ -146,7 +147,7 @@ impl Fence {
     }
 
     /// Whether any loopback address may be reached at a port. Which of them `localhost` means is
-    /// known when it is resolved.
+    /// known only after it is resolved.
     fn has_gate_on_loopback(&self, port: u16) -> bool {
         let is_loopback = |network: &IpNet| network.addr().to_canonical().is_loopback();
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -156,7 +157,8 @@ impl Fence {
         })
     }
 
-    /// Whether an address may be reached at a port; `None` is a port that no gate names.
+    /// Whether an address may be reached at a port; `None` stands for every port that no gate
+    /// names.
     fn is_open(&self, ip: IpAddr, at: Option<u16>) -> bool {
         let ip = ip.to_canonical();
         let passes = |(network, port): &(IpNet, Option<u16>)| {
@@ -166,10 +168,10 @@ impl Fence {
     }
 }
 
-/// What connects only to what the fence lets through; cheap to clone.
+/// A client that connects only to allowed addresses; cheap to clone.
 ///
-/// Who resolves a name for a client is not told the port. So each port that a gate names has a client
-/// of its own, and all others share one.
+/// A DNS resolver of a client is not told the port. So each port that a gate names has its own
+/// client, and all other ports share one.
 #[derive(Debug, Clone)]
 pub struct FencedClient {
     fence: Fence,
@@ -186,7 +188,7 @@ struct Clients {
 }
 
 impl FencedClient {
-    /// The client for a URL. Its name is judged when it is resolved.
+    /// The client for a URL. The URL's name is checked when it is resolved.
     ///
     /// # Errors
     /// What is wrong with the URL.
@@ -201,7 +203,7 @@ impl FencedClient {
     }
 }
 
-/// Resolves names for connections to one port, or to those that no gate names.
+/// Resolves names for connections to one port, or to all ports that no gate names.
 struct AtPort {
     fence: Fence,
     port: Option<u16>,
@@ -229,13 +231,13 @@ impl Resolve for AtPort {
     }
 }
 
-/// RFC 6761 section 6.3: names that mean this machine, whatever the DNS says.
+/// RFC 6761 section 6.3: names that mean this machine, whatever the DNS answers.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
-/// Whether an address is one of the public internet.
+/// Whether an address belongs to the public internet.
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -260,7 +262,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let segments = ip.segments();
-    // An IPv4 address in other clothes is judged as what it is.
+    // An embedded IPv4 address is checked as an IPv4 address.
     let embedded = match segments {
         // NAT64 (RFC 6052) and the deprecated compatible form.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => Some((high, low)),
@@ -272,7 +274,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         let bits = (u32::from(high) << 16) | u32::from(low);
         return is_public_v4(Ipv4Addr::from_bits(bits));
     }
-    // Global unicast is 2000::/3; of it, documentation and Teredo are not.
+    // Global unicast is 2000::/3, except documentation and Teredo.
     let is_global = segments[0] & 0xe000 == 0x2000;
     let is_documentation = segments[0] == 0x2001 && segments[1] == 0xdb8 || segments[0] == 0x3fff;
     let is_teredo = segments[0] == 0x2001 && segments[1] == 0;
@@ -379,7 +381,7 @@ mod tests {
         assert_eq!(fence.check_url(&url("http://u:p@x/")), Err(FenceError::Credentials));
     }
 
-    /// Why a request is refused, if the fence is why.
+    /// The fence's refusal of a request, if there is one.
     async fn refusal(client: &FencedClient, text: &str) -> Option<FenceError> {
         let url = url(text);
         let client = match client.to(&url, Connection::Kept) {
@@ -401,7 +403,7 @@ mod tests {
         for host in ["localhost", "127.0.0.1"] {
             let refused = refusal(&client, &format!("http://{host}:{other}/")).await;
             assert!(matches!(refused, Some(FenceError::Private { .. })), "{host}: {refused:?}");
-            // It is let through; nobody answers.
+            // The fence allows it; no HTTP server answers.
             assert_eq!(refusal(&client, &format!("http://{host}:{port}/")).await, None, "{host}");
         }
         let nobody = fence(&[]).client(second, second).unwrap();

@@ -1,4 +1,4 @@
-//! Prompts by HTTP or from a folder, within limits.
+//! Fetches prompts by HTTP or from a folder, within limits.
 
 use std::{
     fs::{self, File},
@@ -19,16 +19,16 @@ use url::Url;
 use super::{Fence, FenceError, FencedClient, freshness::CachedAnswer};
 use crate::drivers::http::{self, Connection};
 
-/// What a fetch may cost.
+/// Limits of a fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
-    /// For one connection.
+    /// Time for one connection.
     pub connect_timeout: Duration,
-    /// For all of it, redirects included.
+    /// Time for the whole fetch, redirects included.
     pub total_timeout: Duration,
     /// The largest file.
     pub max_bytes: u64,
-    /// Where `file:` URIs live; `None` = nowhere.
+    /// The folder of `file:` URIs; `None` = not allowed.
     pub prompt_folder: Option<PathBuf>,
 }
 
@@ -41,27 +41,27 @@ pub struct Fetch {
     reads: Arc<Semaphore>,
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// The file.
     File {
-        /// Its bytes, as they came.
+        /// Its bytes, as received.
         bytes: Vec<u8>,
-        /// How they are packed, in lower case and in the order in which it was done.
+        /// Its codings, in lower case and in the order in which they were applied.
         codings: Vec<String>,
-        /// What the server says it is.
+        /// The `Content-Type` that the server sent.
         content_type: Option<String>,
-        /// The answer that brought it; `None` for a file of the folder.
+        /// The answer that the file came with; `None` for a file of the folder.
         answer: Option<CachedAnswer>,
-        /// How long it is good without a check; zero = check it each time.
+        /// How long it is fresh without a check; zero = check it each time.
         fresh_for: Duration,
     },
-    /// The known copy is still good.
+    /// The known copy is still valid.
     NotModified {
-        /// The answer that brought the copy, brought up to date.
+        /// The answer that the copy came with, updated by the 304.
         answer: CachedAnswer,
-        /// How long it is good without a check.
+        /// How long it is fresh without a check.
         fresh_for: Duration,
     },
 }
@@ -75,16 +75,16 @@ pub enum FetchError {
     /// An address that may not be reached.
     #[error(transparent)]
     Fence(#[from] FenceError),
-    /// `file:` without a folder for it.
+    /// A `file:` URI, while no folder is configured.
     #[error("file: URIs are not served; set [fetch] prompt_folder to allow them")]
     NoFolder,
-    /// `file:` outside of the folder.
+    /// A `file:` URI outside of the folder.
     #[error("the file is not below [fetch] prompt_folder")]
     OutsideFolder,
-    /// The file.
+    /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// The connection.
+    /// The connection failed.
     #[error("{host} cannot be reached: {cause}")]
     Connection {
         /// The host.
@@ -92,7 +92,7 @@ pub enum FetchError {
         /// The innermost cause.
         cause: String,
     },
-    /// A redirect to what is no URL.
+    /// A redirect to an invalid URL.
     #[error("{host} redirects to an address that cannot be read: {error}")]
     BadTarget {
         /// The host.
@@ -100,34 +100,34 @@ pub enum FetchError {
         /// What is wrong with the address.
         error: url::ParseError,
     },
-    /// Neither a file nor a redirect.
+    /// A status that is neither a file nor a redirect.
     #[error("{host} answered {status}")]
     Status {
         /// The host.
         host: String,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
     },
-    /// Round in circles, or to where nobody should go.
+    /// Too many redirects, as in a loop.
     #[error("more than {MAX_REDIRECTS} redirects")]
     Redirects,
-    /// From https to http.
+    /// A redirect from https to http.
     #[error("{host} redirects from https to http")]
     Downgrade {
         /// The host.
         host: String,
     },
-    /// The limits.
+    /// The time limit.
     #[error("it took longer than {}", humantime::format_duration(*.0))]
     TooSlow(Duration),
-    /// The limits.
+    /// The size limit.
     #[error("it is larger than {}", bytesize::ByteSize(*.0))]
     TooLarge(u64),
 }
 
 const MAX_REDIRECTS: usize = 5;
-/// How many threads may read from the folder at a time. All of the process share 512 of them, and
-/// one that waits for a disk that does not answer waits for ever.
+/// How many threads may read from the folder at a time. The process has 512 blocking threads in
+/// all, and one that waits for a disk that does not answer waits for ever.
 const READS: usize = 64;
 
 /// One answer of a server.
@@ -135,7 +135,7 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     received_at: SystemTime,
-    /// Where a redirect leads, if it names a place.
+    /// The target of a redirect, if it has a `Location`.
     target: Option<Result<Url, url::ParseError>>,
     /// The body of a 200; `None` when it is larger than allowed.
     body: Option<Vec<u8>>,
@@ -156,10 +156,10 @@ impl Fetch {
         self.limits.max_bytes
     }
 
-    /// Brings a file, or word that the copy that `known` has brought is still good.
+    /// Fetches a file, or learns that the copy of the answer `known` is still valid.
     ///
     /// # Errors
-    /// Why there is none, in one sentence.
+    /// Why there is no file, in one sentence.
     pub(super) async fn get(
         &self,
         uri: &str,
@@ -200,7 +200,7 @@ impl Fetch {
         mut url: Url,
         known: Option<&CachedAnswer>,
     ) -> Result<Fetched, FetchError> {
-        // How long this way to the file is good; as long as the file without redirects.
+        // How long the redirects up to here are fresh; unlimited without redirects.
         let mut way_is_good_for = Duration::MAX;
         for _ in 0..=MAX_REDIRECTS {
             let host = url.host_str().unwrap_or_default().to_owned();
@@ -221,7 +221,7 @@ impl Fetch {
                     });
                 }
                 StatusCode::NOT_MODIFIED => {
-                    // Without a condition it says nothing about the known copy.
+                    // Without a condition, a 304 says nothing about the known copy.
                     let known = known.filter(|_| !conditions.is_empty());
                     let known = known.ok_or(FetchError::Status { host, status })?;
                     let answer = known.clone().confirmed(&headers);
@@ -252,7 +252,7 @@ impl Fetch {
     }
 
     /// The answer to a GET. Servers close idle connections without knowing that a request is on its
-    /// way: then it is repeated once on a new connection (RFC 9110 section 9.2.2).
+    /// way: then the request is repeated once on a new connection (RFC 9110 section 9.2.2).
     async fn answer(
         &self,
         host: &str,
@@ -283,7 +283,7 @@ impl Fetch {
         let target = http::redirect_target(url, &response);
         let mut body = Some(Vec::new());
         if status == StatusCode::OK {
-            // What the server says of the length is not believed: what comes is counted.
+            // `Content-Length` is not trusted: the received bytes are counted.
             while let Some(bytes) = &mut body
                 && let Some(piece) = response.chunk().await?
             {
@@ -303,7 +303,7 @@ impl Fetch {
         if error.is_timeout() && !error.is_connect() {
             return FetchError::TooSlow(self.limits.total_timeout);
         }
-        // The innermost cause is the one that says something.
+        // The innermost cause is the most specific one.
         let mut cause: &dyn std::error::Error = error;
         while let Some(inner) = cause.source() {
             cause = inner;
@@ -315,7 +315,7 @@ impl Fetch {
 /// Reads a file below the folder, of `limit` bytes at most.
 fn read_inside(folder: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, FetchError> {
     let folder = fs::canonicalize(folder)?;
-    // An absolute path below the folder, or one that counts from it.
+    // An absolute path below the folder, or one relative to it.
     let inside = path.strip_prefix("/").unwrap_or(path);
     let path = if path.starts_with(&folder) { path.to_owned() } else { folder.join(inside) };
     // Only the real path counts: `..` and links out of the folder are resolved first.

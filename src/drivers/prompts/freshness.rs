@@ -1,7 +1,7 @@
-//! HTTP caching of one copy (RFC 9111): how long it is good, and how it is checked after that.
+//! HTTP caching of one copy (RFC 9111): how long it is fresh, and how it is checked after that.
 //!
-//! The rules are those of `http-cache-semantics`; here stands what it leaves to its users. The
-//! clock is an argument.
+//! The rules are those of `http-cache-semantics`; this module adds what that library leaves to its
+//! users. The clock is an argument.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,23 +13,24 @@ use reqwest::header::{
 };
 use url::Url;
 
-/// The answer that brought a copy: its URL, and those of its header fields that caching goes by.
+/// The answer that a copy came with: its URL, and the header fields that matter for caching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedAnswer {
     url: Url,
     headers: HeaderMap,
 }
 
-/// A copy is not used for longer than a day without a check, whatever its server says.
+/// Longest time that a copy is used without a check, whatever the server says.
 const MAX_FRESH: Duration = Duration::from_secs(24 * 3600);
-/// The header fields that caching goes by.
+/// The header fields that matter for caching.
 const FIELDS: [HeaderName; 8] =
     [AGE, CACHE_CONTROL, DATE, ETAG, EXPIRES, LAST_MODIFIED, PRAGMA, VARY];
-/// Fields that say how to cache, as opposed to what the copy is.
+/// The fields that state a caching policy; a permanent redirect without them may be cached by
+/// default.
 const EXPLICIT: [HeaderName; 3] = [CACHE_CONTROL, EXPIRES, PRAGMA];
 
 impl CachedAnswer {
-    /// How much memory it takes, about.
+    /// Approximate memory of the answer, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
         self.url.as_str().len() + self.headers.iter().map(field).sum::<usize>()
@@ -42,8 +43,8 @@ impl CachedAnswer {
         Self { url, headers: kept }
     }
 
-    /// The answer after a 304 (RFC 9111 section 4.3.4): what that says takes the place of what was
-    /// known. The age always counts from the 304.
+    /// The answer after a 304 (RFC 9111 section 4.3.4): the fields of the 304 replace the known
+    /// ones. The age always counts from the 304.
     pub(super) fn confirmed(mut self, not_modified: &HeaderMap) -> Self {
         self.headers.remove(AGE);
         self.headers.remove(DATE);
@@ -51,9 +52,8 @@ impl CachedAnswer {
         self
     }
 
-    /// The header fields that make a request for `url` conditional. A validator says something
-    /// about the URL that it came from and about no other (RFC 9110 section 8.8): none for another
-    /// URL.
+    /// The header fields that make a request for `url` conditional. A validator applies only to the
+    /// URL that it came from (RFC 9110 section 8.8): for another URL there are none.
     pub(super) fn conditions(&self, url: &Url) -> HeaderMap {
         let mut conditions = HeaderMap::new();
         if self.url == *url {
@@ -77,14 +77,14 @@ impl CachedAnswer {
         self.policy(SystemTime::UNIX_EPOCH).is_storable()
     }
 
-    /// How long the copy is good without a check if it was received at `now`; zero = it is checked
-    /// each time.
+    /// How long the copy is fresh without a check if it was received at `now`; zero = check it each
+    /// time.
     pub(super) fn fresh_for(&self, now: SystemTime) -> Duration {
         self.policy(now).time_to_live(now).min(MAX_FRESH)
     }
 
-    /// The same of a permanent redirect. One that says nothing of caching is good for as long as
-    /// what it leads to: it may be cached by default (RFC 9110 section 15.4.2).
+    /// The same for a permanent redirect. A redirect without caching fields is fresh for as long as
+    /// its target: it may be cached by default (RFC 9110 section 15.4.2).
     pub(super) fn redirects_for(&self, now: SystemTime) -> Duration {
         match EXPLICIT.iter().any(|field| self.headers.contains_key(field)) {
             true => self.fresh_for(now),
@@ -95,14 +95,14 @@ impl CachedAnswer {
     fn policy(&self, now: SystemTime) -> CachePolicy {
         let mut headers = self.headers.clone();
         headers.insert(AGE, HeaderValue::from(self.age_seconds(now)));
-        // All our requests are alike, so the defaults do: GET and no header fields.
+        // All our requests are alike, so the defaults suffice: GET without header fields.
         let request = Request::new(());
         let mut response = Response::new(());
         *response.headers_mut() = headers;
         let options = CacheOptions {
             // Each application has its own copies.
             shared: false,
-            // A prompt that says nothing of its freshness is checked each time.
+            // A prompt without explicit freshness is checked each time.
             cache_heuristic: 0.0,
             immutable_min_time_to_live: Duration::ZERO,
             ignore_cargo_cult: false,
@@ -110,14 +110,14 @@ impl CachedAnswer {
         CachePolicy::new_options(&request, &response, now, options)
     }
 
-    /// RFC 9111 section 4.2.3: the larger one of the stated and the apparent age. The time that the
-    /// request took is the caller's to count.
+    /// RFC 9111 section 4.2.3: the larger of the stated and the apparent age. The caller counts the
+    /// time that the request took.
     fn age_seconds(&self, now: SystemTime) -> u32 {
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         let stated = text(AGE).map_or(0, |text| {
             let first = text.split(',').next().unwrap_or_default().trim();
             match first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty() {
-                // RFC 9111 section 1.2.2: what is too large to be held is as large as can be.
+                // RFC 9111 section 1.2.2: a value that is too large counts as the largest possible.
                 true => first.parse().unwrap_or(u32::MAX),
                 false => 0,
             }
@@ -128,7 +128,7 @@ impl CachedAnswer {
     }
 }
 
-/// Puts those fields of `from` that caching goes by in the place of those that are in `kept`.
+/// Copies the caching fields of `from` to `kept`, where they replace fields of the same name.
 fn replace(kept: &mut HeaderMap, from: &HeaderMap) {
     for field in &FIELDS {
         if from.contains_key(field) {
@@ -136,7 +136,8 @@ fn replace(kept: &mut HeaderMap, from: &HeaderMap) {
         }
         for value in from.get_all(field) {
             let value = match *field == CACHE_CONTROL {
-                // RFC 9111 section 5.2: case does not matter. The library compares lower case.
+                // RFC 9111 section 5.2: directives are case-insensitive. The library compares lower
+                // case.
                 true => HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase()),
                 false => Ok(value.clone()),
             };
@@ -181,7 +182,7 @@ mod tests {
         for age in ["", "x", "-5", "5.5"] {
             assert_eq!(seconds(&[("cache-control", "max-age=60"), ("age", age)]), 60, "{age}");
         }
-        // No cache on the way said so, but the server's date does.
+        // Without an Age field, the server's Date counts.
         let sent = ("date", "Sun, 06 Nov 1994 08:49:07 GMT");
         assert_eq!(seconds(&[("cache-control", "max-age=60"), sent]), 30);
         assert_eq!(seconds(&[("cache-control", "max-age=60"), sent, ("age", "50")]), 10);
@@ -222,7 +223,7 @@ mod tests {
             (&[("vary", "*"), ("cache-control", "max-age=60")], 0),
             (&[("vary", "accept-encoding"), ("cache-control", "max-age=60")], 60),
             (&[("cache-control", "max-age=31536000, immutable")], 24 * 3600),
-            // Nothing is guessed.
+            // No heuristic freshness.
             (&[("cache-control", "immutable")], 0),
             (&[("last-modified", "Sun, 06 Nov 1984 08:49:37 GMT"), sent], 0),
             (&[], 0),

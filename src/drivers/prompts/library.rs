@@ -1,9 +1,10 @@
-//! Decoded prompts in memory: what was fetched once is not fetched again without need.
+//! Decoded prompts in memory: a prompt that was fetched is fetched again only when needed.
 //!
-//! Each application has its own shelf. A prompt with a `resourceId` is kept under it until another
-//! URI comes with the same id; one without is kept as HTTP caching allows (interface section 6.3).
-//! Of several requests for one prompt, one fetches and the others wait for it: they share what comes
-//! of it, a failure also. Different prompts never wait for each other.
+//! Each application has its own entries. A prompt with a `resourceId` is kept under it until
+//! another URI comes with the same id; a prompt without one is kept as HTTP caching allows
+//! (interface section 6.3). Of several requests for one prompt, one fetches and the others wait for
+//! it: they share its result, also a failure. Requests for different prompts never wait for each
+//! other.
 
 use std::{
     collections::HashMap,
@@ -30,7 +31,7 @@ use aftertone_core::{
     model::{PromptFailure, PromptFailureKind, PromptSource},
 };
 
-/// What the library may hold.
+/// Limits of the library.
 #[derive(Debug, Clone, Copy)]
 pub struct LibraryLimits {
     /// Memory for decoded prompts, in bytes.
@@ -52,7 +53,7 @@ struct Inner {
     prefetches: Arc<Semaphore>,
 }
 
-/// Whose prompt it is, and the client's own key for it, or its URI.
+/// The key of a cache entry: the application, and the prompt's `resourceId` or else its URI.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     application: String,
@@ -74,7 +75,7 @@ struct Shelves {
     errands: u64,
 }
 
-/// One prompt.
+/// A cache entry.
 struct Place {
     book: Book,
     used: u64,
@@ -84,19 +85,20 @@ struct Place {
 struct Book {
     uri: String,
     clip: Clip,
-    /// How the copy can be checked; `None` for a file of the folder.
+    /// The answer that the copy came with, to check it; `None` for a file of the folder.
     answer: Option<CachedAnswer>,
     good_until: Instant,
 }
 
-/// What is fetched. A `resourceId` alone does not say it: it may come with two URIs at a time.
+/// The key of a running fetch. A `resourceId` alone does not identify it: it may come with two URIs
+/// at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Errand {
     key: Key,
     uri: String,
 }
 
-/// A fetch that others may join. Only those who wait for it keep it going.
+/// A fetch that other requests may join. It runs only as long as one of them waits for it.
 struct UnderWay {
     number: u64,
     outcome: WeakShared<BoxFuture<'static, Outcome>>,
@@ -104,16 +106,17 @@ struct UnderWay {
 
 type Outcome = Result<Clip, PromptFailure>;
 
-/// Strikes an errand off the list when it is over, or when nobody waits for it any more.
+/// Removes a fetch from the list of running fetches when it ends, or when the last waiting request
+/// is dropped.
 struct Listed {
     library: Library,
     errand: Errand,
     number: u64,
 }
 
-/// Prefetches under way at a time.
+/// Prefetches that run at the same time.
 const PREFETCHES: usize = 16;
-/// Prompts that are remembered at all, however short.
+/// Prompts that are kept at most, however short.
 const MAX_PLACES: usize = 10_000;
 
 impl Library {
@@ -129,7 +132,7 @@ impl Library {
         }
     }
 
-    /// Gives a prompt of an application, fetched if need be.
+    /// Returns a prompt of an application; fetches it if necessary.
     ///
     /// # Errors
     /// Why it cannot be played, in one sentence.
@@ -161,16 +164,17 @@ impl Library {
         outcome.await
     }
 
-    /// Fetches prompts that will be played, in the background. Failures are told when it is played.
+    /// Fetches prompts that will be played, in the background. A failure is reported when the
+    /// prompt is played.
     pub fn prefetch(&self, application: &str, sources: Vec<PromptSource>) {
         for source in sources {
-            // More than that is fetched when it is needed.
+            // Prompts beyond the limit are fetched when they are played.
             let Ok(permit) = Arc::clone(&self.inner.prefetches).try_acquire_owned() else { return };
             let library = self.clone();
             let application = application.to_owned();
             tokio::spawn(async move {
                 if let Err(failure) = library.load(&application, &source).await {
-                    // What follows the path may be a signature.
+                    // The query or the fragment may hold a signature.
                     let uri = source.uri.split(['?', '#']).next();
                     info!(application, uri, "Prefetch failed: {}", failure.message);
                 }
@@ -179,11 +183,12 @@ impl Library {
         }
     }
 
-    /// The outcome of the fetch that is under way, or of one that begins with this.
+    /// The outcome of the fetch that is running, or of a new one.
     ///
-    /// Whoever is here before the answer has it, even if it may not be kept: these are collapsed
-    /// requests (RFC 9111 section 4). That section leaves out `no-store` and `no-cache`; here all
-    /// who wait are one client, and their requests are the same to the letter.
+    /// Requests that come before the answer share it, even if it must not be kept: these are
+    /// collapsed requests (RFC 9111 section 4). That section excludes answers with `no-store` and
+    /// `no-cache`. Here they are shared as well, because all waiting requests are of one client,
+    /// and are identical.
     fn join(&self, shelves: &mut Shelves, errand: Errand) -> Shared<BoxFuture<'static, Outcome>> {
         let under_way = shelves.under_way.get(&errand);
         if let Some(outcome) = under_way.and_then(|fetch| fetch.outcome.upgrade()) {
@@ -288,7 +293,7 @@ impl Library {
 }
 
 impl Book {
-    /// Memory that the prompt takes, in bytes. Its address is also its key.
+    /// Memory that the prompt takes, in bytes. Its address counts twice: it may also be its key.
     fn bytes(&self) -> usize {
         let answer = self.answer.as_ref().map_or(0, CachedAnswer::bytes);
         self.clip.bytes() + 2 * self.uri.len() + answer
@@ -296,11 +301,11 @@ impl Book {
 }
 
 impl Shelves {
-    /// A copy that may be used without asking anybody.
+    /// A copy that may be used without a request to the server.
     fn find(&mut self, key: &Key, uri: &str) -> Option<Clip> {
         let book = self.book(key)?;
         let is_good = match key.name {
-            // The client's key is the client's promise that it is the same.
+            // With a resource id, the client promises that the prompt is the same.
             Name::ResourceId(_) => book.uri == uri,
             Name::Uri(_) => Instant::now() < book.good_until,
         };
@@ -314,7 +319,7 @@ impl Shelves {
         Some(&place.book)
     }
 
-    /// Takes out what was used longest ago until the limits hold.
+    /// Removes the least recently used entries until the limits hold.
     fn make_room(&mut self, budget: usize, places: usize) {
         while self.bytes > budget || self.places.len() > places {
             let oldest = self.places.iter().min_by_key(|(_, place)| place.used);
@@ -329,19 +334,19 @@ impl Shelves {
 impl Drop for Listed {
     fn drop(&mut self) {
         let mut shelves = self.library.shelves();
-        // Another may have begun since the last who waited for this one hung up.
+        // Another fetch may have begun since the last waiting request was dropped.
         if shelves.under_way.get(&self.errand).is_some_and(|fetch| fetch.number == self.number) {
             shelves.under_way.remove(&self.errand);
         }
     }
 }
 
-/// Fetches in a task of its own: those who wait are woken once, and not by each piece that comes.
-/// It ends with the last of them.
+/// Fetches in a separate task: the waiting requests are woken once, and not for each piece of the
+/// body. Dropping this future aborts the task.
 async fn run(listed: Listed) -> Outcome {
     let task = tokio::spawn(async move {
         let outcome = listed.library.fetch(&listed.errand).await;
-        // Whoever comes from now on fetches anew.
+        // Later requests start a new fetch.
         drop(listed);
         outcome
     });
@@ -514,7 +519,7 @@ mod tests {
         assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 0);
         assert_eq!(server.hits_of(&library, "/fresh", Some("a")).await, 1);
         assert_eq!(server.hits_of(&library, "/plain", Some("a")).await, 1);
-        // Another application has another shelf.
+        // Another application has its own entries.
         let before = server.hits.load(Ordering::SeqCst);
         let uri = format!("{}/plain", server.base);
         library.load("other", &source(&uri, Some("a"))).await.unwrap();
@@ -542,7 +547,7 @@ mod tests {
         };
         tokio::try_join!(all, answered).unwrap();
         assert_eq!(server.hits.load(Ordering::SeqCst), 1);
-        // Who comes later is not served with it.
+        // A later request is not served with it.
         assert_eq!(server.hits_of(&library, "/held", None).await, 1);
     }
 
@@ -605,7 +610,7 @@ mod tests {
                 () = server.has_arrived(1) => {}
             }
         }
-        // The server may answer those who have gone first.
+        // The server may answer the dropped requests first.
         server.answers.add_permits(3);
         library.load("bot", &wanted).await.unwrap();
         assert_eq!(server.hits.load(Ordering::SeqCst), 3);

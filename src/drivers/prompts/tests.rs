@@ -1,4 +1,4 @@
-//! The library and its fetches against servers that answer as a script says, octet by octet.
+//! The library and its fetches against scripted servers, byte by byte.
 
 use std::{
     io::Read,
@@ -46,7 +46,7 @@ async fn moving(
             "/goodbye.wav" => ("goodbye", NEWER),
             _ => ("greeting", OLDER),
         };
-        // As most servers judge: one matching tag, or a date that is not older.
+        // As most servers decide: one matching tag, or a date that is not older.
         let since = asked.field("if-modified-since");
         let is_known = match asked.field("if-none-match") {
             Some(tag) => fields.contains(&format!("ETag: {tag}")),
@@ -235,7 +235,7 @@ async fn a_packed_file_of_the_folder_is_played() {
 #[tokio::test]
 async fn a_folder_that_does_not_answer_holds_few_of_the_threads_that_all_share() {
     let folder = tempfile::tempdir().unwrap();
-    // Its opening waits, as on a disk that does not answer, until it is opened for writing.
+    // Opening it blocks, as on a disk that does not answer, until it is opened for writing.
     let silent = folder.path().join("silent");
     nix::unistd::mkfifo(&silent, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let library = library_with(1 << 20, Some(folder.path()));
@@ -277,7 +277,7 @@ async fn a_location_in_raw_utf_8_is_followed() {
 
 // --- support ---
 
-/// A server, and the heads of all requests to it.
+/// A server that records the heads of all requests.
 struct Server {
     base: String,
     heads: Arc<Mutex<Vec<String>>>,
@@ -287,7 +287,7 @@ struct Asked {
     head: String,
 }
 
-/// What to do with a request that is the nth on its connection; `None` closes it without an answer.
+/// The answer to the nth request on a connection; `None` closes the connection without an answer.
 type Script = dyn Fn(&Asked, usize) -> Option<Vec<u8>> + Send + Sync;
 
 impl Server {
@@ -348,7 +348,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, heads: Arc<Mutex<Vec<
     }
 }
 
-/// Whether an answer has as many bytes as it says.
+/// Whether an answer has as many body bytes as its header says.
 fn is_whole(answer: &[u8]) -> bool {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
@@ -384,7 +384,7 @@ fn library_with(max_bytes: u64, folder: Option<&std::path::Path>) -> Library {
     Library::new(Fetch::new(fence, limits).unwrap(), limits_of_library)
 }
 
-/// Which of the bundled prompts is at an address.
+/// The bundled prompt that an address serves.
 async fn heard(library: &Library, uri: &str) -> Result<&'static str, PromptFailure> {
     let source = PromptSource { uri: uri.to_owned(), resource_id: None, times: 1 };
     let clip = library.load("bot", &source).await?;

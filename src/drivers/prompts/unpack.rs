@@ -1,8 +1,8 @@
-//! Prompts that are packed: by the server (`Content-Encoding`, RFC 9110 section 8.4) or as a file
-//! (`.wav.gz`).
+//! Unpacks prompts that were compressed by the server (`Content-Encoding`, RFC 9110 section 8.4) or
+//! as a file (`.wav.gz`).
 //!
-//! In: the bytes that came and the codings that the server names. Out: the file itself, within the
-//! same limit of size that holds for what comes.
+//! In: the received bytes and the codings that the server names. Out: the file itself. The size
+//! limit applies both to the received bytes and to the file.
 
 use std::io::{self, Read};
 
@@ -14,10 +14,10 @@ use flate2::{
 /// Why a prompt cannot be unpacked, in words for the author of the bot.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnpackError {
-    /// A coding that is not read.
+    /// A coding that is not supported.
     #[error("it is packed with {0:?}, and only gzip and deflate are unpacked here")]
     Coding(String),
-    /// The bytes are not what the coding makes.
+    /// The bytes are not valid for the coding.
     #[error("it is packed with {coding} and cannot be unpacked: {source}")]
     Broken {
         /// The coding.
@@ -25,27 +25,28 @@ pub(super) enum UnpackError {
         /// What is wrong.
         source: io::Error,
     },
-    /// The limit.
+    /// The file is larger than the limit.
     #[error("unpacked it is larger than {}", bytesize::ByteSize(*.0))]
     TooLarge(u64),
-    /// Each member costs as much as thousands of bytes.
+    /// Too many gzip members: each costs as much as thousands of bytes.
     #[error("it is packed with gzip in more than {0} members, most of them tiny")]
     Members(usize),
 }
 
-/// More codings over each other are not undone: each costs as much as the file.
+/// More nested codings are refused: each costs as much as the file.
 const MAX_CODINGS: usize = 3;
 
-/// Members of a gzip file may be tiny up to this number. Beyond it they have this many bytes on
-/// the average: programs that write members (`bgzip`, `pigz`, `cat`) give each of them far more.
+/// Up to this number, the members of a gzip file may be tiny. With more, they must have
+/// [`MEMBER_BYTES`] packed bytes on average: programs that write members (`bgzip`, `pigz`, `cat`)
+/// give each of them far more.
 const MAX_TINY_MEMBERS: usize = 64;
 const MEMBER_BYTES: usize = 1_024;
 
-/// Undoes `codings`, which are in the order in which they were applied, and gzip of the file
+/// Undoes `codings`, which are in the order in which they were applied, and then gzip of the file
 /// itself.
 ///
 /// # Errors
-/// The file is packed in a way that is not known here, is damaged, or is larger than `max_bytes`.
+/// The file has an unknown coding, is damaged, or is larger than `max_bytes`.
 pub(super) fn unpacked(
     mut bytes: Vec<u8>,
     codings: &[String],
@@ -55,8 +56,8 @@ pub(super) fn unpacked(
         return Err(UnpackError::Coding(codings.join(", ")));
     }
     for coding in codings.iter().rev() {
-        // Named but not applied: stores repeat what was said when the file came to them, such as
-        // `aws-chunked`, `utf-8` or a gzip that they have undone.
+        // The coding is named but was not applied: object stores repeat the header of the upload,
+        // such as `aws-chunked`, `utf-8` or a gzip that they have undone.
         if bytes.starts_with(b"RIFF") {
             return Ok(bytes);
         }
@@ -70,8 +71,8 @@ pub(super) fn unpacked(
     gunzipped(bytes, max_bytes)
 }
 
-/// What is within one or more gzip members (RFC 1952); other bytes as they are. As with the
-/// command, what follows the last member counts for nothing.
+/// The content of one or more gzip members (RFC 1952); other bytes are returned unchanged. As with
+/// the `gzip` command, bytes after the last member are ignored.
 fn gunzipped(bytes: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, UnpackError> {
     let is_packed = |bytes: &[u8]| bytes.starts_with(&[0x1F, 0x8B]);
     if !is_packed(&bytes) {
@@ -93,7 +94,7 @@ fn gunzipped(bytes: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, UnpackError> {
     Ok(plain)
 }
 
-/// HTTP's deflate is zlib (RFC 1950); some servers leave its frame out.
+/// HTTP's deflate is zlib (RFC 1950); some servers send deflate without the zlib frame.
 fn inflated(bytes: &[u8], max_bytes: u64) -> Result<Vec<u8>, UnpackError> {
     let has_frame = bytes
         .first_chunk::<2>()
@@ -175,7 +176,7 @@ mod tests {
             // A `.wav.gz`, also when it was packed once more on the way.
             (gzip(WAV), &[]),
             (gzip(&gzip(WAV)), &["gzip"]),
-            // Named and not applied.
+            // Named but not applied.
             (WAV.to_vec(), &["gzip"]),
             (WAV.to_vec(), &["br"]),
             (gzip(WAV), &["aws-chunked", "gzip"]),
@@ -217,7 +218,7 @@ mod tests {
             assert!(refused.to_string().contains("members"), "{refused}");
             assert!(took < std::time::Duration::from_secs(5), "{took:?}");
         }
-        // A few of them do no harm, nor do many that hold something.
+        // A few of them are accepted, and so are many with content.
         assert_eq!(unpacked(&[gzip(WAV), empty.repeat(60)].concat(), &[]).unwrap(), WAV);
         let mut state = 1u32;
         let noise: Vec<u8> = std::iter::repeat_with(|| {

@@ -1,4 +1,4 @@
-//! Download tokens: a keyed hash over the recording and the token's end, nothing to store.
+//! Download tokens: a keyed hash over the recording and the expiry time; none is stored.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,14 +12,15 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use aftertone_core::model::{RecordingId, SteadyMillis};
 
-/// The secret from which tokens are made; it outlives the process.
+/// The secret that tokens are made from; it outlives the process.
 pub struct AccessKey(hmac::Key);
 
 const FILE: &str = ".access-key";
 const SECRET_BYTES: usize = 32;
 
 impl AccessKey {
-    /// Reads the secret of a folder, or makes it. Two processes that do so at once get the same.
+    /// Reads the secret of a folder, or creates it. Two processes that create it at once get the
+    /// same one.
     ///
     /// # Errors
     /// The file cannot be read or written, or does not hold a secret.
@@ -38,7 +39,7 @@ impl AccessKey {
                 .open(&fresh)?;
             file.write_all(&secret)?;
             file.sync_all()?;
-            // Whoever links first has made the secret.
+            // The first process that makes the link has set the secret.
             match fs::hard_link(&fresh, &path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -52,7 +53,7 @@ impl AccessKey {
     /// Reads the secret of a folder.
     ///
     /// # Errors
-    /// There is none, or the file cannot be read or does not hold one.
+    /// There is none, or the file cannot be read or does not hold a secret.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let path = folder.join(FILE);
         let mut secret = Vec::new();
@@ -64,8 +65,8 @@ impl AccessKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
     }
 
-    /// A token that opens `recording` until `expires`. Only this server reads the time in it, so it
-    /// is steady time.
+    /// A token that opens `recording` until `expires`. Only this server reads the time in the
+    /// token, so it is steady time.
     pub fn token(&self, recording: RecordingId, expires: SteadyMillis) -> String {
         let mut bytes = expires.0.to_be_bytes().to_vec();
         bytes.extend(hmac::sign(&self.0, &signed(recording, expires)).as_ref());
@@ -81,7 +82,7 @@ impl AccessKey {
         hmac::verify(&self.0, &signed(recording, expires), tag).is_ok() && now < expires
     }
 
-    /// A secret for the tokens of the API, which is no use for recordings.
+    /// The secret for the tokens of the API, which does not open recordings.
     pub fn signing_secret(&self) -> Vec<u8> {
         hmac::sign(&self.0, b"aftertone api tokens").as_ref().to_vec()
     }

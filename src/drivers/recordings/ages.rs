@@ -1,7 +1,7 @@
 //! Files in `lost+found`: they are purged when they are older than the retention time.
 //!
-//! When a file is first seen, its age follows from its time of change and the wall clock. From then
-//! on the steady clock counts its age, and a row keeps the beginning, so that setting the wall
+//! When a file is first seen, its age follows from its modification time and the wall clock. From
+//! then on the steady clock counts its age, and a row keeps the start, so that setting the wall
 //! clock makes no file older or younger, also across a restart.
 
 use std::{
@@ -21,22 +21,22 @@ pub(super) struct LostFiles {
     database: Database,
     vault: Vault,
     retention: Duration,
-    /// The files that were seen before, by their names.
+    /// The files that were seen before, by name.
     known: BTreeMap<String, Known>,
     is_loaded: bool,
-    /// The database could last not be asked, and the log has said so.
+    /// The last query of the database failed, and the failure was logged.
     is_away: bool,
 }
 
 /// A file that was seen before.
 struct Known {
     row: LostFileRow,
-    /// The database has it.
+    /// The database has the row.
     is_kept: bool,
 }
 
 impl LostFiles {
-    /// Files are purged when they are `retention` old.
+    /// Purges files when they are `retention` old.
     pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
         Self {
             database,
@@ -49,7 +49,7 @@ impl LostFiles {
     }
 
     /// Deletes the files that are too old. A file that cannot be deleted is logged and tried again
-    /// at the next call, and so is what the database could not be told.
+    /// at the next call; rows that could not be written are tried again as well.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -87,8 +87,8 @@ impl LostFiles {
         Ok(())
     }
 
-    /// Tells the database which files there are, and which are not any more. It ends with the first
-    /// failure: each may take seconds.
+    /// Writes the rows of new files, and deletes the rows of files that are gone. It ends with the
+    /// first failure: each may take seconds.
     async fn keep(&mut self, names: &HashSet<String>) -> Result<(), StoreError> {
         for known in self.known.values_mut().filter(|known| !known.is_kept) {
             self.database.note_lost_file(&known.row).await?;
@@ -102,7 +102,7 @@ impl LostFiles {
         Ok(())
     }
 
-    /// Logs a failure of the database, which does not keep the files from being purged.
+    /// Logs a failure of the database; files are purged nevertheless.
     fn noticed<T>(&mut self, result: Result<T, StoreError>) -> Option<T> {
         let was_away = std::mem::replace(&mut self.is_away, result.is_err());
         let result = result.inspect_err(|error| {
@@ -115,7 +115,7 @@ impl LostFiles {
     }
 }
 
-/// Deletes a file. Returns whether it could.
+/// Deletes a file. Returns whether this succeeded.
 async fn purge(vault: &Vault, file: &LostFile) -> bool {
     let path = file.path.clone();
     match vault.folder.blocking(move || LostFile::purge(&path)).await.flatten() {
@@ -128,8 +128,8 @@ async fn purge(vault: &Vault, file: &LostFile) -> bool {
     true
 }
 
-/// The steady time at which a file that is seen for the first time was last changed. A file whose
-/// time is in the future counts as new.
+/// The steady time at which a file that is seen for the first time was last changed. A file with a
+/// modification time in the future counts as new.
 fn since(modified: UnixMillis, wall: UnixMillis, now: SteadyMillis) -> SteadyMillis {
     let age_ms = wall.0.saturating_sub(modified.0).max(0);
     SteadyMillis(now.0.saturating_sub(age_ms))
@@ -149,7 +149,7 @@ mod tests {
 
     const OLD: Duration = Duration::from_secs(3600);
 
-    /// A file that was last changed so long ago, by the wall clock.
+    /// A file that was last changed `ago` before now, by the wall clock.
     fn file(folder: &std::path::Path, name: &str, ago: Duration) {
         let lost = folder.join("lost+found");
         fs::create_dir_all(&lost).unwrap();
@@ -183,7 +183,7 @@ mod tests {
         touch(folder.path(), "young", SystemTime::now() - OLD / 2);
         file(folder.path(), "of tomorrow", Duration::ZERO);
         touch(folder.path(), "of tomorrow", SystemTime::now() + OLD * 24);
-        // What should be a file is a folder.
+        // A directory in the place of a file.
         fs::create_dir(folder.path().join("lost+found/young folder")).unwrap();
         lost.sweep().await.unwrap();
         assert_eq!(left(folder.path()), ["of tomorrow", "young", "young folder"]);
@@ -213,7 +213,7 @@ mod tests {
         other.execute("BEGIN IMMEDIATE").await.unwrap();
         let begun = Instant::now();
         lost.sweep().await.unwrap();
-        // For each file the database is waited for by a second or more.
+        // Each query waits for a second or more for the locked database.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(FILES as u64 / 2), "{took:?}");
         let names = left(folder.path());
@@ -234,7 +234,8 @@ mod tests {
         file(folder.path(), "young", Duration::ZERO);
         file(folder.path(), "old", Duration::ZERO);
         LostFiles::new(database.clone(), vault.clone(), OLD).sweep().await.unwrap();
-        // As if one was first seen long ago. The time of the file itself does not count any more.
+        // A row as if one file was first seen long ago. The file's own modification time does not
+        // count any more.
         let [mut old] = database
             .lost_files()
             .await

@@ -1,9 +1,9 @@
-//! The folder of the clips belongs to one database: both hold the same id.
+//! Binds the folder of the clips to one database: both hold the same id.
 //!
-//! A folder whose disk is not mounted, or that of another database, would make every clip look
-//! deleted, and the rows would go while the bytes stay. So a start ends when nothing speaks for the
-//! folder; where something does, or nothing is at stake, it is bound to the database, with a
-//! warning.
+//! With an unmounted disk, or with the folder of another database, every clip would look deleted:
+//! the rows would go while the bytes stay. So the start fails when nothing proves that the folder
+//! belongs to the database. If one known clip is there, or no clip is at stake, the folder is bound
+//! to the database, with a warning where that is unusual.
 
 use std::{
     collections::HashMap,
@@ -19,10 +19,10 @@ use super::vault::Vault;
 use crate::drivers::store::{Database, Identity, RecordingState, StoreError};
 use aftertone_core::model::RecordingId;
 
-/// Why the folder is not taken for that of the database.
+/// Why the folder is not accepted as that of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// It is bound to no database, and looks like the place where a disk is not mounted.
+    /// The folder is bound to no database, and looks like the mount point of an unmounted disk.
     #[error(
         "the database knows {clips} clips, and none of them is in {}: its disk may not be mounted; \
          mount it, or name the folder of the clips. If they are gone for good: {cure}",
@@ -33,10 +33,10 @@ pub enum BindError {
         folder: PathBuf,
         /// How many clips the database knows.
         clips: usize,
-        /// The command that binds the folder all the same.
+        /// The command that binds the folder nevertheless.
         cure: String,
     },
-    /// It is bound to another database, and that is where its clips belong.
+    /// The folder is bound to another database, and holds no clip of ours.
     #[error(
         "{} belongs to the database {theirs}, and none of the {clips} clips that ours ({ours}) knows is \
          there; name a folder and a database that belong together. To use this folder all the same: \
@@ -46,13 +46,13 @@ pub enum BindError {
     Foreign {
         /// The folder.
         folder: PathBuf,
-        /// Id of the database that it is bound to.
+        /// Id of the database that the folder is bound to.
         theirs: String,
-        /// Id of the database.
+        /// Id of our database.
         ours: String,
         /// How many clips the database knows.
         clips: usize,
-        /// The command that binds the folder all the same.
+        /// The command that binds the folder nevertheless.
         cure: String,
     },
     /// The folder cannot be read or written.
@@ -63,23 +63,23 @@ pub enum BindError {
         /// The cause.
         source: io::Error,
     },
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Holds the id of the database.
+/// The file with the id of the database.
 const FILE: &str = ".database";
-/// More than an id has.
+/// Longer than any id.
 const LONGEST: u64 = 64;
 
 impl Vault {
-    /// Binds the folder to a database, unless it is so already. Runs before anything is put in
-    /// order.
+    /// Binds the folder to a database, unless it is bound to it already. Must run before the folder
+    /// is repaired.
     ///
     /// # Errors
-    /// The folder is not that of the database: it is bound to another one or to none, the database
-    /// knows clips, and not one of them is there.
+    /// The folder is bound to another database or to none, the database knows clips, and not one of
+    /// them is there.
     pub async fn bind(&self, database: &Database) -> Result<(), BindError> {
         let Identity { id: ours, is_new } = database.identity().await?;
         let failed = |source| BindError::Io { file: self.folder.shown().join(FILE), source };
@@ -90,8 +90,8 @@ impl Vault {
         let known = database.recording_states().await?;
         let folder = absolute(self.folder.shown()).map_err(failed)?;
         let has_one = self.has_one_of(&known).map_err(failed)?;
-        // A clip that is being written or deleted may have no file. But a database that has an id
-        // has had a folder with that id, and this is not it.
+        // A clip that is being written or deleted may have no file. But a database that already has
+        // an id was bound to a folder before, and this is another one.
         let is_missed = |state: &&RecordingState| match state {
             RecordingState::Ready => true,
             RecordingState::Writing => !is_new,
@@ -146,7 +146,7 @@ impl Vault {
         self.folder.sync()
     }
 
-    /// Whether one of these clips is in the folder, or was set aside there.
+    /// Whether one of these clips is in the folder, or in its `lost+found`.
     fn has_one_of(&self, known: &HashMap<RecordingId, RecordingState>) -> io::Result<bool> {
         let is_known = |id: &RecordingId| known.contains_key(id);
         Ok(self.clips()?.iter().any(|(_, id)| is_known(id))
@@ -222,7 +222,7 @@ mod tests {
         let refused = vault(&folder).bind(&database).await.unwrap_err();
         let BindError::NothingThere { clips: 1, cure, .. } = refused else { panic!("{refused}") };
         assert!(!folder.join(FILE).exists());
-        // What the message says helps.
+        // The command in the message works.
         assert!(std::process::Command::new("sh").args(["-c", &cure]).status().unwrap().success());
         vault(&folder).bind(&database).await.unwrap();
     }
@@ -233,7 +233,7 @@ mod tests {
             let outer = tempfile::tempdir().unwrap();
             let (folder, other) = (outer.path().join("recordings"), outer.path().join("other"));
             let database = database_with_a_clip_that_is(&outer.path().join("a.db"), state).await;
-            // Before there were ids.
+            // The database has no id yet.
             vault(&folder).bind(&database).await.unwrap();
             vault(&folder).bind(&database).await.unwrap();
             assert_eq!(vault(&other).bind(&database).await.is_err(), is_missed, "{state}");

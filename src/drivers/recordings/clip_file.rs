@@ -1,4 +1,4 @@
-//! The file of one clip: written chunk by chunk, and made safe at its end.
+//! The file of one clip: written chunk by chunk, and synced at its end.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,39 +14,39 @@ use tracing::warn;
 use super::SpoolError;
 use aftertone_core::audio::wav;
 
-/// Extension of a second copy of a clip, while that is written.
+/// File extension of a second copy of a clip, while the copy is written.
 pub(super) const COPY: &str = "copy";
-/// How often writing a clip again, cutting it, or a rename that fails, is tried.
+/// How often a failed rewrite, cut or rename of a clip is tried.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One clip on the disk, written up to a whole chunk at any moment.
+/// One clip on the disk, valid up to its last whole chunk at any moment.
 #[derive(Debug)]
 pub(super) struct ClipFile {
     file: File,
     pub path: PathBuf,
-    /// Samples on the disk, in bytes.
+    /// Bytes of samples on the disk.
     pub data_bytes: u32,
 }
 
 impl ClipFile {
-    /// Makes the file, with a header and no sample.
+    /// Creates the file, with a header and no sample.
     ///
     /// # Errors
-    /// It is there already, or the disk is full or fails; then no file is left behind.
+    /// It exists already, or the disk is full or fails; then no file is left behind.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         if let Err(error) = file.write_all(&wav::header(0)) {
-            // What cannot be removed now is removed at the next start: it holds no sample.
+            // If this fails too, the file is removed at the next start: it holds no sample.
             let _ = fs::remove_file(path);
             return Err(error);
         }
         Ok(Self { file, path: path.to_owned(), data_bytes: 0 })
     }
 
-    /// Appends samples, then corrects the header: between the two, the file is a valid WAV that
-    /// does not know its last half second yet.
+    /// Appends samples, then corrects the header: between the two, the file is a valid WAV without
+    /// its last half second.
     pub fn append(&mut self, samples: &[i16]) -> io::Result<()> {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         let more = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -61,8 +61,8 @@ impl ClipFile {
 
     /// Makes the bytes of the clip safe from a power cut.
     ///
-    /// After a sync that has failed, Linux may count pages as written that are not on the disk, and
-    /// the next sync of the same file reports success. So the clip is written again, to a new file.
+    /// After a failed sync, Linux may mark pages as written that are not on the disk, and the next
+    /// sync of the same file reports success. So the clip is written again, to a new file.
     pub fn make_safe(&mut self) -> io::Result<()> {
         let Err(error) = self.file.sync_all() else { return Ok(()) };
         warn!(%error, file = ?self.path.file_name(), "A clip cannot be synced; it is written again");
@@ -75,7 +75,7 @@ impl ClipFile {
         self.write_again()
     }
 
-    /// Writes the clip to a new file, which takes the place of the old one once it is synced.
+    /// Writes the clip to a new file, which replaces the old one after it is synced.
     fn write_again(&mut self) -> io::Result<()> {
         let copy = self.path.with_extension(COPY);
         let mut bytes = Vec::with_capacity(wav::HEADER_BYTES + self.data_bytes as usize);
@@ -96,7 +96,7 @@ impl ClipFile {
         match written() {
             Ok(file) => self.file = file,
             Err(error) => {
-                // What cannot be removed now is removed at the next start.
+                // If this fails too, the copy is removed at the next start.
                 let _ = fs::remove_file(&copy);
                 return Err(error);
             }
@@ -104,7 +104,7 @@ impl ClipFile {
         Ok(())
     }
 
-    /// Takes away what a failed write may have left behind the last whole chunk.
+    /// Removes the bytes that a failed write may have left after the last whole chunk.
     pub fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -116,7 +116,7 @@ impl ClipFile {
     }
 }
 
-/// Tries once more what may fail for a moment only.
+/// Repeats an action that may fail for a moment only.
 pub(super) fn again(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     for _ in 1..ATTEMPTS {
         match attempt() {

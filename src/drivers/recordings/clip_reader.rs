@@ -1,11 +1,10 @@
-//! A finished clip that is read piece by piece.
+//! Reads a finished clip piece by piece.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use super::Folder;
 
-/// An open clip, and from where on it is read next. The file stays open when it is purged
-/// meanwhile.
+/// An open clip and the position of the next read. A purge does not close the file.
 #[derive(Debug)]
 pub struct ClipReader {
     file: Arc<File>,
@@ -14,12 +13,12 @@ pub struct ClipReader {
 }
 
 impl ClipReader {
-    /// A clip of the folder, from its start on.
+    /// Reads a clip of the folder from its start.
     pub(super) fn new(file: File, folder: Folder) -> Self {
         Self { file: Arc::new(file), folder, at: 0 }
     }
 
-    /// Goes on at the byte `at`, counted from the start of the file.
+    /// Continues at the byte `at`, counted from the start of the file.
     pub fn seek(&mut self, at: u64) {
         self.at = at;
     }

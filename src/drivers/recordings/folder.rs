@@ -1,10 +1,9 @@
 //! The folder of the clips, held open for as long as the daemon runs.
 //!
-//! What is done to its files is done in the folder that was opened at the start, wherever that is
-//! by then: renamed, unmounted while it is in use, or below a mount that came later. Its path would
-//! lead to another folder or to none, and a clip that is not found there would count as deleted.
-//! Files are named by the descriptor (`/proc/self/fd/N/NAME`), which Linux resolves to the folder
-//! itself.
+//! All files are accessed in the folder that was opened at the start, wherever it is by then:
+//! renamed, unmounted while in use, or hidden by a later mount. Its configured path could lead to
+//! another folder or to none, and a clip that is not found there would count as deleted. File paths
+//! go by the descriptor (`/proc/self/fd/N/NAME`), which Linux resolves to the folder itself.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -22,7 +21,8 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::drivers::store::lock_for_life;
 
-/// The folder of the clips; cheap to clone. No other process has it while a clone lives.
+/// The folder of the clips; cheap to clone. While a clone lives, the folder is locked against other
+/// processes.
 #[derive(Debug, Clone)]
 pub struct Folder {
     inner: Arc<Inner>,
@@ -30,40 +30,41 @@ pub struct Folder {
 
 #[derive(Debug)]
 struct Inner {
-    /// As the configuration names it.
+    /// The path in the configuration.
     configured: PathBuf,
-    /// Leads to the folder for as long as `held` is open.
+    /// The path by descriptor; valid for as long as `held` is open.
     path: PathBuf,
     held: File,
     _lock: File,
-    /// Permits for what may wait for the disk.
+    /// Permits for threads that may wait for the disk.
     waits: Arc<Semaphore>,
 }
 
-/// How many threads may wait for the disk at a time. All of the process share 512 of them, and one
-/// that waits for a disk that does not answer waits for ever.
+/// How many threads may wait for the disk at a time. The process has 512 blocking threads in all,
+/// and one that waits for a disk that does not answer waits for ever.
 const WAITS: usize = 64;
 
 /// What is wrong with the folder while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FolderFault {
-    /// Its path leads elsewhere or nowhere: it was moved or unmounted, or something is mounted over
-    /// it.
+    /// The configured path leads elsewhere or nowhere: the folder was moved or unmounted, or
+    /// another file system is mounted over it.
     #[error("the folder of the recordings is not where it was")]
     Away,
-    /// It takes no new files: it is mounted read-only, or belongs to somebody else.
+    /// The folder cannot be written: it is mounted read-only, or belongs to another user.
     #[error("the folder of the recordings cannot be written")]
     Unwritable,
-    /// Its disk has not answered for seconds.
+    /// The disk has not answered for seconds.
     #[error("the folder of the recordings does not answer")]
     Silent,
 }
 
 impl Folder {
-    /// Makes the folder, if it is not there, opens it, and keeps other processes out of it.
+    /// Creates the folder if it does not exist, opens it, and locks it against other processes.
     ///
     /// # Errors
-    /// It cannot be made, opened or written, or another process has it; or `/proc` is not mounted.
+    /// It cannot be created, opened or written, or another process has locked it; or `/proc` is not
+    /// mounted.
     pub fn hold(configured: PathBuf) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&configured)?;
         let held = File::open(&configured)?;
@@ -82,11 +83,11 @@ impl Folder {
         Self { inner: Arc::new(Inner { configured, path, held, _lock: lock, waits }) }
     }
 
-    /// Does what may wait for the disk, on a thread of its own. When [`WAITS`] do already, it waits
-    /// before it has one, for as long as its caller does.
+    /// Runs blocking disk work on a thread. When [`WAITS`] threads wait for the disk already, the
+    /// caller waits until one is free.
     ///
     /// # Errors
-    /// It has panicked.
+    /// The work has panicked.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -101,22 +102,23 @@ impl Folder {
         done.await.map_err(io::Error::other)
     }
 
-    /// Path of a file in the folder, wherever that is. It is good while a clone of this lives.
+    /// Path of a file in the folder, wherever the folder is. It is valid while a clone of this
+    /// lives.
     pub(super) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.inner.path.join(name)
     }
 
-    /// Path of the folder itself, wherever that is. It is good while a clone of this lives.
+    /// Path of the folder itself, wherever it is. It is valid while a clone of this lives.
     pub(super) fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// Path as the configuration names it: to be shown, not to be used.
+    /// The path in the configuration: for display only.
     pub(super) fn shown(&self) -> &Path {
         &self.inner.configured
     }
 
-    /// Makes what was renamed in the folder outlive a power cut.
+    /// Syncs the folder, so that renames in it survive a power cut.
     ///
     /// # Errors
     /// The disk failed.
@@ -124,14 +126,13 @@ impl Folder {
         self.inner.held.sync_all()
     }
 
-    /// Looks whether the path of the configuration leads to the folder. Blocks as long as its disk
-    /// does.
+    /// Checks that the configured path leads to this folder. Blocks as long as the disk does.
     ///
     /// # Errors
-    /// It does not, or the folder cannot be asked.
+    /// It leads elsewhere, or the folder cannot be read.
     pub(super) fn check_place(&self) -> io::Result<()> {
         let there = fs::metadata(&self.inner.configured).map_err(|error| match error.kind() {
-            // "Not found" would be taken for word of a clip.
+            // "Not found" would be taken as an answer about a clip.
             io::ErrorKind::NotFound => io::Error::other(FolderFault::Away),
             _ => error,
         })?;
@@ -141,11 +142,11 @@ impl Folder {
         }
     }
 
-    /// Looks whether the folder still is one. In one that was itself deleted no file is found, and
-    /// that says nothing of where the files are.
+    /// Checks that the folder was not deleted itself. In a deleted folder no file is found, and
+    /// that says nothing about where the files are.
     ///
     /// # Errors
-    /// It was deleted, or cannot be asked.
+    /// It was deleted, or cannot be read.
     pub(super) fn check_existence(&self) -> io::Result<()> {
         match self.inner.held.metadata()?.nlink() {
             0 => Err(io::Error::other("the folder of the recordings was itself deleted")),
@@ -153,7 +154,7 @@ impl Folder {
         }
     }
 
-    /// Looks what is wrong with the folder. Blocks as long as its disk does.
+    /// Finds what is wrong with the folder. Blocks as long as the disk does.
     pub(super) fn look(&self) -> Option<FolderFault> {
         if self.check_place().is_err() {
             return Some(FolderFault::Away);
@@ -163,11 +164,11 @@ impl Folder {
     }
 }
 
-/// Two processes that name the same folder find each other by this file.
+/// Processes that use the same folder lock this file.
 const LOCK: &str = ".lock";
 
-/// Device and number of a file. They are compared as they are now: those of an open folder may
-/// change when an overlay file system copies it.
+/// Device and inode number of a file. Both are read anew for each comparison: those of an open
+/// folder may change when an overlay file system copies it.
 fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
@@ -188,7 +189,7 @@ fn lock(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 impl Folder {
-    /// A folder that cannot be synced, nor anything else.
+    /// A folder in which every operation fails.
     pub(super) fn broken() -> Self {
         let held = File::open("/dev/null").unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
@@ -208,7 +209,7 @@ mod tests {
         let first = Folder::hold(path.clone()).unwrap();
         let refused = Folder::hold(path.clone()).unwrap_err();
         assert!(refused.to_string().contains("another aftertone"), "{refused}");
-        // Not even under another name.
+        // The lock also holds under another name of the folder.
         let moved = outer.path().join("moved");
         fs::rename(&path, &moved).unwrap();
         assert!(Folder::hold(moved.clone()).is_err());

@@ -1,5 +1,5 @@
-//! Looks after the folder while the daemon runs: whether it is in its place, clips that no row
-//! knows, and what has been in `lost+found` for long enough.
+//! Checks the folder while the daemon runs: whether it is in its place, whether clips without a row
+//! are in it, and which files in `lost+found` have expired.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,27 @@ use tracing::{error, info};
 use super::{ages::LostFiles, folder::FolderFault, vault::Vault};
 use crate::drivers::store::Database;
 
-/// The task that does it.
+/// The task that checks the folder.
 pub struct Keeper {
     database: Database,
     vault: Vault,
     lost: LostFiles,
 }
 
-/// How often the folder is looked at, and how long it may take to answer.
+/// How often the folder is checked, and how long the disk may take to answer.
 const LOOK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
-/// How often clips that no row knows are looked for: for a twentieth of the time at most, but once
-/// a minute.
+/// The pause between two searches for clips without a row: [`TIDY_SHARE`] times the length of the
+/// last search, so that searching takes at most about a twentieth of the time; at least [`TIDY`],
+/// at most [`TIDY_AT_LEAST`].
 const TIDY: Duration = Duration::from_secs(10);
 const TIDY_SHARE: u32 = 20;
 const TIDY_AT_LEAST: Duration = Duration::from_secs(60);
-/// A younger file may be one whose row was not there yet when we looked.
+/// A younger file may belong to a row that did not exist yet at the time of the search.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 impl Keeper {
-    /// A keeper that purges clips of `lost+found` when they are as old as `retention`.
+    /// A keeper that purges files of `lost+found` when they are as old as `retention`.
     pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
         let lost = LostFiles::new(database.clone(), vault.clone(), retention);
         Self { database, vault, lost }
@@ -58,7 +59,7 @@ async fn watch(vault: &Vault) {
     }
 }
 
-/// Remembers what is wrong with the folder, and says so when it is something else than before.
+/// Stores the fault of the folder, and logs a change.
 fn note(vault: &Vault, fault: Option<FolderFault>) {
     if std::mem::replace(&mut vault.seen().fault, fault) == fault {
         return;
@@ -80,7 +81,7 @@ async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
     loop {
         let begun = Instant::now();
         let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR).await;
-        // They go on time also while the database is away.
+        // Files in `lost+found` are purged on time also while the database is away.
         let purged = lost.sweep().await.map_err(|source| vault.failed(source));
         match set_aside.and(purged) {
             Ok(()) => faults = 0,

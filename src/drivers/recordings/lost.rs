@@ -1,5 +1,5 @@
-//! Clips that no row knows: moved to `lost+found`, kept as long as others, and brought back when
-//! their rows are there again.
+//! Clips without a row: moved to `lost+found`, kept as long as others, and moved back when their
+//! rows exist again.
 
 use std::{
     collections::HashMap,
@@ -26,44 +26,45 @@ use aftertone_core::{
     model::{RecordingId, UnixMillis},
 };
 
-/// A file in `lost+found`, or a folder in the place of one.
+/// A file in `lost+found`, or a directory in the place of one.
 #[derive(Debug)]
 pub(super) struct LostFile {
-    /// Its path in the folder; what is not UTF-8 in it is replaced.
+    /// Its path relative to the folder of the clips; bytes that are not UTF-8 are replaced.
     pub name: String,
     pub path: PathBuf,
-    /// The path that people know.
+    /// The path by the configured folder, for log messages.
     pub shown: PathBuf,
     pub bytes: u64,
-    /// When it was last changed, by the wall clock of then.
+    /// When it was last changed, by the wall clock of that time.
     pub changed: UnixMillis,
 }
 
-/// Where clips are moved that no row knows.
+/// The directory for clips without a row.
 const LOST_AND_FOUND: &str = "lost+found";
-/// The same where the first is root's, as in a folder that is a file system of its own.
+/// Used instead where `lost+found` belongs to root, as at the root of a file system.
 const LOST_CLIPS: &str = "lost-clips";
-/// Files of one name that are kept beside each other.
+/// How many files of the same name are kept beside each other.
 const NAMESAKES: u32 = 1_000;
 
 impl Vault {
-    /// What was in `lost+found` when the keeper last looked.
+    /// What was in `lost+found` at the keeper's last check.
     pub fn lost_and_found(&self) -> LostAndFound {
         self.seen().lost_and_found
     }
 
-    /// Moves clips that no row knows, and that are older than `age`, to `lost+found`. What cannot
-    /// be moved is logged. Files without a sample were made for recordings that are not accepted
-    /// yet, or never were: at the start, when `age` is zero, they are removed, else left alone.
+    /// Moves clips that have no row and are older than `age` to `lost+found`. A clip that cannot be
+    /// moved is logged. Files without a sample were created for recordings that are not accepted
+    /// yet, or never were: at the start, when `age` is zero, they are removed; later they are left
+    /// alone.
     ///
     /// # Errors
-    /// The folder cannot be read, or the database not be asked.
+    /// The folder cannot be read, or the database failed.
     pub(super) async fn set_aside_unknown(
         &self,
         database: &Database,
         age: Duration,
     ) -> Result<(), RecoverError> {
-        // The files are read before the rows, for a row is there before the first sample.
+        // The files are read before the rows: a row is written before the first sample.
         let vault = self.clone();
         let old = self.folder.blocking(move || vault.clips_older_than(age)).await;
         let old = old.flatten().map_err(|source| self.failed(source))?;
@@ -101,7 +102,7 @@ impl Vault {
     fn clips_older_than(&self, age: Duration) -> io::Result<Vec<(OsString, RecordingId)>> {
         let now = SystemTime::now();
         let mut clips = self.clips()?;
-        // What has gone meanwhile is not there to be moved.
+        // A file that has gone meanwhile is skipped.
         clips.retain(|(name, _)| {
             let metadata = fs::symlink_metadata(self.folder.join(name));
             metadata.is_ok_and(|metadata| age.is_zero() || is_older(&metadata, age, now))
@@ -129,8 +130,8 @@ impl Vault {
         }
     }
 
-    /// Moves a file to `lost+found`, and gives its path in the folder. Its time of change stays,
-    /// and with it its age.
+    /// Moves a file to `lost+found`, and returns its path relative to the folder. Its modification
+    /// time stays, and with it its age.
     fn set_aside(&self, name: &OsStr) -> io::Result<PathBuf> {
         let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
         let lost = match access(&self.folder.join(LOST_AND_FOUND), all) {
@@ -139,7 +140,7 @@ impl Vault {
         };
         let folder = self.folder.join(lost);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        // A rename would take the place of a file that was moved there before.
+        // A rename would replace a file of that name that was moved there before.
         let numbered = (1..NAMESAKES).map(|number| {
             let mut numbered = name.to_owned();
             numbered.push(format!(".{number}"));
@@ -153,8 +154,8 @@ impl Vault {
         Ok(Path::new(lost).join(to))
     }
 
-    /// Moves clips in `lost+found` back whose rows are there again: the right database was put back
-    /// in its place.
+    /// Moves clips in `lost+found` back whose rows exist again, because the right database was
+    /// restored.
     ///
     /// # Errors
     /// `lost+found` cannot be read. A clip that cannot be moved is logged.
@@ -177,7 +178,7 @@ impl Vault {
         Ok(())
     }
 
-    /// The clip files in `lost+found`, by their paths in the folder.
+    /// The clip files in `lost+found`, by their paths relative to the folder.
     pub(super) fn lost_clips(&self) -> io::Result<Vec<(PathBuf, RecordingId)>> {
         let mut clips = Vec::new();
         for lost in [LOST_AND_FOUND, LOST_CLIPS] {
@@ -193,10 +194,10 @@ impl Vault {
         Ok(clips)
     }
 
-    /// The files of `lost+found`. Blocks as long as its disk does.
+    /// The files of `lost+found`. Blocks as long as the disk does.
     ///
     /// # Errors
-    /// The folder cannot be read. A file that cannot be looked at is logged and left out.
+    /// The folder cannot be read. A file with unreadable metadata is logged and left out.
     pub(super) fn lost_files(&self) -> io::Result<Vec<LostFile>> {
         let mut files = Vec::new();
         for lost in [LOST_AND_FOUND, LOST_CLIPS] {
@@ -226,7 +227,7 @@ impl Vault {
 }
 
 impl LostFile {
-    /// Deletes the file at `path`. Blocks as long as its disk does.
+    /// Deletes the file at `path`. Blocks as long as the disk does.
     pub fn purge(path: &Path) -> io::Result<()> {
         match fs::symlink_metadata(path)?.is_dir() {
             true => fs::remove_dir_all(path),
@@ -235,19 +236,21 @@ impl LostFile {
     }
 }
 
-/// Whether we have put nothing there: it is not there, or it is root's.
+/// Whether the error means that the directory holds nothing of ours: it does not exist, or belongs
+/// to root.
 fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
-/// Whether a file was last changed `age` before `now`. One whose time is in the future counts as
-/// new.
+/// Whether a file was last changed `age` or longer before `now`. A file with a time in the future
+/// counts as new.
 fn is_older(metadata: &fs::Metadata, age: Duration, now: SystemTime) -> bool {
     now.duration_since(changed(metadata)).unwrap_or_default() >= age
 }
 
-/// When the bytes of a file were last changed. Its own word for that may lie in the future, as of a
-/// copy from another machine; then it is when the file was made or moved here.
+/// When the bytes of a file were last changed. The modification time may lie in the future, as of a
+/// copy from another machine; then the change time counts, which is when the file was created or
+/// moved here.
 fn changed(metadata: &fs::Metadata) -> SystemTime {
     let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
     let moved = SystemTime::UNIX_EPOCH + seconds;
@@ -289,12 +292,12 @@ mod tests {
         let (whole, part) = ([1; 100], [2; 100]);
         fs::write(vault.path(id(1)), whole).unwrap();
         fs::write(vault.folder.join(format!("{}.part", id(2))), part).unwrap();
-        // Opened for a recording that was refused: there is nothing in it to be lost.
+        // Opened for a recording that was refused: it holds no sample that could be lost.
         let empty = vault.folder.join(format!("{}.part", id(4)));
         fs::write(&empty, wav::header(0)).unwrap();
         vault.set_aside_unknown(&database, Duration::from_millis(1)).await.unwrap();
         assert!(empty.exists(), "its recording may be accepted yet");
-        // What should be a file is a folder: it is moved like the others.
+        // A directory in the place of a file: it is moved like the others.
         fs::create_dir(vault.folder.join(format!("{}.part", id(3)))).unwrap();
         vault.recover(&database, &[]).await.unwrap();
         let lost = folder.path().join("recordings").join(LOST_AND_FOUND);
@@ -322,7 +325,7 @@ mod tests {
         write(1, 1, Duration::ZERO);
         write(2, 2, minute);
         vault.set_aside_unknown(&database, minute).await.unwrap();
-        // The same clip again takes nobody's place.
+        // The same clip again does not replace the first one.
         write(2, 3, minute * 2);
         vault.set_aside_unknown(&database, minute).await.unwrap();
         let recordings = folder.path().join("recordings");

@@ -5,17 +5,17 @@ use aftertone_core::model::UnixMillis;
 /// What is in `lost+found`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LostAndFound {
-    /// How many files.
+    /// Number of files.
     pub files: u64,
-    /// Their size together, in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
-    /// When the oldest was last changed; it is purged the retention time later. `None` when there
-    /// is none.
+    /// When the oldest file was last changed; it is purged one retention time later. `None` without
+    /// files.
     pub oldest: Option<UnixMillis>,
 }
 
 impl LostAndFound {
-    /// Counts a file of so many bytes that was last changed then.
+    /// Counts a file of `bytes` bytes that was last changed at `changed`.
     pub(super) fn count(&mut self, bytes: u64, changed: UnixMillis) {
         self.files += 1;
         self.bytes += bytes;

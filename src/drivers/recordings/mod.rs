@@ -1,7 +1,7 @@
-//! Clips on disk: written, handed out, purged.
+//! Clips on disk: writing, reading, purging.
 //!
-//! Three orders never change: the row before the first sample (the caller's business), the bytes
-//! before the announcement, the bytes deleted before the row.
+//! Three orders hold always: the row is written before the first sample (by the caller), the bytes
+//! are safe before the clip is announced, and the bytes are deleted before the row.
 
 mod access;
 mod ages;

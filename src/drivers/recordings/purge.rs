@@ -1,4 +1,5 @@
-//! Clips whose time has come are deleted: the mark, the bytes, the row; again after a crash.
+//! Deletes expired data. For a clip, first the mark in the row, then the bytes, then the row;
+//! repeated after a crash.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use super::Vault;
 use crate::drivers::store::{Database, RecordingRow, StoreError};
 use aftertone_core::model::SteadyMillis;
 
-/// The task that deletes.
+/// The task that deletes expired data.
 pub struct Purge {
     database: Database,
     vault: Vault,
@@ -18,24 +19,25 @@ pub struct Purge {
     retention: Duration,
 }
 
-/// Rows that are taken at a time.
+/// Rows that are read at a time.
 const BATCH: u32 = 256;
-/// The longest sleep: calls end without telling us, and a sleep does not count the time for which
-/// the machine is suspended, while deadlines do.
+/// The longest sleep: calls end without waking this task, and a sleep does not count the time for
+/// which the machine is suspended, while deadlines do.
 const LONGEST: Duration = Duration::from_secs(1);
-/// Notifications that were given up can be asked for, and sent again, so long after they were written.
+/// How long after their commit given-up notifications are kept, so that a client can list and
+/// resend them.
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A request that is repeated gets its first answer for so long.
+/// How long the first answer to a request is kept, for a repetition with the same Idempotency-Key.
 const KEYS: Duration = Duration::from_secs(24 * 3600);
-/// Of each application so many answers are kept.
+/// Answers that are kept for each application.
 const ANSWERS: u32 = 10_000;
-/// After a fault of the database.
+/// Pause after a fault of the database.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
-/// A clip that cannot be deleted lets the others go first for so long.
+/// How long a clip that cannot be deleted is postponed.
 const STUCK: Duration = Duration::from_secs(60);
 
 impl Purge {
-    /// A purge that looks at once whenever `wake` is notified. What is known of a call goes
+    /// A purge that also runs at once when `wake` is notified. The data of a call is deleted
     /// `retention` after its end.
     pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
         Self { database, vault, wake, retention }
@@ -67,13 +69,13 @@ impl Purge {
         }
     }
 
-    /// Deletes everything that is due. What fails for one kind does not keep the others.
+    /// Deletes everything that is due. A failure of one kind of data does not stop the others.
     async fn sweep(&self, now: SteadyMillis) -> Result<(), StoreError> {
         let clips = self.sweep_clips(now).await;
         let before = now.minus(self.retention);
         let calls = self.database.purge_calls(before, now.minus(GIVEN_UP)).await;
         let requests = self.database.purge_requests(now.minus(KEYS), ANSWERS).await;
-        // What was deleted is still in SQLite's files until then.
+        // Until this, deleted rows are still in SQLite's files.
         let rests = self.database.erase_deleted().await;
         clips.and(calls.map(drop)).and(requests.map(drop)).and(rests)
     }
@@ -90,7 +92,8 @@ impl Purge {
         }
     }
 
-    /// Deletes one clip. One that cannot be deleted is put back, so that it does not hold up the others.
+    /// Deletes one clip. A clip that cannot be deleted is postponed, so that it does not hold up
+    /// the others.
     async fn purge(&self, row: &RecordingRow, now: SteadyMillis) -> Result<(), StoreError> {
         self.database.mark_deleting(row.id).await?;
         match self.vault.delete(row.id).await {

@@ -1,9 +1,10 @@
-//! Chunks of PCM to WAV files, on a writer thread.
+//! Writes chunks of PCM to WAV files, on a writer thread.
 //!
-//! In: half-second chunks from the legs, by a bounded channel that they never wait for. Out: a file
-//! that is a valid WAV at every moment, and, when a clip is complete, word that its bytes are safe.
-//! A clip is `ID.part` until then and `ID.wav` from then on. The file is made and opened before the
-//! recording is accepted, so that a full disk refuses a recording instead of failing it.
+//! In: half-second chunks from the legs, by a bounded channel that the legs never wait for. Out: a
+//! file that is a valid WAV at every moment, and a report when a complete clip is safe on disk. The
+//! file of a clip is named `ID.part` until then and `ID.wav` from then on. The file is created and
+//! opened before the recording is accepted, so that a full disk refuses a recording instead of
+//! failing it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,45 +34,46 @@ use aftertone_core::{
     model::{CallId, RecordingId},
 };
 
-/// Resolves when the clip is safe, discarded, or cannot be kept.
+/// Resolves when the clip is safe, discarded, or failed.
 pub type ClipWritten = oneshot::Receiver<Result<Finished, SpoolError>>;
 
-/// A clip that is safe on disk, or was discarded as asked (then the figures are 0).
+/// A clip that is safe on disk, or was discarded as requested (then the figures are 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// Size of the file in bytes.
     pub bytes: u64,
     /// Samples at 16,000 Hz.
     pub samples: u64,
-    /// A write has failed: what came after these samples is not there.
+    /// A write has failed: later samples are lost.
     pub is_cut_short: bool,
 }
 
-/// When no more clips are begun.
+/// Limits at which no more clips are begun.
 #[derive(Debug, Clone, Copy)]
 pub struct SpoolLimits {
-    /// Bytes that must be free where the clips are; 0 = none.
+    /// Bytes that must be free on the disk of the clips; 0 = no limit.
     pub low_water: u64,
     /// Clips that may be open at the same time, each with one file.
     pub open: usize,
-    /// Calls for which one of them is kept, however many recordings wait in the queues of others.
+    /// Calls for which one open clip each is reserved, however many queued recordings other calls
+    /// have.
     pub calls: usize,
 }
 
-/// A clip whose file is there and open. If it is dropped before a sample has come, the file goes.
+/// A clip with an open file. If it is dropped before a sample has come, the file is removed.
 #[derive(Debug)]
 pub struct OpenClip {
     /// Its id.
     pub recording: RecordingId,
-    /// The way to the writer.
+    /// Sends chunks to the writer.
     pub chunks: SyncSender<Chunk>,
-    /// Its end.
+    /// Resolves at the end of the clip.
     pub written: ClipWritten,
-    /// Resolves with `Ok` when a write has failed: no more of the clip is kept.
+    /// Resolves with `Ok` when a write has failed: the rest of the clip is not kept.
     pub broken: oneshot::Receiver<()>,
 }
 
-/// The handle on the writer; cheap to clone.
+/// A handle on the writer; cheap to clone.
 #[derive(Clone)]
 pub struct Spool {
     folder: Folder,
@@ -80,66 +82,66 @@ pub struct Spool {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Clips that were opened and whose end is waited for.
+/// Clips that were opened and have not ended yet.
 type Waiting = HashMap<RecordingId, Expected>;
 
-/// One of them.
+/// An open clip, as the spool tracks it.
 struct Expected {
     /// The call that records it.
     call: CallId,
     written: oneshot::Sender<Result<Finished, SpoolError>>,
-    /// Until a write has failed.
+    /// `None` after a write has failed.
     broken: Option<oneshot::Sender<()>>,
-    /// Until the writer takes it, with the first chunk.
+    /// `None` after the writer has taken it, with the first chunk.
     file: Option<ClipFile>,
 }
 
 /// Half-second chunks that may wait: five seconds of two hundred calls.
 const CHUNKS: usize = 2_000;
-/// Chunks that are taken before the clips that they have ended are announced together.
+/// Chunks that are handled before the clips that ended with them are announced together.
 const BATCH: usize = 256;
-/// How often the writer looks for clips that nobody waits for, and tries a sync again.
+/// How often the writer looks for abandoned clips, and tries a failed sync again.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
 impl Spool {
     /// Starts the writer.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub fn start(folder: Folder, limits: SpoolLimits) -> io::Result<Self> {
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
         let writer = Writer::new(folder.clone(), Arc::clone(&waiting));
-        // The thread ends when the last handle is gone. Nobody has to wait for it: a call waits for
-        // its clips, and what it does not get in time is put in order at the next start.
+        // The thread ends when the last handle is gone. The shutdown need not wait for it: a call
+        // waits for its clips, and a clip that does not end in time is repaired at the next start.
         thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
         Ok(Self { folder, limits, chunks, waiting })
     }
 
-    /// Makes the file of a clip of a call. Its row may come later, but before its first chunk. A
-    /// file without a sample that no row knows is removed: when its clip is dropped, or at the
-    /// start after a crash.
+    /// Creates the file of a clip of a call. The clip's row may be written later, but before its
+    /// first chunk. A file without a sample and without a row is removed: when its clip is dropped,
+    /// or at the start after a crash.
     ///
     /// # Errors
-    /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip is
-    /// open already.
+    /// The disk is full or fails, or too many clips are open; then there is no file. Or this clip
+    /// is open already.
     pub async fn open(&self, id: RecordingId, call: CallId) -> Result<OpenClip, SpoolError> {
         let spool = self.clone();
         let opened = self.folder.blocking(move || spool.open_now(id, call)).await;
         opened.unwrap_or(Err(SpoolError::Stopped))
     }
 
-    /// Looks whether a clip could be begun, as far as the disk is concerned.
+    /// Checks whether the disk has enough free space to begin a clip.
     ///
     /// # Errors
-    /// Less is free than must be, or the disk cannot be asked.
+    /// Too little is free, or the free space cannot be read.
     pub async fn check_room(&self) -> Result<(), SpoolError> {
         let spool = self.clone();
         let checked = self.folder.blocking(move || spool.check_room_now()).await;
         checked.unwrap_or(Err(SpoolError::Stopped))
     }
 
-    /// The way to the writer.
+    /// Sends chunks to the writer.
     pub fn chunks(&self) -> SyncSender<Chunk> {
         self.chunks.clone()
     }
@@ -175,9 +177,9 @@ impl Spool {
         }
     }
 
-    /// Looks whether the call may have another clip.
+    /// Checks whether the call may open another clip.
     fn check_limits(&self, waiting: &Waiting, call: CallId) -> Result<(), SpoolError> {
-        // Clips that are not waited for any more are about to be closed.
+        // Clips with a dropped receiver are about to be closed.
         let open = waiting.values().filter(|expected| !expected.written.is_closed());
         let calls: Vec<CallId> = open.map(|expected| expected.call).collect();
         let distinct: HashSet<CallId> = calls.iter().copied().collect();
@@ -215,9 +217,9 @@ impl Spool {
 struct Writer {
     folder: Folder,
     open: HashMap<RecordingId, ClipFile>,
-    /// Clips whose files are whole and have their names; the folder is not synced yet.
+    /// Clips with complete and renamed files; the folder is not synced yet.
     finished: Vec<(RecordingId, Finished)>,
-    /// When the folder could last not be synced; `None` once it could.
+    /// When a sync of the folder last failed; `None` after a sync that succeeded.
     sync_failed_at: Option<Instant>,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -248,7 +250,7 @@ impl Writer {
 
     fn take(&mut self, chunk: Chunk) {
         let id = chunk.recording;
-        // A clip that nobody waits for has failed already: the rest of it is dropped.
+        // A clip without an entry has failed or was abandoned: the rest of it is dropped.
         let is_finished = self.finished.iter().any(|(finished, _)| *finished == id);
         if is_finished || !self.waiting().contains_key(&id) {
             return;
@@ -269,12 +271,13 @@ impl Writer {
         }
     }
 
-    /// After a failed write: what was written before is a clip; without a sample there is none.
+    /// After a failed write: the samples that were written before become the clip; without a sample
+    /// the clip fails.
     fn keep_what_there_is(&mut self, id: RecordingId, error: SpoolError, is_cut_short: bool) {
-        // Whoever records learns of it at once, and the file is made safe meanwhile.
+        // The call learns of it at once; the file is made safe after that.
         let broken = self.waiting().get_mut(&id).and_then(|expected| expected.broken.take());
         if let Some(broken) = broken {
-            // Its call may be over.
+            // The call may be over.
             let _ = broken.send(());
         }
         let has_audio = self.open.get(&id).is_some_and(|clip| clip.data_bytes > 0);
@@ -288,9 +291,9 @@ impl Writer {
         }
     }
 
-    /// Closes the files of clips that nobody waits for and nobody ends: their legs broke, or their
-    /// calls did. What becomes of those files is decided by their rows. Of a clip that was opened
-    /// and not begun the file goes: its recording was refused, or canceled in the queue.
+    /// Closes the files of abandoned clips: their legs or calls broke, so their end never comes.
+    /// Their rows decide what happens to those files. The file of a clip that was opened and not
+    /// begun is removed: its recording was refused, or cancelled in the queue.
     fn let_go(&mut self) {
         let mut not_begun = Vec::new();
         {
@@ -307,7 +310,7 @@ impl Writer {
         for clip in not_begun {
             match fs::remove_file(&clip.path) {
                 Ok(()) => {}
-                // Its row was discarded, and the purge was faster.
+                // Its row was discarded, and the purge has already deleted the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     let name = clip.path.file_name().unwrap_or_default();
@@ -322,8 +325,8 @@ impl Writer {
         clip.append(samples).map_err(|source| clip.failed(source))
     }
 
-    /// Makes the bytes of a clip safe and gives the file its name. It is announced when the folder
-    /// is synced as well.
+    /// Syncs a clip's bytes and gives the file its final name. The clip is announced after the
+    /// folder is synced as well.
     fn finish(&mut self, id: RecordingId, is_cut_short: bool) -> Result<(), SpoolError> {
         let path = self.folder.join(format!("{id}.wav"));
         let clip = self.file_of(id)?;
@@ -341,8 +344,8 @@ impl Writer {
     }
 
     /// Syncs the folder once for all clips that were finished since the last time, and reports
-    /// them. While the folder cannot be synced the clips wait: a power cut could still take their
-    /// names.
+    /// them. While the folder cannot be synced, the clips wait: a power cut could still undo their
+    /// renames.
     fn announce(&mut self) {
         let is_due = self.sync_failed_at.is_none_or(|at| at.elapsed() >= LOOK_ROUND);
         if self.finished.is_empty() || !is_due {
@@ -369,13 +372,13 @@ impl Writer {
         self.open.remove(&id);
         match fs::remove_file(&path) {
             Ok(()) => Ok(nothing),
-            // The purge was faster.
+            // The purge has already deleted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nothing),
             Err(source) => Err(SpoolError::Io { path, source }),
         }
     }
 
-    /// The open file, which the first chunk takes over.
+    /// The open file, which the writer takes over with the first chunk.
     fn file_of(&mut self, id: RecordingId) -> Result<&mut ClipFile, SpoolError> {
         if !self.open.contains_key(&id) {
             let file = self.waiting().get_mut(&id).and_then(|expected| expected.file.take());
@@ -387,7 +390,7 @@ impl Writer {
     fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
         let expected = self.waiting().remove(&id);
         let sent = expected.map(|expected| expected.written.send(result));
-        // Of a clip that is not wanted, nobody needs to hear.
+        // A discarded clip needs no receiver, so its missing receiver is not logged.
         if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = sent {
             warn!(recording.id = %id, "nobody waits for the recording any more");
         }
@@ -418,7 +421,7 @@ mod tests {
         Folder::hold(folder.to_owned()).unwrap()
     }
 
-    /// How many files there are, but for the lock.
+    /// The number of files, except the lock.
     fn count(folder: &Path) -> usize {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name != ".lock").count()
@@ -520,13 +523,13 @@ mod tests {
         let (mut writer, mut written) = writer_with(folder.path(), id(9));
         let chunk = |body| Chunk { recording: id(9), body };
         writer.take(chunk(ChunkBody::Samples(vec![5; 8000])));
-        // The next writes fail, and the last one has left something behind.
+        // The next writes fail, and the last one has left partial bytes behind.
         let clip = writer.open.get_mut(&id(9)).unwrap();
         let mut file = fs::OpenOptions::new().append(true).open(&clip.path).unwrap();
         file.write_all(&[1; 333]).unwrap();
         let error = clip.failed(io::ErrorKind::StorageFull.into());
         writer.keep_what_there_is(id(9), error, true);
-        // What comes later does not begin a new file.
+        // Later samples do not begin a new file.
         writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
         writer.announce();
         writer.take(chunk(ChunkBody::Samples(vec![6; 8000])));
@@ -564,7 +567,7 @@ mod tests {
         let begun = Instant::now();
         while path.exists() {
             assert!(begun.elapsed().as_secs() < 5);
-            // The writer looks round between chunks too.
+            // The writer also checks between chunks.
             samples(&spool.chunks(), id(13), vec![1]);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -607,7 +610,7 @@ mod tests {
             assert!(matches!(spool.open(id(8), call(n)).await, Err(SpoolError::TooMany(_))));
         }
         assert!(matches!(spool.open(id(8), call(8)).await, Err(SpoolError::TooMany(7))));
-        // What a call lets go, others may have.
+        // A clip that one call gives up is free for other calls.
         clips.remove(0);
         clips.push(spool.open(id(8), call(6)).await.unwrap());
         assert!(matches!(spool.open(id(9), call(1)).await, Err(SpoolError::TooMany(7))));
@@ -635,7 +638,7 @@ mod tests {
         let OpenClip { chunks, written: lost, broken, .. } =
             spool.open(id(4), call(1)).await.unwrap();
         samples(&chunks, id(4), vec![1; 8000]);
-        // Something else is in its place.
+        // A directory stands in its place.
         fs::create_dir(folder.path().join(format!("{}.wav", id(4)))).unwrap();
         end(&chunks, id(4), true);
         assert!(broken.await.is_ok());

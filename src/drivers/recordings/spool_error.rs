@@ -9,7 +9,7 @@ use super::FolderFault;
 /// Why a clip cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The disk.
+    /// The disk failed.
     #[error("cannot write {}: {source}", path.file_name().unwrap_or_default().display())]
     Io {
         /// The file or the folder.
@@ -22,13 +22,13 @@ pub enum SpoolError {
     LowWater {
         /// Bytes that are free.
         free: u64,
-        /// Bytes that must be.
+        /// Bytes that must be free.
         low_water: u64,
     },
-    /// The folder.
+    /// The folder is not usable.
     #[error(transparent)]
     Folder(FolderFault),
-    /// As many clips are open as may be, or as may wait in the queues of calls.
+    /// Too many clips are open, or too many of one call.
     #[error("{0} recordings are open already, and the rest is kept for other calls")]
     TooMany(usize),
     /// The clip is open already.

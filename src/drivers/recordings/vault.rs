@@ -1,4 +1,4 @@
-//! Where clips are: one folder, files named by their ids, never outside of it.
+//! The store of clips: one folder, with files named by their ids.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,17 +28,17 @@ pub struct Vault {
     pub(super) seen: Arc<Mutex<Seen>>,
 }
 
-/// What the keeper has seen last.
+/// Results of the keeper's last check.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub fault: Option<FolderFault>,
     pub lost_and_found: LostAndFound,
 }
 
-/// What was found of a clip that was being written when a process died.
+/// The result of the repair of a clip that was being written when a process died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovered {
-    /// A valid file now.
+    /// The file is valid now.
     Kept {
         /// The clip.
         id: RecordingId,
@@ -47,25 +47,25 @@ pub enum Recovered {
         /// Samples at 16,000 Hz.
         samples: u64,
     },
-    /// Nothing, or no sample.
+    /// There was no file, or no sample in it.
     Lost {
         /// The clip.
         id: RecordingId,
     },
 }
 
-/// Why the folder cannot be put in order.
+/// Why the folder cannot be repaired.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// A file or the folder.
+    /// A file or the folder failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -79,20 +79,20 @@ impl Vault {
         Self { folder, seen: Arc::default() }
     }
 
-    /// Where a finished clip is. The path is good while this or a clone of it lives.
+    /// Path of a finished clip. It is valid while this or a clone of it lives.
     pub fn path(&self, id: RecordingId) -> PathBuf {
         self.file(id, WRITTEN)
     }
 
-    /// What was wrong with the folder when the keeper last looked.
+    /// The fault of the folder at the keeper's last check.
     pub fn fault(&self) -> Option<FolderFault> {
         self.seen().fault
     }
 
-    /// Opens a finished clip; gives its size in bytes.
+    /// Opens a finished clip; also returns its size in bytes.
     ///
     /// # Errors
-    /// It is not there ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
+    /// It does not exist ([`io::ErrorKind::NotFound`]), cannot be read, or the folder is not in its
     /// place.
     pub async fn open(&self, id: RecordingId) -> io::Result<(ClipReader, u64)> {
         self.check_answers()?;
@@ -121,7 +121,7 @@ impl Vault {
         read.await.flatten()
     }
 
-    /// Who asks a disk that does not answer would only wait for it.
+    /// Fails at once when the disk does not answer: a request would only wait for it.
     fn check_answers(&self) -> io::Result<()> {
         match self.fault() {
             Some(fault @ FolderFault::Silent) => Err(io::Error::other(fault)),
@@ -129,12 +129,12 @@ impl Vault {
         }
     }
 
-    /// Deletes a clip, finished or not, wherever the folder is by now. One that is not there is
-    /// deleted already.
+    /// Deletes a clip, finished or not, wherever the folder is by now. A clip that does not exist
+    /// counts as deleted.
     ///
     /// # Errors
-    /// It is there and cannot be deleted, or the folder was itself deleted: then the files may have
-    /// been brought elsewhere.
+    /// It exists and cannot be deleted, or the folder was itself deleted: then the files may have
+    /// been moved elsewhere.
     pub async fn delete(&self, id: RecordingId) -> io::Result<()> {
         let vault = self.clone();
         let deleted = self.folder.blocking(move || {
@@ -150,13 +150,13 @@ impl Vault {
         deleted.await.flatten()
     }
 
-    /// Puts the folder in order after a process died: makes valid files of the clips that `rows`
-    /// say were being written, and sets aside files that no row knows. A file that cannot be mended
-    /// or moved is logged, and holds up nothing else. Blocks for as long as it takes: it runs
-    /// before anything else does.
+    /// Repairs the folder after a process died: makes valid files of the clips that `rows` say were
+    /// being written, and moves files that have no row aside. A file that cannot be repaired or
+    /// moved is logged, and does not stop the others. Blocks until it is done: it runs before
+    /// everything else.
     ///
     /// # Errors
-    /// The folder cannot be read or written, or the database not be asked.
+    /// The folder cannot be read or written, or the database failed.
     pub async fn recover(
         &self,
         database: &Database,
@@ -169,7 +169,7 @@ impl Vault {
             let id = row.id;
             found.push(self.repair(id).unwrap_or_else(|cause| {
                 error!(recording.id = %id, %cause, "A clip that was being written cannot be repaired");
-                // Its row goes. The bytes stay for the retention time, for repair by hand.
+                // Its row is deleted. The bytes stay for the retention time, for repair by hand.
                 for extension in [UNFINISHED, WRITTEN] {
                     if self.file(id, extension).exists() {
                         self.set_aside_and_log(&[name(id, extension)]);
@@ -179,7 +179,7 @@ impl Vault {
             }));
         }
         let files = self.clips().map_err(|source| self.failed(source))?;
-        // The clip that it was made of is there: only a whole copy takes its place.
+        // The original clip still exists: only a complete copy replaces it.
         for (name, _) in files.iter().filter(|(name, _)| has_extension(name, COPY)) {
             if let Err(cause) = fs::remove_file(self.folder.join(name)) {
                 error!(%cause, "Cannot remove {}", self.folder.shown().join(name).display());
@@ -266,7 +266,7 @@ pub(super) fn clips_in(folder: PathBuf) -> io::Result<Vec<(OsString, RecordingId
     Ok(files)
 }
 
-/// Of which clip a file is.
+/// The clip that a file belongs to.
 fn id_of(name: &OsStr) -> Option<RecordingId> {
     let (id, extension) = name.to_str()?.split_once('.')?;
     [WRITTEN, UNFINISHED, COPY].contains(&extension).then(|| id.parse().ok())?
@@ -305,7 +305,7 @@ mod tests {
             created_at: UnixMillis(0),
             expires_at: None,
         };
-        // A folder cannot be written as a file.
+        // Opening a directory for writing fails.
         let broken = vault.file(id(1), UNFINISHED);
         fs::create_dir(&broken).unwrap();
         fs::write(vault.file(id(2), UNFINISHED), [0; wav::HEADER_BYTES + 320]).unwrap();
@@ -331,7 +331,7 @@ mod tests {
         fs::rename(&path, &moved).unwrap();
         let error = vault.open(id(1)).await.unwrap_err();
         assert_ne!(error.kind(), io::ErrorKind::NotFound, "nothing is said of the clip");
-        // A clip of that name in the place of the folder is not ours.
+        // A clip of that name in the folder at the old path is not ours.
         fs::create_dir(&path).unwrap();
         let name = name(id(1), WRITTEN);
         fs::write(path.join(&name), b"another").unwrap();
@@ -339,7 +339,7 @@ mod tests {
         assert!(!moved.join(&name).exists() && path.join(&name).exists());
     }
 
-    /// A file that keeps readers waiting, as on a disk that does not answer, until it is opened for
+    /// A file that blocks its readers, as on a disk that does not answer, until it is opened for
     /// writing.
     fn without_answer(path: PathBuf) -> impl FnOnce() -> fs::File {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -392,7 +392,7 @@ mod tests {
         let (vault, _) = vault_and_database(outer.path()).await;
         let path = outer.path().join("recordings");
         vault.delete(id(1)).await.expect("what is not in the folder is deleted already");
-        // Somebody copies the folder, deletes it, and gives the copy its name.
+        // An operator copies the folder, deletes it, and gives the copy its name.
         fs::remove_dir_all(&path).unwrap();
         fs::create_dir(&path).unwrap();
         fs::write(path.join(name(id(1), WRITTEN)), b"clip").unwrap();

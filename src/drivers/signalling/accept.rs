@@ -1,4 +1,5 @@
-//! Takes connections in: counts them, gives them their TLS and WebSocket handshakes, and a task.
+//! Accepts connections: counts them, does their TLS and WebSocket handshakes, and serves them in
+//! tasks.
 
 use std::{
     io,
@@ -26,20 +27,20 @@ use super::{
 };
 use aftertone_core::proto::sip::path::{Path, Transport};
 
-/// Connections that wait to be accepted: what the systems allow without being asked.
+/// Connections that wait to be accepted: what systems allow by default.
 const BACKLOG: i32 = 1_024;
-/// After a failure that will not pass at once, such as too many open files.
+/// Pause after a failure that does not pass at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-/// When the system begins to ask whether a quiet peer is still there, so that streams do not outlive
-/// hosts, and how often it asks then.
+/// After this silence the system sends the first keep-alive probe, so that a stream does not
+/// outlive the peer's host; [`ASK_AGAIN`] is the time between probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(15);
-/// How long what we have sent may go without the acknowledgement of the peer's host (RFC 5482): below
-/// the 32 s after which a request of ours is given up, so that the next one opens another stream.
+/// How long sent data may stay unacknowledged by the peer's host (RFC 5482): less than the 32 s
+/// after which a request of ours is given up, so that the next one opens another stream.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MS: u32 = 25_000;
 
-/// A bound socket for streams.
+/// A bound socket that accepts streams.
 #[derive(Debug)]
 pub(super) struct StreamListener {
     listener: TcpListener,
@@ -47,14 +48,14 @@ pub(super) struct StreamListener {
 }
 
 impl StreamListener {
-    /// Binds an address; port 0 takes a free one. With `only_v6` IPv4 is left to another listener.
+    /// Binds an address; port 0 takes a free one. With `only_v6`, IPv4 is left to another listener.
     pub fn bind(
         SipListener { transport, address }: SipListener,
         only_v6: bool,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        // A restart must not wait for connections of the past.
+        // A restart must not wait for connections of the previous process.
         socket.set_reuse_address(true)?;
         if only_v6 {
             socket.set_only_v6(true)?;
@@ -121,7 +122,7 @@ impl StreamListener {
     }
 }
 
-/// Shakes hands, then serves the connection.
+/// Does the handshake, then serves the connection.
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -177,14 +178,14 @@ where
     Ok(())
 }
 
-/// The place of somebody's page, in exchange for that of whoever is at its address.
+/// Exchanges the admission of a source address for that of a foreign web page.
 fn admit_page(admission: Admission, path: Path, streams: &Streams) -> io::Result<Admission> {
     drop(admission);
     let admission = streams.connections.admit(path.peer.ip(), Standing::Foreign);
     admission.ok_or_else(|| io::Error::other("too many connections"))
 }
 
-/// A handshake: in time, and as long as nobody else gets its place.
+/// Runs a handshake within its time, and only as long as no other peer gets its place.
 async fn shake<T>(
     admission: &Admission,
     first_by: Instant,
@@ -196,7 +197,7 @@ async fn shake<T>(
     }
 }
 
-/// What every stream of ours has: messages go out at once, and dead peers are noticed.
+/// Socket options of every stream: messages are sent at once, and dead peers are noticed.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -205,8 +206,8 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
 
-/// IPv4 addresses as such, also where a socket for both kinds tells them as IPv6. A link-local address
-/// keeps its link: without it nothing finds back there.
+/// Turns IPv4-mapped IPv6 addresses, as a dual-stack socket reports them, into IPv4 addresses. A
+/// link-local address keeps its scope id: without it no answer reaches it.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     match (address.ip().to_canonical(), address) {
         (IpAddr::V6(ip), SocketAddr::V6(v6)) => {
@@ -216,7 +217,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The failure concerns one connection only.
+/// Whether the failure concerns one connection only.
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,5 @@
-//! Opens connections: messages for the peer wait meanwhile, and are reported when it fails.
+//! Opens connections. Messages for the peer wait meanwhile, and are reported as undelivered when it
+//! fails.
 
 use std::{
     io,
@@ -20,24 +21,24 @@ use super::{
 };
 use aftertone_core::proto::sip::path::{Path, Transport};
 
-/// Whom to reach, and how.
+/// The peer to connect to, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     /// TCP or TLS.
     pub transport: Transport,
-    /// Where.
+    /// Its address.
     pub peer: SocketAddr,
-    /// The address of ours that the peer is to see, if it is one of this host.
+    /// The source address that the peer should see, if this host has it.
     pub from: IpAddr,
-    /// The port where the peer can come back to; `None` when we do not listen.
+    /// The port where the peer can reach us; `None` when we do not listen.
     pub listener_port: Option<u16>,
-    /// The port to leave from when we do not listen.
+    /// The source port when we do not listen.
     pub client_port: u16,
     /// The host whose certificate is expected; `None` expects one for the address.
     pub host: Option<String>,
 }
 
-/// Connects, then serves the connection until it is over.
+/// Connects, then serves the connection until it ends.
 pub(super) async fn run(target: Target, connection: Connection, streams: &Streams) {
     let opened = tokio::select! {
         () = streams.cancel.cancelled() => return,
@@ -70,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 async fn open(target: &Target, streams: &Streams) -> io::Result<(Box<dyn Duplex>, SocketAddr)> {
     let stream = match target.listener_port {
         Some(_) => connect(target.peer, target.from, 0).await?,
-        // Another stream to the same peer may leave from there, or have left a moment ago.
+        // Another stream to the same peer may use this source port, or have used it a moment ago.
         None => match connect(target.peer, target.from, target.client_port).await {
             Err(error) if is_taken(&error) => connect(target.peer, target.from, 0).await?,
             connected => connected?,
@@ -104,7 +105,8 @@ async fn connect(peer: SocketAddr, from: IpAddr, port: u16) -> io::Result<TcpStr
         socket.set_reuseaddr(true)?;
     }
     if from.is_ipv4() == peer.is_ipv4() && !from.is_unspecified() {
-        // An address that is not ours, such as an advertised one: the system chooses.
+        // Binding fails for an address that this host does not have, such as an advertised one:
+        // then the system chooses.
         if let Err(error) = socket.bind(SocketAddr::new(from, port)) {
             debug!(%from, %error, "the system chooses the address");
         }

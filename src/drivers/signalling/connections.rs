@@ -1,13 +1,14 @@
-//! The table of streams: who may have one, and which one leads to a peer.
+//! The table of streams: which peers may have one, and which one leads to a peer.
 //!
-//! Each stream has a task, which holds a [`Connection`]; the table holds the way to it. Messages for a
-//! peer that does not read wait in a bounded queue; when it is full the stream is given up. Nobody
-//! ever waits for a peer. Numbers of streams are never used twice, so that an answer cannot go to
-//! another peer than the one that asked.
+//! Each stream has a task, which holds a [`Connection`]; the table holds the sender of its queue.
+//! Messages for a peer that does not read wait in that bounded queue; when it is full, the stream
+//! is given up. So no task ever waits for a peer. Stream ids are never used twice, so that an
+//! answer cannot go to another peer than the one that sent the request.
 //!
-//! Strangers leave some places to those whom the endpoint knows. When theirs are taken, the stream of a
-//! stranger that was heard least recently gives way, handshakes included, unless the endpoint needs it:
-//! whoever wants to keep others out has to go on talking.
+//! Some of the places are reserved for peers that the endpoint knows. When the places of strangers
+//! are taken, the table closes the stranger's stream that was heard least recently, handshakes
+//! included, unless the endpoint needs it: an attacker that wants to keep others out has to keep
+//! sending on each of its streams.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,23 +33,25 @@ use aftertone_core::proto::sip::{
     path::{ConnectionId, Path, Transmit, Transport},
 };
 
-/// The part of all places that strangers leave to those that we know: one in four.
+/// The part of all places that strangers cannot take: one in four.
 const RESERVE: usize = 4;
-/// How many streams may have given way and not gone yet, of all places: one in sixteen. They hold files.
+/// The part of all places that may belong to closed streams whose tasks have not ended yet, and
+/// which still hold file descriptors: one in sixteen.
 const LEAVING: usize = 16;
 
-/// What waits for one peer: messages, and their bytes.
+/// Capacity of the queue to one peer: messages, and their bytes.
 #[derive(Debug, Clone, Copy)]
 struct Room {
     messages: usize,
     bytes: usize,
 }
 
-/// For a stranger: four messages of the longest kind.
+/// For strangers: four messages of the longest kind.
 const FOR_STRANGERS: Room = Room { messages: 64, bytes: 256 << 10 };
-/// For whom we have called, and for peers that are trusted. A trunk's stream carries all its calls, and
-/// while it is being opened each of them may have something to say. Whether such a peer reads is told
-/// by the time that one message takes ([`StreamLimits::write`]), long before this is full.
+/// For peers that we have connected to and for trusted peers. A trunk's stream carries all its
+/// calls, and while it is being opened each of them may have something to send. A peer that does
+/// not read is detected by the time that one message takes ([`StreamLimits::write`]), long before
+/// this queue is full.
 const FOR_TRUNKS: Room = Room { messages: 4_096, bytes: 8 << 20 };
 
 /// All streams of one node; cheap to clone.
@@ -64,15 +67,15 @@ struct Table {
     by_id: BTreeMap<ConnectionId, Entry>,
     /// The newest stream to each peer.
     by_peer: BTreeMap<PeerKey, ConnectionId>,
-    /// Who has come to us and is not trusted, from before the handshake.
+    /// Streams of peers that are not trusted, from before their handshake.
     admitted: BTreeMap<ConnectionId, Admitted>,
     admitted_of_source: BTreeMap<Source, usize>,
-    /// How many of them are strangers.
+    /// How many of the admitted streams belong to strangers.
     strangers: usize,
-    /// Those that gave way, and have not gone yet.
+    /// Streams that were closed for another one, and whose tasks have not ended yet.
     leaving: BTreeSet<ConnectionId>,
     known: Arc<Acquaintances>,
-    /// That somebody had to give way.
+    /// Log limiter for the line about closed streams.
     crowded: Remark,
     opened: usize,
     returned: usize,
@@ -81,53 +84,54 @@ struct Table {
 #[derive(Debug)]
 struct Admitted {
     source: Source,
-    /// A page of somebody: its source says nothing of it.
+    /// The stream comes from a web page of another origin: its source address says nothing about
+    /// it.
     is_foreign: bool,
-    /// The endpoint does not know who it is.
+    /// The endpoint does not know the peer.
     is_stranger: bool,
     /// The endpoint needs the stream.
     is_needed: bool,
-    /// When something came by it, or it began.
+    /// When the last bytes came, or when it began.
     heard: Instant,
     given_up: CancellationToken,
 }
 
-/// Over what, where, and which host has proved to be there.
+/// Transport, address, and the host that the peer's certificate names.
 type PeerKey = (Transport, SocketAddr, Option<String>);
 
 #[derive(Debug)]
 struct Entry {
     key: PeerKey,
     origin: Origin,
-    /// When something came by it, or it began.
+    /// When the last bytes came, or when it began.
     heard: Instant,
     queue: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
     given_up: CancellationToken,
 }
 
-/// Who began.
+/// Which side opened the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The peer, whom we need not know.
+    /// The peer, which may be a stranger.
     Accepted,
     /// A peer that is trusted.
     Trusted,
-    /// We.
+    /// This node.
     Opened,
-    /// We, because the stream of a request that is to be answered has gone, or that of a stranger's
-    /// call in which there is something to ask.
+    /// This node, because the stream of a request that needs a response has gone, or that of a call
+    /// with a stranger in which we have a request to send.
     Returned,
 }
 
-/// What is known of a peer before it has said anything.
+/// What is known of a peer before its first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// The operator knows its address.
+    /// The operator trusts its address.
     Trusted,
-    /// What the endpoint knows of its source.
+    /// What the endpoint knows of its source address.
     OfSource,
-    /// Nothing: a page of somebody is there, whatever its address.
+    /// Nothing: it is a web page of another origin, whatever its address.
     Foreign,
 }
 
@@ -140,7 +144,7 @@ impl Origin {
     }
 }
 
-/// What waits for a stream to be written.
+/// What waits to be written to a stream.
 #[derive(Debug)]
 pub(super) enum Queued {
     /// One message, and its part of the queue.
@@ -149,30 +153,31 @@ pub(super) enum Queued {
     Pong,
 }
 
-/// A stream, as its task holds it. Dropped, it is in the table no more.
+/// A stream, as its task holds it. Dropping it removes it from the table.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Its number.
+    /// Its id.
     pub id: ConnectionId,
-    /// What is to be written. It ends when nothing more is wanted from the stream.
+    /// The queue of what is to be written. It ends when the endpoint needs the stream no more.
     pub queue: mpsc::Receiver<Queued>,
-    /// The peer does not read: nothing more is written.
+    /// Cancelled when the stream is given up, such as when the peer does not read: nothing more is
+    /// written.
     pub given_up: CancellationToken,
     connections: Connections,
 }
 
-/// The right to have a stream.
+/// The permission to have a stream.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// The number that the stream will have.
+    /// The id that the stream will have.
     id: ConnectionId,
     origin: Origin,
-    /// Somebody else gets its place, or the peer does not read.
+    /// Cancelled when another peer gets the place, or the peer does not read.
     pub given_up: CancellationToken,
     connections: Connections,
 }
 
-/// What became of a message.
+/// The result of [`Connections::send`].
 #[derive(Debug)]
 pub(super) enum Sent {
     /// It will be written, or reported as not delivered.
@@ -189,8 +194,8 @@ impl Connections {
         Self { table: Arc::default(), limits }
     }
 
-    /// Asks for a stream from `peer`; `None` when there are too many. Those that are trusted are not
-    /// counted.
+    /// Asks for a stream from `peer`; `None` when there are too many. Streams of trusted peers are
+    /// not counted.
     pub fn admit(&self, peer: IpAddr, standing: Standing) -> Option<Admission> {
         let mut table = self.table();
         let id = table.fresh_id();
@@ -219,7 +224,7 @@ impl Connections {
         Some(Admission { id, origin, given_up, connections: self.clone() })
     }
 
-    /// Puts the stream into the table that a peer has opened, once hands are shaken.
+    /// Puts a stream that a peer has opened into the table, after its handshake.
     pub fn begin(
         &self,
         admission: &Admission,
@@ -230,8 +235,9 @@ impl Connections {
         self.enter(&mut self.table(), id, (transport, peer, None), origin, given_up.clone())
     }
 
-    /// Puts a stream into the table that we open; over TLS, `host` will have to be there. `None` when
-    /// there are too many. Answers to strangers, who may name any port, take an eighth of the places.
+    /// Puts a stream that we open into the table; over TLS, the peer must prove to be `host`.
+    /// `None` when there are too many. Streams for answers to strangers, which may name any port,
+    /// take at most an eighth of the places.
     pub fn open(
         &self,
         transport: Transport,
@@ -274,15 +280,15 @@ impl Connections {
             given_up: given_up.clone(),
         };
         table.by_id.insert(id, entry);
-        // Over TLS a request goes only where we have verified who is there: to a stream that somebody
-        // else has opened, answers go by its number.
+        // Over TLS a request goes only to a stream on which we have verified the peer. On a stream
+        // that the peer has opened, answers are sent by the stream's id.
         if key.0 != Transport::Tls || matches!(origin, Origin::Opened | Origin::Returned) {
             table.by_peer.insert(key, id);
         }
         Connection { id, queue, given_up, connections: self.clone() }
     }
 
-    /// These are the sources that the endpoint knows, and the streams that it needs.
+    /// Takes over the sources that the endpoint knows, and the streams that it needs.
     pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
         let mut table = self.table();
         for (id, admitted) in &mut table.admitted {
@@ -296,8 +302,8 @@ impl Connections {
         table.known = known;
     }
 
-    /// Sends over the stream that the path names, or else over one to the same peer (RFC 5923), where
-    /// over TLS the same `host` has to be.
+    /// Sends over the stream that the path names, or else over another one to the same peer (RFC
+    /// 5923), which over TLS must have proved to be the same `host`.
     pub fn send(&self, transmit: Transmit, host: Option<&str>) -> Sent {
         let path = transmit.path;
         let mut table = self.table();
@@ -315,7 +321,7 @@ impl Connections {
         Sent::GivenUp(path)
     }
 
-    /// Whoever is reached by this stream, unless a newer one leads there.
+    /// The peer of this stream, unless a newer stream leads there.
     pub fn peer_reached_by(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
         let table = self.table();
         let entry = table.by_id.get(&id)?;
@@ -323,7 +329,7 @@ impl Connections {
         (table.by_peer.get(&entry.key) == Some(&id)).then_some((transport, peer))
     }
 
-    /// Something came by this stream.
+    /// Notes that bytes came by this stream.
     pub fn heard(&self, id: ConnectionId) {
         let (mut table, now) = (self.table(), Instant::now());
         if let Some(entry) = table.by_id.get_mut(&id) {
@@ -334,7 +340,7 @@ impl Connections {
         }
     }
 
-    /// How long nothing may come by a stream until the endpoint is asked whether it needs it.
+    /// How long a stream may be silent until the endpoint is asked whether it needs it.
     pub fn idle(&self, id: ConnectionId) -> Duration {
         match self.table().admitted.get(&id) {
             Some(admitted) if admitted.is_stranger => self.limits.idle_of_strangers,
@@ -342,7 +348,7 @@ impl Connections {
         }
     }
 
-    /// Gives up the stream that leads this way if nothing came by it for `silence`.
+    /// Gives up the stream that this path names if nothing came by it for `silence`.
     pub fn give_up_silent(&self, path: Path, host: Option<&str>, silence: Duration) {
         let mut table = self.table();
         let Some((id, entry)) = table.find(path, host) else { return };
@@ -353,15 +359,15 @@ impl Connections {
         }
     }
 
-    /// Answers a ping, if there is room.
+    /// Answers a ping, if the queue has room.
     pub fn pong(&self, id: ConnectionId) {
         if let Some(entry) = self.table().by_id.get(&id) {
-            // A peer that does not read its pongs will notice.
+            // A peer whose pong is missing notices that itself.
             let _ = entry.queue.try_send(Queued::Pong);
         }
     }
 
-    /// Nothing more is sent over this stream; it ends when what waits is written.
+    /// Sends nothing more over this stream; it ends after the queued messages are written.
     pub fn close(&self, id: ConnectionId) {
         self.table().remove(id);
     }
@@ -377,7 +383,8 @@ impl Table {
         ConnectionId(self.last_id)
     }
 
-    /// Whether one more may come to us, of `places`; a stranger that is not needed may have to go for it.
+    /// Whether one more stream of `places` may be admitted; may close a stranger's stream that is
+    /// not needed.
     fn makes_room(&mut self, is_stranger: bool, places: usize) -> bool {
         let is_full = self.admitted.len() >= places
             || (is_stranger && self.strangers >= places - places / RESERVE);
@@ -443,7 +450,7 @@ impl Table {
 }
 
 impl Connection {
-    /// Ends the queue, and gives the paths of what was in it.
+    /// Ends the queue, and gives the paths of the messages in it.
     pub fn into_undelivered(mut self) -> Vec<Path> {
         self.connections.close(self.id);
         let mut paths = Vec::new();
@@ -635,7 +642,7 @@ mod tests {
         let _trusted = all.admit(ip("192.0.2.1"), Standing::Trusted).unwrap();
         drop((first, known));
         assert!(all.admit(ip("192.0.2.1"), Standing::OfSource).is_some());
-        // A stranger who turns out to be known gives a place of strangers back.
+        // When a stranger becomes known, a place of strangers is free again.
         knows(&all, &["192.0.2.1"], &[]);
         assert_eq!(all.table().strangers, 1);
     }
@@ -660,7 +667,7 @@ mod tests {
         let _fifth = all.admit(ip("192.0.2.5"), Standing::OfSource).unwrap();
         assert!(come[1].0.given_up.is_cancelled());
         come.pop();
-        // Who shakes hands may have to go as well, also for those that are known.
+        // A stream in its handshake may be closed as well, also in favour of known peers.
         let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
         let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
         assert!(fourth.given_up.is_cancelled());

@@ -1,8 +1,9 @@
-//! A UDP socket that tells at which of our addresses a datagram has arrived, sends from the address that
-//! is asked for, and hears which of its datagrams came to nobody (IP_PKTINFO and IP_RECVERR of ip(7)).
+//! A UDP socket that reports the local address of each datagram, sends from a given local address,
+//! and learns which of its datagrams could not be delivered (IP_PKTINFO and IP_RECVERR of ip(7)).
 //!
-//! A socket on all addresses has no address of its own; the kernel would answer from the one that its
-//! routes prefer, and who has called another one of ours would not know us.
+//! A socket on all addresses has no address of its own. The kernel would answer from the address
+//! that its routes prefer, and a peer that has sent to another address of ours would not recognise
+//! the answer.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -23,9 +24,10 @@ use tokio::{io::Interest, net::UdpSocket};
 
 use super::accept::canonical;
 
-/// Room for what is told of a datagram: an address, or an error with the address of who says so.
+/// Space for the control message of a datagram: an address, or an error with the address of the
+/// host that reports it.
 const CONTROL_BYTES: usize = 256;
-/// A send fails once for each earlier datagram that has come to nobody.
+/// A send fails once for each earlier datagram that could not be delivered.
 const MAX_FORMER_ERRORS: usize = 4;
 
 /// A bound socket.
@@ -35,24 +37,24 @@ pub(super) struct Datagrams {
     bound: SocketAddr,
 }
 
-/// What came.
+/// What a socket receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
-    /// So many bytes.
+    /// A datagram.
     Datagram {
         length: usize,
-        /// Who sent them.
+        /// Its source address.
         peer: SocketAddr,
-        /// To which of our addresses.
+        /// The local address that it was sent to, if the kernel reports one that is not multicast.
         at: Option<IpAddr>,
     },
-    /// What we had sent to this peer came to nobody (RFC 3261 §18.4): its host, its network or its port
-    /// is not there.
+    /// An earlier datagram to this peer could not be delivered (RFC 3261 §18.4): its host, its
+    /// network or its port is not reachable.
     Refused(SocketAddr),
 }
 
 impl Datagrams {
-    /// Takes a socket that is bound, and does not block.
+    /// Takes a socket that is bound and non-blocking.
     pub fn new(socket: Socket) -> io::Result<Self> {
         let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         match bound {
@@ -61,7 +63,7 @@ impl Datagrams {
         }
         #[cfg(target_os = "linux")]
         {
-            // A socket for both kinds hears of both.
+            // A dual-stack socket gets the errors of both address families.
             setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
             if bound.is_ipv6() {
                 setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
@@ -70,12 +72,12 @@ impl Datagrams {
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, bound })
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub fn bound(&self) -> SocketAddr {
         self.bound
     }
 
-    /// Waits for the next datagram, or for the news that one of ours is lost.
+    /// Waits for the next datagram, or for the report that one of ours was not delivered.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let fd = self.socket.as_raw_fd();
         let interest = Interest::READABLE | Interest::ERROR;
@@ -89,21 +91,22 @@ impl Datagrams {
             .await
     }
 
-    /// Sends from `from`, if that is one of our addresses.
+    /// Sends a datagram. A socket on all addresses uses `from` as its source address, another one
+    /// the address it is bound to.
     pub async fn send(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
         let mut former = 0;
         loop {
             let sent =
                 self.socket.async_io(Interest::WRITABLE, || self.send_now(bytes, from, peer)).await;
             match sent {
-                // It may be about another datagram, and this one did not go out.
+                // The error may be about an earlier datagram, and this one did not go out.
                 Err(error) if is_unreachable(&error) && former < MAX_FORMER_ERRORS => former += 1,
                 sent => return sent,
             }
         }
     }
 
-    /// The same, unless it would have to wait.
+    /// Like [`Self::send`], but fails instead of waiting.
     pub fn try_send(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
         self.socket.try_io(Interest::WRITABLE, || self.send_now(bytes, from, peer))
     }
@@ -141,7 +144,7 @@ impl Datagrams {
     }
 }
 
-/// Nothing leads to the peer, or nobody is there.
+/// The peer's host, network or port is not reachable.
 pub(super) fn is_unreachable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -168,7 +171,7 @@ fn receive_now(fd: RawFd, buffer: &mut [u8]) -> io::Result<Received> {
     Ok(Received::Datagram { length: received.bytes, peer, at })
 }
 
-/// The next datagram of ours that came to nobody.
+/// The peer of the next datagram of ours that could not be delivered.
 #[cfg(target_os = "linux")]
 fn refused_now(fd: RawFd) -> Option<SocketAddr> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_ERRQUEUE;
@@ -180,7 +183,8 @@ fn refused_now(fd: RawFd) -> Option<SocketAddr> {
             | ControlMessageOwned::Ipv6RecvErr(error, _) => i32::try_from(error.ee_errno).ok(),
             _ => None,
         });
-        // Of one that was too long, the kernel has learned how to cut the next.
+        // Other errors are skipped, such as "too long": the kernel then fragments the next
+        // datagram.
         if errno.is_some_and(|errno| is_unreachable(&io::Error::from_raw_os_error(errno))) {
             return told.address.and_then(address_of);
         }
@@ -247,7 +251,7 @@ mod tests {
             let somebody = UdpSocket::bind((from, 0)).await.unwrap();
             socket.send(b"hello", from, nobody).await.unwrap();
             assert_eq!(receive(&socket).await, Received::Refused(nobody), "{any}");
-            // The error of one datagram is none of the next.
+            // The error of one datagram does not fail the next one.
             socket.send(b"hello", from, nobody).await.unwrap();
             tokio::task::yield_now().await;
             socket.send(b"hello", from, somebody.local_addr().unwrap()).await.unwrap();

@@ -1,7 +1,8 @@
-//! Which of our addresses a message to somebody leaves from, and by what.
+//! The local address and port that a message to a given peer leaves from.
 //!
-//! Comes in: our listeners, and whom to reach. Goes out: the address that the peer sees, which Via,
-//! Contact and the sound's side follow. It sends nothing; the kernel is asked for its routes.
+//! Comes in: our listeners, and the peer. Goes out: the address that the peer sees, which Via,
+//! Contact and the media address follow. This module sends nothing; it asks the kernel for its
+//! routes.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -14,11 +15,11 @@ use super::{
 };
 use aftertone_core::proto::sip::{locate::Available, path::Transport};
 
-/// Our addresses, as those who call out need them; cheap to clone.
+/// Our addresses, as outgoing calls need them; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Departures {
     listeners: Arc<[SipListener]>,
-    /// The port that streams leave from for which there is no listener.
+    /// The source port of outgoing streams for which there is no listener.
     client_port: u16,
 }
 
@@ -27,8 +28,8 @@ impl Departures {
         Self { listeners: listeners.into(), client_port }
     }
 
-    /// What we can send by. A stream that we open needs no listener: the peer answers over it, and comes
-    /// back by it.
+    /// The transports that we can send by. A stream that we open needs no listener: the peer sends
+    /// its answers and its own requests over it.
     pub fn available(&self) -> Vec<Available> {
         Transport::ALL
             .into_iter()
@@ -45,7 +46,7 @@ impl Departures {
             .collect()
     }
 
-    /// The address of ours that `peer` is to see; `None` when nothing of ours leads there.
+    /// The local address that `peer` sees; `None` when no listener leads there.
     pub fn local(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr> {
         let source = route_to(peer).ok()?;
         let speak_it: Vec<SipListener> =
@@ -58,25 +59,25 @@ impl Departures {
         }
         let listener = fittest(&self.listeners, source, peer.ip())?;
         let local = local_address(listener.address, peer)?;
-        // Not the listener's port, where something else is spoken. Over TLS, a Contact there would bring
-        // back in the clear what is to be kept from others.
+        // Not the listener's port, where another transport is spoken. After a call over TLS, a
+        // Contact with that port would bring the peer's requests back unencrypted.
         Some(SocketAddr::new(local.ip(), self.client_port))
     }
 }
 
-/// What we open streams by.
+/// Transports over which we open streams.
 fn is_client(transport: Transport) -> bool {
     matches!(transport, Transport::Tcp | Transport::Tls)
 }
 
 fn sends_to(listener: &SipListener, is_ipv6: bool) -> bool {
     let ip = listener.address.ip();
-    // One that listens on all IPv6 addresses takes IPv4 as well.
+    // A listener on all IPv6 addresses takes IPv4 as well.
     ip.is_ipv6() == is_ipv6 || ip == IpAddr::from(Ipv6Addr::UNSPECIFIED)
 }
 
-/// The listener at the address that the kernel would send from; else one at all addresses; else the
-/// first. From a loopback address nobody but this host is reached.
+/// The listener at the source address that the kernel would use; else one on all addresses; else
+/// the first. A loopback address reaches this host only.
 fn fittest(listeners: &[SipListener], source: IpAddr, peer: IpAddr) -> Option<SipListener> {
     let misfit = |listener: &&SipListener| match listener.address.ip() {
         ip if ip == source => 0,
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(chosen(&both, "192.0.2.1", "198.51.100.1").unwrap(), "192.0.2.1:5060");
         assert_eq!(chosen(&both, "127.0.0.1", "127.0.0.9").unwrap(), "127.0.0.1:5060");
         assert_eq!(chosen(&both, "::1", "::1").unwrap(), "[::1]:5060");
-        // Where the kernel would take an address that we do not listen on.
+        // The kernel would use an address that we do not listen on.
         assert_eq!(chosen(&both, "10.9.9.9", "198.51.100.1").unwrap(), "10.0.0.1:5060");
         let any = ["10.0.0.1:5060", "0.0.0.0:5070"];
         assert_eq!(chosen(&any, "192.0.2.1", "198.51.100.1").unwrap(), "0.0.0.0:5070");

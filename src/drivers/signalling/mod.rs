@@ -1,12 +1,12 @@
 //! Sockets and the clock around the SIP endpoint.
 //!
-//! Comes in: datagrams from `udp`, messages from the connections of `accept` and `connect`, which
-//! `stream` and `websocket` cut out, [`Command`](aftertone_core::proto::sip::endpoint::Command)s from the
-//! calls. Goes out: messages the way that their [`Path`](aftertone_core::proto::sip::path::Path) says, and
-//! [`Event`](aftertone_core::proto::sip::endpoint::Event)s for the calls. One task, in `service`, owns the
-//! endpoint; nobody else touches it. Nothing is decided here but who is heard: `connections` counts
-//! the streams, `rates` the messages. `resolver` asks the DNS where calls go; `trace` keeps what was said;
-//! `trunks` keeps us registered.
+//! Comes in: datagrams from `udp`; messages from the connections of `accept` and `connect`, which
+//! `stream` and `websocket` frame; [`Command`](aftertone_core::proto::sip::endpoint::Command)s from
+//! the calls. Goes out: messages by their [`Path`](aftertone_core::proto::sip::path::Path), and
+//! [`Event`](aftertone_core::proto::sip::endpoint::Event)s for the calls. One task, in `service`,
+//! owns the endpoint. The only decision made here is which peers may send: `connections` counts the
+//! streams, `rates` the messages. `resolver` asks the DNS for the targets of a URI; `trace` keeps
+//! the messages of calls; `trunks` keeps this node registered.
 
 mod accept;
 mod connect;

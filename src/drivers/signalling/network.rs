@@ -1,5 +1,5 @@
-//! All sockets of one node: binds them, starts their readers, and finds the one that a message goes
-//! out by.
+//! All sockets of one node: binds them, starts their readers, and finds the socket that a message
+//! leaves by.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,32 +33,33 @@ use aftertone_core::proto::sip::{
     wire,
 };
 
-/// Host names that are remembered for outgoing TLS; more are names of long ago.
+/// Host names that are remembered for outgoing TLS. With more, an entry is dropped: most are no
+/// longer in use.
 const MAX_HOSTS: usize = 4_096;
 
-/// The way out.
+/// All sockets of a node, for sending.
 #[derive(Debug)]
 pub(super) struct Network {
     datagrams: Vec<UdpListener>,
     streams: Arc<Streams>,
-    /// Where streams are accepted.
+    /// The addresses that streams are accepted on.
     stream_listeners: Vec<SipListener>,
     client: ClientPort,
-    /// Whose certificate is expected at an address.
+    /// The host that the certificate at an address must name.
     hosts: BTreeMap<SocketAddr, String>,
 }
 
-/// What was bound, and who reads it.
+/// The bound sockets and their readers.
 pub(super) struct Bound {
     pub network: Network,
-    /// In the order of the configuration.
+    /// The bound addresses, in the order of the configuration.
     pub listeners: Vec<SipListener>,
     pub readers: JoinSet<()>,
-    /// The port that streams leave from for which there is no listener.
+    /// The source port of outgoing streams for which there is no listener.
     pub client_port: u16,
 }
 
-/// What can change while calls are up.
+/// Settings that can change while calls are up.
 #[derive(Debug)]
 pub(super) struct Reloadable {
     pub tls: watch::Receiver<TlsConfigs>,
@@ -67,7 +68,7 @@ pub(super) struct Reloadable {
 }
 
 impl Network {
-    /// Binds what is configured. Everything that is read goes to `inbound`, until `cancel`.
+    /// Binds the configured addresses. Everything that is read goes to `inbound`, until `cancel`.
     pub fn bind(
         config: &SignallingConfig,
         reloadable: Reloadable,
@@ -104,7 +105,7 @@ impl Network {
                 accepting.push(socket);
             }
         }
-        // Nothing is read before everything is bound.
+        // Reading begins only after everything is bound.
         let mut readers = JoinSet::new();
         for listener in &datagrams {
             let (rates, inbound) = (Arc::clone(&rates), inbound.clone());
@@ -121,10 +122,11 @@ impl Network {
         Ok(Bound { network, listeners, readers, client_port })
     }
 
-    /// Sends one message the way that its path says.
+    /// Sends one message by its path.
     ///
     /// # Errors
-    /// The path, when nothing leads there. What fails later comes back as [`Inbound::Undelivered`].
+    /// The path, when no socket leads there. A later failure comes back as
+    /// [`Inbound::Undelivered`].
     pub async fn send(&self, transmit: Transmit) -> Result<(), Path> {
         let path = transmit.path;
         if path.transport == Transport::Udp {
@@ -149,26 +151,27 @@ impl Network {
         }
     }
 
-    /// A request of ours that went this way got no answer for `silence`. When nothing else came by its
-    /// stream either, the stream is dead, whatever the system says, and the next request opens another.
+    /// A request of ours on this path got no answer for `silence`. If nothing else came by its
+    /// stream either, the stream is dead, whatever the system says, and the next request opens
+    /// another.
     pub fn give_up_silent(&self, path: Path, silence: Duration) {
         self.streams.connections.give_up_silent(path, self.host_of(path), silence);
     }
 
-    /// Nothing more is sent over this stream; it ends when what waits is written. Gives whoever was
-    /// reached by it, unless another one leads there.
+    /// Sends nothing more over this stream; it ends after the queued messages are written. Returns
+    /// the peer of the stream, unless another stream leads there.
     pub fn close(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
         let peer = self.streams.connections.peer_reached_by(id);
         self.streams.connections.close(id);
         peer
     }
 
-    /// Tells the table of streams whom the endpoint knows, and which streams it needs.
+    /// Tells the table of streams which peers the endpoint knows, and which streams it needs.
     pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
         self.streams.connections.introduce(known, needed);
     }
 
-    /// Over TLS, whoever is at `peer` must show a certificate for `host`.
+    /// Over TLS, the peer at `peer` must show a certificate for `host`.
     pub fn know_host(&mut self, peer: SocketAddr, host: String) {
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&peer) {
             self.hosts.pop_first();
@@ -176,13 +179,14 @@ impl Network {
         self.hosts.insert(peer, host);
     }
 
-    /// Waits until every stream has ended; they do when `cancel` comes.
+    /// Waits until every stream has ended; they end on `cancel`.
     pub async fn ended(&self) {
         self.streams.tasks.close();
         self.streams.tasks.wait().await;
     }
 
-    /// Opens a stream for a message. It waits in the queue meanwhile, and so do those that follow.
+    /// Opens a stream for a message. The message, and those that follow it, wait in the queue
+    /// meanwhile.
     fn open_for(&self, mut transmit: Transmit) -> Result<(), Path> {
         let asked = transmit.path;
         let (transport, local) = (asked.transport, asked.local);
@@ -204,7 +208,7 @@ impl Network {
         };
         let path = transmit.path;
         let connections = &self.streams.connections;
-        // Somebody may be connected to where the answer goes.
+        // There may already be a stream to the address that the answer goes to.
         if path.peer != asked.peer {
             transmit = match connections.send(transmit, host.as_deref()) {
                 Sent::Queued => return Ok(()),
@@ -224,7 +228,8 @@ impl Network {
             client_port: self.client.number,
             host: host.clone(),
         };
-        // It is the newest to this peer, and its queue is empty: only a monster finds no room.
+        // The stream is the newest to this peer, and its queue is empty: only an enormous message
+        // does not fit.
         match connections.send(transmit, host.as_deref()) {
             Sent::Queued => {}
             Sent::GivenUp(_) | Sent::NoConnection(_) => return Err(asked),
@@ -234,7 +239,7 @@ impl Network {
         Ok(())
     }
 
-    /// Who must be at the other end.
+    /// The host that the certificate at the other end must name.
     fn host_of(&self, path: Path) -> Option<&str> {
         if path.transport.is_secure() {
             self.hosts.get(&path.peer).map(String::as_str)
@@ -243,7 +248,7 @@ impl Network {
         }
     }
 
-    /// Where a peer that we have connected to can come back to.
+    /// The port on which a peer that we have connected to can reach us.
     fn listener_port(&self, transport: Transport, local: IpAddr) -> Option<u16> {
         let fitness = |listener: &&SipListener| match listener.address.ip() {
             ip if ip == local => 2,
@@ -258,8 +263,9 @@ impl Network {
     }
 }
 
-/// A port that is ours and that nobody listens on: streams of which we accept none leave from it, so that
-/// Contact can name the address that the peer sees before there is a stream.
+/// A port that this node holds without listening on it. Outgoing streams of a transport without a
+/// listener leave from it, so that Contact can name the address that the peer sees before there is
+/// a stream.
 #[derive(Debug)]
 struct ClientPort {
     number: u16,
@@ -270,7 +276,7 @@ impl ClientPort {
     fn reserve() -> io::Result<Self> {
         let reserve = |address: SocketAddr| {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            // As those have that leave from here.
+            // Streams that leave from this port set the same option.
             socket.set_reuse_address(true)?;
             if address.is_ipv6() {
                 socket.set_only_v6(false)?;
@@ -280,21 +286,21 @@ impl ClientPort {
             let number = bound.map(|bound| bound.port()).ok_or(io::ErrorKind::Unsupported)?;
             Ok(Self { number, _socket: socket })
         };
-        // Where there is no IPv6, there is IPv4.
+        // A host without IPv6 has IPv4.
         reserve((Ipv6Addr::UNSPECIFIED, 0).into())
             .or_else(|_: io::Error| reserve((Ipv4Addr::UNSPECIFIED, 0).into()))
     }
 }
 
-/// Where the response to a request goes whose stream has gone.
+/// Where the response to a request goes after the stream of the request has gone.
 struct WayBack {
     peer: SocketAddr,
-    /// The name in Via, if it is one.
+    /// The host name in Via; `None` if it is an address.
     host: Option<String>,
 }
 
-/// RFC 3261 §18.2.2: to the address that the request came from, and the port that its Via names. The
-/// port that it came from is one of the stream that has gone.
+/// RFC 3261 §18.2.2: to the address that the request came from, and the port that its Via names.
+/// The source port belongs to the stream that has gone.
 fn way_back(transmit: &Transmit) -> Option<WayBack> {
     let path = transmit.path;
     path.connection?;
@@ -308,7 +314,7 @@ fn way_back(transmit: &Transmit) -> Option<WayBack> {
     Some(WayBack { peer: SocketAddr::new(path.peer.ip(), port), host })
 }
 
-/// `[::]` takes IPv4 too, unless another listener is there for that.
+/// `[::]` takes IPv4 too, unless another listener has that port on IPv4.
 fn leaves_ipv4(listener: SipListener, all: &[SipListener]) -> bool {
     listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         && listener.address.port() != 0

@@ -1,10 +1,11 @@
 //! How many messages strangers may send.
 //!
-//! Comes in: where a message is from. Goes out: whether it is taken, or when the next one would be.
-//! Peers that are trusted are never limited, and never counted. Those whom the endpoint knows (trunks,
-//! phones that have registered, peers of calls that are up) have a limit each, and share nothing with
-//! strangers: whatever strangers do, they are heard. Over UDP a message too many is dropped, and a connection too many is refused; a stream is
-//! read no further for a while, because nobody sends again what was lost on it.
+//! Comes in: the source of a message. Goes out: whether it is accepted, or when the next one would
+//! be. Trusted peers are never limited and never counted. Peers that the endpoint knows (trunks,
+//! phones that have registered, peers of calls that are up) have a limit each, and share nothing
+//! with strangers: no flood from strangers keeps them out. Over UDP, a message that exceeds the
+//! limit is dropped. A connection that exceeds it is refused. On a stream, reading pauses, because
+//! messages that are lost on a stream are not sent again.
 
 use std::{
     collections::BTreeSet,
@@ -33,24 +34,26 @@ use aftertone_core::proto::sip::{
 /// Messages a second of one source. A call takes about six messages, so this is the traffic of
 /// thirty calls a second: more than an office behind one NAT makes, little for a scanner.
 const OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
-/// What one source may send at once: every phone of an office registers when the power is back.
+/// Burst of one source: every phone of an office registers when the power is back.
 const BURST_OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
-/// Messages a second of one source that the endpoint knows: a trunk with seventy new calls a second.
+/// Messages a second of one source that the endpoint knows: a trunk with seventy new calls a
+/// second.
 const OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(500).expect("500 is not zero");
-/// What such a source may send at once.
+/// Burst of such a source.
 const BURST_OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not zero");
-/// Messages a second of all strangers together: about half of what one core answers, so that trusted
-/// peers find the endpoint free.
+/// Messages a second of all strangers together: about half of what one core can answer, so that the
+/// endpoint has capacity for trusted peers.
 const OF_STRANGERS: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not zero");
-/// What all strangers together may send at once.
+/// Burst of all strangers together.
 const BURST_OF_STRANGERS: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not zero");
-/// Sources that are remembered. One that is quiet for two seconds has its whole burst again and can
-/// be forgotten; more than this at a time are forged, and nothing new is heard until some are quiet.
+/// Sources that are remembered. A source that is quiet for two seconds has its whole burst again
+/// and can be forgotten. More than this at a time are forged; then messages of new sources are
+/// dropped until some are quiet.
 const MAX_SOURCES: usize = 65_536;
-/// How often those that are quiet are forgotten.
+/// How often the quiet sources are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
-/// What is counted as one: an IPv4 address, or an IPv6 /64, which one host has to itself.
+/// The unit that is counted: an IPv4 address, or an IPv6 /64, which one host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Source(IpAddr);
 
@@ -60,11 +63,12 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// Whom the endpoint knows.
+/// The peers that the endpoint knows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Acquaintances {
     pub sources: BTreeSet<Source>,
-    /// Streams that phones have registered over. Where a script of some web page is says nothing of it.
+    /// Streams that phones have registered over. For a script of a web page, the source address
+    /// says nothing.
     pub streams: BTreeSet<ConnectionId>,
 }
 
@@ -79,11 +83,11 @@ pub(super) struct Rates {
     clock: DefaultClock,
     limited: AtomicU64,
     diary: Mutex<Diary>,
-    /// When those that are quiet were forgotten.
+    /// When the quiet sources were last forgotten.
     forgotten: Mutex<Instant>,
 }
 
-/// A message too many.
+/// A message that exceeds the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany {
     /// When the next one may come.
@@ -91,7 +95,7 @@ pub(super) struct TooMany {
 }
 
 impl Rates {
-    /// Nobody has sent anything yet.
+    /// Starts with no message counted.
     pub fn new(
         trusted: watch::Receiver<Vec<IpNet>>,
         known: watch::Receiver<Arc<Acquaintances>>,
@@ -112,10 +116,10 @@ impl Rates {
         }
     }
 
-    /// Takes one message, keep-alive or connection from `peer`.
+    /// Counts one message, keep-alive or connection from `peer`.
     ///
     /// # Errors
-    /// When it is one too many.
+    /// When it exceeds the limit.
     pub fn take(&self, peer: IpAddr) -> Result<(), TooMany> {
         if self.is_trusted(peer) {
             return Ok(());
@@ -125,10 +129,10 @@ impl Rates {
         self.count(source, is_known)
     }
 
-    /// Takes one message or keep-alive over a stream.
+    /// Counts one message or keep-alive over a stream.
     ///
     /// # Errors
-    /// When it is one too many.
+    /// When it exceeds the limit.
     pub fn take_over(&self, path: Path) -> Result<(), TooMany> {
         if !path.is_foreign {
             return self.take(path.peer.ip());
@@ -150,13 +154,13 @@ impl Rates {
         taken
     }
 
-    /// Whether `peer` may do what it likes.
+    /// Whether `peer` is trusted, and so not limited.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.borrow().iter().any(|network| network.contains(&peer))
     }
 
-    /// How many messages were one too many, of all sources.
+    /// How many messages exceeded a limit, of all sources.
     fn limited(&self) -> u64 {
         self.limited.load(Ordering::Relaxed)
     }
@@ -196,7 +200,7 @@ impl Rates {
         }
     }
 
-    /// One line for each source and minute.
+    /// Logs one line for each source and minute.
     fn tell(&self, source: Source) {
         let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tell) = diary.note(source.0, Instant::now()) {
@@ -220,7 +224,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// How many of `count` messages are taken.
+    /// How many of `count` messages are accepted.
     fn taken(rates: &Rates, peer: IpAddr, count: usize) -> usize {
         (0..count).filter(|_| rates.take(peer).is_ok()).count()
     }

@@ -1,4 +1,4 @@
-//! Names to addresses: asks the DNS what the locator wants to know (RFC 3263).
+//! Resolves SIP URIs: asks the DNS the questions of the locator (RFC 3263).
 
 use std::{
     net::IpAddr,
@@ -20,15 +20,15 @@ use aftertone_core::proto::sip::{
     uri::Uri,
 };
 
-/// How long all questions of one URI may take.
+/// Time limit for all questions of one URI.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long one server may take for one question.
+/// Time limit of one server for one question.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// Why nobody can be reached there.
+/// Why a URI leads to no peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LocateError {
-    /// The DNS knows no address, or none that we have a listener to send from.
+    /// The DNS knows no address, or none that a listener of ours can send to.
     #[error("no address that could be sent to")]
     NoWay,
     /// The DNS did not answer in time.
@@ -36,10 +36,10 @@ pub enum LocateError {
     TooSlow,
 }
 
-/// Cheap to clone; answers are kept as long as they say.
+/// Asks the DNS, and caches answers for their TTL; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Resolver {
-    /// `None` when the system names no servers: then only addresses can be called.
+    /// `None` when the system names no DNS servers: then only IP addresses can be called.
     dns: Option<TokioResolver>,
     rng: Arc<Mutex<StdRng>>,
 }
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// Asks the servers of the system; its hosts file comes first.
+    /// Uses the DNS servers of the system; its hosts file comes first.
     pub fn of_the_system() -> Self {
         let built = TokioResolver::builder_tokio().and_then(|mut builder| {
             let options = builder.options_mut();
@@ -71,10 +71,10 @@ impl Resolver {
         Self { dns, rng: Arc::new(Mutex::new(StdRng::from_os_rng())) }
     }
 
-    /// The targets of a URI, the best first; never none.
+    /// The targets of a URI, the best first; never empty.
     ///
     /// # Errors
-    /// There is none that `available` leads to, or the DNS is silent.
+    /// No target can be reached by `available`, or the DNS does not answer.
     pub async fn locate(
         &self,
         uri: &Uri,
@@ -84,7 +84,7 @@ impl Resolver {
         let mut locator = Locator::new(uri, available);
         let mut in_time = true;
         while let Some(question) = locator.question() {
-            // What was found before the time was over is good.
+            // The targets that were found before the deadline are used.
             let Ok(reply) = tokio::time::timeout_at(deadline, self.ask(question)).await else {
                 in_time = false;
                 break;
@@ -100,7 +100,8 @@ impl Resolver {
         }
     }
 
-    /// Whatever goes wrong with one question, the others may still be answered.
+    /// Asks one question. A failure gives an empty reply, because the other questions may still be
+    /// answered.
     async fn ask(&self, question: Question) -> Reply {
         match question {
             Question::Naptr(name) => Reply::Naptr(
@@ -139,7 +140,7 @@ impl Resolver {
 
     async fn look_up(&self, name: &str, kind: RecordType) -> Vec<RData> {
         let Some(dns) = &self.dns else { return Vec::new() };
-        // Absolute: what the configuration names is not searched for below our own domain.
+        // Absolute: a name of the configuration is not searched below our own domain.
         let name = format!("{}.", name.trim_end_matches('.'));
         match dns.lookup(name.as_str(), kind).await {
             Ok(lookup) => lookup.answers().iter().map(|record| record.data.clone()).collect(),

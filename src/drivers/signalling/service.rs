@@ -1,8 +1,9 @@
 //! The task that owns the SIP endpoint: one loop over messages, commands and one timer.
 //!
-//! It waits for nobody. A call whose queue of events is full is ended here: an INVITE is refused with
-//! 503, a dialog gets a BYE. The events that end a dialog are never lost: they wait in a backlog,
-//! which is bounded by the number of dialogs.
+//! The task never blocks on a peer or on a call. If the event queue is full, the service ends the
+//! call that the event belongs to: it refuses an INVITE with 503 and sends a BYE in a dialog.
+//! Events that end a dialog are never lost: they wait in a backlog, which is bounded by the number
+//! of dialogs.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -53,35 +54,35 @@ use aftertone_core::{
     },
 };
 
-/// Messages that wait for the endpoint; more wait in the sockets' buffers.
+/// Capacity of the queue to the endpoint; more messages wait in the sockets' buffers.
 const INBOUND: usize = 4_096;
-/// Commands that wait for the endpoint; senders wait beyond that.
+/// Capacity of the command queue to the endpoint; senders wait when it is full.
 const COMMANDS: usize = 1_024;
-/// Datagrams or commands that are taken before the timer is looked at again.
+/// Datagrams or commands that are handled before the timer is checked again.
 const BATCH: usize = 64;
 
-/// How long it takes at most until somebody whom the endpoint has come to know is no stranger to the
-/// readers any more.
+/// Longest time until the readers learn of a peer that the endpoint has come to know; until then
+/// they treat it as a stranger.
 const INTRODUCE_EVERY: Duration = Duration::from_millis(200);
 
-/// The way to the endpoint, for those who hold calls.
+/// Handle to the endpoint's task, for the owners of calls.
 #[derive(Debug, Clone)]
 pub struct Signalling {
     orders: mpsc::Sender<Order>,
-    /// Dialogs that were asked for so far.
+    /// Number of outgoing dialogs so far; the source of their ids.
     dialogs: Arc<AtomicU64>,
     tls: watch::Sender<TlsConfigs>,
     trusted: watch::Sender<Vec<IpNet>>,
     resolver: Resolver,
     tracer: Tracer,
     departures: Departures,
-    /// The address that we tell, if it is another than that where we listen.
+    /// The configured address for Via and Contact, if it differs from the one that we listen on.
     advertised: Option<IpAddr>,
-    /// Where we listen.
+    /// The addresses that we listen on.
     bound: Arc<[SipListener]>,
 }
 
-/// What is wanted of the service.
+/// A request to the service's task.
 #[derive(Debug)]
 pub(super) enum Order {
     Command(Command),
@@ -99,26 +100,26 @@ pub(super) enum Order {
 }
 
 impl Signalling {
-    /// Sends a command; waits while the queue is full. After the service has ended it is dropped:
-    /// then there is no dialog left that it could be for.
+    /// Sends a command; waits while the queue is full. After the service has ended, the command is
+    /// dropped: no dialog is left that it could be for.
     pub async fn send(&self, command: Command) {
         self.order(Order::Command(command)).await;
     }
 
-    /// While draining, new calls and OPTIONS are answered by 503.
+    /// While draining, the service answers new calls and OPTIONS with 503.
     pub async fn set_draining(&self, draining: bool) {
         self.order(Order::Draining(draining)).await;
     }
 
-    /// A dialog for a call that is to be placed.
+    /// The id of the dialog of an outgoing call.
     pub fn fresh_dialog(&self) -> DialogId {
         DialogId(DialogId::FIRST_OUTGOING + self.dialogs.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Which ways lead to whoever `uri` names, the best first (RFC 3263).
+    /// The paths to the host that `uri` names, the best first (RFC 3263).
     ///
     /// # Errors
-    /// There is none, or nothing of ours leads there.
+    /// The DNS gives no address, or none of our transports leads to one.
     pub async fn locate(&self, uri: &Uri) -> Result<Vec<Path>, LocateError> {
         let available = self.departures.available();
         let mut paths = Vec::new();
@@ -134,10 +135,10 @@ impl Signalling {
         if paths.is_empty() { Err(LocateError::NoWay) } else { Ok(paths) }
     }
 
-    /// Whether whoever sends to this address reaches us.
+    /// Whether a message to this address reaches this node.
     pub fn listens_on(&self, ip: IpAddr) -> bool {
         let is_at = |listener: &SipListener| match listener.address.ip() {
-            // Only an address of this machine is the way from there to itself.
+            // An address of this machine is its own source address on the route to itself.
             any if any.is_unspecified() => {
                 let itself = SocketAddr::new(ip, listener.address.port());
                 local_address(listener.address, itself).is_some_and(|local| local.ip() == ip)
@@ -147,63 +148,65 @@ impl Signalling {
         self.advertised == Some(ip) || self.bound.iter().any(is_at)
     }
 
-    /// Where a user of ours can be reached, the best place first; nowhere, if nobody is registered.
+    /// The bindings of a user, the best first; empty if the user has no registered phone.
     pub async fn phones(&self, user: &str) -> Vec<Binding> {
         let (reply, phones) = oneshot::channel();
         self.order(Order::Phones(user.to_owned(), reply)).await;
         phones.await.unwrap_or_default()
     }
 
-    /// Keeps the messages of this call, that has this Call-ID, with these peers; those that came before
-    /// included.
+    /// Keeps the messages with this Call-ID from and to these peers for the call, also those that
+    /// came before.
     pub fn trace(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         self.tracer.adopt(call, call_id, peers);
     }
 
-    /// The call goes on in another dialog, with these peers.
+    /// Also keeps the messages of a further dialog of the call, with these peers.
     pub fn trace_further(&self, call: CallId, further: &str, peers: &[IpAddr]) {
         self.tracer.follow(call, further, peers);
     }
 
-    /// The last messages of a call that is traced, the oldest first.
+    /// The last messages of a traced call, the oldest first.
     pub fn traced(&self, call: CallId) -> Vec<Traced> {
         self.tracer.messages(call)
     }
 
-    /// Waits until every peer has heard that its call is over: BYE and CANCEL are repeated until then, and
-    /// wait for what must come before them. Whether that was so within the time.
+    /// Waits until every peer knows that its call is over: BYE and CANCEL are repeated until the
+    /// peer answers, and may have to wait for an earlier message, such as a BYE for the ACK.
+    /// Returns whether this happened within the time.
     pub async fn farewell(&self, within: Duration) -> bool {
         let (reply, quiet) = oneshot::channel();
         self.order(Order::Farewell(reply)).await;
         matches!(tokio::time::timeout(within, quiet).await, Ok(Ok(())))
     }
 
-    /// Whether the endpoint's task takes and answers orders.
+    /// Whether the endpoint's task still handles orders and answers them.
     pub async fn is_alive(&self, within: Duration) -> bool {
         tokio::time::timeout(within, self.trunks()).await.is_ok()
     }
 
-    /// These are our users from now on; others are not registered any more.
+    /// Replaces the users; the registrations of removed users end.
     pub async fn set_users(&self, users: Vec<User>) {
         self.order(Order::Users(users)).await;
     }
 
-    /// Over TLS, whoever is at `peer` must show a certificate for `host`; without this, one for the
-    /// address. Counts for connections that are opened after it.
+    /// Over TLS, the peer at `peer` must show a certificate for `host`; without this, one for the
+    /// address. Applies to connections that are opened later.
     async fn know_host(&self, peer: SocketAddr, host: String) {
         self.order(Order::Host { peer, host }).await;
     }
 
-    /// Reads the certificates again, for connections to come.
+    /// Reads the certificates again, for later connections.
     ///
     /// # Errors
-    /// When they cannot be used; those that were there stay.
+    /// When they cannot be used; the current ones stay in use.
     pub fn reload_tls(&self, files: &TlsFiles) -> Result<(), TlsError> {
         self.tls.send_replace(TlsConfigs::load(files)?);
         Ok(())
     }
 
-    /// From now on, these are never slowed or refused for their number.
+    /// Replaces the trusted peers: they are never rate-limited, and their connections are not
+    /// counted.
     pub async fn trust(&self, peers: Vec<IpNet>) {
         self.trusted.send_replace(peers.clone());
         self.order(Order::Trust(peers)).await;
@@ -216,7 +219,7 @@ impl Signalling {
     }
 }
 
-/// Binds the sockets and starts the task; it ends on `cancel`, without farewell to the peers.
+/// Binds the sockets and starts the task; it ends on `cancel`, without a message to the peers.
 ///
 /// Returns the handle, the bound addresses in the order of `config.listen`, and the task.
 ///
@@ -282,17 +285,18 @@ struct Service {
     endpoint: Endpoint,
     tracer: Tracer,
     network: Network,
-    /// Whom the readers are to hear, whatever strangers do; and when they are told next.
+    /// The peers and streams that the endpoint knows, for the readers, which serve them whatever
+    /// strangers do; and the time of the next update.
     known: watch::Sender<Arc<Acquaintances>>,
     introduce_at: Option<Instant>,
-    /// Why we do not find the way to a trunk, by its name.
+    /// For each trunk by name, why its host cannot be located.
     no_ways: BTreeMap<String, String>,
-    /// Where messages of this turn could not be sent to.
+    /// Paths by which messages of this turn could not be sent.
     undelivered: VecDeque<Path>,
     events: mpsc::Sender<Event>,
-    /// Last events of dialogs, for which there was no place.
+    /// Events that end a dialog and found the event queue full.
     backlog: VecDeque<Event>,
-    /// Those who wait until nobody has to be told anything any more.
+    /// Callers of [`Signalling::farewell`], answered once every peer knows that its call is over.
     farewells: Vec<oneshot::Sender<()>>,
 }
 
@@ -332,7 +336,7 @@ impl Service {
                     Wake::Place
                 }
                 Some(ended) = readers.join_next() => {
-                    // At the stop they may see it before we do.
+                    // On shutdown a reader may see the cancellation before this loop does.
                     if !cancel.is_cancelled() {
                         error!(?ended, "a SIP reader has ended");
                     }
@@ -366,13 +370,14 @@ impl Service {
             }
             if !self.farewells.is_empty() && self.endpoint.is_quiet() {
                 for farewell in self.farewells.drain(..) {
-                    // Whoever waited may have lost patience.
+                    // The caller may have timed out.
                     let _ = farewell.send(());
                 }
             }
         }
         readers.shutdown().await;
-        // The task may have ended by itself. Nobody may wait for a place in the queue any more.
+        // The task may have ended by itself. No reader may wait for a free slot in the queue any
+        // more.
         cancel.cancel();
         drop(inbound);
         self.network.ended().await;
@@ -433,12 +438,12 @@ impl Service {
                 };
                 drop(reply.send(self.endpoint.trunks().map(report).collect()));
             }
-            // Whoever asked may have gone.
+            // The caller may have gone.
             Order::Phones(user, reply) => drop(reply.send(self.endpoint.phones(&user, now()))),
         }
     }
 
-    /// Changes the endpoint, then carries out what it has to say. No input is known that makes it
+    /// Changes the endpoint, then handles its outputs. No input is known that makes the endpoint
     /// panic; if there is one, it must not end all other calls.
     async fn turn(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
         self.change(input, change);
@@ -457,7 +462,8 @@ impl Service {
         self.introduce_at.get_or_insert_with(|| now() + INTRODUCE_EVERY);
     }
 
-    /// Tells the readers whom the endpoint knows, now and then: so a flood of strangers costs little.
+    /// Tells the readers which peers the endpoint knows, at most once per [`INTRODUCE_EVERY`]: so a
+    /// flood of messages from strangers costs little.
     fn introduce(&mut self) {
         if self.introduce_at.is_none_or(|at| at > now()) {
             return;
@@ -478,7 +484,7 @@ impl Service {
         self.network.introduce(Arc::clone(&self.known.borrow()), &needed);
     }
 
-    /// Carries out everything that the endpoint has to say.
+    /// Handles all outputs of the endpoint.
     async fn drain(&mut self) {
         while let Some(output) = self.endpoint.poll_output() {
             match output {
@@ -525,7 +531,7 @@ impl Service {
         }
     }
 
-    /// Nobody took `event`: its call cannot go on.
+    /// The event queue is full: the call that `event` belongs to cannot go on.
     fn give_up(&mut self, event: &Event) {
         let dialog: DialogId = event.dialog();
         warn!(?dialog, "no place for a SIP event, its call is ended");
@@ -560,7 +566,7 @@ fn set_users(endpoint: &mut Endpoint, users: &[User]) {
     endpoint.set_users(users, now());
 }
 
-/// The owner of the call must hear this, or it would wait for ever.
+/// Whether the event ends a dialog. The owner of the call must get it, or it would wait for ever.
 fn ends_dialog(event: &Event) -> bool {
     match event {
         Event::Lost { .. }
@@ -581,7 +587,7 @@ fn ends_dialog(event: &Event) -> bool {
     }
 }
 
-/// The one clock of this room; the runtime's, so that tests can hold it.
+/// The one clock of this module. It is the tokio runtime's, so that tests can pause it.
 fn now() -> Instant {
     TokioInstant::now().into_std()
 }
@@ -627,8 +633,8 @@ mod tests {
         let mut node = Node::start("127.0.0.1:0", 256).await;
         let phone = Phone::new(node.address).await;
         let mut calls = BTreeSet::new();
-        // The socket's buffer holds fewer than 200 when the reader does not run at once. What is lost
-        // comes again, as from any phone.
+        // The socket's buffer holds fewer than 200 messages when the reader does not run at once.
+        // Lost requests are sent again, as any phone does.
         for _attempt in 0..5 {
             for index in 0..200 {
                 if !calls.contains(&format!("burst-{index}@127.0.0.1")) {
@@ -705,7 +711,7 @@ mod tests {
         node.stop().await;
     }
 
-    /// Counts the lines that somebody must act on.
+    /// Counts the log lines of level ERROR.
     struct Errors(Arc<AtomicU64>);
 
     impl<S: Subscriber> Layer<S> for Errors {
@@ -720,7 +726,7 @@ mod tests {
         let errors = Arc::new(AtomicU64::new(0));
         let log = tracing_subscriber::registry().with(Errors(Arc::clone(&errors)));
         let _guard = tracing::subscriber::set_default(log);
-        // Who sees the stop first is a matter of luck.
+        // Which task sees the shutdown first is not determined, so the test repeats it.
         for _ in 0..20 {
             Node::start("127.0.0.1:0", 1).await.stop().await;
         }
@@ -732,7 +738,7 @@ mod tests {
         let node = Node::start("127.0.0.1:0", 1).await;
         let phone = Phone::new(node.address).await;
         node.signalling.set_draining(true).await;
-        // The order overtakes the datagram or not; asking again settles it.
+        // The order may overtake the datagram or not; a repeated request settles it.
         let mut status = String::new();
         while !status.starts_with("SIP/2.0 503 ") {
             phone.send("OPTIONS", 1, "draining", "").await;
@@ -741,7 +747,7 @@ mod tests {
         node.stop().await;
     }
 
-    /// The service, and what it tells.
+    /// The service and its events.
     struct Node {
         signalling: Signalling,
         address: SocketAddr,

@@ -1,4 +1,4 @@
-//! What the signalling room needs to know, and what can be wrong with it.
+//! The settings of the signalling module, and what can be wrong with them.
 
 use std::{
     fmt, io,
@@ -12,56 +12,56 @@ use ipnet::IpNet;
 use crate::drivers::tls::TlsError;
 use aftertone_core::proto::sip::{digest::Algorithm, path::Transport};
 
-/// What the signalling room needs to know.
+/// The settings of the signalling module.
 #[derive(Debug, Clone)]
 pub struct SignallingConfig {
-    /// Where SIP is spoken; port 0 takes a free one.
+    /// The addresses that SIP listens on; port 0 takes a free one.
     pub listen: Vec<SipListener>,
-    /// The address that Contact and Via tell; `None` tells the one that the peer reached.
+    /// The address in Contact and Via; `None` uses the one that the peer reached.
     pub advertised: Option<IpAddr>,
-    /// Server and User-Agent header field.
+    /// Value of the Server and User-Agent header fields.
     pub server_name: String,
     /// The realm of our challenges.
     pub realm: String,
-    /// The domain of our users; empty: our address.
+    /// The domain of our users; empty means our address.
     pub domain: String,
-    /// What our challenges offer; none = all.
+    /// The digest algorithms that our challenges offer; empty means all.
     pub digest: Vec<Algorithm>,
-    /// Who may register.
+    /// The users that may register.
     pub users: Vec<User>,
     /// Certificates.
     pub tls: TlsFiles,
-    /// Peers that are never slowed or refused for their number.
+    /// Peers that are never rate-limited, and whose connections are not counted.
     pub trusted_peers: Vec<IpNet>,
-    /// Pages whose scripts may speak SIP over a WebSocket, as browsers write their origin. Empty: those of
-    /// all, but where they are says nothing of who they are.
+    /// Origins of the web pages whose scripts may speak SIP over a WebSocket, as browsers write
+    /// them. Empty allows all pages, but then their source address gives them no trust.
     pub web_origins: Vec<String>,
-    /// What streams may cost.
+    /// Limits of streams.
     pub limits: StreamLimits,
 }
 
-/// Somebody who may register phones.
+/// A user that may register phones.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// The user part of the address of record.
     pub name: String,
-    /// Proves who calls.
+    /// The password of digest authentication.
     pub password: String,
 }
 
 impl fmt::Debug for User {
-    /// Without the password.
+    /// Leaves out the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// An address that SIP is spoken on.
+/// A transport and an address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SipListener {
-    /// What is spoken.
+    /// The transport.
     pub transport: Transport,
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
 }
 
@@ -74,46 +74,46 @@ impl fmt::Display for SipListener {
 /// PEM files for TLS and secure WebSockets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Our certificate with its chain, and its key. Listeners need them; to servers that we connect
-    /// to they are shown when asked for.
+    /// Our certificate with its chain, and its key. Listeners need them; a server that we connect
+    /// to gets the certificate when it asks for one.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Who must have issued the certificates of those who connect over TLS; `None` asks for none, and
-    /// browsers, which have none, are never asked.
+    /// The authorities of client certificates over TLS; `None` requests no certificate. Browsers
+    /// have none, so WebSockets never request one.
     pub client_ca: Option<PathBuf>,
-    /// Who must have issued the certificates of those whom we connect to; `None` trusts whom the
-    /// system trusts.
+    /// The authorities of the servers that we connect to; `None` uses the system's trusted
+    /// authorities.
     pub server_ca: Option<PathBuf>,
 }
 
-/// What streams may cost.
+/// Limits of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Accepted connections that are open at a time. Each costs a file descriptor and up to 400 KiB
-    /// when its peer is slow both ways. Peers that are trusted are not counted; strangers get three in
-    /// four of them.
+    /// Accepted connections that are open at a time. Each costs a file descriptor, and up to 400
+    /// KiB when its peer is slow in both directions. Connections of trusted peers are not counted;
+    /// strangers get three in four of these places.
     pub connections: usize,
-    /// The same for one source: an IPv4 address, or an IPv6 /64, which one host has to itself. Room
-    /// for the phones of an office behind one NAT.
+    /// The same for one source: an IPv4 address, or an IPv6 /64, which one host has to itself.
+    /// Enough for the phones of an office behind one NAT.
     pub connections_of_a_source: usize,
     /// Connections that we have opened.
     pub opened: usize,
-    /// From the connection to its first message, TLS and WebSocket handshakes included; and from the
-    /// first byte of a message to its last.
+    /// Time from the connection to its first message, TLS and WebSocket handshakes included; and
+    /// from the first byte of a message to its last.
     pub message: Duration,
-    /// A connection over which nothing has come for so long, not even a keep-alive, is closed if no
-    /// dialog goes over it.
+    /// Time without any received byte, not even a keep-alive, after which a connection is closed
+    /// unless a dialog, a registered phone or a trunk needs it.
     pub idle: Duration,
-    /// The same for the connection of a stranger, who would have no other use for it.
+    /// The same for the connection of a stranger, which has no other use for it.
     pub idle_of_strangers: Duration,
-    /// For connecting and the TLS handshake, when we open.
+    /// Time for connecting and the TLS handshake of a connection that we open.
     pub connect: Duration,
-    /// For one message of ours to be taken by the peer.
+    /// Time for writing one message.
     pub write: Duration,
 }
 
 impl StreamLimits {
-    /// Limits for a process that may hold `open_files` files. Three in eight of them are for streams,
-    /// so that strangers cannot take what calls and recordings need.
+    /// Limits for a process that may hold `open_files` files. Three in eight of them are for
+    /// streams, so that strangers cannot take the files that calls and recordings need.
     pub fn within(open_files: usize) -> Self {
         let limits = Self::default();
         Self {
@@ -142,10 +142,10 @@ impl Default for StreamLimits {
 /// Why signalling cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("{listener}")]
     Bind {
-        /// Which one.
+        /// The address.
         listener: SipListener,
         /// What the system says.
         #[source]
@@ -154,10 +154,10 @@ pub enum StartError {
     /// A secure listener without a certificate.
     #[error("{listener} needs a certificate and its key")]
     NoCertificate {
-        /// Which one.
+        /// The listener.
         listener: SipListener,
     },
-    /// There is no port that streams could leave from.
+    /// No port is free for outgoing streams.
     #[error("no port for outgoing connections")]
     NoPort(#[source] io::Error),
     /// The certificates cannot be used.

@@ -1,7 +1,7 @@
-//! One SIP stream, TCP or TLS: reads messages, writes messages, and knows when it is over.
+//! One SIP stream, TCP or TLS: reads messages, writes messages, and detects its end.
 //!
-//! Reader and writer are two halves of one task, so that neither is left alone. What cannot be
-//! written is reported, each with its path, so that the endpoint need not wait for its timers.
+//! Reader and writer are two halves of one task, so that they end together. Messages that cannot be
+//! written are reported, each with its path, so that the endpoint need not wait for its timers.
 
 use std::{
     io,
@@ -34,24 +34,25 @@ use aftertone_core::proto::sip::{
 
 /// RFC 5626 §4.4.1: how long a pong may take.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// What is read at once.
+/// Bytes that are read at once.
 const READ_BYTES: usize = 8 << 10;
 
-/// What comes to the endpoint.
+/// What the sockets report to the endpoint.
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// One message as it came.
     Message {
-        /// Which way.
+        /// The path it came by.
         path: Path,
-        /// What it says.
+        /// Its bytes.
         bytes: Bytes,
     },
-    /// A message could not be delivered this way.
+    /// A message could not be delivered by this path.
     Undelivered(Path),
-    /// A stream has been quiet for long; it is closed unless a dialog needs it.
+    /// A stream has been silent for long; it is closed unless the endpoint needs it for a dialog, a
+    /// registered phone or a trunk.
     Idle(ConnectionId),
-    /// Nothing more comes over this stream. What came before is to be answered over it.
+    /// Nothing more comes over this stream. Requests that came before are still answered over it.
     Ended(ConnectionId),
 }
 
@@ -63,20 +64,21 @@ pub(super) struct Streams {
     pub rates: Arc<Rates>,
     pub inbound: mpsc::Sender<Inbound>,
     pub tls: watch::Receiver<TlsConfigs>,
-    /// Whose pages are as good as no page; empty: nobody's, but any may try.
+    /// Origins of our own web pages. If the list is empty, pages of any origin may connect, as
+    /// foreign ones.
     pub web_origins: Vec<String>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
 }
 
-/// What reader and writer of one stream know of the peer.
+/// What reader and writer of one stream know of the peer's keep-alives.
 #[derive(Debug)]
 struct Pulse {
-    /// How often something came.
+    /// How many reads have returned bytes.
     heard: watch::Sender<u64>,
-    /// How often something had come when the newest ping went out.
+    /// The value of `heard` when the newest ping was written.
     pinged: watch::Sender<u64>,
-    /// The peer has answered a ping by a pong, as RFC 5626 wants it; many do not.
+    /// The peer has answered a ping by a pong, as RFC 5626 requires; many do not.
     answers: AtomicBool,
 }
 
@@ -86,7 +88,7 @@ impl Pulse {
         Self { heard, pinged, answers: AtomicBool::new(false) }
     }
 
-    /// Returns when a peer that answers pings has not answered one.
+    /// Returns when a peer that usually answers pings has not answered one.
     async fn stops(&self) {
         let mut pings = self.pinged.subscribe();
         while pings.changed().await.is_ok() {
@@ -119,19 +121,19 @@ pub(super) enum ReadEnd {
 }
 
 impl Streams {
-    /// Waits while the peer has sent too much; its stream fills up meanwhile.
+    /// Waits while the peer exceeds its rate; its stream fills up meanwhile.
     pub async fn pace(&self, path: Path) {
         while let Err(too_many) = self.rates.take_over(path) {
             sleep(too_many.wait).await;
         }
     }
 
-    /// Tells the endpoint.
+    /// Reports to the endpoint.
     pub async fn report(&self, inbound: Inbound) -> Result<(), ReadEnd> {
         self.inbound.send(inbound).await.map_err(|_| ReadEnd::Stopped)
     }
 
-    /// Tells the endpoint what did not reach the peer.
+    /// Reports the messages that did not reach the peer.
     pub async fn report_undelivered(&self, paths: impl IntoIterator<Item = Path>) {
         for path in paths {
             if self.report(Inbound::Undelivered(path)).await.is_err() {
@@ -141,7 +143,7 @@ impl Streams {
     }
 }
 
-/// Serves a stream until it is over. A message is to come before `first_by`, if that is given.
+/// Serves a stream until it ends. If `first_by` is given, the first message must come before it.
 pub(super) async fn run<S>(
     stream: S,
     mut connection: Connection,
@@ -157,7 +159,7 @@ pub(super) async fn run<S>(
     let reading = async {
         let Err(end) = read(reader, path, connection.id, streams, &pulse, first_by).await;
         debug!(peer = %path.peer, transport = path.transport.name(), %end, "SIP stream was read");
-        // After this the endpoint has nothing more to answer, and the queue ends.
+        // After this the endpoint has no more requests to answer, and the queue ends.
         let _ = streams.report(Inbound::Ended(connection.id)).await;
         has_ended = true;
         std::future::pending::<()>().await;
@@ -188,7 +190,7 @@ pub(super) async fn run<S>(
                 Err(_) => return debug!(peer = %path.peer, "peer does not read"),
             }
         }
-        // The farewell of TLS; a peer that does not take it has lost nothing.
+        // Sends the TLS close_notify; a peer that does not take it has lost nothing.
         let _ = timeout(streams.limits.write, writer.shutdown()).await;
     };
     tokio::select! {
@@ -205,7 +207,7 @@ pub(super) async fn run<S>(
     }
 }
 
-/// Reads until there is a reason not to.
+/// Reads until the stream ends or fails.
 async fn read<S: AsyncRead>(
     mut reader: ReadHalf<S>,
     path: Path,
@@ -225,7 +227,7 @@ async fn read<S: AsyncRead>(
         let length = match read {
             Ok(length) => length?,
             Err(_) if deadline.is_some() => return Err(ReadEnd::TooSlow),
-            // Who was a stranger may have more time by now.
+            // A stranger may have become known, and so have more time now.
             Err(_) if quiet_since.elapsed() < streams.connections.idle(id) => continue,
             Err(_) => {
                 streams.report(Inbound::Idle(id)).await?;

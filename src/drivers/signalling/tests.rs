@@ -1,5 +1,5 @@
-//! The room with real sockets: calls over every transport, streams that break, and peers that do not
-//! answer.
+//! The module with real sockets: calls over every transport, streams that break, and peers that do
+//! not answer.
 
 mod calls;
 mod limits;

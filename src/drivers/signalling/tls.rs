@@ -1,6 +1,7 @@
-//! What a handshake of SIP needs: one for those who connect, one for those whom we connect to.
+//! The TLS configurations of SIP: one for peers that connect to us, one for peers that we connect
+//! to.
 //!
-//! Connections that are up keep what they began with; a reload counts for new ones.
+//! Open connections keep the configuration they began with; a reload applies to new ones.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,14 +16,14 @@ use super::settings::TlsFiles;
 use crate::drivers::tls::{self, TlsError};
 use aftertone_core::proto::sip::path::Transport;
 
-/// What handshakes need.
+/// The TLS configurations of all handshakes.
 #[derive(Debug, Clone)]
 pub(super) struct TlsConfigs {
-    /// For those who connect over TLS; `None` without a certificate of ours.
+    /// For peers that connect over TLS; `None` without a certificate of ours.
     server: Option<Arc<ServerConfig>>,
-    /// The same over secure WebSockets. Browsers have no certificates, so none is asked for.
+    /// The same over secure WebSockets. Browsers have no client certificates, so none is requested.
     web: Option<Arc<ServerConfig>>,
-    /// For those whom we connect to; `None` when there is nobody whom the system trusts.
+    /// For peers that we connect to; `None` when the system has no trusted authorities.
     pub client: Option<Arc<ClientConfig>>,
 }
 
@@ -30,7 +31,7 @@ impl TlsConfigs {
     /// Reads the files.
     ///
     /// # Errors
-    /// When one is missing or wrong; nothing is used then.
+    /// When one is missing or wrong; then none of them is used.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let server = |client_ca: Option<&Path>| {
@@ -45,7 +46,7 @@ impl TlsConfigs {
         })
     }
 
-    /// For those who connect by this transport.
+    /// The configuration for peers that connect by this transport.
     pub fn server_of(&self, transport: Transport) -> Option<Arc<ServerConfig>> {
         match transport {
             Transport::Wss => self.web.clone(),

@@ -1,8 +1,9 @@
-//! The last messages of each call, kept in memory for whoever wants to see what was said.
+//! The last messages of each call, kept in memory for operators and applications.
 //!
-//! Comes in: every message, in and out. Goes out: those of one call, in their order. What would open
-//! a door, or tell what somebody has typed, is masked before it is kept. Messages of strangers wait
-//! in a small ring; only those of calls that were taken are kept longer, until the memory is needed.
+//! Comes in: every message, sent or received. Goes out: those of one call, in their order.
+//! Credentials, media keys and DTMF digits are masked before a message is kept. Messages that
+//! belong to no traced call wait in a small ring; only those of accepted calls are kept longer,
+//! until the memory is needed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,27 +18,27 @@ use aftertone_core::{
     proto::sip::path::Path,
 };
 
-/// Messages of one call; the oldest go first.
+/// Messages of one call; the oldest are dropped first.
 const MESSAGES: usize = 64;
 /// Bytes of one message; the rest is cut.
 const MESSAGE_BYTES: usize = 16 << 10;
-/// Calls that are kept, over or not; the oldest go first.
+/// Calls that are kept, ended or not; the oldest are dropped first.
 const CALLS: usize = 2_000;
 /// Bytes of all messages together.
 const TOTAL_BYTES: usize = 64 << 20;
-/// Messages of calls that were not taken, or not yet.
+/// Capacity of the ring of messages that belong to no traced call, or not yet.
 const STRANGERS: usize = 256;
 
-/// One message as it was sent or came, masked.
+/// One message as it was sent or received, masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traced {
-    /// When.
+    /// When it was sent or received.
     pub at: UnixMillis,
     /// Whether we sent it.
     pub is_sent: bool,
-    /// Which way it went.
+    /// The path it took.
     pub path: Path,
-    /// What it says.
+    /// Its text.
     pub message: Arc<str>,
 }
 
@@ -50,17 +51,17 @@ pub(super) struct Tracer {
 #[derive(Debug, Default)]
 struct Kept {
     calls: BTreeMap<CallId, Call>,
-    /// Whose messages those of a Call-ID are. It is the peer's choice, so it names a call on the wire,
-    /// and never to those who ask.
+    /// The call that a Call-ID belongs to. The peer chooses the Call-ID, so it identifies a call on
+    /// the wire only, and never in a query.
     by_call_id: BTreeMap<String, CallId>,
-    /// The calls in the order in which they were taken.
+    /// The calls in the order of their adoption.
     order: VecDeque<CallId>,
     strangers: VecDeque<(String, Traced)>,
     bytes: usize,
 }
 
-/// One call: its messages are those of its Call-IDs from and to its own peers. Whoever uses the same
-/// Call-ID from elsewhere, by chance or not, neither sees them nor drives them out.
+/// One call: its messages are those with its Call-IDs from and to its own peers. A peer elsewhere
+/// that uses the same Call-ID, by chance or not, neither sees them nor evicts them.
 #[derive(Debug)]
 struct Call {
     peers: Vec<IpAddr>,
@@ -68,7 +69,7 @@ struct Call {
 }
 
 impl Tracer {
-    /// Notes a message that came over `path`, or was sent.
+    /// Records a message that was received or sent over `path`.
     pub fn record(&self, is_sent: bool, path: &Path, bytes: &[u8]) {
         let Some(call_id) = call_id(&String::from_utf8_lossy(begin(bytes))) else { return };
         let at = UnixMillis::from(SystemTime::now());
@@ -87,9 +88,9 @@ impl Tracer {
         }
     }
 
-    /// A call with this Call-ID and these peers was taken: from now on, and from its first message on,
-    /// it is kept. Of a second one with the same Call-ID nothing is: what was said there may not be
-    /// for whoever has the first.
+    /// Keeps the messages of an accepted call with this Call-ID and these peers, from its first
+    /// message on. A second call with the same Call-ID is not kept: the owner of the first call
+    /// must not see its messages.
     pub fn adopt(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
         if kept.by_call_id.contains_key(call_id) || kept.calls.contains_key(&call) {
@@ -103,8 +104,8 @@ impl Tracer {
         }
     }
 
-    /// A call that is kept goes on in another dialog, with these peers: what was said there, and will
-    /// be, is part of it.
+    /// Adds another dialog, with these peers, to a call that is kept: its earlier and later
+    /// messages are part of the call.
     pub fn follow(&self, call: CallId, further: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
         let is_free = kept.by_call_id.get(further).is_none_or(|known| *known == call);
@@ -113,7 +114,7 @@ impl Tracer {
         }
     }
 
-    /// The messages of a call, the oldest first; none when it was forgotten.
+    /// The messages of a call, the oldest first; empty when the call was dropped.
     pub fn messages(&self, call: CallId) -> Vec<Traced> {
         let kept = self.kept();
         let call = kept.calls.get(&call);
@@ -126,7 +127,7 @@ impl Tracer {
 }
 
 impl Kept {
-    /// The messages of this Call-ID with these peers are the call's, also those that came before.
+    /// Adds the messages with this Call-ID from and to these peers to the call, also earlier ones.
     fn extend(&mut self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.peers.extend_from_slice(peers);
@@ -170,8 +171,8 @@ impl Call {
     }
 }
 
-/// What is looked at of a message: to where it is cut, and on to the end of a URI that it is cut in, so
-/// that no half of a password is taken for something else.
+/// The part of a message that is parsed: up to the cut, and on to the end of a URI that the cut
+/// would divide, so that half of a password is not taken for something else.
 fn begin(bytes: &[u8]) -> &[u8] {
     let after = bytes.get(MESSAGE_BYTES..).unwrap_or_default();
     let ends = |byte: &u8| byte.is_ascii() && ends_uri(char::from(*byte));
@@ -179,8 +180,8 @@ fn begin(bytes: &[u8]) -> &[u8] {
     bytes.get(..MESSAGE_BYTES + more).unwrap_or(bytes)
 }
 
-/// The header fields of a message, one in a line without its end, folded ones in one; and the body. A
-/// header that does not end has none.
+/// The header fields of a message, each as one line without its line end (folded lines are joined);
+/// and the body. Without an empty line after the header, the body is empty.
 fn parts(message: &str) -> (Vec<String>, &str) {
     let mut fields: Vec<String> = Vec::new();
     let mut rest = message;
@@ -221,8 +222,8 @@ impl fmt::Display for Masked<'_> {
     }
 }
 
-/// Hides what proves somebody's identity, keys of media, and keys that were pressed. Where it is not
-/// certain what a part says, all of it is hidden.
+/// Hides credentials, media keys and DTMF digits. A field or line that may hold any of them is
+/// hidden completely.
 fn masked(message: &str) -> String {
     let (fields, body) = parts(message);
     let mut text = String::with_capacity(message.len());
@@ -234,7 +235,7 @@ fn masked(message: &str) -> String {
             is_tones |= value.to_ascii_lowercase().contains("dtmf");
         }
         if lower.contains("authorization") {
-            // The scheme tells enough; every parameter could help to guess.
+            // The scheme tells enough; every parameter could help to guess the password.
             let scheme = value.split_whitespace().next().unwrap_or_default();
             text.push_str(&format!("{name}: {scheme} ?"));
         } else if lower.ends_with("authentication-info") {
@@ -261,11 +262,11 @@ fn masked(message: &str) -> String {
     text
 }
 
-/// Lines of a session description that hold keys of media (RFC 8866 section 5.12, RFC 4568).
+/// Lines of a session description that hold media keys (RFC 8866 section 5.12, RFC 4568).
 const KEYS: [&str; 2] = ["a=crypto:", "k="];
 
-/// Copies text, but of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1) not the password. What was
-/// looked through for the end of one URI is not looked at again: anybody may send 64 kB of `sip:`.
+/// Copies text, but hides the password of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1). The
+/// search never goes over the same bytes twice: any peer may send 64 kB of `sip:`.
 fn push_without_passwords(text: &mut String, whole: &str) {
     let lower = whole.to_ascii_lowercase();
     let (mut copied, mut at) = (0, 0);
@@ -289,7 +290,7 @@ fn push_without_passwords(text: &mut String, whole: &str) {
     text.push_str(&whole[copied..]);
 }
 
-/// What stands in no URI, and what comes after a password.
+/// Characters that no URI contains, and `@`, which follows a password.
 fn ends_uri(c: char) -> bool {
     c.is_whitespace() || matches!(c, '<' | '>' | '"' | '@')
 }
@@ -477,7 +478,7 @@ mod tests {
         assert!(!unfinished.contains("SECRET"), "{unfinished}");
     }
 
-    /// Whatever stands there often, twice as much takes about twice as long.
+    /// Whatever text is repeated, twice as much takes about twice as long.
     #[test]
     fn masking_looks_at_each_byte_a_few_times_only() {
         let takes = |text: &str| {
@@ -493,7 +494,8 @@ mod tests {
         for part in ["sip:", "sips:", "sip: ", "sips: ", "sip", "sip:a:b@", "sip:a:b@\r\n", "\r\n"]
         {
             let (short, long) = (part.repeat(4_096 / part.len()), part.repeat(65_536 / part.len()));
-            // Sixteen times as much; where each place is searched to the end it would be 256 times.
+            // Sixteen times as much; if each URI were searched to the end, it would take 256 times
+            // as long.
             let (short, long) = (takes(&short), takes(&long));
             assert!(long < short * 80, "{part:?}: {short:?}, {long:?}");
         }

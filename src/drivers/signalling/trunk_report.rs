@@ -1,14 +1,15 @@
-//! What is told of a trunk that we register at.
+//! The state of a trunk that we register at, for the API.
 
 use aftertone_core::proto::sip::registration::TrunkStatus;
 
-/// How it stands with a trunk that we register at.
+/// The state of a trunk that we register at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkReport {
     /// Its name in the configuration.
     pub name: String,
-    /// What the registration says.
+    /// The state of the registration.
     pub status: TrunkStatus,
-    /// Why we do not find the way there; what was found before is still tried.
+    /// Why the trunk's host cannot be located; the addresses that were found before are still
+    /// tried.
     pub no_way: Option<String>,
 }

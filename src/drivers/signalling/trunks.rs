@@ -1,7 +1,8 @@
-//! Keeps us registered at the trunks of the configuration, as it is and as it changes.
+//! Keeps this node registered at the trunks of the configuration, as it is and as it changes.
 //!
-//! Comes in: which accounts there shall be. Goes out: orders to the endpoint, which registers; and how
-//! it stands with each, for people. Where a trunk is, the DNS is asked again now and then.
+//! Comes in: the accounts that should be registered. Goes out: orders to the endpoint, which
+//! registers; and the state of each account, for people. The DNS is asked for each trunk's address
+//! again from time to time.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,11 @@ use super::{
 };
 use aftertone_core::proto::sip::{endpoint::TrunkAccount, registration::TrunkState, uri::Uri};
 
-/// How often the DNS is asked where a trunk is.
+/// How often the DNS is asked for a trunk's address.
 const RELOCATE: Duration = Duration::from_secs(300);
-/// The same, when it did not say.
+/// The same, after a lookup that failed.
 const LOCATE_AGAIN: Duration = Duration::from_secs(10);
-/// How long the trunks may take to let us go.
+/// How long the trunks may take to answer when we unregister.
 const UNREGISTERED: Duration = Duration::from_secs(2);
 /// How long a task without trunks sleeps at most.
 const NO_TRUNK: Duration = Duration::from_secs(3_600);
@@ -33,19 +34,19 @@ const NO_TRUNK: Duration = Duration::from_secs(3_600);
 pub struct Registrant {
     /// The account; its targets are found by `way`.
     pub account: TrunkAccount,
-    /// To whoever this URI leads to (RFC 3263).
+    /// The URI that is resolved to the targets (RFC 3263).
     pub way: Uri,
 }
 
-/// An account that is kept, and when its way is looked for next.
+/// An account that is kept, and the time of its next DNS lookup.
 struct Kept {
     registrant: Registrant,
     due: TokioInstant,
 }
 
 impl Signalling {
-    /// Keeps these accounts registered until `cancel`. One that goes is taken back, one that changes is
-    /// taken back and made anew.
+    /// Keeps these accounts registered until `cancel`. A removed account is unregistered; a changed
+    /// one is unregistered and registered anew.
     pub async fn keep_registered(
         self,
         mut wanted: watch::Receiver<Vec<Registrant>>,
@@ -64,7 +65,7 @@ impl Signalling {
         }
     }
 
-    /// Leaves the accounts that are not wanted any more, and begins those that are new.
+    /// Unregisters the accounts that are not wanted any more, and adds the new ones.
     async fn change(&self, kept: &mut Vec<Kept>, mut wanted: Vec<Registrant>) {
         let (stay, gone): (Vec<Kept>, Vec<Kept>) =
             kept.drain(..).partition(|one| wanted.contains(&one.registrant));
@@ -74,13 +75,13 @@ impl Signalling {
         }
         wanted.retain(|one| kept.iter().all(|known| known.registrant != *one));
         for registrant in wanted {
-            // It is there from now on, and says so, though the DNS may be slow.
+            // The account appears in reports from now on, even if the DNS is slow.
             self.order(Order::Register(Box::new(registrant.account.clone()))).await;
             kept.push(Kept { registrant, due: TokioInstant::now() });
         }
     }
 
-    /// Looks for the ways that are due; when the next one is.
+    /// Does the lookups that are due; returns when the next one is due.
     async fn find_ways(&self, kept: &mut [Kept]) -> TokioInstant {
         let now = TokioInstant::now();
         let due = kept.iter_mut().filter(|one| one.due <= now);
@@ -92,7 +93,7 @@ impl Signalling {
         kept.iter().map(|one| one.due).min().unwrap_or(now + NO_TRUNK)
     }
 
-    /// How long what was found holds.
+    /// Looks up one trunk; returns the time until the next lookup.
     async fn find_way(&self, registrant: &Registrant) -> Duration {
         let Registrant { account, way } = registrant;
         match self.locate(way).await {
@@ -110,7 +111,7 @@ impl Signalling {
         }
     }
 
-    /// Tells all trunks that we are not there any more, and waits for their answers, within bounds.
+    /// Unregisters at all trunks, and waits for their answers for a limited time.
     pub async fn unregister(&self) {
         self.order(Order::Unregister).await;
         let begun = Instant::now();
@@ -123,7 +124,7 @@ impl Signalling {
         }
     }
 
-    /// How it stands with the trunks that we register at, by name.
+    /// The state of the trunks that we register at, by name.
     pub async fn trunks(&self) -> Vec<TrunkReport> {
         let (reply, trunks) = oneshot::channel();
         self.order(Order::Trunks(reply)).await;

@@ -1,8 +1,8 @@
-//! SIP over UDP: one reader task per socket, and the way back out.
+//! SIP over UDP: one reader task per socket, and sending.
 //!
 //! Comes in: datagrams. Goes out: each with its [`Path`], where our own address is the one that the
-//! peer has reached, also when the socket listens on all addresses. It reads no message, and answers
-//! STUN keep-alives of those whom it need not know; the others are for the endpoint.
+//! peer has sent to, also when the socket listens on all addresses. The reader parses no message.
+//! It answers STUN keep-alives that need no known peer; the endpoint handles the others.
 
 use std::{
     io,
@@ -26,10 +26,10 @@ use aftertone_core::proto::sip::{path::Path, stun};
 
 /// The longest datagram that UDP can carry.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
-/// How many failures in a row a reader bears before it says that the socket is lost.
+/// Failures in a row after which a reader reports that the socket is lost.
 const MAX_FAILURES: u32 = 1_000;
 
-/// Room for some thousand requests.
+/// Space for some thousand requests.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A bound socket.
@@ -39,12 +39,12 @@ pub(super) struct UdpListener {
 }
 
 impl UdpListener {
-    /// Binds `address`; port 0 takes a free one. With `only_v6` IPv4 is left to another listener.
+    /// Binds `address`; port 0 takes a free one. With `only_v6`, IPv4 is left to another listener.
     pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
-        // A burst of calls must not be lost while the reader is late. The system gives what it
-        // allows; less is no reason not to start.
+        // A burst of calls must not be lost while the reader is late. The system may grant less;
+        // that is no reason not to start.
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
             debug!(%error, "the receive buffer stays as it is");
         }
@@ -60,7 +60,7 @@ impl UdpListener {
         self.socket.bound()
     }
 
-    /// How well this socket suits for sending from `local`; `None` when it does not.
+    /// How well this socket fits for sending from `local`; `None` when it does not fit.
     pub fn fitness(&self, local: SocketAddr) -> Option<u8> {
         let bound = self.bound();
         if bound.port() != local.port() {
@@ -74,11 +74,11 @@ impl UdpListener {
         }
     }
 
-    /// Sends one message from `local`, which this socket suits. One for which there was no room is lost,
-    /// as any datagram may be: the timers see to it.
+    /// Sends one message from `local`, an address of this socket. A message that finds the send
+    /// buffer full is lost, as any datagram may be; the SIP timers send it again.
     ///
     /// # Errors
-    /// When it cannot go out this way, now or later (RFC 3261 §18.4).
+    /// When no message can leave by this path, now or later (RFC 3261 §18.4).
     pub async fn send(&self, bytes: &[u8], local: SocketAddr, peer: SocketAddr) -> io::Result<()> {
         match self.socket.send(bytes, local.ip(), peer).await {
             Err(error) if is_no_way(&error) => Err(error),
@@ -90,8 +90,8 @@ impl UdpListener {
         }
     }
 
-    /// Reads until `cancel`. The channel and the socket's buffer behind it take up bursts; when both
-    /// are full the kernel drops, and the peers send again.
+    /// Reads until `cancel`. The channel and the socket's buffer absorb bursts; when both are full,
+    /// the kernel drops datagrams, and the peers send them again.
     pub async fn read(
         self,
         rates: Arc<Rates>,
@@ -142,7 +142,7 @@ impl UdpListener {
             if let Some(answer) = stun::answer(bytes, peer)
                 && (rates.is_trusted(peer.ip()) || stun::is_fair(bytes, &answer))
             {
-                // One that finds no room is lost, as any datagram may be.
+                // An answer that finds the send buffer full is lost, as any datagram may be.
                 let _ = self.socket.try_send(&answer, local.ip(), peer);
                 continue;
             }
@@ -155,7 +155,7 @@ impl UdpListener {
     }
 }
 
-/// Nothing that is sent this way goes out: there is no route, or the message is too long for it.
+/// No message can leave by this path: there is no route, or the message is too long for it.
 fn is_no_way(error: &io::Error) -> bool {
     is_unreachable(error)
         || matches!(
@@ -168,7 +168,7 @@ fn is_no_way(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(EMSGSIZE)
 }
 
-/// The address that `peer` reaches a socket at that is bound to `bound`.
+/// The address at which `peer` reaches a socket that is bound to `bound`.
 pub(super) fn local_address(bound: SocketAddr, peer: SocketAddr) -> Option<SocketAddr> {
     if !bound.ip().is_unspecified() {
         return Some(bound);
@@ -176,7 +176,7 @@ pub(super) fn local_address(bound: SocketAddr, peer: SocketAddr) -> Option<Socke
     Some(SocketAddr::new(route_to(peer).ok()?, bound.port()))
 }
 
-/// Asks the kernel which address it would send from. Connecting a UDP socket sends nothing.
+/// Asks the kernel which source address it would use. Connecting a UDP socket sends nothing.
 pub(super) fn route_to(peer: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = match peer {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,7 +1,7 @@
 //! SIP over WebSocket (RFC 7118): one message per WebSocket message, text or binary.
 //!
-//! Only clients connect; we never do. A message needs no Content-Length here, because the WebSocket
-//! knows where it ends.
+//! Only clients connect; this node opens no WebSocket. A message needs no Content-Length here,
+//! because the WebSocket marks its end.
 
 mod frames;
 
@@ -45,24 +45,25 @@ use aftertone_core::proto::sip::{
 
 /// RFC 7118 §4: the subprotocol that both sides must agree on.
 const SUBPROTOCOL: &str = "sip";
-/// Read and written at once; a connection costs twice this.
+/// Bytes that are read or written at once; a connection costs twice this.
 const BUFFER_BYTES: usize = 8 << 10;
-/// What may wait to be written before the connection is over: longer than any message.
+/// Unwritten bytes after which the connection is closed: more than any message.
 const MAX_UNWRITTEN_BYTES: usize = 256 << 10;
 
-/// Fragments of one message: no client cuts one of [`MAX_MESSAGE`] smaller. Empty ones would cost time
-/// without ever being too long.
+/// Fragments of one message: no client cuts one of [`MAX_MESSAGE`] into more. Empty fragments would
+/// cost time without ever making the message too long.
 const MAX_FRAGMENTS: usize = 256;
-/// What is thrown away, and how long, so that the farewell reaches a peer that is still sending.
+/// Limits of what is read and discarded after our Close frame, so that it reaches a peer that still
+/// sends.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1 << 20;
 
-/// A WebSocket whose frames are followed.
+/// A WebSocket with a parser that follows its frames.
 pub(super) type Socket<S> = WebSocketStream<Watched<S>>;
 
-/// Shakes hands. A client that does not offer the subprotocol gets 400 (RFC 7118 §4.1), a page that is not
-/// of `origins` 403 (RFC 6455 §10.2). Where there are none, any may come, and is told apart: then the
-/// socket is a foreign one.
+/// Does the handshake. A client that does not offer the subprotocol gets 400 (RFC 7118 §4.1). A web
+/// page whose origin is not in `origins` gets 403 (RFC 6455 §10.2). If `origins` is empty, every
+/// page may connect, and the second value is true for it: the socket is foreign.
 pub(super) async fn accept<S>(stream: S, origins: &[String]) -> Result<(Socket<S>, bool), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -84,13 +85,14 @@ where
         agree(request, response)
     };
     let mut socket = accept_hdr_async_with_config(stream, agree, Some(config)).await?;
-    // The handshake is over, and with a client nothing may have come behind it yet (RFC 6455 §4.1).
+    // The handshake is over, and a client must not have sent anything behind it yet (RFC 6455
+    // §4.1).
     socket.get_mut().frames = Some(Frames::default());
     Ok((socket, is_foreign))
 }
 
-/// Whether a script asks that is not of a page of `origins`. Browsers say whose it is; who is none need
-/// not, and could say anything.
+/// Whether the client is a script of a web page that is not in `origins`. Browsers send the Origin
+/// header. Other clients need not, and could send anything.
 fn is_of_other_page(request: &Request, origins: &[String]) -> bool {
     let is_ours = |origin: &HeaderValue| origins.iter().any(|ours| origin == ours.as_str());
     !request.headers().get_all(ORIGIN).iter().all(is_ours)
@@ -119,7 +121,7 @@ fn refusal(status: StatusCode, why: &str) -> ErrorResponse {
     refusal
 }
 
-/// Why a WebSocket is served no further.
+/// Why a WebSocket has ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error("closed by the peer")]
@@ -139,7 +141,7 @@ enum End {
 }
 
 impl End {
-    /// What the peer is told (RFC 6455 §7.4.1).
+    /// The code of the Close frame for the peer (RFC 6455 §7.4.1).
     fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Finished => Some(CloseCode::Normal),
@@ -152,7 +154,7 @@ impl End {
     }
 }
 
-/// Serves a WebSocket until it is over. A message is to come before `first_by`.
+/// Serves a WebSocket until it ends. The first SIP message must come before `first_by`.
 pub(super) async fn run<S>(
     socket: Socket<S>,
     connection: Connection,
@@ -174,13 +176,13 @@ pub(super) async fn run<S>(
     let id = connection.id;
     let queued = connection.into_undelivered();
     streams.report_undelivered(in_flight.into_iter().chain(queued)).await;
-    // A browser that is reached no other way is not there any more (RFC 7118 §5).
+    // The peer cannot be reached any other way, so the endpoint counts it as gone (RFC 7118 §5).
     let _ = streams.report(Inbound::Ended(id)).await;
-    // A peer that does not take the farewell has lost nothing.
+    // A peer that does not take the Close frame has lost nothing.
     let _ = timeout(streams.limits.write, say_farewell(&mut socket, &end)).await;
 }
 
-/// Tells the peer why it is over, or answers its own farewell (RFC 6455 §7.1.2).
+/// Sends the Close frame with the reason, or answers the peer's (RFC 6455 §7.1.2).
 async fn say_farewell<S>(socket: &mut Socket<S>, end: &End) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -194,7 +196,7 @@ where
     socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() })).await?;
     let stream = &mut socket.get_mut().stream;
     stream.shutdown().await?;
-    // What is not read when a socket is closed resets the connection, and the farewell is lost.
+    // A socket that is closed with unread bytes resets the connection, and the Close frame is lost.
     let drain = async {
         let (mut buffer, mut drained) = ([0; 1 << 10], 0);
         while drained < MAX_LINGER_BYTES {
@@ -208,20 +210,20 @@ where
     Ok(())
 }
 
-/// A WebSocket that is up.
+/// An open WebSocket.
 struct Session<'a, S> {
     socket: Socket<S>,
     connection: Connection,
     path: Path,
     streams: &'a Streams,
-    /// The way of the message that is being written.
+    /// The path of the message that is being written.
     in_flight: Option<Path>,
 }
 
 /// What woke the session.
 enum Wake {
     Read(Option<Result<Message, Error>>),
-    /// The message that was one too many may be taken now.
+    /// The message that exceeded the rate may be handled now.
     Turn,
     Queued(Option<Queued>),
     Tick,
@@ -230,7 +232,7 @@ enum Wake {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn serve(&mut self, first_by: Instant) -> End {
         match self.talk(first_by).await {
-            // The stream says so, because the library would go on reading.
+            // The stream reports this error, because the library would go on reading.
             Err(End::Socket(Error::Io(_))) if self.has_too_many_fragments() => {
                 End::TooManyFragments
             }
@@ -243,7 +245,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let mut first_by = Some(first_by);
         let mut tick_at = first_by.unwrap_or_else(Instant::now);
         let mut idle_since = Instant::now();
-        // A message that is one too many, and when its turn is. Nothing is read meanwhile.
+        // A message that exceeds the rate, and the time when it may be handled. Nothing is read
+        // meanwhile.
         let mut waiting: Option<(Message, Instant)> = None;
         loop {
             let turn_at = waiting.as_ref().map(|(_, at)| *at);
@@ -283,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                         idle_since = now;
                         self.streams.report(Inbound::Idle(self.connection.id)).await?;
                     }
-                    // What begins after this is due later.
+                    // A message that begins later is due after the next tick.
                     tick_at = deadline.filter(|due| *due > now).unwrap_or(now + limits.message);
                     continue;
                 }
@@ -303,12 +306,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
-    /// Hands a message on; whether it was one of SIP.
+    /// Hands a message on; returns whether it was a SIP message.
     async fn take(&mut self, message: Message) -> Result<bool, End> {
         let bytes = match message {
             Message::Text(text) => Bytes::from(text),
             Message::Binary(bytes) => bytes,
-            // Pings are answered below us.
+            // The library answers pings.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
                 return Ok(false);
             }
@@ -322,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), End> {
-        // RFC 7118 §5: text where the message is UTF-8 all through.
+        // RFC 7118 §5: a text message if the whole message is UTF-8.
         let message = match Utf8Bytes::try_from(bytes.clone()) {
             Ok(text) => Message::Text(text),
             Err(_) => Message::Binary(bytes),
@@ -342,7 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 }
 
-/// A stream whose frames are followed, once they have begun.
+/// A stream that follows the frames, once the handshake is over.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,

@@ -11,12 +11,12 @@ use super::{
     rows::{column_text, decode, encode},
 };
 
-/// A call that the last process left behind, with those of its operations that never ended.
+/// A call that the last process left unfinished, with those of its operations that never ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnfinishedCall {
-    /// The call as it was last written down.
+    /// The call as last stored.
     pub call: Call,
-    /// Its operations that have no end, in the order in which they were accepted.
+    /// Its operations without an end, in the order in which they were accepted.
     pub operations: Vec<Operation>,
 }
 
@@ -46,7 +46,7 @@ impl Database {
         rows.into_iter().map(|(id, body)| decode("operations", id, &body)).collect()
     }
 
-    /// All calls that are not terminated, oldest first: what has to be ended at start.
+    /// All calls that are not terminated, oldest first: they must be ended at the start.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
@@ -81,11 +81,10 @@ impl Database {
             .collect()
     }
 
-    /// Forgets all calls that ended before `before`, with their operations and the notifications
-    /// that were given up. A call that still has a recording or a notification to send stays.
-    /// Returns how many calls went.
-    ///
-    /// Those with notifications that were given up stay until these are older than `given_up_before`.
+    /// Deletes all calls that ended before `before`, with their operations and their given-up
+    /// notifications. A call that still has a recording or a notification to send stays. A call
+    /// with given-up notifications stays until these are older than `given_up_before`. Returns how
+    /// many calls were deleted.
     ///
     /// # Errors
     /// The database failed.
@@ -127,7 +126,7 @@ pub(super) async fn write_call(db: &mut AnyConnection, call: &Call) -> Result<()
     Ok(())
 }
 
-/// Writes down when a call was over: its age is counted from then.
+/// Stores when a call ended: its age is counted from then.
 pub(super) async fn write_end(
     db: &mut AnyConnection,
     call: CallId,

@@ -1,4 +1,4 @@
-//! The steady clock of a database, by which all its deadlines and ages are counted.
+//! The steady clock of a database, which counts all its deadlines and ages.
 
 use sqlx::{AnyPool, Row};
 use tracing::warn;
@@ -9,7 +9,7 @@ use aftertone_core::model::SteadyMillis;
 use super::{Database, StoreError, rows::column_text};
 
 impl Database {
-    /// Stores the state of the clock for the next process. To be called about once a minute, when
+    /// Stores the state of the clock for the next process. Must be called about once a minute, when
     /// the wall clock was set, and at a stop.
     ///
     /// # Errors
@@ -19,7 +19,7 @@ impl Database {
     }
 }
 
-/// The clock of the database, which goes on from the state that the last process has stored.
+/// The clock of the database, which continues from the state that the last process has stored.
 pub(super) async fn resume(writer: &AnyPool) -> Result<Clock, StoreError> {
     let row = sqlx::query("SELECT boot_id, offset_ms, seen, lag_ms FROM clock")
         .fetch_optional(writer)
@@ -35,7 +35,7 @@ pub(super) async fn resume(writer: &AnyPool) -> Result<Clock, StoreError> {
     };
     let clock = Clock::resume(kept.as_ref()).map_err(StoreError::NoClock)?;
     if let Err(error) = keep(&clock, writer).await {
-        // On a full disk, for example. It is tried again while the daemon runs.
+        // For example on a full disk. The daemon tries it again later.
         warn!("The state of the clock cannot be stored yet: {error}");
     }
     Ok(clock)

@@ -1,10 +1,9 @@
-//! Damage to an SQLite file: looked for at start, noticed while running.
+//! Damage to an SQLite file: checked at the start, noticed while running.
 //!
-//! `PRAGMA quick_check` reads the whole file before anything else does. A damaged file is set aside
-//! under another name, with its WAL, and a fresh one takes its place: calls can be taken again, and
-//! the old file is there for rescue. A large file is checked further while the daemon runs. Damage
-//! that is found by then, by the check or by a query, is told once; no new calls are taken until a
-//! restart.
+//! `PRAGMA quick_check` reads the whole file before any other query. A damaged file is renamed,
+//! with its WAL, and a fresh one replaces it: calls can be accepted again, and the old file is kept
+//! for rescue. The check of a large file continues while the daemon runs. Damage that the check or
+//! a query finds later is logged once; no new calls are accepted until a restart.
 
 use std::{
     fs::{self, File},
@@ -25,29 +24,29 @@ use super::{
     files::{keep_private, sync_folder_of},
 };
 
-/// A check that has not ended.
+/// A check that is still running.
 pub(super) struct Checking(JoinHandle<Result<Checked, sqlx::Error>>);
 
-/// What a check has found, and the connection that it used.
+/// The result of a check, and the connection that it used.
 struct Checked {
     finding: Option<String>,
     connection: Option<AnyConnection>,
 }
 
-/// How long a start waits for the check; systemd gives a start 90 s.
+/// How long a start waits for the check; systemd allows 90 s for a start.
 const CHECK_TIME: Duration = Duration::from_secs(10);
-/// What an SQLite file begins with.
+/// The first bytes of an SQLite file.
 const MAGIC: [u8; 16] = *b"SQLite format 3\0";
 
-/// Looks whether the file is sound, and sets it aside if it is not. Gives a check that takes
-/// longer.
+/// Checks the file, and sets it aside if it is damaged. Returns the check if it takes longer than
+/// [`CHECK_TIME`].
 ///
 /// # Errors
 /// The file cannot be opened, is no SQLite database, or is damaged and cannot be set aside.
 pub(super) async fn look(path: &Path, url: &str) -> Result<Option<Checking>, StoreError> {
     let cannot_open = |source| StoreError::CannotOpen { path: path.to_owned(), source };
     if is_foreign(path).map_err(|error| cannot_open(error.into()))? {
-        // It is not ours to move.
+        // The file belongs to another program, so it is not moved.
         let error = io::Error::new(io::ErrorKind::InvalidData, "file is not a database");
         return Err(cannot_open(error.into()));
     }
@@ -69,7 +68,8 @@ pub(super) async fn look(path: &Path, url: &str) -> Result<Option<Checking>, Sto
         Err(error) if is_damage(&error) => (error.to_string(), None),
         Err(error) => return Err(cannot_open(error)),
     };
-    // The connection is closed afterwards: it would write its WAL into the file otherwise.
+    // The connection is closed only after the rename: earlier, it would write its WAL into the
+    // damaged file.
     let aside = set_aside(path).map_err(|source| StoreError::Damaged {
         path: path.to_owned(),
         finding: finding.clone(),
@@ -91,7 +91,8 @@ pub(super) async fn look(path: &Path, url: &str) -> Result<Option<Checking>, Sto
 }
 
 impl Checking {
-    /// Has damage noticed that the check finds, if the database is still open then.
+    /// Waits for the check in the background, and notices the damage that it finds, if the database
+    /// is still open then.
     pub fn watch(self, database: Weak<Inner>) {
         tokio::spawn(async move {
             let finding = match self.0.await {
@@ -121,7 +122,7 @@ impl Database {
         self.damage().get().is_some()
     }
 
-    /// Remembers an error that means damage, and tells it once, with what to do.
+    /// Remembers an error that means damage, and logs it once, with instructions.
     pub fn notice(&self, error: &StoreError) {
         if error.is_damage() {
             self.notice_damage(error.to_string());
@@ -140,7 +141,7 @@ impl Database {
     }
 }
 
-/// Checks the file on a connection of its own. The finding is the first one.
+/// Checks the file on its own connection. Reports the first finding only.
 async fn quick_check(url: String) -> Result<Checked, sqlx::Error> {
     let mut connection = AnyConnection::connect(&url).await?;
     let result: Result<(String,), _> =
@@ -162,7 +163,7 @@ async fn close(connection: Option<AnyConnection>) {
     }
 }
 
-/// Whether the file begins like no SQLite file does, not even an empty one, or one whose first page
+/// Whether the file cannot be an SQLite file, not even an empty one, or one with a first page that
 /// was zeroed or cut.
 fn is_foreign(path: &Path) -> io::Result<bool> {
     let mut begin = Vec::new();
@@ -170,7 +171,7 @@ fn is_foreign(path: &Path) -> io::Result<bool> {
     Ok(!MAGIC.starts_with(&begin) && begin.iter().any(|byte| *byte != 0))
 }
 
-/// Gives the file and those beside it another name, under which they still belong together.
+/// Renames the file and those beside it, so that the new names still belong together.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = beside(path, &format!(".damaged-{}", since.as_secs()));

@@ -21,7 +21,7 @@ pub struct Database {
 pub(super) struct Inner {
     writer: AnyPool,
     reader: AnyPool,
-    /// Tells the dispatcher of new rows in the outbox.
+    /// Wakes the dispatcher when the outbox has new rows.
     outbox_grew: Notify,
     /// The first damage that was found.
     damage: OnceLock<String>,
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     lock: Lock,
 }
 
-/// Held for life, so that no second process opens the same database.
+/// Held until the database is closed, so that no second process opens it.
 #[derive(Debug)]
 pub(super) enum Lock {
     File { _file: File },
@@ -38,20 +38,20 @@ pub(super) enum Lock {
 }
 
 impl Database {
-    /// Closes all connections once they are idle; what is asked of the database afterwards fails.
+    /// Closes all connections once they are idle; later queries fail.
     pub async fn close(&self) {
         self.erase_before_close().await;
         self.inner.reader.close().await;
         self.inner.writer.close().await;
         match &self.inner.lock {
             Lock::Connection(guard) => guard.release(),
-            // Goes with the last handle.
+            // The lock ends with the last handle.
             Lock::File { .. } => {}
         }
     }
 
-    /// Whether the database is known to be away before anything is asked of it, as that of a server
-    /// may be.
+    /// Whether the database is known to be away without a query. This is possible only for a
+    /// server.
     pub fn is_away(&self) -> bool {
         match &self.inner.lock {
             Lock::Connection(guard) => !guard.is_held(),
@@ -59,7 +59,8 @@ impl Database {
         }
     }
 
-    /// Returns when the outbox may have new rows. What happened while nobody waited is not lost.
+    /// Returns when the outbox may have new rows. Rows that were added while no task waited are not
+    /// missed.
     pub async fn outbox_grew(&self) {
         self.inner.outbox_grew.notified().await;
     }
@@ -80,7 +81,7 @@ impl Database {
         &self.inner.clock
     }
 
-    /// What is left of deleted rows, on SQLite.
+    /// The state of the erasure of deleted rows; `None` for PostgreSQL.
     pub(super) fn erasure(&self) -> Option<&Erasure> {
         match &self.inner.lock {
             Lock::Connection(_) => None,
@@ -92,12 +93,12 @@ impl Database {
         &self.inner.damage
     }
 
-    /// For what must not keep the database open.
+    /// A weak reference, for tasks that must not keep the database open.
     pub(super) fn downgraded(&self) -> Weak<Inner> {
         Arc::downgrade(&self.inner)
     }
 
-    /// The database, if it is still in use.
+    /// The database, if it is still open.
     pub(super) fn upgraded(inner: &Weak<Inner>) -> Option<Self> {
         inner.upgrade().map(|inner| Self { inner })
     }

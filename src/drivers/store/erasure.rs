@@ -1,10 +1,11 @@
-//! Leaves nothing of deleted rows in SQLite's files.
+//! Removes copies of deleted rows from SQLite's files.
 //!
-//! `secure_delete` overwrites a row when it is deleted, which is not all: the WAL holds pages as
-//! they were, and a page that SQLite has split or joined keeps copies of rows that moved to another
-//! one. After deletions the WAL is emptied, and once a minute the file is written anew (`VACUUM`).
-//! So it is at the first sweep after a start, for what another process has deleted, and when we
-//! stop. PostgreSQL looks after its own files.
+//! `secure_delete` overwrites a row when it is deleted, which is not enough: the WAL holds earlier
+//! versions of pages, and a page that SQLite has split or joined keeps copies of rows that moved to
+//! another page. After deletions the WAL is emptied, and at most once a minute the file is rebuilt
+//! (`VACUUM`). Both also happen at the first sweep after a start, for rows that another process has
+//! deleted, and when the database is closed. A file of more than [`REBUILD_BYTES`] is not rebuilt,
+//! and may keep copies. PostgreSQL maintains its own files.
 
 use std::{
     sync::atomic::Ordering,
@@ -16,17 +17,16 @@ use tracing::{debug, warn};
 
 use super::{Database, StoreError, connections::discard};
 
-/// The file is written anew at most so often, and for a hundredth of the time at most: nothing else
-/// can be written meanwhile.
+/// Shortest time between two rebuilds, and the pause after one as a multiple of its duration:
+/// nothing else can be written during a rebuild, so rebuilds take at most a hundredth of the time.
 const REBUILD_EVERY: Duration = Duration::from_secs(60);
 const REBUILD_SHARE: u32 = 100;
-/// A larger file is not written anew.
+/// A larger file is not rebuilt.
 const REBUILD_BYTES: i64 = 64 << 20;
 
 impl Database {
-    /// Removes what is left of deleted rows, if there may be something: called after each purge.
-    /// What cannot be done now, because a reader is in the way or the last time was not long ago,
-    /// is done by a later call.
+    /// Removes copies of deleted rows, if there may be any; called after each purge. If a reader is
+    /// in the way, or the last rebuild is too recent, a later call does it.
     ///
     /// # Errors
     /// The database failed.
@@ -34,14 +34,14 @@ impl Database {
         self.erase(false).await
     }
 
-    /// So many rows were deleted by a query.
+    /// Notes that a query has deleted `rows` rows.
     pub(super) fn deleted(&self, rows: u64) {
         if let (Some(erasure), true) = (self.erasure(), rows > 0) {
             erasure.is_due();
         }
     }
 
-    /// The same, without waiting for the minute.
+    /// Like [`Self::erase_deleted`], but does not wait for the minute.
     pub(super) async fn erase_before_close(&self) {
         if let Err(error) = self.erase(true).await {
             debug!("Rests of deleted rows stay until the next start: {error}");
@@ -77,7 +77,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes SQLite's file anew, without free space, unless it is large.
+    /// Rebuilds SQLite's file without free space, unless it is large.
     async fn rebuild(&self) -> Result<(), StoreError> {
         let (bytes,): (i64,) = sqlx::query_as(
             "SELECT c.page_count * s.page_size FROM pragma_page_count() c, pragma_page_size() s",
@@ -99,7 +99,7 @@ impl Database {
     }
 
     /// Moves SQLite's WAL into the database and empties it. Returns whether it is empty: a reader
-    /// may be in the way.
+    /// may prevent that.
     async fn empty_wal(&self) -> Result<bool, StoreError> {
         let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(self.writer()).await?;
         Ok(row.try_get::<i64, _>(0)? == 0)
@@ -114,12 +114,12 @@ mod tests {
 
     use super::*;
 
-    /// What each row has of its own, and no other row.
+    /// A text that is unique to each row.
     fn mark(number: u32) -> String {
         format!("+49157{number:07}!")
     }
 
-    /// Marks in the file from `marks` that begin with what all of them begin with.
+    /// How many of `marks` are in the file.
     fn found(file: &Path, marks: &[u32]) -> usize {
         let bytes = fs::read(file).unwrap();
         let length = mark(0).len();
@@ -128,7 +128,7 @@ mod tests {
         marks.iter().filter(|number| found.contains(mark(**number).as_bytes())).count()
     }
 
-    /// Rows come, grow and go, so that SQLite splits and joins its pages.
+    /// Inserts, extends and deletes rows, so that SQLite splits and joins its pages.
     #[tokio::test(flavor = "multi_thread")]
     async fn rows_that_moved_between_pages_leave_no_copy_behind() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, in sentences that say what to mend.
+//! Errors of the database, in sentences that say how to correct them.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,16 +6,16 @@ use sqlx::migrate::MigrateError;
 
 use aftertone_core::model::CallId;
 
-/// Why the store could not do what it was asked for.
+/// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address names neither of the two databases.
     #[error("the database address must begin with sqlite: or postgres://, not with {scheme:?}")]
     UnknownScheme {
-        /// What it begins with; the rest may hold a password.
+        /// The scheme of the address; the rest may hold a password.
         scheme: String,
     },
-    /// SQLite without a file: each connection would see a database of its own.
+    /// SQLite without a file: each connection would see its own database.
     #[error("the database address sqlite: must name a file, as in sqlite:aftertone.db")]
     NoFile,
     /// The folder of the SQLite file cannot be used.
@@ -46,7 +46,7 @@ pub enum StoreError {
         /// What the driver says.
         source: sqlx::Error,
     },
-    /// An SQLite file is damaged, and stands in the way of a fresh one.
+    /// An SQLite file is damaged, and cannot be renamed for a fresh one.
     #[error(
         "the database {path} is damaged ({finding}) and cannot be set aside: {source}; move it away by \
          hand, with the files beside it that begin with its name, or restore a backup"
@@ -59,7 +59,7 @@ pub enum StoreError {
         /// Why it cannot be renamed.
         source: io::Error,
     },
-    /// There is no connection to a server to be had.
+    /// No connection to the server is possible.
     #[error(
         "cannot connect to the database {target}: {source}; check that it runs and that the \
          address, user and password are right"
@@ -73,7 +73,7 @@ pub enum StoreError {
     /// The system has no CLOCK_BOOTTIME.
     #[error("cannot read CLOCK_BOOTTIME: {0}; this needs Linux 2.6.39 or newer")]
     NoClock(#[source] io::Error),
-    /// A newer aftertone has been at this database.
+    /// A newer aftertone has migrated this database.
     #[error(
         "the database has migration {version}, which this aftertone does not know; install the \
          newer aftertone again or restore a backup"
@@ -88,7 +88,7 @@ pub enum StoreError {
     /// A query failed.
     #[error("the database failed: {0}")]
     Query(#[from] sqlx::Error),
-    /// A stored value does not read as what it should be.
+    /// A stored value cannot be parsed.
     #[error("{table} row {id} cannot be read: {source}")]
     Unreadable {
         /// The table.
@@ -101,10 +101,10 @@ pub enum StoreError {
     /// A value could not be written as JSON.
     #[error("a value cannot be written as JSON: {0}")]
     Unwritable(#[source] serde_json::Error),
-    /// A notification for a call that was never written down.
+    /// A notification for a call that is not in the database.
     #[error("call {0} is not in the database")]
     UnknownCall(CallId),
-    /// What was committed is not there for other connections.
+    /// Other connections do not see the last commit.
     #[error("commit {committed} cannot be seen: other connections see only {seen}")]
     NotVisible {
         /// Number of the last commit.
@@ -115,7 +115,7 @@ pub enum StoreError {
     /// The journal ended before the change was durable.
     #[error("the journal ended before the change was written down")]
     JournalEnded,
-    /// The journal could not write down everything in time.
+    /// The journal did not finish in time.
     #[error("the journal was not done within {within:?}")]
     NotFlushed {
         /// How long it was given.
@@ -124,9 +124,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the fault lies with the database and not with the data: the same again, later, may
-    /// work. Everything that does not clearly blame the data counts, because a fact that is given
-    /// up is lost, while a journal that waits is seen and mended.
+    /// Whether the fault lies with the database and not with the data: the same query may succeed
+    /// later. Every error that does not clearly blame the data counts, because a fact that is given
+    /// up is lost, while a waiting journal is noticed and repaired.
     pub fn is_database_away(&self) -> bool {
         match self {
             Self::Query(error) => !blames_the_data(error),
@@ -135,7 +135,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the database itself is damaged: the same again will not work.
+    /// Whether the database itself is damaged: the same query will not succeed later.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Query(source)
@@ -146,7 +146,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the address itself is wrong: the same again will never work.
+    /// Whether the address itself is wrong: the same address will never work.
     pub fn is_wrong_address(&self) -> bool {
         matches!(
             self,
@@ -163,7 +163,7 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     let code = error.code().unwrap_or_default();
     match code.parse::<u32>() {
-        // The low byte of SQLite's extended codes is the primary one.
+        // The low byte of SQLite's extended codes is the primary code.
         Ok(number) if code.len() < 5 => matches!(number & 0xff, 11 | 26),
         _ => matches!(&*code, "XX001" | "XX002"),
     }
@@ -175,7 +175,7 @@ fn blames_the_data(error: &sqlx::Error) -> bool {
             let code = error.code().unwrap_or_default();
             match code.parse::<u32>() {
                 // SQLite's extended codes keep the primary code in the low byte: SQLITE_ERROR,
-                // TOOBIG, CONSTRAINT, MISMATCH, RANGE. PostgreSQL's have five places.
+                // TOOBIG, CONSTRAINT, MISMATCH, RANGE. PostgreSQL's codes have five characters.
                 Ok(number) if code.len() < 5 => matches!(number & 0xff, 1 | 18 | 19 | 20 | 25),
                 // PostgreSQL's classes: data exception, integrity, syntax or missing table.
                 _ => ["22", "23", "42"].iter().any(|class| code.starts_with(class)),

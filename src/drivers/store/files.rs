@@ -1,4 +1,4 @@
-//! Rights and durability of the files of a SQLite database.
+//! Permissions and durability of the files of a SQLite database.
 
 use std::{
     fs::{File, Permissions},
@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-/// Makes the file, or takes it from everybody but its owner and group. SQLite gives the files beside
-/// it the same permissions.
+/// Creates the file, or removes the permissions of all users except its owner and group. SQLite
+/// gives the files beside it the same permissions.
 pub(super) fn keep_private(path: &Path) -> io::Result<()> {
     let is_new = !path.exists();
     let file = File::options().create(true).append(true).mode(PRIVATE).open(path)?;
@@ -23,7 +23,7 @@ pub(super) fn keep_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the names of files beside `path` safe from a power cut.
+/// Syncs the folder of `path`, so that the names of files in it survive a power cut.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
@@ -31,5 +31,5 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The database holds the keys that sign in our name.
+/// Mode of new files: the database holds the private keys of our tokens.
 pub(super) const PRIVATE: u32 = 0o600;

@@ -1,4 +1,4 @@
-//! Keeps a second process away from a PostgreSQL database: an advisory lock, held by a connection that
+//! Keeps a second process out of a PostgreSQL database: an advisory lock, held by a connection that
 //! does nothing else. (A pooler that shares connections between transactions cannot hold it.)
 
 use std::{
@@ -15,17 +15,17 @@ use tracing::{debug, error, info};
 
 use super::{StoreError, connections::probe};
 
-/// The number of our lock; the server has one space of them for each database.
+/// The number of our lock; the server has one number space for each database.
 const LOCK: i64 = i64::from_be_bytes(*b"aftrtone");
-/// How long another process may take to go: what a restart needs that overlaps.
+/// How long another process may keep the lock: enough for a restart in which two processes overlap.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
-/// How often we look whether the connection is there.
+/// How often the connection is checked.
 const PULSE: Duration = Duration::from_secs(1);
-/// How long the server may take to say so.
+/// How long the server may take to answer the check.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Holds the lock; it is let go when this is dropped.
+/// Holds the lock; dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct Guard {
     task: AbortOnDropHandle<()>,
@@ -33,12 +33,12 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Whether the connection with the lock was there when we last looked.
+    /// Whether the connection with the lock was up at the last check.
     pub fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
     }
 
-    /// Lets go.
+    /// Releases the lock.
     pub fn release(&self) {
         self.task.abort();
     }
@@ -47,7 +47,7 @@ impl Guard {
 /// Takes the lock with `connection` to `url`, and holds it.
 ///
 /// # Errors
-/// Another process has it, or the database failed.
+/// Another process holds it, or the database failed.
 pub(super) async fn hold(
     url: &str,
     target: String,
@@ -71,7 +71,8 @@ async fn take(connection: &mut AnyConnection) -> Result<bool, StoreError> {
     Ok(is_ours)
 }
 
-/// Holds the lock for life. It goes with its connection, and is taken again then.
+/// Holds the lock until the task is aborted. A lost connection loses the lock, which is then taken
+/// again.
 async fn keep(
     url: String,
     target: String,

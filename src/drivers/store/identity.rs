@@ -1,4 +1,4 @@
-//! What tells this database from every other one.
+//! The id that distinguishes this database from every other one.
 
 use super::{Database, StoreError};
 
@@ -7,12 +7,12 @@ use super::{Database, StoreError};
 pub struct Identity {
     /// A UUID.
     pub id: String,
-    /// Whether it was made just now.
+    /// Whether it was created just now.
     pub is_new: bool,
 }
 
 impl Database {
-    /// The id of this database; makes it when there is none.
+    /// The id of this database; created if there is none.
     ///
     /// # Errors
     /// The database failed.

@@ -1,18 +1,19 @@
-//! The one writer of what live calls do: many changes, one transaction.
+//! The one writer of the changes of live calls: many changes, one transaction.
 //!
 //! In: [`Change`] values from call tasks, which never wait. Out: a [`Commit`] for each, which
-//! resolves once the change is durable, in the order of submission. What is queued while one
-//! transaction is written goes into the next, so the price of a commit is shared under load and
-//! not waited for without. While the database is away the journal tries again and the queue grows;
-//! [`Journal::is_behind`] then tells admission to refuse new calls. A change that the database
-//! refuses fails alone.
+//! resolves once the change is durable, in the order of submission. Changes that are queued while
+//! one transaction is written go into the next one, so the cost of a commit is shared under load,
+//! and without load a change does not wait for others. While the database is away the journal tries
+//! again and the queue grows; [`Journal::is_behind`] then tells admission to refuse new calls. A
+//! change that the database refuses fails alone.
 //!
-//! After a failed transaction nothing is assumed of its connection: it is closed, and the next
+//! After a failed transaction nothing is assumed about its connection: it is closed, and the next
 //! attempt opens a new one. Each transaction has a number, which [`Journal::prove`] reads on
 //! another connection.
 //!
-//! When the connection to PostgreSQL breaks in the very moment of a commit, nobody can say whether
-//! it was done. It is done again: facts stay the same, a notification may then be sent twice.
+//! When the connection to PostgreSQL breaks at the moment of a commit, it is unknown whether the
+//! commit was done. The transaction is then repeated: facts stay the same, but a notification may
+//! be sent twice.
 
 use std::{
     pin::Pin,
@@ -36,8 +37,8 @@ use aftertone_core::model::{Change, SteadyMillis};
 
 use super::{Database, StoreError, calls, connections::discard, outbox, recordings};
 
-/// A handle on the journal; cheap to clone. The journal ends when the last one is gone and
-/// everything is written down.
+/// A handle on the journal; cheap to clone. The journal ends when the last handle is dropped and
+/// all changes are written.
 #[derive(Clone, Debug)]
 pub struct Journal {
     database: Database,
@@ -48,7 +49,7 @@ pub struct Journal {
     proved: Arc<sync::Mutex<Option<Instant>>>,
 }
 
-/// How much the journal takes, and when it counts as behind.
+/// Limits of the journal, and when it counts as behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalLimits {
     /// Most changes that may wait; 1 or more.
@@ -78,7 +79,7 @@ pub struct Commit(oneshot::Receiver<Result<(), StoreError>>);
 pub struct JournalBehind(pub Box<Change>);
 
 impl Journal {
-    /// Starts the writer. It must not end while the daemon runs; its handle tells of a panic.
+    /// Starts the writer. It must not end while the daemon runs; its handle reports a panic.
     pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(limits.queue.max(1));
         let backlog = Arc::new(Backlog::default());
@@ -92,13 +93,13 @@ impl Journal {
         (Self { database, queue, backlog, limits, proved }, tokio::spawn(writer.run()))
     }
 
-    /// Hands over a change without waiting.
+    /// Submits a change without waiting.
     ///
     /// # Errors
-    /// Gives the change back when the queue is full.
+    /// Returns the change when the queue is full or the journal has ended.
     pub fn submit(&self, change: Change) -> Result<Commit, JournalBehind> {
         let (entry, commit) = entry(change);
-        // Counted first: the writer may be done with it before `try_send` returns.
+        // Counted first: the writer may finish the change before `try_send` returns.
         self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
         match self.queue.try_send(entry) {
             Ok(()) => Ok(commit),
@@ -110,7 +111,7 @@ impl Journal {
         }
     }
 
-    /// Waits until all that was submitted before is durable or refused.
+    /// Waits until all changes that were submitted before are durable or refused.
     ///
     /// # Errors
     /// It took longer than `within`, or the journal has ended.
@@ -128,9 +129,9 @@ impl Journal {
         }
     }
 
-    /// Reads the number of the last transaction on a connection that did not write it. A good
-    /// answer holds for a second, and one caller reads at a time: however many ask, one connection
-    /// is taken.
+    /// Reads the number of the last transaction on a connection that did not write it. A success is
+    /// valid for a second, and one caller reads at a time: however many callers there are, they
+    /// take one connection.
     ///
     /// # Errors
     /// The database cannot be read, or other connections do not see what was committed.
@@ -149,7 +150,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether so much waits, or for so long, that no new call should be taken.
+    /// Whether so many changes wait, or for so long, that no new call should be accepted.
     pub fn is_behind(&self) -> bool {
         self.backlog.waiting.load(Ordering::Relaxed) > self.limits.behind_changes
             || self.backlog.age() > self.limits.behind_age
@@ -183,7 +184,7 @@ struct Backlog {
     waiting: AtomicUsize,
     /// When the oldest of them was submitted. The writer always holds the oldest.
     oldest: Mutex<Option<Instant>>,
-    /// Number of the last transaction that was committed; 0 when there was none.
+    /// Number of the last transaction that was committed; 0 without one.
     last: AtomicI64,
 }
 
@@ -286,12 +287,12 @@ impl Writer {
             error!(call.id = call, "A change was refused: {error}");
         }
         self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
-        // Whoever submitted it may have gone; the change is true all the same.
+        // The submitter may have gone; the change is stored nevertheless.
         let _ = entry.done.send(result);
     }
 }
 
-/// Writes the changes in one transaction; gives its number.
+/// Writes the changes in one transaction; returns the transaction's number.
 async fn write_together(
     connection: &mut AnyConnection,
     entries: &[Entry],
@@ -328,10 +329,10 @@ async fn apply(
     Ok(())
 }
 
-/// How long a proof that the last commit is visible holds.
+/// How long a proof that the last commit is visible is valid.
 const PROOF_LASTS: Duration = Duration::from_secs(1);
 
-/// How long to wait after that many failures: 20 ms, doubled each time, up to 1.28 s.
+/// Pause after that many failures: 20 ms, doubled each time, up to 1.28 s.
 fn pause(failures: u32) -> Duration {
     Duration::from_millis(20 << failures.min(6))
 }
@@ -346,7 +347,7 @@ mod tests {
         CallId, Operation, OperationId, OperationKind, OperationStatus, UnixMillis,
     };
 
-    /// An operation of a call that is in the database, with a context of that many bytes.
+    /// An operation of a call, with a client context of that many bytes.
     fn operation(call: CallId, context_bytes: usize) -> Operation {
         Operation {
             id: OperationId::from_random([7; 16]),
@@ -388,8 +389,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(200)).await;
         database.writer().execute(limit(i64::from(i32::MAX))).await.unwrap();
         timeout(Duration::from_secs(10), commit).await.expect("in time").unwrap();
-        // One that is refused: where the driver still counts a transaction, only a savepoint is
-        // undone.
+        // A change that is refused: where the driver still counts a transaction, only a savepoint
+        // is undone.
         let (unknown, id) = (CallId::from_random([2; 16]), OperationId::from_random([9; 16]));
         let stranger = Operation { id, ..operation(unknown, 1) };
         let refused = Change { operations: vec![stranger], ..Change::default() };

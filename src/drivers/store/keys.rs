@@ -6,19 +6,19 @@ use aftertone_core::model::SteadyMillis;
 
 use super::{Database, StoreError};
 
-/// A private key and its name.
+/// A private key and its id.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKeyRow {
-    /// Its name in tokens.
+    /// Its id in tokens (`kid`).
     pub id: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: SteadyMillis,
     /// The private key.
     pub pem: String,
 }
 
 impl std::fmt::Debug for SigningKeyRow {
-    /// Without the key.
+    /// Leaves out the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SigningKeyRow").field("id", &self.id).finish_non_exhaustive()
     }
@@ -57,7 +57,7 @@ impl Database {
         Ok(())
     }
 
-    /// Forgets a key.
+    /// Deletes a key.
     ///
     /// # Errors
     /// The database failed.

@@ -1,4 +1,4 @@
-//! In which files of SQLite copies of deleted rows may be.
+//! Which files of SQLite may hold copies of deleted rows.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -7,17 +7,17 @@ use std::{
 
 use tokio::sync::Mutex;
 
-/// Where rests of deleted rows may be.
+/// Where copies of deleted rows may be.
 #[derive(Debug)]
 pub(super) struct Erasure {
     pub in_wal: AtomicBool,
     pub in_pages: AtomicBool,
-    /// When the file may be written anew.
+    /// The earliest time of the next rebuild of the file.
     pub next_rebuild: Mutex<Instant>,
 }
 
 impl Erasure {
-    /// Nothing is known of a file: there may be rests in it.
+    /// At the start nothing is known about the files, so both may hold copies.
     pub fn new() -> Self {
         Self {
             in_wal: AtomicBool::new(true),
@@ -26,7 +26,7 @@ impl Erasure {
         }
     }
 
-    /// Rows were deleted.
+    /// Notes that rows were deleted.
     pub fn is_due(&self) {
         self.in_pages.store(true, Ordering::Relaxed);
         self.in_wal.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Locks on files that one process has for its life.
+//! File locks that a process holds until it ends.
 
 use std::{
     fs::{File, TryLockError},
@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-/// How often a lock that somebody has is tried again, and the pause in between.
+/// How often a held lock is tried, and the pause between two tries.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// Takes the lock of a file, which goes with the file. One that is held is tried again for a third
-/// of a second: a process that was killed has it until it is gone, and a child of this process has
-/// what its parent had until it becomes another program.
+/// Takes the lock of a file; the lock ends when the file is closed. A held lock is tried again for
+/// a third of a second: a killed process holds its locks until it is gone, and a child of this
+/// process holds its parent's locks until it executes another program.
 ///
 /// # Errors
-/// Another process has it ([`TryLockError::WouldBlock`]), or the system failed.
+/// Another process holds it ([`TryLockError::WouldBlock`]), or the system failed.
 pub fn lock_for_life(file: &File) -> Result<(), TryLockError> {
     for _ in 1..ATTEMPTS {
         match file.try_lock() {

@@ -1,4 +1,4 @@
-//! Files in `lost+found`, which belong to no recording: since when they are unchanged.
+//! Files in `lost+found`, which belong to no recording, and the time of their last change.
 
 use sqlx::Row;
 
@@ -9,9 +9,9 @@ use super::{Database, StoreError, rows::column_text};
 /// A file in `lost+found`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostFileRow {
-    /// Its name.
+    /// Its path relative to the folder of the clips.
     pub name: String,
-    /// The file's time of change, by the wall clock as it was then.
+    /// The file's modification time, by the wall clock of that time.
     pub modified: UnixMillis,
     /// The steady time of that change.
     pub since: SteadyMillis,
@@ -36,7 +36,7 @@ impl Database {
         rows.iter().map(file).collect()
     }
 
-    /// Writes the row of a file, in the place of an earlier one with its name.
+    /// Writes the row of a file; it replaces an earlier one with the same name.
     ///
     /// # Errors
     /// The database failed.
@@ -53,7 +53,7 @@ impl Database {
         Ok(())
     }
 
-    /// Deletes the row of a file that is not there any more.
+    /// Deletes the row of a file that does not exist any more.
     ///
     /// # Errors
     /// The database failed.

@@ -1,8 +1,9 @@
 //! The database: calls, operations, recordings and the outbox, in SQLite or PostgreSQL.
 //!
-//! In: [`Change`](aftertone_core::model::Change) values by the [`Journal`], the one writer of what live calls
-//! do; direct questions and the few writes of purge and delivery by [`Database`]. Out: rows in the
-//! words of `model`. A change is one transaction: a fact and its notification become true together.
+//! In: [`Change`](aftertone_core::model::Change) values through the [`Journal`], the one writer of
+//! the changes of live calls; queries and the few writes of purge and delivery through
+//! [`Database`]. Out: rows as types of `model`. A change is one transaction: a fact and its
+//! notification are stored together.
 //!
 //! One set of queries serves both databases: numbered placeholders, BIGINT milliseconds, TEXT. The
 //! store knows neither Graph's JSON nor files, and decides nothing about calls.

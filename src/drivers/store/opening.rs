@@ -1,11 +1,11 @@
-//! Opens the database and brings its tables up to date: the few lines where SQLite and PostgreSQL
-//! differ.
+//! Opens the database and migrates its tables; the differences between SQLite and PostgreSQL are
+//! here.
 //!
 //! SQLite runs in WAL mode with one writing connection and a few that only read; a lock file keeps
-//! a second process away, as an advisory lock does from PostgreSQL. A commit survives a power cut:
-//! SQLite syncs its WAL (`synchronous=FULL`), PostgreSQL has `synchronous_commit` switched on for
-//! our sessions. `erasure` keeps what was deleted out of the files, `damage` looks whether they are
-//! sound.
+//! a second process out, as an advisory lock does for PostgreSQL. A commit survives a power cut:
+//! SQLite syncs its WAL (`synchronous=FULL`), and for PostgreSQL our sessions switch
+//! `synchronous_commit` on. `erasure` removes deleted data from SQLite's files, `damage` checks
+//! their integrity.
 
 use std::{
     fs::{File, TryLockError},
@@ -30,8 +30,8 @@ use super::{
 };
 
 impl Database {
-    /// Opens `sqlite:PATH` (made when it is not there) or `postgres://…` and brings the tables up
-    /// to date.
+    /// Opens `sqlite:PATH` (created if it does not exist) or `postgres://…`, and migrates the
+    /// tables.
     ///
     /// # Errors
     /// Every error is a sentence for the person who starts the daemon.
@@ -55,7 +55,7 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         return Err(StoreError::NoFile);
     }
     let lock = lock_sqlite(path)?;
-    // Only afterwards: who has not got the lock must not touch a file that SQLite has open.
+    // Only after the lock: a process without the lock must not touch a file that SQLite has open.
     keep_private(path)
         .map_err(|source| StoreError::NotWritable { path: path.to_owned(), source })?;
     let url = sqlite_url(path);
@@ -92,19 +92,20 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
 }
 
 async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    // The driver waits 5 s for a lock by default; the journal would rather say that it is behind.
+    // By default the driver waits 5 s for a lock; the journal should report sooner that it is
+    // behind.
     connection.execute("PRAGMA busy_timeout = 1000").await?;
     connection.execute("PRAGMA journal_mode = WAL").await?;
     connection.execute("PRAGMA synchronous = FULL").await?;
     connection.execute("PRAGMA secure_delete = ON").await?;
-    // VACUUM copies what is stored: not to a file elsewhere.
+    // VACUUM copies all data; the copy must not go to a file elsewhere.
     connection.execute("PRAGMA temp_store = MEMORY").await?;
     connection.execute("PRAGMA foreign_keys = ON").await?;
     Ok(())
 }
 
 /// A role or a server may have `synchronous_commit = off`: then a commit is answered before it is
-/// durable. The stronger settings stay as they are.
+/// durable. Stronger settings are kept.
 async fn prepare_postgres(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     connection
         .execute(
@@ -115,8 +116,8 @@ async fn prepare_postgres(connection: &mut AnyConnection) -> Result<(), sqlx::Er
         .map(drop)
 }
 
-/// Locks a file beside the database. Not the database itself: closing any descriptor of that file
-/// would release SQLite's own POSIX locks.
+/// Locks a file beside the database, not the database itself: closing any descriptor of the
+/// database file would release SQLite's own POSIX locks.
 fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -138,7 +139,7 @@ fn lock_sqlite(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// The driver reads a URL, so what means something in one has to be escaped.
+/// The driver parses a URL, so characters with a meaning in URLs are escaped.
 fn sqlite_url(path: &Path) -> String {
     let mut url = String::from("sqlite:");
     for character in path.to_string_lossy().chars() {
@@ -176,7 +177,7 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
     Ok(Database::joined(pool.clone(), pool, clock, Lock::Connection(guard)))
 }
 
-/// Host and database name of an address.
+/// Host and database name of a URL.
 fn without_credentials(url: &str) -> String {
     match url::Url::parse(url) {
         Ok(url) => format!("{}{}", url.host_str().unwrap_or("localhost"), url.path()),
@@ -243,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_at_once() {
-        // Port 1 of the loopback address: nobody listens there.
+        // Port 1 of the loopback address has no listener.
         let url = "postgres://me:secret@127.0.0.1:1/calls";
         let error = Database::open(url).await.unwrap_err().to_string();
         assert!(error.contains("127.0.0.1/calls") && error.contains("refused"), "{error}");

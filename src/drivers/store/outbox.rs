@@ -1,7 +1,7 @@
 //! Notifications that are committed but not yet acknowledged, in order per call.
 //!
-//! A delivered row is deleted. One that was given up stays until its call is purged, and no longer
-//! holds back those behind it.
+//! A delivered row is deleted. A given-up row stays until its call is purged or a client has it
+//! sent again (old tones are deleted earlier), and no longer holds back the later ones.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -22,37 +22,38 @@ use super::{
 pub struct Delivery {
     /// Its call.
     pub call: CallId,
-    /// Counts the notifications of the call from 1; with the call it names the notification.
+    /// Number of the notification within its call, from 1; call and number identify it.
     pub sequence: u64,
-    /// Name of the application that is told.
+    /// Name of the application that is notified.
     pub application: String,
-    /// Where it wants to be told.
+    /// The callback address.
     pub callback_uri: String,
     /// Correlation id of the call.
     pub chain_id: String,
-    /// Application and origin of `callback_uri`: those who share it are slow or dead together.
+    /// Application and origin of `callback_uri`: notifications with the same value are slow or fail
+    /// together.
     pub receiver: String,
     /// The fact.
     pub event: Event,
-    /// How often it was tried.
+    /// Number of attempts so far.
     pub attempts: u32,
     /// When it was committed.
     pub created_at: SteadyMillis,
 }
 
-/// A notification that will not be sent any more.
+/// A notification that will not be sent any more, unless a client asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GivenUp {
     /// The notification.
     pub delivery: Delivery,
-    /// What the last attempt ended with.
+    /// The error of the last attempt.
     pub error: String,
     /// When it was committed, by the wall clock.
     pub created_at: UnixMillis,
 }
 
 impl Database {
-    /// Receivers that may have something due at `now`, in the order of their names.
+    /// Receivers that may have a notification due at `now`, in the order of their names.
     ///
     /// # Errors
     /// The database failed.
@@ -67,8 +68,9 @@ impl Database {
         Ok(rows.into_iter().map(|(receiver,)| receiver).collect())
     }
 
-    /// Up to `limit` notifications for `receiver` that are due at `now`, the first unsent one of
-    /// each call only. A row that cannot be read is given up, for it would block its call for ever.
+    /// Up to `limit` notifications for `receiver` that are due at `now`, only the first unsent one
+    /// of each call. A row that cannot be read is given up, because it would block its call for
+    /// ever.
     ///
     /// # Errors
     /// The database failed.
@@ -118,7 +120,7 @@ impl Database {
         Ok(self.readable(due).await?.pop())
     }
 
-    /// When the next failed notification is to be tried again, after `now`.
+    /// When the next failed notification will be tried again, after `now`.
     ///
     /// # Errors
     /// The database failed.
@@ -136,7 +138,7 @@ impl Database {
         Ok(next.map(SteadyMillis))
     }
 
-    /// Forgets a notification that was received.
+    /// Deletes a notification that was received.
     ///
     /// # Errors
     /// The database failed.
@@ -149,7 +151,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes down that the attempt numbered `attempts` failed, and when the next one is due.
+    /// Stores that the attempt numbered `attempts` failed, and when the next one is due.
     ///
     /// # Errors
     /// The database failed.
@@ -174,7 +176,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes down that the attempt numbered `attempts` was the last one.
+    /// Stores that the attempt numbered `attempts` was the last one.
     ///
     /// # Errors
     /// The database failed.
@@ -188,7 +190,7 @@ impl Database {
             .await
     }
 
-    /// How many notifications wait to be received.
+    /// How many notifications are not delivered yet.
     ///
     /// # Errors
     /// The database failed.
@@ -200,8 +202,8 @@ impl Database {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Notifications of `application` that were given up, oldest first: `limit` of them after the first
-    /// `skip`.
+    /// Notifications of `application` that were given up, oldest first: `limit` of them after the
+    /// first `skip`.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
@@ -229,7 +231,7 @@ impl Database {
                     let error = error.unwrap_or_default();
                     found.push(GivenUp { delivery, error, created_at });
                 }
-                // Given up because of that; it was logged then.
+                // Given up because it cannot be read; that was logged then.
                 Err(StoreError::Unreadable { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -251,8 +253,8 @@ impl Database {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Has notifications of `application` that were given up sent again, as if they had just been
-    /// committed: this one, or all. Tells how many there were.
+    /// Sends given-up notifications of `application` again, as if they had just been committed: the
+    /// one that `which` names, or all. Returns how many there were.
     ///
     /// # Errors
     /// The database failed.
@@ -355,7 +357,7 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Whether one more tone of a call may wait. Of those that were given up the newest are kept.
+/// Whether one more tone of a call may be queued. Also deletes all but the newest given-up tones.
 async fn make_room(
     db: &mut AnyConnection,
     call: CallId,
@@ -389,14 +391,14 @@ async fn make_room(
     Ok(true)
 }
 
-/// So many notifications of a call may wait while its tones are still added to them.
+/// Tones are queued only while fewer notifications than this of their call are pending.
 const MOST_WITH_TONES: i64 = 256;
-/// Tones that were given up are kept while they are among so many last notifications of their call.
+/// Given-up tones are kept while they are among this many last notifications of their call.
 const MOST_GIVEN_UP: i64 = 1024;
 
 static TONES_DROPPED: OncePerMinute = OncePerMinute(AtomicI64::new(i64::MIN));
 
-/// Lets the log say something once a minute.
+/// Log limiter: one line a minute.
 struct OncePerMinute(AtomicI64);
 
 impl OncePerMinute {

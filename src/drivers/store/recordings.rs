@@ -1,4 +1,4 @@
-//! One row for each clip: there before its first byte, gone after its last.
+//! One row for each clip, written before its first byte and deleted after its last one.
 //!
 //! ```text
 //! writing --> ready ----> deleting --> (no row)
@@ -19,7 +19,7 @@ use super::{
     rows::{column_text, parsed},
 };
 
-/// What is known about one clip.
+/// The row of a clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordingRow {
     /// The clip.
@@ -30,24 +30,25 @@ pub struct RecordingRow {
     pub operation: OperationId,
     /// Name of the application that owns it; empty for a built-in line.
     pub application: String,
-    /// Where it is in its life.
+    /// The state of the clip.
     pub state: RecordingState,
     /// Size of the file in bytes; 0 until it is ready.
     pub bytes: u64,
     /// When it began, by the wall clock.
     pub created_at: UnixMillis,
-    /// When it is to be purged; `None` while its call lives, zero for what is to go at once.
+    /// When it will be purged; `None` while its call lives, zero for a clip that must be deleted at
+    /// once.
     pub expires_at: Option<SteadyMillis>,
 }
 
-/// Where a clip is in its life.
+/// The state of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordingState {
-    /// Bytes may be coming.
+    /// The clip is being written.
     Writing,
-    /// Whole and safe.
+    /// The clip is complete and safe.
     Ready,
-    /// Not wanted; its bytes, if any, may go.
+    /// The clip is not wanted; its bytes, if any, may be deleted.
     Discarded,
     /// Its bytes are being deleted, or were when the process died.
     Deleting,
@@ -66,8 +67,8 @@ impl Database {
         row.as_ref().map(read).transpose()
     }
 
-    /// Up to `limit` clips whose time has come at `now`, the longest overdue first. A clip that is
-    /// still being written is due as soon as that is over.
+    /// Up to `limit` clips that have expired at `now`, the longest overdue first. A clip that is
+    /// still being written becomes due when that ends.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
@@ -99,7 +100,7 @@ impl Database {
         Ok(next.map(SteadyMillis))
     }
 
-    /// All clips whose writing was never finished, oldest first: what has to be mended at start.
+    /// All clips that were never finished, oldest first: they must be repaired at the start.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
@@ -111,7 +112,7 @@ impl Database {
         rows.iter().map(read).collect()
     }
 
-    /// All clips that have rows.
+    /// The states of all clips that have rows.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
@@ -122,8 +123,8 @@ impl Database {
         rows.iter().map(|row| Ok((parsed(row, "id")?, parsed(row, "state")?))).collect()
     }
 
-    /// Writes down that the bytes of a clip are going, before the first of them does. From now on
-    /// it is due. Returns whether there is such a clip.
+    /// Marks a clip as being deleted, before its first byte is deleted. From now on it is due.
+    /// Returns whether there is such a clip.
     ///
     /// # Errors
     /// The database failed.
@@ -136,7 +137,7 @@ impl Database {
         Ok(done.rows_affected() > 0)
     }
 
-    /// The bytes of a clip could not be deleted: it is due again at `at`.
+    /// Postpones a clip with bytes that could not be deleted: it is due again at `at`.
     ///
     /// # Errors
     /// The database failed.
@@ -149,7 +150,7 @@ impl Database {
         Ok(())
     }
 
-    /// Deletes the row of a clip whose bytes are gone; does nothing when there is none.
+    /// Deletes the row of a clip after its bytes are gone; does nothing when there is none.
     ///
     /// # Errors
     /// The database failed.
@@ -177,7 +178,7 @@ pub(super) async fn write(
         .bind(operation.to_string())
         .bind(column_text(application))
         .bind(at.0),
-        // A clip that somebody has begun to delete stays deleted.
+        // A clip that is already being deleted stays so.
         RecordingChange::Finished { id, bytes } => sqlx::query(
             "UPDATE recordings SET state = 'ready', bytes = $2 WHERE id = $1 AND state = 'writing'",
         )
@@ -188,7 +189,7 @@ pub(super) async fn write(
              WHERE id = $1 AND state <> 'deleting'",
         )
         .bind(id.to_string()),
-        // What is to go at once keeps its time.
+        // A clip that must be deleted at once keeps its time.
         RecordingChange::Expire { call, ended_at, retention } => {
             calls::write_end(db, *call, *ended_at).await?;
             sqlx::query(

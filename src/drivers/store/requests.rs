@@ -1,4 +1,4 @@
-//! Requests that bore an `Idempotency-Key`, and their first answers.
+//! Requests with an `Idempotency-Key`, and their first answers.
 
 use sqlx::Row;
 
@@ -6,35 +6,36 @@ use aftertone_core::model::{Call, CallId, SteadyMillis};
 
 use super::{Database, StoreError};
 
-/// The answer to a request, as far as it is repeated.
+/// The part of an answer that is repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
     /// The HTTP status.
     pub status: u16,
     /// The `Location`.
     pub location: Option<String>,
-    /// The JSON; empty without a body.
+    /// The JSON body; empty without one.
     pub body: String,
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestKey {
-    /// Nothing: from now on it is this request's.
+    /// The key is new, and belongs to this request from now on.
     New,
-    /// It was this request's, which was answered so.
+    /// The key belongs to this request, and this was the answer.
     Answered(KeptAnswer),
-    /// It is this request's, which has placed this call. The process that was to answer it has died.
+    /// The key belongs to this request, which has placed this call; the process died before it
+    /// answered.
     Placed(Box<Call>),
-    /// It is this request's, which has no answer.
+    /// The key belongs to this request, which has no answer yet.
     Unanswered,
-    /// It was another request's.
+    /// The key belongs to another request.
     Taken,
 }
 
 impl Database {
-    /// Takes a key for a request, unless it was taken before. `call` is the id of the call that it will
-    /// place, if it is such a request.
+    /// Takes a key for a request, unless it was taken before. `call` is the id of the call that the
+    /// request will place, if it places one.
     ///
     /// # Errors
     /// The database failed.
@@ -68,7 +69,7 @@ impl Database {
         .bind(key.to_owned())
         .fetch_optional(self.writer())
         .await?;
-        // It went in this very moment; whoever asks once more finds it free.
+        // The row was deleted at this moment; a repeated request finds the key free.
         let Some(row) = row else { return Ok(RequestKey::Unanswered) };
         if row.try_get::<String, _>("fingerprint")? != fingerprint {
             return Ok(RequestKey::Taken);
@@ -88,7 +89,8 @@ impl Database {
         }))
     }
 
-    /// Keeps the answer to a request; without one the key is free again, since nothing was done.
+    /// Keeps the answer to a request. Without an answer the key is free again, since nothing was
+    /// done.
     ///
     /// # Errors
     /// The database failed.
@@ -116,9 +118,9 @@ impl Database {
         Ok(())
     }
 
-    /// Frees the keys of requests that the last process has not answered. To be called at start, when
-    /// all calls are over: what was asked of one is void. Who has placed a call keeps its key, so that
-    /// it is not placed again.
+    /// Frees the keys of requests that the last process has not answered. Must be called at the
+    /// start, when all calls have ended: requests about those calls are void. A request that has
+    /// placed a call keeps its key, so that the call is not placed again.
     ///
     /// # Errors
     /// The database failed.
@@ -132,8 +134,8 @@ impl Database {
         Ok(done.rows_affected())
     }
 
-    /// Forgets keys that were taken before `before`, and of each application all answers but the newest
-    /// `most`.
+    /// Deletes keys that were taken before `before`, and for each application all answers except
+    /// the newest `most`.
     ///
     /// # Errors
     /// The database failed.

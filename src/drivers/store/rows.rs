@@ -1,4 +1,4 @@
-//! How values become columns and come back.
+//! Conversion of values to columns and back.
 
 use std::{error::Error, str::FromStr};
 
@@ -7,8 +7,8 @@ use sqlx::{Row, any::AnyRow};
 
 use super::StoreError;
 
-/// Text as a column may hold it: PostgreSQL refuses a NUL, and with it the whole commit. In a
-/// `body` JSON escapes it.
+/// Text that a column can hold: PostgreSQL refuses a NUL, and with it the whole commit. In a `body`
+/// the JSON escapes it.
 pub(super) fn column_text(text: &str) -> String {
     text.replace('\0', "")
 }
@@ -27,7 +27,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     serde_json::from_str(body).map_err(|source| StoreError::Unreadable { table, id, source })
 }
 
-/// Reads a TEXT column as what it spells.
+/// Parses a TEXT column.
 pub(super) fn parsed<T>(row: &AnyRow, column: &'static str) -> Result<T, StoreError>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,

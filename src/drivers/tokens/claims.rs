@@ -1,4 +1,4 @@
-//! What a token says, named as Entra names it, and when that holds.
+//! The claims of a token, named as Entra names them, and when they are valid.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,32 +10,32 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use aftertone_core::model::UnixMillis;
 
-/// How far the clock of whoever made a token may be ahead of ours.
+/// How far the clock of an issuer may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// Our tokens are issued and valid from so long before they are made, as Entra's are: libraries as
-/// a rule allow a clock that is behind no time at all (RFC 7519 section 4.1.5).
+/// Our tokens are issued and valid from this long before they are made, as Entra's are: libraries
+/// usually allow no skew for a clock that is behind (RFC 7519 section 4.1.5).
 pub const BACKDATE: Duration = Duration::from_secs(300);
 
-/// Why a token is not believed.
+/// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not signed by anybody whom we believe, or not for us.
+    /// Not signed by a trusted issuer, or not for us.
     #[error("Access token validation failure.")]
     Invalid,
-    /// It was valid.
+    /// It is not valid any more.
     #[error("Access token has expired.")]
     Expired,
-    /// It will be valid.
+    /// It is not valid yet.
     #[error("Access token is not valid yet.")]
     NotYetValid,
-    /// It may be of an issuer whose keys could not be read yet.
+    /// It may be of an issuer with keys that could not be read yet.
     #[error("The keys to check the access token with cannot be had now.")]
     Unavailable,
 }
 
 impl TokenError {
-    /// Which of several verdicts on one token counts: the one with the most weight. A token that is
-    /// valid but for its time has passed all other tests.
+    /// The weight of a verdict: of several verdicts on one token, the one with the highest weight
+    /// counts. A token that fails only by its time has passed all other checks.
     pub(super) fn weight(verdict: &Result<Claims, Self>) -> u8 {
         match verdict {
             Ok(_) => 2,
@@ -45,12 +45,12 @@ impl TokenError {
     }
 }
 
-/// A time as tokens give it: a JSON number of seconds since 1970, whole or not (RFC 7519 section
-/// 2). Held in milliseconds; what is beyond their range is at its end.
+/// A time in a token: a JSON number of seconds since 1970, whole or not (RFC 7519 section 2).
+/// Stored in milliseconds; a value beyond their range is clamped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct NumericDate(pub UnixMillis);
 
-/// The claims that are looked at.
+/// The claims that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Claims {
     /// The application, in tokens of Entra's first version and in ours.
@@ -62,27 +62,27 @@ pub struct Claims {
     /// Its roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Its roles where Keycloak puts those of the realm.
+    /// Its roles of the realm, in tokens of Keycloak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realm_access: Option<Access>,
-    /// Its roles where Keycloak puts those of each resource.
+    /// Its roles for each resource, in tokens of Keycloak.
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub resource_access: HashMap<String, Access>,
     /// The tenant, in tokens of Entra.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<String>,
-    /// What Entra's tokens of users may do in their name.
+    /// The delegated permissions, in tokens of Entra for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scp: Option<String>,
-    /// `app`, or `user`, in tokens of Entra that say so.
+    /// `app` or `user`, in tokens of Entra that have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idtyp: Option<String>,
     /// `Bearer`, or `ID`, `Refresh`, …, in tokens of Keycloak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub typ: Option<String>,
-    /// When it ends to be valid.
+    /// The end of its validity.
     pub exp: NumericDate,
-    /// When it begins to be valid.
+    /// The start of its validity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<NumericDate>,
 }
@@ -101,15 +101,15 @@ impl Claims {
         self.appid.as_deref().or(self.azp.as_deref())
     }
 
-    /// The roles that it names, wherever they stand; `audience` is what we are to its issuer.
+    /// All roles in the token; `audience` is our audience at its issuer.
     pub fn all_roles(&self, audience: &str) -> impl Iterator<Item = &str> {
         let resource = self.resource_access.get(audience);
         let elsewhere = self.realm_access.iter().chain(resource).flat_map(|access| &access.roles);
         self.roles.iter().chain(elsewhere).map(String::as_str)
     }
 
-    /// Whether it is an access token that an application has for itself, rather than in the name of a
-    /// user, and no token of another kind (contract sections 2.1 and 9).
+    /// Whether it is an access token of an application itself. Tokens in the name of a user and
+    /// tokens of other kinds are not (contract sections 2.1 and 9).
     pub fn is_of_an_application(&self) -> bool {
         self.scp.is_none()
             && self.idtyp.as_deref().is_none_or(|kind| kind == "app")
@@ -128,7 +128,7 @@ impl Claims {
 }
 
 impl Serialize for NumericDate {
-    /// In whole seconds, which every reader takes.
+    /// In whole seconds, which every parser accepts.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.0.0.div_euclid(1000))
     }
@@ -139,7 +139,7 @@ impl<'de> Deserialize<'de> for NumericDate {
         let number = serde_json::Number::deserialize(deserializer)?;
         let millis = match (number.as_i64(), number.as_f64()) {
             (Some(seconds), _) => seconds.saturating_mul(1000),
-            // `as` ends at the ends of the range.
+            // `as` saturates at the ends of the range.
             (None, Some(seconds)) => (seconds * 1000.0).floor() as i64,
             (None, None) => return Err(D::Error::custom("a time is a number")),
         };
@@ -147,17 +147,17 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-/// What a token must say besides being signed.
+/// What a token must say besides a valid signature.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted<'a> {
-    /// Who issued it; nobody in particular when empty.
+    /// The issuer; any issuer when empty.
     pub issuer: &'a str,
-    /// For whom it is, one of these; whoever when empty.
+    /// One of these must be its audience; any audience when empty.
     pub audiences: &'a [String],
 }
 
-/// The claims of a token that `key` has signed with `algorithm` and that is valid now. Nothing of it
-/// is believed before the signature is.
+/// The claims of a token that `key` has signed with `algorithm` and that is valid now. The
+/// signature is checked before any claim is used.
 pub(super) fn verified(
     token: &str,
     key: &DecodingKey,
@@ -166,10 +166,10 @@ pub(super) fn verified(
     now: UnixMillis,
 ) -> Result<Claims, TokenError> {
     let mut validation = Validation::new(algorithm);
-    // The library would look at a clock of its own.
+    // The library would use its own clock.
     validation.validate_exp = false;
     validation.validate_aud = !wanted.audiences.is_empty();
-    // `exp` is required by our own type, which reads more forms of numbers than the library.
+    // `exp` is required by our own type, which parses more forms of numbers than the library.
     let mut required = Vec::new();
     if !wanted.audiences.is_empty() {
         validation.set_audience(wanted.audiences);

@@ -1,4 +1,4 @@
-//! Signs tokens for applications and for notifications, and turns the keys over.
+//! Signs tokens for applications and for notifications, and rotates the keys.
 
 use std::{
     collections::HashMap,
@@ -17,22 +17,22 @@ use super::{
 use crate::drivers::store::{Database, StoreError};
 use aftertone_core::model::UnixMillis;
 
-/// The resources that our tokens are for, as clients of Graph name them.
+/// The audiences of our tokens, as clients of Graph name them.
 const GRAPH: [&str; 2] = ["https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000"];
-/// How long a token is good from now on. A notification's is so from [`BACKDATE`] before, which
-/// makes the 65 minutes of the documents (contract section 6.4).
+/// How long a token is valid from now on. Its validity begins [`BACKDATE`] earlier, which gives the
+/// 65 minutes of the documents for notification tokens (contract section 6.4).
 const LIFE: Duration = Duration::from_secs(3600);
-/// A notification token is used again for so long.
+/// How long a notification token is used again.
 const NOTIFICATION_REUSE: Duration = Duration::from_secs(10 * 60);
 
-/// Who we are, to those who read our tokens.
+/// What our tokens say about this issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerConfig {
     /// The tenant, a GUID.
     pub tenant: String,
-    /// The API's address as others see it, without a slash at its end.
+    /// The API's public address, without a slash at its end.
     pub public_url: String,
-    /// `iss` of the tokens that notifications bear.
+    /// `iss` of notification tokens.
     pub notification_issuer: String,
 }
 
@@ -50,11 +50,12 @@ struct Inner {
     notification_tokens: Mutex<HashMap<String, NotificationToken>>,
 }
 
-/// The token that the notifications of an application bear.
+/// The token in the notifications for an application.
 #[derive(Clone)]
 struct NotificationToken {
     token: String,
-    /// When it was made, by the wall clock: receivers compare it with theirs.
+    /// When it was made, by the wall clock: receivers compare the token's times with their own
+    /// clock.
     made_at: UnixMillis,
 }
 
@@ -63,11 +64,11 @@ struct NotificationToken {
 pub struct Minted {
     /// The token.
     pub token: String,
-    /// For how long it is good.
+    /// How long it is valid.
     pub life: Duration,
 }
 
-/// Keys cannot be had.
+/// The keys are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     /// The database failed.
@@ -94,8 +95,8 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// Makes the key that is due, forgets those that are not needed any more, and takes up what others
-    /// who share the database have made. To be called now and then.
+    /// Makes the key that is due, drops those that are not needed any more, and loads the keys that
+    /// other processes on the same database have made. Must be called from time to time.
     ///
     /// # Errors
     /// The database failed, or a key cannot be made or read; the keys stay as they are.
@@ -104,7 +105,7 @@ impl Issuer {
         let now = database.clock().now();
         let turnover = KeyRing::new(database.signing_keys().await?)?.turnover(now);
         if turnover.make {
-            // Looking for two primes takes a while.
+            // Searching for two primes takes a while.
             let made = tokio::task::spawn_blocking(move || keys::make(now)).await;
             let key = made.map_err(|_| KeyError::Make(rcgen::Error::RingUnspecified))??;
             info!(key = key.id, "A new signing key was made");
@@ -119,19 +120,19 @@ impl Issuer {
         Ok(())
     }
 
-    /// Our name as the issuer of tokens for applications.
+    /// Our name (`iss`) in tokens for applications.
     pub fn name(&self) -> String {
         let IssuerConfig { tenant, public_url, .. } = &self.inner.config;
         format!("{public_url}/{tenant}/v2.0")
     }
 
-    /// Who we are.
+    /// The configuration.
     pub fn config(&self) -> &IssuerConfig {
         &self.inner.config
     }
 
-    /// The audience that a resource is, if tokens may be asked for it. Neither case nor a slash at its end
-    /// makes it another one.
+    /// The audience with the name `resource`, if tokens may be requested for it. Case and a slash
+    /// at the end do not matter.
     pub fn audience(&self, resource: &str) -> Option<&str> {
         let resource = resource.trim_end_matches('/');
         let mut audiences = self.inner.audiences.iter();
@@ -143,7 +144,7 @@ impl Issuer {
         self.ring().published()
     }
 
-    /// Makes a token for the application with this id; `audience` is what it is for.
+    /// Makes a token for the application with this id and for this audience.
     ///
     /// # Errors
     /// There is no key, or the library failed.
@@ -172,8 +173,8 @@ impl Issuer {
         Ok(Minted { token: self.signed(&claims)?, life: LIFE })
     }
 
-    /// The token with which a notification goes to the application with this id (contract section
-    /// 6.4); the same one for some minutes.
+    /// The token that authenticates a notification to the application with this id (contract
+    /// section 6.4); the same one for some minutes.
     ///
     /// # Errors
     /// There is no key, or the library failed.
@@ -193,7 +194,7 @@ impl Issuer {
         self.fresh_notification_token(application, now)
     }
 
-    /// The same, made now: for a receiver that has refused the notification.
+    /// A new notification token, for a receiver that has refused the notification.
     ///
     /// # Errors
     /// There is no key, or the library failed.
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(times(&fresh), [-270, -270, 3630]);
         assert_eq!(token(31), fresh);
         assert_ne!(token(630), fresh);
-        // The clock was set back by more than a token is used again.
+        // The clock was set back by more than the time for which a token is used again.
         assert_eq!(times(&token(0)), [-300, -300, 3600]);
     }
 }

@@ -1,7 +1,8 @@
-//! The public keys of issuers elsewhere, as they publish them (RFC 7517).
+//! The public keys of outside issuers, as they publish them (RFC 7517).
 //!
-//! Issuers put keys of many kinds into one set, with members of their own. Only what is needed to
-//! check a signature is read, and what cannot be used is left out entry by entry (section 5).
+//! Issuers put keys of many kinds into one set, with their own members. Only the members that a
+//! signature check needs are read, and entries that cannot be used are skipped one by one (section
+//! 5).
 
 use base64::{
     Engine,
@@ -16,14 +17,14 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(super) struct PublicKeys {
     keys: Vec<PublicKey>,
-    /// Entries of other kinds, for other uses, or that cannot be read.
+    /// Number of entries of other kinds, for other uses, or that cannot be read.
     pub(super) left_out: usize,
 }
 
 struct PublicKey {
     id: String,
     kind: KeyKind,
-    /// `alg`: the one algorithm that the key is for, if it says so.
+    /// `alg`: the one algorithm that the key is for, if given.
     algorithm: Option<String>,
     decoding: DecodingKey,
 }
@@ -34,7 +35,7 @@ enum KeyKind {
     P256,
 }
 
-/// Some issuers pad what RFC 7515 section 2 wants without padding.
+/// Some issuers add padding, which RFC 7515 section 2 forbids.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -48,8 +49,8 @@ impl PublicKeys {
         self.keys.len()
     }
 
-    /// The keys that a token may be signed with which names this key and this algorithm. An id
-    /// alone does not say it: it may stand on several keys of different kinds (section 4.5).
+    /// The keys that fit a token with this key id and this algorithm. The id alone does not
+    /// identify a key: several keys of different kinds may have it (section 4.5).
     pub(super) fn suited(&self, id: &str, algorithm: Algorithm) -> Vec<&DecodingKey> {
         let kind = match algorithm {
             Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => KeyKind::Rsa,
@@ -104,7 +105,7 @@ impl PublicKey {
         };
         let id = match entry.get("kid")? {
             Value::String(id) => id.clone(),
-            // A text by the RFC; what a token names is one in any case.
+            // By the RFC it is a string; a token names a string in any case.
             Value::Number(id) => id.to_string(),
             _ => return None,
         };
@@ -113,7 +114,7 @@ impl PublicKey {
 }
 
 /// A number in its shortest form (RFC 7518 section 6.3.1.1). Some issuers put a zero at the front,
-/// so that it is not negative to their own library; ours would not take it.
+/// so that their own library does not read it as negative; ours would not accept it.
 fn without_zeros(number: Vec<u8>) -> Vec<u8> {
     number.into_iter().skip_while(|byte| *byte == 0).collect()
 }

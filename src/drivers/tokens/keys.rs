@@ -1,8 +1,10 @@
-//! The keys that sign our tokens: which one signs, which are published, when they come and go.
+//! The keys that sign our tokens: which one signs, which are published, when they are made and
+//! dropped.
 //!
-//! A key is published for a day before it signs, so that whoever keeps our public keys for so long
-//! knows it by then, and for as long after it signs no more as its last tokens live. These are
-//! spans of elapsed time, so the steady clock counts the age of a key; tokens name wall time.
+//! A key is published for a day before it signs, so that a client that caches our public keys for a
+//! day knows it by then. After it stops signing, it stays published for as long as its last tokens
+//! are valid. These are spans of elapsed time, so the steady clock counts the age of a key; tokens
+//! name wall time.
 
 use std::time::Duration;
 
@@ -15,11 +17,11 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use crate::drivers::store::SigningKeyRow;
 use aftertone_core::model::SteadyMillis;
 
-/// A key signs for so long.
+/// How long a key signs.
 const TERM: Duration = Duration::from_secs(30 * 24 * 3600);
-/// It is published for so long before.
+/// How long a key is published before it signs.
 const NOTICE: Duration = Duration::from_secs(24 * 3600);
-/// No token of ours lives longer.
+/// The longest validity of our tokens.
 pub(super) const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// A key cannot be made or read.
@@ -28,12 +30,12 @@ pub enum KeyError {
     /// It cannot be made.
     #[error("a signing key cannot be made: {0}")]
     Make(#[from] rcgen::Error),
-    /// What the store has is none.
+    /// What the store holds is not a key.
     #[error("a signing key cannot be read: {0}")]
     Read(#[from] jsonwebtoken::errors::Error),
 }
 
-/// All keys that are published, oldest first; never empty.
+/// All keys that are published, oldest first; empty only until the first key is made.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
     keys: Vec<Key>,
@@ -54,16 +56,16 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// What is to be done about the keys now.
+/// The changes of the keys that are due now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Turnover {
     /// A new key is needed.
     pub make: bool,
-    /// These are not needed any more.
+    /// Keys that are not needed any more.
     pub retire: Vec<String>,
 }
 
-/// Makes a key, as the store keeps it.
+/// Makes a key, in the form that the store keeps.
 ///
 /// # Errors
 /// There is no randomness.
@@ -83,7 +85,7 @@ impl KeyRing {
     /// The keys of these rows.
     ///
     /// # Errors
-    /// One of them is none.
+    /// One of them is not a key.
     pub fn new(mut rows: Vec<SigningKeyRow>) -> Result<Self, KeyError> {
         rows.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
         let key = |row: SigningKeyRow| {
@@ -111,10 +113,11 @@ impl KeyRing {
         JwkSet { keys: self.keys.iter().map(|key| key.jwk.clone()).collect() }
     }
 
-    /// What is to be done at `now`.
+    /// The changes that are due at `now`.
     pub(super) fn turnover(&self, now: SteadyMillis) -> Turnover {
         let make = self.keys.last().is_none_or(|newest| newest.created_at.plus(TERM) <= now);
-        // A key has signed until the next one was known; its tokens live on.
+        // A key signs until the next one has been published for long enough; its tokens stay valid
+        // after that.
         let followed = self.keys.iter().zip(self.keys.iter().skip(1));
         let retire = followed
             .filter(|(_, next)| next.created_at.plus(NOTICE).plus(LONGEST_TOKEN) <= now)
@@ -129,7 +132,7 @@ mod tests {
 
     const DAY: i64 = 24 * 3600 * 1000;
 
-    /// Made once: an RSA key takes its time.
+    /// The key is made once, because making an RSA key takes long.
     fn ring(days: &[i64]) -> KeyRing {
         static ROW: std::sync::LazyLock<SigningKeyRow> =
             std::sync::LazyLock::new(|| make(SteadyMillis(0)).unwrap());

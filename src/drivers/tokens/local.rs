@@ -1,4 +1,4 @@
-//! Tokens of `aftertone token`: made beside the daemon, under a secret that both can read.
+//! Tokens of `aftertone token`: made on the daemon's machine, with a secret that both can read.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use super::claims::{BACKDATE, Claims, NumericDate, TokenError, Wanted, verified};
 use aftertone_core::model::UnixMillis;
 
-/// The secret that signs them (HS256).
+/// The secret that signs these tokens (HS256).
 pub struct LocalKey {
     encoding: EncodingKey,
     decoding: DecodingKey,
 }
 
 impl LocalKey {
-    /// A key of these bytes; 32 random ones are right for HS256.
+    /// A key of these bytes; HS256 needs 32 random ones.
     pub fn new(secret: &[u8]) -> Self {
         let (encoding, decoding) =
             (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
         Self { encoding, decoding }
     }
 
-    /// Makes a token for the application with this id. It opens nothing that the application itself
-    /// may not do, whatever `roles` are.
+    /// Makes a token for the application with this id. Whatever `roles` are, the token permits
+    /// nothing that the application itself may not do.
     ///
     /// # Errors
     /// Only a fault of the library.

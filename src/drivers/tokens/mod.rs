@@ -1,18 +1,19 @@
-//! Signed tokens (RFC 7519): what this house signs, with which keys, and whose signatures it believes.
+//! Signed tokens (RFC 7519): which tokens this server signs, with which keys, and which issuers it
+//! trusts.
 //!
 //! In: rows of the store with our keys, the metadata of outside issuers, a clock as argument. Out:
-//! tokens for applications and for notifications, the public keys to check them with, and of a token
-//! that was shown the application that it names. It knows no application and no request.
+//! tokens for applications and for notifications, the public keys to check them with, and the
+//! application that a received token names. This module knows no application and no request.
 //!
 //! | file | does |
 //! |---|---|
-//! | `claims` | what a token says, and when that holds |
+//! | `claims` | the claims of a token, and when they are valid |
 //! | `local` | tokens of `aftertone token`, under a secret of this machine (HS256) |
-//! | `keys` | the RS256 keys: which one signs, which are published, when they go |
-//! | `issuer` | signs with them, keeps them in the store and turns them over |
-//! | `jwks` | the keys of issuers elsewhere, as they publish them |
-//! | `outside` | believes issuers elsewhere: Entra ID, Keycloak |
-//! | `verifier` | all of these behind one question |
+//! | `keys` | the RS256 keys: which one signs, which are published, when they are dropped |
+//! | `issuer` | signs with them, keeps them in the store and rotates them |
+//! | `jwks` | the keys of outside issuers, as they publish them |
+//! | `outside` | trusts outside issuers: Entra ID, Keycloak |
+//! | `verifier` | all of these behind one function |
 
 mod claims;
 mod issuer;

@@ -1,7 +1,8 @@
-//! Issuers elsewhere whose tokens are believed: their metadata, their keys, and when to ask again.
+//! Outside issuers with trusted tokens: their metadata, their keys, and when they are fetched
+//! again.
 //!
-//! A task of its own asks: at the start, again and again long before the keys are old, and when a token
-//! names a key that is not known, at most once a minute. Tokens under known keys never wait for it.
+//! A separate task fetches: at the start, repeatedly long before the keys expire, and when a token
+//! names an unknown key, at most once a minute. Tokens under known keys never wait for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,42 +22,42 @@ use super::{
 };
 use aftertone_core::model::UnixMillis;
 
-/// Keys that are older are not believed any more.
+/// Age at which keys are not trusted any more.
 const GOOD_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Keys that are older are asked for again.
+/// Age at which keys are fetched again.
 const FRESH: Duration = Duration::from_secs(6 * 3600);
-/// An issuer is not asked more often, whatever tokens are shown.
+/// Shortest time between two fetches, whatever tokens come.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How long an issuer may take to tell its metadata and its keys.
+/// How long an issuer may take to answer with its metadata and its keys.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Longer answers are none.
+/// Longer answers are refused.
 const MAX_BYTES: usize = 256 * 1024;
-/// What tokens may be signed with; nothing under a secret, since the keys are public.
+/// Algorithms that tokens may be signed with; no HMAC, since the keys are public.
 const ALGORITHMS: [Algorithm; 4] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::ES256];
 
-/// An issuer as it is configured.
+/// The configuration of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutsideConfig {
-    /// The address of its OpenID metadata: https, or on this machine.
+    /// The URL of its OpenID metadata: https, or on this machine.
     pub metadata: String,
-    /// What its tokens for us are for.
+    /// The audience of its tokens for us.
     pub audience: String,
-    /// The one tenant whose tokens are taken; any when absent.
+    /// The one tenant with trusted tokens; any tenant when absent.
     pub tenant: Option<String>,
 }
 
-/// An issuer elsewhere.
+/// An outside issuer.
 #[derive(Debug)]
 pub struct OutsideIssuer {
     config: OutsideConfig,
     known: watch::Receiver<Known>,
     wanted: Arc<Notify>,
-    /// Asks as long as somebody may want to know.
+    /// Fetches the keys until the issuer is dropped.
     _asking: AbortOnDropHandle<()>,
 }
 
-/// A token that was shown, and what it says of itself.
+/// A token of a request, and what it says about itself.
 pub(super) struct Shown<'a> {
     pub(super) token: &'a str,
     pub(super) issuer: &'a str,
@@ -68,9 +69,9 @@ pub(super) struct Shown<'a> {
 #[derive(Debug, Clone, Default)]
 struct Known {
     trusted: Option<Arc<Trusted>>,
-    /// How often it was asked, and has answered or not.
+    /// How many fetches have ended, successfully or not.
     rounds: u64,
-    /// When it may be asked again; `None` while it is being asked.
+    /// When the next fetch may start; `None` while a fetch runs or is due.
     rested_at: Option<Instant>,
 }
 
@@ -90,7 +91,7 @@ struct Metadata {
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {
-    /// Anybody on the way could answer in its stead.
+    /// The answer could be forged on the way.
     #[error("{url:?} is neither https nor on this machine")]
     Unprotected {
         /// The address.
@@ -99,7 +100,7 @@ pub enum OutsideError {
     /// The TLS library cannot be set up.
     #[error(transparent)]
     Client(reqwest::Error),
-    /// The connection.
+    /// The connection failed.
     #[error("{url}: {source}")]
     Unreachable {
         /// The address.
@@ -107,21 +108,21 @@ pub enum OutsideError {
         /// What went wrong.
         source: reqwest::Error,
     },
-    /// No document.
+    /// A status other than success.
     #[error("{url}: answered {status}")]
     Status {
         /// The address.
         url: String,
-        /// What it answered.
+        /// The status.
         status: reqwest::StatusCode,
     },
-    /// More than such a document can be.
+    /// More bytes than such a document can have.
     #[error("{url}: more than {MAX_BYTES} bytes")]
     TooLong {
         /// The address.
         url: String,
     },
-    /// Another document.
+    /// The body is not the expected document.
     #[error("{url}: {source}")]
     Unreadable {
         /// The address.
@@ -129,13 +130,14 @@ pub enum OutsideError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// Neither an answer nor a failure.
+    /// No answer in time.
     #[error("no answer within {DEADLINE:?}")]
     TooSlow,
 }
 
 impl OutsideIssuer {
-    /// An issuer that is asked from now on, until this is dropped. To be called within a runtime.
+    /// An issuer with keys that are fetched from now on, until this is dropped. Must be called
+    /// within a runtime.
     ///
     /// # Errors
     /// Its address is not protected, or the TLS library cannot be set up.
@@ -145,8 +147,8 @@ impl OutsideIssuer {
         }
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            // A kept connection may be closed under the next request, and two are made in six
-            // hours.
+            // The server may close a kept connection just before the next request, and there are
+            // only two requests in six hours.
             .pool_max_idle_per_host(0)
             .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -159,7 +161,7 @@ impl OutsideIssuer {
         Ok(Self { config, known, wanted, _asking: asking })
     }
 
-    /// What its tokens for us are for.
+    /// The audience of its tokens for us.
     pub(super) fn audience(&self) -> &str {
         &self.config.audience
     }
@@ -169,8 +171,8 @@ impl OutsideIssuer {
         self.known.borrow().good().is_some_and(|trusted| trusted.name == name)
     }
 
-    /// What this issuer's keys, as far as they are known, say of a token that is for us and is to
-    /// be valid now. `None` when none of them fits the token.
+    /// Checks a token for us that should be valid now with the known keys of this issuer. `None`
+    /// when none of them fits the token.
     pub(super) fn verified(
         &self,
         shown: &Shown<'_>,
@@ -194,8 +196,8 @@ impl OutsideIssuer {
         verdicts.max_by_key(TokenError::weight)
     }
 
-    /// Asks the issuer for its keys if the token may be one of its own. Returns whether its keys
-    /// are known then.
+    /// Fetches the issuer's keys if the token may be one of its own. Returns whether the token can
+    /// be judged after that.
     pub(super) async fn ask_about(&self, shown: &Shown<'_>) -> bool {
         if !ALGORITHMS.contains(&shown.algorithm) {
             return true;
@@ -207,7 +209,7 @@ impl OutsideIssuer {
         }
     }
 
-    /// What is known when the issuer was asked again; at once when that was done just now.
+    /// What is known after the next fetch; returns at once when the last fetch was a moment ago.
     async fn asked(&self, known: &Known) -> Known {
         self.wanted.notify_one();
         if known.rested_at.is_some_and(|at| Instant::now() < at) {
@@ -223,13 +225,13 @@ impl OutsideIssuer {
 }
 
 impl Known {
-    /// The keys that are good now.
+    /// The name and keys, if they are not too old.
     fn good(&self) -> Option<&Trusted> {
         self.trusted.as_deref().filter(|trusted| trusted.since.elapsed() < GOOD_FOR)
     }
 }
 
-/// The task that asks.
+/// The task that fetches.
 struct Keeper {
     metadata: String,
     client: reqwest::Client,
@@ -254,7 +256,8 @@ impl Keeper {
         }
     }
 
-    /// Publishes an answer. What was known stays good for its time when there is none.
+    /// Publishes the result of a fetch. After a failure the known keys stay valid for their time.
+    /// Returns whether the fetch succeeded.
     fn told(&self, answer: Result<Trusted, OutsideError>, rested_at: Instant) -> bool {
         let is_good = answer.is_ok();
         let trusted = match answer {
@@ -303,14 +306,14 @@ impl Keeper {
                 return Err(OutsideError::TooLong { url: named() });
             }
         }
-        // RFC 8259 section 8.1: a reader may pass over a byte order mark.
+        // RFC 8259 section 8.1: a parser may ignore a byte order mark.
         let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
         serde_json::from_slice(json)
             .map_err(|source| OutsideError::Unreadable { url: named(), source })
     }
 }
 
-/// Whether nobody on the way can change what an address answers.
+/// Whether the answer of a URL cannot be changed on the way.
 fn is_protected(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     let host = url.host_str().unwrap_or_default();
@@ -340,7 +343,7 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 
-    /// An issuer on loopback, its one key, what it publishes, and how often it was asked for keys.
+    /// An issuer on loopback, its one key, what it publishes, and how often its keys were fetched.
     struct Elsewhere {
         url: String,
         key: Key,
@@ -390,7 +393,7 @@ mod tests {
             self.published.lock().unwrap()["keys"].as_array_mut().unwrap().insert(0, key);
         }
 
-        /// A token as Keycloak makes it, changed as a test wants it.
+        /// A token as Keycloak makes it, with the changes of a test.
         fn token(&self, change: impl FnOnce(&mut Value, &mut Header)) -> String {
             let mut claims = json!({
                 "iss": self.url,
@@ -406,7 +409,7 @@ mod tests {
         }
     }
 
-    /// Nobody listens there.
+    /// An issuer at an address without a listener.
     fn unreachable() -> OutsideIssuer {
         OutsideIssuer::new(OutsideConfig {
             metadata: "http://127.0.0.1:1/metadata".to_owned(),
@@ -442,17 +445,17 @@ mod tests {
             elsewhere.token(|claims, _| drop(claims.as_object_mut().unwrap().remove("azp"))),
             elsewhere.token(|_, header| header.kid = Some("unknown".to_owned())),
             elsewhere.token(|_, header| header.kid = None),
-            // A user's, in two ways, and tokens that are not for access.
+            // A user's token, in two forms, and tokens that are not for access.
             elsewhere.token(|claims, _| claims["scp"] = json!("Calls.Initiate.All")),
             elsewhere.token(|claims, _| claims["idtyp"] = json!("user")),
             elsewhere.token(|claims, _| claims["typ"] = json!("ID")),
             elsewhere.token(|claims, _| claims["typ"] = json!("Refresh")),
-            // Another issuer in the name of this one.
+            // A token of another issuer in the name of this one.
             other.token(|claims, header| {
                 claims["iss"] = json!(elsewhere.url);
                 header.kid = Some(elsewhere.key.id.clone());
             }),
-            // The public key as if it were a secret.
+            // A token signed with the public key as an HMAC secret.
             encode(
                 &Header { kid: Some(elsewhere.key.id.clone()), ..Header::new(Algorithm::HS256) },
                 &json!({"iss": elsewhere.url, "aud": "aftertone", "azp": "mybot",
@@ -464,7 +467,7 @@ mod tests {
         for token in tokens {
             assert_eq!(verifier.named(&token, NOW).await, Err(TokenError::Invalid), "{token}");
         }
-        // However many unknown keys are named, it is not asked again within a minute.
+        // However many unknown keys are named, the keys are not fetched again within a minute.
         assert_eq!(elsewhere.asked.load(Ordering::Relaxed), 1);
     }
 
@@ -520,7 +523,7 @@ mod tests {
         let stranger = changed.token(|claims, _| claims["iss"] = json!("https://other.example"));
         assert_eq!(verifier.named(&stranger, NOW).await, Err(TokenError::Invalid));
         assert_eq!(changed.asked.load(Ordering::Relaxed), 1);
-        // The minute passes at once; the issuer is asked over a real socket.
+        // The minute passes at once; the fetch uses a real socket.
         tokio::time::pause();
         tokio::time::advance(PAUSE).await;
         tokio::time::resume();
@@ -564,7 +567,7 @@ mod tests {
                     "{is_last}"
                 );
             }
-            // This one may be the other's.
+            // This token may be of the unreachable issuer.
             let other = elsewhere.token(|claims, _| claims["iss"] = json!("https://other.example"));
             assert_eq!(verifier.named(&other, NOW).await, Err(TokenError::Unavailable));
         }
@@ -576,7 +579,7 @@ mod tests {
         for audiences in [["aftertone", "other"], ["other", "aftertone"]] {
             let outside = audiences.map(|audience| elsewhere.as_issuer(audience, None)).into();
             let verifier = Verifier { outside, ..Verifier::default() };
-            // Both are asked before either has a verdict.
+            // The keys of both are fetched before either has a verdict.
             let unknown = elsewhere.token(|_, header| header.kid = Some("unknown".to_owned()));
             assert_eq!(verifier.named(&unknown, NOW).await, Err(TokenError::Invalid));
             let token = elsewhere.token(|_, _| {});
@@ -627,7 +630,7 @@ mod tests {
             json!({"kid": 5, "kty": "RSA", "n": "AQAB", "e": "AQAB"}),
             json!({"kid": id, "kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}),
             json!({"kid": id, "kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}),
-            // Of two that fit, the one that verifies counts.
+            // Of two that fit, the one that verifies the signature counts.
             json!({"kid": id, "kty": "RSA", "n": "AQAB", "e": "AQAB"}),
         ] {
             elsewhere.publish(entry);

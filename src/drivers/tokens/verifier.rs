@@ -1,4 +1,4 @@
-//! Whose token is this? The one question that the API asks.
+//! Finds the application that a token names: the one question of the API.
 
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, dangerous::insecure_decode, decode_header};
@@ -7,29 +7,29 @@ use serde::Deserialize;
 use super::{Claims, Issuer, LocalKey, OutsideIssuer, claims::TokenError, outside::Shown};
 use aftertone_core::model::UnixMillis;
 
-/// Everybody whose tokens are believed.
+/// All issuers with trusted tokens.
 #[derive(Default)]
 pub struct Verifier {
-    /// The command on this machine.
+    /// The `aftertone token` command on this machine.
     pub local: Option<LocalKey>,
-    /// This house.
+    /// This server.
     pub issuer: Option<Issuer>,
-    /// Others.
+    /// Outside issuers.
     pub outside: Vec<OutsideIssuer>,
 }
 
-/// The application that a token names, and what the token says that it may do.
+/// The application that a token names, and the roles in the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     /// The application's id.
     pub application: String,
-    /// Its roles, as far as the issuer knows.
+    /// Its roles, according to the issuer.
     pub roles: Vec<String>,
-    /// The issuer, if that is one elsewhere.
+    /// The issuer, if it is an outside one.
     pub issuer: Option<String>,
 }
 
-/// Read before anything is believed, only to find the key.
+/// Parsed before the signature is checked, only to find the key.
 #[derive(Deserialize)]
 struct Claimed {
     #[serde(default)]
@@ -37,10 +37,10 @@ struct Claimed {
 }
 
 impl Verifier {
-    /// Whom a token names, if it is valid now.
+    /// The application that a token names, if the token is valid now.
     ///
     /// # Errors
-    /// Says why it is not believed.
+    /// Why the token is not accepted.
     pub async fn named(&self, token: &str, now: UnixMillis) -> Result<Named, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
         let (claims, audience, issuer) = match (header.alg, &self.local, header.kid) {
@@ -64,9 +64,9 @@ impl Verifier {
         Ok(Named { application, roles, issuer })
     }
 
-    /// The claims of a token of an issuer elsewhere, and what we are to it. The verdict of the keys
-    /// that fit the token is final, whatever else is configured: only where none fits may the token
-    /// be of an issuer that could not be reached yet.
+    /// The claims of a token of an outside issuer, and our audience at that issuer. The verdict of
+    /// the keys that fit the token is final, whatever other issuers are configured: only if none
+    /// fits, the token may be of an issuer that could not be reached yet.
     async fn elsewhere(
         &self,
         shown: &Shown<'_>,
@@ -87,8 +87,8 @@ impl Verifier {
         })
     }
 
-    /// What the keys that are known say. Two issuers may be the same one for two audiences: then
-    /// that counts which takes the token.
+    /// The verdict of the known keys. Two configured issuers may be the same one with two
+    /// audiences: then the one that accepts the token counts.
     fn verdict(
         &self,
         shown: &Shown<'_>,

@@ -117,7 +117,7 @@ async fn a_receiver_that_does_not_believe_the_token_is_asked_again() {
         let attempts = house.attempts.clone();
         for (body, attempt) in [("1/1", 0), ("1/1", 1), ("1/1", 2), ("1/2", 0)] {
             assert_eq!(receiver.next().await.body, body, "{status}");
-            // The renderer knows by this that the token is to be a fresh one.
+            // The renderer uses this to choose a fresh token.
             assert_eq!(attempts.lock().unwrap().remove(0), attempt);
         }
         assert!(house.store.given_up("bot", 0, 10).await.unwrap().is_empty());
@@ -130,7 +130,7 @@ async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_se
         let tries = AtomicUsize::new(0);
         let mut receiver = Receiver::start(move |post| {
             match (&*post.body, tries.fetch_add(1, Ordering::Relaxed)) {
-                // What failed in another way before does not count.
+                // An earlier failure of another kind does not count.
                 ("1/1", 0) => Reply::Status(503),
                 ("1/1", _) => Reply::Status(status),
                 _ => Reply::Status(200),
@@ -159,7 +159,7 @@ async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before
     .await;
     let house = House::open().await;
     house.notify(1, &receiver.uri("/calls"), 2).await;
-    // The receiver was away for minutes, and is back with a clock that is wrong.
+    // The receiver was away for minutes, and is back with a wrong clock.
     let now = house.store.clock().now();
     let head = house.store.head_of(call(1).id, now).await.unwrap().unwrap();
     house.store.failed(&head, 20, now, "503").await.unwrap();
@@ -233,7 +233,7 @@ async fn a_notification_whose_connection_is_closed_under_it_is_sent_again_at_onc
     });
     house.notify(1, &uri, 3).await;
     let (dispatcher, _running) = house.dispatch(config());
-    // What has to wait for a later attempt would be left.
+    // A notification that waits for a later attempt would still be pending.
     assert!(dispatcher.flush(PATIENCE).await);
     assert_eq!(house.store.pending_count().await.unwrap(), 0);
     for sequence in 1..=3 {
@@ -292,7 +292,7 @@ async fn a_receiver_that_never_answers_does_not_delay_the_others() {
     }
     let small = DispatcherConfig { lanes: 4, lanes_per_receiver: 3, ..config() };
     let (_dispatcher, _running) = house.dispatch(small);
-    // All lanes that the dead one may have are taken, for ever as far as this test goes.
+    // The dead receiver takes all lanes that it may have, for the rest of the test.
     for _ in 0..3 {
         dead.next().await;
     }
@@ -431,7 +431,7 @@ async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
     assert!(dispatcher.flush(PATIENCE).await);
     receiver.next().await;
     assert!(receiver.has_no_more());
-    // The redirect may be mended; the addresses will not change.
+    // The redirect may be corrected later; the other URIs stay refused.
     assert_eq!(house.store.pending_count().await.unwrap(), 1);
     let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 2);
@@ -480,14 +480,14 @@ fn config() -> DispatcherConfig {
     DispatcherConfig::default()
 }
 
-/// A store with a journal, and what a dispatcher is made of.
+/// A store with a journal, and the parts of a dispatcher.
 struct House {
     _folder: TempDir,
     store: Database,
     journal: Journal,
     gate: Gate,
     render: Render,
-    /// How often each notification that was rendered had been tried before.
+    /// For each rendered notification, the number of earlier attempts.
     attempts: Arc<Mutex<Vec<u32>>>,
     timeout: Duration,
     cancel: CancellationToken,
@@ -571,14 +571,14 @@ struct Post {
     body: String,
 }
 
-/// An HTTP server that shows what it is sent.
+/// An HTTP server that reports the requests to it.
 struct Receiver {
     origin: String,
     posts: mpsc::Receiver<Post>,
     open: Arc<Mutex<OpenPosts>>,
 }
 
-/// POSTs that are not yet answered, by call, and the most there ever were of one call.
+/// POSTs that are not yet answered, by call, and the highest number there ever was for one call.
 #[derive(Default)]
 struct OpenPosts {
     now: HashMap<String, usize>,

@@ -80,8 +80,8 @@ async fn a_call_goes_over_a_secure_websocket() {
     node.stop().await;
 }
 
-/// The node hangs up a call after its caller has closed the connection. The Contact is at
-/// `contact`. Gives how the call ended for the node.
+/// The node hangs up a call after its caller has closed the connection. The caller's Contact is at
+/// `contact`. Returns how the call ended for the node.
 async fn hang_up_without_connection(
     node: &mut Node,
     mut phone: Phone,
@@ -311,7 +311,8 @@ async fn an_answer_whose_stream_has_gone_goes_to_the_port_in_via() {
     assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
     let Event::Invite { dialog, .. } = node.event().await else { panic!("no Invite") };
     drop(phone);
-    // It is repeated, whether the node has noticed yet or not.
+    // The 200 is repeated until it is acknowledged, whether the node has noticed the end of the
+    // stream yet or not.
     node.signalling.send(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() }).await;
     let (stream, _) = listener.accept().await.unwrap();
     let mut phone = Phone::called(Box::new(stream), listens, Transport::Tcp);

@@ -1,4 +1,4 @@
-//! Peers that are too slow, too many, too loud, or speak something else.
+//! Peers that are too slow, too many, too loud, or speak another protocol.
 
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ async fn strangers_cannot_take_the_places_of_those_that_are_known() {
         assert!(matches!(node.event().await, Event::Invite { .. }));
         strangers.push(stranger);
     }
-    // Until the table of streams has heard of the calls.
+    // Until the table of streams knows of the calls.
     sleep(Duration::from_secs(1)).await;
     let began = Instant::now();
     assert!(Phone::tcp_between("127.0.0.3", tcp).await.is_closed().await);
@@ -207,7 +207,7 @@ async fn a_websocket_is_told_why_it_is_closed() {
     assert_eq!(close.code, CloseCode::Size);
 
     let mut phone = Phone::ws(&node).await;
-    // A frame of a kind that is reserved.
+    // A frame with a reserved opcode.
     phone.send_raw(&[0x83, 0x80, 0, 0, 0, 0]).await;
     let Message::Close(Some(close)) = phone.receive_frame().await else { panic!("no Close") };
     assert_eq!(close.code, CloseCode::Protocol);

@@ -67,7 +67,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     timeout(SOON, listener.accept()).await.unwrap().unwrap().0
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
@@ -177,7 +177,7 @@ async fn a_peer_that_answers_pings_no_more_is_given_up() {
     node.send(path, "\r\n\r\n").await.unwrap();
     let mut peer = accept(&listener).await;
     peer.read_exact(&mut ping).await.unwrap();
-    // Many peers know no pongs.
+    // Many peers do not answer with pongs.
     tokio::time::sleep(Duration::from_secs(60)).await;
     node.send(path, "\r\n\r\n").await.unwrap();
     peer.read_exact(&mut ping).await.unwrap();

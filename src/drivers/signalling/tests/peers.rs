@@ -30,10 +30,10 @@ use aftertone_core::proto::sip::{
     path::Transport,
 };
 
-/// How long anything may take that is to come.
+/// Time limit for anything that is expected.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// The service, and what it tells.
+/// The service and its events.
 pub struct Node {
     pub signalling: Signalling,
     pub events: mpsc::Receiver<Event>,
@@ -42,7 +42,7 @@ pub struct Node {
     task: JoinHandle<()>,
 }
 
-/// A node that listens over these transports, with nobody trusted.
+/// A node that listens over these transports, without trusted peers.
 pub fn config(transports: &[Transport]) -> SignallingConfig {
     let address = "127.0.0.1:0".parse().unwrap();
     SignallingConfig {
@@ -78,7 +78,7 @@ impl Node {
     pub async fn event(&mut self) -> Event {
         loop {
             match timeout(SOON, self.events.recv()).await.unwrap().unwrap() {
-                // Whether its callers are known is no matter of these tests.
+                // Whether the callers are known does not matter in these tests.
                 Event::Heard { .. } => {}
                 event => return event,
             }
@@ -112,7 +112,7 @@ impl Phone {
     pub async fn udp_to(address: SocketAddr) -> Self {
         let any = if address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
         let socket = UdpSocket::bind(any).await.unwrap();
-        // Nothing is heard from another address of the node.
+        // The socket does not accept datagrams from another address of the node.
         socket.connect(address).await.unwrap();
         let local = socket.local_addr().unwrap();
         Self { wire: Wire::Datagrams(socket), local, transport: Transport::Udp }
@@ -155,7 +155,7 @@ impl Phone {
         Self::of_page(node, None).await.unwrap()
     }
 
-    /// A script of a page of this origin.
+    /// A script of a web page of this origin.
     pub async fn of_page(
         node: &Node,
         origin: Option<&'static str>,
@@ -229,7 +229,7 @@ impl Phone {
         }
     }
 
-    /// Exactly so many bytes of a stream.
+    /// Exactly this many bytes of a stream.
     pub async fn receive_bytes(&mut self, length: usize) -> Vec<u8> {
         let Wire::Stream(stream, _) = &mut self.wire else { panic!("no stream") };
         let mut bytes = vec![0; length];
@@ -243,13 +243,13 @@ impl Phone {
         socket.get_mut().write_all(bytes).await.unwrap();
     }
 
-    /// Says that nothing more comes from here.
+    /// Closes the sending side.
     pub async fn finish(&mut self) {
         let Wire::Stream(stream, _) = &mut self.wire else { panic!("no stream") };
         stream.shutdown().await.unwrap();
     }
 
-    /// Nothing more comes: the node has closed the connection.
+    /// Checks that nothing more comes: the node has closed the connection.
     pub async fn is_closed(&mut self) -> bool {
         self.next().await.is_none()
     }
@@ -315,7 +315,7 @@ pub async fn register(phone: &mut Phone, user: &str, password: &str) {
     assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
 }
 
-/// A TLS stream to a node, as a client with these files has it.
+/// A TLS stream to a node, from a client with these files.
 pub async fn tls(address: SocketAddr, files: &TlsFiles) -> (Box<dyn Duplex>, SocketAddr) {
     let stream = TcpStream::connect(address).await.unwrap();
     let local = stream.local_addr().unwrap();
@@ -324,7 +324,7 @@ pub async fn tls(address: SocketAddr, files: &TlsFiles) -> (Box<dyn Duplex>, Soc
     (Box::new(connector.connect(name, stream).await.unwrap()), local)
 }
 
-/// Asks for a WebSocket.
+/// Opens a WebSocket.
 pub async fn upgrade(
     stream: Box<dyn Duplex>,
     subprotocol: Option<&'static str>,
@@ -385,7 +385,7 @@ impl Authority {
         TlsFiles { identity: Some(self.certificate("127.0.0.1")), ..TlsFiles::default() }
     }
 
-    /// The files of a client that believes this authority, and has no certificate.
+    /// The files of a client that trusts this authority, and has no certificate.
     pub fn client(&self) -> TlsFiles {
         TlsFiles { server_ca: Some(self.file()), ..TlsFiles::default() }
     }

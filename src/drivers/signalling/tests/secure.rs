@@ -1,4 +1,4 @@
-//! Certificates: whose are asked for, and when new ones count.
+//! Certificates: which ones are requested, and when new ones apply.
 
 use tokio::io::AsyncReadExt;
 
@@ -59,7 +59,7 @@ async fn a_client_certificate_is_required_when_asked_for() {
     let foreign =
         TlsFiles { identity: Some(strangers.certificate("phone.example")), ..authority.client() };
     for files in [authority.client(), foreign] {
-        // With TLS 1.3 the client hears of it after its own handshake.
+        // With TLS 1.3 the client learns of it after its own handshake.
         let (mut stream, _) = tls_stream(node.address(Transport::Tls), &files).await;
         assert!(stream.read_u8().await.is_err());
     }

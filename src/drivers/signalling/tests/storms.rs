@@ -1,4 +1,4 @@
-//! Many connections that want nothing good: who means it is still served.
+//! Floods of useless connections: well-behaved peers are still served.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,7 +35,7 @@ async fn calls_over_streams_that_are_reset_leave_nothing_behind() {
     let authority = Authority::new();
     let mut config = config(&[Transport::Tcp, Transport::Tls]);
     config.tls = authority.server();
-    // Those that are left over would keep out those that come later.
+    // Streams that are left over would take the places of later ones.
     config.limits.connections = 40;
     let mut node = Node::start(config).await;
     let mut rng = StdRng::seed_from_u64(12);
@@ -43,7 +43,7 @@ async fn calls_over_streams_that_are_reset_leave_nothing_behind() {
     for round in 0..200_u8 {
         let transport = if round % 4 == 3 { Transport::Tls } else { Transport::Tcp };
         let stream = connect([127, 0, 1, round], node.address(transport)).await;
-        // Closed, it is reset.
+        // The stream is reset when it is closed.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         let local = stream.local_addr().unwrap();
         let stream: Box<dyn Duplex> = match transport {
@@ -79,7 +79,7 @@ async fn calls_over_streams_that_are_reset_leave_nothing_behind() {
         }
     }
     assert!(begun > 50, "{begun}");
-    // Nobody acknowledges, and no BYE is answered.
+    // The callers send no ACK and do not answer the BYE.
     while ended < begun {
         match node.event().await {
             Event::Ended { .. } => ended += 1,
@@ -104,7 +104,7 @@ async fn idle_and_slow_connections_keep_nobody_out() {
     for _ in 0..30 {
         idle.push(connect([127, 0, 0, 2], node.address(Transport::Tcp)).await);
     }
-    // A TLS record that promises more, and half of an upgrade.
+    // An incomplete TLS record, and half of a WebSocket upgrade.
     for _ in 0..15 {
         let mut half = connect([127, 0, 0, 3], node.address(Transport::Tls)).await;
         half.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).await.unwrap();
@@ -142,7 +142,7 @@ async fn idle_and_slow_connections_keep_nobody_out() {
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
     assert!(began.elapsed() < 2 * limit, "{:?}", began.elapsed());
-    // There is room again for who filled it.
+    // The source address that filled the table may connect again.
     let mut again = connect([127, 0, 0, 2], node.address(Transport::Tcp)).await;
     again.write_all(stream.request("OPTIONS", 2, "again", "").as_bytes()).await.unwrap();
     assert!(again.read(&mut [0]).await.unwrap() > 0);

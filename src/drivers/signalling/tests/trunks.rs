@@ -1,4 +1,4 @@
-//! Calls to trunks: which way they leave, and how the trunk comes back.
+//! Calls to trunks: the path they take, and how requests of the trunk reach us.
 
 use tokio::{
     io::AsyncReadExt,
@@ -94,7 +94,7 @@ async fn of_several_listeners_the_one_is_taken_that_leads_there() {
     let (_, from) = timeout(SOON, trunk.recv_from(&mut [0; 2_048])).await.unwrap().unwrap();
     assert_eq!(from, targets[0].local);
 
-    // Nobody takes datagrams there any more: the call need not wait for its timers.
+    // The peer's port is closed: the call need not wait for its timers.
     drop(trunk);
     assert!(matches!(node.event().await, Event::Refused { status: 503, .. }));
     node.stop().await;

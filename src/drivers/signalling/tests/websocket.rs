@@ -1,4 +1,4 @@
-//! WebSockets that end, and those of peers that speak it badly (RFC 6455).
+//! WebSockets that end, and those of peers that violate the protocol (RFC 6455).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::peers::{Node, Phone, config, register};
 use crate::drivers::signalling::{StreamLimits, User};
 use aftertone_core::proto::sip::{endpoint::Event, path::Transport};
 
-/// A masked frame, whose mask changes nothing.
+/// A masked frame; its mask of zeros changes nothing.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
@@ -157,7 +157,7 @@ async fn a_flood_of_pings_keeps_nobody_from_being_served() {
 
 const ELSEWHERE: Option<&str> = Some("https://evil.example");
 
-/// Whether a call of this phone is taken to be from a page of somebody.
+/// Whether a call of this phone counts as one of a foreign page.
 async fn is_foreign(node: &mut Node, phone: &mut Phone) -> bool {
     let name = phone.local().port().to_string();
     phone.send(phone.request("INVITE", 1, &name, "")).await;

@@ -1,29 +1,31 @@
-//! Follows the frames of a WebSocket (RFC 6455 §5.2), because the library tells of whole messages only.
+//! Follows the frames of a WebSocket (RFC 6455 §5.2), because the library reports whole messages
+//! only.
 //!
-//! Comes in: bytes as they are read, cut anywhere, and the time. Goes out: since when a message is under
-//! way, and in how many fragments. It judges nothing else; the library does.
+//! Comes in: bytes as they are read, in chunks of any length, and the time. Goes out: when the
+//! incomplete message began, and how many fragments of it have come. It validates nothing; the
+//! library does.
 
 use tokio::time::Instant;
 
 /// The longest header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
 
-/// Where the stream stands.
+/// The position in the stream of frames.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     header: [u8; MAX_HEADER],
-    /// How much of the header has come.
+    /// Header bytes that have come.
     header_bytes: usize,
-    /// How much of the payload has not.
+    /// Payload bytes that have not come yet.
     payload_left: u64,
-    /// A data message has begun, and its last fragment has not come.
+    /// Fragments of a data message that have come, while its last fragment has not.
     fragments: usize,
-    /// When the first byte came of what is not complete.
+    /// When the first byte of the incomplete message or frame came.
     begun: Option<Instant>,
 }
 
 impl Frames {
-    /// Takes what was read.
+    /// Takes the bytes that were read.
     pub fn push(&mut self, mut bytes: &[u8], now: Instant) {
         while let Some((&first, rest)) = bytes.split_first() {
             self.begun.get_or_insert(now);
@@ -50,20 +52,21 @@ impl Frames {
         }
     }
 
-    /// Since when a message is under way, from its first byte to its last. Pings and pongs may come
-    /// between its fragments (§5.4) and change nothing.
+    /// When the first byte of the incomplete message came. Pings and pongs may come between its
+    /// fragments (§5.4) and change nothing.
     pub fn begun(&self) -> Option<Instant> {
         self.begun
     }
 
-    /// We have not listened for a while: that is not the peer's fault.
+    /// Restarts the time of an incomplete message after a pause of ours, which the peer did not
+    /// cause.
     pub fn listen_again(&mut self, now: Instant) {
         if let Some(begun) = &mut self.begun {
             *begun = now;
         }
     }
 
-    /// How many fragments of a message have come whose last one has not.
+    /// How many fragments of the incomplete message have come.
     pub fn fragments(&self) -> usize {
         self.fragments
     }
