@@ -50,7 +50,8 @@ pub(super) struct CallTask {
     drivers: Drivers,
     /// Local address to which RTP is bound.
     bind: IpAddr,
-    /// Address that SDP announces: the configured one, else the local address of RTP.
+    /// Address that SDP announces: the configured one if it has the same family, else the local
+    /// address of RTP.
     address: IpAddr,
     advertised: Option<IpAddr>,
     /// Source address of the peer's SIP messages.
@@ -391,7 +392,8 @@ impl CallTask {
                 warn!("The dialog was ended without the call");
                 Input::PeerLost
             }
-            // A tone belongs to the leg. The switchboard sends the others as separate messages.
+            // A tone goes to the leg. The switchboard handles the others: it notes `Heard` in the
+            // registry, and sends separate messages for INVITE and REFER.
             Event::Info { .. }
             | Event::Heard { .. }
             | Event::Invite { .. }
@@ -783,7 +785,7 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
     }
 }
 
-/// SIP status for a host name that has no address, as a proxy would answer (RFC 3263).
+/// SIP status for a host name that has no address, as a proxy would answer.
 pub(super) const NO_WAY: u16 = 503;
 
 /// Resources that an operation needs before it begins.
