@@ -1,14 +1,17 @@
-//! aftertone: a SIP/RTP media server that answers calls, plays prompts, beeps, records, announces
-//! the clip and forgets it a while after hang-up, behind a Microsoft-Graph-shaped REST API.
+//! aftertone: a SIP/RTP media server that answers calls, plays prompts and beeps, records, notifies
+//! the application of the clip, and deletes it some time after hang-up. The API is REST in the
+//! style of Microsoft Graph.
 //!
-//! Three layers, each of which may use the ones above it in this list only:
+//! There are three layers. Each may use only the ones above it in this list:
 //!
 //! - **core**, the crate `aftertone_core`: values and state machines; time, frames and random
 //!   numbers are arguments.
-//! - [`drivers`]: each speaks to one part of the outside world and decides nothing about calls.
-//! - [`service`]: lets the outside reach the core, and the core act on the drivers.
+//! - [`drivers`]: each speaks to one external system and makes no decision about calls.
+//! - [`service`]: connects clients and peers to the core, and carries out its actions with the
+//!   drivers.
 //!
-//! `docs/architecture.md` is the map; `tests/architecture.rs` checks what the compiler does not.
+//! `docs/architecture.md` describes the structure; `tests/architecture.rs` checks the rules that
+//! the compiler does not.
 
 pub mod drivers;
 pub mod service;

@@ -1,4 +1,4 @@
-//! The `aftertone` command: reads the words, the configuration, and runs what was asked for.
+//! The `aftertone` command: parses the arguments, reads the configuration, and runs the subcommand.
 
 use std::{
     path::{Path, PathBuf},
@@ -53,13 +53,13 @@ struct Token {
     ttl: Duration,
 }
 
-/// How long what still blocks when all is done is waited for.
+/// How long blocking tasks may continue when everything else has finished.
 const LAST: Duration = Duration::from_secs(1);
-/// It failed while running.
+/// Exit code of an error at run time.
 const FAILED: u8 = 1;
-/// sysexits(3): the command was used wrongly.
+/// sysexits(3): the command line is wrong.
 const EX_USAGE: u8 = 64;
-/// sysexits(3): something in the configuration must be mended.
+/// sysexits(3): the configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let is_wanted =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Where standard output is gone there is nobody to tell.
+            // If standard output is closed, the message is lost.
             let _ = error.print();
             return if is_wanted { ExitCode::SUCCESS } else { ExitCode::from(EX_USAGE) };
         }
@@ -85,16 +85,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Our memory holds voices, numbers and secrets: no core file is written of it, and no other
-/// process of this user can read it (prctl(2), `PR_SET_DUMPABLE`).
+/// Our memory holds voices, numbers and secrets. So no core file is written, and no other process
+/// of this user can read the memory (prctl(2), `PR_SET_DUMPABLE`).
 fn keep_memory_private() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         eprintln!("aftertone: core files cannot be turned off: {error}");
     }
 }
 
-/// Calls, clips and connections are files. The soft limit that a shell gives is for programs that
-/// use select(2), which this one does not; the hard limit is meant.
+/// Calls, clips and connections need file descriptors. The low soft limit of a shell exists for
+/// programs that use select(2), which we do not, so we raise it to the hard limit.
 fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -143,7 +143,7 @@ fn load(file: Option<&Path>) -> Result<Config, ExitCode> {
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    // It may quote a peer of the start, such as the database.
+    // The message may quote a remote host that the start contacts, such as the database.
     eprintln!("aftertone: {}", telemetry::escaped_lines(&error.to_string()));
     ExitCode::from(code)
 }
@@ -151,7 +151,7 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn run<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(task);
-    // A disk that does not answer may hold one of its threads for ever.
+    // A disk that does not answer may block a thread of the runtime forever.
     runtime.shutdown_timeout(LAST);
     result
 }

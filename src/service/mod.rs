@@ -1,4 +1,4 @@
-//! Puts core and drivers together: calls, the API, the process itself.
+//! Connects core and drivers: calls, the API, and the process itself.
 
 pub mod api;
 pub mod app;

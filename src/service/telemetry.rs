@@ -1,4 +1,4 @@
-//! Log lines: how they look, and how much is said; the level can change while the process runs.
+//! Log lines: their format and their level, which can change while the process runs.
 
 mod escape;
 
@@ -23,16 +23,16 @@ use self::escape::{EscapedFields, EscapedJson};
 pub use self::escape::{escaped, escaped_lines};
 use crate::service::config::{LogFormat, TelemetryConfig};
 
-/// Changes how much is said.
+/// Handle to change the log level.
 #[derive(Clone)]
 pub struct LogLevel {
     handle: reload::Handle<EnvFilter, Registry>,
 }
 
-/// The log filter cannot be read.
+/// The log filter is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum BadFilter {
-    /// One word of it says how much, and says it in a word that nobody knows.
+    /// A word of the filter is neither a known level nor a directive.
     #[error(
         "telemetry.log: {word:?} is none of off, error, warn, info, debug, trace, and no \
          TARGET=LEVEL such as sqlx=warn"
@@ -41,32 +41,32 @@ pub enum BadFilter {
         /// The word.
         word: String,
     },
-    /// The rest of what may be wrong.
+    /// Any other error in the filter.
     #[error("telemetry.log: {filter:?} is not a log filter: {source}")]
     Unreadable {
-        /// As it was given.
+        /// The filter as configured.
         filter: String,
-        /// The library's sentence.
+        /// The library's error.
         source: tracing_subscriber::filter::ParseError,
     },
 }
 
-/// Begins logging to standard error. Where somebody has begun before, theirs stays.
+/// Starts logging to standard error. A subscriber that is already installed stays.
 ///
 /// # Errors
-/// The filter cannot be read.
+/// The filter is invalid.
 pub fn start(config: &TelemetryConfig) -> Result<LogLevel, BadFilter> {
     let (filter, handle) = reload::Layer::new(filter(&config.log)?);
     let registry = tracing_subscriber::registry().with(filter);
     let colours = io::stderr().is_terminal();
-    // An error says that there is a subscriber already, as in a test with several nodes.
+    // An error means that there is a subscriber already, as in a test with several nodes.
     if registry.with(lines(config.format, colours, io::stderr)).try_init().is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
     Ok(LogLevel { handle })
 }
 
-/// How events become lines. Whatever their fields say, an event is one line.
+/// The layer that formats events. Each event becomes one line, whatever its fields contain.
 fn lines<S, W>(
     format: LogFormat,
     colours: bool,
@@ -85,7 +85,7 @@ where
     }
 }
 
-/// Makes writers that escape what JSON does not.
+/// Makes writers that escape the characters that JSON leaves unescaped.
 struct JsonLines<W>(W);
 
 impl<'writer, W: MakeWriter<'writer>> MakeWriter<'writer> for JsonLines<W> {
@@ -96,12 +96,12 @@ impl<'writer, W: MakeWriter<'writer>> MakeWriter<'writer> for JsonLines<W> {
     }
 }
 
-/// A panic may quote what came from the network, so it is logged as everything else is.
+/// Logs a panic like other events, because its message may quote text from the network.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let payload = panic.payload_as_str().unwrap_or("no message");
     let place = panic.location().map(tracing::field::display);
     error!(panic.location = place, "A thread has panicked: {payload}");
-    // With RUST_BACKTRACE only: names and places of ours, in many lines.
+    // Only with RUST_BACKTRACE: our own names and source locations, in many lines.
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         eprintln!("{backtrace}");
@@ -109,23 +109,23 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
 }
 
 impl LogLevel {
-    /// Reads how much is to be said.
+    /// Parses a log filter.
     ///
     /// # Errors
-    /// The filter cannot be read.
+    /// The filter is invalid.
     pub fn read(text: &str) -> Result<EnvFilter, BadFilter> {
         filter(text)
     }
 
-    /// Says more or less from now on.
+    /// Replaces the log filter.
     pub fn set(&self, filter: EnvFilter) {
-        // An error says that the subscriber is gone: nobody listens.
+        // An error means that the subscriber is gone, so there is no log.
         let _ = self.handle.reload(filter);
     }
 }
 
-/// Without the mistakes that the library takes for the name of a target, after which nothing else is
-/// logged: a word that is no level, and a blank before one.
+/// Parses a log filter. Refuses two mistakes that the library takes for the name of a target, after
+/// which it logs nothing else: a word that is not a level, and a space before a level.
 fn filter(text: &str) -> Result<EnvFilter, BadFilter> {
     let directives: Vec<&str> = text.split(',').map(str::trim).collect();
     let is_said = |word: &&str| word.contains('=') || word.parse::<LevelFilter>().is_ok();
@@ -145,13 +145,13 @@ mod tests {
 
     use super::*;
 
-    /// Everything that may not be seen in a log: line ends, terminal controls, directions, the
-    /// invisible.
+    /// All kinds of text that must not reach a log: line ends, terminal controls, bidirectional
+    /// controls, invisible characters.
     const HOSTILE: &str = "a\n2026-01-01T00:00:00Z  INFO forged\r\t\0\x07\x08\x1b[31m\x7f\u{85}\u{9b}31m\
         \u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2060}\
         \u{2066}\u{2069}\u{feff}\u{fffb}\u{e0041}z";
 
-    /// Where lines go.
+    /// Collects the log lines.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -177,7 +177,7 @@ mod tests {
 
     impl std::error::Error for Raw {}
 
-    /// Its `Debug` does not escape, as that of many types of libraries.
+    /// A type with a `Debug` that does not escape, like that of many libraries.
     struct Undisguised(&'static str);
 
     impl std::fmt::Debug for Undisguised {
@@ -186,7 +186,8 @@ mod tests {
         }
     }
 
-    /// What is logged when the text comes by every way there is; the last event is no one's.
+    /// The log lines when the hostile text arrives in every possible way, and the number of these
+    /// events. In the last event the text is in the fields of its span.
     fn logged(format: LogFormat, colours: bool) -> (String, usize) {
         let kept = Kept::default();
         let writer = kept.clone();
@@ -215,7 +216,7 @@ mod tests {
             assert_eq!(text.matches('\n').count(), events, "{text}");
             let harmful = text.chars().find(|c| *c != '\n' && (c.is_control() || !c.is_ascii()));
             assert_eq!(harmful, None, "{text}");
-            // It is all there, for those who look for it.
+            // The text itself is complete, so it can be found in the log.
             assert!(text.matches("INFO forged").count() >= events, "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! A request of a known caller, and how its answer is written.
+//! An authenticated request, and the parts that answers have in common.
 
 use axum::{
     body::Body,
@@ -18,13 +18,13 @@ use aftertone_core::{
     model::CallId,
 };
 
-/// A request of a known caller.
+/// An authenticated request.
 pub(super) struct Asked<'a> {
     pub(super) state: &'a ApiState,
     pub(super) caller: Caller,
     pub(super) graph: GraphContext,
     pub(super) parts: &'a Parts,
-    /// What a call is called that this request places.
+    /// Id for the call that this request may place.
     pub(super) next_call: CallId,
 }
 

@@ -1,8 +1,8 @@
-//! Who is asking: bearer tokens and client secrets to applications and their roles (contract sections
-//! 2.1 and 9).
+//! Authentication: maps bearer tokens and client secrets to applications and their roles (contract
+//! sections 2.1 and 9).
 //!
-//! Static tokens and secrets stand in the configuration; of them only digests are kept. What signed
-//! tokens say is `tokens`' to judge. No token is ever printed.
+//! Static tokens and client secrets come from the configuration; only their digests are kept in
+//! memory. [`Verifier`] checks signed tokens. No token is ever printed.
 
 use std::sync::Arc;
 
@@ -13,35 +13,35 @@ use crate::drivers::tokens::{TokenError, Verifier};
 use aftertone_core::model::UnixMillis;
 pub use aftertone_core::model::role::{ACCESS_MEDIA, INITIATE};
 
-/// Longer tokens are not looked at.
+/// Longer tokens are refused without a check.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// What a secret begins with in the configuration when it is only its SHA-256, in hexadecimal.
+/// Prefix of a secret in the configuration that is given as its SHA-256 digest, in hexadecimal.
 const DIGEST_PREFIX: &str = "sha256:";
 
-/// An application that may use the API, as it is configured.
+/// An application that may use the API, as configured.
 #[derive(Clone)]
 pub struct ApplicationCredential {
     /// Its name in the configuration.
     pub name: String,
-    /// Its GUID: `appid` of its tokens.
+    /// Its GUID: the `appid` claim of its tokens.
     pub id: String,
     /// Its static bearer tokens.
     pub tokens: Vec<String>,
-    /// Its client secrets, or `sha256:` and their digests.
+    /// Its client secrets, in plain text or as `sha256:` and a digest.
     pub secrets: Vec<String>,
-    /// What it may do.
+    /// Names of its roles.
     pub roles: Vec<String>,
-    /// The name of the issuer elsewhere whose tokens may be its; each when absent.
+    /// Name of the external issuer that may sign its tokens; any configured issuer when absent.
     pub issuer: Option<String>,
 }
 
-/// Everything that tells who is asking.
+/// The configured applications and the verifier of signed tokens.
 pub struct Credentials {
     applications: Vec<Application>,
     verifier: Verifier,
 }
 
-/// Who is asking.
+/// The authenticated application of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The application's name.
@@ -51,13 +51,13 @@ pub struct Caller {
     roles: Vec<Role>,
 }
 
-/// Why nobody is known to be asking.
+/// Why a request is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// No bearer token in the request.
+    /// The request has no bearer token.
     #[error("Access token is empty.")]
     Missing,
-    /// Not a token that is believed.
+    /// The token is not accepted.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
@@ -68,26 +68,26 @@ struct Application {
     tokens: Vec<Vec<u8>>,
     secrets: Vec<Vec<u8>>,
     issuer: Option<String>,
-    /// As they are configured.
+    /// As configured; `roles` has the same roles in the spelling for comparison.
     role_names: Vec<String>,
     roles: Vec<Role>,
 }
 
-/// A role in the one spelling in which roles are compared.
+/// A role in the normalised spelling that is used for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Role(String);
 
 impl Credentials {
-    /// Knows these applications, and the signed tokens that the verifier believes.
+    /// Knows these applications, and the signed tokens that the verifier accepts.
     pub fn new(applications: Vec<ApplicationCredential>, verifier: Verifier) -> Self {
         let applications = applications.into_iter().map(Application::new).collect();
         Self { applications, verifier }
     }
 
-    /// Finds out who is asking with these headers.
+    /// Authenticates a request by its headers.
     ///
     /// # Errors
-    /// Says why the token is not taken.
+    /// The reason why the token is not accepted.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -103,12 +103,12 @@ impl Credentials {
         }
     }
 
-    /// The id of the application that is meant by this one, in its own spelling.
+    /// The id of the application that has this id, in its configured spelling.
     pub fn id(&self, id: &str) -> Option<&Arc<str>> {
         Some(&self.application(id)?.id)
     }
 
-    /// The roles of the application with this id, if it knows this secret.
+    /// The roles of the application with this id, if the secret is one of its secrets.
     pub fn roles_with_secret(&self, id: &str, secret: &str) -> Option<&[String]> {
         let presented = sha256(secret);
         let application = self.application(id)?;
@@ -116,7 +116,7 @@ impl Credentials {
         is_known.then_some(&application.role_names[..])
     }
 
-    /// Compares with every token, so that the time tells nothing about any of them.
+    /// Compares with every token, so that the time taken reveals nothing about any of them.
     fn with_static_token(&self, token: &str) -> Option<Caller> {
         let presented = sha256(token);
         let mut found = None;
@@ -138,10 +138,10 @@ impl Credentials {
         if let (Some(issuer), Some(own)) = (&named.issuer, &application.issuer)
             && issuer != own
         {
-            // Another issuer may give the same id to somebody else.
+            // Another issuer may give the same id to a different application.
             return Err(TokenError::Invalid.into());
         }
-        // A role that was taken from the application is gone from its older tokens also.
+        // A role that was removed from the application no longer counts in older tokens.
         let roles = named.roles.iter().map(|role| Role::new(role));
         let roles = roles.filter(|role| application.roles.contains(role)).collect();
         Ok(Caller { application: application.name.clone(), id: application.id.clone(), roles })
@@ -154,7 +154,7 @@ impl Credentials {
 
 impl Application {
     fn new(configured: ApplicationCredential) -> Self {
-        // An empty token in the configuration must not open anything.
+        // An empty token or secret in the configuration must not authenticate a request.
         let digests = |texts: &[String], digest: fn(&str) -> Vec<u8>| {
             texts.iter().filter(|text| !text.is_empty()).map(|text| digest(text)).collect()
         };
@@ -171,23 +171,23 @@ impl Application {
 }
 
 impl Caller {
-    /// Whether the caller has a role, in any of the spellings of the documents.
+    /// Whether the caller has a role, in any spelling that the documents use.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.contains(&Role::new(role))
     }
 }
 
 impl Role {
-    /// The documents write `Calls.JoinGroupCall.All` and `Calls.JoinGroupCalls.All`.
+    /// Microsoft's documents write both `Calls.JoinGroupCall.All` and `Calls.JoinGroupCalls.All`.
     fn new(name: &str) -> Self {
         Self(name.to_ascii_lowercase().replace("calls", "call"))
     }
 }
 
-/// The one bearer token of a request (RFC 6750 section 2.1).
+/// The only bearer token of a request (RFC 6750 section 2.1).
 ///
 /// # Errors
-/// There is none, or more than one.
+/// The request has no bearer token, or more than one.
 pub fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::Missing)?;
@@ -207,7 +207,8 @@ fn sha256(text: &str) -> Vec<u8> {
     digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
-/// The digest of a secret, which may be given in its place. What is no digest matches nothing.
+/// The digest of a configured secret, or the digest that is configured in its place. An invalid
+/// digest matches no secret.
 fn secret_digest(text: &str) -> Vec<u8> {
     let Some(hex) = text.strip_prefix(DIGEST_PREFIX) else { return sha256(text) };
     let digit = |digit: &u8| char::from(*digit).to_digit(16);
@@ -218,7 +219,7 @@ fn secret_digest(text: &str) -> Vec<u8> {
     hex.trim().as_bytes().chunks(2).map(byte).collect::<Option<_>>().unwrap_or_default()
 }
 
-/// Whether one of these is it, in a time that depends on their number alone.
+/// Whether `presented` is among the known digests. The time taken depends on their number only.
 fn contains(known: &[Vec<u8>], presented: &[u8]) -> bool {
     known.iter().fold(false, |found, known| {
         constant_time::verify_slices_are_equal(known, presented).is_ok() | found

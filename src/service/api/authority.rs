@@ -1,5 +1,5 @@
-//! The authority of a development certificate, for whoever has to trust it: the file lies where the
-//! daemon alone may look.
+//! Serves the CA certificate of a development certificate, so that clients can trust it. The file
+//! itself is in a folder that only the daemon can read.
 
 use axum::{
     extract::State,
@@ -9,10 +9,10 @@ use axum::{
 
 use super::{ApiState, error::ApiError, exchange::Audit};
 
-/// Where it is.
+/// Path of the CA certificate.
 pub const PATH: &str = "/development-ca.pem";
 
-/// `/development-ca.pem`: not found where the certificate is another.
+/// `/development-ca.pem`. Not found when the server uses another certificate.
 pub(super) async fn authority(State(state): State<ApiState>, method: Method) -> Response {
     let mut response = match shown(&state, &method).await {
         Ok(pem) => {
@@ -32,7 +32,7 @@ async fn shown(state: &ApiState, method: &Method) -> Result<Vec<u8>, ApiError> {
     }
     let unknown = || ApiError::UnknownSegment(PATH.trim_start_matches('/').to_owned());
     let file = state.authority.as_deref().ok_or_else(unknown)?;
-    // Read each time: a certificate that has become old is made anew.
+    // Read for each request, because an expiring certificate is replaced.
     tokio::fs::read(file).await.map_err(|error| {
         tracing::error!(%error, "the authority of the development certificate cannot be read");
         ApiError::Internal

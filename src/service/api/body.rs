@@ -1,5 +1,4 @@
-//! Reads the body of a request, JSON or a form, plain or packed with gzip, within its limits of size and
-//! time.
+//! Reads the body of a request: JSON or a form, plain or gzip, within limits of size and time.
 
 use std::{collections::HashMap, io::Read};
 
@@ -18,16 +17,16 @@ use url::form_urlencoded;
 
 use super::{deadline, error::ApiError};
 
-/// The largest JSON, whose sender is known. The largest legal one, 100 long addresses of prompts to
-/// prefetch, is below it.
+/// Largest JSON body, from an authenticated client. The largest valid one, with 100 long URIs of
+/// prompts to prefetch, is smaller.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
-/// The largest form, which anybody may send.
+/// Largest form. A client may send one without authentication.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
-/// The JSON of a request; null when there is no body.
+/// The JSON of a request; null when the body is empty.
 ///
 /// # Errors
-/// The body is too large, too slow, cut, of another type or coding, or not JSON.
+/// The body is too large, too slow, truncated, of another type or coding, or not JSON.
 pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
     let bytes = bytes_in_time(body).await?;
     if bytes.is_empty() {
@@ -40,10 +39,10 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiEr
     serde_json::from_slice(without_mark(&bytes)).map_err(|error| ApiError::Json(error.to_string()))
 }
 
-/// The fields of a form; the first of a name counts.
+/// The fields of a form; the first one of each name counts.
 ///
 /// # Errors
-/// The body is too large, too slow, cut, or of another type or coding.
+/// The body is too large, too slow, truncated, or of another type or coding.
 pub(super) async fn form(
     headers: &HeaderMap,
     body: Body,
@@ -60,10 +59,10 @@ pub(super) async fn form(
     Ok(fields)
 }
 
-/// The whole body of a request whose sender is known.
+/// The whole body of an authenticated request.
 ///
 /// # Errors
-/// It is too large, too slow or cut.
+/// The body is too large, too slow or truncated.
 pub(super) async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
     limited_in_time(body, MAX_BYTES).await
 }
@@ -86,10 +85,11 @@ async fn bytes(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-/// The body without its coding (RFC 9110 section 8.4). Microsoft's client for Go packs each body.
+/// Decodes the content coding of a body (RFC 9110 section 8.4). Microsoft's client for Go
+/// compresses each body.
 ///
 /// # Errors
-/// It is in another coding than gzip, is no gzip, or is too large when it is unpacked.
+/// The coding is not gzip, the body is invalid gzip, or the decoded body is too large.
 fn unpacked(headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let coding = headers.get(CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or_default());
     match coding.unwrap_or("identity").trim().to_ascii_lowercase().as_str() {
@@ -107,12 +107,13 @@ fn unpacked(headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Result<Vec
     }
 }
 
-/// A text without the byte order mark that Windows puts before it (RFC 8259 section 8.1).
+/// The text without the byte order mark that Windows software may put before it (RFC 8259 section
+/// 8.1).
 fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
-/// The one `Content-Type` in lower case, without parameters; empty when there is none.
+/// The `Content-Type` in lower case, without parameters; empty when the header is absent.
 fn essence(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(read_as("identity", b"{}".to_vec()).await, Ok(json!({})));
         let most = format!("\"{}\"", "x".repeat(MAX_BYTES - 2));
         assert!(read_as("gzip", packed(most.as_bytes())).await.is_ok());
-        // A few hundred kilobytes that would be a hundred megabytes.
+        // A small compressed body that would decode to a hundred megabytes.
         let bomb = packed(&vec![b' '; 100_000_000]);
         assert!(bomb.len() > 1_000);
         let limit = ApiError::TooLarge(MAX_BYTES);
@@ -194,7 +195,7 @@ mod tests {
         headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
         let form = super::form(&headers, "\u{FEFF}scope=x&b=y".into()).await.unwrap();
         assert_eq!((form["scope"].as_str(), form["b"].as_str()), ("x", "y"));
-        // Within the text it is none.
+        // A byte order mark within the text is not removed.
         let inside = read(Some("application/json"), "{\u{FEFF}}").await;
         assert!(matches!(inside, Err(ApiError::Json(_))));
     }

@@ -1,6 +1,7 @@
-//! The Graph API: requests on calls and operations to commands, and what comes back to JSON.
+//! The Graph API: translates requests on calls and operations to commands, and results to JSON.
 //!
-//! The order is always the same: who asks, what is meant, may they, is the body right, do it.
+//! The steps are always in this order: authenticate, parse the path, check the role, parse the
+//! body, execute.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -33,7 +34,7 @@ use aftertone_core::{
     model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
 };
 
-/// Everything below the Graph paths, and whatever no other route took.
+/// Handles all Graph paths, and every path that no other route matches.
 pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let route = Route::parse(parts.uri.path());
@@ -52,7 +53,7 @@ async fn answer(
     body: Body,
     application: &mut Option<Arc<str>>,
 ) -> Result<Response, ApiError> {
-    // Only what belongs to the Graph API asks for a token; a stray path may be told that it is one.
+    // Only paths of the Graph API need a token; any other path is answered with 404 without one.
     let route = match route {
         Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
         route => route,
@@ -76,7 +77,8 @@ async fn answer(
     let body = body::bytes_in_time(body).await?;
     let turn = state.under_way.turn(&caller.application, key).await?;
     let own = state.clone();
-    // This future is dropped when the client hangs up; what has begun has to keep its answer.
+    // This future is dropped when the client disconnects. A request that has begun must still store
+    // its answer.
     state
         .to_its_end(async move {
             let asked = Asked::new(&own, caller, route.version, &parts);
@@ -86,7 +88,7 @@ async fn answer(
 }
 
 impl Asked<'_> {
-    /// Does what is asked for. That the caller has the role for it is known.
+    /// Executes the request. The caller's role has been checked already.
     pub(super) async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
         match (target, &self.parts.method) {
             (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
@@ -119,7 +121,7 @@ impl Asked<'_> {
         let options = QueryOptions::for_calls(self.query())?;
         let calls = deadline::reading(self.state.house.calls(self.application())).await?;
         let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
-        // Pages need an order that stays.
+        // Paging needs a stable order.
         calls.sort_by_key(|call| (call.created_at, call.id));
         let context = self.graph.metadata_url("communications/calls");
         let (calls, place) = options.on_page(calls);
@@ -130,7 +132,7 @@ impl Asked<'_> {
                 .await
             {
                 Ok(call) => shown.push(call),
-                // It has ended meanwhile.
+                // The call has ended meanwhile.
                 Err(ApiError::Call(CallError::NotFound)) => {}
                 Err(error) => return Err(error),
             }
@@ -165,8 +167,8 @@ impl Asked<'_> {
         self.placed(&deadline::acting(self.state.house.place(self.application(), new)).await?)
     }
 
-    /// A call whose notifications could never be sent is not begun: its application would be told
-    /// nothing.
+    /// Refuses a callback URI to which notifications can never be sent. The application of such a
+    /// call would learn nothing about it.
     fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
         let checked = uri.map_or(Ok(()), |uri| self.state.house.check_callback(uri));
         checked.map_err(|reason| {
@@ -179,7 +181,7 @@ impl Asked<'_> {
         })
     }
 
-    /// The answer to whoever has placed a call.
+    /// The answer to a request that has placed a call.
     pub(super) fn placed(&self, call: &model::Call) -> Result<Response, ApiError> {
         let mut response = ok(&json(&graph::Call::entity(&self.graph, call)));
         *response.status_mut() = StatusCode::CREATED;
@@ -197,7 +199,7 @@ impl Asked<'_> {
         Ok(ok(&options.entity(shown)))
     }
 
-    /// A call with what is to be shown in it.
+    /// Adds the expanded members to a call.
     async fn expanded(
         &self,
         mut shown: Value,
@@ -217,7 +219,7 @@ impl Asked<'_> {
         Ok(shown)
     }
 
-    /// The call as it is now, unless it is over.
+    /// The current state of a call that has not ended.
     pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
         let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
         match is_there(&call) {
@@ -270,7 +272,7 @@ impl Asked<'_> {
         QueryOptions::for_action(self.query())?;
         let (house, application) = (&self.state.house, self.application());
         let body = match action {
-            // It has no body, and clients send no type with it.
+            // Clients send neither a body nor a content type with it.
             Action::KeepAlive => Value::Null,
             _ => body::json(&self.parts.headers, body).await?,
         };
@@ -359,7 +361,7 @@ impl Asked<'_> {
         self.submit(call, OperationKind::Record(request), client_context).await
     }
 
-    /// Gives an operation to the house; the answer is the operation as it is now, at once.
+    /// Submits an operation. The answer is the operation as it is immediately after.
     pub(super) async fn submit(
         &self,
         call: CallId,
@@ -403,7 +405,7 @@ fn role_for(target: &Target, method: &Method) -> Option<&'static str> {
     }
 }
 
-/// Contract section 2.1: what is enforced per request.
+/// The role that each action needs (contract section 2.1).
 pub(super) fn needed_role(action: Action) -> Option<&'static str> {
     match action {
         Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
@@ -420,7 +422,7 @@ pub(super) fn needed_role(action: Action) -> Option<&'static str> {
     }
 }
 
-/// An ended call is not found (contract section 7), even while the house still knows it.
+/// An ended call is not found (contract section 7), even while the call service still has it.
 fn is_there(call: &model::Call) -> bool {
     call.state != CallState::Terminated
 }
@@ -782,7 +784,7 @@ mod tests {
         assert_eq!(response.status(), 415);
     }
 
-    /// Every route and every kind of token.
+    /// Every route with every kind of token.
     #[tokio::test]
     async fn only_known_callers_with_the_role_get_through() {
         let table = [
@@ -863,7 +865,7 @@ mod tests {
         let fake = Fake::new();
         let _gate = fake.house.hold();
         let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
-        // SDKs repeat 503 by themselves; this must not be repeated.
+        // SDKs automatically repeat a request that gets 503. This one must not be repeated.
         assert_eq!(response.status(), 500);
         let response = fake.get(&call_path("/v1.0", "")).await;
         assert_eq!(response.status(), 503);

@@ -1,7 +1,7 @@
-//! How long a request may take.
+//! Time limits of a request.
 //!
-//! The SDKs repeat a POST by themselves on 429, 503 and 504. So these may be sent only when nothing
-//! was done, and an action that was given to the house and not answered is an error of another kind.
+//! The SDKs automatically repeat a POST on 429, 503 and 504. So these statuses are sent only when
+//! nothing was done. When the outcome of a command is unknown, the answer is another status.
 
 use std::{future::Future, time::Duration};
 
@@ -12,10 +12,10 @@ use super::error::ApiError;
 /// How long a client may take to send a body.
 pub(super) const BODY: Duration = Duration::from_secs(10);
 
-/// How long the house may take.
+/// How long the call service may take.
 pub(super) const HOUSE: Duration = Duration::from_secs(20);
 
-/// Waits for something that changes nothing; it can be asked for again.
+/// Waits for work that can safely be repeated.
 pub(super) async fn reading<T, E: Into<ApiError>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ApiError> {
@@ -25,7 +25,7 @@ pub(super) async fn reading<T, E: Into<ApiError>>(
     }
 }
 
-/// Waits for something that may have been done when the time is over.
+/// Waits for work that may have been done even if the time runs out.
 pub(super) async fn acting<T, E: Into<ApiError>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ApiError> {

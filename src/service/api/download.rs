@@ -1,10 +1,10 @@
-//! The bytes of a recording on their way to a client, for as long as the recording may be heard.
+//! Streams the bytes of a recording to a client, for as long as the recording is available.
 //!
-//! In: a recording that was opened. Out: its bytes, in the pace of the client. A download may last
-//! longer than its recording, because the client is slow, or because the call ended, or the
-//! recording was deleted, after it began. So the row is looked at again while bytes go out, and the
-//! download is broken off when there is none any more: the connection ends before the length that
-//! was promised. What the system has taken for the client by then, still reaches it.
+//! Input: an opened recording. Output: its bytes, at the client's pace. A download may last longer
+//! than its recording: the client may be slow, the call may end, or the recording may be deleted
+//! during the download. So the recording's row is checked again during the download. When the row
+//! is gone, the download is aborted: the connection closes before the promised length. Bytes that
+//! are already in the socket buffer still reach the client.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,13 +16,14 @@ use tracing::info;
 use super::{House, OpenRecording, RecordingError, house::ClipReader};
 use aftertone_core::model::RecordingId;
 
-/// How much of a file is read at once.
+/// Bytes that are read from the file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How often the row is looked at.
+/// How often the row is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long that may take. A store that cannot be asked does not say that the recording is gone.
+/// How long the check may take. A store that does not answer does not mean that the recording is
+/// gone.
 const LOOK_FOR: Duration = Duration::from_secs(2);
 
 /// One download.
@@ -37,7 +38,7 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// Sends `length` bytes from where the file is.
+    /// Sends `length` bytes from the current position of the file.
     pub(super) fn new(
         house: Arc<dyn House>,
         id: RecordingId,
@@ -62,7 +63,7 @@ impl Download {
         }))
     }
 
-    /// The next bytes; none at the end.
+    /// The next bytes; empty at the end.
     async fn next(&mut self) -> io::Result<Bytes> {
         self.look().await;
         if self.ends_at.is_some_and(|at| at <= Instant::now()) {
@@ -75,7 +76,7 @@ impl Download {
         Ok(chunk.into())
     }
 
-    /// Learns until when the recording may be heard.
+    /// Checks how long the recording is still available.
     async fn look(&mut self) {
         if self.looked_at.elapsed() < LOOK_EVERY {
             return;
@@ -114,7 +115,7 @@ mod tests {
         let (soon, late) = (begun(&fake).await, begun(&fake).await);
         let path = format!("/recordings/{RECORDING}");
         fake.ask("DELETE", &path, RECORDING_TOKEN, &[]).await;
-        // Nothing is looked at for each of many small pieces.
+        // The row is not checked for each of many small chunks.
         assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
         tokio::time::advance(LOOK_EVERY).await;
         assert!(is_broken_off(late).await);
@@ -126,7 +127,7 @@ mod tests {
         fake.house.set_left(Duration::from_millis(900));
         let (soon, late) = (begun(&fake).await, begun(&fake).await);
         assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
-        // Before the row is looked at again.
+        // This is before the next check of the row.
         tokio::time::advance(Duration::from_millis(950)).await;
         assert!(is_broken_off(late).await);
     }

@@ -1,7 +1,8 @@
-//! The one place where an error becomes a response (contract section 7).
+//! The only place that turns an error into a response (contract section 7).
 //!
-//! A handler returns an [`ApiError`]; [`crate::service::api::exchange`] knows the ids of the request and asks
-//! for the response. What went wrong on our side is never told to the client, only the request's id.
+//! A handler returns an [`ApiError`]. [`crate::service::api::exchange`] knows the ids of the
+//! request and builds the response. The client never learns details of an internal error, only the
+//! request's id.
 
 use axum::{
     body::Body,
@@ -24,90 +25,90 @@ use aftertone_core::{
     model::UnixMillis,
 };
 
-/// The media type of every JSON response of the Graph API.
+/// Media type of every JSON response of the Graph API.
 pub(super) const JSON: HeaderValue =
     HeaderValue::from_static("application/json; odata.metadata=minimal; charset=utf-8");
 
-/// The version of OData that the responses speak.
+/// OData version of the responses.
 pub(super) const ODATA_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
 
-/// Why a request is not answered as it was meant. The text is the sentence for the client.
+/// Why a request fails. The display text is the message for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ApiError {
-    /// Nobody is known to be asking.
+    /// The request is not authenticated.
     #[error("{0}")]
     Unauthenticated(#[from] AuthError),
     /// The caller lacks this role.
     #[error("Insufficient enterprise tenant permissions, cannot access this API. {0} is needed.")]
     MissingRole(&'static str),
-    /// The client says that it belongs to another tenant.
+    /// The client names another tenant.
     #[error("Request authorization tenant mismatch.")]
     TenantMismatch,
-    /// The client calls in the name of another application.
+    /// The client places a call with another application as its source.
     #[error("Call source identity mismatch: the source is not the application of the token.")]
     SourceMismatch,
-    /// The path names nothing.
+    /// The path does not exist.
     #[error("Resource not found for the segment '{0}'.")]
     UnknownSegment(String),
-    /// An operation that is not there.
+    /// The operation does not exist.
     #[error("Operation not found.")]
     NoOperation,
-    /// A participant that is not there.
+    /// The participant does not exist.
     #[error("Participant not found.")]
     NoParticipant,
-    /// A notification that is not there, or was not given up.
+    /// The notification does not exist, or its delivery was not abandoned.
     #[error("Notification not found.")]
     NoNotification,
-    /// A recording that is not there.
+    /// The recording does not exist.
     #[error("Recording not found.")]
     NoRecording,
-    /// The thing is there, but does not know the method.
+    /// The resource exists, but does not allow the method.
     #[error("The method is not allowed here; allowed: {allow}.")]
     Method {
-        /// The methods that it knows.
+        /// The methods that it allows.
         allow: &'static str,
     },
-    /// Graph has it and this server does not.
+    /// Graph has this resource, but this server does not.
     #[error("{0} is not available on this server.")]
     NotImplemented(&'static str),
-    /// The house said no.
+    /// The call service refused the request.
     #[error("{0}")]
     Call(#[from] CallError),
-    /// The JSON does not say what it should.
+    /// The JSON does not fit the schema.
     #[error("{0}.")]
     Body(#[from] InvalidBody),
-    /// Not JSON; with the position.
+    /// The body is not JSON; with the position of the error.
     #[error("The body is not JSON: {0}.")]
     Json(String),
-    /// The body ended before its time.
+    /// The body ended before its declared end.
     #[error("The body could not be read to its end.")]
     BodyCut,
-    /// The body took too long.
+    /// The body took too long to arrive.
     #[error("The body did not come within {0} seconds.")]
     BodySlow(u64),
     /// The body is too large.
     #[error("The body may have at most {0} bytes.")]
     TooLarge(usize),
-    /// The body is in another format.
+    /// The body has another media type.
     #[error("The body must be application/json.")]
     MediaType,
-    /// The body is packed in a way that is not known.
+    /// The content coding of the body is not supported.
     #[error("The body may be packed with gzip, or not at all.")]
     Coding,
-    /// The body is said to be packed with gzip; why it is not.
+    /// The body is declared as gzip, but is not; with the reason.
     #[error("The body is not gzip: {0}.")]
     Gzip(String),
-    /// An OData option that cannot be honoured.
+    /// An OData option that is not supported.
     #[error("{0}")]
     Query(#[from] InvalidQuery),
-    /// Whether there is such a recording cannot be said now.
+    /// The store of the recordings does not answer now.
     #[error("Recordings cannot be reached at the moment; try again later.")]
     RecordingsAway,
-    /// A range that the recording does not have.
+    /// The requested range is outside the recording.
     #[error("The recording has {bytes} bytes; the range is not in it.")]
     Range {
-        /// Its size.
+        /// Size of the recording in bytes.
         bytes: u64,
     },
     /// The answer did not come in time; nothing was changed.
@@ -116,22 +117,22 @@ pub(super) enum ApiError {
     /// The answer did not come in time; something may have been changed.
     #[error("The outcome of the action is not known; look at the call before trying again.")]
     OutcomeUnknown,
-    /// The application as the one that is to hear hold music.
+    /// The application asked to put its own side on hold.
     #[error("The application cannot put itself on hold; name the other participant.")]
     OwnHold,
-    /// An `Idempotency-Key` that is none.
+    /// The `Idempotency-Key` is invalid.
     #[error("Idempotency-Key must be one value of 1 to {0} visible characters.")]
     Key(usize),
-    /// The key of a request that has no answer yet, or lost it with a restart.
+    /// The first request with this key has no answer yet, or its answer was lost in a restart.
     #[error(
         "The first request with this Idempotency-Key has no answer yet, or lost it in a restart; \
          look at the call before trying again with another key."
     )]
     KeyInUse,
-    /// The key of another request.
+    /// The key belongs to a different request.
     #[error("This Idempotency-Key belongs to another request.")]
     KeyTaken,
-    /// Our own fault.
+    /// An internal error.
     #[error("An internal error occurred.")]
     Internal,
 }
@@ -187,7 +188,7 @@ impl ApiError {
         }
     }
 
-    /// The header that belongs to the status.
+    /// The header field that belongs to the status.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Unauthenticated(AuthError::Token(TokenError::Unavailable)) => {
@@ -201,12 +202,12 @@ impl ApiError {
                 Some((RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
             Self::Call(CallError::TrunkFull) => Some((RETRY_AFTER, HeaderValue::from(5_u32))),
-            // Space comes back when clips expire.
+            // Disk space becomes free when clips expire.
             Self::Call(CallError::NoDisk) => Some((RETRY_AFTER, HeaderValue::from(30_u32))),
             Self::TooSlow | Self::RecordingsAway | Self::Call(CallError::QueueFull) => {
                 Some((RETRY_AFTER, HeaderValue::from(1_u32)))
             }
-            // RFC 9110 section 14.4: the size, so that the client can ask for what there is.
+            // RFC 9110 section 14.4: the size, so that the client can request a valid range.
             Self::Range { bytes } => HeaderValue::try_from(format!("bytes */{bytes}"))
                 .ok()
                 .map(|range| (CONTENT_RANGE, range)),
@@ -214,7 +215,7 @@ impl ApiError {
         }
     }
 
-    /// The whole response, for the request with these ids.
+    /// The complete response to the request with these ids.
     pub(super) fn response(&self, at: UnixMillis, ids: ErrorIds<'_>) -> Response {
         let (status, code) = self.status_and_code();
         let body = ErrorBody::new(code, self.to_string(), at, ids);
@@ -255,7 +256,8 @@ impl From<RecordingError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// Carries the error to [`crate::service::api::exchange`], which alone knows the ids for the body.
+    /// Passes the error on to [`crate::service::api::exchange`], which alone knows the ids for the
+    /// body.
     fn into_response(self) -> Response {
         let mut response = self.status_and_code().0.into_response();
         response.extensions_mut().insert(self);

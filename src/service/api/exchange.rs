@@ -1,8 +1,8 @@
-//! What every request and every response have, whatever is asked for.
+//! The parts that every request and response have in common.
 //!
-//! Gives the request its id, takes over the client's, catches panics, lets `error` make the body of
-//! an error, and writes one line into the access log. No header, path or body of a client reaches
-//! the log, only the route, which is ours.
+//! Generates the request id, echoes the ids of the client, catches panics, has `error` build the
+//! body of an error, and writes one line to the access log. No header, path or body of a client
+//! reaches the log; the route is our own text.
 
 use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -25,22 +25,22 @@ const SCENARIO_ID: HeaderName = HeaderName::from_static("scenario-id");
 /// Longer ids of clients are not echoed.
 const MAX_ID_BYTES: usize = 128;
 
-/// Who has connected; it travels with the request.
+/// Address of the client; an extension of the request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// What a handler tells the access log; it travels with the response.
+/// What a handler reports to the access log; an extension of the response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Audit {
-    /// The route without its ids.
+    /// The route with its ids left out.
     pub(super) route: Cow<'static, str>,
-    /// Who asked, when that is known.
+    /// The authenticated application, if known.
     pub(super) application: Option<Arc<str>>,
-    /// Whether it is a probe, which comes every few seconds.
+    /// Whether this is a health probe, which comes every few seconds.
     pub(super) probe: bool,
 }
 
-/// Runs one request.
+/// Processes one request.
 pub(super) async fn exchange(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(ip)| ip.to_canonical());
     let request_id = new_id();
@@ -83,8 +83,8 @@ pub(super) async fn exchange(request: Request, next: Next) -> Response {
     response
 }
 
-/// The line of a request in the access log. It is written also when the client does not wait for its
-/// answer: then the exchange is dropped, and the line with it.
+/// The line of a request in the access log. It is also written when the client disconnects early:
+/// the exchange is dropped then, and dropping the line writes it.
 struct Line {
     started: Instant,
     method: Method,
@@ -129,7 +129,7 @@ fn new_id() -> String {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
-/// An id of the client's that can be echoed: short, visible ASCII.
+/// An id of the client that is safe to echo: short, visible ASCII.
 fn sane_id(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let id = headers.get(name)?.to_str().ok()?;
     let visible = id.bytes().all(|byte| byte.is_ascii_graphic());

@@ -1,4 +1,4 @@
-//! A house in memory and the means to ask it, for the tests of this room.
+//! An in-memory [`House`] and an HTTP client for it, for the tests of the API.
 
 use std::{
     collections::HashMap,
@@ -40,12 +40,12 @@ pub(super) const RECORDING: &str = "17e3b46c-f61d-4f4d-9635-c626ef18e6ad";
 pub(super) const RECORDING_TOKEN: &str = "opens-one-recording";
 pub(super) static RECORDING_BYTES: LazyLock<Vec<u8>> =
     LazyLock::new(|| (0..1000_u32).map(|n| (n % 251) as u8).collect());
-/// May do everything.
+/// Token with all roles.
 pub(super) const TOKEN: &str = "all-roles";
-/// Of the same application's brother, which may not touch media.
+/// Token of another application, which has no roles.
 pub(super) const LIMITED_TOKEN: &str = "no-roles";
 
-/// What the house was told to do.
+/// A command that the fake has received.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
     Place(NewCall),
@@ -97,7 +97,7 @@ impl Fake {
         self.ask("GET", path, TOKEN, &[]).await
     }
 
-    /// Asks with a token that may do everything.
+    /// Sends a request with the token that has all roles.
     pub(super) async fn send(
         &self,
         method: &str,
@@ -130,7 +130,7 @@ impl Fake {
         self.asking(method, path, token, headers, body).await
     }
 
-    /// A request that is made when it is awaited, and broken off when it is dropped.
+    /// A request that is sent when the future is awaited, and aborted when it is dropped.
     pub(super) fn asking(
         &self,
         method: &str,
@@ -160,11 +160,11 @@ pub(super) async fn json_of(response: Response<Body>) -> Value {
     serde_json::from_slice(&bytes_of(response).await).unwrap()
 }
 
-/// What a schema of the contract's description has against `value`; empty when nothing.
+/// The errors of `value` against a schema of the contract's API description; empty when it fits.
 ///
-/// The description is stricter than Graph in two points, which are mended here. Its enum of
-/// operation states has the metadata's capitals, while all documents print lower case. And it cannot
-/// say that every member may be null, which is how the documents print what is not set.
+/// The description is stricter than Graph in two points, which are corrected here. Its enum of
+/// operation states uses the capitals of the metadata, while all documents use lower case. And it
+/// does not say that every member may be null, which is how the documents print an unset member.
 pub(super) fn schema_errors(name: &str, value: &Value) -> String {
     let mut root = json!({"$ref": format!("#/components/schemas/{name}")});
     root["components"] = CONTRACT["components"].clone();
@@ -177,7 +177,7 @@ pub(super) fn schema_errors(name: &str, value: &Value) -> String {
     errors.join("; ")
 }
 
-/// A schema of the contract, mended as [`schema_errors`] says.
+/// A schema of the contract, corrected as [`schema_errors`] says.
 pub(super) fn contract_schema(name: &str) -> &'static Value {
     &CONTRACT["components"]["schemas"][name]
 }
@@ -203,7 +203,7 @@ fn allow_null(schema: &mut Value) {
     }
 }
 
-/// Knows one established call with one record operation, and one call that is over.
+/// Knows one established call with one record operation, and one ended call.
 pub(super) struct FakeHouse {
     state: Mutex<State>,
 }
@@ -214,13 +214,13 @@ struct State {
     commands: Vec<Command>,
     requests: HashMap<String, (String, Option<KeptAnswer>)>,
     refusal: Option<CallError>,
-    /// Answers wait until it opens.
+    /// Commands get no answer until the gate opens.
     gate: Option<watch::Receiver<bool>>,
     not_ready: Option<String>,
-    /// Whether the store of the recordings cannot be asked.
+    /// Whether the store of the recordings does not answer.
     is_away: bool,
     left: Option<Duration>,
-    /// How many notifications.
+    /// Number of notifications whose delivery was abandoned.
     given_up: usize,
 }
 
@@ -263,12 +263,12 @@ impl FakeHouse {
         self.state.lock().unwrap().refusal = None;
     }
 
-    /// How many commands it has carried out.
+    /// Number of commands that it has carried out.
     pub(super) fn commands(&self) -> usize {
         self.state.lock().unwrap().commands.len()
     }
 
-    /// What it does is not answered until this says so.
+    /// Holds back the answers to commands until the returned sender opens the gate.
     pub(super) fn hold(&self) -> watch::Sender<bool> {
         let (opens, gate) = watch::channel(false);
         self.state.lock().unwrap().gate = Some(gate);
@@ -279,7 +279,7 @@ impl FakeHouse {
         self.state.lock().unwrap().given_up = count;
     }
 
-    /// From now on the recordings' store cannot be asked, or can be again.
+    /// Sets whether the store of the recordings does not answer.
     pub(super) fn set_away(&self, is_away: bool) {
         self.state.lock().unwrap().is_away = is_away;
     }
@@ -720,7 +720,7 @@ mod tests {
     }
 }
 
-/// The recording is `mybot`'s.
+/// The recording belongs to `mybot`.
 fn opens(key: RecordingKey<'_>) -> bool {
     key == RecordingKey::Token(RECORDING_TOKEN) || key == RecordingKey::Application("mybot")
 }

@@ -1,10 +1,10 @@
-//! How often wrong client secrets may be shown: a budget for each client and for each address.
+//! Limits attempts with wrong client secrets, by a budget for each client and for each address.
 //!
-//! An address that has used up its budget is turned away before the secret is looked at, so that
-//! there is nothing to learn, until time has given something back; hanging up and coming again
-//! changes nothing. When the budget of a client is used up, every address that has shown a wrong
-//! secret is turned away so, after a single one. An address that has shown none is not: strangers
-//! cannot keep a client out that knows its secret. Time is an argument.
+//! An address that has used up its budget is refused before its secret is checked, so it learns
+//! nothing until some budget has refilled. A new connection does not help. When the budget of a
+//! client is used up, every address that has tried a wrong secret is refused in the same way, after
+//! a single attempt. An address without a wrong attempt is not refused, so strangers cannot lock
+//! out a client that knows its secret. The time is an argument.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,49 +13,49 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So many wrong secrets may follow each other.
+/// Number of wrong secrets that may follow each other at once.
 const BURST: u32 = 10;
-/// After this time there may be one more. An address tries 1,450 times a day at most.
+/// After this time one more attempt is allowed. An address can try at most 1,450 times a day.
 const REGAIN: Duration = Duration::from_secs(60);
-/// Of each client, or address, no more is said in the log than one line in this time.
+/// At most one line is logged per client, and per address, in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
-/// So many addresses are remembered, in 5 MB. While there are more, an address that is not
-/// remembered counts as one that has shown a wrong secret, unless the client was right there
-/// before.
+/// Maximum number of addresses in memory, which take 5 MB. While the table is full, an unknown
+/// address counts as one that has tried a wrong secret, unless the client has shown its correct
+/// secret from there before.
 const MAX_SOURCES: usize = 65_536;
-/// How often addresses whose budget is whole again are looked for while there is no room.
+/// How often the full table is searched for addresses whose budget is complete again.
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);
-/// So many addresses are remembered for each client at which it has shown its secret.
+/// Number of addresses, per client, that are remembered for a correct secret.
 const MAX_PROVEN: usize = 64;
 
-/// Clients and addresses that have shown wrong secrets.
+/// Clients and addresses with wrong attempts.
 #[derive(Default)]
 pub(super) struct Guesses {
-    /// Of configured clients only, so that there are not more.
+    /// Configured clients only, so the size is bounded.
     clients: HashMap<Arc<str>, Client>,
     sources: HashMap<IpAddr, Budget>,
     pruned_at: Option<Instant>,
 }
 
-/// What is known of a configured client.
+/// State of a configured client.
 #[derive(Default)]
 struct Client {
     budget: Budget,
-    /// Addresses at which its secret was shown, the last one at the end.
+    /// Addresses from which the correct secret was shown, the latest last.
     proven: VecDeque<IpAddr>,
 }
 
 /// A budget that refills with time (the generic cell rate algorithm, as in ATM traffic control).
 #[derive(Debug, Clone, Copy, Default)]
 struct Budget {
-    /// When nothing of it is spent any more; `None` before the first wrong secret.
+    /// When the budget is complete again; `None` before the first wrong secret.
     whole_at: Option<Instant>,
     logged_at: Option<Instant>,
 }
 
 impl Guesses {
-    /// How long an address has to wait before a secret of this client is looked at that is shown
-    /// there. `client` is `None` when no such client is configured.
+    /// How long an address has to wait before a secret for this client is checked; `None` when it
+    /// need not wait. `client` is `None` when no such client is configured.
     pub(super) fn wait(
         &mut self,
         client: Option<&str>,
@@ -72,13 +72,14 @@ impl Guesses {
         if source.is_none() && is_remembered {
             return None;
         }
-        // Behind a proxy on this machine all clients have the same address.
+        // Behind a proxy on this machine all clients share one address, so its budget does not
+        // count.
         let source = source.filter(|_| !ip.to_canonical().is_loopback());
         let client = client.map(|client| &client.budget);
         client.into_iter().chain(source).filter_map(|budget| budget.wait(now)).max()
     }
 
-    /// Counts a wrong secret. Tells whether it is worth a line in the log.
+    /// Counts a wrong secret. Returns whether to log it.
     pub(super) fn count(&mut self, client: Option<&Arc<str>>, ip: IpAddr, now: Instant) -> bool {
         self.prune(now);
         let source = source(ip);
@@ -95,7 +96,7 @@ impl Guesses {
         is_news
     }
 
-    /// A client has shown its secret at this address.
+    /// Notes that the client has shown its correct secret from this address.
     pub(super) fn proved(&mut self, client: &Arc<str>, ip: IpAddr) {
         let source = source(ip);
         let proven = &mut self.clients.entry(Arc::clone(client)).or_default().proven;
@@ -119,7 +120,8 @@ impl Guesses {
 }
 
 impl Budget {
-    /// No more is spent than there is: an attack is over for the client as soon as for the address.
+    /// Spends one unit. No debt builds up, so after an attack the client recovers as fast as an
+    /// address.
     fn spend(&mut self, now: Instant) {
         let whole_at = self.whole_at.map_or(now, |at| at.max(now)) + REGAIN;
         self.whole_at = Some(whole_at.min(now + REGAIN * BURST));
@@ -140,7 +142,8 @@ impl Budget {
     }
 }
 
-/// An address as one place: of IPv6 the network, since a host may choose the rest.
+/// The address as a unit for limits. For IPv6 this is the /64 network, since a host can choose the
+/// rest of its address.
 pub(super) fn source(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
@@ -248,7 +251,8 @@ mod tests {
         for _ in 0..BURST {
             guesses.count(Some(&bot), ip("192.0.2.1"), now + LOG_PAUSE);
         }
-        // Of an address that does not fit nothing is known, unless the client was right there.
+        // An address that does not fit into the table is unknown, unless the client has shown its
+        // secret from there.
         let (here, there) = (ip("198.51.100.1"), ip("198.51.100.2"));
         guesses.proved(&bot, here);
         assert_eq!(guesses.wait(Some(&bot), here, now + LOG_PAUSE), None);

@@ -1,4 +1,4 @@
-//! Probes for whoever starts and balances us: alive, and ready for calls.
+//! Probes for the service manager and load balancers: liveness, and readiness for calls.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -21,8 +21,8 @@ pub(super) async fn alive(method: Method) -> Response {
     probe("/healthz", &method, || Json(json!({"status": "alive"})).into_response())
 }
 
-/// `/readyz`: calls can be taken. Not while draining, or when storage is behind. The status and its
-/// reason are for everybody; what names peers or failures is for applications.
+/// `/readyz`: calls can be accepted. Not ready while draining, or when storage is behind. Every
+/// client gets the status and its reason; members that name peers or failures need a token.
 pub(super) async fn ready(
     State(state): State<ApiState>,
     headers: HeaderMap,
@@ -47,8 +47,8 @@ pub(super) async fn ready(
     })
 }
 
-/// The members that need a token, by their names. How the trunks stand does not change the status:
-/// without them calls come in all the same. Nor do clips in `lost+found`.
+/// The members that need a token, by name. The state of the trunks does not change the status,
+/// because incoming calls work without them. Clips in `lost+found` do not change it either.
 async fn for_applications(house: &dyn House) -> Map<String, Value> {
     let trunks: Value = house.trunks().await.into_iter().map(told).collect();
     let LostAndFound { files, bytes, oldest } = house.lost_and_found();
@@ -57,7 +57,7 @@ async fn for_applications(house: &dyn House) -> Map<String, Value> {
     Map::from_iter([("trunks".to_owned(), trunks), ("lostAndFound".to_owned(), lost)])
 }
 
-/// The schema of what `/readyz` says.
+/// Schema of the body of `/readyz`.
 pub(super) fn described() -> Value {
     let trunk = json!({
         "name": {"type": "string"},
@@ -91,8 +91,8 @@ pub(super) fn described() -> Value {
     })
 }
 
-/// Whether an application asks. A token that is not believed is none: a probe is answered all the
-/// same.
+/// Whether the request is from an application. An invalid token counts as none: the probe is
+/// answered without the members for applications.
 async fn is_known(state: &ApiState, headers: &HeaderMap) -> bool {
     if !headers.contains_key(AUTHORIZATION) {
         return false;

@@ -1,6 +1,7 @@
-//! What the REST face asks of the house, and how the house says no.
+//! The interface that the REST API needs from the call service, and its errors.
 //!
-//! Every call is asked for in the name of an application: one that belongs to another is not found.
+//! A method that concerns a call takes the name of an application; a call of another application is
+//! not found.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ pub use crate::{
 
 /// The calls, operations and recordings behind the API.
 pub trait House: Send + Sync + 'static {
-    /// The calls of an application that are not over.
+    /// The calls of an application that have not ended.
     fn calls<'a>(&'a self, application: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>>;
 
     /// One call.
@@ -41,7 +42,7 @@ pub trait House: Send + Sync + 'static {
         call: NewCall,
     ) -> BoxFuture<'a, Result<Call, CallError>>;
 
-    /// Accepts an offered call.
+    /// Answers an incoming call.
     fn answer<'a>(
         &'a self,
         application: &'a str,
@@ -49,7 +50,7 @@ pub trait House: Send + Sync + 'static {
         answer: Answer,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Refuses an offered call; later notifications go to `callback_uri`, if there is one.
+    /// Rejects an incoming call. Later notifications go to `callback_uri`, if there is one.
     fn reject<'a>(
         &'a self,
         application: &'a str,
@@ -58,8 +59,8 @@ pub trait House: Send + Sync + 'static {
         callback_uri: Option<String>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Sends an offered call to somebody else; the last notification goes to `callback_uri`, if there is
-    /// one.
+    /// Redirects an incoming call to another party. The last notification goes to `callback_uri`,
+    /// if there is one.
     fn redirect<'a>(
         &'a self,
         application: &'a str,
@@ -68,7 +69,7 @@ pub trait House: Send + Sync + 'static {
         callback_uri: Option<String>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Asks the peer to talk to somebody else.
+    /// Asks the peer to talk to another party.
     fn transfer<'a>(
         &'a self,
         application: &'a str,
@@ -76,7 +77,7 @@ pub trait House: Send + Sync + 'static {
         to: TransferTarget,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Ends a call in whatever state it is.
+    /// Ends a call in any state.
     fn hang_up<'a>(
         &'a self,
         application: &'a str,
@@ -113,15 +114,15 @@ pub trait House: Send + Sync + 'static {
         operation: OperationId,
     ) -> BoxFuture<'a, Result<Operation, CallError>>;
 
-    /// The last SIP messages of a call, also of one that is over, as long as they are kept.
+    /// The last SIP messages of a call. Works for an ended call as long as its messages are kept.
     fn trace<'a>(
         &'a self,
         application: &'a str,
         call: CallId,
     ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>>;
 
-    /// How many of the application's notifications were given up, and at most `size` of them after the
-    /// first `skip`, oldest first.
+    /// The number of the application's notifications whose delivery was abandoned, and at most
+    /// `size` of them after the first `skip`, oldest first.
     fn undelivered<'a>(
         &'a self,
         application: &'a str,
@@ -129,15 +130,15 @@ pub trait House: Send + Sync + 'static {
         size: usize,
     ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>>;
 
-    /// Has one of them sent again, or all; tells how many there were.
+    /// Sends one abandoned notification again, or all of them; returns their number.
     fn resend<'a>(
         &'a self,
         application: &'a str,
         which: Option<(CallId, u64)>,
     ) -> BoxFuture<'a, Result<u64, CallError>>;
 
-    /// Takes an `Idempotency-Key` for a request, unless it was taken before. `call` is what it will
-    /// call the call that it places.
+    /// Claims an `Idempotency-Key` for a request, unless it is claimed already. `call` is the id of
+    /// the call that the request will place.
     fn begin_request<'a>(
         &'a self,
         application: &'a str,
@@ -146,7 +147,7 @@ pub trait House: Send + Sync + 'static {
         call: Option<CallId>,
     ) -> BoxFuture<'a, Result<RequestKey, CallError>>;
 
-    /// Keeps the answer to a request; without one its key is free again.
+    /// Stores the answer to a request. Without an answer the key becomes free again.
     fn end_request<'a>(
         &'a self,
         application: &'a str,
@@ -161,63 +162,63 @@ pub trait House: Send + Sync + 'static {
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>>;
 
-    /// How long a recording that was opened may still be heard, `None` while its call lives; not
+    /// How long an opened recording is still available; `None` while its call is in progress. Not
     /// found when that time is over.
     fn recording_left(
         &self,
         recording: RecordingId,
     ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>>;
 
-    /// Purges a recording before its time.
+    /// Deletes a recording before its retention ends.
     fn delete_recording<'a>(
         &'a self,
         recording: RecordingId,
         key: RecordingKey<'a>,
     ) -> BoxFuture<'a, Result<(), RecordingError>>;
 
-    /// Where a recording can be fetched, and with what.
+    /// URL and access token of a recording.
     fn recording_link(&self, recording: RecordingId) -> RecordingLink;
 
-    /// Whether notifications could be sent to this URI, as far as that is known without resolving
-    /// its name.
+    /// Whether notifications can be sent to this URI, as far as this is known without resolving its
+    /// host name.
     ///
     /// # Errors
-    /// Says in words why none ever could; the URI is not repeated.
+    /// Why no notification can ever be sent there. The text does not repeat the URI.
     fn check_callback(&self, uri: &str) -> Result<(), String>;
 
-    /// Whether calls can be taken.
+    /// Whether calls can be accepted.
     ///
     /// # Errors
-    /// Says in words what is in the way, for the operator.
+    /// The reason why not, for the operator.
     fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Clips that the database does not know, as they were a short while ago.
+    /// Clips that the database does not know. The numbers may be slightly old.
     fn lost_and_found(&self) -> LostAndFound;
 
-    /// How it stands with the trunks that we register at.
+    /// The state of the trunks that we register at.
     fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>>;
 }
 
-/// A trunk that we register at, for the operator.
+/// State of a trunk that we register at, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkHealth {
     /// Its name in the configuration.
     pub name: String,
-    /// `registered`, `registering`, `waiting` (it failed, another round follows), `unregistering`,
-    /// `idle`, or `no way: ` and why the trunk is not found.
+    /// `registered`, `registering`, `waiting` (the last attempt failed, another follows),
+    /// `unregistering`, `idle`, or `no way: ` and the reason why the trunk's address is not found.
     pub state: String,
-    /// For how many seconds.
+    /// For how many seconds it has been in this state.
     pub seconds: u64,
-    /// What the last REGISTER was answered; `None` before the first answer.
+    /// Status of the last answer to a REGISTER; `None` before the first answer.
     pub last_status: Option<u16>,
-    /// Why the last round failed.
+    /// Why the last attempt failed.
     pub failure: Option<String>,
 }
 
-/// A SIP message as it was sent or came; secrets in it are masked.
+/// A SIP message as it was sent or received, with secrets masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TracedMessage {
-    /// When.
+    /// When it was sent or received.
     pub at: UnixMillis,
     /// Whether we sent it.
     pub is_sent: bool,
@@ -225,55 +226,55 @@ pub struct TracedMessage {
     pub transport: &'static str,
     /// Our address.
     pub local: SocketAddr,
-    /// The other side's address.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// What it says.
+    /// Text of the message.
     pub message: Arc<str>,
 }
 
-/// How an offered call is accepted.
+/// Parameters for answering a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Where later notifications go; the application's own place when absent.
+    /// URI for later notifications; the application's own callback when absent.
     pub callback_uri: Option<String>,
-    /// The media configuration as it was given; JSON text.
+    /// The media configuration as the application gave it; JSON text.
     pub media_config: Option<String>,
-    /// What to fetch now because it will be played.
+    /// Prompts to fetch now, because the application will play them.
     pub prefetch: Vec<PromptSource>,
 }
 
-/// What opens a recording.
+/// Credential for a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordingKey<'a> {
-    /// Its own token, the `recordingAccessToken`.
+    /// The recording's own token, its `recordingAccessToken`.
     Token(&'a str),
-    /// An application with the role to hear calls: opens its own recordings, and those of the
-    /// built-in lines, which belong to nobody.
+    /// An application with the role to access media. It may open its own recordings and those of
+    /// the built-in lines, which belong to no application.
     Application(&'a str),
 }
 
-/// A recording that can be read from now on. The file stays open when it is purged meanwhile: the
-/// reader has to look whether it still may be heard.
+/// A recording that is open for reading. The file stays open even if the recording is purged
+/// meanwhile, so the reader has to check whether it is still available.
 #[derive(Debug)]
 pub struct OpenRecording {
     /// Size in bytes.
     pub bytes: u64,
-    /// How long it may still be heard; `None` while its call lives.
+    /// How long the recording is still available; `None` while its call is in progress.
     pub left: Option<Duration>,
     /// The file, at its start.
     pub file: ClipReader,
 }
 
-/// Why a recording is not given out.
+/// Why a recording cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
-    /// Purged, deleted, or never there.
+    /// The recording was purged or deleted, or never existed.
     #[error("Recording not found.")]
     NotFound,
     /// The key does not open this recording.
     #[error("Access token validation failure.")]
     Forbidden,
-    /// The database or the folder of the recordings cannot be asked now; nothing was done.
+    /// The database or the folder of the recordings does not answer now; nothing was done.
     #[error("Recordings cannot be reached at the moment; try again later.")]
     Unavailable,
 }

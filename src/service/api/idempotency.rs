@@ -1,12 +1,12 @@
-//! `Idempotency-Key`: a POST that is repeated gets the first answer, for a day and across restarts.
+//! `Idempotency-Key`: a repeated POST gets the first answer, for a day and across restarts.
 //!
-//! Only what was done is kept. A request that was refused has changed nothing, so that its key is free
-//! again; one whose outcome nobody knows keeps its key, and is never done a second time. What has begun
-//! is done to its end, whether or not the client waits for it.
+//! An answer is stored only when something was done. A refused request has changed nothing, so its
+//! key becomes free again. A request with an unknown outcome keeps its key and is never executed a
+//! second time. A request that has begun runs to its end, even if the client disconnects.
 //!
-//! A crash between the deed and its kept answer costs nothing that matters: calls do not survive the
-//! process, so that what was asked of one has no meaning any more, and a call that was placed is found
-//! by its id, which was written down with the key.
+//! A crash between the action and the stored answer does little harm. Calls do not survive the
+//! process, so an action on a call has no effect any more. A call that was placed is found by its
+//! id, which was stored with the key.
 
 use aws_lc_rs::digest;
 use axum::{
@@ -34,7 +34,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longer keys are refused.
 const MAX_KEY: usize = 255;
 impl Asked<'_> {
-    /// Does a request that bears a key, unless it was done before.
+    /// Executes a request with a key, unless it was executed before.
     pub(super) async fn once(
         &self,
         turn: Turn,
@@ -55,7 +55,7 @@ impl Asked<'_> {
         self.keep(&turn.key, answered).await
     }
 
-    /// Keeps the answer, if something was done.
+    /// Stores the answer, if something was done.
     async fn keep(
         &self,
         key: &str,
@@ -66,12 +66,12 @@ impl Asked<'_> {
                 let (response, kept) = kept(response).await?;
                 (Ok(response), Some(kept))
             }
-            // Nobody knows what was done.
+            // The outcome is unknown.
             Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(error),
             Err(error) => (Err(error), None),
         };
         let ended = self.state.house.end_request(self.application(), key, kept);
-        // Without it a repeated request is refused, and still not done again.
+        // Without a stored answer, a repeated request is refused, but it is never executed again.
         if let Err(error) = deadline::acting(ended).await {
             warn!("The answer to a request with a key is not kept: {error}");
         }
@@ -82,7 +82,7 @@ impl Asked<'_> {
 /// The key of a request.
 ///
 /// # Errors
-/// It is none, or there are several.
+/// The key is invalid, or there are several keys.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -103,7 +103,7 @@ fn fingerprint(method: &Method, target: &Uri, body: &[u8]) -> String {
 
 async fn kept(response: Response) -> Result<(Response, KeptAnswer), ApiError> {
     let (parts, body) = response.into_parts();
-    // Our own, in memory and short.
+    // The body is our own: in memory and short.
     let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| ApiError::Internal)?;
     let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let kept = KeptAnswer {
@@ -151,7 +151,7 @@ mod tests {
         posting(fake, TOKEN, action, key, body).await
     }
 
-    /// Lets the others go on until the house has carried out a command.
+    /// Lets the other tasks run until the fake has carried out a command.
     async fn until_a_command(fake: &Fake) {
         while fake.house.commands() == 0 {
             tokio::task::yield_now().await;
@@ -221,7 +221,7 @@ mod tests {
     async fn an_answer_is_not_repeated_to_who_may_not_ask() {
         let fake = Fake::new();
         assert_eq!(post(&fake, "record", "k", "{}").await.status(), 200);
-        // The fake house does not tell applications apart.
+        // The fake does not distinguish applications.
         let refused = posting(&fake, LIMITED_TOKEN, "record", "k", "{}").await;
         assert_eq!(refused.status(), 403);
         assert_eq!(json_of(refused).await["error"]["code"], "7504");

@@ -1,21 +1,22 @@
-//! The REST face: requests to commands, results to Graph JSON.
+//! The REST API: translates requests to commands, and results to Graph JSON.
 //!
-//! In: HTTP requests in all the forms of the contract, the recordings' downloads and the probes. Out:
-//! commands to a [`House`], and responses in the words of [`aftertone_core::graph`]. It decides who may ask
-//! and whether a request can be understood; it decides nothing about calls and holds no state.
+//! Input: HTTP requests in all the forms of the contract, downloads of recordings, and probes.
+//! Output: commands to a [`House`], and responses with the types of [`aftertone_core::graph`]. The
+//! API decides whether a caller is authorised and whether a request is valid. It makes no decision
+//! about calls, and holds no state of them.
 //!
 //! | file | does |
 //! |---|---|
-//! | `exchange` | what every request and response has: ids, headers, catching panics, the access log |
-//! | `route`, `query`, `body` | reads a request: path, OData options, JSON |
-//! | `auth` | who is asking |
-//! | `idempotency` | requests that are repeated |
-//! | `oauth`, `guesses` | tokens for those who ask, and the keys to check them with; wrong secrets |
+//! | `exchange` | common parts of requests and responses: ids, headers, panics, access log |
+//! | `route`, `query`, `body` | parses a request: path, OData options, JSON |
+//! | `auth` | authentication |
+//! | `idempotency` | repeated requests |
+//! | `oauth`, `guesses` | tokens and the keys to verify them; limit of wrong secrets |
 //! | `calls`, `participants` | the Graph API |
-//! | `trace`, `undelivered` | what Graph does not have: SIP messages of a call, notifications that failed |
-//! | `recordings`, `health`, `authority` | downloads; probes; whom to trust while trying things out |
-//! | `openapi` | the description of all of it |
-//! | `error` | the one mapping from errors to responses |
+//! | `trace`, `undelivered` | additions to Graph: SIP messages of a call, failed notifications |
+//! | `recordings`, `health`, `authority` | downloads; probes; the CA certificate for development |
+//! | `openapi` | the description of the whole API |
+//! | `error` | the only mapping from errors to responses |
 //! | `serve` | the listener with its limits |
 
 mod asked;
@@ -64,7 +65,8 @@ pub use state::ApiState;
 use self::state::now;
 use crate::drivers::tokens::Issuer;
 
-/// All addresses of the API listener; those of tokens when there is somebody to sign them.
+/// All routes of the API listener. The token endpoints exist only if there is an issuer to sign
+/// tokens.
 pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
     let tokens = issuer.map(|issuer| oauth::routes(issuer, state.credentials.clone()));
     routes()
@@ -77,7 +79,7 @@ pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
         .layer(middleware::from_fn(exchange::exchange))
 }
 
-/// What is neither Graph's nor of tokens.
+/// The routes that are neither Graph paths nor token endpoints.
 fn routes() -> [(&'static str, MethodRouter<ApiState>); 5] {
     [
         (authority::PATH, any(authority::authority)),

@@ -1,5 +1,6 @@
-//! Tokens for applications: OAuth 2.0 client credentials (RFC 6749 section 4.4) as Entra ID speaks it,
-//! the metadata and keys to check them with, and those of notifications (contract sections 9 and 6.4).
+//! Token endpoints for applications: OAuth 2.0 client credentials (RFC 6749 section 4.4) in Entra
+//! ID's form. Also the metadata and keys to verify tokens, and those for notification tokens
+//! (contract sections 9 and 6.4).
 
 use std::{
     borrow::Cow,
@@ -36,7 +37,7 @@ use super::{
 use crate::drivers::tokens::{BACKDATE, Issuer, IssuerConfig};
 use aftertone_core::model::UnixMillis;
 
-/// What the token endpoint works with. Cheap to clone.
+/// State of the token endpoints. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Desk {
     issuer: Issuer,
@@ -44,7 +45,7 @@ pub(super) struct Desk {
     guesses: Arc<Mutex<Guesses>>,
 }
 
-/// Why there is no token (RFC 6749 section 5.2), with Entra's number for it.
+/// Why no token is issued (RFC 6749 section 5.2), with Entra's error number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     #[error("AADSTS90002: Tenant {0:?} not found.")]
@@ -69,16 +70,16 @@ enum Refusal {
     Internal,
 }
 
-/// The scopes of OpenID.
+/// The scopes of OpenID Connect.
 const OPENID: [&str; 4] = ["openid", "profile", "offline_access", "email"];
 
-/// The version of Entra's endpoints, which differ in how a request says what the token is for, and
-/// in the form of the answer.
+/// Version of Entra's endpoints. The versions differ in how a request names the resource, and in
+/// the form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
-    /// `resource`, as ADAL and older bots send it.
+    /// The request has a `resource`, as ADAL and older bots send it.
     V1,
-    /// `scope`.
+    /// The request has a `scope`.
     V2,
 }
 
@@ -108,8 +109,8 @@ impl Endpoint {
 const NOTIFICATION_METADATA: &str = "/v1/.well-known/OpenIdConfiguration";
 const NOTIFICATION_KEYS: &str = "/v1/.well-known/keys";
 
-/// Where tokens are, how to check them and with which keys, for each version; the last two are for
-/// notifications.
+/// The paths of the token endpoint, the metadata and the keys, for each version. The last two paths
+/// are for notification tokens.
 pub(super) fn table() -> [(&'static str, MethodRouter<Desk>); 8] {
     let of_version = |version: Endpoint| {
         let token =
@@ -130,7 +131,7 @@ pub(super) fn table() -> [(&'static str, MethodRouter<Desk>); 8] {
     [token_v1, metadata_v1, keys_v1, token_v2, metadata_v2, keys_v2, metadata, keys]
 }
 
-/// The addresses of tokens and their keys.
+/// The routes of the token endpoints and their keys.
 pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
     let desk = Desk { issuer, credentials, guesses: Arc::default() };
     table()
@@ -151,7 +152,7 @@ async fn token(
     }
     let (parts, body) = request.into_parts();
     let mut client = None;
-    // Without a listener, as in a test of the routes, there is none.
+    // There is no peer without a listener, as in a test of the routes.
     let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| *ip);
     let answer = desk.token(version, &tenant, &parts.headers, peer, body, &mut client).await;
     let response = match answer {
@@ -215,7 +216,7 @@ impl Desk {
         })?;
         let life = minted.life.as_secs();
         let answer = match version {
-            // The first version writes its numbers as texts.
+            // Version 1 encodes its numbers as strings.
             Endpoint::V1 => json!({
                 "token_type": "Bearer",
                 "expires_in": life.to_string(),
@@ -242,8 +243,8 @@ impl Desk {
         }
     }
 
-    /// The application's id and roles, for its secret. Judged, compared and counted in one step, so that
-    /// many guesses at a time are not more than their number.
+    /// Id and roles of the application with this secret. The budget is checked, the secret compared
+    /// and a failure counted under one lock, so that parallel guesses cannot exceed the budget.
     fn known<'a>(
         &self,
         credentials: &'a Credentials,
@@ -285,7 +286,7 @@ fn metadata(
         let token_endpoint = address(version.token_path());
         json!({
             "issuer": desk.issuer.name(),
-            // Clients want one, and none of them asks it for client credentials.
+            // Clients require this member, but do not use it for client credentials.
             "authorization_endpoint": token_endpoint.replace("/token", "/authorize"),
             "token_endpoint": token_endpoint,
             "jwks_uri": address(version.keys_path()),
@@ -366,8 +367,8 @@ fn audited(route: &'static str, application: Option<Arc<str>>, mut response: Res
     response
 }
 
-/// What the token is for. Some of Microsoft's libraries (MSAL for Java and Go) ask for OpenID's scopes
-/// too, in any order; they mean nothing where no user is.
+/// The resource of a token request. Some of Microsoft's libraries (MSAL for Java and Go) also send
+/// OpenID scopes, in any order. These have no meaning without a user.
 fn resource(scope: &str) -> Option<&str> {
     let is_own = |one: &&str| !OPENID.iter().any(|known| known.eq_ignore_ascii_case(one));
     let mut own = scope.split_whitespace().filter(is_own);
@@ -375,16 +376,16 @@ fn resource(scope: &str) -> Option<&str> {
     own.next().is_none().then(|| first.strip_suffix("/.default")).flatten()
 }
 
-/// Who asks for a token.
+/// Client id and secret of a token request.
 struct Login {
     id: String,
-    /// What the secret may be: one of these.
+    /// The possible readings of the secret; one of them has to be correct.
     secrets: Vec<String>,
 }
 
-/// Client id and secret of an `Authorization: Basic`. Both are form-urlencoded before they are
-/// joined (RFC 6749 section 2.3.1), but many clients, `curl -u` among them, leave that out: a
-/// secret with `+` or `%` in it may be either.
+/// Client id and secret of an `Authorization: Basic` header. RFC 6749 section 2.3.1 requires both
+/// to be form-urlencoded before they are joined, but many clients, including `curl -u`, do not do
+/// this. So a secret with `+` or `%` is tried both ways.
 fn basic(headers: &HeaderMap) -> Option<Login> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
@@ -394,14 +395,14 @@ fn basic(headers: &HeaderMap) -> Option<Login> {
     scheme.eq_ignore_ascii_case("Basic").then(|| Login { id: plain(id), secrets })
 }
 
-/// A text that was form-urlencoded by itself: `&` in it separates nothing.
+/// Decodes a single form-urlencoded value; an `&` in it does not separate fields.
 fn plain(text: &str) -> String {
     let field = format!("x={}", text.replace('&', "%26"));
     let decoded = form_urlencoded::parse(field.as_bytes()).next();
     decoded.map(|(_, text)| text.into_owned()).unwrap_or_default()
 }
 
-/// A time as the first version of the token endpoint tells it.
+/// A time in the form that version 1 of the token endpoint uses.
 fn seconds(time: UnixMillis) -> String {
     time.0.div_euclid(1000).to_string()
 }
@@ -523,7 +524,7 @@ mod tests {
         }
     }
 
-    /// As MSAL for Go and for Java write it, and as people do.
+    /// As MSAL for Go and for Java write it, and as people write it.
     #[tokio::test]
     async fn a_scope_is_known_among_those_of_openid() {
         let rig = Rig::new().await;
@@ -562,7 +563,7 @@ mod tests {
         }
     }
 
-    /// As ADAL for .NET, Node.js and Python ask.
+    /// As ADAL for .NET, Node.js and Python send it.
     #[tokio::test]
     async fn the_first_version_of_the_token_endpoint_takes_a_resource() {
         let rig = Rig::new().await;
@@ -653,12 +654,12 @@ mod tests {
         let refused = statuses.iter().filter(|status| **status == 401).count();
         assert!((1..30).contains(&refused), "{statuses:?}");
         assert!(statuses[refused..].iter().all(|status| *status == 429), "{statuses:?}");
-        // The right one looks like the wrong ones.
+        // The right secret gets the same answer as the wrong ones.
         let right = rig.token(&form(APP, "a+secret%3A+100%25")).await;
         assert_eq!(right.status(), 429);
         let wait: u64 = right.headers()["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=61).contains(&wait), "{wait}");
-        // Another client at another address is not concerned.
+        // Another client at another address is not affected.
         let other = rig.from("192.0.2.9", &form(OTHER, "its+own")).await;
         assert_eq!(other.status(), 200);
     }
@@ -689,7 +690,7 @@ mod tests {
         let second = format!("{base}/v2.0/.well-known/openid-configuration");
         for (path, of_version) in [(&first, ""), (&second, "/v2.0")] {
             let shown = json_of(rig.ask(path, None, "").await).await;
-            // The one that the tokens of both name.
+            // The issuer that the tokens of both versions name.
             assert_eq!(shown["issuer"], format!("https://api.example{base}/v2.0"));
             for (name, place) in
                 [("token_endpoint", "token"), ("authorization_endpoint", "authorize")]

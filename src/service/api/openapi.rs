@@ -1,8 +1,8 @@
-//! `/openapi.json`: OpenAPI 3.1 of everything that is served, made from the routes.
+//! `/openapi.json`: the OpenAPI 3.1 description of all served paths, generated from the routes.
 //!
-//! Every thing that a Graph path can name is described here by an exhaustive match, so that a new route
-//! cannot be forgotten. What Graph has and this server does not is left out. The schemas of responses
-//! are the contract's; those of requests say what is read.
+//! An exhaustive match describes every target of a Graph path, so that a new route cannot be
+//! forgotten. Resources of Graph that this server does not have are left out. The schemas of
+//! responses come from the contract; those of requests describe the members that we read.
 
 mod bodies;
 mod parts;
@@ -34,8 +34,8 @@ use super::{
 };
 use aftertone_core::graph::{self, Version};
 
-/// What Graph's things look like (contract, `communications.openapi.json`); every member may be null,
-/// as the documents print what is not set.
+/// Schemas of Graph's types (contract, `communications.openapi.json`). Every member may be null, as
+/// the documents print an unset member.
 const SCHEMAS: &str = include_str!("schemas.json");
 
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| description().to_string());
@@ -54,26 +54,26 @@ pub(super) async fn openapi(method: Method) -> Response {
     response
 }
 
-/// One method of one thing.
+/// One method of one path.
 struct Described {
     summary: &'static str,
-    /// The role that it takes.
+    /// The role that the method needs.
     role: Option<&'static str>,
     query: &'static [&'static str],
-    /// The schema of the body, if it has one; whether it is needed.
+    /// The schema of the body, if there is one, and whether the body is required.
     body: Option<(Value, bool)>,
     status: u16,
     answer: Answer,
 }
 
-/// What a success brings.
+/// The body of a successful response.
 enum Answer {
     Nothing,
-    /// A thing of Graph's.
+    /// One object of a Graph type.
     Thing(&'static str),
-    /// A page of them.
+    /// A page of objects of a Graph type.
     Page(&'static str),
-    /// Something of our own.
+    /// An object of our own type.
     Own(&'static str, Value),
 }
 
@@ -120,7 +120,7 @@ fn description() -> Value {
     })
 }
 
-/// Everything that a Graph path can name, once each; ids do not matter.
+/// Every target that a Graph path can name, once each; the ids do not matter.
 fn targets() -> Vec<Target> {
     let nil = "00000000-0000-0000-0000-000000000000";
     let (Ok(call), Ok(operation), Ok(participant)) = (nil.parse(), nil.parse(), nil.parse()) else {
@@ -326,7 +326,7 @@ impl Described {
         }
         let is_post = method == "POST";
         let mut success = json!({"description": "Done", "headers": headers(&[])});
-        // What a POST makes has an address.
+        // The object that a POST creates has a URL.
         if is_post && matches!(answer, Answer::Thing(_)) {
             success["headers"] = headers(&["Location"]);
         }
@@ -338,9 +338,9 @@ impl Described {
             404 => label.contains('{'),
             408 | 409 | 413 | 429 => is_post,
             415 => body.is_some(),
-            // Of recordings only.
+            // Only recordings are served in ranges.
             416 => false,
-            // Several targets, and hiding a party.
+            // Redirects to several targets, and hiding a party.
             501 => label.ends_with("/redirect"),
             _ => true,
         };
@@ -365,7 +365,7 @@ impl Described {
 }
 
 impl Answer {
-    /// What may be selected of it.
+    /// The members that `$select` may name.
     fn members(&self) -> &'static [&'static str] {
         match self {
             Self::Thing("call") | Self::Page("call") => &graph::Call::MEMBERS,
@@ -413,9 +413,7 @@ fn query_schema(name: &str, answer: &Answer) -> Value {
     }
 }
 
-// -- what is read ------------------------------------------------------------------------------------
-
-// -- what is not Graph's -----------------------------------------------------------------------------
+// -- paths that are not Graph's --
 
 fn own_paths() -> Map<String, Value> {
     let anybody = json!([]);
@@ -572,7 +570,7 @@ mod tests {
                 Target::Resend(..) => 9,
                 Target::Action(..) => 10,
                 Target::ParticipantAction(..) => 11,
-                // It is served with 501.
+                // Served with 501.
                 Target::Unsupported(_) => panic!("what is not there is not described"),
             })
             .collect();
@@ -602,7 +600,7 @@ mod tests {
         }
     }
 
-    /// What the schemas let through, the readers take.
+    /// The readers accept every body that fits the schemas.
     #[test]
     fn bodies_of_the_documents_fit_the_schemas() {
         let record = json!({"bargeInAllowed": true, "playBeep": true, "stopTones": ["#", "1", "*"],

@@ -1,4 +1,5 @@
-//! The two sides of a call as participants (contract section 2): list, get, delete, mute, hold music.
+//! The two sides of a call as participants (contract section 2): list, get, delete, mute and hold
+//! music.
 
 use axum::{
     body::Body,
@@ -40,7 +41,7 @@ impl Asked<'_> {
         Ok(ok(&options.entity(json(&shown.ok_or(ApiError::NoParticipant)?))))
     }
 
-    /// Without either side there is no call.
+    /// Removing either side ends the call.
     pub(super) async fn remove_participant(
         &self,
         call: CallId,
@@ -69,7 +70,7 @@ impl Asked<'_> {
             ParticipantAction::Unmute => {
                 (OperationKind::Unmute { side }, graph::client_context(&body)?)
             }
-            // Nobody can put itself on hold.
+            // An application cannot put itself on hold.
             ParticipantAction::StartHoldMusic | ParticipantAction::StopHoldMusic
                 if side == Side::Ours =>
             {

@@ -1,43 +1,43 @@
-//! A trace as a capture file that Wireshark and sngrep read: each message as one UDP packet, also
-//! those that went over a stream.
+//! Writes a trace as a capture file for Wireshark and sngrep. Each message becomes one UDP packet,
+//! even if it was sent over a stream.
 //!
-//! Comes in: messages with their addresses and times. Goes out: the bytes of a classic pcap file with
-//! raw IP packets. A message longer than one packet can carry is cut.
+//! Input: messages with their addresses and times. Output: the bytes of a classic pcap file with
+//! raw IP packets. A message that does not fit into one packet is truncated.
 
 use std::net::{IpAddr, SocketAddr};
 
 use aftertone_core::model::UnixMillis;
 
-/// The classic format in the byte order of this file, with microseconds.
+/// Magic number of the classic format with microseconds; the file is little-endian.
 const MAGIC: u32 = 0xa1b2_c3d4;
-/// Packets begin with their IP header.
+/// Link type: packets begin with their IP header.
 const LINKTYPE_RAW: u32 = 101;
-/// UDP in the protocol field of IPv4, and the next header of IPv6.
+/// Protocol number of UDP in IPv4, and next header in IPv6.
 const UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-/// The longest IP packet.
+/// Maximum length of an IP packet.
 const MAX_PACKET: usize = 65_535;
 
-/// One message on its way.
+/// One message with its addresses.
 #[derive(Debug, Clone)]
 pub(super) struct Packet<'a> {
-    /// When it was sent or came.
+    /// When it was sent or received.
     pub at: UnixMillis,
-    /// Who sent it.
+    /// Address of the sender.
     pub source: SocketAddr,
-    /// To whom.
+    /// Address of the receiver.
     pub destination: SocketAddr,
-    /// What it says.
+    /// Text of the message.
     pub payload: &'a [u8],
 }
 
-/// The file.
+/// The bytes of the capture file.
 pub(super) fn file<'a>(packets: impl Iterator<Item = Packet<'a>>) -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(MAGIC.to_le_bytes());
-    // Version 2.4, time zone and accuracy unknown.
+    // Version 2.4; time zone and accuracy are zero.
     file.extend(2_u16.to_le_bytes());
     file.extend(4_u16.to_le_bytes());
     file.extend([0; 8]);
@@ -49,7 +49,7 @@ pub(super) fn file<'a>(packets: impl Iterator<Item = Packet<'a>>) -> Vec<u8> {
         let (seconds, rest) = (at.max(0) / 1_000, at.max(0) % 1_000);
         file.extend((seconds as u32).to_le_bytes());
         file.extend((rest as u32 * 1_000).to_le_bytes());
-        // All of it is there, so both lengths are the same.
+        // The packet is complete, so both lengths are equal.
         file.extend((bytes.len() as u32).to_le_bytes());
         file.extend((bytes.len() as u32).to_le_bytes());
         file.extend(bytes);
@@ -72,13 +72,13 @@ fn datagram(packet: &Packet<'_>) -> Vec<u8> {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let mut ip = vec![0x45, 0];
             ip.extend(((IPV4_HEADER + length) as u16).to_be_bytes());
-            // No identification, do not fragment, 64 hops; the checksum follows.
+            // No identification, do not fragment, TTL 64; the checksum is filled in below.
             ip.extend([0, 0, 0x40, 0, 64, UDP, 0, 0]);
             ip.extend(source.octets());
             ip.extend(destination.octets());
             let sum = checksum(&ip).to_be_bytes();
             ip.splice(10..12, sum);
-            // RFC 768: without a checksum.
+            // The UDP checksum is zero, which means that there is none (RFC 768).
             ip.extend(udp);
             ip
         }
@@ -88,7 +88,7 @@ fn datagram(packet: &Packet<'_>) -> Vec<u8> {
                 IpAddr::V6(ip) => ip.octets(),
             };
             let (source, destination) = (octets(source), octets(destination));
-            // RFC 8200 section 8.1: over IPv6 the checksum has to be there.
+            // RFC 8200 section 8.1: UDP over IPv6 needs a checksum.
             let mut summed = [source, destination].concat();
             summed.extend((length as u32).to_be_bytes());
             summed.extend([0, 0, 0, UDP]);
@@ -109,7 +109,7 @@ fn datagram(packet: &Packet<'_>) -> Vec<u8> {
     }
 }
 
-/// RFC 1071.
+/// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| {
         let low = pair.get(1).copied().unwrap_or(0);

@@ -1,39 +1,39 @@
-//! The OData query options that this server knows: `$select`, `$top`, `$skip`, `$count`, and of calls
-//! `$expand`.
+//! The OData query options that this server supports: `$select`, `$top`, `$skip`, `$count`, and
+//! `$expand` for calls.
 //!
-//! In: the query of a request and the members that may be selected. Out: what to show of a thing or of a
-//! collection. Other options that
-//! begin with `$` are refused, so that nobody believes in a filter that was not applied; what does
-//! not begin with `$` is not ours and is ignored.
+//! Input: the query of a request, and the members that may be selected. Output: the parts of an
+//! object or collection to show. Any other option that begins with `$` is refused, so that no
+//! client relies on a filter that was not applied. A parameter that does not begin with `$` is
+//! ignored.
 
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use aftertone_core::graph;
 
-/// The largest page; more is behind `@odata.nextLink`.
+/// Maximum size of a page; the rest follows by `@odata.nextLink`.
 const PAGE: usize = 1000;
 
-/// A query option that cannot be honoured.
+/// A query option that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuery {
-    /// An option that is not there, or not here.
+    /// The option is unknown, or not supported on this path.
     #[error("The query option {0:?} is not supported here.")]
     Unsupported(String),
-    /// A member that no such thing has.
+    /// The object has no such member.
     #[error("The query option $select names {0:?}, which is not a member here.")]
     Unknown(String),
-    /// A value that does not fit its option.
+    /// The value does not fit the option.
     #[error("The query option {option} must be {expected}.")]
     Value {
         /// The option.
         option: &'static str,
-        /// What it may be.
+        /// The values that the option accepts.
         expected: &'static str,
     },
 }
 
-/// What to show.
+/// The parsed query options.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryOptions {
     select: Option<Vec<String>>,
@@ -43,17 +43,17 @@ pub struct QueryOptions {
     expand: Vec<Expanded>,
 }
 
-/// Where a page is in its collection.
+/// Position of a page in its collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// How many things there are in all.
+    /// Number of objects in the collection.
     total: usize,
-    /// Where the next page would begin.
+    /// Position where the next page begins.
     end: usize,
     has_next: bool,
 }
 
-/// What belongs to a call and may be shown in it.
+/// A relation of a call that can be expanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expanded {
     /// Its operations.
@@ -63,26 +63,26 @@ pub enum Expanded {
 }
 
 impl QueryOptions {
-    /// Reads the options for one thing: `$select`.
+    /// Parses the options for one object: `$select`.
     ///
     /// # Errors
-    /// Names the option that cannot be honoured.
+    /// Names the option that is not supported.
     pub fn for_entity(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
         Self::for_collection(query, members)?.unpaged()
     }
 
-    /// Reads the options for one call: `$select` and `$expand`.
+    /// Parses the options for one call: `$select` and `$expand`.
     ///
     /// # Errors
-    /// Names the option that cannot be honoured.
+    /// Names the option that is not supported.
     pub fn for_call(query: Option<&str>) -> Result<Self, InvalidQuery> {
         Self::for_calls(query)?.unpaged()
     }
 
-    /// Reads the options for calls: all five.
+    /// Parses the options for the collection of calls: all five.
     ///
     /// # Errors
-    /// Names the option that cannot be honoured.
+    /// Names the option that is not supported.
     pub fn for_calls(query: Option<&str>) -> Result<Self, InvalidQuery> {
         Self::read(query, &graph::Call::MEMBERS, true)
     }
@@ -95,10 +95,10 @@ impl QueryOptions {
         }
     }
 
-    /// Reads the options for an action: there are none.
+    /// Checks the query of an action, which supports no options.
     ///
     /// # Errors
-    /// Names the option that cannot be honoured.
+    /// Names the option that is not supported.
     pub fn for_action(query: Option<&str>) -> Result<(), InvalidQuery> {
         match options(query).next() {
             None => Ok(()),
@@ -106,10 +106,10 @@ impl QueryOptions {
         }
     }
 
-    /// Reads the options for a collection of things with these members: all but `$expand`.
+    /// Parses the options for a collection of objects with these members: all but `$expand`.
     ///
     /// # Errors
-    /// Names the option that cannot be honoured.
+    /// Names the option that is not supported.
     pub fn for_collection(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
         Self::read(query, members, false)
     }
@@ -138,12 +138,12 @@ impl QueryOptions {
         Ok(read)
     }
 
-    /// Whether this is to be shown in the call.
+    /// Whether the relation is to be expanded in the call.
     pub fn expands(&self, what: Expanded) -> bool {
         self.expand.contains(&what)
     }
 
-    /// One thing with the members that were asked for; what was expanded was asked for too.
+    /// Reduces an object to the selected members; an expanded relation counts as selected.
     pub fn entity(&self, thing: Value) -> Value {
         let Some(select) = &self.select else { return thing };
         match thing {
@@ -158,7 +158,8 @@ impl QueryOptions {
         }
     }
 
-    /// The things of the asked-for page, so that only those need to be made, and where it is.
+    /// The objects on the requested page, and the position of the page. Only these objects need to
+    /// be converted to JSON.
     pub fn on_page<T>(&self, things: Vec<T>) -> (Vec<T>, Place) {
         let total = things.len();
         let (skip, size) = self.window();
@@ -167,18 +168,19 @@ impl QueryOptions {
         (things, place)
     }
 
-    /// Which part of a collection is asked for: after how many, and how many at the most.
+    /// The requested part of a collection: how many objects to skip, and how many to return at
+    /// most.
     pub fn window(&self) -> (usize, usize) {
         (self.skip, self.top.unwrap_or(PAGE).min(PAGE))
     }
 
-    /// Where the asked-for page is, with so many things on it, of `total`.
+    /// The position of the requested page, which has `on_page` of the `total` objects.
     pub fn place(&self, total: usize, on_page: usize) -> Place {
         let end = self.skip.saturating_add(on_page);
         Place { total, end, has_next: end < total && on_page > 0 }
     }
 
-    /// The page of a collection at `url`, of things that were made of those at `place`.
+    /// The page at `place` of the collection at `url`, with the objects in `shown`.
     pub fn page(&self, context: String, url: &str, place: Place, shown: Vec<Value>) -> Value {
         let Place { total, end, has_next } = place;
         let value = shown.into_iter().map(|thing| self.entity(thing)).collect();
@@ -187,7 +189,7 @@ impl QueryOptions {
         if self.count {
             page.insert("@odata.count".to_owned(), json!(total));
         }
-        // As in the rest of Graph `$top` is the size of a page; an empty page leads nowhere.
+        // As in the rest of Graph, `$top` is the size of a page. An empty page has no next link.
         if has_next {
             page.insert("@odata.nextLink".to_owned(), json!(self.next_link(url, end)));
         }
@@ -216,7 +218,7 @@ impl QueryOptions {
 }
 
 impl Expanded {
-    /// The member's name.
+    /// Name of the member.
     pub fn name(self) -> &'static str {
         match self {
             Self::Operations => "operations",
@@ -237,7 +239,7 @@ fn expanded(value: &str) -> Result<Vec<Expanded>, InvalidQuery> {
     })
 }
 
-/// The options of OData in a query.
+/// The OData options in a query.
 fn options(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .filter(|(name, _)| name.starts_with('$'))

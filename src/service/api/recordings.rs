@@ -1,10 +1,10 @@
-//! `recordingLocation`: downloads and deletes one clip for whoever holds its token (contract
+//! `recordingLocation`: downloads and deletes one clip for a client that has its token (contract
 //! section 4).
 //!
-//! An application that may hear calls opens its own clips, and those of the built-in lines, by its
-//! own token as well. The token is looked for in the `Authorization` header and nowhere else,
-//! because URLs end up in logs. The file is streamed, for as long as it may be heard
-//! ([`super::download`]). One range is served (RFC 9110 section 14); `If-Range` is not looked at,
+//! An application that may access media can also open its own clips, and those of the built-in
+//! lines, with its own token. Only the `Authorization` header is read for the token, because URLs
+//! end up in logs. The file is streamed for as long as the recording is available
+//! ([`super::download`]). A single range is supported (RFC 9110 section 14). `If-Range` is ignored,
 //! because the bytes of a recording never change.
 
 use std::sync::Arc;
@@ -69,7 +69,7 @@ async fn answer(
         None => RecordingKey::Token(token),
     };
     if *method == Method::DELETE {
-        // It may be asked for again whatever was done of it.
+        // A DELETE can safely be repeated, so an unknown outcome is no problem.
         deadline::reading(state.house.delete_recording(id, key)).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -86,7 +86,7 @@ async fn answer(
     Ok(range.response(id, body))
 }
 
-/// The part of a file that is sent.
+/// The part of the file to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     first: u64,
@@ -100,8 +100,8 @@ impl Range {
         Self { first: 0, length: bytes, of: bytes, partial: false }
     }
 
-    /// The one range that is asked for. What is not understood, and several ranges, are answered with
-    /// the whole file, as RFC 9110 section 14.2 allows.
+    /// The requested range. An invalid header, or several ranges, are answered with the whole file,
+    /// as RFC 9110 section 14.2 allows.
     fn read(headers: &HeaderMap, bytes: u64) -> Result<Self, ApiError> {
         let whole = Ok(Self::whole(bytes));
         let Some(value) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
@@ -113,7 +113,7 @@ impl Range {
             return whole;
         }
         let unsatisfiable = Err(ApiError::Range { bytes });
-        // Only digits: `parse` alone would take `+5`.
+        // Digits only: `parse` would also accept `+5`.
         let number = |text: &str| {
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             (digits && !text.is_empty()).then(|| text.parse::<u64>().unwrap_or(u64::MAX))

@@ -1,7 +1,8 @@
-//! Which thing a path names: all the forms of contract section 1, as one pure function.
+//! Parses a path to the resource that it names: all the forms of contract section 1, as one pure
+//! function.
 //!
-//! In: the path of a request. Out: a [`Route`], or the part of the path that names nothing. Knows no
-//! method and no permission.
+//! Input: the path of a request. Output: a [`Route`], or the part of the path that names nothing.
+//! Methods and permissions are checked elsewhere.
 
 use std::borrow::Cow;
 
@@ -10,16 +11,16 @@ use aftertone_core::{
     model::{CallId, OperationId, ParticipantId},
 };
 
-/// What a path names, and in which version of the API.
+/// The resource that a path names, and the version of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// The version in the path; v1.0 without one.
+    /// The version in the path; v1.0 when the path has none.
     pub version: Version,
-    /// The thing.
+    /// The resource.
     pub target: Target,
 }
 
-/// A thing that has a path.
+/// A resource that has a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// `/communications/calls`.
@@ -38,15 +39,15 @@ pub enum Target {
     Participant(CallId, ParticipantId),
     /// `/communications/calls/{id}/participants/{id}/{action}`.
     ParticipantAction(CallId, ParticipantId, ParticipantAction),
-    /// `/communications/calls/{id}/trace`: our own, not Graph's.
+    /// `/communications/calls/{id}/trace`: an addition to Graph.
     Trace(CallId),
-    /// `/communications/undeliveredNotifications`: our own, not Graph's.
+    /// `/communications/undeliveredNotifications`: an addition to Graph.
     Undelivered,
     /// `/communications/undeliveredNotifications/resend`.
     ResendAll,
     /// `/communications/undeliveredNotifications/{id}/resend`.
     Resend(CallId, u64),
-    /// Graph has it and this server does not: its name.
+    /// A resource that Graph has and this server does not, by its name.
     Unsupported(&'static str),
 }
 
@@ -88,7 +89,8 @@ pub enum Action {
 pub enum ParticipantAction {
     /// `mute`.
     Mute,
-    /// `unmute`: our own, not Graph's, where a participant unmutes itself. No phone could.
+    /// `unmute`: an addition to Graph, where only a participant can unmute itself. A phone cannot
+    /// do that.
     Unmute,
     /// `startHoldMusic`.
     StartHoldMusic,
@@ -96,20 +98,20 @@ pub enum ParticipantAction {
     StopHoldMusic,
 }
 
-/// The path names nothing.
+/// Why a path names no resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoute {
-    /// Not a path of the Graph API at all: its first segment.
+    /// The path is outside the Graph API; with its first segment.
     Elsewhere(String),
-    /// A segment that the API does not have.
+    /// The API has no such segment.
     Segment(String),
-    /// An id that cannot be one of a call.
+    /// The text is not a valid id of a call.
     Call,
-    /// An id that cannot be one of an operation.
+    /// The text is not a valid id of an operation.
     Operation,
-    /// An id that cannot be one of a participant.
+    /// The text is not a valid id of a participant.
     Participant,
-    /// An id that cannot be one of a notification.
+    /// The text is not a valid id of a notification.
     Notification,
 }
 
@@ -137,7 +139,7 @@ const PARTICIPANT_ACTIONS: [(&str, ParticipantAction); 4] = [
     ("stopHoldMusic", ParticipantAction::StopHoldMusic),
 ];
 
-/// Below a call; rows of the contract's table (section 2) that are "no".
+/// Unsupported segments below a call: the rows with "no" in the contract's table (section 2).
 const UNSUPPORTED: [&str; 10] = [
     "changeScreenSharingRole",
     "addLargeGalleryView",
@@ -151,31 +153,31 @@ const UNSUPPORTED: [&str; 10] = [
     "muteAll",
 ];
 
-/// Below the participants of a call.
+/// Unsupported segments below the participants of a call.
 const UNSUPPORTED_OF_PARTICIPANTS: [&str; 3] = ["invite", "muteAll", "configureMixer"];
 
-/// Below one participant.
+/// Unsupported segment below one participant.
 const SYNTHETIC_MEDIA: &str = "reportSyntheticMedia";
 
-/// Below a collection: how many there are. `$count` as an option tells it.
+/// Unsupported segment below a collection: its size. The option `$count` gives it instead.
 const COUNT: &str = "$count";
 
-/// Below the calls themselves.
+/// Unsupported segment below the collection of calls.
 const DEVICE_QUALITY: &str = "logTeleconferenceDeviceQuality";
 
-/// Longer paths exist nowhere in the API; nobody needs to read them.
+/// No path of the API has more segments, so the rest of a longer path is not read.
 const MAX_SEGMENTS: usize = 12;
 
 impl Route {
-    /// Reads the path of a request, without its query.
+    /// Parses the path of a request, without its query.
     ///
     /// # Errors
-    /// Says which part of the path names nothing.
+    /// The part of the path that names nothing.
     pub fn parse(path: &str) -> Result<Self, NoRoute> {
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_suffix('/').unwrap_or(path);
         let decoded: Vec<_> = path.split('/').take(MAX_SEGMENTS).map(percent_decoded).collect();
-        // A key may stand in parentheses: `calls('id')` is `calls/id`.
+        // A key may be in parentheses: `calls('id')` means `calls/id`.
         let segments: Vec<&str> = decoded.iter().flat_map(|segment| unfolded(segment)).collect();
 
         let (version, rest) = match segments.as_slice() {
@@ -190,7 +192,7 @@ impl Route {
                 return Ok(Self { version, target: undelivered(rest)? });
             }
             (["communications", other, ..], _) => return Err(segment(other)),
-            // Deprecated alias of beta; the pages print it without a version.
+            // Deprecated alias of beta; Microsoft's pages print it without a version.
             (["app", "calls", rest @ ..], None | Some(Version::Beta)) => rest,
             (["app", other, ..], None | Some(Version::Beta)) => return Err(segment(other)),
             ([only @ ("communications" | "app")], _) => return Err(segment(only)),
@@ -202,7 +204,7 @@ impl Route {
         Ok(Self { version: version.unwrap_or(Version::V1), target })
     }
 
-    /// The route without its ids, for logs.
+    /// The route with its ids left out, for logs.
     pub fn label(&self) -> String {
         const CALLS: &str = "/communications/calls";
         const UNDELIVERED: &str = "/communications/undeliveredNotifications";
@@ -227,7 +229,7 @@ impl Route {
 }
 
 impl Target {
-    /// The methods that it knows, as `Allow` prints them.
+    /// The methods that the resource allows, in the form of an `Allow` header.
     pub fn allow(&self) -> &'static str {
         match self {
             Self::Calls => "GET, POST",
@@ -246,30 +248,30 @@ impl Target {
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub fn all() -> impl Iterator<Item = Self> {
         ACTIONS.into_iter().map(|(_, action)| action)
     }
 
-    /// The action's plain name.
+    /// The unqualified name of the action.
     pub fn name(self) -> &'static str {
         name_of(&ACTIONS, self)
     }
 }
 
 impl ParticipantAction {
-    /// All of them.
+    /// All actions.
     pub fn all() -> impl Iterator<Item = Self> {
         PARTICIPANT_ACTIONS.into_iter().map(|(_, action)| action)
     }
 
-    /// The action's plain name.
+    /// The unqualified name of the action.
     pub fn name(self) -> &'static str {
         name_of(&PARTICIPANT_ACTIONS, self)
     }
 }
 
-/// The name of an action in its table, which has all of them.
+/// The name of an action in its table, which contains every action.
 fn name_of<T: PartialEq>(table: &[(&'static str, T)], action: T) -> &'static str {
     let known = table.iter().find(|(_, known)| *known == action);
     known.map_or("", |(name, _)| name)
@@ -313,7 +315,7 @@ fn target(below_calls: &[&str]) -> Result<Target, NoRoute> {
     }
 }
 
-/// Below the notifications that were given up. Such an id is the message id of the notification.
+/// Parses the part below the undelivered notifications. The id is the message id of a notification.
 fn undelivered(rest: &[&str]) -> Result<Target, NoRoute> {
     match rest {
         [] => Ok(Target::Undelivered),
@@ -352,7 +354,7 @@ fn segment(name: &str) -> NoRoute {
     NoRoute::Segment(name.to_owned())
 }
 
-/// An action's name without its namespace, which old .NET clients write with capitals.
+/// The name of an action without its namespace, which old .NET clients capitalise.
 fn unqualified(name: &str) -> &str {
     const NAMESPACE: &str = "microsoft.graph.";
     match name.get(..NAMESPACE.len()) {
@@ -361,14 +363,15 @@ fn unqualified(name: &str) -> &str {
     }
 }
 
-/// `calls('id')` as `calls`, `id`; other segments as they are.
+/// Splits `calls('id')` into `calls` and `id`; leaves other segments unchanged.
 fn unfolded(segment: &str) -> impl Iterator<Item = &str> {
     let keyed = segment.strip_suffix("')").and_then(|segment| segment.split_once("('"));
     let (name, key) = keyed.map_or((segment, None), |(name, key)| (name, Some(key)));
     std::iter::once(name).chain(key)
 }
 
-/// Undoes percent-encoding; what is not UTF-8 then names nothing and stays as it is.
+/// Decodes percent-encoding. A segment that is not UTF-8 afterwards stays as it is and matches
+/// nothing.
 fn percent_decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);

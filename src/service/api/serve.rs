@@ -1,9 +1,10 @@
-//! The API's listener: how many connections there are, and how slow one may be.
+//! The API's listener: limits the number of connections, and how slow one may be.
 //!
-//! hyper runs the connections and bounds the heads: their time, which counts from the moment at which a
-//! connection has nothing to do, and their size. What it has no setting for is done here, below HTTP:
-//! nobody has more than a share of the places, handshakes of TLS end, and a client that takes its
-//! answers too slowly is given up. Bodies are bounded where they are read.
+//! hyper runs the connections and limits the head of each request: its size, and its time, which
+//! counts from the moment when the connection becomes idle. This module adds limits below HTTP that
+//! hyper does not offer: each address has only a share of the connections, a TLS handshake has a
+//! deadline, and a client that reads its answer too slowly is disconnected. Bodies are limited
+//! where they are read.
 
 use std::{
     collections::HashMap,
@@ -35,39 +36,39 @@ use tracing::{debug, error, warn};
 
 use super::{exchange::Peer, guesses::source};
 
-/// The longest head, and what a connection reads ahead of a body.
+/// Maximum size of a request's head, and of the data that a connection reads ahead of a body.
 const MAX_BUFFER: usize = 32 * 1024;
 
-/// What the system keeps of an answer that its client does not take; also how finely we see whether it
-/// takes anything.
+/// Socket buffer for an answer that its client does not read yet. It is also the granularity with
+/// which we see the client's progress.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How long a handshake of TLS may take.
+/// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long we wait when the system has no descriptors left.
+/// How long we wait when the process has no file descriptor left.
 const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
-/// What TLS handshakes show, as it is now; `None` for plain HTTP.
+/// The current TLS configuration; `None` for plain HTTP.
 pub type Identity = Option<watch::Receiver<Arc<ServerConfig>>>;
 
-/// What clients may take up.
+/// Limits on the resources that clients use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeLimits {
-    /// Connections at a time; further ones wait in the system's queue.
+    /// Maximum number of simultaneous connections; further ones wait in the listen queue.
     pub connections: usize,
-    /// Connections of one address at a time; further ones are closed.
+    /// Maximum number of simultaneous connections of one address; further ones are closed.
     pub connections_of_a_source: usize,
-    /// How long the head of a request may take, from the end of the one before.
+    /// How long the head of a request may take, counted from the end of the previous request.
     pub head: Duration,
-    /// How far a client may be behind with taking an answer.
+    /// How long a client may lag in reading an answer.
     pub behind: Duration,
-    /// Bytes a second that it has to take.
+    /// The rate at which it has to read, in bytes per second.
     pub rate: u32,
 }
 
 impl ServeLimits {
-    /// Limits that leave most of the process's files for calls.
+    /// Limits that leave most of the process's file descriptors for calls.
     pub fn within(open_files: usize) -> Self {
         let limits = Self::default();
         let connections = limits.connections.min(open_files / 4);
@@ -87,7 +88,7 @@ impl Default for ServeLimits {
     }
 }
 
-/// Serves the API until `cancel`, then lets the requests that run come to their end.
+/// Serves the API until `cancel`, then lets running requests finish.
 pub async fn serve(
     listener: TcpListener,
     identity: Identity,
@@ -138,14 +139,14 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-/// Who may have how many connections.
+/// The limits on connections, in total and per address.
 struct Places {
     all: Arc<Semaphore>,
     sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
     of_a_source: usize,
 }
 
-/// A connection's place, until it is dropped.
+/// The slot of a connection; dropping it frees the slot.
 struct Place {
     sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
     source: IpAddr,
@@ -153,7 +154,8 @@ struct Place {
 }
 
 impl Places {
-    /// The next client, with its place; `None` when there was none, or it has too many.
+    /// Accepts the next client and gives it a slot. `None` when accepting failed, or when the
+    /// client's address has too many connections.
     async fn next(&self, listener: &TcpListener) -> Option<(Place, TcpStream, SocketAddr)> {
         let place = Arc::clone(&self.all).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
@@ -161,8 +163,8 @@ impl Places {
             Ok(accepted) => accepted,
             Err(error) => {
                 use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-                // Their connection; otherwise there are no descriptors, of which nobody tells when
-                // there are some again.
+                // These three errors concern the client's connection only. Otherwise no file
+                // descriptor is free, and no event tells when one is again.
                 if ![ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
                 {
                     warn!(%error, "A connection of the API cannot be taken");
@@ -206,10 +208,10 @@ impl Drop for Place {
     }
 }
 
-/// With TLS or without.
+/// A stream with or without TLS.
 type Stream = Either<TcpStream, Box<tokio_rustls::server::TlsStream<TcpStream>>>;
 
-/// The stream after its handshake, if there is one.
+/// The stream after the TLS handshake; `None` when the handshake failed.
 async fn shaken(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
@@ -231,7 +233,7 @@ async fn shaken(
     }
 }
 
-/// Tells the routes who has connected.
+/// Adds the client's address to each request.
 struct OfPeer {
     inner: TowerToHyperService<Router>,
     peer: IpAddr,
@@ -248,11 +250,12 @@ impl Service<Request<Incoming>> for OfPeer {
     }
 }
 
-/// A stream that fails when the other side takes too slowly what is written.
+/// A stream that fails when the other side reads too slowly.
 struct Paced<S> {
     stream: S,
     limits: ServeLimits,
-    /// When it fails if nothing is taken until then; far away while nothing waits.
+    /// Deadline for the other side to read something; reset to the full allowance when writing
+    /// first has to wait.
     due: Pin<Box<Sleep>>,
     is_behind: bool,
 }
@@ -262,7 +265,7 @@ impl<S> Paced<S> {
         Self { stream, limits, due: Box::pin(sleep(limits.behind)), is_behind: false }
     }
 
-    /// Looks at the clock when nothing was taken.
+    /// Checks the deadline when nothing could be written.
     fn waited(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         if !self.is_behind {
             self.is_behind = true;
@@ -271,7 +274,7 @@ impl<S> Paced<S> {
         self.due.as_mut().poll(context).map(|()| io::ErrorKind::TimedOut.into())
     }
 
-    /// What was taken gives time for more.
+    /// Bytes that were written extend the deadline.
     fn taken(&mut self, bytes: usize) {
         if !self.is_behind {
             return;
@@ -353,7 +356,7 @@ mod tests {
     use super::*;
     use crate::service::api::fake::{CALL, Fake, TOKEN};
 
-    /// A server, its address, and what ends it.
+    /// A server, its address, and the token that ends it.
     struct Served {
         address: SocketAddr,
         cancel: CancellationToken,
@@ -382,7 +385,7 @@ mod tests {
 
     const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 
-    /// Whether the server answers; not when it has closed the connection.
+    /// Whether the server answers. It does not if it has closed the connection.
     async fn is_answered(client: &mut TcpStream) -> bool {
         let mut start = [0; 12];
         client.write_all(HEALTH).await.is_ok()
@@ -394,7 +397,7 @@ mod tests {
     async fn who_takes_an_answer_too_slowly_is_given_up() {
         let limits =
             ServeLimits { behind: Duration::from_secs(10), rate: 4, ..ServeLimits::default() };
-        // A byte each nine seconds was enough to hold a place for ever.
+        // One byte every nine seconds used to be enough to hold a slot forever.
         for (pause, bytes, holds) in [(9, 1, false), (9, 36, true), (11, 64, false)] {
             let (ours, mut theirs) = tokio::io::duplex(64);
             let writing = tokio::spawn(async move {
@@ -436,7 +439,7 @@ mod tests {
             _ = reading.read_to_end(&mut answer) => {}
             () = dripping => {}
         }
-        // One that says nothing at all is not kept either.
+        // A client that sends nothing at all is disconnected as well.
         let mut silent = served.client().await;
         assert_eq!(silent.read(&mut [0]).await.unwrap_or(0), 0);
         served.end().await;
@@ -467,7 +470,7 @@ mod tests {
         assert!(is_answered(&mut one).await && is_answered(&mut two).await);
         assert!(!is_answered(&mut served.client().await).await);
         drop(one);
-        // The server has yet to see that it is gone.
+        // The server has not yet noticed that the connection is closed.
         while !is_answered(&mut served.client().await).await {
             tokio::task::yield_now().await;
         }
@@ -489,7 +492,7 @@ mod tests {
         let keep_alive = format!("POST /v1.0/communications/calls/{CALL}/keepAlive");
         let table = [
             ("GET /v1.0/communications/calls", "wrong", "401", "content-length: "),
-            // Clients read what has neither a body nor a length until the connection ends.
+            // Without a length, clients read until the connection ends, even if there is no body.
             (&keep_alive, TOKEN, "200", "content-length: 0\r\n"),
         ];
         for (asked, token, status, length) in table {

@@ -1,4 +1,4 @@
-//! What the API needs to answer.
+//! The state of the API.
 
 use std::{panic::resume_unwind, path::Path, sync::Arc, time::SystemTime};
 
@@ -12,7 +12,7 @@ use aftertone_core::{
     model::UnixMillis,
 };
 
-/// What the REST face needs to answer. Cheap to clone.
+/// The state that all handlers of the API share. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
     pub(super) house: Arc<dyn House>,
@@ -20,16 +20,16 @@ pub struct ApiState {
     tenant: Arc<str>,
     public_url: Arc<str>,
     identity_type: IdentityType,
-    /// The file of the authority of a development certificate.
+    /// File of the CA certificate of a development certificate.
     pub(super) authority: Option<Arc<Path>>,
     pub(super) under_way: UnderWay,
-    /// Requests that are done to their end.
+    /// Tasks of requests that run to their end.
     tasks: TaskTracker,
 }
 
 impl ApiState {
-    /// Answers for `house`, to whom `credentials` knows at the time. `public_url` is where others reach the API:
-    /// scheme, host and port, perhaps a path.
+    /// Serves the calls of `house` to the applications in the current `credentials`. `public_url`
+    /// is the URL at which clients reach the API: scheme, host and port, optionally a path.
     pub fn new(
         house: Arc<dyn House>,
         credentials: watch::Receiver<Arc<Credentials>>,
@@ -48,32 +48,33 @@ impl ApiState {
         }
     }
 
-    /// Gives this file to whoever has to trust our development certificate.
+    /// Serves this file to clients that have to trust our development certificate.
     pub fn with_authority(mut self, file: Option<&Path>) -> Self {
         self.authority = file.map(Arc::from);
         self
     }
 
-    /// Declares this type of each set of identities.
+    /// Declares this type for each set of identities.
     pub fn with_identity_type(self, identity_type: IdentityType) -> Self {
         Self { identity_type, ..self }
     }
 
-    /// Returns when the requests that have begun are done, also those whose clients have gone. To be
-    /// called when no more can come.
+    /// Returns when all requests that have begun are finished, including those whose clients have
+    /// disconnected. To be called when no more requests can arrive.
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Goes on with `work` when the one who waits for it does not any more.
+    /// Runs `work` to its end, even if the future that waits for it is dropped.
     pub(super) async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {
         match self.tasks.spawn(work.in_current_span()).await {
             Ok(done) => done,
-            // Nobody aborts it: it has panicked, which is for whoever looks after panics of requests.
+            // The task is never aborted, so it has panicked. The panic is passed on to the handler
+            // that catches panics of requests.
             Err(error) => resume_unwind(error.into_panic()),
         }
     }

@@ -1,4 +1,4 @@
-//! The SIP messages of a call, as JSON or as a capture file. Our own addition to the Graph paths.
+//! The SIP messages of a call, as JSON or as a capture file. An addition to the Graph paths.
 
 use std::time::SystemTime;
 
@@ -20,13 +20,13 @@ use super::{
 };
 use aftertone_core::model::CallId;
 
-/// What capture files are called (IANA).
+/// Media type of capture files (IANA).
 const PCAP: &str = "application/vnd.tcpdump.pcap";
 
-/// Whether the client wants a capture file: `?format=pcap`, or by its Accept header.
+/// Whether the client requests a capture file, by `?format=pcap` or by its Accept header.
 ///
 /// # Errors
-/// The query asks for something else.
+/// The query has another value.
 pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<bool, ApiError> {
     let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(PCAP));
     match query.filter(|query| !query.is_empty()) {
@@ -39,7 +39,7 @@ pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<
     }
 }
 
-/// As JSON.
+/// The messages as JSON.
 pub(super) fn shown(messages: &[TracedMessage]) -> Value {
     let messages: Vec<Value> = messages
         .iter()
@@ -57,7 +57,7 @@ pub(super) fn shown(messages: &[TracedMessage]) -> Value {
     json!({ "value": messages })
 }
 
-/// As a capture file.
+/// The messages as a capture file.
 pub(super) fn capture(call: CallId, messages: &[TracedMessage]) -> Response {
     let packets = messages.iter().map(|traced| {
         let (source, destination) = match traced.is_sent {
@@ -69,7 +69,7 @@ pub(super) fn capture(call: CallId, messages: &[TracedMessage]) -> Response {
     let mut response = Body::from(pcap::file(packets)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PCAP));
-    // The id is hexadecimal digits and dashes.
+    // The id consists of hexadecimal digits and dashes, so it needs no escaping.
     if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{call}.pcap\"")) {
         headers.insert(CONTENT_DISPOSITION, name);
     }

@@ -1,4 +1,5 @@
-//! Notifications that were given up: what they would have said, why they failed, and another try.
+//! Notifications whose delivery was abandoned: their content, the last error, and sending them
+//! again.
 
 use axum::{
     http::StatusCode,
@@ -15,7 +16,7 @@ use super::{
 };
 use aftertone_core::{graph, model::CallId};
 
-/// What may be selected.
+/// The members that `$select` may name.
 pub(super) const MEMBERS: [&str; 6] =
     ["id", "callbackUri", "createdDateTime", "attempts", "lastError", "notification"];
 

@@ -1,4 +1,4 @@
-//! Keys of requests that are under way: a second request with a key waits for the first.
+//! Idempotency keys of running requests: a second request with a key waits for the first.
 
 use std::{
     collections::HashMap,
@@ -9,28 +9,28 @@ use tokio::sync::watch;
 
 use super::{deadline, error::ApiError, house::CallError};
 
-/// So many requests with keys are under way at a time for each application; a client that hangs up
-/// does not end them.
+/// Maximum number of running requests with keys for each application. They go on even if the client
+/// disconnects, so they need a limit.
 pub(super) const MAX_RUNNING: usize = 64;
 
-/// The keys of requests that are under way. Cheap to clone.
+/// The keys of running requests. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct UnderWay(Arc<Mutex<HashMap<Arc<str>, Keys>>>);
 
-/// An application's keys, and what tells when each is free.
+/// The keys of an application, each with a receiver that closes when the key is free.
 type Keys = HashMap<String, watch::Receiver<()>>;
 
-/// A key that is this request's until it is dropped.
+/// Exclusive use of a key by one request, until it is dropped.
 pub(super) struct Turn {
     under_way: UnderWay,
     application: Arc<str>,
     pub(super) key: String,
-    /// Those who wait hear that it is gone.
+    /// Dropping the sender wakes the requests that wait for the key.
     _ended: watch::Sender<()>,
 }
 
 impl UnderWay {
-    /// Takes the key, when whoever has it is through.
+    /// Waits until no other request uses the key, then takes it.
     pub(super) async fn turn(&self, application: &Arc<str>, key: String) -> Result<Turn, ApiError> {
         let waited = async {
             loop {
@@ -38,14 +38,15 @@ impl UnderWay {
                     Ok(taken) => return taken,
                     Err(first) => first,
                 };
-                // Nothing is ever sent: it ends with the turn.
+                // No value is ever sent; `changed` returns when the turn is dropped.
                 let _ = first.changed().await;
             }
         };
         tokio::time::timeout(deadline::HOUSE, waited).await.unwrap_or(Err(ApiError::KeyInUse))
     }
 
-    /// The turn, unless the key has somebody: then who tells of their end.
+    /// Takes the key; if another request has it, returns the receiver that closes when that request
+    /// ends.
     fn taken(
         &self,
         application: &Arc<str>,

@@ -1,4 +1,4 @@
-//! The rooms, one by one, in the order in which they need each other.
+//! Starts the modules of the daemon one by one, in the order of their dependencies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,25 +31,25 @@ use crate::{
 };
 use aftertone_core::proto::sip::endpoint::Event;
 
-/// How long a bot may take to answer a notification (interface section 6.4).
+/// How long an application may take to answer a notification (interface section 6.4).
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memory for decoded prompts.
+/// Memory for decoded prompts, in bytes.
 const PROMPT_MEMORY: usize = 256 << 20;
-/// How often we look whether a signing key is due.
+/// How often we check whether a new signing key is due.
 const KEY_CARE: Duration = Duration::from_secs(3600);
 
-/// A house that is not whole yet.
+/// A daemon during its start.
 pub(super) struct Building<'a> {
     config: &'a Config,
-    /// Where prompts and notifications may go.
+    /// Limits the targets of prompt requests and notifications.
     pub(super) fence: Fence,
-    /// Stops what serves the outside.
+    /// Stops the tasks that serve other hosts.
     pub(super) outside: CancellationToken,
-    /// What must not end while the house stands, by name.
+    /// Tasks that must not end while the daemon runs, with their names.
     pub(super) tasks: JoinSet<&'static str>,
 }
 
-/// What is kept.
+/// The database, the recordings and the key to their tokens.
 pub(super) struct Storage {
     pub database: Database,
     pub journal: Journal,
@@ -57,7 +57,7 @@ pub(super) struct Storage {
     pub vault: Vault,
     pub folder: Folder,
     pub access_key: Arc<AccessKey>,
-    /// Has the purge look at once.
+    /// Wakes the purge immediately.
     pub purge_wake: Arc<Notify>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Building<'a> {
         }
     }
 
-    /// Opens what is kept, and puts the past in order.
+    /// Opens the database and the folder of the recordings, and runs recovery.
     pub(super) async fn open_storage(&mut self) -> anyhow::Result<Storage> {
         let config = self.config;
         let database = Database::open(&config.storage.database)
@@ -80,7 +80,8 @@ impl<'a> Building<'a> {
         self.tasks.spawn(wall_clock::watch(database.clone(), self.outside.clone()));
         let (journal, writer) = Journal::start(database.clone(), JournalLimits::default());
         self.tasks.spawn(async move {
-            // An error is a panic of the journal, and ends the process like its end does.
+            // An error means that the journal has panicked, which ends the process, as its normal
+            // end does.
             let _ = writer.await;
             "journal"
         });
@@ -117,8 +118,8 @@ impl<'a> Building<'a> {
         Ok(Storage { database, journal, spool, vault, folder: held, access_key, purge_wake })
     }
 
-    /// Takes the address of the API, which is served only when all else stands. By its side, the URL by
-    /// which others know it.
+    /// Binds the listener of the API; requests are served only after everything else has started.
+    /// Also returns the URL at which clients reach the API.
     pub(super) async fn bind_api(&self) -> anyhow::Result<(TcpListener, String)> {
         let api = &self.config.api;
         let listener = TcpListener::bind(api.listen)
@@ -160,14 +161,15 @@ impl<'a> Building<'a> {
                     other => anyhow::Error::new(other).context("sip.listen"),
                 })?;
         self.tasks.spawn(async move {
-            // An error is a panic of the endpoint's task, and ends the process like its end does.
+            // An error means that the endpoint's task has panicked, which ends the process, as its
+            // normal end does.
             let _ = service.await;
             "signalling"
         });
         Ok((signalling, listeners))
     }
 
-    /// Registers at the trunks that want it.
+    /// Registers at the trunks with `register`.
     pub(super) fn keep_registered(
         &mut self,
         signalling: &Signalling,
@@ -181,7 +183,7 @@ impl<'a> Building<'a> {
         Ok(registrants)
     }
 
-    /// Takes calls from now on.
+    /// Starts the switchboard, which accepts calls from now on.
     pub(super) fn connect(
         &mut self,
         drivers: Drivers,
@@ -200,7 +202,7 @@ impl<'a> Building<'a> {
         switchboard
     }
 
-    /// Tells the applications what is in the outbox.
+    /// Delivers the notifications of the outbox to the applications.
     pub(super) fn notify(
         &mut self,
         rooms: Arc<Rooms>,
@@ -223,14 +225,15 @@ impl<'a> Building<'a> {
             self.outside.clone(),
         );
         self.tasks.spawn(async move {
-            // An error is a panic of the dispatcher, and ends the process like its end does.
+            // An error means that the dispatcher has panicked, which ends the process, as its
+            // normal end does.
             let _ = delivering.await;
             "notifications"
         });
         Ok(dispatcher)
     }
 
-    /// Serves the API. What is returned changes the certificate that it shows.
+    /// Serves the API. The returned sender replaces the certificate; it is `None` for plain HTTP.
     pub(super) fn serve_api(
         &mut self,
         listener: TcpListener,
@@ -249,7 +252,8 @@ impl<'a> Building<'a> {
         Ok(shown)
     }
 
-    /// Looks after what does not last, by the configuration as it will be then.
+    /// Renews keys and certificates that expire. The returned sender passes on a reloaded
+    /// configuration.
     pub(super) fn care_for_keys(
         &mut self,
         issuer: Issuer,
@@ -262,7 +266,7 @@ impl<'a> Building<'a> {
     }
 }
 
-/// What does not last.
+/// The keys and certificates that expire.
 struct CaredFor {
     issuer: Issuer,
     config: watch::Receiver<Arc<Config>>,
@@ -270,7 +274,7 @@ struct CaredFor {
     cancel: CancellationToken,
 }
 
-/// Sees to it that there is a key to sign with, and that the development certificate is good.
+/// Makes sure that there is a valid signing key and a valid development certificate.
 async fn care_for_keys(cared_for: CaredFor) -> &'static str {
     let CaredFor { issuer, config, api_tls, cancel } = cared_for;
     while cancel.run_until_cancelled(tokio::time::sleep(KEY_CARE)).await.is_some() {

@@ -1,4 +1,4 @@
-//! A node from its start to its end.
+//! Life cycle of a node, from start to stop.
 
 use std::{
     net::SocketAddr,
@@ -35,15 +35,17 @@ use crate::{
 };
 use aftertone_core::proto::sip::path::Transport;
 
-/// Events that may wait between the endpoint and the switchboard.
+/// Slots for events between the endpoint and the switchboard.
 const SIP_EVENTS: usize = 4096;
 
-/// When we stop and the calls have ended: how long peers that do not answer may be told so again, the
-/// last facts may take to be written and to be told, and the rest may take.
+/// After the calls have ended: how long the media threads may take to stop, and how long we
+/// retransmit to peers that do not answer our BYE or CANCEL.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long the last changes may take to be committed, and then the notifications to be sent.
 const FLUSH: Duration = Duration::from_secs(4);
 
+/// How long the remaining tasks may take to end.
 const REST: Duration = Duration::from_secs(2);
 
 /// A running node.
@@ -57,7 +59,7 @@ pub struct Daemon {
     pub(super) directory: watch::Sender<Arc<Directory>>,
     pub(super) registrants: watch::Sender<Vec<Registrant>>,
     pub(super) credentials: watch::Sender<Arc<Credentials>>,
-    /// The configuration as it is now.
+    /// The current configuration.
     pub(super) running: watch::Sender<Arc<Config>>,
     pub(super) access_key: Arc<AccessKey>,
     pub(super) issuer: Issuer,
@@ -66,18 +68,18 @@ pub struct Daemon {
     pub(super) api_tls: Option<watch::Sender<Arc<ServerConfig>>>,
     authority: Option<PathBuf>,
     drain_timeout: Duration,
-    /// Held for life.
+    /// Holds the lock on the folder while the node lives.
     _folder: Folder,
-    /// Stops what serves the outside, once there is nothing left to serve.
+    /// Stops the tasks that serve other hosts, once all calls have ended.
     outside: CancellationToken,
     pub(super) tasks: JoinSet<&'static str>,
 }
 
 impl Daemon {
-    /// Builds the house. Nothing is announced before the past is in order.
+    /// Starts all parts of the node. SIP and the API start only after recovery.
     ///
     /// # Errors
-    /// What stands in the way, in words.
+    /// The reason why the node cannot start, for the operator.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let mut building = Building::new(&config);
         settings::check_callbacks(&config, &building.fence)?;
@@ -152,12 +154,12 @@ impl Daemon {
         })
     }
 
-    /// Where SIP is spoken, in the order of the configuration.
+    /// The SIP listeners, in the order of the configuration.
     pub fn sip_listeners(&self) -> &[SipListener] {
         &self.sip_listeners
     }
 
-    /// Where the API is served.
+    /// Local address of the API listener.
     pub fn api_address(&self) -> SocketAddr {
         self.api_address
     }
@@ -167,18 +169,18 @@ impl Daemon {
         if self.api_tls.is_some() { "https" } else { "http" }
     }
 
-    /// The authority of the API's certificate, if that is one for development.
+    /// File of the CA certificate, if the API uses a development certificate.
     pub fn authority(&self) -> Option<&Path> {
         self.authority.as_deref()
     }
 
-    /// Stops in order: no new calls, the calls that are up, their clips and notifications, then
-    /// what serves them.
+    /// Stops in this order: refuses new calls, ends the current ones, completes their clips and
+    /// notifications, and then stops the tasks that serve them.
     pub async fn stop(self) {
         let Self { switchboard, journal, signalling, media, mut tasks, .. } = self;
         signalling.set_draining(true).await;
         switchboard.drain(self.drain_timeout).await;
-        // It waits for its threads, for seconds if one hangs.
+        // This waits for the media threads, which takes seconds if one hangs.
         let media = tokio::task::spawn_blocking(move || media.shutdown());
         let (media, quiet, ()) = tokio::join!(
             timeout(FAREWELL, media),
@@ -198,7 +200,7 @@ impl Daemon {
             warn!("some notifications could not be sent; they will be after the next start");
         }
         self.outside.cancel();
-        // The journal's task ends when its last handle is gone.
+        // The journal's task ends when its last handle is dropped.
         drop((switchboard, journal));
         let rest = async {
             while tasks.join_next().await.is_some() {}
@@ -209,7 +211,7 @@ impl Daemon {
         }
     }
 
-    /// Says where to dial and where the API is.
+    /// Prints the addresses of SIP and of the API.
     pub(super) fn announce(&self, config: &Config) {
         println!("aftertone {} is ready", env!("CARGO_PKG_VERSION"));
         for listener in &self.sip_listeners {

@@ -1,6 +1,6 @@
 //! An error and its causes in one line.
 
-/// What an error says, and of its causes what it does not say itself.
+/// The text of an error, followed by each cause that the text does not contain yet.
 pub fn in_words(error: &anyhow::Error) -> String {
     let mut words = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

@@ -1,4 +1,5 @@
-//! What the API and the notifications ask of the house, answered by the rooms that know.
+//! Implements [`House`], the interface of the API and the notifications, with the modules that do
+//! the work.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -27,7 +28,7 @@ use aftertone_core::{
     proto::sip::registration::TrunkState,
 };
 
-/// Everything behind the API.
+/// The modules behind the API.
 pub(super) struct Rooms {
     pub switchboard: Switchboard,
     pub signalling: Signalling,
@@ -36,18 +37,18 @@ pub(super) struct Rooms {
     pub access_key: Arc<AccessKey>,
     pub public_url: String,
     pub purge_wake: Arc<Notify>,
-    /// Where notifications may go.
+    /// Limits the targets of notifications.
     pub fence: Fence,
 }
 
-/// The database cannot be asked now, and nothing was done.
+/// The database does not answer now, and nothing was done.
 const AWAY: CallError = CallError::Overloaded { retry_after: 1 };
 
-/// A token opens a clip as long as there is one; this only bounds a token that was lost.
+/// A token is valid for as long as its clip exists; this only limits a leaked token.
 const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Rooms {
-    /// Where a recording can be fetched, and with what.
+    /// URL and access token of a recording.
     pub(super) fn link(&self, recording: RecordingId) -> RecordingLink {
         RecordingLink {
             location: format!("{}/recordings/{recording}", self.public_url),
@@ -55,12 +56,12 @@ impl Rooms {
         }
     }
 
-    /// The time for deadlines.
+    /// The steady clock, which all deadlines use.
     fn now(&self) -> SteadyMillis {
         self.database.clock().now()
     }
 
-    /// How long a recording may still be heard; `None` while its call lives.
+    /// How long a recording is still available; `None` while its call is in progress.
     fn left(&self, row: &RecordingRow) -> Option<Duration> {
         row.expires_at.map(|at| at.since(self.now()))
     }
@@ -85,7 +86,7 @@ impl Rooms {
         if is_opened { Ok(row) } else { Err(RecordingError::NotFound) }
     }
 
-    /// The row of a recording that may be heard now.
+    /// The row of a recording that is available now.
     async fn ready_row(&self, id: RecordingId) -> Result<RecordingRow, RecordingError> {
         let row = self.database.recording(id).await.map_err(|error| {
             error!(%error, "cannot read a recording's row");
@@ -97,8 +98,8 @@ impl Rooms {
             .ok_or(RecordingError::NotFound)
     }
 
-    /// What it means that the file of a ready recording cannot be opened. Only one that is missing
-    /// from the right folder has been purged in this moment, or lost.
+    /// Error for a ready recording whose file cannot be opened. A file that is missing from the
+    /// right folder has just been purged, or is lost; any other error may be temporary.
     fn not_opened(&self, id: RecordingId, error: &io::Error) -> RecordingError {
         error!(%error, recording.id = %id, "cannot open a recording");
         match error.kind() {
@@ -259,7 +260,7 @@ impl House for Rooms {
             let count = self.database.resend(application, which, self.now()).await;
             let count = count.map_err(|error| {
                 error!(%error, "cannot send notifications again");
-                // If they are sent again all the same, asking once more changes nothing.
+                // If they are sent again after all, repeating the request does no harm.
                 AWAY
             })?;
             info!(application, count, "Notifications are sent again");
@@ -373,7 +374,8 @@ impl House for Rooms {
     }
 }
 
-/// One that nobody finds has no better state than that.
+/// The state of a trunk for the API. When the trunk is idle because its address is not found, the
+/// state is the reason.
 fn trunk_health(trunk: TrunkReport) -> TrunkHealth {
     let TrunkReport { name, status, no_way } = trunk;
     let no_way = no_way.map(|why| format!("no way: {why}"));

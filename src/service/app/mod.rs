@@ -1,4 +1,5 @@
-//! Builds every room, joins them, and takes them down in order. Only this room knows all others.
+//! Starts all modules, connects them, and stops them in order. Only this module knows all the
+//! others.
 
 mod building;
 mod daemon;
@@ -23,13 +24,13 @@ pub use self::{
 };
 use crate::service::{config::Config, telemetry::LogLevel};
 
-/// How long the rooms may take to show that they are alive.
+/// How long the SIP endpoint may take to show that it is alive.
 const ALIVE: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it receives a signal to stop.
 ///
 /// # Errors
-/// It cannot start, or a part of it that must not end has ended.
+/// The daemon cannot start, or a task that must not end has ended.
 pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -45,7 +46,7 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
             _ = hang_up.recv() => {
                 reload::reload(&daemon, file.as_deref(), &config, &log).await;
             }
-            // The heart beats only while the runtime turns and the SIP endpoint answers.
+            // The watchdog is notified only while the runtime works and the SIP endpoint answers.
             _ = watchdog.tick() => {
                 if daemon.signalling.is_alive(ALIVE).await {
                     tell_systemd(&[sd_notify::NotifyState::Watchdog]);
@@ -68,13 +69,13 @@ pub async fn serve(config: Config, file: Option<PathBuf>, log: LogLevel) -> anyh
 }
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
+    // Does nothing when systemd has not started us.
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot tell systemd");
     }
 }
 
-/// Half of the time that systemd gives us, or once an hour where it does not watch.
+/// Half of the interval that systemd requires; one hour when the watchdog is off.
 fn watchdog_interval() -> tokio::time::Interval {
     let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2);
     tokio::time::interval(period.max(Duration::from_millis(100)))

@@ -1,4 +1,4 @@
-//! SIGHUP: what can change while calls are up does; of the rest it is said that it cannot.
+//! SIGHUP: applies the settings that can change during calls, and logs which others need a restart.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::service::{config::Config, switchboard::Directory, telemetry::LogLevel};
 
-/// Reads the configuration again, and the certificates. If one of them is wrong, nothing changes.
+/// Reads the configuration and the certificates again. If one of them is invalid, nothing changes.
 pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Config, log: &LogLevel) {
     let config = match Config::load(file, std::env::vars()) {
         Ok(config) => config,
@@ -46,24 +46,24 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
     }
 }
 
-/// Takes all of it, or nothing.
+/// Applies all changes, or none.
 async fn take(
     daemon: &Daemon,
     config: &Config,
     running: &Config,
     log: &LogLevel,
 ) -> anyhow::Result<()> {
-    // What may be reached takes a restart.
+    // Changed limits on targets need a restart, so the running ones apply.
     check_callbacks(config, &fence(&running.fetch))?;
     let filter = LogLevel::read(&config.telemetry.log)?;
     let identity = api_identity(config)?;
     let credentials = credentials(config, &daemon.access_key, &daemon.issuer)?;
     let registrants = registrants(config)?;
-    // The last that can fail; then it has changed nothing.
+    // This is the last step that can fail, and a failure changes nothing.
     let reloaded = daemon.signalling.reload_tls(&tls_files(config));
     reloaded.map_err(|error| wrong_sip_tls(config, error))?;
     log.set(filter);
-    // Between HTTP and HTTPS only a restart leads.
+    // Switching between HTTP and HTTPS needs a restart.
     if let (Some(shown), Some(identity)) = (&daemon.api_tls, identity) {
         shown.send_replace(identity);
     }

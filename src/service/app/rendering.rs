@@ -1,4 +1,4 @@
-//! The POST that tells a fact.
+//! Renders a notification of the outbox as an HTTP POST.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -19,7 +19,7 @@ use aftertone_core::{
     model::{Event, UnixMillis},
 };
 
-/// Turns a fact of the outbox into the POST that tells it.
+/// Turns an entry of the outbox into the POST that delivers it.
 pub(super) fn renderer(
     rooms: Arc<Rooms>,
     api: &ApiConfig,
@@ -40,7 +40,8 @@ pub(super) fn renderer(
             _ => None,
         };
         let body = graph::notification(&context, &delivery.event, delivery.sequence, link.as_ref());
-        // Who has left the configuration may come back; nobody else is told in its stead.
+        // An application that was removed from the configuration may be added again, so its
+        // notification waits. It is never sent to another application.
         let directory = applications.borrow().clone();
         let (id, callback) = directory
             .application(&delivery.application)
@@ -48,13 +49,13 @@ pub(super) fn renderer(
         let now = UnixMillis::from(SystemTime::now());
         let token = match delivery.attempts {
             0 => issuer.notification_token(id, now),
-            // The receiver may have refused the one that it was shown.
+            // The receiver may have refused the previous token.
             _ => issuer.fresh_notification_token(id, now),
         };
         let token = token.map_err(|error| format!("it cannot be signed: {error}"))?;
         let home = url::Url::parse(callback).map(|url| url.origin().ascii_serialization());
         Ok(Rendered {
-            // Our own types: printing them as JSON cannot fail.
+            // Printing our own types as JSON cannot fail.
             body: to_vec(&body).unwrap_or_default(),
             headers: notification_headers(delivery, &format!("Bearer {token}")),
             home: home.unwrap_or_default(),
@@ -62,8 +63,8 @@ pub(super) fn renderer(
     })
 }
 
-/// What shows a bot that a notification is from here (contract section 6.4), and the three headers from
-/// which bots take the scenario and tell repeated messages (6.1).
+/// The token that proves our identity to an application (contract section 6.4), and the three
+/// headers from which applications take the scenario and detect repeated notifications (6.1).
 fn notification_headers(delivery: &Delivery, bearer: &str) -> axum::http::HeaderMap {
     let message = format!("{}-{}", delivery.call, delivery.sequence);
     [

@@ -1,4 +1,4 @@
-//! What the configuration means to each room.
+//! Translates the configuration to the settings of each module.
 
 use std::{
     fmt::Display,
@@ -40,13 +40,14 @@ use aftertone_core::{
     },
 };
 
-/// What is open without a call: listeners, the database, the runtime, requests of ours.
+/// File descriptors that are open without a call: listeners, the database, the runtime, our own
+/// requests.
 const FILES_OF_THE_HOUSE: usize = 64;
 /// RTP and RTCP.
 const SOCKETS_OF_A_CALL: usize = 2;
-/// One that is being made safe while the next is written.
+/// One clip may still be completed while the next one is written.
 const CLIPS_OF_A_CALL: usize = 2;
-/// Ports rest so long before another call gets them.
+/// How long a port stays unused before another call gets it.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
 
 pub(super) fn identity_type(api: &ApiConfig) -> IdentityType {
@@ -72,7 +73,7 @@ pub(super) fn signalling(config: &Config) -> SignallingConfig {
     }
 }
 
-/// Our address as others see it; `None` where it is taken from each message and route.
+/// Our public address; `None` when the local address of each message and path is used.
 fn advertised(config: &Config) -> Option<IpAddr> {
     let advertised: IpAddr = config.sip.advertised_address.parse().ok()?;
     Some(advertised.to_canonical())
@@ -89,32 +90,33 @@ fn sip_listener(listener: &config::SipListener) -> SipListener {
     SipListener { transport, address: listener.address }
 }
 
-/// How many files this process may hold; `None` where the system does not tell.
+/// Number of file descriptors that this process may open; `None` when the system does not say.
 pub(super) fn open_files() -> Option<usize> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     usize::try_from(soft).ok()
 }
 
-/// How many calls there are files for, beside what SIP streams and clients of the API may take.
+/// Number of calls for which there are file descriptors, after those for SIP streams and API
+/// clients.
 fn calls_within(open_files: usize) -> usize {
     let left = open_files.saturating_sub(taken_of(open_files));
     (left / (SOCKETS_OF_A_CALL + CLIPS_OF_A_CALL)).max(1)
 }
 
-/// Files that are not for calls and their clips.
+/// File descriptors that are not for calls and their clips.
 fn taken_of(open_files: usize) -> usize {
     let streams = StreamLimits::within(open_files);
     let clients = ServeLimits::within(open_files).connections;
     streams.connections + streams.opened + clients + FILES_OF_THE_HOUSE
 }
 
-/// Says how many calls there is room for, and what would make it more.
+/// Logs the maximum number of calls, and which setting would increase it.
 pub(super) fn tell_room(config: &Config, limits: &Limits) {
     let calls = limits.max_calls;
     let is_bound_by_files = open_files().is_some_and(|files| calls == calls_within(files));
     match (is_bound_by_files, config.media.max_calls) {
         (false, _) => info!("Room for {calls} calls"),
-        // Nobody has asked for more.
+        // The configuration does not ask for more.
         (true, 0) => info!("Room for {calls} calls, by the limit of open files (LimitNOFILE)"),
         (true, wanted) => warn!(
             "Room for {calls} calls, not for media.max_calls, {wanted}: more need a higher limit of \
@@ -123,7 +125,7 @@ pub(super) fn tell_room(config: &Config, limits: &Limits) {
     }
 }
 
-/// What the spool may do.
+/// Limits of the spool.
 pub(super) fn spool(config: &Config) -> SpoolLimits {
     let calls = limits(config).max_calls;
     let rest = open_files().map_or(usize::MAX, |files| {
@@ -133,7 +135,7 @@ pub(super) fn spool(config: &Config) -> SpoolLimits {
     });
     SpoolLimits {
         low_water: config.storage.low_water.as_u64(),
-        // Recordings that wait in the queues of calls have their files as well.
+        // Recordings that wait in the queues of calls have open files as well.
         open: rest.max(calls.saturating_mul(CLIPS_OF_A_CALL)),
         calls,
     }
@@ -147,7 +149,7 @@ pub(super) fn users(config: &Config) -> Vec<User> {
     config.users.iter().map(user).collect()
 }
 
-/// The domain, else the address that phones know us by.
+/// The configured domain, else the address at which phones reach us.
 fn realm(config: &Config) -> String {
     let sip = &config.sip;
     let listens_on = sip.listen.iter().map(|listener| listener.address.ip());
@@ -161,7 +163,7 @@ fn realm(config: &Config) -> String {
     }
 }
 
-/// The trunks that want to know where we are.
+/// The trunks at which we register.
 pub(super) fn registrants(config: &Config) -> anyhow::Result<Vec<Registrant>> {
     let registrant = |trunk: &TrunkConfig| {
         let account = Trunk::new(trunk).and_then(|trunk| trunk.account());
@@ -190,7 +192,7 @@ pub(super) fn tls_files(config: &Config) -> TlsFiles {
     }
 }
 
-/// What is wrong with the certificates of SIP.
+/// Turns an error in the TLS files of SIP into a configuration error.
 pub(super) fn wrong_sip_tls(config: &Config, error: TlsError) -> anyhow::Error {
     let sip = &config.sip;
     let keys = [
@@ -202,7 +204,7 @@ pub(super) fn wrong_sip_tls(config: &Config, error: TlsError) -> anyhow::Error {
     wrong_file(&keys, error)
 }
 
-/// What is wrong with a file that one of these keys names.
+/// Adds the configuration key that names the file to a TLS error.
 fn wrong_file(keys: &[(&str, &PathBuf)], error: TlsError) -> anyhow::Error {
     let key = keys.iter().find(|(_, path)| error.file() == Some(path.as_path()));
     match key {
@@ -211,12 +213,12 @@ fn wrong_file(keys: &[(&str, &PathBuf)], error: TlsError) -> anyhow::Error {
     }
 }
 
-/// What only the use of a value shows: it must be mended.
+/// A configuration error that only the use of the value reveals.
 fn wrong(key: &str, message: &dyn Display) -> anyhow::Error {
     ConfigError::Contradiction { key: key.to_owned(), message: message.to_string() }.into()
 }
 
-/// What the API shows in TLS handshakes; `None` for plain HTTP.
+/// The TLS configuration of the API; `None` for plain HTTP.
 pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let identity = match config.api.tls() {
         ApiTls::Plain => return Ok(None),
@@ -229,7 +231,7 @@ pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerC
     Ok(Some(shown))
 }
 
-/// The certificate for trying things out, for all names by which somebody may reach us.
+/// The development certificate, for all names at which clients may reach us.
 pub(super) fn development(config: &Config) -> anyhow::Result<Development> {
     let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let listen = config.api.listen.ip();
@@ -246,8 +248,8 @@ pub(super) fn access_key(folder: &Path) -> anyhow::Result<AccessKey> {
         .with_context(|| format!("cannot read or make the key in {}", folder.display()))
 }
 
-/// The issuers that the operator trusts are not behind the fence: it keeps applications from
-/// networks, not operators.
+/// The fence does not apply to the issuers that the operator configures: it limits the targets of
+/// applications, not those of the operator.
 fn outside_issuers(config: &Config) -> Result<Vec<OutsideIssuer>, OutsideError> {
     let issuer = |issuer: &config::IssuerConfig| {
         let config::IssuerConfig { metadata, audience, tenant } = issuer.clone();
@@ -344,20 +346,20 @@ fn rtp_ports(config: &Config) -> media::PortRange {
     }
 }
 
-/// Where RTP must not go: what peers could name of ours.
+/// The targets that RTP must not reach: ports and addresses of our own, which a peer could name.
 fn targets(config: &Config) -> media::Targets {
     let sip = config.sip.listen.iter().map(|listener| listener.address.port());
     media::Targets::new(rtp_ports(config), sip.collect(), advertised(config))
 }
 
-/// Which addresses prompts and notifications may reach.
+/// The addresses that prompt requests and notifications may reach.
 pub(super) fn fence(fetch: &config::FetchConfig) -> Fence {
     let allowed = fetch.allow_networks.iter();
     Fence::new(allowed.map(|allowed| (allowed.network, allowed.port)))
 }
 
-/// An application whose notifications could never be sent would be told nothing, and take its calls
-/// all the same.
+/// Refuses a callback URI to which notifications can never be sent. Such an application would get
+/// calls and learn nothing about them.
 pub(super) fn check_callbacks(config: &Config, fence: &Fence) -> anyhow::Result<()> {
     for application in &config.applications {
         fence.check_text(&application.callback_uri).map_err(|error| {
@@ -387,8 +389,8 @@ pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchL
     })
 }
 
-/// Why the folder of the recordings is not taken. One that may only not be mounted yet is worth
-/// another start.
+/// Why the folder of the recordings cannot be used. If the folder may only be not mounted yet, the
+/// error does not count as a configuration error, so the service manager tries another start.
 pub(super) fn wrong_folder(config: &Config, error: BindError) -> anyhow::Error {
     match error {
         BindError::Foreign { .. } => wrong("storage.recordings", &error),
@@ -408,13 +410,13 @@ pub(super) fn wrong_database(config: &Config, error: StoreError) -> anyhow::Erro
     }
 }
 
-/// The address of a database as it may be shown: parameters may hold a password as well.
+/// The database URL without its password, for messages. The query may contain a password as well.
 fn without_password(address: &str) -> String {
     match url::Url::parse(address) {
         Ok(url) if url.scheme() == "sqlite" => address.to_owned(),
         Ok(mut url) => {
             if url.password().is_some() {
-                // A URL with a password has a host, so that it can be set.
+                // Cannot fail: a URL with a password has a host.
                 let _ = url.set_password(Some("***"));
             }
             let parameters = url.query().map(|query| {

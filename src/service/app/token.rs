@@ -1,5 +1,5 @@
-//! `aftertone token`: a bearer token for whoever can read what the daemon keeps. Nothing is made here: a
-//! key that the daemon does not have opens nothing.
+//! `aftertone token`: a bearer token for an operator who can read the daemon's key. This command
+//! creates no key: a token is valid only if the daemon has its key.
 
 use std::{
     io,
@@ -13,54 +13,55 @@ use crate::{
 };
 use aftertone_core::model::{UnixMillis, role};
 
-/// Why there is no token.
+/// Why no token can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The configuration knows no such application.
+    /// The configuration has no such application.
     #[error("there is no application {name:?}; {there}")]
     NoApplication {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Which file was read, and which applications are there.
+        /// The file that was read, and its applications.
         there: String,
     },
-    /// The application has not this role.
+    /// The application does not have this role.
     #[error("the application {application:?} has no role {role:?}; it has: {has}")]
     NoRole {
-        /// Its name.
+        /// Name of the application.
         application: String,
-        /// What was asked for.
+        /// The requested role.
         role: String,
-        /// The roles of the configuration.
+        /// The roles in the configuration.
         has: String,
     },
-    /// No daemon has made a key there.
+    /// The folder has no key of a daemon.
     #[error(
         "there is no key in {}; start the daemon first, or run this in the folder that it runs in \
          (as a service: /var/lib/aftertone)",
         folder.display()
     )]
     NoKey {
-        /// Where it was looked for.
+        /// The folder of the key.
         folder: PathBuf,
     },
-    /// There is a key, perhaps, but not for us.
+    /// The key may exist, but we may not read it.
     #[error("cannot read the key in {}: {source}; run this as the daemon's user", folder.display())]
     Unreadable {
-        /// Where it was looked for.
+        /// The folder of the key.
         folder: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A fault of the library.
+    /// The library failed to sign the token.
     #[error("the token cannot be signed: {0}")]
     Unsigned(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Makes a bearer token for an application of the configuration, with all of its roles or with these.
+/// Makes a bearer token for an application in the configuration, with all of its roles or the given
+/// ones.
 ///
 /// # Errors
-/// There is no such application, it has not such a role, or there is no key to sign with.
+/// The application does not exist or lacks a role, or there is no key to sign with.
 pub fn mint_token(
     config: &Config,
     application: &str,

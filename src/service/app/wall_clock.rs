@@ -9,11 +9,11 @@ use tracing::warn;
 
 use crate::drivers::store::Database;
 
-/// How often the wall clock is looked at.
+/// How often the wall clock is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the state of the steady clock is stored.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
-/// How soon it is tried again after a failure.
+/// How soon storing is tried again after a failure.
 const KEEP_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until `cancel`.
@@ -26,7 +26,7 @@ pub(super) async fn watch(database: Database, cancel: CancellationToken) -> &'st
             keep_at = Instant::now();
         }
         let is_last = cancel.is_cancelled();
-        // A database server that cannot be reached is not waited for.
+        // We do not wait for a database server that is unreachable.
         if (is_last || keep_at <= Instant::now()) && !database.is_away() {
             let kept = database.keep_clock().await;
             let pause = if kept.is_ok() { KEEP_EVERY } else { KEEP_AGAIN };

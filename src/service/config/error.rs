@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-/// Why the configuration cannot be used. Each message names where to mend what.
+/// Why the configuration cannot be used. Each message names the place of the error and the
+/// correction.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is not there or not readable.
+    /// The file does not exist or is not readable.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
@@ -18,10 +19,10 @@ pub enum ConfigError {
     Invalid {
         /// The file or the environment.
         origin: String,
-        /// The library's sentence, with the line where it gives one.
+        /// The library's error message, with the line if it gives one.
         message: String,
     },
-    /// A key that nobody knows.
+    /// A key that does not exist.
     #[error("{origin}: unknown key `{key}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
     UnknownKey {
         /// The file with the line, or the variable.
@@ -31,7 +32,7 @@ pub enum ConfigError {
         /// The most similar known key.
         nearest: Option<String>,
     },
-    /// A key of the product that this version does not act on yet.
+    /// A planned key that this version does not support yet.
     #[error("{origin}: `{key}` is not supported by this version of aftertone; remove it")]
     NotYet {
         /// The file with the line, or the variable.
@@ -39,12 +40,12 @@ pub enum ConfigError {
         /// The key, with dots.
         key: String,
     },
-    /// Two values that do not go together, or a value that only the whole shows to be wrong.
+    /// Two values contradict each other, or a value is invalid in the context of the whole.
     #[error("{key}: {message}")]
     Contradiction {
         /// The key, with dots.
         key: String,
-        /// What is wrong and what would be right.
+        /// The error and the correction.
         message: String,
     },
 }

@@ -1,8 +1,8 @@
-//! The keys that may be given, and what to say of others.
+//! The known keys, and the errors for others.
 
 use super::ConfigError;
 
-/// Every key, with dots; the keys of lists of tables once.
+/// Every key, with dots. A key in a list of tables occurs once.
 const KNOWN: &[&str] = &[
     "sip.listen",
     "sip.advertised_address",
@@ -82,7 +82,7 @@ const KNOWN: &[&str] = &[
     "trunks.max_calls",
 ];
 
-/// Keys of the product that this version does not act on. Silence would promise what is not kept.
+/// Planned keys that this version does not support. Ignoring them would suggest that they work.
 const LATER: &[&str] = &["storage.encrypt", "telemetry.metrics", "telemetry.otlp_endpoint"];
 
 const LISTS: &[&str] = &[
@@ -94,7 +94,7 @@ const LISTS: &[&str] = &[
     "fetch.allow_networks",
 ];
 
-/// What is wrong with a key.
+/// Why a key is refused.
 pub(super) enum Wrong {
     Unknown { nearest: Option<String> },
     NotYet,
@@ -111,13 +111,13 @@ impl Wrong {
     }
 }
 
-/// Whether a key may be given.
+/// Checks whether a key is known.
 pub(super) fn check(key: &str) -> Result<(), Wrong> {
     let section = key.split('.').next().unwrap_or(key);
     if KNOWN.contains(&key) {
         return Ok(());
     }
-    // An empty section or list is no statement at all.
+    // An empty section or list sets nothing.
     if key == section && KNOWN.iter().any(|known| known.starts_with(&format!("{key}."))) {
         return Ok(());
     }
@@ -128,7 +128,7 @@ pub(super) fn check(key: &str) -> Result<(), Wrong> {
     Err(Wrong::Unknown { nearest })
 }
 
-/// The known word that was meant, perhaps.
+/// The known word that is most similar to the given one, if it is similar enough.
 pub(super) fn nearest<'a>(known: &[&'a str], given: &str) -> Option<&'a str> {
     known
         .iter()
@@ -138,7 +138,7 @@ pub(super) fn nearest<'a>(known: &[&'a str], given: &str) -> Option<&'a str> {
         .map(|(_, known)| known)
 }
 
-/// Whether the key's value is a list, which the environment separates by commas.
+/// Whether the key's value is a list, which an environment variable separates by commas.
 pub(super) fn is_list(key: &str) -> bool {
     LISTS.contains(&key)
 }

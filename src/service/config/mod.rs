@@ -1,8 +1,8 @@
-//! Configuration: embedded defaults, one file, the environment; read once, judged once.
+//! Configuration: embedded defaults, one file, the environment. It is read and checked once.
 //!
-//! In: a path and the environment. Out: [`Config`], in which every value is already the type that
-//! makes a wrong one impossible, or a [`ConfigError`] that names the source, the key and the cure.
-//! Nothing else reads the environment.
+//! Input: a path and the environment. Output: [`Config`], with types that cannot hold an invalid
+//! value, or a [`ConfigError`] that names the source, the key and the correction. No other module
+//! reads the environment.
 
 mod error;
 mod keys;
@@ -29,11 +29,11 @@ const PREFIX: &str = "AFTERTONE__";
 const SYSTEM_FILE: &str = "/etc/aftertone/aftertone.toml";
 
 impl Config {
-    /// Reads the configuration: defaults, then `file` (or the system's file if it is there), then
+    /// Reads the configuration: the defaults, then `file` (or the system's file if it exists), then
     /// the variables of `environment` that begin with `AFTERTONE__`.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its place.
+    /// The first error, with its place.
     pub fn load(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -81,7 +81,7 @@ fn invalid(origin: &str, error: config::ConfigError) -> ConfigError {
     ConfigError::Invalid { origin: origin.to_owned(), message: message.trim().to_owned() }
 }
 
-/// The key that an error is about, without the place in its list.
+/// The key that an error is about, without an index in a list.
 fn key_of(error: &config::ConfigError) -> Option<&str> {
     match error {
         config::ConfigError::Type { key, .. } | config::ConfigError::At { key, .. } => {
@@ -91,7 +91,7 @@ fn key_of(error: &config::ConfigError) -> Option<&str> {
     }
 }
 
-/// The library forgets the dot that follows the place in a list.
+/// Adds the dot after an index in a list, which the library leaves out.
 fn with_dots(mut error: config::ConfigError) -> config::ConfigError {
     use config::ConfigError::{At, NotFound, Type};
     if let NotFound(key) | Type { key: Some(key), .. } | At { key: Some(key), .. } = &mut error {
@@ -105,7 +105,7 @@ fn list(text: &str) -> Value {
     Value::from(items.map(str::to_owned).collect::<Vec<_>>())
 }
 
-/// Compares every key of a file with the known ones.
+/// Checks every key of a file against the known keys.
 fn check_keys(
     tree: &config::Map<String, Value>,
     origin: &str,
@@ -150,7 +150,7 @@ fn collect_keys(key: &str, value: &Value, found: &mut BTreeMap<String, ()>) {
     }
 }
 
-/// The line on which the last part of `key` is given, counted from 1.
+/// The line that sets the last part of `key`, counted from 1.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let name = key.rsplit('.').next()?;
     let is_it = |line: &str| {

@@ -21,11 +21,11 @@ use super::{
 };
 use aftertone_core::model::role;
 
-/// All of it. Each room gets its own part.
+/// The whole configuration. Each module gets only its own section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The file that was read, over the defaults and under the environment.
+    /// The file that was read. It overrides the defaults, and the environment overrides it.
     #[serde(skip)]
     pub file: Option<PathBuf>,
     /// `[sip]`
@@ -59,57 +59,58 @@ pub struct Config {
     pub trunks: Vec<TrunkConfig>,
 }
 
-/// SIP listeners and who may call.
+/// SIP listeners, and access rights of callers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SipConfig {
-    /// Where SIP is spoken.
+    /// The SIP listeners.
     pub listen: Vec<SipListener>,
-    /// An IP address, or `auto`.
+    /// Our public IP address, or `auto`.
     pub advertised_address: String,
     /// Realm of our challenges and domain of our users; empty = our address.
     pub domain: String,
-    /// What our challenges offer.
+    /// Digest algorithms that our challenges offer.
     pub digest: Vec<DigestAlgorithm>,
     /// PEM file of our certificate with its chain; empty = none.
     pub tls_certificate: PathBuf,
-    /// PEM file of its key.
+    /// PEM file of the certificate's private key.
     pub tls_key: PathBuf,
-    /// PEM file of who must have issued the certificates of clients; empty = none are asked for.
+    /// PEM file of the CA for client certificates; empty = clients are not asked for one.
     pub tls_client_ca: PathBuf,
-    /// PEM file of who must have issued the certificates of servers; empty = whom the system trusts.
+    /// PEM file of the CA for server certificates; empty = the CAs of the system.
     pub tls_server_ca: PathBuf,
-    /// Who may call any route.
+    /// Networks of peers that may call any route.
     #[serde(deserialize_with = "networks")]
     pub trusted_peers: Vec<IpNet>,
-    /// Whose pages may speak SIP; empty: any may try.
+    /// Origins of web pages that may use SIP over WebSocket; empty = any page may try.
     pub web_origins: Vec<WebOrigin>,
-    /// Whether others may reach what is public.
+    /// Whether strangers may call public routes.
     pub anonymous_calls: bool,
 }
 
-/// RTP.
+/// RTP settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MediaConfig {
-    /// RTP and RTCP ports.
+    /// Ports for RTP and RTCP.
     pub ports: PortRange,
-    /// Media threads; 0 = one per core.
+    /// Number of media threads; 0 = one per core.
     pub shards: usize,
-    /// In order of preference.
+    /// Codecs in order of preference.
     pub codecs: Vec<Codec>,
-    /// Calls at a time; 0 = what the ports and the limit of open files allow.
+    /// Maximum number of simultaneous calls; 0 = as many as the ports and the limit of open files
+    /// allow.
     pub max_calls: usize,
-    /// How long a peer may be silent, on RTP and RTCP.
+    /// How long a peer may send neither RTP nor RTCP.
     #[serde(deserialize_with = "duration")]
     pub rtp_timeout: Duration,
-    /// The same for RTP and RTCP, on hold.
+    /// The same limit for a call on hold, or with audio in one direction only.
     #[serde(deserialize_with = "duration")]
     pub hold_timeout: Duration,
-    /// How long a call sends to addresses that nothing has come from.
+    /// How long a call sends, in total, to addresses from which nothing has arrived.
     #[serde(deserialize_with = "duration")]
     pub unverified: Duration,
-    /// Whether RTP may come from hosts that nobody has named.
+    /// Whether RTP may come from a host that neither SDP nor SIP has named.
     pub any_host: bool,
 }
 
@@ -117,35 +118,35 @@ pub struct MediaConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
-    /// Where it is served.
+    /// Address of the listener.
     pub listen: SocketAddr,
-    /// How others see it; empty = the address of the listener.
+    /// URL at which clients reach the API; empty = the address of the listener.
     pub public_url: String,
-    /// The tenant, a GUID.
+    /// Tenant id, a GUID.
     pub tenant: String,
-    /// `iss` of the tokens that notifications bear.
+    /// `iss` of the tokens in notifications.
     pub notification_issuer: String,
     /// The type that sets of identities declare.
     pub identity_type: IdentityType,
     /// PEM file of our certificate with its chain; empty = plain HTTP; see [`ApiConfig::tls`].
     tls_certificate: PathBuf,
-    /// PEM file of its key.
+    /// PEM file of the certificate's private key.
     tls_key: PathBuf,
 }
 
-/// How the API is protected.
+/// TLS mode of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiTls {
-    /// Not at all.
+    /// Plain HTTP.
     Plain,
-    /// With a certificate that is made for trying things out.
+    /// TLS with a certificate that is generated for development.
     Development,
-    /// With this certificate and key.
+    /// TLS with this certificate and key.
     Files(PathBuf, PathBuf),
 }
 
 impl ApiConfig {
-    /// How the API is protected.
+    /// TLS mode of the API.
     pub fn tls(&self) -> ApiTls {
         match self.tls_certificate.as_os_str().to_str() {
             Some("") => ApiTls::Plain,
@@ -155,15 +156,15 @@ impl ApiConfig {
     }
 }
 
-/// Somebody else whose tokens are believed.
+/// An external issuer of tokens that we accept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// Address of its OpenID metadata.
+    /// URL of its OpenID metadata.
     pub metadata: String,
-    /// `aud` of its tokens for us.
+    /// Required `aud` of its tokens.
     pub audience: String,
-    /// `tid` of its tokens for us; any when absent.
+    /// Required `tid` of its tokens; any when absent.
     #[serde(default)]
     pub tenant: Option<String>,
 }
@@ -176,10 +177,10 @@ pub struct StorageConfig {
     pub database: String,
     /// Folder of the clips.
     pub recordings: PathBuf,
-    /// How long a clip lives after hang-up.
+    /// How long a clip is kept after hang-up.
     #[serde(deserialize_with = "duration")]
     pub retention: Duration,
-    /// Free space at `recordings` below which no recording begins; 0 = no such mark.
+    /// Free disk space at `recordings` below which no recording begins; 0 = no limit.
     pub low_water: ByteSize,
 }
 
@@ -187,40 +188,40 @@ pub struct StorageConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FetchConfig {
-    /// Private targets that may be reached.
+    /// Private networks that may be reached.
     pub allow_networks: Vec<AllowedNetwork>,
-    /// For one connection.
+    /// Time limit for opening a connection.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// For one fetch, redirects included.
+    /// Time limit for a whole fetch, including redirects.
     #[serde(deserialize_with = "duration")]
     pub total_timeout: Duration,
-    /// The largest file.
+    /// Maximum size of a file.
     pub max_bytes: ByteSize,
-    /// The longest prompt.
+    /// Maximum duration of a prompt.
     #[serde(deserialize_with = "duration")]
     pub max_duration: Duration,
-    /// Where `file:` URIs live; empty = nowhere.
+    /// Folder of `file:` URIs; empty = `file:` URIs are refused.
     pub prompt_folder: PathBuf,
 }
 
-/// Times of a call.
+/// Time limits of a call.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallsConfig {
-    /// For the application to answer.
+    /// How long the application may take to answer.
     #[serde(deserialize_with = "duration")]
     pub answer_timeout: Duration,
-    /// Between two keepAlive requests.
+    /// Maximum time between two keepAlive requests.
     #[serde(deserialize_with = "duration")]
     pub keep_alive: Duration,
-    /// For a call to a built-in line.
+    /// Maximum duration of a call to a built-in line.
     #[serde(deserialize_with = "duration")]
     pub line_limit: Duration,
-    /// For the application to take a notification.
+    /// How long a notification is retried.
     #[serde(deserialize_with = "duration")]
     pub notification_retry_for: Duration,
-    /// For the calls that are up, after the first signal to stop.
+    /// How long current calls may continue after the first signal to stop.
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
 }
@@ -231,45 +232,47 @@ pub struct CallsConfig {
 pub struct TelemetryConfig {
     /// A level, or a filter in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
-    /// How lines look.
+    /// Format of log lines.
     pub format: LogFormat,
 }
 
-/// A bot.
+/// An application (bot).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationConfig {
-    /// Its name, in routes and logs.
+    /// Its name in routes and logs.
     pub name: String,
-    /// Its application id, a GUID as a rule.
+    /// Its application id, usually a GUID.
     pub id: String,
     /// Static bearer tokens.
     #[serde(default)]
     pub tokens: Vec<String>,
-    /// File with more of them, one a line.
+    /// File with more tokens, one per line.
     #[serde(default)]
     tokens_file: Option<PathBuf>,
-    /// Client secrets, or `sha256:` and their digests in hexadecimal.
+    /// Client secrets, in plain text or as `sha256:` and a digest in hexadecimal.
     #[serde(default)]
     pub secrets: Vec<String>,
-    /// File with more of them, one a line.
+    /// File with more secrets, one per line.
     #[serde(default)]
     secret_file: Option<PathBuf>,
-    /// Application roles: of the static tokens, and the most that other tokens can have.
+    /// Application roles. The static tokens have all of them; other tokens can have no more than
+    /// these.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// `iss` of those tokens of issuers elsewhere that may be its; any when absent.
+    /// `iss` of the external tokens that may belong to this application; any configured issuer when
+    /// absent.
     #[serde(default)]
     pub issuer: Option<String>,
-    /// Where its notifications go until a call names another place.
+    /// URI of its notifications, unless a call names another one.
     pub callback_uri: String,
 }
 
-/// A called number and who gets its calls.
+/// A called number and the owner of its calls.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// User part of the called address; `*` and `?` as in a shell.
+    /// User part of the called address; `*` and `?` match as in a shell.
     pub to: String,
     #[serde(default)]
     application: Option<String>,
@@ -280,13 +283,13 @@ pub struct RouteConfig {
     pub public: bool,
 }
 
-/// Somebody whose phones may register, and call.
+/// A user, with phones that may register and call.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserConfig {
-    /// The user part of the address.
+    /// User part of the user's address.
     pub name: String,
-    /// For digest authentication.
+    /// Password for digest authentication.
     #[serde(default)]
     pub password: String,
     /// File with the password.
@@ -295,59 +298,60 @@ pub struct UserConfig {
 }
 
 impl std::fmt::Debug for UserConfig {
-    /// Without the password.
+    /// Omits the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserConfig").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// A provider or PBX that carries calls out.
+/// A provider or PBX that carries outgoing calls.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrunkConfig {
-    /// Its name, in logs.
+    /// Its name in logs.
     pub name: String,
-    /// Host of the trunk, with a port if it is not found by DNS; the domain of what is called.
+    /// Host of the trunk, with a port if DNS does not give it. This is the domain of called
+    /// numbers.
     pub host: String,
-    /// `udp`, `tcp`, `tls`; empty = as DNS says (RFC 3263).
+    /// `udp`, `tcp`, `tls`; empty = by DNS (RFC 3263).
     #[serde(default)]
     pub transport: String,
-    /// Host of the proxy that requests go to; empty = `host`.
+    /// Host of the outbound proxy; empty = requests go to `host`.
     #[serde(default)]
     pub outbound_proxy: String,
-    /// For digest authentication, and for registering.
+    /// User name for digest authentication and registration.
     #[serde(default)]
     pub username: String,
-    /// For digest authentication.
+    /// Password for digest authentication.
     #[serde(default)]
     pub password: String,
     /// File with the password.
     #[serde(default)]
     password_file: Option<PathBuf>,
-    /// Realm of its challenges; empty = `host`.
+    /// Realm of the trunk's challenges; empty = `host`.
     #[serde(default)]
     pub realm: String,
-    /// Whether it wants to know where we are.
+    /// Whether we register at the trunk.
     #[serde(default)]
     pub register: bool,
-    /// Who calls: the user part of From; empty = `username`, or nobody is told.
+    /// User part of From; empty = `username`, or anonymous if that is empty too.
     #[serde(default)]
     pub caller: String,
-    /// User part of P-Asserted-Identity (RFC 3325); empty = the header field is not sent.
+    /// User part of P-Asserted-Identity (RFC 3325); empty = the header is not sent.
     #[serde(default)]
     pub asserted_identity: String,
-    /// Numbers and addresses that may be called; `*` and `?` as in a shell.
+    /// Numbers and addresses that may be called; `*` and `?` match as in a shell.
     pub allow: Vec<String>,
-    /// Whether a call goes on to whom the trunk names in a 3xx, as far as `allow` lets it.
+    /// Whether a call follows the Contacts in a 3xx of the trunk, as far as `allow` permits.
     #[serde(default)]
     pub follow_redirects: bool,
-    /// Calls at a time; 0 = no limit.
+    /// Maximum number of simultaneous calls; 0 = no limit.
     #[serde(default)]
     pub max_calls: usize,
 }
 
 impl std::fmt::Debug for TrunkConfig {
-    /// Without the password.
+    /// Omits the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TrunkConfig")
             .field("name", &self.name)
@@ -356,7 +360,7 @@ impl std::fmt::Debug for TrunkConfig {
     }
 }
 
-/// Who gets the calls of a route.
+/// Owner of the calls of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteTarget {
     /// The application of this name.
@@ -366,7 +370,7 @@ pub enum RouteTarget {
 }
 
 impl RouteConfig {
-    /// Who gets the calls; the load has made sure that there is exactly one.
+    /// Owner of the route's calls. Loading has checked that there is exactly one.
     pub fn target(&self) -> Option<RouteTarget> {
         match (&self.application, self.line) {
             (Some(name), None) => Some(RouteTarget::Application(name.clone())),
@@ -377,7 +381,7 @@ impl RouteConfig {
 }
 
 impl Config {
-    /// Reads what `…_file` keys point at.
+    /// Reads the files that `…_file` keys name.
     pub(super) fn read_secrets(&mut self) -> Result<(), ConfigError> {
         for application in &mut self.applications {
             let lists = [
@@ -407,7 +411,7 @@ impl Config {
         Ok(())
     }
 
-    /// What needs more than one value to judge.
+    /// Checks that involve more than one value.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key: &str, message: String| {
             Err(ConfigError::Contradiction { key: key.to_owned(), message })

@@ -1,4 +1,4 @@
-//! Values that are more than text: listeners, port ranges, networks, codecs.
+//! Values that are parsed from text: listeners, port ranges, networks, codecs.
 
 use std::{
     fmt,
@@ -11,18 +11,18 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
 
-/// What SIP is spoken over.
+/// Transport protocol of SIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SipTransport {
-    /// Datagrams.
+    /// UDP.
     Udp,
-    /// A stream.
+    /// TCP.
     Tcp,
-    /// A stream within TLS.
+    /// TLS over TCP.
     Tls,
     /// WebSocket (RFC 7118).
     Ws,
-    /// WebSocket within TLS.
+    /// WebSocket over TLS (RFC 7118).
     Wss,
 }
 
@@ -51,12 +51,12 @@ impl FromStr for SipTransport {
     }
 }
 
-/// Where SIP is spoken: `TRANSPORT:ADDRESS:PORT`.
+/// A SIP listener: `TRANSPORT:ADDRESS:PORT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SipListener {
-    /// What is spoken.
+    /// Transport protocol.
     pub transport: SipTransport,
-    /// Where.
+    /// Local address and port.
     pub address: SocketAddr,
 }
 
@@ -79,7 +79,7 @@ impl FromStr for SipListener {
     }
 }
 
-/// Ports `first` to `last`, both included; the whole of `0-0` means ports of the system's choice.
+/// Ports `first` to `last`, both included. `0-0` means ports that the system chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRange {
     /// The first port; even.
@@ -109,12 +109,12 @@ impl FromStr for PortRange {
     }
 }
 
-/// A network that outgoing requests may reach although it is private.
+/// A private network that outgoing requests may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllowedNetwork {
     /// The addresses.
     pub network: IpNet,
-    /// The only port; `None` = all.
+    /// The only allowed port; `None` = all ports.
     pub port: Option<u16>,
 }
 
@@ -134,7 +134,7 @@ impl FromStr for AllowedNetwork {
     }
 }
 
-/// Where a web page is from, as browsers write it (RFC 6454 §6.2).
+/// The origin of a web page, as browsers send it (RFC 6454 §6.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebOrigin(pub String);
 
@@ -151,7 +151,7 @@ impl FromStr for WebOrigin {
         let is_rest = |rest: &str| rest.contains(['/', '\\', '?', '#', '@', '*', ' ']);
         let (_, host) = text.split_once("://").ok_or_else(wrong)?;
         let url = Url::parse(text).map_err(|_| wrong())?;
-        // A page is never from where it connects to.
+        // An origin is the URL of a page, which is never `ws` or `wss`.
         let is_socket = matches!(url.scheme(), "ws" | "wss");
         let name = url.host_str().filter(|_| !is_rest(host) && !is_socket).ok_or_else(wrong)?;
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -162,7 +162,7 @@ impl FromStr for WebOrigin {
 /// A codec that may be negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// RFC 7587.
+    /// Opus (RFC 7587).
     Opus,
     /// G.711 A-law.
     Pcma,
@@ -183,12 +183,12 @@ impl FromStr for Codec {
     }
 }
 
-/// A hash of passwords that a phone may use (RFC 7616, RFC 8760).
+/// A hash algorithm for digest authentication (RFC 7616, RFC 8760).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DigestAlgorithm {
     /// SHA-256.
     Sha256,
-    /// MD5, which every phone knows.
+    /// MD5, which every phone supports.
     Md5,
 }
 
@@ -204,17 +204,17 @@ impl FromStr for DigestAlgorithm {
     }
 }
 
-/// A line that answers without a bot (interface section 3).
+/// A built-in line, which answers without an application (interface section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// Greeting, beep, recording; 1 to hear it again, `#` to end.
+    /// Greeting, beep, recording. Key `1` plays the recording, `#` ends the call.
     Voicemail,
-    /// What is said comes back; `#` to end.
+    /// Sends the caller's audio back; `#` ends the call.
     Echo,
 }
 
 impl Line {
-    /// Every line, in the order in which they are announced.
+    /// All lines, in the order in which they are announced.
     pub const ALL: [Self; 2] = [Self::Voicemail, Self::Echo];
 }
 
@@ -236,12 +236,12 @@ impl FromStr for Line {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -257,7 +257,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// The type that sets of identities declare in what the API shows.
+/// The type that sets of identities declare in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityType {
     /// `identitySet`.
@@ -303,7 +303,7 @@ deserialize_from_str!(
     IdentityType
 );
 
-/// Reads networks, and addresses as networks of one.
+/// Parses networks; a single address counts as a network of one host.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let network = |text: String| {
         let address = text.parse::<IpAddr>().map(IpNet::from);
@@ -317,7 +317,7 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     Vec::<String>::deserialize(deserializer)?.into_iter().map(network).collect()
 }
 
-/// Reads a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
+/// Parses a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|_| {

@@ -1,4 +1,4 @@
-//! The demo's bot: knows nothing but the public API and the notifications it is sent.
+//! The demo's application: it uses only the public API and the notifications that it receives.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ struct Shared {
     story: Story,
     address: SocketAddr,
     token: String,
-    /// Once the daemon is there.
+    /// Set once the daemon runs.
     api: OnceLock<Api>,
     seen: Mutex<HashSet<String>>,
     call: watch::Sender<Option<String>>,
@@ -41,13 +41,13 @@ struct Recorded {
     token: String,
 }
 
-/// The daemon's API and who speaks to it.
+/// URL of the daemon's API and the HTTP client for it.
 struct Api {
     calls: String,
     client: reqwest::Client,
 }
 
-/// The downloaded clip and where it came from.
+/// The downloaded clip and its source.
 pub(super) struct ClipFetched {
     pub bytes: Vec<u8>,
     recorded: Recorded,
@@ -91,7 +91,7 @@ impl Bot {
         &self.shared.token
     }
 
-    /// The API is there; with HTTPS its certificate is issued by the authority in this file.
+    /// Sets the URL of the API. With HTTPS, the file contains the CA of its certificate.
     pub(super) fn knows_api(&self, url: &str, authority: Option<&Path>) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
         let client = match authority {
@@ -103,7 +103,7 @@ impl Bot {
         };
         let api =
             Api { calls: format!("{url}/v1.0/communications/calls"), client: client.build()? };
-        // Said once.
+        // This is called only once.
         let _ = self.shared.api.set(api);
         Ok(())
     }
@@ -130,11 +130,11 @@ impl Bot {
     }
 
     pub(super) async fn call_ended(&self) {
-        // An error means that the bot is gone, and its wait with it.
+        // An error means that the bot has ended, and so has its call.
         let _ = self.shared.ended.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Asks until the recording is gone; gives the time since the call's end.
+    /// Polls until the recording is gone; returns the time since the call's end.
     pub(super) async fn recording_gone(&self, clip: &ClipFetched) -> anyhow::Result<Duration> {
         loop {
             let Recorded { location, token } = &clip.recorded;
@@ -163,7 +163,7 @@ async fn notified(State(shared): State<Arc<Shared>>, Json(body): Json<Value>) ->
     let kind = data["@odata.type"].as_str().unwrap_or_default().trim_start_matches("#microsoft.");
     let change = notification["changeType"].as_str().unwrap_or_default();
     shared.story.tell("webhook", &format!("{change} {kind}: {what}"));
-    // Delivery is at least once: what was seen is not done again.
+    // Notifications are delivered at least once, so a repeated one is ignored.
     let key = format!("{}{}", notification["resourceUrl"], data["@odata.etag"]);
     if !shared.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
         return StatusCode::ACCEPTED;

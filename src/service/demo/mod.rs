@@ -1,8 +1,9 @@
-//! `aftertone demo`: the main job with nothing prepared, told as it happens.
+//! `aftertone demo`: a complete call without any preparation, with a report of each step.
 //!
-//! A daemon on free loopback ports with a database in a temporary folder; a bot that knows nothing
-//! but the public API and the webhooks; a softphone that speaks a bundled clip over real SIP and
-//! RTP sockets. It succeeds only if the downloaded clip is what was spoken and is gone afterwards.
+//! Starts a daemon on free loopback ports with a database in a temporary folder, an application
+//! that uses only the public API and notifications, and a softphone that plays a bundled clip over
+//! real SIP and RTP sockets. The demo succeeds only if the downloaded clip matches the played one
+//! and is gone afterwards.
 
 mod bot;
 pub mod phone;
@@ -36,14 +37,14 @@ use story::Story;
 
 const CLIP_FILE: &str = "aftertone-demo.wav";
 const RETENTION: Duration = Duration::from_secs(3);
-/// The least likeness of the clip to what was spoken, through G.711.
+/// Minimum similarity of the clip to the played audio, after G.711.
 const LIKENESS: f64 = 0.95;
 
-/// Runs the demo and writes `aftertone-demo.wav` into the current folder; with `tls` the bot speaks
-/// HTTPS to a development certificate.
+/// Runs the demo and writes `aftertone-demo.wav` to the current folder. With `tls` the application
+/// uses HTTPS with a development certificate.
 ///
 /// # Errors
-/// Anything did not happen as it should; the message says what.
+/// A step fails; the message says which.
 pub async fn run(tls: bool) -> anyhow::Result<()> {
     let story = Story::begin();
     let folder = TemporaryFolder::create()?;
@@ -106,7 +107,7 @@ pub async fn run(tls: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until no clip is in the folder: the API answers 404 a moment before the file is deleted.
+/// Waits until the folder contains no clip: the API answers 404 shortly before the file is deleted.
 async fn no_clip_is_left(folder: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -161,7 +162,7 @@ fn config(folder: &Path, bot: &Bot, tls: bool) -> anyhow::Result<Config> {
     Ok(Config::load(Some(&file), std::iter::empty())?)
 }
 
-/// Waits until the beep has been heard to its end; gives the place of its end in what was heard.
+/// Waits for the end of the beep; returns the position of its end in the received audio.
 async fn heard_beep(phone: &Phone) -> usize {
     let frame = Rate::Hz8000.frame_len();
     loop {
@@ -172,7 +173,7 @@ async fn heard_beep(phone: &Phone) -> usize {
         for (index, piece) in heard.chunks_exact(frame).enumerate() {
             match is_beep(piece) {
                 true => run += 1,
-                // The edges are soft: a frame at either end may not count.
+                // The beep fades in and out, so one frame at either end may not count.
                 false if run + 2 >= BEEP_FRAMES => return index * frame,
                 false => run = 0,
             }
@@ -180,7 +181,7 @@ async fn heard_beep(phone: &Phone) -> usize {
     }
 }
 
-/// Fails unless the clip is what was spoken, from the beep's end to the key.
+/// Fails unless the clip matches the played audio, from the end of the beep to the key press.
 fn compare(
     bytes: &[u8],
     spoken: &Clip,
@@ -192,7 +193,7 @@ fn compare(
     ensure!(decoded.rate_hz == 16_000, "the clip has {} Hz", decoded.rate_hz);
     let reference = spoken.samples(Rate::Hz16000);
     let (lag, likeness) = best_match(reference, &decoded.samples, 16_000);
-    // What was spoken begins some time after the beep's end: that silence belongs to the clip.
+    // The played audio begins some time after the beep; the clip contains that silence.
     let Some(beep_ended) = phone.heard_at(beep_end) else { bail!("nothing was heard") };
     let Some(began) = phone.first_spoken_at() else { bail!("nothing was spoken") };
     let lead_ms = began.saturating_duration_since(beep_ended).as_secs_f64() * 1000.0;
@@ -218,7 +219,7 @@ fn ms(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
 }
 
-/// A folder of our own that goes when the demo does.
+/// A temporary folder that is deleted when the value is dropped.
 struct TemporaryFolder(std::path::PathBuf);
 
 impl TemporaryFolder {
@@ -236,7 +237,7 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What is left is in the system's temporary folder.
+        // A leftover stays in the system's temporary folder.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

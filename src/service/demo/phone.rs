@@ -1,8 +1,8 @@
-//! A small softphone: one call over real SIP and RTP sockets, G.711 µ-law, RFC 4733 keys.
+//! A small softphone: one call over real SIP and RTP sockets, with G.711 µ-law and RFC 4733 keys.
 //!
-//! It speaks SIP by its own few lines of text, so that it proves something about the server that
-//! it calls: it shares none of the server's SIP code. Not for more than the demo and the tests: no
-//! authentication, no retransmission but of the INVITE, one codec.
+//! It has its own few lines of SIP and shares no SIP code with the server, so that a call proves
+//! something about the server. It suffices only for the demo and the tests: no authentication, one
+//! codec, and no retransmission except of the INVITE.
 
 use std::{
     collections::VecDeque,
@@ -19,24 +19,24 @@ use aftertone_core::{audio::g711::Law, model::Tone};
 /// Why a call of the phone failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PhoneError {
-    /// A socket.
+    /// A socket failed.
     #[error("socket: {0}")]
     Io(#[from] io::Error),
     /// The server did not answer in time.
     #[error("no {0} in time")]
     Timeout(&'static str),
-    /// The server said no.
+    /// The server refused the call.
     #[error("the call was refused: {0}")]
     Refused(String),
-    /// The server's answer makes no sense.
+    /// The server's answer cannot be parsed.
     #[error("unreadable answer: {0}")]
     Unreadable(String),
 }
 
-/// One SIP message that went by, as its start line, for whoever tells the story.
+/// One SIP message that was sent or received, for the report.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// When.
+    /// When it was sent or received.
     pub at: Instant,
     /// Whether the phone sent it.
     pub sent: bool,
@@ -53,7 +53,7 @@ pub struct Phone {
     _tasks: JoinSet<()>,
 }
 
-/// What of the dialog each request repeats.
+/// The parts of the dialog that each request repeats.
 #[derive(Debug, Clone)]
 struct Dialog {
     server: SocketAddr,
@@ -73,14 +73,15 @@ struct Shared {
 
 #[derive(Default)]
 struct Media {
-    /// Frames of 160 samples, or pieces of a key, to be sent one each 20 ms.
+    /// Speech frames of 160 samples, or packets of a key press; one is sent every 20 ms.
     queue: VecDeque<Outgoing>,
     first_spoken: Option<Instant>,
-    /// What was heard, at its place by RTP time, and when each packet came.
+    /// The received audio, positioned by RTP timestamp, and the arrival time of each packet.
     heard: Vec<i16>,
     arrivals: Vec<(usize, Instant)>,
     first_rtp_ts: Option<u32>,
-    /// Keys, and the RTP time that all packets of one press share (RFC 4733 section 2.5.1.2).
+    /// Received keys, and the RTP timestamp that all packets of one press share (RFC 4733 section
+    /// 2.5.1.2).
     keys: Vec<(u32, Tone)>,
 }
 
@@ -93,7 +94,7 @@ enum Outgoing {
 const FRAME: usize = 160;
 const FRAME_TIME: Duration = Duration::from_millis(20);
 const EVENT_PT: u8 = 101;
-/// The phone does not trust what it calls.
+/// Limit on received keys, because the phone does not trust the server.
 const MAX_KEYS: usize = 1000;
 /// RFC 3261 section 17.1.1.2, timer B.
 const INVITE_TIMEOUT: Duration = Duration::from_secs(32);
@@ -102,12 +103,12 @@ impl Phone {
     /// Calls `user` at `server` and returns when the call is answered and acknowledged.
     ///
     /// # Errors
-    /// The server refuses, is silent, or answers nonsense.
+    /// The server refuses, does not answer, or sends an invalid answer.
     pub async fn call(server: SocketAddr, user: &str) -> Result<Self, PhoneError> {
         let any = SocketAddr::new(server.ip(), 0);
         let sip = Arc::new(UdpSocket::bind(any).await?);
         let rtp = UdpSocket::bind(any).await?;
-        // Late RTP for a phone that had this port before is not for us.
+        // A connected socket drops late packets to a phone that had this port before.
         sip.connect(server).await?;
         let local = sip.local_addr()?;
         let id: u64 = rand::random();
@@ -151,7 +152,7 @@ impl Phone {
         Ok(Self { shared, dialog, sip, ended, _tasks: tasks })
     }
 
-    /// Queues speech at 8,000 Hz; it leaves in real time, silence before and after it.
+    /// Queues speech at 8,000 Hz. It is sent in real time, with silence before and after it.
     pub fn speak(&self, samples: &[i16]) {
         let mut media = self.shared.media();
         for piece in samples.chunks(FRAME) {
@@ -161,8 +162,8 @@ impl Phone {
         }
     }
 
-    /// Queues a key press of 100 ms behind what is being spoken: no audio meanwhile, the end told
-    /// three times (RFC 4733 section 2.5.1.4).
+    /// Queues a key press of 100 ms after the queued speech. No audio is sent during the press, and
+    /// its end is sent three times (RFC 4733 section 2.5.1.4).
     pub fn press(&self, tone: Tone) {
         let mut media = self.shared.media();
         for step in 1..=5u16 {
@@ -175,29 +176,29 @@ impl Phone {
         }
     }
 
-    /// Whether all that was queued has left.
+    /// Whether everything in the queue has been sent.
     pub fn is_quiet(&self) -> bool {
         self.shared.media().queue.is_empty()
     }
 
-    /// What was heard so far, at 8,000 Hz.
+    /// The audio received so far, at 8,000 Hz.
     pub fn heard(&self) -> Vec<i16> {
         self.shared.media().heard.clone()
     }
 
-    /// The keys that were heard, each once.
+    /// The received keys, each press once.
     pub fn keys(&self) -> Vec<Tone> {
         self.shared.media().keys.iter().map(|(_, tone)| *tone).collect()
     }
 
-    /// When the sample at `place` of what was heard arrived.
+    /// Arrival time of the sample at position `place` of the received audio.
     pub fn heard_at(&self, place: usize) -> Option<Instant> {
         let media = self.shared.media();
         let index = media.arrivals.partition_point(|(start, _)| *start <= place);
         media.arrivals.get(index.checked_sub(1)?).map(|(_, at)| *at)
     }
 
-    /// When the first frame of what was spoken left.
+    /// When the first speech frame was sent.
     pub fn first_spoken_at(&self) -> Option<Instant> {
         self.shared.media().first_spoken
     }
@@ -215,7 +216,7 @@ impl Phone {
     /// Ends the call.
     ///
     /// # Errors
-    /// The socket.
+    /// The socket failed.
     pub async fn hang_up(&self) -> Result<(), PhoneError> {
         let bye = self.dialog.request("BYE", 2, &new_branch(), None);
         self.shared.send(&self.sip, self.dialog.server, &bye).await
@@ -264,7 +265,7 @@ impl Dialog {
     }
 }
 
-/// Sends the INVITE, again while nothing comes (timer A), until a final response.
+/// Sends the INVITE and retransmits it (timer A) until a final response arrives.
 async fn exchange_invite(
     sip: &UdpSocket,
     server: SocketAddr,
@@ -300,7 +301,7 @@ async fn exchange_invite(
     }
 }
 
-/// Answers the server's requests, and its repeated 200 with the ACK.
+/// Answers the server's requests, and acknowledges a repeated 200.
 async fn signalling(
     sip: Arc<UdpSocket>,
     server: SocketAddr,
@@ -336,8 +337,8 @@ async fn signalling(
     }
 }
 
-/// Sends one packet each 20 ms and takes what comes, until the call has ended: the server's port
-/// may be that of another call then.
+/// Sends one packet every 20 ms and receives packets until the call has ended. After that, the
+/// server's port may belong to another call.
 async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     let ssrc: u32 = rand::random();
     let mut seq: u16 = rand::random();
@@ -378,7 +379,8 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<b
                 }
                 seq = seq.wrapping_add(1);
                 rtp_ts = rtp_ts.wrapping_add(FRAME as u32);
-                // A server that has closed its port says so by ICMP; the call's end comes by SIP.
+                // A closed port of the server causes an ICMP error. It is ignored, because SIP
+                // signals the end of the call.
                 let _ = rtp.send(&packet).await;
             }
             received = rtp.recv(&mut buffer) => {
@@ -391,7 +393,7 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<b
 }
 
 async fn is_over(ended: &mut watch::Receiver<bool>) {
-    // An error means that the signalling task is gone, and the call with it.
+    // An error means that the signalling task has ended, and the call with it.
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
@@ -413,7 +415,7 @@ impl Media {
         }
         let first = *self.first_rtp_ts.get_or_insert(rtp_ts);
         let place = rtp_ts.wrapping_sub(first) as usize;
-        // Ten minutes at most: the phone does not trust what it calls.
+        // At most ten minutes, because the phone does not trust the server.
         if place > 10 * 60 * 8000 {
             return;
         }
@@ -472,7 +474,7 @@ fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The address of the first `c=` line and the port of the audio line.
+/// The address of the first `c=` line, with the port of the audio line.
 fn media_address(answer: &str) -> Result<SocketAddr, PhoneError> {
     let find = |prefix: &str, word: usize| {
         let line = answer.lines().find(|line| line.starts_with(prefix))?;

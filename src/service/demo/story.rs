@@ -1,11 +1,11 @@
-//! What the demo prints.
+//! The report that the demo prints.
 
 use std::time::Instant;
 
 use super::phone::Phone;
 use crate::service::telemetry::escaped;
 
-/// Prints what happens, with the time since the beginning.
+/// Prints each step, with the time since the start.
 #[derive(Clone, Copy)]
 pub(super) struct Story {
     begun: Instant,

@@ -1,4 +1,4 @@
-//! What comes from the SIP endpoint: calls, wishes of peers, and the events of dialogs.
+//! Events from the SIP endpoint: new calls, REFER and Replaces from peers, and events of dialogs.
 
 use std::{net::IpAddr, sync::atomic::Ordering, time::Instant};
 
@@ -23,7 +23,7 @@ use aftertone_core::{
     },
 };
 
-/// What a peer is told whose wish to be followed to somebody else does not come true: SIP statuses.
+/// SIP statuses for a peer whose REFER is not followed.
 const DECLINE: u16 = 603;
 const NOT_FOUND: u16 = 404;
 
@@ -46,8 +46,8 @@ impl Switchboard {
         self.inner.drivers.signalling.send(command).await;
     }
 
-    /// Of a stranger's calls that are refused, one line a minute is enough. That a peer is asked for its
-    /// password before it has sent one is how every call of a user begins.
+    /// Logs a refused call. For strangers the log is limited to one line per source and minute. A
+    /// challenge is logged at debug level only, since every call of a user begins with one.
     fn tell_refusal(&self, invite: &IncomingInvite, refusal: &Refusal) {
         let peer = invite.path.peer;
         if *refusal == Refusal::NotAuthenticated {
@@ -65,7 +65,7 @@ impl Switchboard {
         info!(sip.call_id = call_id, %peer, status, unsaid, "Call refused: {refusal}");
     }
 
-    /// The source of a caller that is neither a user, nor a trunk, nor trusted.
+    /// The source address of a caller that is neither a user, nor a trunk, nor trusted.
     fn stranger(&self, invite: &IncomingInvite) -> Option<IpAddr> {
         let is_known = invite.user.is_some()
             || invite.trunk.is_some()
@@ -73,7 +73,8 @@ impl Switchboard {
         (!is_known).then(|| source_of(invite.path.peer.ip()))
     }
 
-    /// Gives a call another dialog: who called has handed it over to somebody else (RFC 3891).
+    /// INVITE with Replaces: the peer has handed its call over to another party (RFC 3891). The
+    /// call gets another dialog.
     pub(super) async fn hand_over(
         &self,
         replaced: DialogId,
@@ -102,8 +103,8 @@ impl Switchboard {
         self.inner.drivers.signalling.send(refuse).await;
     }
 
-    /// A peer that may do so wants us to call somebody else in its place: whom the call's application
-    /// could call itself, and nobody else.
+    /// Handles a REFER from a peer that may send one: we call another party, which takes the place
+    /// of the peer. Only targets that the call's application could call itself are allowed.
     pub(super) fn follow(&self, dialog: DialogId, referral: IncomingReferral) {
         let switchboard = self.clone();
         self.inner.tasks.spawn(async move {
@@ -115,7 +116,7 @@ impl Switchboard {
     }
 
     /// # Errors
-    /// A SIP status, as the peer will be told.
+    /// The SIP status for the NOTIFY to the peer.
     async fn try_follow(&self, dialog: DialogId, referral: &IncomingReferral) -> Result<(), u16> {
         let inner = &self.inner;
         let (call, application) = {
@@ -153,10 +154,11 @@ impl Switchboard {
         }
         let user = invite.request_uri.user().unwrap_or_default();
         let peer = invite.path.peer.ip();
-        // A trunk that we register at may call what its calls are for.
+        // A trunk that we register at may use the same routes as an authenticated user.
         let caller = invite.user.as_deref().or(invite.trunk.as_deref());
         let owner = inner.directory.borrow().find(&user, invite.path, caller)?;
-        // Asked again when the call begins; here it costs nothing, and leaves no trace of the caller.
+        // Checked again when the call starts. A refusal here is cheaper, and leaves no trace of the
+        // caller.
         let stranger =
             self.stranger(invite).map(|source| Stranger::new(source, invite.path, Instant::now()));
         let room = self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now());
@@ -217,8 +219,9 @@ impl Switchboard {
         })
     }
 
-    /// Hands an event to the call's task without waiting for it. The last of a dialog has its place; a
-    /// dialog whose other events find none is ended, and the call with it.
+    /// Passes an event to the call's task without waiting. The last event of a dialog has a
+    /// reserved slot in the mailbox. If another event finds the mailbox full, the dialog is ended,
+    /// and the call with it.
     pub(super) async fn pass_on(&self, event: Event) {
         let dialog = event.dialog();
         if let Event::Heard { .. } = &event {
@@ -226,7 +229,8 @@ impl Switchboard {
             return;
         }
         if event.is_last() {
-            // After a redirect the call's task may go on with the dialog; else it goes with the call.
+            // After a redirect the call's task may reuse the dialog, so the dialog keeps a slot. If
+            // the task does not reuse it, the entry goes when the call is removed.
             let may_go_on =
                 matches!(&event, Event::Refused { contacts, .. } if !contacts.is_empty());
             let mut registry = self.registry();
@@ -264,7 +268,7 @@ fn party(address: &NameAddr) -> Party {
     }
 }
 
-/// The text of a peer as applications and databases take it.
+/// Text from a peer without NUL characters, which databases do not accept.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }

@@ -1,7 +1,7 @@
-//! The task of one call: feeds its machine and carries out what it wants.
+//! The task of one call: feeds events to the call's machine and carries out its actions.
 //!
-//! It does one short thing per input. What takes time (a commit, a prompt, a clip) it starts and
-//! leaves; the result comes back as an input.
+//! The task does one short step per input. It starts longer work (a commit, a prompt, a clip)
+//! without waiting for it; the result comes back as an input.
 
 mod clips;
 mod placing;
@@ -42,37 +42,38 @@ use aftertone_core::{
     },
 };
 
-/// RFC 3261 section 21.5.3: what a callee has answered cannot be used.
+/// RFC 3261 section 21.5.3: status when the callee's answer cannot be used.
 const UNUSABLE: u16 = 502;
 
 pub(super) struct CallTask {
     machine: Machine,
     drivers: Drivers,
-    /// Where RTP is bound.
+    /// Local address to which RTP is bound.
     bind: IpAddr,
-    /// What SDP says: what is configured, else where RTP is bound.
+    /// Address that SDP announces: the configured one if it has the same family, else the local
+    /// address of RTP.
     address: IpAddr,
     advertised: Option<IpAddr>,
-    /// Where the peer's SIP comes from.
+    /// Source address of the peer's SIP messages.
     peer: Option<SocketAddr>,
-    /// That may be forged.
+    /// Whether `peer` may be forged.
     is_peer_doubtful: bool,
     mailbox: Mailbox,
     leg: Option<Leg>,
-    /// What comes from the leg, until nothing more can.
+    /// Events of the leg; `None` once no more can come.
     leg_events: Option<mpsc::Receiver<LegEvent>>,
-    /// Of a call that we place: whom, and once that is known, which ways lead there.
+    /// For a call that we place: the plan of the call.
     itinerary: Option<Itinerary>,
-    /// Who waits for its beginning.
+    /// Channel that reports the commit of a placed call's first change to the API handler.
     placed: Option<Reply<()>>,
     targets: Vec<Path>,
-    /// The offer that was made there.
+    /// The SDP offer of the outgoing INVITE.
     offer: Vec<u8>,
-    /// Whom the peer wants us to call.
+    /// The call that the peer has asked for by REFER.
     referral: Option<Referral>,
-    /// The log has said that keys are passed over.
+    /// Whether the log already says that tones are dropped.
     has_said_tones: bool,
-    /// The status that the caller was answered with in the end.
+    /// The final status that the caller has received.
     answer: Option<u16>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
@@ -80,46 +81,46 @@ pub(super) struct CallTask {
     clips: HashMap<OperationId, Tape>,
     commits: Commits,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Clips on their way to the disk, or off it.
+    /// Clips that are being written to the disk or deleted from it.
     saving: FuturesUnordered<BoxFuture<'static, Done>>,
     over: Option<End>,
     begun: Instant,
 }
 
-/// How the life of a call's task has ended.
+/// How the task of a call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The call's end is written down.
+    /// The call's end is committed.
     Told,
-    /// The store has refused it.
+    /// The store has refused the call's end.
     NotTold,
 }
 
-/// A call to somebody else, who shall have the peer's place.
+/// A call to another party, which takes over from the peer when it answers.
 struct Referral {
-    /// Its dialog, and its place at a trunk: both are its own only if it comes.
+    /// The dialog and its place in the trunk's limit. Both are given back unless the party answers.
     reserved: Reserved,
     itinerary: Itinerary,
     targets: Vec<Path>,
 }
 
-/// What has come back.
+/// The result of work that the task has started.
 enum Done {
     Prepared(OperationId, Result<Prepared, OperationEnd>),
-    /// The disk takes no more of a clip; or its end has come before.
+    /// True when the disk takes no more of a clip; false when the clip ended first.
     ClipBroken(OperationId, bool),
     Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
-    /// A clip that nobody wants any more was deleted.
+    /// A clip that is no longer needed was deleted.
     Deleted,
     Located(Result<Vec<Path>, u16>),
     ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
 }
 
-/// Events that may wait for the task: one leg makes at most a few per second.
+/// Slots for events of the leg; one leg makes at most a few per second.
 const LEG_EVENTS: usize = 64;
-/// How long a call without a timer sleeps at most.
+/// How long the task of a call without a timer sleeps at most.
 const NO_TIMER: Duration = Duration::from_secs(3600);
-/// How soon a journal that was full is tried again.
+/// How soon the task tries a full journal again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
 impl CallTask {
@@ -139,7 +140,8 @@ impl CallTask {
         }
     }
 
-    /// The task of a call that is to be placed; `placed` is told when its first change is committed.
+    /// The task of a call that we place. `placed` gets the result when the first change is
+    /// committed.
     pub(super) fn outgoing(
         machine: Machine,
         drivers: Drivers,
@@ -191,7 +193,7 @@ impl CallTask {
         }
     }
 
-    /// Runs until the call is over and told.
+    /// Runs until the call is over and its end is committed or refused.
     pub(super) async fn run(&mut self) -> End {
         self.carry_out().await;
         if let Some(placed) = self.placed.take() {
@@ -203,7 +205,8 @@ impl CallTask {
             }
             let timer = self.machine.poll_timeout().unwrap_or_else(|| Instant::now() + NO_TIMER);
             let held_up = self.commits.is_held_up();
-            // The application last: however much it asks, the rest goes on.
+            // Requests of the application come last, so that any number of them does not delay the
+            // rest.
             tokio::select! {
                 biased;
                 result = self.commits.next(), if self.commits.are_under_way() => {
@@ -228,7 +231,7 @@ impl CallTask {
             Message::Sip(Event::Info { dialog, tone }) => {
                 let is_ours = dialog == self.machine.dialog();
                 if let (Some(leg), true) = (&self.leg, is_ours) {
-                    // The leg tells it, at its place in the sound.
+                    // The leg reports the tone at its place in the audio.
                     let _ = leg.press(tone).await;
                 }
             }
@@ -270,7 +273,7 @@ impl CallTask {
                 self.carry_out().await;
                 self.commits.then(since, After::Reply(reply, result));
             }
-            // The journal is behind, and what waits for it is kept in memory.
+            // The journal is behind, and changes that wait for it take memory.
             Request::Submit(_, _, reply) if self.commits.are_full() => {
                 let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
             }
@@ -304,7 +307,8 @@ impl CallTask {
         Ok(operation)
     }
 
-    /// The call goes on with somebody else, if that can be (RFC 3891).
+    /// INVITE with Replaces (RFC 3891): the new dialog takes over from the peer, if the state
+    /// allows it.
     fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
         let dialog = reserved.dialog();
         let IncomingInvite { path, call_id, offer, .. } = invite;
@@ -326,10 +330,10 @@ impl CallTask {
                 self.referral_event(event);
                 return;
             }
-            // Of a dialog that was replaced: it got its BYE then.
+            // An event of a replaced dialog, which got its BYE when it was replaced.
             _ if !is_ours => return,
             Event::Acknowledged { body, .. } => {
-                // Later ones are of changes to the session.
+                // Later ACKs belong to changes of the session.
                 if matches!(self.machine.established(), Err(CallError::NotEstablished)) {
                     info!("Call established");
                 }
@@ -354,7 +358,7 @@ impl CallTask {
             }
             Event::Progress { status, path, .. } => {
                 info!(sip.status = status, "The call is on its way");
-                // Perhaps not the first that was tried.
+                // This may be a later target than the first one.
                 self.peer = Some(path.peer);
                 Input::Progress(status)
             }
@@ -378,17 +382,18 @@ impl CallTask {
                 Input::PeerHungUp
             }
             Event::Reinvite { offer, path, is_proved, .. } => {
-                // Its sound comes from where it is now.
+                // The peer's RTP now comes from this address.
                 (self.peer, self.is_peer_doubtful) = (Some(path.peer), !is_proved);
                 Input::Reinvite(offer)
             }
-            // The BYE that ends the call.
+            // The BYE of a call that is ending.
             Event::Ended { .. } if self.is_ending() => return,
             Event::Ended { .. } => {
                 warn!("The dialog was ended without the call");
                 Input::PeerLost
             }
-            // A key is for the leg; the others are said by the switchboard, by messages of their own.
+            // A tone goes to the leg. The switchboard handles the others: it notes `Heard` in the
+            // registry, and sends separate messages for INVITE and REFER.
             Event::Info { .. }
             | Event::Heard { .. }
             | Event::Invite { .. }
@@ -397,7 +402,7 @@ impl CallTask {
         self.machine.handle_input(input, self.drivers.now());
     }
 
-    /// Of the call that the peer has asked for.
+    /// Handles an event of the call that the peer has asked for by REFER.
     fn referral_event(&mut self, event: Event) {
         let input = match event {
             Event::Progress { status, .. } => Input::ReferralProgress(status),
@@ -416,7 +421,7 @@ impl CallTask {
                 Input::ReferralRefused(status)
             }
             Event::Lost { how: Loss::Unusable, .. } => Input::ReferralRefused(UNUSABLE),
-            // We had no place for what it said.
+            // The mailbox had no slot for an earlier event, so the dialog was ended.
             Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
             _ => return,
         };
@@ -495,7 +500,7 @@ impl CallTask {
         self.peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string())
     }
 
-    /// What would help, when the peer is in another network than the address that it is told.
+    /// Advice for the log, when a peer with a public address is told a private one.
     fn cure(&self) -> &'static str {
         let is_outside = self.peer.is_some_and(|peer| !is_private(peer.ip()));
         match is_private(self.address) && is_outside {
@@ -514,8 +519,9 @@ impl CallTask {
             speech_ended_at_ms: clip.speech_ended_at_ms,
         };
         self.machine.handle_input(Input::MediaEnded(id, end), self.drivers.now());
-        // Of one that is discarded as well: the file is gone then. What the leg gave up it does not
-        // end: the writer lets it go.
+        // A discarded clip is awaited as well: its result comes when the file is gone. The leg does
+        // not end the clip of an operation that it gave up; for such a clip, the writer gives up
+        // its file.
         if let (Some(tape), false) = (self.clips.remove(&id), gave_up) {
             self.await_clip(id, tape);
         }
@@ -544,7 +550,7 @@ impl CallTask {
                 return;
             }
             Done::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
-            // It came so late that its operation was ended without it.
+            // The clip came so late that its operation was ended without it.
             Done::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
                 self.delete_clip(recording);
                 return;
@@ -556,7 +562,7 @@ impl CallTask {
                 Input::NoEndpoint
             }
             Done::Located(result) => Input::Located(self.located(result)),
-            // Meanwhile it was given up.
+            // The referral was given up meanwhile.
             Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
             Done::ReferralLocated(_, result) => {
                 Input::ReferralLocated(self.referral_located(result))
@@ -588,7 +594,7 @@ impl CallTask {
         let machine = &self.machine;
         let is_known = |id: &OperationId| machine.operations().any(|known| known.id == *id);
         self.prompts.retain(|id, _| is_known(id));
-        // What the leg has, it ends.
+        // The leg ends the clips that it has.
         self.clips.retain(|id, tape| tape.has_begun || is_known(id));
         self.commits.submit(&self.drivers.journal);
         self.settle();
@@ -598,7 +604,7 @@ impl CallTask {
         }
     }
 
-    /// How many keys the application was not told of, so far.
+    /// How many tones were not reported to the application so far.
     fn tones_passed_over(&self) -> u64 {
         self.machine.tones_passed_over() + self.commits.tones_passed_over()
     }
@@ -664,7 +670,8 @@ impl CallTask {
         }
     }
 
-    /// The first one counts; a change of the session may be refused later, and before it.
+    /// Notes the first final status only. Before and after it, a Refuse may answer a change of the
+    /// session instead of the call.
     fn note_answer(&mut self, command: &endpoint::Command) {
         let status = match command {
             endpoint::Command::Answer { .. } => 200,
@@ -733,13 +740,13 @@ impl CallTask {
             return;
         }
         if let Some(leg) = &self.leg {
-            // A leg that is over says so itself, and the operation ends with it.
+            // A leg that is over reports this itself, and the operation ends with it.
             let _ = leg.start(Start { id, play, tape }).await;
         }
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) {
-        // What was refused, and why, the journal has said.
+        // The journal has logged the change and the reason.
         if result.is_err() {
             warn!("The store has refused a change of the call, which is ended");
             self.inputs.push_back(Input::NotCommitted);
@@ -747,17 +754,17 @@ impl CallTask {
         self.settle();
     }
 
-    /// Does what has waited for the commits that are through.
+    /// Carries out everything that has waited for the resolved commits.
     fn settle(&mut self) {
         while let Some((after, written)) = self.commits.next_due() {
             match after {
-                // Whoever asked may have gone; that changes nothing.
+                // The API handler may have stopped waiting; this makes no difference.
                 After::Reply(reply, result) => drop(reply.send(written.and(result))),
                 After::Accepted(reply, operation) => {
                     drop(reply.send(written.map(|()| *operation)));
                 }
                 After::Prepare(id, sources) => {
-                    // Without its row nothing may begin; the call ends.
+                    // No operation may begin without its row; the call ends.
                     if written.is_ok() {
                         self.prepare(id, sources);
                     }
@@ -770,7 +777,7 @@ impl CallTask {
     }
 }
 
-/// What the leg tells next; `None` when it has vanished.
+/// The next event of the leg; `None` when the leg has vanished.
 async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
     match events {
         Some(events) => events.recv().await,
@@ -778,13 +785,14 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
     }
 }
 
-/// The SIP status that stands for a name without address, as a proxy would say it.
+/// SIP status for a host name that has no address, as a proxy would answer.
 pub(super) const NO_WAY: u16 = 503;
 
-/// What an operation needs before it begins.
+/// Resources that an operation needs before it begins.
 pub(super) struct Prepared {
     pub prompts: Vec<(Clip, u32)>,
-    /// Of a recording of a line: those of applications were opened when they were asked for.
+    /// The clip of a built-in line's recording. Clips of applications are opened when the operation
+    /// is requested.
     pub clip: Option<OpenClip>,
 }
 

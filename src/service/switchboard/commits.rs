@@ -1,4 +1,5 @@
-//! The changes of one call in order, through the journal, and what waits for them.
+//! The changes of one call, committed in order through the journal, and the steps that wait for
+//! them.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use aftertone_core::{
     model::{Change, Operation, OperationId, PromptSource},
 };
 
-/// What waits for the commits before it.
+/// A step that waits until the commits before it are resolved.
 pub(super) enum After {
     Reply(Reply<()>, Result<(), CallError>),
     Accepted(Reply<Operation>, Box<Operation>),
@@ -18,7 +19,7 @@ pub(super) enum After {
 }
 
 impl After {
-    /// Whether it is an answer to a request that has not waited for it.
+    /// Whether this is a reply whose API handler has stopped waiting.
     fn is_given_up(&self) -> bool {
         match self {
             Self::Reply(reply, _) => reply.is_closed(),
@@ -28,43 +29,45 @@ impl After {
     }
 }
 
-/// Changes in order, through the journal, and what waits for them.
+/// The changes of one call in order, and the steps that wait for them.
 #[derive(Default)]
 pub(super) struct Commits {
-    /// Not taken by the journal yet.
+    /// Not yet accepted by the journal.
     waiting: VecDeque<Change>,
-    /// Taken, not resolved yet; oldest first.
+    /// Accepted by the journal, not yet resolved; oldest first.
     under_way: VecDeque<Commit>,
-    /// Changes so far, and how many of them are durable or refused.
+    /// Number of changes so far, and how many of them are durable or refused.
     issued: u64,
     resolved: u64,
     after: VecDeque<Waiting>,
-    /// Notifications of keys that found no room.
+    /// Number of tone notifications that were dropped.
     tones_passed_over: u64,
 }
 
-/// So many changes of one call may wait while keys are still told.
+/// With this many unresolved changes of a call, tone notifications are dropped.
 const MOST_WITH_TONES: u64 = 64;
-/// Changes that the journal has not taken, beyond which a call accepts no more from its
-/// application.
+/// With this many changes that the journal has not accepted, a call accepts no more operations from
+/// its application.
 const MOST_WAITING: usize = 64;
-/// So many changes of one call may wait at all. Keys and an application that does not stop asking
-/// are what makes so many; a call that is ended makes no more.
+/// With more unresolved changes than this, a call is ended. Only tones, or an application that does
+/// not stop sending requests, cause so many. A call that is ending makes no more changes.
 const MOST: u64 = 1024;
-/// Beyond so many answers that wait, those that are not waited for any more are forgotten.
+/// With this many waiting steps, replies whose API handlers have stopped waiting are removed.
 const MOST_ANSWERS: usize = 256;
 
-/// Something that waits until the changes after `since`, up to `until`, are resolved.
+/// A step that waits until all changes up to number `until` are resolved. Those after number
+/// `since` are its own.
 struct Waiting {
     since: u64,
     until: u64,
-    /// One of them was refused.
+    /// One of its own changes was refused.
     is_refused: bool,
     after: After,
 }
 
 impl Commits {
-    /// Takes a change. Facts are never dropped; one that only tells of keys is when too much waits.
+    /// Adds a change. A change that contains only tone notifications is dropped when too many wait;
+    /// any other change is kept.
     pub fn push(&mut self, change: Change) {
         if self.unresolved() >= MOST_WITH_TONES && change.is_only_tones() {
             self.tones_passed_over += 1;
@@ -74,27 +77,27 @@ impl Commits {
         self.waiting.push_back(change);
     }
 
-    /// How many changes there were so far.
+    /// Number of changes so far.
     pub fn issued(&self) -> u64 {
         self.issued
     }
 
-    /// Whether so much waits that the call must not make more.
+    /// Whether so many changes are unresolved that the call must end.
     pub fn are_too_many(&self) -> bool {
         self.unresolved() > MOST
     }
 
-    /// How many notifications of keys were dropped.
+    /// Number of tone notifications that were dropped.
     pub fn tones_passed_over(&self) -> u64 {
         self.tones_passed_over
     }
 
-    /// Changes that are neither durable nor refused.
+    /// Number of changes that are neither durable nor refused.
     fn unresolved(&self) -> u64 {
         self.issued - self.resolved
     }
 
-    /// `after` waits for all changes so far; those after the first `since` are its own.
+    /// Adds a step that waits for all changes so far. The changes after number `since` are its own.
     pub fn then(&mut self, since: u64, after: After) {
         if self.after.len() >= MOST_ANSWERS {
             self.after.retain(|waiting| !waiting.after.is_given_up());
@@ -102,27 +105,27 @@ impl Commits {
         self.after.push_back(Waiting { since, until: self.issued, is_refused: false, after });
     }
 
-    /// As `then`; only the last change is its own.
+    /// Like `then`, but only the last change is the step's own.
     pub fn then_of_last(&mut self, after: After) {
         self.then(self.issued.saturating_sub(1), after);
     }
 
-    /// Whether the journal has not taken all.
+    /// Whether some changes are not yet accepted by the journal.
     pub fn is_held_up(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Whether so much waits for the journal that no application may add to it.
+    /// Whether so many changes wait for the journal that the application may add no operation.
     pub fn are_full(&self) -> bool {
         self.waiting.len() >= MOST_WAITING
     }
 
-    /// Whether the journal has not resolved all that it has taken.
+    /// Whether some changes are accepted by the journal but not resolved.
     pub fn are_under_way(&self) -> bool {
         !self.under_way.is_empty()
     }
 
-    /// Hands to the journal what it takes; the rest waits here.
+    /// Passes changes to the journal until it accepts no more; the rest stays here.
     pub fn submit(&mut self, journal: &Journal) {
         while let Some(change) = self.waiting.pop_front() {
             match journal.submit(change) {
@@ -135,7 +138,7 @@ impl Commits {
         }
     }
 
-    /// The result of the oldest commit. Canceling loses nothing.
+    /// The result of the oldest commit. Cancel-safe.
     pub async fn next(&mut self) -> Result<(), StoreError> {
         let Some(commit) = self.under_way.front_mut() else { return std::future::pending().await };
         let result = commit.await;
@@ -148,7 +151,8 @@ impl Commits {
         result
     }
 
-    /// What has waited long enough, and whether its own changes are written down.
+    /// The next step that need not wait any longer, with an error if one of its own changes was
+    /// refused.
     pub fn next_due(&mut self) -> Option<(After, Result<(), CallError>)> {
         if self.after.front()?.until > self.resolved {
             return None;
@@ -188,7 +192,7 @@ mod tests {
         (1..10_000).for_each(|sequence| commits.push(tone(sequence)));
         assert_eq!(commits.waiting.len() as u64, MOST_WITH_TONES);
         assert_eq!(commits.tones_passed_over(), 9_999 - MOST_WITH_TONES);
-        // What tells of a key beside a fact is a fact.
+        // A change that contains a fact beside a tone is never dropped.
         commits.push(Change { recordings: fact().recordings, ..tone(1) });
         commits.push(fact());
         assert_eq!(commits.waiting.len() as u64, MOST_WITH_TONES + 2);

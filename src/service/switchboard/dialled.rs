@@ -1,32 +1,32 @@
-//! The called address: what a trunk's `allow` is matched against, and what is sent.
+//! The called address in parts: what a trunk's `allow` is matched against, and what is sent.
 //!
-//! In: a target URI of the API, of a Refer-To or of the Contact of a 3xx. Out: user, host and port,
-//! and nothing else. A telephone number carries parameters that route the call to another number
-//! (RFC 4694 `rn` and `npdi`, RFC 3966 `phone-context`), also within the user part of a SIP URI
-//! (RFC 3261 section 19.1.6); a SIP URI carries a host to send to (`maddr`), another method, header
-//! fields and a password. None of these is matched, so none of these is sent.
+//! Input: a target URI from the API, a Refer-To, or the Contact of a 3xx. Output: user, host and
+//! port only. A telephone number can carry parameters that route the call to another number (RFC
+//! 4694 `rn` and `npdi`, RFC 3966 `phone-context`), also within the user part of a SIP URI (RFC
+//! 3261 section 19.1.6). A SIP URI can carry another host to send to (`maddr`), another method,
+//! header fields and a password. `allow` matches none of these, so none of these is sent.
 
 use aftertone_core::proto::sip::uri::{Uri, escape_user};
 
 use super::pattern::matches;
 
-/// What RFC 3966 section 5.1.1 allows between digits.
+/// Separators that RFC 3966 section 5.1.1 allows between digits.
 const VISUAL_SEPARATORS: [char; 4] = ['-', '.', '(', ')'];
 
 /// A called address in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dialled {
-    /// The user part without escapes and parameters; of a telephone number its digits.
+    /// The user part without escapes and parameters; for a telephone number, its digits.
     pub user: String,
-    /// Host and port of a SIP URI as they were written; a `tel` URI has none.
+    /// Host and port of a SIP URI as written; `None` for a `tel` URI.
     authority: Option<(String, Option<u16>)>,
-    /// Reached over TLS only.
+    /// Must be reached over TLS.
     pub is_secure: bool,
 }
 
 impl Dialled {
-    /// Reads a target; `None` when it names no user, or one that another reader could take apart in
-    /// another way: with an escaped `%`, `?` or control character in it.
+    /// Parses a target. `None` when it names no user, or a user that another parser could split
+    /// differently because it contains an escaped `%`, `?`, space or control character.
     pub fn read(target: &Uri) -> Option<Self> {
         let decoded = target.user()?;
         let user = decoded.split(';').next().unwrap_or_default();
@@ -45,29 +45,28 @@ impl Dialled {
         (!user.is_empty()).then_some(Self { user, authority, is_secure: target.is_sips() })
     }
 
-    /// The host as it was written.
+    /// The host as written.
     pub fn host(&self) -> Option<&str> {
         self.authority.as_ref().map(|(host, _)| host.as_str())
     }
 
-    /// The SIP URI of the user at the host and port that were named; of a number without a host,
-    /// none.
+    /// The SIP URI of the user at the named host and port; `None` for a number without a host.
     pub fn uri(&self) -> Option<Uri> {
         self.at(&self.location()?)
     }
 
-    /// The SIP URI of the user at another host, which may have a port.
+    /// The SIP URI of the user at another host, which may include a port.
     pub fn at(&self, host: &str) -> Option<Uri> {
         let scheme = if self.is_secure { "sips" } else { "sip" };
         format!("{scheme}:{}@{host}", escape_user(&self.user)).parse().ok()
     }
 
-    /// Whether a pattern of `allow` means the user alone, at the trunk's own host.
+    /// Whether a pattern of `allow` matches the user alone, at the trunk's own host.
     pub fn is_matched_by(&self, pattern: &str) -> bool {
         !pattern.contains('@') && is_fit(pattern, &self.user) && matches(pattern, &self.user)
     }
 
-    /// Whether a pattern of `allow` means the user at the host, and at the port if one is named.
+    /// Whether a pattern of `allow` matches the user at the host, and at the port if one is named.
     pub fn is_matched_elsewhere_by(&self, pattern: &str) -> bool {
         let Some((user_pattern, _)) = pattern.rsplit_once('@') else { return false };
         let Some(location) = self.location() else { return false };
@@ -82,8 +81,8 @@ impl Dialled {
     }
 }
 
-/// A target as it may be named to a peer: user, host and port, and the transport of a SIP URI,
-/// since the peer goes there by itself.
+/// The form of a target that may be shown to a peer: user, host and port, and for a SIP URI the
+/// transport, since the peer calls there itself.
 pub(super) fn named_to_peers(target: &Uri) -> Option<Uri> {
     if target.user().is_none() {
         return target.without_parameters().parse().ok();
@@ -102,9 +101,9 @@ pub(super) fn named_to_peers(target: &Uri) -> Option<Uri> {
     }
 }
 
-/// A pattern of digits and wildcards means telephone numbers: behind `+49*` nothing but digits may
-/// follow. Without a `+` it may mean a plain name that begins so, but nothing that has further
-/// parts.
+/// Whether the kind of pattern fits the user. A pattern of digits and wildcards addresses telephone
+/// numbers: only digits may match behind `+49*`. Without a `+` it may also match a plain name, but
+/// nothing with further parts.
 fn is_fit(pattern: &str, user: &str) -> bool {
     let is_name = |user: &str| {
         user.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
@@ -117,7 +116,7 @@ fn is_number_pattern(pattern: &str) -> bool {
         && pattern.chars().all(|c| c.is_ascii_digit() || "+*?#".contains(c) || is_separator(c))
 }
 
-/// A global number, or a local one with the other keys of a telephone.
+/// A global number, or a local one, which may contain the keys `*` and `#`.
 fn is_number(user: &str) -> bool {
     let is_digit = |c: char| c.is_ascii_digit() || is_separator(c);
     match user.strip_prefix('+') {

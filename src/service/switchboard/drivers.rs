@@ -1,4 +1,4 @@
-//! What the calls work with.
+//! The drivers that the switchboard and its calls use.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,40 +17,40 @@ use aftertone_core::{
     model::{CallId, RecordingId, UnixMillis},
 };
 
-/// What the calls work with.
+/// The drivers that the switchboard and its calls use.
 #[derive(Clone)]
 pub struct Drivers {
-    /// SIP.
+    /// SIP transport and transactions.
     pub signalling: Signalling,
-    /// RTP.
+    /// RTP legs.
     pub media: media::Engine,
-    /// Prompts.
+    /// Fetches and decodes prompts.
     pub prompts: Library,
     /// Writes clips.
     pub spool: Spool,
-    /// Keeps clips.
+    /// Stores finished clips.
     pub vault: Vault,
-    /// Writes facts.
+    /// Writes changes to the database.
     pub journal: Journal,
-    /// Reads facts.
+    /// Reads the database.
     pub database: Database,
 }
 
-/// How long a disk may take to make the file of a clip: less than a request waits.
+/// How long the disk may take to create the file of a clip: less than a request may wait.
 const OPENING: Duration = Duration::from_secs(6);
 
-/// The time by each clock.
+/// The current time on each clock.
 pub(super) fn now(clock: &Clock) -> Now {
     let (instant, wall) = (Instant::now(), UnixMillis::from(SystemTime::now()));
     Now { instant, wall, steady: clock.now() }
 }
 
 impl Drivers {
-    /// Makes the file of a clip of a call. That it cannot be made is logged.
+    /// Creates the file of a clip. A failure is logged here.
     ///
     /// # Errors
-    /// As for [`Spool::open`]; or the folder is away or does not answer: what is recorded there could
-    /// be neither heard nor found.
+    /// The errors of [`Spool::open`]; or the folder of the clips is missing or does not answer, in
+    /// which case a recording there could not be read back.
     pub(super) async fn open_clip(
         &self,
         id: RecordingId,
@@ -58,7 +58,7 @@ impl Drivers {
     ) -> Result<OpenClip, SpoolError> {
         let opened = match self.vault.fault() {
             Some(fault) => Err(SpoolError::Folder(fault)),
-            // A file that is made after all is removed again.
+            // If the file is created after the timeout, it is removed again.
             None => tokio::time::timeout(OPENING, self.spool.open(id, call))
                 .await
                 .unwrap_or(Err(SpoolError::Folder(FolderFault::Silent))),

@@ -1,4 +1,4 @@
-//! What a call's task is told, and by which channels.
+//! The messages that a call's task receives, and their channels.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -10,58 +10,62 @@ use aftertone_core::{
     proto::sip::endpoint::{DialogId, Event, IncomingInvite},
 };
 
-/// Where the answer to a request goes.
+/// Channel that carries the result back to the API handler.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
-/// What a call's task is told from the side of its peer.
+/// A message to the call's task from the side of the SIP endpoint.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Something has happened in one of its dialogs.
+    /// An event of one of the call's dialogs.
     Sip(Event),
-    /// Somebody else calls, who shall have the peer's place.
+    /// INVITE with Replaces: the new dialog takes over from the current peer.
     Replace(Reserved, Box<IncomingInvite>),
-    /// The caller has not shown that it hears us, and others want to call.
+    /// Another call needs the capacity, and this call's caller has not yet shown that it receives
+    /// our messages.
     MakeRoom,
-    /// We are asked to call somebody else, by this dialog, who shall have the peer's place.
+    /// REFER from the peer: we call the target in the reserved dialog, and it takes over from the
+    /// peer when it answers.
     Follow(Reserved, Box<Itinerary>),
 }
 
-/// What the API wants of a call.
+/// A request of the API to the call's task.
 #[derive(Debug)]
 pub(super) enum Request {
     Show(Reply<Call>),
-    /// Whom, and in which dialog, the application talks to: somebody else may take our place there.
+    /// The peer and its dialog, if the call is established; the peer of another call may replace us
+    /// there.
     Peer(Reply<(Party, DialogId)>),
     Operations(Reply<Vec<Operation>>),
     Command(Command, Reply<()>),
-    /// With its clip, if it records.
+    /// An operation, with an open clip if it records.
     Submit(NewOperation, Option<OpenClip>, Reply<Operation>),
 }
 
-/// The way to a call's task. What the API asks takes no place of what the peer says.
+/// Senders to a call's task. The two channels are separate, so requests of the API take no slot
+/// from events of the peer.
 #[derive(Debug, Clone)]
 pub(super) struct Mail {
     pub sip: mpsc::Sender<Message>,
     pub requests: mpsc::Sender<Request>,
 }
 
-/// Where the task finds it.
+/// The receivers of the call's task.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     pub sip: mpsc::Receiver<Message>,
     pub requests: mpsc::Receiver<Request>,
 }
 
-/// An empty mailbox, and the way to it.
+/// Creates an empty mailbox with its senders.
 pub(super) fn mailbox() -> (Mail, Mailbox) {
     let (sip, messages) = mpsc::channel(SIP_PLACES);
     let (requests, asked) = mpsc::channel(REQUEST_PLACES);
     (Mail { sip, requests }, Mailbox { sip: messages, requests: asked })
 }
 
-/// Messages of the peer that may wait for the task, and the last events of the call's dialogs, which
-/// have their places from the beginning.
+/// Slots for messages of the peer, including the reserved ones for the last events of the call's
+/// dialogs.
 const SIP_PLACES: usize = 64;
 
-/// Requests of the application that may wait; whoever asks waits beyond that.
+/// Slots for requests of the application; a further request waits for a free slot.
 const REQUEST_PLACES: usize = 64;

@@ -1,8 +1,8 @@
-//! Joins the pure call with the drivers: one task per call.
+//! Connects the call state machines of the core with the drivers: one task per call.
 //!
-//! In: events of the SIP endpoint and requests of the API. Out: what [`call::Machine`] wants done,
-//! carried out by its task. The switchboard itself decides nothing about calls; it finds the task
-//! that owns one, admits new ones, and drains.
+//! Input: events of the SIP endpoint and requests of the API. Output: the actions of
+//! [`call::Machine`], which the task of the call carries out. The switchboard makes no decision
+//! about a call. It finds the task that owns a call, admits new calls, and drains.
 //!
 //! [`call::Machine`]: aftertone_core::call::Machine
 
@@ -62,52 +62,53 @@ use registry::{Entry, Line, Registry};
 use reserved::Reserved;
 pub use routes::Directory;
 
-/// A call that an application wants placed.
+/// A call that an application asks us to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCall {
-    /// What it is called.
+    /// Id of the new call.
     pub id: CallId,
-    /// The name of the caller to show.
+    /// The caller's display name, shown to the called party.
     pub source_name: Option<String>,
-    /// Whom: a SIP, SIPS or tel URI.
+    /// The party to call: a SIP, SIPS or tel URI.
     pub target: Party,
-    /// Subject header.
+    /// Value of the Subject header.
     pub subject: Option<String>,
-    /// Correlation id, a GUID; made when absent.
+    /// Correlation id, a GUID; we generate one when it is absent.
     pub chain_id: Option<String>,
-    /// Where the call's notifications go; the application's own place when absent.
+    /// URI that receives the call's notifications; the application's own callback when absent.
     pub callback_uri: Option<String>,
-    /// The media configuration as it was given; JSON text.
+    /// The media configuration as the application gave it; JSON text.
     pub media_config: Option<String>,
-    /// What to fetch now because it will be played.
+    /// Prompts to fetch now, because the application will play them.
     pub prefetch: Vec<PromptSource>,
-    /// How long it may ring; a minute when absent.
+    /// How long the call may ring; one minute when absent.
     pub ringing_timeout_seconds: Option<u32>,
 }
 
-/// To whom a peer is handed over.
+/// The party that takes over a peer in a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferTarget {
-    /// To somebody who is to be called: a SIP, SIPS or tel URI.
+    /// A party that the peer calls: a SIP, SIPS or tel URI.
     Party(Party),
-    /// To the peer of another call of the application, in our place (RFC 3891).
+    /// The peer of another call of the same application; the transferred peer replaces us there
+    /// (RFC 3891).
     PeerOf(CallId),
 }
 
-/// What does not change while the process lives.
+/// Settings that stay the same while the process runs.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Times of a call.
+    /// Timeouts and limits of one call.
     pub settings: Settings,
     /// Codecs in order of preference.
     pub codecs: Vec<sdp::Codec>,
-    /// Calls at a time.
+    /// Maximum number of simultaneous calls.
     pub max_calls: usize,
-    /// The address that SDP says instead of the one that the INVITE arrived on.
+    /// The address that SDP announces instead of our local address, if both are of the same family.
     pub advertised: Option<IpAddr>,
 }
 
-/// The handle that the rest of the house has.
+/// Handle of the switchboard; cheap to clone.
 #[derive(Clone)]
 pub struct Switchboard {
     inner: Arc<Inner>,
@@ -123,19 +124,19 @@ struct Inner {
     rng: Mutex<StdRng>,
 }
 
-/// The SIP status of a call that is over.
+/// SIP status when the call is already over.
 const GONE: u16 = 481;
-/// The SIP status of a call whose task has too much to do.
+/// SIP status when the call's task is too busy to take a message.
 const BUSY: u16 = 503;
-/// How often it is looked whether callers that are not heard wait too long.
+/// Interval of the check for unauthenticated callers that have been half-open for too long.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long the database may take to show what was committed last.
+/// How long the database may take to show the last commit.
 const PROOF: Duration = Duration::from_secs(2);
-/// How long calls that are ended may take for it: longer than their machines wait for their legs.
+/// How long calls may take to end during a drain. Longer than a call's machine waits for its leg.
 pub const ENDING: Duration = Duration::from_secs(18);
 
 impl Switchboard {
-    /// A switchboard without calls.
+    /// Creates a switchboard without calls.
     pub fn new(
         drivers: Drivers,
         limits: Limits,
@@ -155,7 +156,7 @@ impl Switchboard {
         }
     }
 
-    /// Hands the endpoint's events to the calls until there are no more.
+    /// Dispatches the endpoint's events to the calls until the event channel closes.
     pub async fn run(&self, mut events: mpsc::Receiver<Event>) {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
@@ -178,20 +179,20 @@ impl Switchboard {
         }
     }
 
-    /// How many calls there are.
+    /// Number of calls.
     pub fn len(&self) -> usize {
         self.registry().calls.len()
     }
 
-    /// Whether there are no calls.
+    /// Whether there is no call.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Why no new call would be taken now.
+    /// Checks whether a new call would be accepted now.
     ///
     /// # Errors
-    /// The reason, in words.
+    /// The reason why not, in words.
     pub async fn ready(&self) -> Result<(), String> {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
@@ -208,14 +209,16 @@ impl Switchboard {
         match tokio::time::timeout(PROOF, self.inner.drivers.spool.check_room()).await {
             Ok(Ok(())) => {}
             Ok(Err(error @ SpoolError::LowWater { .. })) => return Err(error.to_string()),
-            // Anyone may ask; where the clips are is for the log.
+            // Clients without credentials may read this answer; the path of the clips goes to the
+            // log only.
             Ok(Err(_)) => return Err("the folder of the recordings cannot be looked at".to_owned()),
             Err(_) => return Err(FolderFault::Silent.to_string()),
         }
         let proof = self.inner.drivers.journal.prove();
         match tokio::time::timeout(PROOF, proof).await {
             Ok(Ok(())) => Ok(()),
-            // Anyone may ask; what the database says is for the log.
+            // Clients without credentials may read this answer; the database's error goes to the
+            // log only.
             Ok(Err(error)) => {
                 debug!("The last commit cannot be proved: {error}");
                 Err("the database does not show what was committed last".to_owned())
@@ -224,11 +227,13 @@ impl Switchboard {
         }
     }
 
-    /// Takes no more calls, gives those that are there `grace` to end, then ends them, and returns
-    /// when all is told and safe, or after a bounded time.
+    /// Drains the switchboard: accepts no more calls, gives the existing calls `grace` to end, and
+    /// then ends them. Returns when the end of every call is committed and its clips are safe, or
+    /// after a bounded time.
     pub async fn drain(&self, grace: Duration) {
         self.inner.draining.store(true, Ordering::Relaxed);
-        // Whoever had the registry before has its call in it now; nobody adds one any more.
+        // `run_task` checks `draining` under this lock. Once we have held it, every call that
+        // passed the check is in the registry and no other call is added.
         drop(self.registry());
         self.inner.tasks.close();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_ok() {
@@ -240,7 +245,7 @@ impl Switchboard {
         let hang_up = senders.into_iter().map(|sender| async move {
             let (reply, _) = oneshot::channel();
             let command = Command::HangUp(Termination::Drained);
-            // One that is over by itself has closed its mailbox.
+            // A call that has ended by itself has closed its mailbox.
             let _ = sender.send(Request::Command(command, reply)).await;
         });
         let ended = async {
@@ -252,10 +257,11 @@ impl Switchboard {
         }
     }
 
-    /// Gives a call one more dialog, and its last event a place with the call's task.
+    /// Registers one more dialog of a call and reserves a slot in the task's mailbox for the last
+    /// event of that dialog.
     ///
     /// # Errors
-    /// The call is over, or has no place: SIP statuses.
+    /// A SIP status: the call is over, its mailbox is full, or the trunk is at its limit.
     fn reserve(
         &self,
         call: CallId,
@@ -276,8 +282,8 @@ impl Switchboard {
         Ok((Reserved::new(dialog, remove), sip))
     }
 
-    /// The way to `target`: to the phones of a user, or by the first trunk that allows it, with its
-    /// calls at a time.
+    /// Finds the way to `target`: the registered phones of a user, or the first trunk that allows
+    /// the target, together with that trunk's limit of simultaneous calls.
     async fn way_to(
         &self,
         directory: &Directory,
@@ -293,15 +299,16 @@ impl Switchboard {
         }
     }
 
-    /// The user of ours whom a URI names.
+    /// Name of our user that a URI addresses, if any.
     fn user_of(&self, directory: &Directory, uri: &Uri) -> Option<String> {
         directory.user_of(uri, |ip| self.inner.drivers.signalling.listens_on(ip))
     }
 
-    /// Begins the call if there is room for it, and for one more by its trunk, which may have `room`.
+    /// Starts the task of a call, if the call limit allows one more call, and the limit `room` of
+    /// its trunk one more dialog.
     ///
     /// # Errors
-    /// There is none; or calls are not taken any more.
+    /// A limit is reached, or the switchboard is draining.
     fn run_task(
         &self,
         id: CallId,
@@ -310,7 +317,7 @@ impl Switchboard {
         (dialog, trunk, room): (DialogId, Option<String>, Option<usize>),
         span: tracing::Span,
     ) -> Result<(), CallError> {
-        // Asked while nobody else has the registry: whoever drains looks there afterwards.
+        // Checked under the registry lock: `drain` takes this lock after it has set the flag.
         let mut registry = self.registry();
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err(CallError::Overloaded { retry_after: 5 });
@@ -318,7 +325,7 @@ impl Switchboard {
         let now = Instant::now();
         let makes_room =
             registry.admit(entry.stranger.as_ref(), self.inner.limits.max_calls, now)?;
-        // The mailbox is new, so there is a place.
+        // The mailbox is new, so it has a free slot.
         let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| CallError::Internal)?;
         registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
         if let Some(makes_room) = makes_room
@@ -345,30 +352,31 @@ impl Switchboard {
         Ok(())
     }
 
-    /// The call is over, however its task ended: nobody finds it any more, and no dialog of it stays.
+    /// Removes a call that is over, however its task ended. No request finds it any more, and none
+    /// of its dialogs stays.
     async fn leave(&self, id: CallId) {
         let left = self.registry().remove(id);
-        // As a rule its BYE is out, and this one is dropped.
+        // The BYE has usually been sent already; the endpoint then ignores this one.
         for dialog in left {
             let bye = endpoint::Command::Bye { dialog, reason: None };
             self.inner.drivers.signalling.send(bye).await;
         }
     }
 
-    /// Writes down and tells the end of a call whose task could not.
+    /// Commits the end of a call, with its notification, when the call's task could not.
     async fn end_lost(&self, id: CallId, mut task: CallTask) {
         let clips = task.salvage().await;
         let retention = self.inner.limits.settings.retention;
         recovery::end_lost(&self.inner.drivers, id, &clips, retention).await;
     }
 
-    /// Why no new call could be carried.
+    /// Why a new call could not be served, if so.
     fn overload(&self) -> Option<Refusal> {
         let is_late = || self.inner.drivers.media.is_late().then_some(Refusal::MediaBehind);
         self.unwritable().or_else(is_late)
     }
 
-    /// Why no new call could be written down.
+    /// Why a new call could not be written to the database, if so.
     fn unwritable(&self) -> Option<Refusal> {
         let Drivers { database, journal, .. } = &self.inner.drivers;
         if database.is_damaged() {
@@ -396,7 +404,8 @@ impl Switchboard {
     }
 }
 
-/// Whether a URI means a telephone: a number is all that it says.
+/// Whether a URI addresses a telephone: a `tel` URI, or a user part of digits with an optional
+/// leading `+`.
 fn is_number(uri: &Uri) -> bool {
     uri.scheme() == "tel"
         || uri.user().is_some_and(|user| {

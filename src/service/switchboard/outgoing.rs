@@ -1,4 +1,4 @@
-//! Calls that applications place: whom, by which trunk, as whom.
+//! Outgoing calls: the target, the trunk, and the identity that we show.
 
 use crate::service::config::TrunkConfig;
 use aftertone_core::proto::sip::{
@@ -12,83 +12,84 @@ use aftertone_core::proto::sip::{
 
 use super::dialled::Dialled;
 
-/// How often one call is sent on to somebody else.
+/// Maximum number of redirects that one call follows.
 const MAX_REDIRECTS: usize = 3;
-/// The scheme of those who are to be reached over TLS only.
+/// Scheme of targets that must be reached over TLS.
 const SIPS: &str = "sips";
-/// RFC 3323 section 4.1.1.3: the caller who is not told.
+/// RFC 3323 section 4.1.1.3: the From of an anonymous caller.
 const ANONYMOUS: &str = "sip:anonymous@anonymous.invalid";
 const ANONYMOUS_NAME: &str = "Anonymous";
 
-/// The way out to one provider or PBX.
+/// A provider or PBX that carries outgoing calls.
 #[derive(Debug, Clone)]
 pub struct Trunk {
     pub(super) name: String,
-    /// Calls at a time; `None` = no limit of its own.
+    /// Maximum number of simultaneous calls; `None` = no limit of its own.
     pub(super) max_calls: Option<usize>,
-    /// Its host: the domain of what is called.
+    /// Host of the trunk: the domain of called numbers.
     host: String,
-    /// The user part of our From; empty: nobody is told who calls.
+    /// User part of our From; when empty, our calls are anonymous.
     caller: String,
-    /// Who vouches for us within the trunk (RFC 3325).
+    /// Identity for P-Asserted-Identity within the trunk (RFC 3325).
     asserted: Option<Uri>,
     allow: Vec<String>,
     follow_redirects: bool,
     credentials: Option<Credentials>,
-    /// Where requests go to.
+    /// URI of the next hop for requests.
     next_hop: Uri,
-    /// The same for a target that is to be reached over TLS only; none when the trunk has another
+    /// Next hop for targets that must be reached over TLS; `None` when the trunk has another
     /// transport.
     secure_hop: Option<Uri>,
-    /// Whether the next hop is a proxy that wants to see itself in Route.
+    /// Whether the next hop is an outbound proxy, which expects its own URI in a Route header.
     is_proxied: bool,
 }
 
-/// What is to be called, before any name is resolved.
+/// The plan of an outgoing call, before any host name is resolved.
 #[derive(Debug, Clone)]
 pub(super) struct Itinerary {
-    /// The trunk that it goes by; `None` to a registered phone.
+    /// The trunk that carries the call; `None` when the target is a registered phone.
     pub trunk: Option<String>,
-    /// Where the first request goes.
+    /// Destination of the first request.
     pub way: Way,
     request_uri: Uri,
     from: NameAddr,
     to: NameAddr,
     routes: Vec<NameAddr>,
-    /// Where else the called party may be.
+    /// Other phones of the called user.
     further: Vec<Place>,
     redirects: Option<Redirects>,
     headers: Vec<(String, String)>,
     credentials: Option<Credentials>,
 }
 
-/// What a call may be redirected to.
+/// State for following redirects of a call.
 #[derive(Debug, Clone)]
 struct Redirects {
-    /// The trunk that it goes by, which has to allow the new target as well.
+    /// The trunk that carries the call; it must allow the new target as well.
     trunk: Box<Trunk>,
-    /// Whom it has called, the first included.
+    /// Request-URIs called so far, including the first.
     called: Vec<Uri>,
 }
 
-/// Whom a trunk lets us call, and how.
+/// Result of a trunk's check of a target: what to call, and how.
 struct Allowed {
     request_uri: Uri,
     next_hop: Uri,
     routes: Vec<NameAddr>,
 }
 
-/// Where the first request goes.
+/// Destination of the first request.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
-    /// To whoever this URI leads to (RFC 3263).
+    /// The URI of a next hop, to be resolved by RFC 3263.
     Uri(Uri),
-    /// To a phone that has registered from there; without any, the user has none.
+    /// The path of a registered phone; empty when the user has no phone that fits.
     Paths(Vec<Path>),
 }
 
 impl Trunk {
-    /// The trunk of a section `[[trunks]]`; `None` when its host is none, which the load refuses.
+    /// Creates a trunk from a section `[[trunks]]`. `None` when its host is invalid; loading the
+    /// configuration refuses such a host.
     pub fn new(config: &TrunkConfig) -> Option<Self> {
         let proxy = config.outbound_proxy.as_str();
         let transport = match config.transport.as_str() {
@@ -131,7 +132,7 @@ impl Trunk {
         })
     }
 
-    /// Our account there, and where it is kept.
+    /// Our account at the trunk, and the URI where we register it.
     pub fn account(&self) -> Option<(TrunkAccount, Uri)> {
         let credentials = self.credentials.clone()?;
         let account = TrunkAccount {
@@ -148,12 +149,12 @@ impl Trunk {
         Some((account, self.next_hop.clone()))
     }
 
-    /// Whom to ask for `target`, and where, if the trunk allows it. What is matched is what is
-    /// sent.
+    /// Request-URI, next hop and Route headers for `target`, if the trunk allows it. The parts that
+    /// are matched are the parts that are sent.
     ///
-    /// A number, or a user at the trunk's own host, is matched alone; a user elsewhere by patterns
-    /// that say so, with an `@`. A SIPS URI stays one, and goes over TLS or not at all (RFC 3261 section
-    /// 26.2.2).
+    /// For a telephone number, or a user at the trunk's own host, only the user part is matched. A
+    /// user at another host must match a pattern with an `@`. A SIPS URI stays a SIPS URI, and goes
+    /// over TLS or not at all (RFC 3261 section 26.2.2).
     fn allowed(&self, target: &Uri) -> Option<Allowed> {
         let dialled = Dialled::read(target)?;
         let own_host = without_port(&self.host);
@@ -177,7 +178,7 @@ impl Trunk {
         is_allowed.then_some(Allowed { request_uri, next_hop, routes })
     }
 
-    /// The way to `target` by this trunk, if the trunk allows it.
+    /// Plans a call to `target` over this trunk, if the trunk allows it.
     pub(super) fn way_to(&self, target: &Uri, placed: &Placed<'_>) -> Option<Itinerary> {
         let Allowed { request_uri, next_hop, routes } = self.allowed(target)?;
         let from = match self.caller.as_str() {
@@ -213,12 +214,12 @@ impl Trunk {
     }
 }
 
-/// What an application says of a call that it places.
+/// What an application says about a call that it places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed<'a> {
-    /// The name to show to the called party.
+    /// The display name to show to the called party.
     pub display_name: Option<&'a str>,
-    /// What the call is about.
+    /// Subject of the call.
     pub subject: Option<&'a str>,
 }
 
@@ -229,10 +230,10 @@ impl Placed<'_> {
 }
 
 impl Itinerary {
-    /// The way to the phones of a user of ours, as they registered, the best first. To a SIPS URI those
-    /// count alone that are reached over TLS.
+    /// Plans a call to the registered phones of one of our users, in the given order, the preferred
+    /// phone first. For a SIPS URI, only phones that are reached over TLS count.
     pub fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
-        // Only its user and host are meant by the name of a user.
+        // The target addresses a user by user and host only; the rest of the URI is dropped.
         let user: Uri = user.without_parameters().parse().unwrap_or_else(|_| user.clone());
         let is_insecure_fit = user.scheme() != SIPS;
         let is_fit = |phone: &Binding| is_insecure_fit || phone.path.transport.is_secure();
@@ -247,7 +248,7 @@ impl Itinerary {
             routes: Vec::new(),
         });
         let host = user.host().unwrap_or_default();
-        // A user part of ASCII letters at a host that was read before.
+        // Cannot fail: a user part of ASCII letters, and a host that has been parsed before.
         let from = Uri::sip_user("aftertone", host).unwrap_or_else(|_| user.clone());
         Self {
             trunk: None,
@@ -263,19 +264,20 @@ impl Itinerary {
         }
     }
 
-    /// With one more header field.
+    /// Adds one more header field.
     pub fn with(mut self, name: &str, value: Option<String>) -> Self {
         self.headers.extend(value.map(|value| (name.to_owned(), value)));
         self
     }
 
-    /// It is for a user of ours who has no phone that could be called.
+    /// Whether the target is one of our users and has no phone that can be called.
     pub fn leads_nowhere(&self) -> bool {
         matches!(&self.way, Way::Paths(paths) if paths.is_empty())
     }
 
-    /// The called side names others (RFC 3261 section 8.1.3.4). True when one of them is called next: the
-    /// same trunk allows it, it was not called before, and it is not too far. The way stays the same.
+    /// Handles the Contacts of a 3xx (RFC 3261 section 8.1.3.4). Returns true when one of them is
+    /// to be called next: the same trunk allows it over the same next hop, it has not been called
+    /// before, and the limit of redirects is not reached.
     pub fn redirect(&mut self, contacts: &[NameAddr]) -> bool {
         let (Some(Redirects { trunk, called }), Way::Uri(hop)) = (&mut self.redirects, &self.way)
         else {
@@ -304,18 +306,18 @@ impl Itinerary {
         true
     }
 
-    /// Where else the called party may be.
+    /// Other phones of the called user.
     pub fn further(&self) -> &[Place] {
         &self.further
     }
 
-    /// Whom it leads to.
+    /// Request-URI of the next INVITE.
     pub fn request_uri(&self) -> &Uri {
         &self.request_uri
     }
 
-    /// The call, now that it is known which ways lead there. Our media is at one address, so only
-    /// places can follow that are reached from there.
+    /// The command to place the call, once the targets are resolved. Our RTP is bound to one local
+    /// address, so only those further phones stay that are reached from this address.
     pub fn call(&self, call_id: String, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
         let local = targets.first().map(|target| target.local.ip());
         let is_near =
@@ -335,7 +337,7 @@ impl Itinerary {
     }
 }
 
-/// The host of `HOST:PORT`; an IPv6 address stays in its brackets.
+/// The host of `HOST:PORT`; an IPv6 address keeps its brackets.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -353,7 +355,7 @@ mod tests {
 
     const NAMED: Placed<'_> = Placed { display_name: Some("Support"), subject: None };
 
-    /// The trunk of a configuration with these further lines.
+    /// The trunk of a configuration that also has these lines.
     fn trunk(lines: &str) -> Trunk {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
@@ -425,7 +427,8 @@ mod tests {
         assert!(call.redirect(&to(32)) && call.redirect(&to(33)) && !call.redirect(&to(34)));
     }
 
-    /// RFC 4694 and RFC 3966: what would route the call to another number, host or method.
+    /// RFC 4694 and RFC 3966: parameters that would route the call to another number, host or
+    /// method.
     #[test]
     fn what_no_pattern_has_seen_is_not_sent() {
         let lines = "host = \"provider.example\"\nfollow_redirects = true\n";

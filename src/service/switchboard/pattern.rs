@@ -1,6 +1,7 @@
-//! Shell patterns, as `allow` and `to` of the configuration have them.
+//! Shell patterns, used by `allow` and `to` in the configuration.
 
-/// Matches a shell pattern of `*` and `?`. Linear in practice: one way back, to the last star.
+/// Matches a shell pattern of `*` and `?`. Backtracks to the last star only, so it is linear in
+/// practice.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();

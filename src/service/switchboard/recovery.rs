@@ -1,4 +1,5 @@
-//! What a process or a task that died has left is ended, announced and given its time to live.
+//! Recovery after a crash of the process or of a call's task: ends the calls that were left,
+//! announces their ends, and sets the retention of their clips.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,32 +15,33 @@ use aftertone_core::{
     model::{CallId, Change, OperationId, RecordingChange, Termination},
 };
 
-/// Why the past could not be put in order. The daemon does not start on an unknown past.
+/// Why recovery failed. The daemon does not start when the state of earlier calls is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    /// The database.
+    /// The database failed.
     #[error("cannot put the database in order: {0}")]
     Store(#[from] StoreError),
-    /// The folder of the clips.
+    /// The folder of the clips failed.
     #[error("cannot put the recordings in order: {0}")]
     Recordings(#[from] RecoverError),
-    /// The journal took no more changes, at a time when nobody else writes.
+    /// The journal took no more changes, although nothing else writes at this time.
     #[error("the journal does not take changes")]
     Journal,
 }
 
-/// How long the journal may take for what a task has left in it.
+/// How long the journal may take to flush what a failed task has left in it.
 const FLUSH: Duration = Duration::from_secs(10);
-/// How often the end of a lost call is tried, with pauses that double from the first on: half a
-/// minute together.
+/// How often we try to commit the end of a lost call. The pause doubles after each attempt,
+/// starting with `FIRST_PAUSE`: half a minute in total.
 const ATTEMPTS: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Repairs clips that were being written, ends calls that were up, and commits what is told of
-/// them. Doing it again after another crash does no harm: each call is one commit.
+/// Repairs clips that were being written, ends calls that were in progress, and commits the
+/// notifications about both. Each call is one commit, so it is safe to repeat this after another
+/// crash.
 ///
 /// # Errors
-/// The database or the folder cannot be read or written.
+/// The database or the folder of the clips cannot be read or written.
 pub async fn recover(
     database: &Database,
     journal: &Journal,
@@ -71,7 +73,7 @@ pub async fn recover(
         let (call, operations) = (unfinished.call, unfinished.operations);
         changes.push(end_lost_call(call, operations, &left, Termination::NodeLost, now, retention));
     }
-    // Clips whose call is over all the same: nobody was or will be told of them.
+    // Clips of calls that have already ended: no notification names them, so they are discarded.
     for clip in clips.into_values().flatten() {
         changes.push(Change {
             recordings: vec![RecordingChange::Discarded { id: clip.id }],
@@ -89,8 +91,8 @@ pub async fn recover(
     Ok(())
 }
 
-/// Ends a call whose task has failed: what the store knows of it is all that counts. `clips` are those
-/// that the task was recording, by their operations.
+/// Ends a call whose task has failed, based only on what the store knows about it. `clips` holds
+/// the saved clips of the task by operation.
 pub(super) async fn end_lost(
     drivers: &Drivers,
     call: CallId,

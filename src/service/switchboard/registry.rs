@@ -1,4 +1,4 @@
-//! Which calls there are, and whether there is room for one more.
+//! The list of calls and dialogs, and admission control.
 
 use std::{
     collections::HashMap,
@@ -20,82 +20,85 @@ use aftertone_core::{
     },
 };
 
-/// One stranger may have this part of all calls: there is room for three more like it.
+/// One stranger may use this fraction of all calls (1/4), which leaves space for three more like
+/// it.
 const SHARE: usize = 4;
-/// Strangers together may have this part of all calls while they are half-open: while they have
-/// sent no message that shows our tag. A caller with a forged address cannot.
+/// Half-open calls of all strangers together may use this fraction of all calls. A call is
+/// half-open until its caller sends a message with our tag, which a caller with a forged source
+/// address cannot do.
 const HALF_OPEN: usize = 2;
-/// One of them may have this part.
+/// Half-open calls of one stranger may use this fraction.
 const HALF_OPEN_SHARE: usize = 8;
-/// Strangers leave this part of all calls to users, trunks, trusted peers and applications.
+/// Fraction of all calls that strangers leave to users, trunks, trusted peers and applications.
 const RESERVE: usize = 8;
-/// Half-open calls beyond this part of all calls are pressure.
+/// More half-open calls than this fraction of all calls count as pressure.
 const PRESSURE: usize = 4;
-/// How long a call may be half-open under pressure. Without it, a ringing call may be so until it
-/// is answered, and then for 64*T1 (RFC 3261 §13.3.1.4).
+/// How long a call that came by datagram may be half-open under pressure. Without pressure, a
+/// ringing call may be half-open until it is answered, and then for 64*T1 (RFC 3261 §13.3.1.4).
 const SHORT_WAIT: Duration = Duration::from_secs(8);
-/// So many calls may have made room and not ended yet, of all calls: their ends are still written
-/// down.
+/// Fraction of all calls that may be displaced but not ended yet. A displaced call still takes
+/// memory until its end is committed.
 const LEAVING: usize = 4;
-/// In this time, strangers displace no more calls than may be half-open. Each is a call for its
-/// application, with a row and two notifications, also if its source is forged.
+/// In this time, strangers displace no more calls than may be half-open. Each such call costs its
+/// application a row and two notifications, even if its source is forged.
 const DISPLACING: Duration = Duration::from_secs(4);
 
-/// The calls that are, and their dialogs.
+/// The current calls and their dialogs.
 #[derive(Default)]
 pub(super) struct Registry {
     pub calls: HashMap<CallId, Entry>,
     pub dialogs: HashMap<DialogId, Line>,
-    /// Strangers whose refusals were told.
+    /// Log limiter for refused calls, per stranger.
     pub refused: Diary,
-    /// When strangers began to displace others, and how often they did since.
+    /// When the current displacement period began, and how many calls strangers have displaced in
+    /// it.
     displacing: Option<(Instant, usize)>,
-    /// That calls had to make room.
+    /// Log limiter for the message that calls are displaced.
     crowded: Remark,
 }
 
-/// A dialog that is not over.
+/// A dialog that has not ended.
 pub(super) struct Line {
     pub call: CallId,
-    /// The trunk that it goes out by.
+    /// The trunk that carries it, if it is outgoing.
     pub trunk: Option<String>,
-    /// The place of its last event with the call's task.
+    /// Reserved slot in the task's mailbox for the last event of the dialog.
     pub last: mpsc::OwnedPermit<Message>,
 }
 
 /// One call.
 pub(super) struct Entry {
     pub application: String,
-    /// Its caller, if that is neither a user, nor a trunk, nor trusted.
+    /// The caller, if it is neither a user, nor a trunk, nor trusted.
     pub stranger: Option<Stranger>,
-    /// Ways to its task.
+    /// Senders to the call's task.
     pub mail: Mail,
 }
 
-/// A caller that we do not know.
+/// An unauthenticated caller that is neither a user, nor a trunk, nor trusted.
 pub(super) struct Stranger {
     source: IpAddr,
     standing: Standing,
-    /// When the call came.
+    /// When the call arrived.
     since: Instant,
-    /// The call has made room for another one, and is about to end.
+    /// The call was displaced by another one and is about to end.
     is_leaving: bool,
 }
 
-/// What shows that a stranger is where it says. Calls of the first kind make room before those of
-/// the second.
+/// How much a stranger has proved about its source address. Calls of an earlier variant are
+/// displaced before those of a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
-    /// Nothing: a datagram may come from anywhere.
+    /// Nothing: the source address of a datagram can be forged.
     Forgeable,
-    /// A stream was opened; nothing has come by it that shows our tag.
+    /// It has opened a stream, but has sent no message with our tag on it.
     Connected,
-    /// A message with our tag: an ACK, a PRACK, a request within the dialog.
+    /// It has sent a message with our tag: an ACK, a PRACK, or a request within the dialog.
     Heard,
 }
 
 impl Entry {
-    /// A call that an application places.
+    /// The entry of a call that an application places.
     pub fn of_application(application: &str, mail: Mail) -> Self {
         Self { application: application.to_owned(), stranger: None, mail }
     }
@@ -106,7 +109,7 @@ impl Entry {
 }
 
 impl Stranger {
-    /// Its call has come over `path`.
+    /// The caller of a call that arrived over `path`.
     pub fn new(source: IpAddr, path: Path, now: Instant) -> Self {
         let standing = match path.transport.is_reliable() {
             true => Standing::Connected,
@@ -121,12 +124,12 @@ impl Stranger {
 }
 
 impl Registry {
-    /// Whether one more call may be, of a stranger or of somebody that is known; and which one
-    /// has to make room for it. That is the half-open call of a stranger that came first: of the
-    /// same stranger, if it has its share.
+    /// Checks whether one more call is admitted. `stranger` is the caller if it is a stranger, else
+    /// `None`. Returns the call that must be displaced first, if one must: a half-open call of a
+    /// stranger, and of the same stranger if that has used up its share.
     ///
     /// # Errors
-    /// There is no room.
+    /// There is no capacity for the call.
     pub fn admit(
         &self,
         stranger: Option<&Stranger>,
@@ -165,7 +168,7 @@ impl Registry {
         }
     }
 
-    /// Ends a call because another one comes. Whether its task could be told.
+    /// Ends a call to make space for another one. Returns whether the call's task could be told.
     pub fn displace(&mut self, call: CallId, now: Instant) -> bool {
         match &mut self.displacing {
             Some((since, count)) if now.saturating_duration_since(*since) < DISPLACING => {
@@ -191,7 +194,7 @@ impl Registry {
         true
     }
 
-    /// Under pressure, ends calls that have come in datagrams and been half-open for too long.
+    /// Under pressure, ends calls that came by datagram and have been half-open for too long.
     pub fn shorten_waits(&mut self, max_calls: usize, now: Instant) {
         let half_open = || self.strangers().filter(|(_, stranger)| stranger.is_half_open());
         if half_open().count() <= max_calls / PRESSURE {
@@ -207,16 +210,16 @@ impl Registry {
         }
     }
 
-    /// The calls of strangers that have not made room.
+    /// The calls of strangers that are not displaced.
     fn strangers(&self) -> impl Iterator<Item = (CallId, &Stranger)> {
         let strangers = self.calls.iter().filter_map(|(id, it)| Some((*id, it.stranger.as_ref()?)));
         strangers.filter(|(_, stranger)| !stranger.is_leaving)
     }
 
-    /// Notes a dialog, of a trunk that may have `room` of them.
+    /// Adds a dialog. `room` is the limit of dialogs of its trunk, if there is one.
     ///
     /// # Errors
-    /// It has as many.
+    /// The trunk is at its limit.
     pub fn add_line(
         &mut self,
         dialog: DialogId,
@@ -232,12 +235,12 @@ impl Registry {
         Ok(())
     }
 
-    /// How many dialogs go out by this trunk.
+    /// Number of dialogs that a trunk carries.
     pub fn dialogs_by(&self, trunk: &str) -> usize {
         self.dialogs.values().filter(|line| line.trunk.as_deref() == Some(trunk)).count()
     }
 
-    /// The caller has sent a message with our tag: it is where it says.
+    /// Notes that the caller has sent a message with our tag, which proves its source address.
     pub fn heard(&mut self, dialog: DialogId) {
         let call = self.dialogs.get(&dialog).map(|line| line.call);
         let entry = call.and_then(|call| self.calls.get_mut(&call));
@@ -246,7 +249,7 @@ impl Registry {
         }
     }
 
-    /// Takes a call out; its dialogs that were not over.
+    /// Removes a call. Returns its dialogs that had not ended.
     pub fn remove(&mut self, call: CallId) -> Vec<DialogId> {
         self.calls.remove(&call);
         let of_call = |(_, line): &(&DialogId, &Line)| line.call == call;
@@ -259,7 +262,7 @@ impl Registry {
     }
 }
 
-/// The half-open call that came first.
+/// The half-open call to displace: the one with the lowest standing, and among those the oldest.
 fn oldest<'a>(strangers: impl Iterator<Item = (CallId, &'a Stranger)>) -> Option<CallId> {
     let half_open = strangers.filter(|(_, stranger)| stranger.is_half_open());
     half_open.min_by_key(|(_, stranger)| (stranger.standing, stranger.since)).map(|(call, _)| call)
@@ -284,7 +287,7 @@ mod tests {
         Line { call: id(call), trunk: trunk.map(str::to_owned), last }
     }
 
-    /// A registry, the calls that have entered it, and the time.
+    /// A registry, the mailboxes of the calls that have entered it, and the time.
     struct House {
         registry: Registry,
         mailboxes: Vec<Mailbox>,
@@ -301,7 +304,8 @@ mod tests {
             Some(Stranger { source, standing, since: self.now, is_leaving: false })
         }
 
-        /// Enters a call if it is admitted, a millisecond after the one before; its number.
+        /// Lets a call enter one millisecond after the previous one; returns its number if it is
+        /// admitted.
         fn enter(&mut self, stranger: Option<Stranger>) -> Option<usize> {
             self.now += Duration::from_millis(1);
             let room = self.registry.admit(stranger.as_ref(), MAX_CALLS, self.now).ok()?;
@@ -321,12 +325,12 @@ mod tests {
             self.enter(stranger)
         }
 
-        /// How many of 100 calls are taken.
+        /// How many of 100 calls of one stranger are admitted.
         fn taken(&mut self, number: u8, standing: Standing) -> usize {
             (0..100).filter(|_| self.enter_of(number, standing).is_some()).count()
         }
 
-        /// Those that have made room have ended; their numbers.
+        /// Ends the displaced calls; returns their numbers.
         fn left(&mut self) -> Vec<usize> {
             let mut left = Vec::new();
             for (number, mailbox) in self.mailboxes.iter_mut().enumerate() {
@@ -338,7 +342,7 @@ mod tests {
             left
         }
 
-        /// How many calls there are that have not made room.
+        /// Number of calls that are not displaced.
         fn staying(&self) -> usize {
             self.registry.calls.values().filter(|entry| !entry.is_leaving()).count()
         }
@@ -365,7 +369,7 @@ mod tests {
             assert!(house.enter_of(number, Standing::Forgeable).is_some());
         }
         assert!(house.left().is_empty() && house.staying() == 40);
-        // One of them is heard, and stays.
+        // The caller of call 0 sends a message with our tag, so its call stays.
         let dialog = DialogId(1);
         house.registry.add_line(dialog, line(0, None), None).unwrap();
         house.registry.heard(dialog);
@@ -426,7 +430,7 @@ mod tests {
         assert_eq!(taken, 80, "as many as fit, and as many again");
         house.now += DISPLACING;
         assert!(house.enter_of(201, Standing::Forgeable).is_some());
-        // Those that have made room take memory until they have ended.
+        // A displaced call takes memory until it has ended.
         let mut house = House::new();
         let taken = (0..100).filter_map(|it| house.enter_of(it, Standing::Forgeable)).count();
         assert_eq!(taken, 40 + 20);

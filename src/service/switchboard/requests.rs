@@ -1,4 +1,4 @@
-//! What the applications ask for, through the API.
+//! Requests of applications, which arrive through the API.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -28,11 +28,11 @@ use aftertone_core::{
     proto::sip::uri::Uri,
 };
 
-/// How long a request may wait for the call's task, and then for its commit.
+/// How long a request may wait for a slot in the task's mailbox, and then again for its commit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 impl Switchboard {
-    /// The application's calls that are not over.
+    /// The application's calls that have not ended.
     pub async fn calls(&self, application: &str) -> Vec<Call> {
         let senders: Vec<_> = self
             .registry()
@@ -54,16 +54,16 @@ impl Switchboard {
     /// One of the application's calls.
     ///
     /// # Errors
-    /// It is not there, not the application's, or over.
+    /// The call does not exist, belongs to another application, or is over.
     pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
         ask(&self.find(application, id)?, Request::Show).await
     }
 
-    /// Places a call in the application's name; its row and its first notification are committed when
-    /// this returns.
+    /// Places a call for an application. When this returns, the call's row and first notification
+    /// are committed.
     ///
     /// # Errors
-    /// No trunk allows the target, or there is no room; nothing was done.
+    /// No trunk allows the target, or a limit is reached. Nothing was done.
     pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
         let inner = &self.inner;
         if inner.draining.load(Ordering::Relaxed) || self.overload().is_some() {
@@ -95,7 +95,7 @@ impl Switchboard {
         let now = inner.drivers.now();
         let machine = Machine::placed(id, placement, application, callback_uri, settings, now, rng)
             .map_err(|_| CallError::Internal)?;
-        // As it has begun: when this returns, the call may be further.
+        // The state at the start; when this function returns, the call may have progressed.
         let call = machine.call().clone();
         let (trunk, called) = (itinerary.trunk.clone(), itinerary.request_uri().clone());
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
@@ -107,14 +107,14 @@ impl Switchboard {
         self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
         span.in_scope(|| info!(to = %called, application, trunk, "Call placed"));
         inner.drivers.prompts.prefetch(application, new.prefetch);
-        // Even if it is over by then.
+        // Succeeds even if the call is over by then.
         answered(answer).await.map(|()| call)
     }
 
-    /// Takes an incoming call. `prefetch` is fetched beside it.
+    /// Answers an incoming call. The prompts in `prefetch` are fetched meanwhile.
     ///
     /// # Errors
-    /// The call is not there, or was answered already.
+    /// The call does not exist, or was answered already.
     pub async fn answer(
         &self,
         application: &str,
@@ -129,10 +129,10 @@ impl Switchboard {
         ask(&sender, |reply| Request::Command(command, reply)).await
     }
 
-    /// Refuses an incoming call.
+    /// Rejects an incoming call.
     ///
     /// # Errors
-    /// The call is not there, or was answered already.
+    /// The call does not exist, or was answered already.
     pub async fn reject(
         &self,
         application: &str,
@@ -144,11 +144,12 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
     }
 
-    /// Sends an incoming caller to somebody else, who is not for us to judge: it calls there itself. A
-    /// number is one of the house that the caller came from.
+    /// Redirects an incoming caller to another target. The caller places the new call itself, so no
+    /// trunk has to allow the target. A telephone number is put at the host of the caller's own
+    /// URI.
     ///
     /// # Errors
-    /// The call is not there, or was answered already.
+    /// The call does not exist or was answered already, or the target cannot be named to a peer.
     pub async fn redirect(
         &self,
         application: &str,
@@ -169,20 +170,20 @@ impl Switchboard {
         ask(&sender, |reply| Request::Command(command, reply)).await
     }
 
-    /// Ends a call in the application's name.
+    /// Ends a call for an application.
     ///
     /// # Errors
-    /// The call is not there or ends already.
+    /// The call does not exist or is already ending.
     pub async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
         let command = Command::HangUp(Termination::ApplicationHungUp);
         ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
     }
 
-    /// Asks the peer to talk to somebody else.
+    /// Asks the peer by REFER to talk to another party.
     ///
     /// # Errors
-    /// The call is not there or not established, no trunk allows the target, or the other call is not
-    /// the application's or not established.
+    /// The call does not exist or is not established, no trunk allows the target, or the other call
+    /// belongs to another application or is not established.
     pub async fn transfer(
         &self,
         application: &str,
@@ -201,7 +202,7 @@ impl Switchboard {
         ask(&sender, |reply| Request::Command(command, reply)).await
     }
 
-    /// Where a peer can be sent to: where we could call ourselves, and nowhere else.
+    /// Target of a REFER to a peer. Only targets that we could call ourselves are allowed.
     fn referable(&self, party: &Party) -> Result<Uri, CallError> {
         let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
         let directory = self.inner.directory.borrow().clone();
@@ -213,18 +214,20 @@ impl Switchboard {
         Ok(itinerary.request_uri().clone())
     }
 
-    /// Renews the call's lease.
+    /// Renews the lease of the call.
     ///
     /// # Errors
-    /// The call is not there or is over.
+    /// The call does not exist or is over.
     pub async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
         ask(&self.find(application, id)?, |reply| Request::Command(Command::KeepAlive, reply)).await
     }
 
-    /// Takes an operation; it is committed when this returns, and if it records its file is open.
+    /// Accepts an operation. When this returns, the operation is committed, and the file of a
+    /// recording is open.
     ///
     /// # Errors
-    /// The call's state does not allow it, or the disk takes no recording; nothing was done.
+    /// The call's state does not allow the operation, or the disk cannot take a recording. Nothing
+    /// was done.
     pub async fn submit(
         &self,
         application: &str,
@@ -249,11 +252,11 @@ impl Switchboard {
         })
     }
 
-    /// The last SIP messages of one of the application's calls, also of one that is over, as long as
-    /// they are kept.
+    /// The last SIP messages of one of the application's calls. Works for an ended call as long as
+    /// its messages are kept.
     ///
     /// # Errors
-    /// The call is not there, or is not the application's.
+    /// The call does not exist or belongs to another application.
     pub async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
         let call = self.inner.drivers.database.call(id).await.map_err(|error| {
             warn!(%error, "cannot read a call");
@@ -267,7 +270,7 @@ impl Switchboard {
     /// All operations of a call, in the order in which they were accepted.
     ///
     /// # Errors
-    /// The call is not there or is over.
+    /// The call does not exist or is over.
     pub async fn operations(
         &self,
         application: &str,
@@ -289,7 +292,7 @@ impl Switchboard {
     /// One operation of a call.
     ///
     /// # Errors
-    /// The call or the operation is not there, or the call is over.
+    /// The call or the operation does not exist, or the call is over.
     pub async fn operation(
         &self,
         application: &str,
@@ -318,17 +321,17 @@ async fn ask<T>(
     match tokio::time::timeout(REQUEST_TIMEOUT, asking).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(CallError::NotFound),
-        // Nothing was done: the message has not even been taken.
+        // Nothing was done: the task has not received the message.
         Err(_) => return Err(CallError::Overloaded { retry_after: 1 }),
     }
     answered(answer).await
 }
 
-/// What a call's task answers, in time.
+/// Waits a limited time for the answer of a call's task.
 async fn answered<T>(answer: oneshot::Receiver<Result<T, CallError>>) -> Result<T, CallError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(Ok(answer)) => answer,
-        // The task has ended meanwhile: so has the call.
+        // The task has ended meanwhile, and so has the call.
         Ok(Err(_)) => Err(CallError::NotFound),
         Err(_) => Err(CallError::Unanswered),
     }

@@ -1,26 +1,27 @@
-//! A place in the registry for a dialog that is not up yet.
+//! A reserved entry in the registry for a dialog that is not established yet.
 
 use aftertone_core::proto::sip::endpoint::DialogId;
 
-/// The registry's entry of a dialog that a call is about to get. Unless it is kept, the entry is
-/// removed when this value is dropped.
+/// The registry's entry for a dialog that a call is about to get. The entry is removed when this
+/// value is dropped, unless it is kept.
 pub(super) struct Reserved {
     dialog: DialogId,
     remove: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Reserved {
-    /// For the entry of `dialog`, which `remove` removes.
+    /// Reserves the entry of `dialog`; `remove` removes it.
     pub(super) fn new(dialog: DialogId, remove: impl FnOnce() + Send + 'static) -> Self {
         Self { dialog, remove: Some(Box::new(remove)) }
     }
 
-    /// The dialog.
+    /// Id of the dialog.
     pub(super) fn dialog(&self) -> DialogId {
         self.dialog
     }
 
-    /// The call has the dialog now: the entry goes with the last event of the dialog.
+    /// Keeps the entry, because the call now has the dialog. The last event of the dialog removes
+    /// it.
     pub(super) fn keep(mut self) {
         self.remove = None;
     }

@@ -1,4 +1,4 @@
-//! Called address to whoever gets the call.
+//! Maps a called address to the application or built-in line that owns the call.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use aftertone_core::{
     },
 };
 
-/// Who gets which calls, and from whom: the part of the configuration that a reload replaces.
+/// Routes, users, trunks and applications: the part of the configuration that a reload replaces.
 #[derive(Debug, Clone)]
 pub struct Directory {
     routes: Vec<Route>,
@@ -48,8 +48,8 @@ struct Route {
 }
 
 impl Directory {
-    /// The directory of a configuration. Without any application the built-in lines answer to
-    /// their names.
+    /// Creates the directory of a configuration. When no application is configured, the built-in
+    /// lines are reachable by their names.
     pub fn new(config: &Config) -> Self {
         let mut routes: Vec<Route> = config
             .routes
@@ -88,19 +88,19 @@ impl Directory {
         }
     }
 
-    /// The application's id and its global callback.
+    /// Id and default callback URI of an application.
     pub fn application(&self, name: &str) -> Option<(&str, &str)> {
         let known = self.applications.get(name)?;
         Some((&known.id, &known.callback_uri))
     }
 
-    /// Whether the application may place calls, in whoever's wish.
+    /// Whether the application has the role to place calls, for itself or at a peer's request.
     pub(super) fn may_call(&self, name: &str) -> bool {
         self.applications.get(name).is_some_and(|application| application.may_call)
     }
 
-    /// Whom a peer of ours means: at our own domain a number that is no user's is one that could be
-    /// called.
+    /// Interprets the target of a peer's REFER. At our own domain, a user part that is not one of
+    /// our users is taken as a telephone number to call.
     pub(super) fn meant(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> Option<Uri> {
         if !self.is_home(uri, &is_ours) || self.user_of(uri, &is_ours).is_some() {
             return Some(uri.clone());
@@ -108,7 +108,8 @@ impl Directory {
         format!("tel:{}", escape_user(&uri.user()?)).parse().ok()
     }
 
-    /// Whether a URI is at our domain, or at an address of ours (`is_ours`) when we have none.
+    /// Whether a URI is at our domain; without a configured domain, whether it is at one of our
+    /// addresses (`is_ours`).
     fn is_home(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> bool {
         match self.domain.as_str() {
             "" => uri.ip_addr().is_some_and(is_ours),
@@ -116,7 +117,8 @@ impl Directory {
         }
     }
 
-    /// The way out to `target`: by the first trunk that allows it, and its calls at a time.
+    /// Plans a call to `target` over the first trunk that allows it; also returns that trunk's
+    /// limit of simultaneous calls.
     pub(super) fn way_out(
         &self,
         target: &Uri,
@@ -125,17 +127,19 @@ impl Directory {
         self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 
-    /// The user of ours whom a URI names.
+    /// Name of our user that a URI addresses, if any.
     pub(super) fn user_of(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> Option<String> {
         uri.user().filter(|user| self.users.contains(user) && self.is_home(uri, is_ours))
     }
 
-    /// Who gets a call to `user` over `path`, from whom is known as the user or trunk `caller`.
+    /// Finds the owner of a call to `user` over `path`. `caller` is the authenticated user or the
+    /// trunk, if there is one.
     ///
-    /// A stranger hears the same of a number that is not there as of one that is not for everybody.
+    /// A stranger gets the same answer for a number that does not exist as for one that is not
+    /// public.
     ///
     /// # Errors
-    /// No route leads there, or the caller may not use it.
+    /// No route matches, or the caller may not use the route.
     pub fn find(&self, user: &str, path: Path, caller: Option<&str>) -> Result<Owner, Refusal> {
         let route = self.routes.iter().find(|route| matches(&route.to, user));
         let is_known = caller.is_some() || self.is_trusted(path);
@@ -159,7 +163,8 @@ impl Directory {
 }
 
 impl Directory {
-    /// Whether a peer may call whatever it likes.
+    /// Whether a peer is in a trusted network and so may call any route. A WebSocket that a web
+    /// page has opened is never trusted.
     pub(super) fn is_trusted(&self, path: Path) -> bool {
         let peer = path.peer.ip();
         !path.is_foreign && self.trusted_peers.iter().any(|network| network.contains(&peer))

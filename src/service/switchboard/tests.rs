@@ -1,4 +1,4 @@
-//! Calls of a phone over real sockets, and what must hold when something of the house fails.
+//! Calls of a phone over real sockets, and behaviour when a driver fails.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ async fn a_dialog_that_is_ended_for_want_of_a_place_ends_its_call() {
     let call = *house.switchboard.registry().calls.keys().next().unwrap();
     phone.acknowledge().await;
     house.until_state(call, CallState::Established).await;
-    // As the room of the sockets does it.
+    // The signalling driver does this when its event channel is full.
     let bye = endpoint::Command::Bye { dialog, reason: None };
     house.drivers.signalling.send(bye).await;
     phone.hung_up().await;
@@ -128,7 +128,7 @@ async fn an_end_that_the_store_has_refused_is_told_in_other_words() {
     assert_eq!(told, 1, "the end of the call waits to be sent");
 }
 
-/// Everything that a switchboard works with, and the switchboard.
+/// A switchboard and all its drivers.
 pub(super) struct House {
     pub switchboard: Switchboard,
     pub drivers: Drivers,
@@ -205,7 +205,7 @@ impl House {
         Self { switchboard, drivers, sip, events: Some(received), folder, _directory }
     }
 
-    /// The INVITE that has come.
+    /// Waits for an INVITE.
     pub async fn invited(&mut self) -> (DialogId, IncomingInvite) {
         let events = self.events.as_mut().unwrap();
         let event = timeout(WITHIN, events.recv()).await.unwrap();
@@ -213,14 +213,14 @@ impl House {
         (dialog, *invite)
     }
 
-    /// From now on the switchboard hears by itself.
+    /// From now on the switchboard receives the events itself.
     pub fn go_on(&mut self) {
         let events = self.events.take().unwrap();
         let switchboard = self.switchboard.clone();
         tokio::spawn(async move { switchboard.run(events).await });
     }
 
-    /// A call of the bot that is up.
+    /// An established call of the bot.
     async fn established(&mut self) -> (Phone, CallId, DialogId) {
         let phone = Phone::of(self).await;
         phone.invite("bot").await;
@@ -238,7 +238,7 @@ impl House {
         self.until_state(call, CallState::Established).await;
     }
 
-    /// Registers a call whose task is the test.
+    /// Registers a call; the test plays the part of its task.
     fn register(&self, mail: Mail) -> DialogId {
         let (call, dialog) = (CallId::from_random([7; 16]), DialogId(7_000));
         let entry = Entry::of_application("bot", mail);
@@ -248,7 +248,7 @@ impl House {
         dialog
     }
 
-    /// Waits until the call is written down as being so.
+    /// Waits until the database shows the call in this state.
     pub async fn until_state(&self, call: CallId, state: CallState) -> Call {
         let written = async {
             loop {
@@ -261,7 +261,7 @@ impl House {
         timeout(WITHIN, written).await.unwrap_or_else(|_| panic!("not {state:?}"))
     }
 
-    /// Does something to the database behind the back of the store.
+    /// Changes the database without the store's knowledge.
     async fn sql(&self, statement: &'static str) {
         use sqlx::Connection;
         let mut connection = self.connection().await;
@@ -280,12 +280,12 @@ impl House {
         sqlx::AnyConnection::connect(&url).await.unwrap()
     }
 
-    /// How many files there are in the folder of clips.
+    /// Number of files in the folder of clips.
     pub fn clips(&self) -> usize {
         self.clip_files().count()
     }
 
-    /// How long they are together.
+    /// Total size of these files.
     pub fn clip_bytes(&self) -> u64 {
         self.clip_files().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum()
     }
@@ -340,7 +340,7 @@ impl Phone {
         self.send_to(user, "INVITE", 1, sdp).await;
     }
 
-    /// Takes the 200 and acknowledges it.
+    /// Waits for the 200 and acknowledges it.
     async fn acknowledge(&self) {
         let ok = self.until("SIP/2.0 200 ").await;
         let to = ok.lines().find(|line| line.starts_with("To:")).unwrap();
@@ -367,7 +367,7 @@ impl Phone {
         let local = self.socket.local_addr().unwrap();
         let tag = self.tag.lock().unwrap().clone();
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        // A CANCEL has the branch of what it cancels (RFC 3261 section 9.1).
+        // A CANCEL has the branch of the request that it cancels (RFC 3261 section 9.1).
         let branch = if method == "CANCEL" { "INVITE" } else { method };
         let request = format!(
             "{method} sip:{user}@127.0.0.1 SIP/2.0\r\n\
@@ -381,7 +381,7 @@ impl Phone {
         self.socket.send(request.as_bytes()).await.unwrap();
     }
 
-    /// The next message that begins so.
+    /// The next message that begins with `begin`.
     pub async fn until(&self, begin: &str) -> String {
         let heard = async {
             let mut buffer = vec![0; 65_535];

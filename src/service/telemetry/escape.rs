@@ -1,9 +1,9 @@
-//! Makes text from the network harmless for the terminals, files and readers of the log.
+//! Makes text from the network safe for terminals, files and readers of the log.
 //!
-//! In: what the fields and messages of `tracing` say, panics, and lines that are printed. Out: the
-//! same text, with every character that a reader cannot see, or that changes what is seen around
-//! it, written as an escape. It happens here and nowhere else: the text format escapes each field,
-//! the JSON format its whole line, so no call of `info!` has to think of it.
+//! Input: the fields and messages of `tracing`, panics, and printed lines. Output: the same text,
+//! with an escape for every character that is invisible or changes the display of its surroundings.
+//! Escaping happens only here: the text format escapes each field, and the JSON format its whole
+//! line, so callers of `info!` need not escape anything.
 
 use std::{
     borrow::Cow,
@@ -19,8 +19,8 @@ use tracing_subscriber::{
     },
 };
 
-/// Escapes what would end the line, control the terminal, be invisible, or turn the direction of
-/// the text: `\n`, `\r`, `\t` by those names, all else as `\u{202e}`.
+/// Escapes characters that end the line, control the terminal, are invisible, or change the
+/// direction of the text. `\n`, `\r` and `\t` keep these names; all others become like `\u{202e}`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
@@ -35,13 +35,13 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// As [`escaped`], for text of ours that has several lines.
+/// Like [`escaped`], but keeps the line ends of our own multi-line text.
 pub fn escaped_lines(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
-/// Control characters, the two separators that some readers take for the end of a line, and what
-/// Unicode calls format characters: bidirectional controls, zero-width characters, tags.
+/// Control characters, the two separators that some readers treat as line ends, and Unicode format
+/// characters: bidirectional controls, zero-width characters, tags.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -70,8 +70,8 @@ fn is_harmful(character: char) -> bool {
         )
 }
 
-/// Writes the fields of an event or a span as the text format does, escaped and without colours: an
-/// escape sequence in them never comes from this program.
+/// Formats the fields of an event or a span like the text format, but escaped and without colours.
+/// So an escape sequence in a field is never sent to the terminal.
 #[derive(Debug, Default)]
 pub(super) struct EscapedFields;
 
@@ -87,15 +87,15 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
     }
 }
 
-/// Passes lines of JSON on, with what JSON itself lets through as its own escapes. Each write is
-/// one whole line, as `tracing_subscriber` makes them.
+/// Passes on lines of JSON, and escapes characters that JSON leaves unescaped. Each write is one
+/// whole line, as `tracing_subscriber` makes them.
 #[derive(Debug)]
 pub(super) struct EscapedJson<W>(pub W);
 
 impl<W: Write> Write for EscapedJson<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        // Outside of strings JSON is ASCII; control characters in strings it escapes itself.
+        // Outside strings JSON is ASCII; inside strings JSON itself escapes control characters.
         let is_left = |character| !matches!(character, '\n') && is_harmful(character);
         if !text.chars().any(is_left) {
             self.0.write_all(line)?;

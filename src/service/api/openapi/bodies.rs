@@ -1,10 +1,10 @@
-//! Schemas of request bodies, each with an example that the reader takes.
+//! Schemas of request bodies, each with an example that the reader accepts.
 
 use serde_json::{Value, json};
 
 use super::parts::{flag, needing, object, optional, seconds, such_as, text, tone};
 
-/// The longest times of `record` and `recordResponse`.
+/// Maximum durations of `record` and `recordResponse`.
 pub(super) const RECORD_SECONDS: u32 = 300;
 
 pub(super) const RECORD_RESPONSE_SECONDS: u32 = 120;

@@ -1,8 +1,8 @@
-//! Parts that most descriptions have: responses, headers, schemas of simple values.
+//! Parts that most descriptions share: responses, headers, schemas of simple values.
 
 use serde_json::{Map, Value, json};
 
-/// Every status that is not a success, what it means, and the header that comes with it.
+/// Every error status with its meaning and the header that it carries.
 pub(super) const REFUSALS: [(u16, &str, Option<&str>); 14] = [
     (400, "Something in the request is wrong, or it is the wrong moment", None),
     (401, "No token, or none that is believed", Some("WWW-Authenticate")),
@@ -20,7 +20,7 @@ pub(super) const REFUSALS: [(u16, &str, Option<&str>); 14] = [
     (503, "Not now; nothing was done", Some("Retry-After")),
 ];
 
-/// Those of them that apply, in Graph's words; innerError names the request.
+/// The error responses that apply, in Graph's format; `innerError` names the request.
 pub(super) fn refusals(applies: impl Fn(u16) -> bool) -> Map<String, Value> {
     let refusals = REFUSALS.into_iter().filter(|(status, ..)| applies(*status));
     refusals
@@ -41,7 +41,7 @@ pub(super) fn response(about: &str, more: &[&str], schema: Value) -> Value {
         "content": {"application/json": {"schema": schema}}})
 }
 
-/// What every response bears, and these.
+/// The headers of every response, and the given ones.
 pub(super) fn headers(more: &[&str]) -> Value {
     let names = ["request-id", "client-request-id"];
     let named = names.iter().chain(more);
@@ -83,7 +83,7 @@ pub(super) fn needing(mut object: Value, required: &[&str]) -> Value {
     object
 }
 
-/// A schema with a body that fits it and that the reader takes.
+/// Adds an example to a schema; the example fits the schema, and the reader accepts it.
 pub(super) fn such_as(mut schema: Value, example: Value) -> Value {
     schema["examples"] = json!([example]);
     schema

@@ -1,4 +1,4 @@
-//! The token endpoints, described: OAuth 2.0 client credentials in Entra's two versions.
+//! Description of the token endpoints: OAuth 2.0 client credentials in Entra's two versions.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::parts::{needing, object, refusals, response, text};
 
 const RESOURCE: &str = "https://graph.microsoft.com";
 
-/// The endpoint that takes a `resource` and writes numbers as texts.
+/// The endpoint that takes a `resource` and encodes numbers as strings.
 pub(super) fn first_version() -> Value {
     let fields = json!({
         "token_type": {"enum": ["Bearer"]},

@@ -1,4 +1,4 @@
-//! Clips: opened with a recording, and waited for until they are safe or gone.
+//! Clips of a call: opened with a recording, then awaited until they are safe or deleted.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,12 +14,12 @@ use aftertone_core::{
     model::{OperationEnd, OperationId, RecordingId},
 };
 
-/// How long the clips of a task that has failed may take to become safe, a leg that is late may
-/// take to end its clip, and a call that is over waits for clips that nobody wants any more.
+/// How long these waits may take: clips of a failed task to become safe, a late leg to end its
+/// clip, and clips of an ended call to be written so that they can be deleted.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl CallTask {
-    /// The clip of an operation that was accepted.
+    /// Takes the open clip of an accepted operation.
     pub(super) fn take_clip(&mut self, id: OperationId, clip: OpenClip) {
         let OpenClip { recording, chunks, written, broken } = clip;
         info!(operation.id = %id, recording.id = %recording, "Recording opened");
@@ -28,15 +28,15 @@ impl CallTask {
         self.work.push(broken.boxed());
     }
 
-    /// The leg vanished in the middle of a clip: what was written is what there is. One that is
-    /// only late still has chunks that a slow disk has not taken, and ends the clip itself.
+    /// Ends the clip of a leg that vanished, and keeps what was written. A leg that is only late
+    /// still has chunks that a slow disk has not taken; it ends the clip itself.
     pub(super) fn seal(&mut self, id: OperationId, recording: RecordingId) {
         let Some(Tape { chunks, mut written, .. }) = self.clips.remove(&id) else {
             self.inputs.push_back(Input::ClipSafe(id, Err(OperationEnd::Unspecified)));
             return;
         };
         let is_late = self.leg_events.is_some();
-        // The spool may be full, and this task must not wait for it.
+        // The spool may be full, and this task must not block on it.
         self.saving.push(
             async move {
                 if is_late && let Ok(result) = timeout(PATIENCE, clip_result(&mut written)).await {
@@ -60,7 +60,7 @@ impl CallTask {
         self.saving.push(result.boxed());
     }
 
-    /// Deletes a clip whose row was discarded before its file was whole.
+    /// Deletes a clip whose row was discarded before its file was complete.
     pub(super) fn delete_clip(&mut self, recording: RecordingId) {
         let vault = self.drivers.vault.clone();
         self.saving.push(
@@ -77,8 +77,8 @@ impl CallTask {
         );
     }
 
-    /// After the call's end: waits for clips that were given up while the spool was behind, and
-    /// deletes them.
+    /// Runs after the call's end: waits for clips that were given up while the spool was behind,
+    /// and deletes them.
     pub(in crate::service::switchboard) async fn clear_up(&mut self) {
         self.close_for_good();
         let cleared = async {
@@ -95,8 +95,8 @@ impl CallTask {
         }
     }
 
-    /// When the task has failed in the middle of the call: what was being recorded is made safe. Gives
-    /// the clips by their operations.
+    /// Runs when the task has failed during the call: waits until the clips of its recordings are
+    /// safe. Returns the clips by operation.
     pub(in crate::service::switchboard) async fn salvage(
         &mut self,
     ) -> HashMap<OperationId, Finished> {
@@ -115,7 +115,7 @@ impl CallTask {
         clips
     }
 
-    /// Closes the leg, as if the peer had hung up, and waits for nothing but clips from now on.
+    /// Closes the leg, as if the peer had hung up. The task then waits for clips only.
     fn close_for_good(&mut self) {
         self.leg = None;
         for (id, tape) in std::mem::take(&mut self.clips) {

@@ -1,4 +1,4 @@
-//! Calls out: the way to somebody is found, and they are called.
+//! Outgoing calls of a task: resolves the target and sends the INVITE.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ impl CallTask {
         );
     }
 
-    /// RTP goes the way that SIP goes.
+    /// RTP uses the same local address as SIP.
     pub(super) fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
         self.targets = from_one_side(paths?);
         let first = self.targets.first().ok_or(NO_WAY)?;
@@ -63,8 +63,8 @@ impl CallTask {
         self.place().await;
     }
 
-    /// Whoever was called names others, and one of them is to be called. The dialog was none yet, so the
-    /// next INVITE may make it.
+    /// Whether a 3xx names a Contact that is to be called next. The dialog was never established,
+    /// so the next INVITE may reuse its id.
     pub(super) fn is_redirected(&mut self, dialog: DialogId, contacts: &[NameAddr]) -> bool {
         dialog == self.machine.dialog()
             && self.machine.is_dialing()
@@ -80,7 +80,8 @@ impl CallTask {
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }
 
-    /// The leg stays where it is bound, so only ways that lead there from its side can be gone.
+    /// The leg stays bound to its local address, so only targets that are reached from this address
+    /// count.
     pub(super) fn referral_located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
         let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
         let mut paths = paths?;
@@ -101,8 +102,8 @@ impl CallTask {
     }
 }
 
-/// The ways that lead there from the side of the first, because the sound stays where it is bound: who
-/// is reached on another side would hear an address that it may not reach.
+/// Keeps the targets that are reached from the same local address as the first one. RTP stays bound
+/// to this address, and a peer on another network may be unable to reach it.
 pub(super) fn from_one_side(mut paths: Vec<Path>) -> Vec<Path> {
     if let Some(side) = paths.first().map(|path| path.local.ip()) {
         paths.retain(|path| path.local.ip() == side);

@@ -1,4 +1,4 @@
-//! What an operation needs before it begins: prompts, and a file if it records.
+//! Preparation of an operation: its prompts, and a clip if it records.
 
 use futures_util::{FutureExt, future::try_join_all};
 
@@ -13,7 +13,7 @@ use aftertone_core::{
     },
 };
 
-/// A clip that we have written is no longer than a recording may be.
+/// Limit for a clip of our own, which is no longer than the longest recording.
 const OWN_CLIP: wav::Limits = wav::Limits { max_seconds: 300 };
 
 impl CallTask {
@@ -57,7 +57,7 @@ async fn prepared(
     Ok(Prepared { prompts, clip })
 }
 
-/// Says which prompt of a list it was, as the request names it.
+/// Adds the index of the prompt in the request's list to the error message.
 fn named(index: usize, failure: PromptFailure) -> PromptFailure {
     PromptFailure { message: format!("prompts[{index}]: {}", failure.message), ..failure }
 }
@@ -68,7 +68,7 @@ async fn load(
     source: PromptSource,
 ) -> Result<(Clip, u32), PromptFailure> {
     let times = source.times;
-    // Only a line says this: a URI of an application never begins so (`prompts` refuses it).
+    // Only built-in lines use this prefix: `prompts` refuses it in a URI of an application.
     let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_empty());
     let clip = match own.and_then(|id| id.parse().ok()) {
         Some(id) => read_recording(drivers, id).await?,

@@ -1,4 +1,4 @@
-//! A clip while it is written.
+//! A clip that is being written.
 
 use std::sync::mpsc::SyncSender;
 
@@ -9,17 +9,17 @@ use aftertone_core::{
     model::RecordingId,
 };
 
-/// A clip that an operation writes, or will.
+/// The clip of an operation that is recording or will record.
 pub(super) struct Tape {
     pub(super) recording: RecordingId,
     pub(super) chunks: SyncSender<tape::Chunk>,
     pub(super) written: ClipWritten,
-    /// The leg has it, and ends it.
+    /// The leg has the clip and will end it.
     pub(super) has_begun: bool,
 }
 
 impl Tape {
-    /// The way to its file, for the leg.
+    /// The sender of audio chunks, for the leg.
     pub(super) fn begin(&mut self) -> SyncSender<tape::Chunk> {
         self.has_begun = true;
         self.chunks.clone()

@@ -1,4 +1,4 @@
-//! One task, and what it must let go of.
+//! Tests of one call task, and of what it must release.
 
 use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
@@ -151,7 +151,7 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     let (reserved, _) = house.switchboard.reserve(call, DialogId(9), None, None).unwrap();
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
-    // It rings still, so nobody can be replaced.
+    // The call is still ringing, so its peer cannot be replaced.
     task.message(Message::Replace(reserved, Box::new(invite))).await;
     assert_eq!(task.peer, first);
     assert!(!house.switchboard.registry().dialogs.contains_key(&DialogId(9)));
@@ -172,7 +172,7 @@ async fn the_sound_is_told_an_address_of_the_family_where_it_is_bound() {
     }
 }
 
-/// The task of a call of the bot that was offered.
+/// The task of a call that was offered to the bot.
 fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
     let id = CallId::from_random([1; 16]);
     let offer = Offer {
