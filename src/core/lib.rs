@@ -1,8 +1,8 @@
 //! The part of aftertone that knows no socket, file, thread or clock: values and state machines.
 //!
 //! Time, frames and random numbers are arguments; effects are values that the caller carries out.
-//! The crate has no runtime among its dependencies, and its `clippy.toml` bans what the standard
-//! library offers of one.
+//! The crate depends on no async runtime, and its `clippy.toml` bans the parts of the standard
+//! library that do the same.
 //!
 //! - [`model`]: ids, times, tones, calls, operations, and the changes that are committed together;
 //! - [`proto`]: SIP (RFC 3261), SDP (RFC 8866, RFC 3264) and RTP (RFC 3550) as machines and values;

@@ -1,8 +1,8 @@
-//! The beep that says "speak now".
+//! The beep that asks the caller to speak.
 //!
 //! 1,400 Hz for 200 ms at -12 dBFS, with soft edges so that it does not click. 1,400 Hz is the tone
-//! that recorders on telephone lines have always been announced with; it is no DTMF frequency, no
-//! call progress tone, neither of the fax tones (1,100 and 2,100 Hz), and not the milliwatt.
+//! that traditionally announces recorders on telephone lines; it is no DTMF frequency, no call
+//! progress tone, neither of the fax tones (1,100 and 2,100 Hz), and not the milliwatt test tone.
 
 use std::{f64::consts::TAU, sync::LazyLock};
 
@@ -14,7 +14,7 @@ pub const BEEP_HZ: u32 = 1_400;
 pub const BEEP_FRAMES: u32 = 10;
 /// The peak: -12 dBFS.
 const PEAK: f64 = 8_231.0;
-/// How long the level rises at the start and falls at the end.
+/// Duration of the rise at the start, and of the fall at the end.
 const EDGE_SECONDS: f64 = 0.010;
 
 /// The beep's samples at `rate`: [`BEEP_FRAMES`] whole frames.

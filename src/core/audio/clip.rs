@@ -20,7 +20,7 @@ impl Clip {
         Self { narrow, wide }
     }
 
-    /// The sound of a WAV file, as it is: silence at its start and end is part of it.
+    /// Decodes a WAV file unchanged: silence at its start and end is part of the sound.
     ///
     /// # Errors
     /// The file cannot be played, or holds more than `limits` allow.

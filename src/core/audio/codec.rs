@@ -1,7 +1,7 @@
 //! The codecs of a leg behind one pair of types: payloads to PCM and PCM to payloads.
 //!
-//! In: RTP payloads and frames. Out: PCM at the leg's rate, and payloads. It knows no RTP header,
-//! no payload type and no order of packets; what is lost is told to it by [`Decoder::conceal`].
+//! Input: RTP payloads and frames. Output: PCM at the leg's rate, and payloads. This module knows
+//! no RTP header, no payload type and no order of packets; [`Decoder::conceal`] tells it of losses.
 
 use super::{
     CodecError, Frame, Rate,
@@ -10,7 +10,7 @@ use super::{
     opus::{self, OpusDecoder, OpusEncoder},
 };
 
-/// A codec that a leg can speak.
+/// A codec that a leg can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CodecKind {
     /// G.711 µ-law, RFC 3551 section 4.5.14.
@@ -59,10 +59,10 @@ enum DecoderState {
 }
 
 impl Decoder {
-    /// A decoder that has heard nothing.
+    /// A decoder at the start of a stream.
     ///
     /// # Errors
-    /// libopus has no memory; never for G.711.
+    /// libopus gets no memory; never for G.711.
     pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
         Ok(Self(match kind {
             CodecKind::Pcmu => DecoderState::G711(Law::Mu, Box::default()),
@@ -71,8 +71,8 @@ impl Decoder {
         }))
     }
 
-    /// Appends the sound of one payload, however long it is: two octets of PCM for each of G.711's,
-    /// at most 120 ms of Opus.
+    /// Appends the sound of one payload of any length: one sample for each octet of G.711, at most
+    /// 120 ms of Opus.
     ///
     /// # Errors
     /// The payload is not Opus; `out` is as it was. Never for G.711.
@@ -89,14 +89,14 @@ impl Decoder {
         }
     }
 
-    /// Appends 20 ms that stand in for a lost packet: the last sound, fading to silence.
+    /// Appends 20 ms that replace a lost packet: the last sound, fading to silence.
     pub fn conceal(&mut self, out: &mut Vec<i16>) {
         match &mut self.0 {
             DecoderState::G711(_, concealer) => concealer.conceal(out),
             DecoderState::Opus(decoder) => {
                 let before = out.len();
                 if decoder.conceal(out).is_err() {
-                    // The gap must be filled all the same: playout counts on it.
+                    // The gap must be filled even so: playout relies on it.
                     out.resize(before + CodecKind::Opus.rate().frame_len(), 0);
                 }
             }
@@ -118,7 +118,7 @@ impl Encoder {
     /// An encoder at the start of a stream.
     ///
     /// # Errors
-    /// libopus has no memory; never for G.711.
+    /// libopus gets no memory; never for G.711.
     pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
         Ok(Self(match kind {
             CodecKind::Pcmu => EncoderState::G711(Law::Mu),
@@ -130,7 +130,7 @@ impl Encoder {
     /// Appends the payload of one frame.
     ///
     /// # Errors
-    /// The frame has another rate than the codec, or libopus fails within; `out` is as it was.
+    /// The frame has another rate than the codec, or libopus fails; `out` is as it was.
     pub fn encode(&mut self, frame: &Frame, out: &mut Vec<u8>) -> Result<(), CodecError> {
         let codec = match &self.0 {
             EncoderState::G711(_) => Rate::Hz8000,

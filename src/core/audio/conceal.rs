@@ -1,18 +1,18 @@
-//! What is played for a lost packet of a codec that has no memory: the last pitch period again,
-//! fading out. A small relative of ITU-T G.711 Appendix I, without its added delay.
+//! Conceals lost packets of a codec that has no state: it repeats the last pitch period and fades
+//! it out. This is a simplified form of ITU-T G.711 Appendix I, without its added delay.
 //!
-//! In: what was decoded. Out: 20 ms at a time for what was not. 8,000 Hz only.
+//! Input: decoded samples. Output: 20 ms at a time for lost packets. 8,000 Hz only.
 
 use super::Rate;
 
 const FRAME: usize = Rate::Hz8000.frame_len();
-/// The pitch periods that are looked for: 400 down to 50 Hz.
+/// The pitch periods that are searched: 400 down to 50 Hz.
 const SHORTEST_PERIOD: usize = 20;
 const LONGEST_PERIOD: usize = 160;
-/// How much of the end is compared with what lies a period before.
+/// Samples at the end that are compared with those one period earlier.
 const COMPARED: usize = FRAME;
 const HISTORY: usize = COMPARED + LONGEST_PERIOD;
-/// The first 10 ms keep their level, then it falls to nothing at 60 ms, as in Appendix I.
+/// The first 10 ms keep their level, then the level falls to zero at 60 ms, as in Appendix I.
 const FULL_LEVEL: usize = 80;
 const SILENT_FROM: usize = 480;
 
@@ -26,17 +26,17 @@ pub struct Concealer {
 #[derive(Debug, Clone, Copy)]
 struct Gap {
     period: usize,
-    /// Samples that have been made up so far.
+    /// Samples that have been generated so far.
     filled: usize,
 }
 
 impl Concealer {
-    /// A concealer that has heard silence.
+    /// A concealer at the start of a stream.
     pub const fn new() -> Self {
         Self { history: [0; HISTORY], gap: None }
     }
 
-    /// Remembers what was decoded, and so ends a gap.
+    /// Remembers decoded samples, and ends a gap.
     pub fn remember(&mut self, decoded: &[i16]) {
         let newest = &decoded[decoded.len().saturating_sub(HISTORY)..];
         self.history.copy_within(newest.len().., 0);
@@ -65,7 +65,7 @@ fn fade(sample: i16, position: usize) -> i16 {
     (i32::from(sample) * left as i32 / (SILENT_FROM - FULL_LEVEL) as i32) as i16
 }
 
-/// The distance at which the end of `history` resembles itself most.
+/// The shift at which the end of `history` resembles itself most.
 fn pitch_period(history: &[i16; HISTORY]) -> usize {
     let end = &history[HISTORY - COMPARED..];
     let likeness = |period: usize| {
@@ -81,7 +81,8 @@ fn pitch_period(history: &[i16; HISTORY]) -> usize {
     for (period, alike) in alike.iter_mut().enumerate().skip(SHORTEST_PERIOD) {
         *alike = likeness(period);
     }
-    // Whole multiples of a period are as alike: the first of nearly equal peaks is the pitch.
+    // Whole multiples of a period match equally well, so the first of nearly equal peaks is the
+    // pitch.
     let best = alike.iter().copied().fold(0.0, f64::max);
     let is_peak = |period: &usize| {
         let here = alike[*period];

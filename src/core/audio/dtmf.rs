@@ -1,13 +1,14 @@
-//! The sixteen keys as sound (ITU-T Q.23): two sines each, for peers that take no telephone events.
+//! The sixteen DTMF keys as sound (ITU-T Q.23): two sines each, for peers that do not support
+//! telephone events.
 
 use std::f64::consts::TAU;
 
 use super::Rate;
 use crate::model::Tone;
 
-/// The low group, by the keypad's row.
+/// The frequencies of the low group in Hz, by the keypad's row.
 const ROWS: [f64; 4] = [697.0, 770.0, 852.0, 941.0];
-/// The high group, by the keypad's column.
+/// The frequencies of the high group in Hz, by the keypad's column.
 const COLUMNS: [f64; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
 /// Row and column of each key, by its event code.
 const PLACES: [(usize, usize); 16] = [
@@ -28,7 +29,7 @@ const PLACES: [(usize, usize); 16] = [
     (2, 3),
     (3, 3),
 ];
-/// -9 and -7 dBm0 (ETSI ES 201 235-2): the high group is louder, since lines lose more of it.
+/// -9 and -7 dBm0 (ETSI ES 201 235-2): the high group is louder, because lines attenuate it more.
 const LOW_PEAK: f64 = 8_091.0;
 const HIGH_PEAK: f64 = 10_186.0;
 

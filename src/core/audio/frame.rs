@@ -1,6 +1,6 @@
 //! Twenty milliseconds of 16-bit PCM, mono, at one of the two rates that a leg works at.
 
-/// How many frames a second has.
+/// Frames per second.
 pub const FRAMES_PER_SECOND: u32 = 50;
 
 /// The sample rate of a leg.
@@ -13,7 +13,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Samples a second.
+    /// Samples per second.
     pub const fn hz(self) -> u32 {
         match self {
             Self::Hz8000 => 8_000,

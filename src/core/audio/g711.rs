@@ -1,7 +1,7 @@
-//! ITU-T G.711: both laws between one octet and a 16-bit sample at 8,000 Hz.
+//! ITU-T G.711: conversion by both laws between one octet and a 16-bit sample at 8,000 Hz.
 //!
-//! Decoding reads a table of 256 values. Encoding is arithmetic: a table of 64 KiB would push more
-//! useful things out of the cache. No state, no packets: `codec` has these.
+//! Decoding reads a table of 256 values. Encoding is arithmetic, because a table of 64 KiB would
+//! displace more useful data from the cache. State and packets are in `codec`.
 
 /// Which of the two laws of G.711.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ fn encode_mu(sample: i16) -> u8 {
 }
 
 fn encode_a(sample: i16) -> u8 {
-    // -1 - x, not -x: the negative half has no zero of its own, and -32,768 has no positive twin.
+    // -1 - x instead of -x: the negative half has no zero of its own, and +32,768 does not fit.
     let magnitude = if sample < 0 { !sample } else { sample } as u16 >> 4;
     let code = match magnitude {
         0..16 => magnitude as u8,

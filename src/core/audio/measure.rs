@@ -27,11 +27,13 @@ pub fn tone_level_dbfs(samples: &[i16], rate_hz: u32, hz: f64) -> f64 {
 }
 
 /// The lag of `clip` behind `reference`, in samples from −`max_lag` to `max_lag`, at which they are
-/// most alike, and their correlation there (1 = the same but for the volume). Lags at which they share
-/// less than half of the shorter one are left out: a few samples are like any others.
+/// most alike, and their correlation there (1 = the same except for the volume). Lags at which they
+/// overlap by less than half of the shorter one are left out, because a few samples resemble any
+/// others.
 pub fn best_match(reference: &[i16], clip: &[i16], max_lag: usize) -> (isize, f64) {
     let max_lag = isize::try_from(max_lag).unwrap_or(isize::MAX);
-    // A coarse look every few samples finds the place for speech; a fine one finds the sample.
+    // A coarse search with every few samples finds the region in speech; a fine search finds the
+    // sample.
     const STRIDE: usize = 4;
     let (length, other) = (reference.len() as isize, clip.len() as isize);
     let shared = |lag: isize| (other - lag).min(length) - (-lag).max(0);
@@ -49,7 +51,7 @@ pub fn best_match(reference: &[i16], clip: &[i16], max_lag: usize) -> (isize, f6
         .unwrap_or((0, 0.0))
 }
 
-/// Correlation of `clip` moved `lag` samples forward against `reference`, over what they share.
+/// Correlation of `clip` moved `lag` samples forward against `reference`, over their overlap.
 pub fn correlation(reference: &[i16], clip: &[i16], lag: isize, stride: usize) -> f64 {
     let (mut product, mut left, mut right) = (0.0, 0.0, 0.0);
     for index in (0..reference.len()).step_by(stride.max(1)) {

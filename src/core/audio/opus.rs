@@ -1,5 +1,5 @@
-//! Opus (RFC 6716, RTP by RFC 7587) behind our frame: 16,000 Hz mono on our side, whatever the peer
-//! sends on the other. libopus resamples and mixes down itself, cheaper than we could afterwards.
+//! Opus (RFC 6716, RTP payload by RFC 7587) with 16,000 Hz mono on our side, whatever the peer
+//! sends. libopus resamples and mixes down itself, at a lower cost than we could afterwards.
 
 use opus::{Application, Bitrate, Channels};
 
@@ -10,12 +10,13 @@ const RATE: Rate = Rate::Hz16000;
 const LONGEST_PACKET: usize = 6 * RATE.frame_len();
 /// The largest frame, RFC 6716 section 3.2.1.
 const LARGEST_FRAME_BYTES: usize = 1_275;
-/// Good wide-band speech.
+/// The bit rate for good wide-band speech.
 const BITS_PER_SECOND: i32 = 24_000;
-/// Half the work of the best setting, and hard to tell from it.
+/// Half the CPU cost of the best setting, and hard to distinguish from it.
 const COMPLEXITY: i32 = 5;
 
-/// Samples at 16,000 Hz in a packet, by its head (RFC 6716 section 3.1); `None` if it is not Opus.
+/// Samples at 16,000 Hz in a packet, read from its first bytes (RFC 6716 section 3.1); `None` if it
+/// is not Opus.
 pub fn samples_in(payload: &[u8]) -> Option<usize> {
     let samples = opus::packet::get_nb_samples(payload, RATE.hz()).ok()?;
     (1..=LONGEST_PACKET).contains(&samples).then_some(samples)
@@ -26,10 +27,10 @@ pub fn samples_in(payload: &[u8]) -> Option<usize> {
 pub struct OpusDecoder(opus::Decoder);
 
 impl OpusDecoder {
-    /// A decoder that has heard nothing.
+    /// A decoder at the start of a stream.
     ///
     /// # Errors
-    /// libopus has no memory.
+    /// libopus gets no memory.
     pub fn new() -> Result<Self, CodecError> {
         Ok(Self(opus::Decoder::new(RATE.hz(), Channels::Mono)?))
     }
@@ -40,7 +41,7 @@ impl OpusDecoder {
     /// The payload is not Opus; `out` is as it was.
     pub fn decode(&mut self, payload: &[u8], out: &mut Vec<i16>) -> Result<(), CodecError> {
         if payload.is_empty() {
-            // libopus would take it for a lost packet.
+            // libopus would treat an empty payload as a lost packet.
             return Err(CodecError::Empty);
         }
         self.append(payload, LONGEST_PACKET, out)
@@ -49,7 +50,7 @@ impl OpusDecoder {
     /// Appends 20 ms in the place of a lost packet.
     ///
     /// # Errors
-    /// libopus fails within; `out` is as it was.
+    /// libopus fails; `out` is as it was.
     pub fn conceal(&mut self, out: &mut Vec<i16>) -> Result<(), CodecError> {
         self.append(&[], RATE.frame_len(), out)
     }
@@ -77,7 +78,7 @@ impl OpusEncoder {
     /// An encoder for speech.
     ///
     /// # Errors
-    /// libopus has no memory.
+    /// libopus gets no memory.
     pub fn new() -> Result<Self, CodecError> {
         let mut encoder = opus::Encoder::new(RATE.hz(), Channels::Mono, Application::Voip)?;
         encoder.set_bitrate(Bitrate::Bits(BITS_PER_SECOND))?;
@@ -85,10 +86,10 @@ impl OpusEncoder {
         Ok(Self(encoder))
     }
 
-    /// Appends the packet of 20 ms of sound, 320 samples.
+    /// Appends the packet with 20 ms of sound, 320 samples.
     ///
     /// # Errors
-    /// There are not 320 samples, or libopus fails within; `out` is as it was.
+    /// There are not 320 samples, or libopus fails; `out` is as it was.
     pub fn encode(&mut self, samples: &[i16], out: &mut Vec<u8>) -> Result<(), CodecError> {
         let before = out.len();
         out.resize(before + LARGEST_FRAME_BYTES, 0);

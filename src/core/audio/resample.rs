@@ -1,16 +1,17 @@
-//! Sample rates.
+//! Conversion between sample rates.
 //!
 //! [`Upsampler`] doubles 8,000 Hz while a call runs: cheap, frame by frame, one state per call.
-//! [`resample`] turns any rate into any other, all at once: for prompts.
+//! [`resample`] converts any rate to any other in one step, for prompts.
 
 use std::{f64::consts::PI, ops::RangeInclusive, sync::LazyLock};
 
 /// 8,000 to 16,000 Hz as a stream.
 ///
-/// Input sample `n` comes out as output sample `2n`, to the bit; those between are interpolated by a
+/// Output sample `2n` is input sample `n`, bit for bit; those between are interpolated by a
 /// half-band filter of 24 taps (-6 dB at 4,000 Hz, images of speech below -50 dB). The filter looks
-/// [`DELAY`](Self::DELAY) samples ahead, so each output waits for so many inputs and nothing else is
-/// put in: after [`flush`](Self::flush) there are exactly twice as many samples as went in.
+/// [`DELAY`](Self::DELAY) samples ahead, so each output waits for that many inputs. Nothing else is
+/// inserted: after [`flush`](Self::flush) there are exactly twice as many output samples as input
+/// samples.
 #[derive(Debug, Clone)]
 pub struct Upsampler {
     /// The newest samples, oldest first.
@@ -20,7 +21,7 @@ pub struct Upsampler {
 }
 
 const TAPS: usize = 24;
-/// Samples that are doubled in one go.
+/// Samples that are doubled in one step.
 const BLOCK: usize = 160;
 
 impl Upsampler {
@@ -32,18 +33,19 @@ impl Upsampler {
         Self { history: [0.0; TAPS - 1], awaited: Self::DELAY }
     }
 
-    /// Takes samples, of any number, and appends what can be told by now.
+    /// Takes any number of samples, and appends the output that is complete by now.
     pub fn push(&mut self, samples: &[i16], out: &mut Vec<i16>) {
         for block in samples.chunks(BLOCK) {
             self.push_block(block, out);
         }
     }
 
-    /// Ends the stream: appends the last 2 x [`DELAY`](Self::DELAY) samples, as if silence followed.
-    /// Then it is as new.
+    /// Ends the stream: appends the last 2 x [`DELAY`](Self::DELAY) samples, as if silence
+    /// followed. Then the upsampler is as new.
     pub fn flush(&mut self, out: &mut Vec<i16>) {
         self.push_block(&[0; Self::DELAY], out);
-        // Fewer inputs than the delay: what would answer to the silence itself is not asked for.
+        // The output for the silence itself is not produced, even if the stream was shorter than
+        // the delay.
         *self = Self::new();
     }
 
@@ -71,7 +73,7 @@ impl Default for Upsampler {
     }
 }
 
-/// The odd half of a half-band filter: what lies midway between the two middle samples.
+/// The odd taps of a half-band filter: they give the value midway between the two middle samples.
 static HALF_BAND: LazyLock<[f32; TAPS]> = LazyLock::new(|| {
     let at = |tap: usize| tap as f64 - (TAPS as f64 - 1.0) / 2.0;
     let weight = |tap: usize| sinc(at(tap)) * kaiser(at(tap) / Upsampler::DELAY as f64, 5.5);
@@ -79,21 +81,21 @@ static HALF_BAND: LazyLock<[f32; TAPS]> = LazyLock::new(|| {
     std::array::from_fn(|tap| (weight(tap) / sum) as f32)
 });
 
-/// The rates that [`resample`] knows, in Hz.
+/// The rates that [`resample`] accepts, in Hz.
 pub const RATES_HZ: RangeInclusive<u32> = 4_000..=192_000;
 
 /// Zero crossings of the filter's sinc on each side.
 const CROSSINGS: f64 = 24.0;
-/// Where the filter begins to fall, of half the lower rate.
+/// The cut-off of the filter, as a fraction of half the lower rate.
 const PASSED: f64 = 0.92;
-/// The Kaiser window of a stop band below -80 dB.
+/// The Kaiser window's parameter for a stop band below -80 dB.
 const KAISER_BETA: f64 = 8.0;
-/// Filters that are worked out; between these, weights are interpolated.
+/// The largest number of filters that are computed; weights between them are interpolated.
 const MOST_PHASES: u64 = 256;
 
-/// The same sound at another rate; samples that would be too large are clipped.
+/// Converts the sound to another rate; samples that would be too large are clipped.
 ///
-/// The first sample stays in its place, and the length in time stays the same to one sample.
+/// The first sample stays in its place, and the duration stays the same within one sample.
 ///
 /// # Panics
 /// A rate is not in [`RATES_HZ`].
@@ -105,7 +107,7 @@ pub fn resample(samples: &[i16], from_hz: u32, to_hz: u32) -> Vec<i16> {
     let divisor = gcd(from_hz, to_hz);
     let (step, steps) = (u64::from(from_hz / divisor), u64::from(to_hz / divisor));
     let bank = FilterBank::new(f64::from(to_hz) / f64::from(from_hz), steps.min(MOST_PHASES));
-    // Silence on both sides, so that every output sees a whole filter.
+    // Silence on both sides, so that every output has a complete filter.
     let mut padded = vec![0.0; samples.len() + 2 * bank.half];
     for (slot, sample) in padded[bank.half..].iter_mut().zip(samples) {
         *slot = f32::from(*sample);
@@ -122,14 +124,15 @@ pub fn resample(samples: &[i16], from_hz: u32, to_hz: u32) -> Vec<i16> {
 
 /// One filter for each fraction of a sample that an output may lie after an input.
 struct FilterBank {
-    /// `phases + 1` filters of `2 * half` taps; the last is the first, a sample later.
+    /// `phases + 1` filters of `2 * half` taps; the last is the first, one sample later.
     taps: Vec<f32>,
     half: usize,
     phases: u64,
 }
 
 impl FilterBank {
-    /// Filters that pass what both rates can carry; `ratio` is the new rate over the old.
+    /// Filters that pass the frequencies that both rates can carry; `ratio` is the new rate divided
+    /// by the old one.
     fn new(ratio: f64, phases: u64) -> Self {
         let scale = ratio.min(1.0);
         let half = (CROSSINGS / scale).ceil() as usize;
@@ -152,7 +155,8 @@ impl FilterBank {
         let (nearest, beyond) = (phase.floor(), phase.fract() as f32);
         let filter = |index: usize| &self.taps[index * 2 * self.half..][..2 * self.half];
         let here = dot(around, filter(nearest as usize));
-        // Sums of exact fractions: a rounding error in place of 0 is not worth a second filter.
+        // The fraction may differ from 0 by a rounding error only, which is not worth a second
+        // filter.
         if beyond < 1e-6 {
             return here;
         }
@@ -182,7 +186,7 @@ fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
-/// The Kaiser window over -1..=1; nothing outside.
+/// The Kaiser window over -1..=1; zero outside.
 fn kaiser(x: f64, beta: f64) -> f64 {
     if x.abs() >= 1.0 {
         return 0.0;

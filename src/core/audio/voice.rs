@@ -1,10 +1,10 @@
-//! Is this frame speech? webrtc-vad behind a level gate and a hysteresis.
+//! Detects speech in frames: webrtc-vad behind a level gate and a hysteresis.
 //!
-//! In: frames of one stream in order, at the leg's rate. Out: for each frame whether it lies in a
-//! run of speech, how long the run is, and how long ago it was last really voiced. So whoever counts
-//! pauses need not know how long the detector hesitates.
+//! Input: frames of one stream in order, at the leg's rate. Output: for each frame, whether it
+//! belongs to a run of speech, how long the run is, and how long ago its last voiced frame was. So
+//! the length of a pause does not depend on the hysteresis.
 //!
-//! Built on the thread that uses it: [`webrtc_vad::Vad`] is not `Send`.
+//! A `Voice` is built on the thread that uses it: [`webrtc_vad::Vad`] is not `Send`.
 
 use webrtc_vad::{SampleRate, Vad, VadMode};
 
@@ -14,10 +14,10 @@ use super::Rate;
 pub const ONSET_FRAMES: u32 = 3;
 /// See [`ONSET_FRAMES`].
 pub const ONSET_WINDOW: u32 = 5;
-/// How many frames without voice a run survives: stop consonants and breaths are shorter.
+/// Number of unvoiced frames that do not end a run: stop consonants and breaths are shorter.
 pub const HANGOVER_FRAMES: u32 = 8;
 
-/// What [`Voice`] says of one frame.
+/// What [`Voice`] finds in one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Speech {
     /// The frame belongs to no run of speech.
@@ -25,10 +25,10 @@ pub enum Speech {
     None,
     /// The frame belongs to a run of speech.
     Run {
-        /// Frames since the run really began, this one included; at least 1.
+        /// Frames from the first voiced one of the run to this one; at least 1.
         frames: u32,
-        /// How many of them, at the end, are not voiced: 0 when this frame is. If the run ends now,
-        /// it ended so many frames ago.
+        /// Number of unvoiced frames at the end of the run: 0 if this frame is voiced. If the run
+        /// ends now, the speech ended this many frames ago.
         quiet: u32,
     },
 }
@@ -40,25 +40,25 @@ impl Speech {
     }
 }
 
-/// How readily a frame is taken for voice: the modes of webrtc-vad.
+/// Sensitivity of the detector: the modes of webrtc-vad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VoiceMode {
-    /// Mode 0: misses least.
+    /// Mode 0: misses the least speech.
     Quality,
     /// Mode 1.
     LowBitrate,
-    /// Mode 2: the balance for telephones.
+    /// Mode 2: the compromise for telephones.
     #[default]
     Aggressive,
-    /// Mode 3: takes least noise for speech.
+    /// Mode 3: takes the least noise for speech.
     VeryAggressive,
 }
 
-/// Judges the frames of one stream.
+/// Detects speech in the frames of one stream.
 pub struct Voice {
     vad: Vad,
     rate: Rate,
-    /// The last frames, newest in bit 0: 1 is voiced. Only the window counts.
+    /// The last frames, the newest in bit 0: 1 is voiced. Only [`ONSET_WINDOW`] bits are used.
     window: u32,
     speech: Speech,
 }
@@ -80,17 +80,18 @@ impl Voice {
         Self { vad, rate, window: 0, speech: Speech::None }
     }
 
-    /// Judges the next frame, 20 ms at the detector's rate. Anything but 20 ms is no speech.
+    /// Classifies the next frame, 20 ms at the detector's rate. Any other length is no speech.
     pub fn judge(&mut self, samples: &[i16]) -> Speech {
         let voiced = samples.len() == self.rate.frame_len() && {
-            // Quiet frames too: it learns the noise of the line from them.
+            // The detector gets quiet frames too: it learns the noise of the line from them.
             let is_voice = self.vad.is_voice_segment(samples).unwrap_or(false);
             is_voice && is_loud_enough(samples)
         };
         self.hesitate(voiced)
     }
 
-    /// The hysteresis: a run begins late but is dated back, and ends late.
+    /// The hysteresis: a run is found late, but counts from its first voiced frame; and it ends
+    /// late.
     fn hesitate(&mut self, voiced: bool) -> Speech {
         self.window = (self.window << 1 | u32::from(voiced)) & ((1 << ONSET_WINDOW) - 1);
         self.speech = match self.speech {
@@ -116,8 +117,8 @@ impl std::fmt::Debug for Voice {
     }
 }
 
-/// Frames below this level are no speech, whatever their shape: comfort noise (RFC 3389) and the
-/// noise of a quiet line. The square of 10^(-46/20) of full scale.
+/// Frames below this level are never speech: comfort noise (RFC 3389) and the noise of a quiet
+/// line. The value is the square of 10^(-46/20) of full scale.
 const GATE_MEAN_SQUARE: i64 = 26_970;
 
 fn is_loud_enough(samples: &[i16]) -> bool {
@@ -199,7 +200,8 @@ mod tests {
         assert_eq!(hear(&[false; 9]), Speech::None);
     }
 
-    /// webrtc-vad hears voice in a loud steady tone, and so do we: somebody is making a sound.
+    /// webrtc-vad finds voice in a loud steady tone. We do not correct this: the peer makes a
+    /// sound.
     #[test]
     fn a_loud_tone_counts_as_a_voice() {
         for rate in RATES {

@@ -1,8 +1,9 @@
 //! RIFF/WAVE: the header of our recordings, and a defensive reader for prompts.
 //!
-//! In: the bytes of a file from outside, wholly in memory. Out: mono 16-bit samples at the file's own
-//! rate, or one sentence for the author of the bot who sent it. Nothing is allocated that the bytes
-//! do not justify. It resamples nothing, and knows no other container.
+//! Input: the bytes of a file from outside, completely in memory. Output: mono 16-bit samples at
+//! the file's own rate, or one sentence for the author of the application that sent it. The memory
+//! in use is bounded by the number of bytes. The reader does not resample, and knows no other
+//! container.
 
 use std::ops::Range;
 
@@ -42,7 +43,7 @@ pub fn header(data_bytes: u32) -> [u8; HEADER_BYTES] {
 /// How much sound a file may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Seconds of sound at most.
+    /// The longest sound in seconds.
     pub max_seconds: u32,
 }
 
@@ -55,13 +56,13 @@ pub struct Decoded {
     pub samples: Vec<i16>,
 }
 
-/// Why a file cannot be played, in words for whoever sent it.
+/// Why a file cannot be played, in words for the author of the application that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
-    /// No bytes.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// A page in the place of the file: as a rule an error page or a log-in.
+    /// An HTML page instead of the file: usually an error page or a log-in page.
     #[error("this is an HTML page, not audio: does the address need a log-in?")]
     Html,
     /// Audio, but in a container or coding that we do not read.
@@ -70,7 +71,7 @@ pub enum WavError {
     /// Neither WAV nor anything else that we know by its first bytes.
     #[error("this is not a WAV file: it does not begin with RIFF and WAVE")]
     NotWav,
-    /// The file stops before the format.
+    /// There is no complete fmt chunk.
     #[error("the WAV file has no whole fmt chunk")]
     NoFormat,
     /// There is no data chunk.
@@ -87,7 +88,7 @@ pub enum WavError {
     UnsupportedCoding {
         /// `wFormatTag`, or the sub-format of WAVE_FORMAT_EXTENSIBLE.
         tag: u16,
-        /// Bits of a sample.
+        /// Bits per sample.
         bits: u16,
     },
     /// Too many channels, or none.
@@ -109,10 +110,10 @@ pub enum WavError {
     },
 }
 
-/// Reads a WAV file: PCM of 8 to 32 bits, 32-bit and 64-bit float, A-law and µ-law, also behind
+/// Reads a WAV file: PCM of 8 to 32 bits, 32-bit and 64-bit float, A-law and µ-law, also with
 /// WAVE_FORMAT_EXTENSIBLE; 1 to 8 channels, 4,000 to 192,000 Hz, chunks in any order. Samples may
-/// stand in containers that are wider than they are. A length that was never filled in, or that is
-/// larger than the file, means all that is there.
+/// be in containers that are wider than they are. A length that was never filled in, or that is
+/// larger than the file, means the rest of the file.
 ///
 /// # Errors
 /// The file cannot be played, or holds more than `limits` allow.
@@ -141,7 +142,7 @@ pub fn read(bytes: &[u8], limits: Limits) -> Result<Decoded, WavError> {
     Ok(Decoded { rate_hz: format.rate_hz, samples: frames.map(mix).collect() })
 }
 
-/// The two chunks that matter.
+/// The two chunks that the reader uses.
 struct Chunks<'a> {
     format: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
@@ -153,7 +154,7 @@ impl<'a> Chunks<'a> {
             return Err(name_what_it_is(bytes));
         }
         let riff_length = u32_at(bytes, 4).unwrap_or(0);
-        // Written as a stream: nobody came back to fill in the lengths.
+        // The file was written as a stream, without filling in the lengths afterwards.
         let is_stream = riff_length as usize != bytes.len() - 8;
         let mut found = Self { format: None, data: None };
         let mut rest = RIFF_BYTES..bytes.len();
@@ -174,7 +175,7 @@ impl<'a> Chunks<'a> {
             if found.format.is_some() && found.data.is_some() {
                 break;
             }
-            // A chunk of odd length is followed by a byte that belongs to nothing.
+            // A chunk of odd length is followed by a padding byte.
             rest.start = begin + length + length % 2;
         }
         Ok(found)
@@ -186,7 +187,7 @@ fn chunk_header<'a>(bytes: &'a [u8], rest: &Range<usize>) -> Option<(&'a [u8; 4]
     Some((header.first_chunk()?, u32_at(header, 4)?))
 }
 
-/// What the format chunk says.
+/// The contents of the fmt chunk.
 struct Format {
     coding: Coding,
     channels: u16,
@@ -199,7 +200,7 @@ impl Format {
         let (mut tag, channels, bits) = (field(0)?, field(2)?, field(14)?);
         let rate_hz = u32_at(chunk, 4).ok_or(WavError::NoFormat)?;
         if tag == FORMAT_EXTENSIBLE {
-            // The first two octets of the sub-format's GUID are the format tag of old.
+            // The first two octets of the sub-format's GUID are the old format tag.
             tag = field(24)?;
         }
         let coding = match (tag, bits) {
@@ -223,7 +224,7 @@ impl Format {
     }
 }
 
-/// How one sample is written.
+/// The encoding of one sample.
 #[derive(Debug, Clone, Copy)]
 enum Coding {
     Unsigned8,
@@ -243,13 +244,13 @@ impl Coding {
         }
     }
 
-    /// One sample; `bytes` are as many as [`Self::bytes`] says.
+    /// Decodes one sample; the length of `bytes` is [`Self::bytes`].
     fn decode(self, bytes: &[u8]) -> i16 {
         match (self, bytes) {
             (Self::Unsigned8, [byte]) => (i16::from(*byte) - 0x80) << 8,
             (Self::G711(law), [code]) => law.decode(*code),
             (Self::Signed(container), bytes) => container.decode(bytes),
-            // `as` clips what is too loud, and takes what is not a number for silence.
+            // `as` clips values that are too large, and makes 0 of what is not a number.
             (Self::Float32, [a, b, c, d]) => {
                 (f32::from_le_bytes([*a, *b, *c, *d]) * 32_768.0).round() as i16
             }
@@ -261,38 +262,38 @@ impl Coding {
     }
 }
 
-/// The bytes in which a signed PCM sample stands, little-endian.
+/// The bytes that contain a signed PCM sample, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Container {
-    /// 2 to 4.
+    /// Size in bytes, 2 to 4.
     bytes: usize,
-    /// How many bits of it are the sample; no more than fit.
+    /// Bits of the sample; no more than fit into the container.
     bits: u32,
     /// Whether the sample is at the low end of the container rather than at its high end.
     is_low: bool,
 }
 
 impl Container {
-    /// The container of samples of `bits`, 9 to 32. `bytes` is what the block alignment says of its
-    /// size; without one that can be, the samples stand close together.
+    /// The container of samples of `bits`, 9 to 32. `bytes` is its size by the block alignment. If
+    /// that size is not possible, the samples are packed without spare bytes.
     fn new(bits: u16, bytes: Option<u16>) -> Self {
         let packed = bits.div_ceil(8);
         let bytes = bytes.filter(|bytes| (packed..=4).contains(bytes)).unwrap_or(packed);
         Self { bytes: usize::from(bytes), bits: u32::from(bits), is_low: false }
     }
 
-    /// The same, where the samples of `data` are in it.
+    /// The same container, with the position of the samples found from `data`.
     ///
-    /// Microsoft's rule is the high end, with zeros below. Where a whole byte is to spare, writers
-    /// differ: ALSA's S24_LE, as `arecord` writes it, has the sample in the low three of four
-    /// bytes. The header is the same; only the samples tell.
+    /// By Microsoft's rule the sample is at the high end, with zeros below. If a whole byte is
+    /// spare, writers differ: ALSA's S24_LE, as `arecord` writes it, has the sample in the low
+    /// three of four bytes. The header is the same; only the samples show the difference.
     fn aligned(self, data: &[u8]) -> Self {
         let spare = 8 * self.bytes as u32 - self.bits;
         if spare < 8 {
             return self;
         }
         let low_bits = (1_i64 << spare) - 1;
-        // Above a sample at the low end stands its sign, or zeros.
+        // The bits above a sample at the low end are its sign, or zeros.
         let low_values = -(1_i64 << (self.bits - 1))..1_i64 << self.bits;
         let (mut may_be_high, mut may_be_low) = (true, true);
         for sample in data.chunks_exact(self.bytes) {
@@ -318,7 +319,7 @@ impl Container {
     }
 }
 
-/// Says what a file is that is not WAV.
+/// Names the format of a file that is not WAV.
 fn name_what_it_is(bytes: &[u8]) -> WavError {
     let text = bytes.trim_ascii_start();
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text).trim_ascii_start();
@@ -333,8 +334,8 @@ fn name_what_it_is(bytes: &[u8]) -> WavError {
     let form = bytes.get(8..12).unwrap_or_default();
     let name = match bytes {
         [b'I', b'D', b'3', ..] => "MP3",
-        // MPEG frame sync, then the layer: 0 is AAC in ADTS, 1 stands for III. The others are not
-        // asked for: 0xFF 0xFE also begins a text in UTF-16.
+        // MPEG frame sync, then the layer: 0 is AAC in ADTS, 1 is layer III. The other layers are
+        // not tested, because 0xFF 0xFE also begins a text in UTF-16.
         [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
         [0xFF, second, ..] if second & 0xE6 == 0xE2 => "MP3",
         [b'f', b'L', b'a', b'C', ..] => "FLAC",
@@ -366,7 +367,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// "RIFF", a length, "WAVE".
 const RIFF_BYTES: usize = 12;
-/// A name of four letters and a length.
+/// A name of four letters, and a length.
 const CHUNK_HEADER_BYTES: usize = 8;
 // Format tags of Microsoft's mmreg.h; A-law and µ-law also in RFC 2361.
 const FORMAT_PCM: u16 = 0x0001;
@@ -478,8 +479,8 @@ mod tests {
         for (writer, write) in writers {
             assert_eq!(samples(&in_containers(24, 4, &sound, write)), heard, "{writer}");
         }
-        // Sixteen bits that were put into 24 leave zeros at the low end, and are not at the high
-        // end.
+        // 16-bit samples that were stored in 24 bits have zeros at the low end, but are not at the
+        // high end of the container.
         let whole = [0x12_3400, -0x12_3400, 0x7F_FF00];
         let heard = [0x1234, -0x1234, 0x7FFF];
         assert_eq!(samples(&in_containers(24, 4, &whole, i32::to_le_bytes)), heard);
@@ -488,7 +489,7 @@ mod tests {
 
     #[test]
     fn samples_of_any_width_are_read_out_of_their_containers() {
-        // At the high end, where there are bits to spare.
+        // The samples are at the high end, where some bits are spare.
         for (bits, bytes) in [(12, 2), (20, 3), (9, 2), (16, 2), (18, 3), (24, 3), (30, 4), (32, 4)]
         {
             let shift = 8 * u32::from(bytes) - 16;
@@ -505,7 +506,7 @@ mod tests {
                 "{bits}/{bytes}"
             );
         }
-        // At the low end, where a byte is to spare.
+        // The samples are at the low end, where a byte is spare.
         for (bits, bytes) in [(20, 4), (16, 4), (16, 3), (12, 3), (12, 4)] {
             let sound = [0, 0x123, -0x123, 0x7FF, -0x800];
             let heard: Vec<i16> =
@@ -513,7 +514,7 @@ mod tests {
             let file = in_containers(bits, bytes, &sound, i32::to_le_bytes);
             assert_eq!(samples(&file), heard, "{bits}/{bytes}");
         }
-        // A block alignment that cannot be says nothing.
+        // A block alignment that is not possible is ignored.
         for bytes in [0, 1, 5, 100] {
             let mut file = in_containers(16, 2, &[5, -6], i32::to_le_bytes);
             file[32..34].copy_from_slice(&u16::to_le_bytes(bytes));

@@ -1,48 +1,50 @@
-//! The lines that answer without a bot: what a built-in application would ask for, step by step.
+//! The built-in lines, which answer without an application. Each is a script that requests one
+//! operation after another.
 
 use crate::model::{
     Operation, OperationEnd, OperationKind, PlayPromptRequest, PromptSource, RecordAction,
     RecordRequest, RecordingId, Tone,
 };
 
-/// The script of one call to a line. It is told of what ended and of keys, and says what is next.
+/// The script of one call to a line. It is told of tones and of operations that ended, and returns
+/// the next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineScript {
     /// Greeting, beep, recording; 1 to hear it again, `#` to end.
     Voicemail(Voicemail),
-    /// What is said comes back until `#`.
+    /// Sends the caller's audio back until `#`.
     Echo,
 }
 
-/// Where a voicemail call is.
+/// The stage of a voicemail call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Voicemail {
     /// The greeting, the beep and the recording.
     Recording,
     /// The clip is played to the caller.
     Playing(RecordingId),
-    /// The last words.
+    /// The goodbye prompt is played.
     Leaving,
 }
 
-/// What a line wants.
+/// The next step of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing now.
+    /// Do nothing now.
     Wait,
-    /// Begin this, ending what runs.
+    /// Begin this operation and cancel the running one.
     Begin(OperationKind),
     /// End the call.
     HangUp,
 }
 
 impl LineScript {
-    /// A voicemail call that begins.
+    /// The script of a new voicemail call.
     pub fn voicemail() -> Self {
         Self::Voicemail(Voicemail::Recording)
     }
 
-    /// The call is up.
+    /// Handles the establishment of the call.
     pub fn established(&mut self) -> Step {
         match self {
             Self::Voicemail(_) => Step::Begin(OperationKind::Record(RecordRequest {
@@ -59,7 +61,8 @@ impl LineScript {
         }
     }
 
-    /// An operation of the line is over; `last_tone` is the key that was pressed last.
+    /// Handles the end of one of the line's operations; `last_tone` is the key that was pressed
+    /// last.
     pub fn ended(&mut self, operation: &Operation, last_tone: Option<Tone>) -> Step {
         let Self::Voicemail(at) = self else { return Step::HangUp };
         match (*at, operation.end.as_ref(), &operation.recording) {
@@ -74,7 +77,7 @@ impl LineScript {
         }
     }
 
-    /// A key was pressed.
+    /// Handles a key.
     pub fn tone(&mut self, tone: Tone) -> Step {
         match self {
             Self::Voicemail(at) => match (*at, tone.as_char()) {
@@ -99,7 +102,7 @@ impl Voicemail {
     }
 }
 
-/// What the URI of a clip begins with when a line plays it; the recording's id follows.
+/// Prefix of the URI by which a line plays a clip; the recording's id follows.
 pub const RECORDING_PREFIX: &str = "aftertone:recording/";
 
 const STOP_TONES: [char; 2] = ['#', '1'];

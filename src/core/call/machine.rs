@@ -1,4 +1,4 @@
-//! One call: offered, answered, ending. Turns inputs into actions.
+//! The state machine of one call. It turns inputs into actions.
 //!
 //! ```text
 //!            answer        leg open           ACK
@@ -7,11 +7,11 @@
 //!     └─ cancel, reject, time ──────────┴── BYE, DELETE, RTP or lease over ──▶ Ending ──▶ Over
 //!                        │                            ▲
 //!  placed ──▶ Locating ──▶ Opening ──▶ Dialing ─ 200 ─┘
-//!                └─ no way ──┴────────────┴─ refusal, time, DELETE ─────────▶ Ending
+//!                └─ no route ┴────────────┴─ refusal, timeout, DELETE ──────▶ Ending
 //! ```
 //!
-//! *Ending* lasts until the media has let go and every clip is safe, so that each operation is told
-//! before the call's end is; a deadline bounds it.
+//! *Ending* lasts until the leg is closed and every clip is safe, so that the end of each operation
+//! is reported before the end of the call. A deadline bounds the wait for the leg.
 
 mod dialog;
 mod ending;
@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// The machine of one call.
+/// The state machine of one call.
 #[derive(Debug)]
 pub struct Machine {
     call: Call,
@@ -60,17 +60,18 @@ pub struct Machine {
     session: Session,
     leg: Leg,
     queue: Queue,
-    /// Until when the call may live if nobody asks for more time.
+    /// When the call ends unless the application sends a keepAlive. For a built-in line: when the
+    /// line's time limit is reached.
     lease_until: Option<Instant>,
-    /// Of a call that we place: until when it may ring.
+    /// For a call that we place: when ringing ends as unanswered.
     ring_until: Option<Instant>,
     /// The transfer that is under way.
     transfer: Option<Transfer>,
-    /// Whom the peer wants us to call, in its place.
+    /// The call to the party that the peer has referred us to (REFER).
     referral: Option<Referral>,
-    /// A new peer has taken the place of the first, and has not acknowledged it: we listen only.
+    /// A new peer has replaced the first one and has not sent its ACK yet, so we only receive.
     is_unproven: bool,
-    /// Keys since the application has subscribed, told or not.
+    /// Tones received since the application subscribed, whether reported or not.
     tones_heard: u64,
     tone_limit: ToneLimit,
     last_tone: Option<Tone>,
@@ -91,11 +92,11 @@ enum Phase {
     Over,
 }
 
-/// The peer was asked to talk to somebody else.
+/// A transfer: we have asked the peer by REFER to call another party.
 #[derive(Debug, Clone, Copy)]
 struct Transfer {
     kind: TransferKind,
-    /// The peer has told that the other one was reached: more than 100.
+    /// The peer has reported a status from 101 to 299: it has reached the transfer target.
     is_heard_of: bool,
 }
 
@@ -107,11 +108,11 @@ enum Leg {
     Closed,
 }
 
-/// How long a call that we place may ring when nobody says otherwise.
+/// How long a call that we place may ring if the application sets no time.
 const RINGING: Duration = Duration::from_secs(60);
 
 impl Machine {
-    /// Our INVITE is out, and nobody has answered it or given it up.
+    /// Whether our INVITE is sent and neither answered nor given up.
     pub fn is_dialing(&self) -> bool {
         matches!(self.phase, Phase::Dialing)
     }
@@ -265,7 +266,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Takes what happened outside.
+    /// Handles an event from outside: from SIP, the media or the store.
     pub fn handle_input(&mut self, input: Input, now: Now) {
         match input {
             Input::LegOpened(Some(local)) => self.leg_opened(local, now),
@@ -300,7 +301,7 @@ impl Machine {
             }
             Input::Tone(tone) => self.tone(tone, now),
             Input::MediaSaid(id) => {
-                // What comes next is heard without a gap.
+                // The next operation starts now, so that the peer hears no gap.
                 self.queue.said(id);
                 self.take_turn(now);
             }
@@ -313,7 +314,7 @@ impl Machine {
                 self.leg = Leg::Closed;
                 self.leg_gone(now);
             }
-            // Nobody has asked it to close.
+            // A leg that closes without our request has failed as well.
             Input::LegClosed | Input::LegFailed => {
                 self.leg = Leg::Closed;
                 self.end(Termination::Internal, Some(Refusal::Internal), now);
@@ -326,7 +327,7 @@ impl Machine {
         self.flush();
     }
 
-    /// Takes what the application asks for.
+    /// Handles a request of the application or the operator.
     ///
     /// # Errors
     /// The request does not fit the call's state; nothing was done.
@@ -373,11 +374,11 @@ impl Machine {
         result
     }
 
-    /// Takes an operation. It is accepted once the commits that follow are through. `clip` is what
-    /// it records, if that is open already.
+    /// Takes an operation. It is accepted once the commits that follow are done. `clip` is the clip
+    /// that it records, if the file is open already.
     ///
     /// # Errors
-    /// The call's state does not allow it, or too many wait; nothing was done.
+    /// The call's state does not allow it, or the queue is full; nothing was done.
     pub fn submit(
         &mut self,
         new: NewOperation,
@@ -396,7 +397,7 @@ impl Machine {
             Phase::Up => {}
         }
         let ahead = match new.kind.barges_in() {
-            // What waits makes room for it.
+            // It removes the waiting operations, so only those that have begun count.
             true => self.queue.begun(),
             false => self.queue.entries().len(),
         };
@@ -408,7 +409,7 @@ impl Machine {
         Ok(operation)
     }
 
-    /// Looks at the timers.
+    /// Handles the timers that have expired.
     pub fn handle_timeout(&mut self, now: Now) {
         match self.phase {
             Phase::Offered { until } if until <= now.instant => {
@@ -441,7 +442,7 @@ impl Machine {
         self.flush();
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Offered { until } | Phase::Ending { until, .. } => Some(until),
@@ -451,7 +452,7 @@ impl Machine {
         [phase, self.lease_until, self.referral_until()].into_iter().flatten().min()
     }
 
-    /// The next thing to do.
+    /// The next action to carry out.
     pub fn poll_output(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -466,10 +467,10 @@ impl Machine {
         self.dialog
     }
 
-    /// The call's dialog, when it is up and nobody is about to leave it.
+    /// The dialog of an established call that is not being transferred.
     ///
     /// # Errors
-    /// The call is not up yet, or not any more, or one of its sides is being handed over.
+    /// The call is not established yet, has ended, or is being transferred.
     pub fn established(&self) -> Result<DialogId, CallError> {
         match self.phase {
             Phase::Up if self.transfer.is_some() || self.referral.is_some() => {
@@ -485,7 +486,7 @@ impl Machine {
         }
     }
 
-    /// How many keys were not told, because they came faster than a person presses them.
+    /// Number of tones that were not reported because they came faster than a person presses keys.
     pub fn tones_passed_over(&self) -> u64 {
         self.tone_limit.passed_over()
     }
@@ -526,7 +527,7 @@ impl Machine {
         self.actions.push_back(Action::Signal(command));
     }
 
-    /// What one input changed is one commit, and comes before what is to be done about it.
+    /// Puts all changes of one input into one commit, ahead of the actions that follow from them.
     fn flush(&mut self) {
         if self.change != Change::default() {
             let change = std::mem::take(&mut self.change);
@@ -558,15 +559,15 @@ fn guid(rng: &mut StdRng) -> String {
     CallId::from_random(random(rng)).to_string()
 }
 
-/// A call to somebody else that is under way.
+/// A call to the party that the peer has referred us to (RFC 3515), not answered yet.
 #[derive(Debug)]
 struct Referral {
-    /// The dialog that it shall make.
+    /// The dialog that our INVITE creates.
     dialog: DialogId,
-    /// Until when it may ring.
+    /// When ringing ends as unanswered.
     until: Instant,
-    /// What we have offered, once it is dialed.
+    /// Our offer, once the INVITE is sent.
     offer: Option<Description>,
-    /// The peer that asked for it has hung up.
+    /// The peer that sent the REFER has hung up.
     is_alone: bool,
 }

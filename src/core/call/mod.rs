@@ -1,7 +1,8 @@
-//! One call as a pure machine: inputs in, actions out; its queue of operations; why we say no.
+//! One call as a pure machine, with its queue of operations and the reasons for refusals.
 //!
-//! In: what the peer, the application, the media and the store did, each with the time. Out:
-//! [`Action`]s for whoever owns the machine to carry out. It knows no socket, file, task or clock.
+//! Inputs are what the peer, the application, the media and the store did, each with the time.
+//! Outputs are [`Action`]s, which the owner of the machine carries out. The machine uses no socket,
+//! file, task or clock.
 
 pub mod line;
 pub mod machine;

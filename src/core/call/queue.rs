@@ -1,41 +1,43 @@
-//! The operations of one call that are not over: in order, one at a time on the media.
+//! The operations of one call that are not over. The media carries them out in order, one at a
+//! time.
 //!
-//! An operation is *waiting* until its turn has come and its prompts are there, *running* while the
-//! media works on it, *said* while the peer still plays the last of it, *finishing* while its clip
-//! is made safe. The next one runs while an earlier one is said or finishes.
+//! An operation is *waiting* until its turn has come and its prompts are ready, *running* while the
+//! media carries it out, *said* while the peer still plays the end of its audio, and *finishing*
+//! while its clip is made safe. The next operation runs while an earlier one is said or finishing.
 
 use crate::model::{
     Operation, OperationEnd, OperationId, OperationStatus, RecordingId, operation::Recorded,
 };
 
-/// An operation that is not over, and how far it has come.
+/// An operation that is not over, and its stage.
 #[derive(Debug)]
 pub struct Entry {
     /// The operation as the application sees it.
     pub operation: Operation,
     /// The clip that it writes.
     pub recording: Option<RecordingId>,
-    /// How far it has come.
+    /// The operation's stage.
     pub stage: Stage,
 }
 
-/// How far an operation has come.
+/// The stage of an operation.
 #[derive(Debug)]
 pub enum Stage {
-    /// Not begun. `prepared` is `None` until it is committed and its prompts are there.
+    /// The operation has not begun. `prepared` is `None` until the operation is committed and its
+    /// prompts are ready.
     Waiting {
         /// Whether it may begin, or why it cannot.
         prepared: Option<Result<(), OperationEnd>>,
     },
-    /// On the media.
+    /// The media carries out the operation.
     Running,
-    /// Off the media; the peer has not played all of it yet.
+    /// All audio is sent; the peer has not played all of it yet.
     Said,
-    /// Off the media; its clip is being made safe.
+    /// The media is done; the clip is being made safe.
     Finishing {
-        /// How it will have ended.
+        /// How the operation ends once the clip is safe.
         end: OperationEnd,
-        /// The clip's figures.
+        /// Length and speech times of the clip.
         recorded: Recorded,
     },
 }
@@ -49,12 +51,12 @@ pub struct Queue {
 /// The longest queue of one call.
 pub const MAX_QUEUED: usize = 64;
 
-/// What the head of the queue asks for.
+/// The next step for the head of the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Begin this one.
+    /// Begin this operation.
     Begin(OperationId),
-    /// End this one so: what it needs cannot be had.
+    /// End this operation with this result: its prompts or its clip's file cannot be had.
     Fail(OperationId, OperationEnd),
 }
 
@@ -71,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// Whose turn it is, if anybody's: nothing runs, and the first that waits is prepared.
+    /// The next step, if nothing runs and the first waiting operation is prepared.
     pub fn turn(&self) -> Option<Turn> {
         if self.running().is_some() {
             return None;
@@ -108,23 +110,23 @@ impl Queue {
         }
     }
 
-    /// Takes an operation out, over or not.
+    /// Removes an operation, whatever its stage.
     pub fn take(&mut self, id: OperationId) -> Option<Entry> {
         let index = self.entries.iter().position(|entry| entry.operation.id == id)?;
         Some(self.entries.remove(index))
     }
 
-    /// Takes out all that have not begun.
+    /// Removes all operations that have not begun.
     pub fn take_waiting(&mut self) -> Vec<Entry> {
         self.take_all(|stage| matches!(stage, Stage::Waiting { .. }))
     }
 
-    /// Takes out all of which the peer has not played the last yet.
+    /// Removes all operations that are sent but not played to the end by the peer.
     pub fn take_said(&mut self) -> Vec<Entry> {
         self.take_all(|stage| matches!(stage, Stage::Said))
     }
 
-    /// The one on the media.
+    /// The operation that the media carries out.
     pub fn running(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| matches!(entry.stage, Stage::Running))
     }
@@ -134,17 +136,17 @@ impl Queue {
         self.entries.iter().find(|entry| entry.operation.id == id)
     }
 
-    /// All that are not over, in order.
+    /// All operations that are not over, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// How many are on the media, are still played, or are made safe.
+    /// Number of operations that have begun: running, said or finishing.
     pub fn begun(&self) -> usize {
         self.entries.iter().filter(|entry| !matches!(entry.stage, Stage::Waiting { .. })).count()
     }
 
-    /// Whether nothing runs or waits: what is off the media does not hold up a new one.
+    /// Whether nothing runs or waits. Operations that are said or finishing do not delay a new one.
     pub fn is_free(&self) -> bool {
         let is_off_media =
             |entry: &Entry| matches!(entry.stage, Stage::Said | Stage::Finishing { .. });

@@ -1,13 +1,13 @@
-//! Why we leave a call, as the other side is told: the one place that makes values of the Reason
-//! header field of BYE and CANCEL (RFC 3326). Where the matter is an ordinary one of telephony, it is
-//! told in the words of Q.850, which the exchanges behind a trunk understand.
+//! Values of the Reason header field of BYE and CANCEL (RFC 3326), which tell the other side why we
+//! end a call. Only this module makes them. Ordinary reasons of telephony use the causes of Q.850,
+//! which the exchanges behind a trunk understand; all others use a SIP status.
 
 use crate::{
     model::{RejectReason, Termination},
     proto::sip::message::reason_phrase,
 };
 
-/// Why the call ends.
+/// The reason for the end of a call.
 pub fn of_end(termination: Termination) -> String {
     match termination {
         Termination::PeerHungUp
@@ -35,17 +35,17 @@ pub fn of_end(termination: Termination) -> String {
     }
 }
 
-/// Somebody else has the place of the peer: it was referred there.
+/// The reason for a peer that referred us to another party, which has replaced it.
 pub fn transferred() -> String {
     sip(200, "Transferred")
 }
 
-/// Somebody else has taken the place of the peer (RFC 3891).
+/// The reason for a peer that another peer has replaced (RFC 3891).
 pub fn replaced() -> String {
     sip(200, "Replaced")
 }
 
-/// The reason is one that SIP has a status for.
+/// A reason that is a SIP status.
 pub fn of_status(status: u16) -> String {
     sip(status, reason_phrase(status))
 }

@@ -1,4 +1,4 @@
-//! What becomes of a call whose process or task died: it is over, and so is each of its operations.
+//! Ends a call after its process or task has died, and each of its operations with it.
 
 use super::Now;
 use crate::model::{
@@ -18,10 +18,11 @@ pub struct LeftClip {
     pub kept: Option<(u64, u64)>,
 }
 
-/// Ends a call whose process or task is gone, with all that was not over: one commit.
+/// Ends a call that has lost its process or task, with all its unfinished operations, in one
+/// commit.
 ///
-/// What was kept of a recording is delivered as if the caller had hung up, for that is what the
-/// crash was to the caller.
+/// What was kept of a recording is delivered as if the caller had hung up, because for the caller
+/// the crash was the end of the call.
 pub fn end_lost_call(
     mut call: Call,
     unfinished: Vec<Operation>,

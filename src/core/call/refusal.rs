@@ -1,4 +1,4 @@
-//! Why we say no: to a caller as a SIP status, to an application as an error of the API.
+//! Reasons for refusals: a caller gets a SIP status, an application gets an error of the API.
 
 /// Why an application's request is refused. `api/error.rs` has the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,28 +15,28 @@ pub enum CallError {
     /// The request does not fit the call's state (answered twice, rejected after the answer).
     #[error("The action is not valid in the current state of the call.")]
     WrongState,
-    /// No trunk may carry the call, and nobody of that name is registered.
+    /// No trunk may carry the call, and no user of that name is registered.
     #[error("No trunk allows this target.")]
     NoWay,
     /// The trunk has as many calls as it may have.
     #[error("The trunk has no room for another call.")]
     TrunkFull,
-    /// Two requests at the same moment that cannot both be.
+    /// Another action is in progress that excludes this one.
     #[error("A conflicting action is in progress.")]
     Conflict,
     /// The queue of the call is full.
     #[error("Too many operations wait on this call.")]
     QueueFull,
-    /// Nothing was done, for want of room; worth trying again.
+    /// Nothing was done for lack of capacity; a retry may succeed.
     #[error("The server is busy; try again later.")]
     Overloaded {
-        /// After how many seconds it is worth trying again.
+        /// Seconds after which a retry makes sense.
         retry_after: u32,
     },
-    /// Nothing was done: the disk for recordings is full, fails or is away; worth trying again.
+    /// Nothing was done: the disk for recordings is full, fails or is away; a retry may succeed.
     #[error("The disk for recordings is full or cannot be used; try again later.")]
     NoDisk,
-    /// It was asked for, and whether it was done is not known.
+    /// The action was requested, but whether it was carried out is not known.
     #[error("The outcome of the action is not known; look at the call before trying again.")]
     Unanswered,
     /// Our own fault; the cause has been logged.
@@ -50,25 +50,25 @@ pub enum Refusal {
     /// No route leads to the called address.
     #[error("no route to {0:?}")]
     NoRoute(String),
-    /// The caller is a stranger, and no route leads there that is open to strangers.
+    /// The caller is a stranger, and no route to the address is open to strangers.
     #[error("no route to {0:?} is open to strangers")]
     NotAllowed(String),
-    /// The caller has to say who it is.
+    /// The caller must authenticate.
     #[error("the caller has to prove who it is")]
     NotAuthenticated,
     /// No room for one more call.
     #[error("no room for another call")]
     Full,
-    /// Nothing can be written down.
+    /// The database cannot be reached, so nothing can be committed.
     #[error("the database cannot be reached")]
     DatabaseAway,
-    /// What is written down cannot be relied on.
+    /// The database is damaged and cannot be relied on.
     #[error("the database is damaged; the log says what to do")]
     DatabaseDamaged,
-    /// Too much waits to be written down.
+    /// Too many changes wait to be committed.
     #[error("the database does not keep up")]
     DatabaseBehind,
-    /// The media threads have too much to do.
+    /// The media threads are overloaded.
     #[error("the media threads do not keep up")]
     MediaBehind,
     /// We are shutting down.
@@ -83,7 +83,7 @@ pub enum Refusal {
     /// The application does not want the call.
     #[error("rejected by the application")]
     Rejected(crate::model::RejectReason),
-    /// The application sends the caller to somebody else: a URI.
+    /// The application redirects the caller to this URI.
     #[error("redirected to {0}")]
     Redirected(String),
     /// The application did not answer in time.
@@ -151,7 +151,8 @@ impl Refusal {
     }
 }
 
-/// Most characters of a warning: what it repeats of an offer may be longer than a datagram.
+/// Longest text of a warning in characters. The part of an offer that it quotes may be longer than
+/// a datagram.
 const MAX_WARNING: usize = 256;
 
 fn warning(code: u16, why: &str) -> (String, String) {

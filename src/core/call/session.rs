@@ -1,4 +1,4 @@
-//! The media session of one call: who offered what, and what was agreed (RFC 3264).
+//! The media session of one call: its offers and answers, and what was agreed (RFC 3264).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,10 @@ use crate::{
     proto::sdp::{self, Codec, Description, Direction, LocalMedia, StreamPlan},
 };
 
-/// Where our side of the audio is.
+/// Our address for the audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalAudio {
-    /// The address that the peer is told.
+    /// The address in our session description.
     pub address: IpAddr,
     /// The RTP port.
     pub port: u16,
@@ -24,7 +24,7 @@ pub struct Session {
     id: u64,
     version: u64,
     local: Option<LocalAudio>,
-    /// What we said last, be it offer or answer.
+    /// Our last description, offer or answer.
     described: Option<Description>,
     state: State,
     plan: Option<StreamPlan>,
@@ -46,7 +46,7 @@ impl Session {
     /// Begins with the offer of an INVITE, or with none.
     ///
     /// # Errors
-    /// The offer cannot be read, or there is nothing in it that we could agree to.
+    /// The offer cannot be read, or contains nothing that we could agree to.
     pub fn new(offer: Option<&[u8]>, codecs: Vec<Codec>, id: u32) -> Result<Self, Refusal> {
         let mut session = Self {
             codecs,
@@ -70,7 +70,7 @@ impl Session {
     /// Our description for the 200: the answer, or an offer if the peer made none.
     ///
     /// # Errors
-    /// There is nothing that both sides can do.
+    /// The two sides have nothing in common.
     pub fn describe(&mut self, local: LocalAudio) -> Result<Vec<u8>, Refusal> {
         self.local = Some(local);
         let media = self.media(local);
@@ -98,7 +98,7 @@ impl Session {
     /// Takes the peer's answer to our offer.
     ///
     /// # Errors
-    /// There is none, or it does not fit.
+    /// The answer is missing, or does not fit the offer.
     pub fn accept(&mut self, answer: Option<&[u8]>) -> Result<(), Refusal> {
         let State::WeOffered(offer) = &self.state else { return Ok(()) };
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
@@ -109,25 +109,26 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a new offer within the call, or the wish for one; gives our description for the 200.
+    /// Takes a re-INVITE, with or without an offer, and returns our description for the 200.
     ///
     /// # Errors
-    /// The new session cannot be; the old one stays as it is.
+    /// No new session can be agreed; the old one stays as it is.
     pub fn reoffered(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
         let before = self.described.clone();
         self.describe_anew(offer, before.as_ref())
     }
 
-    /// Takes the first offer of somebody else who shall have the peer's place, or the wish for one; gives
-    /// our description for the 200.
+    /// Takes the INVITE of another peer that replaces the current one, with or without an offer,
+    /// and returns our description for the 200.
     ///
     /// # Errors
-    /// The new session cannot be; the old one stays as it is.
+    /// No new session can be agreed; the old one stays as it is.
     pub fn replaced(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
         self.describe_anew(offer, None)
     }
 
-    /// Our next description: an answer, or an offer after what we said `before` in the same session.
+    /// Our next description: an answer, or an offer. `before` is our last description in the same
+    /// session.
     fn describe_anew(
         &mut self,
         offer: Option<&[u8]>,
@@ -139,7 +140,7 @@ impl Session {
         let text = match offer {
             Some(offer) => {
                 let offer = parse(offer)?;
-                // Only a session that there is can be suspended.
+                // Only an existing session can be suspended.
                 let suspended = before
                     .zip(self.plan.as_ref())
                     .and_then(|(described, plan)| sdp::suspend(&offer, &media, plan, described));
@@ -164,11 +165,11 @@ impl Session {
         Ok(text)
     }
 
-    /// Takes the peer's answer to what we said last, said again to refresh the session (RFC 4028
-    /// section 7.4).
+    /// Takes the peer's answer to our last description, which we sent again to refresh the session
+    /// (RFC 4028 section 7.4).
     ///
     /// # Errors
-    /// It does not fit; the old session stays as it is.
+    /// The answer does not fit; the old session stays as it is.
     pub fn refreshed(&mut self, answer: &[u8]) -> Result<(), Refusal> {
         let Some(described) = &self.described else { return Err(Refusal::Internal) };
         let plan = sdp::accept_answer(described, &parse(answer)?)
@@ -177,15 +178,15 @@ impl Session {
         Ok(())
     }
 
-    /// Our offer to somebody else, who shall have the peer's place; nothing is changed by it. `None`
-    /// before our side of the audio is known.
+    /// Our offer to another party that is to replace the peer; the session does not change. `None`
+    /// before our address for the audio is known.
     pub fn propose(&self) -> Option<Description> {
         let mut media = self.media(self.local?);
         media.session_version += 1;
         Some(sdp::make_offer(&media))
     }
 
-    /// Somebody else has answered this proposal: the session is with them now.
+    /// Takes the answer of another party to this proposal: the session is with that party now.
     ///
     /// # Errors
     /// The answer is missing or does not fit; the session stays as it is.
@@ -210,13 +211,13 @@ impl Session {
         self.plan.clone()
     }
 
-    /// Where media was expected in vain.
+    /// The loss of media after this silence, with the addresses of both sides.
     pub fn loss(&self, silence: Silence) -> MediaLoss {
         let ours = self.local.map(|local| SocketAddr::new(local.address, local.port));
         MediaLoss { silence, ours, theirs: self.plan.as_ref().and_then(|plan| plan.remote) }
     }
 
-    /// Whether the peer's audio flows to us.
+    /// Whether audio flows in both directions; if not, the peer has put us on hold.
     pub fn media_state(&self) -> MediaState {
         match self.plan.as_ref().map(|plan| plan.direction) {
             Some(Direction::SendRecv) => MediaState::Active,

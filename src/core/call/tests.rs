@@ -1,4 +1,4 @@
-//! The machine of a call against a world that answers in any order.
+//! Tests the machine of a call in a simulated world that answers in any order.
 
 mod referral;
 
@@ -42,12 +42,12 @@ fn settings() -> Settings {
     }
 }
 
-/// A machine and the world around it: what was asked for and not answered yet, and what was told.
+/// A machine and the simulated world around it: requests not answered yet, and what was reported.
 struct World {
     machine: Machine,
     begun: Instant,
     elapsed: Duration,
-    /// Of a call that we place.
+    /// Whether a call that we place waits for its route.
     locating: bool,
     dialed: bool,
     locating_referral: bool,
@@ -56,7 +56,7 @@ struct World {
     leg_open: bool,
     preparing: Vec<OperationId>,
     running: Option<(OperationId, Option<RecordingId>)>,
-    /// What was said and is still played, oldest first.
+    /// Operations that are sent and still played, oldest first.
     said: Vec<OperationId>,
     canceled: Vec<OperationId>,
     muted: (bool, bool),
@@ -88,7 +88,7 @@ impl World {
         Self::around(Machine::offered(id, offer, owner, settings(), now, rng).unwrap(), begun)
     }
 
-    /// A call that a bot places.
+    /// A call that an application places.
     fn placed() -> Self {
         let begun = Instant::now();
         let now = Now { instant: begun, wall: UnixMillis(0), steady: SteadyMillis(0) };
@@ -144,7 +144,7 @@ impl World {
         })
     }
 
-    /// A call of a bot that is up.
+    /// An established call of an application.
     fn established() -> Self {
         let mut world = Self::bot();
         world.command(Command::Answer { callback_uri: None, media_config: None }).unwrap();
@@ -219,7 +219,7 @@ impl World {
         self.input(Input::Prepared(id, if ok { Ok(()) } else { Err(end) }));
     }
 
-    /// What runs has said all that it has to say.
+    /// The running operation has sent all its audio.
     fn say(&mut self) {
         if let Some((id, _)) = self.running.take_if(|(_, recording)| recording.is_none()) {
             self.said.push(id);
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// The peer has played what was said first.
+    /// The peer has played the oldest operation that was sent.
     fn hear(&mut self) {
         if !self.said.is_empty() {
             let id = self.said.remove(0);
@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    /// Ends whatever is not over, and answers all that was asked.
+    /// Ends everything that is not over, and answers all open requests.
     fn finish(&mut self) {
         self.locate(true);
         self.open_leg();
@@ -340,7 +340,7 @@ impl World {
         notifications.map(|notification| &notification.event).collect()
     }
 
-    /// The states of the call that were told, in order.
+    /// The reported states of the call, in order.
     fn states(&self) -> Vec<CallState> {
         let state = |event: &Event| match event {
             Event::CallChanged { call }
@@ -488,7 +488,7 @@ fn what_waits_behind_a_prompt_begins_when_it_is_said_and_it_is_told_when_it_was_
     world.hear();
     assert_eq!(world.ends_of(first), [(OperationEnd::Done, 0)]);
     assert!(world.ends_of(second).is_empty());
-    // What was said is not canceled any more.
+    // An operation that is sent is not canceled any more.
     world.submit(OperationKind::CancelMediaProcessing).unwrap();
     assert_eq!(world.canceled, [recording]);
     world.hear();
@@ -828,7 +828,7 @@ fn a_transfer_that_succeeds_ends_the_call() {
     assert_eq!(world.states()[world.states().len() - 3..], last);
     world.check();
 
-    // A phone that tells of ringing and then hangs up has reached whom it was sent to.
+    // A phone that reports ringing and then hangs up has reached the transfer target.
     let mut world = transferring();
     world.input(Input::Referred(180));
     world.input(Input::PeerHungUp);
@@ -860,7 +860,7 @@ fn a_transfer_that_fails_leaves_the_call_as_it_was() {
         panic!("{:?}", world.events());
     };
     assert_eq!(*transfer, TransferKind::Blind);
-    // It is told once: the call has no end yet that could be told.
+    // The failure is in the notification only: a call that goes on has no result.
     assert_eq!(world.machine.call().result(), None);
     world.submit(record(false)).unwrap();
     world.finish();
@@ -950,8 +950,8 @@ fn a_call_to_a_user_without_a_phone_ends_as_one_that_is_not_there() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever happens in whatever order: every operation ends exactly once and is told once,
-    /// every clip has one fate, the call ends once, last of all.
+    /// In any order of events, every operation ends exactly once and is reported once, every clip
+    /// has one outcome, and the call ends once, after everything else.
     #[test]
     fn everything_ends_exactly_once(
         steps in prop::collection::vec((0u8..37, any::<bool>()), 0..80),

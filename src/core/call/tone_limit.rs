@@ -1,12 +1,12 @@
-//! How many keys of a peer an application is told of.
+//! Limits how many of a peer's tones are reported to the application.
 //!
 //! No person presses more than ten keys a second, and each notification is a row in the database
-//! until it is delivered. A burst passes: phones dial stored digits at once. The limit is on
-//! notifications only; what stops a recording, or chooses in a line, is every key.
+//! until it is delivered. A burst passes, because phones send stored digits at once. The limit
+//! applies to notifications only: every key can stop a recording or control a built-in line.
 
 use std::time::{Duration, Instant};
 
-/// The pace that can be kept up: ten keys a second.
+/// The sustained rate: ten keys a second.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Keys that may come at once after a pause.
 const BURST: u32 = 20;
@@ -14,13 +14,13 @@ const BURST: u32 = 20;
 /// The limit of one call.
 #[derive(Debug, Default)]
 pub(super) struct ToneLimit {
-    /// When the whole burst is free again.
+    /// When the whole burst is available again.
     free_at: Option<Instant>,
     passed_over: u64,
 }
 
 impl ToneLimit {
-    /// Whether a key that is pressed at `now` is told.
+    /// Whether a key that is pressed at `now` is reported.
     pub fn admits(&mut self, now: Instant) -> bool {
         let free_at = self.free_at.map_or(now, |at| at.max(now));
         if free_at.duration_since(now) > INTERVAL * (BURST - 1) {
@@ -31,7 +31,7 @@ impl ToneLimit {
         true
     }
 
-    /// How many keys were not told.
+    /// Number of keys that were not reported.
     pub fn passed_over(&self) -> u64 {
         self.passed_over
     }

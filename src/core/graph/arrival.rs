@@ -1,12 +1,12 @@
-//! How an incoming call came here, as Graph shows it: `callRoutes` and `incomingContext` (contract
-//! section 3.1).
+//! Diversions and referrer of an incoming call, as Graph shows them: `callRoutes` and
+//! `incomingContext` (contract section 3.1).
 
 use serde::Serialize;
 
 use super::identity::{IdentitySet, IdentityType};
 use crate::model::{Call, Direction, Party};
 
-/// Graph's `callRoute`: one of the parties that the call was meant for, and who got it instead.
+/// Graph's `callRoute`: a party that the call was meant for, and the party that got it instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CallRoute {
@@ -30,7 +30,7 @@ pub(super) struct IncomingContext {
 }
 
 impl CallRoute {
-    /// The ways that the call went, the first one first.
+    /// The diversions of the call, the first one first.
     pub(super) fn all(declared: IdentityType, call: &Call) -> Vec<Self> {
         let diverted = &call.arrival.diverted;
         let called = call.arrival.called.iter();
@@ -50,7 +50,7 @@ impl CallRoute {
 }
 
 impl IncomingContext {
-    /// Who has sent the caller here; `None` when it came by itself.
+    /// Who diverted or referred the call to us; `None` if it came directly.
     pub(super) fn of(declared: IdentityType, call: &Call) -> Option<Self> {
         let (diverted, referred_by) = (call.arrival.diverted.last(), &call.arrival.referred_by);
         let is_sent = diverted.is_some() || referred_by.is_some();

@@ -42,7 +42,7 @@ pub struct Call {
     beta: Option<BetaMembers>,
 }
 
-/// What only the beta has.
+/// Members that only the beta has.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct BetaMembers {
@@ -57,7 +57,7 @@ struct BetaMembers {
 impl BetaMembers {
     fn of(context: &GraphContext, call: &model::Call) -> Self {
         let answering = || ParticipantInfo::answering(context.identity_type, call);
-        // Media there is from the answer on.
+        // A call has media from the answer on.
         let is_answered = call.media.is_some();
         Self {
             active_modalities: is_answered.then_some("audio").into_iter().collect(),
@@ -106,7 +106,7 @@ impl Call {
         "transcription",
     ];
 
-    /// The call as the one thing of a response.
+    /// The call as the only resource of a response.
     pub fn entity(context: &GraphContext, call: &model::Call) -> Self {
         let metadata = context.metadata_url("communications/calls/$entity");
         Self { context: Some(metadata), ..Self::element(context, call) }
@@ -119,7 +119,7 @@ impl Call {
             odata_type: "#microsoft.graph.call",
             id: call.id.to_string(),
             state: match (context.version, call.state) {
-                // No reader of v1.0 knows it (contract section 10).
+                // Clients of v1.0 do not know this state (contract section 10).
                 (Version::V1, CallState::Ringing) => CallState::Establishing,
                 (_, state) => state,
             },
@@ -175,8 +175,8 @@ impl From<model::ResultInfo> for ResultInfo {
     }
 }
 
-/// The client's own configuration, with its type as readers know it, however the client wrote it: no other
-/// is let in.
+/// The client's own media configuration. Its type is printed in the standard spelling, however the
+/// client wrote it; no other type is accepted.
 fn media_config(text: &str) -> Option<Value> {
     let mut config: Value = serde_json::from_str(text).ok()?;
     let odata_type = "#microsoft.graph.serviceHostedMediaConfig".into();
@@ -279,7 +279,8 @@ mod tests {
             ..call().arrival
         };
         let call = model::Call { arrival, ..call() };
-        // Source, target, two of a route, two of its context; the beta says who has answered.
+        // Source, target, two of a route, two of its context; the beta also has the answering
+        // party.
         for (context, parties) in [(v1(), 6), (beta(), 7)] {
             let shown = json!(Call::entity(&context, &call));
             assert_eq!(identity_sets(&shown), (parties, 0), "{shown}");

@@ -1,4 +1,4 @@
-//! What a response needs to know beside the thing that it shows.
+//! What a response needs in addition to the resource that it shows.
 
 use super::identity::IdentityType;
 use crate::model::{CallId, OperationId};
@@ -22,16 +22,16 @@ impl Version {
     }
 }
 
-/// What a response needs to know beside the thing that it shows.
+/// What a response needs in addition to the resource that it shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphContext {
     /// The tenant's GUID.
     pub tenant: String,
-    /// The API's address as others see it, without a slash at its end.
+    /// The API's address as clients see it, without a slash at its end.
     pub public_url: String,
-    /// The version that the client speaks.
+    /// The version that the client uses.
     pub version: Version,
-    /// The type that sets of identities declare.
+    /// The type that identity sets declare.
     pub identity_type: IdentityType,
 }
 
@@ -56,18 +56,18 @@ impl GraphContext {
         format!("{}/{call}/operations", self.calls_url())
     }
 
-    /// The absolute URL of an operation: what `Location` says.
+    /// The absolute URL of an operation, for `Location`.
     pub fn operation_url(&self, call: CallId, operation: OperationId) -> String {
         format!("{}/{operation}", self.operations_url(call))
     }
 
-    /// The `@odata.context` of what `fragment` names.
+    /// The `@odata.context` for this `fragment`.
     pub fn metadata_url(&self, fragment: &str) -> String {
         format!("{}/$metadata#{fragment}", self.base_url())
     }
 }
 
-/// Where a recording can be fetched, and with what.
+/// The URL of a recording, and the token that opens it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecordingLink {
     /// `recordingLocation`: an absolute URL.

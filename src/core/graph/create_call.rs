@@ -1,5 +1,5 @@
-//! Bodies that name whom to call: POST `/communications/calls` and `transfer` (contract sections 2.2
-//! and 2.4).
+//! Bodies that name a party to call: POST `/communications/calls`, `transfer` and `redirect`
+//! (contract sections 2.2 and 2.4).
 
 use serde_json::Value;
 
@@ -16,21 +16,21 @@ use crate::{
 const TEXT_CHARS: usize = 256;
 /// Contract section 2.2: how long a call may ring at most.
 const RINGING_SECONDS: u32 = 115;
-/// Contract section 2.4.
+/// Contract section 2.4: limits of `redirect`.
 const REDIRECT_TARGETS: usize = 25;
 const REDIRECT_SECONDS: std::ops::RangeInclusive<u32> = 15..=90;
 const DISPOSITIONS: [&str; 3] = ["default", "simultaneousRing", "forward"];
-/// Our own limit, for what the contract leaves open.
+/// Our own limit, because the contract has none.
 const POLICIES: usize = 16;
-/// Where an identity may carry whom to call (interface section 6.8).
+/// The members of an identity set that may contain the party to call (interface section 6.8).
 const IDENTITIES: [&str; 3] = ["phone", "user", "onPremises"];
 
 /// A call that is to be placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateCallBody {
-    /// Whom to call; the URI is SIP, SIPS or tel.
+    /// The party to call; the URI is SIP, SIPS or tel.
     pub target: Party,
-    /// The name of the caller to show.
+    /// The display name of the caller.
     pub source_name: Option<String>,
     /// The id of the application that the client says it is.
     pub source_application: Option<String>,
@@ -40,9 +40,9 @@ pub struct CreateCallBody {
     pub callback_uri: String,
     /// The media configuration as it was given; JSON text.
     pub media_config: String,
-    /// What to fetch now because it will be played.
+    /// Prompts to fetch now because they will be played.
     pub prefetch: Vec<PromptSource>,
-    /// What the call is about.
+    /// The subject of the call.
     pub subject: Option<String>,
     /// The client's correlation id.
     pub call_chain_id: Option<String>,
@@ -54,8 +54,8 @@ impl CreateCallBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong. Meetings, and more than one target, are none that a
-    /// SIP call could have.
+    /// A member is missing or wrong; the error names it. Meetings, and more than one target, are
+    /// refused: a SIP call cannot have them.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         for name in ["meetingInfo", "chatInfo"] {
@@ -101,12 +101,13 @@ impl CreateCallBody {
     }
 }
 
-/// The body of `transfer` (contract section 2.4): to whom.
+/// The body of `transfer` (contract section 2.4): the transfer target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferBody {
-    /// To somebody who is to be called.
+    /// A party that is to be called.
     Party(Party),
-    /// To the other party of this call of the application, in the application's place.
+    /// The peer of this other call of the application. The transferred party takes the
+    /// application's place in that call.
     PeerOf(CallId),
 }
 
@@ -114,8 +115,8 @@ impl TransferBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong. `call`, the one that is to be transferred, cannot be the
-    /// other one.
+    /// A member is missing or wrong; the error names it. `replacesCallId` must not name `call`, the
+    /// call that is to be transferred.
     pub fn read(call: CallId, body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         body.object("transferee")?.map(|transferee| transferee.object("identity")).transpose()?;
@@ -127,7 +128,7 @@ impl TransferBody {
         else {
             return Ok(Self::Party(party(&target)?));
         };
-        // Who that is, the other call knows best.
+        // The other call determines the party; an identity is only checked.
         if target.member("identity").is_some() {
             party(&target)?;
         }
@@ -143,9 +144,9 @@ impl TransferBody {
 /// The body of `redirect` (contract section 2.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedirectBody {
-    /// To whom; the URI is SIP, SIPS or tel.
+    /// The redirect targets; each URI is SIP, SIPS or tel.
     pub targets: Vec<Party>,
-    /// Whether caller or callee are to be hidden from each other.
+    /// Whether caller or callee is to be hidden from the other.
     pub is_masked: bool,
     /// Where the last notification goes.
     pub callback_uri: Option<String>,
@@ -155,7 +156,7 @@ impl RedirectBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong.
+    /// A member is missing or wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let targets = body.list("targets", REDIRECT_TARGETS)?.unwrap_or_default();
@@ -169,7 +170,8 @@ impl RedirectBody {
             .into_iter()
             .map(|(path, value)| party(&Object::at(path, value)?))
             .collect::<Result<_, _>>()?;
-        // How long the targets may ring is the caller's affair: it calls them itself.
+        // The timeout is only checked: the caller calls the targets itself and decides how long
+        // they ring.
         body.whole_number("timeout", REDIRECT_SECONDS)?;
         let known = |name: &str| DISPOSITIONS.iter().any(|known| known.eq_ignore_ascii_case(name));
         let disposition = body.text("targetDisposition", TEXT_CHARS)?;
@@ -186,7 +188,7 @@ impl RedirectBody {
     }
 }
 
-/// Only calls that go out are placed.
+/// Checks `direction`: only outgoing calls can be placed.
 fn direction(body: &Object<'_>) -> Result<(), InvalidBody> {
     match body.text("direction", TEXT_CHARS)? {
         Some(other) if !other.eq_ignore_ascii_case("outgoing") => Err(InvalidBody::NotAllowed {
@@ -198,7 +200,7 @@ fn direction(body: &Object<'_>) -> Result<(), InvalidBody> {
     }
 }
 
-/// It goes into header fields of notifications.
+/// Reads `callChainId`, which goes into header fields of notifications.
 fn chain_id(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
     let id = body.text("callChainId", TEXT_CHARS)?.filter(|id| !id.is_empty());
     match id {
@@ -225,9 +227,9 @@ fn target(body: &Object<'_>) -> Result<Party, InvalidBody> {
     party(&Object::at(path, value)?)
 }
 
-/// Whom an invitationParticipantInfo means.
+/// The party that an invitationParticipantInfo names.
 fn party(target: &Object<'_>) -> Result<Party, InvalidBody> {
-    // These mean nothing to a SIP call; of another type they are a mistake all the same.
+    // These have no meaning for a SIP call, but a wrong type is an error even so.
     for name in ["hidden", "removeFromDefaultAudioRoutingGroup"] {
         target.flag(name)?;
     }
@@ -285,7 +287,7 @@ fn address(id: &str, is_phone: bool) -> Option<String> {
     matches!(read.scheme(), "sip" | "sips" | "tel").then_some(uri)
 }
 
-/// Digits and the other keys of a telephone, with what people write between them.
+/// Whether `number` has only digits and other keys of a telephone, with the usual separators.
 fn is_dialable(number: &str) -> bool {
     let digits = number.strip_prefix('+').unwrap_or(number);
     digits.chars().any(|c| c.is_ascii_digit())
@@ -379,7 +381,7 @@ mod tests {
         assert!(error.contains("callbackUri"), "{error}");
     }
 
-    /// What means nothing to a SIP call is ignored only when it is what it should be.
+    /// Members without a meaning for a SIP call are ignored only if their type and value are right.
     #[test]
     fn known_members_have_their_types() {
         let create = |name: &str, value: Value| {

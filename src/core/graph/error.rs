@@ -26,12 +26,12 @@ struct InnerError {
     client_request_id: String,
 }
 
-/// Which request failed, in our words and in the client's.
+/// The ids of the failed request: ours and the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorIds<'a> {
     /// Our id of the request.
     pub request_id: &'a str,
-    /// The client's id of it, or ours.
+    /// The client's id of the request, or ours if there is none.
     pub client_request_id: &'a str,
 }
 

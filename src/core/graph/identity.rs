@@ -1,17 +1,17 @@
 //! SIP parties as Graph identities (contract section 3.4).
 //!
-//! A telephone number is `identity.phone`, an application of this house `identity.application`,
-//! everything else `identity.user` with the SIP URI as id. The configuration says which type the
-//! sets declare: that decides which members an SDK reads into its models.
+//! A telephone number is `identity.phone`, an application of this server is `identity.application`,
+//! everything else is `identity.user` with the SIP URI as id. The configuration sets the type that
+//! identity sets declare; the type decides which members an SDK reads into its models.
 
 use serde::Serialize;
 
 use crate::model::{Call, Direction, Party, Side};
 
-/// The type that sets of identities declare.
+/// The type that identity sets declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IdentityType {
-    /// `identitySet`, as Graph's documents print it; `phone` is then a member beside its own.
+    /// `identitySet`, as Graph's documents print it; `phone` is then an additional member.
     #[default]
     IdentitySet,
     /// `communicationsIdentitySet`, which has `phone` and `applicationInstance`.
@@ -50,7 +50,7 @@ impl ParticipantInfo {
         }
     }
 
-    /// Who has taken a call: whom it was for.
+    /// The party that answered a call: the called party.
     pub(super) fn answering(declared: IdentityType, call: &Call) -> Self {
         let identity = IdentitySet::called(declared, call);
         Self { odata_type: "#microsoft.graph.participantInfo", identity }
@@ -67,7 +67,7 @@ impl ParticipantInfo {
     }
 }
 
-/// One party. `identitySet` is an open type, so that further members may stand in it, too.
+/// One party. `identitySet` is an open type, so it may contain further members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IdentitySet {
@@ -111,7 +111,7 @@ impl IdentitySet {
         }
     }
 
-    /// The called party; of an application also where it was called.
+    /// The called party; for an application, also the address at which it was called.
     fn called(declared: IdentityType, call: &Call) -> Self {
         let set = Self::new(declared, &call.target);
         let called = call.arrival.called.as_deref().filter(|_| set.application.is_some());

@@ -1,7 +1,7 @@
-//! Reads the members of a JSON object and says exactly which one is wrong, and why.
+//! Reads the members of a JSON object, and reports exactly which one is wrong, and why.
 //!
 //! Absent and null are the same (contract section 8). Wrong types are refused, never converted:
-//! `"5"` is not 5. Unknown members are not looked at.
+//! `"5"` is not 5. Unknown members are ignored.
 
 use std::ops::RangeInclusive;
 
@@ -10,50 +10,50 @@ use serde_json::{Map, Value};
 /// What is wrong with a request body. The text begins with the member's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBody {
-    /// The JSON type is another.
+    /// The JSON type is wrong.
     #[error("{path} must be {expected}, but is {found}")]
     WrongType {
-        /// Where, as `prompts[0].mediaInfo.uri`.
+        /// Path of the member, such as `prompts[0].mediaInfo.uri`.
         path: String,
-        /// What may stand there.
+        /// What is allowed there.
         expected: String,
-        /// What does.
+        /// What was found.
         found: String,
     },
     /// The type is right, the value is not allowed.
     #[error("{path} must be {expected}, but is {found}")]
     NotAllowed {
-        /// Where.
+        /// Path of the member.
         path: String,
-        /// What may stand there.
+        /// What is allowed there.
         expected: String,
-        /// What does.
+        /// What was found.
         found: String,
     },
-    /// A member is needed and not there.
+    /// A required member is absent.
     #[error("{path} is required: it must be {expected}")]
     Missing {
-        /// Where.
+        /// Path of the member.
         path: String,
-        /// What must stand there.
+        /// What is required there.
         expected: String,
     },
     /// A collection or a text is too long.
     #[error("{path} may hold at most {limit} {unit}, but holds {count}")]
     TooLong {
-        /// Where.
+        /// Path of the member.
         path: String,
-        /// How many it may hold.
+        /// The largest number that is allowed.
         limit: usize,
-        /// What it holds.
+        /// What is counted.
         unit: &'static str,
-        /// How many it holds.
+        /// The number that was found.
         count: usize,
     },
-    /// Media that the application wants to host itself.
+    /// The application wants to host the media itself.
     #[error("{path} must be #microsoft.graph.serviceHostedMediaConfig, but is {found}")]
     MediaMode {
-        /// Where.
+        /// Path of the member.
         path: String,
         /// The type that was given.
         found: String,
@@ -71,7 +71,7 @@ impl InvalidBody {
     }
 }
 
-/// One JSON object and where it stands in the body.
+/// One JSON object, and its path in the body.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
     path: String,
@@ -106,7 +106,7 @@ impl<'a> Object<'a> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// A member as it is, unless it is absent or null.
+    /// A member unchanged, unless it is absent or null.
     pub(super) fn member(&self, name: &str) -> Option<&'a Value> {
         self.members?.get(name).filter(|value| !value.is_null())
     }
@@ -116,7 +116,8 @@ impl<'a> Object<'a> {
         let Some(value) = self.member(name) else { return Ok(None) };
         let path = self.path_of(name);
         let text = text_at(&path, value, "a string")?;
-        // PostgreSQL takes none in a text, and no telephone or SIP peer shows one.
+        // NUL is refused: PostgreSQL cannot store it in a text, and no telephone or SIP peer
+        // displays it.
         if text.contains('\0') {
             let (expected, found) = ("a text without NUL", "one with it");
             return Err(InvalidBody::NotAllowed {

@@ -1,10 +1,10 @@
-//! Microsoft Graph's JSON, in Microsoft's words: request bodies in, calls, operations, notifications
-//! and errors out.
+//! Microsoft Graph's JSON: reads request bodies; writes calls, operations, notifications and
+//! errors.
 //!
-//! In: a [`serde_json::Value`] that a client sent, or a value of [`crate::model`]. Out: a checked
-//! value of `model`, or a type that serialises as Graph prints it. The rules stand in the contract,
-//! sections 2 to 8. Nothing here knows HTTP, a clock or the database: times, links and numbers that
-//! belong to them are arguments.
+//! Input: a [`serde_json::Value`] that a client sent, or a value of [`crate::model`]. Output: a
+//! checked value of `model`, or a type that serialises as Graph prints it. The rules are in the
+//! contract, sections 2 to 8. Nothing here knows HTTP, a clock or the database: times, links and
+//! numbers that come from them are arguments.
 
 mod arrival;
 mod call;
@@ -34,7 +34,7 @@ pub use request::{
 
 #[cfg(test)]
 mod tests {
-    //! The call and the operations that the tests of this room show.
+    //! The call and the operations that the tests of this module use.
 
     use super::*;
     use crate::model::{
@@ -55,12 +55,12 @@ mod tests {
         GraphContext { version: Version::Beta, ..v1() }
     }
 
-    /// Where sets of identities are `communicationsIdentitySet`.
+    /// The context with `communicationsIdentitySet` as the type of identity sets.
     pub(super) fn communications(context: GraphContext) -> GraphContext {
         GraphContext { identity_type: IdentityType::CommunicationsIdentitySet, ..context }
     }
 
-    /// How many sets of identities there are of each type: as documented, and the derived one.
+    /// The number of identity sets of each type: the documented one, and the derived one.
     pub(super) fn identity_sets(shown: &serde_json::Value) -> (usize, usize) {
         let text = shown.to_string();
         let count = |name: &str| text.matches(&format!("\"#microsoft.graph.{name}\"")).count();

@@ -1,7 +1,7 @@
-//! What is posted to a bot: the envelope and its one change (contract sections 6.1 and 6.2).
+//! The body of a notification: the envelope and its one change (contract sections 6.1 and 6.2).
 //!
-//! In: an [`Event`], a number that grows with every notification of the call, and the link of a
-//! recording. Out: the body. Delivery, headers and order are not known here.
+//! Input: an [`Event`], a number that grows with every notification of the call, and the link of a
+//! recording. Output: the body. This module knows nothing of delivery, headers and order.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ struct CommsNotification {
     odata_type: &'static str,
     change_type: ChangeType,
     resource_url: String,
-    /// Very old bots read only this one.
+    /// Very old clients read only this member.
     resource: String,
     resource_data: Map<String, Value>,
 }
@@ -43,8 +43,8 @@ enum ChangeType {
     Deleted,
 }
 
-/// Tells of `event`. `sequence` grows with every notification of the call and becomes the etag;
-/// `link` opens the recording of an operation that has one.
+/// Builds the notification of `event`. `sequence` grows with every notification of the call and
+/// becomes the etag; `link` opens the recording of an operation that has one.
 pub fn notification(
     context: &GraphContext,
     event: &Event,
@@ -134,7 +134,7 @@ fn ended(call: &Call) -> Value {
     })
 }
 
-/// The facts behind their `@odata.id` and `@odata.etag`, without nulls, as the examples have it.
+/// The facts, preceded by their `@odata.id` and `@odata.etag`, without nulls, as in the examples.
 fn resource_data(url: &str, sequence: u64, facts: Value) -> Map<String, Value> {
     let Value::Object(mut facts) = facts else { return Map::new() };
     let mut data = Map::new();
@@ -154,7 +154,7 @@ mod tests {
 
     const CALL: &str = "2e1a0b00-2db4-4022-9570-243709c565ab";
 
-    /// The printed text and not the value, so that the order of members is looked at too.
+    /// The printed text instead of the value, so that the order of members is tested as well.
     fn printed(event: &Event) -> String {
         let link = link();
         serde_json::to_string_pretty(&notification(&v1(), event, 5445, Some(&link))).unwrap()

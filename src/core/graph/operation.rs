@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{GraphContext, RecordingLink, Version, call::ResultInfo};
 use crate::model::{self, OperationEnd, OperationKind, OperationStatus};
 
-/// Graph's `commsOperation` and its subclasses, told apart by `@odata.type`.
+/// Graph's `commsOperation` and its subclasses, distinguished by `@odata.type`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
@@ -23,7 +23,7 @@ pub struct Operation {
     recording: Option<Recording>,
 }
 
-/// What only a `recordOperation` has. The figures are ours; the type is open.
+/// Members that only a `recordOperation` has. The figures are our own addition; the type is open.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Recording {
@@ -57,7 +57,7 @@ impl Operation {
         "status",
     ];
 
-    /// The operation as the one thing of a response; `link` opens its recording, if it has one.
+    /// The operation as the only resource of a response; `link` opens its recording, if it has one.
     pub fn entity(
         context: &GraphContext,
         operation: &model::Operation,
@@ -75,7 +75,7 @@ impl Operation {
     ) -> Self {
         let shown = Self::complete(operation, link);
         match context.version {
-            // In v1.0 only tones have such a member.
+            // In v1.0 only sendDtmfTones has this member.
             Version::V1 if !matches!(operation.kind, OperationKind::SendDtmfTones(_)) => {
                 Self { completion_reason: None, ..shown }
             }
@@ -83,7 +83,8 @@ impl Operation {
         }
     }
 
-    /// The operation with every member that either version has: notifications belong to none.
+    /// The operation with the members of both versions, for notifications, which belong to no
+    /// version.
     pub(super) fn complete(operation: &model::Operation, link: Option<&RecordingLink>) -> Self {
         let kind = &operation.kind;
         let end = operation.end.as_ref();
@@ -110,7 +111,7 @@ impl Recording {
     fn new(operation: &model::Operation, link: Option<&RecordingLink>) -> Self {
         let (location, token) = match (link, &operation.recording, &operation.end) {
             (Some(link), Some(_), _) => (Some(link.location.clone()), Some(link.token.clone())),
-            // As the documents show it (contract section 2.7).
+            // As in Microsoft's documents (contract section 2.7).
             (_, _, Some(OperationEnd::Canceled)) => (Some(String::new()), Some(String::new())),
             _ => (None, None),
         };
@@ -135,7 +136,7 @@ fn type_name(kind: &OperationKind) -> &'static str {
         OperationKind::UpdateRecordingStatus { .. } => "updateRecordingStatusOperation",
         OperationKind::StartHoldMusic { .. } => "startHoldMusicOperation",
         OperationKind::StopHoldMusic => "stopHoldMusicOperation",
-        // Graph has no echo; only built-in lines do.
+        // Graph has no echo; only built-in lines use it.
         OperationKind::Echo => "commsOperation",
     }
 }

@@ -66,7 +66,8 @@ impl Participant {
         "syntheticMediaDetection",
     ];
 
-    /// A participant as the one thing of a response; `None` if the call has no such.
+    /// A participant as the only resource of a response; `None` if the call has no such
+    /// participant.
     pub fn entity(context: &GraphContext, call: &model::Call, id: ParticipantId) -> Option<Self> {
         let path = format!("communications/calls('{}')/participants/$entity", call.id);
         let shown = Self::element(context, call, call.side(id)?);

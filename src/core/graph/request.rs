@@ -1,7 +1,7 @@
-//! The bodies of actions: what a client may ask for, with defaults and limits (contract section 2).
+//! The bodies of actions: their parameters, with defaults and limits (contract section 2).
 //!
-//! In: the JSON of a request. Out: what [`crate::model`] calls it, checked, or [`InvalidBody`].
-//! Members that this server does not know are ignored, wrong types are refused.
+//! Input: the JSON of a request. Output: a checked value of [`crate::model`], or [`InvalidBody`].
+//! Members that this server does not know are ignored; wrong types are refused.
 
 use serde_json::Value;
 use url::Url;
@@ -18,10 +18,10 @@ const CLIENT_CONTEXT_CHARS: usize = 256;
 const PLAY_PROMPTS: usize = 20;
 /// Contract section 2.6: at most one prompt.
 const RECORD_PROMPTS: usize = 1;
-/// Contract section 2.6: what each of the three times is when it is not given.
+/// Contract section 2.6: the default of each of the three times.
 const DEFAULT_SECONDS: u32 = 5;
-/// Our own limits, for what the contract leaves open. Signed addresses of object stores are longer
-/// than 2,048 characters when they carry a session token.
+/// Our own limits, where the contract has none. Signed addresses of object stores are longer than
+/// 2,048 characters when they carry a session token.
 const URI_CHARS: usize = 8192;
 const WORD_CHARS: usize = 256;
 const RESOURCE_ID_CHARS: usize = 256;
@@ -37,11 +37,11 @@ const INT32_MAX: u32 = 0x7fff_ffff;
 /// The body of `answer` (contract section 2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerBody {
-    /// Where later notifications go; the application's own place when absent.
+    /// Where later notifications go; the application's global callback when absent.
     pub callback_uri: Option<String>,
     /// The media configuration as it was given; JSON text.
     pub media_config: String,
-    /// What to fetch now because it will be played.
+    /// Prompts to fetch now because they will be played.
     pub prefetch: Vec<PromptSource>,
 }
 
@@ -49,7 +49,8 @@ impl AnswerBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong; `appHostedMediaConfig` is an invalid media mode.
+    /// A member is missing or wrong; the error names it. `appHostedMediaConfig` is an invalid media
+    /// mode.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let callback_uri = callback_uri(&body)?;
@@ -61,7 +62,7 @@ impl AnswerBody {
             expected: "a serviceHostedMediaConfig".to_owned(),
         })?;
         let prefetch = service_hosted(&config)?;
-        // `object` above has found it.
+        // `object` above has checked that it is there.
         let media_config = body.member("mediaConfig").map(Value::to_string).unwrap_or_default();
         Ok(Self { callback_uri, media_config, prefetch })
     }
@@ -70,7 +71,7 @@ impl AnswerBody {
 /// The body of `reject` (contract section 2.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectBody {
-    /// Why; none when absent.
+    /// The reason; none when absent.
     pub reason: RejectReason,
     /// Where later notifications go.
     pub callback_uri: Option<String>,
@@ -80,7 +81,7 @@ impl RejectBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is wrong.
+    /// A member is wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let reason = match body.text("reason", WORD_CHARS)? {
@@ -98,9 +99,9 @@ impl RejectBody {
 /// The body of `playPrompt` (contract section 2.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlayPromptBody {
-    /// What to play.
+    /// The prompts, and whether they repeat.
     pub request: PlayPromptRequest,
-    /// Echoed unchanged.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
@@ -108,7 +109,7 @@ impl PlayPromptBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong.
+    /// A member is missing or wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let prompts = prompts(&body, PLAY_PROMPTS)?;
@@ -129,7 +130,7 @@ impl PlayPromptBody {
 pub struct RecordBody {
     /// What to record and when to end it.
     pub request: RecordRequest,
-    /// Echoed unchanged.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
@@ -137,14 +138,14 @@ impl RecordBody {
     /// Reads the body; the limits are those of `action`.
     ///
     /// # Errors
-    /// Names the member that is wrong.
+    /// A member is wrong; the error names it.
     pub fn read(action: RecordAction, body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let seconds = |name| {
             let seconds = body.whole_number(name, 1..=action.max_seconds())?;
             Ok(seconds.unwrap_or(DEFAULT_SECONDS))
         };
-        // A clip is whole when its location is told, whatever is asked for here.
+        // The value is only checked: a clip is always complete when its location is reported.
         body.flag("streamWhileRecording")?;
         let request = RecordRequest {
             action,
@@ -163,9 +164,9 @@ impl RecordBody {
 /// The body of `sendDtmfTones` (contract section 2.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendDtmfTonesBody {
-    /// What to send.
+    /// The keys to send, and the pause between them.
     pub request: SendTonesRequest,
-    /// Echoed unchanged.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
@@ -173,7 +174,8 @@ impl SendDtmfTonesBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong; `flash` is no key that RTP could carry to a phone.
+    /// A member is missing or wrong; the error names it. `flash` is refused: it is no key that RTP
+    /// could carry to a phone.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let tones = tones(&body, "tones", SENT_TONES)?;
@@ -192,9 +194,9 @@ impl SendDtmfTonesBody {
 /// The body of `updateRecordingStatus` (contract section 2.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordingStatusBody {
-    /// What the application says.
+    /// The status that the application reports.
     pub status: RecordingStatus,
-    /// Echoed unchanged.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
@@ -202,7 +204,7 @@ impl RecordingStatusBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is missing or wrong.
+    /// A member is missing or wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         const EXPECTED: &str = "notRecording, recording, failed or unknown";
         let body = Object::body(body)?;
@@ -229,9 +231,9 @@ impl RecordingStatusBody {
 /// The body of `startHoldMusic` (contract section 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldMusicBody {
-    /// What to play.
+    /// The prompt to play; silence without one.
     pub prompt: Option<PromptSource>,
-    /// Echoed unchanged.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
@@ -239,7 +241,7 @@ impl HoldMusicBody {
     /// Reads the body.
     ///
     /// # Errors
-    /// Names the member that is wrong.
+    /// A member is wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
         let custom = body.object("customPrompt")?;
@@ -248,10 +250,10 @@ impl HoldMusicBody {
     }
 }
 
-/// Reads the one member of actions that have no other (contract section 2.8).
+/// Reads `clientContext`, for actions that have no other member (contract section 2.8).
 ///
 /// # Errors
-/// Says what is wrong with `clientContext`.
+/// `clientContext` is wrong; the error says why.
 pub fn client_context(body: &Value) -> Result<Option<String>, InvalidBody> {
     context_of(&Object::body(body)?)
 }
@@ -262,12 +264,13 @@ fn context_of(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
 
 pub(super) fn callback_uri(body: &Object<'_>) -> Result<Option<String>, InvalidBody> {
     let Some(uri) = body.text("callbackUri", URI_CHARS)? else { return Ok(None) };
-    // Graph wants https. Closed networks have http; what may be reached at all is `[fetch]`'s.
+    // Graph requires https. Closed networks use http; `[fetch]` limits the addresses that are
+    // reachable.
     check_uri(body.path_of("callbackUri"), uri, &["https", "http"])?;
     Ok(Some(uri.to_owned()))
 }
 
-/// None of them changes a SIP call.
+/// Checks `callOptions`, none of which changes a SIP call.
 pub(super) fn call_options(body: &Object<'_>) -> Result<(), InvalidBody> {
     let Some(options) = body.object("callOptions")? else { return Ok(()) };
     for name in [
@@ -281,7 +284,7 @@ pub(super) fn call_options(body: &Object<'_>) -> Result<(), InvalidBody> {
     Ok(())
 }
 
-/// Where modalities are named, audio must be one of them.
+/// If modalities are named, audio must be one of them.
 pub(super) fn modalities(body: &Object<'_>, name: &str) -> Result<(), InvalidBody> {
     let Some(modalities) = body.list(name, MODALITIES)? else { return Ok(()) };
     let mut audio = false;
@@ -299,10 +302,10 @@ pub(super) fn modalities(body: &Object<'_>, name: &str) -> Result<(), InvalidBod
     })
 }
 
-/// Checks the kind of the media configuration and takes what is to be fetched out of it.
+/// Checks the kind of the media configuration, and returns the prompts to fetch.
 pub(super) fn service_hosted(config: &Object<'_>) -> Result<Vec<PromptSource>, InvalidBody> {
     match config.odata_type()? {
-        // Sloppy clients leave the type out (contract section 3.5).
+        // Some clients leave the type out (contract section 3.5).
         None => {}
         Some(name) if name.eq_ignore_ascii_case("serviceHostedMediaConfig") => {}
         Some(name) => {
@@ -337,7 +340,7 @@ fn prompt(prompt: &Object<'_>) -> Result<PromptSource, InvalidBody> {
         path: prompt.path_of("mediaInfo"),
         expected: "an object with the uri of the prompt".to_owned(),
     })?;
-    // No page defines `loop`; examples give a count (contract section 2.5).
+    // Microsoft's documents do not define `loop`; examples give a count (contract section 2.5).
     let times = prompt.whole_number("loop", 0..=PROMPT_TIMES)?.unwrap_or(1).max(1);
     media_info(&info, times)
 }
@@ -354,7 +357,8 @@ fn media_info(info: &Object<'_>, times: u32) -> Result<PromptSource, InvalidBody
 
 fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBody> {
     match Url::parse(uri) {
-        // The reader leaves some of them out: what is kept would not be what was read.
+        // The parser drops some control characters, so the stored URI would differ from the parsed
+        // one.
         Ok(_) if uri.contains(char::is_control) => Err(InvalidBody::NotAllowed {
             path,
             expected: "a URI without control characters".to_owned(),
@@ -375,7 +379,7 @@ fn check_uri(path: String, uri: &str, schemes: &[&str]) -> Result<(), InvalidBod
     }
 }
 
-/// The keys in a list, in their order.
+/// The keys of a list, in order.
 fn tones(body: &Object<'_>, name: &str, limit: usize) -> Result<Vec<Tone>, InvalidBody> {
     const EXPECTED: &str = "one key of 0-9 * # A-D, or its name such as tone1 or pound";
     const NO_FLASH: &str = "a key of a keypad, for a hook flash is neither sent nor heard here";
@@ -514,7 +518,7 @@ mod tests {
         assert_eq!(refused.code(), "8523");
     }
 
-    /// Every member with a wrong type or a wrong value: who is blamed, and with which code.
+    /// Every member with a wrong type or a wrong value: the path and the code of the error.
     #[test]
     fn what_is_wrong_is_named_by_its_path() {
         let second_wrong = json!([{"mediaInfo": {"uri": "ftp://bot.example/a.wav"}}]);

@@ -1,4 +1,4 @@
-//! What is known about one call: its state, its parties, and why it ended.
+//! One call: its state, its parties, and why it ended.
 
 use std::{fmt, net::SocketAddr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CallId, ParticipantId, RecordingStatus, ResultInfo, Side, UnixMillis};
 
-/// One call as the house knows it: what the store keeps and what the API shows.
+/// One call: what the store keeps and what the API shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// The call's id.
@@ -15,16 +15,16 @@ pub struct Call {
     pub application: String,
     /// Where the call is in its life.
     pub state: CallState,
-    /// Who began it.
+    /// Which side began the call.
     pub direction: Direction,
     /// The calling party.
     pub source: Party,
     /// The called party.
     pub target: Party,
-    /// Of an incoming call: how it came here.
+    /// For an incoming call: called URI, diversions and referrer.
     #[serde(default)]
     pub arrival: Arrival,
-    /// Whether the other side is a telephone, beyond a trunk.
+    /// Whether the other side is a telephone behind a trunk.
     #[serde(default)]
     pub is_telephone: bool,
     /// Correlation id of everything that belongs to this call; a GUID.
@@ -38,9 +38,9 @@ pub struct Call {
     pub sip_call_id: String,
     /// Where notifications of this call go; none for a built-in line.
     pub callback_uri: Option<String>,
-    /// Whether audio may flow; `None` until it could.
+    /// Whether audio flows; `None` before the call is established and after it has ended.
     pub media: Option<MediaState>,
-    /// Whether tones are announced (`subscribeToTone`).
+    /// Whether tones are reported (`subscribeToTone`).
     pub tones_subscribed: bool,
     /// Whether our sound is dropped.
     #[serde(default)]
@@ -48,21 +48,21 @@ pub struct Call {
     /// Whether the other side's sound is dropped.
     #[serde(default)]
     pub peer_is_muted: bool,
-    /// What the application says of its own recording, once it has said something.
+    /// The status that the application reports of its own recording, once it has reported one.
     #[serde(default)]
     pub recording_status: Option<RecordingStatus>,
     /// The media configuration as the client gave it, echoed unchanged; JSON text.
     pub media_config: Option<String>,
     /// Subject header of the INVITE.
     pub subject: Option<String>,
-    /// How long a call of ours may ring, when the application has said so.
+    /// How long a call that we place may ring, if the application sets it.
     #[serde(default)]
     pub ringing_timeout_seconds: Option<u32>,
-    /// When the INVITE came.
+    /// When the INVITE came, or the application placed the call.
     pub created_at: UnixMillis,
-    /// When it was over.
+    /// When the call ended.
     pub ended_at: Option<UnixMillis>,
-    /// Why it was over; set exactly when `state` is terminated.
+    /// Why the call ended; set exactly when `state` is terminated.
     pub termination: Option<Termination>,
 }
 
@@ -76,7 +76,7 @@ impl Call {
         }
     }
 
-    /// Whom the application talks to.
+    /// The party that the application talks to.
     pub fn peer(&self) -> &Party {
         match self.direction {
             Direction::Incoming => &self.source,
@@ -84,30 +84,30 @@ impl Call {
         }
     }
 
-    /// What the application is told of the end.
+    /// Codes and sentence of the call's end; `None` before that.
     pub fn result(&self) -> Option<ResultInfo> {
         self.termination.map(Termination::result)
     }
 }
 
-/// How an incoming call came here.
+/// Called URI, diversions and referrer of an incoming call.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Arrival {
     /// The URI that was called.
     pub called: Option<String>,
-    /// Whom it was meant for before, from the first to the last.
+    /// The parties that diverted the call, from the first to the last.
     pub diverted: Vec<Party>,
-    /// Who has sent the caller here.
+    /// The party that referred the caller to us.
     pub referred_by: Option<Party>,
 }
 
-/// How a call is handed to somebody else (contract section 2.4).
+/// The kind of a transfer (contract section 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TransferKind {
-    /// Without a word before.
+    /// There was no consultation call before.
     Blind,
-    /// In the place of another call of the application.
+    /// The peer takes over another call of the application, made for consultation.
     Consultative,
 }
 
@@ -123,7 +123,7 @@ impl TransferKind {
     }
 }
 
-/// Where a call is in its life (contract section 3.2; hold is told by [`MediaState`]).
+/// Where a call is in its life (contract section 3.2; hold is shown by [`MediaState`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CallState {
@@ -131,21 +131,22 @@ pub enum CallState {
     Incoming,
     /// Answered or being placed; no ACK or media yet.
     Establishing,
-    /// Being placed, and the called party is being told.
+    /// Being placed, and the called party is being alerted.
     Ringing,
-    /// Both sides agree that the call is up.
+    /// Both sides agree that the call is established.
     Established,
-    /// The peer has been asked to call somebody else.
+    /// The peer has been asked to call another party.
     Transferring,
-    /// The peer is connected to somebody else.
+    /// The peer is connected to the other party.
     TransferAccepted,
-    /// The application asked to end it; it is being taken down.
+    /// The call is being taken down. This state is reported only if the application asked for the
+    /// end.
     Terminating,
     /// Over.
     Terminated,
 }
 
-/// Who began the call.
+/// Which side began the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Direction {
@@ -155,22 +156,23 @@ pub enum Direction {
     Outgoing,
 }
 
-/// Whether audio may flow from the peer to us.
+/// Whether audio flows in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MediaState {
     /// Audio flows.
     Active,
-    /// The peer holds the call.
+    /// The call is on hold, flows in one direction only, or is being transferred.
     Inactive,
 }
 
 /// One side of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Party {
-    /// SIP, SIPS or tel URI, without parameters; see [`application`](Self::application) for our own.
+    /// SIP, SIPS or tel URI, without parameters; see [`application`](Self::application) for our own
+    /// side.
     pub uri: String,
-    /// Name for a person, when one was given.
+    /// Display name, when one was given.
     pub display_name: Option<String>,
 }
 
@@ -192,11 +194,11 @@ impl Party {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RejectReason {
-    /// No reason; the caller hears 480.
+    /// No reason; the caller gets 480.
     None,
-    /// The caller hears 486.
+    /// The caller gets 486.
     Busy,
-    /// The caller hears 403.
+    /// The caller gets 403.
     Forbidden,
 }
 
@@ -206,7 +208,7 @@ pub enum RejectReason {
 pub enum Termination {
     /// The peer sent BYE.
     PeerHungUp,
-    /// The peer sent BYE, and is a telephone beyond a trunk.
+    /// The peer sent BYE, and is a telephone behind a trunk.
     TelephoneHungUp,
     /// The peer canceled before we answered.
     PeerCanceled,
@@ -214,7 +216,7 @@ pub enum Termination {
     ApplicationHungUp,
     /// The application rejected the call.
     Rejected(RejectReason),
-    /// The application sent the caller to somebody else.
+    /// The application redirected the caller to another target.
     Redirected,
     /// The application did not answer within its time.
     NotAnswered,
@@ -222,23 +224,23 @@ pub enum Termination {
     NoAck,
     /// The call of a stranger was half-open when another caller needed its place.
     MadeRoom,
-    /// The peer let the session run out, or does not know the call any more.
+    /// The peer let the session expire, or does not know the call any more.
     PeerLost,
-    /// The peer, or whoever is on the way to it, refused our call with this SIP status.
+    /// The peer, or a proxy on the way to it, refused our call with this SIP status.
     Refused(u16),
     /// The called party is a user of ours, and no phone of it is registered.
     NoEndpoint,
-    /// The peer was not there, or did not answer, within the time to ring.
+    /// The peer could not be reached, or did not answer, within the ringing time.
     NoAnswer,
     /// The peer's RTP did not come, or stopped.
     MediaTimeout(MediaLoss),
     /// The application sent no keepAlive for too long.
     KeepAliveExpired,
-    /// No codec, no port: the call could not be set up.
+    /// No common codec or no free port: the call could not be set up.
     MediaRefused,
-    /// The peer talks to somebody else now, as the application wished.
+    /// The peer is connected to another party, as the application requested.
     Transferred,
-    /// The built-in line was done.
+    /// The built-in line ended the call.
     LineEnded,
     /// We are shutting down.
     Drained,
@@ -248,7 +250,7 @@ pub enum Termination {
     Internal,
 }
 
-/// Which silence of the peer's media has lasted too long.
+/// The kind of a silence of the peer's media that has lasted too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Silence {
@@ -260,15 +262,15 @@ pub enum Silence {
     OnHold,
 }
 
-/// Between which addresses media was expected in vain.
+/// A loss of the peer's media, and the addresses between which it was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaLoss {
-    /// How it was.
+    /// The kind of silence.
     pub silence: Silence,
-    /// What our session description named.
+    /// The address in our session description.
     pub ours: Option<SocketAddr>,
-    /// What the peer's named, if anything that can be used.
+    /// The address in the peer's session description, if it is usable.
     pub theirs: Option<SocketAddr>,
 }
 
@@ -291,7 +293,7 @@ impl fmt::Display for MediaLoss {
 }
 
 impl Termination {
-    /// The codes and the sentence that the application is told.
+    /// The codes and the sentence for the application.
     pub fn result(self) -> ResultInfo {
         let (code, subcode, text) = self.told();
         ResultInfo { code, subcode, message: format!("{text} DiagCode: {code}#{subcode}.@") }
@@ -334,7 +336,7 @@ impl fmt::Display for Termination {
     }
 }
 
-/// Contract section 5.3: our own call was refused with this SIP status.
+/// Contract section 5.3: codes of a call that we placed and that was refused with this SIP status.
 fn refused(status: u16) -> (i32, i32, &'static str) {
     let (subcode, text) = match status {
         300..400 => (10_134, "The call was redirected, which the trunk does not allow."),

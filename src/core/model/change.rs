@@ -1,24 +1,24 @@
-//! What is written down in one commit: facts and the notifications that tell of them.
+//! The contents of one commit: facts and the notifications about them.
 
 use std::time::Duration;
 
 use super::{Call, CallId, Event, Operation, OperationId, RecordingId, SteadyMillis, UnixMillis};
 
-/// One commit. All of it becomes true together or not at all.
+/// One commit. It is stored completely or not at all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Change {
     /// The call as it is from now on.
     pub call: Option<Call>,
     /// Operations as they are from now on.
     pub operations: Vec<Operation>,
-    /// What becomes of recordings.
+    /// Changes of recordings.
     pub recordings: Vec<RecordingChange>,
     /// Notifications to send, in this order, after all earlier ones of the call.
     pub notifications: Vec<Notification>,
 }
 
 impl Change {
-    /// Whether it only tells of keys, which change nothing that is true of the call.
+    /// Whether it contains only tone notifications, which change nothing else of the call.
     pub fn is_only_tones(&self) -> bool {
         let Self { call, operations, recordings, notifications } = self;
         let has_facts = call.is_some() || !operations.is_empty() || !recordings.is_empty();
@@ -27,20 +27,21 @@ impl Change {
     }
 }
 
-/// A fact and where to tell it.
+/// An event and where to report it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notification {
-    /// Name of the application that is told.
+    /// Name of the application that is notified.
     pub application: String,
-    /// Where it wants to be told.
+    /// URI that the notification is sent to.
     pub callback_uri: String,
     /// Correlation id of the call.
     pub chain_id: String,
-    /// The fact.
+    /// The event.
     pub event: Event,
 }
 
-/// What becomes of a recording. The row is there before the first byte, and goes after the last.
+/// A change of a recording. The row exists before the first byte is written, and is deleted after
+/// the last byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordingChange {
     /// A clip is about to be written.
@@ -56,26 +57,26 @@ pub enum RecordingChange {
         /// When it began, by the wall clock.
         at: UnixMillis,
     },
-    /// The clip is whole and safe.
+    /// The clip is complete and safe on disk.
     Finished {
         /// The clip.
         id: RecordingId,
         /// Size of the file in bytes.
         bytes: u64,
     },
-    /// There is no clip to deliver; the row may go.
+    /// There is no clip to deliver; the row may be deleted.
     Discarded {
         /// The clip.
         id: RecordingId,
     },
-    /// The call is over: all its clips are purged `retention` later. It comes in one change with
-    /// the end of the call, whose age is counted from the same time.
+    /// The call is over: all its clips are purged `retention` later. This is part of the change
+    /// that ends the call, and the call's age is counted from the same time.
     Expire {
         /// The call.
         call: CallId,
-        /// When it was over.
+        /// When the call ended.
         ended_at: SteadyMillis,
-        /// How long its clips live from then on.
+        /// How long its clips are kept from then on.
         retention: Duration,
     },
 }

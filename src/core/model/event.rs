@@ -1,10 +1,11 @@
-//! Facts worth telling the application. Each is committed together with what it tells of.
+//! Events that the application is notified of. Each is committed together with the change that it
+//! reports.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Call, CallId, Operation, Tone, TransferKind};
 
-/// One notification to be, in our own words; `graph` turns it into Microsoft's.
+/// An event in our own terms; `graph` turns it into Microsoft's notification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Event {
@@ -22,7 +23,7 @@ pub enum Event {
     TransferFailed {
         /// The call as it is now.
         call: Call,
-        /// What was tried.
+        /// The kind of the transfer.
         transfer: TransferKind,
     },
     /// A call is over; nothing follows.
@@ -30,16 +31,16 @@ pub enum Event {
         /// The call as it is now.
         call: Call,
     },
-    /// An operation is over; told exactly once.
+    /// An operation is over; reported exactly once.
     OperationEnded {
         /// The operation as it is now.
         operation: Operation,
     },
-    /// The caller pressed a key and the application has subscribed.
+    /// The peer pressed a key, and the application has subscribed.
     ToneHeard {
         /// The call.
         call: CallId,
-        /// Counts the tones of the call from 1; those that are not told leave gaps.
+        /// Number of the tone in the call, from 1; tones that are not reported leave gaps.
         sequence: u64,
         /// The key.
         tone: Tone,

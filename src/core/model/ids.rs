@@ -60,7 +60,7 @@ id! {
 }
 
 impl ParticipantId {
-    /// No participant: in calls that were written down when the other side had no id.
+    /// No participant, for calls that were stored by a version without an id for the other side.
     pub fn nobody() -> Self {
         Self(Uuid::nil())
     }

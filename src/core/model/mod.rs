@@ -1,7 +1,7 @@
-//! The words that every room speaks: ids, times, tones, calls, operations and the facts worth telling.
+//! Types that all layers share: ids, times, tones, calls, operations, changes and events.
 //!
-//! Plain values without behaviour beyond reading and printing themselves. Nothing here knows SIP,
-//! JSON in Microsoft's spelling, a socket, a file or a clock.
+//! Plain values without behaviour beyond parsing and printing. Nothing here knows SIP, Microsoft's
+//! JSON, a socket, a file or a clock.
 
 pub mod call;
 pub mod change;

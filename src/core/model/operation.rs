@@ -35,7 +35,7 @@ pub enum OperationKind {
     Record(RecordRequest),
     /// Play prompts.
     PlayPrompt(PlayPromptRequest),
-    /// Announce tones from now on; complete at once.
+    /// Report tones from now on; complete at once.
     SubscribeToTone,
     /// End what runs and empty the queue; complete at once.
     CancelMediaProcessing,
@@ -43,17 +43,17 @@ pub enum OperationKind {
     SendDtmfTones(SendTonesRequest),
     /// Drop the sound of one side; complete at once.
     Mute {
-        /// Which.
+        /// The side to mute.
         side: Side,
     },
     /// Let the sound of one side through again; complete at once.
     Unmute {
-        /// Which.
+        /// The side to unmute.
         side: Side,
     },
-    /// Keep in mind what the application says of its own recording; complete at once.
+    /// Store the status that the application reports of its own recording; complete at once.
     UpdateRecordingStatus {
-        /// What it says.
+        /// The reported status.
         status: RecordingStatus,
     },
     /// Play this to the peer, over and over, whenever nothing else is played; without a prompt,
@@ -62,20 +62,20 @@ pub enum OperationKind {
         /// What to play.
         prompt: Option<PromptSource>,
     },
-    /// No more of that.
+    /// Stop the hold music.
     StopHoldMusic,
-    /// Send back what is heard until `#`; only built-in lines do it.
+    /// Send the peer's audio back until `#`; only built-in lines use it.
     Echo,
 }
 
 /// Parameters of `record` and `recordResponse`, checked (contract section 2.6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRequest {
-    /// The name it was asked for by; the limits differ.
+    /// The action's name in the request; the limits differ.
     pub action: RecordAction,
     /// What to play first.
     pub prompt: Option<PromptSource>,
-    /// Ends what runs, drops what waits, and starts at once.
+    /// Whether it ends the running operation, drops the waiting ones, and starts at once.
     pub barge_in_allowed: bool,
     /// How long the caller may be silent before the first word.
     pub initial_silence_seconds: u32,
@@ -100,7 +100,7 @@ pub enum RecordAction {
 }
 
 impl RecordAction {
-    /// The longest of each of the three times, in seconds.
+    /// Upper limit of each of the three times, in seconds.
     pub fn max_seconds(self) -> u32 {
         match self {
             Self::Record => 300,
@@ -114,7 +114,7 @@ impl RecordAction {
 pub struct PlayPromptRequest {
     /// 1 to 20 prompts, played in order.
     pub prompts: Vec<PromptSource>,
-    /// Repeats the list for ever.
+    /// Whether the list repeats for ever.
     pub repeat: bool,
 }
 
@@ -133,21 +133,21 @@ pub struct SendTonesRequest {
 pub enum Side {
     /// The application.
     Ours,
-    /// Whom it talks to.
+    /// The party that the application talks to.
     Peers,
 }
 
-/// What the application says of its own recording of the call.
+/// The status that the application reports of its own recording of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RecordingStatus {
-    /// It does not say.
+    /// The application does not say.
     Unknown,
-    /// It does not record.
+    /// The application does not record.
     NotRecording,
-    /// It records.
+    /// The application records.
     Recording,
-    /// It wanted to and cannot.
+    /// The application wanted to record and cannot.
     Failed,
 }
 
@@ -170,9 +170,9 @@ pub enum OperationStatus {
     NotStarted,
     /// Has begun.
     Running,
-    /// Ended as wanted.
+    /// Ended successfully.
     Completed,
-    /// Ended otherwise.
+    /// Ended without success.
     Failed,
 }
 
@@ -205,17 +205,18 @@ pub enum OperationEnd {
     HungUpWithAudio,
     /// Record: the caller hung up, or RTP ended, before any audio was kept.
     HungUpWithoutAudio,
-    /// Record: the disk took no more, after some audio was kept.
+    /// Record: the disk failed or is full, after some audio was kept.
     DiskFailedWithAudio,
-    /// Record: the disk took nothing.
+    /// Record: the disk failed or is full, before any audio was kept.
     DiskFailedWithoutAudio,
-    /// Any: canceled, barged into, or, if it does not record, hung up on.
+    /// Any: canceled or ended by a barge-in. For an operation that does not record, also: the call
+    /// ended.
     Canceled,
-    /// Record: the prompt could not be played; the sentence names the cause.
+    /// Any with prompts: a prompt could not be played; the sentence names the cause.
     PromptFailed(PromptFailure),
     /// Another fault of our own.
     Unspecified,
-    /// Play prompt, echo, and the operations that are complete at once: done.
+    /// Any that does not record: done.
     Done,
 }
 
@@ -228,7 +229,7 @@ pub struct PromptFailure {
     pub message: String,
 }
 
-/// Whether a prompt could not be had or could not be read.
+/// Whether a prompt could not be fetched or could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PromptFailureKind {
@@ -241,11 +242,11 @@ pub enum PromptFailureKind {
 /// Codes and sentence of an outcome (`resultInfo`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultInfo {
-    /// 2xx good, 4xx the client's side, 5xx ours.
+    /// 2xx success, 4xx a fault on the client's side, 5xx a fault of ours.
     pub code: i32,
-    /// Microsoft's finer number.
+    /// Microsoft's subcode.
     pub subcode: i32,
-    /// One sentence.
+    /// One sentence for the application.
     pub message: String,
 }
 
@@ -268,12 +269,12 @@ impl OperationKind {
         )
     }
 
-    /// Whether it ends what runs and drops what waits (contract section 2.7).
+    /// Whether it ends the running operation and drops the waiting ones (contract section 2.7).
     pub fn barges_in(&self) -> bool {
         matches!(self, Self::Record(request) if request.barge_in_allowed)
     }
 
-    /// What has to be there before the operation can begin.
+    /// The prompts that must be loaded before the operation can begin.
     pub fn prompts(&self) -> &[PromptSource] {
         match self {
             Self::Record(request) => request.prompt.as_slice(),
@@ -327,12 +328,12 @@ impl OperationEnd {
         }
     }
 
-    /// Whether a recording that ended so is delivered.
+    /// Whether a recording with this end is delivered.
     pub fn delivers_recording(&self) -> bool {
         self.status() == OperationStatus::Completed
     }
 
-    /// Codes and sentence for an operation of `kind` that ended so (contract section 5).
+    /// Codes and sentence for an operation of `kind` with this end (contract section 5).
     pub fn result(&self, kind: &OperationKind) -> ResultInfo {
         let (code, subcode, message) = match self {
             Self::StopToneDetected => (200, 8514, "Action completed as stop tone was detected."),
@@ -365,7 +366,7 @@ impl OperationEnd {
         ResultInfo { code, subcode, message: message.to_owned() }
     }
 
-    /// Graph's `completionReason` for an operation of `kind` that ended so; `None` where the kind
+    /// Graph's `completionReason` for an operation of `kind` with this end; `None` where the kind
     /// has no such member.
     pub fn completion_reason(&self, kind: &OperationKind) -> Option<&'static str> {
         match kind {

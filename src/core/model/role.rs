@@ -1,12 +1,12 @@
-//! What an application may be allowed to do: Graph's names (contract section 2.1).
+//! Roles of an application, by Graph's names (contract section 2.1).
 
-/// Recording, tones and prompts.
+/// Allows recording, tones and prompts.
 pub const ACCESS_MEDIA: &str = "Calls.AccessMedia.All";
-/// Placing calls, and handing them over.
+/// Allows placing and transferring calls.
 pub const INITIATE: &str = "Calls.Initiate.All";
 
-/// All that Graph has for calls. Nothing here asks for the others, but an application that was written
-/// for Graph may have them.
+/// All of Graph's roles for calls. We check only the two above, but an application that was written
+/// for Graph may have the others.
 pub const ALL: [&str; 5] = [
     ACCESS_MEDIA,
     INITIATE,
@@ -15,8 +15,8 @@ pub const ALL: [&str; 5] = [
     "Calls.JoinGroupCallAsGuest.All",
 ];
 
-/// Whether two names mean the same role: the documents write `Calls.JoinGroupCall.All` and
-/// `Calls.JoinGroupCalls.All`, in capitals and in small letters.
+/// Whether two names mean the same role. Microsoft's documents write `Calls.JoinGroupCall.All` and
+/// `Calls.JoinGroupCalls.All`, in upper and in lower case.
 pub fn is_same(left: &str, right: &str) -> bool {
     let spelled = |name: &str| name.to_ascii_lowercase().replace("calls", "call");
     spelled(left) == spelled(right)

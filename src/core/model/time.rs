@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 pub struct UnixMillis(pub i64);
 
 impl UnixMillis {
-    /// This time plus `duration`, at the far end of the range at most.
+    /// This time plus `duration`; the sum saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// This time less `duration`, at the near end of the range at least.
+    /// This time less `duration`; the difference saturates.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
@@ -33,12 +33,12 @@ impl UnixMillis {
 pub struct SteadyMillis(pub i64);
 
 impl SteadyMillis {
-    /// This time plus `duration`, at the far end of the range at most.
+    /// This time plus `duration`; the sum saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// This time less `duration`, at the near end of the range at least.
+    /// This time less `duration`; the difference saturates.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
@@ -50,7 +50,7 @@ impl SteadyMillis {
 }
 
 impl From<UnixMillis> for SystemTime {
-    /// Before the epoch there is nothing.
+    /// A time before the epoch becomes the epoch.
     fn from(UnixMillis(millis): UnixMillis) -> Self {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }

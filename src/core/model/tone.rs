@@ -1,4 +1,4 @@
-//! The sixteen DTMF keys, in every spelling that the outside world has for them.
+//! The sixteen DTMF keys, with conversions between all their spellings.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
-//! Says what it hears, until `#`.
+//! Sends the peer's audio back until `#`.
 
 use super::{Ended, Heard, Said};
 use crate::model::{OperationEnd, Tone};
 
-/// What is heard comes back in the same frame.
+/// Sends the audio of each frame back in the same frame.
 #[derive(Debug, Default)]
 pub struct Echo;
 

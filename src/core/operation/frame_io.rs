@@ -1,11 +1,11 @@
-//! What an operation gets and gives in one frame, and how it ends.
+//! Input and output of an operation in one frame, and how it ends.
 
 use crate::{
     audio::{Frame, Speech},
     model::{OperationEnd, Tone},
 };
 
-/// What ends an operation from outside.
+/// An event that ends an operation from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interruption {
     Cancel,
@@ -13,19 +13,19 @@ pub(super) enum Interruption {
     DiskFailed,
 }
 
-/// What the peer sent in one frame of playout, as the operation gets it.
+/// The audio and the key that the peer sent, in one frame of playout.
 #[derive(Debug)]
 pub struct Heard<'a> {
-    /// The sound; silence when nothing came. 20 ms at the leg's rate.
+    /// The audio, 20 ms at the leg's rate; silence when nothing came.
     pub samples: &'a [i16],
-    /// What [`Voice`](crate::audio::Voice) says of it.
+    /// What [`Voice`](crate::audio::Voice) finds in the audio.
     pub speech: Speech,
-    /// A key that begins in this frame, at most one; each press is told once.
+    /// A key that begins in this frame, at most one; each press is reported once.
     pub tone: Option<HeardTone>,
-    /// How many frames of what the peer sent playout has gone on with this one: 1 as a rule, none where
-    /// one was put in because packets were late, and more where some were left out to catch up.
+    /// By how many of the peer's frames playout advances with this one. Usually 1; 0 if this frame
+    /// was inserted because packets were late; more if frames were left out to catch up.
     pub advance: u32,
-    /// How many frames newer than this one have been received already: the depth of playout.
+    /// How many frames newer than this one have already been received: the depth of playout.
     pub behind: u32,
 }
 
@@ -38,42 +38,42 @@ pub struct HeardTone {
     pub offset: usize,
 }
 
-/// What an operation does in one frame.
+/// The output of an operation in one frame.
 #[derive(Debug)]
 pub struct Said<'a> {
-    /// What the peer hears; silence unless the operation writes to it.
+    /// Audio for the peer; silence unless the operation writes to it.
     pub frame: &'a mut Frame,
     /// Samples to keep, appended at the leg's rate.
     pub kept: &'a mut Vec<i16>,
-    /// A key that is down, or whose end is said again. Peers that take telephone events get it
-    /// instead of the frame.
+    /// A key that is down, or the repeated end of a key. Peers that support telephone events get it
+    /// instead of the audio.
     pub key: Option<SaidKey>,
 }
 
 impl<'a> Said<'a> {
-    /// Nothing yet: `frame` is silence, and `kept` is only room.
+    /// An empty output: `frame` is silence, and `kept` is the buffer for samples to keep.
     pub fn new(frame: &'a mut Frame, kept: &'a mut Vec<i16>) -> Self {
         Self { frame, kept, key: None }
     }
 }
 
-/// A key that we press.
+/// A key that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaidKey {
     /// The key.
     pub tone: Tone,
-    /// For how many frames it has been down, this one included; at least 1.
+    /// Number of frames that it has been down, this one included; at least 1.
     pub frames: u32,
-    /// Whether it comes up with this frame, or has come up before.
+    /// Whether it is released in this frame, or was released before.
     pub is_up: bool,
 }
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Why.
+    /// Why it ended.
     pub end: OperationEnd,
-    /// Record only: figures of the clip.
+    /// Figures of the clip, for record only.
     pub clip: Option<ClipFigures>,
 }
 
@@ -86,7 +86,7 @@ impl Ended {
 /// Figures of a recorded clip, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClipFigures {
-    /// Length.
+    /// Length of the clip.
     pub duration_ms: u64,
     /// How much of it was speech.
     pub speech_ms: u64,

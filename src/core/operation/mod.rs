@@ -1,7 +1,8 @@
 //! Operations as machines that are fed one frame of 20 ms at a time; they know no clock.
 //!
-//! In: what is heard in this frame. Out: what is said in it, what of it is kept, and, once, how it
-//! ended. They do not know RTP, files or the call they run in.
+//! Input: the peer's audio and key in this frame. Output: the audio to send, the samples to keep,
+//! and, once, how the operation ended. Operations do not know RTP, files or the call that they
+//! belong to.
 
 pub mod echo;
 mod frame_io;
@@ -22,19 +23,19 @@ use crate::model::OperationEnd;
 /// One running operation of a leg.
 #[derive(Debug)]
 pub enum Operation {
-    /// Prompt, beep, record.
+    /// Plays a prompt and a beep, then records.
     Record(Record),
-    /// Prompts in order.
+    /// Plays prompts in order.
     PlayPrompt(PlayPrompt),
-    /// What is heard comes back.
+    /// Sends the peer's audio back.
     Echo(Echo),
-    /// Keys in order.
+    /// Sends keys in order.
     SendTones(SendTones),
 }
 
 impl Operation {
-    /// Lives through one frame. What was said and kept counts, also in the frame that ends it; after
-    /// that frame the operation does nothing more.
+    /// Processes one frame. The output also counts in the frame that ends the operation; after that
+    /// frame the operation does nothing more.
     pub fn tick(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
         match self {
             Self::Record(record) => record.tick(heard, said),
@@ -44,28 +45,27 @@ impl Operation {
         }
     }
 
-    /// Ends it because the application wants so, or another operation barges in.
+    /// Ends it because the application cancels it, or another operation barges in.
     pub fn cancel(self) -> Ended {
         self.interrupt(Interruption::Cancel)
     }
 
-    /// Ends it because the caller is gone, after what was still in the jitter buffer has been
-    /// ticked through.
+    /// Ends it because the caller is gone. The rest of the jitter buffer has been processed before.
     pub fn hang_up(self) -> Ended {
         self.interrupt(Interruption::HangUp)
     }
 
-    /// Ends it because the disk takes no more of its clip.
+    /// Ends it because the disk failed or is full.
     pub fn disk_failed(self) -> Ended {
         self.interrupt(Interruption::DiskFailed)
     }
 
-    /// Whether [`Heard::speech`] matters to it; if not, the detector need not run.
+    /// Whether it uses [`Heard::speech`]; if not, the detector need not run.
     pub fn wants_voice(&self) -> bool {
         matches!(self, Self::Record(_))
     }
 
-    /// Whether all that it does is to say something: while nobody can hear that, it must wait.
+    /// Whether it only sends audio or keys: while the peer cannot receive them, it must wait.
     pub fn only_speaks(&self) -> bool {
         match self {
             Self::PlayPrompt(_) | Self::SendTones(_) => true,
@@ -73,7 +73,7 @@ impl Operation {
         }
     }
 
-    /// Whether a clip is being kept at this moment: from the end of prompt and beep on.
+    /// Whether it records now: after the end of prompt and beep.
     pub fn is_recording(&self) -> bool {
         match self {
             Self::Record(record) => record.is_recording(),
@@ -84,7 +84,7 @@ impl Operation {
     fn interrupt(self, interruption: Interruption) -> Ended {
         match self {
             Self::Record(record) => record.interrupt(interruption),
-            // Contract section 5.2 has no other end for what was not played to its end.
+            // Contract section 5.2 has no other end for an operation that was cut short.
             Self::PlayPrompt(_) | Self::Echo(_) | Self::SendTones(_) => {
                 Ended::without_clip(OperationEnd::Canceled)
             }

@@ -6,13 +6,14 @@ use crate::{
     model::OperationEnd,
 };
 
-/// Prompts, back to back to the sample.
+/// Plays prompts one after the other, without a gap of even a sample.
 #[derive(Debug)]
 pub struct PlayPrompt(Player);
 
 impl PlayPrompt {
-    /// Plays each clip so many times, at least once, in order; with `repeat` the list begins again
-    /// until the operation is canceled. A list without a single sample ends in its first frame.
+    /// Plays each clip as often as its count says, at least once, in order; with `repeat` the list
+    /// begins again until the operation is canceled. A list without a single sample ends in its
+    /// first frame.
     pub fn new(prompts: Vec<(Clip, u32)>, repeat: bool, rate: Rate) -> Self {
         Self(Player::new(prompts, repeat, rate))
     }
@@ -34,7 +35,7 @@ mod tests {
         Clip::new(samples.clone().collect(), samples.flat_map(|sample| [sample; 2]).collect())
     }
 
-    /// What is said in `ticks` frames at most, and in which it ended.
+    /// The audio of at most `ticks` frames, and the frame in which the operation ended.
     fn play(mut operation: PlayPrompt, ticks: usize) -> (Vec<i16>, Option<usize>) {
         let mut heard = Vec::new();
         for tick in 0..ticks {

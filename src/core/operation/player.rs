@@ -1,11 +1,11 @@
-//! Clips one after the other without a gap, a frame at a time.
+//! Plays clips one after the other without a gap, a frame at a time.
 
 use crate::audio::{Clip, Rate};
 
-/// Plays a list of clips, each so many times.
+/// Plays a list of clips, each as often as its count says.
 #[derive(Debug)]
 pub struct Player {
-    /// Only clips that have samples, so that each step makes a sound.
+    /// Only clips that have samples, so that each step produces audio.
     clips: Vec<(Clip, u32)>,
     rate: Rate,
     repeat: bool,
@@ -22,13 +22,13 @@ struct Position {
 
 impl Player {
     /// A player at the start of `clips`; with `repeat` the list begins again for ever. A count of 0
-    /// is taken for 1.
+    /// counts as 1.
     pub fn new(mut clips: Vec<(Clip, u32)>, repeat: bool, rate: Rate) -> Self {
         clips.retain(|(clip, _)| !clip.samples(rate).is_empty());
         Self { clips, rate, repeat, next: Position::default() }
     }
 
-    /// Fills `out` from its start; what is left of it when the last clip ends stays as it is.
+    /// Fills `out` from its start. When the last clip ends, the rest of `out` stays as it is.
     pub fn fill(&mut self, out: &mut [i16]) {
         let mut out = out;
         while !out.is_empty() {

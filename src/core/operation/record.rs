@@ -1,14 +1,15 @@
-//! Plays a prompt and a beep, then keeps what the caller says until there is a reason to stop
-//! (contract sections 2.6 and 5.1).
+//! Plays a prompt and a beep, then records the caller until there is a reason to stop (contract
+//! sections 2.6 and 5.1).
 //!
-//! The clip lies between the end of the beep and the reason to stop, to the sample: no beep, no stop
-//! tone, nothing that was said before. What is heard in a frame was sent a little earlier: as many
-//! frames as playout is deep ([`Heard::behind`]) were under way when the beep ended, and are passed
-//! over, be they heard or left out ([`Heard::advance`]). Without prompt and beep there is no such
-//! moment, and the first frame heard is kept.
+//! The clip begins at the end of the beep and ends at the reason to stop, exact to the sample: it
+//! contains no beep, no stop tone, and nothing that the caller said before. What playout delivers
+//! in a frame was sent a little earlier: when the beep ends, as many frames as playout is deep
+//! ([`Heard::behind`]) are still to come from before. These are skipped, whether playout delivers
+//! them or leaves them out ([`Heard::advance`]). Without prompt and beep nothing is skipped, and
+//! the first frame is kept.
 //!
-//! All times are counted in frames of the clip. A pause counts from the last frame that was really
-//! voiced; how long the detector hesitated does not matter.
+//! All times are counted in frames of the clip. A pause counts from the last voiced frame; the
+//! hysteresis of the detector does not shorten it.
 
 use super::{ClipFigures, Ended, Heard, Interruption, Said, player::Player};
 use crate::{
@@ -43,23 +44,23 @@ struct Limits {
 /// Prompting -> Beeping -> CatchingUp -> Listening -> Speaking <-> Pausing
 ///     \___________\____________\____________\___________\____________\____> Ended(reason)
 /// ```
-/// Prompt and beep are left out when they were not asked for. Stop tones, and the limit of the
-/// clip's length, end the last three; cancel and hang-up end any.
+/// Prompt and beep are left out if the request has none. Stop tones, and the limit of the clip's
+/// length, end the last three states; cancel, hang-up and a failed disk end any state.
 #[derive(Debug)]
 enum State {
     Prompting(Player),
-    /// `next` is the frame of the beep to be said.
+    /// `next` is the next frame of the beep.
     Beeping {
         next: u32,
     },
-    /// The beep has ended here, but not yet in what is heard: so many frames were sent before.
+    /// The beep is sent. This many frames are still to come that the peer sent before its end.
     CatchingUp {
         frames: u32,
     },
     /// No speech yet; the whole clip is silent.
     Listening,
     Speaking,
-    /// `silent` frames since the last one that was voiced.
+    /// `silent` frames since the last voiced one.
     Pausing {
         silent: u32,
     },
@@ -67,7 +68,7 @@ enum State {
 }
 
 impl Record {
-    /// An operation at its start; `prompt` is the request's prompt as audio.
+    /// A new operation; `prompt` is the request's prompt as audio.
     pub fn new(request: &RecordRequest, prompt: Option<Clip>, rate: Rate) -> Self {
         let times = request.prompt.as_ref().map_or(1, |prompt| prompt.times);
         let prompts = prompt.into_iter().map(|clip| (clip, times)).collect();
@@ -122,7 +123,7 @@ impl Record {
                     self.state = catch_up(left);
                     None
                 }
-                // The last of them was left out, and this one was sent after the beep.
+                // The last of these frames was left out, and this one was sent after the beep.
                 None => {
                     self.state = State::Listening;
                     self.keep(heard, said)
@@ -157,7 +158,7 @@ impl Record {
         }
     }
 
-    /// One frame of the clip.
+    /// Adds one frame to the clip.
     fn keep(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
         if let Some(key) = heard.tone
             && self.stop_tones.contains(&key.tone)
@@ -168,7 +169,7 @@ impl Record {
             return Some(self.end(OperationEnd::StopToneDetected));
         }
         said.kept.extend_from_slice(heard.samples);
-        // A key is not speech, even if its sound comes along.
+        // A key is not speech, even if its sound is in the audio.
         let speech = if heard.tone.is_some() { Speech::None } else { heard.speech };
         self.clip.add_frame(heard.samples.len(), speech);
         self.state = match self.clip.speech_end {
@@ -182,8 +183,8 @@ impl Record {
 
     fn limit_reached(&self) -> Option<OperationEnd> {
         match self.state {
-            // Before the longest duration: by default both are 5 s, and who said nothing has left
-            // no message.
+            // This limit comes before the longest duration: by default both are 5 s, and a caller
+            // that said nothing has left no message.
             State::Listening if self.clip.frames >= self.limits.initial_silence => {
                 Some(OperationEnd::InitialSilenceTimeout)
             }
@@ -210,13 +211,13 @@ fn catch_up(behind: u32) -> State {
     }
 }
 
-/// Counts what has been kept and how much of it was speech.
+/// Counts how much has been kept, and how much of it was speech.
 #[derive(Debug, Default)]
 struct ClipMeter {
     samples: u64,
     frames: u32,
     speech_frames: u32,
-    /// The frame after the last one that was voiced.
+    /// The frame after the last voiced one.
     speech_end: Option<u32>,
 }
 
@@ -225,8 +226,8 @@ impl ClipMeter {
         self.samples += samples as u64;
         self.frames += 1;
         let Speech::Run { frames, quiet } = speech else { return };
-        // A run may have begun, and even ended, before the clip did; and part of it has been counted
-        // in the frames before this one.
+        // A run may have begun, and even ended, before the clip began; and part of it may have been
+        // counted with earlier frames.
         let counted = self.speech_end.unwrap_or(0);
         let begin = self.frames.saturating_sub(frames).max(counted);
         let end = self.frames.saturating_sub(quiet);

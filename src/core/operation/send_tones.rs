@@ -1,7 +1,7 @@
 //! Sends keys: each is down for 100 ms, and then up for at least 80 ms.
 //!
-//! Every frame of a key says the key itself, for peers that take telephone events (RFC 4733), and its
-//! sound, for all others; who sends chooses one of them.
+//! Every frame of a key contains the key itself, for peers that support telephone events
+//! (RFC 4733), and its sound, for all others. The sender uses one of the two.
 
 use super::{Ended, Said, SaidKey};
 use crate::{
@@ -11,16 +11,19 @@ use crate::{
 
 /// How long a key is down, in frames of 20 ms.
 const DOWN: u32 = 5;
-/// Frames in which the end of a key is said again, since packets are lost (RFC 4733 section 2.5.1.4).
+/// Frames in which the end of a key is repeated, because packets get lost (RFC 4733
+/// section 2.5.1.4).
 const REPEATED: u32 = 2;
-/// The shortest time between two keys that receivers tell apart, with room, in frames of 20 ms.
+/// The shortest pause between two keys that receivers distinguish, with some reserve, in frames of
+/// 20 ms.
 const MIN_UP: u32 = 4;
 
-/// Keys in order.
+/// Sends keys in order.
 #[derive(Debug)]
 pub struct SendTones {
     tones: Vec<Tone>,
-    /// Which of them is next, and how many frames of it and of the pause after it have passed.
+    /// The index of the current key; `frame` counts the frames of the key and of the pause after
+    /// it.
     at: usize,
     frame: u32,
     /// How long a key is up, in frames of 20 ms.
@@ -29,7 +32,7 @@ pub struct SendTones {
 }
 
 impl SendTones {
-    /// Sends what is asked for; a pause is rounded up to whole frames.
+    /// Sends the requested keys; a pause is rounded up to whole frames.
     pub fn new(request: SendTonesRequest, rate: Rate) -> Self {
         let up = request.delay_ms.div_ceil(20).max(MIN_UP);
         Self { tones: request.tones, at: 0, frame: 0, up, rate }
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
     use crate::audio::Frame;
 
-    /// What is said in each frame until the end: the key, and whether it sounds.
+    /// The output of each frame until the end: the key, and whether there is sound.
     fn send(keys: &str, delay_ms: u32) -> Vec<(Option<SaidKey>, bool)> {
         let tones = keys.chars().map(|key| Tone::try_from(key).unwrap()).collect();
         let mut operation = SendTones::new(SendTonesRequest { tones, delay_ms }, Rate::Hz8000);

@@ -1,6 +1,6 @@
-//! The fuzz targets of tests/fuzz, over what is kept in their corpora, and over the torture messages.
+//! Runs the fuzz targets of tests/fuzz over their saved corpora, and over the torture messages.
 
-// The messages are files; time begins somewhere.
+// The tests read files, and take the current time as their start.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../../../tests/fuzz/targets.rs"]
@@ -13,7 +13,7 @@ fn replay(folder: &str, target: fn(&[u8])) {
     let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        // On failure it is the last one that was named.
+        // On failure, the last printed path is the one that failed.
         println!("{}", path.display());
         target(&fs::read(path).unwrap());
         count += 1;

@@ -1,7 +1,7 @@
-//! The torture messages of RFC 4475: each gets the verdict that the RFC asks for, and none of them,
-//! whatever is changed in it, brings the parser down.
+//! The torture messages of RFC 4475: each gets the verdict that the RFC asks for, and no change to
+//! a message makes the parser panic.
 
-// The messages are files; time begins somewhere.
+// The tests read files, and take the current time as their start.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../../../tests/support/pieces.rs"]
@@ -17,10 +17,10 @@ use aftertone_core::proto::sip::{
 use pieces::PIECES;
 use proptest::prelude::*;
 
-/// What becomes of a message.
+/// The verdict on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It goes on to the transactions.
+    /// It is passed on to the transactions.
     Accepted,
     /// It is answered with this status.
     Refused(u16),
@@ -29,7 +29,7 @@ enum Verdict {
 }
 use Verdict::{Accepted, Dropped, Refused};
 
-/// Name, verdict. Whether a REGISTER is served is for the registrar.
+/// Name and verdict. The registrar decides whether a REGISTER is served.
 const VERDICTS: [(&str, Verdict); 49] = [
     // 3.1.1, valid messages.
     ("wsinv", Accepted),
@@ -57,7 +57,7 @@ const VERDICTS: [(&str, Verdict); 49] = [
     ("lwsstart", Refused(400)),
     ("trws", Refused(400)),
     ("escruri", Refused(400)),
-    // Date is of no use to us, so its time zone is no reason to refuse a call.
+    // We do not use Date, so its time zone is no reason to refuse a call.
     ("baddate", Accepted),
     ("regbadct", Refused(400)),
     ("badaspec", Refused(400)),
@@ -66,7 +66,8 @@ const VERDICTS: [(&str, Verdict); 49] = [
     ("mismatch01", Refused(400)),
     ("mismatch02", Refused(501)),
     ("bigcode", Dropped),
-    // 3.2, transaction layer: the branch is the cookie alone, so it is taken for one of RFC 2543.
+    // 3.2, transaction layer: the branch is the magic cookie alone, so the message counts as one of
+    // RFC 2543.
     ("badbranch", Accepted),
     // 3.3, application layer.
     ("insuf", Refused(400)),
@@ -78,9 +79,9 @@ const VERDICTS: [(&str, Verdict); 49] = [
     ("regaut01", Accepted),
     ("multi01", Refused(400)),
     ("mcl01", Refused(400)),
-    // The second Via is for the endpoint to see.
+    // The endpoint checks the second Via.
     ("bcast", Accepted),
-    // It has come to its end: only a proxy would refuse it.
+    // It has reached its destination: only a proxy would refuse it.
     ("zeromf", Accepted),
     ("cparam01", Accepted),
     ("cparam02", Accepted),
@@ -116,7 +117,7 @@ fn no_message_is_forgotten() {
 fn each_answer_names_the_request() {
     for (name, _) in VERDICTS {
         let Some(answer) = answer(&read(name)) else { continue };
-        // What is copied is as malformed as it was.
+        // Fields that the answer copies are as malformed as in the request.
         if matches!(
             name,
             "insuf" | "badinv01" | "quotbal" | "scalar02" | "badaspec" | "baddn" | "badvers"
@@ -225,7 +226,7 @@ fn session_descriptions_of_rfc_5118_are_read() {
         assert_eq!((first.kind.as_str(), second.kind.as_str()), ("audio", "video"));
         assert_eq!(first.connection.as_deref(), audio, "{name}");
         assert_eq!(second.connection.as_deref(), video, "{name}");
-        // Two of them offer G.726 only.
+        // Two of them offer only G.726.
         first.formats = vec!["0".to_owned()];
         first.attributes.clear();
         let (answer, plan) = negotiate(&description, &local).expect("a codec in common");
@@ -248,7 +249,7 @@ proptest! {
             edit.apply(&mut bytes);
         }
         if let Some(answer) = answer(&bytes) {
-            // Each line of an answer but the last ones is a header field.
+            // Each line of the answer's head after the first one is a header field.
             let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
             let head = String::from_utf8_lossy(&answer[..head]).into_owned();
             prop_assert!(head.split("\r\n").skip(1).all(|line| line.contains(": ")), "{}", head);
@@ -262,7 +263,7 @@ proptest! {
     }
 }
 
-/// One change of a message.
+/// One change to a message.
 #[derive(Debug, Clone)]
 enum Edit {
     Set(prop::sample::Index, u8),
@@ -314,7 +315,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// The answer that a server without any calls would give.
+/// The answer of a server without any calls.
 fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
     let answer = match parse_datagram(bytes) {
         Ok(Message::Request(mut request)) => {

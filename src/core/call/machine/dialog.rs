@@ -1,4 +1,4 @@
-//! What changes while a call is up: its session, its peer.
+//! Changes of an established call: its session and its peer.
 
 use super::{Action, Machine, Now, Phase, Transfer, refuse};
 use crate::{
@@ -18,7 +18,8 @@ impl Machine {
         let command = match self.phase {
             Phase::Up => match self.session.reoffered(offer) {
                 Ok(sdp) => {
-                    // The leg first: the peer may move as soon as it has our answer.
+                    // The leg changes first: the peer may use its new address as soon as it has our
+                    // answer.
                     if !self.session.awaits_answer() {
                         self.session_changed();
                     }
@@ -62,7 +63,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Contract section 2.4: transferring, then accepted and over, or back to where it was.
+    /// Contract section 2.4: the call is transferring; then the transfer is accepted and the call
+    /// ends, or the transfer fails and the call is established again.
     pub(super) fn referred(&mut self, status: u16, now: Now) {
         let (Phase::Up, Some(transfer)) = (&self.phase, &mut self.transfer) else { return };
         let kind = transfer.kind;
@@ -90,7 +92,7 @@ impl Machine {
         self.tell_changed();
     }
 
-    /// Contract section 3.1: while the peer goes to somebody else, nothing is to be heard of it.
+    /// Contract section 3.1: while the peer is being transferred, its media is inactive.
     pub(super) fn media_state(&self) -> MediaState {
         match self.call.state {
             CallState::Transferring | CallState::TransferAccepted => MediaState::Inactive,
@@ -103,7 +105,7 @@ impl Machine {
         }
     }
 
-    /// The call goes on with another peer; what is played and recorded does not notice.
+    /// The call goes on with another peer; playing and recording go on as well.
     pub(super) fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>) {
         if !matches!(self.phase, Phase::Up) {
             self.signal(refuse(dialog, &Refusal::Internal));
@@ -125,7 +127,8 @@ impl Machine {
         }
     }
 
-    /// The peer whom we have asked to call somebody else is none any more: nobody tells how it went.
+    /// Drops a transfer after its peer was replaced: the result of the transfer is no longer
+    /// reported.
     fn give_up_transfer(&mut self) {
         self.transfer = None;
         if self.call.state == CallState::Transferring {
@@ -134,7 +137,8 @@ impl Machine {
         }
     }
 
-    /// Before the ACK nobody has shown that the address is his.
+    /// Before the ACK, the peer has not proved that the media address is its own. Nothing is sent
+    /// there.
     pub(super) fn listen_only(&mut self) {
         if let Some(mut plan) = self.session.plan() {
             plan.direction = plan.direction.without_sending();

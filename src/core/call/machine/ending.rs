@@ -1,4 +1,5 @@
-//! How a call ends: the peer hears of it, the media lets go, every clip gets safe, and then it is told.
+//! How a call ends: the peer is told, the leg closes, every clip becomes safe, and then the end is
+//! reported.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::{
 const ENDING_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Machine {
-    /// The peer has left and knows it.
+    /// Ends the call without a message to the peer, which has left or was never reached.
     pub(super) fn peer_gone(&mut self, termination: Termination, now: Now) {
         let may_stay = matches!(termination, Termination::PeerHungUp | Termination::PeerLost);
         if may_stay && self.is_referred() {
@@ -25,8 +26,8 @@ impl Machine {
         }
         let is_heard_of = self.transfer.is_some_and(|transfer| transfer.is_heard_of);
         let termination = match termination {
-            // Phones hang up as soon as they have reached whom they were sent to, and then tell no more.
-            // One that has not told of anybody has just hung up.
+            // Phones hang up as soon as they have reached the transfer target, and then send no
+            // more NOTIFY. A phone that has reported no progress has simply hung up.
             Termination::PeerHungUp if is_heard_of => {
                 self.set_state(CallState::TransferAccepted);
                 Termination::Transferred
@@ -37,11 +38,11 @@ impl Machine {
         self.begin_ending(termination, now);
     }
 
-    /// We end the call: with `refusal` if it is not answered yet, else with BYE.
+    /// Ends the call from our side: with `refusal` if it is not answered yet, else with BYE.
     pub(super) fn end(&mut self, termination: Termination, refusal: Option<Refusal>, now: Now) {
         match self.phase {
             Phase::Ending { .. } | Phase::Over => return,
-            // Nobody out there knows of it yet.
+            // No INVITE has been sent yet.
             Phase::Locating => {}
             Phase::Opening if self.ring_until.is_some() => {}
             Phase::Offered { .. } | Phase::Opening => {
@@ -60,7 +61,7 @@ impl Machine {
         self.begin_ending(termination, now);
     }
 
-    /// The call makes room for others, at once: the endpoint waits for no ACK of its caller.
+    /// Ends the call at once to make room for others: the endpoint does not wait for its ACK.
     pub(super) fn make_room(&mut self, now: Now) {
         match self.phase {
             Phase::Ending { .. } | Phase::Over => return,
@@ -103,7 +104,7 @@ impl Machine {
         }
     }
 
-    /// Nothing more comes from the leg: what it had not ended, because it vanished, is ended here.
+    /// The leg is gone: ends the operations that it left unfinished.
     pub(super) fn leg_gone(&mut self, now: Now) {
         for entry in self.queue.take_said() {
             self.conclude(entry, OperationEnd::Done, None, now);
@@ -131,8 +132,8 @@ impl Machine {
         self.try_finish(now);
     }
 
-    /// The leg did not close in time. What it was recording is sealed, everything else ends without
-    /// it.
+    /// The leg did not close in time. The clip that it was recording is sealed; all other
+    /// operations end without the leg.
     pub(super) fn ending_is_late(&mut self, now: Now) {
         if let Phase::Ending { until, .. } = &mut self.phase {
             *until = now.instant + ENDING_DEADLINE;

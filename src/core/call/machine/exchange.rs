@@ -1,4 +1,4 @@
-//! What goes into the machine of a call, and what comes out.
+//! Inputs, commands and actions of a call's machine.
 
 use std::time::{Duration, Instant};
 
@@ -17,38 +17,38 @@ use crate::{
     },
 };
 
-/// The time of an input, by each clock.
+/// The time of an input on each of the three clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// For timers.
+    /// Monotonic time, for timers.
     pub instant: Instant,
-    /// For times that are shown.
+    /// Wall-clock time, for times that are shown.
     pub wall: UnixMillis,
-    /// For deadlines that are stored.
+    /// Steady time, for deadlines that are stored.
     pub steady: SteadyMillis,
 }
 
-/// Times that the configuration sets.
+/// Time limits from the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// For the application to answer.
+    /// How long the application may take to answer an offered call.
     pub answer_timeout: Duration,
-    /// Between two keepAlive requests.
+    /// The longest time between two keepAlive requests.
     pub keep_alive: Duration,
-    /// For a call to a line: no application ends it.
+    /// The longest call to a built-in line, which no application ends.
     pub line_limit: Duration,
-    /// How long clips live after hang-up.
+    /// How long clips are kept after the call has ended.
     pub retention: Duration,
 }
 
-/// Who decides what happens on the call.
+/// The party that controls the call.
 #[derive(Debug, Clone)]
 pub enum Owner {
-    /// A bot, told by notifications.
+    /// An application, which learns of events by notifications.
     Application {
-        /// Its name.
+        /// The application's name.
         name: String,
-        /// Its global callback.
+        /// URI of its global callback.
         callback_uri: String,
     },
     /// A built-in line.
@@ -62,124 +62,126 @@ pub struct Offer {
     pub dialog: DialogId,
     /// The caller.
     pub source: Party,
-    /// Whom it called.
+    /// The called party.
     pub target: Party,
     /// Call-ID of the dialog.
     pub sip_call_id: String,
-    /// How the call came here.
+    /// Called URI, diversions and referrer.
     pub arrival: Arrival,
-    /// Whether the caller is a telephone, beyond a trunk.
+    /// Whether the caller is a telephone behind a trunk.
     pub is_telephone: bool,
     /// Subject header.
     pub subject: Option<String>,
     /// Session description, if the INVITE had one.
     pub sdp: Option<Vec<u8>>,
-    /// Codecs in our order.
+    /// Our codecs, in order of preference.
     pub codecs: Vec<sdp::Codec>,
 }
 
 /// A call that we are to place.
 #[derive(Debug)]
 pub struct Placement {
-    /// The dialog that it shall make.
+    /// The dialog that our INVITE creates.
     pub dialog: DialogId,
     /// The application, as the calling party.
     pub source: Party,
-    /// Whom it calls.
+    /// The called party.
     pub target: Party,
     /// Subject header.
     pub subject: Option<String>,
     /// Correlation id of the client, if it gave one.
     pub chain_id: Option<String>,
-    /// Where the call's notifications go; the application's own place when absent.
+    /// Where the call's notifications go; the application's global callback when absent.
     pub callback_uri: Option<String>,
-    /// Echoed; JSON text.
+    /// The client's media configuration, echoed unchanged; JSON text.
     pub media_config: Option<String>,
-    /// Whether the called party is a telephone, beyond a trunk.
+    /// Whether the called party is a telephone behind a trunk.
     pub is_telephone: bool,
-    /// How long it may ring, if the application says so.
+    /// How long the call may ring, if the application sets it.
     pub ringing_timeout_seconds: Option<u32>,
-    /// Codecs in our order.
+    /// Our codecs, in order of preference.
     pub codecs: Vec<sdp::Codec>,
 }
 
-/// What happened outside.
+/// An event from outside the machine.
 #[derive(Debug)]
 pub enum Input {
-    /// The leg is open, or cannot be.
+    /// The leg is open, or could not be opened (`None`).
     LegOpened(Option<LocalAudio>),
-    /// Our 200 was acknowledged; with the answer if we had made the offer.
+    /// The ACK of our 200 has come, with the peer's answer if our 200 carried the offer.
     Acknowledged(Option<Vec<u8>>),
-    /// Our 200 was never acknowledged; the dialog is gone.
+    /// The ACK of our 200 has never come; the dialog is gone.
     NotAcknowledged,
-    /// The caller has not shown that it hears us, and others want to call.
+    /// The caller has not shown that it receives our responses, and another call needs its place.
     MakeRoom,
-    /// The peer is not there any more; the dialog is gone.
+    /// The peer cannot be reached any more; the dialog is gone.
     PeerLost,
-    /// The peer can be called, at the call's Call-ID; or there is no way to it: a SIP status.
+    /// The called party can be called, with the call's Call-ID; or there is no route to it, with a
+    /// SIP status.
     Located(Result<(), u16>),
-    /// The called user is one of ours, and has no phone.
+    /// The called party is a user of ours with no registered phone.
     NoEndpoint,
-    /// Our call is on its way, by a SIP status of 100 to 199.
+    /// Our INVITE got a provisional response with this status, 100 to 199.
     Progress(u16),
-    /// Our call was answered; with the answer to our offer.
+    /// Our INVITE was answered, with the peer's answer to our offer.
     Answered(Option<Vec<u8>>),
-    /// Our call was refused with this SIP status.
+    /// Our INVITE was refused with this SIP status.
     Refused(u16),
-    /// The peer has answered the refresh of the session.
+    /// The peer has answered our session refresh (RFC 4028), with this description.
     Refreshed(Vec<u8>),
-    /// How the transfer goes: 100 and more, 200 when it is done, 300 and more when it has failed.
+    /// Progress of our transfer as a SIP status: from 100 under way, 2xx done, from 300 failed.
     Referred(u16),
-    /// The caller canceled; already answered.
+    /// The caller sent CANCEL; it is already answered.
     Canceled,
-    /// The peer sent BYE; already answered.
+    /// The peer sent BYE; it is already answered.
     PeerHungUp,
-    /// The peer wants to change the session.
+    /// The peer sent a re-INVITE, with this offer if it had one.
     Reinvite(Option<Vec<u8>>),
-    /// The peer wants us to call somebody else, by this dialog, who shall have its place (RFC 3515); we
-    /// may.
+    /// The peer asks us by REFER to call another party, which replaces it (RFC 3515), and it is
+    /// allowed to. The new call uses this dialog.
     ReferAsked(DialogId),
-    /// Whom the peer has named can be called, or there is no way: a SIP status.
+    /// The referred-to party can be called, or there is no route to it: a SIP status.
     ReferralLocated(Result<(), u16>),
-    /// That one rings, or so: a SIP status.
+    /// The referred-to party sent a provisional response with this status.
     ReferralProgress(u16),
-    /// That one is there; with the answer to our offer.
+    /// The referred-to party answered, with its answer to our offer.
     ReferralAnswered(Option<Vec<u8>>),
-    /// That one will not come: a SIP status.
+    /// The call to the referred-to party failed with this SIP status.
     ReferralRefused(u16),
-    /// Somebody else takes the peer's place, by this dialog and offer (RFC 3891).
+    /// INVITE with Replaces: another peer takes over the call, with this dialog and offer
+    /// (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),
-    /// The acceptance of an operation is committed, and its prompts and its clip's file are there;
-    /// or how it ends because they cannot be had.
+    /// The acceptance of an operation is committed, and its prompts and its clip's file are ready.
+    /// Or one of them cannot be had, and the operation ends with this result.
     Prepared(OperationId, Result<(), OperationEnd>),
     /// A key was pressed.
     Tone(Tone),
-    /// The media has sent all that an operation says, and will tell its end when the peer has
-    /// played it.
+    /// The media has sent all audio of an operation. [`MediaEnded`](Self::MediaEnded) follows once
+    /// the peer has played it.
     MediaSaid(OperationId),
-    /// The media is done with an operation.
+    /// The media has ended an operation.
     MediaEnded(OperationId, MediaEnd),
-    /// A clip is safe, or how its operation ends because it cannot be kept.
+    /// A clip is safe on disk. Or it cannot be kept, and its operation ends with this result.
     ClipSafe(OperationId, Result<SafeClip, OperationEnd>),
-    /// RTP did not come, or stopped.
+    /// The peer's RTP did not come, or stopped.
     MediaTimedOut(Silence),
     /// The leg is closed; nothing more comes from it.
     LegClosed,
     /// The leg broke, or has vanished; nothing more comes from it.
     LegFailed,
-    /// The store has refused a change for good: what is true is not what is written down. Or more
-    /// changes wait for it than a call may have.
+    /// The store has refused a change for good, so the stored state differs from the machine's. Or
+    /// more changes of this call wait for the store than one call may have.
     NotCommitted,
 }
 
 /// How the media ended an operation.
 #[derive(Debug, Clone)]
 pub struct MediaEnd {
-    /// Why.
+    /// Why the operation ended.
     pub end: OperationEnd,
     /// How much of the clip was speech, in milliseconds.
     pub speech_ms: u64,
-    /// Where the last speech ended.
+    /// Where the last speech ended, in milliseconds from the clip's start; `None` without speech.
     pub speech_ended_at_ms: Option<u64>,
 }
 
@@ -190,87 +192,88 @@ pub struct SafeClip {
     pub bytes: u64,
     /// Its length.
     pub duration_ms: u64,
-    /// The disk took no more.
+    /// Whether the clip ends early because the disk failed or is full.
     pub is_cut_short: bool,
 }
 
-/// What the application, or whoever runs the house, asks for.
+/// A request of the application or the operator.
 #[derive(Debug)]
 pub enum Command {
-    /// Take the call.
+    /// Answer the call.
     Answer {
-        /// Where later notifications go.
+        /// Where later notifications go, if the application sets it.
         callback_uri: Option<String>,
-        /// Echoed; JSON text.
+        /// The client's media configuration, echoed unchanged; JSON text.
         media_config: Option<String>,
     },
-    /// Do not take the call.
+    /// Reject the call.
     Reject {
-        /// Why.
+        /// Reason of the rejection.
         reason: RejectReason,
-        /// Where the last notification goes.
+        /// Where the last notification goes, if the application sets it.
         callback_uri: Option<String>,
     },
-    /// Send the caller to somebody else.
+    /// Redirect the caller to another target (302).
     Redirect {
-        /// To whom.
+        /// The redirect target.
         target: Box<Uri>,
-        /// Where the last notification goes.
+        /// Where the last notification goes, if the application sets it.
         callback_uri: Option<String>,
     },
     /// End the call.
     HangUp(Termination),
-    /// The application is still there.
+    /// Renew the lease: the application still controls the call.
     KeepAlive,
-    /// The peer shall talk to somebody else.
+    /// Transfer the peer to another party by REFER.
     Transfer {
-        /// To whom.
+        /// The transfer target.
         target: Box<Uri>,
-        /// In the place of this call of the application.
+        /// For a consultative transfer: the application's other call, which the peer takes over.
         replaces: Option<DialogId>,
     },
 }
 
-/// An operation that is asked for.
+/// A requested operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOperation {
-    /// What to do.
+    /// The kind of operation, with its parameters.
     pub kind: OperationKind,
-    /// The client's words.
+    /// The client's context, echoed unchanged.
     pub client_context: Option<String>,
 }
 
-/// What the owner of the machine is to do, in order.
+/// An action for the owner of the machine to carry out, in order.
 #[derive(Debug)]
 pub enum Action {
-    /// Write this down.
+    /// Commit this change to the store.
     Commit(Box<Change>),
-    /// Tell the SIP endpoint.
+    /// Pass this command to the SIP endpoint.
     Signal(endpoint::Command),
     /// Open a leg; answer with [`Input::LegOpened`].
     OpenLeg,
-    /// Find the way to the called party; answer with [`Input::Located`].
+    /// Find a route to the called party; answer with [`Input::Located`].
     Locate,
-    /// Call it, with this offer.
+    /// Send the INVITE to the called party, with this offer.
     Dial(Vec<u8>),
-    /// Find the way to whom the peer has named; answer with [`Input::ReferralLocated`].
+    /// Find a route to the party that the peer refers us to; answer with
+    /// [`Input::ReferralLocated`].
     LocateReferral,
-    /// Call them.
+    /// Send the INVITE to the referred-to party.
     DialReferral(Box<ReferralCall>),
-    /// The session is agreed, or changed.
+    /// Apply this plan to the leg: the session is agreed, or has changed.
     ConnectLeg(Box<sdp::StreamPlan>),
-    /// Once all earlier commits are through, get the prompts, and open the clip's file if that was
-    /// not done; answer with [`Input::Prepared`].
+    /// Once all earlier commits are done, load the prompts, and open the clip's file unless it is
+    /// open; answer with [`Input::Prepared`].
     Prepare(OperationId, Vec<PromptSource>),
-    /// Have the media begin.
+    /// Start this operation on the media, with the clip that it records.
     Start(Box<Operation>, Option<RecordingId>),
-    /// Have the media end this one as canceled; answered by [`Input::MediaEnded`].
+    /// Cancel this operation on the media; answered by [`Input::MediaEnded`].
     Cancel(OperationId),
-    /// Have the media drop, or let through, our sound and the peer's.
+    /// Set which side's audio the media drops.
     Mute {
-        /// Whether ours is dropped.
+        /// Whether our audio is dropped.
         ours: bool,
-        /// Whether the peer's is dropped.
+        /// Whether the peer's audio is dropped.
         peers: bool,
     },
     /// The leg vanished while it wrote this clip: seal what there is; answer with
@@ -278,14 +281,14 @@ pub enum Action {
     SealClip(OperationId, RecordingId),
     /// Close the leg; answered by [`Input::LegClosed`].
     CloseLeg,
-    /// Once all earlier commits are through, forget the call.
+    /// Once all earlier commits are done, forget the call.
     Over,
 }
 
-/// The INVITE that a peer has asked for.
+/// The INVITE that the peer has requested by REFER.
 #[derive(Debug)]
 pub struct ReferralCall {
-    /// The dialog that it shall make.
+    /// The dialog that the INVITE creates.
     pub dialog: DialogId,
     /// Its Call-ID.
     pub call_id: String,

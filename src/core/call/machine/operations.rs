@@ -1,4 +1,4 @@
-//! A call's operations, from acceptance to the one place where each is told to be over.
+//! A call's operations, from acceptance to the one place that reports their end.
 
 use super::{Action, Machine, MediaEnd, NewOperation, Now, Owner, Phase, SafeClip, random};
 use crate::{
@@ -62,7 +62,7 @@ impl Machine {
         operation
     }
 
-    /// What an operation that is complete at once changes of the call itself.
+    /// Applies to the call what an operation changes that completes at once.
     fn change_call(&mut self, kind: &OperationKind) {
         let before = self.call.clone();
         let is_muted = match kind {
@@ -131,7 +131,7 @@ impl Machine {
             {
                 let recorded = Recorded {
                     id: *clip,
-                    // As long as its file will be.
+                    // Set from the length of the file, once the clip is safe.
                     duration_ms: 0,
                     speech_ms: ended.speech_ms,
                     speech_ended_at_ms: ended.speech_ended_at_ms,
@@ -143,7 +143,7 @@ impl Machine {
                     self.conclude(entry, ended.end, None, now);
                 }
             }
-            // It was over already, by the deadline of the call's end.
+            // The operation has ended already, by the deadline of the call's end.
             Some(_) | None => {}
         }
         self.take_turn(now);
@@ -169,14 +169,14 @@ impl Machine {
             Ok(SafeClip { bytes, duration_ms, is_cut_short }) => {
                 self.change.recordings.push(RecordingChange::Finished { id: recorded.id, bytes });
                 recorded.duration_ms = duration_ms;
-                // What was heard after the disk had failed is not in the clip.
+                // Speech after the disk had failed is not in the clip.
                 recorded.speech_ms = recorded.speech_ms.min(duration_ms);
                 let speech_end = recorded.speech_ended_at_ms.map(|end| end.min(duration_ms));
                 recorded.speech_ended_at_ms = speech_end;
                 let end = if is_cut_short { OperationEnd::DiskFailedWithAudio } else { end };
                 match (end, duration_ms) {
-                    // Of a leg that vanished before it had recorded anything: the file is purged
-                    // like all others.
+                    // The leg vanished before it had recorded anything. The file is purged like all
+                    // others.
                     (OperationEnd::HungUpWithAudio, 0) => {
                         entry.recording = None;
                         self.conclude(entry, OperationEnd::HungUpWithoutAudio, None, now);
@@ -189,7 +189,7 @@ impl Machine {
         self.try_finish(now);
     }
 
-    /// Ends an operation: the one place where it is written down and told.
+    /// Ends an operation: the one place that stores and reports it.
     pub(super) fn conclude(
         &mut self,
         entry: Entry,
@@ -216,7 +216,8 @@ impl Machine {
     pub(super) fn tone(&mut self, tone: Tone, now: Now) {
         self.last_tone = Some(tone);
         if self.call.tones_subscribed && matches!(self.phase, Phase::Up) {
-            // One that is not told leaves a gap, so that the application can know of it.
+            // A tone that is not reported leaves a gap in the sequence numbers, so that the
+            // application can notice it.
             self.tones_heard += 1;
             if self.tone_limit.admits(now.instant) {
                 let (call, sequence) = (self.call.id, self.tones_heard);

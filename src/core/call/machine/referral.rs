@@ -1,13 +1,14 @@
-//! The peer hands the call over: it asks us to call somebody else, who gets its place (RFC 3515).
+//! The peer hands the call over: its REFER asks us to call another party, which replaces it
+//! (RFC 3515).
 //!
 //! ```text
-//!           way known        found           200
+//!           accepted       route          200
 //!  ReferAsked ────▶ Locating ─────▶ Dialing ─────▶ the call's dialog; the old one gets BYE
-//!                       └── no way ────┴── refusal, time ──▶ told to the peer; the call is as before
+//!                       └─ no route ───┴── refusal, timeout ──▶ told to the peer; the call stays
 //! ```
 //!
-//! The call stays up meanwhile: what is played and recorded does not notice. When the peer hangs up
-//! before the other one has answered, the call waits for that answer.
+//! The call stays established meanwhile; playing and recording go on. If the peer hangs up before
+//! the referred-to party has answered, the call waits for that answer.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +22,13 @@ use crate::{
     },
 };
 
-/// How long the other one may ring.
+/// How long the referred-to party may ring.
 const RINGING: Duration = Duration::from_secs(60);
-/// The SIP status for a peer whose wish comes at the wrong time (RFC 3261 section 21.6.2).
+/// Status for a REFER that comes at the wrong time (RFC 3261 section 21.6.2).
 const DECLINE: u16 = 603;
 
 impl Machine {
-    /// The dialog that the call will have if whom the peer has named answers.
+    /// The dialog that the call will have if the referred-to party answers.
     pub fn referral(&self) -> Option<DialogId> {
         self.referral.as_ref().map(|referral| referral.dialog)
     }
@@ -64,7 +65,7 @@ impl Machine {
         }
     }
 
-    /// Somebody else is there: the call goes on with them.
+    /// The referred-to party has answered: the call goes on with it.
     pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
         let Some(Referral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral else {
             return;
@@ -86,7 +87,8 @@ impl Machine {
         }
     }
 
-    /// It will not be; the call is as it was.
+    /// The call to the referred-to party has failed. The call goes on with the peer, or ends if the
+    /// peer has hung up.
     pub(super) fn referral_refused(&mut self, status: u16, now: Now) {
         let Some(referral) = self.referral.take() else { return };
         match referral.is_alone {
@@ -106,12 +108,12 @@ impl Machine {
         self.referral.as_ref().map(|referral| referral.until)
     }
 
-    /// The peer has hung up: whether somebody else may still take its place.
+    /// The peer has hung up. Returns whether the call waits for the referred-to party.
     pub(super) fn is_referred(&mut self) -> bool {
         let Some(referral) = &mut self.referral else { return false };
         if !referral.is_alone {
             referral.is_alone = true;
-            // Nobody is there who could hear or be heard.
+            // The call has no peer to send to or to receive from.
             if let Some(mut plan) = self.session.plan() {
                 plan.direction = Direction::Inactive;
                 self.actions.push_back(Action::ConnectLeg(Box::new(plan)));
@@ -120,7 +122,7 @@ impl Machine {
         true
     }
 
-    /// The call ends, or has got another peer.
+    /// Gives the referral up because the call ends or has another peer.
     pub(super) fn give_up_referral(&mut self) {
         self.hang_up_referral(487);
         self.referral = None;

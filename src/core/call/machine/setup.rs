@@ -1,4 +1,4 @@
-//! From the offer, or from the order to call, to a call that is established.
+//! From an offer, or a request to place a call, to an established call.
 
 use super::{Action, Leg, Machine, Now, Owner, Phase};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     proto::sip::endpoint,
 };
 
-/// RFC 3261 section 21.1.2: from here on the called party is being told.
+/// RFC 3261 section 21.1.2: from this status on, the called party is being alerted.
 const RINGS: u16 = 180;
 
 impl Machine {
@@ -47,7 +47,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The application has not said yet what becomes of the call.
+    /// Fails unless the call waits for the application's decision.
     fn must_be_offered(&self) -> Result<(), CallError> {
         match self.phase {
             Phase::Offered { .. } => Ok(()),
@@ -66,7 +66,7 @@ impl Machine {
     pub(super) fn leg_opened(&mut self, local: LocalAudio, now: Now) {
         self.leg = Leg::Open;
         if !matches!(self.phase, Phase::Opening) {
-            // The caller has gone in the meantime.
+            // The call has ended in the meantime.
             self.close_leg();
             return;
         }
@@ -98,7 +98,8 @@ impl Machine {
         }
     }
 
-    /// Only who asks is told that it rings: the pages have no notification of it.
+    /// Ringing is shown to an application that asks for the call. It is not reported: Microsoft's
+    /// documentation has no notification of it.
     pub(super) fn progress(&mut self, status: u16) {
         let is_dialing = matches!(self.phase, Phase::Dialing);
         if is_dialing && status >= RINGS && self.call.state == CallState::Establishing {
@@ -118,7 +119,7 @@ impl Machine {
 
     pub(super) fn acknowledged(&mut self, body: Option<&[u8]>, now: Now) {
         if !matches!(self.phase, Phase::Answered) {
-            // The ACK of a re-INVITE that we had answered with an offer, or of a new peer.
+            // This is the ACK of a re-INVITE that we answered with an offer, or of a new peer.
             let is_news = std::mem::take(&mut self.is_unproven) || self.session.awaits_answer();
             if matches!(self.phase, Phase::Up) && is_news {
                 match self.session.accept(body) {

@@ -1,4 +1,4 @@
-//! The peer hands the call over to somebody else.
+//! The peer hands the call over to another party.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::{
 const FIRST: DialogId = DialogId(7);
 const NEXT: DialogId = DialogId(DialogId::FIRST_OUTGOING);
 
-/// A call of a bot that records, and whose peer has named somebody else, who is called.
+/// An application's call that records; its peer has referred us to another party, which is being
+/// called.
 fn referred() -> World {
     let mut world = World::established();
     world.submit(record(false)).unwrap();
