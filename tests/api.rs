@@ -1,5 +1,5 @@
-//! The API as its clients meet it over time: issuers elsewhere and their keys, certificates that
-//! change, notifications that come again.
+//! The API as clients meet it over time: tokens of other issuers and their keys, certificates that
+//! change, notifications that are sent again.
 
 mod support;
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const APP: &str = "6d1a0b00-2db4-4022-9570-243709c565ab";
 const TENANT: &str = "22222222-0000-0000-0000-000000000002";
 
-/// An issuer on loopback, with the paths of Keycloak or of Entra.
+/// A token issuer on loopback, with the paths of Keycloak or of Entra.
 struct Elsewhere {
     /// `iss` of its tokens.
     name: String,
@@ -43,7 +43,7 @@ struct SigningKey {
 }
 
 impl SigningKey {
-    /// A key and what is published of it.
+    /// A key pair, and its public part as the issuer publishes it.
     fn new(id: &str) -> (Self, Jwk) {
         let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
         let encoding = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
@@ -54,7 +54,8 @@ impl SigningKey {
 }
 
 impl Elsewhere {
-    /// `name` is the path of the issuer's name, `metadata` and `keys` those of what it tells.
+    /// `name` is the path of the issuer's name; `metadata` and `keys` are the paths of its two
+    /// documents.
     async fn start(name: &str, metadata: &'static str, keys: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -75,7 +76,7 @@ impl Elsewhere {
         Self::start("/realms/r", "/realms/r/.well-known/openid-configuration", keys).await
     }
 
-    /// Whose tokens are those of the first version.
+    /// An issuer of Entra tokens, version 1.
     async fn entra() -> Self {
         let name = format!("/{TENANT}/");
         Self::start(&name, "/t/.well-known/openid-configuration", "/common/discovery/keys").await
@@ -116,7 +117,7 @@ impl Elsewhere {
     }
 }
 
-/// The status that a token gets at a path that takes the role to hear, for a call that is not there.
+/// The status that a token gets at a path that requires the role for media, for an unknown call.
 async fn status(node: &Node, token: &str) -> u16 {
     let url = format!("{}/v1.0/communications/calls/{APP}/record", node.api);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -137,7 +138,7 @@ async fn tokens_of_keycloak_and_entra_open_the_api() {
          roles = [\"Calls.AccessMedia.All\"]\ncallback_uri = \"http://127.0.0.1:9/\"\n",
         keycloak.metadata, entra.metadata, entra.name
     ));
-    // Whoever gets through is told that there is no such call.
+    // A token that is accepted with its role gets 404: there is no such call.
     let no_roles = json!({"aftertone": {"roles": []}});
     let table = [
         ("keycloak", keycloak.keycloak_token(&[]), 404),
@@ -156,8 +157,8 @@ async fn tokens_of_keycloak_and_entra_open_the_api() {
     for (what, token, expected) in table {
         assert_eq!(status(&node, &token).await, expected, "{what}");
     }
-    // A new key is asked for after a pause of a minute, which the unit tests wait for; a reload asks
-    // at once.
+    // The daemon fetches the keys again for an unknown key after a pause of a minute, which the
+    // unit tests cover; a reload fetches them at once.
     let (key, jwk) = SigningKey::new("second");
     keycloak.key = key;
     keycloak.published.lock().unwrap().keys.push(jwk);
@@ -169,7 +170,7 @@ async fn tokens_of_keycloak_and_entra_open_the_api() {
     .await;
 }
 
-/// Writes a certificate for this machine, signed by itself, and its key; gives the certificate.
+/// Writes a self-signed certificate for this machine, and its key; returns the certificate.
 fn certify(folder: &Path) -> String {
     let pair = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -179,7 +180,7 @@ fn certify(folder: &Path) -> String {
     certificate
 }
 
-/// Whether the API shows this certificate to who connects now.
+/// Whether the API presents this certificate to a new connection.
 async fn shows(node: &Node, certificate: &str) -> bool {
     let certificate = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]);
@@ -250,7 +251,7 @@ async fn a_notification_that_was_given_up_is_listed_and_sent_again() {
         n.data()["state"] == "incoming" && n.answer == StatusCode::ACCEPTED
     })
     .await;
-    // It is answered as if it had come at once.
+    // The call can be answered as if the notification had come at once.
     bot.answer(data["id"].as_str().unwrap()).await;
     calling.await.unwrap().expect("the call is taken");
     let (_, list) = bot.get("undeliveredNotifications").await;

@@ -1,5 +1,6 @@
-//! Checks of docs/architecture.md that the compiler does not make: which module may use which inside
-//! `drivers` and `service`, that no files import each other in a circle, and that promises have tests.
+//! Checks of docs/architecture.md that the compiler does not make: which module may use which
+//! inside `drivers` and `service`, that no files import each other in a circle, and that promises
+//! have tests.
 
 #[path = "architecture/sources.rs"]
 mod sources;
@@ -13,8 +14,8 @@ use std::{
 
 use sources::{ModulePath, Sources};
 
-/// Module of `drivers` or `service` → modules of them that it may use. The core is open to all.
-/// What is not listed is a mistake, and so is a permission that no file needs.
+/// Module of `drivers` or `service` → modules of these layers that it may use. Every module may use
+/// the core. An import that is not listed is an error, and so is a permission that no file needs.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("http", &[]),
@@ -52,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["app", "config", "demo", "telemetry"]),
 ];
 
-/// What the core is built without.
+/// Packages that the core must not depend on.
 const RUNTIMES: &[&str] =
     &["tokio", "sqlx", "axum", "hyper", "reqwest", "socket2", "nix", "mio", "rustls"];
 

@@ -1,4 +1,4 @@
-//! A PostgreSQL server that goes away under a daemon, and comes back.
+//! A PostgreSQL server goes away under a running daemon and comes back.
 
 #[path = "support/postgres.rs"]
 mod postgres;

@@ -1,5 +1,6 @@
-//! Messages that are too long, say a thing twice, or hide one in another one, over UDP and TCP; and
-//! session descriptions that nobody should send. Each gets its status, and nothing is left of it.
+//! Messages that are too long, repeat a header field, or hide one message in another, over UDP and
+//! TCP; and session descriptions that no peer should send. Each gets its status, and no state is
+//! left of it.
 
 mod support;
 
@@ -15,12 +16,12 @@ use support::{
 
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// The name of a trial as a Call-ID.
+/// The name of a test case as a Call-ID.
 fn id(name: &str) -> String {
     name.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect()
 }
 
-/// A good request with `start` and `more` lines.
+/// A valid request with the start line `start` and the lines `more`.
 fn request(name: &str, start: &str, more: &str) -> Vec<u8> {
     let (name, method) = (id(name), start.split(' ').next().unwrap());
     format!(
@@ -31,7 +32,7 @@ fn request(name: &str, start: &str, more: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What is asked, and the status over UDP and over TCP; 0 is none.
+/// Name, request, and the status over UDP and over TCP; 0 means no response.
 fn requests() -> Vec<(&'static str, Vec<u8>, u16, u16)> {
     let options = "OPTIONS sip:b@192.0.2.2";
     let with = |name, more: &str, status: u16| (name, request(name, options, more), status, status);
@@ -50,7 +51,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, u16, u16)> {
         start("method of 4 kB", &format!("{} sip:b@192.0.2.2", "M".repeat(4_096)), 501),
         start("5,000 parameters", &format!("{options}{}", parameters(5_000)), 414),
         start("1,000 parameters", &format!("{options}{}", parameters(1_000)), 200),
-        // Twice, where once is the rule (RFC 3261 section 7.3.1).
+        // A header field twice that may occur once only (RFC 3261 section 7.3.1).
         with("From", "From: <sip:c@192.0.2.1>;tag=2\r\n", 400),
         with("f", "f: <sip:a@192.0.2.1>;tag=1\r\n", 400),
         with("To", "To: <sip:c@192.0.2.2>\r\n", 400),
@@ -63,7 +64,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, u16, u16)> {
         with("Content-Length", "Content-Length: 5\r\n", 400),
         with("l", "l: 0\r\n", 400),
         with("l with a tab", "l\t: 0\r\n", 400),
-        // One reading, whatever the spelling.
+        // Unusual spellings: each has one reading.
         with("a name with blanks behind it", "Subject \t : x\r\n", 200),
         with("no text", "Subject: \u{fffd}\r\n", 200),
         with("a length behind a lone CR", "Subject: x\rContent-Length: 9\r\n", 200),
@@ -72,7 +73,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, u16, u16)> {
         with("no colon", "Subject\r\n", 400),
         with("a length that is none", "Subject: x\r\n Content-Length: 9\r\n", 200),
     ];
-    // What is no text, and lines that end with LF alone.
+    // Bytes that are no UTF-8, and lines that end with LF alone.
     let swap = |bytes: Vec<u8>, from: &[u8], to: &[u8]| -> Vec<u8> {
         let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
         [&bytes[..at], to, &bytes[at + from.len()..]].concat()
@@ -82,7 +83,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, u16, u16)> {
     all.push(("no UTF-8", no_text, 200, 200));
     let lines = String::from_utf8(request("LF alone", options, "")).unwrap().replace("\r\n", "\n");
     all.push(("LF alone", lines.into_bytes(), 200, 200));
-    // NULs: in a value they are refused or kept, in a name they are refused.
+    // NUL characters: in a value they are refused or kept, in a name they are refused.
     let in_name = swap(request("NUL in a name", options, "Subject: x\r\n"), b"Subj", b"Su\0j");
     all.push(("NUL in a name", in_name, 400, 400));
     let in_value = swap(request("NUL in a value", options, "Subject: x\r\n"), b"t: x", b"t: \0");
@@ -120,7 +121,7 @@ fn files(node: &Node) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
 }
 
-/// Calls with this body; the final status. A call that is answered is ended.
+/// Places a call with this body; returns the final status. An answered call is ended.
 async fn call(node: &Node, name: &str, kind: &str, body: &[u8]) -> u16 {
     let mut peer = Peer::new(HOST, node.sip, "echo", &id(name)).await;
     peer.send(peer.invite_with(kind, body)).await;
@@ -197,7 +198,7 @@ async fn whatever_is_offered_is_answered_and_nothing_is_left() {
     assert!(!node.log_text().contains("panicked"));
 }
 
-/// How many packets of a greeting go to whom a session description names.
+/// How many RTP packets of the greeting go to the address in a session description.
 async fn greeted(connection: &str) -> u64 {
     let node = Node::start("");
     let mut peer = Peer::new(HOST, node.sip, "voicemail", &id(connection)).await;

@@ -1,4 +1,4 @@
-//! Whole calls: a daemon in its own process, a scripted phone, a bot that speaks HTTP.
+//! Whole calls: a daemon in its own process, a scripted phone, and a bot that uses HTTP.
 
 mod support;
 
@@ -40,7 +40,7 @@ async fn node_and_bot(extra: &str) -> (Node, Bot) {
     (node, bot)
 }
 
-/// The place in what was heard where the `n`-th beep (from 0) ends.
+/// The position in the received audio where the `n`-th beep (from 0) ends.
 async fn beep_end(phone: &Phone, n: usize) -> usize {
     eventually("the beep", Duration::from_secs(20), async || {
         let heard = phone.heard();
@@ -137,7 +137,7 @@ async fn the_example_of_the_record_page_works_as_printed() {
     let reference = speech.samples(Rate::Hz16000);
     let (lag, likeness) = best_match(reference, &clip, 16_000);
     assert!(likeness > 0.95, "likeness {likeness}");
-    // It begins at the beep's end: the silence before the speech is as long as the phone waited.
+    // The clip begins at the beep's end: its leading silence is as long as the phone waited.
     let waited = phone.first_spoken_at().unwrap() - phone.heard_at(beep).unwrap();
     let start_ms = waited.as_secs_f64() * 1000.0 - lag as f64 / 16.0;
     assert!(start_ms.abs() <= EDGE_MS, "starts {start_ms} ms from the beep's end");
@@ -214,10 +214,10 @@ async fn who_hangs_up_while_recording_leaves_a_clip() {
     assert_eq!(ended["resultInfo"]["subcode"], 8588);
     let clip = bot.download(&ended).await;
     bot.wait_for_state(&call, "terminated").await;
-    // The operation is told before the end of the call.
+    // The operation's end is notified before the call's end.
     let last = bot.notifications().last().unwrap().data()["state"].clone();
     assert_eq!(last, "terminated");
-    // And two seconds after that there is nothing left.
+    // The call is purged two seconds after that.
     eventually("the purge", Duration::from_secs(10), async || {
         (bot.fetch(&ended).await.status() == 404).then_some(())
     })
@@ -227,7 +227,7 @@ async fn who_hangs_up_while_recording_leaves_a_clip() {
         node.clips().is_empty().then_some(())
     })
     .await;
-    // It takes as long.
+    // The echo has the same timing as the speech.
     let (_, likeness) = best_match(speech().samples(Rate::Hz16000), &decode(&clip), 16_000);
     assert!(likeness > 0.95, "likeness {likeness}");
 }
@@ -273,7 +273,7 @@ async fn operations_queue_are_canceled_and_barged_into() {
     assert_eq!(cancel["status"], "completed");
     let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
     assert_eq!(ended["resultInfo"]["subcode"], 8508);
-    // It is silent soon after.
+    // The prompt stops soon after.
     sleep(Duration::from_millis(200)).await;
     let heard = phone.heard();
     assert!(level_dbfs(&heard[heard.len() - 800..]) < -60.0);
@@ -281,7 +281,7 @@ async fn operations_queue_are_canceled_and_barged_into() {
     assert_eq!(all["value"].as_array().unwrap().len(), 5, "{all}");
     phone.hang_up().await.unwrap();
     bot.wait_for_state(&call, "terminated").await;
-    // Each operation is told exactly once.
+    // Each operation's end is notified exactly once.
     for id in &ids {
         let told = bot.notifications().iter().filter(|n| n.data()["id"] == **id).count();
         assert_eq!(told, 1);
@@ -415,7 +415,7 @@ async fn the_lines_answer_without_a_bot() {
     phone.speak(speech.samples(Rate::Hz8000));
     phone.press(Tone::parse("1").unwrap());
     spoken(&phone).await;
-    // 1 plays the message back.
+    // Key 1 plays the message back.
     let said = phone.heard().len();
     sleep(Duration::from_secs(5)).await;
     let (_, likeness) = best_match(speech.samples(Rate::Hz8000), &phone.heard()[said..], 24_000);
@@ -453,7 +453,7 @@ async fn prompts_of_a_queue_follow_each_other_without_hold_music_between() {
     assert_eq!(status, 202, "{hold}");
     let mut operations = Vec::new();
     for number in 0..PROMPTS {
-        // The others are there before the first is over.
+        // The other operations are queued before the first one is over.
         let ms = if number == 0 { 3_000 } else { 300 };
         let uri = bot.serve(&format!("{number}.wav"), tone(PROMPT_HZ, ms));
         let body = json!({"prompts": [prompt(uri)]});
@@ -474,11 +474,12 @@ async fn prompts_of_a_queue_follow_each_other_without_hold_music_between() {
         .map(<[bool]>::len)
         .filter(|frames| *frames > 0)
         .collect();
-    // The music before them and after them, and what is between two: a loaded machine may be late.
+    // The gaps between two prompts, without the music before the first and after the last one. On a
+    // loaded machine some gaps may be late, so the shortest one counts.
     let between = gaps.get(1..gaps.len().saturating_sub(1)).unwrap_or_default();
     let shortest = if between.len() < PROMPTS - 1 { 0 } else { *between.iter().min().unwrap() };
     assert!(shortest <= 2, "frames without a prompt: {gaps:?}");
-    // Each is told when it was heard, in their order.
+    // Each prompt is notified when it has been played, in order.
     let told = bot.notifications().into_iter().filter_map(|told| {
         operations.iter().position(|operation| told.data()["id"] == **operation)
     });
@@ -526,7 +527,7 @@ async fn a_clip_of_a_line_is_open_to_applications_until_it_is_deleted() {
     .await;
     let id = clip.file_stem().unwrap().to_str().unwrap().to_owned();
     let url = format!("{}/recordings/{id}", node.api);
-    // The row says that the clip is ready a moment after the file has its name.
+    // The row says that the clip is ready shortly after the file has been renamed.
     eventually("the download", Duration::from_secs(5), async || {
         let request = bot.client.get(&url).bearer_auth(support::bot::TOKEN);
         let response = request.send().await.unwrap();
@@ -545,7 +546,7 @@ async fn a_clip_of_a_line_is_open_to_applications_until_it_is_deleted() {
     assert_eq!(gone.status(), 404);
 }
 
-/// Sends a second of sound from `host` to where `answer` says, as an echo line hears it; whether any comes
+/// Sends a second of audio from `host` to the address in `answer`; returns whether an echo comes
 /// back.
 async fn is_echoed(host: [u8; 4], answer: &str) -> bool {
     let socket = UdpSocket::bind((IpAddr::from(host), 0)).await.unwrap();
@@ -567,8 +568,8 @@ async fn is_echoed(host: [u8; 4], answer: &str) -> bool {
     false
 }
 
-/// A phone goes from one NAT behind another in the middle of its call: each names an address that means
-/// nothing here.
+/// A phone moves from one NAT to another during its call: the address in each of its session
+/// descriptions cannot be reached from here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_phone_that_moves_to_another_network_is_heard_there() {
     let (node, _bot) = node_and_bot("").await;
@@ -607,7 +608,7 @@ async fn the_log_says_of_each_call_how_it_ended() {
                duration_ms=";
     node.logs(end, 1).await;
 
-    // Who has not been asked for a password yet is not refused.
+    // A challenge is not a refusal: the log has one line for the 400 and none for the 401.
     let mut caller = Peer::new(localhost, node.sip, "inside", "challenged").await;
     caller.say("INVITE", 1, "challenged", SDP).await;
     caller.wait_for("INVITE", |status| status == 401).await;

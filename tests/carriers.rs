@@ -1,5 +1,5 @@
-//! Calls as carriers and phones make them: other parts beside the session description, addresses
-//! without brackets, answers in early responses, keys in all the spellings of INFO.
+//! Calls as carriers and phones make them: further body parts beside the session description,
+//! addresses without brackets, answers in provisional responses, keys in all the spellings of INFO.
 
 mod support;
 
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Only a test that fails waits for so long.
+/// How long a test waits before it fails; a passing test does not wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FRAME: usize = 160;
 const FRAME_TIME: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ const METADATA: &str = "Content-Disposition: recording-session;handling=optional
 const REQUIRED: &str = "Content-Type: application/ISUP\r\n\
                         Content-Disposition: signal;handling=required\r\n\r\n\u{1}\u{0}I";
 
-/// Parts in a set, each with its header.
+/// A multipart body; each part brings its own header.
 fn mixed(parts: &[&str]) -> String {
     let parts: String = parts.iter().map(|part| format!("----gate way\r\n{part}\r\n")).collect();
     format!("preamble\r\n{parts}----gate way--\r\n")
@@ -86,7 +86,7 @@ async fn a_call_with_other_parts_beside_its_description_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_has_only_an_optional_body_is_offered_ours() {
-    // A stranger would have to repeat its INVITE: our offer is longer than what it has said.
+    // A stranger would have to repeat its INVITE first: our offer is longer than its allowance.
     let node = Node::start(
         "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\ntrusted_peers = [\"127.0.0.1/32\"]\n\
          [[routes]]\nto = \"echo\"\nline = \"echo\"\npublic = true\n",
@@ -192,7 +192,7 @@ async fn a_key_by_info_is_told_in_each_spelling_or_refused() {
     assert_eq!(tones.collect::<Vec<_>>(), keys.map(|(_, _, key)| key));
 }
 
-/// A called party behind a trunk: it says what it is told to.
+/// A called party behind a trunk, which the test controls.
 struct Callee {
     sip: UdpSocket,
     rtp: UdpSocket,
@@ -200,7 +200,7 @@ struct Callee {
 }
 
 impl Callee {
-    /// A callee, a node with a trunk to it, and a bot that has called it.
+    /// Makes a callee, a node with a trunk to it, and a bot that has called it.
     async fn called() -> (Self, Node, Bot, String, String) {
         let sip = UdpSocket::bind((HOST, 0)).await.unwrap();
         let rtp = UdpSocket::bind((HOST, 0)).await.unwrap();
@@ -218,7 +218,7 @@ impl Callee {
         (callee, node, bot, call, invite)
     }
 
-    /// The next message that begins so.
+    /// The next message that begins with `start`.
     async fn hears(&mut self, start: &str) -> String {
         let mut buffer = vec![0; 65_535];
         loop {
@@ -232,7 +232,8 @@ impl Callee {
         }
     }
 
-    /// Answers a request; `more` are further header fields. Letters up to U+00FF go as one byte.
+    /// Sends a response to a request; `more` are further header fields. Characters up to U+00FF are
+    /// sent as one byte.
     async fn says(&self, request: &str, status: &str, more: &str, body: &str) {
         let value = |name: &str| header(request, name).unwrap();
         let text = format!(
@@ -257,7 +258,7 @@ impl Callee {
         SDP.replace(" 9 ", &format!(" {} ", self.rtp.local_addr().unwrap().port()))
     }
 
-    /// Waits for BYE, and says yes.
+    /// Waits for BYE and answers it with 200.
     async fn is_hung_up(&mut self) -> String {
         let bye = self.hears("BYE").await;
         let ok = bye.split("\r\n").filter(|line| {
@@ -269,7 +270,7 @@ impl Callee {
         bye
     }
 
-    /// The node's sound comes to the port that was described, from the one of its offer.
+    /// The node's RTP arrives at the port that was described, from the port of the node's offer.
     async fn hears_sound(&self, invite: &str) -> SocketAddr {
         let port = invite.split("\r\nm=audio ").nth(1).and_then(|rest| rest.split(' ').next());
         let offered: u16 = port.and_then(|port| port.parse().ok()).expect("a port");
@@ -280,7 +281,7 @@ impl Callee {
         from
     }
 
-    /// Speaks to the node, and is silent from then on, until it is dropped.
+    /// Sends speech to the node, then silence until it is dropped.
     async fn speaks(&self, to: SocketAddr) {
         let mut tick = interval(FRAME_TIME);
         let mut samples = speech().samples(Rate::Hz8000).to_vec();
@@ -323,7 +324,7 @@ async fn a_call_that_is_answered_in_an_early_response_is_heard_on_both_sides() {
     };
     let clip = bot.download(&ended).await;
     let clip = wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples;
-    // On a machine under load frames come late and are lost, so one second of it is enough.
+    // A loaded machine loses frames: one second that matches is enough.
     let second = Rate::Hz16000.hz() as usize;
     let spoken = speech();
     let pieces = spoken.samples(Rate::Hz16000).chunks_exact(second).enumerate();

@@ -1,4 +1,4 @@
-//! The command as a user meets it: words, exit codes, sentences.
+//! The command as a user sees it: arguments, exit codes, messages.
 
 use std::process::{Command, Output};
 
@@ -89,7 +89,8 @@ fn bot_at(callback_uri: &str) -> String {
     format!("[[applications]]\nname = \"bot\"\nid = \"1\"\ncallback_uri = \"{callback_uri}\"\n")
 }
 
-/// What an operator has to mend is told once, by its key, and no supervisor shall try it again.
+/// An error that only the operator can correct is reported once, with its key, and with the exit
+/// code that keeps a supervisor from restarting the daemon.
 #[test]
 fn what_only_the_start_shows_to_be_wrong_is_78_as_well() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use support::{
 use tempfile::TempDir;
 
 const RETENTION: Duration = Duration::from_secs(8);
-/// How exact the end of a clip is judged, on a loaded machine.
+/// The tolerance for the end of a clip, on a loaded machine.
 const LEEWAY: Duration = Duration::from_secs(4);
 const HOUR_BACK: &str = "The wall clock was set back by 1h; retention and notifications are not";
 const DAY_FORWARD: &str = "The wall clock was set forward by 1day; retention and notifications are";
@@ -51,7 +51,7 @@ impl House {
         self.clock.start(folder, &self.config)
     }
 
-    /// A call with a clip of one second; gives the call and the operation that recorded it.
+    /// Makes a call with a clip of one second; returns the call and the operation that recorded it.
     async fn recorded_call(&self, node: &Node) -> (Phone, String, Value) {
         let before = self.bot.notifications().len();
         let sip = node.sip;
@@ -70,7 +70,7 @@ impl House {
         (phone, call, ended)
     }
 
-    /// Ends a call; when that was.
+    /// Ends a call; returns when it ended.
     async fn hang_up(&self, phone: Phone, call: &str) -> Instant {
         phone.hang_up().await.unwrap();
         let over = Instant::now();
@@ -82,7 +82,7 @@ impl House {
         self.bot.fetch(clip).await.status().as_u16()
     }
 
-    /// Waits for the end of a clip, which must not come before or after `end`.
+    /// Waits until a clip is purged, which must not happen before `end` or long after it.
     async fn lives_until(&self, clip: &Value, end: Instant) {
         loop {
             let asked_at = Instant::now();
@@ -104,7 +104,7 @@ async fn no_clips(node: &Node) {
     eventually("the files have gone", Duration::from_secs(10), gone).await;
 }
 
-/// The clock is set while one clip waits for its purge and the call of another is up.
+/// The clock is set while one clip waits for its purge and another call is up.
 async fn clips_live_as_long_as_ever(offset: &str, words: &str) {
     let (house, node) = House::new().await;
     let (live_phone, live_call, live_clip) = house.recorded_call(&node).await;
@@ -114,7 +114,7 @@ async fn clips_live_as_long_as_ever(offset: &str, words: &str) {
     house.lives_until(&clip, over + RETENTION).await;
     assert_eq!(house.status(&live_clip).await, 200);
     let over = house.hang_up(live_phone, &live_call).await;
-    // The clock is right again, after a call has ended by the other time.
+    // The clock is set right again, after a call has ended by the wrong time.
     house.clock.set("+0");
     house.lives_until(&live_clip, over + RETENTION).await;
     no_clips(&node).await;
@@ -149,7 +149,7 @@ async fn a_recording_token_and_the_key_of_a_request_get_no_older_when_the_clock_
     let first = request("one").await;
     assert!(first.is_string(), "{first}");
     house.clock.set("+9d");
-    // The purge looks once a second.
+    // The purge runs once a second.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(request("one").await, first, "it was done again");
     assert_ne!(request("two").await, first);
@@ -162,7 +162,7 @@ async fn clips_live_as_long_as_ever_over_a_restart(offset: &str, words: &str) {
     let (house, mut node) = House::new().await;
     let (phone, call, clip) = house.recorded_call(&node).await;
     let over = house.hang_up(phone, &call).await;
-    // In one of the cases the first process ends well, in the other it is killed.
+    // In one case the first process stops in order, in the other it is killed.
     if offset.starts_with('+') {
         node.signal("TERM");
         assert!(node.wait(Duration::from_secs(20)).success());
@@ -185,7 +185,7 @@ async fn no_clip_is_purged_early_when_the_clock_is_set_forward_before_a_restart(
     clips_live_as_long_as_ever_over_a_restart("+1d", DAY_FORWARD).await;
 }
 
-/// As if the machine was started anew between two processes.
+/// Simulates a reboot of the machine between two processes.
 async fn started_anew(folder: &TempDir) {
     sqlx::any::install_default_drivers();
     let url = format!("sqlite:{}", folder.path().join("aftertone.db").display());
@@ -210,7 +210,7 @@ async fn a_machine_that_starts_in_1971_purges_no_clip_early_and_counts_on_when_i
     house.clock.set("+0");
     node.logs("The wall clock was set forward by", 1).await;
     assert_eq!(house.status(&clip).await, 200);
-    // How long the machine was off is not known. The time before and after counts.
+    // How long the machine was off is unknown; the time before and after it counts.
     let gone = async || (house.status(&clip).await == 404).then_some(());
     eventually("the clip has gone", RETENTION + LEEWAY, gone).await;
     no_clips(&node).await;
@@ -292,10 +292,10 @@ async fn a_file_that_no_row_knows_gets_no_day_older_when_the_clock_is_set_forwar
     let node = clock.start(folder, "[storage]\nretention = \"1h\"\n");
     let file = node.folder().join("recordings/lost+found").join(name);
     assert!(file.exists());
-    // The keeper has seen the file by then.
+    // By then the keeper has seen the file.
     tokio::time::sleep(Duration::from_secs(2)).await;
     clock.set("+1d");
-    // It looks every ten seconds.
+    // The keeper checks every ten seconds.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert!(file.exists(), "it was purged");
     node.logs(DAY_FORWARD, 1).await;

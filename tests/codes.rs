@@ -1,7 +1,8 @@
-//! Every code of contract section 5, each reached by its real cause: a phone, a peer or a bot that does
-//! what leads to it, and the notification compared whole.
+//! Every code of contract section 5, each reached by its real cause: a phone, a peer or a bot
+//! causes it, and the whole notification is compared.
 //!
-//! Two daemons: one with the usual times, and an impatient one. All cases of one daemon run at once.
+//! Two daemons: one with the default times, one with short ones. All cases of one daemon run at
+//! once.
 
 mod support;
 
@@ -23,13 +24,13 @@ use support::{
 };
 use tokio::time::sleep;
 
-/// An end as it is told: code, subcode and message.
+/// `resultInfo` of an end: code, subcode and message.
 fn result(code: i32, subcode: i32, message: &str) -> Value {
     json!({"@odata.type": "#microsoft.graph.resultInfo", "code": code, "subcode": subcode,
         "message": message})
 }
 
-/// The end of a call: its message ends as those of the service do.
+/// `resultInfo` of a call's end: its message ends as the service's messages do.
 fn over(code: i32, subcode: i32, text: &str) -> Value {
     result(code, subcode, &format!("{text} DiagCode: {code}#{subcode}.@"))
 }
@@ -40,7 +41,7 @@ struct Line {
     call: String,
 }
 
-/// The calls that were offered and belong to a case already.
+/// The offered calls that a case has already taken.
 #[derive(Default)]
 struct Offered(HashSet<String>);
 
@@ -69,7 +70,7 @@ impl Offered {
     }
 }
 
-/// How an operation of a case begins and what is done to it.
+/// How an operation of a case begins, and what is done to it.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
     Nothing,
@@ -352,13 +353,13 @@ impl Row {
     }
 }
 
-/// What ends a call that the bot places.
+/// How a call ends that the bot places.
 enum Placed {
-    /// By the peer, or by time.
+    /// The peer or a timer ends it.
     Itself,
-    /// By the bot, once it is up.
+    /// The bot deletes it once it is established.
     Deleted,
-    /// By a transfer to this number.
+    /// A transfer to this number ends it.
     Transferred(&'static str),
 }
 
@@ -421,8 +422,8 @@ async fn placed_calls_end_with_the_codes_of_the_table() {
     });
     join_all(ends).await;
 
-    // A peer that knows nothing of the call is found out by the refresh of the session, after half of its
-    // 90 seconds (RFC 4028 section 10); an ACK that never comes after 64*T1 (RFC 3261 section 13.3.1.4).
+    // A peer that has forgotten the call is detected by the session refresh, after half of its 90
+    // seconds (RFC 4028 section 10); a missing ACK after 64*T1 (RFC 3261 section 13.3.1.4).
     let lost = over(480, 10_076, "The other participant could not be reached any more.");
     let no_ack = over(408, 1106, "The acceptance of the call was never acknowledged.");
     for (call, wanted) in [(unacknowledged, no_ack), (forgotten, lost)] {
@@ -455,7 +456,7 @@ async fn transfer(bot: &Bot, call: &str, to: &str) {
     assert_eq!(status, 202, "{error}");
 }
 
-/// Waits until a transfer of a call is told to have failed; gives what is told.
+/// Waits for the notification that a transfer of a call has failed, and returns it.
 async fn failed_transfer(bot: &Bot, call: &str) -> Value {
     let told = bot
         .wait_for("the transfer's end", |told| {
@@ -469,7 +470,7 @@ async fn failed_transfer(bot: &Bot, call: &str) -> Value {
     told.data()["resultInfo"].clone()
 }
 
-/// Section 2.4: the call is as it was, and nothing of the failure is told again.
+/// Section 2.4: the call is as before, and the failure is not notified again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_that_fails_is_told_once_and_by_its_kind() {
     let mut bot = Bot::start().await;
@@ -484,7 +485,7 @@ async fn a_transfer_that_fails_is_told_once_and_by_its_kind() {
     let transferring = bot.wait_for_state(&call, "transferring").await;
     assert_eq!(transferring.data()["mediaState"]["audio"], "inactive");
 
-    // The other call first: it may only be replaced when it is up.
+    // The other call comes first: it can be replaced only when it is established.
     let consultative = |other: &str| json!({"transferTarget": {"replacesCallId": other}});
     let path = format!("{call}/transfer");
     let rings = placed(&bot, peer::RINGS).await;
@@ -509,7 +510,7 @@ async fn a_transfer_that_fails_is_told_once_and_by_its_kind() {
     let (_, shown) = bot.get(&format!("calls/{call}")).await;
     assert_eq!((&shown["state"], &shown["resultInfo"]), (&json!("established"), &Value::Null));
 
-    // On the wire: the other call's peer, and the dialog that we have with it (RFC 3891).
+    // In the REFER: the other call's peer, and the dialog that we have with it (RFC 3891).
     let refer = peer.heard("REFER").pop().unwrap();
     let invite = peer.heard("INVITE").into_iter().find(|text| text.contains("2200404")).unwrap();
     let call_id = invite.lines().find_map(|line| line.strip_prefix("Call-ID: ")).unwrap();
@@ -529,7 +530,7 @@ async fn a_transfer_that_fails_is_told_once_and_by_its_kind() {
     assert_eq!(failures, 2, "each was told once");
 }
 
-/// Section 5.3, for calls that come in, and for those that run into a time of the configuration.
+/// Section 5.3, for incoming calls, and for calls that reach a timeout of the configuration.
 #[tokio::test(flavor = "multi_thread")]
 async fn incoming_calls_end_with_the_codes_of_the_table() {
     let mut bot = Bot::start().await;
@@ -570,7 +571,7 @@ async fn incoming_calls_end_with_the_codes_of_the_table() {
         (&unanswered, over(408, 8587, "The incoming call was not answered within its time.")),
         (&lease.call, over(408, 8537, "No keepAlive came within its time.")),
     ];
-    // Meanwhile one application is there and says so.
+    // Meanwhile one application keeps its call with keepAlive.
     let stays = async {
         for _ in 0..5 {
             let (status, _) = bot.post(&format!("{}/keepAlive", renewed.call), &Value::Null).await;
@@ -590,7 +591,8 @@ async fn incoming_calls_end_with_the_codes_of_the_table() {
     drop((canceling, silent, refused, moved));
 }
 
-/// Section 5.3: a peer without RTP, a server that is shut down; section 5.1: a clip that cannot be kept.
+/// Section 5.3: a peer without RTP, a server that is shut down. Section 5.1: a clip that cannot be
+/// kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_end_with_the_codes_of_the_tables() {
     let mut bot = Bot::start().await;
@@ -603,7 +605,7 @@ async fn faults_end_with_the_codes_of_the_tables() {
     bot.knows(&node.api);
     let call = placed(&bot, "2200").await;
     let told = bot.wait_for_state(&call, "terminated").await;
-    // The sentence names both addresses; of ours the port is not known.
+    // The message names both addresses; the port of our own one is not fixed.
     let told = &told.data()["resultInfo"];
     let sentence = told["message"].as_str().unwrap();
     assert!(sentence.starts_with("No media came from the other participant: we expected it at "));

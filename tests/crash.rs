@@ -15,7 +15,7 @@ const CALLS: usize = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_recordings_survive_a_kill_and_are_told_and_purged() {
     let mut bot = Bot::start().await;
-    // The API stays at one address, so that what was announced before the kill holds after it.
+    // The API stays at one address, so that links announced before the kill stay valid.
     let api = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let extra =
         format!("[api]\nlisten = \"{api}\"\n[storage]\nretention = \"4s\"\n{}", bot.config());
@@ -74,7 +74,7 @@ async fn ten_recordings_survive_a_kill_and_are_told_and_purged() {
         node.clips().is_empty().then_some(())
     })
     .await;
-    // Once each, although the process that owed them died.
+    // Each is notified once, although the process that owed the notification was killed.
     for operation in operations.keys() {
         let told = bot.notifications().iter().filter(|n| n.data()["id"] == **operation).count();
         assert_eq!(told, 1);
@@ -87,7 +87,7 @@ async fn what_was_not_delivered_before_a_kill_is_delivered_after_it_in_order() {
     let extra = bot.config();
     let node = Node::start(&extra);
     bot.knows(&node.api);
-    // The bot takes nothing until the daemon is killed.
+    // The bot accepts no notification until the daemon is killed.
     bot.answer_with(&[StatusCode::SERVICE_UNAVAILABLE; 64]);
     let calling = tokio::spawn({
         let sip = node.sip;

@@ -1,5 +1,5 @@
-//! A damaged SQLite file: found at start, noticed while running, set aside, and calls are taken
-//! again.
+//! A damaged SQLite file is found at start or noticed while running, and set aside; then calls are
+//! taken again.
 
 mod support;
 
@@ -44,7 +44,7 @@ fn set_aside(folder: &Path) -> Vec<PathBuf> {
     entries.filter(is_aside).collect()
 }
 
-/// Calls the echo line; the final status.
+/// Calls the echo line; returns the final status.
 async fn call(node: &Node, call_id: &str) -> u16 {
     let mut caller = Peer::new(Ipv4Addr::LOCALHOST.into(), node.sip, "echo", call_id).await;
     caller.say("INVITE", 1, "i", SDP).await;
@@ -68,7 +68,7 @@ async fn a_damaged_database_is_set_aside_at_start_and_calls_are_taken() {
     for first_page in [true, false] {
         let folder = past().await;
         let pages = pages(folder.path());
-        // The first page alone, or one in the middle.
+        // The first page alone, or one in the middle of the file.
         zero(folder.path(), if first_page { 0..1 } else { pages / 2..pages / 2 + 1 });
         let damaged = fs::read(folder.path().join("aftertone.db")).unwrap();
 
@@ -95,7 +95,7 @@ async fn damage_while_running_is_told_and_mended_by_a_restart() {
     zero(node.folder(), 1..pages(node.folder()));
 
     let is_told = async || {
-        // A commit has the other connections read from the file again.
+        // After a commit the other connections read from the file again.
         call(&node, "damaged").await;
         readiness(&node).await.1.contains("damaged").then_some(())
     };

@@ -1,5 +1,5 @@
-//! `/openapi.json` against what is served: schemathesis asks 20,000 times, and every route that the
-//! description has is asked with every kind of token.
+//! `/openapi.json` against the running API: schemathesis sends 20,000 requests, and every route of
+//! the description is requested with every kind of token.
 
 mod support;
 
@@ -23,7 +23,7 @@ use tokio::process::Command;
 const OTHER: &str = "another-token-that-is-long-enough";
 const ROLELESS: &str = "a-token-without-any-role-at-all";
 
-/// A node with a bot, another application, and one of the bot's without roles.
+/// A node with a bot, another application, and an application without roles.
 async fn node_and_bot() -> (Node, Bot) {
     let mut bot = Bot::start().await;
     let application = |name: &str, token: &str, roles: &str| {
@@ -43,7 +43,7 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// What takes a role (contract section 2.1); the rest takes none.
+/// The routes that require a role (contract section 2.1); all others require none.
 const ROLES: [(&str, &str); 6] = [
     ("post /communications/calls", "Calls.Initiate.All"),
     ("post /communications/calls/{id}/transfer", "Calls.Initiate.All"),
@@ -53,15 +53,15 @@ const ROLES: [(&str, &str); 6] = [
     ("post /communications/calls/{id}/subscribeToTone", "Calls.AccessMedia.All"),
 ];
 
-/// The role that a route takes, in whatever version.
+/// The role that a route requires, in any version of the API.
 fn role(method: &str, path: &str) -> Option<&'static str> {
     let path = path.trim_start_matches("/v1.0").trim_start_matches("/beta");
     let route = format!("{method} {path}");
     ROLES.iter().find(|(known, _)| *known == route).map(|(_, role)| *role)
 }
 
-/// Tokens as the house signs them, for its application `tester`: one that is good, one that has
-/// expired, one that somebody else has signed in its name.
+/// Tokens of this service for its application `tester`: a valid one, an expired one, and one that
+/// another key has signed.
 async fn tokens_of_the_house(node: &Node) -> [String; 3] {
     sqlx::any::install_default_drivers();
     let url = format!("sqlite:{}", node.folder().join("aftertone.db").display());
@@ -85,8 +85,8 @@ async fn tokens_of_the_house(node: &Node) -> [String; 3] {
     [signed(&pem, now + 3600), signed(&pem, now - 1), signed(&theirs.serialize_pem(), now + 3600)]
 }
 
-/// A phone that has called the bot, which has taken the call. The scripted one stays as long as it is
-/// wanted; baresip hangs up when its sound file ends.
+/// A phone whose call the bot has answered. The scripted phone stays until it is dropped; baresip
+/// would hang up when its sound file ends.
 async fn phone(node: &Node, bot: &Bot) -> (Phone, String) {
     let calling = tokio::spawn({
         let sip = node.sip;
@@ -101,7 +101,8 @@ async fn description(node: &Node) -> Value {
     serde_json::from_str(&text.text().await.unwrap()).unwrap()
 }
 
-/// Sends the requests to the call that is up, and nothing to the rest of the world.
+/// Directs the requests to the established call, and their callback and prompt URIs to port 9 of
+/// loopback.
 fn aimed(mut description: Value, call: &str) -> Value {
     let id = json!({"anyOf": [{"const": call}, {"type": "string", "format": "uuid"}]});
     for (path, methods) in description["paths"].as_object_mut().unwrap() {
@@ -122,10 +123,10 @@ fn aimed(mut description: Value, call: &str) -> Value {
     serde_json::from_str(&text.replace("https://bot.example/", "http://127.0.0.1:9/")).unwrap()
 }
 
-/// Asks as the description in this folder says, of these methods and paths.
+/// Runs schemathesis with the description in this folder, for these methods and paths.
 async fn schemathesis(environment: &Environment, folder: &Path, api: &str, which: &[&str]) {
     let output = Command::new(environment.program("st"))
-        // One worker: the compiler of Python 3.11 is not for two threads (python/cpython#106905).
+        // One worker: the compiler of Python 3.11 is not thread-safe (python/cpython#106905).
         .args(["run", "openapi.json", "--url", api, "--workers", "1"])
         .args(which)
         .args(["--header", &format!("Authorization:Bearer {TOKEN}")])
@@ -152,7 +153,8 @@ async fn schemathesis_finds_nothing_in_20_000_requests() {
     let (_phone, call) = phone(&node, &bot).await;
     let file = folder.path().join("openapi.json");
     std::fs::write(&file, aimed(description(&node).await, &call).to_string()).unwrap();
-    // What Graph has and this server does not: no fault, and described where it may come.
+    // 501, for what Graph has and this server does not, is no error; the description names it where
+    // it may come.
     let not_here = "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"4xx\", \"501\"]\n";
     std::fs::write(folder.path().join("schemathesis.toml"), not_here).unwrap();
     // Two processes, since each has one worker.
@@ -165,7 +167,7 @@ async fn schemathesis_finds_nothing_in_20_000_requests() {
     );
     let (status, shown) = bot.get(&format!("calls/{call}")).await;
     assert_eq!((status, &shown["state"]), (200, &json!("established")), "the call is still up");
-    // Afterwards: ids out of answers are used again, so that no call would outlive it.
+    // DELETE comes last: schemathesis reuses ids from answers, and would end the call.
     ask(&["--include-method", "DELETE"]).await;
     assert_eq!(bot.get(&format!("calls/{call}")).await.0, 404, "the call is over");
 
@@ -227,7 +229,8 @@ async fn every_route_asks_who_is_there_and_whether_it_may() {
                     serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default();
                 (status, error["error"]["code"].as_str().unwrap_or_default().to_owned())
             };
-            // No body fits this: whoever gets through is told so, and nothing is done.
+            // This body is valid for no route: a request with a valid token is refused for its body
+            // and changes nothing.
             let nothing = "[]";
             for token in ["", "wrong", &expired, &old, &forged] {
                 let (status, code) = ask(token, nothing).await;
@@ -239,7 +242,7 @@ async fn every_route_asks_who_is_there_and_whether_it_may() {
             }
             asked += 1;
             if is_a_recording {
-                // One that is not there; without the role the token is none that opens it.
+                // The recording does not exist; a token without the role does not open any.
                 assert_eq!(ask(ROLELESS, nothing).await.0, 401, "{method} {path}");
                 assert_eq!(ask(OTHER, nothing).await.0, 404, "{method} {path}");
                 continue;
@@ -250,7 +253,7 @@ async fn every_route_asks_who_is_there_and_whether_it_may() {
                 None => assert_ne!(roleless.0, 403, "{method} {path}"),
             }
             with_role += usize::from(role.is_some());
-            // Of a call of somebody else nobody hears that it is there.
+            // An application is not told that a call of another application exists.
             if is_of_a_call {
                 let body = example.map_or(nothing.to_owned(), Value::to_string);
                 let (status, code) = ask(OTHER, &body).await;

@@ -1,5 +1,5 @@
-//! Phones as they are on desks: one that sends from a high port and listens on another one (RFC
-//! 3261 §18.2.2), one that knows MD5 alone, one that loses its TCP stream while it is in a call.
+//! Desk phones: one that sends from a high port and listens on another one (RFC 3261 §18.2.2), one
+//! that knows MD5 only, one that loses its TCP connection during a call.
 
 mod support;
 
@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How long anything may take that must come.
+/// How long an expected message may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn node_and_bot() -> (Node, Bot) {
@@ -33,7 +33,7 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// A phone that names the port where it listens in Via and Contact, without `rport`.
+/// A phone that names its listening port in Via and Contact, without `rport`.
 struct DeskPhone {
     sends: UdpSocket,
     listens: UdpSocket,
@@ -52,7 +52,7 @@ impl DeskPhone {
         self.listens.local_addr().unwrap()
     }
 
-    /// A request of a call, or of the registration; `to` is empty or has our tag.
+    /// A request of a call or of the registration; `to` is empty or has our tag.
     fn request(&self, method: &str, user: &str, call: &str, cseq: u32, to: &str) -> String {
         let (local, node) = (self.local(), self.node.ip());
         let branch_of = if method == "ACK" { "ACK" } else { "" };
@@ -75,7 +75,7 @@ impl DeskPhone {
         self.sends.send_to(message.as_ref(), self.node).await.unwrap();
     }
 
-    /// The next message that is as wanted, where the phone listens.
+    /// The next message at the phone's listening port that satisfies `wanted`.
     async fn hear(&self, wanted: impl Fn(&str) -> bool) -> String {
         let mut others = Vec::new();
         let heard = async {
@@ -104,7 +104,7 @@ impl DeskPhone {
         self.hear(is_it).await
     }
 
-    /// The next request of the node of this method.
+    /// The node's next request of this method.
     async fn asked(&self, method: &str) -> String {
         self.hear(|text| text.split(' ').next() == Some(method)).await
     }
@@ -120,7 +120,7 @@ impl DeskPhone {
         assert_eq!(status(&accepted), Some(200), "{accepted}");
     }
 
-    /// Calls the bot; the call, and what the phone writes behind To from now on.
+    /// Calls the bot; returns the call, and the parameters of To in the phone's further requests.
     async fn call(&self, bot: &Bot, call_id: &str) -> (String, String) {
         let known = bot.notifications().len();
         self.say(self.request("INVITE", "bot", call_id, 1, "")).await;
@@ -138,7 +138,7 @@ impl DeskPhone {
         (id, to)
     }
 
-    /// The bot calls, and is answered; the INVITE.
+    /// The bot calls the phone, which answers; returns the call and the INVITE.
     async fn is_called(&self, bot: &Bot) -> (String, String) {
         let (code, call) = bot.place("sip:alice@127.0.0.1").await;
         assert_eq!(code, 201, "{call}");
@@ -152,7 +152,7 @@ impl DeskPhone {
         (id, invite)
     }
 
-    /// Nothing has come to the port that it sends from.
+    /// Nothing has arrived at the port that the phone sends from.
     fn has_heard_nothing_where_it_sends(&self) {
         let mut buffer = [0; 2_000];
         if let Ok(length) = self.sends.try_recv(&mut buffer) {
@@ -161,7 +161,7 @@ impl DeskPhone {
     }
 }
 
-/// The answer to a request of the node.
+/// A response to a request of the node.
 fn answer(request: &str, status: &str, to_tag: &str, more: &str, body: &str) -> String {
     let copied = ["Via", "From", "Call-ID", "CSeq"].map(|name| {
         let value = header(request, name).unwrap();
@@ -250,7 +250,7 @@ async fn a_registered_phone_on_a_public_route_hands_its_call_over_with_its_passw
     phone.say(proved).await;
     let accepted = phone.answer_to("REFER").await;
     assert_eq!(status(&accepted), Some(202), "{accepted}");
-    // How it goes is told where the phone listens.
+    // The NOTIFYs go to the phone's listening port.
     loop {
         let notify = phone.asked("NOTIFY").await;
         phone.say(answer(&notify, "200 OK", "", "", "")).await;
@@ -282,7 +282,8 @@ async fn a_phone_that_knows_md5_alone_registers_by_a_short_request() {
     assert_eq!(status(&accepted), Some(200), "{accepted}");
 }
 
-/// The next message of a stream that is as wanted.
+/// Reads a stream until the head that begins with `wanted` is complete; returns the text from there
+/// on.
 async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
     let read = async {
         let (mut text, mut buffer) = (String::new(), vec![0; 65_535]);
@@ -300,7 +301,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
     timeout(PATIENCE, read).await.expect(wanted)
 }
 
-/// A call over TCP with this address in Contact; gives the stream and the call.
+/// Places a call over TCP with this address in Contact; returns the stream and the call.
 async fn call_over_tcp(
     node: &Node,
     bot: &Bot,

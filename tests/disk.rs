@@ -23,10 +23,10 @@ use support::{
     program, speech,
 };
 
-/// Callers that are no strangers may have all of the room.
+/// The callers are trusted: strangers could not use the whole capacity.
 const KNOWN: &str = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\ntrusted_peers = [\"127.0.0.0/8\"]\n";
 const SOON: Duration = Duration::from_secs(20);
-/// Calls of the sweep that are up at a time.
+/// Daemons among which a sweep shares its calls.
 const LANES: i32 = 4;
 /// How long a sweep may take: more than twice what a full one needs on two idle cores.
 const LONGEST_SWEEP: Duration = Duration::from_secs(40 * 60);
@@ -47,7 +47,7 @@ async fn readiness(node: &Node) -> u16 {
     readyz(node).await.0
 }
 
-/// What `/readyz` answers to a stranger.
+/// What `/readyz` answers without a token.
 async fn readyz(node: &Node) -> (u16, Value) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = client.get(format!("{}/readyz", node.api)).send().await.unwrap();
@@ -55,7 +55,7 @@ async fn readyz(node: &Node) -> (u16, Value) {
     (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
 }
 
-/// Asks for a recording: the status, the body, and how long to wait before asking again.
+/// Requests a recording; returns the status, the body, and whether the answer has Retry-After.
 async fn ask_for_recording(bot: &Bot, node: &Node, call: &str, body: &Value) -> (u16, Value, bool) {
     let url = format!("{}/v1.0/communications/calls/{call}/recordResponse", node.api);
     let request = bot.client.post(url).bearer_auth(TOKEN);
@@ -65,7 +65,7 @@ async fn ask_for_recording(bot: &Bot, node: &Node, call: &str, body: &Value) -> 
     (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap(), waits)
 }
 
-/// The samples of an ended recording; a disk that fails while it is read is asked again.
+/// The samples of an ended recording; a download that fails with 503 is retried.
 async fn downloaded(bot: &Bot, ended: &Value) -> Vec<i16> {
     let opened = async || Some(bot.fetch(ended).await).filter(|answer| answer.status() != 503);
     let answer = eventually("the clip can be read", SOON, opened).await;
@@ -74,8 +74,8 @@ async fn downloaded(bot: &Bot, ended: &Value) -> Vec<i16> {
     wav::read(&clip, wav::Limits { max_seconds: 60 }).unwrap().samples
 }
 
-/// Waits until it is written down of all notifications that they were received: a process that is
-/// killed before sends them again.
+/// Waits until the database says of all notifications that they were received: a process that is
+/// killed before that sends them again.
 async fn all_is_delivered(node: &Node) {
     let mut database = database(node).await;
     let is_empty = async || {
@@ -96,9 +96,9 @@ async fn is_speech(bot: &Bot, ended: &Value, fault: Fault) {
     assert!(likeness > 0.9, "{fault:?}: likeness {likeness} in {} samples", samples.len());
 }
 
-/// How like the speech, which is said over and over, the best quarter of a second of these samples
-/// is: 1 = the same. A loaded machine may lose time between them. What is like enough is looked for
-/// no further: each comparison takes a good part of a second.
+/// The likeness of the best quarter of a second of these samples to the bundled speech, which is
+/// repeated; 1 means identical. A loaded machine may lose frames between the pieces. The search
+/// stops at a piece that is good enough, because each comparison takes a good part of a second.
 async fn likeness_to_speech(samples: &[i16]) -> f64 {
     const PIECE: usize = 4_000;
     const ENOUGH: f64 = 0.9;
@@ -119,7 +119,7 @@ async fn likeness_to_speech(samples: &[i16]) -> f64 {
     compared.await.unwrap()
 }
 
-/// Says it for longer than a recording that begins late may last.
+/// Repeats the speech for longer than a recording that begins late can last.
 fn keep_speaking(phone: &Phone) {
     (0..10).for_each(|_| phone.speak(speech().samples(Rate::Hz8000)));
 }
@@ -163,8 +163,8 @@ async fn a_database_whose_disk_is_full_for_a_moment_loses_nothing() {
     }
 }
 
-/// What the sweep makes of one call: it ends, once, with its clip or with a reason.
-/// Returns the call and its recording.
+/// One call of the sweep: it ends once, with its clip or with a reason. Returns the call and its
+/// recording.
 async fn recorded_call_under(
     disk: &FailingDisk,
     node: &Node,
@@ -202,9 +202,9 @@ async fn recorded_call_under(
 /// Every open, write, sync and rename of a recorded call fails once, twice in a row, or is slow.
 /// With `AFTERTONE_SWEEP=full`, more often and with a restart after each call.
 ///
-/// A recorded call makes some 50 calls on the disk for the database, and 9 for its clip. Each way
-/// to touch one takes 3 to 9 s, and the lanes share them: the full sweep, of seven ways, takes
-/// about a quarter of an hour on two idle cores.
+/// A recorded call makes some 50 disk calls for the database, and 9 for its clip. Each fault of one
+/// of them takes 3 to 9 s, and the lanes share the faults: the full sweep, of seven faults per disk
+/// call, takes about a quarter of an hour on two idle cores.
 async fn sweep(part: &str) {
     let is_full = std::env::var("AFTERTONE_SWEEP").is_ok_and(|sweep| sweep == "full");
     let faults = if is_full { &FULL_SWEEP[..] } else { &SWEEP[..] };
@@ -213,9 +213,9 @@ async fn sweep(part: &str) {
     sweep.tell(&format!("done, with {calls:?} calls on the disk in each lane"));
 }
 
-/// What the lanes of a sweep have in common.
+/// The state that the lanes of a sweep share.
 struct Sweep<'a> {
-    /// Part of the paths that are touched.
+    /// Part of the path of the files that fail.
     part: &'a str,
     is_full: bool,
     faults: &'a [(i32, i32, i32)],
@@ -225,7 +225,7 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Says how far it is: at once, also where the output of a test is kept back until its end.
+    /// Prints the progress at once, even where the output of a test is kept back until its end.
     fn tell(&self, what: &str) {
         let (part, tried, passed) = (self.part, self.tried.get(), self.begun.elapsed().as_secs());
         let line = format!("{part}: {tried} faults tried in {passed} s; {what}\n");
@@ -239,8 +239,8 @@ impl Sweep<'_> {
     }
 }
 
-/// One of the daemons among which the calls of a sweep are shared. Returns how many calls on the
-/// disk there are, when none fails.
+/// One of the daemons among which the calls of a sweep are shared. Returns the number of disk calls
+/// of a recorded call without a fault.
 async fn sweep_lane(sweep: &Sweep<'_>, lane: i32) -> i32 {
     let part = sweep.part;
     let disk = FailingDisk::new();
@@ -275,7 +275,7 @@ async fn sweep_lane(sweep: &Sweep<'_>, lane: i32) -> i32 {
     calls
 }
 
-/// How many calls on the disk are touched, with which error, and how long each waits (ms).
+/// How many disk calls fail or wait, with which error, and how long each waits (ms).
 const SWEEP: [(i32, i32, i32); 3] = [(1, ENOSPC, 0), (2, EIO, 0), (2, 0, 300)];
 const FULL_SWEEP: [(i32, i32, i32); 7] = [
     (1, ENOSPC, 0),
@@ -297,7 +297,7 @@ async fn each_write_of_a_clip_may_fail_or_be_slow() {
     sweep("recordings/").await;
 }
 
-/// A daemon whose folder of recordings is a small disk of its own.
+/// A daemon with a small disk of its own for the recordings.
 fn on_small_disk(bot: &Bot, kib: u32, low_water: &str) -> Node {
     program("unshare", "util-linux");
     let folder = tempfile::tempdir().unwrap();
@@ -329,7 +329,7 @@ async fn a_recording_on_a_disk_that_is_full_ends_with_what_there_is_and_no_other
     assert_eq!(status, 200, "{operation}");
     let asked = Instant::now();
     let ended = bot.wait_for_operation(operation["id"].as_str().unwrap()).await;
-    // 256 KiB are eight seconds.
+    // 256 KiB hold eight seconds.
     assert!(asked.elapsed() < Duration::from_secs(12), "after {:?}", asked.elapsed());
     assert_eq!(ended["status"], "completed", "{ended}");
     let message = ended["resultInfo"]["message"].as_str().unwrap();
@@ -339,7 +339,7 @@ async fn a_recording_on_a_disk_that_is_full_ends_with_what_there_is_and_no_other
     let likeness = likeness_to_speech(&samples[16_000..]).await;
     assert!(likeness > 0.9, "likeness {likeness}");
 
-    // What is left holds no half second, but perhaps a header.
+    // The rest of the disk has no room for half a second of audio, but perhaps for a header.
     let rest = small_disk(&node).join("rest");
     let mut filling = std::fs::File::create(&rest).unwrap();
     while filling.write_all(&[1; 512]).is_ok() {}
@@ -350,7 +350,7 @@ async fn a_recording_on_a_disk_that_is_full_ends_with_what_there_is_and_no_other
     let prompt = json!({"prompts": [{"mediaInfo": {"uri": "aftertone:greeting"}}]});
     assert_eq!(bot.post(&format!("{call}/playPrompt"), &prompt).await.0, 200, "the rest goes on");
 
-    // Where there is room again, recordings begin again.
+    // Once there is room again, recordings begin again.
     std::fs::remove_file(&rest).unwrap();
     let location = ended["recordingLocation"].as_str().unwrap();
     let token = ended["recordingAccessToken"].as_str().unwrap();
@@ -482,11 +482,11 @@ async fn recordings_that_wait_in_a_queue_leave_files_for_everything_else() {
             refused => break refused,
         }
     };
-    // Not for the length of its queue, which would be 429, nor for the disk.
+    // The reason is neither the length of the queue, which would give 429, nor the disk.
     assert_eq!((status, waits), (503, true), "after {accepted}: {refused}");
     assert!(!refused["error"]["message"].as_str().unwrap().contains("disk"), "{refused}");
 
-    // Sockets of new calls, connections and prompts are files as well.
+    // Sockets of new calls, connections and prompts are open files too.
     assert_eq!(readiness(&node).await, 200);
     let mut others = Vec::new();
     for _ in 0..5 {
@@ -497,7 +497,7 @@ async fn recordings_that_wait_in_a_queue_leave_files_for_everything_else() {
         let (status, operation, _) = ask_for_recording(&bot, &node, other, &body).await;
         assert_eq!(status, 200, "{operation}");
     }
-    // What is dropped from the queue gives its files back.
+    // An operation that leaves the queue gives its file back.
     let (status, canceled) = bot.post(&format!("{greedy}/cancelMediaProcessing"), &json!({})).await;
     assert_eq!(status, 200, "{canceled}");
     for _ in 0..accepted.min(2) {
@@ -509,7 +509,7 @@ async fn recordings_that_wait_in_a_queue_leave_files_for_everything_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_from_a_disk_that_does_not_answer_hold_up_nothing_else() {
-    // More than there are threads that may wait.
+    // More downloads than there are threads that may wait.
     const DOWNLOADS: usize = 560;
     let (folder, id) = with_a_recording(1_000, None).await;
     let disk = FailingDisk::new();
@@ -536,7 +536,7 @@ async fn downloads_from_a_disk_that_does_not_answer_hold_up_nothing_else() {
     }
     assert!(disk.seen() < 200, "{} threads wait", disk.seen());
 
-    // Once that is known, no more wait.
+    // Once the fault is known, no further request waits.
     let is_known = async || {
         let (status, told) = readyz(&node).await;
         assert_eq!(status, 503, "{told}");

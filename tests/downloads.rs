@@ -1,5 +1,5 @@
-//! Recordings between their row and their file: a store that cannot be asked, and downloads that
-//! last longer than the recording may.
+//! Downloads while the store cannot be read or the folder is gone, and downloads that outlast their
+//! recording.
 
 mod support;
 
@@ -21,7 +21,7 @@ use tokio::{
     net::TcpSocket,
 };
 
-/// More than the buffers between a client and the file hold.
+/// More than the buffers between a client and the file can hold.
 const BYTES: usize = 8 << 20;
 
 async fn ask(bot: &Bot, node: &Node, method: Method, id: RecordingId) -> (u16, bool) {
@@ -53,22 +53,22 @@ async fn a_recording_whose_file_cannot_be_opened_is_not_answered_with_not_found(
     let aside = node.folder().join("aside");
     let recordings = node.folder().join("recordings");
     let rename = |from: &Path, to: &Path| std::fs::rename(from, to).unwrap();
-    // A link to itself (ELOOP), which no user can open.
+    // A symbolic link to itself (ELOOP): no user can open it.
     rename(&file, &aside);
     std::os::unix::fs::symlink(&file, &file).unwrap();
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (503, true));
     std::fs::remove_file(&file).unwrap();
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (404, false));
     rename(&aside, &file);
-    // The whole folder is away, as when its disk is not mounted.
+    // The whole folder is away, as if its disk was not mounted.
     rename(&recordings, &aside);
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (503, true));
     rename(&aside, &recordings);
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (200, false));
 }
 
-/// Takes a recording in the pace of a slow client until `until`, then as fast as it comes; gives
-/// how much of it came, and when the connection ended.
+/// Downloads a recording at the pace of a slow client until `until`, then as fast as possible;
+/// returns how many bytes came, and when the connection ended.
 async fn taken_slowly(node: &Node, id: RecordingId, until: Instant) -> (usize, Instant) {
     let address = node.api.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
@@ -109,12 +109,12 @@ async fn a_download_ends_when_its_recording_expires() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_of_a_live_call_ends_when_the_call_and_its_time_are_over() {
-    // Its time to go was not known when the download began.
+    // The recording had no expiry when the download began.
     let (folder, id) = with_a_recording(BYTES, None).await;
     let bot = Bot::start().await;
     let node = Node::start_in(folder, &bot.config());
     let expired = Instant::now() + Duration::from_secs(3);
-    // The steady clock of a fresh database is the wall clock's.
+    // The steady clock of a fresh database shows the wall clock's time.
     let (expires_at, mut other) = (now().plus(Duration::from_secs(2)), database(&node).await);
     let (taken, ()) = tokio::join!(taken_slowly(&node, id, expired), async {
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! Peers that lose messages, change their mind, or interrupt: sipp plays them, one scenario each.
+//! Peers that lose messages, cancel, or interrupt: sipp plays them, one scenario each.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{
     sipp::{run, xml::*},
 };
 
-/// The calls that the node knows.
+/// The number of calls that the node knows.
 async fn calls(bot: &Bot) -> usize {
     let (status, calls) = bot.get("calls").await;
     assert_eq!(status, 200, "{calls}");
@@ -27,21 +27,21 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// To those that are known, answers are repeated as the RFC says.
+/// A trusted peer gets all retransmissions of RFC 3261.
 const TRUSTING: &str =
     "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\ntrusted_peers = [\"127.0.0.1/32\"]\n";
 
-/// A node that does not mind that sipp sends no RTP here.
+/// A node that accepts that sipp sends no RTP.
 fn silent_node() -> Node {
     Node::start("[media]\nports = \"0-0\"\nrtp_timeout = \"10m\"\n")
 }
 
-/// A call to the line that answers by itself, up to its ACK.
+/// A call to a line, which answers by itself, up to its ACK.
 fn established(extra: &str) -> Vec<String> {
     vec![invite(1, extra, SENDRECV), recv_optional(100), recv_optional(180), recv(200), ack(1)]
 }
 
-/// sipp sends no RTP: only on hold may that last.
+/// sipp sends no RTP; that may last for long only while the call is on hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn hold_in_three_styles_and_back() {
     let node = Node::start("[media]\nports = \"0-0\"\nrtp_timeout = \"4s\"\n");
@@ -137,15 +137,15 @@ async fn a_phone_that_wants_its_ringing_acknowledged_gets_it_reliably() {
     ];
     let answers = async {
         let incoming = bot.wait_for("a call", |n| n.data()["state"] == "incoming").await;
-        // A stranger's first INVITE is worth the answer only: it rings when that has come again,
-        // and then the PRACK may come first.
+        // A stranger's first INVITE has an allowance for the final response only: the 180 is sent
+        // after the repeated INVITE, and its PRACK may come first.
         tokio::time::sleep(Duration::from_secs(3)).await;
         bot.answer(incoming.data()["id"].as_str().unwrap()).await;
     };
     tokio::join!(run(node.sip, "bot", &steps), answers);
 }
 
-/// What takes a minute each, all at once.
+/// Cases that take a minute each, all at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_who_let_us_wait() {
     tokio::join!(
@@ -168,7 +168,7 @@ async fn a_caller_whose_ack_never_comes_is_hung_up_on() {
     ];
     run(node.sip, "echo", &steps).await;
     node.logs("No ACK came: our Contact shows", 1).await;
-    // Nothing was sent before the ACK.
+    // No RTP was sent before the ACK.
     node.logs("rtp.sent=0", 1).await;
 }
 
@@ -180,7 +180,7 @@ async fn who_promises_to_refresh_and_does_is_kept() {
         pause(40_000),
         request("UPDATE", 2, timer),
         recv_with(200, "Session-Expires: 90;refresher=uac"),
-        // Without the UPDATE the call would be over by now.
+        // Without the UPDATE the call would have ended by now.
         pause(30_000),
         request("BYE", 3, ""),
         recv(200),
@@ -195,7 +195,8 @@ async fn who_promises_to_refresh_and_does_not_is_hung_up_on() {
     run(node.sip, "echo", &steps).await;
 }
 
-/// We refresh after 45 s; the peer's re-INVITE crosses ours. Both get 491, and we try again.
+/// The node refreshes the session after 45 s; the peer's re-INVITE crosses it. Both get 491, and
+/// the node tries again.
 async fn re_invites_that_cross_are_both_refused_and_ours_comes_again() {
     let node = silent_node();
     let mut steps = established("Supported: timer\nSession-Expires: 90;refresher=uas\n");
@@ -221,23 +222,23 @@ async fn re_invites_that_cross_are_both_refused_and_ours_comes_again() {
     run(node.sip, "echo", &steps).await;
 }
 
-/// When a caller changes its mind.
+/// When a caller cancels.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// So long after the INVITE.
+    /// This long after the INVITE.
     Asked(Duration),
-    /// When it rings.
+    /// When the call rings.
     Rings,
-    /// So long after the application was asked to answer.
+    /// This long after the application's answer.
     IsAnswered(Duration),
-    /// When the 200 is there.
+    /// When the 200 has arrived.
     Answered,
     /// After the ACK.
     Acknowledged,
 }
 
 impl Moment {
-    /// Whether the call is canceled then; `None` where the two race.
+    /// Whether CANCEL ends the call at that moment; `None` where CANCEL and the answer race.
     fn is_in_time(self) -> Option<bool> {
         match self {
             Self::Asked(_) | Self::IsAnswered(_) => None,
@@ -247,14 +248,14 @@ impl Moment {
     }
 }
 
-/// Calls `user` and gives up at a moment; whether the call was canceled. Whoever wins, each request
-/// gets one final answer.
+/// Calls `user` and cancels at a moment; returns whether the call was canceled. In any case each
+/// request gets one final answer.
 async fn call_and_cancel(node: &Node, bot: &Bot, user: &str, name: &str, moment: Moment) -> bool {
     let mut peer = Peer::new([127, 0, 0, 1].into(), node.sip, user, name).await;
     peer.say("INVITE", 1, "i", SDP).await;
     let mut finals = BTreeSet::new();
     if let Moment::Asked(time) = moment {
-        // A timer of the runtime is not fine enough.
+        // A timer of the runtime is not precise enough.
         std::thread::sleep(time);
     } else {
         peer.wait_for("INVITE", |status| status == 180).await;
@@ -273,7 +274,7 @@ async fn call_and_cancel(node: &Node, bot: &Bot, user: &str, name: &str, moment:
         });
         let answered = bot.post(&answer, &body);
         match moment {
-            // It may come too late for the application.
+            // The application's answer may come too late.
             Moment::IsAnswered(time) => {
                 let cancel = async {
                     tokio::time::sleep(time).await;
@@ -326,7 +327,7 @@ async fn cancel_at_every_moment() {
     let mut bot = Bot::start().await;
     let node = Node::start(&format!("{TRUSTING}{}", bot.config()));
     bot.knows(&node.api);
-    // A line answers by itself, a bot when it likes.
+    // A line answers at once, a bot when it decides to.
     let mut moments: Vec<(&str, Moment)> = (0..50_u64)
         .map(|number| ("echo", Moment::Asked(Duration::from_micros(number * number * 3))))
         .collect();

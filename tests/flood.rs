@@ -1,5 +1,5 @@
-//! 110,000 broken messages without any limit, and 40,000 against the limits: nobody falls over, nothing
-//! is left behind, and the call that is recorded meanwhile is none the worse.
+//! 110,000 broken messages without any limit, and 40,000 against the limits: no process fails, no
+//! state is left behind, and the call that is recorded meanwhile is complete.
 
 #[path = "fuzz/targets.rs"]
 mod fuzz;
@@ -24,9 +24,9 @@ use tokio::{
 
 const INVITES: usize = 10_000;
 const OTHERS: usize = 100_000;
-/// Resident memory that the daemon may have, in KiB.
+/// The limit for the daemon's resident memory, in KiB.
 const MAX_KIB: u64 = 256 * 1024;
-/// RFC 3261 section 17.2: after 64 × T1 a transaction is forgotten; and a second for the timer.
+/// RFC 3261 section 17.2: a transaction is forgotten after 64 × T1; one more second for the timer.
 const FORGET: Duration = Duration::from_secs(33);
 
 #[test]
@@ -62,7 +62,7 @@ fn files(node: &Node) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
 }
 
-/// Datagrams that found no room at the daemon's socket.
+/// Datagrams that the full receive buffer of the daemon's socket has dropped.
 fn dropped(node: &Node) -> u64 {
     let sockets = std::fs::read_to_string(format!("/proc/{}/net/udp", node.pid())).unwrap();
     let port = format!(":{:04X}", node.sip.port());
@@ -71,7 +71,7 @@ fn dropped(node: &Node) -> u64 {
     ours.expect("the daemon's socket").last().unwrap().parse().unwrap()
 }
 
-/// Runs something, and gives the most memory that the daemon had meanwhile.
+/// Runs `work`; returns its result and the daemon's highest memory meanwhile.
 async fn watched<T>(node: &Node, work: impl Future<Output = T>) -> (T, u64) {
     tokio::pin!(work);
     let mut largest = 0;
@@ -83,7 +83,8 @@ async fn watched<T>(node: &Node, work: impl Future<Output = T>) -> (T, u64) {
     }
 }
 
-/// Asks the daemon something, and waits until it has come to it: it takes datagrams in turn.
+/// Sends OPTIONS and waits for the answer: the daemon reads datagrams in order, so it has read all
+/// earlier ones then.
 async fn keep_pace(socket: &UdpSocket, node: SocketAddr, number: usize) {
     let local = socket.local_addr().unwrap();
     let id = format!("pace-{number}");
@@ -106,8 +107,8 @@ async fn keep_pace(socket: &UdpSocket, node: SocketAddr, number: usize) {
     .expect("the daemon answers");
 }
 
-/// Sends everything from several addresses, a tenth of it over streams; gives how many datagrams.
-/// Few of the calls are for `called`, and nobody knows the others.
+/// Sends all messages from several addresses, a tenth of them over streams; returns the number of
+/// datagrams. Few of the calls are for `called`; the other called names do not exist.
 async fn flood(node: &Node, called: &str) -> u64 {
     let host = |number: usize| IpAddr::from([127, 0, 2, 1 + (number % 8) as u8]);
     let mut sockets = Vec::new();
@@ -126,7 +127,7 @@ async fn flood(node: &Node, called: &str) -> u64 {
         };
         let from = number % 8;
         if number % 10 == 9 {
-            // The daemon hangs up where it cannot know what comes next.
+            // The daemon closes a stream when it cannot find the next message in it.
             let is_sent = match &mut streams[from] {
                 Some(stream) => stream.write_all(&bytes).await.is_ok(),
                 None => false,
@@ -158,7 +159,7 @@ fn must_be_well(node: &Node) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_records_on_and_forgets_all_of_them() {
     let mut bot = Bot::start().await;
-    // Nobody is limited here: that would spare the machines behind the limits.
+    // All senders are trusted: limits would keep the messages from the code behind them.
     let node = Node::start(&format!(
         "[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n\
          trusted_peers = [\"127.0.0.0/8\"]\n[calls]\nanswer_timeout = \"2s\"\n\
@@ -166,13 +167,13 @@ async fn a_daemon_records_on_and_forgets_all_of_them() {
         bot.config()
     ));
     bot.knows(&node.api);
-    // What the first call opens for all that follow is open before it counts.
+    // The first call opens what all later ones share; it is over before the count begins.
     LiveCall::start(&node, &bot, [127, 0, 0, 8].into(), 2).await.finish(&bot).await;
     let (open, kib) = (files(&node), memory(&node));
 
     let mut left = Vec::new();
-    // The messages of the last calls are kept to be looked at, so none rings at the bot in the second
-    // round: nothing is left that could grow.
+    // The trace keeps the messages of the last calls. In the second round no broken call reaches
+    // the bot, so that nothing is left that could grow.
     for (called, caller) in [("bot", [127, 0, 0, 9]), ("nobody", [127, 0, 0, 10])] {
         let offered = || node.log_text().matches("Call offered").count();
         let before = (offered(), dropped(&node));
@@ -181,7 +182,7 @@ async fn a_daemon_records_on_and_forgets_all_of_them() {
         let forgotten = tokio::time::Instant::now() + FORGET;
         assert!(largest < MAX_KIB, "{largest} KiB");
         call.finish(&bot).await;
-        // One is the live one.
+        // One of them is the recorded call.
         let calls = offered() - before.0 - 1;
         assert!(called != "bot" || calls > 100, "{calls} were good enough to be calls");
         let lost = dropped(&node) - before.1;
@@ -196,13 +197,14 @@ async fn a_daemon_records_on_and_forgets_all_of_them() {
         );
         left.push(memory(&node));
     }
-    // What the allocator keeps of the first round is used again in the second one.
+    // The allocator's memory of the first round is used again in the second one.
     assert!(left[1] * 100 <= left[0] * 105, "{kib} KiB, then {left:?}");
     must_be_well(&node);
     LiveCall::start(&node, &bot, [127, 0, 0, 11].into(), 5).await.finish(&bot).await;
 }
 
-/// Floods until it is told to stop, but 20,000 messages at least; each source sends so many in a row.
+/// Floods until `stop` is set, but with 20,000 messages at least; each source sends `each` messages
+/// in a row.
 async fn flood_from(node: &Node, hosts: impl Fn(usize) -> IpAddr, each: usize, stop: &AtomicBool) {
     let mut mutator = Mutator::new(4);
     let mut number = 0;
@@ -210,7 +212,7 @@ async fn flood_from(node: &Node, hosts: impl Fn(usize) -> IpAddr, each: usize, s
         let socket = UdpSocket::bind((hosts(number / each), 0)).await.unwrap();
         for _ in 0..each {
             let bytes = if number % 4 == 0 { mutator.invite("nobody") } else { mutator.other() };
-            // As fast as the system takes it, or the daemon: who is flooded sets no pace.
+            // As fast as the system or the daemon takes it: a flooded daemon sets no pace.
             let _ = socket.send_to(&bytes, node.sip).await;
             number += 1;
         }
@@ -238,7 +240,7 @@ async fn limits_keep_a_flood_from_everybody_else() {
     ));
     bot.knows(&node.api);
     let begun = Instant::now();
-    // One stranger floods, while another one calls; then many do, while somebody who is trusted calls.
+    // One stranger floods while another stranger calls; then many flood while a trusted peer calls.
     type Hosts = fn(usize) -> IpAddr;
     let one: Hosts = |_| [127, 0, 3, 1].into();
     let many: Hosts = |number| {

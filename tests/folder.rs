@@ -1,5 +1,5 @@
-//! The folder of the recordings: moved away while the daemon runs, not there when it starts, that
-//! of another database, or with files in it that nobody knows.
+//! The folder of the recordings: moved away while the daemon runs, missing at the start, used by
+//! another database, or with files in it that have no row.
 
 mod support;
 
@@ -37,7 +37,7 @@ use support::{
 
 const SOON: Duration = Duration::from_secs(20);
 const BYTES: usize = 1000;
-/// Nobody, as on Debian.
+/// The user id of an account without rights, as on Debian.
 const UNPRIVILEGED: u32 = 65_534;
 
 async fn readiness(node: &Node, token: &str) -> (u16, Value) {
@@ -69,14 +69,14 @@ async fn has_row(database: &mut AnyConnection) -> bool {
     rows > 0
 }
 
-/// Runs a daemon that does not start; gives its exit code and its last words.
+/// Runs a daemon that must not start; returns its exit code and what it has printed.
 fn refused(folder: &Path, storage: &str) -> (Option<i32>, String) {
     let config = folder.join("refused.toml");
     let listen = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\n[api]\nlisten = \"127.0.0.1:0\"\n";
     fs::write(&config, format!("{listen}{storage}")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_aftertone"));
     command.args(["serve", "--config"]).arg(&config).current_dir(folder).stdout(Stdio::null());
-    // Should it start all the same, it is stopped.
+    // A daemon that starts all the same is stopped.
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let begun = std::time::Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -117,7 +117,7 @@ async fn a_clip_that_was_deleted_while_its_folder_is_away_is_gone() {
     let node = Node::start_in(folder, &bot.config());
     let (recordings, moved) = (node.folder().join("recordings"), node.folder().join("moved"));
     fs::rename(&recordings, &moved).unwrap();
-    // An empty folder in its place is not it.
+    // An empty folder at its path does not replace it.
     fs::create_dir(&recordings).unwrap();
     assert_eq!(ask(&bot, &node, Method::GET, id).await.0, 503);
     assert_eq!(ask(&bot, &node, Method::DELETE, id).await.0, 204);
@@ -162,12 +162,12 @@ async fn no_recording_is_lost_or_begun_while_the_folder_is_away() {
     node.logs("is in order again", 1).await;
 }
 
-/// Whether a beep is in what the phone has heard.
+/// Whether the phone has heard a beep.
 fn has_heard_a_beep(phone: &Phone) -> bool {
     let heard = phone.heard();
     let frames = heard.chunks_exact(Rate::Hz8000.frame_len());
     let is_beep = |frame: &[i16]| tone_level_dbfs(frame, 8_000, f64::from(BEEP_HZ)) > -30.0;
-    // Speech sounds like it for a moment only.
+    // Speech resembles a beep only for a moment.
     let beeps: Vec<bool> = frames.map(is_beep).collect();
     beeps.split(|is_beep| !is_beep).any(|run| run.len() + 2 >= BEEP_FRAMES as usize)
 }
@@ -188,7 +188,7 @@ async fn a_line_that_cannot_record_says_goodbye_and_does_not_beep() {
     assert!(likeness > 0.9, "goodbye: {likeness}");
     node.logs("A recording cannot begin", 1).await;
     assert!(clips_in(&moved).is_empty() && !recordings.exists());
-    // Its row is no recording that could be asked for.
+    // The row of the refused recording is purged.
     let mut rows = database(&node).await;
     let is_purged = async || (!has_row(&mut rows).await).then_some(());
     eventually("the row is purged", SOON, is_purged).await;
@@ -205,7 +205,7 @@ async fn a_line_that_cannot_record_says_goodbye_and_does_not_beep() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_whose_disk_is_not_mounted_makes_no_clip_look_deleted() {
-    // It has expired: a daemon that started would purge its row at once.
+    // The recording has expired: a daemon that started would purge its row at once.
     let (folder, id) = with_a_recording(BYTES, Some(Duration::ZERO)).await;
     let (recordings, moved) = (folder.path().join("recordings"), folder.path().join("moved"));
     fs::rename(&recordings, &moved).unwrap();
@@ -214,7 +214,7 @@ async fn a_folder_whose_disk_is_not_mounted_makes_no_clip_look_deleted() {
         assert_eq!(code, Some(1), "systemd tries again: {said}");
         assert!(said.contains("the database knows 1 clips") && said.contains("echo "), "{said}");
     }
-    // Mounted.
+    // The disk is mounted.
     fs::remove_dir_all(&recordings).unwrap();
     fs::rename(&moved, &recordings).unwrap();
     let node = Node::start_in(folder, "");
@@ -230,7 +230,7 @@ async fn a_folder_of_another_database_loses_no_clip() {
     let node = Node::start_in(folder, &bot.config());
     let ours = fs::read_to_string(node.folder().join("recordings/.database")).unwrap();
 
-    // By mistake, or because ours was set aside as damaged.
+    // Another database, by mistake or because the right one was set aside as damaged.
     let other = format!("[storage]\ndatabase = \"sqlite:other.db\"\n{}", bot.config());
     let node = Node::start_in(node.kill(), &other);
     let theirs = fs::read_to_string(node.folder().join("recordings/.database")).unwrap();
@@ -248,12 +248,12 @@ async fn a_folder_of_another_database_loses_no_clip() {
     assert_eq!(shown["bytes"], BYTES);
     assert!(shown["oldest"].as_str().unwrap().ends_with('Z'), "{shown}");
 
-    // With the right database all is as before.
+    // With the right database the recording is back in its place.
     let node = Node::start_in(node.kill(), &bot.config());
     assert!(!lost.exists() && node.folder().join(&file).exists());
     assert_eq!(ask(&bot, &node, Method::GET, id).await, (200, BYTES));
 
-    // That one knows a clip: it does not take a folder where its clips are not.
+    // The other database knows a clip: it does not take over a folder without its clips.
     let folder = node.kill();
     let storage = "[storage]\ndatabase = \"sqlite:other.db\"\nrecordings = \"of-the-other\"\n";
     let node = Node::start_in(folder, storage);
@@ -272,7 +272,7 @@ async fn a_clip_that_nobody_knows_is_set_aside_while_the_daemon_runs_and_goes_in
     let node = Node::start(&config);
     let id = RecordingId::from_random([5; 16]);
     let clip = node.folder().join(format!("recordings/{id}.wav"));
-    // From a backup, with its times.
+    // A file from a backup, with the times of the original.
     fs::write(&clip, [1; 100]).unwrap();
     let made = SystemTime::now() - Duration::from_secs(70);
     fs::File::options().write(true).open(&clip).unwrap().set_modified(made).unwrap();
@@ -301,7 +301,7 @@ fn files_that_nobody_knows_go_beside_a_lost_and_found_that_is_roots() {
     fs::copy(env!("CARGO_BIN_EXE_aftertone"), &program).unwrap();
     let listen = "[sip]\nlisten = [\"udp:127.0.0.1:0\"]\n[api]\nlisten = \"127.0.0.1:0\"\n";
     fs::write(&config, listen).unwrap();
-    // As mke2fs makes it.
+    // As mke2fs creates it.
     fs::create_dir_all(recordings.join(roots)).unwrap();
     fs::set_permissions(recordings.join(roots), fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(recordings.join(&name), [1; 100]).unwrap();
@@ -326,7 +326,7 @@ fn systemd_mounts_the_folder_before_it_starts_us_and_does_not_give_up() {
     let has = |line: &str| section.lines().any(|its| its == line);
     assert!(has("RequiresMountsFor=/var/lib/aftertone/recordings"));
     assert!(has("StartLimitIntervalSec=0"));
-    // The default of storage.recordings, seen from there.
+    // The default of storage.recordings leads there from this folder.
     assert!(service.contains("WorkingDirectory=/var/lib/aftertone\n"));
     assert!(include_str!("../config/default.toml").contains("recordings = \"recordings\"\n"));
 }

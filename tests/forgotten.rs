@@ -1,4 +1,4 @@
-//! What has expired is in no file any more: numbers, names, subjects, contexts, audio.
+//! Expired data is in no file any more: numbers, names, subjects, contexts, audio.
 
 mod support;
 
@@ -35,11 +35,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The marks that are in files, with the names of these.
+/// The marks that are found in files, with the names of the files.
 fn hits(folder: &Path) -> Vec<(&'static str, String)> {
     let mut hits = Vec::new();
     for path in files(folder) {
-        // One that goes in this moment is empty.
+        // A file that is deleted at this moment counts as empty.
         let bytes = fs::read(&path).unwrap_or_default();
         for mark in MARKS {
             if bytes.windows(mark.len()).any(|found| found == mark.as_bytes()) {

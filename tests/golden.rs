@@ -1,5 +1,6 @@
-//! The contract's own examples, to the letter: what the SDKs were seen to send (section 12), and what is
-//! told of a call (sections 6.1 and 6.2). `codes` has the ends of section 5, each by its cause.
+//! The contract's own examples, to the letter: what the SDKs send (section 12), and the
+//! notifications of a call (sections 6.1 and 6.2). `codes` has the ends of section 5, each by its
+//! cause.
 
 mod support;
 
@@ -91,8 +92,8 @@ fn what_the_sdks_send_is_read() {
     assert_eq!(reject.reason, RejectReason::Busy);
 }
 
-/// Compares with an example of the contract: the same members with the same values, and beside them only
-/// those that are listed.
+/// Compares with an example of the contract: the same members with the same values, and no others
+/// except those that are listed in `extra`.
 fn compare(shown: &Value, example: &Value, extra: &[&str]) {
     let mut shown = shown.clone();
     let members = shown.as_object_mut().unwrap();
@@ -137,7 +138,7 @@ fn call(state: CallState, media: Option<MediaState>) -> Call {
     }
 }
 
-/// What is posted of an event: the envelope without its data, and the data.
+/// The notification of an event: the envelope without its data, and the data.
 fn told(event: &Event) -> (Value, Value) {
     let context = GraphContext {
         tenant: "00000000-0000-0000-0000-000000000001".to_owned(),
@@ -165,7 +166,7 @@ fn envelope(change_type: &str, path: &str) -> Value {
 
 const CALL: &str = "2e1a0b00-0000-0000-0000-243709c565ab";
 
-/// Section 6.1, whole.
+/// Section 6.1, complete.
 #[test]
 fn a_notification_is_the_example() {
     let call = call(CallState::Established, Some(MediaState::Active));
@@ -182,8 +183,8 @@ fn a_notification_is_the_example() {
     compare(&data, &example, &[]);
 }
 
-/// Section 6.2: the first notification of an incoming call has the members of its row, whose values
-/// follow section 3.1.
+/// Section 6.2: the first notification of an incoming call has the members of its row in the table;
+/// their values follow section 3.1.
 #[test]
 fn an_incoming_call_is_created_with_the_members_of_its_row() {
     let (shown, data) = told(&Event::CallOffered { call: call(CallState::Incoming, None) });
@@ -241,7 +242,8 @@ fn a_tone_is_the_example() {
     compare(&data, &example, &["@odata.type", "@odata.id", "@odata.etag", "id"]);
 }
 
-/// Section 12: the .NET SDK's qualified names, types everywhere, and headers, which come back.
+/// Section 12: the .NET SDK's qualified names, its type annotations, and its headers, which are
+/// returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_calling_sdk_for_net_is_understood() {
     let mut bot = Bot::start().await;

@@ -1,5 +1,5 @@
-//! Messages that nobody should send, to a daemon that has other things to do: each gets the answer
-//! that the RFC asks for, and the call that is recorded meanwhile hears nothing of it.
+//! Invalid and unusual messages to a busy daemon: each gets the answer that the RFC asks for, and
+//! the call that is recorded meanwhile is not affected.
 
 mod support;
 
@@ -12,15 +12,16 @@ use support::{
     raw::{ask_by_tcp, ask_by_udp, header, status, with_password},
 };
 
-/// Where the messages come from.
+/// The address that the messages come from.
 const SENDER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-/// Where the calls come from that are recorded.
+/// The addresses of the callers of the recorded calls.
 const CALLERS: [[u8; 4]; 2] = [[127, 0, 0, 9], [127, 0, 0, 10]];
 const PASSWORD: &str = "secret";
 
-/// The messages of RFC 4475 and the final status that each gets, over UDP and over TCP; 0 is none.
+/// The messages of RFC 4475 and the final status that each gets, over UDP and over TCP; 0 means no
+/// response.
 ///
-/// There are users, so a stranger's good INVITE and REGISTER are asked who it is.
+/// Users are configured, so a stranger's valid INVITE or REGISTER is challenged.
 type Answers = [(&'static str, u16, u16); 49];
 
 const TO_STRANGERS: Answers = [
@@ -40,7 +41,7 @@ const TO_STRANGERS: Answers = [
     ("noreason", 0, 0),
     // 3.1.2, invalid messages.
     ("badinv01", 400, 400),
-    // It is shorter than it says, so a stream waits for more.
+    // The body is shorter than its Content-Length, so a stream waits for more.
     ("clerr", 400, 0),
     ("ncl", 400, 400),
     ("scalar02", 400, 400),
@@ -54,13 +55,14 @@ const TO_STRANGERS: Answers = [
     ("baddate", 401, 401),
     ("regbadct", 400, 400),
     ("badaspec", 400, 400),
-    // Its header has no end, so a stream waits for more.
+    // The header has no end, so a stream waits for more.
     ("baddn", 400, 0),
     ("badvers", 505, 505),
     ("mismatch01", 400, 400),
     ("mismatch02", 501, 501),
     ("bigcode", 0, 0),
-    // 3.2, transaction layer: the branch is the cookie alone, so it is taken for one of RFC 2543.
+    // 3.2, transaction layer: the branch is the magic cookie alone, so the request counts as one of
+    // RFC 2543.
     ("badbranch", 200, 200),
     // 3.3, application layer.
     ("insuf", 400, 400),
@@ -78,27 +80,28 @@ const TO_STRANGERS: Answers = [
     ("cparam02", 401, 401),
     ("regescrt", 401, 401),
     ("sdp01", 406, 406),
-    // 3.4, backward compatibility.
-    // A stranger of RFC 2543; on a stream nobody knows where it ends (RFC 3261 section 18.3).
+    // 3.4, backward compatibility. The sender is a stranger of RFC 2543; on a stream the end of its
+    // message is unknown (RFC 3261 section 18.3).
     ("inv2543", 401, 400),
 ];
 
-/// The same, when the sender is trusted, every user can be called, and who registers has the right
-/// password. What was 401 only because we did not know the sender is what the RFC asks for now.
+/// The same with a trusted sender, when every user can be called, and a registering user has the
+/// right password. Where the answer was 401 only because the sender was unknown, it is what the RFC
+/// asks for.
 fn to_known_ones() -> Answers {
     TO_STRANGERS.map(|answer| match answer {
-        // The registrar takes it: a request behind the body, parameters and a header of the Contact,
-        // and credentials of a scheme that nobody knows beside good ones. No user has a NUL in its name
-        // (escnull), for no credentials could say it.
+        // The registrar accepts them: a request behind the body, parameters and a header of the
+        // Contact, and credentials of an unknown scheme beside valid ones. No user has a NUL in its
+        // name (escnull): credentials could not express it.
         ("dblreq" | "cparam01" | "cparam02" | "regescrt" | "regaut01", ..) => (answer.0, 200, 200),
-        // The call is taken, whatever its date (section 3.1.2.12 leaves that to the server).
+        // The call is accepted, whatever its date (section 3.1.2.12 leaves that to the server).
         ("esc01" | "longreq" | "baddate", ..) => (answer.0, 200, 200),
         ("inv2543", ..) => (answer.0, 200, 400),
         other => other,
     })
 }
 
-/// Whoever registers in one of the messages.
+/// The users that register in one of the messages.
 const USERS: [&str; 3] = ["j.user", "user", "watson"];
 
 async fn node_and_bot(extra: &str, users: &[&str]) -> (Node, Bot) {
@@ -116,8 +119,8 @@ async fn node_and_bot(extra: &str, users: &[&str]) -> (Node, Bot) {
     (node, bot)
 }
 
-/// Many name the same branch: each gets one of its own, so that none is taken for another one that
-/// was sent again.
+/// Many messages use the same branch: each gets one of its own, so that it is not taken for a
+/// retransmission of another one.
 fn message(name: &str) -> Vec<u8> {
     let bytes = std::fs::read(format!("tests/torture/{name}.dat")).unwrap();
     let shared = b";branch=z9hG4bKkdjuw\r\n";
@@ -130,7 +133,8 @@ fn message(name: &str) -> Vec<u8> {
     }
 }
 
-/// Asks, and asks again with the password of the user that the request is from; the last answer.
+/// Sends a request, and once more with the password of the user that it is from; returns the last
+/// answer.
 async fn ask(
     users: &[&str],
     bytes: &[u8],
@@ -147,8 +151,8 @@ async fn ask(
     }
 }
 
-/// Sends all messages over UDP to one node and over TCP to another one, each with a call beside: the
-/// same message by two ways would be one that was sent again.
+/// Sends all messages over UDP to one node and over TCP to another one, each during a recorded
+/// call. One node would take the same message over a second transport for a repeated one.
 async fn each_gets_its_answer(answers: Answers, extra: &str, users: &[&str]) {
     let [(datagrams, d_bot), (streams, s_bot)] =
         [node_and_bot(extra, users).await, node_and_bot(extra, users).await];
@@ -189,8 +193,8 @@ async fn each_torture_message_of_a_known_sender_gets_its_answer() {
     each_gets_its_answer(to_known_ones(), trusted, &USERS).await;
 }
 
-/// Sections 3.3.12 to 3.3.14: what belongs to the URI stays in it, and what belongs to the
-/// header field beside it.
+/// Sections 3.3.12 to 3.3.14: parameters of the URI stay in the URI, and those of the header field
+/// stay beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contact_is_kept_as_it_was_registered() {
     let (node, _bot) = node_and_bot("", &USERS).await;

@@ -1,4 +1,4 @@
-//! The type that the parties of a call declare: as Graph's documents print it, or as SDKs model it.
+//! The declared type of a call's parties: as Graph's documents print it, or as the SDKs model it.
 
 mod support;
 
@@ -16,7 +16,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DOCUMENTED: &str = "#microsoft.graph.identitySet";
 const DERIVED: &str = "#microsoft.graph.communicationsIdentitySet";
 
-/// The types of all sets of identities in what was shown.
+/// The types of all identity sets in an answer.
 fn declared(shown: &Value, types: &mut Vec<String>) {
     let children: Vec<&Value> = match shown {
         Value::Array(values) => values.iter().collect(),
@@ -32,8 +32,8 @@ fn declared(shown: &Value, types: &mut Vec<String>) {
     children.into_iter().for_each(|child| declared(child, types));
 }
 
-/// Checks that there are so many sets of identities, that all have this type, and that
-/// `/openapi.json` has nothing against them.
+/// Checks the number of identity sets, that all have this type, and that the answer fits
+/// `/openapi.json`.
 fn check(description: &Value, schema: &str, shown: &Value, count: usize, wanted: &str) {
     let mut types = Vec::new();
     declared(shown, &mut types);
@@ -56,7 +56,7 @@ async fn every_party_declares_the_type_of_the_setting() {
         let described = reqwest::get(format!("{}/openapi.json", node.api)).await.unwrap();
         let description: Value = serde_json::from_str(&described.text().await.unwrap()).unwrap();
 
-        // One that was diverted, and was sent here by another one.
+        // A call that was diverted, and referred here by another party.
         let diverted = "Diversion: <tel:+4930100>;reason=busy\r\nReferred-By: <tel:+4930200>\r\n";
         let mut caller = raw::Peer::new(LOCALHOST, node.sip, "bot", "diverted").await;
         let invite = caller.request("INVITE", 1, "i", raw::SDP);
@@ -89,7 +89,7 @@ async fn every_party_declares_the_type_of_the_setting() {
         let (_, shown) = bot.get(&format!("calls/{call}?$expand=participants")).await;
         check(&description, "v1.0.microsoft.graph.call", &shown, 9, wanted);
 
-        // Requests may declare either, with `#` and without.
+        // Requests may declare either type, with `#` and without.
         for sent in [DOCUMENTED, DERIVED] {
             for sent in [sent, sent.trim_start_matches('#')] {
                 let body = json!({

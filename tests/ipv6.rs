@@ -19,25 +19,25 @@ const PASSWORD: &str = "secret";
 /// The messages of section 4, in its order, and their statuses.
 const ANSWERS: [(&str, u16); 12] = [
     ("ipv6-good", 200),
-    // 4.2: an address without brackets is none.
+    // 4.2: an address without brackets is invalid.
     ("ipv6-bad", 400),
-    // 4.3: what looks like a port belongs to the address, which is not ours.
+    // 4.3: the digits that look like a port belong to the address, which is not ours.
     ("port-ambiguous", 404),
     ("port-unambiguous", 200),
-    // 4.5: both are taken; the first one is of a dialog that nobody knows.
+    // 4.5: both are read; the first one names a dialog that does not exist.
     ("via-received-param-with-delim", 481),
     ("via-received-param-no-delim", 200),
-    // 4.6 and 4.9: G.726 is all that is offered.
+    // 4.6 and 4.9: the only codec on offer is G.726.
     ("ipv6-in-sdp", 488),
     ("mult-ip-in-header", 481),
     ("mult-ip-in-sdp", 200),
     ("ipv4-mapped-ipv6", 488),
-    // 4.10: an address with one colon too many is none.
+    // 4.10: an address with one colon too many is invalid.
     ("ipv6-bug-abnf-3-colons", 400),
     ("ipv6-correct-abnf-2-colons", 200),
 ];
 
-/// The address that the messages of section 4.1 and 4.4 register at.
+/// The address that the messages of sections 4.1 and 4.4 register at.
 const REGISTRAR: &str = "advertised_address = \"2001:db8::10\"\n";
 
 fn node(extra: &str) -> Node {
@@ -48,7 +48,7 @@ fn node(extra: &str) -> Node {
     ))
 }
 
-/// Asks, and asks again with the password when it is asked for.
+/// Sends a request, and once more with the password when it is challenged.
 async fn ask(bytes: &[u8], send: impl AsyncFn(&[u8]) -> Option<String>) -> String {
     let answer = send(bytes).await.expect("an answer");
     match with_password(bytes, &answer, "user", PASSWORD) {
@@ -60,7 +60,7 @@ async fn ask(bytes: &[u8], send: impl AsyncFn(&[u8]) -> Option<String>) -> Strin
 /// The answers over UDP and over TCP.
 async fn answers(bytes: &[u8]) -> [String; 2] {
     let extra = if bytes.starts_with(b"REGISTER") { REGISTRAR } else { "" };
-    // One node for each: many of the messages name the same call, and the same branch.
+    // One node for each transport: many of the messages share a Call-ID and a branch.
     let (datagrams, streams) = (node(extra), node(extra));
     let tcp = streams.listener("tcp");
     [
@@ -101,7 +101,7 @@ async fn what_is_registered_keeps_its_brackets() {
     }
 }
 
-/// Sections 4.6 and 4.9 with a codec that we speak: the answer is of the family of our own address.
+/// Sections 4.6 and 4.9 with a supported codec: the answer uses the family of our own address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_described_in_ipv6() {
     for name in ["ipv6-in-sdp", "ipv4-mapped-ipv6"] {
@@ -131,7 +131,7 @@ async fn a_call_over_ipv6_is_heard() {
     let phone = Phone::call(node.sip, "echo").await.unwrap();
     let speech: Vec<i16> = (0..8_000).map(|at: i16| (at % 80) * 200 - 8_000).collect();
     phone.speak(&speech);
-    // What comes back is what was said, after G.711 both ways.
+    // The echo is what was spoken, after G.711 both ways.
     let heard = async || phone.heard().iter().any(|sample| *sample > 6_000).then_some(());
     eventually("the echo", Duration::from_secs(10), heard).await;
     phone.hang_up().await.unwrap();

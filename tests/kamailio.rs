@@ -1,4 +1,4 @@
-//! Kamailio beside the daemon: as a trunk that asks for a password, as a proxy that rings several
+//! Kamailio beside the daemon: as a trunk that asks for a password, as a proxy that calls several
 //! phones at once, and as the PBX in front.
 
 mod support;
@@ -26,7 +26,7 @@ struct Kamailio {
 }
 
 impl Kamailio {
-    /// Starts a proxy that lets in who knows `password`, and rings `first` and `second`.
+    /// Starts a proxy that admits callers with `password` and calls `first` and `second`.
     async fn start(password: &str, first: &str, second: &str) -> Self {
         let kamailio = program("kamailio", "kamailio");
         let folder = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ impl Kamailio {
 }
 
 impl Drop for Kamailio {
-    /// Killed at once, it would leave its children behind.
+    /// A proxy that is killed at once would leave its child processes behind.
     fn drop(&mut self) {
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();

@@ -1,4 +1,4 @@
-//! linphone, the phone that people have: registered, calling and called.
+//! linphone, a widespread softphone: registered, calling and called.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{Node, bot::Bot, linphone::Linphone, spoken};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn linphone_registers_calls_and_is_called_back() {
-    // Opus is heard as it is coded: by its sound, not by its samples.
+    // Opus is not exact: the sound is compared, not the samples.
     for (transport, codec, least) in [("udp", "pcmu", 0.95), ("tcp", "opus", 0.6)] {
         let mut bot = Bot::start().await;
         let node = Node::start(&format!(
@@ -25,7 +25,8 @@ async fn linphone_registers_calls_and_is_called_back() {
         let mut phone = Linphone::start(folder, "alice", node.listener(transport), transport).await;
         node.logs("Phone registered", 1).await;
 
-        // It calls, speaks, holds the call and takes it back, and ends the recording with a key.
+        // The phone calls, speaks, puts the call on hold and resumes it, and ends the recording
+        // with a key.
         phone.say("call sip:bot@127.0.0.1").await;
         let call = bot.take_call().await;
         let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 60, "stopTones": ["#"],
@@ -48,7 +49,7 @@ async fn linphone_registers_calls_and_is_called_back() {
         bot.wait_for_state(&call, "terminated").await;
         node.logs("Call established", 1).await;
 
-        // It is called, and hears what is played.
+        // The phone is called, and hears the prompt.
         let (status, placed) = bot.place("sip:alice@127.0.0.1").await;
         assert_eq!(status, 201, "{placed}");
         let call = placed["id"].as_str().unwrap();

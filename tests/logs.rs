@@ -1,4 +1,4 @@
-//! What strangers say stands in the log, and writes no line of it.
+//! Text from strangers is in the log, but cannot forge a line of it.
 
 mod support;
 
@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 
 const FORGED: &str = "2026-01-01T00:00:00.000000Z  INFO call: aftertone: Call established";
 
-/// Percent-encoded: a line end, the false line, ESC with a sequence, NUL, and U+202E.
+/// Percent-encoded: a line end, the forged line, ESC with a sequence, NUL, and U+202E.
 fn hostile_user() -> String {
     let line: String = FORGED.bytes().map(|byte| format!("%{byte:02x}")).collect();
     format!("x%0a{line}%0d%1b%5b31m%00%e2%80%aey%e2%80%a8z")

@@ -1,5 +1,5 @@
-//! A phone behind a NAT, in network namespaces that each test makes for itself: it speaks and hears,
-//! is called back through the NAT, and the way to it stays open.
+//! A phone behind a NAT, in network namespaces that each test makes for itself: it is heard and
+//! hears, is called back through the NAT, and the NAT mapping stays open.
 
 mod support;
 
@@ -19,11 +19,11 @@ use support::{
 
 /// Set in the process that has namespaces of its own.
 const INSIDE: &str = "AFTERTONE_TEST_IN_NAMESPACES";
-/// How a command gets into the phone's network.
+/// The command that runs another one in the phone's network.
 const AT_PHONE: [&str; 4] = ["ip", "netns", "exec", "phone"];
 
-/// The phone is at 10.0.0.5, the daemon at 203.0.113.1 with no way back to 10.0.0.0. The router lets
-/// out what comes from the phone, each flow by a port of its own, and lets nothing else in.
+/// The phone is at 10.0.0.5, the daemon at 203.0.113.1 without a route back to 10.0.0.0. The router
+/// forwards what comes from the phone, each flow from a port of its own, and nothing else inwards.
 const NETWORK: &str = "
     mount -t tmpfs tmpfs /run
     ip link set lo up
@@ -57,7 +57,7 @@ const NETWORK: &str = "
 END
 ";
 
-/// Runs this test again in namespaces of its own, which end with it; true when it is that run.
+/// Runs this test again in namespaces of its own, which end with it; true in that second run.
 fn is_inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         let setup = Command::new("bash").args(["-ec", NETWORK]).output().unwrap();
@@ -67,7 +67,7 @@ fn is_inside(test: &str) -> bool {
     program("ip", "iproute2");
     program("nft", "nftables");
     let unshare = program("unshare", "util-linux");
-    // As an ordinary user where the kernel allows it, as root where not.
+    // As an ordinary user where the kernel allows it, otherwise as root.
     let common = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let ways = [&["--user", "--map-root-user"][..], &[]];
     let works = |way: &&&[&str]| {
@@ -102,7 +102,7 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// The phone registers, and says so again after `interval` seconds.
+/// The phone registers, and again after `interval` seconds.
 fn phone(node: &Node, folder: &Path, interval: u32, commands: &[&str]) -> Baresip {
     let account = format!(
         "<sip:alice@pbx.example>;outbound=\"sip:{}\";auth_user=alice;auth_pass=secret;\
@@ -112,7 +112,7 @@ fn phone(node: &Node, folder: &Path, interval: u32, commands: &[&str]) -> Baresi
     Baresip::start_at("10.0.0.5", &AT_PHONE, folder, &account, "PCMU", commands)
 }
 
-/// Both hear each other, and the call is ended.
+/// Both sides hear each other; then the call is ended.
 async fn talk(bot: &Bot, call: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6,
         "maxSilenceTimeoutInSeconds": 5});
@@ -157,7 +157,7 @@ async fn a_call_out_of_the_nat_and_one_back_after_the_nat_has_forgotten_all() {
     let call = bot.take_call().await;
     talk(&bot, &call, folder.path()).await;
 
-    // The router is started anew: the next REGISTER comes from another port.
+    // The router restarts: the next REGISTER comes from another port.
     let before = node.log_text();
     let restart = "ip -n router link set wan down; ip -n router link set wan up";
     assert!(Command::new("bash").args(["-c", restart]).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! Calls that a bot places: real peers answer, refuse, redirect and ring for ever.
+//! Calls that a bot places: real peers answer, refuse, redirect and never stop ringing.
 
 mod support;
 
@@ -117,7 +117,8 @@ async fn a_trunk_may_send_a_call_elsewhere_when_it_is_let() {
     let users: Vec<&str> =
         asked.iter().map(|text| text.split(['@', ':']).nth(1).unwrap()).collect();
     assert_eq!(users, ["2302200", "2200"]);
-    // To whom both go, the second one is not the first one come by another way (RFC 3261 8.2.2.2).
+    // A peer that receives both must not take the second INVITE for a merged request (RFC 3261
+    // 8.2.2.2).
     let [first, second] = [0, 1].map(|at| (header(&asked[at], "From"), header(&asked[at], "CSeq")));
     assert_ne!(first, second);
 
@@ -128,7 +129,8 @@ async fn a_trunk_may_send_a_call_elsewhere_when_it_is_let() {
     assert_eq!(over.data()["resultInfo"]["subcode"], 7000);
     assert_eq!(peer.heard("BYE").len(), 1);
 
-    // And so is one that nobody takes in the end.
+    // A call that every target refuses is one call as well: it leaves the trunk free for the next
+    // one.
     for (number, subcode) in [("2302486", 8539), ("2302302", 10_134), ("2302486", 8539)] {
         let (status, call) = bot.place(number).await;
         assert_eq!(status, 201, "{call}");
@@ -237,7 +239,7 @@ async fn nothing_goes_out_that_no_trunk_allows() {
     assert!(bot.notifications().is_empty());
 }
 
-/// A node that another one registers at: the route is for its user alone.
+/// A node at which another one registers: its route is for that user only.
 fn provider() -> Node {
     Node::start(
         "[sip]\nlisten = [\"udp:127.0.0.1:0\", \"tcp:127.0.0.1:0\"]\n\
@@ -247,7 +249,7 @@ fn provider() -> Node {
     )
 }
 
-/// How the trunk stands, as the operator sees it.
+/// The trunk's state as an operator sees it.
 async fn trunk_state(node: &Node) -> Value {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let health = client.get(format!("{}/readyz", node.api)).bearer_auth(TOKEN);

@@ -91,7 +91,7 @@ async fn sipp_is_told_why_not() {
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
     assert!(answer.contains("Allow: "), "{answer}");
     call_over(node.sip, "no_codec", "voicemail", &[]).await;
-    // A bot that does not answer leaves the time to cancel.
+    // The bot does not answer, so there is time to cancel.
     let (node, _bot) = node_and_bot().await;
     call_over(node.sip, "cancel", "bot", &[]).await;
 }
@@ -107,7 +107,7 @@ async fn baresip_speaks_and_ends_with_a_key() {
     }
 }
 
-/// baresip calls the bot, which records with a beep until `#`; gives the clip.
+/// baresip calls the bot, which records with a beep until `#`; returns the clip.
 async fn baresip_records(node: &Node, bot: &Bot, folder: &Path, codec: &str) -> Vec<i16> {
     let account = format!("<sip:baresip@127.0.0.1>;regint=0;audio_codecs={codec}");
     let dial = format!("/dial sip:bot@{}", node.sip);

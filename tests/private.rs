@@ -1,4 +1,4 @@
-//! What the memory of the daemon holds stays there.
+//! The daemon's memory cannot be read from outside: no core file, no access for its user.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A user without rights; the tests may run as root, whose processes are dumped to root anyway.
+/// A user id without rights: the tests may run as root, and root may read any process.
 const UNPRIVILEGED: u32 = 65_534;
 
 struct Killed(Child);
@@ -45,7 +45,7 @@ fn no_core_file_can_be_written_of_a_running_daemon() {
     };
     let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    // It has read its limits under /proc by then.
+    // The daemon has turned core files off before it is ready.
     assert!(lines.next().unwrap().unwrap().contains("is ready"));
     let proc = format!("/proc/{}", child.0.id());
     let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();

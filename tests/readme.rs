@@ -1,4 +1,4 @@
-//! The README's first bot, word for word but for the ports.
+//! The README's first bot, unchanged except for its ports.
 
 mod support;
 
@@ -20,7 +20,7 @@ use tokio::process::Command;
 const README: &str = include_str!("../README.md");
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The code block that follows a line which begins with a file's name.
+/// The code block after a line that begins with a file's name.
 fn file(name: &str) -> &'static str {
     let (_, rest) = README.split_once(&format!("\n`{name}`")).expect("the file is there");
     let (_, code) = rest.split_once("```").expect("a block begins");
@@ -28,14 +28,14 @@ fn file(name: &str) -> &'static str {
     code.split_once("```").expect("the block ends").0
 }
 
-/// Whether a beep has been heard to its end.
+/// Whether the phone has heard a beep to its end.
 fn is_after_the_beep(phone: &Phone) -> bool {
     let heard = phone.heard();
     let frames = heard.chunks_exact(Rate::Hz8000.frame_len());
     let is_beep = |frame| tone_level_dbfs(frame, 8_000, f64::from(BEEP_HZ)) > -30.0;
     let beep: Vec<bool> = frames.map(is_beep).collect();
     let length = beep.iter().filter(|is_beep| **is_beep).count();
-    // The edges are soft: a frame at either end may not count.
+    // The beep's edges are soft: a frame at either end may not count.
     length as u32 + 2 >= BEEP_FRAMES && beep.ends_with(&[false])
 }
 

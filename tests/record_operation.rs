@@ -1,6 +1,6 @@
-//! The record operation from outside: every way in, every way out, to the sample.
+//! The record operation from outside: every start and every end, to the sample.
 //!
-//! The line carries samples that tell when they were sent, so that what is kept shows where it
+//! The line carries samples that say when they were sent, so that the kept audio shows where it
 //! begins and ends.
 
 use aftertone_core::{
@@ -14,7 +14,7 @@ use aftertone_core::{
 use proptest::prelude::*;
 
 const FRAMES_PER_SECOND: usize = 50;
-/// The prompt does not end with a frame.
+/// The prompt does not end at the end of a frame.
 const PROMPT_FRAMES: f64 = 3.5;
 const PROMPT_SAMPLE: i16 = 77;
 const PROMPT_TIMES: u32 = 2;
@@ -50,7 +50,7 @@ impl Setup {
         if self.prompt { (PROMPT_FRAMES * f64::from(PROMPT_TIMES)).ceil() as usize } else { 0 }
     }
 
-    /// Frames until everything has been said that is said before the clip.
+    /// Frames until the prompt and the beep before the clip have been played.
     fn preamble(self) -> usize {
         self.prompt_frames() + if self.beep { BEEP_FRAMES as usize } else { 0 }
     }
@@ -99,7 +99,7 @@ fn request() -> RecordRequest {
     }
 }
 
-/// The line with its operation.
+/// The line with its running operation.
 struct Line {
     setup: Setup,
     operation: Operation,
@@ -126,26 +126,26 @@ impl Line {
         ended
     }
 
-    /// Samples of the line from those heard in `tick` on: each tells its place.
+    /// The samples that are heard from `tick` on: each one says its place.
     fn sent(&self, tick: usize, samples: usize) -> Vec<i16> {
         let begin = tick * self.setup.rate.frame_len();
         (begin..begin + samples).map(|place| (place % 30_011) as i16).collect()
     }
 
-    /// Goes on for `frames` with nothing but silence.
+    /// Continues for `frames` with silence.
     fn pass(&mut self, frames: usize) {
         for _ in 0..frames {
             assert_eq!(self.hear(Speech::None, None), None, "tick {}", self.tick);
         }
     }
 
-    /// Goes on to the first frame of the clip.
+    /// Continues up to the first frame of the clip.
     fn pass_preamble(&mut self) {
         self.pass(self.setup.first_kept_tick());
         assert!(self.kept.is_empty());
     }
 
-    /// Speech of `frames`, told as `Voice` tells it: late at the start, and late at the end.
+    /// Speech of `frames`, reported as `Voice` reports it: late at the start and late at the end.
     fn speak(&mut self, frames: u32) {
         for n in 1..=frames {
             let speech = if n < 3 { Speech::None } else { Speech::Run { frames: n, quiet: 0 } };
@@ -159,7 +159,7 @@ impl Line {
         self.hear(if silent <= 8 { run } else { Speech::None }, None)
     }
 
-    /// What was kept is the line from the clip's first frame on, and as long as it should be.
+    /// The kept audio is the line from the clip's first frame on, with the expected length.
     fn assert_kept(&self, samples: usize, ended: &Ended) {
         let expected = self.sent(self.setup.first_kept_tick(), samples);
         assert!(self.kept == expected, "{:?}: kept {}", self.setup, self.kept.len());
@@ -284,8 +284,8 @@ fn a_pause_counts_from_the_last_voiced_frame() {
         line.pass_preamble();
         line.pass(60);
         line.speak(30);
-        // Speech that begins again in time ends a pause; three frames later would be too late, for
-        // then the detector is not yet sure.
+        // Speech that begins again in time ends a pause. Three frames later would be too late: the
+        // detector is not certain by then.
         for n in 1..=47 {
             assert_eq!(line.after_speech(30, n), None);
         }
@@ -295,7 +295,7 @@ fn a_pause_counts_from_the_last_voiced_frame() {
         }
         let ended = line.after_speech(5, 50).unwrap();
         assert_eq!(ended.end, OperationEnd::MaxSilenceTimeout);
-        // The trailing silence stays.
+        // The trailing silence is part of the clip.
         assert_eq!(ended.clip, figures(60 + 30 + 47 + 5 + 50, 35, Some(60 + 30 + 47 + 5)));
         line.assert_kept(line.frames(192), &ended);
     }
@@ -333,7 +333,7 @@ fn by_default_who_says_nothing_has_left_no_message() {
 fn cancel_and_hang_up_end_it_in_every_state() {
     for setup in Setup::all() {
         let preamble = setup.first_kept_tick();
-        // Frames of speech and of silence after it that follow the preamble.
+        // Frames of speech, and of silence after it, that follow the preamble.
         let within = [(0, 0), (0, 20), (30, 0), (30, 5), (30, 20)];
         let before = (0..preamble).map(|ticks| (ticks, 0, 0));
         let points = before.chain(within.map(|(speech, silent)| (preamble, speech, silent)));
@@ -385,7 +385,7 @@ fn speech_that_ended_before_the_clip_is_not_in_it() {
     for setup in Setup::all().filter(|setup| setup.beep) {
         let mut line = setup.start(request());
         line.pass_preamble();
-        // The detector still hesitates.
+        // The detector has not decided yet.
         for quiet in 1..=8 {
             assert_eq!(line.hear(Speech::Run { frames: 20 + quiet, quiet }, None), None);
         }
@@ -438,7 +438,7 @@ proptest! {
         }
         let kept = line.kept.len();
         if let Some(first) = &ended {
-            // Fed on by mistake, it neither ends again nor keeps anything.
+            // An ended operation that is fed by mistake neither ends again nor keeps anything.
             for _ in 0..10 {
                 prop_assert_eq!(line.hear(Speech::Run { frames: 5, quiet: 0 }, Some((POUND, 0))), None);
             }

@@ -1,4 +1,4 @@
-//! A phone registers with its password, over every transport that it knows, and is called back.
+//! A phone registers with its password, over every transport that it supports, and is called back.
 
 mod support;
 
@@ -37,7 +37,7 @@ fn account(node: &Node, user: &str, transport: &str, password: &str) -> String {
     )
 }
 
-/// Records six seconds of a call; what the phone in `folder` says.
+/// Records six seconds of a call and compares them with the speech of the phone in `folder`.
 async fn record(bot: &Bot, id: &str, folder: &Path) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 6, "maxSilenceTimeoutInSeconds": 5});
     let clip = bot.record(id, body).await;
@@ -101,7 +101,7 @@ async fn a_phone_hands_its_call_over_to_another_one() {
         alice.command("transfer", nobody).await;
         let refusal = format!("A peer is not followed to somebody else to={nobody} status=404");
         node.logs(&refusal, 1).await;
-        // It hangs up when it hears that.
+        // The phone hangs up when it is told of the failure.
         bot.wait_for_state(&id, "terminated").await;
     }
 

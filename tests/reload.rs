@@ -1,4 +1,4 @@
-//! SIGHUP to a running daemon: new certificates count for new connections, and what is wrong changes
+//! SIGHUP to a running daemon: new certificates are used for new connections, and an error changes
 //! nothing.
 
 mod support;
@@ -24,7 +24,7 @@ use tokio_rustls::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Who signs the daemon's certificates, as its clients know it.
+/// The authority that signs the daemon's certificates and that its clients trust.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     client: TlsConnector,
@@ -46,7 +46,7 @@ impl Authority {
         Self { issuer, client: TlsConnector::from(Arc::new(config)) }
     }
 
-    /// Writes a certificate for 127.0.0.1 and its key where the daemon looks for them.
+    /// Writes a certificate for 127.0.0.1 and its key to the daemon's paths.
     fn sign_into(&self, folder: &Path) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -65,7 +65,7 @@ impl Authority {
     }
 }
 
-/// A phone with one TLS stream.
+/// A phone with one TLS connection.
 struct Phone {
     stream: TlsStream<TcpStream>,
     local: SocketAddr,
@@ -93,7 +93,7 @@ impl Phone {
         self.stream.flush().await.unwrap();
     }
 
-    /// The head of the final response; its body is read over.
+    /// The head of the final response; its body is skipped.
     async fn answer(&mut self) -> String {
         loop {
             let mut head = Vec::new();
@@ -139,7 +139,7 @@ async fn new_certificates_count_for_new_connections_while_a_call_goes_on() {
     assert_eq!(later.certificate(), second);
     assert!(old.connect(address).await.is_err(), "the old certificate is shown no more");
 
-    // A key that is none.
+    // A file that is no key.
     std::fs::write(node.folder().join("sip.key"), "nonsense").unwrap();
     node.signal("HUP");
     let refusal = "The configuration was not reloaded";
@@ -150,7 +150,7 @@ async fn new_certificates_count_for_new_connections_while_a_call_goes_on() {
     let still = new.connect(address).await.unwrap();
     assert_eq!(still.certificate(), second);
 
-    // The call has its stream all along.
+    // The call keeps its connection.
     caller.send("OPTIONS", 2, &tag, "").await;
     let there = caller.answer().await;
     assert!(there.starts_with("SIP/2.0 200 "), "{there}");

@@ -1,4 +1,4 @@
-//! Messages that come again because an answer was lost, here or there: each is answered as before, and
+//! Retransmissions after a response was lost, on either side: each is answered as before, and
 //! nothing is done twice.
 
 mod support;
@@ -13,7 +13,7 @@ use support::{
 use tokio::{net::UdpSocket, time::timeout};
 
 const HOST: [u8; 4] = [127, 0, 0, 1];
-/// Longer than what is between two that are sent again (RFC 3261, T2).
+/// Longer than the longest interval between two retransmissions (RFC 3261, T2).
 const OVER: Duration = Duration::from_secs(5);
 
 const TRUSTING: &str =
@@ -34,7 +34,7 @@ async fn an_invite_and_a_bye_that_come_again_are_answered_again() {
         peer.say("INVITE", 1, "i", SDP).await;
     }
     let first = peer.wait_for("INVITE", |status| status == 200).await;
-    // Whatever was on its way when the answer came; it is sent again as long as there is no ACK.
+    // The 200 may have been on its way already; it is retransmitted as long as there is no ACK.
     let repeated = peer.wait_for("INVITE", |status| status == 200).await;
     assert_eq!(first, repeated);
     peer.say("ACK", 1, "a", "").await;
@@ -49,7 +49,7 @@ async fn an_invite_and_a_bye_that_come_again_are_answered_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_200_whose_ack_is_lost_comes_again_until_the_next_one() {
-    // Of who is not known, only as far as there is room for it: see `strangers`.
+    // A stranger gets retransmissions only within its allowance: see `strangers`.
     let (node, _bot) = node_and_bot(TRUSTING).await;
     let mut peer = Peer::new(HOST.into(), node.sip, "echo", "lost").await;
     peer.say("INVITE", 1, "i", SDP).await;
@@ -58,7 +58,7 @@ async fn a_200_whose_ack_is_lost_comes_again_until_the_next_one() {
         assert_eq!(first, peer.wait_for("INVITE", |status| status == 200).await);
     }
     peer.say("ACK", 1, "a", "").await;
-    // One may have been on its way.
+    // One retransmission may have been on its way.
     let mut more = 0;
     while peer.next(OVER).await.is_some() {
         more += 1;
@@ -72,13 +72,13 @@ async fn a_200_whose_ack_is_lost_comes_again_until_the_next_one() {
 /// T8: a storm of the same INVITE is one call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_times_the_same_invite_is_one_call() {
-    // The limit of a stranger would drop most of them.
+    // The limits of a stranger would drop most of them.
     let (node, bot) = node_and_bot(TRUSTING).await;
     let mut peer = Peer::new(HOST.into(), node.sip, "bot", "storm").await;
     let invite = peer.request("INVITE", 1, "i", SDP);
     for _ in 0..1_000 {
         peer.send(&invite).await;
-        // At the pace of the answers, so that none is lost in a queue.
+        // One INVITE per answer, so that none is lost in a queue.
         let answer = peer.next(OVER).await.expect("an answer to each");
         assert!(matches!(status(&answer), Some(100 | 180)), "{answer}");
     }
@@ -92,11 +92,11 @@ async fn a_thousand_times_the_same_invite_is_one_call() {
     bot.wait_for_state(call, "terminated").await;
 }
 
-/// Whom the node calls: it answers by hand.
+/// The party that the node calls; the test answers for it.
 struct Called(UdpSocket);
 
 impl Called {
-    /// The next request of a method; others are answered with nothing.
+    /// The next request of a method; others get no answer.
     async fn request(&self, method: &str) -> (String, std::net::SocketAddr) {
         let mut buffer = vec![0; 65_535];
         timeout(Duration::from_secs(20), async {
@@ -146,7 +146,7 @@ async fn each_200_of_whom_we_call_is_acknowledged_and_our_bye_comes_again() {
     assert_eq!(lost.0, invite.0);
     called.answer(&invite, 180, "").await;
     for _ in 0..4 {
-        // Our ACK is lost, so the 200 comes again (RFC 3261 section 13.2.2.4).
+        // Our ACK is lost, so the 200 is retransmitted (RFC 3261 section 13.2.2.4).
         called.answer(&invite, 200, SDP).await;
         let (ack, _) = called.request("ACK").await;
         let number = header(&invite.0, "CSeq").unwrap().split(' ').next().unwrap();

@@ -1,5 +1,5 @@
-//! The rows of contract section 2's table that no other file shows over the wire: with a phone or a peer
-//! where it says that something works, and with a sentence where it says that it does not.
+//! The rows of contract section 2's table that no other file tests over the wire: with a phone or a
+//! peer for what works, and with the error message for what does not.
 
 mod support;
 
@@ -77,7 +77,7 @@ async fn a_redirected_caller_is_told_where_to_go() {
     let caller = Caller::invite(node.sip, "").await;
     let offered = bot.wait_for("a call", |told| told.data()["state"] == "incoming").await;
     let call = offered.data()["id"].as_str().unwrap();
-    // A number is one of the house that the caller came from.
+    // The number is one at the host that the caller came from.
     let body = json!({"targets": [{"identity": {"phone": {"id": "+4930123"}}}], "timeout": 30});
     let (status, error) = bot.post(&format!("{call}/redirect"), &body).await;
     assert_eq!(status, 202, "{error}");
@@ -115,7 +115,7 @@ async fn a_call_tells_whom_it_was_for_and_who_sent_it() {
     for member in ["callRoutes", "incomingContext", "targets", "source"] {
         assert_eq!(shown[member], told[member], "{member}");
     }
-    // It is for the application; at which address it was called stands beside.
+    // The target is the application; the called address is `applicationInstance`.
     let target = &shown["targets"][0]["identity"];
     assert_eq!(target["application"]["id"], "7e57e200-0000-4000-8000-000000000001");
     assert_eq!(target["application"]["displayName"], "tester");
@@ -142,7 +142,7 @@ async fn participants_are_listed_muted_held_and_removed() {
         (&shown["isMuted"], &shown["mediaStreams"][0]["serverMuted"]),
         (&json!(true), &json!(true))
     );
-    // What it says is not heard.
+    // The muted peer is not heard.
     phone.speak(&speech().samples(Rate::Hz8000)[..16_000]);
     let body = json!({"playBeep": false, "initialSilenceTimeoutInSeconds": 1});
     let (_, record) = bot.post(&format!("{call}/record"), &body).await;
@@ -225,7 +225,7 @@ async fn query_options_choose_what_is_shown() {
     assert_eq!(shown["operations"].as_array().unwrap().len(), 3);
     assert_eq!(shown["participants"].as_array().unwrap().len(), 2);
 
-    // What only the beta has stays out of v1.0.
+    // Members of the beta alone are not in v1.0.
     let (_, v1) = bot.get(&format!("calls/{call}")).await;
     assert_eq!(v1.get("activeModalities"), None);
     let (_, beta) =

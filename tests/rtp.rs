@@ -1,5 +1,5 @@
-//! Phones whose RTP is not as the book has it, over the wire: laws that were not answered, keys
-//! with impossible durations, ports that change, silence with RTCP, and jitter buffers.
+//! Phones with irregular RTP, over the wire: a law that was not negotiated, keys with impossible
+//! durations, ports that change, silence with RTCP, and jitter buffers.
 
 mod support;
 
@@ -29,7 +29,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PACKET: usize = 160;
 const EVENT: u8 = 101;
 
-/// A phone that sends what it is told to.
+/// A phone that the test controls.
 struct Phone {
     sip: Peer,
     rtp: UdpSocket,
@@ -39,7 +39,7 @@ struct Phone {
 }
 
 impl Phone {
-    /// Calls the bot with these payload types on offer; gives the call as the bot knows it.
+    /// Calls the bot with these payload types on offer; returns the phone and the call's id.
     async fn call(node: &Node, bot: &Bot, formats: &str) -> (Self, String) {
         let rtp = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         let sdp = format!(
@@ -94,7 +94,7 @@ async fn node_and_bot(extra: &str) -> (Node, Bot) {
     (node, bot)
 }
 
-/// Loud codes, of which no packet is like another.
+/// Loud codes; no packet is equal to another.
 fn noise(packets: usize) -> Vec<u8> {
     let code = || 40 + rand::random::<u8>() % 60 + if rand::random() { 128 } else { 0 };
     (0..packets * PACKET).map(|_| code()).collect()
@@ -109,12 +109,12 @@ async fn start_recording(bot: &Bot, call: &str) -> String {
     operation["id"].as_str().unwrap().to_owned()
 }
 
-/// Which of these packets are not in the clip of an operation, to the bit.
+/// The packets that are not in the clip of an operation, compared sample by sample.
 async fn missing(bot: &Bot, ended: &Value, law: impl Fn(usize) -> Law, codes: &[u8]) -> Vec<usize> {
     let clip = bot.download(ended).await;
     let limits = aftertone_core::audio::wav::Limits { max_seconds: 600 };
     let clip = aftertone_core::audio::wav::read(&clip, limits).unwrap().samples;
-    // Every second sample at 16 kHz is one at 8 kHz.
+    // Every second sample at 16 kHz is a sample at 8 kHz.
     let heard: Vec<i16> = clip.iter().step_by(2).copied().collect();
     let heard: HashSet<&[i16]> = heard.windows(PACKET).collect();
     let is_missing = |(index, packet): (usize, &[u8])| {
@@ -156,7 +156,7 @@ async fn speech_beside_and_after_a_key_of_impossible_duration_is_in_the_clip_and
     let mut pace = interval(Duration::from_millis(20));
     for (index, packet) in codes.chunks(PACKET).enumerate() {
         pace.tick().await;
-        // A 5 in the place of sound, whose packets claim 6 s from the first on.
+        // A 5 instead of audio; its packets claim 6 s from the first one on.
         if (50..55).contains(&index) {
             let began = phone.timestamp - (index as u32 - 50) * PACKET as u32;
             let payload = telephone_event::payload(Tone::parse("5").unwrap(), index >= 52, 49_155);
@@ -166,7 +166,7 @@ async fn speech_beside_and_after_a_key_of_impossible_duration_is_in_the_clip_and
         }
         phone.speak(0, packet).await;
     }
-    // A # of which each packet has a timestamp of its own.
+    // A # whose packets all have different timestamps.
     let mut second = None;
     for step in 0..12u16 {
         pace.tick().await;
@@ -211,7 +211,7 @@ async fn a_caller_who_listens_and_sends_rtcp_alone_is_not_hung_up_on() {
         phone.rtp.send_to(&report, beside).await.unwrap();
         assert_eq!(phone.bye(Duration::from_millis(500)).await, None);
     }
-    // Without that it is gone.
+    // Without RTCP the call is ended.
     assert!(phone.bye(Duration::from_secs(5)).await.is_some());
     bot.wait_for_state(&call, "terminated").await;
 }
@@ -220,7 +220,7 @@ async fn a_caller_who_listens_and_sends_rtcp_alone_is_not_hung_up_on() {
 async fn a_bot_that_hangs_up_when_its_prompt_is_completed_cuts_nothing_of_it() {
     let (node, bot) = node_and_bot("").await;
     let (mut phone, call) = Phone::call(&node, &bot, "0 101").await;
-    // Loud to its last sample.
+    // Loud up to its last sample.
     let spec = hound::WavSpec {
         channels: 1,
         sample_rate: 8_000,
@@ -239,7 +239,7 @@ async fn a_bot_that_hangs_up_when_its_prompt_is_completed_cuts_nothing_of_it() {
     assert_eq!(status, 200, "{operation}");
     let (rtp, leg) = (phone.rtp, phone.leg);
     let hear = tokio::spawn(async move {
-        // A phone that sends at once is heard where it is.
+        // The phone sends at once, so that RTP comes to its port.
         rtp.send_to(&[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0xff], leg).await.unwrap();
         let (mut buffer, mut last) = ([0; 2_048], None);
         while let Ok(Ok(length)) = timeout(Duration::from_secs(3), rtp.recv(&mut buffer)).await {
@@ -261,7 +261,7 @@ async fn a_bot_that_hangs_up_when_its_prompt_is_completed_cuts_nothing_of_it() {
         }
     }
     let after = bye.expect("a BYE").duration_since(hear.await.unwrap());
-    // The last packet is 20 ms long; clocks and ticks are a little apart.
+    // The last packet lasts 20 ms; the clocks and ticks differ a little.
     assert!(after >= Duration::from_millis(110), "{after:?} after the last packet");
     assert!(after < Duration::from_millis(600), "{after:?} after the last packet");
 }

@@ -1,5 +1,5 @@
-//! sipvicious looks for us, for our users and for a password, while a call is recorded; and a server
-//! that tells who its users are, to show that it finds what can be found.
+//! sipvicious searches for the server, its users and a password while a call is recorded. A leaky
+//! server shows that it finds what can be found.
 
 mod support;
 
@@ -18,10 +18,10 @@ use support::{
 };
 use tokio::{net::UdpSocket, process::Command, task::JoinHandle, time::timeout};
 
-/// Where the call comes from; the scanners come from 127.0.0.1, as a stranger.
+/// The address of the recorded call; the scanners come from 127.0.0.1, as a stranger.
 const CALLER: [u8; 4] = [127, 0, 0, 9];
 const PASSWORD: &str = "rover77";
-/// T14: what may be between the answers for a user that is there and for one that is not.
+/// T14: the largest allowed difference between the answers for an existing and a missing user.
 const TELLING: Duration = Duration::from_millis(1);
 
 async fn node_and_bot() -> (Node, Bot) {
@@ -35,8 +35,8 @@ async fn node_and_bot() -> (Node, Bot) {
     (node, bot)
 }
 
-/// A server that asks its user 1001 for a password, a moment later than it says of others that they
-/// are not there.
+/// A server that challenges REGISTERs of its user 1001, a moment later than it refuses those of
+/// unknown users.
 async fn leaky_server() -> (SocketAddr, JoinHandle<()>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -62,10 +62,10 @@ async fn leaky_server() -> (SocketAddr, JoinHandle<()>) {
     (address, task)
 }
 
-/// Runs a program of sipvicious, which never ends where nobody answers; gives what it has said.
+/// Runs a program of sipvicious, which never ends when it gets no answer; returns its output.
 async fn scan(name: &str, folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(program(name, "sipvicious"));
-    // It saves what it does below the home folder, and is told a free port of its own.
+    // It keeps its state below the home folder, and gets a free port of its own.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let port = probe.local_addr().unwrap().port().to_string();
     drop(probe);
@@ -81,7 +81,7 @@ async fn look_for_users(target: SocketAddr, folder: &Path, method: &str) -> Stri
     scan("svwar", folder, &arguments).await
 }
 
-/// Tries words of which the right one is the `place`-th.
+/// Tries words, of which the `place`-th is right.
 async fn guess(target: SocketAddr, folder: &Path, place: usize) -> String {
     let mut words: Vec<String> = (1..place).map(|number| format!("password{number}")).collect();
     words.push(PASSWORD.to_owned());
@@ -111,12 +111,12 @@ async fn a_scanner_finds_a_server_and_nothing_more() {
     server.abort();
     let found = guess(node.sip, folder, 10).await;
     assert!(!found.contains(PASSWORD), "{found}");
-    // It has five tries a minute, and the log one line.
+    // The scanner has five tries a minute; the log has one line.
     node.logs("Wrong password", 1).await;
     assert!(!node.log_text().contains("Phone registered"));
     call.finish(&bot).await;
 
-    // Within its tries, svcrack finds it.
+    // svcrack finds a password within its tries.
     let (node, _bot) = node_and_bot().await;
     let found = guess(node.sip, folder, 3).await;
     assert!(found.contains(PASSWORD), "svcrack works: {found}");
@@ -131,7 +131,7 @@ fn register(user: &str, local: SocketAddr, node: SocketAddr, cseq: u32) -> Strin
     )
 }
 
-/// How long a REGISTER with a wrong password waits for its answer, if it was asked for one.
+/// How long a REGISTER with a wrong password waits for its answer, if it was challenged.
 async fn refusal_time(socket: &UdpSocket, user: &str, node: SocketAddr) -> Duration {
     let local = socket.local_addr().unwrap();
     let mut buffer = vec![0; 65_535];
@@ -154,12 +154,12 @@ async fn refusal_time(socket: &UdpSocket, user: &str, node: SocketAddr) -> Durat
     }
 }
 
-/// By how much a user that is there is answered later than one that is not: the median over pairs that
-/// are asked for one right after the other, so that a busy machine is busy for both.
+/// By how much the answer for an existing user is later than for a missing one: the median of pairs
+/// that are sent one right after the other, so that load on the machine affects both.
 async fn difference(node: SocketAddr) -> f64 {
     let mut all = Vec::new();
     for number in 0..120_u8 {
-        // Each source has its own tries.
+        // Each source has its own number of tries.
         let socket = UdpSocket::bind((IpAddr::from([127, 0, 4, number]), 0)).await.unwrap();
         let order = if number % 2 == 0 { ["1001", "1002"] } else { ["1002", "1001"] };
         let mut times = [0.0; 2];

@@ -1,5 +1,5 @@
-//! Microsoft's own clients, unmodified, from PyPI and npm: each plays a whole bot against the running
-//! daemon over HTTPS, with tokens that it asks for by its secret, and phones at the other end.
+//! Microsoft's own clients, unmodified, from PyPI and npm: each runs a whole bot against the
+//! running daemon over HTTPS, with tokens for its client secret, and with phones on the other side.
 
 mod support;
 
@@ -57,7 +57,7 @@ impl Script {
         Self { child, said }
     }
 
-    /// The next line that it says; `None` when it has ended.
+    /// The next line of its output; `None` when it has ended.
     async fn said(&mut self) -> Option<Value> {
         let line = tokio::time::timeout(Duration::from_secs(60), self.said.next_line()).await;
         let line = line.expect("the bot says something in time").unwrap()?;
@@ -69,8 +69,8 @@ impl Script {
         stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
     }
 
-    /// Starts a daemon that knows the bot, with `api` in that section, and tells the bot where it
-    /// is. `None` if the bot has ended.
+    /// Starts a daemon that knows the bot, with `api` in that section, and tells the bot its
+    /// address. `None` if the bot has ended.
     async fn node(
         &mut self,
         folder: TempDir,
@@ -104,7 +104,8 @@ fn trunk(host: &str, allow: &str) -> String {
     )
 }
 
-/// The certificate that the daemon will find, since clients want it when they start; and its folder.
+/// Makes the certificate that the daemon will use, because clients need it when they start; returns
+/// its folder and path.
 fn certificate() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -114,7 +115,8 @@ fn certificate() -> (TempDir, PathBuf) {
     (folder, made.authority)
 }
 
-/// Lets a bot take the call of a phone and place another one; checks what the phones hear and say.
+/// Runs a bot that answers a phone's call and places another call; checks what the phones hear and
+/// send.
 async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
     let (folder, authority) = certificate();
     let phone_folder = tempfile::tempdir().unwrap();
@@ -123,7 +125,8 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
     let errors = || std::fs::read_to_string(script.path().join("errors")).unwrap();
     let called = Called::start("transferred", "u1", &[]);
     let trunks = trunk(&called.address.to_string(), "2*");
-    // Their models have the members of this type; the other bots see the type of the documents.
+    // The models of the beta SDK have the members of this type; the other bots use the documented
+    // type.
     let api = "identity_type = \"communicationsIdentitySet\"\n";
     let node =
         bot.node(folder, &authority, api, &trunks).await.unwrap_or_else(|| panic!("{}", errors()));
@@ -151,8 +154,8 @@ async fn plays_a_whole_bot(command: impl FnOnce(&Path) -> Command) {
     assert!(heard >= 0.9, "what the phone heard is like the prompt by {heard}");
 }
 
-/// Phones that are refused, sent away, played to and sent keys; calls to one that only rings and to one
-/// that speaks.
+/// Phones whose calls are refused, redirected, or get prompts and tones; calls to a peer that only
+/// rings and to one that speaks.
 async fn plays_what_only_the_beta_has(command: Command) {
     let (folder, authority) = certificate();
     let script = tempfile::tempdir().unwrap();

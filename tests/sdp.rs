@@ -1,5 +1,5 @@
-//! Session descriptions as phones and gateways write them, not as the grammar has it: keys are
-//! heard, hold is seen, and bytes that say nothing spoil nothing.
+//! Session descriptions as phones and gateways write them, not as the grammar has it: keys and hold
+//! work, and unreadable bytes do no harm.
 
 mod support;
 
@@ -37,7 +37,7 @@ async fn peer(node: &Node, user: &str) -> Peer {
     Peer::new(LOCALHOST, node.sip, user, &format!("{:x}", rand::random::<u64>())).await
 }
 
-/// An offer of G.711 at `port`; `end` is what follows its `m=` line.
+/// An offer of G.711 at `port`; `end` follows its `m=` line.
 fn offer(port: u16, end: &str) -> String {
     format!(
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
@@ -45,7 +45,7 @@ fn offer(port: u16, end: &str) -> String {
     )
 }
 
-/// Offers `body` to the echo; the final answer, after its ACK.
+/// Offers `body` to the echo line; returns the final answer, after its ACK.
 async fn offered(node: &Node, body: &[u8]) -> String {
     let mut peer = peer(node, "echo").await;
     peer.send(peer.invite_with(KIND, body)).await;
@@ -55,7 +55,7 @@ async fn offered(node: &Node, body: &[u8]) -> String {
         peer.say("BYE", 2, "b", "").await;
         peer.wait_for("BYE", |status| status == 200).await;
     } else {
-        // Of a refusal it belongs to the transaction (RFC 3261 section 17.1.1.3).
+        // The ACK of a refusal belongs to the transaction (RFC 3261 section 17.1.1.3).
         peer.say("ACK", 1, "i", "").await;
     }
     answer
@@ -161,7 +161,7 @@ async fn hold_is_seen_in_all_its_forms() {
             assert_eq!(told.data()["id"], call);
         }
     }
-    // A session that is suspended keeps its line for a later offer of ours.
+    // A suspended session keeps its `m=` line for a later offer of ours.
     let asked = |cseq| format!("i{cseq}");
     peer.say("INVITE", cseq + 1, &asked(cseq + 1), &offer(0, "")).await;
     peer.wait_for(&format!("{} INVITE", cseq + 1), |status| status == 200).await;
@@ -218,13 +218,13 @@ async fn what_really_is_broken_is_refused_in_words() {
         let warning = header(&answer, "Warning").expect("a Warning");
         assert!(warning.contains(why) && warning.len() < 300, "{warning}");
     }
-    // It goes on serving.
+    // The node still serves calls.
     assert!(offered(&node, offer(9, "").as_bytes()).await.starts_with("SIP/2.0 200"));
     assert!(!node.log_text().contains("panicked"), "{}", node.log_text());
 }
 
-/// As many payload types as fit, each looked for among as many attributes as may be: a reader that
-/// goes over the attributes for each of them takes minutes.
+/// As many payload types as fit, each searched for in as many attributes as possible: a reader that
+/// scans the attributes once for each payload type takes minutes.
 #[test]
 fn the_longest_description_takes_no_more_than_its_length() {
     let numbers = "5 ".repeat(9_000);

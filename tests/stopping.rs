@@ -1,4 +1,4 @@
-//! A node that is told to stop says good-bye to everybody, also to those who hear badly.
+//! A node that is told to stop ends its calls with every peer, even with peers that lose messages.
 
 mod support;
 
@@ -56,7 +56,7 @@ async fn a_call_that_is_not_heard_of_yet_is_canceled_before_we_go() {
     let invite = called.until("INVITE ").await;
     node.signal("TERM");
     bot.wait_for_state(call["id"].as_str().unwrap(), "terminated").await;
-    // Only now may it be canceled (RFC 3261 section 9.1).
+    // Only now may the call be canceled (RFC 3261 section 9.1).
     called.answer(&invite, "180 Ringing").await;
     let cancel = called.until("CANCEL ").await;
     called.answer(&cancel, "200 OK").await;
@@ -64,7 +64,7 @@ async fn a_call_that_is_not_heard_of_yet_is_canceled_before_we_go() {
     assert!(node.wait(WITHIN).success());
 }
 
-/// Somebody on UDP who does what the test says.
+/// A peer over UDP that the test controls.
 struct Peer {
     socket: UdpSocket,
     node: std::sync::Mutex<Option<SocketAddr>>,
@@ -85,7 +85,7 @@ impl Peer {
         self.socket.send_to(message.as_bytes(), node).await.unwrap();
     }
 
-    /// The next message that begins so.
+    /// The next message that begins with `begin`.
     async fn until(&self, begin: &str) -> String {
         let mut buffer = vec![0; 65_535];
         loop {

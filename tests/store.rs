@@ -103,7 +103,7 @@ async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
     assert_eq!(house.store.operations(call.id).await.unwrap(), [operation]);
     assert_eq!(house.store.pending_count().await.unwrap(), 1);
 
-    // The notification names a call that is not there, so the rest is not true either.
+    // The notification names a call that does not exist, so the whole change is refused.
     let stranger = self::call(2);
     let changed = Call { state: CallState::Established, ..call.clone() };
     let refused = house
@@ -152,7 +152,7 @@ async fn one_bad_change_does_not_poison_the_others(place: Place) {
         .map(|number| {
             let call = call(number);
             let operations = if number == 7 {
-                // Belongs to a call that was never written down.
+                // The operation belongs to a call that was never stored.
                 vec![operation(&self::call(1000), 1)]
             } else {
                 Vec::new()
@@ -174,7 +174,7 @@ async fn what_is_committed_survives_a_crash(place: Place) {
     let house = House::open(&place).await;
     let call = call(1);
     house.commit(opening(&call)).await.unwrap();
-    // Nothing is closed or flushed.
+    // Neither the database nor the journal is closed.
     house.writer.abort();
     assert!(house.writer.await.unwrap_err().is_cancelled());
     drop((house.journal, house.store));
@@ -205,7 +205,7 @@ async fn a_full_journal_gives_the_change_back(place: Place) {
     journal.submit(returned).unwrap().await.unwrap();
     assert_eq!(store.pending_count().await.unwrap(), u64::from(number) + 1);
 
-    // The writer ends by itself, after all that was submitted.
+    // The journal ends by itself, after everything that was submitted.
     let last = journal.submit(opening(&call(number + 1))).unwrap();
     drop(journal);
     last.await.unwrap();
@@ -215,7 +215,7 @@ async fn a_full_journal_gives_the_change_back(place: Place) {
 async fn operations_come_in_the_order_of_acceptance(place: Place) {
     let house = House::open(&place).await;
     let call = call(1);
-    // All in the same millisecond, with ids that sort the other way round.
+    // All in the same millisecond, with ids in the opposite order.
     let operations: Vec<Operation> = (0..5).map(|n| operation(&call, 200 - n)).collect();
     let change =
         Change { call: Some(call.clone()), operations: operations.clone(), ..Change::default() };
@@ -263,7 +263,8 @@ async fn the_outbox_keeps_the_order_of_a_call(place: Place) {
     let head = house.head_of(&slow).await.unwrap();
     house.store.failed(&head, 1, SteadyMillis(5_000), "no answer").await.unwrap();
 
-    // Before its time the failed one holds back the next of its call, and nobody else.
+    // Before its time the failed notification holds back the next one of its call, and no other
+    // call.
     let heads = house.heads(SteadyMillis(4_999)).await;
     assert_eq!(names(&heads), [(quick.id, 1)]);
     assert_eq!(house.store.head_of(slow.id, SteadyMillis(4_999)).await.unwrap(), None);
@@ -330,7 +331,7 @@ async fn tones_of_a_call_do_not_pile_up_and_facts_are_all_kept(place: Place) {
         house.commit(fact.clone()).await.unwrap();
     }
     assert_eq!(house.store.pending_count().await.unwrap(), 266);
-    // Once the application takes them, tones are told again, in order.
+    // Once the application accepts them, tones are notified again, in order.
     let mut sequence = 0;
     while let Some(head) = house.head_of(&call).await {
         assert_eq!(head.sequence, sequence + 1);
@@ -370,7 +371,7 @@ async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
     assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
 }
 
-/// PostgreSQL takes no NUL in a text, and would refuse all that is committed with it.
+/// PostgreSQL refuses NUL in a text, and everything that is committed with it.
 async fn a_nul_in_a_text_stops_no_commit(place: Place) {
     let house = House::open(&place).await;
     let call = call(1);
@@ -440,7 +441,7 @@ async fn a_recording_lives_its_life(place: Place) {
     assert_eq!((row.state, row.bytes, row.expires_at), (RecordingState::Writing, 0, None));
     assert_eq!((row.call, row.operation, &*row.application), (call.id, operation.id, "bot"));
 
-    // The call is over before the file is: nothing is due while bytes may be coming.
+    // The call ended before the file was complete: nothing is due while bytes may still come.
     house.record(expired(&call)).await;
     assert_eq!(house.store.next_due().await.unwrap(), None);
     assert_eq!(house.store.due(SteadyMillis(99_000), 10).await.unwrap(), []);
@@ -452,7 +453,7 @@ async fn a_recording_lives_its_life(place: Place) {
     assert_eq!(house.store.due(SteadyMillis(9_000), 10).await.unwrap(), [row]);
 
     assert!(house.store.mark_deleting(id).await.unwrap());
-    // A crash between the bytes and the row: it is due again.
+    // After a crash between the bytes and the row it is due again.
     let house = house.restarted(&place).await;
     let due = house.store.due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!((due.len(), due[0].state), (1, RecordingState::Deleting));
@@ -497,7 +498,7 @@ async fn a_deleted_clip_never_comes_back(place: Place) {
     house.commit(change.clone()).await.unwrap();
     let id = recording_id(1);
     assert!(house.store.mark_deleting(id).await.unwrap());
-    // Each of these may still be on its way when somebody deletes the clip.
+    // Each of these changes may still be on its way when a client deletes the clip.
     house.commit(change).await.unwrap();
     house.record(RecordingChange::Finished { id, bytes: 1 }).await;
     house.record(expired(&call)).await;
@@ -518,7 +519,7 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     house.commit(change).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
-    // A folder cannot be deleted as a file.
+    // A folder cannot be deleted as a file can.
     std::fs::create_dir(vault.path(clips[0])).unwrap();
     std::fs::write(vault.path(clips[1]), b"RIFF").unwrap();
 
@@ -648,7 +649,7 @@ async fn the_clock_goes_on_after_a_restart(place: Place) {
     let house = House::open(&place).await;
     assert_eq!(house.store.clock().look(), None, "it begins with the wall clock");
     house.store.keep_clock().await.unwrap();
-    // As if it had begun by a wall clock that was an hour behind.
+    // As if the steady clock had begun with a wall clock that was an hour behind.
     house.close().await;
     place.execute("UPDATE clock SET offset_ms = offset_ms - 3600000, seen = seen - 3600000").await;
     let house = House::open(&place).await;
@@ -740,7 +741,7 @@ async fn a_second_process_is_refused_until_the_first_has_gone(cluster: &Cluster)
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     assert!(refused.to_string().contains("in use by another aftertone"), "{refused}");
 
-    // A lock that goes with its connection is taken again.
+    // The lock is lost with its connection, and taken again.
     let before = place.holder().await.expect("somebody holds it");
     place
         .execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
@@ -755,10 +756,10 @@ async fn a_second_process_is_refused_until_the_first_has_gone(cluster: &Cluster)
     House::open(&place).await.close().await;
 }
 
-/// Set for the process that is to be killed: where its database is.
+/// Set in the process that will be killed: the path of its database.
 const VICTIM: &str = "AFTERTONE_TEST_STORE_VICTIM";
 
-/// The test starts itself as another process, which commits until it is killed.
+/// The test starts itself as a second process, which commits until it is killed.
 #[tokio::test]
 async fn what_was_reported_as_durable_survives_kill_9() {
     if let Ok(url) = std::env::var(VICTIM) {
@@ -791,7 +792,7 @@ async fn what_was_reported_as_durable_survives_kill_9() {
         assert_eq!(house.store.call(call(number).id).await.unwrap(), Some(call(number)));
         assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
     }
-    // Fact and notification: never one without the other.
+    // A fact and its notification: never one without the other.
     let calls = house.store.unfinished_calls().await.unwrap().len();
     assert_eq!(house.store.pending_count().await.unwrap(), calls as u64);
 }
@@ -819,7 +820,7 @@ async fn sqlite_waits_for_a_lock_that_somebody_else_holds() {
     let mut other = sqlx::AnyConnection::connect(&place.url()).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let commit = house.journal.submit(opening(&call(1))).unwrap();
-    // Longer than the driver waits by itself, so that the journal has to try again.
+    // Longer than the driver retries by itself, so that the journal has to try again.
     let early = house.journal.flush(Duration::from_millis(1_500)).await;
     assert!(matches!(early, Err(StoreError::NotFlushed { .. })), "{early:?}");
     lock.rollback().await.unwrap();
@@ -901,7 +902,7 @@ impl Place {
         }
     }
 
-    /// Changes the database behind the store's back.
+    /// Changes the database without the store.
     async fn execute(&self, statement: &'static str) {
         use sqlx::Connection;
 
@@ -910,7 +911,7 @@ impl Place {
         connection.close().await.unwrap();
     }
 
-    /// Which process of the server holds the lock that keeps others away.
+    /// The server process that holds the lock against other nodes.
     async fn holder(&self) -> Option<i32> {
         use sqlx::Connection;
 
@@ -925,7 +926,7 @@ impl Place {
     }
 }
 
-/// An open store and its journal.
+/// An open store with its journal.
 struct House {
     store: Database,
     journal: Journal,
@@ -986,7 +987,7 @@ fn call(number: u32) -> Call {
     let sample = sample::call(CallId::from_random(bytes(number)));
     Call {
         source: Party { display_name: Some("Älice".to_owned()), ..sample.source },
-        // A NUL cannot stand in a TEXT column of PostgreSQL; JSON escapes it.
+        // A TEXT column of PostgreSQL cannot hold NUL; JSON escapes it.
         subject: Some("it's \0 \"quoted\"".to_owned()),
         created_at: UnixMillis(1_000 + i64::from(number)),
         ..sample
@@ -1002,7 +1003,7 @@ fn terminated(call: &Call) -> Call {
     }
 }
 
-/// The call was over at 8 s, and its clips go at 9 s.
+/// The call ended at 8 s; its clips expire at 9 s.
 fn expired(call: &Call) -> RecordingChange {
     let (ended_at, retention) = (SteadyMillis(8_000), Duration::from_secs(1));
     RecordingChange::Expire { call: call.id, ended_at, retention }

@@ -1,4 +1,4 @@
-//! What callers that the node does not know can have it do to others.
+//! What unauthenticated callers can make the node do to others.
 
 mod support;
 
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-/// How long nothing must come where nothing must come.
+/// How long a test listens where nothing must arrive.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
 async fn node_and_bot(extra: &str) -> (Node, Bot) {
@@ -28,7 +28,7 @@ async fn node_and_bot(extra: &str) -> (Node, Bot) {
     (node, bot)
 }
 
-/// An INVITE whose second line is as given, and whose Contact is `contact`.
+/// An INVITE with the given second line and Contact.
 fn invite(peer: &Peer, second: &str, contact: &str) -> String {
     let invite = peer.request("INVITE", 1, "i", SDP);
     let own = format!("Contact: <sip:a@{}>", peer.local());
@@ -80,10 +80,10 @@ async fn our_bye_goes_to_no_host_that_a_stranger_only_names() {
     }
 }
 
-/// Calls of the smallest house in which strangers have room for eight half-open calls.
+/// A small node: strangers have room for eight half-open calls.
 const SMALL: &str = "[media]\nports = \"0-0\"\nmax_calls = 16\n";
 
-/// INVITEs of so many sources that are never heard again.
+/// Sends INVITEs from these sources, which send nothing else.
 async fn forged_invites(node: &Node, sources: std::ops::Range<u8>) {
     for source in sources {
         let socket = UdpSocket::bind((IpAddr::from([127, 0, 1, source]), 0)).await.unwrap();
@@ -97,7 +97,7 @@ async fn forged_invites(node: &Node, sources: std::ops::Range<u8>) {
             SDP.len()
         );
         socket.send_to(invite.as_bytes(), node.sip).await.unwrap();
-        // Slower than calls end, which take their places until then.
+        // Slower than calls end; they keep their places until then.
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
 }
@@ -115,14 +115,14 @@ async fn forged_invites_keep_no_caller_out_and_end_no_call_that_was_acknowledged
     let kept = call(&bot, &mut first, &invite_of_first).await;
 
     forged_invites(&node, 1..13).await;
-    // A real call is taken, answered and acknowledged.
+    // A genuine call is accepted, answered and acknowledged.
     let host = [127, 0, 0, 2].into();
     let mut second = Peer::new(host, node.sip, "bot", "second").await;
     let invite_of_second = invite(&second, "", &format!("sip:a@{}", second.local()));
     let id = call(&bot, &mut second, &invite_of_second).await;
     forged_invites(&node, 13..17).await;
 
-    // What had to go is told once, and the calls of those who were heard are as they were.
+    // Each call that had to make room is notified once; acknowledged calls are not affected.
     let is_ended = async || (calls_told(&bot, "terminated").len() >= 5).then_some(());
     support::eventually("forged calls end", Duration::from_secs(5), is_ended).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -151,7 +151,7 @@ async fn under_pressure_a_half_open_call_ends_long_before_its_time() {
     support::eventually("five ends", Duration::from_secs(12), are_ended).await;
 }
 
-/// The bytes of all that comes within `time`.
+/// The number of bytes that arrive within `time`, and the messages.
 async fn heard_within(socket: &UdpSocket, time: Duration) -> (usize, Vec<String>) {
     let until = Instant::now() + time;
     let (mut bytes, mut messages, mut buffer) = (0, Vec::new(), vec![0; 65_535]);
@@ -259,7 +259,7 @@ async fn call(bot: &Bot, peer: &mut Peer, invite: &str) -> String {
     tokio::join!(answered, begin(peer, invite)).0
 }
 
-/// Sends the INVITE again until it is answered, as phones do, and acknowledges the answer.
+/// Repeats the INVITE until it is answered, as phones do, and acknowledges the answer.
 async fn begin(peer: &mut Peer, invite: &str) {
     for wait in [500, 1_000, 2_000, 4_000, 8_000] {
         peer.send(invite).await;
@@ -274,7 +274,7 @@ async fn begin(peer: &mut Peer, invite: &str) {
     panic!("no answer");
 }
 
-/// The answer to a request of the node.
+/// A 200 for a request of the node.
 fn ok_to(request: &str) -> String {
     let lines = request.split("\r\n").filter(|line| {
         ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name))

@@ -1,5 +1,6 @@
-//! JsSIP, from npm, as a phone over WebSocket (RFC 7118): it registers, calls, and is called back over
-//! the connection that it holds. Its media are plain RTP: a browser's are not spoken here yet.
+//! JsSIP, from npm, as a phone over WebSocket (RFC 7118): it registers, calls, and is called back
+//! over its open connection. Its media are plain RTP; the media of browsers (SRTP) are not
+//! supported.
 
 mod support;
 
@@ -10,7 +11,7 @@ use serde_json::json;
 use support::{Node, bot::Bot, eventually, npm, program, sipp::raw_speech, speech};
 use tokio::process::Command;
 
-/// Records five seconds of what the phone says, then hangs up.
+/// Records five seconds of the phone's speech, then hangs up.
 async fn record(bot: &Bot, call: &str) {
     let body = json!({"playBeep": true, "maxRecordDurationInSeconds": 5,
         "maxSilenceTimeoutInSeconds": 4});

@@ -1,7 +1,7 @@
 //! What each source file imports, read with a Rust parser.
 //!
-//! Paths are resolved to the file that defines the item: a re-export in a `mod.rs` is looked
-//! through. Code under `#[cfg(test)]` is left out, inline modules and files alike.
+//! Paths are resolved to the file that defines the item, through re-exports in a `mod.rs`. Code
+//! under `#[cfg(test)]` is left out, inline modules and files alike.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
 
 use syn::visit::{self, Visit};
 
-/// A module's path with the name of its crate in front: `aftertone_core::proto::sip::uri`.
+/// A module's path that begins with its crate: `aftertone_core::proto::sip::uri`.
 pub type ModulePath = Vec<String>;
 
 /// All source files of both packages.
@@ -21,11 +21,11 @@ pub struct Sources {
 
 /// One source file.
 struct Source {
-    /// From the project's root.
+    /// Relative to the project's root.
     path: PathBuf,
     /// Names that `use` brings in, with what they stand for.
     aliases: BTreeMap<String, ModulePath>,
-    /// Every path that the file mentions, not resolved yet.
+    /// Every path that the file mentions, not yet resolved.
     mentioned: BTreeSet<ModulePath>,
     /// Modules below this one, declared without `#[cfg(test)]`.
     children: BTreeSet<String>,
@@ -34,7 +34,7 @@ struct Source {
 }
 
 impl Sources {
-    /// Reads `src`, beginning at the roots of the three crates in it.
+    /// Reads `src`, from the roots of its three crates.
     pub fn read(project: &Path) -> Self {
         let mut sources = Self { files: BTreeMap::new() };
         for (root, name) in [
@@ -79,12 +79,12 @@ impl Sources {
         assert!(self.files.insert(module, source).is_none(), "{} was read twice", path.display());
     }
 
-    /// How many files were read.
+    /// The number of files that were read.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Each module with the modules whose items it uses, itself left out.
+    /// Each module with the modules that define the items it uses, without itself.
     pub fn imports(&self) -> BTreeMap<&ModulePath, BTreeSet<&ModulePath>> {
         self.files
             .iter()
@@ -100,7 +100,7 @@ impl Sources {
             .collect()
     }
 
-    /// The paths in `module` that lead to items of `used`, as they stand there.
+    /// The paths in `module` that lead to items of `used`, as they are written there.
     pub fn reasons(&self, module: &ModulePath, used: &ModulePath) -> BTreeSet<&str> {
         let source = &self.files[module];
         let leads_there = |path: &&ModulePath| self.defined_in(module, path, 0) == Some(used);
@@ -113,7 +113,7 @@ impl Sources {
             .collect()
     }
 
-    /// Each file's path with the identifiers in it.
+    /// Each file's path and identifiers.
     pub fn words(&self) -> impl Iterator<Item = (&Path, &BTreeSet<String>)> {
         self.files.values().map(|source| (source.path.as_path(), &source.words))
     }
@@ -143,7 +143,7 @@ impl Sources {
         }
         let target = source.aliases.get(first)?;
         if target.first() == Some(first) {
-            // Another crate, or a name of it.
+            // Another crate, or an item of one.
             return None;
         }
         let absolute: ModulePath = target.iter().chain(&path[1..]).cloned().collect();
@@ -157,7 +157,7 @@ impl Sources {
         let (module, source) = self.files.get_key_value(module)?;
         let item = rest.first()?;
         match source.aliases.get(item) {
-            // A re-export: the file that defines it counts.
+            // A re-export: the defining file counts.
             Some(target) if is_crate(&target[0]) || source.children.contains(&target[0]) => {
                 let absolute: ModulePath = target.iter().chain(&rest[1..]).cloned().collect();
                 self.defined_in(module, &absolute, depth + 1).or(Some(module))
@@ -207,7 +207,7 @@ impl Reader {
         }
     }
 
-    /// Reads `use`. A re-export gives a name to others and is no import, unless this file uses the name.
+    /// Reads `use`. A re-export is no import, unless this file uses the name.
     fn read_use(&mut self, tree: &syn::UseTree, before: &[String], is_public: bool) {
         let with = |name: &syn::Ident| -> Vec<String> {
             let mut path = before.to_vec();
@@ -245,7 +245,7 @@ impl Reader {
         self.aliases.insert(alias, path);
     }
 
-    /// Paths inside a macro's arguments, which are tokens to the parser.
+    /// Reads the paths in a macro's arguments, which the parser sees as tokens.
     fn read_tokens(&mut self, tokens: proc_macro2::TokenStream) {
         use proc_macro2::TokenTree;
         let mut path: Vec<String> = Vec::new();
@@ -275,7 +275,7 @@ impl Reader {
     }
 }
 
-/// Whether a re-export reaches beyond the module that it stands in.
+/// Whether a re-export is visible outside its module.
 fn is_public(visibility: &syn::Visibility) -> bool {
     !matches!(visibility, syn::Visibility::Inherited)
 }
@@ -329,7 +329,7 @@ impl<'file> Visit<'file> for Reader {
             None => {
                 self.children.insert(module.ident.to_string());
             }
-            // An inline module: what it mentions is counted for its file.
+            // An inline module: its paths count for its file.
             Some((_, items)) => {
                 self.module.push(module.ident.to_string());
                 items.iter().for_each(|item| self.visit_item(item));

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The bot of load.sh: answers every call, records it, and looks whether each clip is whole.
+"""The bot of load.sh: answers every call, records it, and checks that each clip is complete.
 
 usage: bot.py PORT API TOKEN REFERENCE.ulaw CALLS SECONDS LOG
-Whole means: from the first sample of what sipp speaks on, the clip is it, sample for sample. From the
-server's log and its own clock it says how long bots wait.
+Complete means: from sipp's first sample on, the clip is the sent audio, sample for sample. From the
+server's log and its own clock the bot prints how long bots wait.
 """
 import datetime, json, os, re, struct, sys, tempfile, threading, time, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,9 +20,9 @@ def ulaw(code):
 
 TABLE = [struct.pack("<h", ulaw(code)) for code in range(256)]
 SPOKEN = b"".join(TABLE[code] for code in open(reference, "rb").read())
-# Notifications may come twice: what is counted has a name.
+# Notifications may come twice: calls and operations are counted by their ids.
 lock, clips, ended, refused = threading.Condition(), {}, set(), []
-# When it was told of a call or an operation, and when it had the clip.
+# When the notification of a call or an operation came, and when the clip was complete.
 told, fetched = {}, {}
 folder = tempfile.TemporaryDirectory()
 
@@ -36,7 +36,7 @@ def request(path, body=None, bearer=token):
 
 
 def judge(clip):
-    """What is wrong with a clip, or nothing. Every second sample at 16 kHz is one at 8 kHz."""
+    """The fault of a clip, or None. Every second sample at 16 kHz is a sample at 8 kHz."""
     samples = b"".join(clip[at:at + 2] for at in range(44, len(clip) - 3, 4))
     begin = samples.find(SPOKEN[320:640])
     if begin < 0:
@@ -107,7 +107,7 @@ print(f"clips whole: {len(judged) - len(broken)} of {calls}; broken: {broken[:5]
 
 
 def later(event, name, of, heard):
-    """How long after an event of the log something was heard, as its median and 99th percentile."""
+    """The delay between an event of the log and its arrival here: median and 99th percentile."""
     waits = []
     for line in open(log):
         found = re.search(name, line) if event in line else None

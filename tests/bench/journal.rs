@@ -16,7 +16,7 @@ const WRITERS: [u32; 4] = [1, 8, 64, 512];
 #[tokio::main]
 async fn main() {
     for writers in WRITERS {
-        // Not in memory, as /tmp may be.
+        // On a disk: /tmp may be in memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("measured.db").display());
         let database = Database::open(&url).await.expect("a database");
@@ -33,7 +33,7 @@ async fn main() {
     }
 }
 
-/// Commits one call after another; how long each commit took.
+/// Commits one call after another; returns how long each commit took.
 async fn write(journal: &Journal, writer: u32) -> Vec<Duration> {
     let begun = Instant::now();
     let mut waits = Vec::new();

@@ -1,4 +1,5 @@
-//! What one tick of a recorded G.711 call costs: receive, decode, judge, keep, say silence.
+//! The cost of one tick of a recorded G.711 call: receive, decode, detect speech, keep, send
+//! silence.
 
 use std::{
     hint::black_box,
@@ -22,7 +23,7 @@ use aftertone_core::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::sync::mpsc;
 
-/// So long that no operation ends while it is measured.
+/// No operation ends during the measurement.
 const FOR_EVER: u32 = 10_000_000;
 
 fn leg_tick(criterion: &mut Criterion) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Simultaneous recorded calls from sipp: are all answered, is every clip whole, what does it cost?
+# Simultaneous recorded calls from sipp: whether all are answered, whether every clip is complete, and
+# the cost.
 #
-#   tests/bench/load.sh [CALLS [SECONDS]]        200 calls of 60 s if not given
+#   tests/bench/load.sh [CALLS [SECONDS]]        default: 200 calls of 60 s
 #
 # Needs sipp, python3 and a release build. Loopback only; about SECONDS + 30 s.
 set -euo pipefail
@@ -13,7 +14,7 @@ ulimit -n 65536 2>/dev/null || true
 folder=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 
-# Noise, so that every frame is different from every other.
+# Noise: no frame is equal to another.
 python3 - "$folder/noise.ulaw" "$seconds" <<'PY'
 import random, sys
 random.seed(1)
@@ -59,7 +60,7 @@ until grep -q ready "$folder/bot"; do sleep 0.1; done
     -nostdin -timeout $((seconds + 60)) 127.0.0.1:45060 > sipp.out 2>&1 ) &
 sipp=$!
 cpu() { awk '{print $14 + $15}' "/proc/$pid/stat"; }
-# The steady part: all calls are up, none has ended.
+# The steady part: all calls are established, none has ended.
 sleep $(( calls / 20 + 5 ))
 before=$(cpu); steady=$(( seconds - calls / 20 - 10 )); sleep "$steady"; after=$(cpu)
 rss=$(awk '/VmRSS/ {print $2}' "/proc/$pid/status")

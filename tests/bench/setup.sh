@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Calls that sipp sets up and ends over real sockets: how long from INVITE to 200, and what a call costs?
+# Calls that sipp sets up and ends over real sockets: the time from INVITE to 200, and the cost of a call.
 #
-#   tests/bench/setup.sh [CALLS-PER-SECOND [CALLS]]        200 a second, 6000 in all, if not given
+#   tests/bench/setup.sh [CALLS-PER-SECOND [CALLS]]        default: 200 a second, 6000 in all
 #
 # Needs sipp and a release build. Loopback only; about CALLS / CALLS-PER-SECOND + 10 s.
 set -euo pipefail

@@ -1,6 +1,6 @@
-//! What SIP costs on one core, without sockets: a whole call, an answer without state, reading.
+//! The cost of SIP on one core, without sockets: a whole call, a stateless answer, parsing.
 
-// Times are measured from a point in time.
+// The measurement needs a starting time.
 #![allow(clippy::disallowed_methods)]
 
 use std::{hint::black_box, net::SocketAddr, time::Instant};
@@ -39,7 +39,7 @@ fn endpoint() -> Endpoint {
     Endpoint::new(config, StdRng::seed_from_u64(1))
 }
 
-/// What came out: our tag, if a response told it, and the dialog of an offered call.
+/// Takes all outputs: our tag, if the last message has one, and the last event.
 fn drain(endpoint: &mut Endpoint) -> (Option<String>, Option<Event>) {
     let (mut tag, mut event) = (None, None);
     while let Some(output) = endpoint.poll_output() {
@@ -85,7 +85,7 @@ fn sip(criterion: &mut Criterion) {
         "a whole call at the endpoint (3 requests in, 4 responses out)",
         |bencher| {
             let (mut endpoint, mut now, mut number) = (endpoint(), Instant::now(), 0);
-            // To those that are known all of it is said at once.
+            // A trusted peer gets all responses of the call, without the limits of a stranger.
             endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().expect("a network")]);
             bencher.iter(|| {
                 number += 1;

@@ -1,5 +1,5 @@
-//! What must hold for any bytes from the network. Used by the fuzz targets, which make the bytes up,
-//! and by tests that have some.
+//! What must hold for any bytes from the network. Used by the fuzz targets, which generate the
+//! bytes, and by tests with fixed ones.
 
 #![allow(dead_code)] // Each binary uses its own part of this.
 
@@ -28,7 +28,7 @@ use aftertone_core::proto::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 
-/// An answer to a message that can be read can be read, too, and names its request.
+/// The answer to a readable message is readable as well, and names its request.
 pub fn wire(bytes: &[u8]) {
     let answer = match parse_datagram(bytes) {
         Ok(Message::Request(mut request)) => {
@@ -52,20 +52,20 @@ pub fn wire(bytes: &[u8]) {
         }
         Ok(Message::Response(_)) | Err(WireError::KeepAlive | WireError::Unreadable) => return,
     };
-    // Whatever was copied, each line of the head is one header field.
+    // Whatever the answer has copied, each line of its head is one header field.
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let head = String::from_utf8_lossy(&answer[..head]).into_owned();
     assert!(head.split("\r\n").skip(1).all(|line| line.contains(": ")), "{head}");
     assert!(!head.replace("\r\n", "").contains(['\r', '\n']), "{head}");
 }
 
-/// What is written of a URI reads as the same URI.
+/// A printed URI parses to the same URI.
 pub fn uri(bytes: &[u8]) {
     let Some(uri) = reads_as_written::<Uri>(bytes) else { return };
     assert!(uri.is_equivalent(&uri), "{uri}");
 }
 
-/// What is written of a description reads as the same description.
+/// A printed description parses to the same description.
 pub fn sdp(bytes: &[u8]) {
     let Ok(description) = Description::parse(bytes) else { return };
     let written = description.to_string();
@@ -73,20 +73,20 @@ pub fn sdp(bytes: &[u8]) {
     assert_eq!(again.as_ref(), Ok(&description), "{written}");
 }
 
-/// However a stream is cut into pieces, the same messages are in it.
+/// The messages of a stream do not depend on how it is cut into pieces.
 pub fn framing(bytes: &[u8]) {
     let whole = frames(bytes, bytes.len().max(1));
     assert_eq!(whole, frames(bytes, 1));
     assert_eq!(whole, frames(bytes, 7));
 }
 
-/// What is written of a challenge, and of the answer to one, reads as the same.
+/// A printed challenge, and a printed answer to one, parse to the same value.
 pub fn digest(bytes: &[u8]) {
     reads_as_written::<Challenge>(bytes);
     reads_as_written::<Authorization>(bytes);
 }
 
-/// Only requests are answered, by an answer that is none.
+/// A request gets an answer, and the answer itself gets none.
 pub fn stun(bytes: &[u8]) {
     for peer in ["192.0.2.1:5060", "[2001:db8::1]:5060"] {
         let Some(answer) = binding::answer(bytes, peer.parse().unwrap()) else { continue };
@@ -94,7 +94,7 @@ pub fn stun(bytes: &[u8]) {
     }
 }
 
-/// A packet with the same header and payload reads as the same packet.
+/// A packet that is written with the same header and payload parses to the same packet.
 pub fn rtp(bytes: &[u8]) {
     let Ok(packet) = Packet::parse(bytes) else { return };
     let mut written = Vec::new();
@@ -103,14 +103,15 @@ pub fn rtp(bytes: &[u8]) {
     assert_eq!(Packet::parse(&written), Ok(packet));
 }
 
-/// It is read, or not.
+/// Parsing does not panic, and a report about us has our SSRC.
 pub fn rtcp(bytes: &[u8]) {
     if let Ok(received) = reports::read(bytes, 7) {
         assert!(received.about_us.is_none_or(|block| block.ssrc == 7));
     }
 }
 
-/// Messages one after the other, divided by a byte that is in none: all calls end, and nothing is left.
+/// Messages one after the other, separated by a byte that none contains: all calls end, and no
+/// state is left.
 pub fn endpoint(bytes: &[u8]) {
     let mut answerer = Answerer::new();
     for (number, message) in bytes.split(|byte| *byte == 0xff).enumerate() {
@@ -130,7 +131,7 @@ pub struct Answerer {
     endpoint: Endpoint,
     now: Instant,
     open: BTreeSet<DialogId>,
-    /// How many calls there were.
+    /// The number of calls.
     pub calls: usize,
 }
 
@@ -143,14 +144,15 @@ impl Answerer {
         Self { endpoint, now, open: BTreeSet::new(), calls: 0 }
     }
 
-    /// Takes a message; then time passes.
+    /// Handles a message; then time passes.
     pub fn take(&mut self, bytes: &[u8], path: Path, pause: Duration) {
         self.endpoint.handle_message(bytes, path, self.now);
         self.obey();
         self.pass(pause);
     }
 
-    /// Hangs up. An INVITE without ACK and a BYE without answer may keep us busy, each 64 × T1.
+    /// Hangs up. An INVITE without ACK and a BYE without a response keep the endpoint busy for up
+    /// to 64 × T1 each.
     pub fn must_become_idle(&mut self) {
         for dialog in self.open.clone() {
             self.endpoint.handle_command(Command::Bye { dialog, reason: None }, self.now);

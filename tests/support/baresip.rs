@@ -1,4 +1,4 @@
-//! baresip as a phone: speaks the bundled speech four times, with what it hears in a file.
+//! baresip as a phone: plays the bundled speech four times and writes what it hears to a file.
 
 use std::{
     ffi::OsStr,
@@ -25,12 +25,12 @@ pub struct Baresip {
 }
 
 impl Baresip {
-    /// Starts it in `folder` with one account, and has it carry out `commands`.
+    /// Starts it in `folder` with one account, and runs `commands`.
     pub fn start(folder: &Path, account: &str, codec: &str, commands: &[&str]) -> Self {
         Self::start_at("127.0.0.1", &[], folder, account, codec, commands)
     }
 
-    /// Starts it at an address, by a command such as `ip netns exec`.
+    /// Starts it at an address, with a prefix such as `ip netns exec`.
     pub fn start_at(
         address: &str,
         by: &[&str],
@@ -39,7 +39,8 @@ impl Baresip {
         codec: &str,
         commands: &[&str],
     ) -> Self {
-        // Opus is stereo by name (RFC 7587 section 7), and baresip takes the name at its word.
+        // Opus is always declared as stereo (RFC 7587 section 7), and baresip takes the declaration
+        // literally.
         let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
         let input = spoken::write(folder, rate, channels);
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -73,21 +74,22 @@ impl Baresip {
         Self { folder: folder.to_owned(), control, child }
     }
 
-    /// Has it send a key.
+    /// Sends a key.
     pub async fn press(&self, key: &str) {
         self.command("sndcode", key).await;
     }
 
-    /// Has it do something, by its control port (netstrings of JSON).
+    /// Runs a command over its control port (netstrings of JSON).
     pub async fn command(&self, name: &str, parameters: &str) {
         let mut stream = TcpStream::connect(self.control).await.expect("baresip's control port");
         let json = json!({"command": name, "params": parameters}).to_string();
         stream.write_all(format!("{}:{json},", json.len()).as_bytes()).await.unwrap();
-        // The command is read when it has come; the connection stays until then.
+        // baresip reads the command some time after it was sent; the connection stays open until
+        // then.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 
-    /// What it has said of itself.
+    /// Its output so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -97,7 +99,7 @@ impl Baresip {
     }
 }
 
-/// How well the bundled speech is found again in what baresip heard in its last call, which is over.
+/// How well the bundled speech is found in what baresip heard in its last call, which is over.
 pub fn heard(folder: &Path) -> f64 {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let last = files.filter(|path| path.to_string_lossy().ends_with("-dec.wav")).max();

@@ -1,4 +1,4 @@
-//! A bot for tests: keeps every notification in order, serves prompts, speaks to the API.
+//! A bot for tests: keeps every notification in order, serves prompts, calls the API.
 
 use std::{
     collections::HashMap,
@@ -33,16 +33,16 @@ pub struct Bot {
 struct Shared {
     notifications: watch::Sender<Vec<Notified>>,
     files: Mutex<HashMap<String, Vec<u8>>>,
-    /// What the next notifications are answered with, instead of 202.
+    /// Statuses for the next notifications, instead of 202; the last one is used first.
     answers: Mutex<Vec<StatusCode>>,
 }
 
-/// One notification as it came.
+/// One notification as it was received.
 #[derive(Debug, Clone)]
 pub struct Notified {
     pub envelope: Value,
     pub headers: HeaderMap,
-    /// What it was answered with.
+    /// The status of the bot's answer.
     pub answer: StatusCode,
 }
 
@@ -70,7 +70,7 @@ impl Bot {
         Self { address, client, shared, api: String::new(), server }
     }
 
-    /// The part of the node's configuration that makes this bot known, for calls to `bot`.
+    /// The part of the node's configuration that adds this bot, for calls to `bot`.
     pub fn config(&self) -> String {
         format!(
             "[[applications]]\nname = \"tester\"\nid = \"7e57e200-0000-4000-8000-000000000001\"\n\
@@ -83,12 +83,12 @@ impl Bot {
         )
     }
 
-    /// Tells the bot where the node's API is.
+    /// Sets the address of the node's API.
     pub fn knows(&mut self, api: &str) {
         self.api = api.to_owned();
     }
 
-    /// Serves `bytes` and gives their URL.
+    /// Serves `bytes` and returns their URL.
     pub fn serve(&self, name: &str, bytes: Vec<u8>) -> String {
         self.shared.files.lock().unwrap().insert(name.to_owned(), bytes);
         format!("http://{}/files/{name}", self.address)
@@ -109,12 +109,12 @@ impl Bot {
         self.shared.notifications.borrow().clone()
     }
 
-    /// Waits for the first notification, since the beginning, that is as wanted.
+    /// Waits for the first notification, from the beginning, that satisfies `wanted`.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&Notified) -> bool) -> Notified {
         self.wait_for_after(0, what, wanted).await
     }
 
-    /// The same, but for the first `known` ones.
+    /// The same, without the first `known` ones.
     pub async fn wait_for_after(
         &self,
         known: usize,
@@ -133,7 +133,7 @@ impl Bot {
         }
     }
 
-    /// Places a call by the API; gives the answer's status and the call.
+    /// Places a call through the API; returns the answer's status and the call.
     pub async fn place(&self, target: &str) -> (u16, Value) {
         let body = json!({
             "@odata.type": "#microsoft.graph.call",
@@ -148,7 +148,7 @@ impl Bot {
         self.post("", &body).await
     }
 
-    /// Waits for a state of a call that is the `n`-th (from 0) to be told.
+    /// Waits for the first notification that a call is in this state.
     pub async fn wait_for_state(&self, call: &str, state: &str) -> Notified {
         self.wait_for(&format!("{state} of {call}"), |n| {
             n.data()["id"] == call && n.data()["state"] == state
@@ -182,7 +182,7 @@ impl Bot {
             .collect()
     }
 
-    /// Waits for a call that nobody has answered yet, and answers it.
+    /// Waits for the first offered call, and answers it.
     pub async fn take_call(&self) -> String {
         let incoming = self.wait_for("an incoming call", |n| n.data()["state"] == "incoming").await;
         let call = incoming.data()["id"].as_str().unwrap().to_owned();
@@ -216,7 +216,7 @@ impl Bot {
         read(self.client.get(url).bearer_auth(TOKEN).send().await.unwrap()).await
     }
 
-    /// Any request, to a whole URL; with a body unless that is empty.
+    /// Sends any request to a full URL; with a body, unless it is empty.
     pub async fn send(&self, method: &str, url: &str, body: &str) -> (u16, Value) {
         let request = self.client.request(method.parse().unwrap(), url).bearer_auth(TOKEN);
         let request = match body {
@@ -232,7 +232,7 @@ impl Bot {
         self.client.delete(url).bearer_auth(TOKEN).send().await.unwrap().status().as_u16()
     }
 
-    /// Plays the bundled speech on a call, to its end.
+    /// Plays the bundled speech in a call, to its end.
     pub async fn speak(&self, call: &str) {
         let speech = aftertone::drivers::prompts::bundled_wav("spoken").unwrap().to_vec();
         let prompt = json!({"prompts": [{"mediaInfo": {"uri": self.serve("speech.wav", speech)}}]});
@@ -242,7 +242,7 @@ impl Bot {
         assert_eq!(ended["status"], "completed", "{ended}");
     }
 
-    /// Records what is said on a call, as `body` asks for; gives the samples at 16 kHz.
+    /// Records a call with the parameters in `body`; returns the samples at 16 kHz.
     pub async fn record(&self, call: &str, body: Value) -> Vec<i16> {
         let (status, operation) = self.post(&format!("{call}/recordResponse"), &body).await;
         assert_eq!(status, 200, "{operation}");
@@ -259,7 +259,7 @@ impl Bot {
         response.bytes().await.unwrap().to_vec()
     }
 
-    /// Asks for the clip of an ended operation.
+    /// Requests the clip of an ended operation.
     pub async fn fetch(&self, operation: &Value) -> reqwest::Response {
         let location = operation["recordingLocation"].as_str().expect("a location");
         let token = operation["recordingAccessToken"].as_str().expect("a token");

@@ -1,6 +1,6 @@
-/* A disk that fails on request. Preloaded into the daemon, it counts the opens, writes, syncs and
- * renames of files, and looks at them, where the path contains a given text, and lets some of them
- * fail or wait. A shared control file (tests/support/failing_disk.rs writes it) says which. */
+/* A disk that fails on demand. Preloaded into the daemon, it counts the calls that open, write, sync,
+ * rename or look at a file whose path contains a given text, and makes some of them fail or wait. A
+ * shared control file, which tests/support/failing_disk.rs writes, says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 struct control {
-    _Atomic int first;    /* the first call that is touched, counted from 1; 0: none */
+    _Atomic int first;    /* the first call that fails or waits, counted from 1; 0: none */
     _Atomic int count;    /* how many calls from there on */
     _Atomic int error;    /* errno of a call that fails; 0: it only waits */
     _Atomic int delay_ms; /* how long it waits */
@@ -44,7 +44,7 @@ static int fails(int kind, const char *path) {
     char whole[4096];
     int fd, end = 0;
     if (!control || !(control->kinds & kind)) return 0;
-    /* A file that is named by the descriptor of its folder. */
+    /* The path begins with the descriptor of the folder. */
     if (sscanf(path, "/proc/self/fd/%d/%n", &fd, &end) == 1 && end > 0) {
         char link[40];
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -100,7 +100,7 @@ int fdatasync(int fd) {
     if (fails_fd(SYNC_CALL, fd)) return -1;
     REAL(fdatasync, fd);
 }
-/* The mode is there when a file may be made. */
+/* The mode argument exists when a file may be created. */
 #define OPEN(name) \
     int name(const char *path, int flags, ...) { \
         mode_t mode = 0; \

@@ -1,5 +1,4 @@
-//! A disk that fails or waits on request, by a library that is loaded into the daemon before
-//! others.
+//! A disk that fails or waits on demand: a library that is preloaded into the daemon.
 
 use std::{
     ffi::OsStr,
@@ -27,22 +26,22 @@ pub struct FailingDisk {
     control: File,
 }
 
-/// Calls that may be touched.
+/// Kinds of disk calls, as bits of `Fault::kinds`.
 pub const WRITES: i32 = 2;
 pub const SYNCS: i32 = 4;
 /// Opens, writes, syncs and renames.
 pub const ALL: i32 = 15;
-/// Looks at what a file or a folder is, without opening it.
+/// Calls that look at a file or folder without opening it.
 pub const LOOKS: i32 = 16;
 
-/// What happens to calls on the disk.
+/// What happens to disk calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// The first call that is touched, counted from 1 since the fault was set.
+    /// The first call that fails or waits, counted from 1 since the fault was set.
     pub first: i32,
-    /// How many calls from there on.
+    /// How many calls fail or wait, from the first one on.
     pub count: i32,
-    /// The `errno` of these calls; 0 when they only wait.
+    /// The `errno` of these calls; 0 if they only wait.
     pub error: i32,
     /// How long they wait.
     pub delay_ms: i32,
@@ -51,7 +50,7 @@ pub struct Fault {
 }
 
 impl FailingDisk {
-    /// A disk that is well.
+    /// A disk without a fault.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/failing_disk.c");
@@ -75,7 +74,8 @@ impl FailingDisk {
         Node::start_with_env(folder, extra, &env)
     }
 
-    /// From now on, calls on paths that contain `part` are counted, and some are touched.
+    /// From now on, calls on paths that contain `part` are counted, and `fault` applies to some of
+    /// them.
     pub fn set(&self, part: &str, fault: Fault) {
         self.well();
         let mut bytes = [0; CONTROL_BYTES - PART_AT as usize];
@@ -87,14 +87,14 @@ impl FailingDisk {
         }
     }
 
-    /// Nothing fails any more; the count begins anew.
+    /// Removes the fault and resets the count.
     pub fn well(&self) {
         for at in [0, SEEN_AT] {
             self.control.write_all_at(&0_i32.to_ne_bytes(), at).unwrap();
         }
     }
 
-    /// Calls on such paths since the fault was set.
+    /// The number of calls on matching paths since the fault was set.
     pub fn seen(&self) -> i32 {
         let mut bytes = [0; 4];
         self.control.read_exact_at(&mut bytes, SEEN_AT).unwrap();

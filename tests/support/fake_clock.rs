@@ -1,5 +1,5 @@
-//! A wall clock of a daemon's own, which a test sets, by libfaketime. The clocks that only count
-//! are the machine's.
+//! A wall clock that a test sets for one daemon, by libfaketime. The clocks that only count stay
+//! those of the machine.
 
 use std::{
     ffi::OsStr,
@@ -18,7 +18,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// A clock that goes right.
+    /// A clock that shows the right time.
     pub fn new() -> Self {
         let clock = Self { folder: tempfile::tempdir().unwrap(), library: library() };
         clock.set("+0");
@@ -39,11 +39,11 @@ impl FakeClock {
         Node::start_with_env(folder, extra, &env)
     }
 
-    /// Sets the clock, by so much from the right time: `-1h`, `+1d`.
+    /// Sets the clock to this offset from the right time: `-1h`, `+1d`.
     pub fn set(&self, offset: &str) {
         let fresh = self.folder.path().join("fresh");
         fs::write(&fresh, format!("{offset}\n")).unwrap();
-        // Whole, for whoever reads it in this moment.
+        // The file is replaced as a whole: the daemon may read it at any moment.
         fs::rename(&fresh, self.control()).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! What a daemon finds when it starts: a recording of a call that is over.
+//! What a daemon finds at its start: a recording of a call that is over.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 use super::{Node, sample};
 
-/// The wall clock's time, which is the steady clock's of a fresh database.
+/// The wall clock's time; the steady clock of a fresh database shows the same.
 pub fn now() -> UnixMillis {
     UnixMillis::from(SystemTime::now())
 }
 
-/// A folder of a node that has one recording of the tester's, of so many bytes, which expires after
-/// `left`.
+/// A node's folder with one recording of `bytes` bytes, for the application of the tests, that
+/// expires after `left`.
 pub async fn with_a_recording(bytes: usize, left: Option<Duration>) -> (TempDir, RecordingId) {
     let folder = tempfile::tempdir().unwrap();
     let id = RecordingId::from_random([7; 16]);
@@ -60,7 +60,7 @@ fn ended_call(id: CallId) -> Call {
     }
 }
 
-/// A connection to the database of a node, beside its own.
+/// A second connection to the database of a node.
 pub async fn database(node: &Node) -> AnyConnection {
     sqlx::any::install_default_drivers();
     let url = format!("sqlite:{}", node.folder().join("aftertone.db").display());

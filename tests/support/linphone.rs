@@ -1,4 +1,4 @@
-//! linphone as a phone: speaks the bundled speech four times, with what it hears in a file.
+//! linphone as a phone: plays the bundled speech four times and writes what it hears to a file.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{eventually, program, spoken};
 
-/// A running linphonec, which takes calls by itself.
+/// A running linphonec, which answers calls by itself.
 pub struct Linphone {
     folder: PathBuf,
     child: Child,
@@ -25,7 +25,8 @@ pub struct Linphone {
 impl Linphone {
     /// Starts it in `folder` as a user of a registrar.
     pub async fn start(folder: &Path, user: &str, registrar: SocketAddr, transport: &str) -> Self {
-        // -1 is any free port; -2 none, but connections out. Without UDP it speaks nothing at all.
+        // -1 is any free port; -2 is no listener, but outgoing connections. Without UDP it does not
+        // work at all.
         let tcp = if transport == "udp" { 0 } else { -2 };
         let config = format!(
             "[sip]\nsip_port=-1\nsip_tcp_port={tcp}\nsip_tls_port=0\nguess_hostname=0\n\
@@ -37,7 +38,7 @@ impl Linphone {
              [video]\nenabled=0\nautomatically_initiate=0\nautomatically_accept=0\n"
         );
         std::fs::write(folder.join("linphonerc"), config).unwrap();
-        // It keeps a database there, and does not make the folder.
+        // It keeps a database there, but does not create the folder.
         std::fs::create_dir_all(folder.join(".local/share/linphone")).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();
         let mut child = Command::new(program("linphonec", "linphone-cli"))
@@ -60,7 +61,7 @@ impl Linphone {
         phone
     }
 
-    /// Types a line.
+    /// Types a line into the console.
     pub async fn say(&mut self, line: &str) {
         self.console.write_all(format!("{line}\n").as_bytes()).await.expect("linphonec reads");
         self.console.flush().await.unwrap();
@@ -70,20 +71,20 @@ impl Linphone {
         self.folder.join("heard.wav")
     }
 
-    /// What it has said.
+    /// Its output so far.
     pub fn log(&self) -> String {
         let log = std::fs::read(self.folder.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Waits until it has said something so often.
+    /// Waits until its output contains `words` so many times.
     pub async fn says(&self, words: &str, times: usize) {
         let said = async || (self.log().matches(words).count() >= times).then_some(());
         let what = format!("linphone says {times} times: {words}");
         eventually(&what, Duration::from_secs(10), said).await;
     }
 
-    /// Leaves. Gives how well the bundled speech is found again in what it heard.
+    /// Quits; returns how well the bundled speech is found in what it heard.
     pub async fn quit(mut self) -> f64 {
         self.say("quit").await;
         let status = timeout(Duration::from_secs(20), self.child.wait()).await;

@@ -1,4 +1,4 @@
-//! A call that is recorded while something else goes on, and must not be heard to have suffered.
+//! A call that is recorded while a test does something else, and that must not suffer from it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,19 +16,19 @@ use super::{Node, bot::Bot, sipp};
 /// Samples of a packet.
 const PACKET: usize = 160;
 
-/// sipp sends noise, of which no packet is like another, and the bot records it.
+/// sipp sends noise, in which no packet is equal to another, and the bot records it.
 pub struct LiveCall {
     pub id: String,
     operation: Value,
     seconds: usize,
-    /// What is sent, at 8,000 Hz.
+    /// The sent audio, at 8,000 Hz.
     sent: Vec<i16>,
     _folder: TempDir,
     _phone: Child,
 }
 
 impl LiveCall {
-    /// A call from `host` that is recorded for so many seconds.
+    /// Places a call from `host` that is recorded for so many seconds.
     pub async fn start(node: &Node, bot: &Bot, host: IpAddr, seconds: usize) -> Self {
         Self::start_at(node.sip, bot, host, seconds).await
     }
@@ -37,7 +37,7 @@ impl LiveCall {
     pub async fn start_at(sip: SocketAddr, bot: &Bot, host: IpAddr, seconds: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut rng = StdRng::seed_from_u64(u64::try_from(seconds).unwrap());
-        // Neither so loud that it is clipped, nor so low that it is silence.
+        // Neither so loud that it is clipped, nor so quiet that it is silence.
         let codes: Vec<u8> = (0..8_000 * (seconds + 10))
             .map(|_| rng.random_range(40..100) + if rng.random() { 128 } else { 0 })
             .collect();
@@ -64,15 +64,15 @@ impl LiveCall {
         Self { id, operation, seconds, sent, _folder: folder, _phone: phone }
     }
 
-    /// Waits for the clip: it has its length, and is what was sent, packet by packet. Then the call is
-    /// ended.
+    /// Waits for the clip and checks that it has its length and is the sent audio, packet by
+    /// packet. Then the call is ended.
     pub async fn finish(self, bot: &Bot) {
         let ended = bot.wait_for_operation(self.operation["id"].as_str().unwrap()).await;
         assert_eq!(ended["completionReason"], "maxRecordDurationReached", "{ended}");
         let clip = bot.download(&ended).await;
         let clip = wav::read(&clip, wav::Limits { max_seconds: 600 }).unwrap().samples;
         assert_eq!(clip.len(), self.seconds * 16_000);
-        // Every second sample at 16 kHz is one at 8 kHz.
+        // Every second sample at 16 kHz is a sample at 8 kHz.
         let heard: Vec<i16> = clip.iter().step_by(2).copied().collect();
         if let Err(wrong) = judge(&self.sent, &heard) {
             panic!("the recorded call has suffered: {wrong}");
@@ -82,8 +82,8 @@ impl LiveCall {
     }
 }
 
-/// Looks for every packet of what was sent in what was heard. A phone that is late itself costs some
-/// concealed ones; none may be missing between the first and the last, or come twice.
+/// Looks for every sent packet in the heard audio. A phone that is late itself costs some concealed
+/// packets; none may be missing between the first and the last, or come twice.
 fn judge(sent: &[i16], heard: &[i16]) -> Result<(), String> {
     let places: HashMap<&[i16], usize> =
         sent.chunks_exact(PACKET).enumerate().map(|(at, packet)| (packet, at)).collect();

@@ -1,4 +1,4 @@
-//! A whole node as its users run it, a bot beside it, and what else the tests lean on.
+//! A whole node as its users run it, a bot beside it, and other helpers of the tests.
 
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
@@ -38,7 +38,7 @@ pub struct Node {
     folder: TempDir,
     pub sip: SocketAddr,
     pub api: String,
-    /// What is printed of each SIP listener, such as `tcp:127.0.0.1:40000`.
+    /// The printed address of each SIP listener, such as `tcp:127.0.0.1:40000`.
     listeners: Vec<String>,
     pub log: Arc<Mutex<String>>,
 }
@@ -49,26 +49,26 @@ impl Node {
         Self::start_in(tempfile::tempdir().expect("a temporary folder"), extra)
     }
 
-    /// Starts a daemon in a folder that may hold another one's past.
+    /// Starts a daemon in a folder that an earlier daemon may have used.
     pub fn start_in(folder: TempDir, extra: &str) -> Self {
         Self::start_with_env(folder, extra, &[])
     }
 
-    /// The same, with variables in its environment.
+    /// The same, with environment variables.
     pub fn start_with_env(folder: TempDir, extra: &str, env: &[(&str, &OsStr)]) -> Self {
         let mut daemon = Command::new(env!("CARGO_BIN_EXE_aftertone"));
         daemon.envs(env.iter().copied());
         Self::start_by(daemon, folder, extra)
     }
 
-    /// Starts a daemon that may have no more than so many files open.
+    /// Starts a daemon with this limit of open files.
     pub fn start_with_files(files: u32, extra: &str) -> Self {
         let mut daemon = Command::new("prlimit");
         daemon.args([&format!("--nofile={files}"), env!("CARGO_BIN_EXE_aftertone")]);
         Self::start_by(daemon, tempfile::tempdir().expect("a temporary folder"), extra)
     }
 
-    /// Starts a daemon by a command, which `serve` and its arguments are added to.
+    /// Starts a daemon with a command, to which `serve` and its arguments are added.
     pub fn start_by(mut daemon: Command, folder: TempDir, extra: &str) -> Self {
         let config = folder.path().join("aftertone.toml");
         let has = |section: &str| extra.lines().any(|line| line.trim() == section);
@@ -147,7 +147,7 @@ impl Node {
         clips_in(&self.folder.path().join("recordings"))
     }
 
-    /// Kills the process at once and gives its folder for the next one.
+    /// Kills the process at once and returns its folder for the next one.
     pub fn kill(mut self) -> TempDir {
         self.child.kill().expect("the daemon can be killed");
         self.child.wait().expect("the daemon ends");
@@ -175,16 +175,16 @@ impl Node {
         }
     }
 
-    /// What the log has said by now; what an answer tells of may be written after the answer.
+    /// The log so far; a line about an answer may be written after the answer.
     pub fn log_text(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the log says something so often.
+    /// Waits until the log contains `words` exactly `times` times.
     ///
     /// # Panics
     ///
-    /// When it does not within 10 s, or says it more often.
+    /// When it does not within 10 s, or contains them more often.
     pub async fn logs(&self, words: &str, times: usize) {
         let count = || self.log_text().matches(words).count();
         let what = format!("the log says {times} times: {words}");
@@ -213,7 +213,7 @@ pub fn clips_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The program's path, or one sentence that says what to install.
+/// The program's path; panics with the name of the package to install.
 pub fn program(name: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -227,7 +227,7 @@ pub fn speech() -> aftertone_core::audio::Clip {
     aftertone::drivers::prompts::bundled("spoken").expect("the speech is bundled")
 }
 
-/// Waits for a condition, with a bound.
+/// Waits for a condition, up to a limit.
 pub async fn eventually<T>(
     what: &str,
     within: Duration,

@@ -1,4 +1,4 @@
-//! SIP messages that were good once.
+//! Valid SIP messages that are damaged at random.
 
 use super::pieces::PIECES;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -19,8 +19,8 @@ const DESCRIPTION: [&str; 10] = [
     "a=sendrecv",
 ];
 
-/// Numbers at their limits and beyond, addresses that nobody may be sent to, and what was a hole in
-/// other servers once.
+/// Numbers at their limits and beyond, addresses that must not be sent to, and lines that once
+/// broke other servers.
 const WORSE: [&str; 18] = [
     "c=IN IP4 224.0.0.1/127",
     "c=IN IP4 255.255.255.255",
@@ -62,7 +62,7 @@ const METHODS: [&str; 14] = [
     "FOO",
 ];
 
-/// Makes one after the other, always the same ones.
+/// Makes damaged messages, always the same sequence.
 pub struct Mutator {
     rng: StdRng,
     torture: Vec<Vec<u8>>,
@@ -80,14 +80,14 @@ impl Mutator {
         Self { rng: StdRng::seed_from_u64(seed), torture, made: 0 }
     }
 
-    /// An INVITE to `user` that was changed in up to five places.
+    /// An INVITE to `user`, changed in up to five places.
     pub fn invite(&mut self, user: &str) -> Vec<u8> {
         let mut bytes = self.good("INVITE", user, SDP);
         self.spoil(&mut bytes);
         bytes
     }
 
-    /// Something else: another request, a response, or a torture message, changed as well.
+    /// Another request, a response, or a torture message, changed as well.
     pub fn other(&mut self) -> Vec<u8> {
         let mut bytes = match self.rng.random_range(0..10) {
             0..3 => self.torture.choose(&mut self.rng).unwrap().clone(),
@@ -102,8 +102,8 @@ impl Mutator {
         bytes
     }
 
-    /// A session description that was changed in up to five places, after some of its lines were
-    /// replaced by others that are worse.
+    /// A session description with some lines replaced by worse ones, then changed in up to five
+    /// places.
     pub fn description(&mut self) -> Vec<u8> {
         let mut lines: Vec<&str> = DESCRIPTION.to_vec();
         for _ in 0..self.rng.random_range(0..3) {
@@ -124,7 +124,7 @@ impl Mutator {
     fn good(&mut self, method: &str, user: &str, body: &str) -> Vec<u8> {
         self.made += 1;
         let number = self.made;
-        // Some belong together.
+        // Some messages share a call.
         let call = number / 4;
         let password = if method == "INVITE" { "" } else { PASSWORD };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };

@@ -1,4 +1,4 @@
-//! Programs for Node and what they need from npm.
+//! Programs for Node and their packages from npm.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::program;
 
-/// Copies the program in the folder `from` to `to`, and gets there what it depends on, as locked.
+/// Copies the program in the folder `from` to `to`, and installs its locked dependencies there.
 pub async fn install(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();

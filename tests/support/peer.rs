@@ -1,10 +1,11 @@
-//! Peers of a few lines of text each, for what no phone would do.
+//! Peers of a few lines of text each, for behaviour that no phone has.
 //!
-//! [`Caller`] calls and then does only what it is told. [`Peer`] is whom a trunk leads to: it takes any
-//! number of calls at a time, and does what the called number says. Such a number is a 2 and the status
-//! that the INVITE gets: 2486 is busy, 2200 answers. Three more digits are the status of a transfer to that
-//! number: whoever is sent to 2200404 tells that it is not there. Of a number that redirects they are where
-//! to: 2302200 leads to 2200.
+//! [`Caller`] places a call and then does only what the test says. [`Peer`] is the target of a
+//! trunk: it takes any number of calls at a time, and the called number says what it does. Such a
+//! number is a 2 and the status for the INVITE: 2486 is busy, 2200 answers. Three more digits are
+//! the status of a transfer to that number: a party that is transferred to 2200404 reports that it
+//! was not found. In a number that redirects, the further digits name the new target: 2302200 leads
+//! to 2200.
 
 use std::{
     collections::HashMap,
@@ -15,15 +16,15 @@ use std::{
 
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-/// Rings for ever.
+/// Rings until it is canceled.
 pub const RINGS: &str = "2180";
-/// Answers without a description.
+/// Answers without a session description.
 pub const SPEECHLESS: &str = "2202";
 /// Answers and hangs up.
 pub const HANGS_UP: &str = "2201";
-/// The same, and is no number.
+/// Does the same, and is not a number.
 pub const PERSON: &str = "2alice";
-/// Answers, and knows nothing of the call any more when its session is refreshed.
+/// Answers, and has forgotten the call when its session is refreshed.
 pub const FORGETFUL: &str = "2203";
 
 /// A running peer.
@@ -52,7 +53,7 @@ impl Peer {
         Self { address, heard, task }
     }
 
-    /// The section that makes this peer known as a trunk.
+    /// The configuration section that makes this peer a trunk.
     pub fn trunk(&self) -> String {
         format!(
             "[[trunks]]\nname = \"peer\"\nhost = \"{}\"\ntransport = \"udp\"\n\
@@ -61,7 +62,7 @@ impl Peer {
         )
     }
 
-    /// The requests of a method that came, whole.
+    /// The received requests of a method, complete.
     pub fn heard(&self, method: &str) -> Vec<String> {
         let heard = self.heard.lock().unwrap();
         heard.iter().filter(|text| text.starts_with(method)).cloned().collect()
@@ -82,7 +83,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Calls `bot`, with these header fields beside the usual ones.
+    /// Calls `bot`, with these additional header fields.
     pub async fn invite(node: SocketAddr, headers: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let caller = Self { socket, node, call_id: format!("{:x}", rand::random::<u64>()) };
@@ -143,7 +144,7 @@ async fn serve(socket: UdpSocket, local: SocketAddr, heard: Arc<Mutex<Vec<String
                 messages.push(response(&text, 481, local, ""));
             }
             "INVITE" => messages.extend(invited(&text, local, &call_id, &mut dialogs)),
-            // That of a refusal finds no dialog.
+            // The ACK of a refusal matches no dialog.
             "ACK" => {
                 let dialog = dialogs.get_mut(&call_id);
                 let leaves =
@@ -180,7 +181,7 @@ fn invited(
         PERSON => 200,
         user => user.get(1..4).and_then(|status| status.parse().ok()).unwrap_or(404),
     };
-    // 2201 and the like are ways to answer.
+    // 2201 to 2209 are ways to answer.
     let status = if (201..210).contains(&status) { 200 } else { status };
     if status != 200 {
         return vec![response(text, status, local, "")];

@@ -1,6 +1,6 @@
-//! Text that breaks messages.
+//! Pieces of text that break messages.
 
-/// What is put somewhere into a message.
+/// Inserted at random places of a message.
 pub const PIECES: [&str; 26] = [
     "\r\n",
     "\n",

@@ -1,4 +1,5 @@
-//! A private PostgreSQL cluster in a temporary folder, reached by a Unix socket, gone at the end.
+//! A private PostgreSQL cluster in a temporary folder, reached by a Unix socket, deleted at the
+//! end.
 
 use std::{
     path::{Path, PathBuf},
@@ -55,7 +56,7 @@ impl Cluster {
     }
 
     fn pg_ctl_start(&self) {
-        // The socket's name holds the port, but nothing listens on it.
+        // The port is part of the socket's name; nothing listens on it.
         let options = format!(
             "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off",
             self.folder.path().display()
@@ -98,7 +99,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The folder of Debian's newest PostgreSQL, or the first one of PATH that has all programs.
+/// The folder of Debian's newest PostgreSQL, or the first folder of PATH with all programs.
 fn binaries() -> Option<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -119,12 +120,12 @@ fn binaries() -> Option<PathBuf> {
 }
 
 fn is_root() -> bool {
-    // The owner of our own process folder: asking the system itself would need unsafe code.
+    // The owner of our own process folder: asking the system directly would need unsafe code.
     use std::os::unix::fs::MetadataExt;
     Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0)
 }
 
-/// Runs a program to its end. It gets no pipe, for the server inherits and would keep it open.
+/// Runs a program to its end. It gets no pipe: the server would inherit it and keep it open.
 fn run(command: &mut Command) {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
     match status {

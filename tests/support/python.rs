@@ -1,4 +1,4 @@
-//! Programs for Python and what they need from PyPI.
+//! Programs for Python and their packages from PyPI.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use tokio::process::Command;
 
 use super::program;
 
-/// An environment of its own.
+/// A virtual environment.
 pub struct Environment(TempDir);
 
 impl Environment {
-    /// Makes one with what a file of requirements lists.
+    /// Creates one with the packages of a requirements file.
     pub async fn new(requirements: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let make = Command::new(program("python3", "python3"))
@@ -22,7 +22,8 @@ impl Environment {
         assert!(make.unwrap().success(), "this test needs the Debian package python3-venv");
         let environment = Self(folder);
         let install = Command::new(environment.program("pip"))
-            // Of large packages little is used: what is, is compiled then.
+            // The tests use little of the large packages; that part is compiled when it is
+            // imported.
             .args(["install", "--quiet", "--no-compile", "--disable-pip-version-check"])
             .arg("--requirement")
             .arg(Path::new(requirements))

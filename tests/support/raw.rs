@@ -1,4 +1,4 @@
-//! A peer that is bytes on a socket: it says what it is told to, and hears what comes back.
+//! A peer that is a socket: it sends what the test says and returns what comes back.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,16 +12,16 @@ use tokio::{
     time::timeout,
 };
 
-/// How long we listen for an answer that must not come.
+/// How long a test listens for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(700);
-/// How long an answer may take that must come: only a test that fails waits for so long.
+/// How long an expected answer may take; only a failing test waits for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A session description that everybody can serve.
+/// A session description that every peer supports.
 pub const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
                        m=audio 9 RTP/AVP 0\r\n";
 
-/// Sends `bytes` from a fresh socket of `host`; the final response that comes.
+/// Sends `bytes` from a fresh socket of `host`; returns the final response.
 pub async fn ask_by_udp(
     host: IpAddr,
     node: SocketAddr,
@@ -43,10 +43,10 @@ pub async fn ask_by_udp(
     timeout(patience(wanted), answer).await.ok()
 }
 
-/// The same over a connection of its own.
+/// The same over a new TCP connection.
 pub async fn ask_by_tcp(node: SocketAddr, bytes: &[u8], wanted: u16) -> Option<String> {
     let mut stream = TcpStream::connect(node).await.unwrap();
-    // What is too much may be refused before all of it is sent.
+    // A message that is too long may be refused before all of it is sent.
     let _ = stream.write_all(bytes).await;
     let mut heard = String::new();
     let answer = async {
@@ -83,13 +83,13 @@ pub fn header<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// What follows `tag=` in To.
+/// The value of `tag=` in To.
 pub fn to_tag(text: &str) -> Option<&str> {
     header(text, "To")?.split_once(";tag=").map(|(_, tag)| tag)
 }
 
-/// A request with the answer to the challenge in `refusal` (MD5, RFC 2617 without `qop`) as one more
-/// header field. All its other bytes stay as they are.
+/// A request with one more header field: the answer to the challenge in `refusal` (MD5, RFC 2617
+/// without `qop`). All other bytes stay as they are.
 pub fn with_password(request: &[u8], refusal: &str, user: &str, password: &str) -> Option<Vec<u8>> {
     let challenge = header(refusal, "WWW-Authenticate")?;
     let value = |name: &str| {
@@ -114,7 +114,7 @@ pub fn with_password(request: &[u8], refusal: &str, user: &str, password: &str) 
     Some([&request[..end], field.as_bytes(), &request[end..]].concat())
 }
 
-/// One call of a peer over UDP: its requests, and what came back.
+/// One call of a peer over UDP: its requests and the responses.
 pub struct Peer {
     socket: UdpSocket,
     node: SocketAddr,
@@ -133,7 +133,7 @@ impl Peer {
         Self { socket, node, user, call_id, tag: String::new() }
     }
 
-    /// It is in another network from now on.
+    /// Moves the peer to another network.
     pub async fn moves_to(&mut self, host: IpAddr) {
         self.socket = UdpSocket::bind((host, 0)).await.unwrap();
         self.socket.connect(self.node).await.unwrap();
@@ -145,12 +145,12 @@ impl Peer {
         self.head(method, cseq, branch, kind, body.len()) + body
     }
 
-    /// Its first INVITE, with whatever body.
+    /// Its first INVITE, with any body.
     pub fn invite_with(&self, kind: &str, body: &[u8]) -> Vec<u8> {
         self.request_with("INVITE", 1, kind, body)
     }
 
-    /// A request of this call, with whatever body; `kind` may be followed by further header fields.
+    /// A request of this call, with any body; `kind` may be followed by further header fields.
     pub fn request_with(&self, method: &str, cseq: u32, kind: &str, body: &[u8]) -> Vec<u8> {
         let branch = if cseq == 1 { "i".to_owned() } else { format!("w{cseq}") };
         [self.head(method, cseq, &branch, kind, body.len()).as_bytes(), body].concat()
@@ -159,13 +159,13 @@ impl Peer {
     fn head(&self, method: &str, cseq: u32, branch: &str, kind: &str, length: usize) -> String {
         let Self { node, user, call_id, tag, .. } = self;
         let local = self.socket.local_addr().unwrap();
-        // A CANCEL is like its INVITE (RFC 3261 section 9.1).
+        // A CANCEL has the To of its INVITE (RFC 3261 section 9.1).
         let tag = if method == "CANCEL" { "" } else { tag };
         let kind = match kind {
             "" => String::new(),
             kind => format!("Content-Type: {kind}\r\n"),
         };
-        // The port may be that of an earlier call, the branch is not.
+        // The port may be that of an earlier call; the branch is unique.
         format!(
             "{method} sip:{user}@{node} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}-{branch}\r\n\
              From: <sip:a@{local}>;tag=a\r\nTo: <sip:{user}@{node}>{tag}\r\nCall-ID: {call_id}\r\n\
@@ -196,7 +196,7 @@ impl Peer {
         Some(text)
     }
 
-    /// Waits for a response to `method` that is as wanted; others are passed over.
+    /// Waits for a response to `method` with a wanted status; other messages are skipped.
     pub async fn wait_for(&mut self, method: &str, wanted: impl Fn(u16) -> bool) -> String {
         let mut others = Vec::new();
         while let Some(text) = self.next(PATIENCE).await {
@@ -210,7 +210,7 @@ impl Peer {
         panic!("no such answer to {method} of {call}; there were {others:#?}");
     }
 
-    /// Where it calls from.
+    /// The address that it calls from.
     pub fn local(&self) -> SocketAddr {
         self.socket.local_addr().unwrap()
     }

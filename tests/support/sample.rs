@@ -1,4 +1,4 @@
-//! A call as the store has it, for tests that make no real one.
+//! A call as the store has it, for tests without a real one.
 
 use aftertone_core::model::{
     Arrival, Call, CallId, CallState, Direction, ParticipantId, Party, UnixMillis,

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::{program, speech};
 
-/// sipp as the called side, on a port of its own.
+/// sipp as the called party, on a port of its own.
 pub struct Called {
     pub address: SocketAddr,
     folder: TempDir,
@@ -23,7 +23,7 @@ impl Called {
     /// Starts a scenario that takes one call over `transport` (`u1` or `t1`).
     pub fn start(scenario: &str, transport: &str, fill: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // sipp binds a port that we have to name: one that is free.
+        // sipp needs the number of a free port.
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
@@ -33,21 +33,21 @@ impl Called {
         Self { address, folder, child }
     }
 
-    /// The scenario has run to its end.
+    /// Waits until the scenario has run to its end.
     pub async fn finish(mut self) {
         let status = self.child.wait().await.unwrap();
         assert!(status.success(), "sipp: {status:?}\n{}", errors(&self.folder));
     }
 }
 
-/// Runs a scenario once that calls `user` at `peer`.
+/// Runs a scenario once, in which sipp calls `user` at `peer`.
 pub async fn call_over(peer: SocketAddr, scenario: &str, user: &str, fill: &[(&str, &str)]) {
     let folder = tempfile::tempdir().unwrap();
     finish(sipp(&folder, &filled(scenario, fill)), &folder, peer, user).await;
 }
 
-/// Starts a scenario in `folder` that calls `user` at `peer` from `host`, and that lasts until it is
-/// killed, or dropped.
+/// Starts a scenario in `folder`, in which sipp calls `user` at `peer` from `host`. It runs until
+/// it is killed or dropped.
 pub fn start(
     folder: &Path,
     host: IpAddr,
@@ -77,7 +77,7 @@ pub fn raw_speech(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A scenario of `tests/sipp` with its blanks filled in.
+/// A scenario of `tests/sipp` with its placeholders filled in.
 fn filled(scenario: &str, fill: &[(&str, &str)]) -> String {
     let text = std::fs::read_to_string(format!("tests/sipp/{scenario}.xml")).unwrap();
     fill.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
@@ -112,7 +112,7 @@ fn errors(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default()
 }
 
-/// Runs steps of [`xml`] once, that call `user` at `peer`.
+/// Runs steps of [`xml`] once, in which sipp calls `user` at `peer`.
 pub async fn run(peer: SocketAddr, user: &str, steps: &[String]) {
     let head = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
     let text = format!("{head}\n<scenario name=\"steps\">{}</scenario>", steps.concat());
@@ -120,7 +120,7 @@ pub async fn run(peer: SocketAddr, user: &str, steps: &[String]) {
     finish(sipp(&folder, &text), &folder, peer, user).await;
 }
 
-/// The words of which scenarios are made that need no file of their own.
+/// The parts of scenarios that need no file of their own.
 pub mod xml {
     pub const SENDRECV: &str = "v=0\no=sipp 1 [cseq] IN IP4 [local_ip]\ns=-\nc=IN IP4 [media_ip]\n\
                                 t=0 0\nm=audio [media_port] RTP/AVP 0\na=sendrecv\n";
@@ -133,7 +133,7 @@ pub mod xml {
         message("INVITE", cseq, extra, sdp)
     }
 
-    /// A request without a body; of the dialog, once there is one.
+    /// A request without a body; within the dialog, once there is one.
     pub fn request(method: &str, cseq: u32, extra: &str) -> String {
         message(method, cseq, extra, "")
     }
@@ -142,7 +142,7 @@ pub mod xml {
         message("ACK", cseq, "", "")
     }
 
-    /// A key as phones send it by INFO.
+    /// A key in INFO, as phones send it.
     pub fn info(cseq: u32, key: char) -> String {
         let body = format!("Signal={key}\nDuration=160\n");
         message("INFO", cseq, "", &body).replace("application/sdp", "application/dtmf-relay")
@@ -160,7 +160,8 @@ pub mod xml {
         format!("<recv response=\"{status}\" optional=\"true\"/>")
     }
 
-    /// A response with these words; what follows `RSeq: ` is `[$rseq]` from then on.
+    /// A response that contains `words`; for `RSeq: `, the number after it is `[$rseq]` from then
+    /// on.
     pub fn recv_with(status: u16, words: &str) -> String {
         let (pattern, variables) = match words {
             "RSeq: " => ("RSeq: ([0-9]+)", "line,rseq"),
@@ -174,12 +175,12 @@ pub mod xml {
         )
     }
 
-    /// A request within so many seconds.
+    /// Expects a request within so many seconds.
     pub fn recv_request(method: &str, seconds: u32) -> String {
         format!("<recv request=\"{method}\" timeout=\"{}\"></recv>", seconds * 1_000)
     }
 
-    /// Keeps what is needed to answer a request later.
+    /// Stores what is needed to answer a request later.
     pub fn keep(recv: String) -> String {
         let one = |header: &str, name: &str| {
             format!(
@@ -191,7 +192,7 @@ pub mod xml {
         recv.replace("</recv>", &format!("<action>{kept}</action></recv>"))
     }
 
-    /// Answers what was kept.
+    /// Answers the stored request.
     pub fn answer_kept(status: u16) -> String {
         format!(
             "<send><![CDATA[\nSIP/2.0 {status} Answer\nVia:[$via]\nFrom:[$from]\nTo:[$to]\n\

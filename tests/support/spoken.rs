@@ -1,4 +1,4 @@
-//! What phones with a file for a microphone say: the bundled speech, four times.
+//! The audio of phones that play a file: the bundled speech, four times.
 
 use std::path::{Path, PathBuf};
 
@@ -39,21 +39,21 @@ fn read(path: &Path) -> Vec<i16> {
     resample(&read.samples, read.rate_hz, 16_000)
 }
 
-/// How well a piece from the middle of `clip` is found again in what was said from `folder`.
+/// How well a piece from the middle of `clip` is found in the audio that was played from `folder`.
 pub fn likeness(folder: &Path, clip: &[i16]) -> f64 {
     assert!(clip.len() > 3 * 16_000, "{} samples", clip.len());
     let piece = &clip[16_000..clip.len() - 8_000];
     best_match(piece, &read(&file_in(folder)), 6 * 16_000).1
 }
 
-/// How well the bundled speech is found again in a file.
+/// How well the bundled speech is found in a file.
 pub fn heard_in(path: &Path) -> f64 {
     let heard = read(path);
     best_match(speech().samples(Rate::Hz16000), &heard, heard.len()).1
 }
 
-/// The same of one second after the other, of a phone that plays a bit slower or faster so as to keep its
-/// delay: the median.
+/// The same for each second of the speech: the median. For a phone that plays slightly slower or
+/// faster to keep its delay.
 pub fn heard_by_seconds(path: &Path) -> f64 {
     let heard = read(path);
     let speech = speech();

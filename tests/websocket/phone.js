@@ -1,5 +1,5 @@
-// JsSIP as a phone: registers, asks what the node can do, calls it, and is called back. Says on
-// standard output what has happened, one word a line.
+// JsSIP as a phone: registers, sends OPTIONS, calls the node, and is called back. Prints each event on
+// standard output, one word a line.
 //
 //   node phone.js WEBSOCKET-URL SIP-URI PASSWORD TARGET SPEECH
 
@@ -20,7 +20,7 @@ const fail = (what) => (event) => {
   process.exit(1);
 };
 
-/// In place of a browser's: plain RTP with PCMU, which says the speech again and again.
+/// In place of a browser's media: plain RTP with PCMU, which repeats the speech.
 class PeerConnection {
   constructor() {
     this.iceGatheringState = "complete";
@@ -111,7 +111,7 @@ let calls = 0;
 ua.on("registrationFailed", fail("registration"));
 ua.on("registered", () => {
   say("registered");
-  // A refresh is told only when it fails.
+  // JsSIP reports a refresh only when it fails.
   ua.register();
   setTimeout(refreshed, 500);
 });

@@ -1,8 +1,7 @@
 // A bot on Microsoft's Graph client for JavaScript, as it would run against Graph.
 //
-// It prints where it wants to be told, reads from standard input where the server is, takes a call,
-// places another one, and prints what it sees, a line of JSON each. It ends with 0 when all was as it
-// should be.
+// It prints its callback URI, reads the server's address from standard input, answers a call, places
+// another one, and prints each event as a line of JSON. It exits with 0 if everything was as expected.
 
 import assert from "node:assert/strict";
 import { createPublicKey, verify } from "node:crypto";
@@ -16,7 +15,7 @@ import { TokenCredentialAuthenticationProvider } from "@microsoft/microsoft-grap
 
 const say = (what) => console.log(JSON.stringify(what));
 
-// -- what is told ---------------------------------------------------------------------------------
+// -- notifications --------------------------------------------------------------------------------
 
 const seen = [];
 const waiting = [];
@@ -82,7 +81,7 @@ const lines = createInterface({ input: process.stdin });
 const node = JSON.parse((await lines[Symbol.asyncIterator]().next()).value);
 lines.close();
 
-// -- who may tell us --------------------------------------------------------------------------------
+// -- authentication of notifications ------------------------------------------------------------------
 
 const fetched = async (url) => (await fetch(url)).json();
 const metadata = await fetched(`${node.api}/v1/.well-known/OpenIdConfiguration`);
@@ -135,7 +134,7 @@ const phone = (number) => ({
   },
 });
 
-// -- a call comes in ----------------------------------------------------------------------------------
+// -- an incoming call ---------------------------------------------------------------------------------
 
 const incoming = await told("call", (data) => data.state === "incoming");
 const call = `${calls}/${incoming.id}`;
@@ -222,7 +221,7 @@ await assert.rejects(graph.api(call).get(), (error) => {
   return true;
 });
 
-// -- a call goes out ----------------------------------------------------------------------------------
+// -- an outgoing call ---------------------------------------------------------------------------------
 
 const placed = await graph.api(calls).post({
   "@odata.type": "#microsoft.graph.call",

@@ -1,4 +1,4 @@
-"""A bot on Microsoft's beta SDK for Python: says no, sends away, plays, records, and what else only a few do."""
+"""A bot on Microsoft's beta SDK for Python: rejects, redirects, plays, records, and uses the rarer actions."""
 
 from msgraph_beta import GraphRequestAdapter, GraphServiceClient
 from msgraph_beta.generated.communications.calls.item.answer.answer_post_request_body import AnswerPostRequestBody
@@ -102,7 +102,7 @@ async def main(place):
     listed = (await calls.get()).value
     assert [known.id for known in listed] == [id], listed
 
-    # Two prompts, over and over, until it is enough.
+    # Two prompts that repeat until they are canceled.
     played = await call.play_prompt.post(PlayPromptPostRequestBody(prompts=[prompt, prompt], loop=True))
     assert played.status == OperationStatus.Running, played
     canceled = await call.cancel_media_processing.post(CancelMediaProcessingPostRequestBody(client_context="c"))
@@ -175,7 +175,7 @@ async def main(place):
     assert shown.state == CallState.Ringing, shown
     over = await notifications.state(unanswered.id, "terminated")
     assert over["resultInfo"]["subcode"] == 10057, over
-    # As the documents print it: of this type, with phone as a further member.
+    # As Graph's documents print it: of this type, with phone as an additional member.
     identity = shown.targets[0].identity
     assert type(identity) is IdentitySet and "phone" in identity.additional_data, identity
     say(step="unanswered")

@@ -1,7 +1,7 @@
-"""What the bots of this folder share: their web server, what they are told, and how they sign in.
+"""Shared by the bots of this folder: their web server, their notifications, and how they sign in.
 
-A bot prints where it wants to be told, reads from standard input where the server is, and prints what it
-sees, a line of JSON each. It ends with 0 when all was as it should be.
+A bot prints its callback URI, reads the server's address from standard input, and prints each event as a
+line of JSON. It exits with 0 if everything was as expected.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Webhook(BaseHTTPRequestHandler):
 
 
 class Notifications:
-    """What was told, each checked as a bot of Graph checks it: signature, audience, tenant."""
+    """The notifications, each checked as a bot of Graph checks it: signature, audience, tenant."""
 
     def __init__(self, node, context):
         self.node = node
@@ -86,14 +86,14 @@ class Notifications:
 
 
 class Place:
-    """Where the server is, and who we are there."""
+    """The server's address, and our identity there."""
 
     def __init__(self, node, callback):
         self.node = node
         self.callback = callback
         self.prompt = callback.replace("/api/calls", "/prompt.wav")
         self.context = ssl.create_default_context(cafile=node["authority"])
-        # The two addresses and the metadata URL that change; a certificate of a test's own beside them.
+        # The two addresses and the metadata URL that change, and the test's own certificate.
         self.credential = ClientSecretCredential(
             node["tenant"],
             node["app"],
@@ -116,7 +116,7 @@ class Place:
         return adapter
 
     async def clip(self, operation, name):
-        """Keeps the recording of an operation."""
+        """Downloads and stores the recording of an operation."""
         token = {"Authorization": f"Bearer {operation.recording_access_token}"}
         clip = await self.web.get(operation.recording_location, headers=token)
         clip.raise_for_status()
