@@ -39,7 +39,8 @@ pub enum LegEvent {
     /// [`Settings::hold_timeout`](super::Settings::hold_timeout) from a peer that need not send.
     /// The leg goes on.
     MediaTimedOut(Silence),
-    /// Nothing more is sent to this address, until something comes from it.
+    /// Nothing is sent to this address. With [`Unsent::Unverified`], sending goes on when something
+    /// comes from it.
     Unsent {
         /// The address.
         to: SocketAddr,

@@ -11,7 +11,7 @@ pub enum OpenError {
     /// The shards cannot open legs as fast as they are requested.
     #[error("the media engine is busy")]
     Busy,
-    /// The engine has been shut down.
+    /// The engine has been shut down, or none of its shards runs any more.
     #[error("the media engine has been shut down")]
     Down,
 }
