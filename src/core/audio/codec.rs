@@ -48,7 +48,7 @@ impl CodecKind {
     }
 }
 
-/// Payloads of one stream to PCM at [`CodecKind::rate`].
+/// Decodes the payloads of one stream to PCM at [`CodecKind::rate`].
 #[derive(Debug)]
 pub struct Decoder(DecoderState);
 
@@ -104,7 +104,7 @@ impl Decoder {
     }
 }
 
-/// Frames of one stream to payloads of 20 ms.
+/// Encodes the frames of one stream to payloads of 20 ms.
 #[derive(Debug)]
 pub struct Encoder(EncoderState);
 

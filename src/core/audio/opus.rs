@@ -22,7 +22,7 @@ pub fn samples_in(payload: &[u8]) -> Option<usize> {
     (1..=LONGEST_PACKET).contains(&samples).then_some(samples)
 }
 
-/// Opus packets to PCM at 16,000 Hz.
+/// Decodes Opus packets to PCM at 16,000 Hz.
 #[derive(Debug)]
 pub struct OpusDecoder(opus::Decoder);
 
@@ -70,7 +70,7 @@ impl OpusDecoder {
     }
 }
 
-/// PCM at 16,000 Hz to Opus packets of 20 ms.
+/// Encodes PCM at 16,000 Hz to Opus packets of 20 ms.
 #[derive(Debug)]
 pub struct OpusEncoder(opus::Encoder);
 

@@ -5,7 +5,7 @@
 
 use std::{f64::consts::PI, ops::RangeInclusive, sync::LazyLock};
 
-/// 8,000 to 16,000 Hz as a stream.
+/// Converts a stream from 8,000 to 16,000 Hz.
 ///
 /// Output sample `2n` is input sample `n`, bit for bit; those between are interpolated by a
 /// half-band filter of 24 taps (-6 dB at 4,000 Hz, images of speech below -50 dB). The filter looks

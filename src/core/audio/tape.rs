@@ -14,7 +14,7 @@ pub struct Chunk {
 /// The contents of a piece of a recording.
 #[derive(Debug)]
 pub enum ChunkBody {
-    /// PCM, 16-bit, mono, 16,000 Hz; half a second as a rule.
+    /// PCM, 16-bit, mono, 16,000 Hz; usually half a second.
     Samples(Vec<i16>),
     /// The recording is complete; nothing follows. With `keep: false` it is discarded.
     End {

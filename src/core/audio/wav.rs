@@ -50,7 +50,7 @@ pub struct Limits {
 /// The sound of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// Samples a second, within [`RATES_HZ`].
+    /// Samples per second, within [`RATES_HZ`].
     pub rate_hz: u32,
     /// The channels mixed into one; at least one sample.
     pub samples: Vec<i16>,

@@ -120,7 +120,7 @@ impl Machine {
     /// Begins an incoming call that was admitted.
     ///
     /// # Errors
-    /// The session cannot be agreed: nothing was begun.
+    /// No session can be agreed; nothing was begun.
     pub fn offered(
         id: CallId,
         offer: Offer,
@@ -199,7 +199,7 @@ impl Machine {
     /// Begins a call that an application places.
     ///
     /// # Errors
-    /// Only our own fault could refuse it: nothing was begun.
+    /// Only a fault of our own; nothing was begun.
     pub fn placed(
         id: CallId,
         placement: Placement,

@@ -56,7 +56,7 @@ pub enum Refusal {
     /// The caller must authenticate.
     #[error("the caller has to prove who it is")]
     NotAuthenticated,
-    /// No room for one more call.
+    /// No capacity for one more call.
     #[error("no room for another call")]
     Full,
     /// The database cannot be reached, so nothing can be committed.

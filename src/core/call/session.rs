@@ -186,7 +186,8 @@ impl Session {
         Some(sdp::make_offer(&media))
     }
 
-    /// Takes the answer of another party to this proposal: the session is with that party now.
+    /// Takes the answer of another party to this proposal. The session is with that party from now
+    /// on.
     ///
     /// # Errors
     /// The answer is missing or does not fit; the session stays as it is.
@@ -206,7 +207,7 @@ impl Session {
         matches!(self.state, State::WeOffered(_))
     }
 
-    /// What was agreed last.
+    /// The plan that was agreed last.
     pub fn plan(&self) -> Option<StreamPlan> {
         self.plan.clone()
     }

@@ -13,7 +13,7 @@ pub struct Call {
     pub id: CallId,
     /// Name of the application that owns the call; empty for a built-in line.
     pub application: String,
-    /// Where the call is in its life.
+    /// The state of the call.
     pub state: CallState,
     /// Which side began the call.
     pub direction: Direction,
@@ -105,7 +105,7 @@ pub struct Arrival {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TransferKind {
-    /// There was no consultation call before.
+    /// The target is called without a consultation call before.
     Blind,
     /// The peer takes over another call of the application, made for consultation.
     Consultative,

@@ -15,7 +15,7 @@ pub struct Operation {
     pub kind: OperationKind,
     /// The client's own words, echoed unchanged; at most 256 characters.
     pub client_context: Option<String>,
-    /// Where it is in its life.
+    /// The state of the operation.
     pub status: OperationStatus,
     /// Why it ended; set exactly when `status` is completed or failed.
     pub end: Option<OperationEnd>,
@@ -37,7 +37,7 @@ pub enum OperationKind {
     PlayPrompt(PlayPromptRequest),
     /// Report tones from now on; complete at once.
     SubscribeToTone,
-    /// End what runs and empty the queue; complete at once.
+    /// End the running operation and empty the queue; complete at once.
     CancelMediaProcessing,
     /// Send keys to the peer.
     SendDtmfTones(SendTonesRequest),
@@ -162,7 +162,7 @@ pub struct PromptSource {
     pub times: u32,
 }
 
-/// Where an operation is in its life.
+/// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OperationStatus {
@@ -195,9 +195,9 @@ pub struct Recorded {
 pub enum OperationEnd {
     /// Record: a stop tone was pressed.
     StopToneDetected,
-    /// Record: the clip is as long as it may be.
+    /// Record: the clip has reached its longest duration.
     MaxRecordDurationReached,
-    /// Record: the pause after speech was as long as it may be.
+    /// Record: the pause after speech has reached its longest duration.
     MaxSilenceTimeout,
     /// Record: the caller did not begin to speak.
     InitialSilenceTimeout,

@@ -2,7 +2,7 @@
 
 /// Allows recording, tones and prompts.
 pub const ACCESS_MEDIA: &str = "Calls.AccessMedia.All";
-/// Allows placing and transferring calls.
+/// Allows placing, transferring and redirecting calls.
 pub const INITIATE: &str = "Calls.Initiate.All";
 
 /// All of Graph's roles for calls. We check only the two above, but an application that was written

@@ -1,7 +1,7 @@
 //! The engine: shard threads and the ports of their legs, behind handles.
 //!
-//! In: requests to open a leg, and commands to it. Out: a [`Leg`] handle each, whose events arrive on
-//! the channel that its call has given. It decides nothing about calls.
+//! Input: requests to open a leg, and commands to it. Output: a [`Leg`] handle for each, with
+//! events on the channel that the call has passed. The engine decides nothing about calls.
 
 use std::{
     io,
@@ -30,29 +30,29 @@ use aftertone_core::{
     proto::sdp::StreamPlan,
 };
 
-/// How many commands wait for a leg's next tick. A call gives few of them; who finds no place waits
-/// for at most one tick.
+/// How many commands can wait for a leg's next tick. A call sends few of them; a sender that finds
+/// no space waits for at most one tick.
 const COMMANDS: usize = 16;
-/// From this smoothed lateness on callers would begin to hear it: half a frame.
+/// The smoothed lateness from which callers would begin to hear it: half a frame.
 const TOO_LATE: Duration = Duration::from_millis(10);
 
-/// How the engine is made.
+/// The configuration of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Where legs get their ports from.
     pub ports: PortPool,
     /// Number of threads; 0 is one per core.
     pub shards: usize,
-    /// Where legs must not send to.
+    /// The addresses that legs must not send to.
     pub targets: Targets,
-    /// How legs deal with silent peers.
+    /// The settings of all legs.
     pub settings: Settings,
 }
 
-/// What a new leg needs.
+/// The parameters of a new leg.
 #[derive(Debug)]
 pub struct OpenLeg {
-    /// The call it belongs to; only to be named in the log.
+    /// The call that it belongs to; used only in the log.
     pub call: CallId,
     /// The local address that RTP is bound to.
     pub bind: IpAddr,
@@ -80,7 +80,7 @@ struct Shared {
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
-/// One leg, from outside. Dropping it closes the leg as if the peer had hung up.
+/// The handle to one leg. Dropping it closes the leg as if the peer had hung up.
 #[derive(Debug)]
 pub struct Leg {
     commands: mpsc::Sender<Command>,
@@ -91,7 +91,7 @@ impl Engine {
     /// Starts the shard threads.
     ///
     /// # Errors
-    /// A thread cannot be made.
+    /// A thread cannot be started.
     pub fn start(config: EngineConfig) -> io::Result<Self> {
         let EngineConfig { ports, shards, targets, settings } = config;
         let count = match NonZeroUsize::new(shards) {
@@ -109,8 +109,8 @@ impl Engine {
         Ok(Self { shared: Arc::new(Shared { ports, targets, settings, shards, threads }) })
     }
 
-    /// Opens a leg on the shard that has fewest, of those that run. It says nothing and hears nobody before
-    /// [`Leg::connect`].
+    /// Opens a leg on the running shard with the fewest legs. The leg sends and receives nothing
+    /// before [`Leg::connect`].
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -127,27 +127,27 @@ impl Engine {
         Ok(Leg { commands, local })
     }
 
-    /// How many legs there are.
+    /// The number of legs.
     pub fn legs(&self) -> usize {
         self.shared.shards.iter().map(Inbox::legs).sum()
     }
 
-    /// Whether a thread has ended: its calls are lost, and the others do its work.
+    /// Whether a thread has ended: its calls are lost, and the other threads do its work.
     pub fn is_broken(&self) -> bool {
         self.shared.shards.iter().any(Inbox::is_stopped)
     }
 
-    /// How late the latest shard wakes, smoothed over some tenths of a second.
+    /// The largest lateness of a shard, smoothed over some tenths of a second.
     pub fn lateness(&self) -> Duration {
         self.shared.shards.iter().map(Inbox::lateness).max().unwrap_or_default()
     }
 
-    /// Whether no more calls should be taken: callers would hear it.
+    /// Whether no more calls should be taken, because callers would hear the delay.
     pub fn is_late(&self) -> bool {
         self.lateness() >= TOO_LATE
     }
 
-    /// Closes all legs as if their peers had hung up, gives them a moment to hand over their
+    /// Closes all legs as if their peers had hung up, gives them some time to hand over their
     /// recordings, and ends the threads. Blocks until then; a second call does nothing.
     pub fn shutdown(&self) {
         self.shared.shards.iter().for_each(Inbox::stop);
@@ -177,9 +177,9 @@ impl Leg {
         self.local.port()
     }
 
-    /// Speaks and hears as offer and answer have agreed, from the next tick on. Also for every later
-    /// agreement: another port or codec, hold, resume. What runs goes on. RTP from `host`, where the
-    /// peer's SIP comes from, is believed sooner than a stranger's.
+    /// Sends and receives as offer and answer have agreed, from the next tick on. This is also used
+    /// for every later agreement: another port or codec, hold, resume. The running operation goes
+    /// on. RTP from `host`, where the peer's SIP comes from, is trusted sooner than a stranger's.
     ///
     /// # Errors
     /// The leg is over.
@@ -187,8 +187,8 @@ impl Leg {
         self.command(Command::Connect(plan, host)).await
     }
 
-    /// The same, where the source of the peer's SIP may be forged: RTP from `host` is heard, and
-    /// what goes there is limited until some has come.
+    /// As [`connect`](Self::connect), but the source address of the peer's SIP may be forged: RTP
+    /// from `host` is accepted, but what is sent there is limited until some has come.
     ///
     /// # Errors
     /// The leg is over.
@@ -200,7 +200,7 @@ impl Leg {
         self.command(Command::ConnectUnproven(plan, host)).await
     }
 
-    /// Starts an operation with the next tick. One that runs is canceled first.
+    /// Starts an operation with the next tick. A running one is canceled first.
     ///
     /// # Errors
     /// The leg is over.
@@ -216,7 +216,7 @@ impl Leg {
         self.command(Command::Cancel(id)).await
     }
 
-    /// Ends the operation, if it runs, because the disk takes no more of its clip.
+    /// Ends the operation, if it runs, because the disk failed or is full.
     ///
     /// # Errors
     /// The leg is over.
@@ -232,8 +232,8 @@ impl Leg {
         self.command(Command::Mute(muted)).await
     }
 
-    /// The peer has pressed a key, and told so by SIP: it counts like one that comes by RTP, and once if
-    /// it comes both ways.
+    /// Takes a key that the peer has reported by SIP. It counts like one that comes by RTP, and
+    /// only once if it comes both ways.
     ///
     /// # Errors
     /// The leg is over.
@@ -241,8 +241,8 @@ impl Leg {
         self.command(Command::Press(tone)).await
     }
 
-    /// Ends the leg: what has been received is still heard, what runs is hung up, and
-    /// [`LegEvent::Closed`] is its last event.
+    /// Closes the leg: what has been received is still processed, the running operation is hung up,
+    /// and [`LegEvent::Closed`] is the last event.
     ///
     /// # Errors
     /// The leg is over already.
@@ -284,7 +284,8 @@ mod tests {
         }
         assert_eq!(engine.legs(), 3);
         assert!(engine.is_broken());
-        // A thread that ends takes its legs along without a word: their calls see the end of it.
+        // A thread that ends drops its legs without an event: their calls see that the channel is
+        // closed.
         drop((events, _shard));
         assert_eq!(told.blocking_recv(), None);
     }

@@ -1,8 +1,8 @@
-//! A leg on its shard: one call's stream, the operation that runs on it, and what is still to be told.
+//! A leg on its shard: one call's stream, the operation that runs on it, and the events to report.
 //!
-//! In: commands, and a tick every 20 ms. Out: events to the call and chunks to the spool, none of
-//! which is waited for. The order of events is: an operation's end after the spool has taken the last
-//! of its clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] after everything else.
+//! Input: commands, and a tick every 20 ms. Output: events to the call and chunks to the spool; the
+//! leg waits for neither. The end of an operation comes after the spool has taken the last of its
+//! clip, and [`LegEvent::Closed`] or [`LegEvent::Failed`] comes after everything else.
 
 use std::{
     collections::VecDeque,
@@ -29,78 +29,80 @@ use aftertone_core::{
     proto::sdp::StreamPlan,
 };
 
-/// Commands that are obeyed in one tick.
+/// Commands that are carried out in one tick.
 const COMMANDS_PER_TICK: usize = 16;
 /// How many ended operations wait for the spool before new ones are refused.
 const MAX_FINISHING: usize = 8;
-/// Frames that are played out at most when a leg closes: more than any jitter buffer holds.
+/// The largest number of frames that are played out when a leg closes: more than any jitter buffer
+/// contains.
 const MAX_DRAIN: usize = 100;
-/// Datagrams that are thrown away in one tick at most, of each socket, before the leg is connected.
+/// The largest number of datagrams of each socket that are discarded in one tick, before the leg is
+/// connected.
 const MAX_UNHEARD: usize = 32;
-/// And at the moment when it is: more than a socket's buffer holds.
+/// The same for the moment when the leg is connected: more than a socket's buffer contains.
 const MAX_UNHEARD_AT_LAST: usize = 512;
 /// A frame of silence at the higher rate.
 const SILENCE: [i16; 320] = [0; 320];
-/// Longest datagram that is looked at. A packet of sound is never longer than an Ethernet frame.
+/// The longest datagram that is read. A packet of sound is never longer than an Ethernet frame.
 const DATAGRAM: usize = 2_048;
 
-/// What a leg is told.
+/// A command to a leg.
 #[derive(Debug)]
 pub enum Command {
-    /// Speak and hear like this from now on, with a peer whose SIP comes from this host.
+    /// Use this plan from now on, with a peer whose SIP comes from this host.
     Connect(StreamPlan, Option<IpAddr>),
-    /// The same, where the source of its SIP may be forged.
+    /// As `Connect`, but the source address of the peer's SIP may be forged.
     ConnectUnproven(StreamPlan, Option<IpAddr>),
-    /// Run this.
+    /// Start this operation.
     Start(Start),
-    /// Cancel this, if it runs.
+    /// Cancel this operation, if it runs.
     Cancel(OperationId),
-    /// The disk takes no more of this one's clip: end it, if it runs.
+    /// The disk failed or is full: end this operation, if it runs.
     DiskFailed(OperationId),
     /// Drop, or let through, the sound of either side from now on.
     Mute(Muted),
-    /// The peer has pressed this key, and told so by SIP.
+    /// The peer has pressed this key, as reported by SIP.
     Press(Tone),
     /// The call is over.
     Close,
 }
 
-/// Whose sound is dropped. Keys that are no sound are not.
+/// Which side's sound is dropped. Keys without sound are not dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Muted {
-    /// What operations say.
+    /// The sound of operations.
     pub ours: bool,
-    /// What the peer says.
+    /// The sound of the peer.
     pub peers: bool,
 }
 
-/// A leg on its way to its shard.
+/// A leg that is being handed to its shard.
 #[derive(Debug)]
 pub struct Opening {
-    /// The call it belongs to.
+    /// The call that it belongs to.
     pub call: CallId,
     /// Its sockets.
     pub transport: Transport,
-    /// Where its commands come from; when the other end is dropped, the leg closes.
+    /// Its commands; when the sender of the channel is dropped, the leg closes.
     pub commands: mpsc::Receiver<Command>,
     /// Where its events go.
     pub events: mpsc::Sender<LegEvent>,
-    /// Where it must not send to.
+    /// The addresses that it must not send to.
     pub targets: Targets,
-    /// How it deals with silent peers.
+    /// The settings of all legs.
     pub settings: Settings,
 }
 
-/// Whether a leg wants another tick.
+/// Whether a leg needs another tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It does.
+    /// It needs another tick.
     Alive,
-    /// Nothing is left to be done or told.
+    /// Nothing is left to be done or reported.
     Over,
 }
 
-/// Room that the legs of a shard use one after the other, so that a tick allocates nothing.
+/// Buffers that the legs of a shard use one after the other, so that a tick allocates nothing.
 #[derive(Debug)]
 pub struct Scratch {
     datagram: Box<[u8; DATAGRAM]>,
@@ -118,7 +120,7 @@ impl Default for Scratch {
 #[derive(Debug)]
 pub struct LiveLeg {
     call: CallId,
-    /// Counts ticks: the leg's clock.
+    /// The number of ticks: the leg's clock.
     frame: u64,
     settings: Settings,
     targets: Targets,
@@ -127,18 +129,18 @@ pub struct LiveLeg {
     media: Option<Media>,
     /// Operations that have ended, oldest first.
     finishing: VecDeque<Finishing>,
-    /// The last event, once the leg is closed or has failed and until it has been told.
+    /// The last event, set when the leg is closed or has failed, and until it is reported.
     last: Option<LegEvent>,
     outbox: Outbox,
 }
 
-/// What a leg loses when it closes.
+/// The part of a leg that is dropped when it closes.
 #[derive(Debug)]
 struct Media {
     transport: Transport,
     stream: Option<Stream>,
     running: Option<Running>,
-    /// What the peer hears while nothing runs.
+    /// Music for the peer while no operation runs.
     hold_music: Option<Running>,
     muted: Muted,
 }
@@ -166,7 +168,7 @@ impl LiveLeg {
         }
     }
 
-    /// Lives through 20 ms.
+    /// Processes 20 ms.
     pub fn tick(&mut self, scratch: &mut Scratch) -> Life {
         self.frame += 1;
         self.obey(scratch);
@@ -174,7 +176,7 @@ impl LiveLeg {
         self.deliver(scratch)
     }
 
-    /// Ends the leg: plays out what has been received, and hangs the operation up.
+    /// Closes the leg: plays out what has been received, and hangs the operation up.
     pub fn close(&mut self, scratch: &mut Scratch) -> Life {
         let Some(mut media) = self.media.take() else { return Life::Alive };
         self.commands.close();
@@ -203,14 +205,15 @@ impl LiveLeg {
         Life::Alive
     }
 
-    /// Ends the leg after a fault of our own, a panic too: its stream is not used any more. What was
-    /// recorded until then is kept, as if the peer had hung up.
+    /// Ends the leg after a fault of our own, including a panic: its stream is not used any more.
+    /// What was recorded until then is kept, as if the peer had hung up.
     pub fn fail(&mut self) -> Life {
         tracing::error!(call = %self.call, "a media leg has failed");
         self.commands.close();
         let running = self.media.take().and_then(|media| media.running);
         if running.is_none() {
-            // It was not the operation. A clip that cannot be handed over must not be tried for ever.
+            // The fault was not in the operation. A clip that cannot be handed over must not be
+            // tried for ever.
             for finishing in mem::take(&mut self.finishing) {
                 self.outbox.tell(finishing.give_up());
             }
@@ -265,7 +268,7 @@ impl LiveLeg {
 
     fn start(&mut self, start: Start) {
         let Some(media) = &mut self.media else {
-            // It was accepted before the leg was closed: it ends like all others.
+            // The operation was accepted before the leg was closed: it ends like all others.
             let running = Running::new(start, Rate::Hz8000, self.settings.voice);
             self.finishing.push_back(running.hang_up());
             return;
@@ -276,7 +279,7 @@ impl LiveLeg {
             (matches!(start.play, Play::HoldMusic { .. }), matches!(start.play, Play::NoHoldMusic));
         let running = Running::new(start, rate, self.settings.voice);
         if begins_hold || ends_hold {
-            // Either is done at once, even while nothing may be sent.
+            // Both are done at once, even while nothing may be sent.
             self.finishing.push_back(Finishing::done(running.id()));
             media.hold_music = begins_hold.then_some(running);
             return;
@@ -307,8 +310,8 @@ impl LiveLeg {
         }
     }
 
-    /// The media's part of a tick. Before the leg is connected nothing moves on; what comes then is a
-    /// callee's ringback, and no part of the call.
+    /// The media part of a tick. Nothing is processed before the leg is connected: what comes then
+    /// is a callee's ringback, which is no part of the call.
     fn live(&mut self, scratch: &mut Scratch) {
         let Some(Media { transport, stream, running, hold_music, muted }) = &mut self.media else {
             return;
@@ -323,15 +326,16 @@ impl LiveLeg {
         let playing = if is_idle { hold_music } else { running };
         let mut frame = Frame::silence(stream.rate());
         let mut said = Said::new(&mut frame, &mut scratch.kept);
-        // What is done with has been sent: on hold, prompts and keys wait.
+        // Audio counts as played only if it is sent, so prompts and keys wait while on hold.
         let is_sending = stream.is_sending();
         let goes_on = |running: &Running| is_sending || !running.only_speaks();
         let speaks = playing.as_ref().is_some_and(Running::only_speaks);
         let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
-        // The end of hold music was told when it began.
+        // The end of hold music was reported when it began.
         if let Some(ended) = ended.filter(|_| !is_idle) {
-            // An application that hangs up when a prompt is done does not cut it in the peer's
-            // jitter buffer; what waits behind the prompt is to follow it without a gap.
+            // An application that hangs up when a prompt is done must not cut it off in the peer's
+            // jitter buffer, so the end is reported late. The next operation must follow without a
+            // gap, so `OperationSaid` is reported at once.
             let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
             if speaks {
                 self.outbox.tell(LegEvent::OperationSaid { id: ended.id() });
@@ -339,7 +343,7 @@ impl LiveLeg {
             self.finishing.push_back(ended.not_before(due));
         }
         let key = said.key;
-        // A key is sent whoever is muted, be it by its sound.
+        // A key is sent even if our side is muted, also if it is sent as sound.
         if muted.ours && key.is_none() {
             frame.samples_mut().fill(0);
         }
@@ -351,7 +355,7 @@ impl LiveLeg {
     }
 
     fn deliver(&mut self, scratch: &mut Scratch) -> Life {
-        // Once the call is over nobody waits for what is still to be heard.
+        // Once the leg is closed, no event waits until the peer has heard the audio.
         let now = if self.media.is_some() { self.frame } else { u64::MAX };
         let next = |all: &mut VecDeque<Finishing>| all.front_mut()?.finish(now);
         while let Some(event) = next(&mut self.finishing) {
@@ -366,7 +370,7 @@ impl LiveLeg {
         match self.outbox.deliver() {
             Delivery::Done | Delivery::Lost if is_quiet => Life::Over,
             Delivery::Lost => {
-                // Nobody listens any more: as if the peer had hung up.
+                // The receiver of the events is gone: the leg closes as if the peer had hung up.
                 self.close(scratch);
                 Life::Alive
             }
@@ -375,7 +379,7 @@ impl LiveLeg {
     }
 }
 
-/// Throws away what has come, up to `most` datagrams.
+/// Discards up to `most` of the datagrams that have come.
 fn discard(
     receive: impl Fn(&mut [u8]) -> Option<(usize, SocketAddr)>,
     scratch: &mut Scratch,
@@ -388,8 +392,8 @@ fn discard(
     }
 }
 
-/// Plays out one frame of what has been received: to the call its key, to the operation its sound, if
-/// it `goes_on`.
+/// Plays out one frame of what has been received. The call gets its key, and the operation gets its
+/// sound, if it `goes_on`.
 fn play_frame(
     stream: &mut Stream,
     running: &mut Option<Running>,

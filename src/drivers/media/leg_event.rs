@@ -1,4 +1,4 @@
-//! What a leg tells its call.
+//! The events that a leg reports to its call.
 
 use std::net::SocketAddr;
 
@@ -8,44 +8,48 @@ use aftertone_core::{
     operation::Ended,
 };
 
-/// What a leg tells its call. When the channel ends without [`Closed`](Self::Closed) or
-/// [`Failed`](Self::Failed), the leg has failed too.
+/// An event that a leg reports to its call. When the channel ends without [`Closed`](Self::Closed)
+/// or [`Failed`](Self::Failed), the leg has failed too.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LegEvent {
     /// The first valid RTP packet has come.
     Heard,
-    /// A key was pressed, by RTP or [`Command::Press`](super::leg::Command::Press); told once for each press, whatever runs.
+    /// A key was pressed, by RTP or [`Command::Press`](super::leg::Command::Press); reported once
+    /// for each press, whatever operation runs.
     Tone {
         /// The key.
         tone: Tone,
     },
-    /// All that an operation says has been sent, and nothing else of it is to be done. Its end is
-    /// told when the peer has played it; the next operation may begin.
+    /// All output of an operation has been sent, and nothing else of it remains to be done. Its end
+    /// is reported when the peer has played it; the next operation may begin.
     OperationSaid {
-        /// Which one.
+        /// The operation.
         id: OperationId,
     },
     /// An operation has ended. The spool has all of its clip, and the peer has heard all of its
     /// prompts.
     OperationEnded {
-        /// Which one.
+        /// The operation.
         id: OperationId,
-        /// How.
+        /// How it ended.
         ended: Ended,
     },
-    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`](super::Settings::rtp_timeout) although the peer should send,
-    /// or for [`Settings::hold_timeout`](super::Settings::hold_timeout) of one who need not. The leg goes on.
+    /// Neither RTP nor RTCP has come for [`Settings::rtp_timeout`](super::Settings::rtp_timeout)
+    /// although the peer should send, or for
+    /// [`Settings::hold_timeout`](super::Settings::hold_timeout) from a peer that need not send.
+    /// The leg goes on.
     MediaTimedOut(Silence),
-    /// Nothing more is sent to this address, until something comes from it.
+    /// Nothing is sent to this address. With [`Unsent::Unverified`], sending goes on when something
+    /// comes from it.
     Unsent {
         /// The address.
         to: SocketAddr,
-        /// Why.
+        /// The reason.
         why: Unsent,
     },
     /// The leg is closed; nothing follows.
     Closed {
-        /// What it has lived through.
+        /// The figures of its stream.
         stats: StreamStats,
     },
     /// A fault of our own has ended the leg; nothing follows.
@@ -55,9 +59,10 @@ pub enum LegEvent {
 /// Why nothing is sent to an address that was named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsent {
-    /// Nothing has come from it, it is not where the peer's SIP comes from, and [`Settings::unverified`](super::Settings::unverified)
-    /// is used up: it may be a victim's.
+    /// Nothing has come from it, the peer's SIP does not come from there, and
+    /// [`Settings::unverified`](super::Settings::unverified) is used up: it may be a victim's.
     Unverified,
-    /// It is our own, or reaches more than one host: see [`Targets`](super::targets::Targets).
+    /// It is our own address, or reaches more than one host: see
+    /// [`Targets`](super::targets::Targets).
     Forbidden,
 }

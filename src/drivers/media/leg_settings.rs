@@ -1,23 +1,23 @@
-//! How legs deal with silent and unknown peers.
+//! Settings of legs: silent and unknown peers, and voice detection.
 
 use std::time::Duration;
 
 use aftertone_core::audio::{VoiceMode, frame::FRAMES_PER_SECOND};
 
-/// How legs deal with silent peers.
+/// The settings of all legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long RTP and RTCP may stay away while both sides may speak; a multiple of 20 ms.
+    /// How long RTP and RTCP may be absent while both sides may send; a multiple of 20 ms.
     pub rtp_timeout: Duration,
-    /// How long RTP and RTCP may stay away on hold, or while only one side may speak: many phones send
-    /// nothing then, even if they have said that they would. A multiple of 20 ms.
+    /// How long RTP and RTCP may be absent on hold, or while only one side may send: many phones
+    /// send nothing then, even if they have said that they would. A multiple of 20 ms.
     pub hold_timeout: Duration,
-    /// How long a call sends, in all, to addresses that nothing has ever come from and that its SIP does
-    /// not come from: they may be a victim's. A multiple of 20 ms.
+    /// How long a call sends, in total, to addresses from which nothing has ever come and from
+    /// which its SIP does not come: they may be a victim's. A multiple of 20 ms.
     pub unverified: Duration,
-    /// Whether RTP may come from a host that neither a description nor SIP has shown.
+    /// Whether RTP may come from a host that neither a session description nor SIP has named.
     pub any_host: bool,
-    /// How readily sound is taken for voice.
+    /// The sensitivity of the voice detection.
     pub voice: VoiceMode,
 }
 

@@ -1,8 +1,8 @@
 //! RTP legs on shard threads: one tick every 20 ms per leg.
 //!
-//! In: what offer and answer have agreed, and operations to run. Out: RTP and RTCP on the wire,
-//! events to the call, chunks to the spool. A leg lives on one thread from its opening to its end;
-//! nothing in here waits, opens a file or decides anything about a call.
+//! Input: what offer and answer have agreed, and operations to run. Output: RTP and RTCP on the
+//! network, events to the call, chunks to the spool. A leg lives on one thread from its opening to
+//! its end; nothing in this module waits, opens a file or decides anything about a call.
 //!
 //! ```text
 //! engine --open--> shard --every 5 ms--> leg: transport -> source -> receiver -> operation

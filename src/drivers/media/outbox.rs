@@ -1,7 +1,7 @@
-//! What a leg still has to tell its call: events that wait for a place in the call's queue.
+//! Events of a leg that wait for space in the call's queue.
 //!
-//! The shard never waits. What the queue does not take stays here and is offered again in the next
-//! tick. A call that takes nothing for long is stuck, and its leg gives up.
+//! The shard never waits. Events that the queue does not take stay here and are offered again in
+//! the next tick. A call that takes nothing for long is stuck, and its leg closes.
 
 use std::collections::VecDeque;
 
@@ -9,11 +9,11 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::leg_event::LegEvent;
 
-/// How many events wait before the call is taken for stuck: more than a minute of keys pressed as
-/// fast as anybody can.
+/// How many events wait before the call counts as stuck: more than a minute of keys pressed as fast
+/// as a person can.
 pub const CAPACITY: usize = 1_024;
 
-/// The way to the call.
+/// The events of a leg, and the channel to its call.
 #[derive(Debug)]
 pub struct Outbox {
     events: Sender<LegEvent>,
@@ -21,14 +21,14 @@ pub struct Outbox {
     lost: bool,
 }
 
-/// Whether the call still listens.
+/// Whether the call still takes events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// Everything has been taken.
     Done,
     /// Some events wait.
     Waiting,
-    /// The call is gone, or stuck: nothing more can be told.
+    /// The call is gone or stuck: no event can be delivered any more.
     Lost,
 }
 
@@ -38,7 +38,7 @@ impl Outbox {
         Self { events, waiting: VecDeque::new(), lost: false }
     }
 
-    /// Tells `event` after all events before it.
+    /// Appends `event` after all events before it.
     pub fn tell(&mut self, event: LegEvent) {
         if self.waiting.len() < CAPACITY {
             self.waiting.push_back(event);
@@ -47,7 +47,7 @@ impl Outbox {
         }
     }
 
-    /// Offers what waits to the call.
+    /// Offers the waiting events to the call.
     pub fn deliver(&mut self) -> Delivery {
         while let Some(event) = self.waiting.pop_front() {
             match self.events.try_send(event) {

@@ -1,10 +1,10 @@
 //! Pairs of UDP ports for legs: RTP on an even port, RTCP on the odd one above it (RFC 3550
 //! section 11).
 //!
-//! In: the configured range. Out: two bound sockets and a lease that gives the pair back when it
-//! is dropped. A pair by which something has come rests for a while when it is given back, so
-//! that a peer that goes on sending is not heard in the next call. A pair that somebody else on
-//! the host holds is passed over.
+//! Input: the configured range. Output: two bound sockets, and a lease that returns the pair when
+//! it is dropped. A pair that has received something rests for a while after its return, so that a
+//! peer that goes on sending is not heard in the next call. A pair that another program on the host
+//! uses is skipped.
 
 use std::{
     cell::Cell,
@@ -18,13 +18,13 @@ use std::{
 
 use rand::seq::SliceRandom;
 
-/// How often a free pair of ephemeral ports is looked for.
+/// How often a free pair of ephemeral ports is tried.
 const EPHEMERAL_TRIES: usize = 64;
 
-/// Which ports legs may use.
+/// The ports that legs may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortRange {
-    /// Whatever the kernel gives; written `0`.
+    /// Any port that the kernel assigns; written `0`.
     Ephemeral,
     /// From `first` to `last`, both included; written `20000-20999`.
     Between {
@@ -41,7 +41,7 @@ pub enum PortRange {
 pub struct NotAPortRange;
 
 impl PortRange {
-    /// Whether a leg may have this port, as far as it can be told.
+    /// Whether the port is in the range. Always false for ephemeral ports, which are not known.
     pub fn contains(self, port: u16) -> bool {
         match self {
             Self::Ephemeral => false,
@@ -78,7 +78,7 @@ impl FromStr for PortRange {
 /// No pair of ports for a leg.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// Every pair is in use, resting, or held by somebody else.
+    /// Every pair is in use, resting, or used by another program.
     #[error("no free pair of RTP ports")]
     Exhausted,
     /// The address cannot be bound at all.
@@ -86,7 +86,7 @@ pub enum PortError {
     Bind {
         /// The local address.
         address: IpAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -105,12 +105,12 @@ struct Shared {
     shelf: Mutex<Shelf>,
 }
 
-/// The even ports that are not leased.
+/// The even ports of the pairs that are not leased.
 #[derive(Debug)]
 struct Shelf {
-    /// The one that has rested longest first.
+    /// Free ports, the one that has rested longest first.
     free: VecDeque<u16>,
-    /// When they were given back, oldest first.
+    /// Resting ports with the time of their return, oldest first.
     resting: VecDeque<(Instant, u16)>,
 }
 
@@ -123,16 +123,16 @@ pub struct PortPair {
     pub rtcp: UdpSocket,
     /// The address of `rtp`.
     pub local: SocketAddr,
-    /// Gives the pair back when it is dropped; to be dropped after the sockets.
+    /// Returns the pair when it is dropped; to be dropped after the sockets.
     pub lease: PortLease,
 }
 
-/// The right to a pair of ports.
+/// The lease of a pair of ports.
 #[derive(Debug)]
 pub struct PortLease {
-    /// `None` for ephemeral ports: the kernel looks after these.
+    /// `None` for ephemeral ports, which the kernel manages.
     leased: Option<(Arc<Shared>, u16)>,
-    /// A datagram has come: its sender may go on.
+    /// Whether a datagram has come: its sender may go on sending.
     was_heard: Cell<bool>,
 }
 
@@ -141,7 +141,7 @@ impl PortLease {
         Self { leased, was_heard: Cell::new(false) }
     }
 
-    /// A datagram has come by the pair.
+    /// Notes that a datagram has come on the pair.
     pub fn note_heard(&self) {
         self.was_heard.set(true);
     }
@@ -151,14 +151,14 @@ impl PortPool {
     /// A pool of all pairs in `range`; a pair rests for `cooldown` after use.
     pub fn new(range: PortRange, cooldown: Duration) -> Self {
         let mut ports = range.pairs();
-        // In no order, so that nobody can tell which port the next call gets.
+        // In random order, so that the port of the next call cannot be predicted.
         ports.shuffle(&mut rand::rng());
         let capacity = ports.len();
         let shelf = Shelf { free: ports.into(), resting: VecDeque::new() };
         Self { shared: Arc::new(Shared { range, capacity, cooldown, shelf: Mutex::new(shelf) }) }
     }
 
-    /// How many pairs there are in all; `None` for ephemeral ports.
+    /// The number of pairs in the pool; `None` for ephemeral ports.
     pub fn capacity(&self) -> Option<usize> {
         match self.shared.range {
             PortRange::Ephemeral => None,
@@ -169,8 +169,8 @@ impl PortPool {
     /// Binds a pair on `address`.
     ///
     /// # Errors
-    /// [`PortError::Exhausted`] when no pair can be had now, [`PortError::Bind`] when the address is
-    /// not one of this host.
+    /// [`PortError::Exhausted`] when no pair is available now, [`PortError::Bind`] when the address
+    /// is not one of this host.
     pub fn bind(&self, address: IpAddr) -> Result<PortPair, PortError> {
         match self.shared.range {
             PortRange::Ephemeral => bind_ephemeral(address),
@@ -212,8 +212,8 @@ impl Shared {
         shelf.free.pop_front()
     }
 
-    /// Gives back a pair by which nothing came, as none can that somebody else holds: it is the
-    /// last to be tried.
+    /// Returns a pair that received nothing, or that another program uses. It is the last to be
+    /// tried.
     fn put_aside(&self, port: u16) {
         self.shelf().free.push_back(port);
     }
@@ -223,7 +223,7 @@ impl Shared {
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        // Each change is a single step: a panic elsewhere leaves nothing half done.
+        // Each change is a single step, so a panic in another thread leaves no change half made.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -246,7 +246,7 @@ fn bind_ephemeral(address: IpAddr) -> Result<PortPair, PortError> {
             Ok(local) => local.port(),
             Err(source) => return Err(PortError::Bind { address, source }),
         };
-        // The other of the two is often taken; then the next try looks elsewhere.
+        // The other port of the pair is often taken; then the next try gets another pair.
         let Ok(second) = bind(address, port ^ 1) else { continue };
         let (rtp, rtcp) = if port.is_multiple_of(2) { (first, second) } else { (second, first) };
         let local = SocketAddr::new(address, port & !1);

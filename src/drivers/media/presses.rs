@@ -1,27 +1,29 @@
-//! Which presses of keys are one: many phones tell each press twice, in RTP and by SIP INFO.
+//! Detects that two presses of a key are one: many phones report each press twice, in RTP and by
+//! SIP INFO.
 //!
-//! In: presses from either way, with the frame they came in. Out: whether a press is new.
+//! Input: presses from either way, with the frame in which they came. Output: whether a press is
+//! new.
 
 use std::collections::VecDeque;
 
 use aftertone_core::{audio::frame::FRAMES_PER_SECOND, model::Tone};
 
-/// How much later the other way may tell a press: INFO is repeated after 0.5 and 1.5 s when it is lost
-/// (RFC 3261 section 17.1.2.1), and some phones send it when the key comes up.
+/// How much later the other way may report a press: INFO is repeated after 0.5 and 1.5 s when it is
+/// lost (RFC 3261 section 17.1.2.1), and some phones send it when the key is released.
 const WINDOW: u64 = 2 * FRAMES_PER_SECOND as u64;
-/// Presses that are remembered.
+/// The largest number of presses that are remembered.
 const MAX_PRESSES: usize = 32;
 
-/// By what a press was told.
+/// The way in which a press was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     /// Telephone events (RFC 4733).
     Rtp,
-    /// INFO.
+    /// SIP INFO.
     Sip,
 }
 
-/// Presses that were told one way, and may still be told the other.
+/// Presses that were reported in one way, and may still be reported in the other.
 #[derive(Debug, Default)]
 pub struct Presses {
     /// Oldest first.
@@ -32,13 +34,13 @@ pub struct Presses {
 struct Press {
     tone: Tone,
     told: Told,
-    /// When its key was known to be down.
+    /// The last frame in which its key was known to be down.
     frame: u64,
 }
 
 impl Presses {
-    /// Notes a press that was told in `frame`; whether it is new. Each press makes a double of one
-    /// other at most, so that a key that is pressed twice counts twice.
+    /// Notes a press that was reported in `frame`, and returns whether it is new. Each press pairs
+    /// with at most one other, so that a key that is pressed twice counts twice.
     pub fn is_new(&mut self, tone: Tone, told: Told, frame: u64) -> bool {
         self.unpaired.retain(|press| frame.saturating_sub(press.frame) <= WINDOW);
         let twin = self.unpaired.iter().position(|press| press.tone == tone && press.told != told);
@@ -53,7 +55,7 @@ impl Presses {
         true
     }
 
-    /// The newest press by RTP still lasts in `frame`.
+    /// Notes that the newest press by RTP still lasts in `frame`.
     pub fn lasts(&mut self, frame: u64) {
         let newest = self.unpaired.iter_mut().rev().find(|press| press.told == Told::Rtp);
         if let Some(press) = newest {

@@ -1,10 +1,10 @@
-//! Packets to frames and keys.
+//! Converts packets to frames and keys.
 //!
-//! In: datagrams as they come, 10 to 60 ms of sound each. Out: exactly one frame of 20 ms a tick,
-//! and the keys at their places in it. Everything is placed by RTP time: what comes in the wrong
-//! order is put right, what is missing is concealed, and a pause is as long as it was. Where the
-//! sender's time jumps, what comes then is placed right after what has come, so that nothing is
-//! lost and playout never goes back. It knows no socket and no clock but the tick.
+//! Input: datagrams in the order of arrival, with 10 to 60 ms of sound each. Output: exactly one
+//! frame of 20 ms per tick, and the keys at their places in it. Everything is placed by RTP time:
+//! reordered packets are put in order, missing sound is concealed, and a pause keeps its length. If
+//! the sender's time jumps, later packets are placed right after the earlier ones, so that nothing
+//! is lost and playout never goes back. The receiver knows no socket, and no clock except the tick.
 
 mod pace;
 mod pressed;
@@ -30,14 +30,14 @@ use aftertone_core::{
 use pace::{Pace, Sound};
 use pressed::Pressed;
 
-/// Figures about what came.
+/// Figures about received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReceiverStats {
-    /// Packets of every agreed kind, duplicates as well.
+    /// Packets of every agreed kind, including duplicates.
     pub received: u64,
     /// Packets that never came.
     pub lost: u64,
-    /// Packets that were dropped because their turn was over, or was too far ahead.
+    /// Packets that were dropped because they came too late or were too far ahead.
     pub late: u64,
     /// Packets that came twice.
     pub duplicate: u64,
@@ -45,7 +45,7 @@ pub struct ReceiverStats {
     pub jitter: u32,
 }
 
-/// Why a datagram is not taken.
+/// Why a datagram is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RtpError {
     /// It is not RTP.
@@ -63,24 +63,25 @@ pub struct Playout<'a> {
     pub samples: &'a [i16],
     /// A key that begins in this frame.
     pub tone: Option<HeardTone>,
-    /// How many frames playout has gone on: see [`Heard::advance`](aftertone_core::operation::Heard::advance).
+    /// By how many frames playout has advanced: see
+    /// [`Heard::advance`](aftertone_core::operation::Heard::advance).
     pub advance: u32,
-    /// How many newer frames have been received already.
+    /// How many newer frames have already been received.
     pub behind: u32,
 }
 
-/// The receiving side of one stream. All times are in samples at the stream's rate, on a line of
-/// our own that only goes forward.
+/// The receiving side of one stream. All times are in samples at the stream's rate, on a time line
+/// of our own that only goes forward.
 #[derive(Debug)]
 pub struct Receiver {
     codec: CodecKind,
-    /// What payload types stand for.
+    /// The meaning of the payload types.
     numbers: Vec<(u8, Payload)>,
-    /// What they stood for by the agreement before: such packets may still be under way, and no number
+    /// Their meaning by the agreement before: such packets may still be under way, and no number
     /// gets another meaning within a session (RFC 3264 section 8.3.2).
     former: Vec<(u8, Payload)>,
     decoder: Decoder,
-    /// RTP ticks in a sample.
+    /// RTP ticks per sample.
     ticks: i64,
 
     source: Option<Source>,
@@ -89,28 +90,28 @@ pub struct Receiver {
     packet_len: i64,
     /// Decoded sound that is to be played next.
     decoded: Vec<i16>,
-    /// Time of the next sample; `None` until the buffer has filled at first.
+    /// Time of the next sample; `None` until the buffer has filled for the first time.
     cursor: Option<i64>,
-    /// Frames that the buffer has been filling.
+    /// Number of frames for which the buffer has been filling.
     filling: i64,
-    /// Frames in a row for which nothing was there.
+    /// Number of consecutive frames for which nothing was there.
     missing: u32,
-    /// From here on the sender says nothing: what is missing is silence, not loss.
+    /// From this time on the sender sends no sound: what is missing is silence, not loss.
     quiet_from: Option<i64>,
-    /// Frames that are still to be inserted, because packets came late.
+    /// Frames that are still to be inserted because packets came late.
     hold: u32,
     /// Frames of reserve beyond one packet.
     reserve: i64,
-    /// No more packets are coming.
+    /// Whether no more packets come.
     draining: bool,
 
     events: TelephoneEvents,
-    /// Whose events these are.
+    /// The SSRC of these events.
     events_ssrc: Option<u32>,
     keys: VecDeque<(i64, Tone)>,
-    /// Keys that may still be told another way.
+    /// Keys that may still be reported in the other way.
     presses: Presses,
-    /// When keys were down: that is silence.
+    /// When keys were down: that time is silenced.
     pressed: Pressed,
     /// Where the newest sound ends, and the frame in which it came.
     heard_until: Option<(i64, u64)>,
@@ -118,36 +119,36 @@ pub struct Receiver {
     frame: Vec<i16>,
     late: u64,
     duplicate: u64,
-    /// Of sources that were replaced.
+    /// Figures of sources that were replaced.
     received_before: u64,
     lost_before: u64,
 }
 
-/// One SSRC.
+/// The state of one SSRC.
 #[derive(Debug)]
 struct Source {
     ssrc: u32,
     sequence: ExtendedSequence,
     clock: MediaClock,
     statistics: SourceStatistics,
-    /// A packet that may be the first of a new count; empty if there is none.
+    /// A packet that may be the first of a new sequence count; empty if there is none.
     doubtful: Vec<u8>,
-    /// Where its time lies on ours; `None` until its first packet, and after a restart.
+    /// The place of its time on ours; `None` until its first packet, and after a restart.
     anchor: Option<Anchor>,
-    /// Where it lay for packets before the last jump.
+    /// The same for packets before the last jump.
     anchor_before: Option<Anchor>,
     pace: Pace,
-    /// The newest packet of sound, as it came.
+    /// The newest packet of sound.
     newest: Newest,
 }
 
-/// What shows that a sender has put one packet of sound into two.
+/// The newest packet of sound, to recognise a sender that sends each packet twice.
 #[derive(Debug, Default)]
 struct Newest {
-    /// Its media time.
+    /// The media time of the packet.
     ticks: Option<i64>,
     payload: Vec<u8>,
-    /// Media time goes on from one packet to another at all.
+    /// Whether media time differs between packets at all.
     advances: bool,
 }
 
@@ -156,14 +157,14 @@ struct Newest {
 struct Anchor {
     from: i64,
     offset: i64,
-    /// Our time of the packet `from`; none before it is placed after this.
+    /// Our time of the packet `from`; no packet before it is placed after this.
     start: i64,
-    /// The newest packet that was placed by it, and where that ends.
+    /// The newest packet that was placed by this anchor, and where it ends.
     newest: i64,
     end: i64,
 }
 
-/// Which of the sender's clocks tells where a packet lies.
+/// Which of the sender's clocks gives the place of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Now,
@@ -183,7 +184,7 @@ impl Anchor {
     }
 }
 
-/// What a payload type stands for.
+/// The meaning of a payload type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Sound,
@@ -191,32 +192,34 @@ enum Kind {
     Noise,
 }
 
-/// Reserve at first, and at most: with one packet of 20 ms, a depth of 60 ms and of 200 ms.
+/// The initial and the largest reserve: with one packet of 20 ms, a depth of 60 ms and of 200 ms.
 const RESERVE: i64 = 2;
 const MAX_RESERVE: i64 = 9;
-/// A packet in sequence that is so far from where it should be is a new start of the sender's
-/// clock: in frames.
+/// A packet in sequence that is this many frames from its expected place shows a new start of the
+/// sender's clock.
 const JUMP: i64 = 25;
-/// The same after a pause, beyond the reserve: then packets can only be that early by their jitter.
+/// The same after a pause, in frames beyond the reserve: then packets can be early only by their
+/// jitter.
 const EARLY: i64 = 5;
-/// Frames that are concealed before it is silence.
+/// Frames that are concealed before silence is played.
 const CONCEALED: u32 = 3;
-/// What is quieter may be left out to catch up with a sender whose clock is faster.
+/// Frames below this level may be left out to catch up with a sender that has a faster clock.
 const QUIET_DBFS: f64 = -45.0;
-/// Frames of delay that are caught up by leaving out sound as well: a second.
+/// Frames of delay from which sound is left out as well to catch up: a second.
 const MAX_BEHIND: i64 = 50;
-/// Frames of sound that wait at most: what comes faster than its clock says is dropped.
+/// The largest number of frames of sound that wait: packets that come faster than their clock says
+/// are dropped.
 const MAX_AHEAD: i64 = 250;
-/// Keys that wait for their place in playout.
+/// The largest number of keys that wait for their place in playout.
 const MAX_KEYS: usize = 32;
 /// Static payload types of comfort noise: RFC 3389, and the one that was in use before it.
 const COMFORT_NOISE: [u8; 2] = [13, 19];
 
 impl Receiver {
-    /// A receiver of what was agreed, for the codec that we send ourselves.
+    /// A receiver for this plan, with the codec that we send ourselves.
     ///
     /// # Errors
-    /// The decoder cannot be made.
+    /// The decoder cannot be created.
     pub fn new(plan: &StreamPlan) -> Result<Self, CodecError> {
         Self::of(kind_of(plan.codec), plan)
     }
@@ -254,12 +257,12 @@ impl Receiver {
         })
     }
 
-    /// Goes on with one of the codecs of what was agreed. With another than before it begins anew, and
-    /// gives back the receiver of before: that has to be played to its end first, with the keys that are
-    /// in it.
+    /// Goes on with one of the agreed codecs. With a codec other than the present one, the receiver
+    /// begins anew and returns the former receiver, which must be played to its end first, with its
+    /// keys.
     ///
     /// # Errors
-    /// The decoder cannot be made; everything stays as it was.
+    /// The decoder cannot be created; everything stays as it was.
     pub fn renew(
         &mut self,
         codec: CodecKind,
@@ -279,7 +282,8 @@ impl Receiver {
         self.duplicate = figures.duplicate;
         self.received_before = figures.received;
         self.lost_before = figures.lost;
-        // A key that is down stays one press: who knows of it takes all that comes of it.
+        // A key that is down stays one press: the new receiver knows of it and takes all its
+        // packets.
         for numbers in [&mut before.numbers, &mut before.former] {
             numbers.retain(|(_, payload)| *payload != Payload::Event);
         }
@@ -290,7 +294,7 @@ impl Receiver {
         Ok(Some(before))
     }
 
-    /// The codec that is heard.
+    /// The codec that is received.
     pub fn codec(&self) -> CodecKind {
         self.codec
     }
@@ -304,7 +308,7 @@ impl Receiver {
     /// Takes a datagram that came in the tick `frame`.
     ///
     /// # Errors
-    /// It is not RTP, or nothing that was agreed.
+    /// It is not RTP, or its payload type was not agreed.
     pub fn push(&mut self, datagram: &[u8], frame: u64) -> Result<(), RtpError> {
         let packet = Packet::parse(datagram)?;
         let header = packet.header;
@@ -314,7 +318,7 @@ impl Receiver {
             return Ok(());
         }
         if self.source.as_ref().is_some_and(|source| source.ssrc != header.ssrc) {
-            // What it has sent is played before what the next one sends.
+            // The sound of the former source is played before that of the new one.
             let figures = self.stats();
             (self.received_before, self.lost_before) = (figures.received, figures.lost);
             self.source = None;
@@ -350,8 +354,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes a key that was told by SIP in the tick `frame`: it has its place after all the sound that
-    /// has come.
+    /// Takes a key that came by SIP in the tick `frame`. Its place is after all sound that has
+    /// come.
     pub fn press(&mut self, tone: Tone, frame: u64) {
         if self.presses.is_new(tone, Told::Sip, frame) {
             self.put_key(self.live_edge(), tone);
@@ -367,13 +371,13 @@ impl Receiver {
         }
         let Some(cursor) = self.cursor else {
             self.frame.resize(frame_len, 0);
-            // Without sound a key has no place but now; with sound it waits for it.
+            // Without sound, a key is played at once; with sound, it waits for its place.
             let key = if self.waiting.is_empty() { self.keys.pop_front() } else { None };
             let tone = key.map(|(_, tone)| HeardTone { tone, offset: 0 });
             return Playout { samples: &self.frame, tone, advance: 1, behind: 0 };
         };
         if self.hold > 0 && !self.draining {
-            // A frame of delay more, so that what is late now would not be next time.
+            // This frame adds delay, so that packets that are as late as the last one are in time.
             self.hold -= 1;
             if !self.is_quiet_at(cursor) {
                 self.decoder.conceal(&mut self.frame);
@@ -444,7 +448,8 @@ impl Receiver {
         }
     }
 
-    /// Whether events of `ssrc` come beside the sound of another source, as from some gateways.
+    /// Whether events of `ssrc` come in addition to the sound of another source, as from some
+    /// gateways.
     fn is_beside(&self, ssrc: u32) -> bool {
         let has_sound = self.cursor.is_some() || !self.waiting.is_empty();
         has_sound && self.source.as_ref().is_some_and(|source| source.ssrc != ssrc)
@@ -463,7 +468,7 @@ impl Receiver {
         let at = ticks.div_euclid(self.ticks);
         let frame_len = self.codec.rate().frame_len() as i64;
         if kind == Kind::Event {
-            // All packets of a press have one timestamp: it says nothing about jitter.
+            // All packets of a key press have one timestamp, so they say nothing about jitter.
             source.statistics.count_without_time(sequence);
             let time = self.locate_key(source, sequence, at, self.duration_of(packet.payload));
             self.take_key(packet, time, Some(sequence), frame);
@@ -495,8 +500,8 @@ impl Receiver {
         }
     }
 
-    /// Where sound lies that the sender's timestamps place wrongly: they run at another speed than
-    /// the sound.
+    /// The place of sound whose timestamps are wrong, because they run at another speed than the
+    /// sound.
     fn locate_by_pace(
         &self,
         source: &mut Source,
@@ -524,15 +529,15 @@ impl Receiver {
         if time == by_time {
             return None;
         }
-        // Where playout has run dry, the sender has made a pause.
+        // If playout has run dry, the sender has paused.
         let time = if self.is_dry() { time.max(self.place_after_all()) } else { time };
         source.move_to(Anchor::new(sequence, time - at, time, len));
         Some(time)
     }
 
-    /// Where the timestamp `at` of a key's packet lies on our time, if that makes sense. Sound
-    /// alone shows that the sender's clock is another one: timestamps and durations of keys may be
-    /// wrong.
+    /// The place of a key's packet on our time line by its timestamp `at`, if that is plausible.
+    /// Only sound shows that the sender's clock has changed: timestamps and durations of keys may
+    /// be wrong.
     fn locate_key(&self, source: &mut Source, sequence: i64, at: i64, len: i64) -> Option<i64> {
         if source.anchor.is_none() {
             let time = self.place_after_all();
@@ -543,9 +548,9 @@ impl Receiver {
         (!self.is_jump(time, len)).then_some(time)
     }
 
-    /// Where `at` of the sender's time lies on ours. If the newest packet is far from where it
-    /// should be, the sender's clock is another one from now on; one that was overtaken is astray,
-    /// and has no place.
+    /// The place of the sender's time `at` on our time line. If the newest packet is far from its
+    /// expected place, the sender's clock has changed. A packet that was overtaken has no place if
+    /// it is far from the expected one.
     fn locate(&self, source: &mut Source, sequence: i64, at: i64, len: i64) -> Option<i64> {
         if source.anchor.is_some() {
             let place = source.place_of(sequence, at, len);
@@ -567,7 +572,7 @@ impl Receiver {
         let frame_len = self.codec.rate().frame_len() as i64;
         let edge = self.live_edge();
         let (earliest, latest) = match self.next_time() {
-            // Neither sound nor key waits: there is nothing to measure by.
+            // Neither sound nor a key waits, so there is nothing to compare with.
             None if self.waiting.is_empty() && self.keys.is_empty() => return false,
             None => (edge, edge + JUMP * frame_len),
             Some(next) if self.is_dry() => {
@@ -578,7 +583,7 @@ impl Receiver {
         time > latest || time + len < earliest - JUMP * frame_len
     }
 
-    /// The end of all that has come; after a pause, with the reserve before it.
+    /// The end of everything that has come; after a pause, with the reserve added.
     fn place_after_all(&self) -> i64 {
         let frame_len = self.codec.rate().frame_len() as i64;
         let reserve = if self.is_dry() { self.reserve * frame_len } else { 0 };
@@ -590,7 +595,8 @@ impl Receiver {
         self.cursor.is_some() && self.waiting.is_empty() && self.missing > 0
     }
 
-    /// Puts sound in its place, and returns that: a newest packet that is late may be played now.
+    /// Puts sound in its place, and returns the place: a newest packet that is late may be played
+    /// now.
     fn take_sound(
         &mut self,
         source: &mut Source,
@@ -608,7 +614,7 @@ impl Receiver {
             let is_newest = source.sequence.highest() == Some(sequence);
             if delay > 0 && self.is_dry() && is_newest && !self.draining {
                 // Only silence or concealment was played in its place, so it is played now, and
-                // what follows is as much later.
+                // what follows is delayed by as much.
                 source.delay(sequence, delay, next, len);
                 time = next;
                 let frames = (delay + frame_len - 1) / frame_len;
@@ -635,9 +641,9 @@ impl Receiver {
         time
     }
 
-    /// Takes a packet of a key, whose timestamp lies at `time`; a key is told even if that makes no
-    /// sense. Another source than that of the sound has a clock and sequence numbers of its own:
-    /// its keys begin when their first packet comes.
+    /// Takes a packet of a key, with `time` as the place of its timestamp. A key is reported even
+    /// if that is not plausible. A source other than that of the sound has its own clock and
+    /// sequence numbers: its keys begin when their first packet comes.
     fn take_key(
         &mut self,
         packet: &Packet<'_>,
@@ -668,8 +674,8 @@ impl Receiver {
         self.fall_quiet(began);
     }
 
-    /// Ticks from `time` to where the sender is by now: where its newest sound ends, and later by
-    /// what has passed since that came; with the reserve for what is late.
+    /// Ticks from `time` to the sender's present time: the end of its newest sound, plus the time
+    /// since that came, plus the reserve for late packets.
     fn passed_since(&self, time: i64, frame: u64) -> Option<u32> {
         let (end, came) = self.heard_until?;
         let frame_len = self.codec.rate().frame_len() as i64;
@@ -689,13 +695,13 @@ impl Receiver {
         self.quiet_from = Some(self.quiet_from.map_or(time, |from| from.min(time)));
     }
 
-    /// Samples of a payload; of one that cannot be decoded as many as the last had.
+    /// Samples in a payload; for one that cannot be decoded, as many as in the last one.
     fn len_of(&self, payload: &[u8]) -> i64 {
         let samples = self.codec.samples_in(payload);
         samples.and_then(|samples| i64::try_from(samples).ok()).unwrap_or(self.packet_len)
     }
 
-    /// Samples that an event has lasted.
+    /// Samples that an event has lasted so far.
     fn duration_of(&self, payload: &[u8]) -> i64 {
         let ticks = payload.get(2..4).map_or(0, |field| u16::from_be_bytes([field[0], field[1]]));
         i64::from(ticks) / self.ticks
@@ -703,7 +709,7 @@ impl Receiver {
 
     // -- what is played ----------------------------------------------------------------------
 
-    /// Begins to play when there is enough in reserve: a packet, and some more for its lateness.
+    /// Begins playout when there is enough: a packet, and the reserve for late ones.
     fn begin(&mut self) {
         let (Some(earliest), Some(latest)) = (self.waiting.earliest(), self.waiting.latest())
         else {
@@ -712,7 +718,7 @@ impl Receiver {
         let frame_len = self.codec.rate().frame_len() as i64;
         let depth = latest + self.packet_len - earliest;
         let wanted = self.packet_len + self.reserve * frame_len;
-        // What waits alone does not wait for what may never come.
+        // After this time, playout begins even if no further packet comes.
         self.filling += 1;
         let is_alone = self.filling * frame_len > wanted;
         if self.draining || is_alone || depth >= wanted {
@@ -721,8 +727,8 @@ impl Receiver {
         }
     }
 
-    /// Leaves out a quiet frame where a sender's faster clock has made the buffer too deep. Returns how
-    /// many were left out.
+    /// Leaves out a quiet frame if a sender's faster clock has made the buffer too deep. Returns
+    /// how many frames were left out.
     fn catch_up(&mut self, cursor: i64) -> u32 {
         let frame_len = self.codec.rate().frame_len();
         let wanted = self.packet_len / frame_len as i64 + self.reserve + 3;
@@ -739,7 +745,7 @@ impl Receiver {
         0
     }
 
-    /// Decodes, conceals or waits until there is a frame.
+    /// Decodes packets and bridges gaps until there is a frame.
     fn fill(&mut self, cursor: i64, frame_len: usize) {
         while self.decoded.len() < frame_len {
             let next = cursor + self.decoded.len() as i64;
@@ -751,7 +757,7 @@ impl Receiver {
                     let result = self.waiting.take(|_, payload| decoder.decode(payload, decoded));
                     match result {
                         Some(Ok(())) => {
-                            // What overlaps with what is there already is not played twice.
+                            // The part that overlaps with earlier sound is not played twice.
                             let overlap = usize::try_from(next - time).unwrap_or(0);
                             let came = decoded.len() - before;
                             decoded.drain(before..before + overlap.min(came));
@@ -771,7 +777,7 @@ impl Receiver {
         }
     }
 
-    /// Makes up for `samples` that are not there: concealed at first, then silence.
+    /// Fills in `samples` that are missing: concealed at first, then silence.
     fn bridge(&mut self, samples: usize, at: i64) {
         let before = self.decoded.len();
         self.missing = self.missing.saturating_add(1);
@@ -781,19 +787,19 @@ impl Receiver {
         self.decoded.resize(before + samples, 0);
     }
 
-    /// Whether the sender says nothing there, or a key is down.
+    /// Whether the sender sends no sound at that time, or a key is down.
     fn is_quiet_at(&self, at: i64) -> bool {
         self.quiet_from.is_some_and(|from| from <= at) || self.pressed.is_down_at(at)
     }
 
-    /// Frames that have come and are newer than `end`.
+    /// Number of frames that have come and are newer than `end`.
     fn behind(&self, end: i64) -> u32 {
         let frame_len = self.codec.rate().frame_len() as i64;
         let newer = self.live_edge() - end;
         u32::try_from((newer + frame_len - 1).div_euclid(frame_len)).unwrap_or(0)
     }
 
-    /// Time of the end of what has come.
+    /// The end of everything that has come.
     fn live_edge(&self) -> i64 {
         let key = || self.keys.back().map(|(time, _)| *time);
         let played = self.next_time();
@@ -801,7 +807,7 @@ impl Receiver {
         edge.max(played).or_else(key).unwrap_or(0)
     }
 
-    /// Time of what is to be decoded next.
+    /// Time of the next sample to be decoded.
     fn next_time(&self) -> Option<i64> {
         self.cursor.map(|cursor| cursor + self.decoded.len() as i64)
     }
@@ -822,8 +828,8 @@ impl Source {
         }
     }
 
-    /// Whether the newest packet is the one before it once more, under a sequence number of its
-    /// own: some senders repeat each packet so, against loss.
+    /// Whether the newest packet repeats the one before it under a new sequence number: some
+    /// senders repeat each packet in this way, against loss.
     fn is_said_again(&mut self, ticks: i64, sequence: i64, payload: &[u8]) -> bool {
         let follows = self.pace.last().is_some_and(|last| last.sequence + 1 == sequence);
         let newest = &mut self.newest;
@@ -842,16 +848,16 @@ impl Source {
         self.anchor_before = self.anchor.replace(anchor);
     }
 
-    /// From `sequence` on, which is at `start`, everything is `delay` later.
+    /// Everything from `sequence` on, which is at `start`, is `delay` later.
     fn delay(&mut self, sequence: i64, delay: i64, start: i64, len: i64) {
         if let Some(anchor) = self.anchor {
             self.move_to(Anchor::new(sequence, anchor.offset + delay, start, len));
         }
     }
 
-    /// Our time of `at`, and the clock that tells it. What was overtaken by a jump is placed before it,
-    /// as it was sent, by the clock of then or of now; `None` if neither fits, or if one that was sent
-    /// before it lies after it.
+    /// Our time of `at`, and the clock that gives it. A packet that was overtaken by a jump is
+    /// placed before the jump, where it was sent, by the former or the present clock. `None` if
+    /// neither fits, or if a packet that was sent earlier lies after it.
     fn place_of(&self, sequence: i64, at: i64, len: i64) -> Option<(By, i64)> {
         let anchor = self.anchor?;
         if sequence >= anchor.from {
@@ -870,7 +876,7 @@ impl Source {
         Some((By::Now, time))
     }
 
-    /// Notes where a packet was placed.
+    /// Notes the place of a packet.
     fn placed(&mut self, sequence: i64, by: By, time: i64, len: i64) {
         let anchor = match by {
             By::Now => &mut self.anchor,
@@ -879,19 +885,19 @@ impl Source {
         let Some(anchor) = anchor else { return };
         anchor.placed(sequence, time + len);
         if by == By::Now && sequence < anchor.from {
-            // The new clock began earlier than it seemed.
+            // The new clock began earlier than was assumed.
             (anchor.from, anchor.start) = (sequence, time);
         }
     }
 }
 
-/// Whether a payload type is comfort noise, unless it was given another meaning. It needs no
-/// agreement.
+/// Whether a payload type is comfort noise, unless the agreement gives it another meaning. Comfort
+/// noise needs no agreement.
 pub fn is_comfort_noise(payload_type: u8) -> bool {
     COMFORT_NOISE.contains(&payload_type)
 }
 
-/// The codec of a plan, as the audio room names it.
+/// The codec of a plan, as `audio` names it.
 pub fn kind_of(codec: Codec) -> CodecKind {
     match codec {
         Codec::Opus => CodecKind::Opus,

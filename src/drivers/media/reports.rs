@@ -1,7 +1,7 @@
-//! When RTCP is sent and what it says (RFC 3550 section 6).
+//! Decides when RTCP is sent, and writes it (RFC 3550 section 6).
 //!
-//! In: what was sent and received, and the peer's reports. Out: a compound packet every few seconds
-//! and at the end. It knows no socket; wall-clock time is an argument.
+//! Input: what was sent and received, and the peer's reports. Output: a compound packet every few
+//! seconds and at the end. This module knows no socket; wall-clock time is an argument.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,19 +19,20 @@ pub struct Reports {
     cname: String,
     due: u64,
     interval: u64,
-    /// The middle of the NTP time of the peer's last sender report, and the frame it came in.
+    /// The middle 32 bits of the NTP time in the peer's last sender report, and the frame in which
+    /// it came.
     last_sender_report: Option<(u32, u64)>,
     packet: Vec<u8>,
 }
 
-/// RFC 3550 section 6.2: five seconds is the least for a session of two.
+/// RFC 3550 section 6.2: five seconds is the minimum for a session of two.
 const INTERVAL: u64 = 5 * FRAMES_PER_SECOND as u64;
-/// From 1900, where NTP begins, to 1970.
+/// Seconds from 1900, where NTP time begins, to 1970.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
 impl Reports {
     /// Reports from the tick `frame` on. The interval is drawn once from half to one and a half of
-    /// five seconds, so that calls which begin together do not report together.
+    /// five seconds, so that calls that begin together do not report together.
     pub fn new(frame: u64, rng: &mut impl Rng) -> Self {
         let interval = rng.random_range(INTERVAL / 2..=INTERVAL * 3 / 2);
         Self {
@@ -56,7 +57,7 @@ impl Reports {
         }
     }
 
-    /// Makes the report of the tick `frame`; the last one says goodbye.
+    /// Writes the report of the tick `frame`; the last one contains a BYE.
     pub fn write(
         &mut self,
         sender: &Sender,

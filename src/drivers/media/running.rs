@@ -1,8 +1,8 @@
-//! The operation that runs on a leg, with what it needs there: voice detection and a tape.
+//! The operation that runs on a leg, with its voice detection and its tape.
 //!
-//! In: what is heard in one frame, at the stream's rate. Out: what is said in it, and the end. An
-//! operation keeps its rate for life; when a re-INVITE brings a codec of the other rate, the sound is
-//! converted on the way.
+//! Input: the received sound of one frame, at the stream's rate. Output: the sound to send, and the
+//! end. An operation keeps its rate for life; if a re-INVITE brings a codec of the other rate, the
+//! sound is converted.
 
 use std::sync::mpsc::SyncSender;
 
@@ -19,46 +19,46 @@ use aftertone_core::{
 /// An operation to be started on a leg.
 #[derive(Debug)]
 pub struct Start {
-    /// Its id; told again when it ends.
+    /// Its id; reported again when it ends.
     pub id: OperationId,
-    /// What to do.
+    /// The kind of operation, with its audio.
     pub play: Play,
-    /// Where the clip goes, if it records.
+    /// Where the chunks of the clip go, if it records.
     pub tape: Option<(RecordingId, SyncSender<Chunk>)>,
 }
 
-/// What to do on a leg, with the audio that it needs.
+/// The kind of an operation on a leg, with the audio that it needs.
 #[derive(Debug, Clone)]
 pub enum Play {
-    /// Prompt, beep, record.
+    /// Plays a prompt and a beep, then records.
     Record {
-        /// What was asked for.
+        /// The parameters of the request.
         request: RecordRequest,
         /// The prompt's audio.
         prompt: Option<Clip>,
     },
-    /// Prompts in order.
+    /// Plays prompts in order.
     Prompts {
         /// Each clip and how often it is played.
         prompts: Vec<(Clip, u32)>,
-        /// The list begins again for ever.
+        /// Whether the list begins again for ever.
         repeat: bool,
     },
-    /// What is heard comes back, until `#`.
+    /// Sends the peer's audio back until `#`.
     Echo,
-    /// Keys in order.
+    /// Sends keys in order.
     SendTones(SendTonesRequest),
-    /// These over and over, whenever nothing else runs; done as soon as it has begun.
+    /// Plays these over and over while nothing else runs; done as soon as it has begun.
     HoldMusic {
         /// Each clip and how often it is played; silence without any.
         prompts: Vec<(Clip, u32)>,
     },
-    /// No more of that.
+    /// Stops the hold music.
     NoHoldMusic,
 }
 
 impl Play {
-    /// What runs: hold music as the endless list that it is, its end as a list without a prompt.
+    /// The operation that runs: hold music is an endless list of prompts, its end is an empty list.
     fn into_operation(self, rate: Rate) -> Operation {
         match self {
             Self::Record { request, prompt } => {
@@ -77,16 +77,16 @@ impl Play {
     }
 }
 
-/// What is heard in one frame, at the stream's rate.
+/// The received sound of one frame, at the stream's rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Sound<'a> {
-    /// 20 ms.
+    /// The samples of 20 ms.
     pub samples: &'a [i16],
-    /// A key that begins in it.
+    /// A key that begins in this frame.
     pub tone: Option<HeardTone>,
-    /// How many frames playout has gone on: see [`Heard::advance`].
+    /// By how many frames playout has advanced: see [`Heard::advance`].
     pub advance: u32,
-    /// How many newer frames have been received already.
+    /// How many newer frames have already been received.
     pub behind: u32,
 }
 
@@ -109,17 +109,17 @@ impl Running {
         Self { id, operation, rate, voice, tape }
     }
 
-    /// Its id.
+    /// The id of the operation.
     pub fn id(&self) -> OperationId {
         self.id
     }
 
-    /// Whether it has to wait while nobody hears what it says.
+    /// Whether it must wait while the peer cannot receive its output.
     pub fn only_speaks(&self) -> bool {
         self.operation.only_speaks()
     }
 
-    /// Lives through one frame: hears `sound`, and says `said`.
+    /// Processes one frame: takes `sound`, and writes to `said`.
     pub fn tick(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
         if said.frame.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
             return self.tick_at_own_rate(sound, said);
@@ -139,12 +139,12 @@ impl Running {
         ended
     }
 
-    /// Ends it as it has said itself.
+    /// Ends it with its own result.
     pub fn end(self, ended: Ended) -> Finishing {
         Finishing::new(self.id, ended, self.tape)
     }
 
-    /// Ends it because the application wants so.
+    /// Ends it because the application cancels it.
     pub fn cancel(self) -> Finishing {
         Finishing::new(self.id, self.operation.cancel(), self.tape)
     }
@@ -154,12 +154,12 @@ impl Running {
         Finishing::new(self.id, self.operation.hang_up(), self.tape)
     }
 
-    /// Ends it because the disk takes no more of its clip.
+    /// Ends it because the disk failed or is full.
     pub fn disk_failed(self) -> Finishing {
         Finishing::new(self.id, self.operation.disk_failed(), self.tape)
     }
 
-    /// Ends it because it could not even begin.
+    /// Ends it because it could not begin.
     pub fn abandon(self) -> Finishing {
         let ended = Ended { end: OperationEnd::Unspecified, clip: None };
         Finishing::new(self.id, ended, self.tape)
@@ -176,7 +176,8 @@ impl Running {
         let ended = self.operation.tick(&heard, said);
         if let Some(tape) = &mut self.tape {
             tape.keep(said.kept);
-            // Whatever does not fit now is offered again; that the spool is gone shows at the end.
+            // What does not fit now is offered again later. If the spool is gone, that is noticed
+            // at the end.
             tape.spool();
         }
         ended
@@ -189,18 +190,18 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// An operation that has ended and whose clip is on its way to the spool.
+/// An operation that has ended, and its clip, which the spool has not taken completely yet.
 #[derive(Debug)]
 pub struct Finishing {
     id: OperationId,
     ended: Ended,
     tape: Option<Tape>,
-    /// The first frame in which it may be told.
+    /// The first frame in which the end may be reported.
     due: u64,
 }
 
 impl Finishing {
-    /// An operation that has begun what goes on without it.
+    /// The end of an operation that starts or stops hold music, which is done at once.
     pub fn done(id: OperationId) -> Self {
         Self::new(id, Ended { end: OperationEnd::Done, clip: None }, None)
     }
@@ -212,12 +213,12 @@ impl Finishing {
         Self { id, ended, tape, due: 0 }
     }
 
-    /// Its id.
+    /// The id of the operation.
     pub fn id(&self) -> OperationId {
         self.id
     }
 
-    /// The same, told in `frame` at the earliest: what was said is still to be heard.
+    /// The same, but reported in `frame` at the earliest: the peer has not heard everything yet.
     pub fn not_before(self, frame: u64) -> Self {
         Self { due: frame, ..self }
     }
@@ -227,8 +228,8 @@ impl Finishing {
         self.tape.is_some()
     }
 
-    /// Offers the rest of the clip to the spool. Returns the event once that has taken everything,
-    /// or is gone, and it may be told in `frame`.
+    /// Offers the rest of the clip to the spool. Returns the event once the spool has taken
+    /// everything or is gone, and the end may be reported in `frame`.
     pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
         if frame < self.due {
             return None;
@@ -236,13 +237,13 @@ impl Finishing {
         match self.tape.as_mut().map_or(Spooled::All, Tape::spool) {
             Spooled::Waiting => return None,
             Spooled::All => {}
-            // Without the clip nothing was completed.
+            // Without the clip, the operation is not complete.
             Spooled::Lost => self.ended = Ended { end: OperationEnd::Unspecified, clip: None },
         }
         Some(LegEvent::OperationEnded { id: self.id, ended: self.ended.clone() })
     }
 
-    /// The event of an operation whose clip is given up, if it has one.
+    /// Gives the clip up, if there is one, and returns the event.
     pub fn give_up(self) -> LegEvent {
         let ended = match self.tape {
             Some(_) => Ended { end: OperationEnd::Unspecified, clip: None },
@@ -252,8 +253,8 @@ impl Finishing {
     }
 }
 
-/// The same 20 ms at the other rate: a straight line between two samples, or the mean of two. Only
-/// for calls that change the rate in the middle of an operation.
+/// Converts 20 ms to the other rate: linear interpolation between two samples, or the mean of two.
+/// Only for calls that change the rate in the middle of an operation.
 fn convert(from: &[i16], to: &mut [i16]) {
     if to.len() == 2 * from.len() {
         let following = from.iter().skip(1).chain(from.last());

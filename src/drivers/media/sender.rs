@@ -1,8 +1,8 @@
-//! Frames to RTP packets (RFC 3550 section 5.1, RFC 3551).
+//! Converts frames to RTP packets (RFC 3550 section 5.1, RFC 3551).
 //!
-//! In: one frame of 20 ms a tick, or word that this frame is not sent. Out: now and then a packet.
-//! The timestamp counts frames, sent or not, so it never drifts from the sound. It knows no socket
-//! and no peer.
+//! Input: one frame of 20 ms per tick, or the call that skips this frame. Output: now and then a
+//! packet. The timestamp counts frames, whether sent or not, so it never drifts from the sound. The
+//! sender knows no socket and no peer.
 
 use rand::Rng;
 
@@ -12,9 +12,9 @@ use aftertone_core::{
     proto::rtp::{packet::Header, telephone_event},
 };
 
-/// Packets hold at most so many frames: 60 ms.
+/// The largest number of frames in a packet: 60 ms.
 const MAX_FRAMES: u32 = 3;
-/// Room for a header and 60 ms of G.711.
+/// Space for a header and 60 ms of G.711.
 const PACKET_CAPACITY: usize = 12 + 3 * 160;
 
 /// The sending side of one stream.
@@ -24,11 +24,11 @@ pub struct Sender {
     format: Format,
     ssrc: u32,
     sequence: u16,
-    /// Of the next frame.
+    /// The timestamp of the next frame.
     timestamp: u32,
-    /// A talkspurt begins with the next packet.
+    /// Whether a talkspurt begins with the next packet.
     marker: bool,
-    /// When the key that is being sent went down.
+    /// The timestamp at which the key that is being sent went down.
     key_at: Option<u32>,
     /// The packet that is being filled; its header is written when it begins.
     packet: Vec<u8>,
@@ -36,19 +36,19 @@ pub struct Sender {
     sent: Sent,
 }
 
-/// What packets look like.
+/// The format of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     /// The codec.
     pub codec: CodecKind,
     /// The payload type of the codec, 0 to 127.
     pub payload_type: u8,
-    /// How much sound a packet holds, in milliseconds. What is no multiple of 20 is rounded down,
-    /// what is beyond 20 to 60 is brought into it.
+    /// The duration of a packet in milliseconds: rounded down to a multiple of 20, and limited to
+    /// 20 to 60.
     pub ptime_ms: u32,
 }
 
-/// What has been sent so far, as sender reports count it: modulo 2^32.
+/// What has been sent so far, counted as in sender reports: modulo 2^32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Packets.
@@ -61,7 +61,7 @@ impl Format {
     fn frames_per_packet(self) -> u32 {
         match self.codec {
             CodecKind::Pcmu | CodecKind::Pcma => (self.ptime_ms / 20).clamp(1, MAX_FRAMES),
-            // One Opus packet is one frame; two cannot be put one after the other.
+            // One Opus packet is one frame; two cannot be put into one RTP packet.
             CodecKind::Opus => 1,
         }
     }
@@ -71,7 +71,7 @@ impl Sender {
     /// A stream with random SSRC, sequence number and timestamp (RFC 3550 section 5.1).
     ///
     /// # Errors
-    /// The codec's encoder cannot be made.
+    /// The codec's encoder cannot be created.
     pub fn new(format: Format, rng: &mut impl Rng) -> Result<Self, CodecError> {
         Ok(Self {
             encoder: Encoder::new(format.codec)?,
@@ -87,11 +87,11 @@ impl Sender {
         })
     }
 
-    /// Sends in another format from now on. With another clock it is another stream (RFC 7160
-    /// section 4.1 says how hard it is to keep one over two clocks).
+    /// Sends in another format from now on. With another clock rate it becomes another stream
+    /// (RFC 7160 section 4.1 says how hard it is to keep one over two clock rates).
     ///
     /// # Errors
-    /// The codec's encoder cannot be made; then nothing changes.
+    /// The codec's encoder cannot be created; then nothing changes.
     pub fn reformat(&mut self, format: Format, rng: &mut impl Rng) -> Result<(), CodecError> {
         if format == self.format {
             return Ok(());
@@ -130,7 +130,7 @@ impl Sender {
         Ok(Some(self.finished()))
     }
 
-    /// Sends a key in the place of the next frame, as a telephone event of this payload type. All
+    /// Sends a key instead of the next frame, as a telephone event of this payload type. All
     /// packets of a key have the time at which it went down (RFC 4733 section 2.5.1).
     pub fn push_key(&mut self, key: SaidKey, payload_type: u8) -> &[u8] {
         self.drop_unfinished();
@@ -146,14 +146,14 @@ impl Sender {
             timestamp,
             ssrc: self.ssrc,
         });
-        // A key is down for some frames, not for a minute.
+        // A key is down for a few frames only, so this does not overflow.
         let duration = u16::try_from(key.frames * self.ticks_per_frame()).unwrap_or(u16::MAX);
         self.packet.extend(telephone_event::payload(key.tone, key.is_up, duration));
         self.timestamp = self.timestamp.wrapping_add(self.ticks_per_frame());
         self.finished()
     }
 
-    /// Lets the time of one frame pass without sending it: on hold. The next packet begins a
+    /// Lets the time of one frame pass without sending it, as on hold. The next packet begins a
     /// talkspurt.
     pub fn skip(&mut self) {
         self.drop_unfinished();
@@ -195,7 +195,7 @@ impl Sender {
         header.write(&mut self.packet);
     }
 
-    /// The packet as it is sent now.
+    /// Counts the finished packet, and returns it.
     fn finished(&mut self) -> &[u8] {
         self.sequence = self.sequence.wrapping_add(1);
         let octets = self.packet.len().saturating_sub(Header::LEN);

@@ -1,9 +1,9 @@
-//! One media thread and the legs that live and die on it.
+//! One media thread and its legs.
 //!
 //! A shard wakes every 5 ms on a fixed schedule and serves a quarter of its legs, so that each leg
-//! has its tick every 20 ms and the load is even. There is no wake-up per packet: wake-ups are what
-//! costs. Late wakes are made up for, so that no frame is lost, up to a limit beyond which nobody
-//! could use the burst. A panic in a leg ends that leg. A shard without legs sleeps.
+//! has its tick every 20 ms and the load is even. There is no wake-up per packet, because wake-ups
+//! are the main cost. Late wake-ups are made up for, so that no frame is lost, up to a limit beyond
+//! which the burst would be of no use. A panic in a leg ends that leg. A shard without legs sleeps.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,24 +25,24 @@ use super::{
 const WAKE: Duration = Duration::from_millis(5);
 /// Wakes in the 20 ms of a frame.
 const PHASES: usize = 4;
-/// How far behind its schedule a shard makes up for every wake: ten frames. A hypervisor takes a core
-/// away for about 100 ms now and then.
+/// How far behind its schedule a shard still makes up for every wake-up: ten frames. A hypervisor
+/// sometimes takes a core away for about 100 ms.
 const MAX_BEHIND: Duration = Duration::from_millis(200);
-/// How many legs wait to be taken over.
+/// How many legs can wait to be taken over.
 const INBOX: usize = 1_024;
 /// Weight of one wake in the smoothed lateness: 1/64 is about a third of a second.
 const SMOOTHING: u64 = 64;
 /// How long legs may take to hand over their recordings when the engine is shut down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// The way to a shard.
+/// The handle to a shard.
 #[derive(Debug)]
 pub struct Inbox {
     messages: SyncSender<Message>,
     status: Arc<Status>,
 }
 
-/// A shard on its way to its thread: legs are built there and cannot move.
+/// A shard that is not on its thread yet: legs are built on the thread and cannot move.
 #[derive(Debug)]
 pub struct Shard {
     index: usize,
@@ -57,15 +57,15 @@ struct LiveShard {
     phases: [Vec<LiveLeg>; PHASES],
 }
 
-/// What a shard is told.
+/// A message to a shard.
 #[derive(Debug)]
 enum Message {
     Open(Box<Opening>),
-    /// Look at the status.
+    /// Check the status.
     Wake,
 }
 
-/// What others see of a shard.
+/// The state of a shard that other threads see.
 #[derive(Debug, Default)]
 struct Status {
     legs: AtomicUsize,
@@ -82,7 +82,7 @@ impl Inbox {
         if self.is_stopped() {
             return Err(OpenError::Down);
         }
-        // Counted here, so that many calls at once are spread over the shards.
+        // The leg is counted here, so that many calls at once are spread over the shards.
         self.status.legs.fetch_add(1, Ordering::Relaxed);
         self.messages.try_send(Message::Open(Box::new(opening))).map_err(|error| {
             self.status.legs.fetch_sub(1, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl Inbox {
         })
     }
 
-    /// Whether the shard has ended, or is about to.
+    /// Whether the shard has ended, or is about to end.
     pub fn is_stopped(&self) -> bool {
         self.status.stopping.load(Ordering::Relaxed)
     }
@@ -111,13 +111,13 @@ impl Inbox {
     /// Asks the shard to close its legs and end.
     pub fn stop(&self) {
         self.status.stopping.store(true, Ordering::Relaxed);
-        // A shard with a full inbox is awake.
+        // A shard with a full inbox is awake anyway.
         let _ = self.messages.try_send(Message::Wake);
     }
 }
 
 impl Shard {
-    /// A shard and the way to it.
+    /// A shard and the handle to it.
     pub fn new(index: usize) -> (Inbox, Self) {
         let (sender, messages) = sync_channel(INBOX);
         let status = Arc::new(Status::default());
@@ -182,7 +182,7 @@ impl LiveShard {
         }
     }
 
-    /// Ticks the legs of one phase, and lets go of those that are over.
+    /// Ticks the legs of one phase, and removes those that are over.
     fn serve(&mut self, phase: usize, scratch: &mut Scratch) {
         let legs = &mut self.phases[phase];
         let before = legs.len();
@@ -219,31 +219,31 @@ impl LiveShard {
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        // Nobody may take a dead shard for the emptiest one.
+        // A dead shard must not look like the one with the fewest legs.
         self.status.stopping.store(true, Ordering::Relaxed);
         self.status.legs.store(0, Ordering::Relaxed);
     }
 }
 
-/// Does `work` with the leg; if that panics, the leg fails.
+/// Calls `work` with the leg; if that panics, the leg fails.
 fn guarded(
     leg: &mut LiveLeg,
     scratch: &mut Scratch,
     work: fn(&mut LiveLeg, &mut Scratch) -> Life,
 ) -> Life {
     catch_unwind(AssertUnwindSafe(|| work(leg, scratch))).unwrap_or_else(|_| {
-        // Whatever state the buffers are in: no other leg shall see it.
+        // The buffers may be in any state, so no other leg gets them.
         *scratch = Scratch::default();
         catch_unwind(AssertUnwindSafe(|| leg.fail())).unwrap_or(Life::Over)
     })
 }
 
-/// When a shard wakes.
+/// The schedule of a shard's wake-ups.
 #[derive(Debug)]
 struct Schedule {
     next: Instant,
     phase: usize,
-    /// Smoothed, in microseconds.
+    /// The smoothed lateness, in microseconds.
     lateness_us: u64,
 }
 
@@ -252,13 +252,13 @@ impl Schedule {
         Self { next: now, phase: 0, lateness_us: 0 }
     }
 
-    /// The phase whose turn it is.
+    /// The phase to be served now.
     fn phase(&self) -> usize {
         self.phase
     }
 
-    /// Goes on to the next wake. Returns how much time is given up because it is too far behind:
-    /// whole frames, so that each leg keeps its place.
+    /// Goes on to the next wake-up. Returns how much time is skipped because the shard is too far
+    /// behind: whole frames, so that each leg keeps its place in the schedule.
     fn advance(&mut self, now: Instant) -> Duration {
         self.phase = (self.phase + 1) % PHASES;
         self.next += WAKE;

@@ -1,79 +1,81 @@
-//! Whose packets are the call's: symmetric RTP with a locked source (RFC 4961, RFC 7362).
+//! Decides which packets belong to the call: symmetric RTP with a locked source (RFC 4961,
+//! RFC 7362).
 //!
-//! In: the address of the SDP, the host that the peer's SIP comes from, and for each packet where it
-//! came from and its SSRC and sequence number; time is the number of the leg's frame. Out: whether it
-//! counts, and where our own packets go. Pure: the socket is elsewhere.
+//! Input: the address of the SDP, the host that the peer's SIP comes from, and for each packet its
+//! source address, SSRC and sequence number; time is the number of the leg's frame. Output: whether
+//! the packet counts, and where our own packets go. Pure: the socket is elsewhere.
 //!
-//! The first packet from the SDP address locks it. A peer behind a NAT comes from another port, and
-//! from the host that its SIP comes from: it is locked after a few packets. After that nobody else
-//! is heard, until a re-INVITE names another address or the peer has been silent for long. A peer
-//! whose port changes without a word is followed after a short silence: its host and SSRC are the
-//! same, and its sequence numbers go on. Other hosts are never heard, unless the configuration says
-//! so: then they are looked at while the SDP address says nothing, and after a silence only with
-//! the SSRC of before.
+//! The first packet from the SDP address locks it. A peer behind a NAT sends from another port, and
+//! from the host that its SIP comes from: it is locked after a few packets. After that no other
+//! source counts, until a re-INVITE names another address or the peer has been silent for long. A
+//! peer that changes its port without signalling is followed after a short silence, if its host and
+//! SSRC are the same and its sequence numbers go on. Other hosts never count, unless the
+//! configuration allows it: then they are considered while the SDP address sends nothing, and after
+//! a silence only with the former SSRC.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Packets with one SSRC and sequence numbers next to each other that another address than the
-/// SDP's needs (RFC 3550 appendix A.1 asks for two). They may come twice, in any order and with
-/// gaps.
+/// Packets that a source other than the SDP address needs, with one SSRC and neighbouring sequence
+/// numbers (RFC 3550 appendix A.1 asks for two). They may be duplicated, reordered and have gaps.
 const PROBATION: u32 = 3;
 /// How long the locked source must be silent before a packet of another port of its host continues
 /// it: 200 ms.
 const MOVE_FRAMES: u64 = 10;
-/// How long it must be silent before the packets of other ports are looked at: 100 ms.
+/// How long it must be silent before packets of other ports are considered: 100 ms.
 const PAUSE_FRAMES: u64 = 5;
-/// Sequence numbers that a source that has moved may have skipped: at 10 ms each, 5 s.
+/// Sequence numbers that a source may have skipped when it moved: at 10 ms each, 5 s.
 const MAX_SKIPPED: u16 = 500;
-/// How long the SDP address must be silent before a stranger is looked at, if at all: 1 s.
+/// How long the SDP address must be silent before a stranger is considered, if at all: 1 s.
 const GRACE_FRAMES: u64 = 50;
-/// How long the locked source must be silent before others are looked at: 5 s.
+/// How long the locked source must be silent before others are considered: 5 s.
 const RELOCK_FRAMES: u64 = 250;
-/// How many strangers are watched at a time: enough that one cannot push out the true one.
+/// How many candidates are watched at a time: enough that one stranger cannot displace the real
+/// peer.
 const CANDIDATES: usize = 4;
-/// SSRCs that are remembered: those of the sound and of keys beside it, and the ones before.
+/// SSRCs that are remembered: those of the sound and of separate telephone events, and former ones.
 const SSRCS: usize = 4;
 
 /// The source of one leg.
 #[derive(Debug)]
 pub struct Source {
-    /// The address of the SDP.
+    /// The address in the SDP.
     signalled: SocketAddr,
-    /// Where the peer's SIP comes from; of a peer behind a NAT, the NAT.
+    /// The host that the peer's SIP comes from; for a peer behind a NAT, the NAT.
     host: Option<IpAddr>,
-    /// It hears us; else it may be the victim of somebody who forges its SIP.
+    /// Whether that host has shown that it receives our SIP. If not, it may be the victim of forged
+    /// SIP.
     is_host_proved: bool,
-    /// Whether a stranger may turn out to be the peer.
+    /// Whether the peer may turn out to be on any other host.
     any_host: bool,
     lock: Lock,
     /// The frame in which it was locked last.
     locked_at: u64,
-    /// Of the last packet that counted.
+    /// The SSRC of the last packet that counted.
     ssrc: Option<u32>,
-    /// Its highest sequence number.
+    /// The highest sequence number of that SSRC.
     sequence: u16,
-    /// Of the last packets that counted, the newest first.
+    /// The SSRCs of the last packets that counted, the newest first.
     ssrcs: [Option<u32>; SSRCS],
-    /// The source before the last re-INVITE: still heard until the new one speaks.
+    /// The source before the last re-INVITE: its packets count until the new source sends.
     previous: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
-    /// Which candidate gives way to the next one.
+    /// The index of the candidate that the next one replaces.
     oldest: usize,
     /// The frame of the last packet that counted, or of the start.
     heard_at: u64,
     /// The last frame in which the locked source was found pausing.
     paused_at: Option<u64>,
-    /// Whether anything at all has counted since the address was named.
+    /// Whether RTP or RTCP has shown, since the address was named, that it is the peer's.
     verified: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lock {
-    /// Nobody has been heard yet.
+    /// No source has been locked yet.
     Open,
-    /// Only this source is heard.
+    /// Only this source counts.
     Locked(SocketAddr),
-    /// This source has been silent for long: it is still the first choice, and where our packets go.
+    /// This source has been silent for long. It is still preferred, and our packets go there.
     Lapsed(SocketAddr),
 }
 
@@ -81,26 +83,26 @@ enum Lock {
 struct Candidate {
     from: SocketAddr,
     ssrc: u32,
-    /// Its highest sequence number.
+    /// The highest sequence number.
     highest: u16,
-    /// Which of the last numbers have come: bit 0 is the highest.
+    /// Which of the last sequence numbers have come: bit 0 is the highest.
     seen: u16,
 }
 
-/// What becomes of a packet.
+/// The verdict on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It counts.
+    /// The packet counts.
     Accept,
-    /// It counts, and from now on only its source does.
+    /// The packet counts, and from now on only its source does.
     Lock,
-    /// It is a stranger's.
+    /// The packet is a stranger's.
     Drop,
 }
 
 impl Source {
-    /// A source that nothing has been heard of, named at `frame`. `any_host`: whether it may be on
-    /// neither of the hosts that are known.
+    /// A source without packets, with an address that was named at `frame`. `any_host`: whether the
+    /// peer may be on a host other than the two that are known.
     pub fn new(signalled: SocketAddr, host: Option<IpAddr>, any_host: bool, frame: u64) -> Self {
         Self {
             signalled,
@@ -121,8 +123,9 @@ impl Source {
         }
     }
 
-    /// A new offer or answer names `signalled`. Returns whether others may be heard now: with the same
-    /// address only if the peer's SIP has moved, and its sound with it.
+    /// Takes the address of a new offer or answer. Returns whether other sources may count now:
+    /// with the same address, only if the peer's SIP comes from another host, because its sound may
+    /// do so as well.
     pub fn renew(&mut self, signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> bool {
         let has_moved = host.is_some_and(|host| !self.is_signalling(host));
         (self.host, self.is_host_proved) = (host, true);
@@ -144,18 +147,19 @@ impl Source {
         true
     }
 
-    /// Judges a packet of the negotiated kind.
+    /// Judges a packet. While no source is locked, the caller passes only expected payload types.
     pub fn judge(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
         let verdict = match self.lock {
             Lock::Locked(locked) if locked == from => Verdict::Accept,
-            // Somebody else on its host was quicker: another call's peer, who goes on sending to a port
-            // that is used again.
+            // Another sender on the peer's host was locked first: the peer of an earlier call,
+            // which still sends to a port that is used again.
             Lock::Locked(_) if from == self.signalled => Verdict::Lock,
             Lock::Locked(locked) => self.watch_move(locked, from, ssrc, sequence, frame),
             Lock::Lapsed(lapsed) if lapsed == from => Verdict::Lock,
             Lock::Open | Lock::Lapsed(_) if from == self.signalled => Verdict::Lock,
             Lock::Open if self.previous == Some(from) => {
-                // Late packets from the old address: sound, but no sign of life of the new one.
+                // Late packets from the old address: their sound counts, but they are no sign of
+                // life of the new source.
                 return Verdict::Accept;
             }
             Lock::Open | Lock::Lapsed(_) => self.watch(from, ssrc, sequence, frame),
@@ -179,7 +183,7 @@ impl Source {
         verdict
     }
 
-    /// Gives the lock up if its source has been silent for long. Returns whether it did.
+    /// Releases the lock if its source has been silent for long. Returns whether it did.
     pub fn give_up_if_silent(&mut self, frame: u64) -> bool {
         match self.lock {
             Lock::Locked(address) if frame.saturating_sub(self.heard_at) >= RELOCK_FRAMES => {
@@ -190,7 +194,7 @@ impl Source {
         }
     }
 
-    /// Whether the locked source makes a pause: it may have moved to another port.
+    /// Whether the locked source pauses: it may have moved to another port.
     pub fn is_pausing(&mut self, frame: u64) -> bool {
         let is_pausing = self.is_locked() && frame.saturating_sub(self.heard_at) >= PAUSE_FRAMES;
         if is_pausing {
@@ -199,17 +203,17 @@ impl Source {
         is_pausing
     }
 
-    /// The peer may be silent up to here: it was on hold.
+    /// Excuses the peer's silence up to this frame: it was on hold.
     pub fn excuse(&mut self, frame: u64) {
         self.heard_at = frame;
     }
 
-    /// Something else than RTP shows that the media address is the peer's.
+    /// Notes that something other than RTP has shown that the media address is the peer's.
     pub fn verify(&mut self) {
         self.verified = true;
     }
 
-    /// Whether the peer has ever been heard from its address, or from the one that was locked.
+    /// Whether RTP or RTCP has shown that the media address is the peer's.
     pub fn is_verified(&self) -> bool {
         self.verified
     }
@@ -222,14 +226,15 @@ impl Source {
         }
     }
 
-    /// Whether only one source is heard.
+    /// Whether a source is locked.
     pub fn is_locked(&self) -> bool {
         matches!(self.lock, Lock::Locked(_))
     }
 
-    /// The source that nobody else can take the place of any more, unless it falls silent: it is the
-    /// SDP address, or that has said nothing for as long as the lock has lasted; and it has made no
-    /// pause for some time, so that it is not looked for elsewhere in each of them.
+    /// The locked source, if no other can replace it unless it falls silent. That is so if it is
+    /// the SDP address, or if the lock is old and no packet has come from the SDP address since. It
+    /// also must not have paused for some time, so that the caller does not search for it elsewhere
+    /// in each pause.
     pub fn settled(&self, frame: u64) -> Option<SocketAddr> {
         let Lock::Locked(locked) = self.lock else { return None };
         let is_long_ago = |at: u64| frame.saturating_sub(at) >= RELOCK_FRAMES;
@@ -237,29 +242,29 @@ impl Source {
         (is_certain && self.paused_at.is_none_or(is_long_ago)).then_some(locked)
     }
 
-    /// Whether the description or the signalling has shown that the peer is there.
+    /// Whether `host` is the host of the SDP, or the one that the peer's SIP comes from.
     pub fn is_near(&self, host: IpAddr) -> bool {
         is_same(host, self.signalled.ip()) || self.is_signalling(host)
     }
 
-    /// Whether reports of this SSRC are the peer's. While none of its packets has counted, any may
-    /// be: it says nothing, or is not heard.
+    /// Whether reports of this SSRC are the peer's. While none of the peer's packets has counted,
+    /// any report may be: the peer sends nothing, or its packets do not arrive.
     pub fn may_report_as(&self, ssrc: u32) -> bool {
         self.ssrc.is_none() || self.ssrcs.contains(&Some(ssrc))
     }
 
-    /// Whether the peer's SIP comes from there, and it has acknowledged our 200, or answered our
-    /// INVITE: it is no victim.
+    /// Whether the peer's SIP comes from `host`, and the peer has acknowledged our 200 or answered
+    /// our INVITE, so that the host is not the victim of forged SIP.
     pub fn is_proved(&self, host: IpAddr) -> bool {
         self.is_host_proved && self.is_signalling(host)
     }
 
-    /// The source of the peer's newest SIP may be forged.
+    /// Notes that the source address of the peer's newest SIP may be forged.
     pub fn doubt_host(&mut self) {
         self.is_host_proved = false;
     }
 
-    /// Whether the peer's SIP comes from there.
+    /// Whether the peer's SIP comes from `host`.
     fn is_signalling(&self, host: IpAddr) -> bool {
         self.host.is_some_and(|signalling| is_same(host, signalling))
     }
@@ -277,7 +282,8 @@ impl Source {
         if self.passes_probation(from, ssrc, sequence) { Verdict::Lock } else { Verdict::Drop }
     }
 
-    /// Looks at a packet that does not come from the locked source, and may be its next one.
+    /// Judges a packet that does not come from the locked source, but may be its next one from a
+    /// new port.
     fn watch_move(
         &mut self,
         locked: SocketAddr,
@@ -333,7 +339,7 @@ impl Candidate {
     }
 }
 
-/// Whether two addresses are one host's, be IPv4 written as it is or inside IPv6.
+/// Whether two addresses are the same host's, with IPv4 written as it is or inside IPv6.
 fn is_same(one: IpAddr, other: IpAddr) -> bool {
     one.to_canonical() == other.to_canonical()
 }
@@ -376,8 +382,8 @@ mod tests {
         assert!(source.is_proved(host));
     }
 
-    /// RTP bleed and injection: right in everything but the host, at a thousand packets a second, before
-    /// the peer speaks, while it does, and for as long as you like after it has gone.
+    /// RTP bleed and injection: packets that are right in everything except the host, at a thousand
+    /// a second, before the peer sends, while it sends, and for any time after it has gone.
     #[test]
     fn a_stranger_who_sprays_is_never_the_peer() {
         for any_host in [false, true] {
@@ -397,7 +403,8 @@ mod tests {
                 }
                 frame
             };
-            // With any host it is a race that the peer must enter within a second.
+            // If any host is allowed, the peer must send within a second to be locked before the
+            // stranger.
             let frame = spray(&mut source, if any_host { GRACE_FRAMES - 1 } else { 3_000 });
             assert_eq!(source.judge(peer(), 1, 1, frame), Verdict::Lock);
             let frame = spray(&mut source, 100);
@@ -442,7 +449,8 @@ mod tests {
     #[test]
     fn who_is_not_the_peer_does_not_take_its_place_when_it_pauses() {
         let moved = address("192.0.2.1:4002");
-        // Another host, another SSRC, old or far numbers; none of them for 5 s.
+        // Another host, another SSRC, old or distant sequence numbers; none of them is locked for
+        // 5 s.
         for (from, ssrc, first) in
             [(stranger(), 1, 101), (moved, 2, 101), (moved, 1, 1), (moved, 1, 30_000)]
         {
@@ -455,7 +463,7 @@ mod tests {
             }
             assert_eq!(source.judge(peer(), 1, 101, RELOCK_FRAMES), Verdict::Accept);
         }
-        // Nor is it taken while the peer speaks, however right everything is.
+        // A moved port is not locked while the peer sends, even if everything else is right.
         let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
         for frame in 0..500 {
             source.judge(peer(), 1, frame as u16, frame);
@@ -493,7 +501,7 @@ mod tests {
             }
             assert_eq!(source.judge(natted, 5, *last, 1), Verdict::Lock, "{way:?}");
         }
-        // One packet again and again is no stream, nor are packets from anywhere.
+        // One repeated packet is no stream, nor are packets with arbitrary sequence numbers.
         let mut source = Source::new(peer(), None, false, 0);
         for sequence in [7, 7, 7, 7, 107, 207, 307, 7, 60_000] {
             assert_eq!(source.judge(natted, 5, sequence, 1), Verdict::Drop);
@@ -535,7 +543,8 @@ mod tests {
         let judged = [1, 2, 3].map(|sequence| source.judge(stranger(), 6, sequence, 4));
         assert_eq!(judged, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
         assert_eq!(source.destination(), stranger());
-        // A proxy's place is taken by another one, and the sound comes from where it came.
+        // Another proxy takes over the signalling, but the sound comes from the same address as
+        // before.
         let mut source = Source::new(peer(), Some(address("192.0.2.9:5060").ip()), false, 0);
         assert_eq!(source.judge(peer(), 5, 1, 1), Verdict::Lock);
         assert!(!source.renew(peer(), Some(address("192.0.2.10:5060").ip()), 2));

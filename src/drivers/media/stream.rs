@@ -1,7 +1,9 @@
-//! The audio stream of a connected leg: what was agreed, whose packets count, both directions, RTCP.
+//! The audio stream of a connected leg: the agreed plan, the peer's source, both directions, and
+//! RTCP.
 //!
-//! In: the agreed plan, and a tick every 20 ms. Out: RTP and RTCP through the leg's transport, one
-//! frame of sound a tick, and signs of life or death of the peer. It knows no operation and no call.
+//! Input: the agreed plan, and a tick every 20 ms. Output: RTP and RTCP through the leg's
+//! transport, one frame of sound per tick, and events on the peer's first packet and on its
+//! silence. The stream knows no operation and no call.
 
 use std::{
     collections::VecDeque,
@@ -35,38 +37,38 @@ use aftertone_core::{
     },
 };
 
-/// Receivers of former codecs that are still played at most: somebody who changes the codec all the time
-/// loses sound.
+/// The largest number of former receivers that are still played: a peer that changes the codec all
+/// the time loses sound.
 const MAX_BEFORE: usize = 4;
-/// How long a peer that has changed the codec by itself stays with it: 200 ms. Each change makes a
-/// receiver, and one of Opus takes some 20 KB and 10 µs: five a second are no burden for anybody, and
-/// one with every packet would be. Nobody means to change so often; who does loses sound.
+/// The shortest time between two changes of the codec by the peer itself: 200 ms. Each change makes
+/// a receiver, and one of Opus takes some 20 KB and 10 µs: five a second are no load, but one with
+/// every packet would be. No phone changes so often on purpose; one that does loses sound.
 const CHANGE_FRAMES: u64 = 10;
-/// Datagrams that are looked at in one tick at most, strangers' included.
+/// The largest number of datagrams that are read in one tick, including those of strangers.
 const MAX_READS: usize = 32;
-/// Packets that are taken in one tick at most when some have piled up.
+/// The largest number of packets that are taken in one tick when some have piled up.
 const MAX_TAKEN: usize = 4;
-/// Datagrams that are looked at when the leg closes.
+/// The largest number of datagrams that are read when the leg closes.
 const MAX_LAST_READS: usize = 256;
-/// Every so many ticks the socket is read until it is empty.
+/// The interval, in ticks, at which the socket is read until it is empty.
 const PROBE_FRAMES: u64 = 16;
-/// How many frames a packet may be older than the newest should be before another is read.
+/// How many frames a packet may lag behind the expected newest one before another is read.
 const LAG_FRAMES: u32 = 2;
-/// How long after a packet has come, and lasted, the peer may still be playing it: 100 ms of a
-/// jitter buffer.
+/// How long the peer may still be playing a packet after it has arrived and its duration has
+/// passed: 100 ms, for a jitter buffer.
 const PLAYOUT_FRAMES: u64 = 5;
-/// How often the RTCP port is looked at: once a second.
+/// How often the RTCP port is read: once a second.
 const RTCP_FRAMES: u64 = 50;
-/// Datagrams that are read from the RTCP port at a time.
+/// The largest number of datagrams that are read from the RTCP port at a time.
 const MAX_RTCP_READS: usize = 4;
 
 /// A stream cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The codec cannot be made.
+    /// The codec cannot be created.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// The RTP port cannot be opened anew.
+    /// The RTP port cannot be opened again.
     #[error("the RTP port is lost: {0}")]
     Port(#[from] io::Error),
 }
@@ -77,12 +79,12 @@ pub struct Stream {
     plan: StreamPlan,
     way: Way,
     settings: Settings,
-    /// `None` while no address has ever been named.
+    /// `None` until an address has been named.
     source: Option<Source>,
     receiver: Receiver,
-    /// Those of the codecs before, oldest first: what they have received is played first.
+    /// The receivers of former codecs, oldest first: what they have received is played first.
     before: VecDeque<Receiver>,
-    /// The frame in which the peer has last changed the codec by itself.
+    /// The last frame in which the peer changed the codec by itself.
     changed_at: Option<u64>,
     sender: Sender,
     reports: Reports,
@@ -96,19 +98,19 @@ pub struct Stream {
 /// Whether, and where, we may send.
 #[derive(Debug, Default)]
 struct Sending {
-    /// Frames that the call has sent to addresses that may be a victim's: it does not begin again with
-    /// each address.
+    /// Number of frames that the call has sent to unverified addresses, which may be a victim's.
+    /// The count goes on when the address changes.
     unverified: u64,
-    /// The address that was looked at last, and whether it may be sent to at all.
+    /// The address that was checked last, and whether it may be sent to at all.
     judged: Option<(SocketAddr, bool)>,
-    /// The address that was told to get nothing.
+    /// The address that was reported as getting nothing.
     told: Option<SocketAddr>,
 }
 
 /// Signs of life of the peer: RTP, comfort noise and RTCP.
 #[derive(Debug)]
 struct Peer {
-    /// The frame of the last sign of life, or of the moment from which on the present limit counts.
+    /// The frame of the last sign of life, or of the moment from which the present limit counts.
     heard_at: u64,
     has_been_heard: bool,
     first_told: bool,
@@ -116,10 +118,10 @@ struct Peer {
 }
 
 impl Stream {
-    /// A stream as `plan` says, by this way.
+    /// A stream with this plan, over this way.
     ///
     /// # Errors
-    /// The codec cannot be made.
+    /// The codec cannot be created.
     pub fn new(
         plan: StreamPlan,
         way: Way,
@@ -154,10 +156,10 @@ impl Stream {
         })
     }
 
-    /// Goes on as the new `plan` says. Nothing that has been received is lost.
+    /// Goes on with the new `plan`. Nothing that has been received is lost.
     ///
     /// # Errors
-    /// The codec cannot be made, or the socket not be opened anew.
+    /// The codec cannot be created, or the socket cannot be opened again.
     pub fn renew(
         &mut self,
         plan: StreamPlan,
@@ -181,7 +183,7 @@ impl Stream {
             (source @ None, Some(remote)) => {
                 *source = Some(Source::new(remote, host, self.settings.any_host, frame));
             }
-            // On hold without an address: it will be named again.
+            // The call is on hold without an address, which will be named again.
             (_, None) => {}
         }
         let was_two_way = self.is_two_way();
@@ -193,12 +195,13 @@ impl Stream {
         Ok(())
     }
 
-    /// The rate of what we say. What is heard has another while the peer speaks another codec.
+    /// The rate of what we send. What we receive has another rate while the peer uses another
+    /// codec.
     pub fn rate(&self) -> Rate {
         kind_of(self.plan.codec).rate()
     }
 
-    /// Takes what has come: one packet as a rule, more if some have piled up.
+    /// Reads what has come: usually one packet, more if some have piled up.
     pub fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
         self.settle(transport, frame);
         let mut taken = 0;
@@ -214,19 +217,19 @@ impl Stream {
             }
         }
         let may_be_elsewhere = |source: &mut Source| {
-            // Both are noted.
+            // `|` instead of `||`, because both must be called.
             source.give_up_if_silent(frame) | source.is_pausing(frame)
         };
         if self.plan.direction.receives() && self.source.as_mut().is_some_and(may_be_elsewhere) {
-            // Packets of others may count from now on. If the port is gone, nothing comes any more,
-            // and that is told in time.
+            // Packets of other sources may count from now on. If the port is lost, nothing comes
+            // any more, and the silence is reported in time.
             if let Err(error) = transport.disconnect() {
                 tracing::warn!(%error, "an RTP port cannot be opened anew");
             }
         }
     }
 
-    /// Takes everything that has come.
+    /// Reads everything that has come.
     pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         for _ in 0..MAX_LAST_READS {
             let Some((len, from)) = transport.receive(buffer) else { break };
@@ -234,7 +237,7 @@ impl Stream {
         }
     }
 
-    /// Takes a key that was told by SIP.
+    /// Takes a key that came by SIP.
     pub fn press(&mut self, tone: Tone, frame: u64) {
         self.receiver.press(tone, frame);
     }
@@ -249,7 +252,7 @@ impl Stream {
         Sound { samples, tone, advance, behind }
     }
 
-    /// From now on nothing more comes: [`pull`](Self::pull) gives what is left.
+    /// Nothing more comes from now on: [`pull`](Self::pull) gives what is left.
     pub fn drain(&mut self) {
         self.receiver.drain();
     }
@@ -259,19 +262,19 @@ impl Stream {
         self.before.iter().all(Receiver::is_drained) && self.receiver.is_drained()
     }
 
-    /// Whether what is said now is sent.
+    /// Whether audio is sent now.
     pub fn is_sending(&mut self) -> bool {
         self.destination().is_some()
     }
 
-    /// In how many frames the peer has played what is said in this one: its packet is full, and has
-    /// lasted, and the peer's jitter buffer has given it out.
+    /// Number of frames until the peer has played a frame that is sent now: its packet is full, the
+    /// duration of the packet has passed, and the peer's jitter buffer has delivered it.
     pub fn playout_frames(&self) -> u64 {
         2 * u64::from(self.sender.frames_per_packet()) - 1 + PLAYOUT_FRAMES
     }
 
-    /// Says one frame, or lets its time pass. A key is said in its place to peers that take telephone
-    /// events.
+    /// Sends one frame, or lets its time pass. A key is sent instead of the frame to peers that
+    /// support telephone events.
     pub fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {
         let Some(to) = self.destination() else {
             self.sender.skip();
@@ -290,7 +293,7 @@ impl Stream {
         }
     }
 
-    /// Reads and writes RTCP when it is time to.
+    /// Reads and writes RTCP when it is due.
     pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
             for _ in 0..MAX_RTCP_READS {
@@ -303,12 +306,13 @@ impl Stream {
         }
     }
 
-    /// Says good-bye by RTCP (RFC 3550 section 6.6).
+    /// Sends BYE by RTCP (RFC 3550 section 6.6).
     pub fn end(&mut self, transport: &Transport, frame: u64) {
         self.send_report(transport, frame, true);
     }
 
-    /// What of the peer's life and death is to be told at the end of a tick.
+    /// The event on the peer's first packet, on its silence, or on an address that gets nothing, if
+    /// one is to be reported at the end of this tick.
     pub fn watch(&mut self, frame: u64) -> Option<LegEvent> {
         if self.peer.has_been_heard && !self.peer.first_told {
             self.peer.first_told = true;
@@ -333,7 +337,7 @@ impl Stream {
         (timed_out && !told).then_some(LegEvent::MediaTimedOut(silence))
     }
 
-    /// What it has lived through.
+    /// The figures of the stream.
     pub fn stats(&self) -> StreamStats {
         StreamStats {
             received: self.receiver.stats(),
@@ -343,9 +347,10 @@ impl Stream {
         }
     }
 
-    /// Has the kernel drop what others send, once it is certain who the peer is.
+    /// Connects the socket once the peer's source is settled, so that the kernel drops other
+    /// packets.
     fn settle(&self, transport: &mut Transport, frame: u64) {
-        // Unconnected it works as well, and there is time: the source is looked at here, too.
+        // There is no hurry: `take` judges the source of each packet in any case.
         if transport.is_connected() || !frame.is_multiple_of(PROBE_FRAMES) {
             return;
         }
@@ -357,11 +362,12 @@ impl Stream {
         }
     }
 
-    /// Looks at one datagram. Returns the timestamp if it was a packet of the peer's.
+    /// Judges one datagram and takes it. Returns the timestamp if it was a packet of the peer's.
     fn take(&mut self, buffer: &[u8], len: usize, from: SocketAddr, frame: u64) -> Option<u32> {
-        // One that fills the buffer was longer: no sound.
+        // A datagram that fills the buffer was longer, so it is no sound.
         let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
-        // Without a word some send both on one port (RFC 5761 section 4 on telling them apart).
+        // Some peers send RTP and RTCP on one port without agreement (RFC 5761 section 4 says how
+        // to distinguish them).
         if is_rtcp(datagram) && (self.plan.rtcp_mux || !self.is_agreed(datagram[1] & 0x7f)) {
             self.take_rtcp(datagram, from, frame);
             return None;
@@ -385,11 +391,11 @@ impl Stream {
         }
         self.follow(&header, frame);
         let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
-            // What was under way when the codec changed belongs to the one before.
+            // Packets that were under way when the codec changed belong to the receiver before.
             (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
             (pushed, _) => pushed.is_ok(),
         };
-        // What is no sound keeps the way open (RFC 6263 section 4.6): the peer is there.
+        // Packets without sound keep the way open (RFC 6263 section 4.6): the peer is there.
         self.peer.heard_at = frame;
         self.peer.has_been_heard |= is_taken;
         Some(header.timestamp)
@@ -399,7 +405,7 @@ impl Stream {
         self.plan.heard.iter().any(|(number, _)| *number == payload_type)
     }
 
-    /// Goes over to another codec of the answer as soon as the peer does.
+    /// Changes to another codec of the answer as soon as the peer does.
     fn follow(&mut self, header: &Header, frame: u64) {
         let heard = self.plan.heard.iter().find(|(number, _)| *number == header.payload_type);
         let Some(codec) = heard.and_then(|(_, payload)| sound_of(*payload)) else { return };
@@ -426,7 +432,7 @@ impl Stream {
 
     fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
         let Some(source) = &mut self.source else { return };
-        // The port is the peer's own choice; strangers have other addresses.
+        // The peer chooses its RTCP port, so only the host is checked; strangers have other hosts.
         let is_destination = from.ip() == source.destination().ip();
         if !is_destination && !source.is_near(from.ip()) {
             return;
@@ -436,14 +442,14 @@ impl Stream {
         if is_destination && is_about_us {
             source.verify();
         }
-        // The host may have other calls, and still report about one that had this port before: such
-        // reports come from other sources, and are about others.
+        // The host may have other calls, and may still report about one that had this port before.
+        // Such reports have other SSRCs, and are not about us.
         if !is_about_us && !source.may_report_as(received.ssrc) {
             return;
         }
         self.reports.note(&received, frame);
-        // A peer that says nothing is there as long as its RTCP comes (RFC 3550 section 6.3.5): it
-        // is on hold, or has nothing to say.
+        // A peer that sends no RTP is there as long as its RTCP comes (RFC 3550 section 6.3.5): it
+        // is on hold, or has nothing to send.
         if !received.is_bye {
             self.peer.heard_at = frame;
         }
@@ -451,7 +457,8 @@ impl Stream {
 
     fn send_report(&mut self, transport: &Transport, frame: u64, is_last: bool) {
         let Ok(Some(rtp)) = self.trusted_address() else { return };
-        // Nothing was said yet, and nobody is heard: it may not even be a call.
+        // We have sent nothing, and the peer is not verified: the address may not even belong to a
+        // call.
         if self.sender.sent().packets == 0 && !self.source.as_ref().is_some_and(Source::is_verified)
         {
             return;
@@ -466,7 +473,7 @@ impl Stream {
         }
     }
 
-    /// Where our RTP goes, if anywhere.
+    /// Where our RTP goes; `None` if it is not sent.
     fn destination(&mut self) -> Option<SocketAddr> {
         if !self.plan.direction.sends() {
             return None;
@@ -474,15 +481,15 @@ impl Stream {
         self.trusted_address().ok().flatten()
     }
 
-    /// The source of the peer's newest SIP may be forged.
+    /// Notes that the source address of the peer's newest SIP may be forged.
     pub fn doubt_host(&mut self) {
         if let Some(source) = &mut self.source {
             source.doubt_host();
         }
     }
 
-    /// The peer's address, if there is one, unless it is ours or may be a victim's. RTCP goes on while
-    /// on hold (RFC 3264 section 8.4).
+    /// The peer's address, if there is one; an error if it is ours or may be a victim's. RTCP goes
+    /// on while on hold (RFC 3264 section 8.4).
     fn trusted_address(&mut self) -> Result<Option<SocketAddr>, LegEvent> {
         let Some(to) = self.source.as_ref().map(Source::destination) else { return Ok(None) };
         let may_be_sent_to = match self.sending.judged {
@@ -499,12 +506,12 @@ impl Stream {
         Ok(Some(to))
     }
 
-    /// Whether somebody has shown that `to` is the peer's: by RTP, by RTCP, or by SIP.
+    /// Whether RTP, RTCP or SIP has shown that `to` is the peer's address.
     fn is_verified(&self, to: SocketAddr) -> bool {
         self.source.as_ref().is_some_and(|source| source.is_verified() || source.is_proved(to.ip()))
     }
 
-    /// Tells once that an address gets nothing.
+    /// Reports once that an address gets nothing.
     fn unsent(&mut self) -> Option<LegEvent> {
         if !self.plan.direction.sends() {
             return None;
@@ -515,11 +522,12 @@ impl Stream {
         (told != to).then_some(event)
     }
 
-    /// Where our RTCP goes beside RTP to `rtp`.
+    /// Where our RTCP goes while our RTP goes to `rtp`.
     fn rtcp_destination(&self, rtp: SocketAddr) -> Option<SocketAddr> {
         let next = || Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?));
         let named = self.plan.remote_rtcp.map(|named| as_seen_from(named, self.way.local));
-        // A host behind a NAT does not know its address; the port is the best guess then.
+        // A host behind a NAT does not know its public address; then the next port is the best
+        // guess.
         let to = named.filter(|named| named.ip() == rtp.ip()).or_else(next)?;
         self.way.may_lead_to(to).then_some(to)
     }
@@ -547,32 +555,33 @@ fn format_of(plan: &StreamPlan) -> Format {
 
 /// Decides how many packets are read in a tick.
 ///
-/// One a tick follows a peer of our own speed, and asking the kernel in vain costs as much as the
-/// decoding. More are read while the timestamps lag behind the newest that was seen when the socket
-/// was last empty: then some have piled up. Now and then the socket is emptied anyway.
+/// One packet per tick is enough for a peer of our own speed, and a read that finds nothing costs
+/// as much as the decoding. More are read while the timestamps lag behind the time that is expected
+/// from the newest packet when the socket was last empty: then some have piled up. Every
+/// [`PROBE_FRAMES`] ticks the socket is emptied anyway.
 #[derive(Debug, Default)]
 struct Pacer {
-    /// The timestamp of the last packet, and the frame in which nothing stood behind it.
+    /// The timestamp of the last packet, and the frame in which no other packet was behind it.
     newest: Option<(u32, u64)>,
     last: Option<u32>,
 }
 
 impl Pacer {
-    /// A packet was taken, the `taken`th of this tick; is another read?
+    /// Whether another packet is read after this one, the `taken`th of the tick.
     fn wants_more(&mut self, timestamp: u32, step: u32, taken: usize, frame: u64) -> bool {
         self.last = Some(timestamp);
         let Some((newest, at)) = self.newest else { return true };
         if frame.is_multiple_of(PROBE_FRAMES) {
             return true;
         }
-        // Probes keep the distance small, and a wrapped one only costs a read.
+        // Probes keep this difference small, and if it wraps, that only costs a read.
         let passed = frame.saturating_sub(at) as u32;
         let expected = newest.wrapping_add(passed.wrapping_mul(step));
         let lag = expected.wrapping_sub(timestamp) as i32;
         taken < MAX_TAKEN && lag >= step.saturating_mul(LAG_FRAMES) as i32
     }
 
-    /// Nothing is left to be read.
+    /// Notes that the socket is empty.
     fn found_empty(&mut self, frame: u64) {
         if let Some(last) = self.last.take() {
             self.newest = Some((last, frame));
@@ -586,8 +595,8 @@ mod tests {
 
     const STEP: u32 = 160;
 
-    /// Lets a peer send `per_frame` packets a frame that begins with `queued` of them, and returns how
-    /// often the socket was read and how many packets are left in it.
+    /// Simulates a peer that begins with `queued` packets and sends `per_frame` of them a frame.
+    /// Returns how often the socket was read, and how many packets are left in it.
     fn run(frames: u64, queued: u64, per_frame: u64) -> (u64, u64) {
         let mut pacer = Pacer::default();
         let (mut sent, mut read, mut reads) = (queued, 0, 0);

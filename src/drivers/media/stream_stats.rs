@@ -1,15 +1,15 @@
-//! What is counted of one leg's stream.
+//! Figures of one leg's stream.
 use super::{receiver::ReceiverStats, sender::Sent};
 
-/// What a stream has lived through.
+/// The figures of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamStats {
-    /// What came.
+    /// Figures about received packets.
     pub received: ReceiverStats,
     /// What was sent.
     pub sent: Sent,
-    /// Packets that were not the peer's, as far as the kernel let them through.
+    /// Packets of sources other than the peer, as far as the kernel let them through.
     pub strangers: u64,
-    /// Datagrams on the RTP port that were no RTP.
+    /// Datagrams on the RTP port that were not RTP.
     pub malformed: u64,
 }

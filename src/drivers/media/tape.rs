@@ -1,8 +1,9 @@
 //! The kept samples of one recording on their way to the spool: 16 kHz, in chunks of half a second.
 //!
-//! In: samples at the operation's rate. Out: chunks on the spool's channel, and word of whether it
-//! has taken the last one. What the spool does not take waits here; it never blocks. How much can
-//! wait is bounded by the operation, which keeps no more than its longest duration.
+//! Input: samples at the operation's rate. Output: chunks on the spool's channel, and whether the
+//! spool has taken the last one. What the spool does not take waits here; the tape never blocks.
+//! The amount that can wait is bounded by the operation, which keeps no more than its longest
+//! duration.
 
 use std::{
     collections::VecDeque,
@@ -20,10 +21,10 @@ use aftertone_core::{
 
 /// Half a second at 16 kHz.
 const CHUNK_SAMPLES: usize = 8_000;
-/// Room for the frame that fills a chunk.
+/// Space for the frame that fills a chunk.
 const CHUNK_CAPACITY: usize = CHUNK_SAMPLES + Rate::Hz16000.frame_len();
 
-/// The tape of one recording.
+/// The samples of one recording that the spool has not taken yet.
 #[derive(Debug)]
 pub struct Tape {
     recording: RecordingId,
@@ -34,14 +35,14 @@ pub struct Tape {
     waiting: VecDeque<ChunkBody>,
 }
 
-/// How far the spool has got.
+/// How much the spool has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spooled {
-    /// It has taken all that there is.
+    /// The spool has taken everything.
     All,
-    /// Something waits.
+    /// Something still waits.
     Waiting,
-    /// The spool is gone, and with it the clip.
+    /// The spool is gone, and the clip is lost.
     Lost,
 }
 
@@ -68,7 +69,7 @@ impl Tape {
         }
     }
 
-    /// Ends the recording; nothing may be kept after that. `keep`: whether it is wanted.
+    /// Ends the recording; nothing may be kept after that. `keep`: whether the clip is delivered.
     pub fn end(&mut self, keep: bool) {
         if let Some(upsampler) = &mut self.upsampler {
             upsampler.flush(&mut self.filling);
@@ -79,7 +80,7 @@ impl Tape {
         self.waiting.push_back(ChunkBody::End { keep });
     }
 
-    /// Offers to the spool what waits for it.
+    /// Offers the waiting chunks to the spool.
     pub fn spool(&mut self) -> Spooled {
         while let Some(body) = self.waiting.pop_front() {
             let chunk = Chunk { recording: self.recording, body };
@@ -106,7 +107,7 @@ mod tests {
         RecordingId::from_random([7; 16])
     }
 
-    /// What has been taken: lengths of the chunks, and the end.
+    /// What the spool has taken: lengths of the chunks, and the end.
     fn taken(chunks: &Receiver<Chunk>) -> (Vec<usize>, Option<bool>) {
         let (mut lengths, mut end) = (Vec::new(), None);
         for chunk in chunks.try_iter() {

@@ -1,6 +1,8 @@
-//! Where RTP must never go, whatever a peer's description says: to many, to nobody, to ourselves.
+//! Addresses to which RTP must never go, whatever a peer's description says: those of many hosts,
+//! of no host, and our own.
 //!
-//! In: an address that a peer has named. Out: whether packets may go there. It sends nothing.
+//! Input: an address that a peer has named. Output: whether packets may go there. This module sends
+//! nothing.
 
 use std::{
     io,
@@ -10,10 +12,10 @@ use std::{
 
 use super::ports::PortRange;
 
-/// RFC 863; which port makes no difference.
+/// RFC 863; any port would do.
 const DISCARD: u16 = 9;
 
-/// What is ours. Cloning shares it.
+/// Our own addresses and ports. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Targets {
     own: Arc<Own>,
@@ -26,20 +28,20 @@ struct Own {
     advertised: Option<IpAddr>,
 }
 
-/// The way that a leg's packets go.
+/// The ends between which a leg's packets go.
 #[derive(Debug, Clone)]
 pub struct Way {
-    /// Our socket.
+    /// The address of our socket.
     pub local: SocketAddr,
-    /// Where the peer's SIP comes from, if that is known.
+    /// The host that the peer's SIP comes from, if that is known.
     pub host: Option<IpAddr>,
-    /// What is ours.
+    /// Our own addresses and ports.
     pub targets: Targets,
 }
 
 impl Targets {
-    /// Our RTP ports, our SIP ports, and the address that peers know us by if it is not one of this
-    /// host's.
+    /// Our RTP ports, our SIP ports, and the address that we advertise to peers if it is not one of
+    /// this host's.
     pub fn new(rtp: PortRange, sip: Vec<u16>, advertised: Option<IpAddr>) -> Self {
         Self { own: Arc::new(Own { rtp, sip, advertised }) }
     }
@@ -54,8 +56,8 @@ impl Targets {
 }
 
 impl Way {
-    /// Whether RTP may be sent to `address`: one host, a port, and nothing of ours. Programs on this
-    /// host may name its other sockets; it would be odd from anywhere else.
+    /// Whether RTP may be sent to `address`: a single host, with a port, and nothing of our own. A
+    /// program on this host may name other sockets of this host; a peer elsewhere has no reason to.
     pub fn may_lead_to(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
@@ -73,7 +75,8 @@ impl Way {
     }
 }
 
-/// Whether an address is this host's: the way there begins where it ends. Nothing is sent for that.
+/// Whether an address is this host's own: then the source address of a route to it is the same
+/// address. Nothing is sent to find this out.
 fn is_own(ip: IpAddr) -> bool {
     let any = match ip {
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_peer_elsewhere_cannot_name_what_is_ours() {
-        // 203.0.113.9 is what peers know us by.
+        // 203.0.113.9 is our advertised address.
         for local in ["198.51.100.7:4000", "[::]:4000"] {
             let way = way(local, "203.0.113.1");
             for address in [

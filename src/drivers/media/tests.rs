@@ -1,7 +1,7 @@
 //! Legs against a scripted RTP peer over loopback sockets.
 //!
-//! Most tests tick the leg by hand: loopback delivers at once, so the frames are virtual time. Only
-//! those of the engine run on its threads.
+//! Most tests tick the leg by hand: loopback delivers at once, so frames are virtual time. Only the
+//! tests of the engine use its threads.
 
 mod answers;
 mod keys;
@@ -47,11 +47,11 @@ use aftertone_core::{
 };
 
 const EVENT_TYPE: u8 = 101;
-/// Codes that are never part of [`speech`]: one that is loud, and one that is not.
+/// Codes that are never part of [`speech`]: a loud one, and a quiet one.
 const RINGBACK: u8 = 0x52;
 const QUIET: u8 = 0x7E;
 
-/// A phone that sends and hears G.711 µ-law.
+/// A phone that sends and receives G.711 µ-law.
 struct Peer {
     socket: UdpSocket,
     leg: SocketAddr,
@@ -81,7 +81,8 @@ impl Peer {
         self.timestamp += codes.len() as u32;
     }
 
-    /// Presses a key for 60 ms, as telephones do: three packets, and the last one twice more.
+    /// Presses a key for 60 ms, as telephones do: three packets, and the last one is repeated
+    /// twice.
     fn press(&mut self, tone: Tone) {
         for (index, units) in [160_u16, 320, 480, 480, 480].into_iter().enumerate() {
             let [high, low] = units.to_be_bytes();
@@ -100,7 +101,7 @@ impl Peer {
         self.sequence = self.sequence.wrapping_add(1);
     }
 
-    /// Tells the leg by RTCP that its packets come.
+    /// Reports by RTCP that the leg's packets arrive.
     fn report(&self, ssrc: u32) {
         let mut packet = Vec::new();
         let block = ReportBlock { ssrc, ..ReportBlock::default() };
@@ -108,13 +109,13 @@ impl Peer {
         self.rtcp(&packet, 1);
     }
 
-    /// Sends RTCP so many ports beside RTP.
+    /// Sends RTCP to the port that is `beside` above the RTP port.
     fn rtcp(&self, packet: &[u8], beside: u16) {
         let rtcp = SocketAddr::new(self.leg.ip(), self.leg.port() + beside);
         self.socket.send_to(packet, rtcp).unwrap();
     }
 
-    /// Everything that has come.
+    /// All packets that have come.
     fn packets(&self) -> Vec<Vec<u8>> {
         let mut buffer = [0; 2_048];
         let receive = || self.socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec());
@@ -185,7 +186,7 @@ impl Rig {
         (0..times).map(|_| self.leg.tick(&mut self.scratch)).last().unwrap()
     }
 
-    /// Lets the peer say `codes` in frames of 20 ms.
+    /// Sends `codes` from the peer in frames of 20 ms, with a tick after each.
     fn converse(&mut self, peer: &mut Peer, codes: &[u8]) {
         for frame in codes.chunks(160) {
             peer.speak(frame);
@@ -197,7 +198,7 @@ impl Rig {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
-    /// What has been told, without `Heard`, `OperationSaid` and figures.
+    /// The reported events, without `Heard`, `OperationSaid` and figures.
     fn outline(&mut self) -> Vec<String> {
         let outline = |event| match event {
             LegEvent::Heard => None,
@@ -213,20 +214,20 @@ impl Rig {
     }
 }
 
-/// Nothing here is anybody's but the peers'.
+/// Targets without addresses of our own: all addresses belong to peers.
 fn targets() -> Targets {
     Targets::new(PortRange::Ephemeral, Vec::new(), None)
 }
 
-/// Where the peers' SIP comes from, when it comes from where their RTP does.
+/// The host of the peers' SIP, in tests in which it is also the host of their RTP.
 const HOST: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-/// Codes that repeat nowhere within a second and are all loud.
+/// Loud codes without any repetition within a second.
 fn speech(frames: usize) -> Vec<u8> {
     let mut state = 12_345_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Neither of the two zeros.
+        // Excludes the two zeros.
         (state >> 24) as u8 & 0xBF
     };
     (0..frames * 160).map(|_| next()).collect()
@@ -278,7 +279,7 @@ fn recording(
     (Command::Start(start), chunks)
 }
 
-/// The 8 kHz samples of a recording, and whether it was wanted; panics without an end.
+/// The 8 kHz samples of a recording, and whether it is delivered; panics without an end.
 fn clip(chunks: &ChunkReceiver<Chunk>) -> (Vec<i16>, bool) {
     let mut wide = Vec::new();
     for chunk in chunks.try_iter() {
@@ -290,7 +291,7 @@ fn clip(chunks: &ChunkReceiver<Chunk>) -> (Vec<i16>, bool) {
     panic!("the recording has no end after {} samples", wide.len());
 }
 
-/// Where `part` lies in `whole`, to the bit.
+/// The exact position of `part` in `whole`.
 fn position(whole: &[i16], part: &[i16]) -> Option<usize> {
     whole.windows(part.len()).position(|window| window == part)
 }
@@ -309,7 +310,7 @@ fn nothing_is_sent_before_the_leg_is_connected() {
 fn what_comes_before_the_leg_is_connected_is_not_heard() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    // Ringback, and some more of it in one piece before the next tick.
+    // Ringback, and then more of it at once before the next tick.
     rig.converse(&mut peer, &[RINGBACK; 250 * 160]);
     for _ in 0..50 {
         peer.speak(&[RINGBACK; 160]);
@@ -401,7 +402,7 @@ fn no_hold_music_is_heard_between_two_prompts_of_a_queue() {
     assert_eq!(rig.outline(), ["ended Done"], "it has begun");
     rig.command(play(2, prompt(&[0xA0; 320])));
     let mut said = 0;
-    // Each prompt begins as soon as the call learns that the one before was said.
+    // Each prompt begins as soon as the call learns that the one before has been sent.
     for _ in 0..11 {
         rig.tick(1);
         for event in rig.told() {
@@ -537,7 +538,7 @@ fn whoever_is_muted_is_not_heard() {
     {
         rig.command(Command::Mute(Muted { ours, peers }));
         rig.converse(&mut peer, &codes);
-        // What was still in the jitter buffer when it was muted.
+        // The first half may have been in the jitter buffer when the leg was muted.
         let heard = samples(&peer.heard());
         let is_sound = heard[heard.len() / 2..].iter().any(|sample| *sample != 0);
         assert_eq!(is_sound, is_heard, "{ours} {peers}");
@@ -644,7 +645,7 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     assert!((150 * 160..=151 * 160).contains(&length), "{length} samples in 150 frames");
 }
 
-/// What was agreed with a peer, in another codec.
+/// The plan with a peer, with another codec.
 fn speaking(peer: &Peer, codec: Codec, payload_type: u8) -> StreamPlan {
     let heard = vec![(payload_type, Payload::Sound(codec)), (EVENT_TYPE, Payload::Event)];
     StreamPlan { codec, payload_type, heard, ..peer.plan() }
@@ -742,7 +743,7 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
     rig.converse(&mut peer, &codes[..30 * 160]);
     peer.packets();
     rig.command(Command::Connect(moved.plan(), HOST));
-    // The peer moves when it has our answer, which is sent after the leg has been told.
+    // The peer uses its new port once it has our answer, which is sent after the leg has changed.
     rig.tick(1);
     (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
     rig.converse(&mut moved, &codes[30 * 160..]);
@@ -894,7 +895,7 @@ fn open(events: mpsc::Sender<LegEvent>) -> OpenLeg {
     OpenLeg { call, bind: Ipv4Addr::LOCALHOST.into(), events }
 }
 
-/// The next event, but for those of what was said and is not heard yet.
+/// The next event other than `OperationSaid`.
 async fn next_end(events: &mut mpsc::Receiver<LegEvent>) -> Option<LegEvent> {
     loop {
         match events.recv().await {
@@ -941,7 +942,7 @@ async fn a_shutdown_hangs_up_what_runs() {
         calls.push((leg, events));
     }
     for (_, events) in &mut calls {
-        // The first has given way to the second, which runs now.
+        // The second operation has canceled the first one, and runs now.
         assert!(matches!(next_end(events).await, Some(LegEvent::OperationEnded { .. })));
     }
     engine.shutdown();

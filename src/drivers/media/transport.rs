@@ -1,7 +1,8 @@
 //! The two sockets of a leg: non-blocking, connected once the peer is known.
 //!
-//! In: packets to send and where to. Out: datagrams and where they came from. A connected socket is
-//! cheaper, and the kernel drops what strangers send. It knows neither RTP nor who the peer is.
+//! Input: packets to send and their destinations. Output: datagrams and their sources. A connected
+//! socket costs less, and the kernel drops the packets of strangers. The transport does not know
+//! RTP, nor which address is the peer's.
 
 use std::{
     io,
@@ -13,12 +14,12 @@ use super::ports::{PortLease, PortPair};
 /// The sockets of one leg.
 #[derive(Debug)]
 pub struct Transport {
-    /// `None` only after it could not be opened anew.
+    /// `None` only if it could not be opened again.
     rtp: Option<UdpSocket>,
     rtcp: UdpSocket,
     local: SocketAddr,
     connected: Option<SocketAddr>,
-    /// Dropped last: the sockets are closed by then.
+    /// Dropped last, after the sockets are closed.
     lease: PortLease,
 }
 
@@ -48,16 +49,17 @@ impl Transport {
         Some(received)
     }
 
-    /// Sends from the RTP port. Returns whether the kernel took it; the peer's ICMP errors and full
-    /// buffers are no more than lost packets.
+    /// Sends from the RTP port. Returns whether the kernel took the packet; ICMP errors of the peer
+    /// and full buffers count as lost packets.
     pub fn send(&self, packet: &[u8], to: SocketAddr) -> bool {
         let Some(socket) = &self.rtp else { return false };
         let send = || match self.connected {
             Some(connected) if connected == to => socket.send(packet),
-            // The lock has just moved, or there is none yet.
+            // The lock of the source has just moved, or there is none yet.
             _ => socket.send_to(packet, to),
         };
-        // An ICMP error that has come in since is told at the next call, whatever that is.
+        // The next call on the socket, of any kind, reports an earlier ICMP error, so the packet is
+        // sent again.
         send().or_else(|error| if is_icmp(&error) { send() } else { Err(error) }).is_ok()
     }
 
@@ -66,16 +68,16 @@ impl Transport {
         self.rtcp.send_to(packet, to).is_ok()
     }
 
-    /// Whether the kernel drops what others send.
+    /// Whether the kernel drops the packets of other sources.
     pub fn is_connected(&self) -> bool {
         self.connected.is_some()
     }
 
-    /// From now on the kernel drops what does not come from `peer`. What is queued already may still
-    /// come from others.
+    /// From now on the kernel drops what does not come from `peer`. Datagrams that are already
+    /// queued may still come from others.
     ///
     /// # Errors
-    /// There is no way to `peer`.
+    /// There is no route to `peer`.
     pub fn connect(&mut self, peer: SocketAddr) -> io::Result<()> {
         if let Some(socket) = &self.rtp {
             socket.connect(peer)?;
@@ -84,11 +86,11 @@ impl Transport {
         Ok(())
     }
 
-    /// Hears everybody again. The standard library cannot dissolve a connection: the socket is opened
-    /// anew on the same port, which the lease keeps for us.
+    /// Receives from all sources again. The standard library cannot disconnect a UDP socket, so it
+    /// is opened again on the same port, which the lease keeps for us.
     ///
     /// # Errors
-    /// Somebody was quicker to take the port.
+    /// Another program has taken the port in between.
     pub fn disconnect(&mut self) -> io::Result<()> {
         if self.connected.take().is_some() {
             self.rtp = None;
@@ -100,7 +102,7 @@ impl Transport {
     }
 }
 
-/// `address` as a socket bound to `local` shows and takes it: IPv4 inside IPv6 when it hears both.
+/// `address` in the form that a socket bound to `local` uses: IPv4 inside IPv6 if it receives both.
 pub fn as_seen_from(address: SocketAddr, local: SocketAddr) -> SocketAddr {
     match (address.ip(), local.ip()) {
         (IpAddr::V4(ip), IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => {
@@ -113,7 +115,8 @@ pub fn as_seen_from(address: SocketAddr, local: SocketAddr) -> SocketAddr {
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
     match socket.recv_from(buffer) {
         Ok(received) => Some(received),
-        // The answer to one of our packets; the peer's own may wait behind it.
+        // The error is the answer to one of our packets; a datagram of the peer may be queued
+        // behind it.
         Err(error) if is_icmp(&error) => socket.recv_from(buffer).ok(),
         Err(_) => None,
     }

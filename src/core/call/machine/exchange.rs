@@ -78,7 +78,7 @@ pub struct Offer {
     pub codecs: Vec<sdp::Codec>,
 }
 
-/// A call that we are to place.
+/// A call that is to be placed.
 #[derive(Debug)]
 pub struct Placement {
     /// The dialog that our INVITE creates.

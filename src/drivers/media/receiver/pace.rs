@@ -1,52 +1,53 @@
-//! Whether a sender's timestamps run at the speed of its sound.
+//! Detects whether a sender's timestamps run at the speed of its sound.
 //!
-//! In: the newest packet of sound, its place by its timestamp, and when it came. Out: its place.
-//! Some senders count Opus at 24,000 Hz, or all packets as one. Then sound would overlap or have
-//! holes: so packets whose sequence numbers follow each other are placed by their own length, as
-//! long as what passes between their arrivals says the same. Where it does not, the sender makes
-//! pauses, and its timestamps are right.
+//! Input: the newest packet of sound, its place by its timestamp, and when it came. Output: its
+//! place. Some senders count Opus at 24,000 Hz, or give all packets one timestamp; by such
+//! timestamps, sound would overlap or have gaps. So packets with consecutive sequence numbers are
+//! placed by their own length, as long as the time between their arrivals agrees with it. If it
+//! does not, the sender makes pauses, and its timestamps are right.
 
-/// The pace of one source, in samples on the receiver's line of time.
+/// The pace of one source, in samples on the receiver's time line.
 #[derive(Debug, Default)]
 pub struct Pace {
     last: Option<Sound>,
-    /// Packets are placed by their length.
+    /// Whether packets are placed by their length.
     by_length: bool,
     run: Run,
-    /// How much later than by their timestamps packets are placed since that was last decided.
+    /// How much later than by their timestamps packets have been placed since the last decision.
     debt: i64,
 }
 
 /// A packet of sound.
 #[derive(Debug, Clone, Copy)]
 pub struct Sound {
-    /// Its sequence number.
+    /// The sequence number.
     pub sequence: i64,
-    /// Where it lies.
+    /// The place of the sound.
     pub time: i64,
-    /// Samples in it.
+    /// The number of samples.
     pub len: i64,
-    /// When it came: the number of the tick, in samples.
+    /// The time of arrival: the number of the tick, in samples.
     pub arrival: i64,
 }
 
-/// Packets in a row whose timestamps differ from their lengths the same way.
+/// Consecutive packets whose timestamps differ from their lengths in the same direction.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
-    /// Less than 0 if timestamps are too slow.
+    /// Negative if timestamps are too slow.
     sign: i64,
     by_time: i64,
     by_length: i64,
     since: i64,
 }
 
-/// It is decided anew whenever the two differ by so many frames.
+/// The decision is made again whenever the two differ by this many frames.
 const DECIDED: i64 = 4;
-/// Packets that come earlier than either says have waited somewhere, and show nothing: in frames.
+/// In frames: packets that come earlier than both times say were delayed somewhere, and show
+/// nothing.
 const EARLY: i64 = 2;
 
 impl Pace {
-    /// Where the newest packet lies: `sound.time` is its place by its timestamp. `missing`: how
+    /// The place of the newest packet; `sound.time` is its place by its timestamp. `missing`: how
     /// many packets between it and the newest before have not come. `frame`: samples of a frame.
     pub fn place(&mut self, sound: &Sound, missing: i64, frame: i64) -> i64 {
         let Some(last) = self.last else { return sound.time };
@@ -59,12 +60,13 @@ impl Pace {
         }
         let goes_on = differs.signum() == self.run.sign;
         if missing > 0 && !goes_on && !self.by_length {
-            // They may have been no sound: packets of a key beside it.
+            // The missing packets may have been no sound, but packets of a key beside it.
             return by_time;
         }
         if !goes_on {
             self.run = Run { sign: differs.signum(), since: last.arrival, ..Run::default() };
-            // Sound does not overlap. A little does, where something was appended to payloads.
+            // Sound does not overlap, except for a little if something was appended to the
+            // payloads.
             self.by_length = differs < 0 && -differs * 4 >= length;
         }
         self.run.by_time += by_time - last.time;
@@ -79,18 +81,18 @@ impl Pace {
         by_time - paid
     }
 
-    /// Where a packet lies that was overtaken by the newest one, if it is placed by its length.
+    /// The place of a packet that was overtaken by the newest one, if it is placed by its length.
     pub fn place_overtaken(&self, sequence: i64, len: i64) -> Option<i64> {
         let last = self.last.filter(|_| self.by_length)?;
         Some(last.time - (last.sequence - sequence) * len)
     }
 
-    /// Notes where the newest packet was placed.
+    /// Notes the place of the newest packet.
     pub fn placed(&mut self, sound: Sound) {
         self.last = Some(sound);
     }
 
-    /// Notes that a packet with this sequence number holds no new sound.
+    /// Notes that the packet with this sequence number contains no new sound.
     pub fn passed_over(&mut self, sequence: i64) {
         if let Some(last) = &mut self.last {
             last.sequence = sequence;
@@ -102,7 +104,7 @@ impl Pace {
         self.last.as_ref()
     }
 
-    /// The sender's clock is another one from now on.
+    /// Begins anew, because the sender's clock has changed.
     pub fn begin_anew(&mut self) {
         *self = Self::default();
     }

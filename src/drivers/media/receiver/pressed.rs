@@ -1,9 +1,9 @@
-//! When keys are down: the sound of that time is the key's, and no part of what is said.
+//! The times at which keys are down: sound at these times belongs to the key, not to the speech.
 //!
-//! In: what packets say of keys, and where sound was placed, both with their sequence numbers. Out:
-//! which samples are to be silent. A key is up again after the duration that its packets claim, and
-//! at the latest with the first sound that was sent after them: senders who speak on count
-//! durations by another clock, or claim the longest there is.
+//! Input: packets of keys, and the places of sound, both with their sequence numbers. Output: which
+//! samples must be silent. A key is up again after the duration that its packets claim, and at the
+//! latest with the first sound that was sent after them: some senders go on with speech, but count
+//! durations by another clock or claim the longest possible one.
 
 use std::collections::VecDeque;
 
@@ -14,27 +14,27 @@ use aftertone_core::proto::rtp::telephone_event::KeyPacket;
 pub struct Pressed {
     /// Oldest first.
     keys: VecDeque<Key>,
-    /// In the order in which it came.
+    /// In the order of arrival.
     sounds: VecDeque<Sound>,
 }
 
-/// One press, in samples on the receiver's line of time.
+/// One press, in samples on the receiver's time line.
 #[derive(Debug)]
 struct Key {
     press: u32,
-    /// The RTP timestamp of its beginning, and where that lies.
+    /// The RTP timestamp of its beginning, and the place of that.
     timestamp: u32,
     start: i64,
-    /// Where it ends by what its packets claim.
+    /// Where it ends by the duration that its packets claim.
     claimed: i64,
-    /// Where the first sound lies that was sent after the key.
+    /// Where the first sound begins that was sent after the key.
     cut: Option<i64>,
-    /// Sequence number of its first packet.
+    /// The sequence number of its first packet.
     first: i64,
-    /// Of the newest one, or of the first that says that the key is up.
+    /// The sequence number of its newest packet, or of the first one that says that the key is up.
     last: i64,
     is_up: bool,
-    /// Whether the sender sends sound beside it.
+    /// Whether the sender sends sound in addition to the key.
     is_beside: bool,
     /// Whether all its packets have the timestamp of its beginning, on the clock of the sound.
     is_exact: bool,
@@ -48,11 +48,11 @@ struct Sound {
     len: i64,
 }
 
-/// Presses that are remembered.
+/// The largest number of presses that are remembered.
 const MAX_KEYS: usize = 32;
-/// They are remembered for so many samples after their end: their packets may be late.
+/// Presses are remembered for so many samples after their end, because their packets may be late.
 const KEEP: i64 = 16_000;
-/// Packets of sound that are remembered: a packet of a key may be overtaken by them.
+/// Packets of sound that are remembered, because they may overtake a packet of a key.
 const MAX_SOUNDS: usize = 16;
 
 impl Default for Pressed {
@@ -65,10 +65,10 @@ impl Default for Pressed {
 }
 
 impl Pressed {
-    /// Notes a packet of a key that begins at `start`, unless that is known already. Of another source
-    /// than that of the sound, which has other sequence numbers, it has that of the newest sound.
-    /// `ticks`: those of a sample. `is_exact`: whether it has the timestamp of the beginning. Returns
-    /// where the key begins.
+    /// Notes a packet of a key that begins at `start`, unless the beginning is known already.
+    /// `sequence`: for a source other than that of the sound, which has its own sequence numbers,
+    /// the number of the newest sound. `ticks`: RTP ticks per sample. `is_exact`: whether the
+    /// packet has the timestamp of the beginning. Returns where the key begins.
     pub fn note(
         &mut self,
         packet: &KeyPacket,
@@ -108,7 +108,7 @@ impl Pressed {
         key.start
     }
 
-    /// Notes where a packet of sound was placed.
+    /// Notes the place of a packet of sound.
     pub fn hear(&mut self, sequence: i64, time: i64, len: i64) {
         if self.sounds.len() == MAX_SOUNDS {
             self.sounds.pop_front();
@@ -118,7 +118,8 @@ impl Pressed {
         self.keys.iter_mut().for_each(|key| key.hear(&sound));
     }
 
-    /// What is heard from now on was sent after all keys so far, whatever its sequence numbers.
+    /// Sound that comes from now on was sent after all keys so far, whatever its sequence numbers
+    /// are.
     pub fn begin_anew(&mut self) {
         self.sounds.clear();
         for key in &mut self.keys {
@@ -126,13 +127,13 @@ impl Pressed {
         }
     }
 
-    /// Whether a key is down there.
+    /// Whether a key is down at `time`.
     pub fn is_down_at(&self, time: i64) -> bool {
         self.keys.iter().any(|key| key.start <= time && time < key.end())
     }
 
-    /// Silences what of `frame`, which begins at `start`, is the sound of keys. What comes later is
-    /// never before that.
+    /// Silences the part of `frame`, which begins at `start`, that is the sound of keys. Later
+    /// calls never have an earlier `start`.
     pub fn silence(&mut self, frame: &mut [i16], start: i64) {
         while self.keys.front().is_some_and(|key| key.end() < start - KEEP) {
             self.keys.pop_front();
@@ -166,7 +167,7 @@ impl Key {
 
     fn hear(&mut self, sound: &Sound) {
         let Sound { sequence, time, len } = *sound;
-        // The last sound beside a key may be sent right after the packet that has its duration.
+        // The last sound beside a key may be sent right after the packet with the key's duration.
         let is_its_own = self.is_beside && self.is_exact && time + len >= self.claimed;
         if sequence > self.last && !is_its_own {
             self.cut = Some(self.cut.map_or(time, |cut| cut.min(time)));

@@ -30,7 +30,7 @@ fn speaking(codec: Codec, payload_type: u8) -> StreamPlan {
     StreamPlan { codec, payload_type, heard, ..plan() }
 }
 
-/// µ-law codes that decode to samples all different from silence.
+/// µ-law codes, none of which decodes to silence.
 fn codes(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index % 100 + (index / 100) % 7) as u8).collect()
 }
@@ -46,7 +46,7 @@ fn packet(sequence: u16, timestamp: u32, marker: bool, pt: u8, payload: &[u8]) -
     bytes
 }
 
-/// What is heard after the silence before the first packet, up to `samples`.
+/// What is played after the silence before the first packet, up to `samples`.
 fn heard(played: &[i16], samples: usize) -> &[i16] {
     let start = played.iter().position(|sample| *sample != 0).unwrap_or(played.len());
     &played[start..(start + samples).min(played.len())]
@@ -70,7 +70,7 @@ proptest! {
                 packet(sequence.wrapping_add(index as u16), at, false, 0, piece)
             })
             .collect();
-        // Neighbours change places: less than the reserve.
+        // Neighbours are swapped: a delay less than the reserve.
         let mut index = 1;
         while ptime <= 20 && index + 1 < packets.len() {
             if swaps[index] {
@@ -110,8 +110,9 @@ proptest! {
         order in prop::collection::vec(0usize..3, 400),
         start: u32,
     ) {
-        // Sound all along; every 200 ms a key of five updates and three ends, of which any are
-        // lost but not all. Events may be overtaken by 40 ms, and come twice.
+        // There is sound all the time. Every 200 ms there is a key with five updates and three
+        // ends; any of these are lost, but not all. Events may be overtaken by 40 ms, and be
+        // duplicated.
         let mut datagrams = Vec::new();
         let mut sequence = start as u16;
         for tick in 0..10 * keys.len() + 20 {
@@ -151,8 +152,8 @@ proptest! {
     fn playout_never_goes_back(
         way in prop::collection::vec((0usize..12, any::<bool>()), 200),
     ) {
-        // Any loss, any delay up to 240 ms. No two packets sound alike, nor a faded one like
-        // another, so a frame tells which packet it came from.
+        // There is any loss, and any delay up to 240 ms. No two packets sound alike, and no faded
+        // one like another, so a frame shows which packet it came from.
         let packets: Vec<Vec<u8>> = (0..100u32)
             .map(|index| {
                 let code = |at: u32| (index * 160 + at).wrapping_mul(2_654_435_761) >> 24;
@@ -177,7 +178,7 @@ proptest! {
                 last = Some(from);
             }
         }
-        // Unless every packet was lost.
+        // No packet is found only if all packets were lost or late.
         prop_assert_eq!(last.is_some(), receiver.stats().received > receiver.stats().late);
     }
 
@@ -217,8 +218,8 @@ proptest! {
     }
 }
 
-/// Sends `present` frames of sound, one a tick; `None` is a tick without a packet whose time
-/// passes all the same. Gives what was played.
+/// Sends `present` frames of sound, one per tick; `false` is a tick without a packet, whose time
+/// passes even so. Returns what was played.
 fn play(receiver: &mut Receiver, present: &[bool]) -> Vec<i16> {
     let sent = codes(present.len() * FRAME);
     let mut played = Vec::new();
@@ -283,7 +284,7 @@ fn a_sender_whose_clock_begins_anew_loses_nothing() {
     let mut receiver = Receiver::new(&plan()).unwrap();
     let mut played = Vec::new();
     for (index, piece) in sent.chunks(FRAME).enumerate() {
-        // From the tenth packet on the clock is another one; the ticks go on.
+        // From the tenth packet on, the sender's clock is another one; the ticks go on.
         let at = (index * FRAME) as u32;
         let at = if index < 10 { at + 5_000_000 } else { at + 100 };
         if index == 10 {
@@ -339,7 +340,7 @@ fn a_key_is_told_in_the_frame_and_at_the_sample_of_its_time() {
     assert_eq!(told, [(start + key_at as usize, Tone::POUND)]);
     let expected = sound(&sent[..key_at as usize]);
     assert_eq!(played[start..start + key_at as usize], expected[..]);
-    // The sound beside the key is not played.
+    // The sound that is sent beside the key is not played.
     assert!(played[start + key_at as usize..].iter().all(|sample| *sample == 0));
 }
 
@@ -354,7 +355,7 @@ fn what_was_not_agreed_is_refused() {
     assert_eq!((stats.received, stats.lost, stats.late), (2, 0, 0));
 }
 
-/// Plays what `sent` holds for each tick, and then what is left.
+/// Plays the packets that `sent` gives for each tick, and then what is left.
 fn run(receiver: &mut Receiver, ticks: usize, sent: impl Fn(usize) -> Vec<Vec<u8>>) -> Vec<i16> {
     let mut played = Vec::new();
     for tick in 0..ticks {
@@ -372,7 +373,7 @@ fn run(receiver: &mut Receiver, ticks: usize, sent: impl Fn(usize) -> Vec<Vec<u8
 
 #[test]
 fn nothing_is_lost_or_repeated_where_the_sender_jumps() {
-    // Another SSRC, timestamps that leap either way, and sequence numbers that begin anew.
+    // Another SSRC, timestamps that jump either way, and sequence numbers that begin again.
     type Jump = fn(usize) -> (u32, u16, u32);
     let jumps: [Jump; 6] = [
         |_| (8, 900, 77),
@@ -416,7 +417,7 @@ fn duplicates_are_dropped_and_cost_no_delay() {
         packet(index as u16, (index * FRAME) as u32, false, 0, &sent[index * FRAME..][..FRAME])
     };
     let played = run(&mut receiver, 30, |tick| {
-        // The copy takes another way, 200 ms longer: its turn is long over.
+        // The copy takes another path, which is 200 ms longer: it comes much too late.
         vec![of(tick), of(tick.saturating_sub(10))]
     });
     let expected = sound(&sent);
@@ -479,7 +480,7 @@ fn what_follows_a_pause_on_a_clock_that_stood_still_is_played_whole() {
     assert_eq!(played[start..][..10 * FRAME], expected[..10 * FRAME]);
     let second = &expected[10 * FRAME..];
     let again = played.windows(second.len()).position(|window| window == second).unwrap();
-    // As long as it was, but for the reserve.
+    // The pause is as long as it was, except for the reserve.
     assert!((98 * FRAME..=104 * FRAME).contains(&(again - start)), "{}", (again - start) / FRAME);
 }
 

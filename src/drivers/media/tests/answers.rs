@@ -1,10 +1,10 @@
-//! Which codecs and numbers peers may send: those that have answered our offer (RFC 3264 sections 5.1
-//! and 6.1), and those that take more of their own than we have answered.
+//! The codecs and payload types that peers may send: peers that have answered our offer (RFC 3264
+//! sections 5.1 and 6.1), and peers that send more of their own formats than we have answered.
 
 use super::*;
 use aftertone_core::proto::sdp;
 
-/// What our offer of `96 8 0 101`, answered with these formats, means for the leg.
+/// The leg's plan if our offer of `96 8 0 101` is answered with these formats.
 fn plan(peer: &Peer, formats: &str) -> StreamPlan {
     let offer = sdp::make_offer(&sdp::LocalMedia {
         address: Ipv4Addr::LOCALHOST.into(),
@@ -47,7 +47,7 @@ fn hang_up(rig: &mut Rig, chunks: &ChunkReceiver<Chunk>) -> Vec<i16> {
     clip(chunks).0
 }
 
-/// What the frames of a call sound like when each has a payload type of its own.
+/// The decoded sound of the frames of a call, when each has a payload type of its own.
 fn decoded(codes: &[u8], payload_type: impl Fn(usize) -> u8) -> Vec<i16> {
     let law = |index| if payload_type(index) == 8 { Law::A } else { Law::Mu };
     let frames = codes.chunks(160).enumerate();
@@ -136,7 +136,7 @@ fn who_changes_the_codec_with_every_packet_is_there_but_not_followed() {
         send(&mut peer, index, if index % 2 == 0 { 8 } else { 0 }, frame);
         rig.tick(1);
     }
-    // Some receivers of before are still to be played, but they do not grow in number.
+    // Some former receivers are still to be played, but their number does not grow.
     let length = hang_up(&mut rig, &chunks).len();
     assert!((2_000 * 160..2_090 * 160).contains(&length), "{length}");
 }
@@ -150,7 +150,7 @@ fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
     rig.converse(&mut peer, &speech(10));
     peer.press(Tone::POUND);
     rig.converse(&mut peer, &speech(20));
-    // Some take the number of their answer for both directions.
+    // Some peers use the number of their answer for both directions.
     for (index, end) in [0, 0x80].into_iter().enumerate() {
         peer.send(99, &[Tone::POUND.event_code(), end | 10, 0, 160], index == 0);
     }
@@ -163,7 +163,7 @@ fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
     assert_eq!(Packet::parse(&sent[0]).unwrap().header.payload_type, 99);
 }
 
-/// What the peer's offer of these formats, answered by us, means for the leg.
+/// The leg's plan if we answer the peer's offer of these formats.
 fn offered(peer: &Peer, formats: &str) -> StreamPlan {
     let port = peer.address().port();
     let offer = format!(
@@ -201,7 +201,7 @@ fn the_other_law_of_the_offer_is_heard_when_one_was_answered() {
             let clip = hang_up(&mut rig, &chunks);
             let sent = decoded(&codes, payload_type);
             assert!(position(&clip, &sent).is_some(), "{formats}: in one piece");
-            // We speak what was answered.
+            // We send the codec that was answered.
             let number = u8::from(formats == "8 0") * 8;
             assert!(peer.packets().iter().all(|packet| packet[1] & 0x7f == number));
         }

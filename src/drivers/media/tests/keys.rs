@@ -35,7 +35,7 @@ fn one_pound_whose_packets_have_timestamps_of_their_own_ends_one_recording() {
             peer.timestamp += 160;
             rig.tick(1);
             told.extend(rig.outline());
-            // The bot asks for the next as soon as it knows.
+            // The application requests the next operation as soon as it learns of the end.
             if told.len() == 2
                 && let Some(second) = second.take()
             {

@@ -1,4 +1,4 @@
-//! Peers whose packets come from another port than they were expected from.
+//! Peers that send from a port other than the expected one.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn recorded(peer: &Peer) -> (Rig, ChunkReceiver<Chunk>) {
     (rig, chunks)
 }
 
-/// The leg's address: what [`recorded`] gives is not known before there is a peer.
+/// The peer with the leg's address, which is known only after [`recorded`].
 fn at(rig: &Rig, mut peer: Peer) -> Peer {
     peer.leg = rig.local;
     peer
@@ -20,7 +20,7 @@ fn at(rig: &Rig, mut peer: Peer) -> Peer {
 
 #[test]
 fn a_peer_whose_port_changes_without_a_word_loses_no_more_than_200_ms() {
-    // The kernel drops what others send by then, or does not yet.
+    // After 100 frames the kernel drops the packets of other sources, after 10 it does not yet.
     for before in [10, 100] {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let (peer, moved) = (Peer::new(nowhere), Peer::new(nowhere));
@@ -39,7 +39,7 @@ fn a_peer_whose_port_changes_without_a_word_loses_no_more_than_200_ms() {
         let rest = &codes[(before + 11) * 160..];
         let again = position(&clip, &samples(rest)).expect("what was said 220 ms later");
         assert_eq!(again - begin, (before + 11) * 160, "in its place");
-        // And it hears us there.
+        // The peer receives our packets there.
         assert!(moved.heard().len() >= 89 * 160);
         assert!(peer.packets().len() <= 12);
     }

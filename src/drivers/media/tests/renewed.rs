@@ -1,4 +1,4 @@
-//! Numbers that a re-INVITE changes, while packets with those of before are under way.
+//! Payload types that a re-INVITE changes, while packets with the former ones are under way.
 
 use super::*;
 use aftertone_core::proto::rtp::telephone_event;
@@ -74,7 +74,7 @@ fn sound_that_was_under_way_when_its_number_changed_is_heard() {
     assert!(position(&clip(&chunks).0, &samples(&codes)).is_some(), "in one piece");
 }
 
-/// What is agreed with the peer anew.
+/// The plan that is agreed with the peer after the change.
 fn renumbered(peer: &Peer, codec: Codec, telephone_event: u8) -> StreamPlan {
     let heard = vec![(110, Payload::Sound(codec)), (telephone_event, Payload::Event)];
     let telephone_event = Some(telephone_event);

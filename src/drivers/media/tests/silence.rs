@@ -1,4 +1,4 @@
-//! Peers that say nothing: on hold, gone, or without an address.
+//! Peers that send nothing: on hold, gone, or without an address.
 
 use super::*;
 use aftertone_core::{model::Silence, proto::sdp};
@@ -8,7 +8,7 @@ fn frames(duration: Duration) -> usize {
     usize::try_from(duration.as_millis() / 20).unwrap()
 }
 
-/// What the peer's description `lines` means for the leg.
+/// The leg's plan for the peer's description `lines`.
 fn plan(peer: &Peer, lines: &str) -> StreamPlan {
     let text = format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n{lines}");
     let text = text.replace("PORT", &peer.address().port().to_string());
@@ -43,7 +43,7 @@ fn a_peer_that_holds_may_be_silent_for_as_long_as_a_hold_may_last() {
         assert_eq!(rig.told(), [LegEvent::Heard], "{hold}");
         rig.tick(1);
         assert_eq!(rig.told(), [LegEvent::MediaTimedOut(Silence::OnHold)], "{hold}");
-        // It is expected to speak again when it has taken up the call.
+        // The peer is expected to send again once it has resumed the call.
         rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
         rig.tick(frames(rtp_timeout));
         assert_eq!(rig.told(), [], "{hold}");
@@ -106,14 +106,14 @@ fn a_peer_that_falls_silent_is_told_once() {
     assert_eq!(rig.told(), [LegEvent::Heard, LegEvent::MediaTimedOut(Silence::Ceased)]);
 }
 
-/// An RTCP packet without anything about us, as phones send it that hear nothing.
+/// An RTCP packet without a report about us, as sent by phones that receive nothing.
 fn bare_report(peer: &Peer, is_last: bool) -> Vec<u8> {
     let mut packet = Vec::new();
     rtcp::write(&mut packet, peer.ssrc, None, None, "phone", is_last);
     packet
 }
 
-/// How a phone shows that it is there, and says nothing.
+/// A sign of life from a phone that sends no sound.
 type Sign = fn(&mut Peer);
 
 const SIGNS: [(Sign, &str); 6] = [
@@ -150,7 +150,7 @@ fn a_caller_who_says_nothing_is_there_as_long_as_rtcp_or_comfort_noise_comes() {
 #[test]
 fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
     let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
-    // As of a call that had this port before, on the same gateway.
+    // The sender is on the same gateway, and belongs to a call that had this port before.
     let others: [Sign; 4] = [
         |other| other.rtcp(&bare_report(other, false), 1),
         |other| other.rtcp(&bare_report(other, false), 0),

@@ -1,4 +1,4 @@
-//! Addresses that are not the peer's: victims that it names, and who pretends to be it.
+//! Addresses that are not the peer's: victims that it names, and strangers that imitate it.
 
 use super::*;
 use crate::drivers::media::Unsent;
@@ -7,7 +7,7 @@ use crate::drivers::media::Unsent;
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SIP_ELSEWHERE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3)));
 
-/// A rig that can hear more than loopback's first address.
+/// A rig that receives on more addresses than loopback's first one.
 fn rig(settings: Settings) -> Rig {
     Rig::at(Ipv4Addr::UNSPECIFIED, settings, 64)
 }
@@ -81,8 +81,8 @@ fn what_a_peer_elsewhere_names_of_ours_gets_nothing() {
     assert_eq!(rig.outline(), ["unsent Forbidden"]);
 }
 
-/// RTP bleed, injection, and old media on a port that is used again: from another host, right in
-/// everything that can be guessed or overheard.
+/// RTP bleed, injection, and old media on a port that is used again: from another host, but right
+/// in everything that can be guessed or overheard.
 #[test]
 fn who_sprays_from_another_host_is_neither_heard_nor_spoken_to() {
     let mut rig = rig(Settings::default());
@@ -136,7 +136,7 @@ fn a_stranger_is_neither_heard_nor_spoken_to() {
     rig.tick(1);
     for frame in codes.chunks(160) {
         for _ in 0..5 {
-            // Right in everything but the address.
+            // The packet is right in everything except the address.
             (stranger.ssrc, stranger.sequence) = (peer.ssrc, peer.sequence);
             stranger.timestamp = peer.timestamp;
             stranger.speak(&[0x52; 160]);

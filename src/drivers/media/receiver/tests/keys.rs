@@ -1,21 +1,21 @@
-//! Keys of senders that count timestamps and durations in their own way, while the caller speaks
-//! on.
+//! Keys of senders that count timestamps and durations in their own way, while the caller goes on
+//! speaking.
 
 use super::*;
 
 /// How a phone sends keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
-    /// In the place of sound.
+    /// Instead of sound.
     Instead,
-    /// Beside sound: each packet after that of the same 20 ms.
+    /// Beside sound: each packet after the sound of the same 20 ms.
     After,
-    /// Before it.
+    /// Beside sound: each packet before the sound of the same 20 ms.
     Before,
 }
 
 /// The packets of one key that is down in the ticks `from..from + ticks`, and of the sound of 40
-/// ticks around it, each with the tick in which it is sent. The end is said three times.
+/// ticks around it, each with the tick in which it is sent. The end is sent three times.
 fn phone(
     style: Style,
     from: usize,
@@ -49,7 +49,7 @@ fn phone(
     packets
 }
 
-/// What is played of that, and the keys with their places in it.
+/// What is played of these packets, and the keys with their places in it.
 fn hear(packets: &[(usize, Vec<u8>)]) -> (Vec<i16>, Vec<(usize, Tone)>) {
     let mut receiver = Receiver::new(&plan()).unwrap();
     let (mut played, mut keys) = (Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ fn hear(packets: &[(usize, Vec<u8>)]) -> (Vec<i16>, Vec<(usize, Tone)>) {
     (played[start..][..40 * FRAME].to_vec(), keys.iter().map(place).collect())
 }
 
-/// What should be played: all that was said but for the time of the key.
+/// The expected playout: everything that was said, except for the time of the key.
 fn expected(from: usize, ticks: usize) -> Vec<i16> {
     let mut expected = sound(&codes(40 * FRAME));
     expected[from * FRAME..(from + ticks) * FRAME].fill(0);
@@ -94,8 +94,8 @@ fn speech_after_a_key_is_heard_when_its_duration_claims_more_than_has_passed() {
                 let packets = phone(style, 10, ticks, claim, |_| 10 * FRAME as u32);
                 let (heard, keys) = hear(&packets);
                 let what = format!("{what}, {style:?}, {ticks}");
-                // Nothing tells the sound of a key that was down from what is said after it where
-                // it is sent after the last packet.
+                // Nothing distinguishes the sound of a key that was down from speech after it, if
+                // that sound is sent after the last packet of the key.
                 let is_late = style == Style::Before && claim(FRAME as u16) != FRAME as u16;
                 let silent = if is_late { ticks - 1 } else { ticks };
                 assert_same(&heard, &expected(10, silent), &what);
@@ -147,8 +147,8 @@ proptest! {
         stamps in prop::sample::select(vec![0usize, 1, 2]),
         late in prop::collection::vec((0usize..2, any::<bool>()), 12),
     ) {
-        // Durations of other clocks, that never grow or are the longest there is; timestamps of the
-        // beginning, the end or the moment; packets that are overtaken and come twice.
+        // Durations of other clocks, which never grow or are the longest possible; timestamps of
+        // the beginning, the end or the present; packets that are overtaken and duplicated.
         let claim = |lasted: u16| match claims[usize::from(lasted) / FRAME] {
             0 => 160,
             400 => u16::MAX,

@@ -1,11 +1,11 @@
-//! Senders whose timestamps run at another speed than their sound: a clip is as long as the time
-//! that passed.
+//! Senders whose timestamps run at another speed than their sound: a clip must be as long as the
+//! time that passed.
 
 use super::*;
 
-/// Plays `count` packets of sound, one a tick, by their timestamps; `pause` ticks pass before the
-/// packet of that number, and the sender's clock goes on as if it had sent in them. Packets come in
-/// the order that `came` gives.
+/// Plays `count` packets of sound, one per tick, by their timestamps. `pause`: the number of a
+/// packet and how many ticks pass before it, while the sender's clock goes on. Packets come in the
+/// order that `came` gives.
 fn play_at(
     sent: &[u8],
     size: usize,
@@ -37,18 +37,18 @@ fn play_at(
     (played, receiver.stats())
 }
 
-/// Loud codes, of which no frame is like another.
+/// Loud codes in which no frame is like another.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 12_345_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Neither of the two zeros.
+        // Excludes the two zeros.
         (state >> 24) as u8 & 0xbf
     };
     (0..count).map(|_| next()).collect()
 }
 
-/// What is heard from the first sound to the last.
+/// The played samples from the first sound to the last.
 fn all_heard(played: &[i16]) -> &[i16] {
     let is_sound = |sample: &i16| *sample != 0;
     let start = played.iter().position(is_sound).unwrap_or(0);
@@ -117,7 +117,7 @@ fn timestamps_with_a_jitter_of_their_own_make_neither_holes_nor_delay() {
 
 #[test]
 fn octets_that_are_appended_to_each_packet_make_no_delay() {
-    // As an unread authentication tag.
+    // Each payload has ten more octets, like an unread authentication tag.
     let sent = codes(300 * (FRAME + 10));
     let (played, stats) = play_at(&sent, FRAME + 10, |_| 160, None, Some);
     let heard = all_heard(&played);
@@ -141,8 +141,8 @@ proptest! {
         let came = |index: usize| comes(index).then_some(index);
         let (played, _) = play_at(&sent, FRAME, |_| step, Some((before, ticks)), came);
         let heard = all_heard(&played);
-        // Until it is clear that timestamps are too fast, 80 ms pass; the reserve is 180 ms at
-        // most.
+        // It takes 80 ms until it is clear that timestamps are too fast; the reserve is at most
+        // 180 ms.
         let passed = (120 + ticks) * FRAME;
         prop_assert!(heard.len().abs_diff(passed) <= 14 * FRAME, "{} of {passed}", heard.len());
         // Nothing is played twice or in the wrong order, and most of it is what was sent.
