@@ -26,13 +26,13 @@ const HOUR_BACK: &str = "The wall clock was set back by 1h; retention and notifi
 const DAY_FORWARD: &str = "The wall clock was set forward by 1day; retention and notifications are";
 
 /// A bot, and the wall clock and configuration of a daemon whose API stays at one address.
-struct House {
+struct Fixture {
     clock: FakeClock,
     bot: Bot,
     config: String,
 }
 
-impl House {
+impl Fixture {
     async fn new() -> (Self, Node) {
         let mut bot = Bot::start().await;
         let api = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -106,17 +106,17 @@ async fn no_clips(node: &Node) {
 
 /// The clock is set while one clip waits for its purge and another call is up.
 async fn clips_live_as_long_as_ever(offset: &str, words: &str) {
-    let (house, node) = House::new().await;
-    let (live_phone, live_call, live_clip) = house.recorded_call(&node).await;
-    let (phone, call, clip) = house.recorded_call(&node).await;
-    let over = house.hang_up(phone, &call).await;
-    house.clock.set(offset);
-    house.lives_until(&clip, over + RETENTION).await;
-    assert_eq!(house.status(&live_clip).await, 200);
-    let over = house.hang_up(live_phone, &live_call).await;
+    let (fixture, node) = Fixture::new().await;
+    let (live_phone, live_call, live_clip) = fixture.recorded_call(&node).await;
+    let (phone, call, clip) = fixture.recorded_call(&node).await;
+    let over = fixture.hang_up(phone, &call).await;
+    fixture.clock.set(offset);
+    fixture.lives_until(&clip, over + RETENTION).await;
+    assert_eq!(fixture.status(&live_clip).await, 200);
+    let over = fixture.hang_up(live_phone, &live_call).await;
     // The clock is set right again, after a call has ended by the wrong time.
-    house.clock.set("+0");
-    house.lives_until(&live_clip, over + RETENTION).await;
+    fixture.clock.set("+0");
+    fixture.lives_until(&live_clip, over + RETENTION).await;
     no_clips(&node).await;
     node.logs(words, 1).await;
     node.logs("The wall clock was set", 2).await;
@@ -134,12 +134,13 @@ async fn no_clip_is_purged_early_when_the_clock_is_set_forward() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_token_and_the_key_of_a_request_get_no_older_when_the_clock_is_set_forward() {
-    let (house, node) = House::new().await;
-    let (_phone, call, clip) = house.recorded_call(&node).await;
+    let (fixture, node) = Fixture::new().await;
+    let (_phone, call, clip) = fixture.recorded_call(&node).await;
     let request = |key: &'static str| {
         let url = format!("{}/v1.0/communications/calls/{call}/playPrompt", node.api);
         let body = r#"{"prompts": [{"mediaInfo": {"uri": "http://127.0.0.1:1/none.wav"}}]}"#;
-        let request = house.bot.client.post(url).bearer_auth(TOKEN).header("Idempotency-Key", key);
+        let request =
+            fixture.bot.client.post(url).bearer_auth(TOKEN).header("Idempotency-Key", key);
         async move {
             let answer = request.header("content-type", "application/json").body(body).send();
             let text = answer.await.unwrap().text().await.unwrap();
@@ -148,29 +149,29 @@ async fn a_recording_token_and_the_key_of_a_request_get_no_older_when_the_clock_
     };
     let first = request("one").await;
     assert!(first.is_string(), "{first}");
-    house.clock.set("+9d");
+    fixture.clock.set("+9d");
     // The purge runs once a second.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(request("one").await, first, "it was done again");
     assert_ne!(request("two").await, first);
-    assert_eq!(house.status(&clip).await, 200);
+    assert_eq!(fixture.status(&clip).await, 200);
     node.logs("The wall clock was set forward by 9days", 1).await;
 }
 
 /// The clock is set between two processes, while a clip waits for its purge.
 async fn clips_live_as_long_as_ever_over_a_restart(offset: &str, words: &str) {
-    let (house, mut node) = House::new().await;
-    let (phone, call, clip) = house.recorded_call(&node).await;
-    let over = house.hang_up(phone, &call).await;
+    let (fixture, mut node) = Fixture::new().await;
+    let (phone, call, clip) = fixture.recorded_call(&node).await;
+    let over = fixture.hang_up(phone, &call).await;
     // In one case the first process stops in order, in the other it is killed.
     if offset.starts_with('+') {
         node.signal("TERM");
         assert!(node.wait(Duration::from_secs(20)).success());
     }
     let folder = node.kill();
-    house.clock.set(offset);
-    let node = house.start(folder);
-    house.lives_until(&clip, over + RETENTION).await;
+    fixture.clock.set(offset);
+    let node = fixture.start(folder);
+    fixture.lives_until(&clip, over + RETENTION).await;
     no_clips(&node).await;
     node.logs(words, 1).await;
 }
@@ -198,65 +199,65 @@ async fn started_anew(folder: &TempDir) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_starts_in_1971_purges_no_clip_early_and_counts_on_when_its_clock_is_set() {
-    let (house, node) = House::new().await;
-    let (phone, call, clip) = house.recorded_call(&node).await;
-    house.hang_up(phone, &call).await;
+    let (fixture, node) = Fixture::new().await;
+    let (phone, call, clip) = fixture.recorded_call(&node).await;
+    fixture.hang_up(phone, &call).await;
     let folder = node.kill();
     started_anew(&folder).await;
-    house.clock.set("-55y");
-    let node = house.start(folder);
+    fixture.clock.set("-55y");
+    let node = fixture.start(folder);
     node.logs("The wall clock was set back by", 1).await;
-    assert_eq!(house.status(&clip).await, 200);
-    house.clock.set("+0");
+    assert_eq!(fixture.status(&clip).await, 200);
+    fixture.clock.set("+0");
     node.logs("The wall clock was set forward by", 1).await;
-    assert_eq!(house.status(&clip).await, 200);
+    assert_eq!(fixture.status(&clip).await, 200);
     // How long the machine was off is unknown; the time before and after it counts.
-    let gone = async || (house.status(&clip).await == 404).then_some(());
+    let gone = async || (fixture.status(&clip).await == 404).then_some(());
     eventually("the clip has gone", RETENTION + LEEWAY, gone).await;
     no_clips(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_that_a_machine_is_off_counts_when_its_clock_goes_on() {
-    let (house, node) = House::new().await;
-    let (phone, call, clip) = house.recorded_call(&node).await;
-    let over = house.hang_up(phone, &call).await;
+    let (fixture, node) = Fixture::new().await;
+    let (phone, call, clip) = fixture.recorded_call(&node).await;
+    let over = fixture.hang_up(phone, &call).await;
     let folder = node.kill();
     started_anew(&folder).await;
     tokio::time::sleep_until((over + RETENTION).into()).await;
-    let node = house.start(folder);
-    assert_eq!(house.status(&clip).await, 404);
+    let node = fixture.start(folder);
+    assert_eq!(fixture.status(&clip).await, 404);
     no_clips(&node).await;
     assert!(!node.log_text().contains("The wall clock was set"));
 }
 
 /// The bot is away, the clock is set, and the bot comes back.
 async fn is_told(offset: &str, with_restart: bool) {
-    let (house, mut node) = House::new().await;
-    house.bot.answer_with(&[StatusCode::SERVICE_UNAVAILABLE; 64]);
+    let (fixture, mut node) = Fixture::new().await;
+    fixture.bot.answer_with(&[StatusCode::SERVICE_UNAVAILABLE; 64]);
     let sip = node.sip;
     let calling = tokio::spawn(async move { Phone::call(sip, "bot").await });
     let refused = async |count: usize| {
         let what = format!("{count} attempts");
-        let all = async || (house.bot.notifications().len() >= count).then_some(());
+        let all = async || (fixture.bot.notifications().len() >= count).then_some(());
         eventually(&what, Duration::from_secs(20), all).await;
     };
     refused(2).await;
     if with_restart {
         let folder = node.kill();
-        house.clock.set(offset);
-        node = house.start(folder);
+        fixture.clock.set(offset);
+        node = fixture.start(folder);
     } else {
-        house.clock.set(offset);
+        fixture.clock.set(offset);
     }
-    let before = house.bot.notifications().len();
+    let before = fixture.bot.notifications().len();
     refused(before + 1).await;
-    house.bot.answer_with_default();
+    fixture.bot.answer_with_default();
     let is_taken = |n: &support::bot::Notified| {
         n.answer == StatusCode::ACCEPTED && n.data()["state"] == "incoming"
     };
-    house.bot.wait_for("the notification", is_taken).await;
-    let (_, undelivered) = house.bot.get("undeliveredNotifications").await;
+    fixture.bot.wait_for("the notification", is_taken).await;
+    let (_, undelivered) = fixture.bot.get("undeliveredNotifications").await;
     assert_eq!(undelivered["value"], json!([]));
     node.logs("The wall clock was set", 1).await;
     calling.abort();

@@ -87,10 +87,10 @@ const CASES: &[(&str, Case)] = cases![
 ];
 
 async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let operation = operation(&call, 1);
-    house
+    fixture
         .commit(Change {
             call: Some(call.clone()),
             operations: vec![operation.clone()],
@@ -99,14 +99,14 @@ async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
         })
         .await
         .unwrap();
-    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call.clone()));
-    assert_eq!(house.store.operations(call.id).await.unwrap(), [operation]);
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    assert_eq!(fixture.store.call(call.id).await.unwrap(), Some(call.clone()));
+    assert_eq!(fixture.store.operations(call.id).await.unwrap(), [operation]);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
 
     // The notification names a call that does not exist, so the whole change is refused.
     let stranger = self::call(2);
     let changed = Call { state: CallState::Established, ..call.clone() };
-    let refused = house
+    let refused = fixture
         .commit(Change {
             call: Some(changed),
             notifications: vec![offered(&call), offered(&stranger)],
@@ -114,12 +114,12 @@ async fn a_change_is_true_as_a_whole_or_not_at_all(place: Place) {
         })
         .await;
     assert!(matches!(refused, Err(StoreError::UnknownCall(id)) if id == stranger.id));
-    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call));
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    assert_eq!(fixture.store.call(call.id).await.unwrap(), Some(call));
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
 }
 
 async fn commits_keep_the_order_of_submission(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let subject = |call: &Call, text: String| Call { subject: Some(text), ..call.clone() };
     let calls: Vec<Call> = (0..10).map(call).collect();
     let mut commits = Vec::new();
@@ -128,26 +128,26 @@ async fn commits_keep_the_order_of_submission(place: Place) {
             let call = subject(call, format!("round {round}"));
             let notifications = vec![changed(&call)];
             let change = Change { call: Some(call), notifications, ..Change::default() };
-            commits.push(house.journal.submit(change).unwrap());
+            commits.push(fixture.journal.submit(change).unwrap());
         }
     }
     join_all(commits).await.into_iter().for_each(Result::unwrap);
     for call in &calls {
-        let stored = house.store.call(call.id).await.unwrap().unwrap();
+        let stored = fixture.store.call(call.id).await.unwrap().unwrap();
         assert_eq!(stored.subject.as_deref(), Some("round 49"));
         for round in 0..50 {
-            let head = house.head_of(call).await.unwrap();
+            let head = fixture.head_of(call).await.unwrap();
             assert_eq!(head.sequence, round + 1);
             let Event::CallChanged { call: told } = &head.event else { panic!("{head:?}") };
             assert_eq!(told.subject, Some(format!("round {round}")));
-            house.store.delivered(&head).await.unwrap();
+            fixture.store.delivered(&head).await.unwrap();
         }
-        assert_eq!(house.head_of(call).await, None);
+        assert_eq!(fixture.head_of(call).await, None);
     }
 }
 
 async fn one_bad_change_does_not_poison_the_others(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let commits: Vec<_> = (0..20)
         .map(|number| {
             let call = call(number);
@@ -157,7 +157,7 @@ async fn one_bad_change_does_not_poison_the_others(place: Place) {
             } else {
                 Vec::new()
             };
-            house
+            fixture
                 .journal
                 .submit(Change { call: Some(call), operations, ..Change::default() })
                 .unwrap()
@@ -165,22 +165,22 @@ async fn one_bad_change_does_not_poison_the_others(place: Place) {
         .collect();
     for (number, result) in join_all(commits).await.into_iter().enumerate() {
         assert_eq!(result.is_err(), number == 7, "{number}: {result:?}");
-        let stored = house.store.call(call(number as u32).id).await.unwrap();
+        let stored = fixture.store.call(call(number as u32).id).await.unwrap();
         assert_eq!(stored.is_none(), number == 7, "{number}");
     }
 }
 
 async fn what_is_committed_survives_a_crash(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
-    house.commit(opening(&call)).await.unwrap();
+    fixture.commit(opening(&call)).await.unwrap();
     // Neither the database nor the journal is closed.
-    house.writer.abort();
-    assert!(house.writer.await.unwrap_err().is_cancelled());
-    drop((house.journal, house.store));
-    let house = House::open(&place).await;
-    assert_eq!(house.store.call(call.id).await.unwrap(), Some(call.clone()));
-    assert_eq!(house.head_of(&call).await.unwrap().sequence, 1);
+    fixture.writer.abort();
+    assert!(fixture.writer.await.unwrap_err().is_cancelled());
+    drop((fixture.journal, fixture.store));
+    let fixture = Fixture::open(&place).await;
+    assert_eq!(fixture.store.call(call.id).await.unwrap(), Some(call.clone()));
+    assert_eq!(fixture.head_of(&call).await.unwrap().sequence, 1);
 }
 
 async fn a_full_journal_gives_the_change_back(place: Place) {
@@ -213,24 +213,24 @@ async fn a_full_journal_gives_the_change_back(place: Place) {
 }
 
 async fn operations_come_in_the_order_of_acceptance(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     // All in the same millisecond, with ids in the opposite order.
     let operations: Vec<Operation> = (0..5).map(|n| operation(&call, 200 - n)).collect();
     let change =
         Change { call: Some(call.clone()), operations: operations.clone(), ..Change::default() };
-    house.commit(change).await.unwrap();
+    fixture.commit(change).await.unwrap();
     let ended = ended(&operations[1]);
     let change = Change { operations: vec![ended.clone()], ..Change::default() };
-    house.commit(change).await.unwrap();
-    let stored = house.store.operations(call.id).await.unwrap();
+    fixture.commit(change).await.unwrap();
+    let stored = fixture.store.operations(call.id).await.unwrap();
     let mut expected = operations;
     expected[1] = ended;
     assert_eq!(stored, expected);
 }
 
 async fn unfinished_calls_are_found_after_a_restart(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let (live, done) = (call(1), terminated(&call(2)));
     let operations = vec![operation(&live, 1), ended(&operation(&live, 2)), operation(&live, 3)];
     let change = Change {
@@ -239,156 +239,156 @@ async fn unfinished_calls_are_found_after_a_restart(place: Place) {
         recordings: vec![begun(1, &operations[0])],
         ..Change::default()
     };
-    house.commit(change).await.unwrap();
-    house.commit(Change { call: Some(done), ..Change::default() }).await.unwrap();
+    fixture.commit(change).await.unwrap();
+    fixture.commit(Change { call: Some(done), ..Change::default() }).await.unwrap();
 
-    let house = house.restarted(&place).await;
-    let unfinished = house.store.unfinished_calls().await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    let unfinished = fixture.store.unfinished_calls().await.unwrap();
     assert_eq!(unfinished.len(), 1);
     assert_eq!(unfinished[0].call, live);
     assert_eq!(unfinished[0].operations, [operations[0].clone(), operations[2].clone()]);
-    let clips = house.store.unfinished().await.unwrap();
+    let clips = fixture.store.unfinished().await.unwrap();
     assert_eq!(clips.len(), 1);
     assert_eq!((clips[0].id, clips[0].operation), (recording_id(1), operations[0].id));
 }
 
 async fn the_outbox_keeps_the_order_of_a_call(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let (slow, quick) = (call(1), call(2));
     for call in [&slow, &quick] {
         let mut change = opening(call);
         change.notifications.push(changed(call));
-        house.commit(change).await.unwrap();
+        fixture.commit(change).await.unwrap();
     }
-    let head = house.head_of(&slow).await.unwrap();
-    house.store.failed(&head, 1, SteadyMillis(5_000), "no answer").await.unwrap();
+    let head = fixture.head_of(&slow).await.unwrap();
+    fixture.store.failed(&head, 1, SteadyMillis(5_000), "no answer").await.unwrap();
 
     // Before its time the failed notification holds back the next one of its call, and no other
     // call.
-    let heads = house.heads(SteadyMillis(4_999)).await;
+    let heads = fixture.heads(SteadyMillis(4_999)).await;
     assert_eq!(names(&heads), [(quick.id, 1)]);
-    assert_eq!(house.store.head_of(slow.id, SteadyMillis(4_999)).await.unwrap(), None);
-    let next = house.store.next_attempt(SteadyMillis(4_999)).await.unwrap();
+    assert_eq!(fixture.store.head_of(slow.id, SteadyMillis(4_999)).await.unwrap(), None);
+    let next = fixture.store.next_attempt(SteadyMillis(4_999)).await.unwrap();
     assert_eq!(next, Some(SteadyMillis(5_000)));
-    let heads = house.heads(SteadyMillis(5_000)).await;
+    let heads = fixture.heads(SteadyMillis(5_000)).await;
     assert_eq!(names(&heads), [(quick.id, 1), (slow.id, 1)]);
     assert_eq!(heads[1].attempts, 1);
 
-    house.store.delivered(&heads[1]).await.unwrap();
-    let heads = house.heads(SteadyMillis(5_000)).await;
+    fixture.store.delivered(&heads[1]).await.unwrap();
+    let heads = fixture.heads(SteadyMillis(5_000)).await;
     assert_eq!(names(&heads), [(slow.id, 2), (quick.id, 1)]);
 }
 
 async fn sequences_go_on_after_delivery(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
-    house.commit(opening(&call)).await.unwrap();
+    fixture.commit(opening(&call)).await.unwrap();
     for sequence in 1..=3 {
-        let head = house.head_of(&call).await.unwrap();
+        let head = fixture.head_of(&call).await.unwrap();
         assert_eq!(head.sequence, sequence);
-        house.store.delivered(&head).await.unwrap();
-        assert_eq!(house.store.pending_count().await.unwrap(), 0);
+        fixture.store.delivered(&head).await.unwrap();
+        assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
         let change = Change { notifications: vec![changed(&call)], ..Change::default() };
-        house.commit(change).await.unwrap();
+        fixture.commit(change).await.unwrap();
     }
 }
 
 async fn a_notification_given_up_stays_visible(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let mut change = opening(&call);
     change.notifications.push(changed(&call));
-    house.commit(change).await.unwrap();
-    let head = house.head_of(&call).await.unwrap();
-    house.store.give_up(&head, 3, "answered 403 Forbidden").await.unwrap();
+    fixture.commit(change).await.unwrap();
+    let head = fixture.head_of(&call).await.unwrap();
+    fixture.store.give_up(&head, 3, "answered 403 Forbidden").await.unwrap();
 
-    let house = house.restarted(&place).await;
-    assert_eq!(house.head_of(&call).await.unwrap().sequence, 2);
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
-    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    assert_eq!(fixture.head_of(&call).await.unwrap().sequence, 2);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
+    let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 1);
     assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
     assert_eq!(given_up[0].error, "answered 403 Forbidden");
-    assert_eq!(house.store.given_up("another", 0, 10).await.unwrap(), []);
+    assert_eq!(fixture.store.given_up("another", 0, 10).await.unwrap(), []);
 }
 
 async fn tones_of_a_call_do_not_pile_up_and_facts_are_all_kept(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
-    house.commit(opening(&call)).await.unwrap();
+    fixture.commit(opening(&call)).await.unwrap();
     let tone = |sequence| {
         let event = Event::ToneHeard { call: call.id, sequence, tone: Tone::POUND };
         Change { notifications: vec![notification(event)], ..Change::default() }
     };
     let tones: Vec<_> =
-        (1..=600).map(|sequence| house.journal.submit(tone(sequence)).unwrap()).collect();
+        (1..=600).map(|sequence| fixture.journal.submit(tone(sequence)).unwrap()).collect();
     for written in join_all(tones).await {
         written.unwrap();
     }
-    assert_eq!(house.store.pending_count().await.unwrap(), 256);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 256);
     let fact = Change { notifications: vec![changed(&call)], ..Change::default() };
     for _ in 0..10 {
-        house.commit(fact.clone()).await.unwrap();
+        fixture.commit(fact.clone()).await.unwrap();
     }
-    assert_eq!(house.store.pending_count().await.unwrap(), 266);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 266);
     // Once the application accepts them, tones are notified again, in order.
     let mut sequence = 0;
-    while let Some(head) = house.head_of(&call).await {
+    while let Some(head) = fixture.head_of(&call).await {
         assert_eq!(head.sequence, sequence + 1);
         sequence = head.sequence;
-        house.store.delivered(&head).await.unwrap();
+        fixture.store.delivered(&head).await.unwrap();
     }
-    house.commit(tone(601)).await.unwrap();
-    let head = house.head_of(&call).await.unwrap();
+    fixture.commit(tone(601)).await.unwrap();
+    let head = fixture.head_of(&call).await.unwrap();
     assert_eq!(
         (head.sequence, head.event.clone()),
         (267, Event::ToneHeard { call: call.id, sequence: 601, tone: Tone::POUND })
     );
     // An application that refuses each of them leaves the newest.
-    house.store.give_up(&head, 1, "answered 403").await.unwrap();
+    fixture.store.give_up(&head, 1, "answered 403").await.unwrap();
     for sequence in 602..2_000 {
-        house.commit(tone(sequence)).await.unwrap();
-        let head = house.head_of(&call).await.unwrap();
-        house.store.give_up(&head, 1, "answered 403").await.unwrap();
+        fixture.commit(tone(sequence)).await.unwrap();
+        let head = fixture.head_of(&call).await.unwrap();
+        fixture.store.give_up(&head, 1, "answered 403").await.unwrap();
     }
-    let given_up = house.store.given_up_count("bot").await.unwrap();
+    let given_up = fixture.store.given_up_count("bot").await.unwrap();
     assert!((1_000..=1_025).contains(&given_up), "{given_up}");
 }
 
 async fn an_unreadable_notification_does_not_block_its_call(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let mut change = opening(&call);
     change.notifications.push(changed(&call));
-    house.commit(change).await.unwrap();
-    house.close().await;
+    fixture.commit(change).await.unwrap();
+    fixture.close().await;
     place
         .execute("UPDATE outbox SET body = '{\"kind\":\"of a later time\"}' WHERE sequence = 1")
         .await;
-    let house = House::open(&place).await;
-    assert_eq!(house.heads(SteadyMillis(0)).await, []);
-    assert_eq!(names(&house.heads(SteadyMillis(0)).await), [(call.id, 2)]);
-    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
+    let fixture = Fixture::open(&place).await;
+    assert_eq!(fixture.heads(SteadyMillis(0)).await, []);
+    assert_eq!(names(&fixture.heads(SteadyMillis(0)).await), [(call.id, 2)]);
+    assert_eq!(fixture.store.given_up("bot", 0, 10).await.unwrap(), []);
 }
 
 /// PostgreSQL refuses NUL in a text, and everything that is committed with it.
 async fn a_nul_in_a_text_stops_no_commit(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let mut change = opening(&call);
     let notification = &mut change.notifications[0];
     notification.callback_uri = "https://bot.example/\0calls".to_owned();
     notification.chain_id = "ch\0ain".to_owned();
-    house.commit(change).await.unwrap();
-    let [delivery] = &house.heads(SteadyMillis(0)).await[..] else { panic!("not one") };
+    fixture.commit(change).await.unwrap();
+    let [delivery] = &fixture.heads(SteadyMillis(0)).await[..] else { panic!("not one") };
     assert_eq!(delivery.callback_uri, "https://bot.example/calls");
-    house.store.give_up(delivery, 1, "no\0answer").await.unwrap();
-    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    fixture.store.give_up(delivery, 1, "no\0answer").await.unwrap();
+    let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up[0].error, "noanswer");
 }
 
 async fn receivers_are_told_apart(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let at = |number, application: &str, callback_uri: &str| {
         let call = call(number);
         let mut change = opening(&call);
@@ -403,9 +403,9 @@ async fn receivers_are_told_apart(place: Place) {
         at(4, "other", "https://a.example/one"),
         at(5, "bot", "not an address"),
     ] {
-        house.commit(change).await.unwrap();
+        fixture.commit(change).await.unwrap();
     }
-    let due = house.store.receivers_due(SteadyMillis(0)).await.unwrap();
+    let due = fixture.store.receivers_due(SteadyMillis(0)).await.unwrap();
     let mut expected = [
         "bot http://a.example",
         "bot https://a.example",
@@ -417,18 +417,18 @@ async fn receivers_are_told_apart(place: Place) {
     let mut sorted = due;
     sorted.sort();
     assert_eq!(sorted, expected);
-    let heads = house.store.heads("bot https://a.example", SteadyMillis(0), 10).await.unwrap();
+    let heads = fixture.store.heads("bot https://a.example", SteadyMillis(0), 10).await.unwrap();
     assert_eq!(names(&heads), [(call(1).id, 1), (call(2).id, 1)]);
-    let heads = house.store.heads("bot https://a.example", SteadyMillis(0), 1).await.unwrap();
+    let heads = fixture.store.heads("bot https://a.example", SteadyMillis(0), 1).await.unwrap();
     assert_eq!(heads.len(), 1);
 }
 
 async fn a_recording_lives_its_life(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let operation = operation(&call, 1);
     let id = recording_id(1);
-    house
+    fixture
         .commit(Change {
             call: Some(call.clone()),
             operations: vec![operation.clone()],
@@ -437,38 +437,38 @@ async fn a_recording_lives_its_life(place: Place) {
         })
         .await
         .unwrap();
-    let row = house.store.recording(id).await.unwrap().unwrap();
+    let row = fixture.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes, row.expires_at), (RecordingState::Writing, 0, None));
     assert_eq!((row.call, row.operation, &*row.application), (call.id, operation.id, "bot"));
 
     // The call ended before the file was complete: nothing is due while bytes may still come.
-    house.record(expired(&call)).await;
-    assert_eq!(house.store.next_due().await.unwrap(), None);
-    assert_eq!(house.store.due(SteadyMillis(99_000), 10).await.unwrap(), []);
-    house.record(RecordingChange::Finished { id, bytes: 32_044 }).await;
-    let row = house.store.recording(id).await.unwrap().unwrap();
+    fixture.record(expired(&call)).await;
+    assert_eq!(fixture.store.next_due().await.unwrap(), None);
+    assert_eq!(fixture.store.due(SteadyMillis(99_000), 10).await.unwrap(), []);
+    fixture.record(RecordingChange::Finished { id, bytes: 32_044 }).await;
+    let row = fixture.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes), (RecordingState::Ready, 32_044));
-    assert_eq!(house.store.next_due().await.unwrap(), Some(SteadyMillis(9_000)));
-    assert_eq!(house.store.due(SteadyMillis(8_999), 10).await.unwrap(), []);
-    assert_eq!(house.store.due(SteadyMillis(9_000), 10).await.unwrap(), [row]);
+    assert_eq!(fixture.store.next_due().await.unwrap(), Some(SteadyMillis(9_000)));
+    assert_eq!(fixture.store.due(SteadyMillis(8_999), 10).await.unwrap(), []);
+    assert_eq!(fixture.store.due(SteadyMillis(9_000), 10).await.unwrap(), [row]);
 
-    assert!(house.store.mark_deleting(id).await.unwrap());
+    assert!(fixture.store.mark_deleting(id).await.unwrap());
     // After a crash between the bytes and the row it is due again.
-    let house = house.restarted(&place).await;
-    let due = house.store.due(SteadyMillis(1), 10).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    let due = fixture.store.due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!((due.len(), due[0].state), (1, RecordingState::Deleting));
-    house.store.forget(id).await.unwrap();
-    house.store.forget(id).await.unwrap();
-    assert!(!house.store.mark_deleting(id).await.unwrap());
-    assert_eq!(house.store.recording(id).await.unwrap(), None);
-    assert_eq!(house.store.next_due().await.unwrap(), None);
+    fixture.store.forget(id).await.unwrap();
+    fixture.store.forget(id).await.unwrap();
+    assert!(!fixture.store.mark_deleting(id).await.unwrap());
+    assert_eq!(fixture.store.recording(id).await.unwrap(), None);
+    assert_eq!(fixture.store.next_due().await.unwrap(), None);
 }
 
 async fn discarded_clips_go_at_once(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let operation = operation(&call, 1);
-    house
+    fixture
         .commit(Change {
             call: Some(call.clone()),
             recordings: vec![
@@ -481,34 +481,34 @@ async fn discarded_clips_go_at_once(place: Place) {
         })
         .await
         .unwrap();
-    let due = house.store.due(SteadyMillis(1), 10).await.unwrap();
+    let due = fixture.store.due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].state), (recording_id(1), RecordingState::Discarded));
-    assert_eq!(house.store.unfinished().await.unwrap().len(), 1);
+    assert_eq!(fixture.store.unfinished().await.unwrap().len(), 1);
 }
 
 async fn a_deleted_clip_never_comes_back(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let change = Change {
         call: Some(call.clone()),
         recordings: vec![begun(1, &operation(&call, 1))],
         ..Change::default()
     };
-    house.commit(change.clone()).await.unwrap();
+    fixture.commit(change.clone()).await.unwrap();
     let id = recording_id(1);
-    assert!(house.store.mark_deleting(id).await.unwrap());
+    assert!(fixture.store.mark_deleting(id).await.unwrap());
     // Each of these changes may still be on its way when a client deletes the clip.
-    house.commit(change).await.unwrap();
-    house.record(RecordingChange::Finished { id, bytes: 1 }).await;
-    house.record(expired(&call)).await;
-    house.record(RecordingChange::Discarded { id }).await;
-    let row = house.store.recording(id).await.unwrap().unwrap();
+    fixture.commit(change).await.unwrap();
+    fixture.record(RecordingChange::Finished { id, bytes: 1 }).await;
+    fixture.record(expired(&call)).await;
+    fixture.record(RecordingChange::Discarded { id }).await;
+    let row = fixture.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.expires_at), (RecordingState::Deleting, Some(SteadyMillis(0))));
 }
 
 async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let call = call(1);
     let operation = operation(&call, 1);
     let clips = [recording_id(1), recording_id(2)];
@@ -516,7 +516,7 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     let mut recordings = vec![begun(1, &operation), begun(2, &operation)];
     recordings.extend(discarded);
     let change = Change { call: Some(call), recordings, ..Change::default() };
-    house.commit(change).await.unwrap();
+    fixture.commit(change).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
     // A folder cannot be deleted as a file can.
@@ -525,22 +525,22 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
 
     let cancel = CancellationToken::new();
     let retention = Duration::from_secs(600);
-    let purge = Purge::new(house.store.clone(), vault.clone(), Arc::default(), retention);
+    let purge = Purge::new(fixture.store.clone(), vault.clone(), Arc::default(), retention);
     let purging = tokio::spawn(purge.run(cancel.clone()));
-    while house.store.recording(clips[1]).await.unwrap().is_some() {
+    while fixture.store.recording(clips[1]).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!vault.path(clips[1]).exists());
     cancel.cancel();
     purging.await.unwrap();
-    let now = house.store.clock().now();
-    assert_eq!(house.store.due(now, 10).await.unwrap(), [], "it waits");
-    let stuck = house.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
+    let now = fixture.store.clock().now();
+    assert_eq!(fixture.store.due(now, 10).await.unwrap(), [], "it waits");
+    let stuck = fixture.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
     assert_eq!(stuck.iter().map(|row| row.id).collect::<Vec<_>>(), [clips[0]], "it is tried again");
 }
 
 async fn ended_calls_are_purged_after_their_recordings(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let [live, recorded, waiting, done] = [call(1), call(2), call(3), call(4)];
     let given_up = operation(&done, 1);
     for (call, with_clip, with_notification) in [
@@ -555,152 +555,152 @@ async fn ended_calls_are_purged_after_their_recordings(place: Place) {
         let operations = if call == &done { vec![given_up.clone()] } else { Vec::new() };
         let state = if call == &live { call.clone() } else { terminated(call) };
         let change = Change { call: Some(state), operations, recordings, notifications };
-        house.commit(change).await.unwrap();
+        fixture.commit(change).await.unwrap();
     }
-    let head = house.head_of(&done).await.unwrap();
-    house.store.give_up(&head, 1, "gone").await.unwrap();
+    let head = fixture.head_of(&done).await.unwrap();
+    fixture.store.give_up(&head, 1, "gone").await.unwrap();
 
     let (never, always) = (SteadyMillis(i64::MAX), SteadyMillis(0));
-    assert_eq!(house.store.purge_calls(SteadyMillis(8_000), never).await.unwrap(), 0);
+    assert_eq!(fixture.store.purge_calls(SteadyMillis(8_000), never).await.unwrap(), 0);
     let after = SteadyMillis(8_001);
-    assert_eq!(house.store.purge_calls(after, always).await.unwrap(), 0, "it can be sent again");
-    let now = house.store.clock().now();
-    assert_eq!(house.store.resend("other", None, now).await.unwrap(), 0);
+    assert_eq!(fixture.store.purge_calls(after, always).await.unwrap(), 0, "it can be sent again");
+    let now = fixture.store.clock().now();
+    assert_eq!(fixture.store.resend("other", None, now).await.unwrap(), 0);
     let which = Some((head.call, head.sequence));
-    assert_eq!(house.store.resend("bot", which, now).await.unwrap(), 1);
-    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
-    let again = house.head_of(&done).await.unwrap();
+    assert_eq!(fixture.store.resend("bot", which, now).await.unwrap(), 1);
+    assert_eq!(fixture.store.given_up("bot", 0, 10).await.unwrap(), []);
+    let again = fixture.head_of(&done).await.unwrap();
     assert_eq!((again.sequence, again.attempts), (head.sequence, 0));
-    house.store.give_up(&again, 1, "gone").await.unwrap();
-    assert_eq!(house.store.resend("bot", None, now).await.unwrap(), 1);
-    house.store.give_up(&again, 1, "gone").await.unwrap();
-    assert_eq!(house.store.purge_calls(after, never).await.unwrap(), 1);
-    assert_eq!(house.store.call(done.id).await.unwrap(), None);
-    assert_eq!(house.store.operations(done.id).await.unwrap(), []);
-    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap(), []);
+    fixture.store.give_up(&again, 1, "gone").await.unwrap();
+    assert_eq!(fixture.store.resend("bot", None, now).await.unwrap(), 1);
+    fixture.store.give_up(&again, 1, "gone").await.unwrap();
+    assert_eq!(fixture.store.purge_calls(after, never).await.unwrap(), 1);
+    assert_eq!(fixture.store.call(done.id).await.unwrap(), None);
+    assert_eq!(fixture.store.operations(done.id).await.unwrap(), []);
+    assert_eq!(fixture.store.given_up("bot", 0, 10).await.unwrap(), []);
 
-    house.store.forget(recording_id(1)).await.unwrap();
-    let head = house.head_of(&waiting).await.unwrap();
-    house.store.delivered(&head).await.unwrap();
-    assert_eq!(house.store.purge_calls(after, always).await.unwrap(), 2);
-    assert!(house.store.call(live.id).await.unwrap().is_some());
+    fixture.store.forget(recording_id(1)).await.unwrap();
+    let head = fixture.head_of(&waiting).await.unwrap();
+    fixture.store.delivered(&head).await.unwrap();
+    assert_eq!(fixture.store.purge_calls(after, always).await.unwrap(), 2);
+    assert!(fixture.store.call(live.id).await.unwrap().is_some());
 }
 
 async fn keys_of_requests_survive_a_restart(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let begin = async |store: &Database, application: &str, key: &str, fingerprint: &str| {
         store.begin_request(application, key, fingerprint, None, SteadyMillis(5)).await.unwrap()
     };
-    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::New);
-    assert_eq!(begin(&house.store, "other", "k", "g").await, RequestKey::New);
-    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Unanswered);
-    assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::Taken);
+    assert_eq!(begin(&fixture.store, "bot", "k", "f").await, RequestKey::New);
+    assert_eq!(begin(&fixture.store, "other", "k", "g").await, RequestKey::New);
+    assert_eq!(begin(&fixture.store, "bot", "k", "f").await, RequestKey::Unanswered);
+    assert_eq!(begin(&fixture.store, "bot", "k", "g").await, RequestKey::Taken);
     let location = Some("https://api.example/operations/1".to_owned());
     let answer = KeptAnswer { status: 200, location, body: "{}".to_owned() };
-    house.store.end_request("bot", "k", Some(&answer)).await.unwrap();
-    house.store.end_request("other", "k", None).await.unwrap();
-    let house = house.restarted(&place).await;
-    assert_eq!(begin(&house.store, "bot", "k", "f").await, RequestKey::Answered(answer));
-    assert_eq!(begin(&house.store, "other", "k", "h").await, RequestKey::New);
-    assert_eq!(house.store.purge_requests(SteadyMillis(5), 10).await.unwrap(), 0);
-    assert_eq!(house.store.purge_requests(SteadyMillis(6), 10).await.unwrap(), 2);
-    assert_eq!(begin(&house.store, "bot", "k", "g").await, RequestKey::New);
+    fixture.store.end_request("bot", "k", Some(&answer)).await.unwrap();
+    fixture.store.end_request("other", "k", None).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    assert_eq!(begin(&fixture.store, "bot", "k", "f").await, RequestKey::Answered(answer));
+    assert_eq!(begin(&fixture.store, "other", "k", "h").await, RequestKey::New);
+    assert_eq!(fixture.store.purge_requests(SteadyMillis(5), 10).await.unwrap(), 0);
+    assert_eq!(fixture.store.purge_requests(SteadyMillis(6), 10).await.unwrap(), 2);
+    assert_eq!(begin(&fixture.store, "bot", "k", "g").await, RequestKey::New);
 }
 
 async fn a_key_whose_call_was_placed_before_a_crash_finds_it(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let begin = async |store: &Database, key: &str, placed: Option<CallId>| {
         store.begin_request("bot", key, "f", placed, SteadyMillis(5)).await.unwrap()
     };
     let placed = call(1);
     for (key, call) in [("action", None), ("not placed", Some(call(2).id)), ("k", Some(placed.id))]
     {
-        assert_eq!(begin(&house.store, key, call).await, RequestKey::New);
+        assert_eq!(begin(&fixture.store, key, call).await, RequestKey::New);
     }
-    house.commit(opening(&placed)).await.unwrap();
-    let house = house.restarted(&place).await;
-    assert_eq!(begin(&house.store, "action", None).await, RequestKey::Unanswered);
-    assert_eq!(house.store.free_unanswered_requests().await.unwrap(), 2);
-    assert_eq!(begin(&house.store, "action", None).await, RequestKey::New);
-    assert_eq!(begin(&house.store, "not placed", Some(call(3).id)).await, RequestKey::New);
-    let found = begin(&house.store, "k", Some(call(4).id)).await;
+    fixture.commit(opening(&placed)).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    assert_eq!(begin(&fixture.store, "action", None).await, RequestKey::Unanswered);
+    assert_eq!(fixture.store.free_unanswered_requests().await.unwrap(), 2);
+    assert_eq!(begin(&fixture.store, "action", None).await, RequestKey::New);
+    assert_eq!(begin(&fixture.store, "not placed", Some(call(3).id)).await, RequestKey::New);
+    let found = begin(&fixture.store, "k", Some(call(4).id)).await;
     assert_eq!(found, RequestKey::Placed(Box::new(placed)));
 }
 
 async fn an_application_has_its_newest_answers_kept(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let answer = KeptAnswer { status: 202, location: None, body: String::new() };
     for (application, count) in [("bot", 5), ("other", 3)] {
         for number in 0..count {
             let (key, at) = (number.to_string(), SteadyMillis(10 + number));
-            let begun = house.store.begin_request(application, &key, "f", None, at).await;
+            let begun = fixture.store.begin_request(application, &key, "f", None, at).await;
             assert_eq!(begun.unwrap(), RequestKey::New);
-            house.store.end_request(application, &key, Some(&answer)).await.unwrap();
+            fixture.store.end_request(application, &key, Some(&answer)).await.unwrap();
         }
     }
-    assert_eq!(house.store.purge_requests(SteadyMillis(0), 3).await.unwrap(), 2);
+    assert_eq!(fixture.store.purge_requests(SteadyMillis(0), 3).await.unwrap(), 2);
     for (key, is_known) in [("0", false), ("1", false), ("2", true), ("4", true)] {
-        let again = house.store.begin_request("bot", key, "f", None, SteadyMillis(20)).await;
+        let again = fixture.store.begin_request("bot", key, "f", None, SteadyMillis(20)).await;
         assert_eq!(again.unwrap() != RequestKey::New, is_known, "{key}");
     }
 }
 
 async fn the_clock_goes_on_after_a_restart(place: Place) {
-    let house = House::open(&place).await;
-    assert_eq!(house.store.clock().look(), None, "it begins with the wall clock");
-    house.store.keep_clock().await.unwrap();
+    let fixture = Fixture::open(&place).await;
+    assert_eq!(fixture.store.clock().look(), None, "it begins with the wall clock");
+    fixture.store.keep_clock().await.unwrap();
     // As if the steady clock had begun with a wall clock that was an hour behind.
-    house.close().await;
+    fixture.close().await;
     place.execute("UPDATE clock SET offset_ms = offset_ms - 3600000, seen = seen - 3600000").await;
-    let house = House::open(&place).await;
-    let before = house.store.clock().now();
+    let fixture = Fixture::open(&place).await;
+    let before = fixture.store.clock().now();
     let wall = UnixMillis::from(std::time::SystemTime::now());
     let behind_ms = wall.0 - before.0 - 3_600_000;
     assert!(behind_ms.abs() < 1000, "{behind_ms} ms");
-    assert_eq!(house.store.clock().look().unwrap().to_string(), "set forward by 1h");
-    house.store.keep_clock().await.unwrap();
-    let house = house.restarted(&place).await;
-    let clock = house.store.clock();
+    assert_eq!(fixture.store.clock().look().unwrap().to_string(), "set forward by 1h");
+    fixture.store.keep_clock().await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    let clock = fixture.store.clock();
     assert!(clock.now().since(before) < Duration::from_secs(60));
     assert_eq!(clock.look(), None, "the last look is known");
     assert!((clock.shown(before).0 - wall.0).abs() < 1000);
 }
 
 async fn files_that_no_row_knows_are_written_down(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let file = |since| LostFileRow {
         name: "a.wav".to_owned(),
         modified: UnixMillis(5),
         since: SteadyMillis(since),
     };
-    house.store.note_lost_file(&file(7)).await.unwrap();
-    house.store.note_lost_file(&file(8)).await.unwrap();
-    let house = house.restarted(&place).await;
-    assert_eq!(house.store.lost_files().await.unwrap(), [file(8)]);
-    house.store.forget_lost_file("a.wav").await.unwrap();
-    assert_eq!(house.store.lost_files().await.unwrap(), []);
+    fixture.store.note_lost_file(&file(7)).await.unwrap();
+    fixture.store.note_lost_file(&file(8)).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    assert_eq!(fixture.store.lost_files().await.unwrap(), [file(8)]);
+    fixture.store.forget_lost_file("a.wav").await.unwrap();
+    assert_eq!(fixture.store.lost_files().await.unwrap(), []);
 }
 
 async fn signing_keys_come_and_go(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let key = |number: i64| SigningKeyRow {
         id: format!("key {number}"),
         created_at: SteadyMillis(number),
         pem: "pem".to_owned(),
     };
-    house.store.add_signing_key(&key(2)).await.unwrap();
-    house.store.add_signing_key(&key(1)).await.unwrap();
-    let house = house.restarted(&place).await;
-    assert_eq!(house.store.signing_keys().await.unwrap(), [key(1), key(2)]);
-    house.store.drop_signing_key("key 1").await.unwrap();
-    assert_eq!(house.store.signing_keys().await.unwrap(), [key(2)]);
+    fixture.store.add_signing_key(&key(2)).await.unwrap();
+    fixture.store.add_signing_key(&key(1)).await.unwrap();
+    let fixture = fixture.restarted(&place).await;
+    assert_eq!(fixture.store.signing_keys().await.unwrap(), [key(1), key(2)]);
+    fixture.store.drop_signing_key("key 1").await.unwrap();
+    assert_eq!(fixture.store.signing_keys().await.unwrap(), [key(2)]);
 }
 
 async fn many_writers_and_readers(place: Place) {
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let tasks: Vec<_> = (0..40)
         .map(|number| {
-            let (store, journal) = (house.store.clone(), house.journal.clone());
+            let (store, journal) = (fixture.store.clone(), fixture.journal.clone());
             tokio::spawn(async move {
                 let call = call(number);
                 for _ in 0..5 {
@@ -714,29 +714,29 @@ async fn many_writers_and_readers(place: Place) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
-    assert_eq!(house.store.unfinished_calls().await.unwrap().len(), 40);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.unfinished_calls().await.unwrap().len(), 40);
 }
 
 async fn waits_for_the_server(cluster: &Cluster) {
-    let house = House::open(&Place::Postgres(cluster.database("waits"))).await;
-    house.commit(opening(&call(1))).await.unwrap();
+    let fixture = Fixture::open(&Place::Postgres(cluster.database("waits"))).await;
+    fixture.commit(opening(&call(1))).await.unwrap();
     cluster.crash();
     let commits: Vec<_> =
-        (2..10).map(|number| house.journal.submit(opening(&call(number))).unwrap()).collect();
-    let early = house.journal.flush(Duration::from_millis(300)).await;
+        (2..10).map(|number| fixture.journal.submit(opening(&call(number))).unwrap()).collect();
+    let early = fixture.journal.flush(Duration::from_millis(300)).await;
     assert!(matches!(early, Err(StoreError::NotFlushed { .. })), "{early:?}");
     cluster.restart();
     join_all(commits).await.into_iter().for_each(Result::unwrap);
     for number in 1..10 {
-        assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
+        assert_eq!(fixture.head_of(&call(number)).await.unwrap().sequence, 1);
     }
-    assert_eq!(house.store.pending_count().await.unwrap(), 9);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 9);
 }
 
 async fn a_second_process_is_refused_until_the_first_has_gone(cluster: &Cluster) {
     let place = Place::Postgres(cluster.database("two"));
-    let first = House::open(&place).await;
+    let first = Fixture::open(&place).await;
     let refused = Database::open(&place.url()).await.unwrap_err();
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     assert!(refused.to_string().contains("in use by another aftertone"), "{refused}");
@@ -753,7 +753,7 @@ async fn a_second_process_is_refused_until_the_first_has_gone(cluster: &Cluster)
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
 
     first.close().await;
-    House::open(&place).await.close().await;
+    Fixture::open(&place).await.close().await;
 }
 
 /// Set in the process that will be killed: the path of its database.
@@ -787,14 +787,14 @@ async fn what_was_reported_as_durable_survives_kill_9() {
     victim.wait().await.unwrap();
     assert!(durable.len() >= 500, "{} commits were reported", durable.len());
 
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     for number in durable {
-        assert_eq!(house.store.call(call(number).id).await.unwrap(), Some(call(number)));
-        assert_eq!(house.head_of(&call(number)).await.unwrap().sequence, 1);
+        assert_eq!(fixture.store.call(call(number).id).await.unwrap(), Some(call(number)));
+        assert_eq!(fixture.head_of(&call(number)).await.unwrap().sequence, 1);
     }
     // A fact and its notification: never one without the other.
-    let calls = house.store.unfinished_calls().await.unwrap().len();
-    assert_eq!(house.store.pending_count().await.unwrap(), calls as u64);
+    let calls = fixture.store.unfinished_calls().await.unwrap().len();
+    assert_eq!(fixture.store.pending_count().await.unwrap(), calls as u64);
 }
 
 async fn commit_until_killed(url: &str) {
@@ -816,16 +816,16 @@ async fn sqlite_waits_for_a_lock_that_somebody_else_holds() {
 
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Sqlite(folder.path().join("locked.db"));
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     let mut other = sqlx::AnyConnection::connect(&place.url()).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let commit = house.journal.submit(opening(&call(1))).unwrap();
+    let commit = fixture.journal.submit(opening(&call(1))).unwrap();
     // Longer than the driver retries by itself, so that the journal has to try again.
-    let early = house.journal.flush(Duration::from_millis(1_500)).await;
+    let early = fixture.journal.flush(Duration::from_millis(1_500)).await;
     assert!(matches!(early, Err(StoreError::NotFlushed { .. })), "{early:?}");
     lock.rollback().await.unwrap();
     commit.await.unwrap();
-    assert_eq!(house.head_of(&call(1)).await.unwrap().sequence, 1);
+    assert_eq!(fixture.head_of(&call(1)).await.unwrap().sequence, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -833,17 +833,17 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     const WATERMARKS: [&str; 3] = ["sip:watermark@example", "Wassermann", "marked subject"];
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Sqlite(folder.path().join("marked.db"));
-    let house = House::open(&place).await;
+    let fixture = Fixture::open(&place).await;
     for number in 0..100 {
         let [uri, name, subject] = WATERMARKS.map(str::to_owned);
         let source = Party { uri, display_name: Some(name) };
         let marked = Call { source, subject: Some(subject), ..call(number) };
-        house.commit(opening(&marked)).await.unwrap();
+        fixture.commit(opening(&marked)).await.unwrap();
         let recordings = vec![expired(&marked)];
         let ended = Change { call: Some(terminated(&marked)), recordings, ..Change::default() };
-        house.commit(ended).await.unwrap();
-        let told = house.head_of(&marked).await.unwrap();
-        house.store.delivered(&told).await.unwrap();
+        fixture.commit(ended).await.unwrap();
+        let told = fixture.head_of(&marked).await.unwrap();
+        fixture.store.delivered(&told).await.unwrap();
     }
     let hits = || {
         let files = std::fs::read_dir(folder.path()).unwrap().flatten();
@@ -855,7 +855,7 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     let recordings = tempfile::tempdir().unwrap();
     let vault = Vault::new(Folder::hold(recordings.path().to_owned()).unwrap());
     let retention = Duration::from_secs(1);
-    let purge = Purge::new(house.store.clone(), vault, Arc::default(), retention);
+    let purge = Purge::new(fixture.store.clone(), vault, Arc::default(), retention);
     let cancel = CancellationToken::new();
     let purging = tokio::spawn(purge.run(cancel.clone()));
     let begun = std::time::Instant::now();
@@ -865,7 +865,7 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     }
     cancel.cancel();
     purging.await.unwrap();
-    house.close().await;
+    fixture.close().await;
     assert_eq!(hits(), [false; 3], "after a clean stop");
 }
 
@@ -873,7 +873,7 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
 async fn a_database_of_a_newer_aftertone_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Sqlite(folder.path().join("newer.db"));
-    House::open(&place).await.close().await;
+    Fixture::open(&place).await.close().await;
     place
         .execute(
             "INSERT INTO _sqlx_migrations \
@@ -927,13 +927,13 @@ impl Place {
 }
 
 /// An open store with its journal.
-struct House {
+struct Fixture {
     store: Database,
     journal: Journal,
     writer: tokio::task::JoinHandle<()>,
 }
 
-impl House {
+impl Fixture {
     async fn open(place: &Place) -> Self {
         let store = Database::open(&place.url()).await.unwrap();
         let (journal, writer) = Journal::start(store.clone(), JournalLimits::default());

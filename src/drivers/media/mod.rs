@@ -11,13 +11,13 @@
 //! ```
 
 pub mod engine;
+mod key_pairing;
 pub mod leg;
 mod leg_event;
 mod leg_settings;
 mod open_error;
 mod outbox;
 pub mod ports;
-mod presses;
 pub mod receiver;
 mod reports;
 mod running;

@@ -11,7 +11,7 @@ mod pressed;
 
 use std::collections::VecDeque;
 
-use super::presses::{Presses, Told};
+use super::key_pairing::{KeyPairing, Told};
 use aftertone_core::{
     audio::{CodecError, CodecKind, Decoder, measure::level_dbfs},
     model::Tone,
@@ -110,7 +110,7 @@ pub struct Receiver {
     events_ssrc: Option<u32>,
     keys: VecDeque<(i64, Tone)>,
     /// Keys that may still be reported in the other way.
-    presses: Presses,
+    presses: KeyPairing,
     /// When keys were down: that time is silenced.
     pressed: Pressed,
     /// Where the newest sound ends, and the frame in which it came.
@@ -246,7 +246,7 @@ impl Receiver {
             events: TelephoneEvents::default(),
             events_ssrc: None,
             keys: VecDeque::with_capacity(MAX_KEYS),
-            presses: Presses::default(),
+            presses: KeyPairing::default(),
             pressed: Pressed::default(),
             heard_until: None,
             frame: Vec::with_capacity(frame_len),

@@ -87,7 +87,7 @@ impl Dispatcher {
         let (flushes, flush_requests) = mpsc::channel(8);
         let refusals = Mutex::default();
         let lane = Arc::new(LaneParts { store, webhook, render, config, cancel, refusals });
-        let desk = Desk {
+        let desk = LaneKeeper {
             lane,
             config,
             flush_requests,
@@ -123,7 +123,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const FAILING_FOR: Duration = Duration::from_secs(120);
 
 /// The task that opens and closes lanes.
-struct Desk {
+struct LaneKeeper {
     lane: Arc<LaneParts>,
     config: DispatcherConfig,
     flush_requests: mpsc::Receiver<oneshot::Sender<()>>,
@@ -157,7 +157,7 @@ impl Receiver {
     }
 }
 
-impl Desk {
+impl LaneKeeper {
     async fn run(mut self) {
         let cancel = self.lane.cancel.clone();
         let store = self.lane.store.clone();

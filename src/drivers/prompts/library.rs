@@ -49,7 +49,7 @@ pub struct Library {
 struct Inner {
     fetch: Fetch,
     limits: LibraryLimits,
-    shelves: Mutex<Shelves>,
+    cache: Mutex<Cache>,
     prefetches: Arc<Semaphore>,
 }
 
@@ -67,22 +67,22 @@ enum Name {
 }
 
 #[derive(Default)]
-struct Shelves {
-    places: HashMap<Key, Place>,
+struct Cache {
+    entries: HashMap<Key, CacheEntry>,
     bytes: usize,
     uses: u64,
-    under_way: HashMap<Errand, UnderWay>,
-    errands: u64,
+    under_way: HashMap<FetchKey, UnderWay>,
+    fetches_begun: u64,
 }
 
 /// A cache entry.
-struct Place {
-    book: Book,
+struct CacheEntry {
+    copy: CachedPrompt,
     used: u64,
 }
 
 #[derive(Clone)]
-struct Book {
+struct CachedPrompt {
     uri: String,
     clip: Clip,
     /// The answer that the copy came with, to check it; `None` for a file of the folder.
@@ -93,7 +93,7 @@ struct Book {
 /// The key of a running fetch. A `resourceId` alone does not identify it: it may come with two URIs
 /// at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Errand {
+struct FetchKey {
     key: Key,
     uri: String,
 }
@@ -110,7 +110,7 @@ type Outcome = Result<Clip, PromptFailure>;
 /// is dropped.
 struct Listed {
     library: Library,
-    errand: Errand,
+    fetch: FetchKey,
     number: u64,
 }
 
@@ -126,7 +126,7 @@ impl Library {
             inner: Arc::new(Inner {
                 fetch,
                 limits,
-                shelves: Mutex::default(),
+                cache: Mutex::default(),
                 prefetches: Arc::new(Semaphore::new(PREFETCHES)),
             }),
         }
@@ -155,11 +155,11 @@ impl Library {
             },
         };
         let outcome = {
-            let mut shelves = self.shelves();
-            if let Some(clip) = shelves.find(&key, &source.uri) {
+            let mut cache = self.cache();
+            if let Some(clip) = cache.find(&key, &source.uri) {
                 return Ok(clip);
             }
-            self.join(&mut shelves, Errand { key, uri: source.uri.clone() })
+            self.join(&mut cache, FetchKey { key, uri: source.uri.clone() })
         };
         outcome.await
     }
@@ -189,35 +189,35 @@ impl Library {
     /// collapsed requests (RFC 9111 section 4). That section excludes answers with `no-store` and
     /// `no-cache`. Here they are shared as well, because all waiting requests are of one client,
     /// and are identical.
-    fn join(&self, shelves: &mut Shelves, errand: Errand) -> Shared<BoxFuture<'static, Outcome>> {
-        let under_way = shelves.under_way.get(&errand);
+    fn join(&self, cache: &mut Cache, fetch: FetchKey) -> Shared<BoxFuture<'static, Outcome>> {
+        let under_way = cache.under_way.get(&fetch);
         if let Some(outcome) = under_way.and_then(|fetch| fetch.outcome.upgrade()) {
             return outcome;
         }
-        shelves.errands += 1;
-        let number = shelves.errands;
-        let listed = Listed { library: self.clone(), errand: errand.clone(), number };
+        cache.fetches_begun += 1;
+        let number = cache.fetches_begun;
+        let listed = Listed { library: self.clone(), fetch: fetch.clone(), number };
         let outcome = run(listed).boxed().shared();
         if let Some(weak) = outcome.downgrade() {
-            shelves.under_way.insert(errand, UnderWay { number, outcome: weak });
+            cache.under_way.insert(fetch, UnderWay { number, outcome: weak });
         }
         outcome
     }
 
-    async fn fetch(&self, Errand { key, uri }: &Errand) -> Outcome {
-        let known = self.shelves().book(key).cloned().filter(|book| book.uri == *uri);
+    async fn fetch(&self, FetchKey { key, uri }: &FetchKey) -> Outcome {
+        let known = self.cache().copy(key).cloned().filter(|copy| copy.uri == *uri);
         let begun = Instant::now();
-        let answer = known.as_ref().and_then(|book| book.answer.as_ref());
+        let answer = known.as_ref().and_then(|copy| copy.answer.as_ref());
         let fetched = self.inner.fetch.get(uri, answer).await.map_err(failed)?;
         match fetched {
             Fetched::NotModified { answer, fresh_for } => {
-                let mut book = known.ok_or_else(|| {
+                let mut copy = known.ok_or_else(|| {
                     not_fetched("the server answered 304 to an unconditional request".to_owned())
                 })?;
-                book.answer = Some(answer);
-                book.good_until = begun + fresh_for;
-                let clip = book.clip.clone();
-                self.keep(key, book);
+                copy.answer = Some(answer);
+                copy.good_until = begun + fresh_for;
+                let clip = copy.clip.clone();
+                self.keep(key, copy);
                 Ok(clip)
             }
             Fetched::File { bytes, codings, content_type, answer, fresh_for } => {
@@ -231,7 +231,7 @@ impl Library {
                 if may_store && is_of_use {
                     let uri = uri.clone();
                     let good_until = begun + fresh_for;
-                    self.keep(key, Book { uri, clip: clip.clone(), answer, good_until });
+                    self.keep(key, CachedPrompt { uri, clip: clip.clone(), answer, good_until });
                 } else {
                     self.forget(key);
                 }
@@ -266,33 +266,33 @@ impl Library {
         decoded.await.unwrap_or_else(|_| Err(bad_format("it could not be decoded".to_owned())))
     }
 
-    fn keep(&self, key: &Key, book: Book) {
-        let mut shelves = self.shelves();
+    fn keep(&self, key: &Key, copy: CachedPrompt) {
+        let mut cache = self.cache();
         let budget = self.inner.limits.memory_bytes;
-        let size = book.bytes();
+        let size = copy.bytes();
         if size > budget {
             return;
         }
-        shelves.uses += 1;
-        let used = shelves.uses;
-        let old = shelves.places.insert(key.clone(), Place { book, used });
-        shelves.bytes = shelves.bytes + size - old.map_or(0, |old| old.book.bytes());
-        shelves.make_room(budget, MAX_PLACES);
+        cache.uses += 1;
+        let used = cache.uses;
+        let old = cache.entries.insert(key.clone(), CacheEntry { copy, used });
+        cache.bytes = cache.bytes + size - old.map_or(0, |old| old.copy.bytes());
+        cache.make_room(budget, MAX_PLACES);
     }
 
     fn forget(&self, key: &Key) {
-        let mut shelves = self.shelves();
-        if let Some(place) = shelves.places.remove(key) {
-            shelves.bytes -= place.book.bytes();
+        let mut cache = self.cache();
+        if let Some(place) = cache.entries.remove(key) {
+            cache.bytes -= place.copy.bytes();
         }
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.inner.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl CachedPrompt {
     /// Memory that the prompt takes, in bytes. Its address counts twice: it may also be its key.
     fn bytes(&self) -> usize {
         let answer = self.answer.as_ref().map_or(0, CachedAnswer::bytes);
@@ -300,32 +300,32 @@ impl Book {
     }
 }
 
-impl Shelves {
+impl Cache {
     /// A copy that may be used without a request to the server.
     fn find(&mut self, key: &Key, uri: &str) -> Option<Clip> {
-        let book = self.book(key)?;
+        let copy = self.copy(key)?;
         let is_good = match key.name {
             // With a resource id, the client promises that the prompt is the same.
-            Name::ResourceId(_) => book.uri == uri,
-            Name::Uri(_) => Instant::now() < book.good_until,
+            Name::ResourceId(_) => copy.uri == uri,
+            Name::Uri(_) => Instant::now() < copy.good_until,
         };
-        is_good.then(|| book.clip.clone())
+        is_good.then(|| copy.clip.clone())
     }
 
-    fn book(&mut self, key: &Key) -> Option<&Book> {
+    fn copy(&mut self, key: &Key) -> Option<&CachedPrompt> {
         self.uses += 1;
-        let place = self.places.get_mut(key)?;
+        let place = self.entries.get_mut(key)?;
         place.used = self.uses;
-        Some(&place.book)
+        Some(&place.copy)
     }
 
     /// Removes the least recently used entries until the limits hold.
-    fn make_room(&mut self, budget: usize, places: usize) {
-        while self.bytes > budget || self.places.len() > places {
-            let oldest = self.places.iter().min_by_key(|(_, place)| place.used);
+    fn make_room(&mut self, budget: usize, entries: usize) {
+        while self.bytes > budget || self.entries.len() > entries {
+            let oldest = self.entries.iter().min_by_key(|(_, place)| place.used);
             let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
-            if let Some(place) = self.places.remove(&key) {
-                self.bytes -= place.book.bytes();
+            if let Some(place) = self.entries.remove(&key) {
+                self.bytes -= place.copy.bytes();
             }
         }
     }
@@ -333,10 +333,10 @@ impl Shelves {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let mut shelves = self.library.shelves();
+        let mut cache = self.library.cache();
         // Another fetch may have begun since the last waiting request was dropped.
-        if shelves.under_way.get(&self.errand).is_some_and(|fetch| fetch.number == self.number) {
-            shelves.under_way.remove(&self.errand);
+        if cache.under_way.get(&self.fetch).is_some_and(|fetch| fetch.number == self.number) {
+            cache.under_way.remove(&self.fetch);
         }
     }
 }
@@ -345,7 +345,7 @@ impl Drop for Listed {
 /// body. Dropping this future aborts the task.
 async fn run(listed: Listed) -> Outcome {
     let task = tokio::spawn(async move {
-        let outcome = listed.library.fetch(&listed.errand).await;
+        let outcome = listed.library.fetch(&listed.fetch).await;
         // Later requests start a new fetch.
         drop(listed);
         outcome
@@ -614,8 +614,8 @@ mod tests {
         server.answers.add_permits(3);
         library.load("bot", &wanted).await.unwrap();
         assert_eq!(server.hits.load(Ordering::SeqCst), 3);
-        assert!(library.shelves().places.is_empty());
-        assert!(library.shelves().under_way.is_empty());
+        assert!(library.cache().entries.is_empty());
+        assert!(library.cache().under_way.is_empty());
     }
 
     #[tokio::test]

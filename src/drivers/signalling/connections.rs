@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    rates::{Acquaintances, Source},
+    rates::{KnownSources, Source},
     settings::StreamLimits,
 };
 use aftertone_core::proto::sip::{
-    diary::Remark,
+    log_limiter::LineLimiter,
     path::{ConnectionId, Path, Transmit, Transport},
 };
 
@@ -74,9 +74,9 @@ struct Table {
     strangers: usize,
     /// Streams that were closed for another one, and whose tasks have not ended yet.
     leaving: BTreeSet<ConnectionId>,
-    known: Arc<Acquaintances>,
+    known: Arc<KnownSources>,
     /// Log limiter for the line about closed streams.
-    crowded: Remark,
+    crowded: LineLimiter,
     opened: usize,
     returned: usize,
 }
@@ -289,7 +289,7 @@ impl Connections {
     }
 
     /// Takes over the sources that the endpoint knows, and the streams that it needs.
-    pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<KnownSources>, needed: &BTreeSet<ConnectionId>) {
         let mut table = self.table();
         for (id, admitted) in &mut table.admitted {
             admitted.is_stranger = match admitted.is_foreign {
@@ -624,7 +624,7 @@ mod tests {
 
     fn knows(all: &Connections, ips: &[&str], needed: &[&Admission]) {
         let sources = ips.iter().map(|known| Source::from(ip(known))).collect();
-        let known = Acquaintances { sources, streams: BTreeSet::new() };
+        let known = KnownSources { sources, streams: BTreeSet::new() };
         all.introduce(Arc::new(known), &needed.iter().map(|admission| admission.id).collect());
     }
 

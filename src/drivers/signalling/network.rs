@@ -21,7 +21,7 @@ use super::{
     accept::StreamListener,
     connect::{self, Target},
     connections::{Connections, Origin, Sent},
-    rates::{Acquaintances, Rates},
+    rates::{KnownSources, Rates},
     settings::{SignallingConfig, SipListener, StartError},
     stream::{Inbound, Streams},
     tls::TlsConfigs,
@@ -64,7 +64,7 @@ pub(super) struct Bound {
 pub(super) struct Reloadable {
     pub tls: watch::Receiver<TlsConfigs>,
     pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
-    pub known: watch::Receiver<Arc<Acquaintances>>,
+    pub known: watch::Receiver<Arc<KnownSources>>,
 }
 
 impl Network {
@@ -167,7 +167,7 @@ impl Network {
     }
 
     /// Tells the table of streams which peers the endpoint knows, and which streams it needs.
-    pub fn introduce(&self, known: Arc<Acquaintances>, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<KnownSources>, needed: &BTreeSet<ConnectionId>) {
         self.streams.connections.introduce(known, needed);
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use aftertone_core::proto::sip::{
-    diary::Diary,
+    log_limiter::LogLimiter,
     path::{ConnectionId, Path, source_of},
 };
 
@@ -65,7 +65,7 @@ impl From<IpAddr> for Source {
 
 /// The peers that the endpoint knows.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Acquaintances {
+pub(super) struct KnownSources {
     pub sources: BTreeSet<Source>,
     /// Streams that phones have registered over. For a script of a web page, the source address
     /// says nothing.
@@ -76,13 +76,13 @@ pub(super) struct Acquaintances {
 #[derive(Debug)]
 pub(super) struct Rates {
     trusted: watch::Receiver<Vec<IpNet>>,
-    known: watch::Receiver<Arc<Acquaintances>>,
+    known: watch::Receiver<Arc<KnownSources>>,
     of_known: DefaultKeyedRateLimiter<Source>,
     of_sources: DefaultKeyedRateLimiter<Source>,
     of_strangers: DefaultDirectRateLimiter,
     clock: DefaultClock,
     limited: AtomicU64,
-    diary: Mutex<Diary>,
+    log_limiter: Mutex<LogLimiter>,
     /// When the quiet sources were last forgotten.
     forgotten: Mutex<Instant>,
 }
@@ -98,7 +98,7 @@ impl Rates {
     /// Starts with no message counted.
     pub fn new(
         trusted: watch::Receiver<Vec<IpNet>>,
-        known: watch::Receiver<Arc<Acquaintances>>,
+        known: watch::Receiver<Arc<KnownSources>>,
     ) -> Self {
         let of_known = Quota::per_second(OF_A_KNOWN_SOURCE).allow_burst(BURST_OF_A_KNOWN_SOURCE);
         let of_a_source = Quota::per_second(OF_A_SOURCE).allow_burst(BURST_OF_A_SOURCE);
@@ -111,7 +111,7 @@ impl Rates {
             of_strangers: RateLimiter::direct(of_strangers),
             clock: DefaultClock::default(),
             limited: AtomicU64::new(0),
-            diary: Mutex::default(),
+            log_limiter: Mutex::default(),
             forgotten: Mutex::new(Instant::now()),
         }
     }
@@ -202,8 +202,8 @@ impl Rates {
 
     /// Logs one line for each source and minute.
     fn tell(&self, source: Source) {
-        let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tell) = diary.note(source.0, Instant::now()) {
+        let mut log_limiter = self.log_limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = log_limiter.note(source.0, Instant::now()) {
             let (limited, total) = (tell.unsaid + 1, self.limited());
             warn!(source = %source.0, limited, total, "SIP source sends too much; it is limited");
         }
@@ -272,7 +272,7 @@ mod tests {
     fn whom_we_know_is_heard_whatever_strangers_do_but_not_without_end() {
         let known = |known: &str| {
             let sources = BTreeSet::from([Source::from(ip(known))]);
-            Arc::new(Acquaintances { sources, streams: BTreeSet::new() })
+            Arc::new(KnownSources { sources, streams: BTreeSet::new() })
         };
         let (knows, receiver) = watch::channel(known("192.0.2.1"));
         let rates = Rates::new(watch::channel(Vec::new()).1, receiver);
@@ -292,7 +292,7 @@ mod tests {
     fn a_page_is_known_by_its_stream_and_never_by_its_address() {
         let known = |streams: &[u64]| {
             let streams = streams.iter().map(|id| ConnectionId(*id)).collect();
-            Arc::new(Acquaintances { sources: BTreeSet::from([Source::from(PAGE)]), streams })
+            Arc::new(KnownSources { sources: BTreeSet::from([Source::from(PAGE)]), streams })
         };
         const PAGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
         let (knows, receiver) = watch::channel(known(&[]));

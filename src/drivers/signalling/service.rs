@@ -32,7 +32,7 @@ use tracing::{debug, error, trace, warn};
 use super::{
     departure::Departures,
     network::{Bound, Network, Reloadable},
-    rates::{Acquaintances, Source},
+    rates::{KnownSources, Source},
     resolver::{LocateError, Resolver},
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
@@ -287,7 +287,7 @@ struct Service {
     network: Network,
     /// The peers and streams that the endpoint knows, for the readers, which serve them whatever
     /// strangers do; and the time of the next update.
-    known: watch::Sender<Arc<Acquaintances>>,
+    known: watch::Sender<Arc<KnownSources>>,
     introduce_at: Option<Instant>,
     /// For each trunk by name, why its host cannot be located.
     no_ways: BTreeMap<String, String>,
@@ -469,7 +469,7 @@ impl Service {
             return;
         }
         self.introduce_at = None;
-        let known = Acquaintances {
+        let known = KnownSources {
             sources: self.endpoint.acquaintances().map(Source::from).collect(),
             streams: self.endpoint.phone_streams().collect(),
         };

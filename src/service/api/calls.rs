@@ -17,10 +17,11 @@ use super::{
     ApiState,
     asked::{Asked, json, ok},
     auth::{ACCESS_MEDIA, INITIATE},
-    body, deadline,
+    body,
+    call_service::{Answer, CallError, NewCall, NewOperation, TransferTarget},
+    deadline,
     error::ApiError,
     exchange::Audit,
-    house::{Answer, CallError, NewCall, NewOperation, TransferTarget},
     idempotency, now,
     query::{Expanded, QueryOptions},
     route::{Action, NoRoute, Route, Target},
@@ -119,7 +120,7 @@ impl Asked<'_> {
 
     async fn list_calls(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_calls(self.query())?;
-        let calls = deadline::reading(self.state.house.calls(self.application())).await?;
+        let calls = deadline::reading(self.state.service.calls(self.application())).await?;
         let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
         // Paging needs a stable order.
         calls.sort_by_key(|call| (call.created_at, call.id));
@@ -164,13 +165,13 @@ impl Asked<'_> {
             prefetch: body.prefetch,
             ringing_timeout_seconds: body.ringing_timeout_seconds,
         };
-        self.placed(&deadline::acting(self.state.house.place(self.application(), new)).await?)
+        self.placed(&deadline::acting(self.state.service.place(self.application(), new)).await?)
     }
 
     /// Refuses a callback URI to which notifications can never be sent. The application of such a
     /// call would learn nothing about it.
     fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
-        let checked = uri.map_or(Ok(()), |uri| self.state.house.check_callback(uri));
+        let checked = uri.map_or(Ok(()), |uri| self.state.service.check_callback(uri));
         checked.map_err(|reason| {
             InvalidBody::NotAllowed {
                 path: "callbackUri".to_owned(),
@@ -207,7 +208,7 @@ impl Asked<'_> {
         options: &QueryOptions,
     ) -> Result<Value, ApiError> {
         if options.expands(Expanded::Operations) {
-            let operations = self.state.house.operations(self.application(), call.id);
+            let operations = self.state.service.operations(self.application(), call.id);
             let operations = deadline::reading(operations).await?;
             let operations = operations.iter().map(|operation| self.element(operation));
             shown[Expanded::Operations.name()] = operations.collect();
@@ -221,7 +222,7 @@ impl Asked<'_> {
 
     /// The current state of a call that has not ended.
     pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
-        let call = deadline::reading(self.state.house.call(self.application(), call)).await?;
+        let call = deadline::reading(self.state.service.call(self.application(), call)).await?;
         match is_there(&call) {
             true => Ok(call),
             false => Err(CallError::NotFound.into()),
@@ -230,13 +231,13 @@ impl Asked<'_> {
 
     async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        deadline::acting(self.state.house.hang_up(self.application(), call)).await?;
+        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
     async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &graph::Operation::MEMBERS)?;
-        let operations = self.state.house.operations(self.application(), call);
+        let operations = self.state.service.operations(self.application(), call);
         let operations = deadline::reading(operations).await?;
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
@@ -253,14 +254,14 @@ impl Asked<'_> {
 
     async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_entity(self.query(), &graph::Operation::MEMBERS)?;
-        let operation = self.state.house.operation(self.application(), call, id);
+        let operation = self.state.service.operation(self.application(), call, id);
         let operation = deadline::reading(operation).await?;
         Ok(ok(&options.entity(self.shown(&operation))))
     }
 
     async fn show_trace(&self, call: CallId) -> Result<Response, ApiError> {
         let as_capture = trace::wants_capture(self.query(), &self.parts.headers)?;
-        let messages = self.state.house.trace(self.application(), call);
+        let messages = self.state.service.trace(self.application(), call);
         let messages = deadline::reading(messages).await?;
         Ok(match as_capture {
             true => trace::capture(call, &messages),
@@ -270,7 +271,7 @@ impl Asked<'_> {
 
     async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        let (house, application) = (&self.state.house, self.application());
+        let (service, application) = (&self.state.service, self.application());
         let body = match action {
             // Clients send neither a body nor a content type with it.
             Action::KeepAlive => Value::Null,
@@ -281,17 +282,17 @@ impl Asked<'_> {
                 let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
                 self.check_callback(callback_uri.as_deref())?;
                 let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
-                deadline::acting(house.answer(application, call, answer)).await?;
+                deadline::acting(service.answer(application, call, answer)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Reject => {
                 let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
                 self.check_callback(callback_uri.as_deref())?;
-                deadline::acting(house.reject(application, call, reason, callback_uri)).await?;
+                deadline::acting(service.reject(application, call, reason, callback_uri)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::KeepAlive => {
-                deadline::acting(house.keep_alive(application, call)).await?;
+                deadline::acting(service.keep_alive(application, call)).await?;
                 Ok(StatusCode::OK.into_response())
             }
             Action::PlayPrompt => {
@@ -303,7 +304,7 @@ impl Asked<'_> {
                     TransferBody::Party(party) => TransferTarget::Party(party),
                     TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
                 };
-                deadline::acting(house.transfer(application, call, to)).await?;
+                deadline::acting(service.transfer(application, call, to)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Redirect => {
@@ -316,7 +317,7 @@ impl Asked<'_> {
                         "A redirect to several targets, or one that hides a party,",
                     ));
                 };
-                let redirected = house.redirect(application, call, target, redirect.callback_uri);
+                let redirected = service.redirect(application, call, target, redirect.callback_uri);
                 deadline::acting(redirected).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
@@ -369,7 +370,7 @@ impl Asked<'_> {
         client_context: Option<String>,
     ) -> Result<Response, ApiError> {
         let new = NewOperation { kind, client_context };
-        let submitted = self.state.house.submit(self.application(), call, new);
+        let submitted = self.state.service.submit(self.application(), call, new);
         let operation = deadline::acting(submitted).await?;
         let mut response = ok(&self.shown(&operation));
         let location = self.graph.operation_url(call, operation.id);
@@ -385,7 +386,7 @@ impl Asked<'_> {
 
     fn link(&self, operation: &model::Operation) -> Option<RecordingLink> {
         let recorded = operation.recording.as_ref()?;
-        Some(self.state.house.recording_link(recorded.id))
+        Some(self.state.service.recording_link(recorded.id))
     }
 
     pub(super) fn application(&self) -> &str {
@@ -490,7 +491,7 @@ mod tests {
         assert_eq!(shown["targets"][0]["identity"]["phone"]["id"], "+15550123");
         assert_eq!(shown["source"]["identity"]["application"]["displayName"], "Bot");
         assert_eq!(schema_errors("v1.0.microsoft.graph.call", &shown), "");
-        let Some(Command::Place(new)) = fake.house.last_command() else { panic!("not placed") };
+        let Some(Command::Place(new)) = fake.service.last_command() else { panic!("not placed") };
         assert_eq!(new.target.uri, "tel:+15550123");
 
         let path = "/v1.0/communications/calls";
@@ -537,7 +538,7 @@ mod tests {
                 let message = error["error"]["message"].as_str().unwrap();
                 assert!(message.starts_with("callbackUri must be"), "{message}");
                 assert!(message.contains(told), "{message}");
-                assert_eq!(fake.house.last_command(), None, "{path} {uri}");
+                assert_eq!(fake.service.last_command(), None, "{path} {uri}");
             }
         }
     }
@@ -575,7 +576,9 @@ mod tests {
             })
         );
         assert_eq!(schema_errors("beta.microsoft.graph.recordOperation", &body), "");
-        let Some(Command::Submit(new)) = fake.house.last_command() else { panic!("not submitted") };
+        let Some(Command::Submit(new)) = fake.service.last_command() else {
+            panic!("not submitted")
+        };
         let OperationKind::Record(record) = new.kind else { panic!("not a record") };
         let stop_keys: String = record.stop_tones.iter().map(|tone| tone.as_char()).collect();
         assert_eq!((record.max_duration_seconds, stop_keys.as_str()), (10, "#1*"));
@@ -622,7 +625,7 @@ mod tests {
         let response = fake.send("POST", &call_path("/v1.0", "/answer"), Some(ANSWER)).await;
         assert_eq!(response.status(), 202);
         assert_eq!(bytes_of(response).await, b"");
-        let Some(Command::Answer(answer)) = fake.house.last_command() else { panic!() };
+        let Some(Command::Answer(answer)) = fake.service.last_command() else { panic!() };
         assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
         assert_eq!(answer.prefetch.len(), 1);
         assert!(answer.media_config.unwrap().contains("preFetchMedia"));
@@ -630,27 +633,27 @@ mod tests {
         let busy = Some(r#"{"reason":"Busy"}"#);
         let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
         assert_eq!(response.status(), 202);
-        assert_eq!(fake.house.last_command(), Some(Command::Reject(RejectReason::Busy)));
+        assert_eq!(fake.service.last_command(), Some(Command::Reject(RejectReason::Busy)));
 
         let response = fake.send("POST", &call_path("", "/redirect"), Some(REDIRECT)).await;
         assert_eq!(response.status(), 202);
         let target = Party { uri: "tel:+15550199".to_owned(), display_name: None };
-        assert_eq!(fake.house.last_command(), Some(Command::Redirect(target)));
+        assert_eq!(fake.service.last_command(), Some(Command::Redirect(target)));
 
         let response = fake.send("POST", &call_path("/v1.0", "/keepAlive"), None).await;
         assert_eq!(response.status(), 200);
         assert_eq!(bytes_of(response).await, b"");
-        assert_eq!(fake.house.last_command(), Some(Command::KeepAlive));
+        assert_eq!(fake.service.last_command(), Some(Command::KeepAlive));
 
         let response = fake.send("DELETE", &call_path("/beta", ""), None).await;
         assert_eq!(response.status(), 204);
-        assert_eq!(fake.house.last_command(), Some(Command::HangUp));
+        assert_eq!(fake.service.last_command(), Some(Command::HangUp));
     }
 
     #[tokio::test]
     async fn calls_and_operations_are_shown_as_the_description_has_them() {
         let fake = Fake::new();
-        fake.house.end_operation(OperationEnd::StopToneDetected);
+        fake.service.end_operation(OperationEnd::StopToneDetected);
         for version in ["v1.0", "beta"] {
             let prefix = format!("/{version}");
             let call = json_of(fake.get(&call_path(&prefix, "")).await).await;
@@ -756,7 +759,7 @@ mod tests {
             let error = json_of(response).await;
             assert_eq!(error["error"]["code"], code, "{method} {rest}: {error}");
             assert_eq!(schema_errors("odata.error", &error), "");
-            assert_eq!(fake.house.last_command(), None, "{method} {rest}");
+            assert_eq!(fake.service.last_command(), None, "{method} {rest}");
         }
     }
 
@@ -852,7 +855,7 @@ mod tests {
         ];
         for (error, status, code) in table {
             let fake = Fake::new();
-            fake.house.refuse(error);
+            fake.service.refuse(error);
             let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
             assert_eq!(response.status(), status);
             assert_eq!(response.headers().contains_key("retry-after"), status == 503);
@@ -863,7 +866,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
         let fake = Fake::new();
-        let _gate = fake.house.hold();
+        let _gate = fake.service.hold();
         let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;
         // SDKs automatically repeat a request that gets 503. This one must not be repeated.
         assert_eq!(response.status(), 500);

@@ -13,7 +13,7 @@ use futures_util::stream;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use super::{House, OpenRecording, RecordingError, house::ClipReader};
+use super::{CallService, OpenRecording, RecordingError, call_service::ClipReader};
 use aftertone_core::model::RecordingId;
 
 /// Bytes that are read from the file at once.
@@ -28,7 +28,7 @@ const LOOK_FOR: Duration = Duration::from_secs(2);
 
 /// One download.
 pub(super) struct Download {
-    house: Arc<dyn House>,
+    service: Arc<dyn CallService>,
     id: RecordingId,
     file: ClipReader,
     /// Bytes that are still to be sent.
@@ -40,7 +40,7 @@ pub(super) struct Download {
 impl Download {
     /// Sends `length` bytes from the current position of the file.
     pub(super) fn new(
-        house: Arc<dyn House>,
+        service: Arc<dyn CallService>,
         id: RecordingId,
         open: OpenRecording,
         length: u64,
@@ -48,7 +48,7 @@ impl Download {
         let OpenRecording { file, left, .. } = open;
         let looked_at = Instant::now();
         let ends_at = left.and_then(|left| looked_at.checked_add(left));
-        Self { house, id, file, rest: length, ends_at, looked_at }
+        Self { service, id, file, rest: length, ends_at, looked_at }
     }
 
     /// The body of the response.
@@ -81,7 +81,7 @@ impl Download {
         if self.looked_at.elapsed() < LOOK_EVERY {
             return;
         }
-        let left = timeout(LOOK_FOR, self.house.recording_left(self.id)).await;
+        let left = timeout(LOOK_FOR, self.service.recording_left(self.id)).await;
         self.looked_at = Instant::now();
         match left {
             Ok(Ok(left)) => self.ends_at = left.and_then(|left| self.looked_at.checked_add(left)),
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_download_is_broken_off_at_the_expiry_that_was_known_when_it_began() {
         let fake = Fake::new();
-        fake.house.set_left(Duration::from_millis(900));
+        fake.service.set_left(Duration::from_millis(900));
         let (soon, late) = (begun(&fake).await, begun(&fake).await);
         assert_eq!(bytes_of(soon).await, *RECORDING_BYTES);
         // This is before the next check of the row.
@@ -136,7 +136,7 @@ mod tests {
     async fn a_download_goes_on_while_the_store_cannot_be_asked() {
         let fake = Fake::new();
         let response = begun(&fake).await;
-        fake.house.set_away(true);
+        fake.service.set_away(true);
         tokio::time::advance(LOOK_EVERY).await;
         assert_eq!(bytes_of(response).await, *RECORDING_BYTES);
     }

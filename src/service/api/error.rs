@@ -15,7 +15,7 @@ use axum::{
 
 use super::{
     auth::AuthError,
-    house::{CallError, RecordingError},
+    call_service::{CallError, RecordingError},
     query::InvalidQuery,
     route::NoRoute,
 };

@@ -1,4 +1,4 @@
-//! An in-memory [`House`] and an HTTP client for it, for the tests of the API.
+//! An in-memory [`CallService`] and an HTTP client for it, for the tests of the API.
 
 use std::{
     collections::HashMap,
@@ -60,7 +60,7 @@ pub(super) enum Command {
 }
 
 pub(super) struct Fake {
-    pub(super) house: Arc<FakeHouse>,
+    pub(super) service: Arc<FakeHouse>,
     pub(super) state: ApiState,
 }
 
@@ -81,12 +81,12 @@ impl Fake {
             ],
             Verifier::default(),
         );
-        let house = Arc::new(FakeHouse::new());
+        let service = Arc::new(FakeHouse::new());
         let tenant = "00000000-0000-0000-0000-000000000001";
         let (_, credentials) = watch::channel(Arc::new(credentials));
-        let behind: Arc<dyn House> = house.clone();
+        let behind: Arc<dyn CallService> = service.clone();
         let state = ApiState::new(behind, credentials, tenant, "https://api.example/");
-        Self { house, state }
+        Self { service, state }
     }
 
     pub(super) fn router(&self) -> Router {
@@ -338,7 +338,7 @@ impl FakeHouse {
     }
 }
 
-impl House for FakeHouse {
+impl CallService for FakeHouse {
     fn calls<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>> {
         self.answered(CALL.parse().unwrap(), |_| {
             [ENDED_CALL, CALL].iter().map(|id| call(id.parse().unwrap())).collect()
@@ -686,9 +686,9 @@ mod tests {
     #[test]
     fn notifications_are_what_the_description_says() {
         let id = CALL.parse().unwrap();
-        let house = FakeHouse::new();
-        house.end_operation(OperationEnd::MaxSilenceTimeout);
-        let operation = house.state.lock().unwrap().operation.clone();
+        let service = FakeHouse::new();
+        service.end_operation(OperationEnd::MaxSilenceTimeout);
+        let operation = service.state.lock().unwrap().operation.clone();
         let events = [
             (Event::CallOffered { call: call(id) }, "call"),
             (Event::CallChanged { call: call(id) }, "call"),
@@ -696,7 +696,7 @@ mod tests {
             (Event::OperationEnded { operation }, "recordOperation"),
             (Event::ToneHeard { call: id, sequence: 3, tone: Tone::POUND }, "call"),
         ];
-        let link = house.recording_link(RECORDING.parse().unwrap());
+        let link = service.recording_link(RECORDING.parse().unwrap());
         let types = [IdentityType::IdentitySet, IdentityType::CommunicationsIdentitySet];
         let versions = [(Version::V1, "v1.0"), (Version::Beta, "beta")];
         for ((version, prefix), identity_type) in

@@ -14,7 +14,9 @@ use axum::{
 use humantime::format_rfc3339_seconds;
 use serde_json::{Map, Value, json};
 
-use super::{ApiState, House, LostAndFound, TrunkHealth, error::ApiError, exchange::Audit, now};
+use super::{
+    ApiState, CallService, LostAndFound, TrunkHealth, error::ApiError, exchange::Audit, now,
+};
 
 /// `/healthz`: the process can answer.
 pub(super) async fn alive(method: Method) -> Response {
@@ -28,9 +30,9 @@ pub(super) async fn ready(
     headers: HeaderMap,
     method: Method,
 ) -> Response {
-    let is_ready = state.house.ready().await;
+    let is_ready = state.service.ready().await;
     let mut body = match is_known(&state, &headers).await {
-        true => for_applications(&*state.house).await,
+        true => for_applications(&*state.service).await,
         false => Map::new(),
     };
     probe("/readyz", &method, || match is_ready {
@@ -49,9 +51,9 @@ pub(super) async fn ready(
 
 /// The members that need a token, by name. The state of the trunks does not change the status,
 /// because incoming calls work without them. Clips in `lost+found` do not change it either.
-async fn for_applications(house: &dyn House) -> Map<String, Value> {
-    let trunks: Value = house.trunks().await.into_iter().map(told).collect();
-    let LostAndFound { files, bytes, oldest } = house.lost_and_found();
+async fn for_applications(service: &dyn CallService) -> Map<String, Value> {
+    let trunks: Value = service.trunks().await.into_iter().map(told).collect();
+    let LostAndFound { files, bytes, oldest } = service.lost_and_found();
     let oldest = oldest.map(|at| format_rfc3339_seconds(SystemTime::from(at)).to_string());
     let lost = json!({"files": files, "bytes": bytes, "oldest": oldest});
     Map::from_iter([("trunks".to_owned(), trunks), ("lostAndFound".to_owned(), lost)])
@@ -132,7 +134,7 @@ mod tests {
     async fn trunks_and_their_failures_are_named_to_applications_only() {
         let fake = Fake::new();
         for reason in [None, Some("draining")] {
-            reason.into_iter().for_each(|reason| fake.house.set_not_ready(reason));
+            reason.into_iter().for_each(|reason| fake.service.set_not_ready(reason));
             for token in ["", "wrong"] {
                 let shown = json_of(fake.ask("GET", "/readyz", token, &[]).await).await;
                 let told = match reason {
@@ -160,7 +162,7 @@ mod tests {
         let trunk = &ready["trunks"][0];
         assert_eq!((&trunk["name"], &trunk["lastStatus"]), (&"provider".into(), &403.into()));
 
-        fake.house.set_not_ready("draining");
+        fake.service.set_not_ready("draining");
         assert_eq!(fake.get("/healthz").await.status(), 200);
         let response = fake.get("/readyz").await;
         assert_eq!(response.status(), 503);

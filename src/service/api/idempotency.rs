@@ -22,9 +22,9 @@ use tracing::warn;
 
 use super::{
     asked::Asked,
+    call_service::{KeptAnswer, RequestKey},
     deadline,
     error::{ApiError, JSON, ODATA_VERSION},
-    house::{KeptAnswer, RequestKey},
     route::Target,
     under_way::Turn,
 };
@@ -41,10 +41,10 @@ impl Asked<'_> {
         target: Target,
         body: Vec<u8>,
     ) -> Result<Response, ApiError> {
-        let (house, application) = (&self.state.house, self.application());
+        let (service, application) = (&self.state.service, self.application());
         let fingerprint = fingerprint(&self.parts.method, &self.parts.uri, &body);
         let call = matches!(target, Target::Calls).then_some(self.next_call);
-        let begun = house.begin_request(application, &turn.key, &fingerprint, call);
+        let begun = service.begin_request(application, &turn.key, &fingerprint, call);
         let answered = match deadline::acting(begun).await? {
             RequestKey::New => self.respond(target, Body::from(body)).await,
             RequestKey::Placed(call) => self.placed(&call),
@@ -70,7 +70,7 @@ impl Asked<'_> {
             Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(error),
             Err(error) => (Err(error), None),
         };
-        let ended = self.state.house.end_request(self.application(), key, kept);
+        let ended = self.state.service.end_request(self.application(), key, kept);
         // Without a stored answer, a repeated request is refused, but it is never executed again.
         if let Err(error) = deadline::acting(ended).await {
             warn!("The answer to a request with a key is not kept: {error}");
@@ -133,7 +133,7 @@ fn repeated(answer: KeptAnswer) -> Response {
 mod tests {
     use super::*;
     use crate::service::api::fake::{CALL, Fake, LIMITED_TOKEN, TOKEN, bytes_of, json_of};
-    use crate::service::api::{house::CallError, under_way::MAX_RUNNING};
+    use crate::service::api::{call_service::CallError, under_way::MAX_RUNNING};
 
     fn posting(
         fake: &Fake,
@@ -153,7 +153,7 @@ mod tests {
 
     /// Lets the other tasks run until the fake has carried out a command.
     async fn until_a_command(fake: &Fake) {
-        while fake.house.commands() == 0 {
+        while fake.service.commands() == 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_hangs_up_gets_the_first_answer_later() {
         let fake = Fake::new();
-        let gate = fake.house.hold();
+        let gate = fake.service.hold();
         let asking = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "k", "{}"));
         until_a_command(&fake).await;
         asking.abort();
@@ -170,14 +170,14 @@ mod tests {
         let again = post(&fake, "recordResponse", "k", "{}").await;
         assert_eq!(again.status(), 200);
         assert_eq!(again.headers()["idempotency-replayed"], "true");
-        assert_eq!(fake.house.commands(), 1);
+        assert_eq!(fake.service.commands(), 1);
         fake.state.finished().await;
     }
 
     #[tokio::test]
     async fn a_repetition_in_the_meantime_waits_for_the_first_answer() {
         let fake = Fake::new();
-        let gate = fake.house.hold();
+        let gate = fake.service.hold();
         let asking: Vec<_> = (0..10)
             .map(|_| tokio::spawn(posting(&fake, TOKEN, "recordResponse", "k", "{}")))
             .collect();
@@ -189,13 +189,13 @@ mod tests {
             assert_eq!(response.status(), 200);
             replayed += usize::from(response.headers().contains_key("idempotency-replayed"));
         }
-        assert_eq!((replayed, fake.house.commands()), (9, 1));
+        assert_eq!((replayed, fake.service.commands()), (9, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_repetition_does_not_wait_for_ever_and_not_too_many_are_under_way() {
         let fake = Fake::new();
-        let _gate = fake.house.hold();
+        let _gate = fake.service.hold();
         let first = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "0", "{}"));
         until_a_command(&fake).await;
         let again = tokio::spawn(posting(&fake, TOKEN, "recordResponse", "0", "{}"));
@@ -203,7 +203,7 @@ mod tests {
             .map(|key| posting(&fake, TOKEN, "recordResponse", &key.to_string(), "{}"))
             .map(tokio::spawn)
             .collect();
-        while fake.house.commands() < MAX_RUNNING {
+        while fake.service.commands() < MAX_RUNNING {
             tokio::task::yield_now().await;
         }
         let refused = post(&fake, "recordResponse", "one more", "{}").await;
@@ -240,9 +240,9 @@ mod tests {
         assert_eq!(again.headers()["location"], location);
         assert_eq!(again.headers()["content-type"], JSON);
         assert_eq!(bytes_of(again).await, first);
-        assert_eq!(fake.house.commands(), 1);
+        assert_eq!(fake.service.commands(), 1);
         post(&fake, "recordResponse", "another", "{}").await;
-        assert_eq!(fake.house.commands(), 2);
+        assert_eq!(fake.service.commands(), 2);
     }
 
     #[tokio::test]
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(response.status(), 202);
             assert_eq!(bytes_of(response).await, b"");
         }
-        assert_eq!(fake.house.commands(), 1);
+        assert_eq!(fake.service.commands(), 1);
     }
 
     #[tokio::test]
@@ -267,29 +267,29 @@ mod tests {
         }
         let long = "x".repeat(256);
         assert_eq!(post(&fake, "record", &long, "{}").await.status(), 400);
-        assert_eq!(fake.house.commands(), 1);
+        assert_eq!(fake.service.commands(), 1);
     }
 
     #[tokio::test]
     async fn what_was_refused_may_be_tried_again() {
         let fake = Fake::new();
-        fake.house.refuse(CallError::Overloaded { retry_after: 1 });
+        fake.service.refuse(CallError::Overloaded { retry_after: 1 });
         assert_eq!(post(&fake, "record", "k", "{}").await.status(), 503);
-        fake.house.accept();
+        fake.service.accept();
         assert_eq!(post(&fake, "record", "bad", r#"{"playBeep":1}"#).await.status(), 400);
         assert_eq!(post(&fake, "record", "k", "{}").await.status(), 200);
-        assert_eq!(fake.house.commands(), 1);
+        assert_eq!(fake.service.commands(), 1);
     }
 
     #[tokio::test]
     async fn what_nobody_knows_the_outcome_of_is_not_done_again() {
         let fake = Fake::new();
-        fake.house.refuse(CallError::Internal);
+        fake.service.refuse(CallError::Internal);
         assert_eq!(post(&fake, "record", "k", "{}").await.status(), 500);
-        fake.house.accept();
+        fake.service.accept();
         let response = post(&fake, "record", "k", "{}").await;
         assert_eq!(response.status(), 409);
         assert_eq!(json_of(response).await["error"]["code"], "8519");
-        assert_eq!(fake.house.commands(), 0);
+        assert_eq!(fake.service.commands(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The REST API: translates requests to commands, and results to Graph JSON.
 //!
 //! Input: HTTP requests in all the forms of the contract, downloads of recordings, and probes.
-//! Output: commands to a [`House`], and responses with the types of [`aftertone_core::graph`]. The
+//! Output: commands to a [`CallService`], and responses with the types of [`aftertone_core::graph`]. The
 //! API decides whether a caller is authorised and whether a request is valid. It makes no decision
 //! about calls, and holds no state of them.
 //!
@@ -11,7 +11,7 @@
 //! | `route`, `query`, `body` | parses a request: path, OData options, JSON |
 //! | `auth` | authentication |
 //! | `idempotency` | repeated requests |
-//! | `oauth`, `guesses` | tokens and the keys to verify them; limit of wrong secrets |
+//! | `oauth`, `wrong_secrets` | tokens and the keys to verify them; limit of wrong secrets |
 //! | `calls`, `participants` | the Graph API |
 //! | `trace`, `undelivered` | additions to Graph: SIP messages of a call, failed notifications |
 //! | `recordings`, `health`, `authority` | downloads; probes; the CA certificate for development |
@@ -23,6 +23,7 @@ mod asked;
 mod auth;
 mod authority;
 mod body;
+mod call_service;
 mod calls;
 mod deadline;
 mod download;
@@ -30,9 +31,7 @@ mod error;
 mod exchange;
 #[cfg(test)]
 mod fake;
-mod guesses;
 mod health;
-mod house;
 mod idempotency;
 mod oauth;
 mod openapi;
@@ -46,6 +45,7 @@ mod state;
 mod trace;
 mod undelivered;
 mod under_way;
+mod wrong_secrets;
 
 use axum::{
     Router, middleware,
@@ -54,8 +54,8 @@ use axum::{
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use authority::PATH as AUTHORITY_PATH;
-pub use house::{
-    Answer, CallError, GivenUp, House, KeptAnswer, LostAndFound, NewCall, NewOperation,
+pub use call_service::{
+    Answer, CallError, CallService, GivenUp, KeptAnswer, LostAndFound, NewCall, NewOperation,
     OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget,
     TrunkHealth,
 };

@@ -31,18 +31,18 @@ use super::{
     body,
     error::ApiError,
     exchange::{Audit, Peer},
-    guesses::Guesses,
     now,
+    wrong_secrets::WrongSecrets,
 };
 use crate::drivers::tokens::{BACKDATE, Issuer, IssuerConfig};
 use aftertone_core::model::UnixMillis;
 
 /// State of the token endpoints. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct TokenEndpoint {
     issuer: Issuer,
     credentials: watch::Receiver<Arc<Credentials>>,
-    guesses: Arc<Mutex<Guesses>>,
+    wrong_secrets: Arc<Mutex<WrongSecrets>>,
 }
 
 /// Why no token is issued (RFC 6749 section 5.2), with Entra's error number.
@@ -111,7 +111,7 @@ const NOTIFICATION_KEYS: &str = "/v1/.well-known/keys";
 
 /// The paths of the token endpoint, the metadata and the keys, for each version. The last two paths
 /// are for notification tokens.
-pub(super) fn table() -> [(&'static str, MethodRouter<Desk>); 8] {
+pub(super) fn table() -> [(&'static str, MethodRouter<TokenEndpoint>); 8] {
     let of_version = |version: Endpoint| {
         let token =
             any(async move |desk, tenant, request| token(version, desk, tenant, request).await);
@@ -133,7 +133,7 @@ pub(super) fn table() -> [(&'static str, MethodRouter<Desk>); 8] {
 
 /// The routes of the token endpoints and their keys.
 pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credentials>>) -> Router {
-    let desk = Desk { issuer, credentials, guesses: Arc::default() };
+    let desk = TokenEndpoint { issuer, credentials, wrong_secrets: Arc::default() };
     table()
         .into_iter()
         .fold(Router::new(), |router, (path, method)| router.route(path, method))
@@ -142,7 +142,7 @@ pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credential
 
 async fn token(
     version: Endpoint,
-    State(desk): State<Desk>,
+    State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     request: Request,
 ) -> Response {
@@ -162,7 +162,7 @@ async fn token(
     audited(route, client, response)
 }
 
-impl Desk {
+impl TokenEndpoint {
     async fn token(
         &self,
         version: Endpoint,
@@ -254,7 +254,7 @@ impl Desk {
         let now = Instant::now();
         let Login { id, secrets } = login;
         let client = credentials.id(id);
-        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guesses = self.wrong_secrets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = guesses.wait(client.map(|client| &**client), peer, now) {
             return Err(Refusal::Guessed(wait.as_secs().saturating_add(1)));
         }
@@ -276,7 +276,7 @@ impl Desk {
 
 fn metadata(
     version: Endpoint,
-    State(desk): State<Desk>,
+    State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     method: Method,
 ) -> Response {
@@ -302,7 +302,7 @@ fn metadata(
 
 fn keys(
     version: Endpoint,
-    State(desk): State<Desk>,
+    State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     method: Method,
 ) -> Response {
@@ -310,7 +310,7 @@ fn keys(
     read_only(version.keys_path(), &method, shown)
 }
 
-async fn notification_metadata(State(desk): State<Desk>, method: Method) -> Response {
+async fn notification_metadata(State(desk): State<TokenEndpoint>, method: Method) -> Response {
     let config = desk.issuer.config();
     let shown = json!({
         "issuer": config.notification_issuer,
@@ -321,7 +321,7 @@ async fn notification_metadata(State(desk): State<Desk>, method: Method) -> Resp
     read_only(NOTIFICATION_METADATA, &method, Ok(shown))
 }
 
-async fn notification_keys(State(desk): State<Desk>, method: Method) -> Response {
+async fn notification_keys(State(desk): State<TokenEndpoint>, method: Method) -> Response {
     read_only(NOTIFICATION_KEYS, &method, Ok(json!(desk.issuer.published())))
 }
 

@@ -49,7 +49,7 @@ impl Asked<'_> {
     ) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
         self.side(call, id).await?;
-        deadline::acting(self.state.house.hang_up(self.application(), call)).await?;
+        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
@@ -157,7 +157,7 @@ mod tests {
             let response = fake.send(method, &format!("{nobody}{rest}"), body).await;
             assert_eq!(response.status(), 404, "{method} {rest}");
             assert_eq!(json_of(response).await["error"]["code"], "8522");
-            assert_eq!(fake.house.last_command(), None);
+            assert_eq!(fake.service.last_command(), None);
         }
     }
 
@@ -179,7 +179,9 @@ mod tests {
             let shown = json_of(response).await;
             assert_eq!(shown["@odata.type"], format!("#microsoft.graph.{name}"));
             assert_eq!(schema_errors(&format!("v1.0.microsoft.graph.{name}"), &shown), "");
-            let Some(Command::Submit(new)) = fake.house.last_command() else { panic!("{action}") };
+            let Some(Command::Submit(new)) = fake.service.last_command() else {
+                panic!("{action}")
+            };
             let side = if id == PEER { Side::Peers } else { Side::Ours };
             match new.kind {
                 OperationKind::Mute { side: muted } | OperationKind::Unmute { side: muted } => {

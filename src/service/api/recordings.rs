@@ -25,11 +25,11 @@ use axum::{
 use super::{
     ApiState,
     auth::{ACCESS_MEDIA, bearer_token},
+    call_service::{OpenRecording, RecordingKey},
     deadline,
     download::Download,
     error::ApiError,
     exchange::Audit,
-    house::{OpenRecording, RecordingKey},
     now,
 };
 use aftertone_core::model::RecordingId;
@@ -70,10 +70,10 @@ async fn answer(
     };
     if *method == Method::DELETE {
         // A DELETE can safely be repeated, so an unknown outcome is no problem.
-        deadline::reading(state.house.delete_recording(id, key)).await?;
+        deadline::reading(state.service.delete_recording(id, key)).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let open = deadline::reading(state.house.recording(id, key)).await?;
+    let open = deadline::reading(state.service.recording(id, key)).await?;
     let range = match *method {
         // RFC 9110 section 14.2: ranges are defined for GET.
         Method::GET => Range::read(headers, open.bytes)?,
@@ -157,7 +157,7 @@ impl Range {
 
 fn streamed(state: &ApiState, id: RecordingId, mut open: OpenRecording, range: Range) -> Body {
     open.file.seek(range.first);
-    Download::new(Arc::clone(&state.house), id, open, range.length).into_body()
+    Download::new(Arc::clone(&state.service), id, open, range.length).into_body()
 }
 
 #[cfg(test)]
@@ -254,13 +254,13 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_cannot_be_asked_does_not_mean_that_the_recording_is_gone() {
         let fake = Fake::new();
-        fake.house.set_away(true);
+        fake.service.set_away(true);
         for method in ["GET", "HEAD", "DELETE"] {
             let response = fake.ask(method, &path(), RECORDING_TOKEN, &[]).await;
             assert_eq!(response.status(), 503, "{method}");
             assert_eq!(response.headers()["retry-after"], "1");
         }
-        fake.house.set_away(false);
+        fake.service.set_away(false);
         assert_eq!(fake.ask("GET", &path(), RECORDING_TOKEN, &[]).await.status(), 200);
     }
 

@@ -34,7 +34,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::{debug, error, warn};
 
-use super::{exchange::Peer, guesses::source};
+use super::{exchange::Peer, wrong_secrets::source};
 
 /// Maximum size of a request's head, and of the data that a connection reads ahead of a body.
 const MAX_BUFFER: usize = 32 * 1024;
@@ -99,7 +99,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_BUFFER);
     let mut connections = JoinSet::new();
-    let house = Places {
+    let service = Places {
         all: Arc::new(Semaphore::new(limits.connections)),
         sources: Arc::default(),
         of_a_source: limits.connections_of_a_source,
@@ -113,7 +113,7 @@ pub async fn serve(
                 }
                 continue;
             }
-            Some(accepted) = house.next(&listener) => accepted,
+            Some(accepted) = service.next(&listener) => accepted,
         };
         let acceptor = identity.as_ref().map(|shown| TlsAcceptor::from(shown.borrow().clone()));
         let (http, cancel) = (http.clone(), cancel.clone());

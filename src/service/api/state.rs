@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{auth::Credentials, house::House, under_way::UnderWay};
+use super::{auth::Credentials, call_service::CallService, under_way::UnderWay};
 use aftertone_core::{
     graph::{GraphContext, IdentityType, Version},
     model::UnixMillis,
@@ -15,7 +15,7 @@ use aftertone_core::{
 /// The state that all handlers of the API share. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
-    pub(super) house: Arc<dyn House>,
+    pub(super) service: Arc<dyn CallService>,
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
@@ -28,16 +28,16 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Serves the calls of `house` to the applications in the current `credentials`. `public_url`
+    /// Serves the calls of `service` to the applications in the current `credentials`. `public_url`
     /// is the URL at which clients reach the API: scheme, host and port, optionally a path.
     pub fn new(
-        house: Arc<dyn House>,
+        service: Arc<dyn CallService>,
         credentials: watch::Receiver<Arc<Credentials>>,
         tenant: &str,
         public_url: &str,
     ) -> Self {
         Self {
-            house,
+            service,
             credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),

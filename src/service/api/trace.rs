@@ -13,8 +13,8 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
+    call_service::TracedMessage,
     error::ApiError,
-    house::TracedMessage,
     pcap::{self, Packet},
     query::InvalidQuery,
 };

@@ -24,7 +24,7 @@ impl Asked<'_> {
     pub(super) async fn list_undelivered(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &MEMBERS)?;
         let (skip, size) = options.window();
-        let listed = self.state.house.undelivered(self.application(), skip, size);
+        let listed = self.state.service.undelivered(self.application(), skip, size);
         let (total, given_up) = deadline::reading(listed).await?;
         let name = "communications/undeliveredNotifications";
         let context = self.graph.metadata_url(name);
@@ -36,7 +36,7 @@ impl Asked<'_> {
 
     pub(super) async fn resend(&self, which: Option<(CallId, u64)>) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        let count = deadline::acting(self.state.house.resend(self.application(), which)).await?;
+        let count = deadline::acting(self.state.service.resend(self.application(), which)).await?;
         match (which, count) {
             (Some(_), 0) => Err(ApiError::NoNotification),
             _ => Ok(StatusCode::ACCEPTED.into_response()),
@@ -76,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_list_is_paged_to_its_end() {
         let fake = Fake::new();
-        fake.house.give_up(2500);
+        fake.service.give_up(2500);
         let mut path = format!("{PATH}?$count=true");
         let mut seen = Vec::new();
         for _ in 0..3 {
@@ -102,7 +102,7 @@ mod tests {
             let fake = Fake::new();
             let response = fake.send("POST", &format!("{PATH}{rest}"), None).await;
             assert_eq!(response.status(), status, "{rest}");
-            assert!(matches!(fake.house.last_command(), Some(Command::Resend(_))));
+            assert!(matches!(fake.service.last_command(), Some(Command::Resend(_))));
         }
     }
 }

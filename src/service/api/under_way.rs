@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{deadline, error::ApiError, house::CallError};
+use super::{call_service::CallError, deadline, error::ApiError};
 
 /// Maximum number of running requests with keys for each application. They go on even if the client
 /// disconnects, so they need a limit.

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{house::Rooms, in_words, rendering::renderer, settings, wall_clock};
+use super::{in_words, local_service::LocalService, rendering::renderer, settings, wall_clock};
 use crate::{
     drivers::{
         notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
@@ -205,7 +205,7 @@ impl<'a> Building<'a> {
     /// Delivers the notifications of the outbox to the applications.
     pub(super) fn notify(
         &mut self,
-        rooms: Arc<Rooms>,
+        service: Arc<LocalService>,
         issuer: Issuer,
         applications: watch::Receiver<Arc<Directory>>,
     ) -> anyhow::Result<Dispatcher> {
@@ -215,9 +215,9 @@ impl<'a> Building<'a> {
             client.to(url, connection).cloned().map_err(|error| error.to_string())
         });
         let (dispatcher, delivering) = Dispatcher::start(
-            rooms.database.clone(),
+            service.database.clone(),
             Webhook::new(gate, WEBHOOK_TIMEOUT),
-            renderer(rooms, &config.api, issuer, applications),
+            renderer(service, &config.api, issuer, applications),
             DispatcherConfig {
                 retry_for: config.calls.notification_retry_for,
                 ..DispatcherConfig::default()

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{building::Building, house::Rooms, settings};
+use super::{building::Building, local_service::LocalService, settings};
 use crate::{
     drivers::{
         media,
@@ -106,7 +106,7 @@ impl Daemon {
         };
         let switchboard = building.connect(drivers, known_routes.clone(), received);
 
-        let rooms = Arc::new(Rooms {
+        let service = Arc::new(LocalService {
             switchboard: switchboard.clone(),
             signalling: signalling.clone(),
             database: storage.database.clone(),
@@ -116,14 +116,14 @@ impl Daemon {
             purge_wake: storage.purge_wake,
             fence: building.fence.clone(),
         });
-        let dispatcher = building.notify(Arc::clone(&rooms), issuer.clone(), known_routes)?;
+        let dispatcher = building.notify(Arc::clone(&service), issuer.clone(), known_routes)?;
         let (credentials, known_credentials) =
             watch::channel(Arc::new(settings::credentials(&config, &storage.access_key, &issuer)?));
         let authority = match config.api.tls() {
             ApiTls::Development => Some(settings::development(&config)?.authority),
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
-        let state = ApiState::new(rooms, known_credentials, &config.api.tenant, &public_url)
+        let state = ApiState::new(service, known_credentials, &config.api.tenant, &public_url)
             .with_identity_type(settings::identity_type(&config.api))
             .with_identity_type(settings::identity_type(&config.api))
             .with_authority(authority.as_deref());

@@ -4,7 +4,7 @@
 mod building;
 mod daemon;
 mod error_text;
-mod house;
+mod local_service;
 mod reload;
 mod rendering;
 mod settings;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::to_vec;
 use tokio::sync::watch;
 
-use super::{house::Rooms, settings::identity_type};
+use super::{local_service::LocalService, settings::identity_type};
 use crate::{
     drivers::{
         notify::{Render, Rendered},
@@ -21,21 +21,21 @@ use aftertone_core::{
 
 /// Turns an entry of the outbox into the POST that delivers it.
 pub(super) fn renderer(
-    rooms: Arc<Rooms>,
+    service: Arc<LocalService>,
     api: &ApiConfig,
     issuer: Issuer,
     applications: watch::Receiver<Arc<Directory>>,
 ) -> Render {
     let context = GraphContext {
         tenant: api.tenant.clone(),
-        public_url: rooms.public_url.clone(),
+        public_url: service.public_url.clone(),
         version: Version::V1,
         identity_type: identity_type(api),
     };
     Arc::new(move |delivery: &Delivery| {
         let link = match &delivery.event {
             Event::OperationEnded { operation } => {
-                operation.recording.as_ref().map(|recorded| rooms.link(recorded.id))
+                operation.recording.as_ref().map(|recorded| service.link(recorded.id))
             }
             _ => None,
         };

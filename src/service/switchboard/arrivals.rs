@@ -132,16 +132,16 @@ impl Switchboard {
         let target = directory.meant(&referral.target, is_ours).ok_or(NOT_FOUND)?;
         let nobody = Placed { display_name: None, subject: None };
         let way = self.way_to(&directory, &target, &nobody).await;
-        let (itinerary, room) = way.map_err(|_| NOT_FOUND)?;
-        if itinerary.leads_nowhere() {
+        let (route_plan, room) = way.map_err(|_| NOT_FOUND)?;
+        if route_plan.leads_nowhere() {
             return Err(NOT_FOUND);
         }
-        let itinerary = itinerary
+        let route_plan = route_plan
             .with("Referred-By", referral.by.clone())
             .with("Replaces", referral.replaces.clone());
         let next = inner.drivers.signalling.fresh_dialog();
-        let (reserved, sip) = self.reserve(call, next, itinerary.trunk.clone(), room)?;
-        sip.try_send(Message::Follow(reserved, Box::new(itinerary))).map_err(|_| GONE)
+        let (reserved, sip) = self.reserve(call, next, route_plan.trunk.clone(), room)?;
+        sip.try_send(Message::Follow(reserved, Box::new(route_plan))).map_err(|_| GONE)
     }
 
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {

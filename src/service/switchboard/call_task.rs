@@ -23,7 +23,7 @@ use super::{
     commits::{After, Commits},
     drivers::Drivers,
     mailbox::{Mailbox, Message, Reply, Request},
-    outgoing::Itinerary,
+    outgoing::RoutePlan,
     reserved::Reserved,
 };
 use crate::drivers::{
@@ -63,7 +63,7 @@ pub(super) struct CallTask {
     /// Events of the leg; `None` once no more can come.
     leg_events: Option<mpsc::Receiver<LegEvent>>,
     /// For a call that we place: the plan of the call.
-    itinerary: Option<Itinerary>,
+    route_plan: Option<RoutePlan>,
     /// Channel that reports the commit of a placed call's first change to the API handler.
     placed: Option<Reply<()>>,
     targets: Vec<Path>,
@@ -100,7 +100,7 @@ pub(super) enum End {
 struct Referral {
     /// The dialog and its place in the trunk's limit. Both are given back unless the party answers.
     reserved: Reserved,
-    itinerary: Itinerary,
+    route_plan: RoutePlan,
     targets: Vec<Path>,
 }
 
@@ -145,13 +145,13 @@ impl CallTask {
     pub(super) fn outgoing(
         machine: Machine,
         drivers: Drivers,
-        itinerary: Itinerary,
+        route_plan: RoutePlan,
         advertised: Option<IpAddr>,
         mailbox: Mailbox,
         placed: Reply<()>,
     ) -> Self {
         Self {
-            itinerary: Some(itinerary),
+            route_plan: Some(route_plan),
             placed: Some(placed),
             ..Self::new(machine, drivers, advertised, mailbox)
         }
@@ -173,7 +173,7 @@ impl CallTask {
             peer: None,
             is_peer_doubtful: false,
             mailbox,
-            itinerary: None,
+            route_plan: None,
             placed: None,
             targets: Vec::new(),
             offer: Vec::new(),
@@ -244,12 +244,12 @@ impl CallTask {
             Message::Sip(event) => self.sip_event(event),
             Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
             Message::Replace(reserved, invite) => self.replace(reserved, *invite),
-            Message::Follow(reserved, itinerary) => {
+            Message::Follow(reserved, route_plan) => {
                 let dialog = reserved.dialog();
                 self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
                 if self.machine.referral() == Some(dialog) {
                     self.referral =
-                        Some(Referral { reserved, itinerary: *itinerary, targets: Vec::new() });
+                        Some(Referral { reserved, route_plan: *route_plan, targets: Vec::new() });
                 }
             }
         }
@@ -557,7 +557,7 @@ impl CallTask {
             }
             Done::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
             Done::Deleted => return,
-            Done::Located(_) if self.itinerary.as_ref().is_some_and(Itinerary::leads_nowhere) => {
+            Done::Located(_) if self.route_plan.as_ref().is_some_and(RoutePlan::leads_nowhere) => {
                 info!("The called user has no phone that could be called");
                 Input::NoEndpoint
             }
@@ -622,11 +622,11 @@ impl CallTask {
                 self.drivers.signalling.send(command).await;
             }
             Action::Locate => {
-                let way = self.itinerary.as_ref().map(|itinerary| itinerary.way.clone());
+                let way = self.route_plan.as_ref().map(|route_plan| route_plan.way.clone());
                 self.locate(way, Done::Located);
             }
             Action::LocateReferral => {
-                let way = self.referral.as_ref().map(|referral| referral.itinerary.way.clone());
+                let way = self.referral.as_ref().map(|referral| referral.route_plan.way.clone());
                 let dialog = self.machine.referral();
                 self.locate(way, move |result| Done::ReferralLocated(dialog, result));
             }

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{outgoing::Itinerary, reserved::Reserved};
+use super::{outgoing::RoutePlan, reserved::Reserved};
 use crate::drivers::recordings::OpenClip;
 use aftertone_core::{
     call::{CallError, Command, NewOperation},
@@ -25,7 +25,7 @@ pub(super) enum Message {
     MakeRoom,
     /// REFER from the peer: we call the target in the reserved dialog, and it takes over from the
     /// peer when it answers.
-    Follow(Reserved, Box<Itinerary>),
+    Follow(Reserved, Box<RoutePlan>),
 }
 
 /// A request of the API to the call's task.

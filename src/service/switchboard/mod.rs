@@ -56,7 +56,7 @@ use call_task::{CallTask, End};
 pub use drivers::Drivers;
 use mailbox::{Message, Request};
 pub use outgoing::Trunk;
-use outgoing::{Itinerary, Placed};
+use outgoing::{Placed, RoutePlan};
 pub use recovery::{RecoveryError, recover};
 use registry::{Entry, Line, Registry};
 use reserved::Reserved;
@@ -289,11 +289,11 @@ impl Switchboard {
         directory: &Directory,
         target: &Uri,
         placed: &Placed<'_>,
-    ) -> Result<(Itinerary, Option<usize>), CallError> {
+    ) -> Result<(RoutePlan, Option<usize>), CallError> {
         match self.user_of(directory, target) {
             Some(user) => {
                 let phones = self.inner.drivers.signalling.phones(&user).await;
-                Ok((Itinerary::to_phones(phones, target, placed), None))
+                Ok((RoutePlan::to_phones(phones, target, placed), None))
             }
             None => directory.way_out(target, placed).ok_or(CallError::NoWay),
         }

@@ -46,7 +46,7 @@ pub struct Trunk {
 
 /// The plan of an outgoing call, before any host name is resolved.
 #[derive(Debug, Clone)]
-pub(super) struct Itinerary {
+pub(super) struct RoutePlan {
     /// The trunk that carries the call; `None` when the target is a registered phone.
     pub trunk: Option<String>,
     /// Destination of the first request.
@@ -179,7 +179,7 @@ impl Trunk {
     }
 
     /// Plans a call to `target` over this trunk, if the trunk allows it.
-    pub(super) fn way_to(&self, target: &Uri, placed: &Placed<'_>) -> Option<Itinerary> {
+    pub(super) fn way_to(&self, target: &Uri, placed: &Placed<'_>) -> Option<RoutePlan> {
         let Allowed { request_uri, next_hop, routes } = self.allowed(target)?;
         let from = match self.caller.as_str() {
             "" => NameAddr::from(ANONYMOUS.parse::<Uri>().ok()?).named(Some(ANONYMOUS_NAME)),
@@ -199,7 +199,7 @@ impl Trunk {
             trunk: Box::new(self.clone()),
             called: vec![request_uri.clone()],
         });
-        Some(Itinerary {
+        Some(RoutePlan {
             trunk: Some(self.name.clone()),
             way: Way::Uri(next_hop),
             to: NameAddr::from(request_uri.clone()),
@@ -229,7 +229,7 @@ impl Placed<'_> {
     }
 }
 
-impl Itinerary {
+impl RoutePlan {
     /// Plans a call to the registered phones of one of our users, in the given order, the preferred
     /// phone first. For a SIPS URI, only phones that are reached over TLS count.
     pub fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
@@ -365,12 +365,12 @@ mod tests {
         Trunk::new(&config.trunks[0]).unwrap()
     }
 
-    fn way(trunk: &Trunk, target: &str) -> Option<Itinerary> {
+    fn way(trunk: &Trunk, target: &str) -> Option<RoutePlan> {
         trunk.way_to(&target.parse().unwrap(), &NAMED)
     }
 
-    fn header<'a>(itinerary: &'a Itinerary, name: &str) -> Option<&'a str> {
-        let mut all = itinerary.headers.iter();
+    fn header<'a>(route_plan: &'a RoutePlan, name: &str) -> Option<&'a str> {
+        let mut all = route_plan.headers.iter();
         all.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn a_phone_is_not_told_what_else_stood_in_the_target() {
         let user = "sip:alice:pw@pbx.example;maddr=192.0.2.1?Replaces=x".parse().unwrap();
-        let call = Itinerary::to_phones(Vec::new(), &user, &NAMED);
+        let call = RoutePlan::to_phones(Vec::new(), &user, &NAMED);
         assert_eq!(call.to.to_string(), "<sip:alice@pbx.example>");
     }
 
@@ -513,7 +513,7 @@ mod tests {
         };
         let to = |user: &str| {
             let phones = vec![phone(Transport::Udp), phone(Transport::Tls)];
-            Itinerary::to_phones(phones, &user.parse().unwrap(), &NAMED)
+            RoutePlan::to_phones(phones, &user.parse().unwrap(), &NAMED)
         };
         let both = to("sip:alice@pbx.example");
         assert_eq!(both.request_uri().to_string(), "sip:UDP@192.0.2.7");
@@ -526,7 +526,7 @@ mod tests {
         assert_eq!(secure.request_uri().to_string(), "sip:TLS@192.0.2.7");
         assert!(secure.further().is_empty() && !secure.leads_nowhere());
         let nobody =
-            Itinerary::to_phones(Vec::new(), &"sip:alice@pbx.example".parse().unwrap(), &NAMED);
+            RoutePlan::to_phones(Vec::new(), &"sip:alice@pbx.example".parse().unwrap(), &NAMED);
         assert!(nobody.leads_nowhere());
     }
 }

@@ -14,8 +14,8 @@ use aftertone_core::{
     call::CallError,
     model::CallId,
     proto::sip::{
-        diary::{Diary, Remark},
         endpoint::DialogId,
+        log_limiter::{LineLimiter, LogLimiter},
         path::Path,
     },
 };
@@ -49,12 +49,12 @@ pub(super) struct Registry {
     pub calls: HashMap<CallId, Entry>,
     pub dialogs: HashMap<DialogId, Line>,
     /// Log limiter for refused calls, per stranger.
-    pub refused: Diary,
+    pub refused: LogLimiter,
     /// When the current displacement period began, and how many calls strangers have displaced in
     /// it.
     displacing: Option<(Instant, usize)>,
     /// Log limiter for the message that calls are displaced.
-    crowded: Remark,
+    crowded: LineLimiter,
 }
 
 /// A dialog that has not ended.
@@ -288,13 +288,13 @@ mod tests {
     }
 
     /// A registry, the mailboxes of the calls that have entered it, and the time.
-    struct House {
+    struct Fixture {
         registry: Registry,
         mailboxes: Vec<Mailbox>,
         now: Instant,
     }
 
-    impl House {
+    impl Fixture {
         fn new() -> Self {
             Self { registry: Registry::default(), mailboxes: Vec::new(), now: Instant::now() }
         }
@@ -350,114 +350,114 @@ mod tests {
 
     #[test]
     fn a_stranger_has_its_share_and_less_of_what_is_half_open() {
-        let mut house = House::new();
-        assert_eq!(house.taken(2, Standing::Heard), 20);
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.taken(2, Standing::Heard), 20);
         for standing in [Standing::Forgeable, Standing::Connected] {
-            let mut house = House::new();
+            let mut fixture = Fixture::new();
             for number in 0..15 {
-                assert_eq!(house.enter_of(1, standing), Some(number));
+                assert_eq!(fixture.enter_of(1, standing), Some(number));
             }
-            assert_eq!(house.staying(), 10);
-            assert_eq!(house.left(), [0, 1, 2, 3, 4], "its own, the oldest first");
+            assert_eq!(fixture.staying(), 10);
+            assert_eq!(fixture.left(), [0, 1, 2, 3, 4], "its own, the oldest first");
         }
     }
 
     #[test]
     fn the_oldest_half_open_call_of_a_stranger_makes_room() {
-        let mut house = House::new();
+        let mut fixture = Fixture::new();
         for number in 1..=40 {
-            assert!(house.enter_of(number, Standing::Forgeable).is_some());
+            assert!(fixture.enter_of(number, Standing::Forgeable).is_some());
         }
-        assert!(house.left().is_empty() && house.staying() == 40);
+        assert!(fixture.left().is_empty() && fixture.staying() == 40);
         // The caller of call 0 sends a message with our tag, so its call stays.
         let dialog = DialogId(1);
-        house.registry.add_line(dialog, line(0, None), None).unwrap();
-        house.registry.heard(dialog);
+        fixture.registry.add_line(dialog, line(0, None), None).unwrap();
+        fixture.registry.heard(dialog);
         for number in 41..=50 {
-            assert!(house.enter_of(number, Standing::Forgeable).is_some(), "{number}");
+            assert!(fixture.enter_of(number, Standing::Forgeable).is_some(), "{number}");
         }
-        assert_eq!(house.left(), (1..=9).collect::<Vec<_>>());
-        assert_eq!(house.staying(), 41);
+        assert_eq!(fixture.left(), (1..=9).collect::<Vec<_>>());
+        assert_eq!(fixture.staying(), 41);
     }
 
     #[test]
     fn forged_datagrams_displace_no_stream_while_there_are_others() {
-        let mut house = House::new();
+        let mut fixture = Fixture::new();
         for number in 1..=10 {
-            assert!(house.enter_of(number, Standing::Connected).is_some());
+            assert!(fixture.enter_of(number, Standing::Connected).is_some());
         }
         for number in 11..=60 {
-            assert!(house.enter_of(number, Standing::Forgeable).is_some());
-            house.left().iter().for_each(|left| assert!(*left >= 10, "{left}"));
+            assert!(fixture.enter_of(number, Standing::Forgeable).is_some());
+            fixture.left().iter().for_each(|left| assert!(*left >= 10, "{left}"));
         }
     }
 
     #[test]
     fn who_is_known_displaces_a_half_open_call_when_the_house_is_full() {
-        let mut house = House::new();
+        let mut fixture = Fixture::new();
         for number in 1..=40 {
-            house.enter_of(number, Standing::Forgeable);
+            fixture.enter_of(number, Standing::Forgeable);
         }
         for _ in 0..40 {
-            assert!(house.enter(None).is_some());
+            assert!(fixture.enter(None).is_some());
         }
-        assert!(house.left().is_empty());
+        assert!(fixture.left().is_empty());
         for _ in 0..40 {
-            assert!(house.enter(None).is_some());
-            assert_eq!(house.left().len(), 1);
+            assert!(fixture.enter(None).is_some());
+            assert_eq!(fixture.left().len(), 1);
         }
-        assert!(house.enter(None).is_none(), "none is half-open");
+        assert!(fixture.enter(None).is_none(), "none is half-open");
     }
 
     #[test]
     fn strangers_leave_room_for_those_that_are_known() {
-        let mut house = House::new();
-        let strangers: usize = (1..100).map(|number| house.taken(number, Standing::Heard)).sum();
+        let mut fixture = Fixture::new();
+        let strangers: usize = (1..100).map(|number| fixture.taken(number, Standing::Heard)).sum();
         assert_eq!(strangers, 70);
-        assert_eq!((0..100).filter(|_| house.enter(None).is_some()).count(), 10);
-        let full = house.registry.admit(None, MAX_CALLS, house.now);
+        assert_eq!((0..100).filter(|_| fixture.enter(None).is_some()).count(), 10);
+        let full = fixture.registry.admit(None, MAX_CALLS, fixture.now);
         assert!(matches!(full, Err(CallError::Overloaded { .. })));
     }
 
     #[test]
     fn a_flood_displaces_only_so_many_in_a_time() {
-        let mut house = House::new();
+        let mut fixture = Fixture::new();
         let mut taken = 0;
         for number in 0..200 {
-            taken += usize::from(house.enter_of(number, Standing::Forgeable).is_some());
-            house.left();
+            taken += usize::from(fixture.enter_of(number, Standing::Forgeable).is_some());
+            fixture.left();
         }
         assert_eq!(taken, 80, "as many as fit, and as many again");
-        house.now += DISPLACING;
-        assert!(house.enter_of(201, Standing::Forgeable).is_some());
+        fixture.now += DISPLACING;
+        assert!(fixture.enter_of(201, Standing::Forgeable).is_some());
         // A displaced call takes memory until it has ended.
-        let mut house = House::new();
-        let taken = (0..100).filter_map(|it| house.enter_of(it, Standing::Forgeable)).count();
+        let mut fixture = Fixture::new();
+        let taken = (0..100).filter_map(|it| fixture.enter_of(it, Standing::Forgeable)).count();
         assert_eq!(taken, 40 + 20);
     }
 
     #[test]
     fn under_pressure_no_call_is_half_open_for_long() {
-        let mut house = House::new();
+        let mut fixture = Fixture::new();
         for number in 1..=20 {
-            house.enter_of(number, Standing::Forgeable);
+            fixture.enter_of(number, Standing::Forgeable);
         }
-        house.now += Duration::from_secs(60);
-        house.registry.shorten_waits(MAX_CALLS, house.now);
-        assert!(house.left().is_empty(), "there is room for as many again");
-        house.enter_of(21, Standing::Forgeable);
-        house.enter_of(22, Standing::Connected);
-        house.now += Duration::from_secs(7);
-        house.registry.shorten_waits(MAX_CALLS, house.now);
-        assert_eq!(house.left().len(), 20);
-        assert_eq!(house.staying(), 2);
+        fixture.now += Duration::from_secs(60);
+        fixture.registry.shorten_waits(MAX_CALLS, fixture.now);
+        assert!(fixture.left().is_empty(), "there is room for as many again");
+        fixture.enter_of(21, Standing::Forgeable);
+        fixture.enter_of(22, Standing::Connected);
+        fixture.now += Duration::from_secs(7);
+        fixture.registry.shorten_waits(MAX_CALLS, fixture.now);
+        assert_eq!(fixture.left().len(), 20);
+        assert_eq!(fixture.staying(), 2);
     }
 
     #[test]
     fn a_house_with_room_for_one_call_takes_that_of_a_stranger() {
-        let house = House::new();
-        let stranger = house.stranger(1, Standing::Forgeable);
-        assert_eq!(house.registry.admit(stranger.as_ref(), 1, house.now), Ok(None));
+        let fixture = Fixture::new();
+        let stranger = fixture.stranger(1, Standing::Forgeable);
+        assert_eq!(fixture.registry.admit(stranger.as_ref(), 1, fixture.now), Ok(None));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Switchboard {
         let target: Uri = new.target.uri.parse().map_err(|_| CallError::Internal)?;
         let placed =
             Placed { display_name: new.source_name.as_deref(), subject: new.subject.as_deref() };
-        let (itinerary, room) = self.way_to(&directory, &target, &placed).await?;
+        let (route_plan, room) = self.way_to(&directory, &target, &placed).await?;
         let (id, rng) = (new.id, self.fresh_rng());
         let dialog = inner.drivers.signalling.fresh_dialog();
         let placement = Placement {
@@ -86,7 +86,7 @@ impl Switchboard {
             chain_id: new.chain_id,
             callback_uri: new.callback_uri,
             media_config: new.media_config,
-            is_telephone: itinerary.trunk.is_some() && is_number(&target),
+            is_telephone: route_plan.trunk.is_some() && is_number(&target),
             ringing_timeout_seconds: new.ringing_timeout_seconds,
             codecs: inner.limits.codecs.clone(),
         };
@@ -97,13 +97,13 @@ impl Switchboard {
             .map_err(|_| CallError::Internal)?;
         // The state at the start; when this function returns, the call may have progressed.
         let call = machine.call().clone();
-        let (trunk, called) = (itinerary.trunk.clone(), itinerary.request_uri().clone());
+        let (trunk, called) = (route_plan.trunk.clone(), route_plan.request_uri().clone());
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         let (mail, mailbox) = mailbox();
         let entry = Entry::of_application(application, mail);
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let (placed, answer) = oneshot::channel();
-        let task = CallTask::outgoing(machine, drivers, itinerary, advertised, mailbox, placed);
+        let task = CallTask::outgoing(machine, drivers, route_plan, advertised, mailbox, placed);
         self.run_task(id, task, entry, (dialog, trunk.clone(), room), span.clone())?;
         span.in_scope(|| info!(to = %called, application, trunk, "Call placed"));
         inner.drivers.prompts.prefetch(application, new.prefetch);
@@ -160,9 +160,9 @@ impl Switchboard {
         let sender = self.find(application, id)?;
         let target: Uri = target.uri.parse().map_err(|_| CallError::Internal)?;
         let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
-        let house = source.as_ref().and_then(Uri::host);
-        let target = match (target.scheme(), house) {
-            ("tel", Some(house)) => Dialled::read(&target).and_then(|number| number.at(house)),
+        let fixture = source.as_ref().and_then(Uri::host);
+        let target = match (target.scheme(), fixture) {
+            ("tel", Some(fixture)) => Dialled::read(&target).and_then(|number| number.at(fixture)),
             _ => named_to_peers(&target),
         };
         let target = target.ok_or(CallError::NoWay)?;
@@ -210,8 +210,8 @@ impl Switchboard {
             return target.without_parameters().parse().map_err(|_| CallError::Internal);
         }
         let nobody = Placed { display_name: None, subject: None };
-        let (itinerary, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
-        Ok(itinerary.request_uri().clone())
+        let (route_plan, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
+        Ok(route_plan.request_uri().clone())
     }
 
     /// Renews the lease of the call.

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    outgoing::{Itinerary, Placed, Trunk},
+    outgoing::{Placed, RoutePlan, Trunk},
     pattern::matches,
 };
 use crate::service::config::{Config, Line, RouteTarget};
@@ -123,7 +123,7 @@ impl Directory {
         &self,
         target: &Uri,
         placed: &Placed<'_>,
-    ) -> Option<(Itinerary, Option<usize>)> {
+    ) -> Option<(RoutePlan, Option<usize>)> {
         self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 

@@ -33,15 +33,15 @@ const CONFIG: &str = "[[applications]]\nname = \"bot\"\nid = \"1\"\n\
 
 #[tokio::test]
 async fn requests_of_the_application_take_no_place_of_the_peer() {
-    let house = House::start().await;
+    let fixture = Fixture::start().await;
     let (mail, mut mailbox) = mailbox();
-    let dialog = house.register(mail.clone());
+    let dialog = fixture.register(mail.clone());
     let asking = Request::Show;
     while mail.requests.try_send(asking(oneshot::channel().0)).is_ok() {}
     let waiting = mail.requests.clone();
     tokio::spawn(async move { waiting.send(asking(oneshot::channel().0)).await });
-    house.switchboard.pass_on(Event::Referred { dialog, status: 100 }).await;
-    house.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
+    fixture.switchboard.pass_on(Event::Referred { dialog, status: 100 }).await;
+    fixture.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
     let heard = mailbox.sip.try_recv();
     assert!(matches!(heard, Ok(Message::Sip(Event::Referred { .. }))), "{heard:?}");
     let heard = mailbox.sip.try_recv();
@@ -50,15 +50,15 @@ async fn requests_of_the_application_take_no_place_of_the_peer() {
 
 #[tokio::test]
 async fn the_last_event_of_a_dialog_has_its_place_in_a_full_mailbox() {
-    let house = House::start().await;
+    let fixture = Fixture::start().await;
     let (mail, mut mailbox) = mailbox();
-    let dialog = house.register(mail.clone());
+    let dialog = fixture.register(mail.clone());
     for _ in 0..200 {
         let info = Event::Info { dialog, tone: Tone::POUND };
-        house.switchboard.pass_on(info).await;
+        fixture.switchboard.pass_on(info).await;
     }
     assert_eq!(mail.sip.capacity(), 0);
-    house.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
+    fixture.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
     let mut last = None;
     while let Ok(message) = mailbox.sip.try_recv() {
         last = Some(message);
@@ -68,42 +68,42 @@ async fn the_last_event_of_a_dialog_has_its_place_in_a_full_mailbox() {
 
 #[tokio::test]
 async fn a_dialog_that_is_ended_for_want_of_a_place_ends_its_call() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("echo").await;
-    let (dialog, invite) = house.invited().await;
-    house.switchboard.offer(dialog, invite).await;
-    house.go_on();
-    let call = *house.switchboard.registry().calls.keys().next().unwrap();
+    let (dialog, invite) = fixture.invited().await;
+    fixture.switchboard.offer(dialog, invite).await;
+    fixture.go_on();
+    let call = *fixture.switchboard.registry().calls.keys().next().unwrap();
     phone.acknowledge().await;
-    house.until_state(call, CallState::Established).await;
+    fixture.until_state(call, CallState::Established).await;
     // The signalling driver does this when its event channel is full.
     let bye = endpoint::Command::Bye { dialog, reason: None };
-    house.drivers.signalling.send(bye).await;
+    fixture.drivers.signalling.send(bye).await;
     phone.hung_up().await;
-    let ended = house.until_state(call, CallState::Terminated).await;
+    let ended = fixture.until_state(call, CallState::Terminated).await;
     assert_eq!(ended.termination, Some(Termination::PeerLost));
 }
 
 #[tokio::test]
 async fn an_operation_that_cannot_be_written_down_never_begins() {
-    let mut house = House::start().await;
-    let (phone, call, _) = house.established().await;
-    house
+    let mut fixture = Fixture::start().await;
+    let (phone, call, _) = fixture.established().await;
+    fixture
         .sql(
             "CREATE TRIGGER refused BEFORE INSERT ON recordings \
              BEGIN SELECT RAISE(ABORT, 'refused'); END",
         )
         .await;
-    let refused = house.switchboard.submit("bot", call, record()).await;
+    let refused = fixture.switchboard.submit("bot", call, record()).await;
     assert_eq!(refused, Err(CallError::Internal));
     phone.hung_up().await;
-    let ended = house.until_state(call, CallState::Terminated).await;
+    let ended = fixture.until_state(call, CallState::Terminated).await;
     assert_eq!(ended.termination, Some(Termination::Internal));
-    let operations = house.drivers.database.operations(call).await.unwrap();
+    let operations = fixture.drivers.database.operations(call).await.unwrap();
     assert!(operations.iter().all(|operation| operation.recording.is_none()), "{operations:?}");
     let gone = async {
-        while house.clips() > 0 {
+        while fixture.clips() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -112,9 +112,9 @@ async fn an_operation_that_cannot_be_written_down_never_begins() {
 
 #[tokio::test]
 async fn an_end_that_the_store_has_refused_is_told_in_other_words() {
-    let mut house = House::start().await;
-    let (phone, call, _) = house.established().await;
-    house
+    let mut fixture = Fixture::start().await;
+    let (phone, call, _) = fixture.established().await;
+    fixture
         .sql(
             "CREATE TRIGGER refused BEFORE UPDATE ON calls \
              WHEN NEW.state = 'terminated' AND NEW.body NOT LIKE '%nternal%' \
@@ -122,14 +122,15 @@ async fn an_end_that_the_store_has_refused_is_told_in_other_words() {
         )
         .await;
     phone.send("BYE", 2, "").await;
-    let ended = house.until_state(call, CallState::Terminated).await;
+    let ended = fixture.until_state(call, CallState::Terminated).await;
     assert_eq!(ended.termination, Some(Termination::Internal));
-    let told = house.sql_count("SELECT COUNT(*) FROM outbox WHERE body LIKE '%terminated%'").await;
+    let told =
+        fixture.sql_count("SELECT COUNT(*) FROM outbox WHERE body LIKE '%terminated%'").await;
     assert_eq!(told, 1, "the end of the call waits to be sent");
 }
 
 /// A switchboard and all its drivers.
-pub(super) struct House {
+pub(super) struct Fixture {
     pub switchboard: Switchboard,
     pub drivers: Drivers,
     pub sip: SocketAddr,
@@ -138,7 +139,7 @@ pub(super) struct House {
     _directory: watch::Sender<Arc<Directory>>,
 }
 
-impl House {
+impl Fixture {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
@@ -328,9 +329,9 @@ pub(super) struct Phone {
 }
 
 impl Phone {
-    pub async fn of(house: &House) -> Self {
+    pub async fn of(fixture: &Fixture) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.connect(house.sip).await.unwrap();
+        socket.connect(fixture.sip).await.unwrap();
         Self { socket, tag: std::sync::Mutex::default() }
     }
 

@@ -47,13 +47,15 @@ pub use self::{
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
-    diary::Diary,
     digest::{Algorithm, Authenticator},
+    log_limiter::LogLimiter,
     message::{Message, Response},
     outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
     timers::{SIXTY_FOUR_T1, Schedule},
-    transaction::{Asker, Due as TransactionDue, News, TransactionTable, key::MAGIC_COOKIE},
+    transaction::{
+        Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser, key::MAGIC_COOKIE,
+    },
     wire::{self, WireError},
 };
 pub use super::{
@@ -128,7 +130,7 @@ pub struct Endpoint {
     authenticator: Option<Authenticator>,
     users: BTreeSet<String>,
     /// Sources with failed logins, to limit the log lines about them.
-    wrong_passwords: Diary,
+    wrong_passwords: LogLimiter,
     /// Networks of peers that the operator trusts.
     trusted_peers: Vec<IpNet>,
     registrar: Registrar,
@@ -163,7 +165,7 @@ impl Endpoint {
             answering: None,
             authenticator: None,
             users: BTreeSet::new(),
-            wrong_passwords: Diary::default(),
+            wrong_passwords: LogLimiter::default(),
             trusted_peers: Vec::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
             accounts: BTreeMap::new(),
@@ -240,14 +242,14 @@ impl Endpoint {
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
                 TransactionDue::Transmit(transmit) => self.transmit(transmit),
-                TransactionDue::TimedOut(asker, path) => {
+                TransactionDue::TimedOut(user, path) => {
                     // This comes before the next attempt, which may use the same stream.
                     if path.transport.is_reliable() {
                         self.outputs.push_back(Output::Silent(path));
                     }
-                    match asker {
-                        Asker::Invite(dialog) => self.invite_timed_out(dialog, now),
-                        asker => self.unanswered(asker, now),
+                    match user {
+                        TransactionUser::Invite(dialog) => self.invite_timed_out(dialog, now),
+                        user => self.unanswered(user, now),
                     }
                 }
                 TransactionDue::InviteOver(dialog) => self.invite_over(dialog),
@@ -382,46 +384,52 @@ impl Endpoint {
         }
         // The response names the branch of a request that was sent to this address and to no other.
         if heard.path.peer.ip() == path.peer.ip()
-            && let Some(dialog) = heard.asker.dialog().and_then(|id| self.dialogs.get_mut(&id))
+            && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(&id))
         {
             dialog.answered_from(path);
         }
-        if let Some(errand) = heard.errand
-            && self.answer_challenge(*errand, heard.asker, response, now)
+        if let Some(in_dialog) = heard.in_dialog
+            && self.answer_challenge(*in_dialog, heard.user, response, now)
         {
             return;
         }
-        let is_final = matches!(heard.news, News::Accepted | News::Refused);
-        match heard.asker {
-            Asker::Invite(id) => self.handle_invite_response(id, heard.news, response, path, now),
-            Asker::Reinvite(id) if is_final => self.reinvite_answered(id, response, path, now),
-            Asker::Reinvite(id) if heard.news == News::Provisional => {
+        let is_final = matches!(heard.answer, InviteAnswer::Accepted | InviteAnswer::Refused);
+        match heard.user {
+            TransactionUser::Invite(id) => {
+                self.handle_invite_response(id, heard.answer, response, path, now)
+            }
+            TransactionUser::Reinvite(id) if is_final => {
+                self.reinvite_answered(id, response, path, now)
+            }
+            TransactionUser::Reinvite(id) if heard.answer == InviteAnswer::Provisional => {
                 let reinvite = (response.cseq().number, heard.transaction);
                 self.reinvite_heard(id, reinvite, now);
             }
-            Asker::Update(id) if is_final => self.update_answered(id, response, now),
-            Asker::Refer(id) if is_final => self.refer_answered(id, response.status(), now),
-            Asker::Bye(id) if is_final => self.end(id, Ending::Answered, now),
-            Asker::Register(number) if is_final => {
+            TransactionUser::Update(id) if is_final => self.update_answered(id, response, now),
+            TransactionUser::Refer(id) if is_final => {
+                self.refer_answered(id, response.status(), now)
+            }
+            TransactionUser::Bye(id) if is_final => self.end(id, Ending::Answered, now),
+            TransactionUser::Register(number) if is_final => {
                 self.register_answered(number, response, heard.path.way_of_answer(path), now);
             }
-            Asker::Reinvite(_)
-            | Asker::Update(_)
-            | Asker::Refer(_)
-            | Asker::Bye(_)
-            | Asker::Register(_)
-            | Asker::Nobody => {}
+            TransactionUser::Reinvite(_)
+            | TransactionUser::Update(_)
+            | TransactionUser::Refer(_)
+            | TransactionUser::Bye(_)
+            | TransactionUser::Register(_)
+            | TransactionUser::Nobody => {}
         }
     }
 
     /// A request of ours within a dialog, or a REGISTER, got no answer.
-    fn unanswered(&mut self, asker: Asker, now: Instant) {
-        match asker {
-            Asker::Bye(id) => self.end(id, Ending::TimedOut, now),
-            Asker::Reinvite(id) | Asker::Update(id) => self.lost_sight(id, now),
-            Asker::Register(number) => self.register_unanswered(number, now),
-            Asker::Refer(id) => self.refer_answered(id, 408, now),
-            Asker::Invite(_) | Asker::Nobody => {}
+    fn unanswered(&mut self, user: TransactionUser, now: Instant) {
+        match user {
+            TransactionUser::Bye(id) => self.end(id, Ending::TimedOut, now),
+            TransactionUser::Reinvite(id) | TransactionUser::Update(id) => self.lost_sight(id, now),
+            TransactionUser::Register(number) => self.register_unanswered(number, now),
+            TransactionUser::Refer(id) => self.refer_answered(id, 408, now),
+            TransactionUser::Invite(_) | TransactionUser::Nobody => {}
         }
     }
 

@@ -3,15 +3,15 @@
 pub mod body;
 pub mod dialog;
 pub mod dialog_id;
-pub mod diary;
 pub mod digest;
 pub mod endpoint;
-pub(crate) mod errand;
 pub mod fields;
 pub mod framing;
+pub(crate) mod in_dialog_request;
 pub mod info;
 mod lines;
 pub mod locate;
+pub mod log_limiter;
 pub(crate) mod login;
 pub mod message;
 pub(crate) mod outgoing;

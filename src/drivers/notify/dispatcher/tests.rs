@@ -32,13 +32,13 @@ use aftertone_core::model::{
 #[tokio::test]
 async fn notifications_of_a_call_arrive_in_order_and_one_at_a_time() {
     let mut receiver = Receiver::start(|_| Reply::Status(204)).await;
-    let house = House::open().await;
+    let fixture = Fixture::open().await;
     for call in 1..=5 {
-        house.notify(call, &receiver.uri("/calls"), 8).await;
+        fixture.notify(call, &receiver.uri("/calls"), 8).await;
     }
-    let (dispatcher, _running) = house.dispatch(config());
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
 
     let mut seen: HashMap<u8, Vec<String>> = HashMap::new();
     for _ in 0..5 * 8 {
@@ -56,10 +56,10 @@ async fn notifications_of_a_call_arrive_in_order_and_one_at_a_time() {
 #[tokio::test]
 async fn what_is_committed_later_is_sent_without_being_asked_for() {
     let mut receiver = Receiver::start(|_| Reply::Status(202)).await;
-    let house = House::open().await;
-    let (_dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    let (_dispatcher, _running) = fixture.dispatch(config());
     for sequence in 1..=3 {
-        house.notify(1, &receiver.uri("/calls"), 1).await;
+        fixture.notify(1, &receiver.uri("/calls"), 1).await;
         assert_eq!(receiver.next().await.body, format!("1/{sequence}"));
     }
 }
@@ -72,14 +72,14 @@ async fn a_failed_notification_is_tried_again_before_the_next_one() {
         _ => Reply::Status(200),
     })
     .await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 2).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     for body in ["1/1", "1/1", "1/2"] {
         assert_eq!(receiver.next().await.body, body);
     }
     assert!(dispatcher.flush(PATIENCE).await);
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -89,17 +89,17 @@ async fn a_receiver_that_is_gone_is_given_up_at_once_and_the_next_one_sent() {
         _ => Reply::Status(200),
     })
     .await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 2).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     assert_eq!(receiver.next().await.body, "1/1");
     assert_eq!(receiver.next().await.body, "1/2");
-    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 1);
     assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 1));
     assert!(given_up[0].error.contains("410"), "{}", given_up[0].error);
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -111,16 +111,16 @@ async fn a_receiver_that_does_not_believe_the_token_is_asked_again() {
             _ => Reply::Status(200),
         })
         .await;
-        let house = House::open().await;
-        house.notify(1, &receiver.uri("/calls"), 2).await;
-        let (_dispatcher, _running) = house.dispatch(config());
-        let attempts = house.attempts.clone();
+        let fixture = Fixture::open().await;
+        fixture.notify(1, &receiver.uri("/calls"), 2).await;
+        let (_dispatcher, _running) = fixture.dispatch(config());
+        let attempts = fixture.attempts.clone();
         for (body, attempt) in [("1/1", 0), ("1/1", 1), ("1/1", 2), ("1/2", 0)] {
             assert_eq!(receiver.next().await.body, body, "{status}");
             // The renderer uses this to choose a fresh token.
             assert_eq!(attempts.lock().unwrap().remove(0), attempt);
         }
-        assert!(house.store.given_up("bot", 0, 10).await.unwrap().is_empty());
+        assert!(fixture.store.given_up("bot", 0, 10).await.unwrap().is_empty());
     }
 }
 
@@ -137,13 +137,14 @@ async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_se
             }
         })
         .await;
-        let house = House::open().await;
-        house.notify(1, &receiver.uri("/calls"), 2).await;
-        let (_dispatcher, _running) = house.dispatch(DispatcherConfig { refusals: 2, ..config() });
+        let fixture = Fixture::open().await;
+        fixture.notify(1, &receiver.uri("/calls"), 2).await;
+        let (_dispatcher, _running) =
+            fixture.dispatch(DispatcherConfig { refusals: 2, ..config() });
         for body in ["1/1", "1/1", "1/1", "1/2"] {
             assert_eq!(receiver.next().await.body, body, "{status}");
         }
-        let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+        let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
         assert_eq!(given_up.len(), 1);
         assert_eq!((given_up[0].delivery.sequence, given_up[0].delivery.attempts), (1, 3));
         assert!(given_up[0].error.contains(&status.to_string()), "{}", given_up[0].error);
@@ -157,13 +158,13 @@ async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before
         _ => Reply::Status(200),
     })
     .await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 2).await;
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 2).await;
     // The receiver was away for minutes, and is back with a wrong clock.
-    let now = house.store.clock().now();
-    let head = house.store.head_of(call(1).id, now).await.unwrap().unwrap();
-    house.store.failed(&head, 20, now, "503").await.unwrap();
-    let (_dispatcher, _running) = house.dispatch(DispatcherConfig { refusals: 3, ..config() });
+    let now = fixture.store.clock().now();
+    let head = fixture.store.head_of(call(1).id, now).await.unwrap().unwrap();
+    fixture.store.failed(&head, 20, now, "503").await.unwrap();
+    let (_dispatcher, _running) = fixture.dispatch(DispatcherConfig { refusals: 3, ..config() });
     let begun = Instant::now();
     for body in ["1/1", "1/1", "1/1", "1/2"] {
         assert_eq!(receiver.next().await.body, body);
@@ -171,7 +172,7 @@ async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before
     // The pauses of the back-off are 0.5 s and 1 s.
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up[0].delivery.attempts, 23);
 }
 
@@ -183,9 +184,9 @@ async fn an_answer_whose_body_never_ends_does_not_delay_the_next_notification() 
             _ => Reply::Endless(status),
         })
         .await;
-        let house = House::open().await;
-        house.notify(1, &receiver.uri("/calls"), 5).await;
-        let (_dispatcher, _running) = house.dispatch(config());
+        let fixture = Fixture::open().await;
+        fixture.notify(1, &receiver.uri("/calls"), 5).await;
+        let (_dispatcher, _running) = fixture.dispatch(config());
         let begun = Instant::now();
         let bodies: &[&str] = match status {
             202 => &["1/1", "1/2", "1/3", "1/4", "1/5"],
@@ -225,17 +226,17 @@ async fn a_notification_whose_connection_is_closed_under_it_is_sent_again_at_onc
             });
         }
     });
-    let mut house = House::open().await;
+    let mut fixture = Fixture::open().await;
     let kept = client();
-    house.gate = Arc::new(move |_, connection| match connection {
+    fixture.gate = Arc::new(move |_, connection| match connection {
         Connection::Kept => Ok(kept.clone()),
         Connection::New => Ok(client()),
     });
-    house.notify(1, &uri, 3).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    fixture.notify(1, &uri, 3).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     // A notification that waits for a later attempt would still be pending.
     assert!(dispatcher.flush(PATIENCE).await);
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
     for sequence in 1..=3 {
         let post = String::from_utf8(posts.recv().await.unwrap()).unwrap();
         assert!(post.ends_with(&format!("1/{sequence}")), "{post}");
@@ -249,35 +250,35 @@ async fn a_redirect_in_raw_utf_8_is_followed() {
         _ => Reply::Status(200),
     })
     .await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/old"), 1).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/old"), 1).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     assert_eq!(receiver.next().await.uri, "/old");
     assert_eq!(receiver.next().await.uri, "/anrufe/fr%C3%BCh?f%C3%BCr=x");
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_notification_that_is_too_old_is_given_up() {
     let receiver = Receiver::start(|_| Reply::Status(503)).await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 1).await;
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
     let (dispatcher, _running) =
-        house.dispatch(DispatcherConfig { retry_for: Duration::ZERO, ..config() });
+        fixture.dispatch(DispatcherConfig { retry_for: Duration::ZERO, ..config() });
     assert!(dispatcher.flush(PATIENCE).await);
-    assert_eq!(house.store.given_up("bot", 0, 10).await.unwrap().len(), 1);
+    assert_eq!(fixture.store.given_up("bot", 0, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn the_receiver_may_ask_for_patience() {
     let receiver = Receiver::start(|_| Reply::RetryAfter("300")).await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
-    let now = house.store.clock().now();
-    let next = house.store.next_attempt(now).await.unwrap().unwrap();
+    let now = fixture.store.clock().now();
+    let next = fixture.store.next_attempt(now).await.unwrap().unwrap();
     let wait = next.since(now).as_secs();
     assert!((290..=330).contains(&wait), "{wait} s");
 }
@@ -286,18 +287,18 @@ async fn the_receiver_may_ask_for_patience() {
 async fn a_receiver_that_never_answers_does_not_delay_the_others() {
     let mut dead = Receiver::start(|_| Reply::Never).await;
     let mut alive = Receiver::start(|_| Reply::Status(200)).await;
-    let house = House::open().await;
+    let fixture = Fixture::open().await;
     for call in 1..=20 {
-        house.notify(call, &dead.uri("/calls"), 1).await;
+        fixture.notify(call, &dead.uri("/calls"), 1).await;
     }
     let small = DispatcherConfig { lanes: 4, lanes_per_receiver: 3, ..config() };
-    let (_dispatcher, _running) = house.dispatch(small);
+    let (_dispatcher, _running) = fixture.dispatch(small);
     // The dead receiver takes all lanes that it may have, for the rest of the test.
     for _ in 0..3 {
         dead.next().await;
     }
     for call in 21..=40 {
-        house.notify(call, &alive.uri("/calls"), 1).await;
+        fixture.notify(call, &alive.uri("/calls"), 1).await;
     }
     for _ in 21..=40 {
         alive.next().await;
@@ -308,17 +309,17 @@ async fn a_receiver_that_never_answers_does_not_delay_the_others() {
 #[tokio::test]
 async fn an_application_with_many_dead_receivers_does_not_delay_the_others() {
     let mut dead = Vec::new();
-    let house = House::open().await;
+    let fixture = Fixture::open().await;
     for call in 1..=5 {
         let receiver = Receiver::start(|_| Reply::Never).await;
-        house.notify_of("hopeful", call, &receiver.uri("/calls"), 1).await;
+        fixture.notify_of("hopeful", call, &receiver.uri("/calls"), 1).await;
         dead.push(receiver);
     }
     let small = DispatcherConfig { lanes: 5, lanes_per_application: 3, ..config() };
-    let (_dispatcher, _running) = house.dispatch(small);
+    let (_dispatcher, _running) = fixture.dispatch(small);
     let mut alive = Receiver::start(|_| Reply::Status(200)).await;
     for call in 21..=30 {
-        house.notify(call, &alive.uri("/calls"), 1).await;
+        fixture.notify(call, &alive.uri("/calls"), 1).await;
     }
     for _ in 21..=30 {
         alive.next().await;
@@ -330,9 +331,9 @@ async fn an_application_with_many_dead_receivers_does_not_delay_the_others() {
 #[tokio::test]
 async fn a_post_without_an_answer_fails_in_time() {
     let mut receiver = Receiver::start(|_| Reply::Never).await;
-    let house = House::open().await.with_timeout(Duration::from_millis(50));
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    let (_dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await.with_timeout(Duration::from_millis(50));
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    let (_dispatcher, _running) = fixture.dispatch(config());
     for _ in 0..2 {
         assert_eq!(receiver.next().await.body, "1/1");
     }
@@ -345,16 +346,16 @@ async fn a_redirect_is_followed_once_for_that_post_only() {
         _ => Reply::Status(200),
     })
     .await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/old"), 2).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/old"), 2).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     for (path, body) in [("/old", "1/1"), ("/new", "1/1"), ("/old", "1/2"), ("/new", "1/2")] {
         let post = receiver.next().await;
         assert_eq!((post.uri.path(), &*post.body), (path, body));
         assert!(post.headers.contains_key(header::ETAG));
     }
-    assert_eq!(house.store.pending_count().await.unwrap(), 0);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -369,15 +370,15 @@ async fn a_redirect_takes_the_authorization_along_to_the_applications_own_places
         _ => Reply::Redirect(308, "/again".to_owned()),
     })
     .await;
-    let mut house = House::open().await;
-    let (render, origin) = (house.render.clone(), home.origin.clone());
-    house.render = Arc::new(move |delivery| {
+    let mut fixture = Fixture::open().await;
+    let (render, origin) = (fixture.render.clone(), home.origin.clone());
+    fixture.render = Arc::new(move |delivery| {
         let mut rendered = render(delivery)?;
         rendered.headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
         Ok(Rendered { home: origin.clone(), ..rendered })
     });
-    house.notify(1, &named.uri("/"), 3).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    fixture.notify(1, &named.uri("/"), 3).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     let is_told = |post: Post| (post.body, post.headers.contains_key(header::AUTHORIZATION));
     assert_eq!(is_told(stranger.next().await), ("1/1".to_owned(), false));
@@ -390,14 +391,14 @@ async fn a_redirect_takes_the_authorization_along_to_the_applications_own_places
 #[tokio::test]
 async fn what_cannot_be_signed_is_not_sent_and_tried_again() {
     let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
-    let mut house = House::open().await;
-    let (render, tries) = (house.render.clone(), AtomicUsize::new(0));
-    house.render = Arc::new(move |delivery| match tries.fetch_add(1, Ordering::Relaxed) {
+    let mut fixture = Fixture::open().await;
+    let (render, tries) = (fixture.render.clone(), AtomicUsize::new(0));
+    fixture.render = Arc::new(move |delivery| match tries.fetch_add(1, Ordering::Relaxed) {
         0 => Err("there is no key".to_owned()),
         _ => render(delivery),
     });
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    let (_dispatcher, _running) = house.dispatch(config());
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    let (_dispatcher, _running) = fixture.dispatch(config());
     assert_eq!(receiver.next().await.body, "1/1");
     assert!(receiver.has_no_more());
 }
@@ -405,35 +406,35 @@ async fn what_cannot_be_signed_is_not_sent_and_tried_again() {
 #[tokio::test]
 async fn a_redirect_in_a_circle_is_a_failure() {
     let mut receiver = Receiver::start(|_| Reply::Redirect(302, "/again".to_owned())).await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     receiver.next().await;
     receiver.next().await;
     assert!(receiver.has_no_more());
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
     let mut receiver =
         Receiver::start(|_| Reply::Redirect(308, "http://private.example/".to_owned())).await;
-    let mut house = House::open().await;
-    house.gate = Arc::new(|uri, _| match uri.host_str() {
+    let mut fixture = Fixture::open().await;
+    fixture.gate = Arc::new(|uri, _| match uri.host_str() {
         Some("private.example") => Err("private.example is not for us".to_owned()),
         _ => Ok(client()),
     });
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    house.notify(2, "http://private.example/calls", 1).await;
-    house.notify(3, "no address at all", 1).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    fixture.notify(2, "http://private.example/calls", 1).await;
+    fixture.notify(3, "no address at all", 1).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     receiver.next().await;
     assert!(receiver.has_no_more());
     // The redirect may be corrected later; the other URIs stay refused.
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
-    let given_up = house.store.given_up("bot", 0, 10).await.unwrap();
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
+    let given_up = fixture.store.given_up("bot", 0, 10).await.unwrap();
     assert_eq!(given_up.len(), 2);
     assert!(given_up.iter().any(|one| one.error.contains("not for us")), "{given_up:?}");
 }
@@ -443,33 +444,33 @@ async fn a_lane_finishes_its_post_when_the_house_closes() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let held = gate.clone();
     let mut receiver = Receiver::start(move |_| Reply::After(held.clone())).await;
-    let house = House::open().await;
-    house.notify(1, &receiver.uri("/calls"), 2).await;
-    let (_dispatcher, running) = house.dispatch(config());
+    let fixture = Fixture::open().await;
+    fixture.notify(1, &receiver.uri("/calls"), 2).await;
+    let (_dispatcher, running) = fixture.dispatch(config());
     assert_eq!(receiver.next().await.body, "1/1");
-    house.cancel.cancel();
+    fixture.cancel.cancel();
     gate.add_permits(2);
     running.await.unwrap();
     assert!(receiver.has_no_more());
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn a_panic_stays_with_its_call() {
     let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
-    let mut house = House::open().await;
-    let render = house.render.clone();
-    house.render = Arc::new(move |delivery| {
+    let mut fixture = Fixture::open().await;
+    let render = fixture.render.clone();
+    fixture.render = Arc::new(move |delivery| {
         assert_ne!(number_of(delivery), 1, "this call cannot be rendered");
         render(delivery)
     });
-    house.notify(1, &receiver.uri("/calls"), 1).await;
-    house.notify(2, &receiver.uri("/calls"), 2).await;
-    let (dispatcher, _running) = house.dispatch(config());
+    fixture.notify(1, &receiver.uri("/calls"), 1).await;
+    fixture.notify(2, &receiver.uri("/calls"), 2).await;
+    let (dispatcher, _running) = fixture.dispatch(config());
     assert!(dispatcher.flush(PATIENCE).await);
     assert_eq!(receiver.next().await.body, "2/1");
     assert_eq!(receiver.next().await.body, "2/2");
-    assert_eq!(house.store.pending_count().await.unwrap(), 1);
+    assert_eq!(fixture.store.pending_count().await.unwrap(), 1);
 }
 
 // --- support ---
@@ -481,7 +482,7 @@ fn config() -> DispatcherConfig {
 }
 
 /// A store with a journal, and the parts of a dispatcher.
-struct House {
+struct Fixture {
     _folder: TempDir,
     store: Database,
     journal: Journal,
@@ -493,7 +494,7 @@ struct House {
     cancel: CancellationToken,
 }
 
-impl House {
+impl Fixture {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("calls.db").display());

@@ -53,9 +53,9 @@ impl CallTask {
     }
 
     pub(super) async fn dial(&mut self, offer: Vec<u8>) {
-        let Some(itinerary) = &self.itinerary else { return };
+        let Some(route_plan) = &self.route_plan else { return };
         let call_id = &self.machine.call().sip_call_id;
-        let further = itinerary.further().iter().flat_map(|place| &place.targets);
+        let further = route_plan.further().iter().flat_map(|place| &place.targets);
         let peers: Vec<IpAddr> =
             self.targets.iter().chain(further).map(|target| target.peer.ip()).collect();
         self.drivers.signalling.trace(self.machine.call().id, call_id, &peers);
@@ -68,13 +68,13 @@ impl CallTask {
     pub(super) fn is_redirected(&mut self, dialog: DialogId, contacts: &[NameAddr]) -> bool {
         dialog == self.machine.dialog()
             && self.machine.is_dialing()
-            && self.itinerary.as_mut().is_some_and(|itinerary| itinerary.redirect(contacts))
+            && self.route_plan.as_mut().is_some_and(|route_plan| route_plan.redirect(contacts))
     }
 
     pub(super) async fn place(&mut self) {
-        let Some(itinerary) = &self.itinerary else { return };
+        let Some(route_plan) = &self.route_plan else { return };
         let call_id = self.machine.call().sip_call_id.clone();
-        let call = itinerary.call(call_id, self.targets.clone(), self.offer.clone());
+        let call = route_plan.call(call_id, self.targets.clone(), self.offer.clone());
         let call = Box::new(call);
         let dialog = self.machine.dialog();
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
@@ -96,8 +96,8 @@ impl CallTask {
         let targets = std::mem::take(&mut referral.targets);
         let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
         self.drivers.signalling.trace_further(self.machine.call().id, &call_id, &peers);
-        info!(to = %referral.itinerary.request_uri(), "Calling whom the peer has named");
-        let call = Box::new(referral.itinerary.call(call_id, targets, offer));
+        info!(to = %referral.route_plan.request_uri(), "Calling whom the peer has named");
+        let call = Box::new(referral.route_plan.call(call_id, targets, offer));
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }
 }

@@ -9,7 +9,7 @@ use crate::service::switchboard::{
     Entry,
     mailbox::mailbox,
     outgoing::Placed,
-    tests::{House, Phone, WITHIN, record, settings},
+    tests::{Fixture, Phone, WITHIN, record, settings},
 };
 use aftertone_core::{
     audio::tape,
@@ -20,11 +20,11 @@ use aftertone_core::{
 
 #[tokio::test]
 async fn a_task_that_panics_hangs_up_and_its_call_is_told() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (task, call, entry) = task(&house, dialog, invite.offer.clone());
+    let (dialog, invite) = fixture.invited().await;
+    let (task, call, entry) = task(&fixture, dialog, invite.offer.clone());
     let (panic, wanted) = oneshot::channel::<()>();
     let panics = async move {
         let _ = wanted.await;
@@ -32,45 +32,45 @@ async fn a_task_that_panics_hangs_up_and_its_call_is_told() {
     };
     task.work.push(panics.boxed());
     let span = tracing::Span::none();
-    assert!(house.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
-    house.go_on();
-    house.answer(&phone, call).await;
-    let recorded = house.switchboard.submit("bot", call, record()).await.unwrap();
-    while house.clip_bytes() <= aftertone_core::audio::wav::HEADER_BYTES as u64 {
+    assert!(fixture.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
+    fixture.go_on();
+    fixture.answer(&phone, call).await;
+    let recorded = fixture.switchboard.submit("bot", call, record()).await.unwrap();
+    while fixture.clip_bytes() <= aftertone_core::audio::wav::HEADER_BYTES as u64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic.send(()).unwrap();
     phone.hung_up().await;
-    let ended = house.until_state(call, CallState::Terminated).await;
+    let ended = fixture.until_state(call, CallState::Terminated).await;
     assert_eq!(ended.termination, Some(aftertone_core::model::Termination::Internal));
-    assert!(house.switchboard.is_empty());
-    let operations = house.drivers.database.operations(call).await.unwrap();
+    assert!(fixture.switchboard.is_empty());
+    let operations = fixture.drivers.database.operations(call).await.unwrap();
     let [operation] = operations.as_slice() else { panic!("{operations:?}") };
     assert_eq!((operation.id, &operation.end), (recorded.id, &Some(OperationEnd::HungUpWithAudio)));
     let clip = operation.recording.as_ref().expect("what was recorded is kept");
-    house.drivers.vault.read(clip.id).await.expect("its file is there");
+    fixture.drivers.vault.read(clip.id).await.expect("its file is there");
 }
 
 #[tokio::test]
 async fn a_clip_that_is_whole_after_its_call_is_deleted() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, call, entry) = task(&fixture, dialog, invite.offer.clone());
     let recording = RecordingId::from_random([9; 16]);
     let (spool, written) = oneshot::channel();
-    let ((_broken, broken), chunks) = (oneshot::channel(), house.drivers.spool.chunks());
+    let ((_broken, broken), chunks) = (oneshot::channel(), fixture.drivers.spool.chunks());
     let operation = OperationId::from_random([8; 16]);
     task.take_clip(operation, OpenClip { recording, chunks, written, broken });
     let tape = task.clips.remove(&operation).unwrap();
     task.await_clip(operation, tape);
     let span = tracing::Span::none();
-    assert!(house.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
-    house.go_on();
+    assert!(fixture.switchboard.run_task(call, task, entry, (dialog, None, None), span).is_ok());
+    fixture.go_on();
     phone.send("CANCEL", 1, "").await;
-    house.until_state(call, CallState::Terminated).await;
-    let path = house.drivers.vault.path(recording);
+    fixture.until_state(call, CallState::Terminated).await;
+    let path = fixture.drivers.vault.path(recording);
     std::fs::write(&path, b"late").unwrap();
     spool.send(Ok(Finished { bytes: 48, samples: 2, is_cut_short: false })).unwrap();
     let gone = async {
@@ -83,14 +83,14 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
 
 #[tokio::test]
 async fn a_clip_whose_leg_is_late_holds_all_that_the_leg_still_has() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, ..) = task(&house, dialog, invite.offer);
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, ..) = task(&fixture, dialog, invite.offer);
     let (recording, operation) =
         (RecordingId::from_random([9; 16]), OperationId::from_random([8; 16]));
-    let clip = house.drivers.spool.open(recording, CallId::from_random([7; 16])).await.unwrap();
+    let clip = fixture.drivers.spool.open(recording, CallId::from_random([7; 16])).await.unwrap();
     let chunks = clip.chunks.clone();
     task.take_clip(operation, clip);
     let (_leg, events) = mpsc::channel(1);
@@ -108,11 +108,11 @@ async fn a_clip_whose_leg_is_late_holds_all_that_the_leg_still_has() {
 
 #[tokio::test]
 async fn decoded_prompts_go_with_their_operation() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, ..) = task(&house, dialog, invite.offer);
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, ..) = task(&fixture, dialog, invite.offer);
     let canceled = OperationId::from_random([8; 16]);
     task.done(Done::Prepared(canceled, Ok(Prepared { prompts: Vec::new(), clip: None }))).await;
     task.carry_out().await;
@@ -121,49 +121,49 @@ async fn decoded_prompts_go_with_their_operation() {
 
 #[tokio::test]
 async fn a_referral_that_is_given_up_gives_its_place_back() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, call, entry) = task(&house, dialog, invite.offer);
-    house.switchboard.registry().calls.insert(call, entry);
-    let directory = house.switchboard.inner.directory.borrow().clone();
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, call, entry) = task(&fixture, dialog, invite.offer);
+    fixture.switchboard.registry().calls.insert(call, entry);
+    let directory = fixture.switchboard.inner.directory.borrow().clone();
     let nobody = Placed { display_name: None, subject: None };
-    let (itinerary, _) = directory.way_out(&"tel:+491".parse().unwrap(), &nobody).unwrap();
+    let (route_plan, _) = directory.way_out(&"tel:+491".parse().unwrap(), &nobody).unwrap();
     let next = DialogId(DialogId::FIRST_OUTGOING);
     let (reserved, _) =
-        house.switchboard.reserve(call, next, Some("trunk".to_owned()), None).unwrap();
-    task.referral = Some(Referral { reserved, itinerary, targets: Vec::new() });
-    assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 1);
+        fixture.switchboard.reserve(call, next, Some("trunk".to_owned()), None).unwrap();
+    task.referral = Some(Referral { reserved, route_plan, targets: Vec::new() });
+    assert_eq!(fixture.switchboard.registry().dialogs_by("trunk"), 1);
     task.carry_out().await;
-    assert_eq!(house.switchboard.registry().dialogs_by("trunk"), 0);
+    assert_eq!(fixture.switchboard.registry().dialogs_by("trunk"), 0);
 }
 
 #[tokio::test]
 async fn a_call_that_is_not_replaced_keeps_its_peer() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, call, entry) = task(&house, dialog, invite.offer.clone());
-    house.switchboard.registry().calls.insert(call, entry);
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, call, entry) = task(&fixture, dialog, invite.offer.clone());
+    fixture.switchboard.registry().calls.insert(call, entry);
     let first = task.peer;
-    let (reserved, _) = house.switchboard.reserve(call, DialogId(9), None, None).unwrap();
+    let (reserved, _) = fixture.switchboard.reserve(call, DialogId(9), None, None).unwrap();
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
     // The call is still ringing, so its peer cannot be replaced.
     task.message(Message::Replace(reserved, Box::new(invite))).await;
     assert_eq!(task.peer, first);
-    assert!(!house.switchboard.registry().dialogs.contains_key(&DialogId(9)));
+    assert!(!fixture.switchboard.registry().dialogs.contains_key(&DialogId(9)));
 }
 
 #[tokio::test]
 async fn the_sound_is_told_an_address_of_the_family_where_it_is_bound() {
-    let mut house = House::start().await;
-    let phone = Phone::of(&house).await;
+    let mut fixture = Fixture::start().await;
+    let phone = Phone::of(&fixture).await;
     phone.invite("bot").await;
-    let (dialog, invite) = house.invited().await;
-    let (mut task, ..) = task(&house, dialog, invite.offer);
+    let (dialog, invite) = fixture.invited().await;
+    let (mut task, ..) = task(&fixture, dialog, invite.offer);
     task.advertised = Some("192.0.2.1".parse().unwrap());
     for (local, told) in [("10.0.0.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1")] {
         let local = std::net::SocketAddr::new(local.parse().unwrap(), 5060);
@@ -173,7 +173,7 @@ async fn the_sound_is_told_an_address_of_the_family_where_it_is_bound() {
 }
 
 /// The task of a call that was offered to the bot.
-fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
+fn task(fixture: &Fixture, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
     let id = CallId::from_random([1; 16]);
     let offer = Offer {
         dialog,
@@ -189,10 +189,11 @@ fn task(house: &House, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, C
     let owner =
         Owner::Application { name: "bot".to_owned(), callback_uri: "http://127.0.0.1/".to_owned() };
     let rng = StdRng::seed_from_u64(1);
-    let machine = Machine::offered(id, offer, owner, settings(), house.drivers.now(), rng).unwrap();
+    let machine =
+        Machine::offered(id, offer, owner, settings(), fixture.drivers.now(), rng).unwrap();
     let (mail, mailbox) = mailbox();
-    let path = Path::udp(house.sip, "127.0.0.1:5060".parse().unwrap());
-    let task = CallTask::incoming(machine, house.drivers.clone(), path, None, mailbox);
+    let path = Path::udp(fixture.sip, "127.0.0.1:5060".parse().unwrap());
+    let task = CallTask::incoming(machine, fixture.drivers.clone(), path, None, mailbox);
     (task, id, Entry::of_application("bot", mail))
 }
 

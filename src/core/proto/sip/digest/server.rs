@@ -227,12 +227,12 @@ mod tests {
     const PHONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const URI: &str = "sip:support@example.com";
 
-    struct House {
+    struct Fixture {
         authenticator: Authenticator,
         now: Instant,
     }
 
-    impl House {
+    impl Fixture {
         fn new(algorithms: &[Algorithm]) -> Self {
             let now = Instant::now();
             let rng = StdRng::seed_from_u64(1);
@@ -280,130 +280,130 @@ mod tests {
 
     #[test]
     fn a_user_with_the_right_password_is_let_in_with_either_algorithm() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         assert!(challenges[0].contains("SHA-256") && challenges[1].contains("MD5"));
         for (count, challenge) in (1..).zip(challenges) {
             let value = answered(&[challenge], "alice", "wonderland", count);
-            assert_eq!(house.verify(&value), alice());
+            assert_eq!(fixture.verify(&value), alice());
         }
     }
 
     #[test]
     fn a_house_without_md5_offers_and_takes_none() {
-        let mut house = House::new(&[Algorithm::Sha256]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[Algorithm::Sha256]);
+        let challenges = fixture.challenges();
         assert_eq!(challenges.len(), 1);
         let downgraded = challenges[0].replace("SHA-256", "MD5");
         let value = answered(&[downgraded], "alice", "wonderland", 1);
-        assert_eq!(house.verify(&value), Verdict::Malformed);
-        assert_eq!(house.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
+        assert_eq!(fixture.verify(&value), Verdict::Malformed);
+        assert_eq!(fixture.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
     }
 
     #[test]
     fn an_answer_is_good_once() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         let value = answered(&challenges, "alice", "wonderland", 1);
-        assert_eq!(house.verify(&value), alice());
-        assert_eq!(house.verify(&value), Verdict::Stale);
+        assert_eq!(fixture.verify(&value), alice());
+        assert_eq!(fixture.verify(&value), Verdict::Stale);
         let next = answered(&challenges, "alice", "wonderland", 2);
-        assert_eq!(house.verify(&next), alice());
+        assert_eq!(fixture.verify(&next), alice());
     }
 
     #[test]
     fn a_phone_of_rfc_2069_uses_a_nonce_once() {
-        let mut house = House::new(&[]);
-        let old = house.challenges().remove(1).replace(", qop=\"auth\"", "");
+        let mut fixture = Fixture::new(&[]);
+        let old = fixture.challenges().remove(1).replace(", qop=\"auth\"", "");
         let value = answered(&[old], "alice", "wonderland", 1);
-        assert_eq!(house.verify(&value), alice());
-        assert_eq!(house.verify(&value), Verdict::Stale);
+        assert_eq!(fixture.verify(&value), alice());
+        assert_eq!(fixture.verify(&value), Verdict::Stale);
     }
 
     #[test]
     fn a_nonce_that_is_too_old_or_of_somebody_else_is_stale_whatever_the_password() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         for password in ["wonderland", "guess"] {
             let value = answered(&challenges, "alice", password, 1);
-            assert_eq!(house.verify_from("192.0.2.9".parse().unwrap(), &value), Verdict::Stale);
+            assert_eq!(fixture.verify_from("192.0.2.9".parse().unwrap(), &value), Verdict::Stale);
         }
-        house.now += VALIDITY + Duration::from_millis(1);
+        fixture.now += VALIDITY + Duration::from_millis(1);
         for password in ["wonderland", "guess"] {
             let value = answered(&challenges, "alice", password, 1);
-            assert_eq!(house.verify(&value), Verdict::Stale);
+            assert_eq!(fixture.verify(&value), Verdict::Stale);
         }
-        let stale = house.authenticator.challenges(PHONE, house.now, true);
+        let stale = fixture.authenticator.challenges(PHONE, fixture.now, true);
         assert!(stale.iter().all(|challenge| challenge.contains("stale=true")));
-        assert_eq!(house.verify(&answered(&stale, "alice", "wonderland", 1)), alice());
+        assert_eq!(fixture.verify(&answered(&stale, "alice", "wonderland", 1)), alice());
     }
 
     #[test]
     fn known_and_unknown_users_get_the_same_answer() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         for name in ["alice", "mallory", "bob"] {
-            assert_eq!(house.verify(&answered(&challenges, name, "guess", 1)), Verdict::Wrong);
+            assert_eq!(fixture.verify(&answered(&challenges, name, "guess", 1)), Verdict::Wrong);
         }
     }
 
     #[test]
     fn who_guesses_too_often_has_to_wait_but_nobody_else() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         for guess in 0..5 {
             let value = answered(&challenges, "alice", &guess.to_string(), 1);
-            assert_eq!(house.verify(&value), Verdict::Wrong);
+            assert_eq!(fixture.verify(&value), Verdict::Wrong);
         }
         let right = answered(&challenges, "alice", "wonderland", 1);
-        assert_eq!(house.verify(&right), Verdict::TooMany);
+        assert_eq!(fixture.verify(&right), Verdict::TooMany);
 
-        let colleague = answered(&house.challenges(), "bob", "builder", 1);
+        let colleague = answered(&fixture.challenges(), "bob", "builder", 1);
         let bob = Verdict::Authenticated { user: "bob".to_owned() };
-        assert_eq!(house.verify(&colleague), bob, "behind the same address");
+        assert_eq!(fixture.verify(&colleague), bob, "behind the same address");
 
         let other = "192.0.2.9".parse().unwrap();
-        let elsewhere = house.authenticator.challenges(other, house.now, false);
+        let elsewhere = fixture.authenticator.challenges(other, fixture.now, false);
         let value = answered(&elsewhere, "alice", "wonderland", 1);
-        assert_eq!(house.verify_from(other, &value), alice());
+        assert_eq!(fixture.verify_from(other, &value), alice());
 
-        house.now += Duration::from_secs(60);
-        assert_eq!(house.verify(&right), alice());
+        fixture.now += Duration::from_secs(60);
+        assert_eq!(fixture.verify(&right), alice());
     }
 
     #[test]
     fn a_trusted_peer_is_never_blocked() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
         for guess in 0..100 {
             let value = answered(&challenges, "alice", &guess.to_string(), 1);
-            assert_eq!(house.ask(PHONE, true, &value), Verdict::Wrong);
+            assert_eq!(fixture.ask(PHONE, true, &value), Verdict::Wrong);
         }
         let right = answered(&challenges, "alice", "wonderland", 1);
-        assert_eq!(house.ask(PHONE, true, &right), alice());
+        assert_eq!(fixture.ask(PHONE, true, &right), alice());
     }
 
     #[test]
     fn a_forged_source_blocks_nobody() {
-        let mut house = House::new(&[]);
+        let mut fixture = Fixture::new(&[]);
         let forged = "Digest realm=\"example.com\", nonce=\"AAAA\", qop=\"auth\"".to_owned();
         for _ in 0..100 {
             let value = answered(std::slice::from_ref(&forged), "alice", "guess", 1);
-            assert_eq!(house.verify(&value), Verdict::Stale);
+            assert_eq!(fixture.verify(&value), Verdict::Stale);
         }
-        let challenges = house.challenges();
-        assert_eq!(house.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
+        let challenges = fixture.challenges();
+        assert_eq!(fixture.verify(&answered(&challenges, "alice", "wonderland", 1)), alice());
     }
 
     #[test]
     fn credentials_for_others_are_passed_over() {
-        let mut house = House::new(&[]);
-        let ours = answered(&house.challenges(), "alice", "wonderland", 1);
+        let mut fixture = Fixture::new(&[]);
+        let ours = answered(&fixture.challenges(), "alice", "wonderland", 1);
         let other = ours.replace("example.com\", nonce", "example.org\", nonce");
-        assert_eq!(house.verify(&other), Verdict::Missing);
-        assert_eq!(house.verify("Bearer abc"), Verdict::Missing);
+        assert_eq!(fixture.verify(&other), Verdict::Missing);
+        assert_eq!(fixture.verify("Bearer abc"), Verdict::Missing);
         let uri = URI.parse().unwrap();
-        let House { authenticator, now } = &mut house;
+        let Fixture { authenticator, now } = &mut fixture;
         let mut verify =
             |values: &[&str]| authenticator.verify(values, asking(&Method::Invite, &uri), *now);
         assert_eq!(verify(&[]), Verdict::Missing);
@@ -413,11 +413,11 @@ mod tests {
 
     #[test]
     fn an_answer_for_another_request_is_refused() {
-        let mut house = House::new(&[]);
-        let value = answered(&house.challenges(), "alice", "wonderland", 1);
+        let mut fixture = Fixture::new(&[]);
+        let value = answered(&fixture.challenges(), "alice", "wonderland", 1);
         let mut verify = |method: Method, uri: &str| {
             let uri = uri.parse().unwrap();
-            house.authenticator.verify(&[&value], asking(&method, &uri), house.now)
+            fixture.authenticator.verify(&[&value], asking(&method, &uri), fixture.now)
         };
         assert_eq!(verify(Method::Invite, "sip:premium@example.com"), Verdict::Malformed);
         assert_eq!(verify(Method::Invite, "sip:support@example.org"), Verdict::Malformed);
@@ -430,16 +430,16 @@ mod tests {
 
     #[test]
     fn users_who_are_gone_are_let_in_no_more() {
-        let mut house = House::new(&[]);
-        let challenges = house.challenges();
-        house.authenticator.set_users([("bob", "builder")]);
+        let mut fixture = Fixture::new(&[]);
+        let challenges = fixture.challenges();
+        fixture.authenticator.set_users([("bob", "builder")]);
         let value = answered(&challenges, "alice", "wonderland", 1);
-        assert_eq!(house.verify(&value), Verdict::Wrong);
+        assert_eq!(fixture.verify(&value), Verdict::Wrong);
     }
 
     #[test]
     fn no_secret_is_shown() {
-        let shown = format!("{:?}", House::new(&[]).authenticator);
+        let shown = format!("{:?}", Fixture::new(&[]).authenticator);
         assert_eq!(
             shown,
             "Authenticator { realm: \"example.com\", algorithms: [Sha256, Md5], users: 2, .. }"
@@ -454,15 +454,15 @@ mod tests {
             nonce_count in "[0-9a-f]{8}",
             rest in "\\PC{0,30}",
         ) {
-            let mut house = House::new(&[]);
-            let challenge: Challenge = house.challenges()[0].parse().unwrap();
+            let mut fixture = Fixture::new(&[]);
+            let challenge: Challenge = fixture.challenges()[0].parse().unwrap();
             let value = format!(
                 "Digest username=\"{name}\", realm=\"example.com\", nonce=\"{}\", uri=\"{URI}\", \
                  algorithm=SHA-256, qop=auth, cnonce=\"c\", nc={nonce_count}, \
                  response=\"{response}\"{rest}",
                 challenge.nonce,
             );
-            let is_let_in = matches!(house.verify(&value), Verdict::Authenticated { .. });
+            let is_let_in = matches!(fixture.verify(&value), Verdict::Authenticated { .. });
             prop_assert!(!is_let_in);
         }
     }

@@ -10,11 +10,11 @@ use super::{Endpoint, EndpointConfig, Path};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, Hop},
     digest::DigestError,
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, Response},
     outgoing::Outgoing,
     path::{ConnectionId, Transmit, Transport},
-    transaction::{Asker, Sends, Undelivered},
+    transaction::{Sends, TransactionUser, Undelivered},
 };
 
 /// RFC 3261 §18.1.1: a longer request goes over a stream, if we have a TCP listener.
@@ -23,24 +23,31 @@ const MAX_DATAGRAM_REQUEST: usize = 1_300;
 impl Endpoint {
     /// Sends a request within a dialog. Returns false if it cannot be sent: the dialog is over or
     /// does not allow an offer now, or we cannot answer a challenge.
-    pub(super) fn ask_within(&mut self, mut errand: Errand, asker: Asker, now: Instant) -> bool {
+    pub(super) fn ask_within(
+        &mut self,
+        mut in_dialog: InDialogRequest,
+        user: TransactionUser,
+        now: Instant,
+    ) -> bool {
         let branch = self.fresh_branch();
         let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
-        let Some(dialog) = dialog_of(dialogs, outgoing, &errand) else { return false };
+        let Some(dialog) = dialog_of(dialogs, outgoing, &in_dialog) else { return false };
         // We may have hung up since the request was first sent.
-        if errand.method == Method::Invite && !dialog.may_offer() {
+        if in_dialog.method == Method::Invite && !dialog.may_offer() {
             return false;
         }
-        let other = dialog.other_hop().filter(|_| !errand.wants_other_hop);
-        let way = match errand.wants_other_hop {
+        let other = dialog.other_hop().filter(|_| !in_dialog.wants_other_hop);
+        let way = match in_dialog.wants_other_hop {
             true => dialog.other_hop().unwrap_or(dialog.next_hop()),
             false => dialog.next_hop(),
         };
         let uri = dialog.request_uri();
         let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
         let answers = match credentials {
-            Some(credentials) => errand.challenges.answer(&errand.method, &uri, credentials, rng),
-            None if errand.challenges.is_empty() => Ok(Vec::new()),
+            Some(credentials) => {
+                in_dialog.challenges.answer(&in_dialog.method, &uri, credentials, rng)
+            }
+            None if in_dialog.challenges.is_empty() => Ok(Vec::new()),
             // We have no credentials for this address.
             None => return false,
         };
@@ -54,48 +61,48 @@ impl Endpoint {
         let may_be_challenged = credentials.is_some();
         let cseq = dialog.next_cseq();
         // A stream to a stranger would lead to an address from which none of its messages came.
-        let may_stream = !errand.wants_datagram && !dialog.is_of_stranger();
+        let may_stream = !in_dialog.wants_datagram && !dialog.is_of_stranger();
         let (transmit, is_streamed) = config.packed(way, may_stream, |path| {
             let sent_by = config.sent_by(path);
             let hop = Hop { sent_by: &sent_by, branch: &branch };
-            let builder = dialog.request(errand.method.clone(), cseq, path, hop);
-            let builder = match errand.has_contact {
+            let builder = dialog.request(in_dialog.method.clone(), cseq, path, hop);
+            let builder = match in_dialog.has_contact {
                 true => builder.contact(&config.contact(dialog.is_sips(), path)),
                 false => builder,
             };
-            let headers = errand.headers.iter().chain(&answers);
+            let headers = in_dialog.headers.iter().chain(&answers);
             let builder =
                 headers.fold(builder, |builder, (name, value)| builder.header(name, value));
             let builder = builder.header("User-Agent", &config.server_name);
-            match &errand.body {
+            match &in_dialog.body {
                 Some((content_type, body)) => builder.body(content_type, body).build().into(),
                 None => builder.build().into(),
             }
         });
         let sends = if dialog.is_limited() { Sends::Once } else { Sends::Repeatedly };
         if !dialog.take_room(transmit.bytes.len()) {
-            debug!(id = ?errand.dialog, "no room for a request to an unproven address");
-            self.undelivered(asker, None, now);
+            debug!(id = ?in_dialog.dialog, "no room for a request to an unproven address");
+            self.undelivered(user, None, now);
             return true;
         }
-        errand.is_streamed = is_streamed;
-        errand.has_other_hop = other.is_some();
-        let method = errand.method.clone();
-        let may_return = may_be_challenged || is_streamed || errand.has_other_hop;
-        let kept = may_return.then(|| Box::new(errand));
+        in_dialog.is_streamed = is_streamed;
+        in_dialog.has_other_hop = other.is_some();
+        let method = in_dialog.method.clone();
+        let may_return = may_be_challenged || is_streamed || in_dialog.has_other_hop;
+        let kept = may_return.then(|| Box::new(in_dialog));
         let transmit = match method {
             Method::Invite => {
                 let sent_by = config.sent_by(transmit.path);
                 let hop = Hop { sent_by: &sent_by, branch: &branch };
                 let origin = dialog.origin(cseq, transmit.path, hop);
                 let (transaction, transmit) =
-                    transactions.invite_out(origin, (asker, kept), transmit, sends, now);
+                    transactions.invite_out(origin, (user, kept), transmit, sends, now);
                 dialog.offering(cseq, transaction);
                 transmit
             }
             method => {
                 let name = (branch, method.as_str());
-                transactions.request(name, (asker, kept), transmit, sends, now)
+                transactions.request(name, (user, kept), transmit, sends, now)
             }
         };
         self.transmit(transmit);
@@ -105,18 +112,18 @@ impl Endpoint {
     /// Sends a challenged request once more with credentials. Returns false if it cannot be sent.
     pub(super) fn answer_challenge(
         &mut self,
-        mut errand: Errand,
-        asker: Asker,
+        mut in_dialog: InDialogRequest,
+        user: TransactionUser,
         response: &Response,
         now: Instant,
     ) -> bool {
-        errand.challenges.take(response) && self.ask_within(errand, asker, now)
+        in_dialog.challenges.take(response) && self.ask_within(in_dialog, user, now)
     }
 
     /// Nothing can be delivered over `path`: its stream could not be opened, or broke.
     pub fn handle_unreachable(&mut self, path: Path, now: Instant) {
-        for Undelivered { asker, errand } in self.transactions.handle_unreachable(path) {
-            self.undelivered(asker, errand, now);
+        for Undelivered { user, in_dialog } in self.transactions.handle_unreachable(path) {
+            self.undelivered(user, in_dialog, now);
         }
     }
 
@@ -136,29 +143,37 @@ impl Endpoint {
         for dialog in self.dialogs.values_mut().chain(early) {
             dialog.stream_lost(connection);
         }
-        for Undelivered { asker, errand } in self.transactions.handle_disconnected(connection, peer)
+        for Undelivered { user, in_dialog } in
+            self.transactions.handle_disconnected(connection, peer)
         {
-            self.undelivered(asker, errand, now);
+            self.undelivered(user, in_dialog, now);
         }
     }
 
-    fn undelivered(&mut self, asker: Asker, errand: Option<Box<Errand>>, now: Instant) {
-        if let Asker::Invite(dialog) = asker {
+    fn undelivered(
+        &mut self,
+        user: TransactionUser,
+        in_dialog: Option<Box<InDialogRequest>>,
+        now: Instant,
+    ) {
+        if let TransactionUser::Invite(dialog) = user {
             self.invite_undelivered(dialog, now);
             return;
         }
-        if let Some(mut errand) = errand
-            && errand.reroute()
+        if let Some(mut in_dialog) = in_dialog
+            && in_dialog.reroute()
         {
-            debug!(dialog = ?errand.dialog, "nobody got a request; it goes another way");
-            if self.ask_within(*errand, asker, now) {
+            debug!(dialog = ?in_dialog.dialog, "nobody got a request; it goes another way");
+            if self.ask_within(*in_dialog, user, now) {
                 return;
             }
         }
-        match asker {
+        match user {
             // §8.1.3.1: a transport error counts as 503, which does not end the dialog.
-            Asker::Reinvite(id) | Asker::Update(id) => self.refresh_failed(id, now),
-            asker => self.unanswered(asker, now),
+            TransactionUser::Reinvite(id) | TransactionUser::Update(id) => {
+                self.refresh_failed(id, now)
+            }
+            user => self.unanswered(user, now),
         }
     }
 }
@@ -197,13 +212,13 @@ pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
 fn dialog_of<'a>(
     dialogs: &'a mut BTreeMap<DialogId, Dialog>,
     outgoing: &'a mut BTreeMap<DialogId, Outgoing>,
-    errand: &Errand,
+    in_dialog: &InDialogRequest,
 ) -> Option<&'a mut Dialog> {
-    match dialogs.get_mut(&errand.dialog) {
-        Some(dialog) if dialog.key().remote_tag == errand.remote_tag => Some(dialog),
+    match dialogs.get_mut(&in_dialog.dialog) {
+        Some(dialog) if dialog.key().remote_tag == in_dialog.remote_tag => Some(dialog),
         Some(_) | None => {
-            let tag = errand.remote_tag.as_deref()?;
-            Some(&mut outgoing.get_mut(&errand.dialog)?.fork(tag)?.dialog)
+            let tag = in_dialog.remote_tag.as_deref()?;
+            Some(&mut outgoing.get_mut(&in_dialog.dialog)?.fork(tag)?.dialog)
         }
     }
 }

@@ -7,12 +7,12 @@ use tracing::debug;
 use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, NameAddr, Response, parse_number, reason_phrase},
     outgoing::{Cancellation, Outgoing, OutgoingCall},
     path::Transmit,
     session_timer::SessionTimer,
-    transaction::{Asker, News, Sends, TransactionId, key::MAGIC_COOKIE},
+    transaction::{InviteAnswer, Sends, TransactionId, TransactionUser, key::MAGIC_COOKIE},
 };
 
 /// Another target may accept the call after this status (RFC 3263 §4.3): this one is overloaded.
@@ -65,7 +65,7 @@ impl Endpoint {
         let origin = origin(transmit.path);
         let (transaction, transmit) = transactions.invite_out(
             origin,
-            (Asker::Invite(id), None),
+            (TransactionUser::Invite(id), None),
             transmit,
             Sends::Repeatedly,
             now,
@@ -106,7 +106,7 @@ impl Endpoint {
         let method = Method::Cancel;
         let transmit = self.transactions.request(
             (branch, method.as_str()),
-            (Asker::Nobody, None),
+            (TransactionUser::Nobody, None),
             cancel,
             Sends::Repeatedly,
             now,
@@ -149,16 +149,16 @@ impl Endpoint {
     pub(super) fn handle_invite_response(
         &mut self,
         id: DialogId,
-        news: News,
+        answer: InviteAnswer,
         response: &Response,
         path: Path,
         now: Instant,
     ) {
-        match news {
-            News::Provisional => self.handle_provisional(id, response, path, now),
-            News::Accepted => self.handle_acceptance(id, response, path, now),
-            News::Refused => self.handle_refusal(id, response, now),
-            News::RefusedAgain | News::None => {}
+        match answer {
+            InviteAnswer::Provisional => self.handle_provisional(id, response, path, now),
+            InviteAnswer::Accepted => self.handle_acceptance(id, response, path, now),
+            InviteAnswer::Refused => self.handle_refusal(id, response, now),
+            InviteAnswer::RefusedAgain | InviteAnswer::None => {}
         }
     }
 
@@ -236,9 +236,9 @@ impl Endpoint {
         if fork.answer.is_none() {
             fork.answer = response.description();
         }
-        let prack = Errand::new(id, Some(tag.to_owned()), Method::Prack)
+        let prack = InDialogRequest::new(id, Some(tag.to_owned()), Method::Prack)
             .header("RAck", format!("{rseq} {cseq} INVITE"));
-        self.ask_within(prack, Asker::Nobody, now);
+        self.ask_within(prack, TransactionUser::Nobody, now);
         true
     }
 
@@ -357,8 +357,8 @@ impl Endpoint {
             if let Some(outgoing) = self.outgoing.get_mut(&id) {
                 outgoing.follow(tag, dialog, Some(ack));
             }
-            let bye = Errand::new(id, Some(tag.to_owned()), Method::Bye);
-            self.ask_within(bye.header("Reason", ELSEWHERE), Asker::Nobody, now);
+            let bye = InDialogRequest::new(id, Some(tag.to_owned()), Method::Bye);
+            self.ask_within(bye.header("Reason", ELSEWHERE), TransactionUser::Nobody, now);
             return;
         }
         let (cseq, path) = (dialog.next_cseq(), dialog.next_hop());

@@ -8,10 +8,10 @@ use tracing::debug;
 use super::{Ending, Endpoint, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop, Parting},
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder, reason_phrase},
     session_timer::{SessionTimer, TIMER},
-    transaction::Asker,
+    transaction::TransactionUser,
 };
 
 /// The Reason of a BYE that ends a call to free capacity (RFC 3326 §2).
@@ -196,9 +196,9 @@ impl Endpoint {
     /// Sends the BYE of a dialog that ends.
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
-        let bye = Errand::new(id, dialog.key().remote_tag.clone(), Method::Bye);
+        let bye = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Bye);
         let bye = hang_up.reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text));
-        self.ask_within(bye, Asker::Bye(id), now);
+        self.ask_within(bye, TransactionUser::Bye(id), now);
         self.schedule_dialog(id);
     }
 }

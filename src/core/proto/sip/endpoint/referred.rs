@@ -10,10 +10,10 @@ use tracing::debug;
 use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, DialogKey},
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder, reason_phrase},
     timers::REFER_EXPIRES,
-    transaction::{Asker, TransactionKey},
+    transaction::{TransactionKey, TransactionUser},
     uri::{NameAddr, Uri, unescape},
 };
 
@@ -70,12 +70,12 @@ impl Endpoint {
             false => format!("active;expires={}", REFER_EXPIRES.as_secs()),
         };
         let fragment = format!("SIP/2.0 {status} {}\r\n", reason_phrase(status));
-        let notify = Errand::new(id, dialog.key().remote_tag.clone(), Method::Notify)
+        let notify = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Notify)
             .with_contact()
             .header("Event", event)
             .header("Subscription-State", state)
             .body(&format!("{SIPFRAG};version=2.0"), fragment.as_bytes());
-        self.ask_within(notify, Asker::Nobody, now);
+        self.ask_within(notify, TransactionUser::Nobody, now);
     }
 }
 

@@ -8,9 +8,9 @@ use tracing::debug;
 use super::{Endpoint, Event, Path};
 use crate::proto::sip::{
     dialog::DialogId,
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, Request, parse_number},
-    transaction::{Asker, TransactionKey},
+    transaction::{TransactionKey, TransactionUser},
     uri::{Uri, escape_header},
 };
 
@@ -51,12 +51,12 @@ impl Endpoint {
         }
         dialog.follow_refer(None, now);
         let contact = self.config.contact(dialog.is_sips(), dialog.next_hop());
-        let refer = Errand::new(id, dialog.key().remote_tag.clone(), Method::Refer)
+        let refer = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Refer)
             .with_contact()
             .header("Refer-To", format!("<{refer_to}>"))
             .header("Referred-By", format!("<{contact}>"))
             .header("Supported", self.config.supported());
-        self.ask_within(refer, Asker::Refer(id), now);
+        self.ask_within(refer, TransactionUser::Refer(id), now);
         self.schedule_dialog(id);
     }
 

@@ -20,7 +20,7 @@ use crate::proto::sip::{
         Output as Wanted, RegisterRequest, RegisterResponse, Registration, RegistrationConfig,
         TrunkState, TrunkStatus,
     },
-    transaction::{Asker, Sends},
+    transaction::{Sends, TransactionUser},
 };
 
 /// The registration lifetime that we ask for: the usual hour.
@@ -246,8 +246,8 @@ impl Endpoint {
         let number = self.last_register;
         self.registering.insert(number, name.to_owned());
         let key = (branch, Method::Register.as_str());
-        let asker = (Asker::Register(number), None);
-        let transmit = self.transactions.request(key, asker, transmit, Sends::Repeatedly, now);
+        let user = (TransactionUser::Register(number), None);
+        let transmit = self.transactions.request(key, user, transmit, Sends::Repeatedly, now);
         self.transmit(transmit);
     }
 }

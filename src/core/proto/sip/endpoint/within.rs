@@ -8,12 +8,12 @@ use tracing::debug;
 use super::{Endpoint, Event, Loss, Path, calling::least_session, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::{Method, Response},
     path::Transmit,
     session_timer::SessionTimer,
     timers::SIXTY_FOUR_T1,
-    transaction::{Asker, TransactionId},
+    transaction::{TransactionId, TransactionUser},
 };
 
 impl Endpoint {
@@ -31,17 +31,17 @@ impl Endpoint {
             return;
         }
         let method = if by_update { Method::Update } else { Method::Invite };
-        let errand = Errand::new(id, dialog.key().remote_tag.clone(), method)
+        let in_dialog = InDialogRequest::new(id, dialog.key().remote_tag.clone(), method)
             .with_contact()
             .header("Allow", allow)
             .header("Supported", self.config.supported())
             .header("Session-Expires", proposal)
             .header("Min-SE", least.to_string());
         if by_update {
-            self.ask_within(errand, Asker::Update(id), now);
+            self.ask_within(in_dialog, TransactionUser::Update(id), now);
         } else {
-            let errand = errand.body(SDP, dialog.description());
-            self.ask_within(errand, Asker::Reinvite(id), now);
+            let in_dialog = in_dialog.body(SDP, dialog.description());
+            self.ask_within(in_dialog, TransactionUser::Reinvite(id), now);
         }
     }
 

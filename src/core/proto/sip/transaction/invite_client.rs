@@ -69,7 +69,7 @@ pub enum InviteClient {
 
 /// What a response means to the transaction user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum InviteAnswer {
     /// A provisional response.
     Provisional,
     /// A 2xx: the first, a repetition of it, or that of another fork.
@@ -95,18 +95,18 @@ impl InviteClient {
         status: u16,
         ack: impl FnOnce() -> Bytes,
         now: Instant,
-    ) -> (News, Option<Bytes>) {
+    ) -> (InviteAnswer, Option<Bytes>) {
         let is_reliable = match self {
             Self::Calling { resend, .. } => resend.is_none(),
             Self::Proceeding { is_reliable, .. } => *is_reliable,
             Self::Completed { ack, .. } if status >= 300 => {
-                return (News::RefusedAgain, Some(ack.clone()));
+                return (InviteAnswer::RefusedAgain, Some(ack.clone()));
             }
             Self::Accepted { .. } if (200..300).contains(&status) => {
-                return (News::Accepted, None);
+                return (InviteAnswer::Accepted, None);
             }
             Self::Completed { .. } | Self::Accepted { .. } | Self::Terminated => {
-                return (News::None, None);
+                return (InviteAnswer::None, None);
             }
         };
         match status {
@@ -114,17 +114,17 @@ impl InviteClient {
                 if let Self::Calling { .. } = self {
                     *self = Self::Proceeding { is_reliable, until: None };
                 }
-                (News::Provisional, None)
+                (InviteAnswer::Provisional, None)
             }
             200..300 => {
                 *self = Self::Accepted { until: Timer::M.from(now) };
-                (News::Accepted, None)
+                (InviteAnswer::Accepted, None)
             }
             300.. => {
                 let ack = ack();
                 let until = Timer::D.absorb(now, is_reliable);
                 *self = Self::Completed { ack: ack.clone(), until };
-                (News::Refused, Some(ack))
+                (InviteAnswer::Refused, Some(ack))
             }
         }
     }
@@ -225,8 +225,8 @@ mod tests {
     fn a_provisional_response_ends_the_repeating_and_the_waiting() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(100, ack, now), (News::Provisional, None));
-        assert_eq!(tx.handle_response(180, ack, now), (News::Provisional, None));
+        assert_eq!(tx.handle_response(100, ack, now), (InviteAnswer::Provisional, None));
+        assert_eq!(tx.handle_response(180, ack, now), (InviteAnswer::Provisional, None));
         assert_eq!(tx.poll_timeout(), None);
         assert!(tx.is_pending());
     }
@@ -244,7 +244,7 @@ mod tests {
         assert!(tx.is_pending() && !tx.is_awaited());
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
         let late = now + SIXTY_FOUR_T1 / 2;
-        assert_eq!(tx.handle_response(487, ack, late), (News::Refused, Some(ACK)));
+        assert_eq!(tx.handle_response(487, ack, late), (InviteAnswer::Refused, Some(ACK)));
 
         let mut tx = InviteClient::new(INVITE, false, now);
         tx.handle_response(100, ack, now);
@@ -257,9 +257,9 @@ mod tests {
     fn each_refusal_is_acknowledged_and_told_once() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(486, ack, now), (News::Refused, Some(ACK)));
-        assert_eq!(tx.handle_response(486, ack, now), (News::RefusedAgain, Some(ACK)));
-        assert_eq!(tx.handle_response(200, ack, now), (News::None, None));
+        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::Refused, Some(ACK)));
+        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::RefusedAgain, Some(ACK)));
+        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::None, None));
         assert_eq!(tx.poll_timeout(), Some(Timer::D.from(now)));
         assert_eq!(tx.handle_timeout(Timer::D.from(now)), None);
         assert!(tx.is_terminated());
@@ -269,10 +269,10 @@ mod tests {
     fn every_2xx_goes_to_the_dialog_until_timer_m() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(200, ack, now), (News::Accepted, None));
-        assert_eq!(tx.handle_response(200, ack, now), (News::Accepted, None));
-        assert_eq!(tx.handle_response(180, ack, now), (News::None, None));
-        assert_eq!(tx.handle_response(486, ack, now), (News::None, None));
+        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::Accepted, None));
+        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::Accepted, None));
+        assert_eq!(tx.handle_response(180, ack, now), (InviteAnswer::None, None));
+        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::None, None));
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
         assert_eq!(tx.handle_timeout(now + SIXTY_FOUR_T1), None);
         assert!(tx.is_terminated());
@@ -283,7 +283,7 @@ mod tests {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, true, now);
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
-        assert_eq!(tx.handle_response(486, ack, now), (News::Refused, Some(ACK)));
+        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::Refused, Some(ACK)));
         assert_eq!(tx.handle_timeout(now), None);
         assert!(tx.is_terminated());
     }

@@ -13,9 +13,11 @@ pub mod server;
 pub(crate) mod table;
 
 pub use client::Client;
-pub use invite_client::{InviteClient, News};
+pub use invite_client::{InviteAnswer, InviteClient};
 pub use invite_server::{AckFor, InviteServer};
 pub use key::{MergeKey, TransactionKey};
 pub(crate) use origin::Origin;
 pub use server::Server;
-pub(crate) use table::{Asker, Due, Invite, Sends, TransactionId, TransactionTable, Undelivered};
+pub(crate) use table::{
+    Due, Invite, Sends, TransactionId, TransactionTable, TransactionUser, Undelivered,
+};

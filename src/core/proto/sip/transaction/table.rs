@@ -13,12 +13,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AckFor, Client, InviteClient, InviteServer, MergeKey, News, Origin, Server, TransactionKey,
-    client::Due as ClientDue,
+    AckFor, Client, InviteAnswer, InviteClient, InviteServer, MergeKey, Origin, Server,
+    TransactionKey, client::Due as ClientDue,
 };
 use crate::proto::sip::{
     dialog::DialogId,
-    errand::Errand,
+    in_dialog_request::InDialogRequest,
     message::Response,
     path::{ConnectionId, Path, Transmit, Transport, source_of},
     timers::Schedule,
@@ -35,14 +35,14 @@ pub(crate) enum Due {
     Transmit(Transmit),
     /// A request of ours got no answer: the transaction user that it belongs to, and the path that
     /// it took.
-    TimedOut(Asker, Path),
+    TimedOut(TransactionUser, Path),
     /// The INVITE with this dialog id was accepted, and no more 2xx to it can come.
     InviteOver(DialogId),
 }
 
 /// The transaction user that waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asker {
+pub(crate) enum TransactionUser {
     /// The INVITE that creates this dialog, if it is answered.
     Invite(DialogId),
     /// An INVITE within this dialog.
@@ -60,7 +60,7 @@ pub(crate) enum Asker {
     Nobody,
 }
 
-impl Asker {
+impl TransactionUser {
     /// The dialog that the request was sent in.
     pub fn dialog(self) -> Option<DialogId> {
         match self {
@@ -85,24 +85,24 @@ pub(crate) struct Heard {
     /// The transaction of the request.
     pub transaction: TransactionId,
     /// The transaction user of the request.
-    pub asker: Asker,
+    pub user: TransactionUser,
     /// The path that the request took.
     pub path: Path,
     /// What the response means.
-    pub news: News,
+    pub answer: InviteAnswer,
     /// The ACK to send, if the response is a refusal.
     pub ack: Option<Transmit>,
     /// The refused request, if it may be sent again (with an answer to a challenge).
-    pub errand: Option<Box<Errand>>,
+    pub in_dialog: Option<Box<InDialogRequest>>,
 }
 
 /// A request of ours that was not delivered.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
     /// The transaction user of the request.
-    pub asker: Asker,
+    pub user: TransactionUser,
     /// The request itself, if it may be sent again.
-    pub errand: Option<Box<Errand>>,
+    pub in_dialog: Option<Box<InDialogRequest>>,
 }
 
 /// The transactions, their keys, and their deadlines.
@@ -141,14 +141,14 @@ enum Role {
     InviteClient {
         machine: InviteClient,
         origin: Box<Origin>,
-        asker: Asker,
-        errand: Option<Box<Errand>>,
+        user: TransactionUser,
+        in_dialog: Option<Box<InDialogRequest>>,
     },
     Client {
         machine: Client,
         key: (String, String),
-        asker: Asker,
-        errand: Option<Box<Errand>>,
+        user: TransactionUser,
+        in_dialog: Option<Box<InDialogRequest>>,
     },
 }
 
@@ -343,11 +343,11 @@ impl TransactionTable {
     // -- clients -----------------------------------------------------------------------------
 
     /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The
-    /// errand is returned when the request is refused or not delivered.
+    /// in_dialog is returned when the request is refused or not delivered.
     pub fn invite_out(
         &mut self,
         origin: Origin,
-        (asker, errand): (Asker, Option<Box<Errand>>),
+        (user, in_dialog): (TransactionUser, Option<Box<InDialogRequest>>),
         request: Transmit,
         sends: Sends,
         now: Instant,
@@ -357,17 +357,17 @@ impl TransactionTable {
         let machine = InviteClient::new(request.bytes.clone(), is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         self.clients.insert(invite_key(&origin), id);
-        let role = Role::InviteClient { machine, origin: Box::new(origin), asker, errand };
+        let role = Role::InviteClient { machine, origin: Box::new(origin), user, in_dialog };
         self.entries.insert(id, Entry { path, role });
         (id, request)
     }
 
     /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The
-    /// errand is returned when the request is refused or not delivered.
+    /// in_dialog is returned when the request is refused or not delivered.
     pub fn request(
         &mut self,
         (branch, method): (String, &str),
-        (asker, errand): (Asker, Option<Box<Errand>>),
+        (user, in_dialog): (TransactionUser, Option<Box<InDialogRequest>>),
         request: Transmit,
         sends: Sends,
         now: Instant,
@@ -378,7 +378,7 @@ impl TransactionTable {
         self.schedule.set(id, machine.poll_timeout());
         let key = (branch, method.to_owned());
         self.clients.insert(key.clone(), id);
-        let role = Role::Client { machine, key, asker, errand };
+        let role = Role::Client { machine, key, user, in_dialog };
         self.entries.insert(id, Entry { path, role });
         request
     }
@@ -445,23 +445,24 @@ impl TransactionTable {
         let path = *path;
         let status = response.status();
         let (heard, next) = match role {
-            Role::InviteClient { machine, origin, asker, errand } => {
-                let (news, ack) = machine.handle_response(status, || origin.ack(response), now);
+            Role::InviteClient { machine, origin, user, in_dialog } => {
+                let (answer, ack) = machine.handle_response(status, || origin.ack(response), now);
                 let ack = ack.map(|bytes| Transmit { path, bytes });
-                let errand = errand.take_if(|_| news == News::Refused);
+                let in_dialog = in_dialog.take_if(|_| answer == InviteAnswer::Refused);
                 (
-                    Heard { transaction: id, asker: *asker, path, news, ack, errand },
+                    Heard { transaction: id, user: *user, path, answer, ack, in_dialog },
                     machine.poll_timeout(),
                 )
             }
-            Role::Client { machine, asker, errand, .. } => {
-                let news = match machine.handle_response(status, now) {
-                    true if status < 300 => News::Accepted,
-                    true => News::Refused,
-                    false => News::None,
+            Role::Client { machine, user, in_dialog, .. } => {
+                let answer = match machine.handle_response(status, now) {
+                    true if status < 300 => InviteAnswer::Accepted,
+                    true => InviteAnswer::Refused,
+                    false => InviteAnswer::None,
                 };
-                let errand = errand.take_if(|_| news == News::Refused);
-                let heard = Heard { transaction: id, asker: *asker, path, news, ack: None, errand };
+                let in_dialog = in_dialog.take_if(|_| answer == InviteAnswer::Refused);
+                let heard =
+                    Heard { transaction: id, user: *user, path, answer, ack: None, in_dialog };
                 (heard, machine.poll_timeout())
             }
             Role::InviteServer { .. } | Role::Server { .. } => return None,
@@ -507,10 +508,10 @@ impl TransactionTable {
         let mut undelivered = Vec::with_capacity(lost.len());
         for id in lost {
             if let Some(
-                Role::InviteClient { asker, errand, .. } | Role::Client { asker, errand, .. },
+                Role::InviteClient { user, in_dialog, .. } | Role::Client { user, in_dialog, .. },
             ) = self.entries.get_mut(&id).map(|entry| &mut entry.role)
             {
-                undelivered.push(Undelivered { asker: *asker, errand: errand.take() });
+                undelivered.push(Undelivered { user: *user, in_dialog: in_dialog.take() });
             }
             self.schedule.set(id, None);
             self.forget(id);
@@ -536,21 +537,21 @@ impl TransactionTable {
                     machine.handle_timeout(now);
                     (None, machine.poll_timeout(), machine.is_terminated())
                 }
-                Role::InviteClient { machine, asker, .. } => {
+                Role::InviteClient { machine, user, .. } => {
                     // A refused INVITE may have been followed by another INVITE of the same call.
                     let was_accepted = matches!(machine, InviteClient::Accepted { .. });
-                    let due = client_due(machine.handle_timeout(now), path, *asker);
+                    let due = client_due(machine.handle_timeout(now), path, *user);
                     let over = machine.is_terminated();
-                    let due = match (due, *asker) {
-                        (None, Asker::Invite(dialog)) if over && was_accepted => {
+                    let due = match (due, *user) {
+                        (None, TransactionUser::Invite(dialog)) if over && was_accepted => {
                             Some(Due::InviteOver(dialog))
                         }
                         (due, _) => due,
                     };
                     (due, machine.poll_timeout(), over)
                 }
-                Role::Client { machine, asker, .. } => {
-                    let due = client_due(machine.handle_timeout(now), path, *asker);
+                Role::Client { machine, user, .. } => {
+                    let due = client_due(machine.handle_timeout(now), path, *user);
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
             };
@@ -635,9 +636,9 @@ fn invite_key(origin: &Origin) -> (String, String) {
     (branch.clone(), "INVITE".to_owned())
 }
 
-fn client_due(due: Option<ClientDue>, path: Path, asker: Asker) -> Option<Due> {
+fn client_due(due: Option<ClientDue>, path: Path, user: TransactionUser) -> Option<Due> {
     due.map(|due| match due {
         ClientDue::Resend(bytes) => Due::Transmit(Transmit { path, bytes }),
-        ClientDue::TimedOut => Due::TimedOut(asker, path),
+        ClientDue::TimedOut => Due::TimedOut(user, path),
     })
 }

@@ -6,7 +6,7 @@ use super::{dialog_id::DialogId, login::Challenges, message::Method};
 
 /// One request, independent of its CSeq and its path.
 #[derive(Debug, Clone)]
-pub(crate) struct Errand {
+pub(crate) struct InDialogRequest {
     /// The dialog, or the outgoing call that may become one.
     pub dialog: DialogId,
     /// The other side's tag: it selects one of the early dialogs of a call.
@@ -31,7 +31,7 @@ pub(crate) struct Errand {
     pub wants_other_hop: bool,
 }
 
-impl Errand {
+impl InDialogRequest {
     /// A request without header fields or a body of its own.
     pub fn new(dialog: DialogId, remote_tag: Option<String>, method: Method) -> Self {
         Self {

@@ -19,13 +19,13 @@ const MAX_TOLD: usize = 1_024;
 /// Allows one line for each source and minute. While the limit of remembered sources is reached,
 /// further sources get no line.
 #[derive(Debug, Default)]
-pub struct Diary {
-    told: BTreeMap<IpAddr, Remark>,
+pub struct LogLimiter {
+    told: BTreeMap<IpAddr, LineLimiter>,
 }
 
 /// Allows one line a minute, whatever the source.
 #[derive(Debug, Default)]
-pub struct Remark {
+pub struct LineLimiter {
     told_at: Option<Instant>,
     /// How often the event has happened since the last line.
     since: u64,
@@ -38,7 +38,7 @@ pub struct Tell {
     pub unsaid: u64,
 }
 
-impl Diary {
+impl LogLimiter {
     /// Notes an event that `peer` has caused; returns `None` while no line is due.
     pub fn note(&mut self, peer: IpAddr, now: Instant) -> Option<Tell> {
         let source = source_of(peer);
@@ -52,7 +52,7 @@ impl Diary {
     }
 }
 
-impl Remark {
+impl LineLimiter {
     /// Notes the event; returns `None` while no line is due.
     pub fn note(&mut self, now: Instant) -> Option<Tell> {
         if self.is_recent(now) {
@@ -75,26 +75,26 @@ mod tests {
     #[test]
     fn a_source_gets_one_line_a_minute() {
         let start = Instant::now();
-        let mut diary = Diary::default();
+        let mut log_limiter = LogLimiter::default();
         let peer = "192.0.2.1".parse().unwrap();
-        assert_eq!(diary.note(peer, start), Some(Tell { unsaid: 0 }));
+        assert_eq!(log_limiter.note(peer, start), Some(Tell { unsaid: 0 }));
         for second in 1..60 {
-            assert_eq!(diary.note(peer, start + Duration::from_secs(second)), None);
+            assert_eq!(log_limiter.note(peer, start + Duration::from_secs(second)), None);
         }
-        assert_eq!(diary.note(peer, start + TELL_EVERY), Some(Tell { unsaid: 59 }));
+        assert_eq!(log_limiter.note(peer, start + TELL_EVERY), Some(Tell { unsaid: 59 }));
         let other = "192.0.2.2".parse().unwrap();
-        assert_eq!(diary.note(other, start + TELL_EVERY), Some(Tell { unsaid: 0 }));
+        assert_eq!(log_limiter.note(other, start + TELL_EVERY), Some(Tell { unsaid: 0 }));
     }
 
     #[test]
     fn the_addresses_of_one_host_are_one_source_and_sources_have_an_end() {
         let now = Instant::now();
-        let mut diary = Diary::default();
-        assert!(diary.note("2001:db8::1".parse().unwrap(), now).is_some());
-        assert!(diary.note("2001:db8::ffff:2".parse().unwrap(), now).is_none());
+        let mut log_limiter = LogLimiter::default();
+        assert!(log_limiter.note("2001:db8::1".parse().unwrap(), now).is_some());
+        assert!(log_limiter.note("2001:db8::ffff:2".parse().unwrap(), now).is_none());
         let lines = (0..u16::MAX).filter(|index| {
             let [a, b] = index.to_be_bytes();
-            diary.note([10, 0, a, b].into(), now).is_some()
+            log_limiter.note([10, 0, a, b].into(), now).is_some()
         });
         assert_eq!(lines.count(), MAX_TOLD - 1);
     }

@@ -24,7 +24,7 @@ pub use crate::{
 };
 
 /// The calls, operations and recordings behind the API.
-pub trait House: Send + Sync + 'static {
+pub trait CallService: Send + Sync + 'static {
     /// The calls of an application that have not ended.
     fn calls<'a>(&'a self, application: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>>;
 

@@ -1,4 +1,4 @@
-//! Implements [`House`], the interface of the API and the notifications, with the modules that do
+//! Implements [`CallService`], the interface of the API and the notifications, with the modules that do
 //! the work.
 
 use std::{io, sync::Arc, time::Duration};
@@ -16,8 +16,9 @@ use crate::{
     },
     service::{
         api::{
-            Answer, CallError, GivenUp, House, KeptAnswer, LostAndFound, NewCall, NewOperation,
-            OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TrunkHealth,
+            Answer, CallError, CallService, GivenUp, KeptAnswer, LostAndFound, NewCall,
+            NewOperation, OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage,
+            TrunkHealth,
         },
         switchboard::{Switchboard, TransferTarget},
     },
@@ -29,7 +30,7 @@ use aftertone_core::{
 };
 
 /// The modules behind the API.
-pub(super) struct Rooms {
+pub(super) struct LocalService {
     pub switchboard: Switchboard,
     pub signalling: Signalling,
     pub database: Database,
@@ -47,7 +48,7 @@ const AWAY: CallError = CallError::Overloaded { retry_after: 1 };
 /// A token is valid for as long as its clip exists; this only limits a leaked token.
 const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-impl Rooms {
+impl LocalService {
     /// URL and access token of a recording.
     pub(super) fn link(&self, recording: RecordingId) -> RecordingLink {
         RecordingLink {
@@ -109,7 +110,7 @@ impl Rooms {
     }
 }
 
-impl House for Rooms {
+impl CallService for LocalService {
     fn calls<'a>(&'a self, application: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>> {
         self.switchboard.calls(application).map(Ok).boxed()
     }

@@ -23,9 +23,9 @@ pub enum Told {
     Sip,
 }
 
-/// Presses that were reported in one way, and may still be reported in the other.
+/// KeyPairing that were reported in one way, and may still be reported in the other.
 #[derive(Debug, Default)]
-pub struct Presses {
+pub struct KeyPairing {
     /// Oldest first.
     unpaired: VecDeque<Press>,
 }
@@ -38,7 +38,7 @@ struct Press {
     frame: u64,
 }
 
-impl Presses {
+impl KeyPairing {
     /// Notes a press that was reported in `frame`, and returns whether it is new. Each press pairs
     /// with at most one other, so that a key that is pressed twice counts twice.
     pub fn is_new(&mut self, tone: Tone, told: Told, frame: u64) -> bool {
@@ -70,7 +70,7 @@ mod tests {
 
     /// Whether each of these presses is new: key, way, frame.
     fn new(presses: &[(char, Told, u64)]) -> Vec<bool> {
-        let mut all = Presses::default();
+        let mut all = KeyPairing::default();
         let is_new = |(key, told, frame): &(char, Told, u64)| {
             all.is_new(Tone::try_from(*key).unwrap(), *told, *frame)
         };
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_long_press_is_not_forgotten_while_it_lasts() {
-        let mut presses = Presses::default();
+        let mut presses = KeyPairing::default();
         assert!(presses.is_new(Tone::POUND, Told::Rtp, 0));
         presses.lasts(500);
         assert!(!presses.is_new(Tone::POUND, Told::Sip, 510));

@@ -30,7 +30,7 @@ const MAX_PROVEN: usize = 64;
 
 /// Clients and addresses with wrong attempts.
 #[derive(Default)]
-pub(super) struct Guesses {
+pub(super) struct WrongSecrets {
     /// Configured clients only, so the size is bounded.
     clients: HashMap<Arc<str>, Client>,
     sources: HashMap<IpAddr, Budget>,
@@ -53,7 +53,7 @@ struct Budget {
     logged_at: Option<Instant>,
 }
 
-impl Guesses {
+impl WrongSecrets {
     /// How long an address has to wait before a secret for this client is checked; `None` when it
     /// need not wait. `client` is `None` when no such client is configured.
     pub(super) fn wait(
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn who_has_guessed_too_often_waits_and_nobody_else_does() {
-        let mut guesses = Guesses::default();
+        let mut guesses = WrongSecrets::default();
         let (bot, other): (Arc<str>, Arc<str>) = ("bot".into(), "other".into());
         let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
         let now = Instant::now();
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn strangers_who_guess_do_not_keep_the_client_out() {
-        let mut guesses = Guesses::default();
+        let mut guesses = WrongSecrets::default();
         let bot: Arc<str> = "bot".into();
         let start = Instant::now();
         for minute in 0..120 {
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn once_a_client_is_guessed_at_each_address_has_one_guess() {
-        let mut guesses = Guesses::default();
+        let mut guesses = WrongSecrets::default();
         let bot: Arc<str> = "bot".into();
         let now = Instant::now();
         let mut looked_at = 0;
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_place_and_a_proxy_here_is_nobodys() {
-        let mut guesses = Guesses::default();
+        let mut guesses = WrongSecrets::default();
         let now = Instant::now();
         for guess in 0..BURST {
             guesses.count(None, ip(&format!("2001:db8::{guess}")), now);
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn there_is_a_line_a_minute_and_a_bound_on_what_is_remembered() {
-        let mut guesses = Guesses::default();
+        let mut guesses = WrongSecrets::default();
         let now = Instant::now();
         let bot: Arc<str> = "bot".into();
         assert!(guesses.count(Some(&bot), ip("192.0.2.1"), now));
