@@ -40,7 +40,8 @@ pub enum Event {
     ToneHeard {
         /// The call.
         call: CallId,
-        /// Number of the tone in the call, from 1; tones that are not reported leave gaps.
+        /// Number of the tone since the application subscribed, from 1; tones that are not reported
+        /// leave gaps.
         sequence: u64,
         /// The key.
         tone: Tone,

@@ -52,7 +52,8 @@ impl SendTones {
         }
         self.frame += 1;
         let is_last = self.at + 1 == self.tones.len();
-        if is_last && self.frame == DOWN + REPEATED {
+        // The next operation may send a key with its first frame.
+        if is_last && self.frame == DOWN + MIN_UP {
             return done();
         }
         if self.frame == DOWN + self.up {
@@ -91,16 +92,23 @@ mod tests {
         let keys: Vec<_> = frames.iter().map(|(key, _)| down(key)).collect();
         let expected =
             [(1, false), (2, false), (3, false), (4, false), (5, true), (5, true), (5, true)];
-        assert_eq!(keys, expected.map(Some));
+        assert_eq!(keys[..7], expected.map(Some));
         let sounds: Vec<_> = frames.iter().map(|(_, sounds)| *sounds).collect();
-        assert_eq!(sounds, [true, true, true, true, true, false, false]);
+        assert_eq!(sounds[..7], [true, true, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn the_last_key_is_up_as_long_as_any_other_before_the_next_operation_begins() {
+        let frames = send("5", 0);
+        assert_eq!(frames.len(), 9);
+        assert_eq!(frames[7..], [(None, false); 2]);
     }
 
     #[test]
     fn the_pause_is_what_was_asked_for_but_never_too_short() {
         for (delay_ms, up) in [(0, 4), (80, 4), (81, 5), (500, 25)] {
             let frames = send("12", delay_ms);
-            assert_eq!(frames.len(), 5 + up + 7, "{delay_ms} ms");
+            assert_eq!(frames.len(), 5 + up + 9, "{delay_ms} ms");
             let second = frames[5 + up].0.unwrap();
             assert_eq!((second.tone.as_char(), second.frames), ('2', 1));
         }

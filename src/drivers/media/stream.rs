@@ -431,6 +431,9 @@ impl Stream {
     }
 
     fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
+        let rtp = self.source.as_ref().map(Source::destination);
+        let is_from_the_call =
+            rtp == Some(from) || rtp.and_then(|rtp| self.rtcp_destination(rtp)) == Some(from);
         let Some(source) = &mut self.source else { return };
         // The peer chooses its RTCP port, so only the host is checked; strangers have other hosts.
         let is_destination = from.ip() == source.destination().ip();
@@ -443,8 +446,9 @@ impl Stream {
             source.verify();
         }
         // The host may have other calls, and may still report about one that had this port before.
-        // Such reports have other SSRCs, and are not about us.
-        if !is_about_us && !source.may_report_as(received.ssrc) {
+        // Such reports have other SSRCs and other ports, and are not about us. A phone may take a
+        // new SSRC with a re-INVITE, and reports nothing about us while we send nothing.
+        if !is_about_us && !is_from_the_call && !source.may_report_as(received.ssrc) {
             return;
         }
         self.reports.note(&received, frame);

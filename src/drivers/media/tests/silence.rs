@@ -177,6 +177,28 @@ fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
 }
 
 #[test]
+fn reports_from_the_ports_of_the_call_show_that_a_peer_with_a_new_ssrc_is_there() {
+    let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
+    for is_from_rtp_port in [true, false] {
+        let mut rig = Rig::with(settings, 64);
+        let mut peer = Peer::new(rig.local);
+        let mut reporter = Peer { ssrc: 8, ..Peer::new(rig.local) };
+        let rtcp = reporter.address();
+        if is_from_rtp_port {
+            reporter.socket = peer.socket.try_clone().unwrap();
+        }
+        let plan = StreamPlan { remote_rtcp: Some(rtcp), ..peer.plan() };
+        rig.command(Command::Connect(plan, HOST));
+        rig.converse(&mut peer, &speech(5));
+        for _ in 0..4 {
+            reporter.rtcp(&bare_report(&reporter, false), 1);
+            rig.tick(50);
+        }
+        assert_eq!(rig.outline(), [""; 0], "from the RTP port: {is_from_rtp_port}");
+    }
+}
+
+#[test]
 fn reports_of_the_sound_or_of_the_keys_of_a_gateway_show_that_it_is_there() {
     let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
     for reporting in [7, 9] {
