@@ -99,7 +99,7 @@ async fn a_phone_hands_its_call_over_to_another_one() {
     for nobody in ["sip:carol@127.0.0.1", "sip:+881900@127.0.0.1"] {
         let id = place().await;
         alice.command("transfer", nobody).await;
-        let refusal = format!("A peer is not followed to somebody else to={nobody} status=404");
+        let refusal = format!("A REFER of a peer is refused to={nobody} status=404");
         node.logs(&refusal, 1).await;
         // The phone hangs up when it is told of the failure.
         bot.wait_for_state(&id, "terminated").await;
@@ -107,7 +107,7 @@ async fn a_phone_hands_its_call_over_to_another_one() {
 
     let id = &place().await;
     alice.command("transfer", "sip:bob@127.0.0.1").await;
-    node.logs("The call goes on with whom the peer has named", 1).await;
+    node.logs("The call goes on with the target of the REFER", 1).await;
     record(&bot, id, folders[1].path()).await;
 
     let (status, trace) = bot.get(&format!("calls/{id}/trace")).await;

@@ -253,7 +253,7 @@ fn party(target: &Object<'_>) -> Result<Party, InvalidBody> {
     }
     Err(InvalidBody::Missing {
         path: identity.path_of("phone"),
-        expected: "whom to call, here or in user: a number or a SIP URI as id".to_owned(),
+        expected: "the party to call, here or in user: a number or a SIP URI as id".to_owned(),
     })
 }
 

@@ -392,7 +392,7 @@ impl Writer {
         let sent = expected.map(|expected| expected.written.send(result));
         // A discarded clip needs no receiver, so its missing receiver is not logged.
         if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = sent {
-            warn!(recording.id = %id, "nobody waits for the recording any more");
+            warn!(recording.id = %id, "the call no longer waits for the recording");
         }
     }
 

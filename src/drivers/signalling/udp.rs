@@ -108,7 +108,7 @@ impl UdpListener {
             let (length, peer, at) = match received {
                 Ok(Received::Datagram { length, peer, at }) => (length, peer, at),
                 Ok(Received::Refused(peer)) => {
-                    debug!(%peer, "nobody takes SIP datagrams there");
+                    debug!(%peer, "no process takes SIP datagrams there");
                     let lost = Inbound::Undelivered(Path::udp(self.bound(), peer));
                     if inbound.send(lost).await.is_err() {
                         return;

@@ -247,10 +247,10 @@ fn of_action(action: Action) -> Described {
             Thing("subscribeToToneOperation"),
         ),
         Action::Transfer => {
-            ("Have the peer call somebody else", Some((transfer(), true)), 202, Nothing)
+            ("Have the peer call another party", Some((transfer(), true)), 202, Nothing)
         }
         Action::Redirect => {
-            ("Send an incoming caller to somebody else", Some((redirect(), true)), 202, Nothing)
+            ("Send an incoming caller to another party", Some((redirect(), true)), 202, Nothing)
         }
         Action::SendDtmfTones => {
             ("Press keys", Some((send_tones(), true)), 200, Thing("sendDtmfTonesOperation"))

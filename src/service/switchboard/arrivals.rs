@@ -109,7 +109,7 @@ impl Switchboard {
         let switchboard = self.clone();
         self.inner.tasks.spawn(async move {
             let Err(status) = switchboard.try_follow(dialog, &referral).await else { return };
-            info!(to = %referral.target, status, "A peer is not followed to somebody else");
+            info!(to = %referral.target, status, "A REFER of a peer is refused");
             let told = endpoint::Command::TellReferrer { dialog, status };
             switchboard.inner.drivers.signalling.send(told).await;
         });

@@ -410,7 +410,7 @@ impl CallTask {
                 self.machine.handle_input(Input::ReferralAnswered(description), self.drivers.now());
                 let referral = self.referral.take();
                 if self.machine.dialog() == dialog {
-                    info!("The call goes on with whom the peer has named");
+                    info!("The call goes on with the target of the REFER");
                     self.peer = Some(path.peer);
                     referral.into_iter().for_each(|referral| referral.reserved.keep());
                 }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 pub(super) const REFUSALS: [(u16, &str, Option<&str>); 14] = [
     (400, "Something in the request is wrong, or it is the wrong moment", None),
     (401, "No token, or none that is believed", Some("WWW-Authenticate")),
-    (403, "A role is missing, or nobody may be called there", None),
-    (404, "It is not there, or it is somebody else's", None),
+    (403, "A role is missing, or the target may not be called", None),
+    (404, "There is no such thing, or it belongs to another application", None),
     (405, "It does not know the method", Some("Allow")),
     (408, "The body came too slowly", None),
     (409, "Somebody was faster, or the first request with this key has no answer", None),

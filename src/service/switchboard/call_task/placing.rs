@@ -23,7 +23,7 @@ impl CallTask {
         done: impl FnOnce(Result<Vec<Path>, u16>) -> Done + Send + 'static,
     ) {
         let Some(way) = way else {
-            debug_assert!(false, "nobody is called");
+            debug_assert!(false, "there is no route plan");
             return;
         };
         let signalling = self.drivers.signalling.clone();
@@ -96,7 +96,7 @@ impl CallTask {
         let targets = std::mem::take(&mut referral.targets);
         let peers: Vec<IpAddr> = targets.iter().map(|target| target.peer.ip()).collect();
         self.drivers.signalling.trace_further(self.machine.call().id, &call_id, &peers);
-        info!(to = %referral.route_plan.request_uri(), "Calling whom the peer has named");
+        info!(to = %referral.route_plan.request_uri(), "Calling the target of a REFER");
         let call = Box::new(referral.route_plan.call(call_id, targets, offer));
         self.drivers.signalling.send(endpoint::Command::Call { dialog, call }).await;
     }

@@ -163,7 +163,7 @@ impl Endpoint {
         if let Some(mut in_dialog) = in_dialog
             && in_dialog.reroute()
         {
-            debug!(dialog = ?in_dialog.dialog, "nobody got a request; it goes another way");
+            debug!(dialog = ?in_dialog.dialog, "a request was not delivered; it goes another way");
             if self.ask_within(*in_dialog, user, now) {
                 return;
             }

@@ -62,7 +62,7 @@ impl Endpoint {
             return;
         };
         let Some(event) = dialog.refer_event(is_last) else {
-            debug!(?id, "nobody asks how a REFER goes");
+            debug!(?id, "no peer waits for the progress of a REFER");
             return;
         };
         let state = match is_last {

@@ -42,7 +42,7 @@ impl Endpoint {
             },
         };
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ringing()) else {
-            debug!(?id, "nobody is there who could be referred");
+            debug!(?id, "there is no peer that could be referred");
             return;
         };
         if dialog.is_ending() || dialog.refers() {

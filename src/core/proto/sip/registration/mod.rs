@@ -126,7 +126,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(f, "refused with {status}"),
-            Self::Unreachable => f.write_str("nobody answers"),
+            Self::Unreachable => f.write_str("no answer"),
             Self::Challenge(error) => write!(f, "its challenge is not answered: {error}"),
             Self::Password => f.write_str("the password is wrong"),
         }
@@ -260,7 +260,7 @@ impl Registration {
                 Ok(None) | Err(_) => self.become_idle(now),
             },
             State::Idle | State::Registered { .. } | State::Waiting { .. } => {
-                debug!(state = %self.state(), response.status, "an answer that nobody waits for");
+                debug!(state = %self.state(), response.status, "an answer to no REGISTER of ours");
             }
         }
     }
@@ -272,7 +272,7 @@ impl Registration {
             State::Stopping => self.unregister(now),
             State::Unregistering(_) => self.become_idle(now),
             State::Idle | State::Registered { .. } | State::Waiting { .. } => {
-                debug!(state = %self.state(), "the end of a REGISTER that nobody waits for");
+                debug!(state = %self.state(), "the end of a REGISTER that was replaced");
             }
         }
     }
