@@ -82,7 +82,8 @@ fn decode(clip: &[u8]) -> Vec<i16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_record_page_works_as_printed() {
     let (node, bot) = node_and_bot("").await;
-    let prompt = bot.serve("short.wav", std::fs::read("src/prompts/assets/goodbye.wav").unwrap());
+    let prompt =
+        bot.serve("short.wav", std::fs::read("src/drivers/prompts/assets/goodbye.wav").unwrap());
     let calling = tokio::spawn({
         let sip = node.sip;
         async move { Phone::call(sip, "bot").await.expect("answered") }
@@ -235,7 +236,8 @@ async fn who_hangs_up_while_recording_leaves_a_clip() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_queue_are_canceled_and_barged_into() {
     let (node, bot) = node_and_bot("").await;
-    let prompt = bot.serve("long.wav", std::fs::read("src/prompts/assets/greeting.wav").unwrap());
+    let prompt =
+        bot.serve("long.wav", std::fs::read("src/drivers/prompts/assets/greeting.wav").unwrap());
     let calling = tokio::spawn({
         let sip = node.sip;
         async move { Phone::call(sip, "bot").await.expect("answered") }
