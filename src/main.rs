@@ -21,18 +21,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The configuration; /etc/aftertone/aftertone.toml if it is there and this is not given
+    /// Configuration file [default: /etc/aftertone/aftertone.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground (this is also what no command does)
+    /// Run the daemon in the foreground (the default command)
     Serve,
-    /// Show the main job with nothing prepared: a call, a prompt, a beep, a recording, its end
+    /// Place one call on this machine, without any setup: a prompt, a beep, a recording, its purge
     Demo {
-        /// The API speaks HTTPS, with a certificate made for the occasion
+        /// Serve the API over HTTPS, with a new development certificate
         #[arg(long)]
         tls: bool,
     },
