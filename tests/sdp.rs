@@ -141,6 +141,9 @@ async fn hold_is_seen_in_all_its_forms() {
         (offer(9, "").replace("t=0 0", "t=0 0\r\na=inactive "), "a=inactive"),
         (offer(9, "").replace("c=IN IP4 127.0.0.1", "c=IN\tIP4 0.0.0.0 "), "a=inactive"),
         (offer(9, "c=IN IP6 ::\t\r\n"), "a=inactive"),
+        (offer(9, "A=inactive\u{a0}\r\n"), "a=inactive"),
+        (format!("\u{feff}{}", offer(9, "a=sendonly\u{a0}\r\n")), "a=recvonly"),
+        (offer(0, "c=IN\r\nm=video 5000 RTP/AVP 96\r\n"), "m=audio 0 "),
         (offer(0, ""), "m=audio 0 "),
     ] {
         for (body, said, state) in
@@ -169,8 +172,20 @@ async fn hold_is_seen_in_all_its_forms() {
     peer.say("INVITE", cseq + 2, &asked(cseq + 2), "").await;
     let ours = peer.wait_for(&format!("{} INVITE", cseq + 2), |status| status == 200).await;
     assert!(ours.contains("m=audio ") && !ours.contains("m=audio 0 "), "{ours}");
+    let before = bot.notifications().len();
     peer.send(peer.request("ACK", cseq + 2, "resumed", &offer(9, active))).await;
-    peer.say("BYE", cseq + 3, "b", "").await;
+    let is = |state: &'static str| {
+        move |n: &support::bot::Notified| n.data()["mediaState"]["audio"] == state
+    };
+    bot.wait_for_after(before, "active after an answer", is("active")).await;
+    // An answer that refuses the audio is a hold as well.
+    peer.say("INVITE", cseq + 3, &asked(cseq + 3), "").await;
+    peer.wait_for(&format!("{} INVITE", cseq + 3), |status| status == 200).await;
+    let before = bot.notifications().len();
+    let refused = offer(0, "m=video 0 RTP/AVP 96\r\n");
+    peer.send(peer.request("ACK", cseq + 3, "refused", &refused)).await;
+    bot.wait_for_after(before, "inactive after an answer", is("inactive")).await;
+    peer.say("BYE", cseq + 4, "b", "").await;
     bot.wait_for_state(&call, "terminated").await;
 }
 
@@ -185,6 +200,10 @@ async fn bytes_in_lines_that_do_not_matter_are_no_reason_to_refuse() {
     for body in [
         put("s=-", b"s=Gespr\xe4ch"),
         put("s=-", b"s=\0"),
+        put("RTP/AVP 0 101", b"RTP/AVP 0, 101\xa0"),
+        put("v=0", b"\xef\xbb\xbfV=0\xa0"),
+        put("m=audio", b"m=audio 0 RTP/SAVP 0\r\nc=IN\r\nM=audio"),
+        put("127.0.0.1\r\nt", b"phone.example\r\nt"),
         put("s=-", b"s=\xff\xfe\0-\r\ni=caf\xe9\0\r\nx-unknown=y\r\nnothing at all"),
         put("o=- 1 1 IN", b"o=John Doe \xe9 1 1 IN"),
         put("a=rtpmap", b"a=x-name:\xe9\0\r\na=rtpmap"),

@@ -48,6 +48,8 @@ fn leg_tick(criterion: &mut Criterion) {
         telephone_event: None,
         heard: vec![(0, Payload::Sound(Codec::Pcmu))],
         remote: peer.local_addr().ok(),
+        named: Vec::new(),
+        port_at_sip_host: None,
         remote_rtcp: None,
         direction: Direction::SendRecv,
         ptime_ms: 20,

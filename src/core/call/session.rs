@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Refusal;
 use crate::{
     model::{MediaLoss, MediaState, Silence},
-    proto::sdp::{self, Codec, Description, Direction, LocalMedia, StreamPlan},
+    proto::sdp::{self, Codec, Description, Direction, LocalMedia, NegotiationError, StreamPlan},
 };
 
 /// Our address for the audio.
@@ -37,7 +37,11 @@ enum State {
     /// The peer asked us to make the offer.
     Asked,
     /// Our offer waits for the peer's answer.
-    WeOffered(Box<Description>),
+    WeOffered {
+        offer: Box<Description>,
+        /// Whether a session with the peer exists, so that an answer can suspend it.
+        is_agreed: bool,
+    },
     /// Agreed.
     Agreed,
 }
@@ -81,9 +85,9 @@ impl Session {
                 self.state = State::Agreed;
                 Ok(self.say(answer))
             }
-            State::Asked | State::WeOffered(_) | State::Agreed => {
+            State::Asked | State::WeOffered { .. } | State::Agreed => {
                 let offer = sdp::make_offer(&media);
-                self.state = State::WeOffered(Box::new(offer.clone()));
+                self.state = State::WeOffered { offer: Box::new(offer.clone()), is_agreed: false };
                 Ok(self.say(offer))
             }
         }
@@ -95,15 +99,20 @@ impl Session {
         text
     }
 
-    /// Takes the peer's answer to our offer.
+    /// Takes the peer's answer to our offer. In an existing session, an answer that refuses the
+    /// audio puts the call on hold, as an offer does.
     ///
     /// # Errors
     /// The answer is missing, or does not fit the offer.
     pub fn accept(&mut self, answer: Option<&[u8]>) -> Result<(), Refusal> {
-        let State::WeOffered(offer) = &self.state else { return Ok(()) };
+        let State::WeOffered { offer, is_agreed } = &self.state else { return Ok(()) };
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
-        let plan = sdp::accept_answer(offer, &parse(answer)?)
-            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        let answer = parse(answer)?;
+        let plan = match self.plan.as_ref().filter(|_| *is_agreed) {
+            Some(plan) => sdp::accept_answer_again(offer, &answer, plan),
+            None => sdp::accept_answer(offer, &answer),
+        }
+        .map_err(refusal)?;
         self.plan = Some(plan);
         self.state = State::Agreed;
         Ok(())
@@ -153,11 +162,13 @@ impl Session {
                 self.say(answer)
             }
             None => {
+                let named = self.plan.as_ref().map_or(&[][..], |plan| &plan.named);
                 let offer = match before {
-                    Some(before) => sdp::make_offer_again(&media, before),
+                    Some(before) => sdp::make_offer_again(&media, before, named),
                     None => sdp::make_offer(&media),
                 };
-                self.state = State::WeOffered(Box::new(offer.clone()));
+                let is_agreed = before.is_some();
+                self.state = State::WeOffered { offer: Box::new(offer.clone()), is_agreed };
                 self.say(offer)
             }
         };
@@ -172,8 +183,12 @@ impl Session {
     /// The answer does not fit; the old session stays as it is.
     pub fn refreshed(&mut self, answer: &[u8]) -> Result<(), Refusal> {
         let Some(described) = &self.described else { return Err(Refusal::Internal) };
-        let plan = sdp::accept_answer(described, &parse(answer)?)
-            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        let answer = parse(answer)?;
+        let plan = match &self.plan {
+            Some(plan) => sdp::accept_answer_again(described, &answer, plan),
+            None => sdp::accept_answer(described, &answer),
+        }
+        .map_err(refusal)?;
         self.plan = Some(plan);
         Ok(())
     }
@@ -193,8 +208,7 @@ impl Session {
     /// The answer is missing or does not fit; the session stays as it is.
     pub fn move_to(&mut self, offer: &Description, answer: Option<&[u8]>) -> Result<(), Refusal> {
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
-        let plan = sdp::accept_answer(offer, &parse(answer)?)
-            .map_err(|error| Refusal::NotAcceptable(error.to_string()))?;
+        let plan = sdp::accept_answer(offer, &parse(answer)?).map_err(refusal)?;
         self.plan = Some(plan);
         self.state = State::Agreed;
         self.described = Some(offer.clone());
@@ -204,7 +218,7 @@ impl Session {
 
     /// Whether our offer waits for the peer's answer.
     pub fn awaits_answer(&self) -> bool {
-        matches!(self.state, State::WeOffered(_))
+        matches!(self.state, State::WeOffered { .. })
     }
 
     /// The plan that was agreed last.
@@ -248,5 +262,15 @@ fn negotiate(
     offer: &Description,
     media: &LocalMedia,
 ) -> Result<(Description, StreamPlan), Refusal> {
-    sdp::negotiate(offer, media).map_err(|error| Refusal::NotAcceptable(error.to_string()))
+    sdp::negotiate(offer, media).map_err(refusal)
+}
+
+fn refusal(error: NegotiationError) -> Refusal {
+    match error {
+        NegotiationError::BadAddress(error) => Refusal::BadOffer(error.to_string()),
+        NegotiationError::NoAudio
+        | NegotiationError::Transport(_)
+        | NegotiationError::NoCodec(_)
+        | NegotiationError::BadAnswer => Refusal::NotAcceptable(error.to_string()),
+    }
 }

@@ -783,6 +783,44 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     assert_eq!(world.machine.dialog(), new);
 }
 
+/// Our offer is answered in the ACK of a re-INVITE without one.
+fn answer_our_offer(world: &mut World, lines: &str) {
+    world.input(Input::Reinvite(None));
+    let text = format!("v=0\r\no=- 1 2 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\n{lines}");
+    world.input(Input::Acknowledged(Some(text.into_bytes())));
+}
+
+#[test]
+fn an_answer_that_refuses_the_audio_puts_an_established_call_on_hold() {
+    for held in
+        ["m=audio 0 RTP/AVP 0 101\r\n", "m=audio 0 RTP/AVP 0 101\r\nm=video 0 RTP/AVP 96\r\n"]
+    {
+        let mut world = World::established();
+        // The second time, the call is on hold already.
+        for _ in 0..2 {
+            answer_our_offer(&mut world, held);
+            assert_eq!(world.machine.call().state, CallState::Established, "{held}");
+            assert_eq!(world.machine.call().media, Some(MediaState::Inactive), "{held}");
+            let plan = world.connected.last().unwrap();
+            assert_eq!((plan.direction, plan.remote), (sdp::Direction::Inactive, None), "{held}");
+        }
+        answer_our_offer(&mut world, "m=audio 4000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n");
+        assert_eq!(world.machine.call().media, Some(MediaState::Active), "{held}");
+        let bye = |signal: &endpoint::Command| matches!(signal, endpoint::Command::Bye { .. });
+        assert!(!world.signals.iter().any(bye), "{:?}", world.signals);
+    }
+}
+
+#[test]
+fn a_new_peer_without_audio_cannot_put_the_call_on_hold() {
+    let mut world = World::established();
+    world.input(Input::Replaced(DialogId(8), None));
+    let text = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 0 RTP/AVP 0\r\n";
+    world.input(Input::Acknowledged(Some(text.as_bytes().to_vec())));
+    let bye = |signal: &endpoint::Command| matches!(signal, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(8));
+    assert!(world.signals.iter().any(bye), "{:?}", world.signals);
+}
+
 #[test]
 fn a_transfer_is_over_when_its_peer_is_replaced() {
     let mut world = transferring();

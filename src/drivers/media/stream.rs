@@ -129,10 +129,8 @@ impl Stream {
         settings: Settings,
     ) -> Result<Self, StreamError> {
         let mut rng = rand::rng();
-        let source = plan.remote.map(|remote| {
-            let remote = as_seen_from(remote, way.local);
-            Source::new(remote, way.host, settings.any_host, frame)
-        });
+        let source = signalled(&plan, &way)
+            .map(|remote| Source::new(remote, way.host, settings.any_host, frame));
         Ok(Self {
             receiver: Receiver::new(&plan)?,
             before: VecDeque::new(),
@@ -173,7 +171,7 @@ impl Stream {
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
         self.way.host = host;
         self.sending.judged = None;
-        let remote = plan.remote.map(|remote| as_seen_from(remote, self.way.local));
+        let remote = signalled(&plan, &self.way);
         match (&mut self.source, remote) {
             (Some(source), Some(remote)) => {
                 if source.renew(remote, host, frame) {
@@ -544,6 +542,16 @@ impl Stream {
     fn ticks_per_frame(&self) -> u32 {
         self.receiver.codec().clock_rate() / FRAMES_PER_SECOND
     }
+}
+
+/// The address that the peer has named for its RTP. A host name stands for the host that the peer's
+/// SIP comes from.
+fn signalled(plan: &StreamPlan, way: &Way) -> Option<SocketAddr> {
+    let at_sip_host = || {
+        let (host, port) = way.host.zip(plan.port_at_sip_host)?;
+        Some(SocketAddr::new(host.to_canonical(), port))
+    };
+    Some(as_seen_from(plan.remote.or_else(at_sip_host)?, way.local))
 }
 
 fn sound_of(payload: Payload) -> Option<CodecKind> {

@@ -135,6 +135,8 @@ impl Peer {
             telephone_event: Some(EVENT_TYPE),
             heard: vec![(0, Payload::Sound(Codec::Pcmu)), (EVENT_TYPE, Payload::Event)],
             remote: Some(self.address()),
+            named: Vec::new(),
+            port_at_sip_host: None,
             remote_rtcp: None,
             direction: Direction::SendRecv,
             ptime_ms: 20,

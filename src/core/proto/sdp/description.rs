@@ -2,12 +2,14 @@
 //!
 //! In: bytes from the network. Out: [`Description`], which can be printed again. The parser is
 //! tolerant, because phones and gateways write what the grammar forbids. Lines end with CRLF, LF or
-//! CR. Control characters count as blanks; blanks around a type, a name or a value are ignored.
-//! Bytes that are not UTF-8 are replaced. `s=` and `t=` may be missing. Only what a session depends
-//! on is checked: `v=0`, each `m=` line, and the `c=` line that gives audio its address. Attributes
-//! stay text, so that an unreadable one has no effect on the rest.
+//! CR; their types may be in upper case. Control characters, no-break spaces and byte order marks
+//! count as blanks; blanks around a type, a name or a value are ignored. Bytes that are not UTF-8
+//! are read as Latin-1. `s=` and `t=` may be missing. Only what every session depends on is
+//! checked: `v=0` and each `m=` line. An unreadable `c=` line is noted: it matters only if it would
+//! give the chosen audio line its address. Attributes stay text, so that an unreadable one has no
+//! effect on the rest.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 /// The maximum length of a description, in bytes.
 const MAX_BYTES: usize = 65_535;
@@ -26,6 +28,8 @@ pub struct Description {
     pub origin: String,
     /// The address of the session's `c=` line, for media without their own.
     pub connection: Option<String>,
+    /// The number of the session's `c=` line, if it cannot be read.
+    pub unreadable_connection: Option<usize>,
     /// The attributes of the session.
     pub attributes: Vec<Attribute>,
     /// The `m=` lines in order.
@@ -45,6 +49,8 @@ pub struct Media {
     pub formats: Vec<String>,
     /// The address of the medium's own `c=` line.
     pub connection: Option<String>,
+    /// The number of the medium's own `c=` line, if it cannot be read.
+    pub unreadable_connection: Option<usize>,
     /// The attributes of the medium.
     pub attributes: Vec<Attribute>,
 }
@@ -67,7 +73,7 @@ pub enum ParseError {
     /// The first line is not `v=0`.
     #[error("does not begin with v=0")]
     NoVersion,
-    /// An unreadable `m=` line, or an unreadable `c=` line of audio.
+    /// An unreadable `m=` line.
     #[error("line {number} cannot be read")]
     BadLine {
         /// The line number, from 1.
@@ -86,35 +92,34 @@ impl Description {
         }
         let mut lines = lines(bytes);
         match lines.next() {
-            Some((_, line)) if typed(&line) == Some(("v", "0")) => {}
+            Some((_, line)) if typed(&line) == Some(('v', "0")) => {}
             _ => return Err(ParseError::NoVersion),
         }
         let mut description = Self {
             origin: String::new(),
             connection: None,
+            unreadable_connection: None,
             attributes: Vec::new(),
             media: Vec::new(),
         };
         let mut attributes = 0;
-        let mut unreadable_connection = None;
         for (number, line) in lines {
             let bad = ParseError::BadLine { number };
             match typed(&line) {
-                Some(("o", value)) => description.origin = value.to_owned(),
-                Some(("c", value)) => match (connection(value), description.media.last_mut()) {
+                Some(('o', value)) => description.origin = value.to_owned(),
+                Some(('c', value)) => match (connection(value), description.media.last_mut()) {
                     (Some(address), Some(media)) => media.connection = Some(address),
                     (Some(address), None) => description.connection = Some(address),
-                    (None, Some(media)) if media.is_audio() => return Err(bad),
-                    (None, Some(_)) => {}
-                    (None, None) => unreadable_connection = Some(bad),
+                    (None, Some(media)) => media.unreadable_connection = Some(number),
+                    (None, None) => description.unreadable_connection = Some(number),
                 },
-                Some(("m", value)) => {
+                Some(('m', value)) => {
                     if description.media.len() == MAX_MEDIA {
                         return Err(ParseError::TooLarge);
                     }
                     description.media.push(media(value).ok_or(bad)?);
                 }
-                Some(("a", value)) => {
+                Some(('a', value)) => {
                     attributes += 1;
                     if attributes > MAX_ATTRIBUTES {
                         return Err(ParseError::TooLarge);
@@ -128,16 +133,24 @@ impl Description {
                 Some(_) | None => {}
             }
         }
-        match unreadable_connection {
-            Some(bad) if description.lacks_address() => Err(bad),
-            Some(_) | None => Ok(description),
-        }
+        Ok(description)
     }
 
-    /// Whether an audio line has no address.
-    fn lacks_address(&self) -> bool {
-        let mut audio = self.media.iter().filter(|media| media.is_audio());
-        self.connection.is_none() && audio.any(|media| media.connection.is_none())
+    /// The address of a medium: its own, or that of the session. `None` if there is none.
+    ///
+    /// # Errors
+    /// The `c=` line that gives the address cannot be read.
+    pub fn address_of<'a>(&'a self, media: &'a Media) -> Result<Option<&'a str>, ParseError> {
+        let own = (media.connection.as_deref(), media.unreadable_connection);
+        let of_session = (self.connection.as_deref(), self.unreadable_connection);
+        for (address, unreadable) in [own, of_session] {
+            match (address, unreadable) {
+                (Some(address), _) => return Ok(Some(address)),
+                (None, Some(number)) => return Err(ParseError::BadLine { number }),
+                (None, None) => {}
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -181,20 +194,33 @@ impl Attribute {
 }
 
 /// The non-empty lines with their numbers, from 1.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Cow<'_, str>)> {
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, String)> {
     let numbered = bytes.split(|byte| *byte == b'\n').enumerate();
     numbered
         .flat_map(|(index, line)| {
             line.split(|byte| *byte == b'\r').map(move |line| (index + 1, line))
         })
-        .map(|(number, line)| (number, String::from_utf8_lossy(line)))
+        .map(|(number, line)| (number, decode(line)))
         .filter(|(_, line)| !trim(line).is_empty())
 }
 
-/// The type and the value of a line; `None` if it has no type.
-fn typed(line: &str) -> Option<(&str, &str)> {
+/// The text of UTF-8. Other bytes are read as Latin-1, in which old devices write no-break spaces.
+fn decode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| char::from(*byte)));
+    }
+    text
+}
+
+/// The type, in lower case, and the value of a line; `None` if it has no type. RFC 8866 defines no
+/// type in upper case, so an upper-case letter has no other meaning.
+fn typed(line: &str) -> Option<(char, &str)> {
     let (letter, value) = line.split_once('=')?;
-    Some((trim(letter), trim(value)))
+    let mut letters = trim(letter).chars();
+    let letter = letters.next().filter(|_| letters.next().is_none())?;
+    Some((letter.to_ascii_lowercase(), trim(value)))
 }
 
 /// The words of a value.
@@ -202,10 +228,11 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(is_blank).filter(|word| !word.is_empty())
 }
 
-/// The words of a value, but blanks around a slash do not separate words.
+/// The words of an `m=` line. Commas and semicolons separate words as well, because no part of the
+/// line can contain them; blanks around a slash do not.
 fn joined(value: &str) -> Vec<String> {
     let mut joined: Vec<String> = Vec::new();
-    for word in words(value) {
+    for word in value.split([',', ';']).flat_map(words) {
         match joined.last_mut() {
             Some(last) if last.ends_with('/') || word.starts_with('/') => last.push_str(word),
             Some(_) | None => joined.push(word.to_owned()),
@@ -214,13 +241,16 @@ fn joined(value: &str) -> Vec<String> {
     joined
 }
 
-fn trim(text: &str) -> &str {
+/// The text without blanks at its ends.
+pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
 
-/// The grammar has single spaces only. Phones write tabs, and C strings that end with NUL.
+/// The grammar has single spaces only. Phones write tabs, and C strings that end with NUL. Texts
+/// from editors and web pages have no-break spaces, zero-width characters and byte order marks.
 fn is_blank(c: char) -> bool {
-    c.is_ascii_control() || c == ' '
+    let is_invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+    c.is_control() || c.is_whitespace() || is_invisible
 }
 
 /// RFC 8866 section 9: a `token`, short enough for our answer to repeat it.
@@ -247,7 +277,15 @@ fn media(value: &str) -> Option<Media> {
     let is_protocol = |word: &String| word.len() <= MAX_TOKEN && word.split('/').all(is_token);
     let protocol = words.next().filter(is_protocol)?;
     let formats = words.filter(|format| is_token(format)).collect();
-    Some(Media { kind, port, protocol, formats, connection: None, attributes: Vec::new() })
+    Some(Media {
+        kind,
+        port,
+        protocol,
+        formats,
+        connection: None,
+        unreadable_connection: None,
+        attributes: Vec::new(),
+    })
 }
 
 impl fmt::Display for Description {
@@ -352,14 +390,70 @@ mod tests {
             let changed = [&text[..at], line, &text[at..]].concat();
             assert_eq!(Description::parse(&changed).as_ref(), Ok(&read), "{line:?}");
         }
-        // An unreadable address that is not used: that of video, or of a session whose audio has
-        // its own.
-        for text in [
-            "v=0\nc=IN\nm=audio 1 RTP/AVP 0\nc=IN IP4 192.0.2.1\nm=video 1 RTP/AVP 96\nc=IN\n",
-            "v=0\nc=IN\nm=video 1 RTP/AVP 96\n",
-            "v=0\nc=IN\nc=IN IP4 192.0.2.1\nm=audio 1 RTP/AVP 0\n",
+    }
+
+    #[test]
+    fn an_unreadable_address_matters_only_to_the_lines_that_use_it() {
+        let bad = |number| Err(ParseError::BadLine { number });
+        let good = Ok(Some("192.0.2.1".to_owned()));
+        for (text, addresses) in [
+            (
+                "v=0\nc=IN\nm=audio 1 RTP/AVP 0\nc=IN IP4 192.0.2.1\nm=video 1 RTP/AVP 96\n",
+                [good.clone(), bad(2)],
+            ),
+            (
+                "v=0\nc=IN IP4 192.0.2.1\nm=audio 0 RTP/SAVP 0\nc=IN\nm=audio 1 RTP/AVP 0\n",
+                [bad(4), good.clone()],
+            ),
+            (
+                "v=0\nc=IN\nc=IN IP4 192.0.2.1\nm=audio 1 RTP/AVP 0\nm=audio 1 RTP/AVP 0\n",
+                [good.clone(), good.clone()],
+            ),
+            (
+                "v=0\nm=audio 1 RTP/AVP 0\nc=IN IP4 /3\nc=IN IP4 192.0.2.1\nm=text 1 RTP/AVP 9\n",
+                [good, Ok(None)],
+            ),
         ] {
-            assert!(Description::parse(text.as_bytes()).is_ok(), "{text}");
+            let read = Description::parse(text.as_bytes()).unwrap();
+            let address = |at: usize| {
+                read.address_of(&read.media[at]).map(|address| address.map(ToOwned::to_owned))
+            };
+            assert_eq!([address(0), address(1)], addresses, "{text}");
+        }
+    }
+
+    #[test]
+    fn blanks_of_other_alphabets_and_upper_case_types_are_read() {
+        let read = Description::parse(PHONE.as_bytes());
+        for blank in [
+            &b"\xa0"[..],
+            b"\xc2\xa0",
+            b"\xc2\x85",
+            b"\x85",
+            b"\xef\xbb\xbf",
+            b"\xe2\x80\x8b",
+            b"\xe2\x80\x83 ",
+            b"\xe3\x80\x80",
+        ] {
+            let mut text = blank.to_vec();
+            for line in PHONE.lines() {
+                text.extend([line.as_bytes(), blank, b"\r\n"].concat());
+            }
+            assert_eq!(Description::parse(&text), read, "{blank:?}");
+        }
+        let upper: String = PHONE
+            .lines()
+            .map(|line| format!("{}{}\r\n", line[..1].to_ascii_uppercase(), &line[1..]))
+            .collect();
+        assert_eq!(Description::parse(upper.as_bytes()), read);
+    }
+
+    #[test]
+    fn formats_may_be_separated_by_commas() {
+        for formats in ["0, 8, 101", "0,8,101", "0 ,8 , 101,", "0; 8; 101;", "0 8 101"] {
+            let text = format!("v=0\r\nm=audio 5000 RTP/AVP {formats}\r\n");
+            let read = Description::parse(text.as_bytes()).unwrap();
+            assert_eq!(read.media[0].formats, ["0", "8", "101"], "{formats}");
         }
     }
 
@@ -377,8 +471,6 @@ mod tests {
             (b"v=0\r\nm=vid\xe9o 4000 RTP/AVP 0\r\n", ParseError::BadLine { number: 2 }),
             (b"v=0\r\nm=video 4000 RTP//AVP 0\r\n", ParseError::BadLine { number: 2 }),
             (long.as_bytes(), ParseError::BadLine { number: 2 }),
-            (b"v=0\n\nc=IN\nm=audio 1 RTP/AVP 0\n", ParseError::BadLine { number: 3 }),
-            (b"v=0\nm=audio 1 RTP/AVP 0\nc=IN IP4 /3\n", ParseError::BadLine { number: 3 }),
         ] {
             assert_eq!(Description::parse(text), Err(error), "{text:?}");
         }
@@ -399,6 +491,7 @@ mod tests {
             let description = Description {
                 origin: "- 1 1 IN IP4 192.0.2.1".to_owned(),
                 connection: Some(address.clone()),
+                unreadable_connection: None,
                 attributes: attributes.clone(),
                 media: vec![Media {
                     kind: "audio".to_owned(),
@@ -406,6 +499,7 @@ mod tests {
                     protocol: "RTP/AVP".to_owned(),
                     formats,
                     connection: Some(address),
+                    unreadable_connection: None,
                     attributes,
                 }],
             };

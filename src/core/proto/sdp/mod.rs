@@ -5,8 +5,8 @@ mod negotiation;
 
 pub use description::{Attribute, Description, Media, ParseError};
 pub use negotiation::{
-    Codec, Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer, make_offer,
-    make_offer_again, negotiate, suspend,
+    Codec, Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer,
+    accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
 };
 
 #[cfg(test)]

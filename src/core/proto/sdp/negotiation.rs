@@ -8,9 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     iter,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
 };
 
-use super::description::{Attribute, Description, Media, words};
+use super::description::{Attribute, Description, Media, ParseError, trim, words};
 
 /// A codec that we support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,9 +53,16 @@ pub struct StreamPlan {
     /// It also includes codecs that either side offered under a static number, and telephone events
     /// that the peer offered, even if they were not answered.
     pub heard: Vec<(u8, Payload)>,
-    /// Where our RTP goes; `None` if the description names no usable address (hold by 0.0.0.0, a
+    /// The payload types of the peer's line, each once, with their meaning; `None` if we do not
+    /// support it. Our later offers give none of these numbers another meaning.
+    pub named: Vec<(u8, Option<Payload>)>,
+    /// Where our RTP goes; `None` if the description names no usable IP address (hold by 0.0.0.0, a
     /// host name, multicast).
     pub remote: Option<SocketAddr>,
+    /// The RTP port on the host that the peer's SIP comes from. RTP goes there if the description
+    /// gives a host name, which RFC 8866 section 5.7 allows, or no address at all. The name is not
+    /// resolved: a peer could choose any host by it.
+    pub port_at_sip_host: Option<u16>,
     /// Where our RTCP goes.
     pub remote_rtcp: Option<SocketAddr>,
     /// The direction, as seen from our side.
@@ -102,6 +110,9 @@ pub enum NegotiationError {
     /// The answer does not fit our offer.
     #[error("the answer does not fit the offer")]
     BadAnswer,
+    /// The `c=` line of the audio cannot be read.
+    #[error(transparent)]
+    BadAddress(#[from] ParseError),
 }
 
 /// Answers an offer.
@@ -130,69 +141,90 @@ pub fn negotiate(
         .media
         .iter()
         .enumerate()
-        .map(
-            |(at, offered)| {
-                if at == index { accepted(local, &plan, offered) } else { refused(offered) }
-            },
-        )
+        .map(|(at, offered)| match at == index {
+            true => accepted(local, &plan, Line::of(offer, offered)),
+            false => refused(offered),
+        })
         .collect();
     Ok((description(local, media), plan))
 }
 
-/// Answers an offer that suspends the audio of a session: all its lines have port 0 (RFC 3264
-/// section 8.2). `plan` is the agreed plan, `described` our last description. Our line keeps its
-/// payload types, because a later offer may resume it. `None` if this is any other offer: a peer
-/// that wants fax in place of audio, for example, has to be refused.
+/// Answers an offer that suspends the audio of a session: its audio line has port 0 (RFC 3264
+/// section 8.2), and no other line could take its place. `plan` is the agreed plan, `described` our
+/// last description. Our line keeps its payload types, because a later offer may resume it. `None`
+/// if this is any other offer: a peer that wants fax in place of audio, for example, has to be
+/// refused.
 pub fn suspend(
     offer: &Description,
     local: &LocalMedia,
     plan: &StreamPlan,
     described: &Description,
 ) -> Option<(Description, StreamPlan)> {
-    let is_silent = offer.media.iter().all(|media| media.port == 0);
-    if !is_silent || !offer.media.iter().any(Media::is_audio) {
+    let ours = our_line(described);
+    // A line that we have refused before and still cannot use is no proposal: peers repeat it.
+    let was_refused =
+        |at| Some(at) != ours && described.media.get(at).is_some_and(|line: &Media| !is_ours(line));
+    let may_carry_audio = |(at, line): (usize, &Media)| {
+        let is_usable = || choose(offer, line, &local.codecs).is_ok();
+        let is_audio = line.is_audio() && (!was_refused(at) || is_usable());
+        line.port != 0 && (is_audio || is_image(line))
+    };
+    let is_silent = offer.media.iter().any(|line| line.is_audio() && line.port == 0);
+    if !is_silent || offer.media.iter().enumerate().any(may_carry_audio) {
         return None;
     }
-    let ours = our_line(described);
     let media = offer.media.iter().enumerate().map(|(at, offered)| {
         let line = described.media.get(at).filter(|_| Some(at) == ours && offered.is_audio());
         line.map_or_else(|| refused(offered), |line| Media { port: 0, ..line.clone() })
     });
-    let answer = description(local, media.collect());
-    let plan = StreamPlan {
+    Some((description(local, media.collect()), suspended(plan)))
+}
+
+/// The plan of a suspended session.
+fn suspended(plan: &StreamPlan) -> StreamPlan {
+    StreamPlan {
         remote: None,
+        port_at_sip_host: None,
         remote_rtcp: None,
         direction: Direction::Inactive,
         ..plan.clone()
-    };
-    Some((answer, plan))
+    }
+}
+
+/// Whether a line may carry fax (T.38 annex D) in place of audio.
+fn is_image(line: &Media) -> bool {
+    line.kind.eq_ignore_ascii_case("image")
 }
 
 /// Makes the first offer of a session: all that we support.
 pub fn make_offer(local: &LocalMedia) -> Description {
-    let dynamic = FIRST_DYNAMIC..;
-    let offered: Vec<(u8, Codec)> = local
-        .codecs
-        .iter()
-        .zip(dynamic)
-        .map(|(codec, free)| (codec.static_payload_type().unwrap_or(free), *codec))
-        .collect();
-    let media = offered_audio(audio(local, AVP), &offered, EVENT_OFFERED, EVENT_CLOCK);
+    let mut offered: Vec<(u8, Codec)> = Vec::new();
+    for (codec, free) in local.codecs.iter().zip(FIRST_DYNAMIC..) {
+        if offered.iter().all(|(_, other)| other != codec) {
+            offered.push((codec.static_payload_type().unwrap_or(free), *codec));
+        }
+    }
+    let event = Some((EVENT_OFFERED, EVENT_CLOCK));
+    let media = offered_audio(audio(local, AVP), &offered, event);
     description(local, vec![media])
 }
 
 /// Makes a later offer: as many lines as our last description `before`, in the same order, and no
-/// payload type with a new meaning (RFC 3264 sections 8 and 8.3.2). A codec that would need a new
-/// number is left out: the peer may have used that number otherwise, in a part that our answer did
-/// not accept.
-pub fn make_offer_again(local: &LocalMedia, before: &Description) -> Description {
+/// payload type with a new meaning (RFC 3264 sections 8 and 8.3.2). `named` are the payload types
+/// of the peer, which may have used numbers in a part that our answer did not accept. A codec that
+/// would need a new number is left out.
+pub fn make_offer_again(
+    local: &LocalMedia,
+    before: &Description,
+    named: &[(u8, Option<Payload>)],
+) -> Description {
     let index = our_line(before);
     let media = before
         .media
         .iter()
         .enumerate()
         .map(|(at, line)| match Some(at) == index {
-            true => offered_audio_again(local, line),
+            true => offered_audio_again(local, Line::of(before, line), named),
             false => refused(line),
         })
         .collect();
@@ -208,15 +240,61 @@ pub fn accept_answer(
     offer: &Description,
     answer: &Description,
 ) -> Result<StreamPlan, NegotiationError> {
-    if answer.media.len() != offer.media.len() {
-        return Err(NegotiationError::BadAnswer);
-    }
-    let lines = offer.media.iter().zip(&answer.media);
-    let (ours, theirs) =
-        lines.into_iter().find(|(ours, _)| is_ours(ours)).ok_or(NegotiationError::BadAnswer)?;
-    let codecs: Vec<Codec> = formats(ours).filter_map(|format| format.codec()).collect();
+    let (ours, theirs) = audio_lines(offer, answer)?;
+    let ours = Line::of(offer, ours);
+    let codecs: Vec<Codec> = ours.formats().filter_map(|format| format.codec()).collect();
     let plan = choose(answer, theirs, &codecs)?;
-    Ok(StreamPlan { heard: heard(ours, theirs), ..plan })
+    Ok(StreamPlan { heard: heard(ours, Line::of(answer, theirs)), ..plan })
+}
+
+/// Accepts the answer to a later offer of ours; `plan` is the agreed plan. An answer that refuses
+/// the audio by port 0 suspends the session, as an offer does by [`suspend`].
+///
+/// # Errors
+/// The answer does not fit the offer, or has no codec that we offered.
+pub fn accept_answer_again(
+    offer: &Description,
+    answer: &Description,
+    plan: &StreamPlan,
+) -> Result<StreamPlan, NegotiationError> {
+    match audio_lines(offer, answer)? {
+        (_, theirs) if theirs.is_audio() && theirs.port == 0 => Ok(suspended(plan)),
+        _ => accept_answer(offer, answer),
+    }
+}
+
+/// Our active line, and the line of the answer that belongs to it. An answer has as many lines as
+/// the offer (RFC 3264 section 6). Some peers add refused lines for media that they know; these do
+/// no harm and are passed over, wherever they stand.
+fn audio_lines<'a>(
+    offer: &'a Description,
+    answer: &'a Description,
+) -> Result<(&'a Media, &'a Media), NegotiationError> {
+    const BAD: NegotiationError = NegotiationError::BadAnswer;
+    let mut surplus = answer.media.len().checked_sub(offer.media.len()).ok_or(BAD)?;
+    let mut rest = &answer.media[..];
+    let mut found = None;
+    for ours in &offer.media {
+        let fits = |line: &Media| line.kind.eq_ignore_ascii_case(&ours.kind);
+        let (theirs, after) = loop {
+            let (line, after) = rest.split_first().ok_or(BAD)?;
+            let is_better = |line: &Media| fits(line) && line.port != 0;
+            let is_extra = !fits(line) || is_ours(ours) && after.iter().any(is_better);
+            if surplus == 0 || line.port != 0 || !is_extra {
+                break (line, after);
+            }
+            surplus -= 1;
+            rest = after;
+        };
+        rest = after;
+        if is_ours(ours) && found.is_none() {
+            found = Some((ours, theirs));
+        }
+    }
+    match rest.iter().all(|line| line.port == 0) {
+        true => found.ok_or(BAD),
+        false => Err(BAD),
+    }
 }
 
 /// What the peer may send after its answer. It has to use the payload types of our offer; those of
@@ -224,9 +302,9 @@ pub fn accept_answer(
 /// directions, so those are accepted too where our offer has no other use for them. A static number
 /// has a fixed meaning, so it is accepted as soon as it was offered. Each number occurs once,
 /// however long the answer is.
-fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
-    let offered: Vec<(u8, Payload)> = payloads(ours).collect();
-    let answered: Vec<(u8, Payload)> = payloads(theirs).collect();
+fn heard(ours: Line<'_>, theirs: Line<'_>) -> Vec<(u8, Payload)> {
+    let offered: Vec<(u8, Payload)> = ours.payloads().collect();
+    let answered: Vec<(u8, Payload)> = theirs.payloads().collect();
     let is_answered = |payload| answered.iter().any(|(_, answered)| *answered == payload);
     let is_offered = |payload| offered.iter().any(|(_, offered)| *offered == payload);
     let mut heard = offered.clone();
@@ -237,7 +315,7 @@ fn heard(ours: &Media, theirs: &Media) -> Vec<(u8, Payload)> {
             heard.push((number, payload));
         }
     }
-    add_free(&mut heard, payloads(ours).filter(is_static));
+    add_free(&mut heard, ours.payloads().filter(is_static));
     heard
 }
 
@@ -256,10 +334,11 @@ fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payl
 }
 
 /// The index of our active line in our own description; if the session is suspended, of its audio
-/// line.
+/// line. That line keeps its attributes; refused lines have none.
 fn our_line(described: &Description) -> Option<usize> {
     let lines = &described.media;
-    lines.iter().position(is_ours).or_else(|| lines.iter().position(Media::is_audio))
+    let is_suspended = |line: &Media| line.is_audio() && !line.attributes.is_empty();
+    lines.iter().position(is_ours).or_else(|| lines.iter().position(is_suspended))
 }
 
 /// Whether a line of our own description is the active one: all others are refused.
@@ -267,29 +346,45 @@ fn is_ours(line: &Media) -> bool {
     line.port != 0
 }
 
-fn offered_audio_again(local: &LocalMedia, before: &Media) -> Media {
-    let agreed: Vec<(u8, Codec)> = formats(before)
+/// Our line in a later offer. Each payload type occurs once, and keeps its meaning.
+fn offered_audio_again(
+    local: &LocalMedia,
+    before: Line<'_>,
+    named: &[(u8, Option<Payload>)],
+) -> Media {
+    let mut meanings: BTreeMap<u8, Option<Payload>> = before.meanings().collect();
+    for (number, meaning) in named {
+        meanings.entry(*number).or_insert(*meaning);
+    }
+    let mut offered: Vec<(u8, Codec)> = before
+        .formats()
         .filter_map(|format| Some((format.payload_type, format.codec()?)))
         .filter(|(_, codec)| local.codecs.contains(codec))
         .collect();
-    let others = local.codecs.iter().filter_map(|codec| {
-        let is_agreed = agreed.iter().any(|(_, known)| known == codec);
-        codec.static_payload_type().filter(|_| !is_agreed).map(|pt| (pt, *codec))
-    });
-    let offered: Vec<(u8, Codec)> = agreed.iter().copied().chain(others).collect();
-    let event =
-        formats(before).find_map(|format| Some((format.payload_type, format.event_clock()?)));
-    let (event, clock) = event.unwrap_or((EVENT_OFFERED, EVENT_CLOCK));
-    let line = audio(local, transport(before).unwrap_or(AVP));
-    offered_audio(line, &offered, event, clock)
+    for codec in &local.codecs {
+        let is_new = offered.iter().all(|(_, other)| other != codec);
+        let Some(number) = codec.static_payload_type().filter(|_| is_new) else { continue };
+        let meaning = meanings.entry(number).or_insert(Some(Payload::Sound(*codec)));
+        if *meaning == Some(Payload::Sound(*codec)) {
+            offered.push((number, *codec));
+        }
+    }
+    let agreed =
+        before.formats().find_map(|format| Some((format.payload_type, format.event_clock()?)));
+    let dynamic = iter::once(EVENT_OFFERED).chain(FIRST_DYNAMIC..=LAST_DYNAMIC);
+    let free = || dynamic.into_iter().find(|number| !meanings.contains_key(number));
+    let event = agreed.or_else(|| Some((free()?, EVENT_CLOCK)));
+    offered_audio(audio(local, transport(before.media).unwrap_or(AVP)), &offered, event)
 }
 
-fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: u8, clock: u32) -> Media {
+fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: Option<(u8, u32)>) -> Media {
     for (pt, codec) in codecs {
         media.formats.push(pt.to_string());
         media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
     }
-    add_event(&mut media, event, clock);
+    if let Some((number, clock)) = event {
+        add_event(&mut media, number, clock);
+    }
     media.attributes.push(Attribute::valued("ptime", "20"));
     media.attributes.push(Attribute::flag("sendrecv"));
     media
@@ -313,14 +408,18 @@ fn transport(media: &Media) -> Option<&'static str> {
     [AVP, AVPF].into_iter().find(|known| media.protocol.eq_ignore_ascii_case(known))
 }
 
-/// Dynamic payload types begin at 96 (RFC 3551 section 6).
+/// Dynamic payload types are 96 to 127 (RFC 3551 section 6).
 const FIRST_DYNAMIC: u8 = 96;
+const LAST_DYNAMIC: u8 = 127;
 /// The payload type that phones usually give to telephone events.
 const EVENT_OFFERED: u8 = 101;
 /// The usual clock rate of telephone events, in Hz.
 const EVENT_CLOCK: u32 = 8_000;
 /// The encoding name of telephone events.
 const EVENT: &str = "telephone-event";
+/// The clock rates that audio has, in Hz. RFC 8866 section 9 allows positive integers only; other
+/// rates are taken for mistakes.
+const CLOCKS: RangeInclusive<u32> = 8_000..=192_000;
 const PTIME_MS: u32 = 20;
 
 impl Codec {
@@ -332,10 +431,28 @@ impl Codec {
         }
     }
 
-    fn event_clock(self) -> u32 {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Opus => "opus",
+            Self::Pcma => "PCMA",
+            Self::Pcmu => "PCMU",
+        }
+    }
+
+    /// The clock rate, also of telephone events beside the codec (RFC 4733 section 2.1).
+    fn clock(self) -> u32 {
         match self {
             Self::Opus => 48_000,
             Self::Pcma | Self::Pcmu => 8_000,
+        }
+    }
+
+    /// Whether an encoding with this many channels is the codec. Opus always has two (RFC 7587
+    /// section 7), but some peers leave the number out or write 1, and mean the same.
+    fn may_have(self, channels: u32) -> bool {
+        match self {
+            Self::Opus => matches!(channels, 1 | 2),
+            Self::Pcma | Self::Pcmu => channels == 1,
         }
     }
 
@@ -389,6 +506,62 @@ impl Direction {
     }
 }
 
+/// A media line with the attributes of its session.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    media: &'a Media,
+    session: &'a [Attribute],
+}
+
+impl<'a> Line<'a> {
+    fn of(description: &'a Description, media: &'a Media) -> Self {
+        Self { media, session: &description.attributes }
+    }
+
+    /// The values of the attributes with this name: those of the medium, then those of the session,
+    /// which count where the medium has none.
+    fn values(self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let attributes = self.media.attributes.iter().chain(self.session);
+        attributes
+            .filter(move |attribute| attribute.name.eq_ignore_ascii_case(name))
+            .filter_map(|attribute| attribute.value.as_deref())
+    }
+
+    /// The payload types of the line, each once, in the order of the line. Each format and each
+    /// `rtpmap` is read once, so the time grows only with the length of the description.
+    fn formats(self) -> impl Iterator<Item = Format<'a>> {
+        let mut maps = BTreeMap::new();
+        for map in self.values("rtpmap") {
+            let number = words(map).next().unwrap_or_default();
+            let encoding = map.get(number.len()..).unwrap_or_default();
+            let number = payload_type(number.trim_end_matches([',', ';', ':']));
+            if let (Some(number), Some(_)) = (number, words(encoding).next()) {
+                maps.entry(number).or_insert(trim(encoding));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        self.media.formats.iter().filter_map(move |format| {
+            let payload_type = payload_type(format).filter(|number| seen.insert(*number))?;
+            let known = maps.get(&payload_type).copied().or(match payload_type {
+                0 => Some(Codec::Pcmu.encoding()),
+                8 => Some(Codec::Pcma.encoding()),
+                _ => None,
+            });
+            Some(Format { payload_type, encoding: known.unwrap_or(format) })
+        })
+    }
+
+    /// The payload types of the line with their meaning; `None` if we do not support it.
+    fn meanings(self) -> impl Iterator<Item = (u8, Option<Payload>)> {
+        self.formats().map(|format| (format.payload_type, format.payload()))
+    }
+
+    /// The payload types of the line that we support.
+    fn payloads(self) -> impl Iterator<Item = (u8, Payload)> {
+        self.meanings().filter_map(|(number, payload)| Some((number, payload?)))
+    }
+}
+
 /// One payload type of a media line.
 struct Format<'a> {
     payload_type: u8,
@@ -398,15 +571,15 @@ struct Format<'a> {
 
 impl Format<'_> {
     fn codec(&self) -> Option<Codec> {
-        let said = Encoding::parse(self.encoding)?;
+        let encoding = Encoding::parse(self.encoding)?;
         let all = [Codec::Opus, Codec::Pcma, Codec::Pcmu];
-        all.into_iter().find(|codec| Encoding::parse(codec.encoding()).as_ref() == Some(&said))
+        all.into_iter().find(|codec| encoding.is_of(*codec))
     }
 
     /// The clock rate of telephone events. They have no channels, but some peers write `/1`.
     fn event_clock(&self) -> Option<u32> {
         let encoding = Encoding::parse(self.encoding)?;
-        encoding.is_named(EVENT).then_some(encoding.clock)
+        encoding.is_named(EVENT).then_some(encoding.clock.unwrap_or(EVENT_CLOCK))
     }
 
     fn payload(&self) -> Option<Payload> {
@@ -419,61 +592,31 @@ impl Format<'_> {
 #[derive(Debug)]
 struct Encoding<'a> {
     name: &'a str,
-    clock: u32,
+    /// `None` if it is missing, or no clock rate of audio.
+    clock: Option<u32>,
     channels: u32,
 }
 
 impl<'a> Encoding<'a> {
-    /// A missing clock rate is 8,000 Hz; one channel need not be named.
+    /// What follows a semicolon or a comma belongs into `fmtp`. One channel need not be named.
     fn parse(text: &'a str) -> Option<Self> {
-        let number = |part: Option<&str>, default| match part.map(|part| words(part).next()) {
-            None | Some(None) => Some(default),
-            Some(Some(word)) => word.parse::<u32>().ok(),
-        };
-        let mut parts = text.split('/');
+        let number = |part: Option<&str>| words(part?).next()?.parse::<u32>().ok();
+        let mut parts = text.split([';', ',']).next()?.split('/');
         let name = words(parts.next()?).next()?;
-        let clock = number(parts.next(), 8_000)?;
-        let channels = number(parts.next(), 1)?;
+        let clock = number(parts.next()).filter(|clock| CLOCKS.contains(clock));
+        let channels = number(parts.next()).filter(|channels| *channels != 0).unwrap_or(1);
         Some(Self { name, clock, channels })
     }
 
+    /// RFC 8866 section 6.6: names are compared without case.
     fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
-}
 
-impl PartialEq for Encoding<'_> {
-    /// RFC 8866 section 6.6: names are compared without case.
-    fn eq(&self, other: &Self) -> bool {
-        self.is_named(other.name) && (self.clock, self.channels) == (other.clock, other.channels)
+    fn is_of(&self, codec: Codec) -> bool {
+        let has_clock = self.clock.is_none_or(|clock| clock == codec.clock());
+        self.is_named(codec.name()) && has_clock && codec.may_have(self.channels)
     }
-}
-
-fn payloads(media: &Media) -> impl Iterator<Item = (u8, Payload)> {
-    formats(media).filter_map(|format| Some((format.payload_type, format.payload()?)))
-}
-
-/// The payload types of a line, each once, in the order of the line. Each format and each `rtpmap`
-/// is read once, so the time grows only with the length of the description.
-fn formats(media: &Media) -> impl Iterator<Item = Format<'_>> {
-    let mut maps = BTreeMap::new();
-    for map in media.values("rtpmap") {
-        let number = words(map).next().unwrap_or_default();
-        let encoding = map.get(number.len()..).unwrap_or_default();
-        if let (Some(number), Some(_)) = (payload_type(number), words(encoding).next()) {
-            maps.entry(number).or_insert(encoding.trim());
-        }
-    }
-    let mut seen = BTreeSet::new();
-    media.formats.iter().filter_map(move |format| {
-        let payload_type = payload_type(format).filter(|number| seen.insert(*number))?;
-        let known = maps.get(&payload_type).copied().or(match payload_type {
-            0 => Some(Codec::Pcmu.encoding()),
-            8 => Some(Codec::Pcma.encoding()),
-            _ => None,
-        });
-        Some(Format { payload_type, encoding: known.unwrap_or(format) })
-    })
 }
 
 /// RFC 3551 section 6: a payload type has seven bits.
@@ -493,29 +636,33 @@ fn choose(
     if transport(media).is_none() {
         return Err(NegotiationError::Transport(media.protocol.clone()));
     }
-    let chosen = formats(media)
+    let line = Line::of(description, media);
+    let chosen = line
+        .formats()
         .find_map(|format| {
             let codec = format.codec().filter(|codec| codecs.contains(codec))?;
             Some((codec, format.payload_type))
         })
         .ok_or_else(|| {
-            let offered: Vec<_> = formats(media).map(|format| format.encoding).take(8).collect();
+            let offered: Vec<_> = line.formats().map(|format| format.encoding).take(8).collect();
             NegotiationError::NoCodec(offered.join(", "))
         })?;
     let (codec, payload_type) = chosen;
     // RFC 4733 section 2.1 requires the clock rate of the audio. Softphones that offer Opus often
     // offer events at 8,000 Hz only, and still send them with the clock rate of the audio.
-    let events: Vec<(u8, u32)> = formats(media)
+    let events: Vec<(u8, u32)> = line
+        .formats()
         .filter_map(|format| Some((format.payload_type, format.event_clock()?)))
         .collect();
     let event = |clock| events.iter().find(|(_, offered)| *offered == clock);
-    let telephone_event = event(codec.event_clock())
+    let telephone_event = event(codec.clock())
         .or_else(|| event(EVENT_CLOCK))
         .or(events.first())
         .map(|(number, _)| *number);
-    let address = media.connection.as_ref().or(description.connection.as_ref());
-    let is_hold = address.is_some_and(|address| is_nowhere(address));
+    let address = description.address_of(media)?;
+    let is_hold = address.is_some_and(is_nowhere);
     let address: Option<IpAddr> = address.and_then(|address| address.parse().ok());
+    let port_at_sip_host = (address.is_none() && !is_hold).then_some(media.port);
     let remote =
         address.filter(|address| is_usable(*address)).map(|ip| SocketAddr::new(ip, media.port));
     let rtcp_mux = media.has("rtcp-mux");
@@ -542,26 +689,28 @@ fn choose(
     let mut heard = Vec::from_iter(iter::once((payload_type, Payload::Sound(codec))).chain(event));
     // Some peers send the other G.711 law, or their other payload type for keys, than was answered.
     let is_certain = |offered: &(u8, Payload)| is_static(offered) || offered.1 == Payload::Event;
-    add_free(&mut heard, payloads(media).filter(is_certain));
+    add_free(&mut heard, line.payloads().filter(is_certain));
     Ok(StreamPlan {
         codec,
         payload_type,
         telephone_event,
         heard,
+        named: line.meanings().collect(),
         remote,
+        port_at_sip_host,
         remote_rtcp,
         direction,
-        ptime_ms: ptime(media),
+        ptime_ms: ptime(line),
         rtcp_mux,
     })
 }
 
 /// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms. A fraction is
 /// allowed, zero is not (RFC 8866 section 6.4).
-fn ptime(media: &Media) -> u32 {
-    let mut wanted = media.values("ptime").filter_map(milliseconds);
+fn ptime(line: Line<'_>) -> u32 {
+    let mut wanted = line.values("ptime").filter_map(milliseconds);
     let wanted = wanted.find(|wanted| *wanted != 0).unwrap_or(PTIME_MS);
-    let most = media.values("maxptime").find_map(milliseconds).unwrap_or(60).clamp(10, 60);
+    let most = line.values("maxptime").find_map(milliseconds).unwrap_or(60).clamp(10, 60);
     let fits = wanted.clamp(10, most);
     fits - fits % 10
 }
@@ -589,8 +738,8 @@ fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
-fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
-    let mut media = audio(local, transport(offered).unwrap_or(AVP));
+fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: Line<'_>) -> Media {
+    let mut media = audio(local, transport(offered.media).unwrap_or(AVP));
     let pt = plan.payload_type;
     media.formats.push(pt.to_string());
     media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", plan.codec.encoding())));
@@ -598,7 +747,8 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: &Media) -> Media {
         media.attributes.push(Attribute::valued("fmtp", format!("{pt} useinbandfec=1")));
     }
     let event = plan.telephone_event.and_then(|number| {
-        let clock = formats(offered).find(|format| format.payload_type == number)?.event_clock()?;
+        let mut formats = offered.formats();
+        let clock = formats.find(|format| format.payload_type == number)?.event_clock()?;
         Some((number, clock))
     });
     if let Some((number, clock)) = event {
@@ -622,6 +772,7 @@ fn refused(offered: &Media) -> Media {
         protocol: offered.protocol.clone(),
         formats: vec![format.to_owned()],
         connection: None,
+        unreadable_connection: None,
         attributes: Vec::new(),
     }
 }
@@ -633,6 +784,7 @@ fn audio(local: &LocalMedia, transport: &str) -> Media {
         protocol: transport.to_owned(),
         formats: Vec::new(),
         connection: None,
+        unreadable_connection: None,
         attributes: Vec::new(),
     }
 }
@@ -643,6 +795,7 @@ fn description(local: &LocalMedia, media: Vec<Media>) -> Description {
     Description {
         origin: format!("aftertone {session_id} {session_version} IN {family} {address}"),
         connection: Some(address.to_string()),
+        unreadable_connection: None,
         attributes: Vec::new(),
         media,
     }
@@ -755,6 +908,8 @@ mod tests {
         for address in ["224.2.1.1/127", "255.255.255.255", "phone.example"] {
             let (_, plan) = answer(&format!("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 {address}\r\n"));
             assert_eq!((plan.remote, plan.remote_rtcp), (None, None), "{address}");
+            let port = address.starts_with("phone").then_some(4000);
+            assert_eq!(plan.port_at_sip_host, port, "{address}: a name has the host of SIP");
         }
         let (_, plan) = answer("m=audio 65535 RTP/AVP 0\r\n");
         assert_eq!(plan.remote_rtcp, None);
@@ -791,7 +946,7 @@ mod tests {
              a=rtpmap:115 opus/48000/2\r\na=rtpmap:97 telephone-event/48000\r\n",
         );
         let before = Description::parse(text.as_bytes()).unwrap();
-        let again = make_offer_again(&local(), &before);
+        let again = make_offer_again(&local(), &before, &[]);
         let text = again.to_string();
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("m=")).collect();
         assert_eq!(lines, ["m=video 0 RTP/AVP 96", "m=audio 20000 RTP/AVP 115 8 0 97"]);
@@ -806,7 +961,7 @@ mod tests {
         assert_eq!((plan.codec, plan.telephone_event), (Codec::Pcma, Some(97)));
         assert_eq!(plan.remote, Some("192.0.2.1:4002".parse().unwrap()));
         // The same again, from our last description.
-        let third = make_offer_again(&local(), &again).to_string();
+        let third = make_offer_again(&local(), &again, &[]).to_string();
         assert_eq!(third.matches("m=").count(), 2, "{third}");
         assert!(third.contains("m=audio 20000 RTP/AVP 115 8 0 97\r\n"), "{third}");
     }
@@ -815,7 +970,7 @@ mod tests {
     fn a_codec_without_a_number_in_the_session_is_not_offered_later() {
         let (text, _) = answer("m=audio 4000 RTP/AVP 0 96\r\na=rtpmap:96 iLBC/8000\r\n");
         let before = Description::parse(text.as_bytes()).unwrap();
-        let again = make_offer_again(&local(), &before).to_string();
+        let again = make_offer_again(&local(), &before, &[]).to_string();
         assert!(again.contains("m=audio 20000 RTP/AVP 0 8 101\r\n"), "{again}");
     }
 

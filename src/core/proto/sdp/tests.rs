@@ -1,12 +1,12 @@
 //! Offers of real phones, and the same offers written in other ways.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use proptest::{prelude::*, sample::Index};
 
 use super::{
-    Codec, Description, Direction, LocalMedia, NegotiationError, ParseError, StreamPlan,
-    accept_answer, make_offer, make_offer_again, negotiate, suspend,
+    Codec, Description, Direction, LocalMedia, NegotiationError, ParseError, Payload, StreamPlan,
+    accept_answer, accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
 };
 
 /// A softphone on a desktop.
@@ -175,7 +175,18 @@ const NOISE: &[&[u8]] = &[
     b"a=fingerprint:sha-256 00:11",
 ];
 
-const BLANKS: [&str; 6] = [" ", "\t", "  ", " \t ", "\0", "\x0b"];
+const BLANKS: [&[u8]; 10] = [
+    b" ",
+    b"\t",
+    b"  ",
+    b" \t ",
+    b"\0",
+    b"\x0b",
+    b"\xa0",
+    b"\xc2\xa0",
+    b"\xe2\x80\x8b",
+    b" \xe3\x80\x80",
+];
 
 /// A change of how an offer is written that does not change its meaning.
 #[derive(Debug, Clone)]
@@ -200,6 +211,13 @@ enum Change {
     PortCount,
     TimeToLive,
     FractionOfPtime,
+    ByteOrderMark,
+    TypeCase(Index),
+    Commas(Index),
+    EncodingParameter,
+    SessionMaps,
+    OpusChannels(Index),
+    ClockOfEvents(Index),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -225,6 +243,13 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::PortCount),
         Just(Change::TimeToLive),
         Just(Change::FractionOfPtime),
+        Just(Change::ByteOrderMark),
+        index().prop_map(Change::TypeCase),
+        index().prop_map(Change::Commas),
+        Just(Change::EncodingParameter),
+        Just(Change::SessionMaps),
+        index().prop_map(Change::OpusChannels),
+        index().prop_map(Change::ClockOfEvents),
     ]
 }
 
@@ -235,30 +260,29 @@ impl Change {
         let count = lines.len();
         let blank = |which: &Index| *which.get(&BLANKS);
         match self {
-            Self::BlankAfter(at, which) => lines[at.index(count)].extend(blank(which).bytes()),
+            Self::BlankAfter(at, which) => lines[at.index(count)].extend(blank(which)),
             Self::BlankBefore(at, which) => {
                 let line = &mut lines[at.index(count)];
                 let start = line.iter().position(|byte| *byte == b'=').map_or(0, |at| at + 1);
-                line.splice(start..start, blank(which).bytes());
+                line.splice(start..start, blank(which).iter().copied());
             }
             Self::BlanksAroundType(at, which) => {
                 let line = &mut lines[at.index(count)];
                 if let Some(end) = line.iter().position(|byte| *byte == b'=') {
-                    line.splice(end..end, blank(which).bytes());
+                    line.splice(end..end, blank(which).iter().copied());
                 }
-                line.splice(0..0, blank(which).bytes());
+                line.splice(0..0, blank(which).iter().copied());
             }
             Self::BlanksWithin(at, which) => {
                 let line = &mut lines[at.index(count)];
-                *line = replace(line, " ", blank(which));
+                *line = replace(line, b" ", blank(which));
             }
             Self::BlanksAroundColon(at, which) => {
                 let line = &mut lines[at.index(count)];
                 if line.starts_with(b"a=")
                     && let Some(colon) = line.iter().position(|byte| *byte == b':')
                 {
-                    let around = format!("{0}:{0}", blank(which));
-                    line.splice(colon..=colon, around.bytes());
+                    line.splice(colon..=colon, [blank(which), b":", blank(which)].concat());
                 }
             }
             Self::EncodingCase(upper) => {
@@ -275,7 +299,7 @@ impl Change {
             }
             Self::ProtocolCase => {
                 for line in lines.iter_mut().filter(|line| line.starts_with(b"m=audio")) {
-                    *line = replace(line, "RTP/AVP", "rtp/avp");
+                    *line = replace(line, b"RTP/AVP", b"rtp/avp");
                 }
             }
             Self::OneChannel => {
@@ -331,7 +355,7 @@ impl Change {
             Self::NoTime => lines.retain(|line| !line.starts_with(b"t=")),
             Self::PortCount => {
                 for line in lines.iter_mut().filter(|line| line.starts_with(b"m=audio")) {
-                    *line = replace(line, " RTP/", "/1 RTP/");
+                    *line = replace(line, b" RTP/", b"/1 RTP/");
                 }
             }
             Self::TimeToLive => {
@@ -346,8 +370,67 @@ impl Change {
                     }
                 }
             }
+            Self::ByteOrderMark => {
+                lines[0].splice(0..0, *b"\xef\xbb\xbf");
+            }
+            Self::TypeCase(at) => {
+                let line = &mut lines[at.index(count)];
+                if line.get(1) == Some(&b'=') {
+                    line[0].make_ascii_uppercase();
+                }
+            }
+            Self::Commas(which) => {
+                let comma: [&[u8]; 4] = [b", ", b",", b" ,", b"; "];
+                for line in lines.iter_mut().filter(|line| line.starts_with(b"m=audio")) {
+                    let transport = line.windows(4).position(|text| text == b"AVP ");
+                    if let Some(at) = transport {
+                        let formats = line.split_off(at + 4);
+                        line.extend(replace(&formats, b" ", which.get::<&[u8]>(&comma)));
+                    }
+                }
+            }
+            Self::EncodingParameter => {
+                for line in lines.iter_mut().filter(|line| is_map(line)) {
+                    line.extend(b";x=y");
+                }
+            }
+            Self::SessionMaps => {
+                // Another change may have put blanks around the type, or changed its case.
+                let is_media = |line: &Line| {
+                    let letters = line.iter().take_while(|byte| **byte != b'=');
+                    letters
+                        .filter(|byte| byte.is_ascii_alphabetic())
+                        .map(u8::to_ascii_lowercase)
+                        .eq(*b"m")
+                };
+                let first = lines.iter().position(is_media).unwrap_or(count);
+                let media = lines.split_off(first);
+                let (maps, media): (Vec<Line>, Vec<Line>) =
+                    media.into_iter().partition(|line| is_map(line));
+                lines.extend(maps);
+                lines.extend(media);
+            }
+            Self::OpusChannels(which) => {
+                let written: [&[u8]; 3] = [b"opus/48000", b"opus/48000/1", b"opus/48000/0"];
+                for line in lines.iter_mut().filter(|line| line.ends_with(b"opus/48000/2")) {
+                    *line = replace(line, b"opus/48000/2", which.get::<&[u8]>(&written));
+                }
+            }
+            Self::ClockOfEvents(which) => {
+                let written: [&[u8]; 5] = [b"/0", b"", b"/", b"/8", b"/99999999999"];
+                let usual = b"telephone-event/8000";
+                for line in lines.iter_mut().filter(|line| is_map(line) && line.ends_with(usual)) {
+                    line.truncate(line.len() - b"/8000".len());
+                    line.extend(*which.get(&written));
+                }
+            }
         }
     }
+}
+
+/// Whether the line is an unchanged `rtpmap` with an encoding.
+fn is_map(line: &Line) -> bool {
+    line.starts_with(b"a=rtpmap:") && line.contains(&b'/')
 }
 
 /// Moves the address of the session to each medium that has none of its own.
@@ -368,12 +451,12 @@ fn move_connection(lines: &mut Vec<Line>) {
     }
 }
 
-fn replace(line: &[u8], from: &str, to: &str) -> Line {
+fn replace(line: &[u8], from: &[u8], to: &[u8]) -> Line {
     let mut replaced = Vec::new();
     let mut rest = line;
-    while let Some(at) = rest.windows(from.len()).position(|window| window == from.as_bytes()) {
+    while let Some(at) = rest.windows(from.len()).position(|window| window == from) {
         replaced.extend(&rest[..at]);
-        replaced.extend(to.bytes());
+        replaced.extend(to);
         rest = &rest[at + from.len()..];
     }
     replaced.extend(rest);
@@ -409,6 +492,7 @@ fn assert_strict(text: &str) {
     assert!(text.is_ascii() && text.ends_with("\r\n"), "{text:?}");
     let lines: Vec<&str> = text.strip_suffix("\r\n").unwrap().split("\r\n").collect();
     let mut order = String::new();
+    let mut maps = BTreeSet::new();
     for line in &lines {
         assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
         assert!(!line.contains("  ") && !line.ends_with(' '), "{line:?}");
@@ -430,10 +514,19 @@ fn assert_strict(text: &str) {
                 assert!(is_token(kind) && is_number(port) && !formats.is_empty(), "{line}");
                 assert!(protocol.split('/').all(is_token), "{line}");
                 assert!(formats.iter().all(|format| is_token(format)), "{line}");
+                let each_once: BTreeSet<_> = formats.iter().collect();
+                assert_eq!(each_once.len(), formats.len(), "{line}");
+                maps.clear();
             }
             ("a", _) => {
                 let (name, value) = value.split_once(':').unwrap_or((value, "x"));
                 assert!(is_token(name) && !value.is_empty(), "{line}");
+                if let Some((number, encoding)) = value.split_once(' ').filter(|_| name == "rtpmap")
+                {
+                    assert!(maps.insert(number.to_owned()), "{line}: two meanings in {text}");
+                    let clock = encoding.split('/').nth(1).and_then(|clock| clock.parse().ok());
+                    assert!(clock.is_some_and(|clock: u32| clock > 0), "{line}");
+                }
             }
             _ => panic!("{line}"),
         }
@@ -496,13 +589,184 @@ proptest! {
         }
         let Ok(offer) = Description::parse(&text) else { return Ok(()) };
         match negotiate(&offer, &local()) {
-            Ok((answer, _)) => {
+            Ok((answer, plan)) => {
                 assert_strict(&answer.to_string());
                 prop_assert_eq!(answer.media.len(), offer.media.len());
+                assert_strict(&make_offer_again(&local(), &answer, &plan.named).to_string());
             }
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
+
+    /// RFC 3264 section 8.3.2, for any numbers and `rtpmap` lines of the peer.
+    #[test]
+    fn no_description_of_ours_gives_a_payload_type_two_meanings(
+        numbers in prop::collection::vec(prop::sample::select(&[0_u8, 3, 8, 9, 96, 97, 101, 102][..]), 1..7),
+        maps in prop::collection::vec(
+            (
+                prop::sample::select(&[0_u8, 8, 9, 96, 97, 101, 102][..]),
+                prop::sample::select(
+                    &["PCMU/8000", "PCMA/8000", "opus/48000/2", "telephone-event/8000", "iLBC/8000"][..],
+                ),
+            ),
+            0..7,
+        ),
+        codecs in prop::sample::subsequence(vec![Codec::Opus, Codec::Pcma, Codec::Pcmu, Codec::Pcmu], 1..=4),
+        is_all_dynamic_taken in any::<bool>(),
+    ) {
+        let mut formats: Vec<String> = numbers.iter().map(u8::to_string).collect();
+        if is_all_dynamic_taken {
+            formats.extend((96..=127).map(|number| number.to_string()));
+        }
+        let mut lines = format!("m=audio 9 RTP/AVP {}\r\n", formats.join(" "));
+        for (number, encoding) in &maps {
+            lines.push_str(&format!("a=rtpmap:{number} {encoding}\r\n"));
+        }
+        let offer = Description::parse(offer_of(&lines).as_bytes()).unwrap();
+        let local = LocalMedia { codecs, ..local() };
+        assert_strict(&make_offer(&local).to_string());
+        let Ok((answer, plan)) = negotiate(&offer, &local) else { return Ok(()) };
+        let again = make_offer_again(&local, &answer, &plan.named);
+        for ours in [&answer, &again] {
+            assert_strict(&ours.to_string());
+            // The meanings are those of the peer's offer.
+            let Ok((_, ours)) = negotiate(ours, &local) else { continue };
+            for (number, meaning) in ours.named {
+                let theirs = plan.named.iter().find(|(theirs, _)| *theirs == number);
+                prop_assert!(theirs.is_none_or(|(_, theirs)| *theirs == meaning), "{}", lines);
+            }
+        }
+        // What the peer answers with our own numbers is heard under them.
+        let (theirs, _) = negotiate(&again, &local).unwrap();
+        let agreed = accept_answer(&again, &theirs).unwrap();
+        prop_assert_eq!(agreed.telephone_event.is_some(), agreed.heard.iter().any(
+            |(number, payload)| Some(*number) == agreed.telephone_event && *payload == Payload::Event
+        ));
+        assert_strict(&make_offer_again(&local, &again, &agreed.named).to_string());
+    }
+}
+
+/// Our second offer in a session that began with this offer of the peer's.
+fn later_offer(lines: &str) -> String {
+    let offer = Description::parse(offer_of(lines).as_bytes()).unwrap();
+    let (answer, plan) = negotiate(&offer, &local()).unwrap();
+    let text = make_offer_again(&local(), &answer, &plan.named).to_string();
+    assert_strict(&text);
+    text
+}
+
+#[test]
+fn a_later_offer_uses_each_number_once_and_as_the_peer_does() {
+    for (lines, formats) in [
+        ("101 0\r\na=rtpmap:101 opus/48000/2", "101 8 0 96"),
+        ("0 101\r\na=rtpmap:101 opus/48000/2", "0 8 96"),
+        ("0 101 96\r\na=rtpmap:101 opus/48000/2\r\na=rtpmap:96 iLBC/8000", "0 8 97"),
+        ("8\r\na=rtpmap:8 PCMU/8000", "8 101"),
+        ("8 0\r\na=rtpmap:0 telephone-event/8000", "8 0"),
+        ("0 8\r\na=rtpmap:8 iLBC/8000", "0 101"),
+        ("0 8 102\r\na=rtpmap:102 telephone-event/8000", "0 8 102"),
+    ] {
+        let text = later_offer(&format!("m=audio 9 RTP/AVP {lines}\r\n"));
+        let wanted = format!("m=audio 20000 RTP/AVP {formats}\r\n");
+        assert!(text.contains(&wanted), "{lines}: {text}");
+    }
+    // No number is free for events.
+    let all: Vec<_> = (96..=127).map(|number| number.to_string()).collect();
+    let text = later_offer(&format!("m=audio 9 RTP/AVP 0 {}\r\n", all.join(" ")));
+    assert!(text.contains("m=audio 20000 RTP/AVP 0 8\r\n"), "{text}");
+}
+
+#[test]
+fn events_under_the_number_that_we_chose_are_heard() {
+    let lines = "m=audio 9 RTP/AVP 101 0\r\na=rtpmap:101 opus/48000/2\r\n";
+    let offer = Description::parse(offer_of(lines).as_bytes()).unwrap();
+    let (answer, plan) = negotiate(&offer, &local()).unwrap();
+    let ours = make_offer_again(&local(), &answer, &plan.named);
+    let theirs = "m=audio 9 RTP/AVP 101 96\r\na=rtpmap:101 opus/48000/2\r\n\
+                  a=rtpmap:96 telephone-event/8000\r\n";
+    let theirs = Description::parse(offer_of(theirs).as_bytes()).unwrap();
+    let agreed = accept_answer(&ours, &theirs).unwrap();
+    assert_eq!(agreed.telephone_event, Some(96));
+    assert!(agreed.heard.contains(&(96, Payload::Event)), "{agreed:?}");
+    assert!(agreed.heard.contains(&(101, Payload::Sound(Codec::Opus))), "{agreed:?}");
+    let third = make_offer_again(&local(), &ours, &agreed.named).to_string();
+    assert!(third.contains("m=audio 20000 RTP/AVP 101 8 0 96\r\n"), "{third}");
+}
+
+#[test]
+fn an_answer_may_have_refused_lines_beyond_our_offer() {
+    let ours = make_offer(&local());
+    let taken = |lines: &str| {
+        let answer = Description::parse(offer_of(lines).as_bytes()).unwrap();
+        accept_answer(&ours, &answer).map(|plan| plan.remote.map(|remote| remote.port()))
+    };
+    let audio = "m=audio 4000 RTP/AVP 0\r\n";
+    for lines in [
+        "m=audio 4000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n".to_owned(),
+        format!("m=video 0 RTP/AVP 96\r\n{audio}"),
+        format!("m=image 0 udptl t38\r\n{audio}m=video 0 RTP/AVP 96\r\nm=text 0 RTP/AVP 98\r\n"),
+        format!("m=audio 0 RTP/SAVP 0\r\n{audio}"),
+        format!("{audio}m=audio 0 RTP/SAVP 0\r\n"),
+    ] {
+        assert_eq!(taken(&lines), Ok(Some(4000)), "{lines}");
+    }
+    let bad = Err(NegotiationError::BadAnswer);
+    assert_eq!(taken(&format!("{audio}m=video 5000 RTP/AVP 96\r\n")), bad, "never offered");
+    assert_eq!(taken(""), bad);
+    let refused = Err(NegotiationError::NoAudio);
+    assert_eq!(taken("m=audio 0 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n"), refused);
+}
+
+#[test]
+fn an_answer_that_refuses_the_audio_of_a_session_suspends_it() {
+    let read = |lines: &str| Description::parse(offer_of(lines).as_bytes()).unwrap();
+    let lines = "m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
+    let (answer, plan) = negotiate(&read(lines), &local()).unwrap();
+    let ours = make_offer_again(&local(), &answer, &plan.named);
+    for lines in ["m=audio 0 RTP/AVP 0 101\r\n", "m=audio 0 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n"]
+    {
+        let held = accept_answer_again(&ours, &read(lines), &plan).unwrap();
+        assert_eq!((held.direction, held.remote), (Direction::Inactive, None), "{lines}");
+        assert_eq!((held.codec, &held.heard), (plan.codec, &plan.heard), "{lines}");
+    }
+    let other = accept_answer_again(&ours, &read("m=video 0 RTP/AVP 96\r\n"), &plan);
+    assert_eq!(other, Err(NegotiationError::NoAudio));
+    let again = accept_answer_again(&ours, &read(lines), &plan).unwrap();
+    assert_eq!(again.direction, Direction::SendRecv);
+}
+
+#[test]
+fn the_address_of_a_line_that_is_not_used_is_not_judged() {
+    for lines in [
+        "m=audio 0 RTP/SAVP 0\r\nc=IN\r\nm=audio 4000 RTP/AVP 0\r\n",
+        "m=audio 5000 RTP/SAVP 0\r\nc=IN IP4\r\nm=audio 4000 RTP/AVP 0\r\n",
+        "m=audio 4000 RTP/AVP 0\r\nm=audio 4002 RTP/AVP 0\r\nc=\r\n",
+        "m=audio 5000 RTP/AVP 0\r\nc=IN\r\nm=audio 4000 RTP/AVP 0\r\n",
+    ] {
+        let (text, plan) = answer(offer_of(lines).as_bytes()).unwrap();
+        assert_eq!(plan.remote, Some("192.0.2.1:4000".parse().unwrap()), "{lines}");
+        assert_strict(&text);
+    }
+}
+
+#[test]
+fn names_of_hosts_stand_for_the_host_of_the_peers_sip() {
+    for (address, port) in [
+        ("c=IN IP4 phone.example\r\n", Some(4000)),
+        ("c=IN IP6 localhost\r\n", Some(4000)),
+        ("c=IN IP4 192.0.2\r\n", Some(4000)),
+        ("c=IN IP4 hold.invalid\r\n", None),
+        ("c=IN IP4 0.0.0.0\r\n", None),
+        ("c=IN IP4 224.2.1.1/127\r\n", None),
+        ("", None),
+    ] {
+        let lines = format!("m=audio 4000 RTP/AVP 0\r\n{address}");
+        let (_, plan) = answer(offer_of(&lines).as_bytes()).unwrap();
+        assert_eq!(plan.port_at_sip_host, port, "{address}");
+        assert_eq!(plan.remote.is_some(), address.is_empty(), "{address}");
+    }
+    let (_, plan) = answer(b"v=0\r\nm=audio 4000 RTP/AVP 0\r\n").unwrap();
+    assert_eq!(plan.port_at_sip_host, Some(4000), "no c= at all");
 }
 
 #[test]
@@ -550,6 +814,14 @@ fn telephone_events_are_agreed_in_whatever_way_they_are_named() {
             "telephone-event/",
             "telephone-event / 8000 / 1",
             "telephone-event/08000",
+            "telephone-event/0",
+            "telephone-event/0/1",
+            "telephone-event/-8000",
+            "telephone-event/4294967296",
+            "telephone-event/8000;x=y",
+            "telephone-event;x=y",
+            "telephone-event/8000, 1",
+            "\u{a0}telephone-event/8000\u{a0}",
             "\ttelephone-event/8000\t",
         ] {
             for fmtp in ["", "0-15", "0-16", "0-11,16", "0 - 15", "events=0-15", "-1,\0"] {
@@ -584,7 +856,8 @@ fn events_are_agreed_by_the_clock_that_fits_best() {
         ("0 PCMU/8000|102 telephone-event/16000|101 telephone-event/8000", Some(101)),
         ("0 PCMU/8000|102 telephone-event/48000", Some(102)),
         ("0 PCMU/8000|102 telephone-events/8000", None),
-        ("0 PCMU/8000|102 telephone-event/fast", None),
+        ("0 PCMU/8000|102 telephone-event/fast", Some(102)),
+        ("0 PCMU/8000|102 telephone-event/16000|101 telephone-event/0", Some(101)),
     ] {
         let numbers: Vec<_> =
             offered.split('|').map(|map| map.split(' ').next().unwrap()).collect();
@@ -607,14 +880,53 @@ fn codecs_are_found_by_name_clock_and_channels() {
         (" PCMU / 8000 ", true),
         ("PCMU/8000/2", false),
         ("PCMU/16000", false),
-        ("PCMU/x", false),
+        ("PCMU/x", true),
+        ("PCMU/0", true),
+        ("PCMU/8000/0", true),
+        ("PCMU/8000;x=y", true),
         ("opus/48000/2", true),
         ("OPUS/48000/2", true),
-        ("opus/48000", false),
+        ("opus/48000", true),
+        ("opus/48000/1", true),
+        ("opus", true),
+        ("opus/48000/3", false),
+        ("opus/16000/2", false),
     ] {
         let lines = format!("m=audio 4000 RTP/AVP 96\r\na=rtpmap:96 {map}\r\n");
-        assert_eq!(answer(offer_of(&lines).as_bytes()).is_ok(), is_known, "{map}");
+        let answer = answer(offer_of(&lines).as_bytes());
+        assert_eq!(answer.is_ok(), is_known, "{map}");
+        if let Ok((text, _)) = answer {
+            let is_named = |encoding: &str| text.contains(&format!("a=rtpmap:96 {encoding}\r\n"));
+            assert!(is_named("PCMU/8000") || is_named("opus/48000/2"), "{map}: {text}");
+            assert_strict(&text);
+        }
     }
+}
+
+#[test]
+fn maps_of_the_session_count_where_the_medium_has_none() {
+    let text = |session: &str, medium: &str| {
+        let head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n";
+        format!("{head}{session}m=audio 4000 RTP/AVP 96 101\r\n{medium}")
+    };
+    let events = "a=rtpmap:101 telephone-event/8000\r\n";
+    for (session, medium, payload) in [
+        (format!("a=rtpmap:96 PCMA/8000\r\n{events}"), "", Codec::Pcma),
+        (format!("a=rtpmap:96 PCMA/8000\r\n{events}"), "a=rtpmap:96 PCMU/8000\r\n", Codec::Pcmu),
+        (events.to_owned(), "a=rtpmap:96 opus/48000/2\r\n", Codec::Opus),
+    ] {
+        let (said, plan) = answer(text(&session, medium).as_bytes()).unwrap();
+        assert_eq!((plan.codec, plan.payload_type), (payload, 96), "{said}");
+        assert_eq!(plan.telephone_event, Some(101), "{said}");
+        assert!(said.contains(events), "{said}");
+        assert_strict(&said);
+    }
+    // The same for an answer.
+    let theirs = text("a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n", "");
+    let theirs = Description::parse(theirs.as_bytes()).unwrap();
+    let plan = accept_answer(&make_offer(&local()), &theirs).unwrap();
+    assert_eq!((plan.codec, plan.telephone_event), (Codec::Opus, Some(101)));
+    assert!(plan.heard.contains(&(96, Payload::Sound(Codec::Opus))), "{plan:?}");
 }
 
 #[test]
@@ -635,6 +947,9 @@ fn hold_is_seen_in_all_its_forms() {
         ("m=audio 4000 RTP/AVP 0\r\nc=IN IP6 hold.invalid\r\n", inactive),
         ("m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\na=sendrecv\r\n", inactive),
         ("m=audio\t4000\tRTP/AVP\t0\r\na=recvonly \r\n", Direction::SendOnly),
+        ("m=audio 4000 RTP/AVP 0\r\na=sendonly\u{a0}\r\n", Direction::RecvOnly),
+        ("m=audio 4000 RTP/AVP 0\r\nA=inactive\u{feff}\r\n", inactive),
+        ("m=audio 4000 RTP/AVP 0\r\nC=IN IP4 0.0.0.0\u{a0}\r\n", inactive),
         (
             "m=audio 4000 RTP/AVP 0\r\nm=video 4002 RTP/AVP 96\r\na=inactive\r\n",
             Direction::SendRecv,
@@ -663,14 +978,56 @@ fn audio_with_port_0_is_suspended_and_taken_up_again() {
     assert_eq!((suspended.codec, &suspended.heard), (plan.codec, &plan.heard));
     // The hold is repeated, then an offer is requested: the payload types are those of the session.
     let (answer, _) = suspend(&silent, &local(), &suspended, &answer).unwrap();
-    let again = make_offer_again(&local(), &answer).to_string();
+    let again = make_offer_again(&local(), &answer, &[]).to_string();
     assert!(again.contains("m=audio 20000 RTP/AVP 115 8 0 97\r\n"), "{again}");
     // Any other offer is not a hold.
-    for lines in
-        [first, "m=audio 0 RTP/AVP 0\r\nm=image 4000 udptl t38\r\n", "m=video 0 RTP/AVP 96\r\n", ""]
-    {
+    for lines in [
+        first,
+        "m=audio 0 RTP/AVP 0\r\nm=image 4000 udptl t38\r\n",
+        "m=image 4000 udptl t38\r\nm=audio 0 RTP/AVP 115 97\r\n",
+        "m=audio 4002 RTP/AVP 0\r\nm=audio 0 RTP/AVP 115 97\r\n",
+        "m=video 0 RTP/AVP 96\r\nm=audio 0 RTP/AVP 115\r\nm=audio 4002 RTP/SAVP 0\r\n",
+        "m=audio 0 RTP/AVP 0\r\nm=audio 4000 RTP/AVP 18\r\n",
+        "m=video 0 RTP/AVP 96\r\n",
+        "",
+    ] {
         assert_eq!(suspend(&read(lines), &local(), &plan, &described), None, "{lines}");
     }
+}
+
+#[test]
+fn audio_is_suspended_whatever_else_is_offered_again_that_we_had_refused() {
+    let read = |lines: &str| Description::parse(offer_of(lines).as_bytes()).unwrap();
+    for others in [
+        "m=video 5000 RTP/AVP 96\r\n",
+        "m=video 5000 RTP/AVP 96\r\nm=application 5002 UDP/BFCP *\r\n",
+        "m=audio 5000 RTP/SAVP 0\r\n",
+        "m=audio 5000 RTP/AVP 18\r\n",
+        "m=video 5000 RTP/AVP 96\r\nc=IN\r\n",
+    ] {
+        for is_first in [false, true] {
+            let lines = |audio: &str| match is_first {
+                true => format!("{audio}{others}"),
+                false => format!("{others}{audio}"),
+            };
+            let active = read(&lines("m=audio 4000 RTP/AVP 0\r\n"));
+            let silent = read(&lines("m=audio 0 RTP/AVP 0\r\n"));
+            let (described, plan) = negotiate(&active, &local()).unwrap();
+            let (answer, held) =
+                suspend(&silent, &local(), &plan, &described).unwrap_or_else(|| panic!("{silent}"));
+            assert_eq!(held.direction, Direction::Inactive, "{silent}");
+            assert!(answer.media.iter().all(|line| line.port == 0), "{answer}");
+            assert_strict(&answer.to_string());
+            // The hold is repeated, and ends.
+            let (answer, held) = suspend(&silent, &local(), &held, &answer).unwrap();
+            assert_eq!(suspend(&active, &local(), &held, &answer), None, "{active}");
+            assert_eq!(negotiate(&active, &local()).unwrap().1, plan);
+        }
+    }
+    // A new video line does not carry the audio either.
+    let (described, plan) = negotiate(&read("m=audio 4000 RTP/AVP 0\r\n"), &local()).unwrap();
+    let silent = read("m=audio 0 RTP/AVP 0\r\nm=video 5000 RTP/AVP 96\r\n");
+    assert!(suspend(&silent, &local(), &plan, &described).is_some());
 }
 
 #[test]
@@ -682,7 +1039,7 @@ fn a_line_of_avpf_is_answered_by_avpf() {
         let (text, _) = answer(offer_of(&lines).as_bytes()).unwrap();
         assert!(text.contains(&format!("m=audio 20000 {answered} 0\r\n")), "{text}");
         let described = Description::parse(text.as_bytes()).unwrap();
-        let again = make_offer_again(&local(), &described).to_string();
+        let again = make_offer_again(&local(), &described, &[]).to_string();
         assert!(again.contains(&format!("m=audio 20000 {answered} 0 8 101\r\n")), "{again}");
     }
 }
@@ -724,7 +1081,10 @@ fn what_really_is_broken_is_refused() {
         (offer_of("m=audio\r\n"), bad(6)),
         (offer_of("m=audio -1 RTP/AVP 0\r\n"), bad(6)),
         (offer_of("m=audio 65536 RTP/AVP 0\r\n"), bad(6)),
-        (offer_of("m=audio 4000 RTP/AVP 0\r\nc=IN IP4\r\n"), bad(7)),
+        (
+            offer_of("m=audio 4000 RTP/AVP 0\r\nc=IN IP4\r\n"),
+            Ok(Err(NegotiationError::BadAddress(ParseError::BadLine { number: 7 }))),
+        ),
         (offer_of(""), Ok(Err(NegotiationError::NoAudio))),
         (offer_of("m=audio 0 RTP/AVP 0\r\n"), Ok(Err(NegotiationError::NoAudio))),
         (

@@ -18,6 +18,8 @@ fn plan() -> StreamPlan {
         telephone_event: Some(101),
         heard: vec![(0, Payload::Sound(Codec::Pcmu)), (101, Payload::Event)],
         remote: None,
+        named: Vec::new(),
+        port_at_sip_host: None,
         remote_rtcp: None,
         direction: Direction::SendRecv,
         ptime_ms: 20,

@@ -87,12 +87,36 @@ fn a_peer_that_hears_us_and_says_so_by_rtcp_is_there() {
 fn a_peer_without_a_usable_address_is_told_like_one_that_is_silent() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    let named = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 phone.example\r\na=sendrecv\r\n";
-    rig.command(Command::Connect(plan(&peer, named), HOST));
+    let group = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 224.2.1.1/127\r\na=sendrecv\r\n";
+    rig.command(Command::Connect(plan(&peer, group), HOST));
     rig.tick(frames(Settings::default().rtp_timeout));
     assert_eq!(rig.outline(), Vec::<String>::new());
     rig.tick(1);
     assert_eq!(rig.outline(), ["timed out NeverHeard"]);
+}
+
+#[test]
+fn a_peer_that_names_its_host_is_sent_to_and_heard_where_its_sip_comes_from() {
+    for address in ["c=IN IP4 phone.example\r\n", ""] {
+        let named = format!("m=audio PORT RTP/AVP 0\r\n{address}a=sendrecv\r\n");
+        let mut rig = Rig::new();
+        let mut peer = Peer::new(rig.local);
+        // A hold ends with a name as well.
+        for plan in [plan(&peer, &named), plan(&peer, HOLDS[2]), plan(&peer, &named)] {
+            rig.command(Command::Connect(plan, HOST));
+        }
+        rig.tick(1);
+        assert!(!peer.packets().is_empty(), "{named}");
+        rig.converse(&mut peer, &speech(5));
+        assert_eq!(rig.told(), [LegEvent::Heard], "{named}");
+    }
+    // The host of the SIP is not known: there is no address.
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    let named = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 phone.example\r\na=sendrecv\r\n";
+    rig.command(Command::Connect(plan(&peer, named), None));
+    rig.tick(5);
+    assert!(peer.packets().is_empty());
 }
 
 #[test]
