@@ -365,7 +365,7 @@ fn request_of(bytes: &[u8]) -> Request {
 }
 
 fn read_of_ipv6(name: &str) -> Vec<u8> {
-    fs::read(format!("tests/torture_ipv6/{name}.dat")).unwrap()
+    fs::read(folder().with_file_name("torture_ipv6").join(name).with_extension("dat")).unwrap()
 }
 
 fn read(name: &str) -> Vec<u8> {
