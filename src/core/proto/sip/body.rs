@@ -1,9 +1,10 @@
 //! Message bodies (RFC 5621): selects the part of a body that its reader uses.
 //!
 //! Comes in: the header fields and the body of a message, and the media types that the reader
-//! understands. Goes out: the part of such a type, and whether the body holds anything that is
-//! neither understood nor optional; a request is refused for that (RFC 3261 §8.2.3). A response
-//! cannot be refused: its part is used whatever else the body holds.
+//! understands. Goes out: the parts of such types, and whether the body holds anything that is
+//! neither understood nor optional; a request is refused for that (RFC 3261 §8.2.3). Responses and
+//! ACKs cannot be refused: their part is used whatever else the body holds, and whatever header
+//! fields of the body cannot be read.
 //!
 //! Multipart sets are cut by RFC 2046 §5.1. Each level is read line by line, once; [`MAX_DEPTH`]
 //! and [`MAX_PARTS`] limit the work that a body can cause.
@@ -15,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::{
     fields::Fields,
     lines::{Lines, parse_header_line},
-    uri::{parse_quoted, split_top_level},
+    uri::{is_token, parse_quoted, split_top_level},
 };
 
 /// The media type of session descriptions.
@@ -29,10 +30,35 @@ pub const MAX_DEPTH: usize = 4;
 /// The content of a body, for its reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content<'a> {
-    /// The part of a type that the reader understands.
-    pub part: Option<Part<'a>>,
+    /// The parts of types that the reader understands, in their order.
+    pub parts: Vec<Part<'a>>,
     /// Something in the body is neither understood nor optional: a request is refused for it.
     pub refused: Option<Unsupported>,
+    /// A part that the reader understands, or a set that may hold one, cannot be read. This is
+    /// given even if the part is optional: a reader that reports what it has read has to know.
+    pub unread: Option<Unsupported>,
+    /// Like `refused`, but only for what says `handling=required` itself.
+    insisted: Option<Unsupported>,
+}
+
+impl<'a> Content<'a> {
+    /// The part for a reader that wants only one: the first one of the usual disposition,
+    /// otherwise the first one.
+    pub fn into_part(mut self) -> Option<Part<'a>> {
+        let usual = self.parts.iter().position(|part| part.has_usual_disposition);
+        let best = usual.unwrap_or_default();
+        (best < self.parts.len()).then(|| self.parts.swap_remove(best))
+    }
+}
+
+/// How the header fields of a body are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// In a request: it is refused, so that its sender can correct it.
+    Strict,
+    /// In a response or an ACK, which cannot be refused: its sender would go on waiting. What
+    /// cannot be read is left out, and the body itself shows whether it is a description.
+    Lenient,
 }
 
 /// A body, or a part of one, that its reader understands.
@@ -42,8 +68,7 @@ pub struct Part<'a> {
     pub media_type: String,
     /// Its bytes, without any transfer encoding.
     pub bytes: Cow<'a, [u8]>,
-    /// Its disposition is the usual one of its type. Such a part is preferred to one with another
-    /// disposition.
+    /// Its disposition is the usual one of its type.
     has_usual_disposition: bool,
 }
 
@@ -60,10 +85,35 @@ pub enum Unsupported {
 
 /// Reads the body of a message with the header `fields`, for a reader that understands `types`,
 /// which are in lower case.
-pub(super) fn read<'a>(fields: &Fields, body: &'a [u8], types: &[&str]) -> Content<'a> {
+pub(super) fn read<'a>(
+    fields: &Fields,
+    body: &'a [u8],
+    types: &[&str],
+    strictness: Strictness,
+) -> Content<'a> {
     // SIP has no Content-Transfer-Encoding (RFC 3261 §20): outside of a set, bodies are binary.
     let entity = Entity { transfer: Transfer::Identity, ..Entity::of(fields) };
-    Reader { types, parts_left: MAX_PARTS }.read(&entity, body, 0)
+    Reader { types, strictness, parts_left: MAX_PARTS }.read(&entity, body, 0)
+}
+
+/// A media type, or a media range, in lower case and without parameters. Blanks may stand around
+/// its slash (RFC 3261 §25.1).
+pub(super) fn media_type(value: &str) -> String {
+    let whole = before_parameters(value);
+    match whole.split_once('/') {
+        Some((kind, subtype)) => format!("{}/{}", kind.trim_end(), subtype.trim_start()),
+        None => whole,
+    }
+}
+
+/// Whether a Content-Type names a media type.
+fn is_media_type(value: &str) -> bool {
+    media_type(value).split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
+}
+
+/// Whether a body is a session description by its first line (RFC 8866 §5.1).
+fn begins_as_description(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"v=0")
 }
 
 /// The header fields of a message, or of a part, that describe its body.
@@ -71,6 +121,8 @@ pub(super) fn read<'a>(fields: &Fields, body: &'a [u8], types: &[&str]) -> Conte
 struct Entity {
     /// In lower case; empty without Content-Type.
     media_type: String,
+    /// `media_type` is one.
+    has_media_type: bool,
     /// The boundary of a multipart set.
     boundary: Option<String>,
     /// The Content-ID of the root of a multipart/related.
@@ -78,8 +130,7 @@ struct Entity {
     /// In lower case; empty without Content-Disposition.
     disposition: String,
     handling: Handling,
-    /// Content-Encoding names a compression.
-    is_compressed: bool,
+    compression: Compression,
     transfer: Transfer,
     id: Option<String>,
     /// There are no header fields.
@@ -94,6 +145,21 @@ enum Handling {
     Unsaid,
 }
 
+/// Content-Encoding (RFC 3261 §20.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    /// No encoding, or `identity`.
+    None,
+    /// One of [`COMPRESSIONS`].
+    Known,
+    /// Anything else.
+    Unknown,
+}
+
+/// The compressions of the registry of HTTP content codings.
+const COMPRESSIONS: [&str; 7] =
+    ["gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd"];
+
 /// Content-Transfer-Encoding (RFC 2045 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transfer {
@@ -105,14 +171,21 @@ enum Transfer {
 
 impl Entity {
     fn of(fields: &Fields) -> Self {
-        let content_type = fields.first("Content-Type").unwrap_or_default();
+        let types = || fields.all("Content-Type").filter(|value| !value.is_empty());
+        let content_type = types().find(|value| is_media_type(value)).or_else(|| types().next());
+        let content_type = content_type.unwrap_or_default();
         let disposition = fields.first("Content-Disposition").unwrap_or_default();
         let handling = parameter(disposition, "handling").map(|value| value.to_ascii_lowercase());
         let encodings = fields.all("Content-Encoding").flat_map(|value| value.split(','));
-        let is_identity = |name: &str| name.is_empty() || name.eq_ignore_ascii_case("identity");
+        let compressions = encodings.map(|name| match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Compression::None,
+            name if COMPRESSIONS.contains(&name) => Compression::Known,
+            _ => Compression::Unknown,
+        });
         let transfer = fields.first("Content-Transfer-Encoding").unwrap_or_default();
         Self {
-            media_type: before_parameters(content_type),
+            media_type: media_type(content_type),
+            has_media_type: is_media_type(content_type),
             boundary: parameter(content_type, "boundary").filter(|value| !value.is_empty()),
             start: parameter(content_type, "start"),
             disposition: before_parameters(disposition),
@@ -121,7 +194,11 @@ impl Entity {
                 Some(_) => Handling::Required,
                 None => Handling::Unsaid,
             },
-            is_compressed: encodings.map(str::trim).any(|name| !is_identity(name)),
+            compression: compressions.fold(Compression::None, |before, next| match before {
+                Compression::None => next,
+                Compression::Unknown if next == Compression::Known => next,
+                Compression::Known | Compression::Unknown => before,
+            }),
             transfer: match before_parameters(transfer).as_str() {
                 "" | "binary" | "8bit" | "7bit" => Transfer::Identity,
                 "base64" => Transfer::Base64,
@@ -164,51 +241,88 @@ const SESSION: &str = "session";
 /// Reads the parts of one body.
 struct Reader<'t> {
     types: &'t [&'t str],
+    strictness: Strictness,
     /// How many more parts may be read.
     parts_left: usize,
 }
 
 impl Reader<'_> {
     fn read<'a>(&mut self, entity: &Entity, bytes: &'a [u8], depth: usize) -> Content<'a> {
-        if bytes.is_empty() {
-            return Content::default();
-        }
         let content = self.read_required(entity, bytes, depth);
-        match entity.is_optional() {
-            true => Content { refused: None, ..content },
-            false => content,
+        match entity.handling {
+            _ if entity.is_optional() => Content { refused: None, insisted: None, ..content },
+            Handling::Required => {
+                Content { insisted: content.insisted.or(content.refused), ..content }
+            }
+            Handling::Optional | Handling::Unsaid => content,
         }
     }
 
     fn read_required<'a>(&mut self, entity: &Entity, bytes: &'a [u8], depth: usize) -> Content<'a> {
-        let is_early_session = entity.disposition == EARLY_SESSION;
-        let is_known = self.types.contains(&entity.media_type.as_str()) && !is_early_session;
-        let is_set = entity.media_type.starts_with("multipart/");
+        let media_type = match self.is_description_by_its_bytes(entity, bytes, depth) {
+            true => SDP,
+            false => entity.media_type.as_str(),
+        };
+        let is_description = media_type == SDP && self.types.contains(&SDP);
+        let is_early_session = is_description && entity.disposition == EARLY_SESSION;
+        let is_known = self.types.contains(&media_type) && !is_early_session;
+        let is_blank = match is_description {
+            // Some peers send an empty line in place of no description.
+            true => bytes.trim_ascii().is_empty(),
+            // What is empty does not have to be understood; where it is, its reader judges it.
+            false => bytes.is_empty() && !is_known,
+        };
+        if is_blank {
+            return Content::default();
+        }
+        let is_set = media_type.starts_with("multipart/");
         if !is_known && !is_set {
             return refused(Unsupported::Type);
         }
-        if entity.is_compressed {
-            return refused(Unsupported::Encoding);
+        let is_lenient = self.strictness == Strictness::Lenient;
+        let is_plain = is_lenient && is_description && begins_as_description(bytes);
+        let is_compressed = match entity.compression {
+            Compression::None => false,
+            Compression::Known => !is_plain,
+            Compression::Unknown => !is_lenient,
+        };
+        if is_compressed {
+            return unread(Unsupported::Encoding);
         }
         if is_set {
             return self.read_set(entity, bytes, depth);
         }
-        let Some(bytes) = entity.transfer.undo(bytes) else {
-            return refused(Unsupported::Encoding);
+        let decoded = entity.transfer.undo(bytes);
+        let Some(bytes) = decoded.or(is_plain.then_some(Cow::Borrowed(bytes))) else {
+            return unread(Unsupported::Encoding);
         };
         let has_usual_disposition = matches!(entity.disposition.as_str(), "" | SESSION);
-        let media_type = entity.media_type.clone();
-        Content { part: Some(Part { media_type, bytes, has_usual_disposition }), refused: None }
+        let media_type = media_type.to_owned();
+        let part = Part { media_type, bytes, has_usual_disposition };
+        Content { parts: vec![part], ..Content::default() }
+    }
+
+    /// Whether the body counts as a description although its type does not say so: a body without
+    /// a type, or one whose type cannot be read and cannot be refused either.
+    fn is_description_by_its_bytes(&self, entity: &Entity, bytes: &[u8], depth: usize) -> bool {
+        let may_be = match entity.media_type.as_str() {
+            "" => depth == 0,
+            _ => !entity.has_media_type && self.strictness == Strictness::Lenient,
+        };
+        may_be && self.types.contains(&SDP) && begins_as_description(bytes)
     }
 
     fn read_set<'a>(&mut self, set: &Entity, bytes: &'a [u8], depth: usize) -> Content<'a> {
+        if bytes.is_empty() {
+            return Content::default();
+        }
         let Some(boundary) = set.boundary.as_deref().filter(|_| depth < MAX_DEPTH) else {
-            return refused(Unsupported::Type);
+            return unread(Unsupported::Type);
         };
         let (parts, is_whole) = cut(bytes, boundary, self.parts_left);
         self.parts_left -= parts.len();
         if parts.is_empty() && is_whole {
-            return refused(Unsupported::Type);
+            return unread(Unsupported::Type);
         }
         let parts: Vec<(Entity, &[u8])> = parts.into_iter().map(read_part).collect();
         let mut content = match set.media_type.as_str() {
@@ -219,24 +333,20 @@ impl Reader<'_> {
         };
         if !is_whole {
             content.refused = Some(Unsupported::TooManyParts);
+            content.unread = content.refused;
         }
         content
     }
 
-    /// RFC 5621 §5: each part counts. Of several descriptions, the first one for the session is
-    /// taken.
+    /// RFC 5621 §5: each part counts.
     fn read_mixed<'a>(&mut self, parts: &[(Entity, &'a [u8])], depth: usize) -> Content<'a> {
         let mut all = Content::default();
         for (entity, bytes) in parts {
-            let Content { part, refused } = self.read(entity, bytes, depth);
-            let is_better = |part: &Part<'_>| match &all.part {
-                None => true,
-                Some(before) => part.has_usual_disposition && !before.has_usual_disposition,
-            };
-            if let Some(part) = part.filter(is_better) {
-                all.part = Some(part);
-            }
+            let Content { parts, refused, unread, insisted } = self.read(entity, bytes, depth);
+            all.parts.extend(parts);
             all.refused = all.refused.or(refused);
+            all.unread = all.unread.or(unread);
+            all.insisted = all.insisted.or(insisted);
         }
         all
     }
@@ -246,12 +356,13 @@ impl Reader<'_> {
     fn read_alternative<'a>(&mut self, parts: &[(Entity, &'a [u8])], depth: usize) -> Content<'a> {
         let contents = parts.iter().rev().map(|(entity, bytes)| self.read(entity, bytes, depth));
         let mut contents: Vec<Content<'a>> = contents.collect();
-        let is_taken = |content: &Content<'_>| content.part.is_some() && content.refused.is_none();
+        let is_taken =
+            |content: &Content<'_>| !content.parts.is_empty() && content.refused.is_none();
         let is_passed_over = |content: &Content<'_>| content.refused.is_none();
         let best = contents
             .iter()
             .position(is_taken)
-            .or_else(|| contents.iter().position(|content| content.part.is_some()))
+            .or_else(|| contents.iter().position(|content| !content.parts.is_empty()))
             .or_else(|| contents.iter().position(is_passed_over))
             .unwrap_or_default();
         match contents.is_empty() {
@@ -261,7 +372,8 @@ impl Reader<'_> {
     }
 
     /// RFC 5621 §7, RFC 2387: the root defines the set, and the other parts belong to it. If the
-    /// root holds nothing for the reader, the other parts are searched as well.
+    /// root holds nothing for the reader, the other parts are searched as well. Of them, those that
+    /// are not understood are passed over, unless they say that they are required.
     fn read_related<'a>(
         &mut self,
         set: &Entity,
@@ -274,17 +386,27 @@ impl Reader<'_> {
             Some((entity, bytes)) => self.read(entity, bytes, depth),
             None => return Content::default(),
         };
-        for (at, (entity, bytes)) in parts.iter().enumerate() {
-            if content.part.is_none() && at != root {
-                content.part = self.read(entity, bytes, depth).part;
+        for (_, (entity, bytes)) in parts.iter().enumerate().filter(|(at, _)| *at != root) {
+            let Content { parts, insisted, unread, .. } = self.read(entity, bytes, depth);
+            if content.parts.is_empty() {
+                content.parts = parts;
+                content.unread = content.unread.or(unread);
             }
+            content.refused = content.refused.or(insisted);
+            content.insisted = content.insisted.or(insisted);
         }
         content
     }
 }
 
+/// Something that is not understood.
 fn refused<'a>(why: Unsupported) -> Content<'a> {
-    Content { part: None, refused: Some(why) }
+    Content { refused: Some(why), ..Content::default() }
+}
+
+/// Something that is understood, but cannot be read.
+fn unread<'a>(why: Unsupported) -> Content<'a> {
+    Content { unread: Some(why), ..refused(why) }
 }
 
 /// The parts between the delimiters of a set, at most `most`, and whether these are all. A set
@@ -390,7 +512,7 @@ fn unquote(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
-/// A media type or a disposition, in lower case.
+/// The value of a header field without its parameters, in lower case.
 fn before_parameters(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
@@ -428,7 +550,9 @@ mod tests {
             let (name, value) = parse_header_line(line).unwrap();
             fields.push(name, value);
         }
-        let Content { part, refused } = read(&fields, body.as_bytes(), &[SDP]);
+        let content = read(&fields, body.as_bytes(), &[SDP], Strictness::Strict);
+        let refused = content.refused;
+        let part = content.into_part();
         (part.map(|part| String::from_utf8(part.bytes.into_owned()).unwrap()), refused)
     }
 
@@ -526,6 +650,96 @@ mod tests {
         let other = ("Content-Type: image/png\r\nContent-Disposition: icon\r\n", "x");
         assert_eq!(content(&kind, &set("b", &[other, root])), offer());
         assert_eq!(content(plain, &set("b", &[DESCRIPTION, other])), offer());
+    }
+
+    #[test]
+    fn a_related_part_that_says_that_it_is_required_has_to_be_understood() {
+        let kind = "Content-Type: multipart/related;boundary=b";
+        let refused = (Some(OFFER.to_owned()), Some(Unsupported::Type));
+        let required =
+            "Content-Type: application/x\r\nContent-Disposition: signal;handling=required\r\n";
+        let inner = set("c", &[("Content-Type: image/png\r\n", "x"), (required, "x")]);
+        let nested = ("Content-Type: multipart/mixed;boundary=c\r\n", inner.as_str());
+        for other in [(required, "x"), nested] {
+            assert_eq!(content(kind, &set("b", &[DESCRIPTION, other])), refused);
+        }
+        let encoded = format!("{}Content-Encoding: gzip\r\n", DESCRIPTION.0)
+            + "Content-Disposition: session;handling=required\r\n";
+        let zipped = (encoded.as_str(), OFFER);
+        assert_eq!(
+            content(kind, &set("b", &[DESCRIPTION, zipped])),
+            (Some(OFFER.to_owned()), Some(Unsupported::Encoding))
+        );
+    }
+
+    #[test]
+    fn blanks_may_stand_around_the_slash_of_a_type() {
+        assert_eq!(content("Content-Type: application / SDP ; charset=x", OFFER), offer());
+        let body = set("b", &[("Content-Type: application\t/sdp\r\n", OFFER)]);
+        assert_eq!(content("Content-Type: multipart / mixed ; boundary = b", &body), offer());
+    }
+
+    #[test]
+    fn a_description_of_blanks_is_none() {
+        for blank in ["\r\n", " \r\n\r\n", ""] {
+            assert_eq!(content("Content-Type: application/sdp", blank), (None, None));
+            assert_eq!(
+                mixed(&[("Content-Type: application/sdp\r\n", blank), DESCRIPTION]),
+                offer()
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_without_a_type_is_a_description_if_it_begins_as_one() {
+        assert_eq!(content("Subject: x", OFFER), offer());
+        assert_eq!(content("Content-Type:", OFFER), offer());
+        assert_eq!(content("Content-Type:\nContent-Type: application/sdp", OFFER), offer());
+        assert_eq!(content("Subject: x", "hello"), (None, Some(Unsupported::Type)));
+        let odd = "Content-Type: application\\sdp";
+        assert_eq!(content(odd, OFFER), (None, Some(Unsupported::Type)));
+    }
+
+    #[test]
+    fn what_cannot_be_refused_is_read_whatever_its_header_fields_say() {
+        let lenient = |head: &str, body: &str| {
+            let mut fields = Fields::default();
+            for line in head.lines() {
+                let (name, value) = parse_header_line(line).unwrap();
+                fields.push(name, value);
+            }
+            let content = read(&fields, body.as_bytes(), &[SDP], Strictness::Lenient);
+            let part = content.into_part();
+            part.map(|part| String::from_utf8(part.bytes.into_owned()).unwrap())
+        };
+        let kind = "Content-Type: application/sdp";
+        let base64 = "Content-Type: application/sdp\r\nContent-Transfer-Encoding: base64\r\n";
+        let odd = "Content-Type: application\\sdp\r\nContent-Encoding: \"\r\n";
+        for (head, body) in [
+            (format!("{kind}\nContent-Encoding: \""), OFFER.to_owned()),
+            (format!("{kind}\nContent-Encoding: x, y"), OFFER.to_owned()),
+            (format!("{kind}\nContent-Encoding: gzip"), OFFER.to_owned()),
+            (format!("Content-Type: ;\n{kind}"), OFFER.to_owned()),
+            ("Content-Type: application\\sdp".to_owned(), OFFER.to_owned()),
+            ("Content-Type: sdp".to_owned(), OFFER.to_owned()),
+            ("Content-Type: application/sdp charset=x".to_owned(), format!("\r\n{OFFER}")),
+            ("Subject: x".to_owned(), OFFER.to_owned()),
+            (
+                "Content-Type: multipart/mixed;boundary=b\nContent-Encoding: x".to_owned(),
+                set("b", &[("Content-Type: application/x\r\n", "x"), (odd, OFFER)]),
+            ),
+            (
+                "Content-Type: multipart/mixed;boundary=b".to_owned(),
+                set("b", &[("Content-Type: application/x\r\n", "x"), (base64, OFFER)]),
+            ),
+        ] {
+            let found = lenient(&head, &body);
+            assert_eq!(found.as_deref().map(str::trim_start), Some(OFFER), "{head}");
+        }
+        let zipped = "\u{1f}\u{8b}\u{8}";
+        assert_eq!(lenient(&format!("{kind}\nContent-Encoding: gzip"), zipped), None);
+        assert_eq!(lenient("Content-Type: text/plain", OFFER), None);
+        assert_eq!(lenient("Content-Type: x", "hello"), None);
     }
 
     #[test]
@@ -665,8 +879,10 @@ mod tests {
             let mut fields = Fields::default();
             fields.push("Content-Type", &kind);
             let body = pieces.concat();
-            let content = read(&fields, body.as_bytes(), &[SDP]);
-            prop_assert!(content.part.is_none_or(|part| part.bytes.len() <= body.len()));
+            for strictness in [Strictness::Strict, Strictness::Lenient] {
+                let content = read(&fields, body.as_bytes(), &[SDP], strictness);
+                prop_assert!(content.parts.iter().all(|part| part.bytes.len() <= body.len()));
+            }
         }
     }
 }

@@ -2,48 +2,60 @@
 //! `application/dtmf`).
 //!
 //! Neither type is registered, and phones differ. The key may follow `Signal`, or stand alone; it
-//! may be quoted, or given by its number. A request is refused when its key cannot be read, so that
-//! its sender can use another way; 200 says that the key was received.
+//! may be quoted, or given by its number. A request is refused when one of its keys cannot be read,
+//! so that its sender can use another way; 200 says that all keys were received.
 
-use super::{message::Request, validate::Refusal};
+use super::{body::Part, message::Request, validate::Refusal};
 use crate::model::Tone;
 
 /// Media types that carry a key (RFC 6086 leaves the types to applications).
 const TYPES: [&str; 2] = ["application/dtmf-relay", "application/dtmf"];
 
-/// The key of an INFO. `None` for a request without a body, which asks whether we are alive, and
-/// for one with a body that may be ignored. While the call is not `answered`, no key is accepted.
+/// Most keys of one request.
+const MAX_KEYS: usize = 16;
+
+/// The keys of an INFO, in their order; usually one. There is none in a request without a body,
+/// which asks whether we are alive, and in one with a body that may be ignored. While the call is
+/// not `answered`, no key is accepted.
 ///
 /// # Errors
 ///
 /// The refusal to send.
-pub(super) fn read(request: &Request, answered: bool) -> Result<Option<Tone>, Refusal> {
+pub(super) fn read(request: &Request, answered: bool) -> Result<Vec<Tone>, Refusal> {
     if request.header("Info-Package").is_some() {
         // RFC 6086 §4.2.2: we accept no Info Package.
         return Err(Refusal::new(469).with("Recv-Info", String::new()));
     }
     let content = request.content(&TYPES);
-    if let Some(why) = content.refused {
+    if let Some(why) = content.refused.or(content.unread) {
         return Err(Refusal::of_content(why, &TYPES.join(", ")));
     }
-    let Some(part) = content.part else { return Ok(None) };
-    match tone(&part.bytes) {
-        None => Err(Refusal::bad_request("No DTMF Key In Body")),
-        Some(_) if !answered => {
-            Err(Refusal { reason: "Call Not Answered Yet", ..Refusal::new(480) })
-        }
-        Some(tone) => Ok(Some(tone)),
+    let keys: Option<Vec<Vec<Tone>>> = content.parts.iter().map(keys).collect();
+    let Some(keys) = keys.map(|keys| keys.concat()) else {
+        return Err(Refusal::bad_request("No DTMF Key In Body"));
+    };
+    if keys.len() > MAX_KEYS {
+        return Err(Refusal::bad_request("Too Many DTMF Keys"));
     }
+    if !keys.is_empty() && !answered {
+        return Err(Refusal { reason: "Call Not Answered Yet", ..Refusal::new(480) });
+    }
+    Ok(keys)
 }
 
-/// The key in a body: after `Signal`, or alone.
-fn tone(body: &[u8]) -> Option<Tone> {
-    let text = String::from_utf8_lossy(body);
+/// The keys in a part: after each `Signal`, or one alone. `None` if there is none, or one cannot be
+/// read.
+fn keys(part: &Part<'_>) -> Option<Vec<Tone>> {
+    let text = String::from_utf8_lossy(&part.bytes);
     let lines = || text.split(['\r', '\n', ';']).map(trimmed).filter(|line| !line.is_empty());
-    match (lines().find_map(signal), lines().next()) {
-        (Some(key), _) => key_of(key),
-        (None, Some(only)) if lines().nth(1).is_none() => key_of(only),
-        (None, _) => None,
+    let mut signals = lines().filter_map(signal).peekable();
+    if signals.peek().is_some() {
+        return signals.map(key_of).collect();
+    }
+    let mut lines = lines();
+    match (lines.next(), lines.next()) {
+        (Some(only), None) => Some(vec![key_of(only)?]),
+        _ => None,
     }
 }
 
@@ -87,15 +99,21 @@ mod tests {
     use crate::proto::sip::{message::Message, wire::parse_datagram};
 
     fn told(head: &str, body: &str) -> Result<Option<char>, (u16, &'static str)> {
+        all_told(head, body.as_bytes()).map(|keys| {
+            assert!(keys.len() < 2, "{body:?}");
+            keys.chars().next()
+        })
+    }
+
+    fn all_told(head: &str, body: &[u8]) -> Result<String, (u16, &'static str)> {
         let text = format!(
             "INFO sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP c\r\nFrom: <sip:c@c>;tag=1\r\n\
-             To: <sip:a@b>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INFO\r\n{head}\r\n\r\n{body}"
+             To: <sip:a@b>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INFO\r\n{head}\r\n\r\n"
         );
-        let Ok(Message::Request(request)) = parse_datagram(text.as_bytes()) else {
-            panic!("{text}")
-        };
+        let bytes = [text.as_bytes(), body].concat();
+        let Ok(Message::Request(request)) = parse_datagram(&bytes) else { panic!("{text}") };
         match read(&request, true) {
-            Ok(tone) => Ok(tone.map(Tone::as_char)),
+            Ok(keys) => Ok(keys.into_iter().map(Tone::as_char).collect()),
             Err(refusal) => Err((refusal.status, refusal.reason)),
         }
     }
@@ -150,7 +168,9 @@ mod tests {
             "!",
             "x",
             " \r\n",
+            "",
             "\u{ff}",
+            "Signal=5\r\nSignal=x",
         ] {
             let refused = Err((400, "No DTMF Key In Body"));
             assert_eq!(told("Content-Type: application/dtmf", body), refused, "{body:?}");
@@ -170,5 +190,60 @@ mod tests {
         assert_eq!(told("c: multipart/mixed; boundary=b", set), Ok(Some('5')));
         let zipped = "c: application/dtmf\r\ne: gzip";
         assert_eq!(told(zipped, "5").unwrap_err().0, 415);
+    }
+
+    /// A part of a set, with its header lines.
+    fn part(head: &str, body: &str) -> String {
+        format!("--b\r\n{head}\r\n\r\n{body}\r\n")
+    }
+
+    const MIXED: &str = "c: multipart/mixed;boundary=b";
+    const RELAY: &str = "Content-Type: application/dtmf-relay";
+
+    #[test]
+    fn an_info_gets_200_only_if_all_its_keys_are_read() {
+        let no_key = Err((400, "No DTMF Key In Body"));
+        for kind in TYPES {
+            let empty = format!("Content-Type: {kind}\r\nContent-Length: 0");
+            assert_eq!(told(&empty, ""), no_key, "{kind}");
+            let empty = part(&format!("Content-Type: {kind}"), "") + "--b--\r\n";
+            assert_eq!(told(MIXED, &empty), no_key, "{kind}");
+            let beside = part(RELAY, "Signal=5") + &empty;
+            assert_eq!(told(MIXED, &beside), no_key, "{kind}");
+        }
+        let optional = "Content-Disposition: signal;handling=optional";
+        let zipped = format!("{RELAY}\r\n{optional}\r\nContent-Encoding: gzip");
+        assert_eq!(told(&zipped, "x").unwrap_err().0, 415);
+        let zipped = part(RELAY, "Signal=5") + &part(&zipped, "x") + "--b--\r\n";
+        assert_eq!(told(MIXED, &zipped).unwrap_err().0, 415);
+        let odd = part(&format!("{RELAY}\r\n{optional}\r\nContent-Transfer-Encoding: x"), "y");
+        assert_eq!(told(MIXED, &odd).unwrap_err().0, 415);
+        assert_eq!(told(&format!("c: multipart/mixed\r\n{optional}"), &odd).unwrap_err().0, 415);
+        let early = format!("{RELAY}\r\nContent-Disposition: early-session");
+        assert_eq!(told(&early, "Signal=5"), Ok(Some('5')));
+    }
+
+    #[test]
+    fn several_keys_are_told_in_their_order() {
+        let all = |head, body: &str| all_told(head, body.as_bytes());
+        let two = "Signal=5\r\nDuration=100\r\nSignal=6\r\nDuration=100\r\n";
+        assert_eq!(all(RELAY, two), Ok("56".to_owned()));
+        let set = part(RELAY, "Signal=5") + &part(RELAY, "Signal=*\r\nSignal=9") + "--b--\r\n";
+        assert_eq!(all(MIXED, &set), Ok("5*9".to_owned()));
+        let same = part(RELAY, "Signal=5") + &part("c: application/dtmf", "5") + "--b--\r\n";
+        let alternative = "c: multipart/alternative;boundary=b";
+        assert_eq!(all(alternative, &same), Ok("5".to_owned()), "the parts mean the same");
+        let most = "Signal=1\r\n".repeat(MAX_KEYS);
+        assert_eq!(all(RELAY, &most), Ok("1".repeat(MAX_KEYS)));
+        let too_many = Err((400, "Too Many DTMF Keys"));
+        assert_eq!(all(RELAY, &(most + "Signal=1")), too_many);
+    }
+
+    #[test]
+    fn neither_blanks_around_a_slash_nor_other_bytes_cost_a_key() {
+        assert_eq!(told("Content-Type: application / dtmf-relay", "Signal=5"), Ok(Some('5')));
+        assert_eq!(told("c: application/ dtmf ; x=y", "5"), Ok(Some('5')));
+        let latin = b"Name=J\xf6rg\r\nSignal=5\r\n\xff\r\n";
+        assert_eq!(all_told(RELAY, latin), Ok("5".to_owned()));
     }
 }

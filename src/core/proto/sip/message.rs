@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use super::fields::Fields;
 pub use super::uri::{NameAddr, Rport, Uri, Via};
 use super::{
-    body::{self, Content, SDP},
+    body::{self, Content, SDP, Strictness},
     fields::one_line,
     uri::{AddressError, is_token},
 };
@@ -190,7 +190,6 @@ impl HeaderError {
             (_, "CSeq") => "Malformed CSeq",
             (_, "Contact") => "Malformed Contact",
             (_, "Record-Route") => "Malformed Record-Route",
-            (_, "Max-Forwards") => "Malformed Max-Forwards",
             (_, "Content-Length") => "Malformed Content-Length",
             _ => reason_phrase(400),
         }
@@ -226,9 +225,6 @@ impl Head {
             let routes = read_proxies(&head.fields, "Record-Route");
             head.record_routes = routes.collect::<Result<_, _>>()?;
         }
-        if *method != Method::Ack {
-            head.max_forwards = read_max_forwards(&head.fields)?;
-        }
         Ok(head)
     }
 
@@ -241,7 +237,8 @@ impl Head {
         let mut head = Self::of_transaction(fields, body)?;
         head.contacts = read_contacts(&head.fields).filter_map(Result::ok).collect();
         let routes: Result<Vec<_>, _> = read_proxies(&head.fields, "Record-Route").collect();
-        let has_no_contact = head.contacts.is_empty() && head.fields.contains("Contact");
+        let has_no_contact =
+            head.contacts.is_empty() && head.fields.all("Contact").any(|value| !value.is_empty());
         let malformed = |name| Some(HeaderError::Malformed { name });
         let dialog_fault = match &routes {
             Err(_) => malformed("Record-Route"),
@@ -251,7 +248,7 @@ impl Head {
         // A route set is used whole or not at all.
         head.record_routes = routes.unwrap_or_default();
         head.routes = read_proxies(&head.fields, "Route").filter_map(Result::ok).collect();
-        head.max_forwards = read_max_forwards(&head.fields).unwrap_or_default();
+        head.max_forwards = read_max_forwards(&head.fields);
         Ok((head, dialog_fault))
     }
 
@@ -311,8 +308,8 @@ fn read_contacts(fields: &Fields) -> impl Iterator<Item = Result<NameAddr, Heade
     let name = "Contact";
     fields
         .all(name)
-        // The `*` of a REGISTER is not an address.
-        .filter(|value| *value != "*")
+        // The `*` of a REGISTER is not an address, and an empty element of a list is skipped.
+        .filter(|value| !matches!(*value, "*" | ""))
         .map(move |value| value.parse().map_err(|cause| HeaderError::Address { name, cause }))
 }
 
@@ -320,16 +317,14 @@ fn read_proxies(
     fields: &Fields,
     name: &'static str,
 ) -> impl Iterator<Item = Result<NameAddr, HeaderError>> {
-    fields.all(name).map(move |value| {
+    fields.all(name).filter(|value| !value.is_empty()).map(move |value| {
         NameAddr::parse_route(value).map_err(|cause| HeaderError::Address { name, cause })
     })
 }
 
-fn read_max_forwards(fields: &Fields) -> Result<Option<u8>, HeaderError> {
-    let name = "Max-Forwards";
-    let Some(value) = fields.first(name) else { return Ok(None) };
-    let number = parse_number(value).and_then(|number| u8::try_from(number).ok());
-    number.map(Some).ok_or(HeaderError::Malformed { name })
+/// Max-Forwards is needed only to forward a request. One that cannot be read counts as missing.
+fn read_max_forwards(fields: &Fields) -> Option<u8> {
+    parse_number(fields.first("Max-Forwards")?).and_then(|number| u8::try_from(number).ok())
 }
 
 /// Parses digits only: no sign, no blanks.
@@ -338,7 +333,7 @@ pub(super) fn parse_number(text: &str) -> Option<u32> {
 }
 
 /// A received request. The header fields that RFC 3261 §8.1.1 makes mandatory are there and
-/// readable; only Max-Forwards may be missing, as from peers of RFC 2543.
+/// readable; only Max-Forwards may be missing, as from peers of RFC 2543, or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     method: Method,
@@ -382,6 +377,14 @@ impl Request {
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {
         if let Some(via) = self.head.vias.first_mut() {
             via.set_received(ip, port);
+        }
+    }
+
+    /// How the header fields of the body are read.
+    fn strictness(&self) -> Strictness {
+        match self.method {
+            Method::Ack => Strictness::Lenient,
+            _ => Strictness::Strict,
         }
     }
 
@@ -438,6 +441,11 @@ impl Response {
     /// Request-URI stays the target.
     pub fn dialog_fault(&self) -> Option<HeaderError> {
         self.dialog_fault
+    }
+
+    /// How the header fields of the body are read.
+    fn strictness(&self) -> Strictness {
+        Strictness::Lenient
     }
 
     /// From 100 to 699.
@@ -519,12 +527,12 @@ macro_rules! head_accessors {
             /// The content of the body for a reader of these media types (RFC 5621). The types are
             /// in lower case.
             pub fn content(&self, types: &[&str]) -> Content<'_> {
-                body::read(&self.head.fields, &self.head.body, types)
+                body::read(&self.head.fields, &self.head.body, types, self.strictness())
             }
 
             /// The session description in the body, alone or beside other parts.
             pub fn description(&self) -> Option<Vec<u8>> {
-                self.content(&[SDP]).part.map(|part| part.bytes.into_owned())
+                self.content(&[SDP]).into_part().map(|part| part.bytes.into_owned())
             }
         }
     };

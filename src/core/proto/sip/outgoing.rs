@@ -16,7 +16,7 @@ use super::{
     message::{Method, NameAddr, RequestBuilder, Response},
     path::{Path, Transmit},
     session_timer::{MAX_RAISES, MIN_SE, SESSION_EXPIRES},
-    timers::SIXTY_FOUR_T1,
+    timers::{SIXTY_FOUR_T1, T2},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
@@ -106,7 +106,13 @@ enum Stream {
 ///            +-----------------------+ 2xx       |
 ///            |          Won          |<----------+  / ACK, then BYE
 ///            +-----------------------+  gone: timer M
+///               ^ 2xx
+///            +------------+  hang up   +------+
+///            |  Unusable  |----------->| Over |  gone: timer M
+///            +------------+  T2, 64*T1 +------+
 /// ```
+///
+/// A 2xx whose sender cannot be reached leads from Calling or Proceeding to Unusable.
 #[derive(Debug)]
 enum State {
     /// No response yet. CANCEL has to wait for the first one (§9.1).
@@ -117,6 +123,11 @@ enum State {
     Canceling { hang_up: HangUp, until: Instant },
     /// The fork with this tag answered first.
     Won { tag: String },
+    /// Each fork that has answered was hung up, because its 2xx makes no dialog. Another one may
+    /// answer `until` then (§13.2.2.4).
+    Unusable { until: Instant },
+    /// The call has ended without a usable answer. Forks that still answer are hung up.
+    Over,
 }
 
 /// State of one fork: one of the user agents that the INVITE has reached.
@@ -128,11 +139,20 @@ pub(super) struct Fork {
     pub rseq: Option<u32>,
     /// The answer to our offer, if a reliable provisional response brought it (RFC 3262 §5).
     pub answer: Option<Vec<u8>>,
-    /// The first description in an unreliable provisional response. It counts as the answer (RFC
-    /// 3261 §13.2.1), unless a reliable response brings another.
+    /// The first description in a provisional response of any kind. It counts as the answer (RFC
+    /// 3261 §13.2.1), unless a reliable response that we have acknowledged brings another.
     pub early_answer: Option<Vec<u8>>,
-    /// The ACK of its 2xx, if another fork had answered first.
+    /// The ACK of its 2xx, if the fork was hung up: another one had answered first, or its 2xx
+    /// makes no dialog.
     pub ack: Option<Transmit>,
+}
+
+impl Fork {
+    /// The answer to our offer in a provisional response. One in a reliable response takes
+    /// precedence.
+    pub fn into_answer(self) -> Option<Vec<u8>> {
+        self.answer.or(self.early_answer)
+    }
 }
 
 /// What has to follow when our side hangs up.
@@ -144,6 +164,8 @@ pub(super) enum Cancellation {
     Later,
     /// The call is a dialog already, and the dialog has to be ended.
     TooLate,
+    /// The only forks that have answered are hung up already: the call has ended.
+    Ended,
 }
 
 impl Outgoing {
@@ -318,9 +340,11 @@ impl Outgoing {
                 self.state = State::Calling { hang_up: None };
                 self.target().is_some()
             }
-            State::Calling { hang_up: Some(_) } | State::Canceling { .. } | State::Won { .. } => {
-                false
-            }
+            State::Calling { hang_up: Some(_) }
+            | State::Canceling { .. }
+            | State::Won { .. }
+            | State::Unusable { .. }
+            | State::Over => false,
         }
     }
 
@@ -336,8 +360,43 @@ impl Outgoing {
                 Cancellation::Now
             }
             State::Canceling { .. } => Cancellation::Later,
-            State::Won { .. } => Cancellation::TooLate,
+            State::Won { .. } | State::Over => Cancellation::TooLate,
+            State::Unusable { .. } => {
+                self.state = State::Over;
+                Cancellation::Ended
+            }
         }
+    }
+
+    /// A fork was hung up because its 2xx makes no dialog; others may still answer. If none of them
+    /// rings, the wait is as long as a lost 2xx takes to come again.
+    pub fn await_forks(&mut self, now: Instant) {
+        let rings = |fork: &Fork| fork.ack.is_none() && fork.dialog.key().remote_tag.is_some();
+        let others_ring = self.forks.values().any(rings);
+        let end = now + if others_ring { SIXTY_FOUR_T1 } else { T2 };
+        match &mut self.state {
+            State::Calling { .. } | State::Proceeding => {
+                self.state = State::Unusable { until: end };
+            }
+            State::Unusable { until } => *until = end.min(*until),
+            State::Canceling { .. } | State::Won { .. } | State::Over => {
+                debug_assert!(false, "no answer is awaited: {:?}", self.state);
+            }
+        }
+    }
+
+    /// The wait for another fork is over; returns whether there was one.
+    pub fn give_up_forks(&mut self) -> bool {
+        let waits = matches!(self.state, State::Unusable { .. });
+        if waits {
+            self.state = State::Over;
+        }
+        waits
+    }
+
+    /// Whether the call has ended, so that a fork that still answers is hung up.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
     }
 
     /// A provisional response came; returns whether CANCEL has to be sent now.
@@ -359,7 +418,11 @@ impl Outgoing {
     pub fn reason(&self) -> Option<&str> {
         match &self.state {
             State::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
-            State::Calling { .. } | State::Proceeding | State::Won { .. } => None,
+            State::Calling { .. }
+            | State::Proceeding
+            | State::Won { .. }
+            | State::Unusable { .. }
+            | State::Over => None,
         }
     }
 
@@ -370,7 +433,7 @@ impl Outgoing {
         match std::mem::replace(&mut self.state, won) {
             State::Calling { hang_up } => hang_up,
             State::Canceling { hang_up, .. } => Some(hang_up),
-            State::Proceeding | State::Won { .. } => None,
+            State::Proceeding | State::Won { .. } | State::Unusable { .. } | State::Over => None,
         }
     }
 
@@ -378,7 +441,11 @@ impl Outgoing {
     pub fn winner(&self) -> Option<&str> {
         match &self.state {
             State::Won { tag } => Some(tag),
-            State::Calling { .. } | State::Proceeding | State::Canceling { .. } => None,
+            State::Calling { .. }
+            | State::Proceeding
+            | State::Canceling { .. }
+            | State::Unusable { .. }
+            | State::Over => None,
         }
     }
 
@@ -387,7 +454,7 @@ impl Outgoing {
         match &self.state {
             State::Calling { hang_up } => hang_up.is_some(),
             State::Canceling { .. } => true,
-            State::Proceeding | State::Won { .. } => false,
+            State::Proceeding | State::Won { .. } | State::Unusable { .. } | State::Over => false,
         }
     }
 
@@ -396,7 +463,7 @@ impl Outgoing {
         self.forks.len() < MAX_FORKS || self.forks.contains_key(tag)
     }
 
-    /// Follows a fork from now on, with this dialog; `ack` is given if it has answered too late.
+    /// Follows a fork from now on, with this dialog; `ack` is given if it is hung up.
     pub fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
         debug_assert!(self.has_room_for(tag), "{} forks", self.forks.len());
         self.forks.insert(
@@ -425,16 +492,16 @@ impl Outgoing {
         self.forks.remove(tag)
     }
 
-    /// The ACK of a fork that answered too late, if it was sent already.
+    /// The ACK of a fork that was hung up, if it was sent already.
     pub fn sent_ack(&self, tag: &str) -> Option<Transmit> {
         self.forks.get(tag)?.ack.clone()
     }
 
-    /// When the wait for the answer to a CANCEL ends (§9.1).
+    /// When the wait for the answer to a CANCEL (§9.1), or for another fork, ends.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Canceling { until, .. } => Some(*until),
-            State::Calling { .. } | State::Proceeding | State::Won { .. } => None,
+            State::Canceling { until, .. } | State::Unusable { until } => Some(*until),
+            State::Calling { .. } | State::Proceeding | State::Won { .. } | State::Over => None,
         }
     }
 

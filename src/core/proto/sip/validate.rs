@@ -5,7 +5,7 @@
 //! ACK is never answered.
 
 use super::{
-    body::{SDP, Unsupported},
+    body::{SDP, Unsupported, media_type},
     message::{Method, Request, reason_phrase},
     session_timer::TIMER,
 };
@@ -179,10 +179,8 @@ fn check_accept(request: &Request) -> Result<(), Refusal> {
     if *request.method() != Method::Invite || accepted.peek().is_none() {
         return Ok(());
     }
-    let takes_sdp = |range: &str| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        [SDP, "application/*", "*/*"].iter().any(|known| range.eq_ignore_ascii_case(known))
-    };
+    let takes_sdp =
+        |range: &str| [SDP, "application/*", "*/*"].contains(&media_type(range).as_str());
     match accepted.any(takes_sdp) {
         true => Ok(()),
         false => Err(Refusal::new(406)),
@@ -279,6 +277,8 @@ mod tests {
             ("text/plain, Application/SDP;q=0.5", true),
             ("text/plain\r\nAccept: */*", true),
             ("application/*", true),
+            ("application / sdp", true),
+            ("text/plain, * / *", true),
         ] {
             let judged = judge("INVITE", "sip:a@b", &format!("Accept: {accept}\r\n\r\n"));
             assert_eq!(judged.map_err(|refusal| refusal.status).err(), (!is_taken).then_some(406));

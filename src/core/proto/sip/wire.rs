@@ -213,13 +213,18 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
             continue;
         };
         let values = if LISTS.contains(&name) { split_top_level(value, ',') } else { vec![value] };
-        for value in values {
+        // The elements of a list that are empty are skipped (RFC 7230 §7), as after a trailing
+        // comma. A list without any element stays as one empty value.
+        let has_elements = values.iter().any(|value| !value.trim().is_empty());
+        for (at, value) in values.into_iter().enumerate() {
             count = count.saturating_add(1);
             if count > MAX_HEADERS {
                 fault = fault.or(Some(Fault::bad_request("Too Many Header Fields")));
                 break;
             }
-            fields.push(name, value.trim());
+            if at == 0 && !has_elements || !value.trim().is_empty() {
+                fields.push(name, value.trim());
+            }
         }
     };
     Lexed { start_line, fields, body, fault }
@@ -390,7 +395,6 @@ mod tests {
             ("UPDATE", "Contact: <sip:\r\n", "Malformed Contact"),
             ("REGISTER", "Contact: <sip:\r\n", "Malformed Contact"),
             ("INVITE", "Record-Route: sip:p;lr\r\n", "Malformed Record-Route"),
-            ("BYE", "Max-Forwards: x\r\n", "Malformed Max-Forwards"),
         ] {
             assert_eq!(answer_to(&with(method, more)), (400, reason), "{method}");
         }
@@ -413,7 +417,7 @@ mod tests {
         let read = response("Contact: <sip:a@b, <sip:c@d>, \"\r\nm: sip:e@f;x=\"<y>\"\r\n");
         assert_eq!(read.contacts().len(), 1, "{:?}", read.contacts());
         assert_eq!(read.dialog_fault(), None);
-        for more in ["Contact: *\r\n", "Contact:\r\n", "m: <sip:\r\nContact: \"\r\n"] {
+        for more in ["Contact: *\r\n", "m: <sip:\r\nContact: \"\r\n"] {
             assert_eq!(response(more).dialog_fault(), unreadable("Contact"), "{more}");
         }
         assert_eq!(response("").dialog_fault(), None, "there is no Contact");
@@ -425,6 +429,45 @@ mod tests {
     }
 
     #[test]
+    fn empty_elements_of_lists_are_skipped() {
+        for more in [
+            "Contact: <sip:a@b>\r\nRecord-Route:\r\n",
+            "Contact: <sip:a@b>,\r\nRecord-Route: ,\r\n",
+            "Contact:\r\nm: , <sip:a@b> ,\r\n",
+        ] {
+            let read = response(more);
+            assert_eq!(read.dialog_fault(), None, "{more}");
+            assert_eq!(read.contacts().len(), 1, "{more}");
+            assert!(read.record_routes().is_empty(), "{more}");
+        }
+        let read = response("Record-Route: <sip:p;lr>,, <sip:q;lr>,\r\nContact:\r\n");
+        assert_eq!(read.dialog_fault(), None);
+        assert_eq!(read.record_routes().len(), 2);
+
+        let lists = "Contact: ,<sip:a@b>,\r\nRecord-Route: <sip:p;lr>,\r\nRecord-Route:\r\n\
+                     Require: timer,,\r\nRoute:\r\n";
+        let request = read_as("INVITE", lists);
+        assert_eq!(request.contacts().len(), 1);
+        assert_eq!(request.record_routes().len(), 1);
+        assert_eq!(request.require(), ["timer"]);
+        assert!(request.routes().is_empty());
+    }
+
+    #[test]
+    fn a_max_forwards_that_cannot_be_read_costs_nothing() {
+        for method in ["BYE", "INVITE", "INFO", "OPTIONS"] {
+            for value in ["x", "", "-1", "256", "99999999999", "7 0"] {
+                let request = read_as(method, &format!("Max-Forwards: {value}\r\n"));
+                assert_eq!(request.max_forwards(), None, "{method} {value}");
+            }
+        }
+    }
+
+    fn read_as(method: &str, more: &str) -> Request {
+        read(&options(more).replace("OPTIONS", method))
+    }
+
+    #[test]
     fn versions_other_than_2_0_get_505() {
         assert_eq!(answer_to(&options("").replace("b SIP/2.0", "b SIP/3.0")).0, 505);
         read(&options("").replace("b SIP/2.0", "b sip/2.0"));
@@ -432,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_stub_keeps_what_an_answer_needs() {
-        let text = options("Max-Forwards: x\r\nSubject: s\r\nv: SIP/2.0/UDP d\r\n");
+        let text = options("no colon\r\nSubject: s\r\nv: SIP/2.0/UDP d\r\n");
         let Err(WireError::Answerable { request, .. }) = parse_datagram(text.as_bytes()) else {
             panic!()
         };

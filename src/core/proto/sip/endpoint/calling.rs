@@ -9,7 +9,7 @@ use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, NameAddr, Response, parse_number, reason_phrase},
-    outgoing::{Cancellation, Outgoing, OutgoingCall},
+    outgoing::{Cancellation, Fork, Outgoing, OutgoingCall},
     path::Transmit,
     session_timer::SessionTimer,
     transaction::{InviteAnswer, Sends, TransactionId, TransactionUser, key::MAGIC_COOKIE},
@@ -21,7 +21,7 @@ const NO_ROOM: u16 = 503;
 const UNTAGGED: &str = "";
 /// The Reason of the BYE to a fork that answered after another one (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
-/// The Reason of the BYE to a call whose answer makes no dialog (RFC 3326 §2).
+/// The Reason of the BYE to a fork whose 2xx makes no dialog (RFC 3326 §2).
 const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
@@ -80,6 +80,10 @@ impl Endpoint {
         match outgoing.hang_up(wish, now) {
             Cancellation::Now => self.send_cancel(id, now),
             Cancellation::Later | Cancellation::TooLate => debug!(?id, "CANCEL has to wait"),
+            Cancellation::Ended => {
+                self.dialog_schedule.set(id, None);
+                self.tell(Event::Ended { dialog: id, how: Ending::Answered });
+            }
         }
     }
 
@@ -114,8 +118,12 @@ impl Endpoint {
         self.transmit(transmit);
     }
 
-    /// A canceled INVITE got no final response within 64*T1 (§9.1).
+    /// A canceled INVITE got no final response within 64*T1 (§9.1), or no fork gave a usable answer
+    /// in time.
     pub(super) fn outgoing_timeout(&mut self, id: DialogId) {
+        if self.give_up_forks(id) {
+            return;
+        }
         let Some(outgoing) = self.forget_outgoing(id) else { return };
         if let Some(transaction) = outgoing.transaction() {
             self.transactions.give_up(transaction);
@@ -143,7 +151,19 @@ impl Endpoint {
 
     /// No further 2xx can come.
     pub(super) fn invite_over(&mut self, id: DialogId) {
+        self.give_up_forks(id);
         self.forget_outgoing(id);
+    }
+
+    /// No fork has given a usable answer: the call has failed. Returns false if none was awaited.
+    fn give_up_forks(&mut self, id: DialogId) -> bool {
+        let waited = self.outgoing.get_mut(&id).is_some_and(Outgoing::give_up_forks);
+        if waited {
+            self.dialog_schedule.set(id, None);
+            self.tell(Event::Lost { dialog: id, how: Loss::Unusable });
+            self.tell(Event::Ended { dialog: id, how: Ending::Answered });
+        }
+        waited
     }
 
     pub(super) fn handle_invite_response(
@@ -175,10 +195,9 @@ impl Endpoint {
             return;
         }
         self.follow(id, response, path);
-        match response.lists("Require", "100rel") {
-            true if !self.acknowledge(id, response, now) => return,
-            true => {}
-            false => self.note_early_answer(id, response),
+        self.note_early_answer(id, response);
+        if response.lists("Require", "100rel") && !self.acknowledge(id, response, now) {
+            return;
         }
         self.tell(Event::Progress { dialog: id, status: response.status(), path });
     }
@@ -207,8 +226,9 @@ impl Endpoint {
         }
     }
 
-    /// Keeps the first description that an unreliable provisional response brings. It is the answer
-    /// to our offer, and the 2xx need not repeat it (RFC 3261 §13.2.1).
+    /// Keeps the first description that a provisional response brings. It is the answer to our
+    /// offer, and the 2xx need not repeat it (RFC 3261 §13.2.1). That of a reliable response counts
+    /// even if the response cannot be acknowledged, because no other may follow.
     fn note_early_answer(&mut self, id: DialogId, response: &Response) {
         let Some(description) = response.description() else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
@@ -218,12 +238,14 @@ impl Endpoint {
     }
 
     /// Sends the PRACK of a reliable provisional response (RFC 3262 §4). Returns false if the
-    /// response is not the next one in order; it must then be ignored.
+    /// response is not the next one in order; it must then be ignored. One without an RSeq, or
+    /// without a tag, cannot be acknowledged and is treated as an unreliable one.
     fn acknowledge(&mut self, id: DialogId, response: &Response, now: Instant) -> bool {
         let (Some(rseq), Some(tag)) =
             (response.header("RSeq").and_then(parse_number), response.to().tag())
         else {
-            return false;
+            debug!(?id, "a reliable response cannot be acknowledged");
+            return true;
         };
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return false };
         let cseq = outgoing.cseq();
@@ -242,7 +264,8 @@ impl Endpoint {
         true
     }
 
-    /// A 2xx came: the first one makes the call, later forks are hung up (§13.2.2.4).
+    /// A 2xx came: the first one that makes a dialog makes the call, other forks are hung up
+    /// (§13.2.2.4).
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
         let tag = response.to().tag().unwrap_or(UNTAGGED).to_owned();
         let cseq = response.cseq().number;
@@ -252,6 +275,10 @@ impl Endpoint {
             if let Some(ack) = ack {
                 self.acknowledge_again(ack, path);
             }
+            return;
+        }
+        if let Some(ack) = outgoing.sent_ack(&tag) {
+            self.acknowledge_again(ack, path);
             return;
         }
         let Some((origin, sent_path)) =
@@ -270,10 +297,24 @@ impl Endpoint {
             dialog.goes_on_from(&early.dialog);
         }
         if outgoing.winner().is_some() {
-            self.hang_up_fork(id, &tag, dialog, path, now);
+            self.hang_up_fork(id, dialog, Some(ELSEWHERE), now);
             return;
         }
-        let early = outgoing.take_fork(&tag).or_else(|| outgoing.take_fork(UNTAGGED));
+        if outgoing.is_over() {
+            self.hang_up_fork(id, dialog, None, now);
+            return;
+        }
+        if let Some(fault) = fault.filter(|_| !outgoing.is_unwanted()) {
+            debug!(?id, %fault, "a call is answered by what makes no dialog");
+            self.hang_up_fork(id, dialog, Some(UNUSABLE), now);
+            if let Some(outgoing) = self.outgoing.get_mut(&id) {
+                outgoing.await_forks(now);
+                self.dialog_schedule.set(id, outgoing.poll_timeout());
+            }
+            return;
+        }
+        // A peer of RFC 2543 may send a tag only after its first responses.
+        let early = [outgoing.take_fork(&tag), outgoing.take_fork(UNTAGGED)];
         dialog.keep_session(SessionTimer::accept(response, now));
         let branch = self.fresh_branch();
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
@@ -285,19 +326,14 @@ impl Endpoint {
         self.schedule_dialog(id);
         self.keep_way_open(id, now);
         let unwanted = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.win(&tag));
-        match (unwanted, fault) {
-            (Some(hang_up), _) => self.hang_up(id, hang_up, now),
-            (None, Some(fault)) => {
-                debug!(?id, %fault, "a call is answered by what makes no dialog");
-                self.tell(Event::Lost { dialog: id, how: Loss::Unusable });
-                self.hang_up(id, HangUp::because(UNUSABLE), now);
-            }
-            (None, None) => {
+        match unwanted {
+            Some(hang_up) => self.hang_up(id, hang_up, now),
+            None => {
                 // By RFC 3261 §13.2.1 the first description is the answer, and later ones are
                 // ignored. Gateways that play an announcement before they connect give another
                 // media address in the 200. The audio comes from there, so the description of the
                 // 200 takes precedence.
-                let early = early.and_then(|early| early.answer.or(early.early_answer));
+                let early = early.into_iter().flatten().find_map(Fork::into_answer);
                 let description = response.description().or(early);
                 self.tell(Event::Answered { dialog: id, description, path: way });
             }
@@ -328,22 +364,19 @@ impl Endpoint {
         }
     }
 
-    /// Another fork answered after the first one: it gets ACK, then BYE, and no event follows. If
+    /// A fork that is not the call has answered: it gets ACK, then BYE, and no event follows. If
     /// there are too many forks to remember, each 2xx is treated as the first one of its fork and
     /// gets the same ACK and BYE.
     fn hang_up_fork(
         &mut self,
         id: DialogId,
-        tag: &str,
         mut dialog: Dialog,
-        path: Path,
+        reason: Option<&str>,
         now: Instant,
     ) {
         let Some(outgoing) = self.outgoing.get(&id) else { return };
-        if let Some(ack) = outgoing.sent_ack(tag) {
-            self.acknowledge_again(ack, path);
-            return;
-        }
+        let remote_tag = dialog.key().remote_tag.clone();
+        let tag = remote_tag.as_deref().unwrap_or(UNTAGGED);
         let cseq = outgoing.cseq();
         let is_remembered = outgoing.has_room_for(tag);
         let name = outgoing.name();
@@ -358,17 +391,16 @@ impl Endpoint {
                 outgoing.follow(tag, dialog, Some(ack));
             }
             let bye = InDialogRequest::new(id, Some(tag.to_owned()), Method::Bye);
-            self.ask_within(bye.header("Reason", ELSEWHERE), TransactionUser::Nobody, now);
+            let bye = reason.into_iter().fold(bye, |bye, reason| bye.header("Reason", reason));
+            self.ask_within(bye, TransactionUser::Nobody, now);
             return;
         }
         let (cseq, path) = (dialog.next_cseq(), dialog.next_hop());
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &bye_branch };
-        let bye = dialog
-            .request(Method::Bye, cseq, path, hop)
-            .header("Reason", ELSEWHERE)
-            .header("User-Agent", &self.config.server_name);
-        self.send(path, bye.build());
+        let bye = dialog.request(Method::Bye, cseq, path, hop);
+        let bye = reason.into_iter().fold(bye, |bye, reason| bye.header("Reason", reason));
+        self.send(path, bye.header("User-Agent", &self.config.server_name).build());
     }
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {

@@ -44,7 +44,7 @@ impl Endpoint {
         }
         let content = match request.method() {
             Method::Update => check_description(request),
-            // The key causes no event.
+            // A key causes no event.
             Method::Info => info::read(request, false).map(|_| ()),
             _ => Ok(()),
         };

@@ -77,7 +77,7 @@ pub enum Event {
         /// The SDP of the ACK: the answer if the INVITE had no offer.
         body: Option<Vec<u8>>,
     },
-    /// The peer is gone. We hang up with BYE; `Ended` follows.
+    /// The peer is gone. We hang up with BYE, unless that is done already; `Ended` follows.
     Lost {
         /// The dialog.
         dialog: DialogId,
@@ -190,8 +190,8 @@ pub enum Loss {
     NotRefreshed,
     /// The peer does not know the dialog, or did not answer a request of ours (RFC 3261 §12.2.1.2).
     NotKnown,
-    /// The peer answered our call with a 2xx that has an unreadable Contact or Record-Route; the
-    /// ACK was sent.
+    /// The peer answered our call with a 2xx that has an unreadable Contact or Record-Route, and
+    /// no other fork answered in time; ACK and BYE were sent.
     Unusable,
 }
 

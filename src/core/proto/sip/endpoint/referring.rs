@@ -126,12 +126,9 @@ fn expires_of(state: &str) -> Option<Duration> {
 
 /// The status of the SIP response in the body.
 fn status_in(request: &Request) -> Option<u16> {
-    let content_type = request.content_type().unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    if !media_type.trim().eq_ignore_ascii_case(SIPFRAG) {
-        return None;
-    }
-    let text = std::str::from_utf8(request.body()).ok()?;
+    let part = request.content(&[SIPFRAG]).into_part()?;
+    // The reason phrase may be in any character set.
+    let text = String::from_utf8_lossy(&part.bytes);
     let status = text.trim_start().strip_prefix("SIP/2.0 ")?.get(..3)?;
     status.parse().ok().filter(|status| (100..700).contains(status))
 }

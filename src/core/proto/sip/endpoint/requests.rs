@@ -561,9 +561,9 @@ impl Endpoint {
         // Before the answer there is no audio that a key could belong to.
         let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(request, is_answered) {
-            Ok(tone) => {
+            Ok(tones) => {
                 self.answer_stateful(request, key, path, 200, now);
-                if let Some(tone) = tone {
+                for tone in tones {
                     self.tell(Event::Info { dialog: id, tone });
                 }
             }

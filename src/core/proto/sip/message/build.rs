@@ -34,7 +34,7 @@ impl<'a> ResponseBuilder<'a> {
             copied.push("Via", &via.to_string());
         }
         if request.method.makes_dialogs() && (101..300).contains(&status) {
-            for route in request.headers("Record-Route") {
+            for route in request.headers("Record-Route").filter(|route| !route.is_empty()) {
                 copied.push("Record-Route", route);
             }
         }

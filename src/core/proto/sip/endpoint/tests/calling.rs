@@ -240,6 +240,98 @@ fn the_first_fork_that_answers_wins_and_the_others_are_hung_up() {
     assert_eq!(line.endpoint.dialogs(), 1);
 }
 
+/// A 2xx of the fork with this tag that makes no dialog.
+fn unusable(invite: &str, tag: &str) -> String {
+    let ok = Reply::to(invite, "200 OK").tag(tag).raw_contact("Contact: <sip:x\r\n");
+    ok.sdp(ANSWER).to_string()
+}
+
+#[test]
+fn a_fork_with_a_usable_answer_is_the_call_though_another_answered_first() {
+    for rings in [true, false] {
+        let mut line = Line::new();
+        let invite = line.call(call());
+        for tag in ["a", "b"].into_iter().filter(|_| rings) {
+            line.receive(&Reply::to(&invite, "180 Ringing").tag(tag).to_string());
+        }
+        line.events.clear();
+        line.sent.clear();
+        line.receive(&unusable(&invite, "a"));
+        let sent: Vec<String> = line.sent.drain(..).map(|(_, text)| text).collect();
+        assert!(sent[0].starts_with("ACK "), "{sent:?}");
+        assert!(sent[1].starts_with("BYE "), "{sent:?}");
+        assert!(sent.iter().all(|text| header(text, "To").unwrap().ends_with(";tag=a")));
+        line.receive(&respond(&sent[1], "200 OK"));
+        // A fork that rings may take until the end of the transaction.
+        line.run_for(if rings { Duration::from_secs(31) } else { Duration::from_secs(3) });
+        assert!(line.events.is_empty(), "the call has not failed yet");
+        line.receive(&Reply::to(&invite, "200 OK").tag("b").sdp(ANSWER).to_string());
+        assert!(matches!(line.event(), Event::Answered { .. }));
+        let ack = line.sent.last().unwrap().1.clone();
+        assert!(header(&ack, "To").unwrap().ends_with(";tag=b"), "{ack}");
+        line.sent.clear();
+        line.receive(&unusable(&invite, "a"));
+        assert_eq!(line.sent.len(), 1, "the ACK again, no second BYE");
+        assert_eq!(line.sent[0].1, sent[0]);
+        line.run_for(Duration::from_secs(40));
+        assert!(line.events.is_empty(), "the call goes on");
+        line.sent.clear();
+        line.command(Command::Bye { dialog: DIALOG, reason: None });
+        let bye = line.sent.last().unwrap().1.clone();
+        assert!(header(&bye, "To").unwrap().ends_with(";tag=b"), "{bye}");
+        line.receive(&respond(&bye, "200 OK"));
+        assert!(matches!(line.event(), Event::Ended { .. }));
+        line.must_become_idle();
+    }
+}
+
+#[test]
+fn a_call_whose_forks_all_give_unusable_answers_fails_once() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "180 Ringing").tag("b").to_string());
+    line.events.clear();
+    line.receive(&unusable(&invite, "a"));
+    line.run_for(Duration::from_secs(10));
+    assert!(line.events.is_empty(), "b rings");
+    line.receive(&unusable(&invite, "b"));
+    line.run_for(Duration::from_secs(4));
+    assert!(matches!(line.event(), Event::Lost { how: Loss::Unusable, .. }));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.sent.clear();
+    line.receive(&Reply::to(&invite, "200 OK").tag("c").sdp(ANSWER).to_string());
+    let sent = line.take();
+    assert!(sent[0].starts_with("ACK ") && sent[1].starts_with("BYE "), "too late: {sent:?}");
+    assert!(line.events.is_empty());
+    line.must_become_idle();
+
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&Reply::to(&invite, "180 Ringing").tag("b").to_string());
+    line.receive(&unusable(&invite, "a"));
+    line.events.clear();
+    line.run_for(Duration::from_secs(33));
+    assert!(matches!(line.event(), Event::Lost { how: Loss::Unusable, .. }));
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    assert!(line.events.is_empty());
+    line.must_become_idle();
+}
+
+#[test]
+fn hanging_up_after_an_unusable_answer_ends_the_call() {
+    let mut line = Line::new();
+    let invite = line.call(call());
+    line.receive(&unusable(&invite, "a"));
+    line.command(Command::Bye { dialog: DIALOG, reason: None });
+    assert!(matches!(line.event(), Event::Ended { .. }));
+    line.sent.clear();
+    line.receive(&Reply::to(&invite, "200 OK").tag("b").sdp(ANSWER).to_string());
+    let sent = line.take();
+    assert!(sent[0].starts_with("ACK ") && sent[1].starts_with("BYE "), "{sent:?}");
+    line.must_become_idle();
+    assert!(line.events.is_empty());
+}
+
 #[test]
 fn reliable_responses_are_acknowledged_in_order_once() {
     let mut line = Line::new();

@@ -537,6 +537,24 @@ fn notify(line: &Line, cseq: u32, state: &str, fragment: &str) -> String {
 }
 
 #[test]
+fn the_progress_of_a_transfer_is_read_whatever_its_reason_phrase() {
+    let mut line = Line::new();
+    let dialog = line.confirm(&Ask::invite());
+    let target = Box::new("sip:300@pbx.example".parse().unwrap());
+    line.command(Command::Refer { dialog, target, replaces: None });
+    let refer = line.sent.last().unwrap().1.clone();
+    line.receive(&respond(&refer, "202 Accepted"));
+    line.events.clear();
+    let notify = notify(&line, 2, "terminated;reason=noresource", "SIP/2.0 486 Bes~tzt\r\n");
+    let mut bytes = notify.replace("message/sipfrag", "message / sipfrag").into_bytes();
+    let at = bytes.iter().rposition(|byte| *byte == b'~').unwrap();
+    bytes[at] = 0xe4;
+    line.endpoint.handle_message(&bytes, path(), line.now);
+    line.drain();
+    assert!(matches!(line.event(), Event::Referred { status: 486, .. }));
+}
+
+#[test]
 fn a_transfer_is_asked_for_and_followed() {
     let mut line = Line::new();
     let dialog = line.confirm(&Ask::invite());
