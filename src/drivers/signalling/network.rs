@@ -28,7 +28,7 @@ use super::{
     udp::UdpListener,
 };
 use aftertone_core::proto::sip::{
-    message::Message,
+    message::{Message, NameAddr},
     path::{ConnectionId, Path, Transmit, Transport},
     wire,
 };
@@ -203,13 +203,14 @@ impl Network {
                 // A stranger may name any port.
                 let is_strangers = asked.sender.is_some();
                 let origin = if is_strangers { Origin::Returned } else { Origin::Opened };
-                (origin, self.host_of(asked).map(str::to_owned))
+                let known = self.host_of(asked).map(str::to_owned);
+                (origin, known.or_else(|| next_hop_name(&transmit)))
             }
         };
         let path = transmit.path;
         let connections = &self.streams.connections;
-        // There may already be a stream to the address that the answer goes to.
-        if path.peer != asked.peer {
+        // There may already be a stream to the address that the message goes to.
+        if path.peer != asked.peer || host.as_deref() != self.host_of(asked) {
             transmit = match connections.send(transmit, host.as_deref()) {
                 Sent::Queued => return Ok(()),
                 Sent::GivenUp(_) => return Err(asked),
@@ -312,6 +313,19 @@ fn way_back(transmit: &Transmit) -> Option<WayBack> {
     let is_name = via.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
     let host = (path.transport.is_secure() && is_name).then(|| via.host.clone());
     Some(WayBack { peer: SocketAddr::new(path.peer.ip(), port), host })
+}
+
+/// The host name of the next hop of a request over TLS (RFC 3261 §8.1.2), whose certificate is
+/// expected (RFC 5922 §7.1); `None` if the request names an address. The name was not resolved: the
+/// request goes to the host that its peer was reached at.
+fn next_hop_name(transmit: &Transmit) -> Option<String> {
+    let Ok(Message::Request(request)) = wire::parse_datagram(&transmit.bytes) else {
+        return None;
+    };
+    let route = request.routes().first().map(NameAddr::uri);
+    let uri = route.filter(|uri| uri.has_param("lr")).unwrap_or(request.uri());
+    let name = uri.host().filter(|_| uri.ip_addr().is_none())?;
+    transmit.path.transport.is_secure().then(|| name.to_owned())
 }
 
 /// `[::]` takes IPv4 too, unless another listener has that port on IPv4.

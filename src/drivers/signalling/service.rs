@@ -241,13 +241,14 @@ pub async fn start(
         Network::bind(&config, reloadable, inbound_sender, cancel.clone())?;
 
     let (orders, order_receiver) = mpsc::channel(COMMANDS);
-    let tcp = listeners.iter().find(|listener| listener.transport == Transport::Tcp);
+    let of = |transport| listeners.iter().filter(move |listener| listener.transport == transport);
     let endpoint_config = EndpointConfig {
         advertised: config.advertised,
         realm: config.realm,
         domain: config.domain,
         digest: config.digest,
-        tcp_port: tcp.map(|listener| listener.address.port()),
+        tcp_port: of(Transport::Tcp).next().map(|listener| listener.address.port()),
+        udp_listeners: of(Transport::Udp).map(|listener| listener.address).collect(),
         ..EndpointConfig::new(config.server_name)
     };
     let mut endpoint = Endpoint::new(endpoint_config, StdRng::from_os_rng());

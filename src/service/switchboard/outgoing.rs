@@ -238,7 +238,7 @@ impl RoutePlan {
         let is_insecure_fit = user.scheme() != SIPS;
         let is_fit = |phone: &Binding| is_insecure_fit || phone.path.transport.is_secure();
         let mut places = phones.into_iter().filter(is_fit).map(|phone| Place {
-            targets: vec![phone.path],
+            targets: phone.paths(),
             request_uri: phone.contact,
             routes: phone.routes,
         });

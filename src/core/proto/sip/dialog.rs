@@ -47,6 +47,9 @@ pub(super) struct Dialog {
     route_set: Vec<NameAddr>,
     /// Rule by which the next hop of our requests is chosen.
     heading: Heading,
+    /// The rule from the first message on that shows our tag, for a caller at the address of a
+    /// registered phone.
+    proved_heading: Option<Heading>,
     local_cseq: u32,
     /// CSeq of the peer's newest request; `None` before its first.
     remote_cseq: Option<u32>,
@@ -62,9 +65,12 @@ pub(super) struct Dialog {
     /// The caller is not known and no message has shown yet that it receives ours: its address may
     /// be forged.
     is_half_open: bool,
-    /// For a stranger: the address that our tag was sent to. A message that shows the tag and comes
-    /// from this address is not forged.
+    /// For an unproven caller: the address that our tag was sent to. A message that shows the tag
+    /// and comes from this address is not forged.
     told: Option<SocketAddr>,
+    /// The address that has answered the newest answered request of ours: its port is one that
+    /// hears us.
+    answered: Option<SocketAddr>,
     /// Bytes that may be sent to `path` while its address is unproven; `None` when there is no
     /// limit.
     allowance: Option<Allowance>,
@@ -278,9 +284,10 @@ impl Dialog {
             local_tag: local_tag.clone(),
             remote_tag: request.from().tag().map(str::to_owned),
         };
-        let heading = Heading::of_called(caller, request.vias().len() > 1);
-        let is_stranger = caller == Caller::Stranger;
-        let is_limited = is_stranger && !path.transport.is_reliable();
+        let proved = Heading::of_called(caller, request.vias().len() > 1);
+        let is_unproven = !caller.is_proved(path.transport);
+        let is_limited = is_unproven && !path.transport.is_reliable();
+        let may_be_forged = is_unproven && caller == Caller::AtPhone;
         Self {
             key,
             local: request.to().with_tag(&local_tag),
@@ -288,14 +295,16 @@ impl Dialog {
             remote_target,
             is_sips: request.wants_sips(),
             route_set: request.record_routes().to_vec(),
-            heading,
+            heading: if is_unproven { Heading::Source } else { proved },
+            proved_heading: may_be_forged.then_some(proved),
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             path,
             lost: None,
             is_own_stream: false,
             is_half_open: caller != Caller::Known,
-            told: is_stranger.then_some(path.peer),
+            told: is_unproven.then_some(path.peer),
+            answered: None,
             allowance: is_limited.then(|| Allowance::of(heard)),
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
@@ -336,6 +345,7 @@ impl Dialog {
             is_sips: origin.wants_sips(),
             route_set: response.record_routes().iter().rev().cloned().collect(),
             heading,
+            proved_heading: None,
             local_cseq: origin.cseq,
             remote_cseq: None,
             path,
@@ -343,6 +353,7 @@ impl Dialog {
             is_own_stream: false,
             is_half_open: false,
             told: None,
+            answered: None,
             allowance: None,
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),

@@ -31,7 +31,7 @@ mod within;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -83,6 +83,8 @@ pub struct EndpointConfig {
     /// The port of our TCP listener. With it, requests too long for a datagram go over TCP
     /// (§18.1.1).
     pub tcp_port: Option<u16>,
+    /// The addresses of our UDP listeners. Datagrams that follow a lost stream leave from them.
+    pub udp_listeners: Vec<SocketAddr>,
     /// New requests get 503 while this many transactions are open.
     pub max_transactions: usize,
     /// New calls get 503 while this many dialogs are open.
@@ -106,6 +108,7 @@ impl EndpointConfig {
             domain: String::new(),
             digest: Vec::new(),
             tcp_port: None,
+            udp_listeners: Vec::new(),
             max_transactions: MAX_TRANSACTIONS,
             max_dialogs: 5_000,
             retry_after: Duration::from_secs(10),

@@ -2,7 +2,7 @@
 //! again with an answer to a challenge (RFC 3261 §22.2), to another next hop, or in a datagram
 //! because no stream can be opened (§18.1.1).
 
-use super::{dialog_id::DialogId, login::Challenges, message::Method};
+use super::{dialog_id::DialogId, login::Challenges, message::Method, path::Path};
 
 /// One request, independent of its CSeq and its path.
 #[derive(Debug, Clone)]
@@ -25,10 +25,12 @@ pub(crate) struct InDialogRequest {
     pub is_streamed: bool,
     /// No stream could be opened, so the request has to be sent in a datagram.
     pub wants_datagram: bool,
-    /// There is another next hop besides the one that the request was sent to.
+    /// The next hop that the request was sent to.
+    pub hop: Option<Path>,
+    /// There is another next hop to try.
     pub has_other_hop: bool,
-    /// The request has to be sent to the other next hop.
-    pub wants_other_hop: bool,
+    /// The next hops that could not be reached.
+    pub failed_hops: Vec<Path>,
 }
 
 impl InDialogRequest {
@@ -44,8 +46,9 @@ impl InDialogRequest {
             challenges: Challenges::default(),
             is_streamed: false,
             wants_datagram: false,
+            hop: None,
             has_other_hop: false,
-            wants_other_hop: false,
+            failed_hops: Vec::new(),
         }
     }
 
@@ -72,7 +75,7 @@ impl InDialogRequest {
         if self.is_streamed {
             self.wants_datagram = true;
         } else if self.has_other_hop {
-            self.wants_other_hop = true;
+            self.failed_hops.extend(self.hop);
         } else {
             return false;
         }

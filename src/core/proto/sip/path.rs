@@ -153,35 +153,50 @@ impl Path {
         is_named.then(|| Self { peer: at_port(self.peer, port), ..*self })
     }
 
-    /// The path over a new stream to the address that a Contact or Route names, for use once the
-    /// stream of this path is lost (RFC 3261 §18.1.1). A path over TLS stays on TLS. `None` when
-    /// the address is that of this path, or when we cannot connect to it: a browser accepts no
+    /// The paths to the address that a Contact or Route names, the best one first, for use once the
+    /// stream of this path is lost (RFC 3261 §18.1.1). A host name counts as the host of this path:
+    /// names are not resolved.
+    ///
+    /// The paths take new streams, and stay on TLS if this one does. Datagrams go to the host of
+    /// this path alone: a UDP phone sends its long requests over TCP. A URI without `transport` may
+    /// mean both, so TCP comes first: it tells when the peer does not listen there. There is no path
+    /// when the address is that of this path, or when we cannot reach it: a browser accepts no
     /// connections (RFC 7118 §5), and a peer behind a NAT names an address that cannot be reached
     /// from here.
-    pub fn to_listener(&self, uri: &Uri) -> Option<Self> {
-        let can_open = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
-        let transport = match uri.param("transport") {
-            None if uri.is_sips() => Transport::Tls,
-            None => self.transport,
-            Some(name) => match Transport::from_name(name)? {
-                // RFC 3261 §26.2.2: SIPS means TLS.
-                Transport::Tcp if uri.is_sips() => Transport::Tls,
-                transport => transport,
-            },
+    pub fn to_listeners(&self, uri: &Uri) -> Vec<Self> {
+        let named = uri.param("transport").map(Transport::from_name);
+        let transports = match (named, self.transport) {
+            (None, _) if uri.is_sips() => vec![Transport::Tls],
+            (None, Transport::Tcp) => vec![Transport::Tcp, Transport::Udp],
+            (None, transport) => vec![transport],
+            // RFC 3261 §26.2.2: SIPS means TLS.
+            (Some(Some(Transport::Tcp)), _) if uri.is_sips() => vec![Transport::Tls],
+            (Some(Some(Transport::Udp)), _) if uri.is_sips() => Vec::new(),
+            (Some(transport), _) => transport.into_iter().collect(),
         };
+        transports.into_iter().filter_map(|transport| self.to_listener(uri, transport)).collect()
+    }
+
+    fn to_listener(&self, uri: &Uri, transport: Transport) -> Option<Self> {
+        let is_opened = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
         let is_as_secure = transport.is_secure() || !self.transport.is_secure();
-        let (ip, here) = (uri.ip_addr()?, self.peer.ip());
+        let here = self.peer.ip();
+        let ip = uri.ip_addr().or_else(|| uri.host().map(|_| here))?;
         let port = uri.port().unwrap_or(transport.default_port());
         let leads_nowhere = ip.is_unspecified()
             || ip.is_multicast()
             || ip.is_ipv4() != here.is_ipv4()
             || (ip.is_loopback() && !here.is_loopback())
             || (is_private(ip) && !is_private(here));
-        let is_reached = is_same_host(ip, here) || !leads_nowhere;
-        if !can_open(self.transport) || !can_open(transport) || !is_as_secure || !is_reached {
+        let is_here = is_same_host(ip, here);
+        let is_reached = match transport {
+            Transport::Udp => is_here,
+            _ => is_opened(transport) && (is_here || !leads_nowhere),
+        };
+        if !is_opened(self.transport) || !is_as_secure || !is_reached {
             return None;
         }
-        let peer = match is_same_host(ip, here) {
+        let peer = match is_here {
             true => at_port(self.peer, port),
             false => SocketAddr::new(ip, port),
         };
@@ -335,36 +350,50 @@ mod tests {
         let over = |transport, contact: &str| {
             let connection = Some(ConnectionId(1));
             let path = Path { transport, connection, ..path_from("192.0.2.10:40000") };
-            let to = path.to_listener(&contact.parse().unwrap())?;
-            assert_eq!((to.connection, to.local), (None, path.local));
-            Some(format!("{} {}", to.transport.name(), to.peer))
+            let named = path.to_listeners(&contact.parse().unwrap()).into_iter().map(|to| {
+                assert_eq!((to.connection, to.local), (None, path.local));
+                format!("{} {}", to.transport.name(), to.peer)
+            });
+            named.collect::<Vec<_>>().join(", ")
         };
         let (tcp, tls) = (Transport::Tcp, Transport::Tls);
         for (transport, contact, expected) in [
             (tcp, "sip:a@192.0.2.10:5062;transport=tcp", "TCP 192.0.2.10:5062"),
-            (tcp, "sip:a@192.0.2.10", "TCP 192.0.2.10:5060"),
+            (tcp, "sip:a@192.0.2.10", "TCP 192.0.2.10:5060, UDP 192.0.2.10:5060"),
+            (tcp, "sip:a@192.0.2.10:5062;transport=udp", "UDP 192.0.2.10:5062"),
+            (tcp, "sip:a@192.0.2.10:40000", "UDP 192.0.2.10:40000"),
+            (tcp, "sip:a@192.0.2.77:5062", "TCP 192.0.2.77:5062"),
+            (tcp, "sip:a@phone.example:5062;transport=tcp", "TCP 192.0.2.10:5062"),
+            (tcp, "sip:a@phone.example;transport=udp", "UDP 192.0.2.10:5060"),
+            (tcp, "sips:a@phone.example;transport=tcp", "TLS 192.0.2.10:5061"),
+            (tls, "sip:a@phone.example:5071", "TLS 192.0.2.10:5071"),
             (tcp, "sips:a@192.0.2.10", "TLS 192.0.2.10:5061"),
             (tls, "sip:a@192.0.2.10;transport=TLS", "TLS 192.0.2.10:5061"),
             (tls, "sip:a@192.0.2.10:5071", "TLS 192.0.2.10:5071"),
             (tls, "sips:a@192.0.2.10:5071;transport=tcp", "TLS 192.0.2.10:5071"),
             (tcp, "sip:a@192.0.2.77:5062;transport=tcp", "TCP 192.0.2.77:5062"),
         ] {
-            assert_eq!(over(transport, contact).as_deref(), Some(expected), "{contact}");
+            assert_eq!(over(transport, contact), expected, "{contact}");
         }
         for (transport, contact) in [
             (tcp, "sip:a@192.0.2.10:40000;transport=tcp"),
-            (tcp, "sip:a@192.0.2.10:5062;transport=udp"),
+            (tcp, "sip:a@192.0.2.77:5062;transport=udp"),
+            (tcp, "sips:a@192.0.2.10:5062;transport=udp"),
+            (tls, "sip:a@192.0.2.10:5062;transport=udp"),
+            (tcp, "sip:a@192.0.2.10:0"),
             (tcp, "sip:a@192.0.2.10:80;transport=ws"),
             (tcp, "sip:a@10.0.0.10:5062;transport=tcp"),
             (tcp, "sip:a@127.0.0.1:5062;transport=tcp"),
             (tcp, "sip:a@0.0.0.0:5062;transport=tcp"),
-            (tcp, "sip:a@phone.example;transport=tcp"),
+            (tcp, "tel:+4930"),
+            (tcp, "sip:a@phone.example:40000;transport=tcp"),
+            (Transport::Ws, "sip:a@phone.example:5062"),
             (tls, "sip:a@192.0.2.10:5062;transport=tcp"),
             (Transport::Ws, "sip:a@192.0.2.10:5062;transport=tcp"),
             (Transport::Wss, "sips:a@192.0.2.10:5062"),
             (Transport::Udp, "sip:a@192.0.2.10:5062;transport=tcp"),
         ] {
-            assert_eq!(over(transport, contact), None, "{transport:?} {contact}");
+            assert_eq!(over(transport, contact), "", "{transport:?} {contact}");
         }
     }
 }

@@ -501,9 +501,10 @@ impl FromStr for Via {
                 ("branch", Some(value)) if via.branch.is_none() => via.branch = Some(value),
                 ("received", Some(value)) if via.received.is_none() => via.received = Some(value),
                 ("rport", value) if via.rport.is_none() => {
-                    via.rport = Some(match value {
-                        Some(port) => Rport::Seen(parse_port(&port)?),
-                        None => Rport::Asked,
+                    // Some peers ask for it by `rport=`.
+                    via.rport = Some(match value.as_deref() {
+                        Some("") | None => Rport::Asked,
+                        Some(port) => Rport::Seen(parse_port(port)?),
                     });
                 }
                 (_, value) => via.params.push((name, value)),
@@ -598,14 +599,15 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
 }
 
 /// Parses `;name=value;name` of a header field, with blanks around the delimiters and quoted
-/// values.
+/// values. Empty parameters, which some peers write, are skipped.
 fn parse_params(text: &str) -> Result<Params, AddressError> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(Vec::new());
     }
     let text = text.strip_prefix(';').ok_or(AddressError::Parameter)?;
-    split_top_level(text, ';').into_iter().map(parse_param).collect()
+    let params = split_top_level(text, ';').into_iter();
+    params.filter(|param| !param.trim().is_empty()).map(parse_param).collect()
 }
 
 fn parse_param(text: &str) -> Result<(String, Option<String>), AddressError> {
@@ -911,6 +913,25 @@ mod tests {
     fn a_tag_cannot_carry_another_header_field() {
         let name_addr: NameAddr = "<sip:a@b>;tag=old".parse().unwrap();
         assert_eq!(name_addr.with_tag("1\r\nX: y").to_string(), "<sip:a@b>;tag=1Xy");
+    }
+
+    #[test]
+    fn an_rport_without_value_asks_for_it_and_empty_parameters_are_skipped() {
+        for params in [";rport=", ";rport", ";rport=;", "; ;rport", ";;rport;;", ";rport = ; "] {
+            let text = format!("SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1{params}");
+            let via: Via = text.parse().unwrap();
+            assert_eq!(via.rport, Some(Rport::Asked), "{params}");
+            assert_eq!(via.to_string(), "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport");
+        }
+        for params in [";", ";;", " ; "] {
+            let via: Via = format!("SIP/2.0/UDP a{params}").parse().unwrap();
+            assert_eq!(via.to_string(), "SIP/2.0/UDP a");
+            let party: NameAddr = format!("<sip:a@b>{params};tag=1;").parse().unwrap();
+            assert_eq!((party.tag(), party.params().len()), (Some("1"), 1));
+        }
+        for params in [";rport=x", ";rport=70000", ";=x", ";a b"] {
+            assert!(format!("SIP/2.0/UDP a{params}").parse::<Via>().is_err(), "{params}");
+        }
     }
 
     #[test]

@@ -85,16 +85,14 @@ async fn a_call_goes_over_a_secure_websocket() {
 async fn hang_up_without_connection(
     node: &mut Node,
     mut phone: Phone,
-    contact: SocketAddr,
+    contact: &str,
     answer: impl AsyncFnOnce(),
 ) -> Ending {
-    let own = phone.local().to_string();
     let ask = |phone: &Phone, method, tag: &str| {
         let request = phone.request(method, 1, "lost", tag);
-        request.replace(
-            &format!("Contact: <sip:phone@{own}"),
-            &format!("Contact: <sip:phone@{contact}"),
-        )
+        let (head, rest) = request.split_once("Contact: <").unwrap();
+        let (_, rest) = rest.split_once('>').unwrap();
+        format!("{head}Contact: <sip:phone@{contact}>{rest}")
     };
     phone.send(ask(&phone, "INVITE", "")).await;
     assert!(phone.receive().await.starts_with("SIP/2.0 100 "));
@@ -141,10 +139,74 @@ async fn when_the_connection_of_a_call_is_gone_our_bye_goes_to_the_port_of_its_c
                 assert!(bye.starts_with("BYE "), "{bye}");
                 phone.send(Phone::answer(&bye, "200 OK", "", "")).await;
             };
-            let how = hang_up_without_connection(&mut node, phone, contact, answer).await;
+            let name = transport.name();
+            let contact = format!("{contact};transport={name}");
+            let how = hang_up_without_connection(&mut node, phone, &contact, answer).await;
             assert_eq!(how, Ending::Answered);
             node.stop().await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_udp_phone_whose_connection_is_gone_gets_our_bye_in_a_datagram() {
+    for transport in [";transport=udp", ""] {
+        for trusted in [vec![], vec!["127.0.0.0/8".parse().unwrap()]] {
+            let mut config = config(&[Transport::Udp, Transport::Tcp]);
+            config.trusted_peers = trusted;
+            let mut node = Node::start(config).await;
+            let phone = Phone::tcp(&node).await;
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let contact = format!("{}{transport}", socket.local_addr().unwrap());
+            let listener = node.address(Transport::Udp);
+            let answer = async || {
+                let mut bytes = [0; 2_000];
+                let received = timeout(SOON, socket.recv_from(&mut bytes)).await.unwrap();
+                let (length, from) = received.unwrap();
+                let bye = std::str::from_utf8(&bytes[..length]).unwrap();
+                assert!(bye.starts_with("BYE ") && from == listener, "{from}: {bye}");
+                assert!(bye.contains(&format!("Via: SIP/2.0/UDP {listener};")), "{bye}");
+                let ok = Phone::answer(bye, "200 OK", "", "");
+                socket.send_to(ok.as_bytes(), from).await.unwrap();
+            };
+            let how = hang_up_without_connection(&mut node, phone, &contact, answer).await;
+            assert_eq!(how, Ending::Answered);
+            node.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_named_peer_whose_connection_is_gone_is_reached_with_a_certificate_for_its_name() {
+    let authority = Authority::new();
+    for (name, is_trusted) in [("sbc.example", true), ("other.example", false)] {
+        let mut config = config(&[Transport::Tls]);
+        config.tls = TlsFiles { server_ca: Some(authority.file()), ..authority.server() };
+        let mut node = Node::start(config).await;
+        let phone = Phone::tls(&node, &authority.client()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let local = listener.local_addr().unwrap();
+        let identity = Some(authority.certificate(name));
+        let files = TlsFiles { identity, ..TlsFiles::default() };
+        let acceptor = TlsConfigs::load(&files).unwrap().server_of(Transport::Tls);
+        let acceptor = TlsAcceptor::from(acceptor.unwrap());
+        let answer = async || {
+            let (stream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+            let accepted = acceptor.accept(stream).await;
+            if !is_trusted {
+                assert!(accepted.is_err(), "the node expects another name");
+                return;
+            }
+            let stream = Box::new(accepted.unwrap());
+            let mut phone = Phone::called(stream, local, Transport::Tls);
+            let bye = phone.receive().await;
+            assert!(bye.starts_with("BYE sip:phone@sbc.example:"), "{bye}");
+            phone.send(Phone::answer(&bye, "200 OK", "", "")).await;
+        };
+        let contact = format!("sbc.example:{};transport=tls", local.port());
+        let how = hang_up_without_connection(&mut node, phone, &contact, answer).await;
+        assert_eq!(how == Ending::Answered, is_trusted, "{how:?}");
+        node.stop().await;
     }
 }
 
@@ -156,7 +218,8 @@ async fn no_connection_is_opened_to_the_contact_of_a_browser() {
     let phone = Phone::ws(&node).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let contact = listener.local_addr().unwrap();
-    let how = hang_up_without_connection(&mut node, phone, contact, async || {}).await;
+    let contact = format!("{contact};transport=ws");
+    let how = hang_up_without_connection(&mut node, phone, &contact, async || {}).await;
     assert_eq!(how, Ending::TimedOut);
     assert!(timeout(Duration::from_millis(300), listener.accept()).await.is_err());
     node.stop().await;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::proto::sip::{
-    path::{Path, is_private},
+    path::{Path, Transport, is_private},
     uri::Uri,
 };
 
@@ -13,17 +13,30 @@ pub(in crate::proto::sip) enum Caller {
     /// Not at all: the caller is neither a user, nor a trunk, nor trusted.
     Stranger,
     /// A phone has registered from the caller's address, but the caller itself has not
-    /// authenticated.
+    /// authenticated. Over UDP this address may be forged.
     AtPhone,
     /// The caller is a user that has authenticated, a trunk, or a peer that the operator trusts. It
     /// may send us a REFER.
     Known,
 }
 
+impl Caller {
+    /// Whether the caller is who it seems to be before any message shows our tag. Over a stream the
+    /// source address is not forged.
+    pub fn is_proved(self, transport: Transport) -> bool {
+        match self {
+            Self::Stranger => false,
+            Self::AtPhone => transport.is_reliable(),
+            Self::Known => true,
+        }
+    }
+}
+
 /// The rule by which the next hop of our requests is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heading {
-    /// To the host that the stranger's newest message came from, whatever host its Contact names.
+    /// To the host that the newest message of an unproven caller came from, whatever host its
+    /// Contact names.
     Source,
     /// Along the route set. Without a route set, to where the peer's messages come from, through
     /// any NAT.

@@ -4,7 +4,7 @@ use super::{
     Dialog,
     allowance::{Allowance, take, take_provisional},
 };
-use crate::proto::sip::path::Path;
+use crate::proto::sip::path::{Path, Transport};
 
 impl Dialog {
     /// A message of `bytes` bytes that shows our tag came over `path`. Returns true for the first
@@ -14,8 +14,15 @@ impl Dialog {
     /// may have given it another address. An address that our tag was not sent to is unproven,
     /// because the caller can pass the tag on to others or forge the source of this message. A port
     /// that the stranger only names is unproven too, because other hosts may share its address.
+    ///
+    /// The tag of a call from the address of a registered phone was sent to that phone alone, so
+    /// the message shows that the INVITE was the phone's own, whatever path the message took.
     pub fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
-        if let Some(told) = self.told {
+        if let Some(heading) = self.proved_heading.take() {
+            self.heading = heading;
+            self.told = None;
+            self.allowance = None;
+        } else if let Some(told) = self.told {
             let is_proved = path.transport.is_reliable() || path.leads_to(told);
             match &mut self.allowance {
                 allowance if is_proved => *allowance = None,
@@ -48,12 +55,23 @@ impl Dialog {
         }
     }
 
-    /// A response to a request of ours came over `path`: the peer at that address receives our
-    /// messages.
+    /// A response to a request of ours came over `path`: the peer at that address and port receives
+    /// our messages. It says nothing about the other ports of its host, which may be other peers
+    /// behind the same NAT. A phone may respond from the port that it sends from.
     pub fn answered_from(&mut self, path: Path) {
-        if path.peer.ip() == self.path.peer.ip() {
+        if path.peer == self.path.peer || path.peer == self.path.source() {
             self.allowance = None;
         }
+        self.answered = Some(path.peer);
+    }
+
+    /// Whether a request of ours may be repeated on `way` until it is answered. A stranger may name
+    /// any port of its host in its Contact. Until something answers from that port, a request to it
+    /// is sent only once: the port may belong to another peer behind the same NAT.
+    pub fn may_repeat(&self, way: Path) -> bool {
+        let is_proved = self.path.transport == Transport::Udp && self.path.peer == way.peer;
+        let is_heard = is_proved || self.answered == Some(way.peer);
+        !self.is_limited() && (!self.is_of_stranger() || way.transport.is_reliable() || is_heard)
     }
 
     /// Whether the peer's address is unproven.

@@ -21,12 +21,7 @@ impl Dialog {
 
     /// The path that a request to the peer takes.
     pub fn next_hop(&self) -> Path {
-        self.hops().0
-    }
-
-    /// The path to try when the next hop cannot be reached; `None` when there is no other.
-    pub fn other_hop(&self) -> Option<Path> {
-        self.hops().1
+        self.hops().first().copied().unwrap_or(self.path)
     }
 
     /// The Request-URI and the Route header fields of a request to the peer (§12.2.1.1).
@@ -64,14 +59,14 @@ impl Dialog {
         self.path.connection.is_some() && self.path.connection == self.lost
     }
 
-    /// The path to the next hop that the peer names, and the path of the peer's own messages; the
-    /// better one first.
+    /// The paths that a request to the peer can take, the best one first: those to the next hop that
+    /// the peer names, and that of the peer's own messages. There is at least one.
     ///
     /// An open stream is used for its host whatever the port: the remote port of a stream that the
     /// peer opened is not the port where it listens (RFC 3261 §18, RFC 5923). Host names are not
     /// resolved. For a host name, and for a next hop that is the peer itself, the path of the
     /// peer's own messages is the right one, through any NAT.
-    fn hops(&self) -> (Path, Option<Path>) {
+    pub fn hops(&self) -> Vec<Path> {
         let uri = match (self.heading, self.route_set.first()) {
             (Heading::Source, route) => {
                 return self.own_way(route.map_or(&self.remote_target, NameAddr::uri));
@@ -80,7 +75,7 @@ impl Dialog {
             (Heading::Path | Heading::Contact, Some(route)) => route.uri(),
             (Heading::Contact, None) => &self.remote_target,
         };
-        let Some(ip) = uri.ip_addr() else { return (self.path, None) };
+        let Some(ip) = uri.ip_addr() else { return self.own_way(uri) };
         let transport = match uri.param("transport").and_then(Transport::from_name) {
             // RFC 3261 §26.2.2: SIPS means TLS, over the transport that the URI names.
             Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
@@ -89,22 +84,23 @@ impl Dialog {
         };
         let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
         if (peer, transport) == (self.path.peer, self.path.transport) {
-            return (self.path, None);
+            return vec![self.path];
         }
         let named = Path { peer, sender: None, transport, connection: None, ..self.path };
         let has_stream = self.path.connection.is_some();
         match has_stream && (ip, transport) == (self.path.peer.ip(), self.path.transport) {
-            true if self.has_lost_stream() && !self.is_own_stream => (named, None),
-            true => (self.path, Some(named)),
-            false => (named, has_stream.then_some(self.path)),
+            true if self.has_lost_stream() && !self.is_own_stream => vec![named],
+            true => vec![self.path, named],
+            false if has_stream => vec![named, self.path],
+            false => vec![named],
         }
     }
 
     /// The path of the peer's own messages, corrected by the port that its next hop `uri` names.
     /// Over UDP the named port is used at once if the peer sends from another port than it listens
-    /// on. Over a stream, a new stream is opened to the named port once the old one is lost,
-    /// because the remote port of the old one was only good for that stream.
-    fn own_way(&self, uri: &Uri) -> (Path, Option<Path>) {
+    /// on. Over a stream, the named port is used once the stream is lost, because the remote port of
+    /// the stream was only good for that stream.
+    fn own_way(&self, uri: &Uri) -> Vec<Path> {
         let path = self.path;
         let is_stranger = self.is_of_stranger();
         if path.transport == Transport::Udp {
@@ -112,19 +108,20 @@ impl Dialog {
             // it names.
             let listens_here = is_stranger && path.source() == path.peer;
             let named = path.to_named_port(uri).filter(|_| !listens_here);
-            return (named.unwrap_or(path), None);
+            return vec![named.unwrap_or(path)];
         }
-        let named = match path.to_listener(uri).filter(|_| !self.is_own_stream) {
-            Some(named) if !is_stranger => named,
-            // `sender` marks streams to strangers; these have a limit of their own.
-            Some(named) if named.peer.ip() == path.peer.ip() => {
-                Path { sender: Some(path.peer), ..named }
-            }
-            Some(_) | None => return (path, None),
+        let mut named = match self.is_own_stream {
+            true => Vec::new(),
+            false => path.to_listeners(uri),
         };
-        match self.has_lost_stream() {
-            true => (named, None),
-            false => (path, Some(named)),
+        if is_stranger {
+            named.retain(|named| named.peer.ip() == path.peer.ip());
+            // `sender` marks streams to strangers; these have a limit of their own.
+            named.iter_mut().for_each(|named| named.sender = Some(path.peer));
         }
+        if named.is_empty() || !self.has_lost_stream() {
+            named.insert(0, path);
+        }
+        named
     }
 }

@@ -1,7 +1,11 @@
 //! Sending of our own requests: the choice of the transport, answers to challenges, and what
 //! follows if a request cannot be delivered.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use tracing::{debug, warn};
@@ -36,11 +40,9 @@ impl Endpoint {
         if in_dialog.method == Method::Invite && !dialog.may_offer() {
             return false;
         }
-        let other = dialog.other_hop().filter(|_| !in_dialog.wants_other_hop);
-        let way = match in_dialog.wants_other_hop {
-            true => dialog.other_hop().unwrap_or(dialog.next_hop()),
-            false => dialog.next_hop(),
-        };
+        let mut hops = dialog.hops().into_iter().filter(|hop| !in_dialog.failed_hops.contains(hop));
+        let way = hops.next().unwrap_or(dialog.next_hop());
+        let has_other_hop = hops.next().is_some();
         let uri = dialog.request_uri();
         let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
         let answers = match credentials {
@@ -79,14 +81,17 @@ impl Endpoint {
                 None => builder.build().into(),
             }
         });
-        let sends = if dialog.is_limited() { Sends::Once } else { Sends::Repeatedly };
+        let sends = match dialog.may_repeat(transmit.path) {
+            true => Sends::Repeatedly,
+            false => Sends::Once,
+        };
         if !dialog.take_room(transmit.bytes.len()) {
             debug!(id = ?in_dialog.dialog, "no room for a request to an unproven address");
             self.undelivered(user, None, now);
             return true;
         }
         in_dialog.is_streamed = is_streamed;
-        in_dialog.has_other_hop = other.is_some();
+        (in_dialog.hop, in_dialog.has_other_hop) = (Some(way), has_other_hop);
         let method = in_dialog.method.clone();
         let may_return = may_be_challenged || is_streamed || in_dialog.has_other_hop;
         let kept = may_return.then(|| Box::new(in_dialog));
@@ -188,6 +193,7 @@ impl EndpointConfig {
         may_stream: bool,
         build: impl Fn(Path) -> Bytes,
     ) -> (Transmit, bool) {
+        let way = self.from_listener(way);
         let bytes = build(way);
         let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
         match self.tcp_port.filter(|_| is_long && may_stream) {
@@ -196,6 +202,19 @@ impl EndpointConfig {
                 let path = over_tcp(way, port);
                 (Transmit { path, bytes: build(path) }, true)
             }
+        }
+    }
+
+    /// The same path from the port of a UDP listener of ours. A path that was made of a stream's has
+    /// the port of a stream.
+    pub(super) fn from_listener(&self, way: Path) -> Path {
+        let fits = |ip: IpAddr| ip == way.local.ip() || ip.is_unspecified();
+        let fitting = self.udp_listeners.iter().filter(|listener| fits(listener.ip()));
+        let ports: Vec<u16> = fitting.map(SocketAddr::port).collect();
+        let is_bound = way.transport != Transport::Udp || ports.contains(&way.local.port());
+        match ports.first().filter(|_| !is_bound) {
+            Some(port) => Path { local: SocketAddr::new(way.local.ip(), *port), ..way },
+            None => way,
         }
     }
 }

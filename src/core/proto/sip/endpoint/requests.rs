@@ -71,7 +71,10 @@ impl Endpoint {
             path.leads_to(again.path.peer) && again.path.transport == path.transport
         };
         let again = self.transactions.repeat(id).filter(is_same);
-        let is_acquainted = self.is_acquainted(path);
+        // A REGISTER has a transaction only after it has shown the password.
+        let standing = self.standing(path);
+        let is_registered = standing == Caller::AtPhone && *request.method() == Method::Register;
+        let is_believed = standing.is_proved(path.transport) || is_registered;
         let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
         // What another address has proved does not hold for this one.
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
@@ -87,7 +90,7 @@ impl Endpoint {
             Some(_) => again,
             None => again.filter(|again| {
                 let is_fair = again.bytes.len() <= allowed_for(heard);
-                path.transport.is_reliable() || is_fair || is_acquainted
+                path.transport.is_reliable() || is_fair || is_believed
             }),
         };
         if let Some(again) = again {
@@ -173,7 +176,7 @@ impl Endpoint {
             return;
         }
         if self.transactions.is_merged(&merge) || self.is_looped(&request) {
-            match self.is_acquainted(path) {
+            match self.standing(path).is_proved(path.transport) {
                 true => self.refuse_invite(&request, key, path, 482, now),
                 false => self.answer_stateless(&request, 482, path),
             }
@@ -204,8 +207,11 @@ impl Endpoint {
                 return;
             }
         };
-        let is_stranger = user.is_none() && !self.is_acquainted(path);
-        if is_stranger && !self.has_room_for_stranger(path) {
+        let caller = match user {
+            Some(_) => Caller::Known,
+            None => self.standing(path),
+        };
+        if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
             self.refuse_for_load(&request, path);
             return;
         }
@@ -220,11 +226,12 @@ impl Endpoint {
         self.last_dialog += 1;
         let id = DialogId(self.last_dialog);
         let local_tag = self.fresh_tag();
-        // A stranger's datagram gets one response, not two. The decision about the call comes at
-        // once, so 100 is left out.
-        let is_tried = !is_stranger || path.transport.is_reliable();
+        // The datagram of an unproven caller gets one response, not two. The decision about the
+        // call comes at once, so 100 is left out.
+        let is_unproven = !caller.is_proved(path.transport);
+        let is_tried = !is_unproven || path.transport.is_reliable();
         let trying = is_tried.then(|| self.trying(&request));
-        let stranger = is_stranger.then_some(self.heard_bytes);
+        let stranger = is_unproven.then_some(self.heard_bytes);
         let invite = Invite { dialog: id, local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
@@ -245,12 +252,6 @@ impl Endpoint {
             path,
         };
         let pending = Pending { transaction, request: Box::new(request) };
-        let is_known = incoming.user.is_some() || incoming.trunk.is_some() || self.is_trusted(path);
-        let caller = match is_stranger {
-            true => Caller::Stranger,
-            false if is_known => Caller::Known,
-            false => Caller::AtPhone,
-        };
         let dialog = Dialog::called(pending, local_tag, contact, (path, self.heard_bytes), caller);
         self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);

@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use super::{ConnectionId, Dialog, Endpoint, IpNet, Path};
+use crate::proto::sip::dialog::Caller;
 
 /// Strangers may not use the last quarter of the transactions and dialogs: it is reserved for known
 /// peers.
@@ -29,16 +30,24 @@ impl Endpoint {
     /// Whether the peer is known: trusted by the operator, a trunk, or at the address from which a
     /// phone has registered.
     pub(super) fn is_acquainted(&self, path: Path) -> bool {
-        // The real source port counts, whatever port the peer names: there may be other hosts
-        // behind the address of a phone.
-        let is_at_phone = self.registrar.is_at(path.source());
-        self.is_trusted(path) || is_at_phone || self.trunk_at(path).is_some()
+        self.standing(path) != Caller::Stranger
+    }
+
+    /// How well the peer is known by its address alone.
+    pub(super) fn standing(&self, path: Path) -> Caller {
+        if self.is_trusted(path) || self.trunk_at(path).is_some() {
+            Caller::Known
+        } else if self.registrar.is_at(path) {
+            Caller::AtPhone
+        } else {
+            Caller::Stranger
+        }
     }
 
     /// Addresses of known peers that the operator has not listed: trunks, registered phones, and
     /// peers of calls that are up. An answered call without ACK proves nothing.
     pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
-        let phones = self.registrar.places().map(|place| place.ip());
+        let phones = self.registrar.paths().map(|path| path.peer.ip());
         let up = self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.is_limited());
         let up = up.map(Dialog::path);
         let up = up.filter(|path| !path.is_foreign);

@@ -1,6 +1,9 @@
 //! One contact of one user, and the limits for all contacts.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::proto::sip::{
     message::{NameAddr, Uri},
@@ -54,6 +57,10 @@ pub struct Binding {
     /// The path of the REGISTER; behind a NAT it is the only path back. A phone that names the port
     /// where it listens is reached at its Contact.
     pub path: Path,
+    /// The path to try when nothing can be delivered over `path`.
+    pub(super) other_path: Option<Path>,
+    /// Where the phone's REGISTER came from; `None` once its stream is lost.
+    pub(super) place: Option<PhoneSource>,
     /// The User-Agent header field, at most 128 characters.
     pub user_agent: Option<String>,
     pub(super) call_id: String,
@@ -72,6 +79,23 @@ pub struct Outbound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BindingId(pub(super) u64);
 
+/// Where the messages of a phone come from. The real source port counts, whatever port the phone
+/// names, because there may be other hosts behind its address. The port that it names counts as
+/// well: that is where it got the challenge that its REGISTER has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PhoneSource {
+    transport: Transport,
+    source: SocketAddr,
+    answered: SocketAddr,
+}
+
+impl PhoneSource {
+    /// The place from which a message came over `path`.
+    pub fn of(path: Path) -> Self {
+        Self { transport: path.transport, source: path.source(), answered: path.peer }
+    }
+}
+
 impl Binding {
     /// A binding for the phone at the other end of `path`, with the highest preference, until
     /// `expires_at`.
@@ -86,16 +110,23 @@ impl Binding {
             outbound: None,
             instance: None,
             path,
+            other_path: None,
+            place: None,
             user_agent: None,
             call_id: String::new(),
             cseq: 0,
         }
     }
 
-    /// The path to the address where the phone says that it listens, for when its connection is
+    /// The paths of calls to the phone, the best one first.
+    pub fn paths(&self) -> Vec<Path> {
+        [Some(self.path), self.other_path].into_iter().flatten().collect()
+    }
+
+    /// The paths to the address where the phone says that it listens, for when its connection is
     /// lost.
-    pub(super) fn listener(&self) -> Option<Path> {
-        self.path.to_listener(self.routes.first().map_or(&self.contact, NameAddr::uri))
+    pub(super) fn listeners(&self) -> Vec<Path> {
+        self.path.to_listeners(self.routes.first().map_or(&self.contact, NameAddr::uri))
     }
 
     pub(super) fn is_behind_nat(&self) -> bool {

@@ -13,12 +13,11 @@ mod request;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
     time::Instant,
 };
 
-use self::binding::BindingId;
 pub use self::binding::{Binding, Outbound, RegistrarConfig};
+use self::binding::{BindingId, PhoneSource};
 use self::request::{Change, Refusal, Wanted};
 use super::{
     message::{NameAddr, Request, Uri},
@@ -91,8 +90,8 @@ pub struct Registrar {
     /// Bindings by user; a user without bindings has no entry.
     users: BTreeMap<String, Vec<Binding>>,
     owners: BTreeMap<BindingId, String>,
-    /// Source addresses that phones have registered from, with the number of bindings of each.
-    places: BTreeMap<SocketAddr, usize>,
+    /// Where phones have registered from, with the number of bindings of each place.
+    places: BTreeMap<PhoneSource, usize>,
     schedule: Schedule<BindingId>,
     last_id: u64,
     events: VecDeque<Event>,
@@ -165,7 +164,11 @@ impl Registrar {
             .collect();
         for (user, mut bindings) in moved {
             for binding in bindings.iter_mut().filter(|binding| was_reached_by_it(binding)) {
-                binding.path = binding.listener().unwrap_or(binding.path);
+                let mut listeners = binding.listeners().into_iter();
+                binding.path = listeners.next().unwrap_or(binding.path);
+                binding.other_path = listeners.next();
+                // No message has come from where the phone listens.
+                binding.place = None;
             }
             self.replace(&user, bindings);
         }
@@ -183,14 +186,9 @@ impl Registrar {
         self.users.values().flatten().map(|binding| binding.path)
     }
 
-    /// Whether a phone has registered from this address.
-    pub fn is_at(&self, peer: SocketAddr) -> bool {
-        self.places.contains_key(&peer)
-    }
-
-    /// Source addresses that phones have registered from.
-    pub fn places(&self) -> impl Iterator<Item = SocketAddr> {
-        self.places.keys().copied()
+    /// Whether a message that came over `path` comes from where a phone has registered.
+    pub fn is_at(&self, path: Path) -> bool {
+        self.places.contains_key(&PhoneSource::of(path))
     }
 
     /// Removes all contacts of a user that may not register any more.
@@ -299,6 +297,7 @@ impl Registrar {
                 continue;
             }
             let (user_name, contact) = (user.to_owned(), change.uri.clone());
+            let place = Some(PhoneSource::of(path));
             let path = change.way(routes, path);
             if !is_same {
                 events.push(Event::Bound { user: user_name, contact, path });
@@ -316,6 +315,8 @@ impl Registrar {
                 outbound: change.outbound,
                 instance: change.instance,
                 path,
+                other_path: None,
+                place,
                 user_agent: request
                     .header("User-Agent")
                     .map(|name| name.chars().take(128).collect()),
@@ -363,8 +364,9 @@ impl Registrar {
 
     fn replace(&mut self, user: &str, bindings: Vec<Binding>) {
         for old in self.users.remove(user).unwrap_or_default() {
-            let place = old.path.source();
-            if let Some(count) = self.places.get_mut(&place) {
+            if let Some(place) = old.place
+                && let Some(count) = self.places.get_mut(&place)
+            {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
                     self.places.remove(&place);
@@ -374,7 +376,9 @@ impl Registrar {
             self.schedule.set(old.id, None);
         }
         for binding in &bindings {
-            *self.places.entry(binding.path.source()).or_default() += 1;
+            if let Some(place) = binding.place {
+                *self.places.entry(place).or_default() += 1;
+            }
             self.owners.insert(binding.id, user.to_owned());
             self.schedule.set(binding.id, Some(binding.expires_at));
         }

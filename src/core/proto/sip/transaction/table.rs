@@ -75,7 +75,7 @@ impl TransactionUser {
 pub(crate) enum Sends {
     /// As often as the timers of the transaction say.
     Repeatedly,
-    /// Once: the address of the peer is unproven.
+    /// Once: the address or the port of the peer is unproven.
     Once,
 }
 

@@ -4,7 +4,7 @@
 
 use super::{
     calling::{DIALOG, Reply, call},
-    registering::{authorization, register},
+    registering::{authorization, is_at_phone, register},
     strangers::{from, stranger},
     *,
 };
@@ -231,14 +231,14 @@ fn it_registers_and_is_called_where_it_listens() {
 #[test]
 fn it_is_no_stranger_but_somebody_else_at_its_address_is() {
     let mut line = registered();
-    line.desk_phone_says(&said(&Ask::invite().call("own").branch("own")));
-    assert_eq!(line.take_statuses(), [100]);
+    // Over UDP no 100 is sent before the phone has shown that the INVITE is its own.
+    assert!(is_at_phone(&mut line, from(SENDS), said));
     for other in ["192.0.2.10:5060", "192.0.2.10:49153"] {
-        let name = format!("other{other}");
-        let invite = Ask::invite().call(&name).branch(&name.replace([':', '.'], ""));
-        line.receive_over(from(other), &said(&invite));
-        assert!(line.take().is_empty(), "{other} names the port of a phone, and is not at it");
+        let is_known = is_at_phone(&mut line, from(other), said);
+        assert!(!is_known, "{other} names the port of a phone, and is not at it");
     }
+    let names_another = |ask: &Ask| with_via(ask, "192.0.2.10:9999");
+    assert!(!is_at_phone(&mut line, from(SENDS), names_another), "nothing was heard there");
 }
 
 #[test]
@@ -342,6 +342,84 @@ fn a_port_that_a_stranger_only_names_is_not_believed_to_hear_us() {
     // From its own port nothing has changed.
     line.receive_over(own, &Ask::new("INFO", 40).to(&line.tag).to_string());
     assert_eq!(line.last_path, own);
+}
+
+/// Number of messages to this port.
+fn count_to(line: &Line, peer: &str) -> usize {
+    let peer = peer.parse().unwrap();
+    line.paths.iter().filter(|path| path.peer == peer).count()
+}
+
+#[test]
+fn a_port_that_a_stranger_names_in_its_contact_hears_each_request_once_until_it_answers() {
+    const NAMED: &str = "192.0.2.10:5070";
+    let call = |line: &mut Line, more: &[&str]| {
+        // `X` is the compact form of Session-Expires.
+        let padding = format!("Padding: {}", "x".repeat(400));
+        let invite = Ask::invite().contact(&format!("sip:phone@{NAMED}")).with(&padding);
+        let invite = more.iter().fold(invite, |invite, header| invite.with(header));
+        let dialog = line.desk_phone_calls(&invite);
+        line.sent.clear();
+        line.paths.clear();
+        dialog
+    };
+    let mut line = stranger();
+    let dialog = call(&mut line, &[]);
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(40));
+    assert_eq!((count_to(&line, NAMED), line.sent.len()), (1, 1));
+    assert!(matches!(line.event(), Event::Ended { how: Ending::TimedOut, .. }));
+
+    for method in ["INVITE", "UPDATE"] {
+        let mut line = stranger();
+        let allow = format!("Allow: INVITE, ACK, BYE, {method}");
+        call(&mut line, &["Supported: timer", "Session-Expires: 90;refresher=uas", &allow]);
+        line.run_for(Duration::from_secs(46));
+        assert!(line.sent[0].1.starts_with(method), "{}", line.sent[0].1);
+        line.run_for(Duration::from_secs(20));
+        assert_eq!(count_to(&line, NAMED), 1, "{:?}", line.take());
+    }
+
+    // An answer from another port of that host says nothing about this port.
+    for (answers_from, expected) in [(SENDS, 1), (LISTENS, 1), ("192.0.2.10:7", 1), (NAMED, 3)] {
+        let mut line = stranger();
+        let dialog = call(&mut line, &[]);
+        let target = Box::new("sip:b@example.com".parse().unwrap());
+        line.command(Command::Refer { dialog, target, replaces: None });
+        let refer = line.sent.last().unwrap().1.clone();
+        assert!(refer.starts_with("REFER "), "{refer}");
+        line.receive_over(from(answers_from), &respond(&refer, "603 Decline"));
+        line.paths.clear();
+        line.command(Command::Bye { dialog, reason: None });
+        line.run_for(Duration::from_secs(3));
+        assert_eq!(count_to(&line, NAMED), expected, "{answers_from}");
+    }
+
+    // A trusted caller may name any port.
+    let mut line = Line::new();
+    let dialog = call(&mut line, &[]);
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(3));
+    assert_eq!(count_to(&line, NAMED), 3);
+}
+
+#[test]
+fn an_answer_from_another_port_does_not_prove_where_a_stranger_has_moved() {
+    let moved = from("198.51.100.77:5060");
+    for (answers_from, expected) in [("198.51.100.77:5061", 1), ("198.51.100.77:5060", 3)] {
+        let mut line = stranger();
+        let dialog = line.confirm(&invite());
+        let info = Ask::new("INFO", 2).to(&line.tag).with(&format!("X: {}", "x".repeat(900)));
+        line.receive_over(moved, &info.to_string());
+        let target = Box::new("sip:b@example.com".parse().unwrap());
+        line.command(Command::Refer { dialog, target, replaces: None });
+        let refer = line.sent.last().unwrap().1.clone();
+        line.receive_over(from(answers_from), &respond(&refer, "603 Decline"));
+        line.paths.clear();
+        line.command(Command::Bye { dialog, reason: None });
+        line.run_for(Duration::from_secs(3));
+        assert_eq!(line.paths, vec![moved; expected], "{answers_from}");
+    }
 }
 
 #[test]

@@ -77,16 +77,196 @@ fn a_phone_that_has_registered_is_no_stranger_there_and_then() {
     assert_eq!(line.take_statuses(), [200]);
     assert_eq!(known(&line), [path().peer.ip()]);
 
-    line.receive_invite(&Ask::invite().call("a").branch("a"));
-    assert_eq!(line.take_statuses(), [100]);
-    line.receive_over(
-        Path { peer: "192.0.2.10:1".parse().unwrap(), ..path() },
-        &Ask::invite().call("b").branch("b").to_string(),
-    );
-    assert!(line.take().is_empty(), "somebody else behind its NAT");
+    assert!(is_at_phone(&mut line, path(), Ask::to_string));
+    let other = Path { peer: "192.0.2.10:1".parse().unwrap(), ..path() };
+    assert!(!is_at_phone(&mut line, other, Ask::to_string), "another host behind its NAT");
 
     line.run_for(Duration::from_secs(91));
     assert!(known(&line).is_empty());
+}
+
+/// A proxy beyond the phone, on another host.
+const ELSEWHERE: &str = "198.51.100.66:5060";
+
+/// Whether a caller on `path` counts as a phone that has registered there: once its ACK has shown
+/// our tag, its Record-Route is followed to another host.
+pub(super) fn is_at_phone(line: &mut Line, path: Path, text: impl Fn(&Ask) -> String) -> bool {
+    let name = format!("at{}", line.endpoint.fresh_tag());
+    let invite = Ask::invite().with(&format!("Record-Route: <sip:{ELSEWHERE};lr>"));
+    line.receive_over(path, &text(&invite.call(&name).branch(&name)));
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.receive_over(path, &text(&Ask::ack(&line.tag).call(&name).branch(&format!("{name}a"))));
+    assert!(matches!(line.event(), Event::Acknowledged { .. }));
+    line.command(Command::Bye { dialog, reason: None });
+    let bye = line.sent.last().unwrap().1.clone();
+    assert!(bye.starts_with("BYE "), "{bye}");
+    let way = line.last_path;
+    line.receive_over(way, &respond(&bye, "200 OK"));
+    line.events.clear();
+    line.sent.clear();
+    line.paths.clear();
+    way.peer == ELSEWHERE.parse().unwrap()
+}
+
+/// A line at which the phone has registered over `path`.
+fn registered_over(path: Path, contact: &str) -> Line {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
+    let text = |cseq, more: &[String]| register(cseq, more).replace(CONTACT, contact);
+    line.receive_over(path, &text(1, &[]));
+    let refused = line.sent.pop().unwrap().1;
+    line.receive_over(path, &text(2, &[authorization(&refused, "secret")]));
+    assert_eq!(line.take_statuses(), [200]);
+    line.paths.clear();
+    line
+}
+
+#[test]
+fn whoever_forges_the_address_of_a_registered_phone_has_it_hear_its_share_alone() {
+    let own_port = |text: String| text;
+    let other_port = |text: String| text.replace("10.0.0.10:5062;rport", "192.0.2.10:9999");
+    let wishes: [fn(DialogId) -> Command; 4] = [
+        |dialog| Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() },
+        |dialog| Command::Ring { dialog },
+        |dialog| refusal(dialog, 486),
+        |dialog| Command::Challenge { dialog },
+    ];
+    for via in [own_port, other_port] {
+        for wish in wishes {
+            let mut line = registered_over(path(), CONTACT);
+            let route = format!("Record-Route: <sip:{ELSEWHERE};lr>");
+            let behind = "Via: SIP/2.0/UDP 198.51.100.66;branch=z9hG4bK-behind";
+            let invite = via(Ask::invite().with(&route).with(behind).to_string());
+            let merged = via(Ask::invite().branch("merged").with(&route).to_string());
+            let cancel = via(Ask::invite().cancel().to_string());
+            let mut heard = 0;
+            for text in [&invite, &merged, &merged, &invite, &cancel, &cancel] {
+                heard += text.len();
+                line.receive(text);
+                for event in line.events.split_off(0) {
+                    if let Event::Invite { dialog, .. } = event {
+                        line.command(wish(dialog));
+                    }
+                }
+                line.run_for(Duration::from_secs(1));
+                let said: usize = line.sent.iter().map(|(_, text)| text.len()).sum();
+                assert!(said * 2 <= heard * 3, "{said} bytes for {heard}: {:?}", line.take());
+            }
+            line.run_for(Duration::from_secs(100));
+            let sent = line.sent.iter().filter(|(_, text)| text != "\r\n\r\n");
+            let said: usize = sent.map(|(_, text)| text.len()).sum();
+            assert!(said * 2 <= heard * 3, "{said} bytes for {heard}: {:?}", line.take());
+            assert!(line.paths.iter().all(|path| path.peer.ip() == super::path().peer.ip()));
+        }
+    }
+}
+
+#[test]
+fn a_single_forged_invite_of_a_registered_phone_leads_to_no_third_host() {
+    let mut line = registered_over(path(), CONTACT);
+    let invite = Ask::invite().with(&format!("Record-Route: <sip:{ELSEWHERE};lr>")).to_string();
+    let invite = invite.replace("10.0.0.10:5062;rport", "192.0.2.10:9999");
+    line.receive(&invite);
+    let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
+    line.answer(dialog);
+    line.run_for(Duration::from_secs(20));
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(80));
+    let sent = line.sent.iter().filter(|(_, text)| text != "\r\n\r\n");
+    let said: usize = sent.map(|(_, text)| text.len()).sum();
+    assert!(said > 0 && said * 2 <= invite.len() * 3, "{said} bytes for {}", invite.len());
+    assert!(line.paths.iter().all(|path| path.peer.ip() == super::path().peer.ip()));
+}
+
+#[test]
+fn a_registered_phone_that_shows_our_tag_is_asked_as_before() {
+    // Behind a NAT: back to the port that it sends from, as often as RFC 3261 says.
+    let mut line = registered_over(path(), CONTACT);
+    let dialog = line.confirm(&Ask::invite());
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(3));
+    assert_eq!(line.paths, [path(); 3]);
+
+    // Through the proxy that it has registered through, whose Record-Route has another address.
+    let mut line = registered_over(path(), CONTACT);
+    let behind = "Via: SIP/2.0/UDP 192.0.2.77;branch=z9hG4bK-behind";
+    let route = "Record-Route: <sip:192.0.2.11;lr>";
+    let dialog = line.confirm(&Ask::invite().with(route).with(behind));
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(3));
+    let proxy = "192.0.2.11:5060".parse().unwrap();
+    assert_eq!(line.paths, [Path { peer: proxy, ..path() }; 3]);
+
+    // A proxy that drops out of the call: the ACK comes from the phone itself.
+    let mut line = registered_over(path(), CONTACT);
+    let invite = Ask::invite().contact("sip:phone@192.0.2.77:5066").with(behind);
+    let dialog = line.receive_invite(&invite);
+    line.answer(dialog);
+    let phone = Path { peer: "192.0.2.77:5066".parse().unwrap(), ..path() };
+    line.receive_over(phone, &Ask::ack(&line.tag).to_string());
+    line.paths.clear();
+    line.command(Command::Bye { dialog, reason: None });
+    line.run_for(Duration::from_secs(3));
+    assert_eq!(line.paths, [phone; 3]);
+}
+
+#[test]
+fn a_registered_phone_whose_first_answers_are_lost_gets_them_when_it_asks_again() {
+    let mut line = registered_over(path(), CONTACT);
+    let invite = Ask::invite();
+    let dialog = line.receive_invite(&invite);
+    line.answer(dialog);
+    let count = |line: &Line| line.sent.iter().filter(|(_, text)| text.contains(" 200 ")).count();
+    let before = count(&line);
+    line.receive(&invite.to_string());
+    assert!(count(&line) > before, "{:?}", line.take());
+}
+
+#[test]
+fn the_place_of_a_phone_is_one_of_its_transport_and_goes_with_its_stream() {
+    let connection = Some(ConnectionId(7));
+    let tcp = Path {
+        peer: "192.0.2.10:40000".parse().unwrap(),
+        transport: Transport::Tcp,
+        connection,
+        ..path()
+    };
+    let mut line = registered_over(tcp, "sip:phone@192.0.2.10:5060");
+    assert!(is_at_phone(&mut line, tcp, Ask::to_string));
+    let datagram = |peer: &str| Path::udp(path().local, peer.parse().unwrap());
+    assert!(!is_at_phone(&mut line, datagram("192.0.2.10:40000"), Ask::to_string));
+    line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
+    line.drain();
+    assert_eq!(line.endpoint.phones("phone", line.now)[0].path.peer.port(), 5060);
+    assert_eq!(line.endpoint.acquaintances().collect::<Vec<_>>(), [tcp.peer.ip()]);
+    for port in [40_000, 5_060] {
+        let peer = format!("192.0.2.10:{port}");
+        assert!(!is_at_phone(&mut line, datagram(&peer), Ask::to_string), "{peer}");
+    }
+}
+
+#[test]
+fn a_phone_that_registered_over_tcp_is_called_where_its_contact_says_when_its_stream_is_gone() {
+    let tcp = Path {
+        peer: "192.0.2.10:40000".parse().unwrap(),
+        transport: Transport::Tcp,
+        connection: Some(ConnectionId(7)),
+        ..path()
+    };
+    for (contact, expected) in [
+        ("sip:phone@192.0.2.10:5066;transport=udp", &["UDP 192.0.2.10:5066"][..]),
+        ("sip:phone@192.0.2.10:5066", &["TCP 192.0.2.10:5066", "UDP 192.0.2.10:5066"]),
+        ("sip:phone@phone.example:5066;transport=tcp", &["TCP 192.0.2.10:5066"]),
+        ("sip:phone@192.0.2.77:5066;transport=udp", &["TCP 192.0.2.10:40000"]),
+    ] {
+        let mut line = registered_over(tcp, contact);
+        line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
+        let phone = line.endpoint.phones("phone", line.now).remove(0);
+        let text = |path: &Path| format!("{} {}", path.transport.name(), path.peer);
+        let paths: Vec<String> = phone.paths().iter().map(text).collect();
+        assert_eq!(paths, expected, "{contact}");
+    }
 }
 
 #[test]

@@ -164,7 +164,10 @@ fn nothing_else_is_opened_for_a_stranger_or_a_browser() {
             (tcp, "sip:a@198.51.100.7:5062;transport=tcp", false),
             (tls, "sips:a@198.51.100.7:5062", false),
             (tls, "sip:a@192.0.2.10:5062;transport=tcp", false),
-            (tcp, "sip:a@phone.example;transport=tcp", false),
+            (tcp, "sip:a@198.51.100.7:5062;transport=udp", false),
+            (tcp, "sip:a@198.51.100.7:5062;transport=udp", true),
+            (tls, "sip:a@192.0.2.10:5062;transport=udp", true),
+            (ws, "sip:a@phone.example:5062", true),
             (tcp, "sip:a@192.0.2.10;transport=ws", false),
             (ws, "sip:a@192.0.2.10:5062;transport=tcp", false),
             (ws, "sip:a@192.0.2.10:5062;transport=ws", true),
@@ -188,6 +191,89 @@ fn nothing_else_is_opened_for_a_stranger_or_a_browser() {
     line.endpoint.handle_disconnected(STREAM, None, line.now);
     line.command(Command::Bye { dialog, reason: None });
     assert_eq!(line.last_path.peer, at("192.0.2.10:5061"), "its proxy");
+}
+
+/// A trusted caller and a stranger.
+fn both() -> [Line; 2] {
+    [Line::new(), super::strangers::stranger()]
+}
+
+#[test]
+fn a_udp_phone_that_has_called_over_tcp_is_hung_up_by_a_datagram() {
+    let tcp = Path { transport: Transport::Tcp, ..stream() };
+    let datagram = (Transport::Udp, at("192.0.2.10:5062"));
+    for is_gone_before in [true, false] {
+        for mut line in both() {
+            let dialog = call_over(&mut line, tcp, "sip:a@192.0.2.10:5062;transport=udp");
+            let way = way_of_bye(&mut line, dialog, is_gone_before);
+            assert_eq!((way.transport, way.peer), datagram);
+            let bye = line.sent.last().unwrap().1.clone();
+            assert!(bye.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;"), "{bye}");
+            line.receive_over(Path::udp(tcp.local, way.peer), &respond(&bye, "200 OK"));
+            assert!(matches!(line.event(), Event::Ended { how: Ending::Answered, .. }));
+        }
+        // Without `transport` the phone may listen on both: TCP tells when it does not.
+        for mut line in both() {
+            let dialog = call_over(&mut line, tcp, "sip:a@192.0.2.10:5062");
+            let way = way_of_bye(&mut line, dialog, is_gone_before);
+            assert_eq!((way.transport, way.peer), (Transport::Tcp, datagram.1));
+            line.endpoint.handle_unreachable(way, line.now);
+            line.drain();
+            assert!(line.sent.last().unwrap().1.starts_with("BYE "));
+            assert_eq!((line.last_path.transport, line.last_path.peer), datagram);
+            line.endpoint.handle_unreachable(line.last_path, line.now);
+            line.drain();
+            assert!(matches!(line.event(), Event::Ended { how: Ending::TimedOut, .. }));
+        }
+    }
+}
+
+#[test]
+fn such_a_datagram_leaves_from_the_port_of_a_udp_listener() {
+    let udp_listeners = vec![at("0.0.0.0:5070"), at("192.0.2.1:5080")];
+    let mut line = Line::with(EndpointConfig { udp_listeners, ..EndpointConfig::new("x".into()) });
+    let tcp = Path { transport: Transport::Tcp, ..stream() };
+    let dialog = call_over(&mut line, tcp, "sip:a@192.0.2.10:5062;transport=udp");
+    let way = way_of_bye(&mut line, dialog, true);
+    assert_eq!(way.local, at("192.0.2.1:5070"));
+    let bye = line.sent.last().unwrap().1.clone();
+    assert!(bye.contains("Via: SIP/2.0/UDP 192.0.2.1:5070;"), "{bye}");
+}
+
+#[test]
+fn a_next_hop_with_a_name_is_taken_for_the_host_of_the_stream_that_is_gone() {
+    let [tcp, tls] =
+        [Transport::Tcp, Transport::Tls].map(|transport| Path { transport, ..stream() });
+    for is_gone_before in [true, false] {
+        for (stream, uri, expected) in [
+            (tcp, "sip:sbc.example:5062;transport=tcp", "192.0.2.10:5062"),
+            (tcp, "sip:sbc.example", "192.0.2.10:5060"),
+            (tls, "sip:sbc.example:5071;transport=tls", "192.0.2.10:5071"),
+            (tls, "sips:sbc.example", "192.0.2.10:5061"),
+        ] {
+            let expected = (stream.transport, at(expected), None);
+            for mut line in both() {
+                let dialog = call_over(&mut line, stream, &uri.replace("sbc", "a@sbc"));
+                let way = way_of_bye(&mut line, dialog, is_gone_before);
+                assert_eq!((way.transport, way.peer, way.connection), expected, "{uri}");
+            }
+            // The same name in Record-Route, from a caller behind that proxy.
+            for mut line in both() {
+                let route = format!("Record-Route: <{uri};lr>");
+                let behind = "Via: SIP/2.0/UDP 192.0.2.77:5999;branch=z9hG4bK-behind";
+                let invite = Ask::invite().contact("sip:a@192.0.2.77:5999");
+                let dialog = line.confirm_over(stream, &invite.with(&route).with(behind));
+                let way = way_of_bye(&mut line, dialog, is_gone_before);
+                assert_eq!((way.transport, way.peer, way.connection), expected, "{route}");
+            }
+        }
+    }
+    // Over UDP a name leads back to where the messages come from.
+    for mut line in both() {
+        let dialog = line.confirm(&Ask::invite().contact("sip:a@phone.example:5077"));
+        line.command(Command::Bye { dialog, reason: None });
+        assert_eq!(line.last_path, path());
+    }
 }
 
 #[test]
