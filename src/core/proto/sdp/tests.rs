@@ -405,8 +405,7 @@ impl Change {
                 };
                 let first = lines.iter().position(is_media).unwrap_or(count);
                 let media = lines.split_off(first);
-                let (maps, media): (Vec<Line>, Vec<Line>) =
-                    media.into_iter().partition(|line| is_map(line));
+                let (maps, media): (Vec<Line>, Vec<Line>) = media.into_iter().partition(is_map);
                 lines.extend(maps);
                 lines.extend(media);
             }

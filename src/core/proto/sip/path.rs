@@ -163,7 +163,7 @@ impl Path {
     /// when the address is that of this path, or when we cannot reach it: a browser accepts no
     /// connections (RFC 7118 §5), and a peer behind a NAT names an address that cannot be reached
     /// from here.
-    pub fn to_listeners(&self, uri: &Uri) -> Vec<Self> {
+    pub fn to_listeners(self, uri: &Uri) -> Vec<Self> {
         let named = uri.param("transport").map(Transport::from_name);
         let transports = match (named, self.transport) {
             (None, _) if uri.is_sips() => vec![Transport::Tls],
@@ -177,7 +177,7 @@ impl Path {
         transports.into_iter().filter_map(|transport| self.to_listener(uri, transport)).collect()
     }
 
-    fn to_listener(&self, uri: &Uri, transport: Transport) -> Option<Self> {
+    fn to_listener(self, uri: &Uri, transport: Transport) -> Option<Self> {
         let is_opened = |transport| matches!(transport, Transport::Tcp | Transport::Tls);
         let is_as_secure = transport.is_secure() || !self.transport.is_secure();
         let here = self.peer.ip();
@@ -201,7 +201,7 @@ impl Path {
             false => SocketAddr::new(ip, port),
         };
         let is_elsewhere = port != 0 && (peer, transport) != (self.peer, self.transport);
-        let named = Self { peer, sender: None, transport, connection: None, ..*self };
+        let named = Self { peer, sender: None, transport, connection: None, ..self };
         is_elsewhere.then_some(named)
     }
 

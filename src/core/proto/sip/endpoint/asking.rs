@@ -193,7 +193,7 @@ impl EndpointConfig {
         may_stream: bool,
         build: impl Fn(Path) -> Bytes,
     ) -> (Transmit, bool) {
-        let way = self.from_listener(way);
+        let way = self.leaving_listener(way);
         let bytes = build(way);
         let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
         match self.tcp_port.filter(|_| is_long && may_stream) {
@@ -207,7 +207,7 @@ impl EndpointConfig {
 
     /// The same path from the port of a UDP listener of ours. A path that was made of a stream's has
     /// the port of a stream.
-    pub(super) fn from_listener(&self, way: Path) -> Path {
+    pub(super) fn leaving_listener(&self, way: Path) -> Path {
         let fits = |ip: IpAddr| ip == way.local.ip() || ip.is_unspecified();
         let fitting = self.udp_listeners.iter().filter(|listener| fits(listener.ip()));
         let ports: Vec<u16> = fitting.map(SocketAddr::port).collect();

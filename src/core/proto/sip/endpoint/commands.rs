@@ -182,7 +182,7 @@ impl Endpoint {
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let (cseq, path) = (dialog.next_cseq(), self.config.from_listener(dialog.next_hop()));
+        let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let bye = dialog.request(Method::Bye, cseq, path, hop);

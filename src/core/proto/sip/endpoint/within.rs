@@ -111,7 +111,7 @@ impl Endpoint {
         }
         let contact = response.contacts().first().map(|contact| contact.uri());
         dialog.refresh_target(contact, dialog.path());
-        let path = self.config.from_listener(dialog.next_hop());
+        let path = self.config.leaving_listener(dialog.next_hop());
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let ack = dialog.request(Method::Ack, cseq, path, hop);
