@@ -302,8 +302,8 @@ impl Reader<'_> {
         Content { parts: vec![part], ..Content::default() }
     }
 
-    /// Whether the body counts as a description although its type does not say so: a body without
-    /// a type, or one whose type cannot be read and cannot be refused either.
+    /// Whether the body counts as a description although its type does not say so: it has no type,
+    /// or its type cannot be read and the message cannot be refused.
     fn is_description_by_its_bytes(&self, entity: &Entity, bytes: &[u8], depth: usize) -> bool {
         let may_be = match entity.media_type.as_str() {
             "" => depth == 0,

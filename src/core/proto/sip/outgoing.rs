@@ -112,7 +112,7 @@ enum Stream {
 ///            +------------+  T2, 64*T1 +------+
 /// ```
 ///
-/// A 2xx whose sender cannot be reached leads from Calling or Proceeding to Unusable.
+/// A 2xx that makes no dialog leads from Calling or Proceeding to Unusable.
 #[derive(Debug)]
 enum State {
     /// No response yet. CANCEL has to wait for the first one (§9.1).

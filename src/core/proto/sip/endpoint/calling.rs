@@ -21,7 +21,7 @@ const NO_ROOM: u16 = 503;
 const UNTAGGED: &str = "";
 /// The Reason of the BYE to a fork that answered after another one (RFC 3326 §2).
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
-/// The Reason of the BYE to a fork whose 2xx makes no dialog (RFC 3326 §2).
+/// The Reason of the BYE after a 2xx that makes no dialog (RFC 3326 §2).
 const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 
 impl Endpoint {
