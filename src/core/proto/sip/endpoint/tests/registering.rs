@@ -123,7 +123,7 @@ fn registered_over(path: Path, contact: &str) -> Line {
 }
 
 #[test]
-fn whoever_forges_the_address_of_a_registered_phone_has_it_hear_its_share_alone() {
+fn a_registered_phone_whose_address_is_forged_hears_its_share_alone() {
     let own_port = |text: String| text;
     let other_port = |text: String| text.replace("10.0.0.10:5062;rport", "192.0.2.10:9999");
     let wishes: [fn(DialogId) -> Command; 4] = [
