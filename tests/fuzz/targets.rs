@@ -65,12 +65,18 @@ pub fn uri(bytes: &[u8]) {
     assert!(uri.is_equivalent(&uri), "{uri}");
 }
 
-/// A printed description parses to the same description.
+/// A printed description parses to the same description. An address that cannot be read is known
+/// by its line only, and is not printed.
 pub fn sdp(bytes: &[u8]) {
     let Ok(description) = Description::parse(bytes) else { return };
     let written = description.to_string();
-    let again = Description::parse(written.as_bytes());
-    assert_eq!(again.as_ref(), Ok(&description), "{written}");
+    let again = Description::parse(written.as_bytes()).unwrap();
+    assert_eq!(again.to_string(), written);
+    let is_readable = description.unreadable_connection.is_none()
+        && description.media.iter().all(|media| media.unreadable_connection.is_none());
+    if is_readable {
+        assert_eq!(again, description, "{written}");
+    }
 }
 
 /// The messages of a stream do not depend on how it is cut into pieces.

@@ -506,6 +506,9 @@ impl Direction {
     }
 }
 
+/// Lines of audio in a description of which the attributes of the session count.
+const MAX_AUDIO_WITH_SESSION: usize = 4;
+
 /// A media line with the attributes of its session.
 #[derive(Clone, Copy)]
 struct Line<'a> {
@@ -514,8 +517,15 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// The attributes of the session are read anew for each line, so they count only in
+    /// descriptions with few lines of audio.
     fn of(description: &'a Description, media: &'a Media) -> Self {
-        Self { media, session: &description.attributes }
+        let audio = description.media.iter().filter(|media| media.is_audio() && media.port != 0);
+        let session: &[Attribute] = match audio.count() > MAX_AUDIO_WITH_SESSION {
+            true => &[],
+            false => &description.attributes,
+        };
+        Self { media, session }
     }
 
     /// The values of the attributes with this name: those of the medium, then those of the session,
@@ -528,7 +538,8 @@ impl<'a> Line<'a> {
     }
 
     /// The payload types of the line, each once, in the order of the line. Each format and each
-    /// `rtpmap` is read once, so the time grows only with the length of the description.
+    /// `rtpmap` of the line is read once, and those of the session for at most
+    /// [`MAX_AUDIO_WITH_SESSION`] lines, so the time grows with the length of the description.
     fn formats(self) -> impl Iterator<Item = Format<'a>> {
         let mut maps = BTreeMap::new();
         for map in self.values("rtpmap") {

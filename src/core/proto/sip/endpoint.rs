@@ -357,7 +357,10 @@ impl Endpoint {
     /// its final response.
     pub fn is_quiet(&self) -> bool {
         self.dialogs.is_empty()
-            && self.outgoing.values().all(|outgoing| outgoing.winner().is_some())
+            && self
+                .outgoing
+                .values()
+                .all(|outgoing| outgoing.winner().is_some() || outgoing.is_over())
             && !self.transactions.are_asking()
     }
 

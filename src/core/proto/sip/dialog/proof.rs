@@ -15,8 +15,9 @@ impl Dialog {
     /// because the caller can pass the tag on to others or forge the source of this message. A port
     /// that the stranger only names is unproven too, because other hosts may share its address.
     ///
-    /// The tag of a call from the address of a registered phone was sent to that phone alone, so
-    /// the message shows that the INVITE was the phone's own, whatever path the message took.
+    /// The tag of a call from the address of a registered phone was sent to that address, so the
+    /// message shows that the INVITE came from there, whatever path the message took. Of phones that
+    /// register through a proxy, the address is the proxy's.
     pub fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
         if let Some(heading) = self.proved_heading.take() {
             self.heading = heading;

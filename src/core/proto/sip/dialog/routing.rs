@@ -80,6 +80,8 @@ impl Dialog {
             // RFC 3261 §26.2.2: SIPS means TLS, over the transport that the URI names.
             Some(Transport::Tcp) | None if uri.is_sips() => Transport::Tls,
             Some(transport) => transport,
+            // What came over TLS does not go on in clear.
+            None if self.path.transport.is_secure() => self.path.transport,
             None => Transport::Udp,
         };
         let peer = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));

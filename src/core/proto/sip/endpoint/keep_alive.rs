@@ -50,7 +50,7 @@ impl Endpoint {
             return;
         }
         for path in self.kept_alive() {
-            self.send(path, Bytes::from_static(EMPTY_LINES));
+            self.send(self.config.leaving_listener(path), Bytes::from_static(EMPTY_LINES));
         }
         self.keep_alive_at = None;
         self.plan_keep_alives(now);
