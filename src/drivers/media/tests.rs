@@ -496,7 +496,7 @@ fn keys_are_sent_as_sound_by_who_is_muted_too() {
 #[test]
 fn prompts_and_keys_wait_while_the_peer_holds_and_are_never_done_unheard() {
     let codes = speech(25);
-    for (play_it, frames) in [(play(1, prompt(&codes)), 25), (send_keys(1), 27)] {
+    for (play_it, frames) in [(play(1, prompt(&codes)), 25), (send_keys(1), 29)] {
         let mut rig = Rig::new();
         let peer = Peer::new(rig.local);
         let hold = StreamPlan { direction: Direction::RecvOnly, ..peer.plan() };
