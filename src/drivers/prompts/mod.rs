@@ -1,8 +1,8 @@
 //! From URI to decoded audio, through a cache and a fence.
 //!
-//! In: the URI of a prompt and its application. Out: a [`Clip`] ready to be played, or a failure
-//! with the cause in one sentence. The [`Fence`] decides which addresses any outgoing request may
-//! reach.
+//! In: the URI of a prompt and its application. Out: a [`Clip`](aftertone_core::audio::Clip) ready
+//! to be played, or a failure with the cause in one sentence. The [`Fence`] decides which addresses
+//! any outgoing request may reach.
 
 mod bundled;
 mod fence;
