@@ -1,9 +1,9 @@
 //! The REST API: translates requests to commands, and results to Graph JSON.
 //!
 //! Input: HTTP requests in all the forms of the contract, downloads of recordings, and probes.
-//! Output: commands to a [`CallService`], and responses with the types of [`aftertone_core::graph`]. The
-//! API decides whether a caller is authorised and whether a request is valid. It makes no decision
-//! about calls, and holds no state of them.
+//! Output: commands to a [`CallService`], and responses with the types of
+//! [`aftertone_core::graph`]. The API decides whether a caller is authorised and whether a request
+//! is valid. It makes no decision about calls, and holds no state of them.
 //!
 //! | file | does |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Implements [`CallService`], the interface of the API and the notifications, with the modules that do
-//! the work.
+//! Implements [`CallService`], the interface of the API and the notifications, with the modules
+//! that do the work.
 
 use std::{io, sync::Arc, time::Duration};
 
