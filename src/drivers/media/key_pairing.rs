@@ -23,7 +23,7 @@ pub enum Told {
     Sip,
 }
 
-/// KeyPairing that were reported in one way, and may still be reported in the other.
+/// Presses that were reported in one way, and may still be reported in the other.
 #[derive(Debug, Default)]
 pub struct KeyPairing {
     /// Oldest first.

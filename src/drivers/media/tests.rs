@@ -81,7 +81,7 @@ impl Peer {
         self.timestamp += codes.len() as u32;
     }
 
-    /// KeyPairing a key for 60 ms, as telephones do: three packets, and the last one is repeated
+    /// Presses a key for 60 ms, as telephones do: three packets, and the last one is repeated
     /// twice.
     fn press(&mut self, tone: Tone) {
         for (index, units) in [160_u16, 320, 480, 480, 480].into_iter().enumerate() {

@@ -424,7 +424,7 @@ impl Endpoint {
             | TransactionUser::Refer(_)
             | TransactionUser::Bye(_)
             | TransactionUser::Register(_)
-            | TransactionUser::Nobody => {}
+            | TransactionUser::None => {}
         }
     }
 
@@ -435,7 +435,7 @@ impl Endpoint {
             TransactionUser::Reinvite(id) | TransactionUser::Update(id) => self.lost_sight(id, now),
             TransactionUser::Register(number) => self.register_unanswered(number, now),
             TransactionUser::Refer(id) => self.refer_answered(id, 408, now),
-            TransactionUser::Invite(_) | TransactionUser::Nobody => {}
+            TransactionUser::Invite(_) | TransactionUser::None => {}
         }
     }
 

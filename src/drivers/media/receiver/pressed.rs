@@ -50,7 +50,7 @@ struct Sound {
 
 /// The largest number of presses that are remembered.
 const MAX_KEYS: usize = 32;
-/// KeyPairing are remembered for so many samples after their end, because their packets may be late.
+/// Presses are remembered for so many samples after their end, because their packets may be late.
 const KEEP: i64 = 16_000;
 /// Packets of sound that are remembered, because they may overtake a packet of a key.
 const MAX_SOUNDS: usize = 16;

@@ -110,7 +110,7 @@ impl Endpoint {
         let method = Method::Cancel;
         let transmit = self.transactions.request(
             (branch, method.as_str()),
-            (TransactionUser::Nobody, None),
+            (TransactionUser::None, None),
             cancel,
             Sends::Repeatedly,
             now,
@@ -260,7 +260,7 @@ impl Endpoint {
         }
         let prack = InDialogRequest::new(id, Some(tag.to_owned()), Method::Prack)
             .header("RAck", format!("{rseq} {cseq} INVITE"));
-        self.ask_within(prack, TransactionUser::Nobody, now);
+        self.ask_within(prack, TransactionUser::None, now);
         true
     }
 
@@ -392,7 +392,7 @@ impl Endpoint {
             }
             let bye = InDialogRequest::new(id, Some(tag.to_owned()), Method::Bye);
             let bye = reason.into_iter().fold(bye, |bye, reason| bye.header("Reason", reason));
-            self.ask_within(bye, TransactionUser::Nobody, now);
+            self.ask_within(bye, TransactionUser::None, now);
             return;
         }
         let path = self.config.leaving_listener(dialog.next_hop());

@@ -75,7 +75,7 @@ impl Endpoint {
             .header("Event", event)
             .header("Subscription-State", state)
             .body(&format!("{SIPFRAG};version=2.0"), fragment.as_bytes());
-        self.ask_within(notify, TransactionUser::Nobody, now);
+        self.ask_within(notify, TransactionUser::None, now);
     }
 }
 

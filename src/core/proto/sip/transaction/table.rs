@@ -57,7 +57,7 @@ pub(crate) enum TransactionUser {
     Register(u64),
     /// No transaction user: the answer to CANCEL, PRACK, NOTIFY or the BYE of a late fork has no
     /// effect.
-    Nobody,
+    None,
 }
 
 impl TransactionUser {
@@ -65,7 +65,7 @@ impl TransactionUser {
     pub fn dialog(self) -> Option<DialogId> {
         match self {
             Self::Reinvite(id) | Self::Update(id) | Self::Refer(id) | Self::Bye(id) => Some(id),
-            Self::Invite(_) | Self::Register(_) | Self::Nobody => None,
+            Self::Invite(_) | Self::Register(_) | Self::None => None,
         }
     }
 }
@@ -343,7 +343,7 @@ impl TransactionTable {
     // -- clients -----------------------------------------------------------------------------
 
     /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The
-    /// in_dialog is returned when the request is refused or not delivered.
+    /// `in_dialog` is returned when the request is refused or not delivered.
     pub fn invite_out(
         &mut self,
         origin: Origin,
@@ -363,7 +363,7 @@ impl TransactionTable {
     }
 
     /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The
-    /// in_dialog is returned when the request is refused or not delivered.
+    /// `in_dialog` is returned when the request is refused or not delivered.
     pub fn request(
         &mut self,
         (branch, method): (String, &str),
