@@ -39,6 +39,12 @@ fn is_after_the_beep(phone: &Phone) -> bool {
     length as u32 + 2 >= BEEP_FRAMES && beep.ends_with(&[false])
 }
 
+#[test]
+fn the_examples_are_those_of_the_readme() {
+    assert_eq!(file("aftertone.toml"), include_str!("../examples/aftertone.toml"));
+    assert_eq!(file("bot.py"), include_str!("../examples/bot.py"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_writes_what_was_said() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
