@@ -24,6 +24,7 @@ use crate::{
     proto::{
         sdp,
         sip::{
+            Status,
             endpoint::{self, DialogId},
             uri::Uri,
         },
@@ -198,13 +199,17 @@ impl World {
 
     fn locate(&mut self, ok: bool) {
         if std::mem::take(&mut self.locating) {
-            self.input(Input::Located(if ok { Ok(()) } else { Err(503) }));
+            self.input(Input::Located(if ok { Ok(()) } else { Err(Status::SERVICE_UNAVAILABLE) }));
         }
     }
 
     fn locate_referral(&mut self, ok: bool) {
         if std::mem::take(&mut self.locating_referral) {
-            self.input(Input::ReferralLocated(if ok { Ok(()) } else { Err(503) }));
+            self.input(Input::ReferralLocated(if ok {
+                Ok(())
+            } else {
+                Err(Status::SERVICE_UNAVAILABLE)
+            }));
         }
     }
 
@@ -627,7 +632,10 @@ fn the_time_to_answer_and_the_lease_run_out() {
     world.wait(Duration::from_secs(15));
     world.check();
     assert_eq!(world.machine.call().termination, Some(Termination::NotAnswered));
-    assert!(matches!(world.signals[1], endpoint::Command::Refuse { status: 480, .. }));
+    assert!(matches!(
+        world.signals[1],
+        endpoint::Command::Refuse { status: Status::TEMPORARILY_UNAVAILABLE, .. }
+    ));
 
     let mut world = World::established();
     world.wait(Duration::from_secs(2000));
@@ -848,8 +856,8 @@ fn transferring() -> World {
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refer { .. })));
     let again = world.command(Command::Transfer { target, replaces: None });
     assert_eq!(again, Err(CallError::Conflict));
-    world.input(Input::Referred(100));
-    world.input(Input::Referred(100));
+    world.input(Input::Referred(Status::TRYING));
+    world.input(Input::Referred(Status::TRYING));
     assert_eq!(world.machine.call().state, CallState::Transferring);
     assert_eq!(world.machine.call().media, Some(MediaState::Inactive));
     world
@@ -858,7 +866,7 @@ fn transferring() -> World {
 #[test]
 fn a_transfer_that_succeeds_ends_the_call() {
     let mut world = transferring();
-    world.input(Input::Referred(200));
+    world.input(Input::Referred(Status::OK));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
@@ -868,7 +876,7 @@ fn a_transfer_that_succeeds_ends_the_call() {
 
     // A phone that reports ringing and then hangs up has reached the transfer target.
     let mut world = transferring();
-    world.input(Input::Referred(180));
+    world.input(Input::Referred(Status::RINGING));
     world.input(Input::PeerHungUp);
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
@@ -890,8 +898,8 @@ fn a_peer_that_gives_up_while_it_is_transferred_has_just_hung_up() {
 #[test]
 fn a_transfer_that_fails_leaves_the_call_as_it_was() {
     let mut world = transferring();
-    world.input(Input::Referred(180));
-    world.input(Input::Referred(486));
+    world.input(Input::Referred(Status::RINGING));
+    world.input(Input::Referred(Status::BUSY_HERE));
     assert_eq!(world.machine.call().state, CallState::Established);
     assert_eq!(world.machine.call().media, Some(MediaState::Active));
     let Some(Event::TransferFailed { transfer, .. }) = world.events().pop() else {
@@ -913,9 +921,9 @@ fn a_placed_call_is_located_dialed_and_established() {
     world.locate(true);
     world.open_leg();
     assert!(world.dialed);
-    world.input(Input::Progress(100));
+    world.input(Input::Progress(Status::TRYING));
     assert_eq!(world.machine.call().state, CallState::Establishing);
-    world.input(Input::Progress(180));
+    world.input(Input::Progress(Status::RINGING));
     assert_eq!(world.machine.call().state, CallState::Ringing);
     assert_eq!(world.states(), [CallState::Establishing], "ringing is not told");
     world.input(Input::Answered(Some(OFFER.as_bytes().to_vec())));
@@ -946,9 +954,9 @@ fn a_placed_call_that_is_refused_says_by_what() {
     let mut world = World::placed();
     world.locate(true);
     world.open_leg();
-    world.input(Input::Refused(486));
+    world.input(Input::Refused(Status::BUSY_HERE));
     world.close_leg(false);
-    assert_eq!(world.machine.call().termination, Some(Termination::Refused(486)));
+    assert_eq!(world.machine.call().termination, Some(Termination::Refused(Status::BUSY_HERE)));
     let result = world.machine.call().termination.unwrap().result();
     assert_eq!((result.code, result.subcode), (486, 8539));
     world.check();
@@ -970,7 +978,10 @@ fn a_placed_call_that_nobody_answers_is_canceled() {
 fn a_placed_call_without_a_way_to_go_ends_at_once() {
     let mut world = World::placed();
     world.locate(false);
-    assert_eq!(world.machine.call().termination, Some(Termination::Refused(503)));
+    assert_eq!(
+        world.machine.call().termination,
+        Some(Termination::Refused(Status::SERVICE_UNAVAILABLE))
+    );
     assert!(world.signals.is_empty());
     world.check();
 }
@@ -1032,13 +1043,13 @@ proptest! {
                     let answer = flag.then(|| OFFER.as_bytes().to_vec());
                     world.input(Input::Answered(answer));
                 }
-                24 if world.dialed && flag => world.input(Input::Refused(486)),
-                25 if flag => world.input(Input::ReferralProgress(180)),
-                25 if world.dialed => world.input(Input::Progress(183)),
+                24 if world.dialed && flag => world.input(Input::Refused(Status::BUSY_HERE)),
+                25 if flag => world.input(Input::ReferralProgress(Status::RINGING)),
+                25 if world.dialed => world.input(Input::Progress(Status::SESSION_PROGRESS)),
                 26 => world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + 9))),
                 27 => world.locate_referral(flag),
                 28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),
-                29 => world.input(Input::ReferralRefused(486)),
+                29 => world.input(Input::ReferralRefused(Status::BUSY_HERE)),
                 30 => { let _ = world.submit(OperationKind::Mute { side: Side::Peers }); }
                 31 => { let _ = world.submit(OperationKind::StartHoldMusic { prompt: None }); }
                 32 => { let _ = world.submit(OperationKind::StopHoldMusic); }

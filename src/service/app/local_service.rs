@@ -26,7 +26,7 @@ use crate::{
 use aftertone_core::{
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, SteadyMillis},
-    proto::sip::registration::TrunkState,
+    proto::sip::{Status, registration::TrunkState},
 };
 
 /// The modules behind the API.
@@ -388,7 +388,7 @@ fn trunk_health(trunk: TrunkReport) -> TrunkHealth {
         name,
         state,
         seconds: status.since.elapsed().as_secs(),
-        last_status: status.last_status,
+        last_status: status.last_status.map(Status::code),
         failure: status.failure.map(|failure| failure.to_string()).or(no_way),
     }
 }

@@ -37,13 +37,14 @@ use aftertone_core::{
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
     proto::sip::{
+        Status,
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
         path::{Path, is_private},
     },
 };
 
 /// RFC 3261 section 21.5.3: status when the callee's answer cannot be used.
-const UNUSABLE: u16 = 502;
+const UNUSABLE: Status = Status::BAD_GATEWAY;
 
 pub(super) struct CallTask {
     machine: Machine,
@@ -74,7 +75,7 @@ pub(super) struct CallTask {
     /// Whether the log already says that tones are dropped.
     has_said_tones: bool,
     /// The final status that the caller has received.
-    answer: Option<u16>,
+    answer: Option<Status>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
     /// Clips of operations that wait or run.
@@ -112,8 +113,8 @@ enum Done {
     Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
     /// A clip that is no longer needed was deleted.
     Deleted,
-    Located(Result<Vec<Path>, u16>),
-    ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
+    Located(Result<Vec<Path>, Status>),
+    ReferralLocated(Option<DialogId>, Result<Vec<Path>, Status>),
 }
 
 /// Slots for events of the leg; one leg makes at most a few per second.
@@ -238,7 +239,7 @@ impl CallTask {
             Message::Sip(Event::Refused { dialog, status, contacts, .. })
                 if self.is_redirected(dialog, &contacts) =>
             {
-                info!(sip.status = status, "The call is redirected");
+                info!(sip.status = status.code(), "The call is redirected");
                 self.place().await;
             }
             Message::Sip(event) => self.sip_event(event),
@@ -357,7 +358,7 @@ impl CallTask {
                 Input::PeerLost
             }
             Event::Progress { status, path, .. } => {
-                info!(sip.status = status, "The call is on its way");
+                info!(sip.status = status.code(), "The call is on its way");
                 // This may be a later target than the first one.
                 self.peer = Some(path.peer);
                 Input::Progress(status)
@@ -368,12 +369,12 @@ impl CallTask {
                 Input::Answered(description)
             }
             Event::Refused { status, reason, .. } => {
-                info!(sip.status = status, "Call refused: {reason}");
+                info!(sip.status = status.code(), "Call refused: {reason}");
                 Input::Refused(status)
             }
             Event::Refreshed { description, .. } => Input::Refreshed(description),
             Event::Referred { status, .. } => {
-                info!(sip.status = status, "Transfer");
+                info!(sip.status = status.code(), "Transfer");
                 Input::Referred(status)
             }
             Event::Canceled { .. } => Input::Canceled,
@@ -417,7 +418,10 @@ impl CallTask {
                 return;
             }
             Event::Refused { status, reason, .. } => {
-                info!(sip.status = status, "Whom the peer has named will not come: {reason}");
+                info!(
+                    sip.status = status.code(),
+                    "Whom the peer has named will not come: {reason}"
+                );
                 Input::ReferralRefused(status)
             }
             Event::Lost { how: Loss::Unusable, .. } => Input::ReferralRefused(UNUSABLE),
@@ -674,9 +678,9 @@ impl CallTask {
     /// session instead of the call.
     fn note_answer(&mut self, command: &endpoint::Command) {
         let status = match command {
-            endpoint::Command::Answer { .. } => 200,
+            endpoint::Command::Answer { .. } => Status::OK,
             endpoint::Command::Refuse { status, .. } if self.is_ending() => *status,
-            endpoint::Command::MakeRoom { .. } => 503,
+            endpoint::Command::MakeRoom { .. } => Status::SERVICE_UNAVAILABLE,
             _ => return,
         };
         self.answer.get_or_insert(status);
@@ -684,11 +688,11 @@ impl CallTask {
 
     fn tell_end(&self) {
         let Some(termination) = self.machine.call().termination else { return };
-        let refused_with = self.answer.filter(|status| *status >= 300);
+        let refused_with = self.answer.filter(|status| status.is_refusal());
         let duration_ms = self.begun.elapsed().as_millis();
         let not_told = Some(self.tones_passed_over()).filter(|count| *count > 0);
         info!(
-            sip.status = refused_with,
+            sip.status = refused_with.map(Status::code),
             duration_ms,
             tones.not_told = not_told,
             "Call over: {termination}"
@@ -786,7 +790,7 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
 }
 
 /// SIP status for a host name that has no address, as a proxy would answer.
-pub(super) const NO_WAY: u16 = 503;
+pub(super) const NO_WAY: Status = Status::SERVICE_UNAVAILABLE;
 
 /// Resources that an operation needs before it begins.
 pub(super) struct Prepared {

@@ -47,6 +47,7 @@ use aftertone_core::{
     proto::{
         sdp,
         sip::{
+            Status,
             endpoint::{self, DialogId, Event},
             uri::Uri,
         },
@@ -124,10 +125,6 @@ struct Inner {
     rng: Mutex<StdRng>,
 }
 
-/// SIP status when the call is already over.
-const GONE: u16 = 481;
-/// SIP status when the call's task is too busy to take a message.
-const BUSY: u16 = 503;
 /// Interval of the check for unauthenticated callers that have been half-open for too long.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the database may take to show the last commit.
@@ -268,15 +265,15 @@ impl Switchboard {
         dialog: DialogId,
         trunk: Option<String>,
         room: Option<usize>,
-    ) -> Result<(Reserved, mpsc::Sender<Message>), u16> {
+    ) -> Result<(Reserved, mpsc::Sender<Message>), Status> {
         let mut registry = self.registry();
-        let sip = registry.calls.get(&call).ok_or(GONE)?.mail.sip.clone();
+        let sip = registry.calls.get(&call).ok_or(Status::CALL_DOES_NOT_EXIST)?.mail.sip.clone();
         let last = sip.clone().try_reserve_owned().map_err(|error| match error {
-            TrySendError::Full(_) => BUSY,
-            TrySendError::Closed(_) => GONE,
+            TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
+            TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
         })?;
         let line = Line { call, trunk, last };
-        registry.add_line(dialog, line, room).map_err(|_| BUSY)?;
+        registry.add_line(dialog, line, room).map_err(|_| Status::SERVICE_UNAVAILABLE)?;
         let switchboard = self.clone();
         let remove = move || drop(switchboard.registry().dialogs.remove(&dialog));
         Ok((Reserved::new(dialog, remove), sip))

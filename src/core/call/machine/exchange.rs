@@ -11,6 +11,7 @@ use crate::{
     proto::{
         sdp,
         sip::{
+            Status,
             endpoint::{self, DialogId},
             uri::Uri,
         },
@@ -118,19 +119,19 @@ pub enum Input {
     PeerLost,
     /// The called party can be called, with the call's Call-ID; or there is no route to it, with a
     /// SIP status.
-    Located(Result<(), u16>),
+    Located(Result<(), Status>),
     /// The called party is a user of ours with no registered phone.
     NoEndpoint,
     /// Our INVITE got a provisional response with this status, 100 to 199.
-    Progress(u16),
+    Progress(Status),
     /// Our INVITE was answered, with the peer's answer to our offer.
     Answered(Option<Vec<u8>>),
     /// Our INVITE was refused with this SIP status.
-    Refused(u16),
+    Refused(Status),
     /// The peer has answered our session refresh (RFC 4028), with this description.
     Refreshed(Vec<u8>),
     /// Progress of our transfer as a SIP status: from 100 under way, 2xx done, from 300 failed.
-    Referred(u16),
+    Referred(Status),
     /// The caller sent CANCEL; it is already answered.
     Canceled,
     /// The peer sent BYE; it is already answered.
@@ -141,13 +142,13 @@ pub enum Input {
     /// allowed to. The new call uses this dialog.
     ReferAsked(DialogId),
     /// The referred-to party can be called, or there is no route to it: a SIP status.
-    ReferralLocated(Result<(), u16>),
+    ReferralLocated(Result<(), Status>),
     /// The referred-to party sent a provisional response with this status.
-    ReferralProgress(u16),
+    ReferralProgress(Status),
     /// The referred-to party answered, with its answer to our offer.
     ReferralAnswered(Option<Vec<u8>>),
     /// The call to the referred-to party failed with this SIP status.
-    ReferralRefused(u16),
+    ReferralRefused(Status),
     /// INVITE with Replaces: another peer takes over the call, with this dialog and offer
     /// (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),

@@ -6,9 +6,12 @@ use super::{OFFER, World, record};
 use crate::{
     call::{CallError, Command, Input},
     model::{CallState, OperationEnd, Termination},
-    proto::sip::endpoint::{
-        Command::{self as Signal, Bye, TellReferrer},
-        DialogId,
+    proto::sip::{
+        Status,
+        endpoint::{
+            Command::{self as Signal, Bye, TellReferrer},
+            DialogId,
+        },
     },
 };
 
@@ -35,14 +38,14 @@ fn answer() -> Option<Vec<u8>> {
 #[test]
 fn the_call_goes_on_with_whom_the_peer_has_named() {
     let mut world = referred();
-    world.input(Input::ReferralProgress(180));
+    world.input(Input::ReferralProgress(Status::RINGING));
     world.input(Input::ReferralAnswered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     let [ringing, there, Bye { dialog: FIRST, .. }] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*ringing, TellReferrer { dialog: FIRST, status: 180 });
-    assert_eq!(*there, TellReferrer { dialog: FIRST, status: 200 });
+    assert_eq!(*ringing, TellReferrer { dialog: FIRST, status: Status::RINGING });
+    assert_eq!(*there, TellReferrer { dialog: FIRST, status: Status::OK });
     let remote = world.connected.last().unwrap().remote;
     assert_eq!(remote, Some("192.0.2.77:4000".parse().unwrap()));
     assert!(world.running.is_some(), "the recording goes on");
@@ -55,14 +58,17 @@ fn the_call_goes_on_with_whom_the_peer_has_named() {
 #[test]
 fn who_will_not_come_leaves_the_call_as_it_was() {
     let mut world = referred();
-    world.input(Input::ReferralRefused(486));
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 486 }]);
+    world.input(Input::ReferralRefused(Status::BUSY_HERE));
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::BUSY_HERE }]);
     assert_eq!(world.machine.dialog(), FIRST);
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
     world.locate_referral(false);
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 503 }]);
+    assert_eq!(
+        world.signals,
+        [TellReferrer { dialog: FIRST, status: Status::SERVICE_UNAVAILABLE }]
+    );
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
@@ -71,7 +77,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 408 });
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: Status::REQUEST_TIMEOUT });
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
@@ -80,7 +86,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 400 });
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: Status::BAD_REQUEST });
     assert_eq!(world.machine.call().state, CallState::Established);
     world.finish();
     world.check();
@@ -92,7 +98,7 @@ fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
     world.input(Input::PeerHungUp);
     assert_eq!(world.machine.call().state, CallState::Established);
     assert!(!world.connected.last().unwrap().direction.sends());
-    world.input(Input::ReferralProgress(183));
+    world.input(Input::ReferralProgress(Status::SESSION_PROGRESS));
     world.input(Input::ReferralAnswered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     assert!(world.connected.last().unwrap().direction.sends());
@@ -103,7 +109,7 @@ fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
     let mut world = referred();
     let id = world.running.unwrap().0;
     world.input(Input::PeerHungUp);
-    world.input(Input::ReferralRefused(603));
+    world.input(Input::ReferralRefused(Status::DECLINE));
     world.close_leg(false);
     world.make_safe(true);
     assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
@@ -130,6 +136,6 @@ fn one_transfer_at_a_time() {
     let transfer = Command::Transfer { target, replaces: None };
     assert_eq!(world.command(transfer), Err(CallError::Conflict));
     world.input(Input::ReferAsked(DialogId(NEXT.0 + 1)));
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 603 }]);
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::DECLINE }]);
     assert_eq!(world.machine.referral(), Some(NEXT));
 }

@@ -8,6 +8,7 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
+    Status,
     dialog::{
         Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
     },
@@ -53,7 +54,7 @@ impl Endpoint {
                 None if self.is_early(&dialog) => {
                     self.handle_early(&dialog, &request, key, path, now);
                 }
-                None => self.answer_stateless(&request, 481, path),
+                None => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
             },
         }
     }
@@ -138,11 +139,11 @@ impl Endpoint {
             .and_then(|id| self.transactions.invite(id))
             .cloned();
         let Some(Invite { dialog: id, local_tag, stranger }) = invite else {
-            self.answer_stateless(request, 481, path);
+            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         };
         if self.dialogs.get(&id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
-            self.answer_stateless(request, 481, path);
+            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         }
         if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
@@ -151,7 +152,7 @@ impl Endpoint {
         }
         // §9.2: the same tag as in the responses to the INVITE.
         let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
-        let ok = self.response(request, 200, &local_tag);
+        let ok = self.response(request, Status::OK, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
         self.cancel(id, now);
     }
@@ -165,7 +166,7 @@ impl Endpoint {
             // drain.
             Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
             Method::Options => self.answer_options(&request, path),
-            _ => self.answer_stateless(&request, 481, path),
+            _ => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
         }
     }
 
@@ -177,8 +178,8 @@ impl Endpoint {
         }
         if self.transactions.is_merged(&merge) || self.is_looped(&request) {
             match self.standing(path).is_proved(path.transport) {
-                true => self.refuse_invite(&request, key, path, 482, now),
-                false => self.answer_stateless(&request, 482, path),
+                true => self.refuse_invite(&request, key, path, Status::LOOP_DETECTED, now),
+                false => self.answer_stateless(&request, Status::LOOP_DETECTED, path),
             }
             return;
         }
@@ -187,7 +188,7 @@ impl Endpoint {
             return;
         }
         if SessionTimer::answer(&request, now).is_err() {
-            self.answer_stateless(&request, 422, path);
+            self.answer_stateless(&request, Status::SESSION_INTERVAL_TOO_SMALL, path);
             return;
         }
         let contact = match request.contacts().first() {
@@ -196,7 +197,7 @@ impl Endpoint {
             // URI.
             None if request.from().tag().is_none() => request.from().uri().clone(),
             None => {
-                self.answer_stateless(&request, 400, path);
+                self.answer_stateless(&request, Status::BAD_REQUEST, path);
                 return;
             }
         };
@@ -268,18 +269,18 @@ impl Endpoint {
         now: Instant,
     ) {
         if self.users.is_empty() {
-            self.answer_stateless(request, 405, path);
+            self.answer_stateless(request, Status::METHOD_NOT_ALLOWED, path);
             return;
         }
         // §10.3, 5: the address of record has to be a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
-            self.answer_stateless(request, 400, path);
+            self.answer_stateless(request, Status::BAD_REQUEST, path);
             return;
         }
         // §10.3, 1 and 5: we are the registrar of our own domain only.
         let is_home = |uri: &Uri| self.config.is_home(uri, path);
         if !is_home(request.uri()) || !is_home(request.to().uri()) {
-            self.answer_stateless(request, 404, path);
+            self.answer_stateless(request, Status::NOT_FOUND, path);
             return;
         }
         let user = match self.prove(request, path, now) {
@@ -292,7 +293,8 @@ impl Endpoint {
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
         let tag = self.stateless_tag(request);
-        let builder = ResponseBuilder::to(request, status, reason)
+        let builder = ResponseBuilder::to(request, status)
+            .reason(reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name);
         let builder =
@@ -348,16 +350,16 @@ impl Endpoint {
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
                 }
-                return Err(self.response(request, 403, &tag));
+                return Err(self.response(request, Status::FORBIDDEN, &tag));
             }
             Verdict::TooMany => {
                 let response = self
-                    .response_builder(request, 403, &tag)
+                    .response_builder(request, Status::FORBIDDEN, &tag)
                     .header("Retry-After", &digest::WINDOW.as_secs().to_string())
                     .build();
                 return Err(response.into());
             }
-            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
+            Verdict::Malformed => return Err(self.response(request, Status::BAD_REQUEST, &tag)),
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
                     let wrong = tell.unsaid + 1;
@@ -397,25 +399,25 @@ impl Endpoint {
         request: &Request,
         user: Option<&str>,
         path: Path,
-    ) -> Result<Option<DialogId>, u16> {
+    ) -> Result<Option<DialogId>, Status> {
         let mut values = request.headers("Replaces");
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(400);
+            return Err(Status::BAD_REQUEST);
         }
-        let (key, early_only) = DialogKey::replaced(value).ok_or(400_u16)?;
-        let id = *self.dialogs_by_key.get(&key).ok_or(481_u16)?;
-        let dialog = self.dialogs.get(&id).ok_or(481_u16)?;
+        let (key, early_only) = DialogKey::replaced(value).ok_or(Status::BAD_REQUEST)?;
+        let id = *self.dialogs_by_key.get(&key).ok_or(Status::CALL_DOES_NOT_EXIST)?;
+        let dialog = self.dialogs.get(&id).ok_or(Status::CALL_DOES_NOT_EXIST)?;
         if dialog.is_ending() {
-            return Err(603);
+            return Err(Status::DECLINE);
         }
         // The peer initiated this early dialog; only one that we initiated could be replaced (RFC
         // 3891 §3).
         if dialog.is_ringing() {
-            return Err(481);
+            return Err(Status::CALL_DOES_NOT_EXIST);
         }
         if early_only {
-            return Err(486);
+            return Err(Status::BUSY_HERE);
         }
         let before = dialog.path();
         let has_its_place = match path.is_foreign {
@@ -423,7 +425,7 @@ impl Endpoint {
             false => before.peer.ip() == path.peer.ip(),
         };
         let is_allowed = user.is_some() || has_its_place || self.trunk_at(path).is_some();
-        if is_allowed { Ok(Some(id)) } else { Err(403) }
+        if is_allowed { Ok(Some(id)) } else { Err(Status::FORBIDDEN) }
     }
 
     /// Handles a request within a known dialog.
@@ -458,7 +460,7 @@ impl Endpoint {
         }
         match request.method() {
             Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
-                self.refuse_stateful(&request, key, path, 422, now);
+                self.refuse_stateful(&request, key, path, Status::SESSION_INTERVAL_TOO_SMALL, now);
             }
             Method::Invite => self.handle_reinvite(id, request, key, path),
             Method::Prack => self.handle_prack(id, &request, key, path, now),
@@ -471,7 +473,7 @@ impl Endpoint {
                 let response = self.options_response(&request);
                 self.answer_in_transaction(key, path, response, now);
             }
-            _ => self.answer_stateful(&request, key, path, 405, now),
+            _ => self.answer_stateful(&request, key, path, Status::METHOD_NOT_ALLOWED, now),
         }
     }
 
@@ -517,9 +519,9 @@ impl Endpoint {
         let status = match is_expected {
             // Our provisional responses never carry an offer, so a PRACK has nothing to answer. An
             // offer in a PRACK would have to wait for the answer to the INVITE.
-            true if request.description().is_none() => 200,
-            true => 488,
-            false => 481,
+            true if request.description().is_none() => Status::OK,
+            true => Status::NOT_ACCEPTABLE_HERE,
+            false => Status::CALL_DOES_NOT_EXIST,
         };
         self.answer_stateful(request, key, path, status, now);
         self.schedule_dialog(id);
@@ -533,7 +535,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        self.answer_stateful(request, key, path, 200, now);
+        self.answer_stateful(request, key, path, Status::OK, now);
         let Some(dialog) = self.dialogs.get(&id) else { return };
         if dialog.is_ending() {
             // Both sides hung up at once: the dialog ends with our own BYE.
@@ -544,7 +546,7 @@ impl Endpoint {
             return;
         }
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         let reason = request.header("Reason").map(str::to_owned);
@@ -563,7 +565,7 @@ impl Endpoint {
         let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(request, is_answered) {
             Ok(tones) => {
-                self.answer_stateful(request, key, path, 200, now);
+                self.answer_stateful(request, key, path, Status::OK, now);
                 for tone in tones {
                     self.tell(Event::Info { dialog: id, tone });
                 }
@@ -609,7 +611,7 @@ impl Endpoint {
         path: Path,
     ) -> ResponseBuilder<'a> {
         let tag = request.to().tag().unwrap_or_default();
-        self.response_builder(request, 200, tag)
+        self.response_builder(request, Status::OK, tag)
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Allow", &self.allow())
             .header("Supported", self.config.supported())
@@ -621,7 +623,7 @@ impl Endpoint {
             return;
         };
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
@@ -646,17 +648,19 @@ impl Endpoint {
         request: &Request,
         key: TransactionKey,
         path: Path,
-        status: u16,
+        status: Status,
         now: Instant,
     ) {
         match (request.method(), status) {
             (Method::Invite, _) => self.refuse_invite(request, key, path, status, now),
             // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
-            (Method::Update, 500) => {
+            (Method::Update, Status::SERVER_INTERNAL_ERROR) => {
                 let tag = request.to().tag().unwrap_or_default();
                 let delay = self.reinvite_delay_seconds().to_string();
-                let response =
-                    self.response_builder(request, 500, tag).header("Retry-After", &delay).build();
+                let response = self
+                    .response_builder(request, Status::SERVER_INTERNAL_ERROR, tag)
+                    .header("Retry-After", &delay)
+                    .build();
                 self.answer_in_transaction(key, path, response.into(), now);
             }
             _ => self.answer_stateful(request, key, path, status, now),
@@ -679,7 +683,7 @@ impl Endpoint {
         let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
             return;
         };
-        self.respond(&pending, 504, now);
+        self.respond(&pending, Status::SERVER_TIMEOUT, now);
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
     }

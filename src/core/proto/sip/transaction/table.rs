@@ -17,6 +17,7 @@ use super::{
     TransactionKey, client::Due as ClientDue,
 };
 use crate::proto::sip::{
+    Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
     message::Response,
@@ -220,7 +221,7 @@ impl TransactionTable {
         now: Instant,
     ) -> Option<Transmit> {
         let id = self.open(key, path);
-        self.respond(id, 200, response, now)
+        self.respond(id, Status::OK, response, now)
     }
 
     /// Answers a request. Sends nothing when its final response was sent already. To a request
@@ -228,7 +229,7 @@ impl TransactionTable {
     pub fn respond(
         &mut self,
         id: TransactionId,
-        status: u16,
+        status: Status,
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
@@ -456,7 +457,7 @@ impl TransactionTable {
             }
             Role::Client { machine, user, in_dialog, .. } => {
                 let answer = match machine.handle_response(status, now) {
-                    true if status < 300 => InviteAnswer::Accepted,
+                    true if !status.is_refusal() => InviteAnswer::Accepted,
                     true => InviteAnswer::Refused,
                     false => InviteAnswer::None,
                 };
