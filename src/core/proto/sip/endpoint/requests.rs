@@ -64,8 +64,12 @@ impl Endpoint {
     /// because the dialog itself repeats the 200 only while the allowance lasts.
     fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
         let heard = self.heard_bytes;
-        let invite = self.transactions.invite(id).map(|invite| invite.dialog);
-        let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
+        let invite = self.transactions.invite(id);
+        let is_invite = invite.is_some();
+        let dialog = match invite {
+            Some(invite) => invite.dialog,
+            None => DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied()),
+        };
         // The answer goes to where the first one went. A retransmission from another address gets
         // none: that address may belong to a third party.
         let is_same = |again: &Transmit| {
@@ -81,7 +85,7 @@ impl Endpoint {
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
-                let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
+                let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
                 let answer = answer.map(|bytes| Transmit { path: dialog.path(), bytes });
                 again.or(answer).filter(|again| match dialog.is_ringing() {
                     true => dialog.take_provisional_room(again.bytes.len()),
@@ -142,19 +146,22 @@ impl Endpoint {
             self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         };
-        if self.dialogs.get(&id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
+        let mut dialog = id.and_then(|id| self.dialogs.get_mut(&id));
+        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
             self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         }
-        if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
+        if let Some(dialog) = dialog.as_mut().filter(|dialog| dialog.is_limited()) {
             dialog.heard_again(path, self.heard_bytes);
-            self.answering = Some(id);
+            self.answering = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
         let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
         let ok = self.response(request, Status::OK, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
-        self.cancel(id, now);
+        if let Some(id) = id {
+            self.cancel(id, now);
+        }
     }
 
     /// Handles a request that belongs to no dialog.
@@ -233,7 +240,7 @@ impl Endpoint {
         let is_tried = !is_unproven || path.transport.is_reliable();
         let trying = is_tried.then(|| self.trying(&request));
         let stranger = is_unproven.then_some(self.heard_bytes);
-        let invite = Invite { dialog: id, local_tag: local_tag.clone(), stranger };
+        let invite = Invite { dialog: Some(id), local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
@@ -481,7 +488,7 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let local_tag = dialog.key().local_tag.clone();
         let trying = (!dialog.is_limited()).then(|| self.trying(&request));
-        let invite = Invite { dialog: id, local_tag, stranger: None };
+        let invite = Invite { dialog: Some(id), local_tag, stranger: None };
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::{Endpoint, EndpointConfig, Path, requests::SDP};
 use crate::proto::sip::{
     Status,
-    dialog::{DialogId, Pending, allowed_for},
+    dialog::{Pending, allowed_for},
     message::{Method, Request, ResponseBuilder, Stub},
     path::Transport,
     session_timer::MIN_SE,
@@ -240,7 +240,7 @@ impl Endpoint {
             }
             return;
         }
-        let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
+        let invite = Invite { dialog: None, local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
     }
@@ -249,7 +249,7 @@ impl Endpoint {
     pub(super) fn respond(&mut self, pending: &Pending, status: Status, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
-        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog?));
         let builder = match dialog {
             Some(dialog) if dialog.is_limited() => {
                 ResponseBuilder::to(&pending.request, status).to_tag(&local_tag)
@@ -301,7 +301,7 @@ impl Endpoint {
     ) {
         let response = response.into();
         let invite = self.transactions.invite(id);
-        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog?));
         let mut limited = dialog.filter(|dialog| dialog.is_limited());
         if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
@@ -321,7 +321,7 @@ impl Endpoint {
         }
         // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
-        let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
+        let dialog = self.transactions.invite(id).and_then(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
         if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {

@@ -156,8 +156,8 @@ enum Role {
 /// What the table knows of a received INVITE besides its state.
 #[derive(Debug, Clone)]
 pub(crate) struct Invite {
-    /// The dialog that the INVITE created or changes.
-    pub dialog: DialogId,
+    /// The dialog that the INVITE created or changes; `None` if the INVITE was refused at once.
+    pub dialog: Option<DialogId>,
     /// Our tag in its responses.
     pub local_tag: String,
     /// Size in bytes of an INVITE from a stranger that got no response other than the 100 sent at
