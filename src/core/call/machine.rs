@@ -19,6 +19,7 @@ mod exchange;
 mod operations;
 mod referral;
 mod setup;
+mod sip_events;
 
 use std::{
     collections::VecDeque,
@@ -31,6 +32,7 @@ pub use exchange::{
     Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, ReferralCall,
     SafeClip, Settings,
 };
+pub use sip_events::DialogRole;
 
 use super::{
     queue::{MAX_QUEUED, Queue},
@@ -271,29 +273,12 @@ impl Machine {
         match input {
             Input::LegOpened(Some(local)) => self.leg_opened(local, now),
             Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
-            Input::Acknowledged(body) => self.acknowledged(body.as_deref(), now),
-            Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
+            Input::Sip(event) => self.sip_event(event, now),
             Input::MakeRoom => self.make_room(now),
-            Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
             Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),
-            Input::Progress(status) => self.progress(status),
-            Input::Answered(answer) => self.answered(answer, now),
-            Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
-            Input::Refreshed(answer) => {
-                if matches!(self.phase, Phase::Up) && self.session.refreshed(&answer).is_ok() {
-                    self.session_changed();
-                }
-            }
-            Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
-            Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
-            Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
-            Input::Referred(status) => self.referred(status, now),
             Input::ReferAsked(dialog) => self.refer_asked(dialog, now),
             Input::ReferralLocated(result) => self.referral_located(result, now),
-            Input::ReferralProgress(status) => self.referral_progress(status),
-            Input::ReferralAnswered(answer) => self.referral_answered(answer, now),
-            Input::ReferralRefused(status) => self.referral_refused(status, now),
             Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);

@@ -60,12 +60,6 @@ impl Machine {
         }
     }
 
-    pub(super) fn referral_progress(&mut self, status: Status) {
-        if self.referral.is_some() {
-            self.tell_referrer(status);
-        }
-    }
-
     /// The referred-to party has answered: the call goes on with it.
     pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
         let Some(Referral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral else {
@@ -136,7 +130,7 @@ impl Machine {
         }
     }
 
-    fn tell_referrer(&mut self, status: Status) {
+    pub(super) fn tell_referrer(&mut self, status: Status) {
         self.signal(endpoint::Command::TellReferrer { dialog: self.dialog, status });
     }
 }

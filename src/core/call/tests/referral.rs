@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{OFFER, World, record};
+use super::{OFFER, World, answered, bye, progress, record, refused};
 use crate::{
     call::{CallError, Command, Input},
     model::{CallState, OperationEnd, Termination},
@@ -38,8 +38,8 @@ fn answer() -> Option<Vec<u8>> {
 #[test]
 fn the_call_goes_on_with_whom_the_peer_has_named() {
     let mut world = referred();
-    world.input(Input::ReferralProgress(Status::RINGING));
-    world.input(Input::ReferralAnswered(answer()));
+    world.referral_sip(progress(Status::RINGING));
+    world.referral_sip(answered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     let [ringing, there, Bye { dialog: FIRST, .. }] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
@@ -58,7 +58,7 @@ fn the_call_goes_on_with_whom_the_peer_has_named() {
 #[test]
 fn who_will_not_come_leaves_the_call_as_it_was() {
     let mut world = referred();
-    world.input(Input::ReferralRefused(Status::BUSY_HERE));
+    world.referral_sip(refused(Status::BUSY_HERE));
     assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::BUSY_HERE }]);
     assert_eq!(world.machine.dialog(), FIRST);
 
@@ -82,7 +82,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
     world.locate_referral(true);
-    world.input(Input::ReferralAnswered(None));
+    world.referral_sip(answered(None));
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
@@ -95,11 +95,11 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
 #[test]
 fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
     let mut world = referred();
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     assert_eq!(world.machine.call().state, CallState::Established);
     assert!(!world.connected.last().unwrap().direction.sends());
-    world.input(Input::ReferralProgress(Status::SESSION_PROGRESS));
-    world.input(Input::ReferralAnswered(answer()));
+    world.referral_sip(progress(Status::SESSION_PROGRESS));
+    world.referral_sip(answered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     assert!(world.connected.last().unwrap().direction.sends());
     assert!(!world.signals.iter().any(|signal| matches!(signal, Bye { .. })));
@@ -108,8 +108,8 @@ fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
 
     let mut world = referred();
     let id = world.running.unwrap().0;
-    world.input(Input::PeerHungUp);
-    world.input(Input::ReferralRefused(Status::DECLINE));
+    world.sip(bye);
+    world.referral_sip(refused(Status::DECLINE));
     world.close_leg(false);
     world.make_safe(true);
     assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
@@ -123,7 +123,7 @@ fn the_end_of_the_call_is_the_end_of_the_other_one() {
     world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
     let ended: Vec<DialogId> = world.signals.iter().map(Signal::dialog).collect();
     assert_eq!(ended, [FIRST, NEXT]);
-    world.input(Input::ReferralAnswered(answer()));
+    world.input(Input::Sip(answered(answer())(NEXT)));
     assert_eq!(world.machine.dialog(), FIRST, "too late");
     world.finish();
     world.check();

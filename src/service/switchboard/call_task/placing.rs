@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures_util::FutureExt;
 use tracing::{info, warn};
 
-use super::{CallTask, Done, NO_WAY};
+use super::{CallTask, Done};
 use crate::service::switchboard::outgoing::Way;
 use aftertone_core::{
     call::ReferralCall,
@@ -16,6 +16,9 @@ use aftertone_core::{
         path::Path,
     },
 };
+
+/// SIP status for a host name that has no address, as a proxy would answer.
+const NO_WAY: Status = Status::SERVICE_UNAVAILABLE;
 
 impl CallTask {
     pub(super) fn locate(
