@@ -162,27 +162,8 @@ impl Machine {
             ended_at: None,
             termination: None,
         };
-        let mut machine = Self {
-            call,
-            dialog: offer.dialog,
-            owner,
-            phase: Phase::Offered { until: now.instant + settings.answer_timeout },
-            settings,
-            session,
-            leg: Leg::None,
-            queue: Queue::default(),
-            lease_until: None,
-            ring_until: None,
-            transfer: None,
-            referral: None,
-            is_unproven: false,
-            tones_heard: 0,
-            tone_limit: ToneLimit::default(),
-            last_tone: None,
-            change: Change::default(),
-            actions: VecDeque::new(),
-            rng,
-        };
+        let phase = Phase::Offered { until: now.instant + settings.answer_timeout };
+        let mut machine = Self::new(call, offer.dialog, owner, phase, settings, session, rng);
         machine.change.call = Some(machine.call.clone());
         match machine.owner {
             Owner::Application { .. } => {
@@ -241,17 +222,38 @@ impl Machine {
             ended_at: None,
             termination: None,
         };
-        let mut machine = Self {
+        let owner = Owner::Application { name: application.to_owned(), callback_uri };
+        let (dialog, phase) = (placement.dialog, Phase::Locating);
+        let mut machine = Self::new(call, dialog, owner, phase, settings, session, rng);
+        machine.renew_lease(now);
+        machine.ring_until = Some(now.instant + ringing);
+        machine.tell_changed();
+        machine.actions.push_back(Action::Locate);
+        machine.flush();
+        Ok(machine)
+    }
+
+    /// A machine that has reported nothing yet and has no deadline besides that of its phase.
+    fn new(
+        call: Call,
+        dialog: DialogId,
+        owner: Owner,
+        phase: Phase,
+        settings: Settings,
+        session: Session,
+        rng: StdRng,
+    ) -> Self {
+        Self {
             call,
-            dialog: placement.dialog,
-            owner: Owner::Application { name: application.to_owned(), callback_uri },
-            phase: Phase::Locating,
-            lease_until: Some(now.instant + settings.keep_alive),
+            dialog,
+            owner,
             settings,
+            phase,
             session,
             leg: Leg::None,
             queue: Queue::default(),
-            ring_until: Some(now.instant + ringing),
+            lease_until: None,
+            ring_until: None,
             transfer: None,
             referral: None,
             is_unproven: false,
@@ -261,11 +263,7 @@ impl Machine {
             change: Change::default(),
             actions: VecDeque::new(),
             rng,
-        };
-        machine.tell_changed();
-        machine.actions.push_back(Action::Locate);
-        machine.flush();
-        Ok(machine)
+        }
     }
 
     /// Handles an event from outside: from SIP, the media or the store.
