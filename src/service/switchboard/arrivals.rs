@@ -172,8 +172,7 @@ impl Switchboard {
         // caller.
         let stranger =
             self.stranger(invite).map(|source| Stranger::new(source, invite.path, Instant::now()));
-        let room = self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now());
-        room.map_err(|_| Refusal::Full)?;
+        self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now())?;
         let (id, rng) = self.fresh_call();
         let called = invite.request_uri.without_parameters();
         let application_party = match &owner {
@@ -222,12 +221,7 @@ impl Switchboard {
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
         let entry = Entry { application, stranger, mail };
-        self.run_task(id, task, entry, (dialog, None, None), span).map_err(|_| {
-            match inner.draining.load(Ordering::Relaxed) {
-                true => Refusal::Draining,
-                false => Refusal::Full,
-            }
-        })
+        Ok(self.run_task(id, task, entry, (dialog, None, None), span)?)
     }
 
     /// Passes an event to the call's task without waiting. The last event of a dialog has a

@@ -59,7 +59,7 @@ use mailbox::{Message, Request};
 pub use outgoing::Trunk;
 use outgoing::{Placed, RoutePlan};
 pub use recovery::{RecoveryError, recover};
-use registry::{Entry, Line, Registry};
+use registry::{Entry, Line, NotAdmitted, Registry};
 use reserved::Reserved;
 pub use routes::Directory;
 
@@ -313,23 +313,23 @@ impl Switchboard {
         entry: Entry,
         (dialog, trunk, room): (DialogId, Option<String>, Option<usize>),
         span: tracing::Span,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), NotAdmitted> {
         // Checked under the registry lock: `drain` takes this lock after it has set the flag.
         let mut registry = self.registry();
         if self.inner.draining.load(Ordering::Relaxed) {
-            return Err(CallError::Overloaded { retry_after: 5 });
+            return Err(NotAdmitted::Draining);
         }
         let now = Instant::now();
         let makes_room =
             registry.admit(entry.stranger.as_ref(), self.inner.limits.max_calls, now)?;
         // The mailbox is new, so it has a free slot.
-        let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| CallError::Internal)?;
+        let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| NotAdmitted::Full)?;
         registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
         if let Some(makes_room) = makes_room
             && !registry.displace(makes_room, now)
         {
             registry.dialogs.remove(&dialog);
-            return Err(CallError::Overloaded { retry_after: 5 });
+            return Err(NotAdmitted::Full);
         }
         registry.calls.insert(id, entry);
         let switchboard = self.clone();
