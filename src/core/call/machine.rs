@@ -133,8 +133,10 @@ impl Machine {
     ) -> Result<Self, Refusal> {
         let session = Session::new(offer.sdp.as_deref(), offer.codecs, rng.next_u32())?;
         let (application, callback_uri) = match &owner {
-            Owner::Application { name, callback_uri } => (name.clone(), Some(callback_uri.clone())),
-            Owner::Line(_) => (String::new(), None),
+            Owner::Application { name, callback_uri } => {
+                (Some(name.clone()), Some(callback_uri.clone()))
+            }
+            Owner::Line(_) => (None, None),
         };
         let call = Call {
             id,
@@ -198,7 +200,7 @@ impl Machine {
         let ringing = ringing.unwrap_or(RINGING);
         let call = Call {
             id,
-            application: application.to_owned(),
+            application: Some(application.to_owned()),
             state: CallState::Establishing,
             direction: Direction::Outgoing,
             source: placement.source,

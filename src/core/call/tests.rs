@@ -452,7 +452,7 @@ impl World {
         assert!(accepted.values().all(|ends| *ends == 1), "each ends once: {accepted:?}");
         assert!(clips.values().all(|clip| *clip == (1, 1)), "each clip ends once: {clips:?}");
         assert_eq!(expiries, 1);
-        if !self.machine.call().application.is_empty() {
+        if self.machine.call().application.is_some() {
             assert_eq!(told, accepted, "each is told once");
             let events = self.events();
             let ended = |event: &&&Event| matches!(event, Event::CallEnded { .. });

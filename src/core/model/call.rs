@@ -12,8 +12,9 @@ use crate::proto::sip::{Status, StatusClass};
 pub struct Call {
     /// The call's id.
     pub id: CallId,
-    /// Name of the application that owns the call; empty for a built-in line.
-    pub application: String,
+    /// Name of the application that owns the call; `None` for a built-in line.
+    #[serde(with = "stored_application")]
+    pub application: Option<String>,
     /// The state of the call.
     pub state: CallState,
     /// Which side began the call.
@@ -191,6 +192,25 @@ impl Party {
     }
 }
 
+/// The application of a stored call: an empty text for a built-in line.
+mod stored_application {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        application: &Option<String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(application.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(Some(name).filter(|name| !name.is_empty()))
+    }
+}
+
 /// Why the application does not want an incoming call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -362,4 +382,27 @@ fn refused(status: Status) -> (i32, i32, &'static str) {
         },
     };
     (i32::from(status.code()), subcode, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Owned {
+        #[serde(with = "stored_application")]
+        application: Option<String>,
+    }
+
+    #[test]
+    fn a_line_is_stored_as_an_application_without_a_name() {
+        for (application, stored) in [
+            (None, r#"{"application":""}"#),
+            (Some("bot".to_owned()), r#"{"application":"bot"}"#),
+        ] {
+            let owned = Owned { application };
+            assert_eq!(serde_json::to_string(&owned).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<Owned>(stored).unwrap(), owned);
+        }
+    }
 }

@@ -81,7 +81,7 @@ impl LocalService {
         let is_opened = match key {
             RecordingKey::Token(_) => true,
             RecordingKey::Application(name) => {
-                row.application == name || row.application.is_empty()
+                row.application.as_deref().is_none_or(|owner| owner == name)
             }
         };
         if is_opened { Ok(row) } else { Err(RecordingError::NotFound) }

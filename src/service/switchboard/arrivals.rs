@@ -135,7 +135,8 @@ impl Switchboard {
             )
         };
         let directory = inner.directory.borrow().clone();
-        if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
+        let may_call = application.is_some_and(|name| directory.may_call(&name));
+        if !may_call || inner.draining.load(Ordering::Relaxed) {
             return Err(Status::DECLINE);
         }
         let is_ours = |ip| inner.drivers.signalling.listens_on(ip);
@@ -201,8 +202,8 @@ impl Switchboard {
             codecs: inner.limits.codecs.clone(),
         };
         let application = match &owner {
-            call::Owner::Application { name, .. } => name.clone(),
-            call::Owner::Line(_) => String::new(),
+            call::Owner::Application { name, .. } => Some(name.clone()),
+            call::Owner::Line(_) => None,
         };
         let (settings, now) = (inner.limits.settings.clone(), inner.drivers.now());
         let machine = Machine::offered(id, offer, owner, settings, now, rng)?;
@@ -211,7 +212,7 @@ impl Switchboard {
             info!(
                 peer = %invite.path.peer,
                 to = %user,
-                application = %application,
+                application = %application.as_deref().unwrap_or_default(),
                 "Call offered"
             );
         });

@@ -68,7 +68,8 @@ pub(super) struct Line {
 
 /// One call.
 pub(super) struct Entry {
-    pub application: String,
+    /// The application that owns it; `None` for a built-in line.
+    pub application: Option<String>,
     /// The caller, if it is neither a user, nor a trunk, nor trusted.
     pub stranger: Option<Stranger>,
     /// Senders to the call's task.
@@ -129,7 +130,7 @@ enum Standing {
 impl Entry {
     /// The entry of a call that an application places.
     pub fn of_application(application: &str, mail: Mail) -> Self {
-        Self { application: application.to_owned(), stranger: None, mail }
+        Self { application: Some(application.to_owned()), stranger: None, mail }
     }
 
     fn is_leaving(&self) -> bool {
@@ -344,7 +345,7 @@ mod tests {
             let (mail, mailbox) = mailbox();
             let number = self.mailboxes.len();
             self.mailboxes.push(mailbox);
-            let entry = Entry { application: String::new(), stranger, mail };
+            let entry = Entry { application: None, stranger, mail };
             self.registry.calls.insert(id(number), entry);
             Some(number)
         }
@@ -502,7 +503,7 @@ mod tests {
     #[test]
     fn a_call_leaves_with_its_dialogs_and_tells_which_were_not_over() {
         let mut registry = Registry::default();
-        let entry = Entry::of_application("", mailbox().0);
+        let entry = Entry { application: None, stranger: None, mail: mailbox().0 };
         registry.calls.insert(id(0), entry);
         for dialog in [1, 2] {
             registry.add_line(DialogId(dialog), line(0, None), None).unwrap();
