@@ -46,6 +46,7 @@ pub use self::{
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
 };
 use super::{
+    Status,
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
     digest::{Algorithm, Authenticator},
     log_limiter::LogLimiter,
@@ -205,7 +206,7 @@ impl Endpoint {
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = request.top_via().map_or(path, |via| path.answering(&via));
-                debug!(peer = %path.peer, status, reason, "request is refused");
+                debug!(peer = %path.peer, status = status.code(), reason, "request is refused");
                 self.refuse_stub(&request, status, reason, path);
             }
             Err(error @ WireError::Unreadable) => {
@@ -285,11 +286,11 @@ impl Endpoint {
                     self.reinvite_unanswered(id, reinvite, now);
                 }
                 Some(DialogDue::ReferOver) => {
-                    self.tell(Event::Referred { dialog: id, status: 408 });
+                    self.tell(Event::Referred { dialog: id, status: Status::REQUEST_TIMEOUT });
                 }
                 Some(DialogDue::Expired(pending, hang_up)) => {
                     if let Some(pending) = pending {
-                        self.respond(&pending, 487, now);
+                        self.respond(&pending, Status::REQUEST_TERMINATED, now);
                     }
                     self.lose(id, Loss::NotRefreshed, hang_up, now);
                 }
@@ -382,7 +383,7 @@ impl Endpoint {
         };
         let branch = via.branch.as_deref().unwrap_or_default();
         let Some(heard) = self.transactions.handle_response(branch, response, now) else {
-            debug!(status = response.status(), "stray response is dropped");
+            debug!(status = response.status().code(), "stray response is dropped");
             return;
         };
         if let Some(ack) = heard.ack {
@@ -434,7 +435,7 @@ impl Endpoint {
             TransactionUser::Bye(id) => self.end(id, Ending::TimedOut, now),
             TransactionUser::Reinvite(id) | TransactionUser::Update(id) => self.lost_sight(id, now),
             TransactionUser::Register(number) => self.register_unanswered(number, now),
-            TransactionUser::Refer(id) => self.refer_answered(id, 408, now),
+            TransactionUser::Refer(id) => self.refer_answered(id, Status::REQUEST_TIMEOUT, now),
             TransactionUser::Invite(_) | TransactionUser::None => {}
         }
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Endpoint, Path};
 use crate::proto::sip::{
+    Status,
     dialog::DialogKey,
     info,
     message::{Method, Request},
@@ -55,7 +56,9 @@ impl Endpoint {
         let was_answered = fork.answer.is_some();
         let is_hung_up = fork.ack.is_some();
         let status = match request.method() {
-            Method::Update if SessionTimer::answer(request, now).is_err() => 422,
+            Method::Update if SessionTimer::answer(request, now).is_err() => {
+                Status::SESSION_INTERVAL_TOO_SMALL
+            }
             Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
                 fork.dialog.refresh_target(contact, path);
@@ -64,19 +67,19 @@ impl Endpoint {
                 return;
             }
             // Our offer is answered; the next offer has to wait until the call is answered.
-            Method::Update if was_answered => 500,
-            Method::Update | Method::Invite => 491,
-            Method::Info => 200,
+            Method::Update if was_answered => Status::SERVER_INTERNAL_ERROR,
+            Method::Update | Method::Invite => Status::REQUEST_PENDING,
+            Method::Info => Status::OK,
             Method::Options => {
                 let response = self.options_response(request);
                 self.answer_in_transaction(key, path, response, now);
                 return;
             }
-            Method::Bye if is_hung_up => 200,
+            Method::Bye if is_hung_up => Status::OK,
             // §15: the called side may not send BYE before it answers.
-            Method::Bye | Method::Prack | Method::Notify => 481,
-            Method::Refer => 603,
-            _ => 405,
+            Method::Bye | Method::Prack | Method::Notify => Status::CALL_DOES_NOT_EXIST,
+            Method::Refer => Status::DECLINE,
+            _ => Status::METHOD_NOT_ALLOWED,
         };
         self.refuse_stateful(request, key, path, status, now);
     }

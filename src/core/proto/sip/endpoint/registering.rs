@@ -14,6 +14,7 @@ use super::{
     account::{Account, TrunkAccount},
 };
 use crate::proto::sip::{
+    Status, StatusClass,
     message::{Method, RequestBuilder, Response},
     path::{ConnectionId, Path},
     registration::{
@@ -150,7 +151,7 @@ impl Endpoint {
             account.flow =
                 (account.machine.status().state == TrunkState::Registered).then_some(path);
             // RFC 3263 §4.3: after a 5xx the next attempt takes the next target.
-            account.target += usize::from((500..600).contains(&status));
+            account.target += usize::from(status.class() == StatusClass::ServerError);
         }
         self.carry_out_registration(&name, now);
         self.plan_keep_alives(now);
@@ -204,8 +205,16 @@ impl Endpoint {
                     let TrunkStatus { last_status, failure, .. } = account.machine.status();
                     let trunk = &account.trunk.name;
                     match failure.filter(|_| state == TrunkState::Waiting) {
-                        Some(why) => warn!(trunk, sip.status = last_status, "Trunk {state}: {why}"),
-                        None => info!(trunk, sip.status = last_status, "Trunk {state}"),
+                        Some(why) => warn!(
+                            trunk,
+                            sip.status = last_status.map(Status::code),
+                            "Trunk {state}: {why}"
+                        ),
+                        None => info!(
+                            trunk,
+                            sip.status = last_status.map(Status::code),
+                            "Trunk {state}"
+                        ),
                     }
                 }
                 Some(Wanted::Send(request)) => self.send_register(name, &request, now),

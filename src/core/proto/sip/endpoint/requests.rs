@@ -8,6 +8,7 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
+    Status,
     dialog::{
         Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
     },
@@ -53,7 +54,7 @@ impl Endpoint {
                 None if self.is_early(&dialog) => {
                     self.handle_early(&dialog, &request, key, path, now);
                 }
-                None => self.answer_stateless(&request, 481, path),
+                None => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
             },
         }
     }
@@ -63,8 +64,12 @@ impl Endpoint {
     /// because the dialog itself repeats the 200 only while the allowance lasts.
     fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
         let heard = self.heard_bytes;
-        let invite = self.transactions.invite(id).map(|invite| invite.dialog);
-        let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
+        let invite = self.transactions.invite(id);
+        let is_invite = invite.is_some();
+        let dialog = match invite {
+            Some(invite) => invite.dialog,
+            None => DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied()),
+        };
         // The answer goes to where the first one went. A retransmission from another address gets
         // none: that address may belong to a third party.
         let is_same = |again: &Transmit| {
@@ -80,7 +85,7 @@ impl Endpoint {
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
-                let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
+                let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
                 let answer = answer.map(|bytes| Transmit { path: dialog.path(), bytes });
                 again.or(answer).filter(|again| match dialog.is_ringing() {
                     true => dialog.take_provisional_room(again.bytes.len()),
@@ -138,22 +143,25 @@ impl Endpoint {
             .and_then(|id| self.transactions.invite(id))
             .cloned();
         let Some(Invite { dialog: id, local_tag, stranger }) = invite else {
-            self.answer_stateless(request, 481, path);
+            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         };
-        if self.dialogs.get(&id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
-            self.answer_stateless(request, 481, path);
+        let mut dialog = id.and_then(|id| self.dialogs.get_mut(&id));
+        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
+            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         }
-        if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
+        if let Some(dialog) = dialog.as_mut().filter(|dialog| dialog.is_limited()) {
             dialog.heard_again(path, self.heard_bytes);
-            self.answering = Some(id);
+            self.answering = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
         let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
-        let ok = self.response(request, 200, &local_tag);
+        let ok = self.response(request, Status::OK, &local_tag);
         self.answer_in_transaction(key, path, ok, now);
-        self.cancel(id, now);
+        if let Some(id) = id {
+            self.cancel(id, now);
+        }
     }
 
     /// Handles a request that belongs to no dialog.
@@ -165,7 +173,7 @@ impl Endpoint {
             // drain.
             Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
             Method::Options => self.answer_options(&request, path),
-            _ => self.answer_stateless(&request, 481, path),
+            _ => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
         }
     }
 
@@ -177,8 +185,8 @@ impl Endpoint {
         }
         if self.transactions.is_merged(&merge) || self.is_looped(&request) {
             match self.standing(path).is_proved(path.transport) {
-                true => self.refuse_invite(&request, key, path, 482, now),
-                false => self.answer_stateless(&request, 482, path),
+                true => self.refuse_invite(&request, key, path, Status::LOOP_DETECTED, now),
+                false => self.answer_stateless(&request, Status::LOOP_DETECTED, path),
             }
             return;
         }
@@ -187,7 +195,7 @@ impl Endpoint {
             return;
         }
         if SessionTimer::answer(&request, now).is_err() {
-            self.answer_stateless(&request, 422, path);
+            self.answer_stateless(&request, Status::SESSION_INTERVAL_TOO_SMALL, path);
             return;
         }
         let contact = match request.contacts().first() {
@@ -196,7 +204,7 @@ impl Endpoint {
             // URI.
             None if request.from().tag().is_none() => request.from().uri().clone(),
             None => {
-                self.answer_stateless(&request, 400, path);
+                self.answer_stateless(&request, Status::BAD_REQUEST, path);
                 return;
             }
         };
@@ -232,7 +240,7 @@ impl Endpoint {
         let is_tried = !is_unproven || path.transport.is_reliable();
         let trying = is_tried.then(|| self.trying(&request));
         let stranger = is_unproven.then_some(self.heard_bytes);
-        let invite = Invite { dialog: id, local_tag: local_tag.clone(), stranger };
+        let invite = Invite { dialog: Some(id), local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
@@ -268,18 +276,18 @@ impl Endpoint {
         now: Instant,
     ) {
         if self.users.is_empty() {
-            self.answer_stateless(request, 405, path);
+            self.answer_stateless(request, Status::METHOD_NOT_ALLOWED, path);
             return;
         }
         // §10.3, 5: the address of record has to be a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
-            self.answer_stateless(request, 400, path);
+            self.answer_stateless(request, Status::BAD_REQUEST, path);
             return;
         }
         // §10.3, 1 and 5: we are the registrar of our own domain only.
         let is_home = |uri: &Uri| self.config.is_home(uri, path);
         if !is_home(request.uri()) || !is_home(request.to().uri()) {
-            self.answer_stateless(request, 404, path);
+            self.answer_stateless(request, Status::NOT_FOUND, path);
             return;
         }
         let user = match self.prove(request, path, now) {
@@ -292,7 +300,8 @@ impl Endpoint {
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
         let tag = self.stateless_tag(request);
-        let builder = ResponseBuilder::to(request, status, reason)
+        let builder = ResponseBuilder::to(request, status)
+            .reason(reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name);
         let builder =
@@ -348,16 +357,16 @@ impl Endpoint {
                 if request.from().uri().user().as_deref() == Some(&user) {
                     return Ok(Some(user));
                 }
-                return Err(self.response(request, 403, &tag));
+                return Err(self.response(request, Status::FORBIDDEN, &tag));
             }
             Verdict::TooMany => {
                 let response = self
-                    .response_builder(request, 403, &tag)
+                    .response_builder(request, Status::FORBIDDEN, &tag)
                     .header("Retry-After", &digest::WINDOW.as_secs().to_string())
                     .build();
                 return Err(response.into());
             }
-            Verdict::Malformed => return Err(self.response(request, 400, &tag)),
+            Verdict::Malformed => return Err(self.response(request, Status::BAD_REQUEST, &tag)),
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
                     let wrong = tell.unsaid + 1;
@@ -397,25 +406,25 @@ impl Endpoint {
         request: &Request,
         user: Option<&str>,
         path: Path,
-    ) -> Result<Option<DialogId>, u16> {
+    ) -> Result<Option<DialogId>, Status> {
         let mut values = request.headers("Replaces");
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(400);
+            return Err(Status::BAD_REQUEST);
         }
-        let (key, early_only) = DialogKey::replaced(value).ok_or(400_u16)?;
-        let id = *self.dialogs_by_key.get(&key).ok_or(481_u16)?;
-        let dialog = self.dialogs.get(&id).ok_or(481_u16)?;
+        let (key, early_only) = DialogKey::replaced(value).ok_or(Status::BAD_REQUEST)?;
+        let id = *self.dialogs_by_key.get(&key).ok_or(Status::CALL_DOES_NOT_EXIST)?;
+        let dialog = self.dialogs.get(&id).ok_or(Status::CALL_DOES_NOT_EXIST)?;
         if dialog.is_ending() {
-            return Err(603);
+            return Err(Status::DECLINE);
         }
         // The peer initiated this early dialog; only one that we initiated could be replaced (RFC
         // 3891 §3).
         if dialog.is_ringing() {
-            return Err(481);
+            return Err(Status::CALL_DOES_NOT_EXIST);
         }
         if early_only {
-            return Err(486);
+            return Err(Status::BUSY_HERE);
         }
         let before = dialog.path();
         let has_its_place = match path.is_foreign {
@@ -423,7 +432,7 @@ impl Endpoint {
             false => before.peer.ip() == path.peer.ip(),
         };
         let is_allowed = user.is_some() || has_its_place || self.trunk_at(path).is_some();
-        if is_allowed { Ok(Some(id)) } else { Err(403) }
+        if is_allowed { Ok(Some(id)) } else { Err(Status::FORBIDDEN) }
     }
 
     /// Handles a request within a known dialog.
@@ -458,7 +467,7 @@ impl Endpoint {
         }
         match request.method() {
             Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
-                self.refuse_stateful(&request, key, path, 422, now);
+                self.refuse_stateful(&request, key, path, Status::SESSION_INTERVAL_TOO_SMALL, now);
             }
             Method::Invite => self.handle_reinvite(id, request, key, path),
             Method::Prack => self.handle_prack(id, &request, key, path, now),
@@ -471,7 +480,7 @@ impl Endpoint {
                 let response = self.options_response(&request);
                 self.answer_in_transaction(key, path, response, now);
             }
-            _ => self.answer_stateful(&request, key, path, 405, now),
+            _ => self.answer_stateful(&request, key, path, Status::METHOD_NOT_ALLOWED, now),
         }
     }
 
@@ -479,7 +488,7 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let local_tag = dialog.key().local_tag.clone();
         let trying = (!dialog.is_limited()).then(|| self.trying(&request));
-        let invite = Invite { dialog: id, local_tag, stranger: None };
+        let invite = Invite { dialog: Some(id), local_tag, stranger: None };
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
@@ -517,9 +526,9 @@ impl Endpoint {
         let status = match is_expected {
             // Our provisional responses never carry an offer, so a PRACK has nothing to answer. An
             // offer in a PRACK would have to wait for the answer to the INVITE.
-            true if request.description().is_none() => 200,
-            true => 488,
-            false => 481,
+            true if request.description().is_none() => Status::OK,
+            true => Status::NOT_ACCEPTABLE_HERE,
+            false => Status::CALL_DOES_NOT_EXIST,
         };
         self.answer_stateful(request, key, path, status, now);
         self.schedule_dialog(id);
@@ -533,7 +542,7 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        self.answer_stateful(request, key, path, 200, now);
+        self.answer_stateful(request, key, path, Status::OK, now);
         let Some(dialog) = self.dialogs.get(&id) else { return };
         if dialog.is_ending() {
             // Both sides hung up at once: the dialog ends with our own BYE.
@@ -544,7 +553,7 @@ impl Endpoint {
             return;
         }
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         let reason = request.header("Reason").map(str::to_owned);
@@ -563,7 +572,7 @@ impl Endpoint {
         let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(request, is_answered) {
             Ok(tones) => {
-                self.answer_stateful(request, key, path, 200, now);
+                self.answer_stateful(request, key, path, Status::OK, now);
                 for tone in tones {
                     self.tell(Event::Info { dialog: id, tone });
                 }
@@ -609,7 +618,7 @@ impl Endpoint {
         path: Path,
     ) -> ResponseBuilder<'a> {
         let tag = request.to().tag().unwrap_or_default();
-        self.response_builder(request, 200, tag)
+        self.response_builder(request, Status::OK, tag)
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Allow", &self.allow())
             .header("Supported", self.config.supported())
@@ -621,7 +630,7 @@ impl Endpoint {
             return;
         };
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
@@ -646,17 +655,19 @@ impl Endpoint {
         request: &Request,
         key: TransactionKey,
         path: Path,
-        status: u16,
+        status: Status,
         now: Instant,
     ) {
         match (request.method(), status) {
             (Method::Invite, _) => self.refuse_invite(request, key, path, status, now),
             // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
-            (Method::Update, 500) => {
+            (Method::Update, Status::SERVER_INTERNAL_ERROR) => {
                 let tag = request.to().tag().unwrap_or_default();
                 let delay = self.reinvite_delay_seconds().to_string();
-                let response =
-                    self.response_builder(request, 500, tag).header("Retry-After", &delay).build();
+                let response = self
+                    .response_builder(request, Status::SERVER_INTERNAL_ERROR, tag)
+                    .header("Retry-After", &delay)
+                    .build();
                 self.answer_in_transaction(key, path, response.into(), now);
             }
             _ => self.answer_stateful(request, key, path, status, now),
@@ -679,7 +690,7 @@ impl Endpoint {
         let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
             return;
         };
-        self.respond(&pending, 504, now);
+        self.respond(&pending, Status::SERVER_TIMEOUT, now);
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
     }

@@ -11,8 +11,9 @@ use tracing::debug;
 
 use super::{Endpoint, EndpointConfig, Path, requests::SDP};
 use crate::proto::sip::{
-    dialog::{DialogId, Pending, allowed_for},
-    message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
+    Status,
+    dialog::{Pending, allowed_for},
+    message::{Method, Request, ResponseBuilder, Stub},
     path::Transport,
     session_timer::MIN_SE,
     transaction::{Invite, TransactionId, TransactionKey},
@@ -23,37 +24,39 @@ use crate::proto::sip::{
 impl Endpoint {
     /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
     pub(super) fn trying(&self, request: &Request) -> Bytes {
-        ResponseBuilder::to(request, 100, reason_phrase(100)).build().into()
+        ResponseBuilder::to(request, Status::TRYING).build().into()
     }
 
     /// Begins a response with the header fields that all of them have.
     pub(super) fn response_builder<'a>(
         &self,
         request: &'a Request,
-        status: u16,
+        status: Status,
         local_tag: &str,
     ) -> ResponseBuilder<'a> {
-        ResponseBuilder::to(request, status, reason_phrase(status))
+        ResponseBuilder::to(request, status)
             .to_tag(local_tag)
             .header("Server", &self.config.server_name)
     }
 
     /// A response without a body, with the header fields that its status requires.
-    pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
+    pub(super) fn response(&self, request: &Request, status: Status, local_tag: &str) -> Bytes {
         let builder = self.response_builder(request, status, local_tag);
         let builder = match status {
-            405 => builder.header("Allow", &self.allow()),
+            Status::METHOD_NOT_ALLOWED => builder.header("Allow", &self.allow()),
             // RFC 6665 §4.1.3.
-            489 => builder.header("Allow-Events", "refer"),
-            422 => builder.header("Min-SE", &MIN_SE.to_string()),
-            503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
+            Status::BAD_EVENT => builder.header("Allow-Events", "refer"),
+            Status::SESSION_INTERVAL_TOO_SMALL => builder.header("Min-SE", &MIN_SE.to_string()),
+            Status::SERVICE_UNAVAILABLE => {
+                builder.header("Retry-After", &self.config.retry_after.as_secs().to_string())
+            }
             _ => builder,
         };
         builder.build().into()
     }
 
     /// Answers without keeping state (§8.2.7).
-    pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
+    pub(super) fn answer_stateless(&mut self, request: &Request, status: Status, path: Path) {
         let response = self.response(request, status, &self.stateless_tag(request));
         self.send_stateless(path, &response);
     }
@@ -89,7 +92,8 @@ impl Endpoint {
             Some(authenticator) => authenticator.challenges(source, now, stale),
             None => Vec::new(),
         };
-        let builder = self.response_builder(request, 401, &self.stateless_tag(request));
+        let builder =
+            self.response_builder(request, Status::UNAUTHORIZED, &self.stateless_tag(request));
         let builder = challenges
             .iter()
             .fold(builder, |builder, value| builder.header("WWW-Authenticate", value));
@@ -119,7 +123,8 @@ impl Endpoint {
     }
 
     fn refusal(&self, request: &Request, refusal: &Refusal, local_tag: &str) -> Bytes {
-        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
+        let builder = ResponseBuilder::to(request, refusal.status)
+            .reason(refusal.reason)
             .to_tag(local_tag)
             .header("Server", &self.config.server_name);
         let headers = refusal.extra_headers.iter();
@@ -130,12 +135,13 @@ impl Endpoint {
     pub(super) fn refuse_stub(
         &mut self,
         request: &Stub,
-        status: u16,
+        status: Status,
         reason: &'static str,
         path: Path,
     ) {
         let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
-        let response = ResponseBuilder::to_stub(request, status, reason)
+        let response = ResponseBuilder::to_stub(request, status)
+            .reason(reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name)
             .build();
@@ -143,7 +149,7 @@ impl Endpoint {
     }
 
     pub(super) fn refuse_for_load(&mut self, request: &Request, path: Path) {
-        self.answer_stateless(request, 503, path);
+        self.answer_stateless(request, Status::SERVICE_UNAVAILABLE, path);
     }
 
     pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
@@ -157,7 +163,7 @@ impl Endpoint {
             Some(tag) => tag.to_owned(),
             None => self.stateless_tag(request),
         };
-        self.response_builder(request, 200, &tag)
+        self.response_builder(request, Status::OK, &tag)
             .header("Allow", &self.allow())
             .header("Accept", SDP)
             .header("Supported", self.config.supported())
@@ -171,7 +177,7 @@ impl Endpoint {
         request: &Request,
         key: TransactionKey,
         path: Path,
-        status: u16,
+        status: Status,
         now: Instant,
     ) {
         let tag = request.to().tag().unwrap_or_default().to_owned();
@@ -215,7 +221,7 @@ impl Endpoint {
         request: &Request,
         key: TransactionKey,
         path: Path,
-        status: u16,
+        status: Status,
         now: Instant,
     ) {
         let local_tag = match request.to().tag() {
@@ -223,7 +229,7 @@ impl Endpoint {
             None => self.stateless_tag(request),
         };
         let mut builder = self.response_builder(request, status, &local_tag);
-        if status == 500 {
+        if status == Status::SERVER_INTERNAL_ERROR {
             builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
         }
         let response = builder.build();
@@ -234,26 +240,25 @@ impl Endpoint {
             }
             return;
         }
-        let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
+        let invite = Invite { dialog: None, local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
     }
 
     /// Sends a response without a body to an INVITE, or to an UPDATE with an offer.
-    pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
+    pub(super) fn respond(&mut self, pending: &Pending, status: Status, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
-        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog?));
         let builder = match dialog {
             Some(dialog) if dialog.is_limited() => {
-                ResponseBuilder::to(&pending.request, status, reason_phrase(status))
-                    .to_tag(&local_tag)
+                ResponseBuilder::to(&pending.request, status).to_tag(&local_tag)
             }
             _ => self.response_builder(&pending.request, status, &local_tag),
         };
         let builder = match dialog {
             // A provisional response creates an early dialog (§12.1.1).
-            Some(dialog) if status < 200 => {
+            Some(dialog) if status.is_provisional() => {
                 builder.contact(&self.config.contact(dialog.is_sips(), dialog.path()))
             }
             _ => builder,
@@ -264,9 +269,9 @@ impl Endpoint {
 
     /// Our tag in a response to an INVITE, or to an UPDATE with an offer. A stranger that is
     /// refused without another response before may repeat its INVITE, and has to get the same tag.
-    pub(super) fn tag_of_response(&self, pending: &Pending, status: u16) -> String {
+    pub(super) fn tag_of_response(&self, pending: &Pending, status: Status) -> String {
         match self.transactions.invite(pending.transaction) {
-            Some(Invite { stranger: Some(_), .. }) if status >= 300 => {
+            Some(Invite { stranger: Some(_), .. }) if status.is_refusal() => {
                 self.stateless_tag(&pending.request)
             }
             Some(invite) => invite.local_tag.clone(),
@@ -280,7 +285,7 @@ impl Endpoint {
         let invite = self.transactions.invite(pending.transaction);
         if invite.is_some_and(|invite| invite.stranger.is_some()) {
             let trying = self.trying(&pending.request);
-            self.finish_pending(pending.transaction, 100, trying, now);
+            self.finish_pending(pending.transaction, Status::TRYING, trying, now);
         }
     }
 
@@ -290,15 +295,15 @@ impl Endpoint {
     pub(super) fn finish_pending(
         &mut self,
         id: TransactionId,
-        status: u16,
+        status: Status,
         response: impl Into<Bytes>,
         now: Instant,
     ) {
         let response = response.into();
         let invite = self.transactions.invite(id);
-        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog?));
         let mut limited = dialog.filter(|dialog| dialog.is_limited());
-        if status >= 300
+        if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
         {
             let room = limited.and_then(|dialog| dialog.room()).unwrap_or(allowed_for(heard));
@@ -307,16 +312,16 @@ impl Endpoint {
         }
         let fits = match &mut limited {
             None => true,
-            Some(dialog) if status < 200 => dialog.take_provisional_room(response.len()),
+            Some(dialog) if status.is_provisional() => dialog.take_provisional_room(response.len()),
             Some(dialog) => dialog.take_room(response.len()),
         };
-        if status < 200 && !fits {
+        if status.is_provisional() && !fits {
             self.transactions.keep_provisional(id, response);
             return;
         }
         // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
-        let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
+        let dialog = self.transactions.invite(id).and_then(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
         if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {
