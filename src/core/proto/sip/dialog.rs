@@ -19,13 +19,14 @@ use bytes::Bytes;
 use tracing::debug;
 
 use self::{allowance::Allowance, heading::Heading};
-pub(super) use self::{allowance::allowed_for, heading::Caller, key::DialogKey};
+pub(super) use self::{allowance::allowed_for, key::DialogKey};
 pub use super::dialog_id::DialogId;
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{ConnectionId, Path, Transmit, Transport},
     session_timer::{Due as SessionDue, MAX_RAISES, MIN_SE, SessionTimer},
+    standing::Standing,
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
@@ -276,7 +277,7 @@ impl Dialog {
         local_tag: String,
         remote_target: Uri,
         (path, heard): (Path, usize),
-        caller: Caller,
+        caller: Standing,
     ) -> Self {
         let request = &pending.request;
         let key = DialogKey {
@@ -287,7 +288,7 @@ impl Dialog {
         let proved = Heading::of_called(caller, request.vias().len() > 1);
         let is_unproven = !caller.is_proved(path.transport);
         let is_limited = is_unproven && !path.transport.is_reliable();
-        let may_be_forged = is_unproven && caller == Caller::AtPhone;
+        let may_be_forged = is_unproven && caller == Standing::KnownSource;
         Self {
             key,
             local: request.to().with_tag(&local_tag),
@@ -302,7 +303,7 @@ impl Dialog {
             path,
             lost: None,
             is_own_stream: false,
-            is_half_open: caller != Caller::Known,
+            is_half_open: !caller.is_identified(),
             told: is_unproven.then_some(path.peer),
             answered: None,
             allowance: is_limited.then(|| Allowance::of(heard)),
@@ -313,7 +314,7 @@ impl Dialog {
             raised: 0,
             login: None,
             refers: None,
-            may_refer: caller == Caller::Known,
+            may_refer: caller.is_identified(),
             referral: Referral::None,
             reinvite: None,
             ack: None,

@@ -3,34 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::proto::sip::{
-    path::{Path, Transport, is_private},
+    path::{Path, is_private},
+    standing::Standing,
     uri::Uri,
 };
-
-/// How well the endpoint knows a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proto::sip) enum Caller {
-    /// Not at all: the caller is neither a user, nor a trunk, nor trusted.
-    Stranger,
-    /// A phone has registered from the caller's address, but the caller itself has not
-    /// authenticated. Over UDP this address may be forged.
-    AtPhone,
-    /// The caller is a user that has authenticated, a trunk, or a peer that the operator trusts. It
-    /// may send us a REFER.
-    Known,
-}
-
-impl Caller {
-    /// Whether the caller is who it seems to be before any message shows our tag. Over a stream the
-    /// source address is not forged.
-    pub fn is_proved(self, transport: Transport) -> bool {
-        match self {
-            Self::Stranger => false,
-            Self::AtPhone => transport.is_reliable(),
-            Self::Known => true,
-        }
-    }
-}
 
 /// The rule by which the next hop of our requests is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +23,11 @@ pub(super) enum Heading {
 
 impl Heading {
     /// The rule for a caller; `through_proxy` says whether its INVITE came through a proxy.
-    pub fn of_called(caller: Caller, through_proxy: bool) -> Self {
+    pub fn of_called(caller: Standing, through_proxy: bool) -> Self {
         match caller {
-            Caller::Stranger => Self::Source,
-            Caller::AtPhone | Caller::Known if through_proxy => Self::Contact,
-            Caller::AtPhone | Caller::Known => Self::Path,
+            Standing::Stranger => Self::Source,
+            _ if through_proxy => Self::Contact,
+            _ => Self::Path,
         }
     }
 

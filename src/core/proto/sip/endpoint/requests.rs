@@ -8,15 +8,14 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
-    dialog::{
-        Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
-    },
+    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for},
     digest::{self, Asking, Verdict},
     info,
     message::{Method, NameAddr, Request, ResponseBuilder},
     path::Transmit,
     registrar::{self, Reply},
     session_timer::SessionTimer,
+    standing::Standing,
     transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
     uri::Uri,
     validate::{check_description, validate},
@@ -73,7 +72,8 @@ impl Endpoint {
         let again = self.transactions.repeat(id).filter(is_same);
         // A REGISTER has a transaction only after it has shown the password.
         let standing = self.standing(path);
-        let is_registered = standing == Caller::AtPhone && *request.method() == Method::Register;
+        let is_registered =
+            standing == Standing::KnownSource && *request.method() == Method::Register;
         let is_believed = standing.is_proved(path.transport) || is_registered;
         let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
         // What another address has proved does not hold for this one.
@@ -208,10 +208,10 @@ impl Endpoint {
             }
         };
         let caller = match user {
-            Some(_) => Caller::Known,
+            Some(_) => Standing::Identified,
             None => self.standing(path),
         };
-        if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
+        if caller == Standing::Stranger && !self.has_room_for_stranger(path) {
             self.refuse_for_load(&request, path);
             return;
         }
