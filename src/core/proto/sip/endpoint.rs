@@ -18,7 +18,7 @@ mod commands;
 mod early;
 mod event;
 mod keep_alive;
-mod known_peers;
+mod known_addresses;
 mod referred;
 mod referring;
 mod registering;
@@ -40,7 +40,7 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{account::Account, known_peers::KnownPeers};
+use self::{account::Account, known_addresses::KnownAddresses};
 pub use self::{
     account::TrunkAccount,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
@@ -142,7 +142,7 @@ pub struct Endpoint {
     registering: BTreeMap<u64, String>,
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
-    acquaintances: KnownPeers,
+    known_addresses: KnownAddresses,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -174,7 +174,7 @@ impl Endpoint {
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),
             keep_alive_at: None,
-            acquaintances: KnownPeers::default(),
+            known_addresses: KnownAddresses::default(),
             last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
