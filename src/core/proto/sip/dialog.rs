@@ -5,26 +5,22 @@
 //! verdict on what may happen at which moment. The dialog opens no transactions; the endpoint does.
 
 mod allowance;
-mod heading;
+mod hop_rule;
 mod key;
-mod proof;
-mod routing;
+mod target;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::debug;
 
-use self::{allowance::Allowance, heading::Heading};
+use self::target::RemoteTarget;
 pub(super) use self::{allowance::allowed_for, key::DialogKey};
 pub use super::dialog_id::DialogId;
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
-    path::{ConnectionId, Path, Transmit, Transport},
+    path::{Path, Transmit},
     session_timer::{Due as SessionDue, MAX_RAISES, MIN_SE, SessionTimer},
     standing::Standing,
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
@@ -40,41 +36,13 @@ pub(super) struct Dialog {
     local: NameAddr,
     /// The peer's address with its tag.
     remote: NameAddr,
-    /// Request-URI for requests to the peer.
-    remote_target: Uri,
     /// Our Contact is a SIPS URI (§12.2.1.1).
     is_sips: bool,
-    /// Record-Route proxies that our requests visit, the next one first (§12.1).
-    route_set: Vec<NameAddr>,
-    /// Rule by which the next hop of our requests is chosen.
-    heading: Heading,
-    /// The rule from the first message on that shows our tag, for a caller at the address of a
-    /// registered phone.
-    proved_heading: Option<Heading>,
     local_cseq: u32,
     /// CSeq of the peer's newest request; `None` before its first.
     remote_cseq: Option<u32>,
-    /// Path to the peer: that of the INVITE at first. A target refresh changes it, and so does a
-    /// message of the peer after its stream is lost. For a stranger, each message that shows our
-    /// tag changes it.
-    path: Path,
-    /// The connection of `path`, once it is lost.
-    lost: Option<ConnectionId>,
-    /// We opened the connection of `path`, so its remote port is where the peer listens and we can
-    /// open it again.
-    is_own_stream: bool,
-    /// The caller is not known and no message has shown yet that it receives ours: its address may
-    /// be forged.
-    is_half_open: bool,
-    /// For an unproven caller: the address that our tag was sent to. A message that shows the tag
-    /// and comes from this address is not forged.
-    told: Option<SocketAddr>,
-    /// The address that has answered the newest answered request of ours: its port is one that
-    /// hears us.
-    answered: Option<SocketAddr>,
-    /// Bytes that may be sent to `path` while its address is unproven; `None` when there is no
-    /// limit.
-    allowance: Option<Allowance>,
+    /// Where our requests go.
+    pub target: RemoteTarget,
     /// The peer supports UPDATE (RFC 3311).
     takes_update: bool,
     /// Our newest session description, for refreshes (RFC 4028 §7.4).
@@ -270,12 +238,12 @@ pub(super) struct Hop<'a> {
 }
 
 impl Dialog {
-    /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). `heard` is the
-    /// size of the INVITE in bytes.
+    /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). The INVITE took
+    /// `path` and has a size of `heard` bytes.
     pub fn called(
         pending: Pending,
         local_tag: String,
-        remote_target: Uri,
+        contact: Uri,
         (path, heard): (Path, usize),
         caller: Standing,
     ) -> Self {
@@ -285,28 +253,14 @@ impl Dialog {
             local_tag: local_tag.clone(),
             remote_tag: request.from().tag().map(str::to_owned),
         };
-        let proved = Heading::of_called(caller, request.vias().len() > 1);
-        let is_unproven = !caller.is_proved(path.transport);
-        let is_limited = is_unproven && !path.transport.is_reliable();
-        let may_be_forged = is_unproven && caller == Standing::KnownSource;
         Self {
             key,
             local: request.to().with_tag(&local_tag),
             remote: request.from().clone(),
-            remote_target,
             is_sips: request.wants_sips(),
-            route_set: request.record_routes().to_vec(),
-            heading: if is_unproven { Heading::Source } else { proved },
-            proved_heading: may_be_forged.then_some(proved),
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
-            path,
-            lost: None,
-            is_own_stream: false,
-            is_half_open: !caller.is_identified(),
-            told: is_unproven.then_some(path.peer),
-            answered: None,
-            allowance: is_limited.then(|| Allowance::of(heard)),
+            target: RemoteTarget::of_caller(request, contact, (path, heard), caller),
             takes_update: takes_update(request.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -327,13 +281,6 @@ impl Dialog {
     /// `path` is the path of the INVITE. The state is `Confirmed` even for an early dialog: an
     /// early dialog is only used to send requests.
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
-        let contact = response.contacts().first().map(|contact| contact.uri().clone());
-        let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        // A Contact or Record-Route that cannot be read leads nowhere: use the path instead.
-        let heading = match response.dialog_fault() {
-            Some(_) => Heading::Path,
-            None => Heading::of_calling(&remote_target, path),
-        };
         Self {
             key: DialogKey {
                 call_id: origin.call_id.clone(),
@@ -342,20 +289,10 @@ impl Dialog {
             },
             local: origin.from.clone(),
             remote: response.to().clone(),
-            remote_target,
             is_sips: origin.wants_sips(),
-            route_set: response.record_routes().iter().rev().cloned().collect(),
-            heading,
-            proved_heading: None,
             local_cseq: origin.cseq,
             remote_cseq: None,
-            path,
-            lost: None,
-            is_own_stream: false,
-            is_half_open: false,
-            told: None,
-            answered: None,
-            allowance: None,
+            target: RemoteTarget::of_callee(origin, response, path),
             takes_update: takes_update(response.headers("Allow")),
             description: Vec::new(),
             session: None,
@@ -409,14 +346,6 @@ impl Dialog {
     pub fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
         self.state = State::Reoffered { pending };
-    }
-
-    /// The peer has sent a target refresh: it is reached at another address from now on (§12.2.2).
-    pub fn refresh_target(&mut self, contact: Option<&Uri>, path: Path) {
-        if let Some(contact) = contact {
-            self.remote_target = contact.clone();
-        }
-        self.follow(path);
     }
 
     /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
@@ -537,7 +466,7 @@ impl Dialog {
     /// Builds an in-dialog request of ours for this path (§12.2.1.1). The ACK of a 2xx has the CSeq
     /// of its INVITE (§13.2.2.4).
     pub fn request(&self, method: Method, cseq: u32, path: Path, hop: Hop<'_>) -> RequestBuilder {
-        let (request_uri, routes) = self.routed();
+        let (request_uri, routes) = self.target.routed();
         let builder = RequestBuilder::new(method, request_uri)
             .via(path.transport.name(), hop.sent_by, hop.branch)
             .from(&self.local)
@@ -549,7 +478,7 @@ impl Dialog {
 
     /// The parts of an INVITE of ours in this dialog that its ACK and CANCEL repeat.
     pub fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
-        let (uri, routes) = self.routed();
+        let (uri, routes) = self.target.routed();
         Origin {
             uri,
             via: (path.transport.name(), hop.sent_by.to_owned(), hop.branch.to_owned()),
@@ -668,7 +597,7 @@ impl Dialog {
                 }
                 if resend.due() <= now {
                     resend.sent(now);
-                    let fits = allowance::take(&mut self.allowance, response.len());
+                    let fits = self.target.allowance.take(response.len());
                     return fits.then(|| Due::Resend(response.clone()));
                 }
             }
@@ -679,7 +608,7 @@ impl Dialog {
                 if sent.resend.due() <= now {
                     sent.resend.sent(now);
                     let bytes = sent.response.len();
-                    let fits = allowance::take_provisional(&mut self.allowance, bytes);
+                    let fits = self.target.allowance.take_provisional(bytes);
                     return fits.then(|| Due::Resend(sent.response.clone()));
                 }
             }
@@ -766,7 +695,7 @@ impl Dialog {
     /// The INVITE that was answered, while no message has shown yet that its caller receives ours.
     pub fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
-            State::Answered { transaction, .. } if self.is_half_open => Some(*transaction),
+            State::Answered { transaction, .. } if self.target.is_half_open() => Some(*transaction),
             State::Answered { .. }
             | State::Ringing { .. }
             | State::Confirmed
@@ -791,30 +720,15 @@ impl Dialog {
         &self.key
     }
 
-    /// The path to the peer.
-    pub fn path(&self) -> Path {
-        self.path
-    }
-
     /// Whether our Contact is a SIPS URI.
     pub fn is_sips(&self) -> bool {
         self.is_sips
     }
 
-    /// Whether the peer is behind a NAT: its datagrams come from elsewhere than its Contact says.
-    /// The NAT must keep its mapping while the call lasts, so it needs keep-alives.
-    pub fn is_behind_nat(&self) -> bool {
-        let transport = self.path.transport;
-        let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
-        let reached = self.next_hop().peer;
-        let is_direct = match self.heading {
-            Heading::Source | Heading::Path => self.route_set.is_empty(),
-            Heading::Contact => false,
-        };
-        let port = self.remote_target.port().unwrap_or(transport.default_port());
-        let is_at_peer =
-            self.remote_target.ip_addr() == Some(reached.ip()) && port == reached.port();
-        transport == Transport::Udp && is_up && is_direct && !is_at_peer
+    /// Whether the call is up and the peer is behind a NAT, which must keep its mapping while the
+    /// call lasts.
+    pub fn needs_keep_alive(&self) -> bool {
+        !self.is_ringing() && !self.is_ending() && self.target.is_behind_nat()
     }
 
     /// Whether the peer supports UPDATE (RFC 3311).
@@ -879,17 +793,12 @@ impl Dialog {
         let DialogKey { call_id, local_tag, remote_tag } = &self.key;
         let theirs = remote_tag.as_deref().unwrap_or("0");
         let value = format!("{call_id};to-tag={theirs};from-tag={local_tag}");
-        (self.remote_target.clone().without_orders(), value)
+        (self.target.uri().clone().without_orders(), value)
     }
 
     /// Our login at a host that challenges our requests.
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
-    }
-
-    /// The Request-URI of our requests.
-    pub fn request_uri(&self) -> Uri {
-        self.routed().0
     }
 
     /// Our newest session description.
@@ -906,7 +815,7 @@ impl Dialog {
     /// Records whether we opened the stream that the INVITE was sent over; without meaning over
     /// UDP.
     pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
-        self.is_own_stream = is_own_stream;
+        self.target.set_own_stream(is_own_stream);
         self
     }
 

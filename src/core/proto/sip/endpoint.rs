@@ -265,14 +265,14 @@ impl Endpoint {
             };
             match dialog.handle_timeout(now) {
                 Some(DialogDue::Resend(bytes)) => {
-                    let path = dialog.path();
+                    let path = dialog.target.path();
                     if let Some(ringing) = dialog.pending() {
                         self.transactions.note_told(ringing.transaction);
                     }
                     self.transmit(Transmit { path, bytes });
                 }
                 Some(DialogDue::NotPracked) => self.give_up_ringing(id, now),
-                Some(DialogDue::Unacknowledged(hang_up)) if dialog.is_limited() => {
+                Some(DialogDue::Unacknowledged(hang_up)) if dialog.target.is_unproven() => {
                     self.tell(Event::Lost { dialog: id, how: Loss::NotAcknowledged });
                     self.send_last_bye(id, hang_up);
                     self.end(id, Ending::TimedOut, now);
@@ -392,7 +392,7 @@ impl Endpoint {
         if heard.path.peer.ip() == path.peer.ip()
             && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(&id))
         {
-            dialog.answered_from(path);
+            dialog.target.answered_from(path);
         }
         if let Some(in_dialog) = heard.in_dialog
             && self.answer_challenge(*in_dialog, heard.user, response, now)

@@ -342,7 +342,7 @@ impl Endpoint {
 
     /// The ACK of a 2xx to our first INVITE, with the credentials of that INVITE (§22.1).
     fn ack_of(&self, id: DialogId, dialog: &Dialog, cseq: u32, branch: &str) -> Option<Transmit> {
-        let path = self.config.leaving_listener(dialog.next_hop());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let sent_by = self.config.sent_by(path);
         let builder = dialog.request(Method::Ack, cseq, path, Hop { sent_by: &sent_by, branch });
         let builder = self.outgoing.get(&id)?.authorized(builder);
@@ -395,7 +395,7 @@ impl Endpoint {
             self.ask_within(bye, TransactionUser::None, now);
             return;
         }
-        let path = self.config.leaving_listener(dialog.next_hop());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let cseq = dialog.next_cseq();
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &bye_branch };

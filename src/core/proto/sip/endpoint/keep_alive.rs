@@ -36,7 +36,7 @@ impl Endpoint {
 
     /// A call is up, perhaps through a NAT.
     pub(super) fn keep_way_open(&mut self, id: DialogId, now: Instant) {
-        if self.dialogs.get(&id).is_some_and(Dialog::is_behind_nat) {
+        if self.dialogs.get(&id).is_some_and(Dialog::needs_keep_alive) {
             self.plan_keep_alives(now);
         }
     }
@@ -66,9 +66,10 @@ impl Endpoint {
     fn is_known_address(&mut self, peer: SocketAddr, now: Instant) -> bool {
         if !self.known_addresses.is_fresh(now) {
             let dialogs = self.dialogs.values();
-            let dialogs = dialogs.filter(|dialog| dialog.is_confirmed() && !dialog.is_limited());
+            let dialogs =
+                dialogs.filter(|dialog| dialog.is_confirmed() && !dialog.target.is_unproven());
             let paths = dialogs
-                .map(|dialog| dialog.path())
+                .map(|dialog| dialog.target.path())
                 .chain(self.registrar.paths())
                 .chain(self.trunk_flows());
             self.known_addresses = KnownAddresses::collect(paths.map(|path| path.source()), now);
@@ -78,11 +79,11 @@ impl Endpoint {
 
     /// Each path once, even if it is used by several calls or phones.
     fn kept_alive(&self) -> Vec<Path> {
-        let callers = self.dialogs.values().filter(|dialog| dialog.is_behind_nat());
+        let callers = self.dialogs.values().filter(|dialog| dialog.needs_keep_alive());
         let mut seen = BTreeSet::new();
         self.registrar
             .behind_nat()
-            .chain(callers.map(|dialog| dialog.path()))
+            .chain(callers.map(|dialog| dialog.target.path()))
             .chain(self.trunk_flows())
             .filter(|path| seen.insert((path.transport, path.peer)))
             .collect()

@@ -50,7 +50,7 @@ impl Endpoint {
             return;
         }
         dialog.follow_refer(None, now);
-        let contact = self.config.contact(dialog.is_sips(), dialog.next_hop());
+        let contact = self.config.contact(dialog.is_sips(), dialog.target.next_hop());
         let refer = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Refer)
             .with_contact()
             .header("Refer-To", format!("<{refer_to}>"))

@@ -46,8 +46,9 @@ impl Endpoint {
     /// peers of calls that are up. An answered call without ACK proves nothing.
     pub fn known_peers(&self) -> impl Iterator<Item = IpAddr> {
         let phones = self.registrar.paths().map(|path| path.peer.ip());
-        let up = self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.is_limited());
-        let up = up.map(|dialog| dialog.path());
+        let up =
+            self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.target.is_unproven());
+        let up = up.map(|dialog| dialog.target.path());
         let up = up.filter(|path| !path.is_foreign);
         phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
     }
@@ -60,7 +61,7 @@ impl Endpoint {
 
     /// Streams that a dialog uses, or over which a phone or a trunk is reached.
     pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
-        let dialogs = self.dialogs.values().map(|dialog| dialog.path());
+        let dialogs = self.dialogs.values().map(|dialog| dialog.target.path());
         let paths = dialogs.chain(self.registrar.paths()).chain(self.trunk_flows());
         paths.filter_map(|path| path.connection)
     }

@@ -52,7 +52,7 @@ impl Endpoint {
         {
             // RFC 3311 §5.1: the response may change the remote target.
             let contact = response.contacts().first().map(|contact| contact.uri());
-            dialog.refresh_target(contact, dialog.path());
+            dialog.target.refresh(contact, dialog.target.path());
         }
         self.refresh_answered(id, response, now);
     }
@@ -104,14 +104,14 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
-            if dialog.take_room(ack.bytes.len()) {
+            if dialog.target.allowance.take(ack.bytes.len()) {
                 self.acknowledge_again(ack, path);
             }
             return;
         }
         let contact = response.contacts().first().map(|contact| contact.uri());
-        dialog.refresh_target(contact, dialog.path());
-        let path = self.config.leaving_listener(dialog.next_hop());
+        dialog.target.refresh(contact, dialog.target.path());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let ack = dialog.request(Method::Ack, cseq, path, hop);
@@ -121,7 +121,7 @@ impl Endpoint {
         let is_ending = dialog.is_ending();
         // The path is that of the newest message, whose source may be forged: an unproven address
         // gets the ACK only within its allowance.
-        if dialog.take_room(ack.bytes.len()) {
+        if dialog.target.allowance.take(ack.bytes.len()) {
             self.transmit(ack);
         }
         if let Some(description) = response.description().filter(|_| !is_ending) {
