@@ -7,6 +7,7 @@
 mod allowance;
 mod hop_rule;
 mod key;
+mod session;
 mod target;
 
 use std::time::{Duration, Instant};
@@ -14,14 +15,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::debug;
 
-use self::target::RemoteTarget;
 pub(super) use self::{allowance::allowed_for, key::DialogKey};
+use self::{session::SessionRefresh, target::RemoteTarget};
 pub use super::dialog_id::DialogId;
 use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{Path, Transmit},
-    session_timer::{Due as SessionDue, MAX_RAISES, MIN_SE, SessionTimer},
+    session_timer::Due as SessionDue,
     standing::Standing,
     timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -43,15 +44,8 @@ pub(super) struct Dialog {
     remote_cseq: Option<u32>,
     /// Where our requests go.
     pub target: RemoteTarget,
-    /// The peer supports UPDATE (RFC 3311).
-    takes_update: bool,
-    /// Our newest session description, for refreshes (RFC 4028 §7.4).
-    description: Vec<u8>,
-    session: Option<SessionTimer>,
-    /// The least session interval that the peer accepts, in seconds (RFC 4028 §7.4).
-    min_se: u32,
-    /// How often `min_se` was raised during one refresh.
-    raised: u8,
+    /// How the session is refreshed.
+    pub session: SessionRefresh,
     /// Our login at a trunk that challenges in-dialog requests.
     login: Option<Login>,
     /// A REFER of ours is under way: until when its NOTIFY requests are awaited (RFC 3515 §2.4.4).
@@ -261,11 +255,7 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
             target: RemoteTarget::of_caller(request, contact, (path, heard), caller),
-            takes_update: takes_update(request.headers("Allow")),
-            description: Vec::new(),
-            session: None,
-            min_se: MIN_SE,
-            raised: 0,
+            session: SessionRefresh::new(request.headers("Allow")),
             login: None,
             refers: None,
             may_refer: caller.is_identified(),
@@ -293,11 +283,7 @@ impl Dialog {
             local_cseq: origin.cseq,
             remote_cseq: None,
             target: RemoteTarget::of_callee(origin, response, path),
-            takes_update: takes_update(response.headers("Allow")),
-            description: Vec::new(),
-            session: None,
-            min_se: MIN_SE,
-            raised: 0,
+            session: SessionRefresh::new(response.headers("Allow")),
             login: None,
             refers: None,
             may_refer: true,
@@ -314,7 +300,7 @@ impl Dialog {
     pub fn goes_on_from(&mut self, early: &Self) {
         self.local_cseq = early.local_cseq;
         self.remote_cseq = early.remote_cseq;
-        self.takes_update |= early.takes_update;
+        self.session.takes_update |= early.session.takes_update;
     }
 
     // -- the peer's requests -----------------------------------------------------------------
@@ -388,7 +374,7 @@ impl Dialog {
                 return;
             }
         };
-        self.description = description.to_vec();
+        self.session.description = description.to_vec();
         if *request.method() == Method::Update {
             self.state = State::Confirmed;
             return;
@@ -551,39 +537,6 @@ impl Dialog {
 
     // -- time --------------------------------------------------------------------------------
 
-    /// Sets the session timer; with `None` the session has no time limit.
-    pub fn keep_session(&mut self, session: Option<SessionTimer>) {
-        self.session = session;
-        self.raised = 0;
-    }
-
-    /// Our refresh could not be made now; it is tried again at `at`.
-    pub fn postpone_refresh(&mut self, at: Instant) {
-        if let Some(session) = &mut self.session {
-            session.postpone(at);
-        }
-    }
-
-    /// Our refresh was refused; it is tried again later.
-    pub fn refresh_refused(&mut self, now: Instant) {
-        self.raised = 0;
-        if let Some(session) = &mut self.session {
-            session.refused(now);
-        }
-    }
-
-    /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3). Returns
-    /// whether the refresh should be tried again with it.
-    pub fn lengthen_session(&mut self, least: u32) -> bool {
-        let proposed = self.session.map_or(0, |session| session.seconds()).max(self.min_se);
-        if least <= proposed || self.raised >= MAX_RAISES {
-            return false;
-        }
-        self.raised += 1;
-        self.min_se = least;
-        true
-    }
-
     /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         match &mut self.state {
@@ -628,7 +581,7 @@ impl Dialog {
         if self.refers.take_if(|until| *until <= now).is_some() {
             return Some(Due::ReferOver);
         }
-        match self.session.as_mut()?.handle_timeout(now)? {
+        match self.session.handle_timeout(now)? {
             SessionDue::Refresh => Some(Due::Refresh),
             SessionDue::Expired => {
                 let hang_up = HangUp::because("SIP;cause=408;text=\"Session expired\"");
@@ -651,9 +604,8 @@ impl Dialog {
             | State::Reoffered { .. }
             | State::Ending => None,
         };
-        let session = self.session.filter(|_| self.state.is_up());
+        let session = self.session.poll_timeout().filter(|_| self.state.is_up());
         let refers = self.refers.filter(|_| self.state.is_up());
-        let session = session.map(|session| session.poll_timeout());
         [state, session, refers].into_iter().flatten().min()
     }
 
@@ -731,16 +683,6 @@ impl Dialog {
         !self.is_ringing() && !self.is_ending() && self.target.is_behind_nat()
     }
 
-    /// Whether the peer supports UPDATE (RFC 3311).
-    pub fn takes_update(&self) -> bool {
-        self.takes_update
-    }
-
-    /// The peer does not support UPDATE after all.
-    pub fn refuses_update(&mut self) {
-        self.takes_update = false;
-    }
-
     /// Whether a REFER of ours is under way.
     pub fn refers(&self) -> bool {
         self.refers.is_some()
@@ -801,17 +743,6 @@ impl Dialog {
         self.login.as_ref()
     }
 
-    /// Our newest session description.
-    pub fn description(&self) -> &[u8] {
-        &self.description
-    }
-
-    /// What a refresh proposes: the value of Session-Expires, and the least interval in seconds
-    /// (Min-SE).
-    pub fn proposal(&self) -> Option<(String, u32)> {
-        Some((self.session?.proposal(self.min_se), self.min_se))
-    }
-
     /// Records whether we opened the stream that the INVITE was sent over; without meaning over
     /// UDP.
     pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
@@ -821,9 +752,8 @@ impl Dialog {
 
     /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
     pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
-        self.description = description.to_vec();
+        self.session.offered(description, min_se);
         self.login = login.cloned();
-        self.min_se = min_se;
         self
     }
 }
@@ -846,10 +776,6 @@ impl HangUp {
     pub fn because(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()) }
     }
-}
-
-fn takes_update<'a>(mut allow: impl Iterator<Item = &'a str>) -> bool {
-    allow.any(|method| method == "UPDATE")
 }
 
 /// The parts of the RAck that acknowledges the response with this RSeq to an INVITE (RFC 3262

@@ -92,7 +92,7 @@ impl Endpoint {
         }
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.answered(ok, sdp, now);
-            dialog.keep_session(session.map(|(timer, _)| timer));
+            dialog.session.restart(session.map(|(timer, _)| timer));
         }
         self.schedule_dialog(id);
     }

@@ -597,7 +597,7 @@ impl Endpoint {
         let response = session_headers(builder, &request, session.as_ref()).build();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.target.refresh(request.contacts().first().map(|contact| contact.uri()), path);
-            dialog.keep_session(session.map(|(timer, _)| timer));
+            dialog.session.restart(session.map(|(timer, _)| timer));
         }
         self.answer_in_transaction(key, path, response.into(), now);
         self.schedule_dialog(id);

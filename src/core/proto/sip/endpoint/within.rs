@@ -23,11 +23,11 @@ impl Endpoint {
         let pause = self.glare_pause(id);
         let allow = self.allow();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some((proposal, least)) = dialog.proposal() else { return };
-        let by_update = dialog.takes_update();
+        let Some((proposal, least)) = dialog.session.proposal() else { return };
+        let by_update = dialog.session.takes_update;
         if !by_update && !dialog.is_confirmed() {
             // The peer is changing the session, which refreshes it too.
-            dialog.postpone_refresh(now + pause);
+            dialog.session.postpone(now + pause);
             return;
         }
         let method = if by_update { Method::Update } else { Method::Invite };
@@ -40,7 +40,7 @@ impl Endpoint {
         if by_update {
             self.ask_within(in_dialog, TransactionUser::Update(id), now);
         } else {
-            let in_dialog = in_dialog.body(SDP, dialog.description());
+            let in_dialog = in_dialog.body(SDP, &dialog.session.description);
             self.ask_within(in_dialog, TransactionUser::Reinvite(id), now);
         }
     }
@@ -137,25 +137,25 @@ impl Endpoint {
         };
         let is_update = response.cseq().method == Method::Update;
         match response.status() {
-            200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
+            200..300 => dialog.session.restart(SessionTimer::accept(response, now)),
             // §12.2.1.2: the peer does not know the dialog, or does not answer.
             408 | 481 => {
                 self.lost_sight(id, now);
                 return;
             }
             // §14.1: both sides made an offer at once.
-            491 => dialog.postpone_refresh(now + pause),
-            422 if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) => {
+            491 => dialog.session.postpone(now + pause),
+            422 if least_session(response).is_some_and(|least| dialog.session.lengthen(least)) => {
                 self.refresh(id, now);
             }
             // The peer does not support UPDATE; a re-INVITE is always supported.
             405 | 501 if is_update => {
-                dialog.refuses_update();
+                dialog.session.takes_update = false;
                 self.refresh(id, now);
             }
             status => {
                 debug!(?id, status, "the session could not be refreshed; again later");
-                dialog.refresh_refused(now);
+                dialog.session.refused(now);
             }
         }
         self.schedule_dialog(id);
@@ -167,7 +167,7 @@ impl Endpoint {
             return;
         };
         dialog.offer_refused();
-        dialog.refresh_refused(now);
+        dialog.session.refused(now);
         self.schedule_dialog(id);
     }
 
