@@ -7,16 +7,21 @@
 mod allowance;
 mod hop_rule;
 mod key;
+mod refer;
 mod session;
 mod target;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::debug;
 
 pub(super) use self::{allowance::allowed_for, key::DialogKey};
-use self::{session::SessionRefresh, target::RemoteTarget};
+use self::{
+    refer::{ReceivedRefer, SentRefer},
+    session::SessionRefresh,
+    target::RemoteTarget,
+};
 pub use super::dialog_id::DialogId;
 use super::{
     login::Login,
@@ -24,7 +29,7 @@ use super::{
     path::{Path, Transmit},
     session_timer::Due as SessionDue,
     standing::Standing,
-    timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
+    timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
@@ -46,13 +51,12 @@ pub(super) struct Dialog {
     pub target: RemoteTarget,
     /// How the session is refreshed.
     pub session: SessionRefresh,
+    /// Our REFER.
+    pub sent_refer: SentRefer,
+    /// The peer's REFER.
+    pub received_refer: ReceivedRefer,
     /// Our login at a trunk that challenges in-dialog requests.
     login: Option<Login>,
-    /// A REFER of ours is under way: until when its NOTIFY requests are awaited (RFC 3515 §2.4.4).
-    refers: Option<Instant>,
-    /// The peer may send a REFER: it has authenticated, or we have called it.
-    may_refer: bool,
-    referral: Referral,
     /// Our newest re-INVITE; it may still be unanswered when the dialog ends.
     reinvite: Option<TransactionId>,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
@@ -124,18 +128,6 @@ struct Reliable {
     response: Bytes,
     resend: Retransmission,
     until: Instant,
-}
-
-/// State of the peer's REFER; our NOTIFY requests report on it (RFC 3515 §2.4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Referral {
-    /// The peer has sent no REFER.
-    None,
-    /// The call that the REFER asks for is under way. `id` is the CSeq of the REFER, for all but
-    /// the first REFER of a dialog (RFC 3515 §2.4.6).
-    UnderWay { id: Option<u32> },
-    /// The last REFER is over.
-    Over,
 }
 
 /// A request with an offer that is not answered yet.
@@ -256,10 +248,9 @@ impl Dialog {
             remote_cseq: Some(request.cseq().number),
             target: RemoteTarget::of_caller(request, contact, (path, heard), caller),
             session: SessionRefresh::new(request.headers("Allow")),
+            sent_refer: SentRefer::default(),
+            received_refer: ReceivedRefer::new(caller.is_identified()),
             login: None,
-            refers: None,
-            may_refer: caller.is_identified(),
-            referral: Referral::None,
             reinvite: None,
             ack: None,
             rang: None,
@@ -284,10 +275,9 @@ impl Dialog {
             remote_cseq: None,
             target: RemoteTarget::of_callee(origin, response, path),
             session: SessionRefresh::new(response.headers("Allow")),
+            sent_refer: SentRefer::default(),
+            received_refer: ReceivedRefer::new(true),
             login: None,
-            refers: None,
-            may_refer: true,
-            referral: Referral::None,
             reinvite: None,
             ack: None,
             rang: None,
@@ -578,7 +568,7 @@ impl Dialog {
         if !self.state.is_up() {
             return None;
         }
-        if self.refers.take_if(|until| *until <= now).is_some() {
+        if self.sent_refer.handle_timeout(now) {
             return Some(Due::ReferOver);
         }
         match self.session.handle_timeout(now)? {
@@ -604,9 +594,11 @@ impl Dialog {
             | State::Reoffered { .. }
             | State::Ending => None,
         };
-        let session = self.session.poll_timeout().filter(|_| self.state.is_up());
-        let refers = self.refers.filter(|_| self.state.is_up());
-        [state, session, refers].into_iter().flatten().min()
+        let while_up = match self.state.is_up() {
+            true => [self.session.poll_timeout(), self.sent_refer.poll_timeout()],
+            false => [None, None],
+        };
+        while_up.into_iter().chain([state]).flatten().min()
     }
 
     // -- what is known -----------------------------------------------------------------------
@@ -683,50 +675,15 @@ impl Dialog {
         !self.is_ringing() && !self.is_ending() && self.target.is_behind_nat()
     }
 
-    /// Whether a REFER of ours is under way.
-    pub fn refers(&self) -> bool {
-        self.refers.is_some()
-    }
-
-    /// A REFER of ours has begun, or goes on; `told_for` is how long the peer says it will last.
-    pub fn follow_refer(&mut self, told_for: Option<Duration>, now: Instant) {
-        self.refers = Some(now + told_for.unwrap_or(REFER_EXPIRES).min(LONGEST_REFER));
-    }
-
-    /// A REFER of ours is over.
-    pub fn refer_over(&mut self) {
-        self.refers = None;
-    }
-
-    /// Whether the peer may send a REFER without authenticating again.
-    pub fn may_refer(&self) -> bool {
-        self.may_refer
-    }
-
     /// The peer sent a REFER with this CSeq, and may have authenticated in it (`is_proved`).
     ///
     /// # Errors
     /// The status of the refusal.
     pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), u16> {
-        if !(self.may_refer || is_proved) || !self.state.is_up() {
-            return Err(603);
+        match self.state.is_up() {
+            true => self.received_refer.accept(cseq, is_proved),
+            false => Err(603),
         }
-        self.referral = match self.referral {
-            Referral::None => Referral::UnderWay { id: None },
-            Referral::Over => Referral::UnderWay { id: Some(cseq) },
-            Referral::UnderWay { .. } => return Err(491),
-        };
-        Ok(())
-    }
-
-    /// The value of the Event header field in a NOTIFY about the peer's REFER, if one is under way;
-    /// `is_last` ends the REFER.
-    pub fn refer_event(&mut self, is_last: bool) -> Option<String> {
-        let Referral::UnderWay { id } = self.referral else { return None };
-        if is_last {
-            self.referral = Referral::Over;
-        }
-        Some(id.map_or_else(|| "refer".to_owned(), |id| format!("refer;id={id}")))
     }
 
     /// The peer's URI, and the value by which another peer names this dialog in a Replaces header
