@@ -8,6 +8,7 @@ mod allowance;
 mod hop_rule;
 mod key;
 mod refer;
+mod reliable;
 mod session;
 mod target;
 
@@ -19,6 +20,7 @@ use tracing::debug;
 pub(super) use self::{allowance::allowed_for, key::DialogKey};
 use self::{
     refer::{ReceivedRefer, SentRefer},
+    reliable::{ReliableDue, ReliableProvisional},
     session::SessionRefresh,
     target::RemoteTarget,
 };
@@ -61,9 +63,9 @@ pub(super) struct Dialog {
     reinvite: Option<TransactionId>,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
-    /// RSeq of the reliable provisional response that has no PRACK yet, and CSeq of its INVITE. The
-    /// PRACK may come after the 2xx (RFC 3262 §3).
-    rang: Option<(u32, u32)>,
+    /// The reliable provisional response that has no PRACK yet. The PRACK may come after the 2xx
+    /// (RFC 3262 §3), when the response itself is not sent again any more.
+    reliable: Option<ReliableProvisional>,
     state: State,
 }
 
@@ -96,11 +98,7 @@ pub(super) struct Dialog {
 #[derive(Debug)]
 enum State {
     /// The first INVITE is not answered.
-    Ringing {
-        pending: Pending,
-        /// The provisional response that waits for its PRACK.
-        reliable: Option<Reliable>,
-    },
+    Ringing { pending: Pending },
     /// The 2xx to the INVITE or re-INVITE with `cseq` has no ACK yet.
     Answered {
         cseq: u32,
@@ -120,14 +118,6 @@ enum State {
     Offering { cseq: u32, until: Option<Instant> },
     /// Our BYE was sent.
     Ending,
-}
-
-/// A reliable provisional response, sent again until its PRACK comes (RFC 3262 §3).
-#[derive(Debug)]
-struct Reliable {
-    response: Bytes,
-    resend: Retransmission,
-    until: Instant,
 }
 
 /// A request with an offer that is not answered yet.
@@ -253,8 +243,8 @@ impl Dialog {
             login: None,
             reinvite: None,
             ack: None,
-            rang: None,
-            state: State::Ringing { pending, reliable: None },
+            reliable: None,
+            state: State::Ringing { pending },
         }
     }
 
@@ -280,7 +270,7 @@ impl Dialog {
             login: None,
             reinvite: None,
             ack: None,
-            rang: None,
+            reliable: None,
             state: State::Confirmed,
         }
     }
@@ -326,37 +316,26 @@ impl Dialog {
 
     /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
     pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
-        if let State::Ringing { pending, reliable } = &mut self.state {
-            self.rang = Some((rseq, pending.request.cseq().number));
-            *reliable = Some(Reliable {
-                response,
-                resend: Retransmission::doubling(now),
-                until: now + SIXTY_FOUR_T1,
-            });
+        if let State::Ringing { pending } = &self.state {
+            let cseq = pending.request.cseq().number;
+            self.reliable = Some(ReliableProvisional::sent(rseq, cseq, response, now));
         }
     }
 
     /// A PRACK came with this RAck (RFC 3262 §3); returns whether it acknowledges our response.
     pub fn handle_prack(&mut self, rack: &str) -> bool {
-        let is_it = self
-            .rang
-            .take_if(|(rseq, cseq)| rack.split_whitespace().eq(rack_of(*rseq, *cseq)))
-            .is_some();
-        if let (true, State::Ringing { reliable, .. }) = (is_it, &mut self.state) {
-            *reliable = None;
-        }
-        is_it
+        self.reliable.take_if(|sent| sent.is_acknowledged_by(rack)).is_some()
     }
 
     /// Whether a reliable provisional response waits for its PRACK.
     pub fn awaits_prack(&self) -> bool {
-        matches!(self.state, State::Ringing { reliable: Some(_), .. })
+        self.is_ringing() && self.reliable.is_some()
     }
 
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
     pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
         let (request, transaction) = match &self.state {
-            State::Ringing { pending, .. } | State::Reoffered { pending } => {
+            State::Ringing { pending } | State::Reoffered { pending } => {
                 (&pending.request, pending.transaction)
             }
             State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
@@ -415,7 +394,7 @@ impl Dialog {
     /// Our side wants to hang up.
     pub fn hang_up(&mut self, wish: HangUp) -> Parting {
         match &mut self.state {
-            State::Ringing { pending, .. } => Parting::Refuse(pending.clone()),
+            State::Ringing { pending } => Parting::Refuse(pending.clone()),
             State::Answered { hang_up, .. } => {
                 hang_up.get_or_insert(wish);
                 Parting::Later
@@ -544,26 +523,19 @@ impl Dialog {
                     return fits.then(|| Due::Resend(response.clone()));
                 }
             }
-            State::Ringing { reliable: Some(sent), .. } => {
-                if sent.until <= now {
-                    return Some(Due::NotPracked);
+            State::Ringing { .. } => match self.reliable.as_mut()?.handle_timeout(now)? {
+                ReliableDue::NotPracked => return Some(Due::NotPracked),
+                ReliableDue::Resend(response) => {
+                    let fits = self.target.allowance.take_provisional(response.len());
+                    return fits.then(|| Due::Resend(response));
                 }
-                if sent.resend.due() <= now {
-                    sent.resend.sent(now);
-                    let bytes = sent.response.len();
-                    let fits = self.target.allowance.take_provisional(bytes);
-                    return fits.then(|| Due::Resend(sent.response.clone()));
-                }
-            }
+            },
             State::Offering { until: Some(until), .. } if *until <= now => {
                 self.state = State::Confirmed;
                 return self.reinvite.map(Due::Unanswered);
             }
-            State::Ringing { reliable: None, .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => {}
+            State::Confirmed | State::Reoffered { .. } | State::Offering { .. } | State::Ending => {
+            }
         }
         if !self.state.is_up() {
             return None;
@@ -587,12 +559,9 @@ impl Dialog {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match &self.state {
             State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
-            State::Ringing { reliable: Some(sent), .. } => Some(sent.resend.due().min(sent.until)),
+            State::Ringing { .. } => self.reliable.as_ref().map(ReliableProvisional::poll_timeout),
             State::Offering { until, .. } => *until,
-            State::Ringing { reliable: None, .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Ending => None,
+            State::Confirmed | State::Reoffered { .. } | State::Ending => None,
         };
         let while_up = match self.state.is_up() {
             true => [self.session.poll_timeout(), self.sent_refer.poll_timeout()],
@@ -606,7 +575,7 @@ impl Dialog {
     /// The request with an offer that is not answered yet.
     pub fn pending(&self) -> Option<&Pending> {
         match &self.state {
-            State::Ringing { pending, .. } | State::Reoffered { pending } => Some(pending),
+            State::Ringing { pending } | State::Reoffered { pending } => Some(pending),
             State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
                 None
             }
@@ -733,10 +702,4 @@ impl HangUp {
     pub fn because(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()) }
     }
-}
-
-/// The parts of the RAck that acknowledges the response with this RSeq to an INVITE (RFC 3262
-/// §7.2).
-fn rack_of(rseq: u32, cseq: u32) -> [String; 3] {
-    [rseq.to_string(), cseq.to_string(), "INVITE".to_owned()]
 }
