@@ -29,14 +29,16 @@ use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{Path, Transmit},
-    session_timer::Due as SessionDue,
+    session_timer::SessionDue,
     standing::Standing,
     timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
 
-/// State of one dialog: what both sides agreed on, and how far it has got.
+/// State of one dialog: what both sides agreed on, and how far it has got. The public parts are
+/// machines of their own; what concerns several of them, or the state of the dialog, is a method
+/// here.
 #[derive(Debug)]
 pub(super) struct Dialog {
     key: DialogKey,
@@ -66,7 +68,7 @@ pub(super) struct Dialog {
     /// The reliable provisional response that has no PRACK yet. The PRACK may come after the 2xx
     /// (RFC 3262 §3), when the response itself is not sent again any more.
     reliable: Option<ReliableProvisional>,
-    state: State,
+    state: DialogState,
 }
 
 /// ```text
@@ -96,7 +98,7 @@ pub(super) struct Dialog {
 ///      Confirmed <-- 64*T1 after 1xx / CANCEL -+----------+
 /// ```
 #[derive(Debug)]
-enum State {
+enum DialogState {
     /// The first INVITE is not answered.
     Ringing { pending: Pending },
     /// The 2xx to the INVITE or re-INVITE with `cseq` has no ACK yet.
@@ -186,7 +188,7 @@ pub(super) enum Parting {
 
 /// What a deadline led to.
 #[derive(Debug)]
-pub(super) enum Due {
+pub(super) enum DialogDue {
     /// The 2xx, or the reliable provisional response, has to be sent again.
     Resend(Bytes),
     /// The PRACK never came: the INVITE has to be refused (RFC 3262 §3).
@@ -244,7 +246,7 @@ impl Dialog {
             reinvite: None,
             ack: None,
             reliable: None,
-            state: State::Ringing { pending },
+            state: DialogState::Ringing { pending },
         }
     }
 
@@ -271,8 +273,22 @@ impl Dialog {
             reinvite: None,
             ack: None,
             reliable: None,
-            state: State::Confirmed,
+            state: DialogState::Confirmed,
         }
+    }
+
+    /// Records whether we opened the stream that the INVITE was sent over; without meaning over
+    /// UDP.
+    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
+        self.target.set_own_stream(is_own_stream);
+        self
+    }
+
+    /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
+    pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
+        self.session.offered(description, min_se);
+        self.login = login.cloned();
+        self
     }
 
     /// Takes over both CSeq counters of the early dialog: the 2xx that made this dialog was not the
@@ -300,23 +316,27 @@ impl Dialog {
         match (&self.state, request.method()) {
             // Both sides may hang up at once; each BYE gets its answer.
             (_, Method::Bye) => Ok(()),
-            (State::Ending, _) => Err(Untimely::Over),
+            (DialogState::Ending, _) => Err(Untimely::Over),
             _ if !is_offer => Ok(()),
-            (State::Ringing { .. } | State::Reoffered { .. }, _) => Err(Untimely::Unanswered),
-            (State::Answered { .. } | State::Offering { .. }, _) => Err(Untimely::Glare),
-            (State::Confirmed, _) => Ok(()),
+            (DialogState::Ringing { .. } | DialogState::Reoffered { .. }, _) => {
+                Err(Untimely::Unanswered)
+            }
+            (DialogState::Answered { .. } | DialogState::Offering { .. }, _) => {
+                Err(Untimely::Glare)
+            }
+            (DialogState::Confirmed, _) => Ok(()),
         }
     }
 
     /// A re-INVITE, or an UPDATE with an offer, was admitted and waits for its answer.
     pub fn reoffered(&mut self, pending: Pending) {
-        debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
-        self.state = State::Reoffered { pending };
+        debug_assert!(matches!(self.state, DialogState::Confirmed), "{:?}", self.state);
+        self.state = DialogState::Reoffered { pending };
     }
 
     /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
     pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
-        if let State::Ringing { pending } = &self.state {
+        if let DialogState::Ringing { pending } = &self.state {
             let cseq = pending.request.cseq().number;
             self.reliable = Some(ReliableProvisional::sent(rseq, cseq, response, now));
         }
@@ -335,20 +355,23 @@ impl Dialog {
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
     pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
         let (request, transaction) = match &self.state {
-            State::Ringing { pending } | State::Reoffered { pending } => {
+            DialogState::Ringing { pending } | DialogState::Reoffered { pending } => {
                 (&pending.request, pending.transaction)
             }
-            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
+            DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {
                 debug_assert!(false, "nothing to answer in {:?}", self.state);
                 return;
             }
         };
         self.session.description = description.to_vec();
         if *request.method() == Method::Update {
-            self.state = State::Confirmed;
+            self.state = DialogState::Confirmed;
             return;
         }
-        self.state = State::Answered {
+        self.state = DialogState::Answered {
             cseq: request.cseq().number,
             transaction,
             response,
@@ -360,29 +383,31 @@ impl Dialog {
 
     /// The pending offer was refused: the session stays as it was (§14.1).
     pub fn reoffer_refused(&mut self) {
-        debug_assert!(matches!(self.state, State::Reoffered { .. }), "{:?}", self.state);
-        self.state = State::Confirmed;
+        debug_assert!(matches!(self.state, DialogState::Reoffered { .. }), "{:?}", self.state);
+        self.state = DialogState::Confirmed;
     }
 
     /// An ACK came for the INVITE with `cseq`.
     pub fn handle_ack(&mut self, ack_cseq: u32) -> Acknowledgement {
         match &mut self.state {
-            State::Answered { cseq, hang_up, .. } if *cseq == ack_cseq => match hang_up.take() {
-                Some(hang_up) => {
-                    self.state = State::Ending;
-                    Acknowledgement::HangUp(hang_up)
+            DialogState::Answered { cseq, hang_up, .. } if *cseq == ack_cseq => {
+                match hang_up.take() {
+                    Some(hang_up) => {
+                        self.state = DialogState::Ending;
+                        Acknowledgement::HangUp(hang_up)
+                    }
+                    None => {
+                        self.state = DialogState::Confirmed;
+                        Acknowledgement::Expected
+                    }
                 }
-                None => {
-                    self.state = State::Confirmed;
-                    Acknowledgement::Expected
-                }
-            },
-            State::Answered { .. }
-            | State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => {
+            }
+            DialogState::Answered { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {
                 debug!(cseq = ack_cseq, "stray ACK is dropped");
                 Acknowledgement::Stray
             }
@@ -394,21 +419,21 @@ impl Dialog {
     /// Our side wants to hang up.
     pub fn hang_up(&mut self, wish: HangUp) -> Parting {
         match &mut self.state {
-            State::Ringing { pending } => Parting::Refuse(pending.clone()),
-            State::Answered { hang_up, .. } => {
+            DialogState::Ringing { pending } => Parting::Refuse(pending.clone()),
+            DialogState::Answered { hang_up, .. } => {
                 hang_up.get_or_insert(wish);
                 Parting::Later
             }
-            State::Confirmed | State::Offering { .. } => {
-                self.state = State::Ending;
+            DialogState::Confirmed | DialogState::Offering { .. } => {
+                self.state = DialogState::Ending;
                 Parting::Bye(None)
             }
-            State::Reoffered { pending } => {
+            DialogState::Reoffered { pending } => {
                 let pending = pending.clone();
-                self.state = State::Ending;
+                self.state = DialogState::Ending;
                 Parting::Bye(Some(pending))
             }
-            State::Ending => Parting::Already,
+            DialogState::Ending => Parting::Already,
         }
     }
 
@@ -448,7 +473,7 @@ impl Dialog {
     /// The ACK of our newest INVITE was sent.
     pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
         if self.is_offering(cseq) {
-            self.state = State::Confirmed;
+            self.state = DialogState::Confirmed;
         }
         self.ack = Some((cseq, ack));
     }
@@ -460,35 +485,35 @@ impl Dialog {
 
     /// Whether a re-INVITE of ours may go out, for the first time or once more.
     pub fn may_offer(&self) -> bool {
-        matches!(self.state, State::Confirmed | State::Offering { .. })
+        matches!(self.state, DialogState::Confirmed | DialogState::Offering { .. })
     }
 
     /// Our re-INVITE with `cseq` was sent.
     pub fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
         debug_assert!(self.may_offer(), "{:?}", self.state);
-        self.state = State::Offering { cseq, until: None };
+        self.state = DialogState::Offering { cseq, until: None };
         self.reinvite = Some(reinvite);
     }
 
     /// Whether our re-INVITE with `cseq` waits for its answer.
     pub fn is_offering(&self, cseq: u32) -> bool {
-        matches!(self.state, State::Offering { cseq: offered, .. } if offered == cseq)
+        matches!(self.state, DialogState::Offering { cseq: offered, .. } if offered == cseq)
     }
 
     /// Our re-INVITE with the CSeq `heard` got a provisional response. Returns whether its answer
     /// is still awaited; the wait then ends 64*T1 from now.
     pub fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
         match &mut self.state {
-            State::Offering { cseq, until } if *cseq == heard => {
+            DialogState::Offering { cseq, until } if *cseq == heard => {
                 *until = Some(now + SIXTY_FOUR_T1);
                 true
             }
-            State::Offering { .. }
-            | State::Ringing { .. }
-            | State::Answered { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Ending => false,
+            DialogState::Offering { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Ending => false,
         }
     }
 
@@ -499,57 +524,61 @@ impl Dialog {
 
     /// Our re-INVITE was refused, or got no answer in time.
     pub fn offer_refused(&mut self) {
-        if matches!(self.state, State::Offering { .. }) {
-            self.state = State::Confirmed;
+        if matches!(self.state, DialogState::Offering { .. }) {
+            self.state = DialogState::Confirmed;
         }
     }
 
     // -- time --------------------------------------------------------------------------------
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<DialogDue> {
         match &mut self.state {
-            State::Answered { response, resend, until, hang_up, .. } => {
+            DialogState::Answered { response, resend, until, hang_up, .. } => {
                 if *until <= now {
                     let hang_up = hang_up
                         .take()
                         .unwrap_or_else(|| HangUp::because("SIP;cause=408;text=\"ACK missing\""));
-                    self.state = State::Ending;
-                    return Some(Due::Unacknowledged(hang_up));
+                    self.state = DialogState::Ending;
+                    return Some(DialogDue::Unacknowledged(hang_up));
                 }
                 if resend.due() <= now {
                     resend.sent(now);
                     let fits = self.target.allowance.take(response.len());
-                    return fits.then(|| Due::Resend(response.clone()));
+                    return fits.then(|| DialogDue::Resend(response.clone()));
                 }
             }
-            State::Ringing { .. } => match self.reliable.as_mut()?.handle_timeout(now)? {
-                ReliableDue::NotPracked => return Some(Due::NotPracked),
+            DialogState::Ringing { .. } => match self.reliable.as_mut()?.handle_timeout(now)? {
+                ReliableDue::NotPracked => return Some(DialogDue::NotPracked),
                 ReliableDue::Resend(response) => {
                     let fits = self.target.allowance.take_provisional(response.len());
-                    return fits.then(|| Due::Resend(response));
+                    return fits.then(|| DialogDue::Resend(response));
                 }
             },
-            State::Offering { until: Some(until), .. } if *until <= now => {
-                self.state = State::Confirmed;
-                return self.reinvite.map(Due::Unanswered);
+            DialogState::Offering { until: Some(until), .. } if *until <= now => {
+                self.state = DialogState::Confirmed;
+                return self.reinvite.map(DialogDue::Unanswered);
             }
-            State::Confirmed | State::Reoffered { .. } | State::Offering { .. } | State::Ending => {
-            }
+            DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {}
         }
         if !self.state.is_up() {
             return None;
         }
         if self.sent_refer.handle_timeout(now) {
-            return Some(Due::ReferOver);
+            return Some(DialogDue::ReferOver);
         }
         match self.session.handle_timeout(now)? {
-            SessionDue::Refresh => Some(Due::Refresh),
+            SessionDue::Refresh => Some(DialogDue::Refresh),
             SessionDue::Expired => {
                 let hang_up = HangUp::because("SIP;cause=408;text=\"Session expired\"");
-                match std::mem::replace(&mut self.state, State::Ending) {
-                    State::Reoffered { pending } => Some(Due::Expired(Some(pending), hang_up)),
-                    _ => Some(Due::Expired(None, hang_up)),
+                match std::mem::replace(&mut self.state, DialogState::Ending) {
+                    DialogState::Reoffered { pending } => {
+                        Some(DialogDue::Expired(Some(pending), hang_up))
+                    }
+                    _ => Some(DialogDue::Expired(None, hang_up)),
                 }
             }
         }
@@ -558,10 +587,12 @@ impl Dialog {
     /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
-            State::Ringing { .. } => self.reliable.as_ref().map(ReliableProvisional::poll_timeout),
-            State::Offering { until, .. } => *until,
-            State::Confirmed | State::Reoffered { .. } | State::Ending => None,
+            DialogState::Answered { resend, until, .. } => Some(resend.due().min(*until)),
+            DialogState::Ringing { .. } => {
+                self.reliable.as_ref().map(ReliableProvisional::poll_timeout)
+            }
+            DialogState::Offering { until, .. } => *until,
+            DialogState::Confirmed | DialogState::Reoffered { .. } | DialogState::Ending => None,
         };
         let while_up = match self.state.is_up() {
             true => [self.session.poll_timeout(), self.sent_refer.poll_timeout()],
@@ -575,57 +606,60 @@ impl Dialog {
     /// The request with an offer that is not answered yet.
     pub fn pending(&self) -> Option<&Pending> {
         match &self.state {
-            State::Ringing { pending } | State::Reoffered { pending } => Some(pending),
-            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
-                None
-            }
+            DialogState::Ringing { pending } | DialogState::Reoffered { pending } => Some(pending),
+            DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// Whether the first INVITE is not answered yet.
     pub fn is_ringing(&self) -> bool {
-        matches!(self.state, State::Ringing { .. })
+        matches!(self.state, DialogState::Ringing { .. })
     }
 
     /// Whether the session has begun, no ACK to a 2xx of ours is missing, and our side has not hung
     /// up.
     pub fn is_up(&self) -> bool {
-        self.state.is_up() && !matches!(self.state, State::Answered { .. })
+        self.state.is_up() && !matches!(self.state, DialogState::Answered { .. })
     }
 
     /// The 2xx that waits for its ACK.
     pub fn unacknowledged(&self) -> Option<&Bytes> {
         match &self.state {
-            State::Answered { response, .. } => Some(response),
-            State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => None,
+            DialogState::Answered { response, .. } => Some(response),
+            DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// The INVITE that was answered, while no message has shown yet that its caller receives ours.
     pub fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
-            State::Answered { transaction, .. } if self.target.is_half_open() => Some(*transaction),
-            State::Answered { .. }
-            | State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => None,
+            DialogState::Answered { transaction, .. } if self.target.is_half_open() => {
+                Some(*transaction)
+            }
+            DialogState::Answered { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// Whether no offer is pending, no ACK is missing, and our side has not hung up.
     pub fn is_confirmed(&self) -> bool {
-        matches!(self.state, State::Confirmed)
+        matches!(self.state, DialogState::Confirmed)
     }
 
     /// Whether our side has hung up.
     pub fn is_ending(&self) -> bool {
-        matches!(self.state, State::Ending)
+        matches!(self.state, DialogState::Ending)
     }
 
     /// Call-ID and tags of the dialog.
@@ -668,23 +702,9 @@ impl Dialog {
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
-
-    /// Records whether we opened the stream that the INVITE was sent over; without meaning over
-    /// UDP.
-    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
-        self.target.set_own_stream(is_own_stream);
-        self
-    }
-
-    /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
-    pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
-        self.session.offered(description, min_se);
-        self.login = login.cloned();
-        self
-    }
 }
 
-impl State {
+impl DialogState {
     /// Whether the session has begun and our side has not hung up.
     fn is_up(&self) -> bool {
         match self {

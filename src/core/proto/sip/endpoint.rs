@@ -46,7 +46,7 @@ pub use self::{
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
 };
 use super::{
-    dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
+    dialog::{Dialog, DialogDue, DialogKey, HangUp},
     digest::{Algorithm, Authenticator},
     log_limiter::LogLimiter,
     message::{Message, Response},

@@ -61,7 +61,7 @@ pub struct SessionTimer {
 
 /// What a deadline of a session led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum SessionDue {
     /// The refresh has to be sent.
     Refresh,
     /// The session was not refreshed in time.
@@ -136,11 +136,11 @@ impl SessionTimer {
     }
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<SessionDue> {
         if self.end() <= now {
-            return Some(Due::Expired);
+            return Some(SessionDue::Expired);
         }
-        self.refresh.take_if(|due| *due <= now).map(|_| Due::Refresh)
+        self.refresh.take_if(|due| *due <= now).map(|_| SessionDue::Refresh)
     }
 
     /// When `handle_timeout` has to be called.
@@ -237,11 +237,11 @@ mod tests {
             .expect("there is one");
         assert_eq!(timer.poll_timeout(), now + seconds(300));
         assert_eq!(timer.handle_timeout(now + seconds(299)), None);
-        assert_eq!(timer.handle_timeout(now + seconds(300)), Some(Due::Refresh));
+        assert_eq!(timer.handle_timeout(now + seconds(300)), Some(SessionDue::Refresh));
         assert_eq!(timer.poll_timeout(), now + seconds(568));
         timer.postpone(now + seconds(303));
-        assert_eq!(timer.handle_timeout(now + seconds(303)), Some(Due::Refresh));
-        assert_eq!(timer.handle_timeout(now + seconds(568)), Some(Due::Expired));
+        assert_eq!(timer.handle_timeout(now + seconds(303)), Some(SessionDue::Refresh));
+        assert_eq!(timer.handle_timeout(now + seconds(568)), Some(SessionDue::Expired));
         assert_eq!(timer.proposal(0), "600;refresher=uac");
         assert_eq!(timer.proposal(900), "900;refresher=uac");
     }
@@ -252,7 +252,7 @@ mod tests {
         let mut timer =
             SessionTimer::accept(&ok("Session-Expires: 90;refresher=uas\r\n"), now).unwrap();
         assert_eq!(timer.poll_timeout(), now + seconds(60));
-        assert_eq!(timer.handle_timeout(now + seconds(60)), Some(Due::Expired));
+        assert_eq!(timer.handle_timeout(now + seconds(60)), Some(SessionDue::Expired));
         assert_eq!(SessionTimer::accept(&ok(""), now), None);
     }
 }

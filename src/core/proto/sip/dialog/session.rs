@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::proto::sip::session_timer::{Due, MAX_RAISES, MIN_SE, SessionTimer};
+use crate::proto::sip::session_timer::{MAX_RAISES, MIN_SE, SessionDue, SessionTimer};
 
 /// What a dialog needs to refresh its session.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl SessionRefresh {
     }
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<SessionDue> {
         self.timer.as_mut()?.handle_timeout(now)
     }
 
