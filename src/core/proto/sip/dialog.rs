@@ -29,7 +29,7 @@ use super::{
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{Path, Transmit},
-    session_timer::SessionDue,
+    session_timer::{LeastInterval, SessionDue},
     standing::Standing,
     timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
@@ -284,9 +284,14 @@ impl Dialog {
         self
     }
 
-    /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
-    pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
-        self.session.offered(description, min_se);
+    /// Records the offer and the login of the call, and the least interval of its last INVITE.
+    pub fn placed(
+        mut self,
+        description: &[u8],
+        login: Option<&Login>,
+        least: LeastInterval,
+    ) -> Self {
+        self.session.offered(description, least);
         self.login = login.cloned();
         self
     }

@@ -22,6 +22,9 @@ const LAST_MOMENT: Duration = Duration::from_secs(32);
 /// longest.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(320);
+/// How often a longer interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a peer that
+/// goes on asking does not want the call.
+const MAX_RAISES: u8 = 2;
 
 /// The side that refreshes the session, named by its role in the transaction that settled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,43 @@ impl Refresher {
 /// §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooSmall;
+
+/// The least interval that the peer and the proxies accept (Min-SE, RFC 4028 §7.3, §7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeastInterval {
+    seconds: u32,
+    /// How often it was raised for one session or refresh.
+    raises: u8,
+}
+
+impl Default for LeastInterval {
+    fn default() -> Self {
+        Self { seconds: MIN_SE, raises: 0 }
+    }
+}
+
+impl LeastInterval {
+    /// The interval in seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    /// A 422 wants at least `least` seconds where we have proposed `proposed`. Returns whether the
+    /// request should be sent again with that interval.
+    pub fn raise(&mut self, least: u32, proposed: u32) -> bool {
+        if least <= proposed || self.raises >= MAX_RAISES {
+            return false;
+        }
+        self.raises += 1;
+        self.seconds = least;
+        true
+    }
+
+    /// The next refresh may raise it as often again.
+    pub fn settled(&mut self) {
+        self.raises = 0;
+    }
+}
 
 /// A session that ends unless it is refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +212,6 @@ fn read(value: &str) -> Option<(u32, Option<Refresher>)> {
     Some((seconds.min(86_400), refresher))
 }
 
-/// How often a longer session interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a
-/// peer that goes on asking does not want the call.
-pub(super) const MAX_RAISES: u8 = 2;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +264,17 @@ mod tests {
     fn an_interval_below_the_minimum_is_refused_if_the_peer_understands() {
         let request = invite("Supported: timer\r\nSession-Expires: 89\r\n");
         assert_eq!(SessionTimer::answer(&request, Instant::now()), Err(TooSmall));
+    }
+
+    #[test]
+    fn a_peer_may_lengthen_the_interval_twice() {
+        let mut least = LeastInterval::default();
+        assert!(!least.raise(1_800, 1_800), "we have proposed that");
+        assert!(least.raise(2_000, 1_800) && least.raise(3_000, 2_000));
+        assert!(!least.raise(4_000, 3_000));
+        assert_eq!(least.seconds(), 3_000);
+        least.settled();
+        assert!(least.raise(4_000, 3_000));
     }
 
     #[test]

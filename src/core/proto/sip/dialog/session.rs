@@ -2,17 +2,14 @@
 
 use std::time::Instant;
 
-use crate::proto::sip::session_timer::{MAX_RAISES, MIN_SE, SessionDue, SessionTimer};
+use crate::proto::sip::session_timer::{LeastInterval, SessionDue, SessionTimer};
 
 /// What a dialog needs to refresh its session.
 #[derive(Debug)]
 pub(in crate::proto::sip) struct SessionRefresh {
     /// `None` when the session has no time limit.
     timer: Option<SessionTimer>,
-    /// The least session interval that the peer accepts, in seconds (§7.4).
-    min_se: u32,
-    /// How often `min_se` was raised during one refresh.
-    raised: u8,
+    least: LeastInterval,
     /// The peer supports UPDATE (RFC 3311), which refreshes without an offer.
     pub takes_update: bool,
     /// Our newest session description, for a refresh by re-INVITE (§7.4).
@@ -24,23 +21,22 @@ impl SessionRefresh {
     pub fn new<'a>(mut allow: impl Iterator<Item = &'a str>) -> Self {
         Self {
             timer: None,
-            min_se: MIN_SE,
-            raised: 0,
+            least: LeastInterval::default(),
             takes_update: allow.any(|method| method == "UPDATE"),
             description: Vec::new(),
         }
     }
 
     /// Takes over what the INVITE of our call has offered.
-    pub fn offered(&mut self, description: &[u8], min_se: u32) {
+    pub fn offered(&mut self, description: &[u8], least: LeastInterval) {
         self.description = description.to_vec();
-        self.min_se = min_se;
+        self.least = least;
     }
 
     /// The session begins, or was refreshed; with `None` it has no time limit.
     pub fn restart(&mut self, timer: Option<SessionTimer>) {
         self.timer = timer;
-        self.raised = 0;
+        self.least.settled();
     }
 
     /// Our refresh could not be made now; it is tried again at `at`.
@@ -52,7 +48,7 @@ impl SessionRefresh {
 
     /// Our refresh was refused; it is tried again later.
     pub fn refused(&mut self, now: Instant) {
-        self.raised = 0;
+        self.least.settled();
         if let Some(timer) = &mut self.timer {
             timer.refused(now);
         }
@@ -61,19 +57,15 @@ impl SessionRefresh {
     /// The peer wants an interval of at least `least` seconds (§7.3). Returns whether the refresh
     /// should be tried again with it.
     pub fn lengthen(&mut self, least: u32) -> bool {
-        let proposed = self.timer.map_or(0, |timer| timer.seconds()).max(self.min_se);
-        if least <= proposed || self.raised >= MAX_RAISES {
-            return false;
-        }
-        self.raised += 1;
-        self.min_se = least;
-        true
+        let proposed = self.timer.map_or(0, |timer| timer.seconds()).max(self.least.seconds());
+        self.least.raise(least, proposed)
     }
 
     /// What a refresh proposes: the value of Session-Expires, and the least interval in seconds
     /// (Min-SE).
     pub fn proposal(&self) -> Option<(String, u32)> {
-        Some((self.timer?.proposal(self.min_se), self.min_se))
+        let least = self.least.seconds();
+        Some((self.timer?.proposal(least), least))
     }
 
     /// The deadline has passed.

@@ -220,7 +220,7 @@ impl Endpoint {
             let dialog = dialog.by_own_stream(sent_path.connection.is_none()).placed(
                 outgoing.offer(),
                 outgoing.login(),
-                outgoing.min_se(),
+                outgoing.least_interval(),
             );
             outgoing.follow(tag, dialog, None);
         }
@@ -292,7 +292,8 @@ impl Endpoint {
         let way = if fault.is_some() { path } else { sent_path.way_of_answer(path) };
         let dialog = Dialog::calling(origin, response, way);
         let dialog = dialog.by_own_stream(sent_path.connection.is_none());
-        let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
+        let mut dialog =
+            dialog.placed(outgoing.offer(), outgoing.login(), outgoing.least_interval());
         if let Some(early) = outgoing.fork(&tag) {
             dialog.goes_on_from(&early.dialog);
         }
