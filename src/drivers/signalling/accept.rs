@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{
-    connections::{Admission, Standing},
+    connections::{Admission, JudgedBy},
     settings::SipListener,
     stream::{self, Streams},
     websocket,
@@ -101,11 +101,11 @@ impl StreamListener {
         if streams.rates.take(peer.ip()).is_err() {
             return;
         }
-        let standing = match streams.rates.is_trusted(peer.ip()) {
-            true => Standing::Trusted,
-            false => Standing::OfSource,
+        let judged_by = match streams.rates.is_trusted(peer.ip()) {
+            true => JudgedBy::Operator,
+            false => JudgedBy::Source,
         };
-        let Some(admission) = streams.connections.admit(peer.ip(), standing) else {
+        let Some(admission) = streams.connections.admit(peer.ip(), judged_by) else {
             debug!(%peer, "too many connections; another one is refused");
             return;
         };
@@ -181,7 +181,7 @@ where
 /// Exchanges the admission of a source address for that of a foreign web page.
 fn admit_page(admission: Admission, path: Path, streams: &Streams) -> io::Result<Admission> {
     drop(admission);
-    let admission = streams.connections.admit(path.peer.ip(), Standing::Foreign);
+    let admission = streams.connections.admit(path.peer.ip(), JudgedBy::Stream);
     admission.ok_or_else(|| io::Error::other("too many connections"))
 }
 

@@ -24,35 +24,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{
-    rates::{KnownSources, Source},
-    settings::StreamLimits,
-};
+use super::settings::StreamLimits;
 use aftertone_core::proto::sip::{
     log_limiter::LineLimiter,
     path::{ConnectionId, Path, Transmit, Transport},
+    standing::{
+        KnownPeers, LEAVING_STREAMS, QUEUE_TO_STRANGER, QUEUE_TO_TRUNK, QueueLimit,
+        RESERVED_STREAMS, RETURNED_STREAMS, SipSource, Standing,
+    },
 };
-
-/// The part of all places that strangers cannot take: one in four.
-const RESERVE: usize = 4;
-/// The part of all places that may belong to closed streams whose tasks have not ended yet, and
-/// which still hold file descriptors: one in sixteen.
-const LEAVING: usize = 16;
-
-/// Capacity of the queue to one peer: messages, and their bytes.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    messages: usize,
-    bytes: usize,
-}
-
-/// For strangers: four messages of the longest kind.
-const FOR_STRANGERS: Room = Room { messages: 64, bytes: 256 << 10 };
-/// For peers that we have connected to and for trusted peers. A trunk's stream carries all its
-/// calls, and while it is being opened each of them may have something to send. A peer that does
-/// not read is detected by the time that one message takes ([`StreamLimits::write`]), long before
-/// this queue is full.
-const FOR_TRUNKS: Room = Room { messages: 4_096, bytes: 8 << 20 };
 
 /// All streams of one node; cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,12 +49,12 @@ struct Table {
     by_peer: BTreeMap<PeerKey, ConnectionId>,
     /// Streams of peers that are not trusted, from before their handshake.
     admitted: BTreeMap<ConnectionId, Admitted>,
-    admitted_of_source: BTreeMap<Source, usize>,
+    admitted_of_source: BTreeMap<SipSource, usize>,
     /// How many of the admitted streams belong to strangers.
     strangers: usize,
     /// Streams that were closed for another one, and whose tasks have not ended yet.
     leaving: BTreeSet<ConnectionId>,
-    known: Arc<KnownSources>,
+    known: Arc<KnownPeers>,
     /// Log limiter for the line about closed streams.
     crowded: LineLimiter,
     opened: usize,
@@ -83,7 +63,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Admitted {
-    source: Source,
+    source: SipSource,
     /// The stream comes from a web page of another origin: its source address says nothing about
     /// it.
     is_foreign: bool,
@@ -124,22 +104,22 @@ pub(super) enum Origin {
     Returned,
 }
 
-/// What is known of a peer before its first message.
+/// What says how far the peer of a new stream is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// The operator trusts its address.
-    Trusted,
-    /// What the endpoint knows of its source address.
-    OfSource,
-    /// Nothing: it is a web page of another origin, whatever its address.
-    Foreign,
+pub(super) enum JudgedBy {
+    /// The operator, who trusts its address.
+    Operator,
+    /// Its source address.
+    Source,
+    /// Its stream alone: it is a web page of another origin, whatever its address.
+    Stream,
 }
 
 impl Origin {
-    fn room(self) -> Room {
+    fn queue_limit(self) -> QueueLimit {
         match self {
-            Self::Accepted | Self::Returned => FOR_STRANGERS,
-            Self::Trusted | Self::Opened => FOR_TRUNKS,
+            Self::Accepted | Self::Returned => QUEUE_TO_STRANGER,
+            Self::Trusted | Self::Opened => QUEUE_TO_TRUNK,
         }
     }
 }
@@ -196,18 +176,18 @@ impl Connections {
 
     /// Asks for a stream from `peer`; `None` when there are too many. Streams of trusted peers are
     /// not counted.
-    pub fn admit(&self, peer: IpAddr, standing: Standing) -> Option<Admission> {
+    pub fn admit(&self, peer: IpAddr, judged_by: JudgedBy) -> Option<Admission> {
         let mut table = self.table();
         let id = table.fresh_id();
         let given_up = CancellationToken::new();
-        let origin = match standing {
-            Standing::Trusted => Origin::Trusted,
-            Standing::OfSource | Standing::Foreign => Origin::Accepted,
+        let origin = match judged_by {
+            JudgedBy::Operator => Origin::Trusted,
+            JudgedBy::Source | JudgedBy::Stream => Origin::Accepted,
         };
-        if standing != Standing::Trusted {
-            let source = Source::from(peer);
-            let is_foreign = standing == Standing::Foreign;
-            let is_stranger = is_foreign || !table.known.sources.contains(&source);
+        if judged_by != JudgedBy::Operator {
+            let source = SipSource::from(peer);
+            let is_foreign = judged_by == JudgedBy::Stream;
+            let is_stranger = is_foreign || table.known.at(source) == Standing::Stranger;
             let of_source = table.admitted_of_source.get(&source).copied().unwrap_or_default();
             if of_source >= self.limits.connections_of_a_source
                 || !table.makes_room(is_stranger, self.limits.connections)
@@ -249,7 +229,9 @@ impl Connections {
         let limits = self.limits;
         match origin {
             Origin::Opened if table.opened < limits.opened => table.opened += 1,
-            Origin::Returned if table.returned < limits.opened / 8 => table.returned += 1,
+            Origin::Returned if table.returned < RETURNED_STREAMS.of(limits.opened) => {
+                table.returned += 1
+            }
             Origin::Opened | Origin::Returned => return None,
             Origin::Accepted | Origin::Trusted => {
                 debug_assert!(false, "who comes to us is admitted");
@@ -269,14 +251,14 @@ impl Connections {
         origin: Origin,
         given_up: CancellationToken,
     ) -> Connection {
-        let room = origin.room();
-        let (sender, queue) = mpsc::channel(room.messages);
+        let limit = origin.queue_limit();
+        let (sender, queue) = mpsc::channel(limit.messages);
         let entry = Entry {
             key: key.clone(),
             origin,
             heard: Instant::now(),
             queue: sender,
-            room: Arc::new(Semaphore::new(room.bytes)),
+            room: Arc::new(Semaphore::new(limit.bytes)),
             given_up: given_up.clone(),
         };
         table.by_id.insert(id, entry);
@@ -289,13 +271,14 @@ impl Connections {
     }
 
     /// Takes over the sources that the endpoint knows, and the streams that it needs.
-    pub fn introduce(&self, known: Arc<KnownSources>, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
         let mut table = self.table();
         for (id, admitted) in &mut table.admitted {
-            admitted.is_stranger = match admitted.is_foreign {
-                true => !known.streams.contains(id),
-                false => !known.sources.contains(&admitted.source),
+            let standing = match admitted.is_foreign {
+                true => known.over(*id),
+                false => known.at(admitted.source),
             };
+            admitted.is_stranger = standing == Standing::Stranger;
             admitted.is_needed = needed.contains(id);
         }
         table.strangers = table.admitted.values().filter(|it| it.is_stranger).count();
@@ -387,7 +370,7 @@ impl Table {
     /// not needed.
     fn makes_room(&mut self, is_stranger: bool, places: usize) -> bool {
         let is_full = self.admitted.len() >= places
-            || (is_stranger && self.strangers >= places - places / RESERVE);
+            || (is_stranger && self.strangers >= RESERVED_STREAMS.rest_of(places));
         if !is_full {
             return true;
         }
@@ -395,7 +378,7 @@ impl Table {
             let (strangers, unsaid) = (self.strangers, tell.unsaid);
             warn!(strangers, places, unsaid, "too many SIP connections; strangers' give way");
         }
-        if self.leaving.len() >= (places / LEAVING).max(1) {
+        if self.leaving.len() >= LEAVING_STREAMS.at_least_one_of(places) {
             return false;
         }
         let quietest = self
@@ -501,7 +484,7 @@ mod tests {
 
     /// A stream that the peer has opened.
     fn accepted(all: &Connections, transport: Transport) -> Connection {
-        all.begin(&all.admit(peer().ip(), Standing::OfSource).unwrap(), transport, peer())
+        all.begin(&all.admit(peer().ip(), JudgedBy::Source).unwrap(), transport, peer())
     }
 
     fn opened(all: &Connections, transport: Transport, host: Option<String>) -> Connection {
@@ -583,16 +566,16 @@ mod tests {
     fn a_peer_that_does_not_read_is_given_up() {
         let all = connections(10, 10);
         let full = accepted(&all, Transport::Tcp);
-        for _ in 0..FOR_STRANGERS.messages {
+        for _ in 0..QUEUE_TO_STRANGER.messages {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::Queued));
         }
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::GivenUp(_)));
         assert!(full.given_up.is_cancelled());
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 9), None), Sent::NoConnection(_)));
-        assert_eq!(full.into_undelivered().len(), FOR_STRANGERS.messages);
+        assert_eq!(full.into_undelivered().len(), QUEUE_TO_STRANGER.messages);
 
         let heavy = accepted(&all, Transport::Tcp);
-        for _ in 0..FOR_STRANGERS.bytes / 60_000 {
+        for _ in 0..QUEUE_TO_STRANGER.bytes / 60_000 {
             assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000), None), Sent::Queued));
         }
         assert!(matches!(all.send(transmit(Transport::Tcp, None, 60_000), None), Sent::GivenUp(_)));
@@ -602,11 +585,11 @@ mod tests {
     #[test]
     fn all_calls_of_a_trunk_find_room_on_its_stream() {
         let all = connections(10, 10);
-        let trusted = all.admit(peer().ip(), Standing::Trusted).unwrap();
+        let trusted = all.admit(peer().ip(), JudgedBy::Operator).unwrap();
         for trunk in
             [opened(&all, Transport::Tcp, None), all.begin(&trusted, Transport::Tcp, peer())]
         {
-            for _ in 0..FOR_TRUNKS.messages {
+            for _ in 0..QUEUE_TO_TRUNK.messages {
                 assert!(matches!(
                     all.send(transmit(Transport::Tcp, Some(trunk.id), 2_000), None),
                     Sent::Queued
@@ -623,25 +606,25 @@ mod tests {
     }
 
     fn knows(all: &Connections, ips: &[&str], needed: &[&Admission]) {
-        let sources = ips.iter().map(|known| Source::from(ip(known))).collect();
-        let known = KnownSources { sources, streams: BTreeSet::new() };
+        let sources = ips.iter().map(|known| SipSource::from(ip(known))).collect();
+        let known = KnownPeers { sources, streams: BTreeSet::new() };
         all.introduce(Arc::new(known), &needed.iter().map(|admission| admission.id).collect());
     }
 
     #[test]
     fn strangers_are_counted_by_source_and_leave_places_to_those_that_are_known() {
         let all = connections(4, 2);
-        let first = all.admit(ip("192.0.2.1"), Standing::OfSource).unwrap();
-        let second = all.admit(ip("::ffff:192.0.2.1"), Standing::OfSource).unwrap();
-        assert!(all.admit(ip("192.0.2.1"), Standing::OfSource).is_none(), "two of one source");
-        let other = all.admit(ip("192.0.2.2"), Standing::OfSource).unwrap();
+        let first = all.admit(ip("192.0.2.1"), JudgedBy::Source).unwrap();
+        let second = all.admit(ip("::ffff:192.0.2.1"), JudgedBy::Source).unwrap();
+        assert!(all.admit(ip("192.0.2.1"), JudgedBy::Source).is_none(), "two of one source");
+        let other = all.admit(ip("192.0.2.2"), JudgedBy::Source).unwrap();
         knows(&all, &["192.0.2.9"], &[&first, &second, &other]);
-        assert!(all.admit(ip("192.0.2.3"), Standing::OfSource).is_none(), "three of four");
-        let known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
-        assert!(all.admit(ip("192.0.2.9"), Standing::OfSource).is_none(), "four in total");
-        let _trusted = all.admit(ip("192.0.2.1"), Standing::Trusted).unwrap();
+        assert!(all.admit(ip("192.0.2.3"), JudgedBy::Source).is_none(), "three of four");
+        let known = all.admit(ip("192.0.2.9"), JudgedBy::Source).unwrap();
+        assert!(all.admit(ip("192.0.2.9"), JudgedBy::Source).is_none(), "four in total");
+        let _trusted = all.admit(ip("192.0.2.1"), JudgedBy::Operator).unwrap();
         drop((first, known));
-        assert!(all.admit(ip("192.0.2.1"), Standing::OfSource).is_some());
+        assert!(all.admit(ip("192.0.2.1"), JudgedBy::Source).is_some());
         // When a stranger becomes known, a place of strangers is free again.
         knows(&all, &["192.0.2.1"], &[]);
         assert_eq!(all.table().strangers, 1);
@@ -653,30 +636,30 @@ mod tests {
         let mut come = Vec::new();
         for last in 1..=3 {
             let peer = SocketAddr::new(ip(&format!("192.0.2.{last}")), 5060);
-            let admission = all.admit(peer.ip(), Standing::OfSource).unwrap();
+            let admission = all.admit(peer.ip(), JudgedBy::Source).unwrap();
             come.push((all.begin(&admission, Transport::Tcp, peer), admission));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         knows(&all, &["192.0.2.9"], &[&come[0].1]);
         all.heard(come[1].0.id);
-        let fourth = all.admit(ip("192.0.2.4"), Standing::OfSource).unwrap();
+        let fourth = all.admit(ip("192.0.2.4"), JudgedBy::Source).unwrap();
         let gone = come.iter().map(|(connection, _)| connection.given_up.is_cancelled());
         assert_eq!(gone.collect::<Vec<_>>(), [false, false, true], "the first is needed");
-        assert!(all.admit(ip("192.0.2.5"), Standing::OfSource).is_none(), "one has not gone yet");
+        assert!(all.admit(ip("192.0.2.5"), JudgedBy::Source).is_none(), "one has not gone yet");
         come.pop();
-        let _fifth = all.admit(ip("192.0.2.5"), Standing::OfSource).unwrap();
+        let _fifth = all.admit(ip("192.0.2.5"), JudgedBy::Source).unwrap();
         assert!(come[1].0.given_up.is_cancelled());
         come.pop();
         // A stream in its handshake may be closed as well, also in favour of known peers.
-        let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
-        let _known = all.admit(ip("192.0.2.9"), Standing::OfSource).unwrap();
+        let _known = all.admit(ip("192.0.2.9"), JudgedBy::Source).unwrap();
+        let _known = all.admit(ip("192.0.2.9"), JudgedBy::Source).unwrap();
         assert!(fourth.given_up.is_cancelled());
     }
 
     #[test]
     fn a_stranger_may_be_quiet_for_less_time() {
         let all = connections(10, 10);
-        let stream = all.admit(ip("192.0.2.1"), Standing::OfSource).unwrap();
+        let stream = all.admit(ip("192.0.2.1"), JudgedBy::Source).unwrap();
         let limits = StreamLimits::default();
         assert_eq!(all.idle(stream.id), limits.idle_of_strangers);
         knows(&all, &["192.0.2.1"], &[]);

@@ -21,7 +21,7 @@ use super::{
     accept::StreamListener,
     connect::{self, Target},
     connections::{Connections, Origin, Sent},
-    rates::{KnownSources, Rates},
+    rates::Rates,
     settings::{SignallingConfig, SipListener, StartError},
     stream::{Inbound, Streams},
     tls::TlsConfigs,
@@ -30,6 +30,7 @@ use super::{
 use aftertone_core::proto::sip::{
     message::{Message, NameAddr},
     path::{ConnectionId, Path, Transmit, Transport},
+    standing::KnownPeers,
     wire,
 };
 
@@ -64,7 +65,7 @@ pub(super) struct Bound {
 pub(super) struct Reloadable {
     pub tls: watch::Receiver<TlsConfigs>,
     pub trusted: watch::Receiver<Vec<ipnet::IpNet>>,
-    pub known: watch::Receiver<Arc<KnownSources>>,
+    pub known: watch::Receiver<Arc<KnownPeers>>,
 }
 
 impl Network {
@@ -167,7 +168,7 @@ impl Network {
     }
 
     /// Tells the table of streams which peers the endpoint knows, and which streams it needs.
-    pub fn introduce(&self, known: Arc<KnownSources>, needed: &BTreeSet<ConnectionId>) {
+    pub fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
         self.streams.connections.introduce(known, needed);
     }
 

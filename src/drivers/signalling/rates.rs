@@ -8,9 +8,7 @@
 //! messages that are lost on a stream are not sent again.
 
 use std::{
-    collections::BTreeSet,
     net::IpAddr,
-    num::NonZeroU32,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -28,24 +26,13 @@ use tracing::warn;
 
 use aftertone_core::proto::sip::{
     log_limiter::LogLimiter,
-    path::{ConnectionId, Path, source_of},
+    path::Path,
+    standing::{
+        self, KnownPeers, MESSAGES_OF_A_KNOWN_SOURCE, MESSAGES_OF_A_SOURCE, MESSAGES_OF_STRANGERS,
+        MessageRate, SipSource, Standing,
+    },
 };
 
-/// Messages a second of one source. A call takes about six messages, so this is the traffic of
-/// thirty calls a second: more than an office behind one NAT makes, little for a scanner.
-const OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
-/// Burst of one source: every phone of an office registers when the power is back.
-const BURST_OF_A_SOURCE: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero");
-/// Messages a second of one source that the endpoint knows: a trunk with seventy new calls a
-/// second.
-const OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(500).expect("500 is not zero");
-/// Burst of such a source.
-const BURST_OF_A_KNOWN_SOURCE: NonZeroU32 = NonZeroU32::new(1_000).expect("1,000 is not zero");
-/// Messages a second of all strangers together: about half of what one core can answer, so that the
-/// endpoint has capacity for trusted peers.
-const OF_STRANGERS: NonZeroU32 = NonZeroU32::new(5_000).expect("5,000 is not zero");
-/// Burst of all strangers together.
-const BURST_OF_STRANGERS: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not zero");
 /// Sources that are remembered. A source that is quiet for two seconds has its whole burst again
 /// and can be forgotten. More than this at a time are forged; then messages of new sources are
 /// dropped until some are quiet.
@@ -53,32 +40,13 @@ const MAX_SOURCES: usize = 65_536;
 /// How often the quiet sources are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
-/// The unit that is counted: an IPv4 address, or an IPv6 /64, which one host has to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Source(IpAddr);
-
-impl From<IpAddr> for Source {
-    fn from(ip: IpAddr) -> Self {
-        Self(source_of(ip))
-    }
-}
-
-/// The peers that the endpoint knows.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct KnownSources {
-    pub sources: BTreeSet<Source>,
-    /// Streams that phones have registered over. For a script of a web page, the source address
-    /// says nothing.
-    pub streams: BTreeSet<ConnectionId>,
-}
-
 /// Counts messages; shared by all readers.
 #[derive(Debug)]
 pub(super) struct Rates {
     trusted: watch::Receiver<Vec<IpNet>>,
-    known: watch::Receiver<Arc<KnownSources>>,
-    of_known: DefaultKeyedRateLimiter<Source>,
-    of_sources: DefaultKeyedRateLimiter<Source>,
+    known: watch::Receiver<Arc<KnownPeers>>,
+    of_known: DefaultKeyedRateLimiter<SipSource>,
+    of_sources: DefaultKeyedRateLimiter<SipSource>,
     of_strangers: DefaultDirectRateLimiter,
     clock: DefaultClock,
     limited: AtomicU64,
@@ -98,17 +66,14 @@ impl Rates {
     /// Starts with no message counted.
     pub fn new(
         trusted: watch::Receiver<Vec<IpNet>>,
-        known: watch::Receiver<Arc<KnownSources>>,
+        known: watch::Receiver<Arc<KnownPeers>>,
     ) -> Self {
-        let of_known = Quota::per_second(OF_A_KNOWN_SOURCE).allow_burst(BURST_OF_A_KNOWN_SOURCE);
-        let of_a_source = Quota::per_second(OF_A_SOURCE).allow_burst(BURST_OF_A_SOURCE);
-        let of_strangers = Quota::per_second(OF_STRANGERS).allow_burst(BURST_OF_STRANGERS);
         Self {
             trusted,
             known,
-            of_known: RateLimiter::dashmap(of_known),
-            of_sources: RateLimiter::dashmap(of_a_source),
-            of_strangers: RateLimiter::direct(of_strangers),
+            of_known: RateLimiter::dashmap(quota(MESSAGES_OF_A_KNOWN_SOURCE)),
+            of_sources: RateLimiter::dashmap(quota(MESSAGES_OF_A_SOURCE)),
+            of_strangers: RateLimiter::direct(quota(MESSAGES_OF_STRANGERS)),
             clock: DefaultClock::default(),
             limited: AtomicU64::new(0),
             log_limiter: Mutex::default(),
@@ -121,12 +86,12 @@ impl Rates {
     /// # Errors
     /// When it exceeds the limit.
     pub fn take(&self, peer: IpAddr) -> Result<(), TooMany> {
-        if self.is_trusted(peer) {
-            return Ok(());
-        }
-        let source = Source::from(peer);
-        let is_known = self.known.borrow().sources.contains(&source);
-        self.count(source, is_known)
+        let source = SipSource::from(peer);
+        let standing = match self.is_trusted(peer) {
+            true => Standing::Trusted,
+            false => self.known.borrow().at(source),
+        };
+        self.count(source, standing)
     }
 
     /// Counts one message or keep-alive over a stream.
@@ -137,15 +102,18 @@ impl Rates {
         if !path.is_foreign {
             return self.take(path.peer.ip());
         }
-        let streams = &self.known.borrow().streams;
-        let is_known = path.connection.is_some_and(|stream| streams.contains(&stream));
-        self.count(Source::from(path.peer.ip()), is_known)
+        let standing = match path.connection {
+            Some(stream) => self.known.borrow().over(stream),
+            None => Standing::Stranger,
+        };
+        self.count(SipSource::from(path.peer.ip()), standing)
     }
 
-    fn count(&self, source: Source, is_known: bool) -> Result<(), TooMany> {
-        let taken = match is_known {
-            true => self.take_from_known(source),
-            false => self.take_from(source),
+    fn count(&self, source: SipSource, standing: Standing) -> Result<(), TooMany> {
+        let taken = match standing {
+            Standing::Trusted => return Ok(()),
+            Standing::Identified | Standing::KnownSource => self.take_from_known(source),
+            Standing::Stranger => self.take_from_stranger(source),
         };
         if taken.is_err() {
             self.limited.fetch_add(1, Ordering::Relaxed);
@@ -156,8 +124,7 @@ impl Rates {
 
     /// Whether `peer` is trusted, and so not limited.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted.borrow().iter().any(|network| network.contains(&peer))
+        standing::is_trusted(&self.trusted.borrow(), peer)
     }
 
     /// How many messages exceeded a limit, of all sources.
@@ -165,7 +132,7 @@ impl Rates {
         self.limited.load(Ordering::Relaxed)
     }
 
-    fn take_from_known(&self, source: Source) -> Result<(), TooMany> {
+    fn take_from_known(&self, source: SipSource) -> Result<(), TooMany> {
         if self.of_known.len() >= MAX_SOURCES {
             self.forget_quiet();
         }
@@ -175,7 +142,7 @@ impl Rates {
             .map_err(|until| TooMany { wait: until.wait_time_from(now) })
     }
 
-    fn take_from(&self, source: Source) -> Result<(), TooMany> {
+    fn take_from_stranger(&self, source: SipSource) -> Result<(), TooMany> {
         if self.of_sources.len() >= MAX_SOURCES {
             self.forget_quiet();
             if self.of_sources.len() >= MAX_SOURCES {
@@ -201,19 +168,25 @@ impl Rates {
     }
 
     /// Logs one line for each source and minute.
-    fn tell(&self, source: Source) {
+    fn tell(&self, source: SipSource) {
         let mut log_limiter = self.log_limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tell) = log_limiter.note(source.0, Instant::now()) {
+        if let Some(tell) = log_limiter.note(source.ip(), Instant::now()) {
             let (limited, total) = (tell.unsaid + 1, self.limited());
-            warn!(source = %source.0, limited, total, "SIP source sends too much; it is limited");
+            warn!(%source, limited, total, "SIP source sends too much; it is limited");
         }
     }
 }
 
+fn quota(rate: MessageRate) -> Quota {
+    Quota::per_second(rate.per_second).allow_burst(rate.burst)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use aftertone_core::proto::sip::path::Transport;
+    use aftertone_core::proto::sip::path::{ConnectionId, Transport};
 
     fn rates(trusted: &[&str]) -> Rates {
         let trusted = trusted.iter().map(|text| text.parse().unwrap()).collect();
@@ -232,7 +205,7 @@ mod tests {
     #[test]
     fn a_stranger_has_a_burst_and_then_waits() {
         let rates = rates(&[]);
-        let burst = usize::try_from(BURST_OF_A_SOURCE.get()).unwrap();
+        let burst = usize::try_from(MESSAGES_OF_A_SOURCE.burst.get()).unwrap();
         assert_eq!(taken(&rates, ip("192.0.2.1"), burst), burst);
         assert!(taken(&rates, ip("192.0.2.1"), 10_000) < 10_000);
         assert!(rates.limited() > 0);
@@ -262,17 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_one_ipv6_host_are_one_source() {
-        assert_eq!(Source::from(ip("2001:db8::1")), Source::from(ip("2001:db8::ffff:2")));
-        assert_ne!(Source::from(ip("2001:db8::1")), Source::from(ip("2001:db8:0:1::1")));
-        assert_eq!(Source::from(ip("::ffff:192.0.2.1")), Source::from(ip("192.0.2.1")));
-    }
-
-    #[test]
     fn whom_we_know_is_heard_whatever_strangers_do_but_not_without_end() {
         let known = |known: &str| {
-            let sources = BTreeSet::from([Source::from(ip(known))]);
-            Arc::new(KnownSources { sources, streams: BTreeSet::new() })
+            let sources = BTreeSet::from([SipSource::from(ip(known))]);
+            Arc::new(KnownPeers { sources, streams: BTreeSet::new() })
         };
         let (knows, receiver) = watch::channel(known("192.0.2.1"));
         let rates = Rates::new(watch::channel(Vec::new()).1, receiver);
@@ -280,7 +246,7 @@ mod tests {
             taken(&rates, ip(&format!("198.51.100.{index}")), 400);
         }
         assert!(rates.take(ip("203.0.113.1")).is_err(), "all strangers together sent too much");
-        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        let burst = usize::try_from(MESSAGES_OF_A_KNOWN_SOURCE.burst.get()).unwrap();
         assert_eq!(taken(&rates, ip("192.0.2.1"), burst), burst);
         assert!(taken(&rates, ip("192.0.2.1"), 10_000) < 10_000);
 
@@ -292,7 +258,7 @@ mod tests {
     fn a_page_is_known_by_its_stream_and_never_by_its_address() {
         let known = |streams: &[u64]| {
             let streams = streams.iter().map(|id| ConnectionId(*id)).collect();
-            Arc::new(KnownSources { sources: BTreeSet::from([Source::from(PAGE)]), streams })
+            Arc::new(KnownPeers { sources: BTreeSet::from([SipSource::from(PAGE)]), streams })
         };
         const PAGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
         let (knows, receiver) = watch::channel(known(&[]));
@@ -305,7 +271,7 @@ mod tests {
         let taken = |count: usize| (0..count).filter(|_| rates.take_over(page).is_ok()).count();
         assert!(taken(10_000) < 10_000, "its address is trusted, but that is not its own");
         knows.send_replace(known(&[7]));
-        let burst = usize::try_from(BURST_OF_A_KNOWN_SOURCE.get()).unwrap();
+        let burst = usize::try_from(MESSAGES_OF_A_KNOWN_SOURCE.burst.get()).unwrap();
         assert_eq!(taken(burst), burst, "its user has registered");
     }
 }

@@ -32,7 +32,6 @@ use tracing::{debug, error, trace, warn};
 use super::{
     departure::Departures,
     network::{Bound, Network, Reloadable},
-    rates::{KnownSources, Source},
     resolver::{LocateError, Resolver},
     settings::{SignallingConfig, SipListener, StartError, TlsFiles, User},
     stream::Inbound,
@@ -50,6 +49,7 @@ use aftertone_core::{
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
         locate::Target,
         path::{Path, Transmit, Transport},
+        standing::{KnownPeers, SipSource},
         timers::SIXTY_FOUR_T1,
         uri::Uri,
     },
@@ -289,7 +289,7 @@ struct Service {
     network: Network,
     /// The peers and streams that the endpoint knows, for the readers, which serve them whatever
     /// strangers do; and the time of the next update.
-    known: watch::Sender<Arc<KnownSources>>,
+    known: watch::Sender<Arc<KnownPeers>>,
     introduce_at: Option<Instant>,
     /// For each trunk by name, why its host cannot be located.
     no_ways: BTreeMap<String, String>,
@@ -471,8 +471,8 @@ impl Service {
             return;
         }
         self.introduce_at = None;
-        let known = KnownSources {
-            sources: self.endpoint.acquaintances().map(Source::from).collect(),
+        let known = KnownPeers {
+            sources: self.endpoint.known_peers().map(SipSource::from).collect(),
             streams: self.endpoint.phone_streams().collect(),
         };
         self.known.send_if_modified(|before| {

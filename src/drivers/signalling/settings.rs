@@ -10,7 +10,11 @@ use std::{
 use ipnet::IpNet;
 
 use crate::drivers::tls::TlsError;
-use aftertone_core::proto::sip::{digest::Algorithm, path::Transport};
+use aftertone_core::proto::sip::{
+    digest::Algorithm,
+    path::Transport,
+    standing::{IDLE_STREAM, IDLE_STREAM_OF_STRANGER, STREAMS_OF_A_SOURCE},
+};
 
 /// The settings of the signalling module.
 #[derive(Debug, Clone)]
@@ -90,7 +94,7 @@ pub struct TlsFiles {
 pub struct StreamLimits {
     /// Accepted connections that are open at a time. Each costs a file descriptor, and up to 400
     /// KiB when its peer is slow in both directions. Connections of trusted peers are not counted;
-    /// strangers get three in four of these places.
+    /// strangers leave the share `RESERVED_STREAMS` of these places to others.
     pub connections: usize,
     /// The same for one source: an IPv4 address, or an IPv6 /64, which one host has to itself.
     /// Enough for the phones of an office behind one NAT.
@@ -128,11 +132,11 @@ impl Default for StreamLimits {
     fn default() -> Self {
         Self {
             connections: 4_096,
-            connections_of_a_source: 64,
+            connections_of_a_source: STREAMS_OF_A_SOURCE,
             opened: 1_024,
             message: Duration::from_secs(10),
-            idle: Duration::from_secs(600),
-            idle_of_strangers: Duration::from_secs(60),
+            idle: IDLE_STREAM,
+            idle_of_strangers: IDLE_STREAM_OF_STRANGER,
             connect: Duration::from_secs(5),
             write: Duration::from_secs(10),
         }

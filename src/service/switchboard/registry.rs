@@ -1,10 +1,6 @@
 //! The list of calls and dialogs, and admission control.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::IpAddr, time::Instant};
 
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -17,31 +13,12 @@ use aftertone_core::{
         endpoint::DialogId,
         log_limiter::{LineLimiter, LogLimiter},
         path::Path,
+        standing::{
+            CALLS_OF_A_SOURCE, DISPLACEMENT_PERIOD, HALF_OPEN_CALLS, HALF_OPEN_CALLS_OF_A_SOURCE,
+            HALF_OPEN_UNDER_PRESSURE, LEAVING_CALLS, PRESSURE, RESERVED_CALLS, Share, SourceProof,
+        },
     },
 };
-
-/// One stranger may use this fraction of all calls (1/4), which leaves space for three more like
-/// it.
-const SHARE: usize = 4;
-/// Half-open calls of all strangers together may use this fraction of all calls. A call is
-/// half-open until its caller sends a message with our tag, which a caller with a forged source
-/// address cannot do.
-const HALF_OPEN: usize = 2;
-/// Half-open calls of one stranger may use this fraction.
-const HALF_OPEN_SHARE: usize = 8;
-/// Fraction of all calls that strangers leave to users, trunks, trusted peers and applications.
-const RESERVE: usize = 8;
-/// More half-open calls than this fraction of all calls count as pressure.
-const PRESSURE: usize = 4;
-/// How long a call that came by datagram may be half-open under pressure. Without pressure, a
-/// ringing call may be half-open until it is answered, and then for 64*T1 (RFC 3261 §13.3.1.4).
-const SHORT_WAIT: Duration = Duration::from_secs(8);
-/// Fraction of all calls that may be displaced but not ended yet. A displaced call still takes
-/// memory until its end is committed.
-const LEAVING: usize = 4;
-/// In this time, strangers displace no more calls than may be half-open. Each such call costs its
-/// application a row and two notifications, even if its source is forged.
-const DISPLACING: Duration = Duration::from_secs(4);
 
 /// The current calls and their dialogs.
 #[derive(Default)]
@@ -108,23 +85,12 @@ impl From<NotAdmitted> for Refusal {
 /// An unauthenticated caller that is neither a user, nor a trunk, nor trusted.
 pub(super) struct Stranger {
     source: IpAddr,
-    standing: Standing,
+    /// Calls of callers with a weaker proof are displaced before those with a better one.
+    proof: SourceProof,
     /// When the call arrived.
     since: Instant,
     /// The call was displaced by another one and is about to end.
     is_leaving: bool,
-}
-
-/// How much a stranger has proved about its source address. Calls of an earlier variant are
-/// displaced before those of a later one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
-    /// Nothing: the source address of a datagram can be forged.
-    Forgeable,
-    /// It has opened a stream, but has sent no message with our tag on it.
-    Connected,
-    /// It has sent a message with our tag: an ACK, a PRACK, or a request within the dialog.
-    Heard,
 }
 
 impl Entry {
@@ -141,15 +107,12 @@ impl Entry {
 impl Stranger {
     /// The caller of a call that arrived over `path`.
     pub fn new(source: IpAddr, path: Path, now: Instant) -> Self {
-        let standing = match path.transport.is_reliable() {
-            true => Standing::Connected,
-            false => Standing::Forgeable,
-        };
-        Self { source, standing, since: now, is_leaving: false }
+        let proof = SourceProof::of_invite(path.transport);
+        Self { source, proof, since: now, is_leaving: false }
     }
 
     fn is_half_open(&self) -> bool {
-        self.standing != Standing::Heard
+        self.proof.is_half_open()
     }
 }
 
@@ -166,19 +129,19 @@ impl Registry {
         max_calls: usize,
         now: Instant,
     ) -> Result<Option<CallId>, NotAdmitted> {
-        let part = |part: usize| (max_calls / part).max(1);
+        let part = |share: Share| share.at_least_one_of(max_calls);
         let calls = self.calls.values().filter(|entry| !entry.is_leaving()).count();
         let leaving = self.calls.len() - calls;
         let oldest = match stranger {
             Some(Stranger { source, .. }) => {
                 let of_source = || self.strangers().filter(|(_, it)| it.source == *source);
                 let half_open = |(_, it): &(CallId, &Stranger)| it.is_half_open();
-                if of_source().count() >= part(SHARE)
-                    || of_source().filter(half_open).count() >= part(HALF_OPEN_SHARE)
+                if of_source().count() >= part(CALLS_OF_A_SOURCE)
+                    || of_source().filter(half_open).count() >= part(HALF_OPEN_CALLS_OF_A_SOURCE)
                 {
                     oldest(of_source())
-                } else if calls >= max_calls - max_calls / RESERVE
-                    || self.strangers().filter(half_open).count() >= part(HALF_OPEN)
+                } else if calls >= RESERVED_CALLS.rest_of(max_calls)
+                    || self.strangers().filter(half_open).count() >= part(HALF_OPEN_CALLS)
                 {
                     oldest(self.strangers())
                 } else {
@@ -190,10 +153,11 @@ impl Registry {
         };
         let is_too_often = stranger.is_some()
             && self.displacing.is_some_and(|(since, count)| {
-                now.saturating_duration_since(since) < DISPLACING && count >= part(HALF_OPEN)
+                now.saturating_duration_since(since) < DISPLACEMENT_PERIOD
+                    && count >= part(HALF_OPEN_CALLS)
             });
         match oldest {
-            Some(oldest) if leaving < part(LEAVING) && !is_too_often => Ok(Some(oldest)),
+            Some(oldest) if leaving < part(LEAVING_CALLS) && !is_too_often => Ok(Some(oldest)),
             Some(_) | None => Err(NotAdmitted::Full),
         }
     }
@@ -201,7 +165,7 @@ impl Registry {
     /// Ends a call to make space for another one. Returns whether the call's task could be told.
     pub fn displace(&mut self, call: CallId, now: Instant) -> bool {
         match &mut self.displacing {
-            Some((since, count)) if now.saturating_duration_since(*since) < DISPLACING => {
+            Some((since, count)) if now.saturating_duration_since(*since) < DISPLACEMENT_PERIOD => {
                 *count += 1;
             }
             displacing => *displacing = Some((now, 1)),
@@ -227,12 +191,12 @@ impl Registry {
     /// Under pressure, ends calls that came by datagram and have been half-open for too long.
     pub fn shorten_waits(&mut self, max_calls: usize, now: Instant) {
         let half_open = || self.strangers().filter(|(_, stranger)| stranger.is_half_open());
-        if half_open().count() <= max_calls / PRESSURE {
+        if half_open().count() <= PRESSURE.of(max_calls) {
             return;
         }
         let is_late = |(_, stranger): &(CallId, &Stranger)| {
-            stranger.standing == Standing::Forgeable
-                && now.saturating_duration_since(stranger.since) >= SHORT_WAIT
+            stranger.proof == SourceProof::Forgeable
+                && now.saturating_duration_since(stranger.since) >= HALF_OPEN_UNDER_PRESSURE
         };
         let late: Vec<CallId> = half_open().filter(is_late).map(|(call, _)| call).collect();
         for call in late {
@@ -275,7 +239,7 @@ impl Registry {
         let call = self.dialogs.get(&dialog).map(|line| line.call);
         let entry = call.and_then(|call| self.calls.get_mut(&call));
         if let Some(stranger) = entry.and_then(|entry| entry.stranger.as_mut()) {
-            stranger.standing = Standing::Heard;
+            stranger.proof = SourceProof::Heard;
         }
     }
 
@@ -292,14 +256,16 @@ impl Registry {
     }
 }
 
-/// The half-open call to displace: the one with the lowest standing, and among those the oldest.
+/// The half-open call to displace: the one with the weakest proof, and among those the oldest.
 fn oldest<'a>(strangers: impl Iterator<Item = (CallId, &'a Stranger)>) -> Option<CallId> {
     let half_open = strangers.filter(|(_, stranger)| stranger.is_half_open());
-    half_open.min_by_key(|(_, stranger)| (stranger.standing, stranger.since)).map(|(call, _)| call)
+    half_open.min_by_key(|(_, stranger)| (stranger.proof, stranger.since)).map(|(call, _)| call)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::service::switchboard::mailbox::{Mailbox, mailbox};
 
@@ -329,9 +295,9 @@ mod tests {
             Self { registry: Registry::default(), mailboxes: Vec::new(), now: Instant::now() }
         }
 
-        fn stranger(&self, number: u8, standing: Standing) -> Option<Stranger> {
+        fn stranger(&self, number: u8, proof: SourceProof) -> Option<Stranger> {
             let source = [198, 51, 100, number].into();
-            Some(Stranger { source, standing, since: self.now, is_leaving: false })
+            Some(Stranger { source, proof, since: self.now, is_leaving: false })
         }
 
         /// Lets a call enter one millisecond after the previous one; returns its number if it is
@@ -350,14 +316,14 @@ mod tests {
             Some(number)
         }
 
-        fn enter_of(&mut self, number: u8, standing: Standing) -> Option<usize> {
-            let stranger = self.stranger(number, standing);
+        fn enter_of(&mut self, number: u8, proof: SourceProof) -> Option<usize> {
+            let stranger = self.stranger(number, proof);
             self.enter(stranger)
         }
 
         /// How many of 100 calls of one stranger are admitted.
-        fn taken(&mut self, number: u8, standing: Standing) -> usize {
-            (0..100).filter(|_| self.enter_of(number, standing).is_some()).count()
+        fn taken(&mut self, number: u8, proof: SourceProof) -> usize {
+            (0..100).filter(|_| self.enter_of(number, proof).is_some()).count()
         }
 
         /// Ends the displaced calls; returns their numbers.
@@ -381,11 +347,11 @@ mod tests {
     #[test]
     fn a_stranger_has_its_share_and_less_of_what_is_half_open() {
         let mut fixture = Fixture::new();
-        assert_eq!(fixture.taken(2, Standing::Heard), 20);
-        for standing in [Standing::Forgeable, Standing::Connected] {
+        assert_eq!(fixture.taken(2, SourceProof::Heard), 20);
+        for proof in [SourceProof::Forgeable, SourceProof::Connected] {
             let mut fixture = Fixture::new();
             for number in 0..15 {
-                assert_eq!(fixture.enter_of(1, standing), Some(number));
+                assert_eq!(fixture.enter_of(1, proof), Some(number));
             }
             assert_eq!(fixture.staying(), 10);
             assert_eq!(fixture.left(), [0, 1, 2, 3, 4], "its own, the oldest first");
@@ -396,7 +362,7 @@ mod tests {
     fn the_oldest_half_open_call_of_a_stranger_makes_room() {
         let mut fixture = Fixture::new();
         for number in 1..=40 {
-            assert!(fixture.enter_of(number, Standing::Forgeable).is_some());
+            assert!(fixture.enter_of(number, SourceProof::Forgeable).is_some());
         }
         assert!(fixture.left().is_empty() && fixture.staying() == 40);
         // The caller of call 0 sends a message with our tag, so its call stays.
@@ -404,7 +370,7 @@ mod tests {
         fixture.registry.add_line(dialog, line(0, None), None).unwrap();
         fixture.registry.heard(dialog);
         for number in 41..=50 {
-            assert!(fixture.enter_of(number, Standing::Forgeable).is_some(), "{number}");
+            assert!(fixture.enter_of(number, SourceProof::Forgeable).is_some(), "{number}");
         }
         assert_eq!(fixture.left(), (1..=9).collect::<Vec<_>>());
         assert_eq!(fixture.staying(), 41);
@@ -414,10 +380,10 @@ mod tests {
     fn forged_datagrams_displace_no_stream_while_there_are_others() {
         let mut fixture = Fixture::new();
         for number in 1..=10 {
-            assert!(fixture.enter_of(number, Standing::Connected).is_some());
+            assert!(fixture.enter_of(number, SourceProof::Connected).is_some());
         }
         for number in 11..=60 {
-            assert!(fixture.enter_of(number, Standing::Forgeable).is_some());
+            assert!(fixture.enter_of(number, SourceProof::Forgeable).is_some());
             fixture.left().iter().for_each(|left| assert!(*left >= 10, "{left}"));
         }
     }
@@ -426,7 +392,7 @@ mod tests {
     fn who_is_known_displaces_a_half_open_call_when_the_house_is_full() {
         let mut fixture = Fixture::new();
         for number in 1..=40 {
-            fixture.enter_of(number, Standing::Forgeable);
+            fixture.enter_of(number, SourceProof::Forgeable);
         }
         for _ in 0..40 {
             assert!(fixture.enter(None).is_some());
@@ -442,7 +408,8 @@ mod tests {
     #[test]
     fn strangers_leave_room_for_those_that_are_known() {
         let mut fixture = Fixture::new();
-        let strangers: usize = (1..100).map(|number| fixture.taken(number, Standing::Heard)).sum();
+        let strangers: usize =
+            (1..100).map(|number| fixture.taken(number, SourceProof::Heard)).sum();
         assert_eq!(strangers, 70);
         assert_eq!((0..100).filter(|_| fixture.enter(None).is_some()).count(), 10);
         let full = fixture.registry.admit(None, MAX_CALLS, fixture.now);
@@ -454,15 +421,15 @@ mod tests {
         let mut fixture = Fixture::new();
         let mut taken = 0;
         for number in 0..200 {
-            taken += usize::from(fixture.enter_of(number, Standing::Forgeable).is_some());
+            taken += usize::from(fixture.enter_of(number, SourceProof::Forgeable).is_some());
             fixture.left();
         }
         assert_eq!(taken, 80, "as many as fit, and as many again");
-        fixture.now += DISPLACING;
-        assert!(fixture.enter_of(201, Standing::Forgeable).is_some());
+        fixture.now += DISPLACEMENT_PERIOD;
+        assert!(fixture.enter_of(201, SourceProof::Forgeable).is_some());
         // A displaced call takes memory until it has ended.
         let mut fixture = Fixture::new();
-        let taken = (0..100).filter_map(|it| fixture.enter_of(it, Standing::Forgeable)).count();
+        let taken = (0..100).filter_map(|it| fixture.enter_of(it, SourceProof::Forgeable)).count();
         assert_eq!(taken, 40 + 20);
     }
 
@@ -470,13 +437,13 @@ mod tests {
     fn under_pressure_no_call_is_half_open_for_long() {
         let mut fixture = Fixture::new();
         for number in 1..=20 {
-            fixture.enter_of(number, Standing::Forgeable);
+            fixture.enter_of(number, SourceProof::Forgeable);
         }
         fixture.now += Duration::from_secs(60);
         fixture.registry.shorten_waits(MAX_CALLS, fixture.now);
         assert!(fixture.left().is_empty(), "there is room for as many again");
-        fixture.enter_of(21, Standing::Forgeable);
-        fixture.enter_of(22, Standing::Connected);
+        fixture.enter_of(21, SourceProof::Forgeable);
+        fixture.enter_of(22, SourceProof::Connected);
         fixture.now += Duration::from_secs(7);
         fixture.registry.shorten_waits(MAX_CALLS, fixture.now);
         assert_eq!(fixture.left().len(), 20);
@@ -486,7 +453,7 @@ mod tests {
     #[test]
     fn a_house_with_room_for_one_call_takes_that_of_a_stranger() {
         let fixture = Fixture::new();
-        let stranger = fixture.stranger(1, Standing::Forgeable);
+        let stranger = fixture.stranger(1, SourceProof::Forgeable);
         assert_eq!(fixture.registry.admit(stranger.as_ref(), 1, fixture.now), Ok(None));
     }
 

@@ -17,6 +17,7 @@ use aftertone_core::{
     model::role,
     proto::sip::{
         path::Path,
+        standing::is_trusted_over,
         uri::{Uri, escape_user},
     },
 };
@@ -166,8 +167,7 @@ impl Directory {
     /// Whether a peer is in a trusted network and so may call any route. A WebSocket that a web
     /// page has opened is never trusted.
     pub(super) fn is_trusted(&self, path: Path) -> bool {
-        let peer = path.peer.ip();
-        !path.is_foreign && self.trusted_peers.iter().any(|network| network.contains(&peer))
+        is_trusted_over(&self.trusted_peers, path)
     }
 }
 

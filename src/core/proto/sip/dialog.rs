@@ -5,34 +5,41 @@
 //! verdict on what may happen at which moment. The dialog opens no transactions; the endpoint does.
 
 mod allowance;
-mod heading;
+mod hop_rule;
 mod key;
-mod proof;
-mod routing;
+mod refer;
+mod reliable;
+mod session;
+mod target;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::debug;
 
-use self::{allowance::Allowance, heading::Heading};
-pub(super) use self::{allowance::allowed_for, heading::Caller, key::DialogKey};
+pub(super) use self::{allowance::allowed_for, key::DialogKey};
+use self::{
+    refer::{ReceivedRefer, SentRefer},
+    reliable::{ReliableDue, ReliableProvisional},
+    session::SessionRefresh,
+    target::RemoteTarget,
+};
 pub use super::dialog_id::DialogId;
 use super::{
     Status,
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
-    path::{ConnectionId, Path, Transmit, Transport},
-    session_timer::{Due as SessionDue, MAX_RAISES, MIN_SE, SessionTimer},
-    timers::{LONGEST_REFER, REFER_EXPIRES, Retransmission, SIXTY_FOUR_T1},
+    path::{Path, Transmit},
+    session_timer::{LeastInterval, SessionDue},
+    standing::Standing,
+    timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
     uri::Uri,
 };
 
-/// State of one dialog: what both sides agreed on, and how far it has got.
+/// State of one dialog: what both sides agreed on, and how far it has got. The public parts are
+/// machines of their own; what concerns several of them, or the state of the dialog, is a method
+/// here.
 #[derive(Debug)]
 pub(super) struct Dialog {
     key: DialogKey,
@@ -40,65 +47,29 @@ pub(super) struct Dialog {
     local: NameAddr,
     /// The peer's address with its tag.
     remote: NameAddr,
-    /// Request-URI for requests to the peer.
-    remote_target: Uri,
     /// Our Contact is a SIPS URI (§12.2.1.1).
     is_sips: bool,
-    /// Record-Route proxies that our requests visit, the next one first (§12.1).
-    route_set: Vec<NameAddr>,
-    /// Rule by which the next hop of our requests is chosen.
-    heading: Heading,
-    /// The rule from the first message on that shows our tag, for a caller at the address of a
-    /// registered phone.
-    proved_heading: Option<Heading>,
     local_cseq: u32,
     /// CSeq of the peer's newest request; `None` before its first.
     remote_cseq: Option<u32>,
-    /// Path to the peer: that of the INVITE at first. A target refresh changes it, and so does a
-    /// message of the peer after its stream is lost. For a stranger, each message that shows our
-    /// tag changes it.
-    path: Path,
-    /// The connection of `path`, once it is lost.
-    lost: Option<ConnectionId>,
-    /// We opened the connection of `path`, so its remote port is where the peer listens and we can
-    /// open it again.
-    is_own_stream: bool,
-    /// The caller is not known and no message has shown yet that it receives ours: its address may
-    /// be forged.
-    is_half_open: bool,
-    /// For an unproven caller: the address that our tag was sent to. A message that shows the tag
-    /// and comes from this address is not forged.
-    told: Option<SocketAddr>,
-    /// The address that has answered the newest answered request of ours: its port is one that
-    /// hears us.
-    answered: Option<SocketAddr>,
-    /// Bytes that may be sent to `path` while its address is unproven; `None` when there is no
-    /// limit.
-    allowance: Option<Allowance>,
-    /// The peer supports UPDATE (RFC 3311).
-    takes_update: bool,
-    /// Our newest session description, for refreshes (RFC 4028 §7.4).
-    description: Vec<u8>,
-    session: Option<SessionTimer>,
-    /// The least session interval that the peer accepts, in seconds (RFC 4028 §7.4).
-    min_se: u32,
-    /// How often `min_se` was raised during one refresh.
-    raised: u8,
+    /// Where our requests go.
+    pub target: RemoteTarget,
+    /// How the session is refreshed.
+    pub session: SessionRefresh,
+    /// Our REFER.
+    pub sent_refer: SentRefer,
+    /// The peer's REFER.
+    pub received_refer: ReceivedRefer,
     /// Our login at a trunk that challenges in-dialog requests.
     login: Option<Login>,
-    /// A REFER of ours is under way: until when its NOTIFY requests are awaited (RFC 3515 §2.4.4).
-    refers: Option<Instant>,
-    /// The peer may send a REFER: it has authenticated, or we have called it.
-    may_refer: bool,
-    referral: Referral,
     /// Our newest re-INVITE; it may still be unanswered when the dialog ends.
     reinvite: Option<TransactionId>,
     /// The ACK of the newest INVITE of ours, sent again whenever its 2xx comes again (§13.2.2.4).
     ack: Option<(u32, Transmit)>,
-    /// RSeq of the reliable provisional response that has no PRACK yet, and CSeq of its INVITE. The
-    /// PRACK may come after the 2xx (RFC 3262 §3).
-    rang: Option<(u32, u32)>,
-    state: State,
+    /// The reliable provisional response that has no PRACK yet. The PRACK may come after the 2xx
+    /// (RFC 3262 §3), when the response itself is not sent again any more.
+    reliable: Option<ReliableProvisional>,
+    state: DialogState,
 }
 
 /// ```text
@@ -128,13 +99,9 @@ pub(super) struct Dialog {
 ///      Confirmed <-- 64*T1 after 1xx / CANCEL -+----------+
 /// ```
 #[derive(Debug)]
-enum State {
+enum DialogState {
     /// The first INVITE is not answered.
-    Ringing {
-        pending: Pending,
-        /// The provisional response that waits for its PRACK.
-        reliable: Option<Reliable>,
-    },
+    Ringing { pending: Pending },
     /// The 2xx to the INVITE or re-INVITE with `cseq` has no ACK yet.
     Answered {
         cseq: u32,
@@ -154,26 +121,6 @@ enum State {
     Offering { cseq: u32, until: Option<Instant> },
     /// Our BYE was sent.
     Ending,
-}
-
-/// A reliable provisional response, sent again until its PRACK comes (RFC 3262 §3).
-#[derive(Debug)]
-struct Reliable {
-    response: Bytes,
-    resend: Retransmission,
-    until: Instant,
-}
-
-/// State of the peer's REFER; our NOTIFY requests report on it (RFC 3515 §2.4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Referral {
-    /// The peer has sent no REFER.
-    None,
-    /// The call that the REFER asks for is under way. `id` is the CSeq of the REFER, for all but
-    /// the first REFER of a dialog (RFC 3515 §2.4.6).
-    UnderWay { id: Option<u32> },
-    /// The last REFER is over.
-    Over,
 }
 
 /// A request with an offer that is not answered yet.
@@ -242,7 +189,7 @@ pub(super) enum Parting {
 
 /// What a deadline led to.
 #[derive(Debug)]
-pub(super) enum Due {
+pub(super) enum DialogDue {
     /// The 2xx, or the reliable provisional response, has to be sent again.
     Resend(Bytes),
     /// The PRACK never came: the INVITE has to be refused (RFC 3262 §3).
@@ -270,14 +217,14 @@ pub(super) struct Hop<'a> {
 }
 
 impl Dialog {
-    /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). `heard` is the
-    /// size of the INVITE in bytes.
+    /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). The INVITE took
+    /// `path` and has a size of `heard` bytes.
     pub fn called(
         pending: Pending,
         local_tag: String,
-        remote_target: Uri,
+        contact: Uri,
         (path, heard): (Path, usize),
-        caller: Caller,
+        caller: Standing,
     ) -> Self {
         let request = &pending.request;
         let key = DialogKey {
@@ -285,41 +232,22 @@ impl Dialog {
             local_tag: local_tag.clone(),
             remote_tag: request.from().tag().map(str::to_owned),
         };
-        let proved = Heading::of_called(caller, request.vias().len() > 1);
-        let is_unproven = !caller.is_proved(path.transport);
-        let is_limited = is_unproven && !path.transport.is_reliable();
-        let may_be_forged = is_unproven && caller == Caller::AtPhone;
         Self {
             key,
             local: request.to().with_tag(&local_tag),
             remote: request.from().clone(),
-            remote_target,
             is_sips: request.wants_sips(),
-            route_set: request.record_routes().to_vec(),
-            heading: if is_unproven { Heading::Source } else { proved },
-            proved_heading: may_be_forged.then_some(proved),
             local_cseq: 0,
             remote_cseq: Some(request.cseq().number),
-            path,
-            lost: None,
-            is_own_stream: false,
-            is_half_open: caller != Caller::Known,
-            told: is_unproven.then_some(path.peer),
-            answered: None,
-            allowance: is_limited.then(|| Allowance::of(heard)),
-            takes_update: takes_update(request.headers("Allow")),
-            description: Vec::new(),
-            session: None,
-            min_se: MIN_SE,
-            raised: 0,
+            target: RemoteTarget::of_caller(request, contact, (path, heard), caller),
+            session: SessionRefresh::new(request.headers("Allow")),
+            sent_refer: SentRefer::default(),
+            received_refer: ReceivedRefer::new(caller.is_identified()),
             login: None,
-            refers: None,
-            may_refer: caller == Caller::Known,
-            referral: Referral::None,
             reinvite: None,
             ack: None,
-            rang: None,
-            state: State::Ringing { pending, reliable: None },
+            reliable: None,
+            state: DialogState::Ringing { pending },
         }
     }
 
@@ -327,13 +255,6 @@ impl Dialog {
     /// `path` is the path of the INVITE. The state is `Confirmed` even for an early dialog: an
     /// early dialog is only used to send requests.
     pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
-        let contact = response.contacts().first().map(|contact| contact.uri().clone());
-        let remote_target = contact.unwrap_or_else(|| origin.uri.clone());
-        // A Contact or Record-Route that cannot be read leads nowhere: use the path instead.
-        let heading = match response.dialog_fault() {
-            Some(_) => Heading::Path,
-            None => Heading::of_calling(&remote_target, path),
-        };
         Self {
             key: DialogKey {
                 call_id: origin.call_id.clone(),
@@ -342,34 +263,38 @@ impl Dialog {
             },
             local: origin.from.clone(),
             remote: response.to().clone(),
-            remote_target,
             is_sips: origin.wants_sips(),
-            route_set: response.record_routes().iter().rev().cloned().collect(),
-            heading,
-            proved_heading: None,
             local_cseq: origin.cseq,
             remote_cseq: None,
-            path,
-            lost: None,
-            is_own_stream: false,
-            is_half_open: false,
-            told: None,
-            answered: None,
-            allowance: None,
-            takes_update: takes_update(response.headers("Allow")),
-            description: Vec::new(),
-            session: None,
-            min_se: MIN_SE,
-            raised: 0,
+            target: RemoteTarget::of_callee(origin, response, path),
+            session: SessionRefresh::new(response.headers("Allow")),
+            sent_refer: SentRefer::default(),
+            received_refer: ReceivedRefer::new(true),
             login: None,
-            refers: None,
-            may_refer: true,
-            referral: Referral::None,
             reinvite: None,
             ack: None,
-            rang: None,
-            state: State::Confirmed,
+            reliable: None,
+            state: DialogState::Confirmed,
         }
+    }
+
+    /// Records whether we opened the stream that the INVITE was sent over; without meaning over
+    /// UDP.
+    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
+        self.target.set_own_stream(is_own_stream);
+        self
+    }
+
+    /// Records the offer and the login of the call, and the least interval of its last INVITE.
+    pub fn placed(
+        mut self,
+        description: &[u8],
+        login: Option<&Login>,
+        least: LeastInterval,
+    ) -> Self {
+        self.session.offered(description, least);
+        self.login = login.cloned();
+        self
     }
 
     /// Takes over both CSeq counters of the early dialog: the 2xx that made this dialog was not the
@@ -377,7 +302,7 @@ impl Dialog {
     pub fn goes_on_from(&mut self, early: &Self) {
         self.local_cseq = early.local_cseq;
         self.remote_cseq = early.remote_cseq;
-        self.takes_update |= early.takes_update;
+        self.session.takes_update |= early.session.takes_update;
     }
 
     // -- the peer's requests -----------------------------------------------------------------
@@ -397,74 +322,62 @@ impl Dialog {
         match (&self.state, request.method()) {
             // Both sides may hang up at once; each BYE gets its answer.
             (_, Method::Bye) => Ok(()),
-            (State::Ending, _) => Err(Untimely::Over),
+            (DialogState::Ending, _) => Err(Untimely::Over),
             _ if !is_offer => Ok(()),
-            (State::Ringing { .. } | State::Reoffered { .. }, _) => Err(Untimely::Unanswered),
-            (State::Answered { .. } | State::Offering { .. }, _) => Err(Untimely::Glare),
-            (State::Confirmed, _) => Ok(()),
+            (DialogState::Ringing { .. } | DialogState::Reoffered { .. }, _) => {
+                Err(Untimely::Unanswered)
+            }
+            (DialogState::Answered { .. } | DialogState::Offering { .. }, _) => {
+                Err(Untimely::Glare)
+            }
+            (DialogState::Confirmed, _) => Ok(()),
         }
     }
 
     /// A re-INVITE, or an UPDATE with an offer, was admitted and waits for its answer.
     pub fn reoffered(&mut self, pending: Pending) {
-        debug_assert!(matches!(self.state, State::Confirmed), "{:?}", self.state);
-        self.state = State::Reoffered { pending };
-    }
-
-    /// The peer has sent a target refresh: it is reached at another address from now on (§12.2.2).
-    pub fn refresh_target(&mut self, contact: Option<&Uri>, path: Path) {
-        if let Some(contact) = contact {
-            self.remote_target = contact.clone();
-        }
-        self.follow(path);
+        debug_assert!(matches!(self.state, DialogState::Confirmed), "{:?}", self.state);
+        self.state = DialogState::Reoffered { pending };
     }
 
     /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
     pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
-        if let State::Ringing { pending, reliable } = &mut self.state {
-            self.rang = Some((rseq, pending.request.cseq().number));
-            *reliable = Some(Reliable {
-                response,
-                resend: Retransmission::doubling(now),
-                until: now + SIXTY_FOUR_T1,
-            });
+        if let DialogState::Ringing { pending } = &self.state {
+            let cseq = pending.request.cseq().number;
+            self.reliable = Some(ReliableProvisional::sent(rseq, cseq, response, now));
         }
     }
 
     /// A PRACK came with this RAck (RFC 3262 §3); returns whether it acknowledges our response.
     pub fn handle_prack(&mut self, rack: &str) -> bool {
-        let is_it = self
-            .rang
-            .take_if(|(rseq, cseq)| rack.split_whitespace().eq(rack_of(*rseq, *cseq)))
-            .is_some();
-        if let (true, State::Ringing { reliable, .. }) = (is_it, &mut self.state) {
-            *reliable = None;
-        }
-        is_it
+        self.reliable.take_if(|sent| sent.is_acknowledged_by(rack)).is_some()
     }
 
     /// Whether a reliable provisional response waits for its PRACK.
     pub fn awaits_prack(&self) -> bool {
-        matches!(self.state, State::Ringing { reliable: Some(_), .. })
+        self.is_ringing() && self.reliable.is_some()
     }
 
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
     pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
         let (request, transaction) = match &self.state {
-            State::Ringing { pending, .. } | State::Reoffered { pending } => {
+            DialogState::Ringing { pending } | DialogState::Reoffered { pending } => {
                 (&pending.request, pending.transaction)
             }
-            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
+            DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {
                 debug_assert!(false, "nothing to answer in {:?}", self.state);
                 return;
             }
         };
-        self.description = description.to_vec();
+        self.session.description = description.to_vec();
         if *request.method() == Method::Update {
-            self.state = State::Confirmed;
+            self.state = DialogState::Confirmed;
             return;
         }
-        self.state = State::Answered {
+        self.state = DialogState::Answered {
             cseq: request.cseq().number,
             transaction,
             response,
@@ -476,29 +389,31 @@ impl Dialog {
 
     /// The pending offer was refused: the session stays as it was (§14.1).
     pub fn reoffer_refused(&mut self) {
-        debug_assert!(matches!(self.state, State::Reoffered { .. }), "{:?}", self.state);
-        self.state = State::Confirmed;
+        debug_assert!(matches!(self.state, DialogState::Reoffered { .. }), "{:?}", self.state);
+        self.state = DialogState::Confirmed;
     }
 
     /// An ACK came for the INVITE with `cseq`.
     pub fn handle_ack(&mut self, ack_cseq: u32) -> Acknowledgement {
         match &mut self.state {
-            State::Answered { cseq, hang_up, .. } if *cseq == ack_cseq => match hang_up.take() {
-                Some(hang_up) => {
-                    self.state = State::Ending;
-                    Acknowledgement::HangUp(hang_up)
+            DialogState::Answered { cseq, hang_up, .. } if *cseq == ack_cseq => {
+                match hang_up.take() {
+                    Some(hang_up) => {
+                        self.state = DialogState::Ending;
+                        Acknowledgement::HangUp(hang_up)
+                    }
+                    None => {
+                        self.state = DialogState::Confirmed;
+                        Acknowledgement::Expected
+                    }
                 }
-                None => {
-                    self.state = State::Confirmed;
-                    Acknowledgement::Expected
-                }
-            },
-            State::Answered { .. }
-            | State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => {
+            }
+            DialogState::Answered { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {
                 debug!(cseq = ack_cseq, "stray ACK is dropped");
                 Acknowledgement::Stray
             }
@@ -510,21 +425,21 @@ impl Dialog {
     /// Our side wants to hang up.
     pub fn hang_up(&mut self, wish: HangUp) -> Parting {
         match &mut self.state {
-            State::Ringing { pending, .. } => Parting::Refuse(pending.clone()),
-            State::Answered { hang_up, .. } => {
+            DialogState::Ringing { pending } => Parting::Refuse(pending.clone()),
+            DialogState::Answered { hang_up, .. } => {
                 hang_up.get_or_insert(wish);
                 Parting::Later
             }
-            State::Confirmed | State::Offering { .. } => {
-                self.state = State::Ending;
+            DialogState::Confirmed | DialogState::Offering { .. } => {
+                self.state = DialogState::Ending;
                 Parting::Bye(None)
             }
-            State::Reoffered { pending } => {
+            DialogState::Reoffered { pending } => {
                 let pending = pending.clone();
-                self.state = State::Ending;
+                self.state = DialogState::Ending;
                 Parting::Bye(Some(pending))
             }
-            State::Ending => Parting::Already,
+            DialogState::Ending => Parting::Already,
         }
     }
 
@@ -537,7 +452,7 @@ impl Dialog {
     /// Builds an in-dialog request of ours for this path (§12.2.1.1). The ACK of a 2xx has the CSeq
     /// of its INVITE (§13.2.2.4).
     pub fn request(&self, method: Method, cseq: u32, path: Path, hop: Hop<'_>) -> RequestBuilder {
-        let (request_uri, routes) = self.routed();
+        let (request_uri, routes) = self.target.routed();
         let builder = RequestBuilder::new(method, request_uri)
             .via(path.transport.name(), hop.sent_by, hop.branch)
             .from(&self.local)
@@ -549,7 +464,7 @@ impl Dialog {
 
     /// The parts of an INVITE of ours in this dialog that its ACK and CANCEL repeat.
     pub fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
-        let (uri, routes) = self.routed();
+        let (uri, routes) = self.target.routed();
         Origin {
             uri,
             via: (path.transport.name(), hop.sent_by.to_owned(), hop.branch.to_owned()),
@@ -564,7 +479,7 @@ impl Dialog {
     /// The ACK of our newest INVITE was sent.
     pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
         if self.is_offering(cseq) {
-            self.state = State::Confirmed;
+            self.state = DialogState::Confirmed;
         }
         self.ack = Some((cseq, ack));
     }
@@ -576,35 +491,35 @@ impl Dialog {
 
     /// Whether a re-INVITE of ours may go out, for the first time or once more.
     pub fn may_offer(&self) -> bool {
-        matches!(self.state, State::Confirmed | State::Offering { .. })
+        matches!(self.state, DialogState::Confirmed | DialogState::Offering { .. })
     }
 
     /// Our re-INVITE with `cseq` was sent.
     pub fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
         debug_assert!(self.may_offer(), "{:?}", self.state);
-        self.state = State::Offering { cseq, until: None };
+        self.state = DialogState::Offering { cseq, until: None };
         self.reinvite = Some(reinvite);
     }
 
     /// Whether our re-INVITE with `cseq` waits for its answer.
     pub fn is_offering(&self, cseq: u32) -> bool {
-        matches!(self.state, State::Offering { cseq: offered, .. } if offered == cseq)
+        matches!(self.state, DialogState::Offering { cseq: offered, .. } if offered == cseq)
     }
 
     /// Our re-INVITE with the CSeq `heard` got a provisional response. Returns whether its answer
     /// is still awaited; the wait then ends 64*T1 from now.
     pub fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
         match &mut self.state {
-            State::Offering { cseq, until } if *cseq == heard => {
+            DialogState::Offering { cseq, until } if *cseq == heard => {
                 *until = Some(now + SIXTY_FOUR_T1);
                 true
             }
-            State::Offering { .. }
-            | State::Ringing { .. }
-            | State::Answered { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Ending => false,
+            DialogState::Offering { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Ending => false,
         }
     }
 
@@ -615,97 +530,61 @@ impl Dialog {
 
     /// Our re-INVITE was refused, or got no answer in time.
     pub fn offer_refused(&mut self) {
-        if matches!(self.state, State::Offering { .. }) {
-            self.state = State::Confirmed;
+        if matches!(self.state, DialogState::Offering { .. }) {
+            self.state = DialogState::Confirmed;
         }
     }
 
     // -- time --------------------------------------------------------------------------------
 
-    /// Sets the session timer; with `None` the session has no time limit.
-    pub fn keep_session(&mut self, session: Option<SessionTimer>) {
-        self.session = session;
-        self.raised = 0;
-    }
-
-    /// Our refresh could not be made now; it is tried again at `at`.
-    pub fn postpone_refresh(&mut self, at: Instant) {
-        if let Some(session) = &mut self.session {
-            session.postpone(at);
-        }
-    }
-
-    /// Our refresh was refused; it is tried again later.
-    pub fn refresh_refused(&mut self, now: Instant) {
-        self.raised = 0;
-        if let Some(session) = &mut self.session {
-            session.refused(now);
-        }
-    }
-
-    /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3). Returns
-    /// whether the refresh should be tried again with it.
-    pub fn lengthen_session(&mut self, least: u32) -> bool {
-        let proposed = self.session.map_or(0, |session| session.seconds()).max(self.min_se);
-        if least <= proposed || self.raised >= MAX_RAISES {
-            return false;
-        }
-        self.raised += 1;
-        self.min_se = least;
-        true
-    }
-
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<DialogDue> {
         match &mut self.state {
-            State::Answered { response, resend, until, hang_up, .. } => {
+            DialogState::Answered { response, resend, until, hang_up, .. } => {
                 if *until <= now {
                     let hang_up = hang_up
                         .take()
                         .unwrap_or_else(|| HangUp::because("SIP;cause=408;text=\"ACK missing\""));
-                    self.state = State::Ending;
-                    return Some(Due::Unacknowledged(hang_up));
+                    self.state = DialogState::Ending;
+                    return Some(DialogDue::Unacknowledged(hang_up));
                 }
                 if resend.due() <= now {
                     resend.sent(now);
-                    let fits = allowance::take(&mut self.allowance, response.len());
-                    return fits.then(|| Due::Resend(response.clone()));
+                    let fits = self.target.allowance.take(response.len());
+                    return fits.then(|| DialogDue::Resend(response.clone()));
                 }
             }
-            State::Ringing { reliable: Some(sent), .. } => {
-                if sent.until <= now {
-                    return Some(Due::NotPracked);
+            DialogState::Ringing { .. } => match self.reliable.as_mut()?.handle_timeout(now)? {
+                ReliableDue::NotPracked => return Some(DialogDue::NotPracked),
+                ReliableDue::Resend(response) => {
+                    let fits = self.target.allowance.take_provisional(response.len());
+                    return fits.then(|| DialogDue::Resend(response));
                 }
-                if sent.resend.due() <= now {
-                    sent.resend.sent(now);
-                    let bytes = sent.response.len();
-                    let fits = allowance::take_provisional(&mut self.allowance, bytes);
-                    return fits.then(|| Due::Resend(sent.response.clone()));
-                }
+            },
+            DialogState::Offering { until: Some(until), .. } if *until <= now => {
+                self.state = DialogState::Confirmed;
+                return self.reinvite.map(DialogDue::Unanswered);
             }
-            State::Offering { until: Some(until), .. } if *until <= now => {
-                self.state = State::Confirmed;
-                return self.reinvite.map(Due::Unanswered);
-            }
-            State::Ringing { reliable: None, .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => {}
+            DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => {}
         }
         if !self.state.is_up() {
             return None;
         }
-        if self.refers.take_if(|until| *until <= now).is_some() {
-            return Some(Due::ReferOver);
+        if self.sent_refer.handle_timeout(now) {
+            return Some(DialogDue::ReferOver);
         }
-        match self.session.as_mut()?.handle_timeout(now)? {
-            SessionDue::Refresh => Some(Due::Refresh),
+        match self.session.handle_timeout(now)? {
+            SessionDue::Refresh => Some(DialogDue::Refresh),
             SessionDue::Expired => {
                 let hang_up = HangUp::because("SIP;cause=408;text=\"Session expired\"");
-                match std::mem::replace(&mut self.state, State::Ending) {
-                    State::Reoffered { pending } => Some(Due::Expired(Some(pending), hang_up)),
-                    _ => Some(Due::Expired(None, hang_up)),
+                match std::mem::replace(&mut self.state, DialogState::Ending) {
+                    DialogState::Reoffered { pending } => {
+                        Some(DialogDue::Expired(Some(pending), hang_up))
+                    }
+                    _ => Some(DialogDue::Expired(None, hang_up)),
                 }
             }
         }
@@ -714,18 +593,18 @@ impl Dialog {
     /// When `handle_timeout` has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Answered { resend, until, .. } => Some(resend.due().min(*until)),
-            State::Ringing { reliable: Some(sent), .. } => Some(sent.resend.due().min(sent.until)),
-            State::Offering { until, .. } => *until,
-            State::Ringing { reliable: None, .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Ending => None,
+            DialogState::Answered { resend, until, .. } => Some(resend.due().min(*until)),
+            DialogState::Ringing { .. } => {
+                self.reliable.as_ref().map(ReliableProvisional::poll_timeout)
+            }
+            DialogState::Offering { until, .. } => *until,
+            DialogState::Confirmed | DialogState::Reoffered { .. } | DialogState::Ending => None,
         };
-        let session = self.session.filter(|_| self.state.is_up());
-        let refers = self.refers.filter(|_| self.state.is_up());
-        let session = session.map(|session| session.poll_timeout());
-        [state, session, refers].into_iter().flatten().min()
+        let while_up = match self.state.is_up() {
+            true => [self.session.poll_timeout(), self.sent_refer.poll_timeout()],
+            false => [None, None],
+        };
+        while_up.into_iter().chain([state]).flatten().min()
     }
 
     // -- what is known -----------------------------------------------------------------------
@@ -733,57 +612,60 @@ impl Dialog {
     /// The request with an offer that is not answered yet.
     pub fn pending(&self) -> Option<&Pending> {
         match &self.state {
-            State::Ringing { pending, .. } | State::Reoffered { pending } => Some(pending),
-            State::Answered { .. } | State::Confirmed | State::Offering { .. } | State::Ending => {
-                None
-            }
+            DialogState::Ringing { pending } | DialogState::Reoffered { pending } => Some(pending),
+            DialogState::Answered { .. }
+            | DialogState::Confirmed
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// Whether the first INVITE is not answered yet.
     pub fn is_ringing(&self) -> bool {
-        matches!(self.state, State::Ringing { .. })
+        matches!(self.state, DialogState::Ringing { .. })
     }
 
     /// Whether the session has begun, no ACK to a 2xx of ours is missing, and our side has not hung
     /// up.
     pub fn is_up(&self) -> bool {
-        self.state.is_up() && !matches!(self.state, State::Answered { .. })
+        self.state.is_up() && !matches!(self.state, DialogState::Answered { .. })
     }
 
     /// The 2xx that waits for its ACK.
     pub fn unacknowledged(&self) -> Option<&Bytes> {
         match &self.state {
-            State::Answered { response, .. } => Some(response),
-            State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => None,
+            DialogState::Answered { response, .. } => Some(response),
+            DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// The INVITE that was answered, while no message has shown yet that its caller receives ours.
     pub fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
-            State::Answered { transaction, .. } if self.is_half_open => Some(*transaction),
-            State::Answered { .. }
-            | State::Ringing { .. }
-            | State::Confirmed
-            | State::Reoffered { .. }
-            | State::Offering { .. }
-            | State::Ending => None,
+            DialogState::Answered { transaction, .. } if self.target.is_half_open() => {
+                Some(*transaction)
+            }
+            DialogState::Answered { .. }
+            | DialogState::Ringing { .. }
+            | DialogState::Confirmed
+            | DialogState::Reoffered { .. }
+            | DialogState::Offering { .. }
+            | DialogState::Ending => None,
         }
     }
 
     /// Whether no offer is pending, no ACK is missing, and our side has not hung up.
     pub fn is_confirmed(&self) -> bool {
-        matches!(self.state, State::Confirmed)
+        matches!(self.state, DialogState::Confirmed)
     }
 
     /// Whether our side has hung up.
     pub fn is_ending(&self) -> bool {
-        matches!(self.state, State::Ending)
+        matches!(self.state, DialogState::Ending)
     }
 
     /// Call-ID and tags of the dialog.
@@ -791,60 +673,15 @@ impl Dialog {
         &self.key
     }
 
-    /// The path to the peer.
-    pub fn path(&self) -> Path {
-        self.path
-    }
-
     /// Whether our Contact is a SIPS URI.
     pub fn is_sips(&self) -> bool {
         self.is_sips
     }
 
-    /// Whether the peer is behind a NAT: its datagrams come from elsewhere than its Contact says.
-    /// The NAT must keep its mapping while the call lasts, so it needs keep-alives.
-    pub fn is_behind_nat(&self) -> bool {
-        let transport = self.path.transport;
-        let is_up = !self.is_ringing() && !self.is_ending() && !self.is_limited();
-        let reached = self.next_hop().peer;
-        let is_direct = match self.heading {
-            Heading::Source | Heading::Path => self.route_set.is_empty(),
-            Heading::Contact => false,
-        };
-        let port = self.remote_target.port().unwrap_or(transport.default_port());
-        let is_at_peer =
-            self.remote_target.ip_addr() == Some(reached.ip()) && port == reached.port();
-        transport == Transport::Udp && is_up && is_direct && !is_at_peer
-    }
-
-    /// Whether the peer supports UPDATE (RFC 3311).
-    pub fn takes_update(&self) -> bool {
-        self.takes_update
-    }
-
-    /// The peer does not support UPDATE after all.
-    pub fn refuses_update(&mut self) {
-        self.takes_update = false;
-    }
-
-    /// Whether a REFER of ours is under way.
-    pub fn refers(&self) -> bool {
-        self.refers.is_some()
-    }
-
-    /// A REFER of ours has begun, or goes on; `told_for` is how long the peer says it will last.
-    pub fn follow_refer(&mut self, told_for: Option<Duration>, now: Instant) {
-        self.refers = Some(now + told_for.unwrap_or(REFER_EXPIRES).min(LONGEST_REFER));
-    }
-
-    /// A REFER of ours is over.
-    pub fn refer_over(&mut self) {
-        self.refers = None;
-    }
-
-    /// Whether the peer may send a REFER without authenticating again.
-    pub fn may_refer(&self) -> bool {
-        self.may_refer
+    /// Whether the call is up and the peer is behind a NAT, which must keep its mapping while the
+    /// call lasts.
+    pub fn needs_keep_alive(&self) -> bool {
+        !self.is_ringing() && !self.is_ending() && self.target.is_behind_nat()
     }
 
     /// The peer sent a REFER with this CSeq, and may have authenticated in it (`is_proved`).
@@ -852,25 +689,10 @@ impl Dialog {
     /// # Errors
     /// The status of the refusal.
     pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), Status> {
-        if !(self.may_refer || is_proved) || !self.state.is_up() {
-            return Err(Status::DECLINE);
+        match self.state.is_up() {
+            true => self.received_refer.accept(cseq, is_proved),
+            false => Err(Status::DECLINE),
         }
-        self.referral = match self.referral {
-            Referral::None => Referral::UnderWay { id: None },
-            Referral::Over => Referral::UnderWay { id: Some(cseq) },
-            Referral::UnderWay { .. } => return Err(Status::REQUEST_PENDING),
-        };
-        Ok(())
-    }
-
-    /// The value of the Event header field in a NOTIFY about the peer's REFER, if one is under way;
-    /// `is_last` ends the REFER.
-    pub fn refer_event(&mut self, is_last: bool) -> Option<String> {
-        let Referral::UnderWay { id } = self.referral else { return None };
-        if is_last {
-            self.referral = Referral::Over;
-        }
-        Some(id.map_or_else(|| "refer".to_owned(), |id| format!("refer;id={id}")))
     }
 
     /// The peer's URI, and the value by which another peer names this dialog in a Replaces header
@@ -879,47 +701,16 @@ impl Dialog {
         let DialogKey { call_id, local_tag, remote_tag } = &self.key;
         let theirs = remote_tag.as_deref().unwrap_or("0");
         let value = format!("{call_id};to-tag={theirs};from-tag={local_tag}");
-        (self.remote_target.clone().without_orders(), value)
+        (self.target.uri().clone().without_orders(), value)
     }
 
     /// Our login at a host that challenges our requests.
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
-
-    /// The Request-URI of our requests.
-    pub fn request_uri(&self) -> Uri {
-        self.routed().0
-    }
-
-    /// Our newest session description.
-    pub fn description(&self) -> &[u8] {
-        &self.description
-    }
-
-    /// What a refresh proposes: the value of Session-Expires, and the least interval in seconds
-    /// (Min-SE).
-    pub fn proposal(&self) -> Option<(String, u32)> {
-        Some((self.session?.proposal(self.min_se), self.min_se))
-    }
-
-    /// Records whether we opened the stream that the INVITE was sent over; without meaning over
-    /// UDP.
-    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
-        self.is_own_stream = is_own_stream;
-        self
-    }
-
-    /// Records the offer and the login of the call, and the Min-SE of its last INVITE.
-    pub fn placed(mut self, description: &[u8], login: Option<&Login>, min_se: u32) -> Self {
-        self.description = description.to_vec();
-        self.login = login.cloned();
-        self.min_se = min_se;
-        self
-    }
 }
 
-impl State {
+impl DialogState {
     /// Whether the session has begun and our side has not hung up.
     fn is_up(&self) -> bool {
         match self {
@@ -937,14 +728,4 @@ impl HangUp {
     pub fn because(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()) }
     }
-}
-
-fn takes_update<'a>(mut allow: impl Iterator<Item = &'a str>) -> bool {
-    allow.any(|method| method == "UPDATE")
-}
-
-/// The parts of the RAck that acknowledges the response with this RSeq to an INVITE (RFC 3262
-/// §7.2).
-fn rack_of(rseq: u32, cseq: u32) -> [String; 3] {
-    [rseq.to_string(), cseq.to_string(), "INVITE".to_owned()]
 }

@@ -18,7 +18,7 @@ mod commands;
 mod early;
 mod event;
 mod keep_alive;
-mod known_peers;
+mod known_addresses;
 mod referred;
 mod referring;
 mod registering;
@@ -40,14 +40,14 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{account::Account, known_peers::KnownPeers};
+use self::{account::Account, known_addresses::KnownAddresses};
 pub use self::{
     account::TrunkAccount,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
 };
 use super::{
     Status,
-    dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
+    dialog::{Dialog, DialogDue, DialogKey, HangUp},
     digest::{Algorithm, Authenticator},
     log_limiter::LogLimiter,
     message::{Message, Response},
@@ -143,7 +143,7 @@ pub struct Endpoint {
     registering: BTreeMap<u64, String>,
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
-    acquaintances: KnownPeers,
+    known_addresses: KnownAddresses,
     last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
@@ -175,7 +175,7 @@ impl Endpoint {
             accounts: BTreeMap::new(),
             registering: BTreeMap::new(),
             keep_alive_at: None,
-            acquaintances: KnownPeers::default(),
+            known_addresses: KnownAddresses::default(),
             last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
@@ -266,14 +266,14 @@ impl Endpoint {
             };
             match dialog.handle_timeout(now) {
                 Some(DialogDue::Resend(bytes)) => {
-                    let path = dialog.path();
+                    let path = dialog.target.path();
                     if let Some(ringing) = dialog.pending() {
                         self.transactions.note_told(ringing.transaction);
                     }
                     self.transmit(Transmit { path, bytes });
                 }
                 Some(DialogDue::NotPracked) => self.give_up_ringing(id, now),
-                Some(DialogDue::Unacknowledged(hang_up)) if dialog.is_limited() => {
+                Some(DialogDue::Unacknowledged(hang_up)) if dialog.target.is_unproven() => {
                     self.tell(Event::Lost { dialog: id, how: Loss::NotAcknowledged });
                     self.send_last_bye(id, hang_up);
                     self.end(id, Ending::TimedOut, now);
@@ -393,7 +393,7 @@ impl Endpoint {
         if heard.path.peer.ip() == path.peer.ip()
             && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(&id))
         {
-            dialog.answered_from(path);
+            dialog.target.answered_from(path);
         }
         if let Some(in_dialog) = heard.in_dialog
             && self.answer_challenge(*in_dialog, heard.user, response, now)

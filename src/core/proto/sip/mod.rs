@@ -19,6 +19,7 @@ pub mod path;
 pub mod registrar;
 pub mod registration;
 pub mod session_timer;
+pub mod standing;
 mod status;
 pub mod stun;
 pub mod timers;

@@ -15,7 +15,7 @@ use super::{
     login::{Challenges, Login},
     message::{Method, NameAddr, RequestBuilder, Response},
     path::{Path, Transmit},
-    session_timer::{MAX_RAISES, MIN_SE, SESSION_EXPIRES},
+    session_timer::{LeastInterval, SESSION_EXPIRES},
     timers::{SIXTY_FOUR_T1, T2},
     transaction::{Origin, TransactionId},
     uri::Uri,
@@ -69,10 +69,8 @@ pub(super) struct Outgoing {
     /// Index of the current target.
     target: usize,
     session_seconds: u32,
-    /// The least session interval that any hop has asked for, in seconds.
-    min_se: u32,
-    /// How often `min_se` was raised.
-    raised: u8,
+    /// The least session interval that any hop has asked for.
+    least: LeastInterval,
     login: Option<Login>,
     challenges: Challenges,
     /// The header fields of the current INVITE that answer `challenges`.
@@ -179,8 +177,7 @@ impl Outgoing {
             cseq: 0,
             target: 0,
             session_seconds: SESSION_EXPIRES,
-            min_se: MIN_SE,
-            raised: 0,
+            least: LeastInterval::default(),
             challenges: Challenges::default(),
             authorization: Vec::new(),
             transaction: None,
@@ -226,7 +223,7 @@ impl Outgoing {
         let builder = origin
             .request(Method::Invite)
             .header("Session-Expires", &self.session_seconds.to_string())
-            .header("Min-SE", &self.min_se.to_string());
+            .header("Min-SE", &self.least.seconds().to_string());
         let headers = self.call.headers.iter();
         self.authorized(headers.fold(builder, |builder, (name, value)| builder.header(name, value)))
     }
@@ -295,18 +292,16 @@ impl Outgoing {
     /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3); returns
     /// whether the INVITE should be sent again with it.
     pub fn lengthen_session(&mut self, least: u32) -> bool {
-        if least <= self.session_seconds || self.raised >= MAX_RAISES {
+        if !self.least.raise(least, self.session_seconds) {
             return false;
         }
-        self.raised += 1;
         self.session_seconds = least;
-        self.min_se = least;
         self.restart()
     }
 
-    /// The least session interval that any hop has asked for, in seconds.
-    pub fn min_se(&self) -> u32 {
-        self.min_se
+    /// The least session interval that any hop has asked for.
+    pub fn least_interval(&self) -> LeastInterval {
+        self.least
     }
 
     /// Our login for in-dialog requests.

@@ -22,6 +22,9 @@ const LAST_MOMENT: Duration = Duration::from_secs(32);
 /// longest.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(320);
+/// How often a longer interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a peer that
+/// goes on asking does not want the call.
+const MAX_RAISES: u8 = 2;
 
 /// The side that refreshes the session, named by its role in the transaction that settled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,43 @@ impl Refresher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooSmall;
 
+/// The least interval that the peer and the proxies accept (Min-SE, RFC 4028 §7.3, §7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeastInterval {
+    seconds: u32,
+    /// How often it was raised for one session or refresh.
+    raises: u8,
+}
+
+impl Default for LeastInterval {
+    fn default() -> Self {
+        Self { seconds: MIN_SE, raises: 0 }
+    }
+}
+
+impl LeastInterval {
+    /// The interval in seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    /// A 422 wants at least `least` seconds where we have proposed `proposed`. Returns whether the
+    /// request should be sent again with that interval.
+    pub fn raise(&mut self, least: u32, proposed: u32) -> bool {
+        if least <= proposed || self.raises >= MAX_RAISES {
+            return false;
+        }
+        self.raises += 1;
+        self.seconds = least;
+        true
+    }
+
+    /// The next refresh may raise it as often again.
+    pub fn settled(&mut self) {
+        self.raises = 0;
+    }
+}
+
 /// A session that ends unless it is refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionTimer {
@@ -61,7 +101,7 @@ pub struct SessionTimer {
 
 /// What a deadline of a session led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum SessionDue {
     /// The refresh has to be sent.
     Refresh,
     /// The session was not refreshed in time.
@@ -136,11 +176,11 @@ impl SessionTimer {
     }
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<SessionDue> {
         if self.end() <= now {
-            return Some(Due::Expired);
+            return Some(SessionDue::Expired);
         }
-        self.refresh.take_if(|due| *due <= now).map(|_| Due::Refresh)
+        self.refresh.take_if(|due| *due <= now).map(|_| SessionDue::Refresh)
     }
 
     /// When `handle_timeout` has to be called.
@@ -171,10 +211,6 @@ fn read(value: &str) -> Option<(u32, Option<Refresher>)> {
     // One day is longer than any call; more could only overflow.
     Some((seconds.min(86_400), refresher))
 }
-
-/// How often a longer session interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a
-/// peer that goes on asking does not want the call.
-pub(super) const MAX_RAISES: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -231,17 +267,28 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_may_lengthen_the_interval_twice() {
+        let mut least = LeastInterval::default();
+        assert!(!least.raise(1_800, 1_800), "we have proposed that");
+        assert!(least.raise(2_000, 1_800) && least.raise(3_000, 2_000));
+        assert!(!least.raise(4_000, 3_000));
+        assert_eq!(least.seconds(), 3_000);
+        least.settled();
+        assert!(least.raise(4_000, 3_000));
+    }
+
+    #[test]
     fn our_refresh_is_due_at_half_of_the_interval() {
         let now = Instant::now();
         let mut timer = SessionTimer::accept(&ok("Session-Expires: 600;refresher=uac\r\n"), now)
             .expect("there is one");
         assert_eq!(timer.poll_timeout(), now + seconds(300));
         assert_eq!(timer.handle_timeout(now + seconds(299)), None);
-        assert_eq!(timer.handle_timeout(now + seconds(300)), Some(Due::Refresh));
+        assert_eq!(timer.handle_timeout(now + seconds(300)), Some(SessionDue::Refresh));
         assert_eq!(timer.poll_timeout(), now + seconds(568));
         timer.postpone(now + seconds(303));
-        assert_eq!(timer.handle_timeout(now + seconds(303)), Some(Due::Refresh));
-        assert_eq!(timer.handle_timeout(now + seconds(568)), Some(Due::Expired));
+        assert_eq!(timer.handle_timeout(now + seconds(303)), Some(SessionDue::Refresh));
+        assert_eq!(timer.handle_timeout(now + seconds(568)), Some(SessionDue::Expired));
         assert_eq!(timer.proposal(0), "600;refresher=uac");
         assert_eq!(timer.proposal(900), "900;refresher=uac");
     }
@@ -252,7 +299,7 @@ mod tests {
         let mut timer =
             SessionTimer::accept(&ok("Session-Expires: 90;refresher=uas\r\n"), now).unwrap();
         assert_eq!(timer.poll_timeout(), now + seconds(60));
-        assert_eq!(timer.handle_timeout(now + seconds(60)), Some(Due::Expired));
+        assert_eq!(timer.handle_timeout(now + seconds(60)), Some(SessionDue::Expired));
         assert_eq!(SessionTimer::accept(&ok(""), now), None);
     }
 }

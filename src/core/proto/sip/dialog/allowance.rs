@@ -15,29 +15,39 @@ pub(in crate::proto::sip) fn allowed_for(heard: usize) -> usize {
 
 /// How many bytes may still be sent to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Allowance {
-    room: usize,
-    /// The INVITE has come again. A phone repeats its INVITE only while it has received no
-    /// response.
-    is_repeated: bool,
+pub(in crate::proto::sip) enum Allowance {
+    /// Any number: the address is proved.
+    Unlimited,
+    /// The address is unproven.
+    Limited {
+        /// How many bytes may still be sent.
+        room: usize,
+        /// The INVITE has come again. A phone repeats its INVITE only while it has received no
+        /// response.
+        is_repeated: bool,
+    },
 }
 
 impl Allowance {
-    /// The allowance of an address that has sent a message of `heard` bytes.
+    /// The allowance of an unproven address that has sent a message of `heard` bytes.
     pub fn of(heard: usize) -> Self {
-        Self { room: allowed_for(heard), is_repeated: false }
+        Self::Limited { room: allowed_for(heard), is_repeated: false }
     }
 
     /// Another message of `heard` bytes has come.
     pub fn hear(&mut self, heard: usize) {
-        self.room = self.room.saturating_add(allowed_for(heard));
-        self.is_repeated = true;
+        if let Self::Limited { room, is_repeated } = self {
+            *room = room.saturating_add(allowed_for(heard));
+            *is_repeated = true;
+        }
     }
 
-    /// Takes `bytes` off the allowance; returns false, and takes nothing, when too few are left.
+    /// Takes the bytes of a request or a final response off the allowance; returns false, and takes
+    /// nothing, when too few are left.
     pub fn take(&mut self, bytes: usize) -> bool {
-        let left = self.room.checked_sub(bytes);
-        self.room = left.unwrap_or(self.room);
+        let Self::Limited { room, .. } = self else { return true };
+        let left = room.checked_sub(bytes);
+        *room = left.unwrap_or(*room);
         left.is_some()
     }
 
@@ -45,24 +55,23 @@ impl Allowance {
     /// INVITE any more, so the rest must suffice for the 200 and for one repetition of it. The
     /// first INVITE alone pays for a final response only.
     pub fn take_provisional(&mut self, bytes: usize) -> bool {
+        let Self::Limited { room, is_repeated } = *self else { return true };
         let final_response = bytes + DESCRIPTION;
-        self.is_repeated && self.room >= bytes + 2 * final_response && self.take(bytes)
+        is_repeated && room >= bytes + 2 * final_response && self.take(bytes)
     }
 
-    /// How many bytes may still be sent.
-    pub fn room(&self) -> usize {
-        self.room
+    /// Whether the address is unproven.
+    pub fn is_limited(self) -> bool {
+        self.room().is_some()
     }
-}
 
-/// Takes the bytes of a request or a final response off the allowance, where there is one.
-pub(super) fn take(allowance: &mut Option<Allowance>, bytes: usize) -> bool {
-    allowance.as_mut().is_none_or(|allowance| allowance.take(bytes))
-}
-
-/// Does the same for a provisional response.
-pub(super) fn take_provisional(allowance: &mut Option<Allowance>, bytes: usize) -> bool {
-    allowance.as_mut().is_none_or(|allowance| allowance.take_provisional(bytes))
+    /// How many bytes may still be sent; `None` when there is no limit.
+    pub fn room(self) -> Option<usize> {
+        match self {
+            Self::Limited { room, .. } => Some(room),
+            Self::Unlimited => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,10 +81,18 @@ mod tests {
     #[test]
     fn no_more_is_said_than_one_and_a_half_times_what_was_heard() {
         let mut allowance = Allowance::of(144);
-        assert_eq!(allowance.room(), 216);
+        assert_eq!(allowance.room(), Some(216));
         assert!(!allowance.take(217) && allowance.take(216) && !allowance.take(1));
         allowance.hear(144);
         assert!(allowance.take(200) && !allowance.take(17));
+    }
+
+    #[test]
+    fn a_proved_address_has_no_limit() {
+        let mut allowance = Allowance::Unlimited;
+        assert!(allowance.take(usize::MAX) && allowance.take_provisional(usize::MAX));
+        allowance.hear(144);
+        assert_eq!(allowance, Allowance::Unlimited);
     }
 
     #[test]

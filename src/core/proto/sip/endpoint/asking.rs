@@ -40,10 +40,11 @@ impl Endpoint {
         if in_dialog.method == Method::Invite && !dialog.may_offer() {
             return false;
         }
-        let mut hops = dialog.hops().into_iter().filter(|hop| !in_dialog.failed_hops.contains(hop));
-        let way = hops.next().unwrap_or(dialog.next_hop());
+        let mut hops =
+            dialog.target.hops().into_iter().filter(|hop| !in_dialog.failed_hops.contains(hop));
+        let way = hops.next().unwrap_or(dialog.target.next_hop());
         let has_other_hop = hops.next().is_some();
-        let uri = dialog.request_uri();
+        let uri = dialog.target.request_uri();
         let credentials = dialog.login().and_then(|login| login.at(way.peer.ip()));
         let answers = match credentials {
             Some(credentials) => {
@@ -63,7 +64,7 @@ impl Endpoint {
         let may_be_challenged = credentials.is_some();
         let cseq = dialog.next_cseq();
         // A stream to a stranger would lead to an address from which none of its messages came.
-        let may_stream = !in_dialog.wants_datagram && !dialog.is_of_stranger();
+        let may_stream = !in_dialog.wants_datagram && !dialog.target.is_bound_to_source();
         let (transmit, is_streamed) = config.packed(way, may_stream, |path| {
             let sent_by = config.sent_by(path);
             let hop = Hop { sent_by: &sent_by, branch: &branch };
@@ -81,11 +82,11 @@ impl Endpoint {
                 None => builder.build().into(),
             }
         });
-        let sends = match dialog.may_repeat(transmit.path) {
+        let sends = match dialog.target.may_repeat(transmit.path) {
             true => Sends::Repeatedly,
             false => Sends::Once,
         };
-        if !dialog.take_room(transmit.bytes.len()) {
+        if !dialog.target.allowance.take(transmit.bytes.len()) {
             debug!(id = ?in_dialog.dialog, "no room for a request to an unproven address");
             self.undelivered(user, None, now);
             return true;
@@ -146,7 +147,7 @@ impl Endpoint {
         self.trunk_lost(connection, now);
         let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
         for dialog in self.dialogs.values_mut().chain(early) {
-            dialog.stream_lost(connection);
+            dialog.target.stream_lost(connection);
         }
         for Undelivered { user, in_dialog } in
             self.transactions.handle_disconnected(connection, peer)

@@ -228,7 +228,7 @@ impl Endpoint {
             let dialog = dialog.by_own_stream(sent_path.connection.is_none()).placed(
                 outgoing.offer(),
                 outgoing.login(),
-                outgoing.min_se(),
+                outgoing.least_interval(),
             );
             outgoing.follow(tag, dialog, None);
         }
@@ -300,7 +300,8 @@ impl Endpoint {
         let way = if fault.is_some() { path } else { sent_path.way_of_answer(path) };
         let dialog = Dialog::calling(origin, response, way);
         let dialog = dialog.by_own_stream(sent_path.connection.is_none());
-        let mut dialog = dialog.placed(outgoing.offer(), outgoing.login(), outgoing.min_se());
+        let mut dialog =
+            dialog.placed(outgoing.offer(), outgoing.login(), outgoing.least_interval());
         if let Some(early) = outgoing.fork(&tag) {
             dialog.goes_on_from(&early.dialog);
         }
@@ -323,7 +324,7 @@ impl Endpoint {
         }
         // A peer of RFC 2543 may send a tag only after its first responses.
         let early = [outgoing.take_fork(&tag), outgoing.take_fork(UNTAGGED)];
-        dialog.keep_session(SessionTimer::accept(response, now));
+        dialog.session.restart(SessionTimer::accept(response, now));
         let branch = self.fresh_branch();
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
             dialog.acknowledged(cseq, ack.clone());
@@ -350,7 +351,7 @@ impl Endpoint {
 
     /// The ACK of a 2xx to our first INVITE, with the credentials of that INVITE (§22.1).
     fn ack_of(&self, id: DialogId, dialog: &Dialog, cseq: u32, branch: &str) -> Option<Transmit> {
-        let path = self.config.leaving_listener(dialog.next_hop());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let sent_by = self.config.sent_by(path);
         let builder = dialog.request(Method::Ack, cseq, path, Hop { sent_by: &sent_by, branch });
         let builder = self.outgoing.get(&id)?.authorized(builder);
@@ -403,7 +404,7 @@ impl Endpoint {
             self.ask_within(bye, TransactionUser::None, now);
             return;
         }
-        let path = self.config.leaving_listener(dialog.next_hop());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let cseq = dialog.next_cseq();
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &bye_branch };

@@ -40,8 +40,8 @@ impl Endpoint {
         }
         let rseq = self.first_rseq();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let contact = self.config.contact(dialog.is_sips(), dialog.path());
-        let is_limited = dialog.is_limited();
+        let contact = self.config.contact(dialog.is_sips(), dialog.target.path());
+        let is_limited = dialog.target.is_unproven();
         let ringing =
             ResponseBuilder::to(&pending.request, Status::RINGING).to_tag(&dialog.key().local_tag);
         let ringing = match is_limited {
@@ -65,10 +65,10 @@ impl Endpoint {
         // An interval that is too small was refused when the request came.
         let session = SessionTimer::answer(&pending.request, now).ok().flatten();
         let (tag, contact) =
-            (&dialog.key().local_tag, self.config.contact(dialog.is_sips(), dialog.path()));
+            (&dialog.key().local_tag, self.config.contact(dialog.is_sips(), dialog.target.path()));
         // Header fields that are not mandatory (RFC 3261 §13.3.1.4) are left out if the allowance
         // is limited.
-        let ok = match dialog.is_limited() {
+        let ok = match dialog.target.is_unproven() {
             true => ResponseBuilder::to(&pending.request, Status::OK).to_tag(tag).contact(&contact),
             false => self
                 .response_builder(&pending.request, Status::OK, tag)
@@ -85,12 +85,14 @@ impl Endpoint {
         };
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         // A 200 that exceeds the allowance waits until the INVITE comes again.
-        if !dialog.is_elsewhere(transmit.path) && dialog.take_room(transmit.bytes.len()) {
+        if !dialog.target.is_elsewhere(transmit.path)
+            && dialog.target.allowance.take(transmit.bytes.len())
+        {
             self.transmit(transmit);
         }
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             dialog.answered(ok, sdp, now);
-            dialog.keep_session(session.map(|(timer, _)| timer));
+            dialog.session.restart(session.map(|(timer, _)| timer));
         }
         self.schedule_dialog(id);
     }
@@ -102,7 +104,7 @@ impl Endpoint {
             return;
         };
         let Some(pending) = dialog.pending().cloned() else { return };
-        let source = dialog.path().peer.ip();
+        let source = dialog.target.path().peer.ip();
         let response = match !self.users.is_empty() {
             true => self.challenge_to(&pending.request, source, false, now),
             false => self.response(
@@ -192,13 +194,14 @@ impl Endpoint {
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
+        let (cseq, path) =
+            (dialog.next_cseq(), self.config.leaving_listener(dialog.target.next_hop()));
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let bye = dialog.request(Method::Bye, cseq, path, hop);
         let reason = hang_up.reason.as_deref();
         let bye = reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text)).build();
-        if dialog.take_room(bye.len()) {
+        if dialog.target.allowance.take(bye.len()) {
             self.send(path, bye);
         }
     }

@@ -61,7 +61,7 @@ impl Endpoint {
             }
             Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
-                fork.dialog.refresh_target(contact, path);
+                fork.dialog.target.refresh(contact, path);
                 let response = self.update_accepted(request, path).build();
                 self.answer_in_transaction(key, path, response.into(), now);
                 return;

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use rand::Rng;
 
-use super::{Endpoint, known_peers::KnownPeers};
+use super::{Endpoint, known_addresses::KnownAddresses};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId},
     path::Path,
@@ -24,9 +24,6 @@ use crate::proto::sip::{
 const INTERVAL: std::ops::RangeInclusive<u64> = 24_000..=29_000;
 /// The ping of RFC 5626 §4.4.1.
 const EMPTY_LINES: &[u8] = b"\r\n\r\n";
-/// The maximum age of the set of known peers. A STUN client repeats its request after half a
-/// second.
-const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 impl Endpoint {
     /// Schedules the next keep-alives, if none are scheduled and a peer needs them.
@@ -39,7 +36,7 @@ impl Endpoint {
 
     /// A call is up, perhaps through a NAT.
     pub(super) fn keep_way_open(&mut self, id: DialogId, now: Instant) {
-        if self.dialogs.get(&id).is_some_and(Dialog::is_behind_nat) {
+        if self.dialogs.get(&id).is_some_and(Dialog::needs_keep_alive) {
             self.plan_keep_alives(now);
         }
     }
@@ -60,35 +57,33 @@ impl Endpoint {
     /// port.
     pub(super) fn handle_stun(&mut self, bytes: &[u8], path: Path, now: Instant) -> bool {
         let Some(answer) = stun::answer(bytes, path.peer) else { return false };
-        if self.is_somebody(path.peer, now) {
+        if self.is_known_address(path.peer, now) {
             self.send(path, answer);
         }
         true
     }
 
-    fn is_somebody(&mut self, peer: SocketAddr, now: Instant) -> bool {
-        let is_new = |made| now.saturating_duration_since(made) < KNOWN_FOR;
-        if !self.acquaintances.made.is_some_and(is_new) {
+    fn is_known_address(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        if !self.known_addresses.is_fresh(now) {
             let dialogs = self.dialogs.values();
-            let dialogs = dialogs.filter(|dialog| dialog.is_confirmed() && !dialog.is_limited());
-            let peers = dialogs
-                .map(Dialog::path)
+            let dialogs =
+                dialogs.filter(|dialog| dialog.is_confirmed() && !dialog.target.is_unproven());
+            let paths = dialogs
+                .map(|dialog| dialog.target.path())
                 .chain(self.registrar.paths())
-                .chain(self.trunk_flows())
-                .map(|path| path.source())
-                .collect();
-            self.acquaintances = KnownPeers { peers, made: Some(now) };
+                .chain(self.trunk_flows());
+            self.known_addresses = KnownAddresses::collect(paths.map(|path| path.source()), now);
         }
-        self.acquaintances.peers.contains(&peer)
+        self.known_addresses.contains(peer)
     }
 
     /// Each path once, even if it is used by several calls or phones.
     fn kept_alive(&self) -> Vec<Path> {
-        let callers = self.dialogs.values().filter(|dialog| dialog.is_behind_nat());
+        let callers = self.dialogs.values().filter(|dialog| dialog.needs_keep_alive());
         let mut seen = BTreeSet::new();
         self.registrar
             .behind_nat()
-            .chain(callers.map(Dialog::path))
+            .chain(callers.map(|dialog| dialog.target.path()))
             .chain(self.trunk_flows())
             .filter(|path| seen.insert((path.transport, path.peer)))
             .collect()

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
 use crate::proto::sip::{
     Status,
-    dialog::{Dialog, DialogId, DialogKey},
+    dialog::{DialogId, DialogKey},
     in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder},
     timers::REFER_EXPIRES,
@@ -27,7 +27,8 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        let may_refer = self.dialogs.get(&id).is_some_and(Dialog::may_refer);
+        let dialog = self.dialogs.get(&id);
+        let may_refer = dialog.is_some_and(|dialog| dialog.received_refer.is_allowed());
         // Without users there is no password to authenticate with.
         let must_prove = !may_refer && !self.users.is_empty();
         if must_prove && let Err(refusal) = self.prove(request, path, now) {
@@ -62,7 +63,7 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
-        let Some(event) = dialog.refer_event(is_last) else {
+        let Some(event) = dialog.received_refer.event(is_last) else {
             debug!(?id, "no peer waits for the progress of a REFER");
             return;
         };

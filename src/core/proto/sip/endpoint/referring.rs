@@ -1,7 +1,7 @@
 //! Transfer of a peer: we ask it to call another party, and it reports the progress (RFC 3515, RFC
 //! 5589).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::debug;
 
@@ -10,7 +10,7 @@ use crate::proto::sip::{
     Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
-    message::{Method, Request, parse_number},
+    message::{Method, Request},
     transaction::{TransactionKey, TransactionUser},
     uri::{Uri, escape_header},
 };
@@ -46,12 +46,12 @@ impl Endpoint {
             debug!(?id, "there is no peer that could be referred");
             return;
         };
-        if dialog.is_ending() || dialog.refers() {
+        if dialog.is_ending() || dialog.sent_refer.is_under_way() {
             self.tell(Event::Referred { dialog: id, status: Status::REQUEST_PENDING });
             return;
         }
-        dialog.follow_refer(None, now);
-        let contact = self.config.contact(dialog.is_sips(), dialog.next_hop());
+        dialog.sent_refer.sent(now);
+        let contact = self.config.contact(dialog.is_sips(), dialog.target.next_hop());
         let refer = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Refer)
             .with_contact()
             .header("Refer-To", format!("<{refer_to}>"))
@@ -63,17 +63,10 @@ impl Endpoint {
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
     pub(super) fn refer_answered(&mut self, id: DialogId, status: Status, now: Instant) {
-        let is_refused = status.is_refusal();
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.refers()) else {
-            return;
-        };
-        match is_refused {
-            true => dialog.refer_over(),
-            false => dialog.follow_refer(None, now),
-        }
+        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(progress) = dialog.sent_refer.answered(status, now) else { return };
         self.schedule_dialog(id);
-        let status = if is_refused { status } else { Status::TRYING };
-        self.tell(Event::Referred { dialog: id, status });
+        self.tell(Event::Referred { dialog: id, status: progress });
     }
 
     /// Handles a NOTIFY within a dialog; only those about a REFER of ours are accepted.
@@ -91,40 +84,19 @@ impl Endpoint {
             self.answer_stateful(request, key, path, Status::BAD_EVENT, now);
             return;
         }
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.refers()) else {
+        let dialog = self.dialogs.get_mut(&id);
+        let Some(dialog) = dialog.filter(|dialog| dialog.sent_refer.is_under_way()) else {
             self.answer_stateful(request, key, path, Status::CALL_DOES_NOT_EXIST, now);
             return;
         };
         let state = request.header("Subscription-State").unwrap_or_default();
-        let is_over = state.trim().to_ascii_lowercase().starts_with("terminated");
-        let status = match (status_in(request), is_over) {
-            // The subscription ends without a final status.
-            (status, true) if !status.is_some_and(Status::is_final) => {
-                Some(Status::REQUEST_TIMEOUT)
-            }
-            (status, _) => status,
-        };
-        if status.is_some_and(Status::is_final) {
-            dialog.refer_over();
-        } else if let Some(expires) = expires_of(state) {
-            dialog.follow_refer(Some(expires), now);
-        }
+        let progress = dialog.sent_refer.notified(status_in(request), state, now);
         self.schedule_dialog(id);
         self.answer_stateful(request, key, path, Status::OK, now);
-        if let Some(status) = status {
+        if let Some(status) = progress {
             self.tell(Event::Referred { dialog: id, status });
         }
     }
-}
-
-/// How long a subscription continues (RFC 6665 §4.1.3).
-fn expires_of(state: &str) -> Option<Duration> {
-    let named = |parameter: &str| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("expires").then(|| parse_number(value.trim()))?
-    };
-    let seconds = state.split(';').skip(1).find_map(named)?;
-    Some(Duration::from_secs(seconds.into()))
 }
 
 /// The status of the SIP response in the body.

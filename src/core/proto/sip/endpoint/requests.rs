@@ -9,15 +9,14 @@ use tracing::{debug, info};
 use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
 use crate::proto::sip::{
     Status,
-    dialog::{
-        Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
-    },
+    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for},
     digest::{self, Asking, Verdict},
     info,
     message::{Method, NameAddr, Request, ResponseBuilder},
     path::Transmit,
     registrar::{self, Reply},
     session_timer::SessionTimer,
+    standing::Standing,
     transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
     uri::Uri,
     validate::{check_description, validate},
@@ -78,18 +77,19 @@ impl Endpoint {
         let again = self.transactions.repeat(id).filter(is_same);
         // A REGISTER has a transaction only after it has shown the password.
         let standing = self.standing(path);
-        let is_registered = standing == Caller::AtPhone && *request.method() == Method::Register;
+        let is_registered =
+            standing == Standing::KnownSource && *request.method() == Method::Register;
         let is_believed = standing.is_proved(path.transport) || is_registered;
         let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
         // What another address has proved does not hold for this one.
-        let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
-            Some(dialog) if dialog.is_limited() => {
-                dialog.heard_again(path, heard);
+        let again = match dialog.filter(|dialog| !dialog.target.is_elsewhere(path)) {
+            Some(dialog) if dialog.target.is_unproven() => {
+                dialog.target.heard_again(path, heard);
                 let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
-                let answer = answer.map(|bytes| Transmit { path: dialog.path(), bytes });
+                let answer = answer.map(|bytes| Transmit { path: dialog.target.path(), bytes });
                 again.or(answer).filter(|again| match dialog.is_ringing() {
-                    true => dialog.take_provisional_room(again.bytes.len()),
-                    false => dialog.take_room(again.bytes.len()),
+                    true => dialog.target.allowance.take_provisional(again.bytes.len()),
+                    false => dialog.target.allowance.take(again.bytes.len()),
                 })
             }
             Some(_) => again,
@@ -118,7 +118,7 @@ impl Endpoint {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
-        if dialog.heard_from(path, self.heard_bytes) {
+        if dialog.target.heard_from(path, self.heard_bytes) {
             self.tell(Event::Heard { dialog: id });
         }
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
@@ -147,12 +147,12 @@ impl Endpoint {
             return;
         };
         let mut dialog = id.and_then(|id| self.dialogs.get_mut(&id));
-        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
+        if dialog.as_ref().is_some_and(|dialog| dialog.target.is_elsewhere(path)) {
             self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
             return;
         }
-        if let Some(dialog) = dialog.as_mut().filter(|dialog| dialog.is_limited()) {
-            dialog.heard_again(path, self.heard_bytes);
+        if let Some(dialog) = dialog.as_mut().filter(|dialog| dialog.target.is_unproven()) {
+            dialog.target.heard_again(path, self.heard_bytes);
             self.answering = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
@@ -216,10 +216,10 @@ impl Endpoint {
             }
         };
         let caller = match user {
-            Some(_) => Caller::Known,
+            Some(_) => Standing::Identified,
             None => self.standing(path),
         };
-        if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
+        if caller == Standing::Stranger && !self.has_room_for_stranger(path) {
             self.refuse_for_load(&request, path);
             return;
         }
@@ -426,7 +426,7 @@ impl Endpoint {
         if early_only {
             return Err(Status::BUSY_HERE);
         }
-        let before = dialog.path();
+        let before = dialog.target.path();
         let has_its_place = match path.is_foreign {
             true => before.connection == path.connection,
             false => before.peer.ip() == path.peer.ip(),
@@ -451,17 +451,17 @@ impl Endpoint {
         }
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Err(untimely) = dialog.admit(&request) {
-            if dialog.is_elsewhere(path) {
+            if dialog.target.is_elsewhere(path) {
                 self.answer_stateless(&request, untimely.status(), path);
                 return;
             }
-            dialog.heard_again(path, self.heard_bytes);
-            self.answering = dialog.is_limited().then_some(id);
+            dialog.target.heard_again(path, self.heard_bytes);
+            self.answering = dialog.target.is_unproven().then_some(id);
             self.refuse_untimely(untimely, &request, key, path, now);
             return;
         }
-        let is_first = dialog.heard_from(path, self.heard_bytes);
-        self.answering = dialog.is_limited().then_some(id);
+        let is_first = dialog.target.heard_from(path, self.heard_bytes);
+        self.answering = dialog.target.is_unproven().then_some(id);
         if is_first {
             self.tell(Event::Heard { dialog: id });
         }
@@ -487,7 +487,7 @@ impl Endpoint {
     fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
         let Some(dialog) = self.dialogs.get(&id) else { return };
         let local_tag = dialog.key().local_tag.clone();
-        let trying = (!dialog.is_limited()).then(|| self.trying(&request));
+        let trying = (!dialog.target.is_unproven()).then(|| self.trying(&request));
         let invite = Invite { dialog: Some(id), local_tag, stranger: None };
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
@@ -500,10 +500,10 @@ impl Endpoint {
         let offer = pending.request.description();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
             let contact = pending.request.contacts().first().map(|contact| contact.uri());
-            dialog.refresh_target(contact, path);
+            dialog.target.refresh(contact, path);
             dialog.reoffered(pending);
         }
-        let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_limited());
+        let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.target.is_unproven());
         self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
     }
 
@@ -604,8 +604,8 @@ impl Endpoint {
         let builder = self.update_accepted(&request, path);
         let response = session_headers(builder, &request, session.as_ref()).build();
         if let Some(dialog) = self.dialogs.get_mut(&id) {
-            dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
-            dialog.keep_session(session.map(|(timer, _)| timer));
+            dialog.target.refresh(request.contacts().first().map(|contact| contact.uri()), path);
+            dialog.session.restart(session.map(|(timer, _)| timer));
         }
         self.answer_in_transaction(key, path, response.into(), now);
         self.schedule_dialog(id);

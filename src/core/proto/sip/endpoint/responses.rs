@@ -206,12 +206,12 @@ impl Endpoint {
     fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
         let dialog = self.answering.and_then(|id| self.dialogs.get_mut(&id));
         let Some((dialog, room)) =
-            dialog.and_then(|dialog| dialog.room().map(|room| (dialog, room)))
+            dialog.and_then(|dialog| dialog.target.allowance.room().map(|room| (dialog, room)))
         else {
             return Some(response);
         };
         let fitted = fitted(&response, room)?;
-        dialog.take_room(fitted.len());
+        dialog.target.allowance.take(fitted.len());
         Some(fitted)
     }
 
@@ -251,7 +251,7 @@ impl Endpoint {
         let invite = self.transactions.invite(pending.transaction);
         let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog?));
         let builder = match dialog {
-            Some(dialog) if dialog.is_limited() => {
+            Some(dialog) if dialog.target.is_unproven() => {
                 ResponseBuilder::to(&pending.request, status).to_tag(&local_tag)
             }
             _ => self.response_builder(&pending.request, status, &local_tag),
@@ -259,7 +259,7 @@ impl Endpoint {
         let builder = match dialog {
             // A provisional response creates an early dialog (§12.1.1).
             Some(dialog) if status.is_provisional() => {
-                builder.contact(&self.config.contact(dialog.is_sips(), dialog.path()))
+                builder.contact(&self.config.contact(dialog.is_sips(), dialog.target.path()))
             }
             _ => builder,
         };
@@ -302,18 +302,22 @@ impl Endpoint {
         let response = response.into();
         let invite = self.transactions.invite(id);
         let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog?));
-        let mut limited = dialog.filter(|dialog| dialog.is_limited());
+        let mut limited = dialog.filter(|dialog| dialog.target.is_unproven());
         if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
         {
-            let room = limited.and_then(|dialog| dialog.room()).unwrap_or(allowed_for(heard));
+            let room = limited
+                .and_then(|dialog| dialog.target.allowance.room())
+                .unwrap_or(allowed_for(heard));
             self.send_within(room, path, &response);
             return;
         }
         let fits = match &mut limited {
             None => true,
-            Some(dialog) if status.is_provisional() => dialog.take_provisional_room(response.len()),
-            Some(dialog) => dialog.take_room(response.len()),
+            Some(dialog) if status.is_provisional() => {
+                dialog.target.allowance.take_provisional(response.len())
+            }
+            Some(dialog) => dialog.target.allowance.take(response.len()),
         };
         if status.is_provisional() && !fits {
             self.transactions.keep_provisional(id, response);
@@ -324,7 +328,11 @@ impl Endpoint {
         let dialog = self.transactions.invite(id).and_then(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
-        if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {
+        if transmit
+            .as_ref()
+            .zip(dialog)
+            .is_some_and(|(to, dialog)| dialog.target.is_elsewhere(to.path))
+        {
             room = Some(0);
             transmit = None;
         }

@@ -7,14 +7,10 @@
 
 use std::net::IpAddr;
 
-use super::{ConnectionId, Dialog, Endpoint, IpNet, Path};
-use crate::proto::sip::dialog::Caller;
-
-/// Strangers may not use the last quarter of the transactions and dialogs: it is reserved for known
-/// peers.
-const RESERVE: usize = 4;
-/// One source address of strangers may use an eighth of all transactions.
-const SHARE: usize = 8;
+use super::{ConnectionId, Endpoint, IpNet, Path};
+use crate::proto::sip::standing::{
+    RESERVED_DIALOGS, RESERVED_TRANSACTIONS, Standing, TRANSACTIONS_OF_A_SOURCE, is_trusted_over,
+};
 
 impl Endpoint {
     /// The networks of peers that the operator trusts.
@@ -24,32 +20,35 @@ impl Endpoint {
 
     /// Whether the operator trusts the peer.
     pub(super) fn is_trusted(&self, path: Path) -> bool {
-        !path.is_foreign && is_within(&self.trusted_peers, path.peer.ip())
+        is_trusted_over(&self.trusted_peers, path)
     }
 
     /// Whether the peer is known: trusted by the operator, a trunk, or at the address from which a
     /// phone has registered.
-    pub(super) fn is_acquainted(&self, path: Path) -> bool {
-        self.standing(path) != Caller::Stranger
+    pub(super) fn is_known_peer(&self, path: Path) -> bool {
+        self.standing(path) != Standing::Stranger
     }
 
     /// How well the peer is known by its address alone.
-    pub(super) fn standing(&self, path: Path) -> Caller {
-        if self.is_trusted(path) || self.trunk_at(path).is_some() {
-            Caller::Known
+    pub(super) fn standing(&self, path: Path) -> Standing {
+        if self.is_trusted(path) {
+            Standing::Trusted
+        } else if self.trunk_at(path).is_some() {
+            Standing::Identified
         } else if self.registrar.is_at(path) {
-            Caller::AtPhone
+            Standing::KnownSource
         } else {
-            Caller::Stranger
+            Standing::Stranger
         }
     }
 
     /// Addresses of known peers that the operator has not listed: trunks, registered phones, and
     /// peers of calls that are up. An answered call without ACK proves nothing.
-    pub fn acquaintances(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn known_peers(&self) -> impl Iterator<Item = IpAddr> {
         let phones = self.registrar.paths().map(|path| path.peer.ip());
-        let up = self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.is_limited());
-        let up = up.map(Dialog::path);
+        let up =
+            self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.target.is_unproven());
+        let up = up.map(|dialog| dialog.target.path());
         let up = up.filter(|path| !path.is_foreign);
         phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
     }
@@ -62,7 +61,7 @@ impl Endpoint {
 
     /// Streams that a dialog uses, or over which a phone or a trunk is reached.
     pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
-        let dialogs = self.dialogs.values().map(Dialog::path);
+        let dialogs = self.dialogs.values().map(|dialog| dialog.target.path());
         let paths = dialogs.chain(self.registrar.paths()).chain(self.trunk_flows());
         paths.filter_map(|path| path.connection)
     }
@@ -70,8 +69,8 @@ impl Endpoint {
     /// Whether a stranger may open one more dialog.
     pub(super) fn has_room_for_stranger(&self, path: Path) -> bool {
         let (transactions, dialogs) = (self.config.max_transactions, self.config.max_dialogs);
-        self.transactions.len() < transactions - transactions / RESERVE
-            && self.dialogs.len() < dialogs - dialogs / RESERVE
+        self.transactions.len() < RESERVED_TRANSACTIONS.rest_of(transactions)
+            && self.dialogs.len() < RESERVED_DIALOGS.rest_of(dialogs)
             && self.is_within_share(path)
     }
 
@@ -79,17 +78,11 @@ impl Endpoint {
     /// block other peers.
     pub(super) fn has_room_within(&self, path: Path) -> bool {
         self.transactions.len() < self.config.max_transactions
-            && (self.is_within_share(path) || self.is_acquainted(path))
+            && (self.is_within_share(path) || self.is_known_peer(path))
     }
 
     fn is_within_share(&self, path: Path) -> bool {
-        let share = (self.config.max_transactions / SHARE).max(1);
+        let share = TRANSACTIONS_OF_A_SOURCE.at_least_one_of(self.config.max_transactions);
         self.transactions.of_source(path.peer.ip()) < share
     }
-}
-
-/// Whether one of the networks contains this address.
-pub(super) fn is_within(networks: &[IpNet], ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    networks.iter().any(|network| network.contains(&ip))
 }

@@ -24,11 +24,11 @@ impl Endpoint {
         let pause = self.glare_pause(id);
         let allow = self.allow();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some((proposal, least)) = dialog.proposal() else { return };
-        let by_update = dialog.takes_update();
+        let Some((proposal, least)) = dialog.session.proposal() else { return };
+        let by_update = dialog.session.takes_update;
         if !by_update && !dialog.is_confirmed() {
             // The peer is changing the session, which refreshes it too.
-            dialog.postpone_refresh(now + pause);
+            dialog.session.postpone(now + pause);
             return;
         }
         let method = if by_update { Method::Update } else { Method::Invite };
@@ -41,7 +41,7 @@ impl Endpoint {
         if by_update {
             self.ask_within(in_dialog, TransactionUser::Update(id), now);
         } else {
-            let in_dialog = in_dialog.body(SDP, dialog.description());
+            let in_dialog = in_dialog.body(SDP, &dialog.session.description);
             self.ask_within(in_dialog, TransactionUser::Reinvite(id), now);
         }
     }
@@ -53,7 +53,7 @@ impl Endpoint {
         {
             // RFC 3311 §5.1: the response may change the remote target.
             let contact = response.contacts().first().map(|contact| contact.uri());
-            dialog.refresh_target(contact, dialog.path());
+            dialog.target.refresh(contact, dialog.target.path());
         }
         self.refresh_answered(id, response, now);
     }
@@ -105,14 +105,14 @@ impl Endpoint {
         let branch = self.fresh_branch();
         let Some(dialog) = self.dialogs.get_mut(&id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
-            if dialog.take_room(ack.bytes.len()) {
+            if dialog.target.allowance.take(ack.bytes.len()) {
                 self.acknowledge_again(ack, path);
             }
             return;
         }
         let contact = response.contacts().first().map(|contact| contact.uri());
-        dialog.refresh_target(contact, dialog.path());
-        let path = self.config.leaving_listener(dialog.next_hop());
+        dialog.target.refresh(contact, dialog.target.path());
+        let path = self.config.leaving_listener(dialog.target.next_hop());
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let ack = dialog.request(Method::Ack, cseq, path, hop);
@@ -122,7 +122,7 @@ impl Endpoint {
         let is_ending = dialog.is_ending();
         // The path is that of the newest message, whose source may be forged: an unproven address
         // gets the ACK only within its allowance.
-        if dialog.take_room(ack.bytes.len()) {
+        if dialog.target.allowance.take(ack.bytes.len()) {
             self.transmit(ack);
         }
         if let Some(description) = response.description().filter(|_| !is_ending) {
@@ -139,7 +139,7 @@ impl Endpoint {
         let is_update = response.cseq().method == Method::Update;
         match response.status() {
             status if status.is_success() => {
-                dialog.keep_session(SessionTimer::accept(response, now))
+                dialog.session.restart(SessionTimer::accept(response, now));
             }
             // §12.2.1.2: the peer does not know the dialog, or does not answer.
             Status::REQUEST_TIMEOUT | Status::CALL_DOES_NOT_EXIST => {
@@ -147,15 +147,15 @@ impl Endpoint {
                 return;
             }
             // §14.1: both sides made an offer at once.
-            Status::REQUEST_PENDING => dialog.postpone_refresh(now + pause),
+            Status::REQUEST_PENDING => dialog.session.postpone(now + pause),
             Status::SESSION_INTERVAL_TOO_SMALL
-                if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) =>
+                if least_session(response).is_some_and(|least| dialog.session.lengthen(least)) =>
             {
                 self.refresh(id, now);
             }
             // The peer does not support UPDATE; a re-INVITE is always supported.
             Status::METHOD_NOT_ALLOWED | Status::NOT_IMPLEMENTED if is_update => {
-                dialog.refuses_update();
+                dialog.session.takes_update = false;
                 self.refresh(id, now);
             }
             status => {
@@ -164,7 +164,7 @@ impl Endpoint {
                     status = status.code(),
                     "the session could not be refreshed; again later"
                 );
-                dialog.refresh_refused(now);
+                dialog.session.refused(now);
             }
         }
         self.schedule_dialog(id);
@@ -176,7 +176,7 @@ impl Endpoint {
             return;
         };
         dialog.offer_refused();
-        dialog.refresh_refused(now);
+        dialog.session.refused(now);
         self.schedule_dialog(id);
     }
 

@@ -70,7 +70,7 @@ fn what_is_at_another_domain_is_not_registered_here() {
 fn a_phone_that_has_registered_is_no_stranger_there_and_then() {
     let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
     line.endpoint.set_users([("phone", "secret")].into_iter(), line.now);
-    let known = |line: &Line| line.endpoint.acquaintances().collect::<Vec<_>>();
+    let known = |line: &Line| line.endpoint.known_peers().collect::<Vec<_>>();
     assert!(known(&line).is_empty());
     line.receive(&register(1, &[]));
     let refused = line.sent.pop().unwrap().1;
@@ -240,7 +240,7 @@ fn the_place_of_a_phone_is_one_of_its_transport_and_goes_with_its_stream() {
     line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
     line.drain();
     assert_eq!(line.endpoint.phones("phone", line.now)[0].path.peer.port(), 5060);
-    assert_eq!(line.endpoint.acquaintances().collect::<Vec<_>>(), [tcp.peer.ip()]);
+    assert_eq!(line.endpoint.known_peers().collect::<Vec<_>>(), [tcp.peer.ip()]);
     for port in [40_000, 5_060] {
         let peer = format!("192.0.2.10:{port}");
         assert!(!is_at_phone(&mut line, datagram(&peer), Ask::to_string), "{peer}");
@@ -427,13 +427,13 @@ fn a_phone_whose_stream_is_gone_is_called_where_its_contact_says_that_it_listens
         assert_eq!(line.take_statuses(), [200]);
         let way = |line: &Line| line.endpoint.phones("phone", line.now)[0].path;
         assert_eq!(way(&line), stream, "as long as it lives");
-        assert!(line.endpoint.is_acquainted(stream));
+        assert!(line.endpoint.is_known_peer(stream));
         line.endpoint.handle_disconnected(ConnectionId(7), None, line.now);
         let named =
             expected.map(|peer| Path { peer: peer.parse().unwrap(), connection: None, ..stream });
         assert_eq!(way(&line), named.unwrap_or(stream), "{contact}");
         line.endpoint.set_users(std::iter::empty(), line.now);
-        assert_eq!(line.endpoint.acquaintances().count(), 0, "it is forgotten as any other");
+        assert_eq!(line.endpoint.known_peers().count(), 0, "it is forgotten as any other");
     }
 }
 

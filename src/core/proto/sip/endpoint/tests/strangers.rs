@@ -285,7 +285,7 @@ fn a_stranger_in_a_call_cannot_take_the_room_of_all() {
 #[test]
 fn who_has_acknowledged_a_call_is_an_acquaintance_until_it_ends() {
     let mut line = stranger();
-    let known = |line: &Line| line.endpoint.acquaintances().collect::<Vec<_>>();
+    let known = |line: &Line| line.endpoint.known_peers().collect::<Vec<_>>();
     let dialog = line.receive_invite(&Ask::invite());
     line.answer(dialog);
     assert!(known(&line).is_empty(), "whoever has forged where it is never hears the answer");
@@ -300,8 +300,8 @@ fn a_page_of_somebody_is_a_stranger_wherever_it_is() {
     let page = Path { transport: Transport::Ws, is_foreign: true, ..over_tcp() };
     let mut line = stranger();
     line.endpoint.set_trusted_peers(vec!["192.0.2.10/32".parse().unwrap()]);
-    assert!(line.endpoint.is_acquainted(over_tcp()));
-    assert!(!line.endpoint.is_acquainted(page) && !line.endpoint.is_trusted(page));
+    assert!(line.endpoint.is_known_peer(over_tcp()));
+    assert!(!line.endpoint.is_known_peer(page) && !line.endpoint.is_trusted(page));
     line.confirm(&Ask::invite());
     let replaces = format!("Replaces: call@192.0.2.10;to-tag={};from-tag=phone", line.tag);
     let takes_over = Ask::invite().call("second").branch("second").with(&replaces).to_string();
