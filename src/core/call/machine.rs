@@ -29,10 +29,9 @@ use std::{
 use rand::{RngCore, rngs::StdRng};
 
 pub use exchange::{
-    Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, ReferralCall,
-    SafeClip, Settings,
+    Action, Command, DialogRole, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
+    ReferralCall, SafeClip, Settings,
 };
-pub use sip_events::DialogRole;
 
 use super::{
     queue::{MAX_QUEUED, Queue},

@@ -386,7 +386,7 @@ fn events_of_a_peer_that_was_replaced_do_not_touch_the_call() {
     let before = world.machine.dialog();
     world.sip(key);
     world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
-    assert_eq!(world.machine.role(before), DialogRole::Replaced);
+    assert_eq!(world.machine.role(before), DialogRole::Former);
     world.input(Input::Sip(key(before)));
     assert_eq!(world.pressed, [Tone::POUND]);
     world.input(Input::Sip(bye(before)));

@@ -325,7 +325,7 @@ impl CallTask {
                 None
             }
             DialogRole::Referral => note_referral_event(&event),
-            DialogRole::Replaced => return,
+            DialogRole::Former => return,
         };
         self.machine.handle_input(Input::Sip(event), self.drivers.now());
         if let Some(path) = answered_at.filter(|_| self.machine.dialog() == dialog) {
