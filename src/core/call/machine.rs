@@ -29,10 +29,9 @@ use std::{
 use rand::{RngCore, rngs::StdRng};
 
 pub use exchange::{
-    Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, ReferralCall,
-    SafeClip, Settings,
+    Action, Command, DialogRole, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
+    ReferralCall, SafeClip, Settings,
 };
-pub use sip_events::DialogRole;
 
 use super::{
     queue::{MAX_QUEUED, Queue},
@@ -60,7 +59,7 @@ pub struct Machine {
     settings: Settings,
     phase: Phase,
     session: Session,
-    leg: Leg,
+    leg: LegState,
     queue: Queue,
     /// When the call ends unless the application sends a keepAlive. For a built-in line: when the
     /// line's time limit is reached.
@@ -70,7 +69,7 @@ pub struct Machine {
     /// The transfer that is under way.
     transfer: Option<Transfer>,
     /// The call to the party that the peer has referred us to (REFER).
-    referral: Option<Referral>,
+    referral: Option<PendingReferral>,
     /// A new peer has replaced the first one and has not sent its ACK yet, so we only receive.
     is_unproven: bool,
     /// Tones received since the application subscribed, whether reported or not.
@@ -103,7 +102,7 @@ struct Transfer {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leg {
+enum LegState {
     None,
     Open,
     Closing,
@@ -252,7 +251,7 @@ impl Machine {
             settings,
             phase,
             session,
-            leg: Leg::None,
+            leg: LegState::None,
             queue: Queue::default(),
             lease_until: None,
             ring_until: None,
@@ -295,13 +294,13 @@ impl Machine {
             Input::MediaTimedOut(silence) => {
                 self.end(Termination::MediaTimeout(self.session.loss(silence)), None, now);
             }
-            Input::LegClosed if self.leg != Leg::Open => {
-                self.leg = Leg::Closed;
+            Input::LegClosed if self.leg != LegState::Open => {
+                self.leg = LegState::Closed;
                 self.leg_gone(now);
             }
             // A leg that closes without our request has failed as well.
             Input::LegClosed | Input::LegFailed => {
-                self.leg = Leg::Closed;
+                self.leg = LegState::Closed;
                 self.end(Termination::Internal, Some(Refusal::Internal), now);
                 self.leg_gone(now);
             }
@@ -546,7 +545,7 @@ fn guid(rng: &mut StdRng) -> String {
 
 /// A call to the party that the peer has referred us to (RFC 3515), not answered yet.
 #[derive(Debug)]
-struct Referral {
+struct PendingReferral {
     /// The dialog that our INVITE creates.
     dialog: DialogId,
     /// When ringing ends as unanswered.

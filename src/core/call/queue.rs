@@ -11,7 +11,7 @@ use crate::model::{
 
 /// An operation that is not over, and its stage.
 #[derive(Debug)]
-pub struct Entry {
+pub struct QueuedOperation {
     /// The operation as the application sees it.
     pub operation: Operation,
     /// The clip that it writes.
@@ -45,7 +45,7 @@ pub enum Stage {
 /// The operations of a call that are not over.
 #[derive(Debug, Default)]
 pub struct Queue {
-    entries: Vec<Entry>,
+    entries: Vec<QueuedOperation>,
 }
 
 /// The longest queue of one call.
@@ -63,12 +63,17 @@ pub enum Turn {
 impl Queue {
     /// Appends an operation.
     pub fn push(&mut self, operation: Operation, recording: Option<RecordingId>) {
-        self.entries.push(Entry { operation, recording, stage: Stage::Waiting { prepared: None } });
+        self.entries.push(QueuedOperation {
+            operation,
+            recording,
+            stage: Stage::Waiting { prepared: None },
+        });
     }
 
     /// Notes that an operation may begin, or why it cannot.
     pub fn prepared(&mut self, id: OperationId, result: Result<(), OperationEnd>) {
-        if let Some(Entry { stage: Stage::Waiting { prepared }, .. }) = self.find_mut(id) {
+        if let Some(QueuedOperation { stage: Stage::Waiting { prepared }, .. }) = self.find_mut(id)
+        {
             *prepared = Some(result);
         }
     }
@@ -111,33 +116,33 @@ impl Queue {
     }
 
     /// Removes an operation, whatever its stage.
-    pub fn take(&mut self, id: OperationId) -> Option<Entry> {
+    pub fn take(&mut self, id: OperationId) -> Option<QueuedOperation> {
         let index = self.entries.iter().position(|entry| entry.operation.id == id)?;
         Some(self.entries.remove(index))
     }
 
     /// Removes all operations that have not begun.
-    pub fn take_waiting(&mut self) -> Vec<Entry> {
+    pub fn take_waiting(&mut self) -> Vec<QueuedOperation> {
         self.take_all(|stage| matches!(stage, Stage::Waiting { .. }))
     }
 
     /// Removes all operations that are sent but not played to the end by the peer.
-    pub fn take_said(&mut self) -> Vec<Entry> {
+    pub fn take_said(&mut self) -> Vec<QueuedOperation> {
         self.take_all(|stage| matches!(stage, Stage::Said))
     }
 
     /// The operation that the media carries out.
-    pub fn running(&self) -> Option<&Entry> {
+    pub fn running(&self) -> Option<&QueuedOperation> {
         self.entries.iter().find(|entry| matches!(entry.stage, Stage::Running))
     }
 
     /// The entry of an operation that is not over.
-    pub fn find(&self, id: OperationId) -> Option<&Entry> {
+    pub fn find(&self, id: OperationId) -> Option<&QueuedOperation> {
         self.entries.iter().find(|entry| entry.operation.id == id)
     }
 
     /// All operations that are not over, in order.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[QueuedOperation] {
         &self.entries
     }
 
@@ -149,18 +154,18 @@ impl Queue {
     /// Whether nothing runs or waits. Operations that are said or finishing do not delay a new one.
     pub fn is_free(&self) -> bool {
         let is_off_media =
-            |entry: &Entry| matches!(entry.stage, Stage::Said | Stage::Finishing { .. });
+            |entry: &QueuedOperation| matches!(entry.stage, Stage::Said | Stage::Finishing { .. });
         self.entries.iter().all(is_off_media)
     }
 
-    fn take_all(&mut self, is_meant: impl Fn(&Stage) -> bool) -> Vec<Entry> {
+    fn take_all(&mut self, is_meant: impl Fn(&Stage) -> bool) -> Vec<QueuedOperation> {
         let entries = std::mem::take(&mut self.entries).into_iter();
         let (taken, rest) = entries.partition(|entry| is_meant(&entry.stage));
         self.entries = rest;
         taken
     }
 
-    fn find_mut(&mut self, id: OperationId) -> Option<&mut Entry> {
+    fn find_mut(&mut self, id: OperationId) -> Option<&mut QueuedOperation> {
         self.entries.iter_mut().find(|entry| entry.operation.id == id)
     }
 }

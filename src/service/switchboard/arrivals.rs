@@ -9,9 +9,9 @@ use super::{
     Switchboard,
     call_task::CallTask,
     is_number,
-    mailbox::{Message, mailbox},
+    mailbox::{CallMessage, mailbox},
     outgoing::Placed,
-    registry::{Entry, Line, Stranger},
+    registry::{CallDialog, LiveCall, Stranger},
 };
 use aftertone_core::{
     call::{self, Machine, Offer, Refusal},
@@ -84,7 +84,7 @@ impl Switchboard {
             .and_then(|call| self.reserve(call, dialog, None, None))
         {
             Ok((reserved, sip)) => {
-                let sent = sip.try_send(Message::Replace(reserved, invite));
+                let sent = sip.try_send(CallMessage::Replace(reserved, invite));
                 sent.err().map(|error| match error {
                     TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
                     TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
@@ -152,7 +152,7 @@ impl Switchboard {
             .with("Replaces", referral.replaces.clone());
         let next = inner.drivers.signalling.fresh_dialog();
         let (reserved, sip) = self.reserve(call, next, route_plan.trunk.clone(), room)?;
-        sip.try_send(Message::Follow(reserved, Box::new(route_plan)))
+        sip.try_send(CallMessage::Follow(reserved, Box::new(route_plan)))
             .map_err(|_| Status::CALL_DOES_NOT_EXIST)
     }
 
@@ -221,7 +221,7 @@ impl Switchboard {
         let advertised = inner.limits.advertised;
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
-        let entry = Entry { application, stranger, mail };
+        let entry = LiveCall { application, stranger, mail };
         Ok(self.run_task(id, task, entry, (dialog, None, None), span)?)
     }
 
@@ -240,13 +240,13 @@ impl Switchboard {
             let may_go_on =
                 matches!(&event, Event::Refused { contacts, .. } if !contacts.is_empty());
             let mut registry = self.registry();
-            let Some(Line { call, trunk, last }) = registry.dialogs.remove(&dialog) else {
+            let Some(CallDialog { call, trunk, last }) = registry.dialogs.remove(&dialog) else {
                 debug!(?event, "event of a call that is over");
                 return;
             };
-            let sip = last.send(Message::Sip(event));
+            let sip = last.send(CallMessage::Sip(event));
             if may_go_on && let Ok(last) = sip.try_reserve_owned() {
-                registry.dialogs.insert(dialog, Line { call, trunk, last });
+                registry.dialogs.insert(dialog, CallDialog { call, trunk, last });
             }
             return;
         }
@@ -259,7 +259,7 @@ impl Switchboard {
             debug!(?event, "event of a call that is over");
             return;
         };
-        if sip.try_send(Message::Sip(event)).is_err() {
+        if sip.try_send(CallMessage::Sip(event)).is_err() {
             warn!("a call's task is stuck; its dialog is ended");
             let bye = endpoint::Command::Bye { dialog, reason: None };
             self.inner.drivers.signalling.send(bye).await;

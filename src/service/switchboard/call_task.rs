@@ -22,7 +22,7 @@ use self::tape::{Tape, safe_clip};
 use super::{
     commits::{After, Commits},
     drivers::Drivers,
-    mailbox::{Mailbox, Message, Reply, Request},
+    mailbox::{CallMessage, CallRequest, Mailbox, Reply},
     outgoing::RoutePlan,
     reserved::Reserved,
 };
@@ -68,7 +68,7 @@ pub(super) struct CallTask {
     /// The SDP offer of the outgoing INVITE.
     offer: Vec<u8>,
     /// The call that the peer has asked for by REFER.
-    referral: Option<Referral>,
+    referral: Option<ReservedReferral>,
     /// Whether the log already says that tones are dropped.
     has_said_tones: bool,
     /// The final status that the caller has received.
@@ -78,16 +78,16 @@ pub(super) struct CallTask {
     /// Clips of operations that wait or run.
     clips: HashMap<OperationId, Tape>,
     commits: Commits,
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    work: FuturesUnordered<BoxFuture<'static, WorkDone>>,
     /// Clips that are being written to the disk or deleted from it.
-    saving: FuturesUnordered<BoxFuture<'static, Done>>,
-    over: Option<End>,
+    saving: FuturesUnordered<BoxFuture<'static, WorkDone>>,
+    over: Option<CallEnd>,
     begun: Instant,
 }
 
 /// How the task of a call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum CallEnd {
     /// The call's end is committed.
     Told,
     /// The store has refused the call's end.
@@ -95,7 +95,7 @@ pub(super) enum End {
 }
 
 /// A call to another party, which takes over from the peer when it answers.
-struct Referral {
+struct ReservedReferral {
     /// The dialog and its place in the trunk's limit. Both are given back unless the party answers.
     reserved: Reserved,
     route_plan: RoutePlan,
@@ -103,7 +103,7 @@ struct Referral {
 }
 
 /// The result of work that the task has started.
-enum Done {
+enum WorkDone {
     Prepared(OperationId, Result<Prepared, OperationEnd>),
     /// True when the disk takes no more of a clip; false when the clip ended first.
     ClipBroken(OperationId, bool),
@@ -192,7 +192,7 @@ impl CallTask {
     }
 
     /// Runs until the call is over and its end is committed or refused.
-    pub(super) async fn run(&mut self) -> End {
+    pub(super) async fn run(&mut self) -> CallEnd {
         self.carry_out().await;
         if let Some(placed) = self.placed.take() {
             self.commits.then(0, After::Reply(placed, Ok(())));
@@ -224,51 +224,54 @@ impl CallTask {
         }
     }
 
-    async fn message(&mut self, message: Message) {
+    async fn message(&mut self, message: CallMessage) {
         match message {
-            Message::Sip(Event::Refused { dialog, status, contacts, .. })
+            CallMessage::Sip(Event::Refused { dialog, status, contacts, .. })
                 if self.is_redirected(dialog, &contacts) =>
             {
                 info!(sip.status = status.code(), "The call is redirected");
                 self.place().await;
             }
-            Message::Sip(event) => self.sip_event(event),
-            Message::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
-            Message::Replace(reserved, invite) => self.replace(reserved, *invite),
-            Message::Follow(reserved, route_plan) => {
+            CallMessage::Sip(event) => self.sip_event(event),
+            CallMessage::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
+            CallMessage::Replace(reserved, invite) => self.replace(reserved, *invite),
+            CallMessage::Follow(reserved, route_plan) => {
                 let dialog = reserved.dialog();
                 self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
                 if self.machine.referral() == Some(dialog) {
-                    self.referral =
-                        Some(Referral { reserved, route_plan: *route_plan, targets: Vec::new() });
+                    self.referral = Some(ReservedReferral {
+                        reserved,
+                        route_plan: *route_plan,
+                        targets: Vec::new(),
+                    });
                 }
             }
         }
     }
 
-    async fn request(&mut self, request: Request) {
+    async fn request(&mut self, request: CallRequest) {
         let since = self.commits.issued();
         match request {
-            Request::Show(reply) => {
+            CallRequest::Show(reply) => {
                 let _ = reply.send(Ok(self.machine.call().clone()));
             }
-            Request::Peer(reply) => {
+            CallRequest::Peer(reply) => {
                 let dialog = self.machine.established();
                 let _ = reply.send(dialog.map(|id| (self.machine.call().peer().clone(), id)));
             }
-            Request::Operations(reply) => {
+            CallRequest::Operations(reply) => {
                 let _ = reply.send(Ok(self.machine.operations().cloned().collect()));
             }
-            Request::Command(command, reply) => {
+            CallRequest::Command(command, reply) => {
                 let result = self.machine.handle_command(command, self.drivers.now());
                 self.carry_out().await;
                 self.commits.then(since, After::Reply(reply, result));
             }
             // The journal is behind, and changes that wait for it take memory.
-            Request::Submit(_, _, reply) if self.commits.are_full() => {
+            CallRequest::Submit(_, _, reply) if self.commits.are_full() => {
                 let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
             }
-            Request::Submit(new, clip, reply) => match self.submit(new, clip) {
+            CallRequest::Submit(new, clip, reply) => match self.submit(new, clip) {
                 Ok(operation) => {
                     info!(
                         operation.id = %operation.id,
@@ -322,7 +325,7 @@ impl CallTask {
                 None
             }
             DialogRole::Referral => note_referral_event(&event),
-            DialogRole::Replaced => return,
+            DialogRole::Former => return,
         };
         self.machine.handle_input(Input::Sip(event), self.drivers.now());
         if let Some(path) = answered_at.filter(|_| self.machine.dialog() == dialog) {
@@ -481,44 +484,46 @@ impl CallTask {
         }
     }
 
-    async fn done(&mut self, done: Done) {
+    async fn done(&mut self, done: WorkDone) {
         let input = match done {
-            Done::Prepared(id, Ok(prepared)) => {
+            WorkDone::Prepared(id, Ok(prepared)) => {
                 self.prompts.insert(id, prepared.prompts);
                 if let Some(clip) = prepared.clip {
                     self.take_clip(id, clip);
                 }
                 Input::Prepared(id, Ok(()))
             }
-            Done::Prepared(id, Err(end)) => {
+            WorkDone::Prepared(id, Err(end)) => {
                 if let OperationEnd::PromptFailed(failure) = &end {
                     info!(operation.id = %id, "Prompt failed: {}", failure.message);
                 }
                 Input::Prepared(id, Err(end))
             }
-            Done::ClipBroken(id, is_broken) => {
+            WorkDone::ClipBroken(id, is_broken) => {
                 if let (Some(leg), true) = (&self.leg, is_broken) {
                     warn!(operation.id = %id, "The disk takes no more of the recording, which ends");
                     let _ = leg.disk_failed(id).await;
                 }
                 return;
             }
-            Done::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
+            WorkDone::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
             // The clip came so late that its operation was ended without it.
-            Done::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
+            WorkDone::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
                 self.delete_clip(recording);
                 return;
             }
-            Done::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
-            Done::Deleted => return,
-            Done::Located(_) if self.route_plan.as_ref().is_some_and(RoutePlan::leads_nowhere) => {
+            WorkDone::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
+            WorkDone::Deleted => return,
+            WorkDone::Located(_)
+                if self.route_plan.as_ref().is_some_and(RoutePlan::leads_nowhere) =>
+            {
                 info!("The called user has no phone that could be called");
                 Input::NoEndpoint
             }
-            Done::Located(result) => Input::Located(self.located(result)),
+            WorkDone::Located(result) => Input::Located(self.located(result)),
             // The referral was given up meanwhile.
-            Done::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
-            Done::ReferralLocated(_, result) => {
+            WorkDone::ReferralLocated(dialog, _) if self.machine.referral() != dialog => return,
+            WorkDone::ReferralLocated(_, result) => {
                 Input::ReferralLocated(self.referral_located(result))
             }
         };
@@ -543,7 +548,7 @@ impl CallTask {
             }
         }
         if self.machine.referral().is_none()
-            && let Some(Referral { reserved, .. }) = self.referral.take()
+            && let Some(ReservedReferral { reserved, .. }) = self.referral.take()
             && reserved.dialog() == self.machine.dialog()
         {
             reserved.keep();
@@ -580,12 +585,12 @@ impl CallTask {
             }
             Action::Locate => {
                 let way = self.route_plan.as_ref().map(|route_plan| route_plan.way.clone());
-                self.locate(way, Done::Located);
+                self.locate(way, WorkDone::Located);
             }
             Action::LocateReferral => {
                 let way = self.referral.as_ref().map(|referral| referral.route_plan.way.clone());
                 let dialog = self.machine.referral();
-                self.locate(way, move |result| Done::ReferralLocated(dialog, result));
+                self.locate(way, move |result| WorkDone::ReferralLocated(dialog, result));
             }
             Action::Dial(offer) => self.dial(offer).await,
             Action::DialReferral(call) => self.dial_referral(*call).await,
@@ -732,7 +737,8 @@ impl CallTask {
                     }
                 }
                 After::Over => {
-                    self.over = Some(if written.is_ok() { End::Told } else { End::NotTold });
+                    self.over =
+                        Some(if written.is_ok() { CallEnd::Told } else { CallEnd::NotTold });
                 }
             }
         }

@@ -15,7 +15,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
 /// A message to the call's task from the side of the SIP endpoint.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum CallMessage {
     /// An event of one of the call's dialogs.
     Sip(Event),
     /// INVITE with Replaces: the new dialog takes over from the current peer.
@@ -30,7 +30,7 @@ pub(super) enum Message {
 
 /// A request of the API to the call's task.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum CallRequest {
     Show(Reply<Call>),
     /// The peer and its dialog, if the call is established; the peer of another call may replace us
     /// there.
@@ -45,15 +45,15 @@ pub(super) enum Request {
 /// from events of the peer.
 #[derive(Debug, Clone)]
 pub(super) struct Mail {
-    pub sip: mpsc::Sender<Message>,
-    pub requests: mpsc::Sender<Request>,
+    pub sip: mpsc::Sender<CallMessage>,
+    pub requests: mpsc::Sender<CallRequest>,
 }
 
 /// The receivers of the call's task.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    pub sip: mpsc::Receiver<Message>,
-    pub requests: mpsc::Receiver<Request>,
+    pub sip: mpsc::Receiver<CallMessage>,
+    pub requests: mpsc::Receiver<CallRequest>,
 }
 
 /// Creates an empty mailbox with its senders.

@@ -53,13 +53,13 @@ use aftertone_core::{
         },
     },
 };
-use call_task::{CallTask, End};
+use call_task::{CallEnd, CallTask};
 pub use drivers::Drivers;
-use mailbox::{Message, Request};
+use mailbox::{CallMessage, CallRequest};
 pub use outgoing::Trunk;
 use outgoing::{Placed, RoutePlan};
 pub use recovery::{RecoveryError, recover};
-use registry::{Entry, Line, NotAdmitted, Registry};
+use registry::{CallDialog, LiveCall, NotAdmitted, Registry};
 use reserved::Reserved;
 pub use routes::Directory;
 
@@ -243,7 +243,7 @@ impl Switchboard {
             let (reply, _) = oneshot::channel();
             let command = Command::HangUp(Termination::Drained);
             // A call that has ended by itself has closed its mailbox.
-            let _ = sender.send(Request::Command(command, reply)).await;
+            let _ = sender.send(CallRequest::Command(command, reply)).await;
         });
         let ended = async {
             futures_util::future::join_all(hang_up).await;
@@ -265,14 +265,14 @@ impl Switchboard {
         dialog: DialogId,
         trunk: Option<String>,
         room: Option<usize>,
-    ) -> Result<(Reserved, mpsc::Sender<Message>), Status> {
+    ) -> Result<(Reserved, mpsc::Sender<CallMessage>), Status> {
         let mut registry = self.registry();
         let sip = registry.calls.get(&call).ok_or(Status::CALL_DOES_NOT_EXIST)?.mail.sip.clone();
         let last = sip.clone().try_reserve_owned().map_err(|error| match error {
             TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
             TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
         })?;
-        let line = Line { call, trunk, last };
+        let line = CallDialog { call, trunk, last };
         registry.add_line(dialog, line, room).map_err(|_| Status::SERVICE_UNAVAILABLE)?;
         let switchboard = self.clone();
         let remove = move || drop(switchboard.registry().dialogs.remove(&dialog));
@@ -310,7 +310,7 @@ impl Switchboard {
         &self,
         id: CallId,
         mut task: CallTask,
-        entry: Entry,
+        entry: LiveCall,
         (dialog, trunk, room): (DialogId, Option<String>, Option<usize>),
         span: tracing::Span,
     ) -> Result<(), NotAdmitted> {
@@ -324,7 +324,7 @@ impl Switchboard {
             registry.admit(entry.stranger.as_ref(), self.inner.limits.max_calls, now)?;
         // The mailbox is new, so it has a free slot.
         let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| NotAdmitted::Full)?;
-        registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
+        registry.add_line(dialog, CallDialog { call: id, trunk, last }, room)?;
         if let Some(makes_room) = makes_room
             && !registry.displace(makes_room, now)
         {
@@ -337,8 +337,8 @@ impl Switchboard {
             let end = AssertUnwindSafe(task.run()).catch_unwind().await;
             switchboard.leave(id).await;
             match end {
-                Ok(End::Told) => task.clear_up().await,
-                Ok(End::NotTold) => switchboard.end_lost(id, task).await,
+                Ok(CallEnd::Told) => task.clear_up().await,
+                Ok(CallEnd::NotTold) => switchboard.end_lost(id, task).await,
                 Err(_) => {
                     error!("The task of a call has panicked; the call is ended");
                     switchboard.end_lost(id, task).await;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, time::Instant};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::mailbox::{Mail, Message};
+use super::mailbox::{CallMessage, Mail};
 use aftertone_core::{
     call::{CallError, Refusal},
     model::CallId,
@@ -23,8 +23,8 @@ use aftertone_core::{
 /// The current calls and their dialogs.
 #[derive(Default)]
 pub(super) struct Registry {
-    pub calls: HashMap<CallId, Entry>,
-    pub dialogs: HashMap<DialogId, Line>,
+    pub calls: HashMap<CallId, LiveCall>,
+    pub dialogs: HashMap<DialogId, CallDialog>,
     /// Log limiter for refused calls, per stranger.
     pub refused: LogLimiter,
     /// When the current displacement period began, and how many calls strangers have displaced in
@@ -35,16 +35,16 @@ pub(super) struct Registry {
 }
 
 /// A dialog that has not ended.
-pub(super) struct Line {
+pub(super) struct CallDialog {
     pub call: CallId,
     /// The trunk that carries it, if it is outgoing.
     pub trunk: Option<String>,
     /// Reserved slot in the task's mailbox for the last event of the dialog.
-    pub last: mpsc::OwnedPermit<Message>,
+    pub last: mpsc::OwnedPermit<CallMessage>,
 }
 
 /// One call.
-pub(super) struct Entry {
+pub(super) struct LiveCall {
     /// The application that owns it; `None` for a built-in line.
     pub application: Option<String>,
     /// The caller, if it is neither a user, nor a trunk, nor trusted.
@@ -93,7 +93,7 @@ pub(super) struct Stranger {
     is_leaving: bool,
 }
 
-impl Entry {
+impl LiveCall {
     /// The entry of a call that an application places.
     pub fn of_application(application: &str, mail: Mail) -> Self {
         Self { application: Some(application.to_owned()), stranger: None, mail }
@@ -176,7 +176,7 @@ impl Registry {
     fn end(&mut self, call: CallId, now: Instant) -> bool {
         let Some(entry) = self.calls.get_mut(&call) else { return true };
         let Some(stranger) = &mut entry.stranger else { return false };
-        if entry.mail.sip.try_send(Message::MakeRoom).is_err() {
+        if entry.mail.sip.try_send(CallMessage::MakeRoom).is_err() {
             return false;
         }
         stranger.is_leaving = true;
@@ -217,7 +217,7 @@ impl Registry {
     pub fn add_line(
         &mut self,
         dialog: DialogId,
-        line: Line,
+        line: CallDialog,
         room: Option<usize>,
     ) -> Result<(), NotAdmitted> {
         if let (Some(trunk), Some(room)) = (&line.trunk, room)
@@ -246,7 +246,7 @@ impl Registry {
     /// Removes a call. Returns its dialogs that had not ended.
     pub fn remove(&mut self, call: CallId) -> Vec<DialogId> {
         self.calls.remove(&call);
-        let of_call = |(_, line): &(&DialogId, &Line)| line.call == call;
+        let of_call = |(_, line): &(&DialogId, &CallDialog)| line.call == call;
         let dialogs: Vec<DialogId> =
             self.dialogs.iter().filter(of_call).map(|(dialog, _)| *dialog).collect();
         for dialog in &dialogs {
@@ -277,10 +277,10 @@ mod tests {
         CallId::from_random(bytes)
     }
 
-    fn line(call: usize, trunk: Option<&str>) -> Line {
+    fn line(call: usize, trunk: Option<&str>) -> CallDialog {
         let (sender, _receiver) = mpsc::channel(1);
         let last = sender.try_reserve_owned().expect("it is empty");
-        Line { call: id(call), trunk: trunk.map(str::to_owned), last }
+        CallDialog { call: id(call), trunk: trunk.map(str::to_owned), last }
     }
 
     /// A registry, the mailboxes of the calls that have entered it, and the time.
@@ -311,7 +311,7 @@ mod tests {
             let (mail, mailbox) = mailbox();
             let number = self.mailboxes.len();
             self.mailboxes.push(mailbox);
-            let entry = Entry { application: None, stranger, mail };
+            let entry = LiveCall { application: None, stranger, mail };
             self.registry.calls.insert(id(number), entry);
             Some(number)
         }
@@ -330,7 +330,7 @@ mod tests {
         fn left(&mut self) -> Vec<usize> {
             let mut left = Vec::new();
             for (number, mailbox) in self.mailboxes.iter_mut().enumerate() {
-                if matches!(mailbox.sip.try_recv(), Ok(Message::MakeRoom)) {
+                if matches!(mailbox.sip.try_recv(), Ok(CallMessage::MakeRoom)) {
                     self.registry.remove(id(number));
                     left.push(number);
                 }
@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn a_call_leaves_with_its_dialogs_and_tells_which_were_not_over() {
         let mut registry = Registry::default();
-        let entry = Entry { application: None, stranger: None, mail: mailbox().0 };
+        let entry = LiveCall { application: None, stranger: None, mail: mailbox().0 };
         registry.calls.insert(id(0), entry);
         for dialog in [1, 2] {
             registry.add_line(DialogId(dialog), line(0, None), None).unwrap();

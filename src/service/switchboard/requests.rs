@@ -11,9 +11,9 @@ use super::{
     call_task::CallTask,
     dialled::{Dialled, named_to_peers},
     is_number,
-    mailbox::{Reply, Request, mailbox},
+    mailbox::{CallRequest, Reply, mailbox},
     outgoing::Placed,
-    registry::Entry,
+    registry::LiveCall,
 };
 use crate::drivers::{
     recordings::{OpenClip, SpoolError},
@@ -43,7 +43,7 @@ impl Switchboard {
             .collect();
         let mut calls = Vec::with_capacity(senders.len());
         for sender in senders {
-            if let Ok(call) = ask(&sender, Request::Show).await {
+            if let Ok(call) = ask(&sender, CallRequest::Show).await {
                 calls.push(call);
             }
         }
@@ -56,7 +56,7 @@ impl Switchboard {
     /// # Errors
     /// The call does not exist, belongs to another application, or is over.
     pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
-        ask(&self.find(application, id)?, Request::Show).await
+        ask(&self.find(application, id)?, CallRequest::Show).await
     }
 
     /// Places a call for an application. When this returns, the call's row and first notification
@@ -100,7 +100,7 @@ impl Switchboard {
         let (trunk, called) = (route_plan.trunk.clone(), route_plan.request_uri().clone());
         let span = info_span!(parent: None, "call", call.id = %id, sip.call_id = machine.call().sip_call_id);
         let (mail, mailbox) = mailbox();
-        let entry = Entry::of_application(application, mail);
+        let entry = LiveCall::of_application(application, mail);
         let (drivers, advertised) = (inner.drivers.clone(), inner.limits.advertised);
         let (placed, answer) = oneshot::channel();
         let task = CallTask::outgoing(machine, drivers, route_plan, advertised, mailbox, placed);
@@ -126,7 +126,7 @@ impl Switchboard {
         let sender = self.find(application, id)?;
         self.inner.drivers.prompts.prefetch(application, prefetch);
         let command = Command::Answer { callback_uri, media_config };
-        ask(&sender, |reply| Request::Command(command, reply)).await
+        ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
     /// Rejects an incoming call.
@@ -141,7 +141,7 @@ impl Switchboard {
         callback_uri: Option<String>,
     ) -> Result<(), CallError> {
         let command = Command::Reject { reason, callback_uri };
-        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+        ask(&self.find(application, id)?, |reply| CallRequest::Command(command, reply)).await
     }
 
     /// Redirects an incoming caller to another target. The caller places the new call itself, so no
@@ -159,7 +159,7 @@ impl Switchboard {
     ) -> Result<(), CallError> {
         let sender = self.find(application, id)?;
         let target: Uri = target.uri.parse().map_err(|_| CallError::Internal)?;
-        let source = ask(&sender, Request::Show).await?.source.uri.parse::<Uri>().ok();
+        let source = ask(&sender, CallRequest::Show).await?.source.uri.parse::<Uri>().ok();
         let fixture = source.as_ref().and_then(Uri::host);
         let target = match (target.scheme(), fixture) {
             ("tel", Some(fixture)) => Dialled::read(&target).and_then(|number| number.at(fixture)),
@@ -167,7 +167,7 @@ impl Switchboard {
         };
         let target = target.ok_or(CallError::NoWay)?;
         let command = Command::Redirect { target: Box::new(target), callback_uri };
-        ask(&sender, |reply| Request::Command(command, reply)).await
+        ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
     /// Ends a call for an application.
@@ -176,7 +176,7 @@ impl Switchboard {
     /// The call does not exist or is already ending.
     pub async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
         let command = Command::HangUp(Termination::ApplicationHungUp);
-        ask(&self.find(application, id)?, |reply| Request::Command(command, reply)).await
+        ask(&self.find(application, id)?, |reply| CallRequest::Command(command, reply)).await
     }
 
     /// Asks the peer by REFER to talk to another party.
@@ -194,12 +194,13 @@ impl Switchboard {
         let (target, replaces) = match to {
             TransferTarget::Party(party) => (self.referable(&party)?, None),
             TransferTarget::PeerOf(other) => {
-                let (peer, dialog) = ask(&self.find(application, other)?, Request::Peer).await?;
+                let (peer, dialog) =
+                    ask(&self.find(application, other)?, CallRequest::Peer).await?;
                 (peer.uri.parse().map_err(|_| CallError::Internal)?, Some(dialog))
             }
         };
         let command = Command::Transfer { target: Box::new(target), replaces };
-        ask(&sender, |reply| Request::Command(command, reply)).await
+        ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
     /// Target of a REFER to a peer. Only targets that we could call ourselves are allowed.
@@ -219,7 +220,8 @@ impl Switchboard {
     /// # Errors
     /// The call does not exist or is over.
     pub async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
-        ask(&self.find(application, id)?, |reply| Request::Command(Command::KeepAlive, reply)).await
+        ask(&self.find(application, id)?, |reply| CallRequest::Command(Command::KeepAlive, reply))
+            .await
     }
 
     /// Accepts an operation. When this returns, the operation is committed, and the file of a
@@ -239,7 +241,7 @@ impl Switchboard {
             true => Some(self.open_clip(id).await?),
             false => None,
         };
-        ask(&sender, |reply| Request::Submit(new, clip, reply)).await
+        ask(&sender, |reply| CallRequest::Submit(new, clip, reply)).await
     }
 
     async fn open_clip(&self, call: CallId) -> Result<OpenClip, CallError> {
@@ -276,7 +278,7 @@ impl Switchboard {
         application: &str,
         id: CallId,
     ) -> Result<Vec<Operation>, CallError> {
-        let live = ask(&self.find(application, id)?, Request::Operations).await?;
+        let live = ask(&self.find(application, id)?, CallRequest::Operations).await?;
         let mut all = self.inner.drivers.database.operations(id).await.map_err(|error| {
             warn!(%error, "cannot read the operations of a call");
             CallError::Overloaded { retry_after: 1 }
@@ -303,7 +305,7 @@ impl Switchboard {
         all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
     }
 
-    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Request>, CallError> {
+    fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<CallRequest>, CallError> {
         let registry = self.registry();
         match registry.calls.get(&id) {
             Some(entry) if entry.application.as_deref() == Some(application) => {
@@ -315,8 +317,8 @@ impl Switchboard {
 }
 
 async fn ask<T>(
-    sender: &mpsc::Sender<Request>,
-    request: impl FnOnce(Reply<T>) -> Request,
+    sender: &mpsc::Sender<CallRequest>,
+    request: impl FnOnce(Reply<T>) -> CallRequest,
 ) -> Result<T, CallError> {
     let (reply, answer) = oneshot::channel();
     let asking = sender.send(request(reply));

@@ -36,16 +36,16 @@ async fn requests_of_the_application_take_no_place_of_the_peer() {
     let fixture = Fixture::start().await;
     let (mail, mut mailbox) = mailbox();
     let dialog = fixture.register(mail.clone());
-    let asking = Request::Show;
+    let asking = CallRequest::Show;
     while mail.requests.try_send(asking(oneshot::channel().0)).is_ok() {}
     let waiting = mail.requests.clone();
     tokio::spawn(async move { waiting.send(asking(oneshot::channel().0)).await });
     fixture.switchboard.pass_on(Event::Referred { dialog, status: Status::TRYING }).await;
     fixture.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
     let heard = mailbox.sip.try_recv();
-    assert!(matches!(heard, Ok(Message::Sip(Event::Referred { .. }))), "{heard:?}");
+    assert!(matches!(heard, Ok(CallMessage::Sip(Event::Referred { .. }))), "{heard:?}");
     let heard = mailbox.sip.try_recv();
-    assert!(matches!(heard, Ok(Message::Sip(Event::Bye { .. }))), "{heard:?}");
+    assert!(matches!(heard, Ok(CallMessage::Sip(Event::Bye { .. }))), "{heard:?}");
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn the_last_event_of_a_dialog_has_its_place_in_a_full_mailbox() {
     while let Ok(message) = mailbox.sip.try_recv() {
         last = Some(message);
     }
-    assert!(matches!(last, Some(Message::Sip(Event::Bye { .. }))), "{last:?}");
+    assert!(matches!(last, Some(CallMessage::Sip(Event::Bye { .. }))), "{last:?}");
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ impl Fixture {
     /// Registers a call; the test plays the part of its task.
     fn register(&self, mail: Mail) -> DialogId {
         let (call, dialog) = (CallId::from_random([7; 16]), DialogId(7_000));
-        let entry = Entry::of_application("bot", mail);
+        let entry = LiveCall::of_application("bot", mail);
         self.switchboard.registry().calls.insert(call, entry);
         let (reserved, _) = self.switchboard.reserve(call, dialog, None, None).unwrap();
         reserved.keep();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Leg, Machine, Now, Phase, refuse};
+use super::{Action, LegState, Machine, Now, Phase, refuse};
 use crate::{
     call::{queue::Stage, reason, refusal::Refusal},
     model::{CallState, Event, OperationEnd, Recorded, RecordingChange, Termination},
@@ -95,12 +95,12 @@ impl Machine {
 
     pub(super) fn close_leg(&mut self) {
         match self.leg {
-            Leg::Open => {
-                self.leg = Leg::Closing;
+            LegState::Open => {
+                self.leg = LegState::Closing;
                 self.actions.push_back(Action::CloseLeg);
             }
-            Leg::None => self.leg = Leg::Closed,
-            Leg::Closing | Leg::Closed => {}
+            LegState::None => self.leg = LegState::Closed,
+            LegState::Closing | LegState::Closed => {}
         }
     }
 
@@ -138,8 +138,8 @@ impl Machine {
         if let Phase::Ending { until, .. } = &mut self.phase {
             *until = now.instant + ENDING_DEADLINE;
         }
-        if self.leg != Leg::Closed {
-            self.leg = Leg::Closed;
+        if self.leg != LegState::Closed {
+            self.leg = LegState::Closed;
             self.leg_gone(now);
         }
         let entries = self.queue.entries().iter();
@@ -155,7 +155,7 @@ impl Machine {
 
     pub(super) fn try_finish(&mut self, now: Now) {
         let Phase::Ending { termination, .. } = self.phase else { return };
-        if self.leg != Leg::Closed || !self.queue.entries().is_empty() {
+        if self.leg != LegState::Closed || !self.queue.entries().is_empty() {
             return;
         }
         self.phase = Phase::Over;

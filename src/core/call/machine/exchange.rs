@@ -149,6 +149,17 @@ pub enum Input {
     NotCommitted,
 }
 
+/// The part that a dialog has in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialogRole {
+    /// The dialog with the peer.
+    Peer,
+    /// The dialog with the party that the peer has referred us to, until that party answers.
+    Referral,
+    /// None any more: another peer has taken over, or the referral was given up. We have sent BYE.
+    Former,
+}
+
 /// How the media ended an operation.
 #[derive(Debug, Clone)]
 pub struct MediaEnd {

@@ -4,7 +4,7 @@ use super::{Action, Machine, MediaEnd, NewOperation, Now, Owner, Phase, SafeClip
 use crate::{
     call::{
         line::Step,
-        queue::{Entry, Stage, Turn},
+        queue::{QueuedOperation, Stage, Turn},
     },
     model::{
         Event, Operation, OperationEnd, OperationId, OperationKind, OperationStatus, Recorded,
@@ -126,7 +126,7 @@ impl Machine {
 
     pub(super) fn media_ended(&mut self, id: OperationId, ended: MediaEnd, now: Now) {
         match self.queue.find(id) {
-            Some(Entry { recording: Some(clip), stage: Stage::Running, .. })
+            Some(QueuedOperation { recording: Some(clip), stage: Stage::Running, .. })
                 if ended.end.delivers_recording() =>
             {
                 let recorded = Recorded {
@@ -138,7 +138,7 @@ impl Machine {
                 };
                 self.queue.finish(id, ended.end, recorded);
             }
-            Some(Entry { stage: Stage::Running | Stage::Said, .. }) => {
+            Some(QueuedOperation { stage: Stage::Running | Stage::Said, .. }) => {
                 if let Some(entry) = self.queue.take(id) {
                     self.conclude(entry, ended.end, None, now);
                 }
@@ -156,7 +156,10 @@ impl Machine {
         result: Result<SafeClip, OperationEnd>,
         now: Now,
     ) {
-        if !matches!(self.queue.find(id), Some(Entry { stage: Stage::Finishing { .. }, .. })) {
+        if !matches!(
+            self.queue.find(id),
+            Some(QueuedOperation { stage: Stage::Finishing { .. }, .. })
+        ) {
             return;
         }
         let Some(mut entry) = self.queue.take(id) else { return };
@@ -192,7 +195,7 @@ impl Machine {
     /// Ends an operation: the one place that stores and reports it.
     pub(super) fn conclude(
         &mut self,
-        entry: Entry,
+        entry: QueuedOperation,
         end: OperationEnd,
         recorded: Option<Recorded>,
         now: Now,

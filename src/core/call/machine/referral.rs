@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, Now, Phase, Referral, ReferralCall, guid};
+use super::{Action, Machine, Now, PendingReferral, Phase, ReferralCall, guid};
 use crate::{
     call::reason,
     model::Termination,
@@ -41,7 +41,7 @@ impl Machine {
             return;
         }
         let until = now.instant + RINGING;
-        self.referral = Some(Referral { dialog, until, offer: None, is_alone: false });
+        self.referral = Some(PendingReferral { dialog, until, offer: None, is_alone: false });
         self.actions.push_back(Action::LocateReferral);
     }
 
@@ -62,7 +62,8 @@ impl Machine {
 
     /// The referred-to party has answered: the call goes on with it.
     pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
-        let Some(Referral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral else {
+        let Some(PendingReferral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral
+        else {
             return;
         };
         let (dialog, is_alone) = (*dialog, *is_alone);
@@ -124,7 +125,7 @@ impl Machine {
     }
 
     fn hang_up_referral(&mut self, status: Status) {
-        if let Some(Referral { dialog, offer: Some(_), .. }) = self.referral {
+        if let Some(PendingReferral { dialog, offer: Some(_), .. }) = self.referral {
             let reason = Some(reason::of_status(status));
             self.signal(endpoint::Command::Bye { dialog, reason });
         }

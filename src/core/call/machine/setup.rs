@@ -1,6 +1,6 @@
 //! From an offer, or a request to place a call, to an established call.
 
-use super::{Action, Leg, Machine, Now, Owner, Phase};
+use super::{Action, LegState, Machine, Now, Owner, Phase};
 use crate::{
     call::{
         refusal::{CallError, Refusal},
@@ -64,7 +64,7 @@ impl Machine {
     }
 
     pub(super) fn leg_opened(&mut self, local: LocalAudio, now: Now) {
-        self.leg = Leg::Open;
+        self.leg = LegState::Open;
         if !matches!(self.phase, Phase::Opening) {
             // The call has ended in the meantime.
             self.close_leg();

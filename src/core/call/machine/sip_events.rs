@@ -1,6 +1,6 @@
 //! Events of the SIP endpoint: which of the call's dialogs they belong to, and what they mean there.
 
-use super::{Action, Machine, Now, Phase};
+use super::{Action, DialogRole, Machine, Now, Phase};
 use crate::{
     model::Termination,
     proto::sip::{
@@ -8,17 +8,6 @@ use crate::{
         endpoint::{DialogId, Event, Loss},
     },
 };
-
-/// The part that a dialog has in a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialogRole {
-    /// The dialog with the peer.
-    Peer,
-    /// The dialog with the party that the peer has referred us to, until that party answers.
-    Referral,
-    /// The dialog of a peer that another one has replaced; it got its BYE then.
-    Replaced,
-}
 
 /// RFC 3261 section 21.5.3: status when the callee's answer cannot be used.
 const UNUSABLE: Status = Status::BAD_GATEWAY;
@@ -31,7 +20,7 @@ impl Machine {
         } else if self.dialog == dialog {
             DialogRole::Peer
         } else {
-            DialogRole::Replaced
+            DialogRole::Former
         }
     }
 
@@ -39,7 +28,7 @@ impl Machine {
         match self.role(event.dialog()) {
             DialogRole::Peer => self.peer_event(event, now),
             DialogRole::Referral => self.referral_event(event, now),
-            DialogRole::Replaced => {}
+            DialogRole::Former => {}
         }
     }
 

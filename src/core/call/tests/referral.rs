@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{OFFER, World, answered, bye, progress, record, refused};
+use super::world::{OFFER, World, answered, bye, progress, record, refused};
 use crate::{
     call::{CallError, Command, Input},
     model::{CallState, OperationEnd, Termination},

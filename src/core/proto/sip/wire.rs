@@ -57,6 +57,10 @@ struct Fault {
 }
 
 impl Fault {
+    fn of(status: Status) -> Self {
+        Self { status, reason: status.reason() }
+    }
+
     fn bad_request(reason: &'static str) -> Self {
         Self { status: Status::BAD_REQUEST, reason }
     }
@@ -98,9 +102,9 @@ pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
     // An ACK is never answered (§17).
     let stub = if method == Method::Ack.as_str() { None } else { Stub::of(&lexed.fields) };
     let parsed = if is_too_long {
-        Err(Fault { status: Status::REQUEST_ENTITY_TOO_LARGE, reason: "Request Entity Too Large" })
+        Err(Fault::of(Status::REQUEST_ENTITY_TOO_LARGE))
     } else if !version.eq_ignore_ascii_case("SIP/2.0") {
-        Err(Fault { status: Status::VERSION_NOT_SUPPORTED, reason: "Version Not Supported" })
+        Err(Fault::of(Status::VERSION_NOT_SUPPORTED))
     } else {
         parse_request(lexed)
     };
@@ -191,8 +195,7 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
     let mut lines = Lines { rest: Some(bytes) };
     let start_line = lines.next_line().unwrap_or_default();
     if start_line.len() > MAX_LINE {
-        fault =
-            Some(Fault { status: Status::REQUEST_URI_TOO_LONG, reason: "Request-URI Too Long" });
+        fault = Some(Fault::of(Status::REQUEST_URI_TOO_LONG));
     }
     let mut fields = Fields::default();
     let mut count = 0_usize;

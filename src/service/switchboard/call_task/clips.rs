@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{CallTask, Done, tape::Tape};
+use super::{CallTask, WorkDone, tape::Tape};
 use crate::drivers::recordings::{ClipWritten, Finished, OpenClip};
 use aftertone_core::{
     audio::tape,
@@ -24,7 +24,7 @@ impl CallTask {
         let OpenClip { recording, chunks, written, broken } = clip;
         info!(operation.id = %id, recording.id = %recording, "Recording opened");
         self.clips.insert(id, Tape { recording, chunks, written, has_begun: false });
-        let broken = async move { Done::ClipBroken(id, broken.await.is_ok()) };
+        let broken = async move { WorkDone::ClipBroken(id, broken.await.is_ok()) };
         self.work.push(broken.boxed());
     }
 
@@ -40,7 +40,7 @@ impl CallTask {
         self.saving.push(
             async move {
                 if is_late && let Ok(result) = timeout(PATIENCE, clip_result(&mut written)).await {
-                    return Done::Clip(id, recording, result);
+                    return WorkDone::Clip(id, recording, result);
                 }
                 let end = tape::Chunk { recording, body: tape::ChunkBody::End { keep: true } };
                 let sent = tokio::task::spawn_blocking(move || chunks.send(end)).await;
@@ -48,7 +48,7 @@ impl CallTask {
                     Ok(Ok(())) => clip_result(&mut written).await,
                     Ok(Err(_)) | Err(_) => Err(OperationEnd::Unspecified),
                 };
-                Done::Clip(id, recording, result)
+                WorkDone::Clip(id, recording, result)
             }
             .boxed(),
         );
@@ -56,7 +56,7 @@ impl CallTask {
 
     pub(super) fn await_clip(&mut self, id: OperationId, tape: Tape) {
         let Tape { recording, mut written, .. } = tape;
-        let result = async move { Done::Clip(id, recording, clip_result(&mut written).await) };
+        let result = async move { WorkDone::Clip(id, recording, clip_result(&mut written).await) };
         self.saving.push(result.boxed());
     }
 
@@ -71,7 +71,7 @@ impl CallTask {
                     }
                     Err(error) => error!(%error, recording.id = %recording, "cannot delete a clip"),
                 }
-                Done::Deleted
+                WorkDone::Deleted
             }
             .boxed(),
         );
@@ -83,7 +83,7 @@ impl CallTask {
         self.close_for_good();
         let cleared = async {
             while let Some(done) = self.saving.next().await {
-                if let Done::Clip(_, recording, Ok(_)) = done {
+                if let WorkDone::Clip(_, recording, Ok(_)) = done {
                     self.delete_clip(recording);
                 }
             }
@@ -104,7 +104,7 @@ impl CallTask {
         let mut clips = HashMap::new();
         let saved = async {
             while let Some(done) = self.saving.next().await {
-                if let Done::Clip(id, _, Ok(clip)) = done {
+                if let WorkDone::Clip(id, _, Ok(clip)) = done {
                     clips.insert(id, clip);
                 }
             }

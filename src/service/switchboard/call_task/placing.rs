@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures_util::FutureExt;
 use tracing::{info, warn};
 
-use super::{CallTask, Done};
+use super::{CallTask, WorkDone};
 use crate::service::switchboard::outgoing::Way;
 use aftertone_core::{
     call::ReferralCall,
@@ -24,7 +24,7 @@ impl CallTask {
     pub(super) fn locate(
         &mut self,
         way: Option<Way>,
-        done: impl FnOnce(Result<Vec<Path>, Status>) -> Done + Send + 'static,
+        done: impl FnOnce(Result<Vec<Path>, Status>) -> WorkDone + Send + 'static,
     ) {
         let Some(way) = way else {
             debug_assert!(false, "there is no route plan");

@@ -2,7 +2,7 @@
 
 use futures_util::{FutureExt, future::try_join_all};
 
-use super::{CallTask, Done, Prepared};
+use super::{CallTask, Prepared, WorkDone};
 use crate::{drivers::recordings::SpoolError, service::switchboard::Drivers};
 use aftertone_core::{
     audio::{Clip, wav},
@@ -28,7 +28,10 @@ impl CallTask {
         let application = self.machine.call().application.clone();
         self.work.push(
             async move {
-                Done::Prepared(id, prepared(&drivers, application.as_deref(), sources, clip).await)
+                WorkDone::Prepared(
+                    id,
+                    prepared(&drivers, application.as_deref(), sources, clip).await,
+                )
             }
             .boxed(),
         );

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{placing::from_one_side, *};
 use crate::service::switchboard::{
-    Entry,
+    LiveCall,
     mailbox::mailbox,
     outgoing::Placed,
     tests::{Fixture, Phone, WITHIN, record, settings},
@@ -102,7 +102,7 @@ async fn a_clip_whose_leg_is_late_holds_all_that_the_leg_still_has() {
         chunks.send(tape::Chunk { recording, body }).unwrap();
     }
     let done = tokio::time::timeout(WITHIN, task.saving.next()).await.expect("it is safe");
-    let Some(Done::Clip(_, _, Ok(finished))) = done else { panic!("it is not kept") };
+    let Some(WorkDone::Clip(_, _, Ok(finished))) = done else { panic!("it is not kept") };
     assert_eq!(finished.samples, 8_000);
 }
 
@@ -114,7 +114,7 @@ async fn decoded_prompts_go_with_their_operation() {
     let (dialog, invite) = fixture.invited().await;
     let (mut task, ..) = task(&fixture, dialog, invite.offer);
     let canceled = OperationId::from_random([8; 16]);
-    task.done(Done::Prepared(canceled, Ok(Prepared { prompts: Vec::new(), clip: None }))).await;
+    task.done(WorkDone::Prepared(canceled, Ok(Prepared { prompts: Vec::new(), clip: None }))).await;
     task.carry_out().await;
     assert!(task.prompts.is_empty());
 }
@@ -133,7 +133,7 @@ async fn a_referral_that_is_given_up_gives_its_place_back() {
     let next = DialogId(DialogId::FIRST_OUTGOING);
     let (reserved, _) =
         fixture.switchboard.reserve(call, next, Some("trunk".to_owned()), None).unwrap();
-    task.referral = Some(Referral { reserved, route_plan, targets: Vec::new() });
+    task.referral = Some(ReservedReferral { reserved, route_plan, targets: Vec::new() });
     assert_eq!(fixture.switchboard.registry().dialogs_by("trunk"), 1);
     task.carry_out().await;
     assert_eq!(fixture.switchboard.registry().dialogs_by("trunk"), 0);
@@ -152,7 +152,7 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
     // The call is still ringing, so its peer cannot be replaced.
-    task.message(Message::Replace(reserved, Box::new(invite))).await;
+    task.message(CallMessage::Replace(reserved, Box::new(invite))).await;
     assert_eq!(task.peer, first);
     assert!(!fixture.switchboard.registry().dialogs.contains_key(&DialogId(9)));
 }
@@ -173,7 +173,11 @@ async fn the_sound_is_told_an_address_of_the_family_where_it_is_bound() {
 }
 
 /// The task of a call that was offered to the bot.
-fn task(fixture: &Fixture, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTask, CallId, Entry) {
+fn task(
+    fixture: &Fixture,
+    dialog: DialogId,
+    offer: Option<Vec<u8>>,
+) -> (CallTask, CallId, LiveCall) {
     let id = CallId::from_random([1; 16]);
     let offer = Offer {
         dialog,
@@ -194,7 +198,7 @@ fn task(fixture: &Fixture, dialog: DialogId, offer: Option<Vec<u8>>) -> (CallTas
     let (mail, mailbox) = mailbox();
     let path = Path::udp(fixture.sip, "127.0.0.1:5060".parse().unwrap());
     let task = CallTask::incoming(machine, fixture.drivers.clone(), path, None, mailbox);
-    (task, id, Entry::of_application("bot", mail))
+    (task, id, LiveCall::of_application("bot", mail))
 }
 
 #[test]

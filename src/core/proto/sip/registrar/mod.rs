@@ -18,7 +18,7 @@ use std::{
 
 pub use self::binding::{Binding, Outbound, RegistrarConfig};
 use self::binding::{BindingId, PhoneSource};
-use self::request::{Change, Refusal, Wanted};
+use self::request::{Change, RegisterRefusal, Wanted};
 use super::{
     Status,
     message::{NameAddr, Request, Uri},
@@ -123,8 +123,8 @@ impl Registrar {
     ) -> Reply {
         self.handle_timeout(now);
         match self.register(user, request, path, now) {
-            Ok(headers) => Reply { status: Status::OK, reason: "OK", headers },
-            Err(Refusal { status, reason, header }) => {
+            Ok(headers) => Reply { status: Status::OK, reason: Status::OK.reason(), headers },
+            Err(RegisterRefusal { status, reason, header }) => {
                 Reply { status, reason, headers: header.into_iter().collect() }
             }
         }
@@ -229,10 +229,10 @@ impl Registrar {
         request: &Request,
         path: Path,
         now: Instant,
-    ) -> Result<Vec<(&'static str, String)>, Refusal> {
+    ) -> Result<Vec<(&'static str, String)>, RegisterRefusal> {
         // RFC 3261 §10.3, step 4: a user registers contacts only for itself.
         if request.to().uri().user().as_deref() != Some(user) {
-            return Err(Refusal::new(Status::FORBIDDEN, "Not Your Address"));
+            return Err(RegisterRefusal::new(Status::FORBIDDEN, "Not Your Address"));
         }
         let routes = request::read_routes(request)?;
         let mut is_outbound = false;
@@ -271,7 +271,7 @@ impl Registrar {
         routes: &[NameAddr],
         path: Path,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RegisterRefusal> {
         for change in &changes {
             let bindings = self.bindings(user);
             if let Some(binding) = change.target(bindings).and_then(|at| bindings.get(at)) {
@@ -327,7 +327,7 @@ impl Registrar {
         }
         while bindings.len() > self.config.max_contacts {
             let Some(at) = self.dispensable(&bindings) else {
-                return Err(Refusal::new(Status::FORBIDDEN, "Too Many Contacts"));
+                return Err(RegisterRefusal::new(Status::FORBIDDEN, "Too Many Contacts"));
             };
             let contact = bindings.remove(at).contact;
             let user = user.to_owned();
@@ -390,9 +390,13 @@ impl Registrar {
 }
 
 /// With the same Call-ID, only a higher CSeq may change a binding (RFC 3261 §10.3, step 7).
-fn check_order(binding: &Binding, request: &Request) -> Result<(), Refusal> {
+fn check_order(binding: &Binding, request: &Request) -> Result<(), RegisterRefusal> {
     let is_late = binding.call_id == request.call_id() && binding.cseq >= request.cseq().number;
-    if is_late { Err(Refusal::new(Status::BAD_REQUEST, "CSeq Is Not Higher")) } else { Ok(()) }
+    if is_late {
+        Err(RegisterRefusal::new(Status::BAD_REQUEST, "CSeq Is Not Higher"))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -19,13 +19,18 @@ const MAX_ROUTES: usize = 10;
 
 /// Why a REGISTER is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RegisterRefusal {
     pub(super) status: Status,
     pub(super) reason: &'static str,
     pub(super) header: Option<(&'static str, String)>,
 }
 
-impl Refusal {
+impl RegisterRefusal {
+    /// A refusal with the usual reason phrase.
+    pub(super) fn of(status: Status) -> Self {
+        Self::new(status, status.reason())
+    }
+
     pub(super) fn new(status: Status, reason: &'static str) -> Self {
         Self { status, reason, header: None }
     }
@@ -84,7 +89,7 @@ pub(super) fn read(
     request: &Request,
     routes: &[NameAddr],
     config: &RegistrarConfig,
-) -> Result<Wanted, Refusal> {
+) -> Result<Wanted, RegisterRefusal> {
     if request.headers("Contact").any(|contact| contact == "*") {
         // RFC 3261 §10.2.2: `*` stands alone, and with `Expires: 0`.
         let is_alone = request.headers("Contact").count() == 1;
@@ -92,7 +97,7 @@ pub(super) fn read(
         return if is_alone && is_over {
             Ok(Wanted::RemoveAll)
         } else {
-            Err(Refusal::new(Status::BAD_REQUEST, "Contact * Without Expires 0"))
+            Err(RegisterRefusal::new(Status::BAD_REQUEST, "Contact * Without Expires 0"))
         };
     }
     let wants_outbound = has_option(request, "outbound");
@@ -106,28 +111,25 @@ pub(super) fn read(
     }
     let flows = changes.iter().filter(|it| it.outbound.is_some() && !it.expires.is_zero()).count();
     if flows > 1 {
-        return Err(Refusal::new(Status::BAD_REQUEST, "More Than One Contact With reg-id"));
+        return Err(RegisterRefusal::new(Status::BAD_REQUEST, "More Than One Contact With reg-id"));
     }
     // RFC 5626 §6: the flow ends at the first hop, which has to keep it. That is either us or the
     // proxy that wrote the first Path, which confirms it by `ob`.
     let first_hop_keeps_flow =
         request.vias().len() == 1 || routes.last().is_some_and(|route| route.uri().has_param("ob"));
     if flows > 0 && !first_hop_keeps_flow {
-        return Err(Refusal::new(
-            Status::FIRST_HOP_LACKS_OUTBOUND_SUPPORT,
-            "First Hop Lacks Outbound Support",
-        ));
+        return Err(RegisterRefusal::of(Status::FIRST_HOP_LACKS_OUTBOUND_SUPPORT));
     }
     Ok(Wanted::Changes(changes))
 }
 
 /// Reads the Path header fields: the proxies to the phone, the next one first (RFC 3327 §5.3).
-pub(super) fn read_routes(request: &Request) -> Result<Vec<NameAddr>, Refusal> {
-    let malformed = Refusal::new(Status::BAD_REQUEST, "Malformed Path");
+pub(super) fn read_routes(request: &Request) -> Result<Vec<NameAddr>, RegisterRefusal> {
+    let malformed = RegisterRefusal::new(Status::BAD_REQUEST, "Malformed Path");
     let mut routes = Vec::new();
     for value in request.headers("Path").flat_map(|value| split_top_level(value, ',')) {
         if value.len() > MAX_KEPT || routes.len() >= MAX_ROUTES {
-            return Err(Refusal::new(Status::BAD_REQUEST, "Path Too Long"));
+            return Err(RegisterRefusal::new(Status::BAD_REQUEST, "Path Too Long"));
         }
         routes.push(value.parse().map_err(|_| malformed.clone())?);
     }
@@ -139,13 +141,13 @@ fn read_change(
     contact: &NameAddr,
     wants_outbound: bool,
     config: &RegistrarConfig,
-) -> Result<Change, Refusal> {
+) -> Result<Change, RegisterRefusal> {
     let uri = contact.uri().clone();
     if !matches!(uri.scheme(), "sip" | "sips") {
-        return Err(Refusal::new(Status::BAD_REQUEST, "Contact Is No SIP URI"));
+        return Err(RegisterRefusal::new(Status::BAD_REQUEST, "Contact Is No SIP URI"));
     }
     if uri.to_string().len() > MAX_KEPT {
-        return Err(Refusal::new(Status::BAD_REQUEST, "Contact Too Long"));
+        return Err(RegisterRefusal::new(Status::BAD_REQUEST, "Contact Too Long"));
     }
     let asked = contact.param("expires").or(request.header("Expires"));
     let expires = match asked {
@@ -155,10 +157,7 @@ fn read_change(
     if !expires.is_zero() && expires < config.min_expires {
         let least = config.min_expires.as_secs().to_string();
         let header = Some(("Min-Expires", least));
-        return Err(Refusal {
-            header,
-            ..Refusal::new(Status::INTERVAL_TOO_BRIEF, "Interval Too Brief")
-        });
+        return Err(RegisterRefusal { header, ..RegisterRefusal::of(Status::INTERVAL_TOO_BRIEF) });
     }
     Ok(Change {
         uri,
@@ -173,7 +172,7 @@ fn read_change(
 }
 
 /// RFC 5626 §6: without an instance, a `reg-id` has no meaning.
-fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
+fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, RegisterRefusal> {
     let (Some(instance), Some(reg_id)) = (contact.param("+sip.instance"), contact.param("reg-id"))
     else {
         return Ok(None);
@@ -184,7 +183,7 @@ fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
         Some(reg_id) if is_quoted && instance.len() <= MAX_KEPT => {
             Ok(Some(Outbound { instance: instance.to_owned(), reg_id }))
         }
-        _ => Err(Refusal::new(Status::BAD_REQUEST, "Malformed reg-id Or Instance")),
+        _ => Err(RegisterRefusal::new(Status::BAD_REQUEST, "Malformed reg-id Or Instance")),
     }
 }
 
