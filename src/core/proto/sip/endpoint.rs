@@ -15,6 +15,7 @@ mod account;
 mod asking;
 mod calling;
 mod commands;
+mod config;
 mod early;
 mod event;
 mod keep_alive;
@@ -31,8 +32,7 @@ mod within;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -43,11 +43,12 @@ use tracing::debug;
 use self::{account::Account, known_peers::KnownPeers};
 pub use self::{
     account::TrunkAccount,
+    config::EndpointConfig,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
-    digest::{Algorithm, Authenticator},
+    digest::Authenticator,
     log_limiter::LogLimiter,
     message::{Message, Response},
     outgoing::Outgoing,
@@ -64,57 +65,6 @@ pub use super::{
     path::{ConnectionId, Path, Transmit, Transport},
     registrar::Binding,
 };
-
-/// How an endpoint describes itself, and its limits.
-#[derive(Debug, Clone)]
-pub struct EndpointConfig {
-    /// The Server and User-Agent header fields.
-    pub server_name: String,
-    /// The user part of our Contact.
-    pub contact_user: String,
-    /// The address in Contact and Via; `None`: the local address that the peer reached.
-    pub advertised: Option<IpAddr>,
-    /// The realm of our challenges (RFC 3261 §22.1).
-    pub realm: String,
-    /// The domain of our users; if empty, our address.
-    pub domain: String,
-    /// The digest algorithms that our challenges offer; if empty, all.
-    pub digest: Vec<Algorithm>,
-    /// The port of our TCP listener. With it, requests too long for a datagram go over TCP
-    /// (§18.1.1).
-    pub tcp_port: Option<u16>,
-    /// The addresses of our UDP listeners. Datagrams that follow a lost stream leave from them.
-    pub udp_listeners: Vec<SocketAddr>,
-    /// New requests get 503 while this many transactions are open.
-    pub max_transactions: usize,
-    /// New calls get 503 while this many dialogs are open.
-    pub max_dialogs: usize,
-    /// The Retry-After value of a 503.
-    pub retry_after: Duration,
-}
-
-/// A call has two transactions, INVITE and BYE, and each is kept for 64*T1 after its end. This
-/// limit suffices for a thousand calls a second.
-const MAX_TRANSACTIONS: usize = 65_536;
-
-impl EndpointConfig {
-    /// The default configuration.
-    pub fn new(server_name: String) -> Self {
-        Self {
-            server_name,
-            contact_user: "aftertone".to_owned(),
-            advertised: None,
-            realm: "aftertone".to_owned(),
-            domain: String::new(),
-            digest: Vec::new(),
-            tcp_port: None,
-            udp_listeners: Vec::new(),
-            max_transactions: MAX_TRANSACTIONS,
-            max_dialogs: 5_000,
-            retry_after: Duration::from_secs(10),
-        }
-    }
-}
 
 /// All transactions and dialogs of one node.
 #[derive(Debug)]

@@ -1,28 +1,20 @@
 //! Sending of our own requests: the choice of the transport, answers to challenges, and what
 //! follows if a request cannot be delivered.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
-use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::{Endpoint, EndpointConfig, Path};
+use super::{Endpoint, Path};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, Hop},
     digest::DigestError,
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
     outgoing::Outgoing,
-    path::{ConnectionId, Transmit, Transport},
+    path::{ConnectionId, Transport},
     transaction::{Sends, TransactionUser, Undelivered},
 };
-
-/// RFC 3261 §18.1.1: a longer request goes over a stream, if we have a TCP listener.
-const MAX_DATAGRAM_REQUEST: usize = 1_300;
 
 impl Endpoint {
     /// Sends a request within a dialog. Returns false if it cannot be sent: the dialog is over or
@@ -183,42 +175,6 @@ impl Endpoint {
     }
 }
 
-impl EndpointConfig {
-    /// Builds a request for `way`. `build` gets the path that is used in the end: TCP if the
-    /// request is too long for a datagram, there is a listener, and `may_stream` is set. The second
-    /// value tells whether that is so.
-    pub(super) fn packed(
-        &self,
-        way: Path,
-        may_stream: bool,
-        build: impl Fn(Path) -> Bytes,
-    ) -> (Transmit, bool) {
-        let way = self.leaving_listener(way);
-        let bytes = build(way);
-        let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
-        match self.tcp_port.filter(|_| is_long && may_stream) {
-            None => (Transmit { path: way, bytes }, false),
-            Some(port) => {
-                let path = over_tcp(way, port);
-                (Transmit { path, bytes: build(path) }, true)
-            }
-        }
-    }
-
-    /// The same path from the port of a UDP listener of ours. A path that was made of a stream's has
-    /// the port of a stream.
-    pub(super) fn leaving_listener(&self, way: Path) -> Path {
-        let fits = |ip: IpAddr| ip == way.local.ip() || ip.is_unspecified();
-        let fitting = self.udp_listeners.iter().filter(|listener| fits(listener.ip()));
-        let ports: Vec<u16> = fitting.map(SocketAddr::port).collect();
-        let is_bound = way.transport != Transport::Udp || ports.contains(&way.local.port());
-        match ports.first().filter(|_| !is_bound) {
-            Some(port) => Path { local: SocketAddr::new(way.local.ip(), *port), ..way },
-            None => way,
-        }
-    }
-}
-
 /// Warns that a challenge, such as one by a trunk, is not answered.
 pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
     warn!(
@@ -240,11 +196,4 @@ fn dialog_of<'a>(
             Some(&mut outgoing.get_mut(&in_dialog.dialog)?.fork(tag)?.dialog)
         }
     }
-}
-
-/// The same next hop over TCP.
-fn over_tcp(path: Path, port: u16) -> Path {
-    let mut local = path.local;
-    local.set_port(port);
-    Path { sender: None, local, transport: Transport::Tcp, connection: None, ..path }
 }

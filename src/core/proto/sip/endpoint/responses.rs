@@ -2,21 +2,20 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::Instant,
 };
 
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Endpoint, EndpointConfig, Path, requests::SDP};
+use super::{Endpoint, Path, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
     path::Transport,
     session_timer::MIN_SE,
     transaction::{Invite, TransactionId, TransactionKey},
-    uri::Uri,
     validate::{self, Refusal},
 };
 
@@ -347,56 +346,6 @@ impl Endpoint {
         self.tag_secret.hash(&mut hasher);
         seed.hash(&mut hasher);
         format!("{:016x}", hasher.finish())
-    }
-}
-
-impl EndpointConfig {
-    /// Our Contact URI in a dialog, with the address that the peer reached or the advertised one.
-    /// It is a SIPS URI only over TLS or WSS: over another transport a SIPS URI could not be
-    /// reached, although §12.1.1 asks for one.
-    pub(super) fn contact(&self, is_sips: bool, path: Path) -> String {
-        let user = &self.contact_user;
-        match path.transport {
-            Transport::Tls if is_sips => format!("sips:{user}@{}", self.sent_by(path)),
-            // RFC 7118 §5.2.
-            Transport::Wss if is_sips => format!("sips:{user}@{};transport=ws", self.sent_by(path)),
-            _ => self.contact_of(user, path),
-        }
-    }
-
-    /// Our SIP URI with this user part, which has to be escaped already, as by `Uri`.
-    pub(super) fn contact_of(&self, user: &str, path: Path) -> String {
-        let transport = match path.transport {
-            Transport::Udp => String::new(),
-            other => format!(";transport={}", other.name().to_ascii_lowercase()),
-        };
-        format!("sip:{user}@{}{transport}", self.sent_by(path))
-    }
-
-    /// Whether a URI that came over `path` is at our domain, or at the address where we were
-    /// reached. Without a configured domain any host name counts as ours, because the sender has
-    /// reached us by it.
-    pub(super) fn is_home(&self, uri: &Uri, path: Path) -> bool {
-        let is_name = match uri.ip_addr() {
-            Some(ip) if ip == path.local.ip() || Some(ip) == self.advertised => return true,
-            ip => ip.is_none(),
-        };
-        match self.domain.as_str() {
-            "" => is_name,
-            domain => uri.host().is_some_and(|host| {
-                host.trim_end_matches('.').eq_ignore_ascii_case(domain.trim_end_matches('.'))
-            }),
-        }
-    }
-
-    /// The extensions that we understand.
-    pub(super) fn supported(&self) -> &'static str {
-        validate::SUPPORTED_TAGS
-    }
-
-    /// Our host and port for Via and Contact; IPv6 in brackets.
-    pub(super) fn sent_by(&self, path: Path) -> String {
-        SocketAddr::new(path.told_host(self.advertised), path.local.port()).to_string()
     }
 }
 
