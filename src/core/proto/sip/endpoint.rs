@@ -11,13 +11,13 @@
 //! computed from the request, so that the same request gets the same answer. A flood of such
 //! requests costs no memory.
 
-mod account;
 mod asking;
 mod calling;
 mod commands;
 mod config;
 mod early;
 mod event;
+mod fresh;
 mod keep_alive;
 mod known_peers;
 mod referred;
@@ -28,10 +28,12 @@ mod responses;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod trunks;
 mod within;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
@@ -40,11 +42,11 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{account::Account, known_peers::KnownPeers};
+use self::{known_peers::KnownPeers, trunks::Trunks};
 pub use self::{
-    account::TrunkAccount,
     config::EndpointConfig,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
+    trunks::TrunkAccount,
 };
 use super::{
     dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
@@ -54,9 +56,7 @@ use super::{
     outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
     timers::{SIXTY_FOUR_T1, Schedule},
-    transaction::{
-        Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser, key::MAGIC_COOKIE,
-    },
+    transaction::{Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser},
     wire::{self, WireError},
 };
 pub use super::{
@@ -69,7 +69,7 @@ pub use super::{
 /// All transactions and dialogs of one node.
 #[derive(Debug)]
 pub struct Endpoint {
-    config: EndpointConfig,
+    config: Arc<EndpointConfig>,
     rng: StdRng,
     /// Secret that makes the To tags of stateless answers hard to guess.
     tag_secret: u64,
@@ -87,13 +87,11 @@ pub struct Endpoint {
     /// Networks of peers that the operator trusts.
     trusted_peers: Vec<IpNet>,
     registrar: Registrar,
-    /// Our registrations at trunks, by name; and the account name by REGISTER number.
-    accounts: BTreeMap<String, Account>,
-    registering: BTreeMap<u64, String>,
+    /// Our registrations at trunks.
+    trunks: Trunks,
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
     acquaintances: KnownPeers,
-    last_register: u64,
     last_dialog: u64,
     dialogs: BTreeMap<DialogId, Dialog>,
     dialogs_by_key: BTreeMap<DialogKey, DialogId>,
@@ -109,6 +107,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without dialogs. All tags and branches come from `rng`.
     pub fn new(config: EndpointConfig, mut rng: StdRng) -> Self {
+        let config = Arc::new(config);
+        let trunks = Trunks::new(Arc::clone(&config), StdRng::from_rng(&mut rng));
         Self {
             config,
             tag_secret: rng.random(),
@@ -121,11 +121,9 @@ impl Endpoint {
             wrong_passwords: LogLimiter::default(),
             trusted_peers: Vec::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
-            accounts: BTreeMap::new(),
-            registering: BTreeMap::new(),
+            trunks,
             keep_alive_at: None,
             acquaintances: KnownPeers::default(),
-            last_register: 0,
             last_dialog: 0,
             dialogs: BTreeMap::new(),
             dialogs_by_key: BTreeMap::new(),
@@ -190,7 +188,8 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registrar.handle_timeout(now);
         self.note_phones();
-        self.registration_timeouts(now);
+        self.trunks.handle_timeout(now);
+        self.send_registers(now);
         self.keep_alive(now);
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
@@ -286,7 +285,7 @@ impl Endpoint {
             self.transactions.poll_timeout(),
             self.dialog_schedule.next(),
             self.registrar.poll_timeout(),
-            self.next_registration(),
+            self.trunks.poll_timeout(),
             self.keep_alive_at,
         ];
         due.into_iter().flatten().min()
@@ -300,7 +299,7 @@ impl Endpoint {
             && self.transactions.poll_timeout().is_none()
             && self.dialog_schedule.next().is_none()
             && self.registrar.poll_timeout().is_none()
-            && self.next_registration().is_none()
+            && self.trunks.poll_timeout().is_none()
     }
 
     /// Whether no peer waits for a message of ours: there is no call, and no request that waits for
@@ -436,10 +435,10 @@ impl Endpoint {
     }
 
     fn fresh_tag(&mut self) -> String {
-        format!("{:016x}", self.rng.random::<u64>())
+        fresh::tag(&mut self.rng)
     }
 
     fn fresh_branch(&mut self) -> String {
-        format!("{MAGIC_COOKIE}{:016x}", self.rng.random::<u64>())
+        fresh::branch(&mut self.rng)
     }
 }

@@ -135,7 +135,7 @@ impl Endpoint {
     ) {
         self.registrar.handle_connection_lost(connection);
         self.note_phones();
-        self.trunk_lost(connection, now);
+        self.trunks.handle_connection_lost(connection, now);
         let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
         for dialog in self.dialogs.values_mut().chain(early) {
             dialog.stream_lost(connection);

@@ -74,7 +74,7 @@ impl Endpoint {
             let peers = dialogs
                 .map(Dialog::path)
                 .chain(self.registrar.paths())
-                .chain(self.trunk_flows())
+                .chain(self.trunks.flows())
                 .map(|path| path.source())
                 .collect();
             self.acquaintances = KnownPeers { peers, made: Some(now) };
@@ -89,7 +89,7 @@ impl Endpoint {
         self.registrar
             .behind_nat()
             .chain(callers.map(Dialog::path))
-            .chain(self.trunk_flows())
+            .chain(self.trunks.flows())
             .filter(|path| seen.insert((path.transport, path.peer)))
             .collect()
     }

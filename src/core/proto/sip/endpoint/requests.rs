@@ -240,7 +240,7 @@ impl Endpoint {
         let text = |name: &str| request.header(name).map(str::to_owned);
         let incoming = IncomingInvite {
             user,
-            trunk: self.trunk_at(path),
+            trunk: self.trunks.at(path).map(str::to_owned),
             replaces,
             from: request.from().clone(),
             request_uri: request.uri().clone(),
@@ -422,7 +422,7 @@ impl Endpoint {
             true => before.connection == path.connection,
             false => before.peer.ip() == path.peer.ip(),
         };
-        let is_allowed = user.is_some() || has_its_place || self.trunk_at(path).is_some();
+        let is_allowed = user.is_some() || has_its_place || self.trunks.at(path).is_some();
         if is_allowed { Ok(Some(id)) } else { Err(403) }
     }
 
