@@ -15,6 +15,7 @@ mod asking;
 mod calling;
 mod commands;
 mod config;
+mod dialog_table;
 mod early;
 mod event;
 mod fresh;
@@ -42,20 +43,19 @@ use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{known_peers::KnownPeers, trunks::Trunks};
 pub use self::{
     config::EndpointConfig,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     trunks::TrunkAccount,
 };
+use self::{dialog_table::DialogTable, known_peers::KnownPeers, trunks::Trunks};
 use super::{
-    dialog::{Dialog, DialogKey, Due as DialogDue, HangUp},
+    dialog::{Dialog, Due as DialogDue, HangUp},
     digest::Authenticator,
     log_limiter::LogLimiter,
     message::{Message, Response},
-    outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
-    timers::{SIXTY_FOUR_T1, Schedule},
+    timers::SIXTY_FOUR_T1,
     transaction::{Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser},
     wire::{self, WireError},
 };
@@ -92,14 +92,7 @@ pub struct Endpoint {
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
     acquaintances: KnownPeers,
-    last_dialog: u64,
-    dialogs: BTreeMap<DialogId, Dialog>,
-    dialogs_by_key: BTreeMap<DialogKey, DialogId>,
-    /// Calls that we place, and answered ones to which a further fork may still send a 2xx.
-    outgoing: BTreeMap<DialogId, Outgoing>,
-    /// The same calls by Call-ID and our tag, for requests within an early dialog.
-    outgoing_by_name: BTreeMap<(String, String), DialogId>,
-    dialog_schedule: Schedule<DialogId>,
+    dialogs: DialogTable,
     transactions: TransactionTable,
     outputs: VecDeque<Output>,
 }
@@ -124,12 +117,7 @@ impl Endpoint {
             trunks,
             keep_alive_at: None,
             acquaintances: KnownPeers::default(),
-            last_dialog: 0,
-            dialogs: BTreeMap::new(),
-            dialogs_by_key: BTreeMap::new(),
-            outgoing: BTreeMap::new(),
-            outgoing_by_name: BTreeMap::new(),
-            dialog_schedule: Schedule::new(),
+            dialogs: DialogTable::new(),
             transactions: TransactionTable::new(),
             outputs: VecDeque::new(),
         }
@@ -165,7 +153,7 @@ impl Endpoint {
     /// Carries out a command from the owner of a call.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         let id = command.dialog();
-        if !self.is_known(id) && !matches!(command, Command::Call { .. }) {
+        if !self.dialogs.is_known(id) && !matches!(command, Command::Call { .. }) {
             debug!(?id, "command for a dialog that is over");
             return;
         }
@@ -207,8 +195,8 @@ impl Endpoint {
                 TransactionDue::InviteOver(dialog) => self.invite_over(dialog),
             }
         }
-        while let Some(id) = self.dialog_schedule.pop_due(now) {
-            let Some(dialog) = self.dialogs.get_mut(&id) else {
+        while let Some(id) = self.dialogs.pop_due(now) {
+            let Some(dialog) = self.dialogs.get_mut(id) else {
                 self.outgoing_timeout(id);
                 continue;
             };
@@ -244,7 +232,6 @@ impl Endpoint {
                 }
                 None => {}
             }
-            self.schedule_dialog(id);
         }
     }
 
@@ -283,7 +270,7 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.transactions.poll_timeout(),
-            self.dialog_schedule.next(),
+            self.dialogs.poll_timeout(),
             self.registrar.poll_timeout(),
             self.trunks.poll_timeout(),
             self.keep_alive_at,
@@ -294,10 +281,9 @@ impl Endpoint {
     /// Whether nothing is left: no dialog, no transaction, no registration.
     pub fn is_idle(&self) -> bool {
         self.dialogs.is_empty()
-            && self.outgoing.is_empty()
             && self.transactions.len() == 0
             && self.transactions.poll_timeout().is_none()
-            && self.dialog_schedule.next().is_none()
+            && self.dialogs.poll_timeout().is_none()
             && self.registrar.poll_timeout().is_none()
             && self.trunks.poll_timeout().is_none()
     }
@@ -305,12 +291,7 @@ impl Endpoint {
     /// Whether no peer waits for a message of ours: there is no call, and no request that waits for
     /// its final response.
     pub fn is_quiet(&self) -> bool {
-        self.dialogs.is_empty()
-            && self
-                .outgoing
-                .values()
-                .all(|outgoing| outgoing.winner().is_some() || outgoing.is_over())
-            && !self.transactions.are_asking()
+        !self.dialogs.is_in_use() && !self.transactions.are_asking()
     }
 
     /// Whether a dialog uses this stream, or a phone or a trunk is reached over it.
@@ -339,7 +320,7 @@ impl Endpoint {
         }
         // The response names the branch of a request that was sent to this address and to no other.
         if heard.path.peer.ip() == path.peer.ip()
-            && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(&id))
+            && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(id))
         {
             dialog.answered_from(path);
         }
@@ -388,17 +369,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether there is such a dialog, or a call of ours that may still create it.
-    fn is_known(&self, id: DialogId) -> bool {
-        self.dialogs.contains_key(&id)
-            || self.outgoing.get(&id).is_some_and(|outgoing| outgoing.winner().is_none())
-    }
-
-    fn schedule_dialog(&mut self, id: DialogId) {
-        let due = self.dialogs.get(&id).and_then(Dialog::poll_timeout);
-        self.dialog_schedule.set(id, due);
-    }
-
     /// Our hang-up is complete.
     fn end(&mut self, id: DialogId, how: Ending, now: Instant) {
         if self.forget_dialog(id, now) {
@@ -407,19 +377,11 @@ impl Endpoint {
     }
 
     fn forget_dialog(&mut self, id: DialogId, now: Instant) -> bool {
-        self.dialog_schedule.set(id, None);
-        let Some(dialog) = self.dialogs.remove(&id) else { return false };
-        self.dialogs_by_key.remove(dialog.key());
+        let Some(dialog) = self.dialogs.remove(id) else { return false };
         if let Some(reinvite) = dialog.reinvite() {
             self.transactions.give_up_by(reinvite, now + SIXTY_FOUR_T1);
         }
         true
-    }
-
-    fn forget_outgoing(&mut self, id: DialogId) -> Option<Outgoing> {
-        let outgoing = self.outgoing.remove(&id)?;
-        self.outgoing_by_name.remove(&outgoing.name());
-        Some(outgoing)
     }
 
     fn transmit(&mut self, transmit: Transmit) {

@@ -1,17 +1,16 @@
 //! Sending of our own requests: the choice of the transport, answers to challenges, and what
 //! follows if a request cannot be delivered.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
 use tracing::{debug, warn};
 
 use super::{Endpoint, Path};
 use crate::proto::sip::{
-    dialog::{Dialog, DialogId, Hop},
+    dialog::Hop,
     digest::DigestError,
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
-    outgoing::Outgoing,
     path::{ConnectionId, Transport},
     transaction::{Sends, TransactionUser, Undelivered},
 };
@@ -26,8 +25,8 @@ impl Endpoint {
         now: Instant,
     ) -> bool {
         let branch = self.fresh_branch();
-        let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
-        let Some(dialog) = dialog_of(dialogs, outgoing, &in_dialog) else { return false };
+        let Self { dialogs, config, rng, transactions, .. } = self;
+        let Some(dialog) = dialogs.of_request(&in_dialog) else { return false };
         // We may have hung up since the request was first sent.
         if in_dialog.method == Method::Invite && !dialog.may_offer() {
             return false;
@@ -136,10 +135,7 @@ impl Endpoint {
         self.registrar.handle_connection_lost(connection);
         self.note_phones();
         self.trunks.handle_connection_lost(connection, now);
-        let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
-        for dialog in self.dialogs.values_mut().chain(early) {
-            dialog.stream_lost(connection);
-        }
+        self.dialogs.handle_connection_lost(connection);
         for Undelivered { user, in_dialog } in
             self.transactions.handle_disconnected(connection, peer)
         {
@@ -181,19 +177,4 @@ pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
         sip.call_id = call_id,
         "A challenge is not answered: {error}; a trunk's realm is set by trunks.realm"
     );
-}
-
-/// The dialog of a request: an established one, or that of a fork of an outgoing call.
-fn dialog_of<'a>(
-    dialogs: &'a mut BTreeMap<DialogId, Dialog>,
-    outgoing: &'a mut BTreeMap<DialogId, Outgoing>,
-    in_dialog: &InDialogRequest,
-) -> Option<&'a mut Dialog> {
-    match dialogs.get_mut(&in_dialog.dialog) {
-        Some(dialog) if dialog.key().remote_tag == in_dialog.remote_tag => Some(dialog),
-        Some(_) | None => {
-            let tag = in_dialog.remote_tag.as_deref()?;
-            Some(&mut outgoing.get_mut(&in_dialog.dialog)?.fork(tag)?.dialog)
-        }
-    }
 }

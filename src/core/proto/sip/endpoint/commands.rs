@@ -21,7 +21,7 @@ impl Endpoint {
     /// Sends 180. A caller that requires 100rel gets it reliably (RFC 3262 §3). If it would have to
     /// carry our offer, no 180 is sent.
     pub(super) fn ring(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing rings any more");
             return;
         };
@@ -38,7 +38,7 @@ impl Endpoint {
             return;
         }
         let rseq = self.first_rseq();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let contact = self.config.contact(dialog.is_sips(), dialog.path());
         let is_limited = dialog.is_limited();
         let ringing =
@@ -52,11 +52,10 @@ impl Endpoint {
         let ringing = Bytes::from(ringing.build());
         dialog.rang_reliably(rseq, ringing.clone(), now);
         self.finish_pending(pending.transaction, 180, ringing, now);
-        self.schedule_dialog(id);
     }
 
     pub(super) fn answer(&mut self, id: DialogId, sdp: &[u8], now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         let Some(pending) = dialog.pending().cloned() else {
             debug!(?id, "nothing to answer any more");
             return;
@@ -83,21 +82,20 @@ impl Endpoint {
         else {
             return;
         };
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         // A 200 that exceeds the allowance waits until the INVITE comes again.
         if !dialog.is_elsewhere(transmit.path) && dialog.take_room(transmit.bytes.len()) {
             self.transmit(transmit);
         }
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
+        if let Some(dialog) = self.dialogs.get_mut(id) {
             dialog.answered(ok, sdp, now);
             dialog.keep_session(session.map(|(timer, _)| timer));
         }
-        self.schedule_dialog(id);
     }
 
     /// Asks the caller to authenticate. Without users no caller can, so the response is 403.
     pub(super) fn challenge(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing to challenge any more");
             return;
         };
@@ -120,7 +118,7 @@ impl Endpoint {
         now: Instant,
     ) {
         debug_assert!((300..700).contains(&status), "{status} refuses nothing");
-        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
+        let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             debug!(?id, "nothing to refuse any more");
             return;
         };
@@ -131,15 +129,15 @@ impl Endpoint {
             .fold(builder, |builder, (name, value)| builder.header(name, value))
             .header("Server", &self.config.server_name);
         self.finish_pending(pending.transaction, status, builder.build(), now);
-        if self.dialogs.get(&id).is_some_and(Dialog::is_ringing) {
+        if self.dialogs.get(id).is_some_and(Dialog::is_ringing) {
             self.forget_dialog(id, now);
-        } else if let Some(dialog) = self.dialogs.get_mut(&id) {
+        } else if let Some(dialog) = self.dialogs.get_mut(id) {
             dialog.reoffer_refused();
         }
     }
 
     pub(super) fn hang_up(&mut self, id: DialogId, wish: HangUp, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id) else {
+        let Some(dialog) = self.dialogs.get_mut(id) else {
             self.hang_up_outgoing(id, wish, now);
             return;
         };
@@ -156,13 +154,12 @@ impl Endpoint {
             }
             Parting::Later | Parting::Already => debug!(?id, "hanging up already"),
         }
-        self.schedule_dialog(id);
     }
 
     /// Ends a half-open call to free capacity. A 200 that was sent is revoked by a BYE without a
     /// transaction, and the INVITE counts as new if it comes again.
     pub(super) fn make_room(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         if dialog.is_ringing() {
             let retry_after = self.config.retry_after.as_secs().to_string();
             let headers = [("Retry-After".to_owned(), retry_after)];
@@ -181,7 +178,7 @@ impl Endpoint {
     /// Sends one BYE without a transaction, if the allowance suffices.
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = self.fresh_branch();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
@@ -195,11 +192,10 @@ impl Endpoint {
 
     /// Sends the BYE of a dialog that ends.
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         let bye = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Bye);
         let bye = hang_up.reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text));
         self.ask_within(bye, TransactionUser::Bye(id), now);
-        self.schedule_dialog(id);
     }
 }
 

@@ -8,22 +8,12 @@ use crate::proto::sip::{
     dialog::DialogKey,
     info,
     message::{Method, Request},
-    outgoing::Fork,
     session_timer::SessionTimer,
     transaction::TransactionKey,
     validate::check_description,
 };
 
 impl Endpoint {
-    /// Whether this is the dialog of a fork of an outgoing call: it rings, or has answered after
-    /// another one.
-    pub(super) fn is_early(&self, dialog: &DialogKey) -> bool {
-        let id = self.outgoing_by_name.get(&dialog.outgoing_name());
-        let outgoing = id.and_then(|id| self.outgoing.get(id));
-        let tag = dialog.remote_tag.as_deref();
-        outgoing.zip(tag).is_some_and(|(outgoing, tag)| outgoing.has_fork(tag))
-    }
-
     pub(super) fn handle_early(
         &mut self,
         dialog: &DialogKey,
@@ -37,7 +27,7 @@ impl Endpoint {
             self.refuse_for_load(request, path);
             return;
         }
-        let Some(fork) = self.fork_of(dialog) else { return };
+        let Some(fork) = self.dialogs.fork_mut(dialog) else { return };
         if let Err(untimely) = fork.dialog.admit(request) {
             self.refuse_untimely(untimely, request, key, path, now);
             return;
@@ -79,10 +69,5 @@ impl Endpoint {
             _ => 405,
         };
         self.refuse_stateful(request, key, path, status, now);
-    }
-
-    fn fork_of(&mut self, dialog: &DialogKey) -> Option<&mut Fork> {
-        let id = self.outgoing_by_name.get(&dialog.outgoing_name())?;
-        self.outgoing.get_mut(id)?.fork(dialog.remote_tag.as_deref()?)
     }
 }

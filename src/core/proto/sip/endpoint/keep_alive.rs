@@ -39,7 +39,7 @@ impl Endpoint {
 
     /// A call is up, perhaps through a NAT.
     pub(super) fn keep_way_open(&mut self, id: DialogId, now: Instant) {
-        if self.dialogs.get(&id).is_some_and(Dialog::is_behind_nat) {
+        if self.dialogs.get(id).is_some_and(Dialog::is_behind_nat) {
             self.plan_keep_alives(now);
         }
     }

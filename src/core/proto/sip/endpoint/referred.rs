@@ -26,14 +26,14 @@ impl Endpoint {
         path: Path,
         now: Instant,
     ) {
-        let may_refer = self.dialogs.get(&id).is_some_and(Dialog::may_refer);
+        let may_refer = self.dialogs.get(id).is_some_and(Dialog::may_refer);
         // Without users there is no password to authenticate with.
         let must_prove = !may_refer && !self.users.is_empty();
         if must_prove && let Err(refusal) = self.prove(request, path, now) {
             self.answer_in_transaction(key, path, refusal, now);
             return;
         }
-        let asked = self.dialogs.get_mut(&id).map_or(Err(481), |dialog| {
+        let asked = self.dialogs.get_mut(id).map_or(Err(481), |dialog| {
             let referral = referral(request)?;
             dialog.refer_asked(request.cseq().number, must_prove).map(|()| referral)
         });
@@ -58,7 +58,7 @@ impl Endpoint {
     /// Reports the progress of a REFER to the peer.
     pub(super) fn tell_referrer(&mut self, id: DialogId, status: u16, now: Instant) {
         let is_last = status >= 200;
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         let Some(event) = dialog.refer_event(is_last) else {

@@ -28,7 +28,7 @@ impl Endpoint {
     ) {
         let refer_to = match replaces {
             None => target.to_string(),
-            Some(other) => match self.dialogs.get(&other) {
+            Some(other) => match self.dialogs.get(other) {
                 Some(other) => {
                     let (target, value) = other.as_replaced();
                     let sign = if target.headers().is_empty() { '?' } else { '&' };
@@ -41,7 +41,7 @@ impl Endpoint {
                 }
             },
         };
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ringing()) else {
             debug!(?id, "there is no peer that could be referred");
             return;
         };
@@ -57,20 +57,18 @@ impl Endpoint {
             .header("Referred-By", format!("<{contact}>"))
             .header("Supported", self.config.supported());
         self.ask_within(refer, TransactionUser::Refer(id), now);
-        self.schedule_dialog(id);
     }
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
     pub(super) fn refer_answered(&mut self, id: DialogId, status: u16, now: Instant) {
         let is_refused = status >= 300;
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.refers()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
             return;
         };
         match is_refused {
             true => dialog.refer_over(),
             false => dialog.follow_refer(None, now),
         }
-        self.schedule_dialog(id);
         let status = if is_refused { status } else { 100 };
         self.tell(Event::Referred { dialog: id, status });
     }
@@ -90,7 +88,7 @@ impl Endpoint {
             self.answer_stateful(request, key, path, 489, now);
             return;
         }
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.refers()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
             self.answer_stateful(request, key, path, 481, now);
             return;
         };
@@ -106,7 +104,6 @@ impl Endpoint {
         } else if let Some(expires) = expires_of(state) {
             dialog.follow_refer(Some(expires), now);
         }
-        self.schedule_dialog(id);
         self.answer_stateful(request, key, path, 200, now);
         if let Some(status) = status {
             self.tell(Event::Referred { dialog: id, status });

@@ -48,9 +48,9 @@ impl Endpoint {
         }
         match DialogKey::of(&request) {
             None => self.handle_outside(request, key, path, now),
-            Some(dialog) => match self.dialogs_by_key.get(&dialog) {
-                Some(&id) => self.handle_inside(id, request, key, path, now),
-                None if self.is_early(&dialog) => {
+            Some(dialog) => match self.dialogs.find(&dialog) {
+                Some(id) => self.handle_inside(id, request, key, path, now),
+                None if self.dialogs.has_fork(&dialog) => {
                     self.handle_early(&dialog, &request, key, path, now);
                 }
                 None => self.answer_stateless(&request, 481, path),
@@ -64,7 +64,7 @@ impl Endpoint {
     fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
         let heard = self.heard_bytes;
         let invite = self.transactions.invite(id).map(|invite| invite.dialog);
-        let dialog = invite.or_else(|| self.dialogs_by_key.get(&DialogKey::of(request)?).copied());
+        let dialog = invite.or_else(|| self.dialogs.find(&DialogKey::of(request)?));
         // The answer goes to where the first one went. A retransmission from another address gets
         // none: that address may belong to a third party.
         let is_same = |again: &Transmit| {
@@ -75,7 +75,7 @@ impl Endpoint {
         let standing = self.standing(path);
         let is_registered = standing == Caller::AtPhone && *request.method() == Method::Register;
         let is_believed = standing.is_proved(path.transport) || is_registered;
-        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
+        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(dialog));
         // What another address has proved does not hold for this one.
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
@@ -108,15 +108,15 @@ impl Endpoint {
                 AckFor::Dialog => {}
             }
         }
-        let id = DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied());
-        let Some((id, dialog)) = id.and_then(|id| Some((id, self.dialogs.get_mut(&id)?))) else {
+        let id = DialogKey::of(request).and_then(|key| self.dialogs.find(&key));
+        let Some((id, dialog)) = id.and_then(|id| Some((id, self.dialogs.get_mut(id)?))) else {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
         if dialog.heard_from(path, self.heard_bytes) {
             self.tell(Event::Heard { dialog: id });
         }
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         match dialog.handle_ack(request.cseq().number) {
             Acknowledgement::Expected => {
                 let body = request.description();
@@ -126,7 +126,6 @@ impl Endpoint {
             Acknowledgement::HangUp(hang_up) => self.send_bye(id, hang_up, now),
             Acknowledgement::Stray => {}
         }
-        self.schedule_dialog(id);
     }
 
     /// §9.2. A CANCEL of a re-INVITE gets 200 and has no other effect: a re-INVITE is answered
@@ -141,11 +140,11 @@ impl Endpoint {
             self.answer_stateless(request, 481, path);
             return;
         };
-        if self.dialogs.get(&id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
+        if self.dialogs.get(id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
             self.answer_stateless(request, 481, path);
             return;
         }
-        if let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| dialog.is_limited()) {
+        if let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.is_limited()) {
             dialog.heard_again(path, self.heard_bytes);
             self.answering = Some(id);
         }
@@ -223,8 +222,7 @@ impl Endpoint {
             }
         };
 
-        self.last_dialog += 1;
-        let id = DialogId(self.last_dialog);
+        let id = self.dialogs.fresh_id();
         let local_tag = self.fresh_tag();
         // The datagram of an unproven caller gets one response, not two. The decision about the
         // call comes at once, so 100 is left out.
@@ -253,7 +251,6 @@ impl Endpoint {
         };
         let pending = Pending { transaction, request: Box::new(request) };
         let dialog = Dialog::called(pending, local_tag, contact, (path, self.heard_bytes), caller);
-        self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
     }
@@ -404,8 +401,8 @@ impl Endpoint {
             return Err(400);
         }
         let (key, early_only) = DialogKey::replaced(value).ok_or(400_u16)?;
-        let id = *self.dialogs_by_key.get(&key).ok_or(481_u16)?;
-        let dialog = self.dialogs.get(&id).ok_or(481_u16)?;
+        let id = self.dialogs.find(&key).ok_or(481_u16)?;
+        let dialog = self.dialogs.get(id).ok_or(481_u16)?;
         if dialog.is_ending() {
             return Err(603);
         }
@@ -440,7 +437,7 @@ impl Endpoint {
             self.refuse_for_load(&request, path);
             return;
         }
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         if let Err(untimely) = dialog.admit(&request) {
             if dialog.is_elsewhere(path) {
                 self.answer_stateless(&request, untimely.status(), path);
@@ -476,7 +473,7 @@ impl Endpoint {
     }
 
     fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         let local_tag = dialog.key().local_tag.clone();
         let trying = (!dialog.is_limited()).then(|| self.trying(&request));
         let invite = Invite { dialog: id, local_tag, stranger: None };
@@ -489,12 +486,12 @@ impl Endpoint {
     /// The peer wants to change the session; the owner of the call decides.
     fn reoffer(&mut self, id: DialogId, pending: Pending, path: Path) {
         let offer = pending.request.description();
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
+        if let Some(dialog) = self.dialogs.get_mut(id) {
             let contact = pending.request.contacts().first().map(|contact| contact.uri());
             dialog.refresh_target(contact, path);
             dialog.reoffered(pending);
         }
-        let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_limited());
+        let is_proved = self.dialogs.get(id).is_some_and(|dialog| !dialog.is_limited());
         self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
     }
 
@@ -508,10 +505,9 @@ impl Endpoint {
         now: Instant,
     ) {
         let rack = request.header("RAck").unwrap_or_default();
-        let is_expected = self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.handle_prack(rack));
+        let is_expected = self.dialogs.get_mut(id).is_some_and(|dialog| dialog.handle_prack(rack));
         if let (true, Err(refusal)) = (is_expected, check_description(request)) {
             self.refuse_with(&refusal, request, key, path, now);
-            self.schedule_dialog(id);
             return;
         }
         let status = match is_expected {
@@ -522,7 +518,6 @@ impl Endpoint {
             false => 481,
         };
         self.answer_stateful(request, key, path, status, now);
-        self.schedule_dialog(id);
     }
 
     fn handle_bye(
@@ -534,7 +529,7 @@ impl Endpoint {
         now: Instant,
     ) {
         self.answer_stateful(request, key, path, 200, now);
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         if dialog.is_ending() {
             // Both sides hung up at once: the dialog ends with our own BYE.
             return;
@@ -560,7 +555,7 @@ impl Endpoint {
         now: Instant,
     ) {
         // Before the answer there is no audio that a key could belong to.
-        let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
+        let is_answered = self.dialogs.get(id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(request, is_answered) {
             Ok(tones) => {
                 self.answer_stateful(request, key, path, 200, now);
@@ -594,12 +589,11 @@ impl Endpoint {
         let session = SessionTimer::answer(&request, now).ok().flatten();
         let builder = self.update_accepted(&request, path);
         let response = session_headers(builder, &request, session.as_ref()).build();
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
+        if let Some(dialog) = self.dialogs.get_mut(id) {
             dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
             dialog.keep_session(session.map(|(timer, _)| timer));
         }
         self.answer_in_transaction(key, path, response.into(), now);
-        self.schedule_dialog(id);
     }
 
     /// The 200 to an UPDATE without an offer.
@@ -617,7 +611,7 @@ impl Endpoint {
 
     /// The caller gave up before we answered; in any later state this has no effect.
     fn cancel(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             return;
         };
         if let Some(pending) = dialog.pending().cloned() {
@@ -676,7 +670,7 @@ impl Endpoint {
 
     /// The caller sent no PRACK for our reliable 180 (RFC 3262 §3).
     pub(super) fn give_up_ringing(&mut self, id: DialogId, now: Instant) {
-        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
+        let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             return;
         };
         self.respond(&pending, 504, now);

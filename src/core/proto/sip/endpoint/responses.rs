@@ -197,7 +197,7 @@ impl Endpoint {
     /// Shortens a response to the message being handled to the allowance of an unproven address,
     /// and takes its length from that allowance. `None` if it cannot be shortened enough.
     fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
-        let dialog = self.answering.and_then(|id| self.dialogs.get_mut(&id));
+        let dialog = self.answering.and_then(|id| self.dialogs.get_mut(id));
         let Some((dialog, room)) =
             dialog.and_then(|dialog| dialog.room().map(|room| (dialog, room)))
         else {
@@ -242,7 +242,7 @@ impl Endpoint {
     pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
-        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get(invite.dialog));
         let builder = match dialog {
             Some(dialog) if dialog.is_limited() => {
                 ResponseBuilder::to(&pending.request, status, reason_phrase(status))
@@ -295,7 +295,7 @@ impl Endpoint {
     ) {
         let response = response.into();
         let invite = self.transactions.invite(id);
-        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog));
         let mut limited = dialog.filter(|dialog| dialog.is_limited());
         if status >= 300
             && let Some((path, heard)) = self.transactions.take_back(id)
@@ -316,7 +316,7 @@ impl Endpoint {
         // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
         let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
-        let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
+        let dialog = dialog.and_then(|dialog| self.dialogs.get(dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
         if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {
             room = Some(0);

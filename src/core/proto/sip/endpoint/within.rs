@@ -22,7 +22,7 @@ impl Endpoint {
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
         let pause = self.glare_pause(id);
         let allow = self.allow();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let Some((proposal, least)) = dialog.proposal() else { return };
         let by_update = dialog.takes_update();
         if !by_update && !dialog.is_confirmed() {
@@ -48,7 +48,7 @@ impl Endpoint {
     /// Our UPDATE got its final response.
     pub(super) fn update_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
         if response.status() < 300
-            && let Some(dialog) = self.dialogs.get_mut(&id)
+            && let Some(dialog) = self.dialogs.get_mut(id)
         {
             // RFC 3311 §5.1: the response may change the remote target.
             let contact = response.contacts().first().map(|contact| contact.uri());
@@ -65,9 +65,8 @@ impl Endpoint {
         (cseq, transaction): (u32, TransactionId),
         now: Instant,
     ) {
-        match self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.offer_heard(cseq, now)) {
-            true => self.schedule_dialog(id),
-            false => self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1),
+        if !self.dialogs.get_mut(id).is_some_and(|dialog| dialog.offer_heard(cseq, now)) {
+            self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1);
         }
     }
 
@@ -95,14 +94,14 @@ impl Endpoint {
         let cseq = response.cseq().number;
         if response.status() >= 300 {
             // A canceled re-INVITE is refused too, and another one may be pending by then.
-            if let Some(dialog) = self.dialogs.get_mut(&id).filter(|it| it.is_offering(cseq)) {
+            if let Some(dialog) = self.dialogs.get_mut(id).filter(|it| it.is_offering(cseq)) {
                 dialog.offer_refused();
                 self.refresh_answered(id, response, now);
             }
             return;
         }
         let branch = self.fresh_branch();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
             if dialog.take_room(ack.bytes.len()) {
                 self.acknowledge_again(ack, path);
@@ -132,7 +131,7 @@ impl Endpoint {
 
     fn refresh_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
         let pause = self.glare_pause(id);
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         let is_update = response.cseq().method == Method::Update;
@@ -158,17 +157,15 @@ impl Endpoint {
                 dialog.refresh_refused(now);
             }
         }
-        self.schedule_dialog(id);
     }
 
     /// Our refresh could not be delivered or was not answered; it is tried again later.
     pub(super) fn refresh_failed(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         dialog.offer_refused();
         dialog.refresh_refused(now);
-        self.schedule_dialog(id);
     }
 
     /// §14.1: how long to wait after both sides made an offer at once. The side that created the
@@ -184,7 +181,7 @@ impl Endpoint {
 
     /// The peer did not answer, or does not know the dialog.
     pub(super) fn lost_sight(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         dialog.offer_refused();
