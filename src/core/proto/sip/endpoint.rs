@@ -395,12 +395,4 @@ impl Endpoint {
     fn send(&mut self, path: Path, bytes: impl Into<Bytes>) {
         self.transmit(Transmit { path, bytes: bytes.into() });
     }
-
-    fn fresh_tag(&mut self) -> String {
-        fresh::tag(&mut self.rng)
-    }
-
-    fn fresh_branch(&mut self) -> String {
-        fresh::branch(&mut self.rng)
-    }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use tracing::{debug, warn};
 
-use super::{Endpoint, Path};
+use super::{Endpoint, Path, fresh};
 use crate::proto::sip::{
     dialog::Hop,
     digest::DigestError,
@@ -24,7 +24,7 @@ impl Endpoint {
         user: TransactionUser,
         now: Instant,
     ) -> bool {
-        let branch = self.fresh_branch();
+        let branch = fresh::branch(&mut self.rng);
         let Self { dialogs, config, rng, transactions, .. } = self;
         let Some(dialog) = dialogs.of_request(&in_dialog) else { return false };
         // We may have hung up since the request was first sent.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, requests::SDP};
+use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, fresh, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
@@ -31,14 +31,14 @@ impl Endpoint {
             debug_assert!(false, "{id:?} is used twice");
             return;
         }
-        let local_tag = self.fresh_tag();
+        let local_tag = fresh::tag(&mut self.rng);
         let outgoing = Outgoing::new(call, &local_tag);
         self.dialogs.insert_outgoing(id, outgoing);
         self.send_invite(id, now);
     }
 
     fn send_invite(&mut self, id: DialogId, now: Instant) {
-        let branch = self.fresh_branch();
+        let branch = fresh::branch(&mut self.rng);
         let allow = self.allow();
         let Self { dialogs, config, rng, transactions, .. } = self;
         let Some(outgoing) = dialogs.outgoing_mut(id) else { return };
@@ -311,7 +311,7 @@ impl Endpoint {
         // A peer of RFC 2543 may send a tag only after its first responses.
         let early = [outgoing.take_fork(&tag), outgoing.take_fork(UNTAGGED)];
         dialog.keep_session(SessionTimer::accept(response, now));
-        let branch = self.fresh_branch();
+        let branch = fresh::branch(&mut self.rng);
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
             dialog.acknowledged(cseq, ack.clone());
             self.transmit(ack);

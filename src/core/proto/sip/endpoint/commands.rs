@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Ending, Endpoint, requests::SDP};
+use super::{Ending, Endpoint, fresh, requests::SDP};
 use crate::proto::sip::{
     dialog::{Dialog, DialogId, HangUp, Hop, Parting},
     in_dialog_request::InDialogRequest,
@@ -37,7 +37,7 @@ impl Endpoint {
         if dialog.awaits_prack() {
             return;
         }
-        let rseq = self.first_rseq();
+        let rseq = fresh::rseq(&mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let contact = self.config.contact(dialog.is_sips(), dialog.path());
         let is_limited = dialog.is_limited();
@@ -177,7 +177,7 @@ impl Endpoint {
 
     /// Sends one BYE without a transaction, if the allowance suffices.
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
-        let branch = self.fresh_branch();
+        let branch = fresh::branch(&mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
         let sent_by = self.config.sent_by(path);

@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use rand::Rng;
 use tracing::{debug, info};
 
-use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
+use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers, fresh};
 use crate::proto::sip::{
     dialog::{
         Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for,
@@ -223,7 +222,7 @@ impl Endpoint {
         };
 
         let id = self.dialogs.fresh_id();
-        let local_tag = self.fresh_tag();
+        let local_tag = fresh::tag(&mut self.rng);
         // The datagram of an unproven caller gets one response, not two. The decision about the
         // call comes at once, so 100 is left out.
         let is_unproven = !caller.is_proved(path.transport);
@@ -648,24 +647,13 @@ impl Endpoint {
             // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
             (Method::Update, 500) => {
                 let tag = request.to().tag().unwrap_or_default();
-                let delay = self.reinvite_delay_seconds().to_string();
+                let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
                 let response =
                     self.response_builder(request, 500, tag).header("Retry-After", &delay).build();
                 self.answer_in_transaction(key, path, response.into(), now);
             }
             _ => self.answer_stateful(request, key, path, status, now),
         }
-    }
-
-    /// §14.2: a random delay of up to ten seconds, so that the requests of both sides do not
-    /// collide again.
-    pub(super) fn reinvite_delay_seconds(&mut self) -> u64 {
-        self.rng.random_range(0..=10)
-    }
-
-    /// RFC 3262 §3: a random number from 1 to 2^31-1.
-    pub(super) fn first_rseq(&mut self) -> u32 {
-        self.rng.random_range(1..1 << 31)
     }
 
     /// The caller sent no PRACK for our reliable 180 (RFC 3262 §3).

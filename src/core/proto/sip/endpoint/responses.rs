@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Endpoint, Path, requests::SDP};
+use super::{Endpoint, Path, fresh, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
@@ -223,7 +223,8 @@ impl Endpoint {
         };
         let mut builder = self.response_builder(request, status, &local_tag);
         if status == 500 {
-            builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
+            builder = builder
+                .header("Retry-After", &fresh::retry_after_seconds(&mut self.rng).to_string());
         }
         let response = builder.build();
         if self.answering.is_some() {

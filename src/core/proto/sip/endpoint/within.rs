@@ -1,11 +1,10 @@
 //! Our own requests within an established dialog: the refresh of its session (RFC 4028 §10).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rand::Rng;
 use tracing::debug;
 
-use super::{Endpoint, Event, Loss, Path, calling::least_session, requests::SDP};
+use super::{Endpoint, Event, Loss, Path, calling::least_session, fresh, requests::SDP};
 use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
@@ -20,7 +19,7 @@ impl Endpoint {
     /// Refreshes the session: by UPDATE if the peer supports it, because that changes nothing;
     /// otherwise by a re-INVITE with the current description.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
-        let pause = self.glare_pause(id);
+        let pause = fresh::glare_pause(id, &mut self.rng);
         let allow = self.allow();
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let Some((proposal, least)) = dialog.proposal() else { return };
@@ -100,7 +99,7 @@ impl Endpoint {
             }
             return;
         }
-        let branch = self.fresh_branch();
+        let branch = fresh::branch(&mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
             if dialog.take_room(ack.bytes.len()) {
@@ -130,7 +129,7 @@ impl Endpoint {
     }
 
     fn refresh_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
-        let pause = self.glare_pause(id);
+        let pause = fresh::glare_pause(id, &mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
@@ -166,17 +165,6 @@ impl Endpoint {
         };
         dialog.offer_refused();
         dialog.refresh_refused(now);
-    }
-
-    /// §14.1: how long to wait after both sides made an offer at once. The side that created the
-    /// Call-ID waits longer.
-    fn glare_pause(&mut self, id: DialogId) -> Duration {
-        let tens = if id.0 >= DialogId::FIRST_OUTGOING {
-            self.rng.random_range(210..=400)
-        } else {
-            self.rng.random_range(0..=200)
-        };
-        Duration::from_millis(tens * 10)
     }
 
     /// The peer did not answer, or does not know the dialog.

@@ -91,7 +91,7 @@ const ELSEWHERE: &str = "198.51.100.66:5060";
 /// Whether a caller on `path` counts as a phone that has registered there: once its ACK has shown
 /// our tag, its Record-Route is followed to another host.
 pub(super) fn is_at_phone(line: &mut Line, path: Path, text: impl Fn(&Ask) -> String) -> bool {
-    let name = format!("at{}", line.endpoint.fresh_tag());
+    let name = format!("at{}", fresh::tag(&mut line.endpoint.rng));
     let invite = Ask::invite().with(&format!("Record-Route: <sip:{ELSEWHERE};lr>"));
     line.receive_over(path, &text(&invite.call(&name).branch(&name)));
     let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
