@@ -11,6 +11,7 @@
 //! computed from the request, so that the same request gets the same answer. A flood of such
 //! requests costs no memory.
 
+mod arrived;
 mod asking;
 mod calling;
 mod commands;
@@ -19,40 +20,40 @@ mod dialog_table;
 mod early;
 mod event;
 mod fresh;
+mod inside;
 mod keep_alive;
 mod known_peers;
 mod referred;
 mod referring;
 mod registering;
 mod requests;
+mod responder;
 mod responses;
 mod standing;
 #[cfg(test)]
 mod tests;
 mod trunks;
+mod users;
 mod within;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
+use self::{
+    arrived::Arrived, dialog_table::DialogTable, known_peers::KnownPeers, responder::Responder,
+    trunks::Trunks, users::Users,
+};
 pub use self::{
     config::EndpointConfig,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
     trunks::TrunkAccount,
 };
-use self::{dialog_table::DialogTable, known_peers::KnownPeers, trunks::Trunks};
 use super::{
-    dialog::{Dialog, Due as DialogDue, HangUp},
-    digest::Authenticator,
-    log_limiter::LogLimiter,
+    dialog::{Dialog, Due as DialogDue, HangUp, allowed_for},
     message::{Message, Response},
     registrar::{Registrar, RegistrarConfig},
     timers::SIXTY_FOUR_T1,
@@ -71,19 +72,9 @@ pub use super::{
 pub struct Endpoint {
     config: Arc<EndpointConfig>,
     rng: StdRng,
-    /// Secret that makes the To tags of stateless answers hard to guess.
-    tag_secret: u64,
     draining: bool,
-    /// The length of the message being handled, in bytes.
-    heard_bytes: usize,
-    /// The dialog of that message, if it came from an unproven address: the answer counts against
-    /// the allowance.
-    answering: Option<DialogId>,
-    /// Checks credentials of our users; `None` until there are users.
-    authenticator: Option<Authenticator>,
-    users: BTreeSet<String>,
-    /// Sources with failed logins, to limit the log lines about them.
-    wrong_passwords: LogLimiter,
+    responder: Responder,
+    users: Users,
     /// Networks of peers that the operator trusts.
     trusted_peers: Vec<IpNet>,
     registrar: Registrar,
@@ -101,17 +92,14 @@ impl Endpoint {
     /// An endpoint without dialogs. All tags and branches come from `rng`.
     pub fn new(config: EndpointConfig, mut rng: StdRng) -> Self {
         let config = Arc::new(config);
+        let responder = Responder::new(Arc::clone(&config), rng.random());
         let trunks = Trunks::new(Arc::clone(&config), StdRng::from_rng(&mut rng));
         Self {
             config,
-            tag_secret: rng.random(),
+            responder,
             rng,
             draining: false,
-            heard_bytes: 0,
-            answering: None,
-            authenticator: None,
-            users: BTreeSet::new(),
-            wrong_passwords: LogLimiter::default(),
+            users: Users::default(),
             trusted_peers: Vec::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
             trunks,
@@ -125,8 +113,6 @@ impl Endpoint {
 
     /// Handles one message that came over `path`: a datagram, or one message framed from a stream.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
-        self.heard_bytes = bytes.len();
-        self.answering = None;
         if path.transport == Transport::Udp && self.handle_stun(bytes, path, now) {
             return;
         }
@@ -134,7 +120,7 @@ impl Endpoint {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = path.answering(request.top_via());
-                self.handle_request(request, path, now);
+                self.handle_request(Arrived::new(request, path, bytes.len(), now));
             }
             Ok(Message::Response(response)) => self.handle_response(&response, path, now),
             Err(WireError::KeepAlive) => {}
@@ -142,7 +128,8 @@ impl Endpoint {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = request.top_via().map_or(path, |via| path.answering(&via));
                 debug!(peer = %path.peer, status, reason, "request is refused");
-                self.refuse_stub(&request, status, reason, path);
+                let response = self.responder.refusal_of_stub(&request, status, reason);
+                self.send_within(allowed_for(bytes.len()), path, &response);
             }
             Err(error @ WireError::Unreadable) => {
                 debug!(peer = %path.peer, %error, "datagram is dropped");
@@ -237,17 +224,10 @@ impl Endpoint {
 
     /// Replaces our users, given as names and passwords.
     pub fn set_users<'a>(&mut self, users: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
-        let users: BTreeMap<&str, &str> = users.collect();
-        for gone in self.users.iter().filter(|user| !users.contains_key(user.as_str())) {
-            self.registrar.remove_user(gone);
+        for gone in self.users.replace(users.collect(), &self.config, &mut self.rng, now) {
+            self.registrar.remove_user(&gone);
         }
-        self.users = users.keys().map(|user| (*user).to_owned()).collect();
-        let Self { authenticator, config, rng, .. } = self;
-        authenticator
-            .get_or_insert_with(|| {
-                Authenticator::new(&config.realm, &config.digest, StdRng::from_rng(rng), now)
-            })
-            .set_users(users);
+        self.responder.has_users = !self.users.is_empty();
         self.note_phones();
     }
 

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, fresh, requests::SDP};
+use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, fresh};
 use crate::proto::sip::{
+    body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, NameAddr, Response, parse_number, reason_phrase},
@@ -39,7 +40,7 @@ impl Endpoint {
 
     fn send_invite(&mut self, id: DialogId, now: Instant) {
         let branch = fresh::branch(&mut self.rng);
-        let allow = self.allow();
+        let allow = self.responder.allow();
         let Self { dialogs, config, rng, transactions, .. } = self;
         let Some(outgoing) = dialogs.outgoing_mut(id) else { return };
         let Some(way) = outgoing.target() else {
@@ -374,7 +375,7 @@ impl Endpoint {
         let is_remembered = outgoing.has_room_for(tag);
         let name = outgoing.name();
         let branch_of = |method: Method| {
-            format!("{MAGIC_COOKIE}{}", self.tag_of(&(&name, cseq, tag, method.as_str())))
+            format!("{MAGIC_COOKIE}{}", self.responder.tag_of(&(&name, cseq, tag, method.as_str())))
         };
         let (ack_branch, bye_branch) = (branch_of(Method::Ack), branch_of(Method::Bye));
         let Some(ack) = self.ack_of(id, &dialog, cseq, &ack_branch) else { return };

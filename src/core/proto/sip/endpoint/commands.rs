@@ -5,13 +5,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Ending, Endpoint, fresh, requests::SDP};
+use super::{Ending, Endpoint, fresh};
 use crate::proto::sip::{
+    body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop, Parting},
     in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder, reason_phrase},
     session_timer::{SessionTimer, TIMER},
     transaction::TransactionUser,
+    validate::Refusal,
 };
 
 /// The Reason of a BYE that ends a call to free capacity (RFC 3326 §2).
@@ -71,9 +73,10 @@ impl Endpoint {
                 .to_tag(tag)
                 .contact(&contact),
             false => self
-                .response_builder(&pending.request, 200, tag)
+                .responder
+                .begin(&pending.request, 200, tag)
                 .contact(&contact)
-                .header("Allow", &self.allow())
+                .header("Allow", &self.responder.allow())
                 .header("Supported", self.config.supported()),
         };
         let ok = session_headers(ok, &pending.request, session.as_ref());
@@ -101,10 +104,11 @@ impl Endpoint {
         };
         let Some(pending) = dialog.pending().cloned() else { return };
         let source = dialog.path().peer.ip();
-        let response = match !self.users.is_empty() {
-            true => self.challenge_to(&pending.request, source, false, now),
-            false => self.response(&pending.request, 403, &self.stateless_tag(&pending.request)),
+        let refusal = match self.users.is_empty() {
+            true => Refusal::new(403),
+            false => self.users.challenge(source, false, now),
         };
+        let response = self.responder.refusal(&pending.request, &refusal);
         self.finish_pending(pending.transaction, 401, response, now);
         self.forget_dialog(id, now);
     }

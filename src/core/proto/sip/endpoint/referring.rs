@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::{Endpoint, Event, Path};
+use super::{Endpoint, Event, arrived::Arrived};
 use crate::proto::sip::{
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
     message::{Method, Request, parse_number},
-    transaction::{TransactionKey, TransactionUser},
+    transaction::TransactionUser,
     uri::{Uri, escape_header},
 };
 
@@ -74,22 +74,16 @@ impl Endpoint {
     }
 
     /// Handles a NOTIFY within a dialog; only those about a REFER of ours are accepted.
-    pub(super) fn handle_notify(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
+    pub(super) fn handle_notify(&mut self, id: DialogId, arrived: Arrived) {
+        let (request, now) = (&arrived.request, arrived.now);
         let event = request.header("Event").unwrap_or_default();
         let event = event.split(';').next().unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
-            self.answer_stateful(request, key, path, 489, now);
+            self.answer_stateful(arrived, 489);
             return;
         }
         let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
-            self.answer_stateful(request, key, path, 481, now);
+            self.answer_stateful(arrived, 481);
             return;
         };
         let state = request.header("Subscription-State").unwrap_or_default();
@@ -104,7 +98,7 @@ impl Endpoint {
         } else if let Some(expires) = expires_of(state) {
             dialog.follow_refer(Some(expires), now);
         }
-        self.answer_stateful(request, key, path, 200, now);
+        self.answer_stateful(arrived, 200);
         if let Some(status) = status {
             self.tell(Event::Referred { dialog: id, status });
         }

@@ -1,71 +1,44 @@
-//! The responses that the endpoint makes by itself, without a decision by a call.
+//! Sends responses: with or without a transaction, and to an unproven address within its allowance.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    net::IpAddr,
-    time::Instant,
-};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Endpoint, Path, fresh, requests::SDP};
+use super::{Endpoint, Path, arrived::Arrived, fresh, responder::fitted};
 use crate::proto::sip::{
     dialog::{DialogId, Pending, allowed_for},
-    message::{Method, Request, ResponseBuilder, Stub, reason_phrase},
+    message::{Method, ResponseBuilder, reason_phrase},
     path::Transport,
-    session_timer::MIN_SE,
-    transaction::{Invite, TransactionId, TransactionKey},
-    validate::{self, Refusal},
+    transaction::{Invite, TransactionId},
+    validate::Refusal,
 };
 
 impl Endpoint {
-    /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
-    pub(super) fn trying(&self, request: &Request) -> Bytes {
-        ResponseBuilder::to(request, 100, reason_phrase(100)).build().into()
-    }
-
-    /// Begins a response with the header fields that all of them have.
-    pub(super) fn response_builder<'a>(
-        &self,
-        request: &'a Request,
-        status: u16,
-        local_tag: &str,
-    ) -> ResponseBuilder<'a> {
-        ResponseBuilder::to(request, status, reason_phrase(status))
-            .to_tag(local_tag)
-            .header("Server", &self.config.server_name)
-    }
-
-    /// A response without a body, with the header fields that its status requires.
-    pub(super) fn response(&self, request: &Request, status: u16, local_tag: &str) -> Bytes {
-        let builder = self.response_builder(request, status, local_tag);
-        let builder = match status {
-            405 => builder.header("Allow", &self.allow()),
-            // RFC 6665 §4.1.3.
-            489 => builder.header("Allow-Events", "refer"),
-            422 => builder.header("Min-SE", &MIN_SE.to_string()),
-            503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
-            _ => builder,
-        };
-        builder.build().into()
-    }
-
     /// Answers without keeping state (§8.2.7).
-    pub(super) fn answer_stateless(&mut self, request: &Request, status: u16, path: Path) {
-        let response = self.response(request, status, &self.stateless_tag(request));
-        self.send_stateless(path, &response);
+    pub(super) fn answer_stateless(&mut self, arrived: &Arrived, status: u16) {
+        let response = self.responder.response(&arrived.request, status);
+        self.send_stateless(arrived, &response);
+    }
+
+    /// Refuses a request without a transaction. An ACK is never answered.
+    pub(super) fn refuse_stateless(&mut self, arrived: &Arrived, refusal: &Refusal) {
+        if *arrived.method() == Method::Ack {
+            return;
+        }
+        let response = self.responder.refusal(&arrived.request, refusal);
+        self.send_stateless(arrived, &response);
     }
 
     /// Sends a response without keeping state. Over UDP the source address may be forged, so the
     /// response is at most one and a half times as long as the request: optional header fields are
     /// left out, and a request smaller than any phone would send gets no response.
-    pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
-        self.send_within(allowed_for(self.heard_bytes), path, response);
+    pub(super) fn send_stateless(&mut self, arrived: &Arrived, response: &[u8]) {
+        self.send_within(allowed_for(arrived.bytes), arrived.path, response);
     }
 
     /// Sends a response without keeping state, over UDP in at most `room` bytes.
-    fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
+    pub(super) fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
         let room = match path.transport {
             Transport::Udp => room,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
@@ -76,128 +49,30 @@ impl Endpoint {
         }
     }
 
-    /// 401 with our challenges (§22.2); the same request always gets the same tag.
-    pub(super) fn challenge_to(
-        &mut self,
-        request: &Request,
-        source: IpAddr,
-        stale: bool,
-        now: Instant,
-    ) -> Bytes {
-        let challenges = match &mut self.authenticator {
-            Some(authenticator) => authenticator.challenges(source, now, stale),
-            None => Vec::new(),
-        };
-        let builder = self.response_builder(request, 401, &self.stateless_tag(request));
-        let builder = challenges
-            .iter()
-            .fold(builder, |builder, value| builder.header("WWW-Authenticate", value));
-        builder.build().into()
-    }
-
-    /// Refuses a request that `validate` rejects, without a transaction. An ACK is never answered.
-    pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
-        if *request.method() == Method::Ack {
-            return;
-        }
-        let response = self.refusal(request, refusal, &self.stateless_tag(request));
-        self.send_stateless(path, &response);
-    }
-
-    /// Refuses a request within a dialog, other than INVITE, because of its content.
-    pub(super) fn refuse_with(
-        &mut self,
-        refusal: &Refusal,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        let response = self.refusal(request, refusal, request.to().tag().unwrap_or_default());
-        self.answer_in_transaction(key, path, response, now);
-    }
-
-    fn refusal(&self, request: &Request, refusal: &Refusal, local_tag: &str) -> Bytes {
-        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
-            .to_tag(local_tag)
-            .header("Server", &self.config.server_name);
-        let headers = refusal.extra_headers.iter();
-        headers.fold(builder, |builder, (name, value)| builder.header(name, value)).build().into()
-    }
-
-    /// Refuses a message that cannot be read as a request, if it says where the response goes.
-    pub(super) fn refuse_stub(
-        &mut self,
-        request: &Stub,
-        status: u16,
-        reason: &'static str,
-        path: Path,
-    ) {
-        let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
-        let response = ResponseBuilder::to_stub(request, status, reason)
-            .to_tag(&tag)
-            .header("Server", &self.config.server_name)
-            .build();
-        self.send_stateless(path, &response);
-    }
-
-    pub(super) fn refuse_for_load(&mut self, request: &Request, path: Path) {
-        self.answer_stateless(request, 503, path);
-    }
-
-    pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
-        let response = self.options_response(request);
-        self.send_stateless(path, &response);
-    }
-
-    /// The 200 to OPTIONS (§11.2).
-    pub(super) fn options_response(&self, request: &Request) -> Bytes {
-        let tag = match request.to().tag() {
-            Some(tag) => tag.to_owned(),
-            None => self.stateless_tag(request),
-        };
-        self.response_builder(request, 200, &tag)
-            .header("Allow", &self.allow())
-            .header("Accept", SDP)
-            .header("Supported", self.config.supported())
-            .build()
-            .into()
-    }
-
     /// Answers a request other than INVITE in its own transaction.
-    pub(super) fn answer_stateful(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        status: u16,
-        now: Instant,
-    ) {
-        let tag = request.to().tag().unwrap_or_default().to_owned();
-        let response = self.response(request, status, &tag);
-        self.answer_in_transaction(key, path, response, now);
+    pub(super) fn answer_stateful(&mut self, arrived: Arrived, status: u16) {
+        let response = self.responder.response(&arrived.request, status);
+        self.answer_in_transaction(arrived, response);
     }
 
-    pub(super) fn answer_in_transaction(
-        &mut self,
-        key: TransactionKey,
-        path: Path,
-        response: Bytes,
-        now: Instant,
-    ) {
-        let response = match self.fitted_to_peer(response) {
-            Some(response) => response,
-            None => return,
-        };
+    /// Refuses a request other than INVITE in its own transaction.
+    pub(super) fn refuse_with(&mut self, arrived: Arrived, refusal: &Refusal) {
+        let response = self.responder.refusal(&arrived.request, refusal);
+        self.answer_in_transaction(arrived, response);
+    }
+
+    pub(super) fn answer_in_transaction(&mut self, arrived: Arrived, response: Bytes) {
+        let Some(response) = self.fitted_to_peer(arrived.limited, response) else { return };
+        let Arrived { key, path, now, .. } = arrived;
         if let Some(transmit) = self.transactions.answer(key, path, response, now) {
             self.transmit(transmit);
         }
     }
 
-    /// Shortens a response to the message being handled to the allowance of an unproven address,
-    /// and takes its length from that allowance. `None` if it cannot be shortened enough.
-    fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
-        let dialog = self.answering.and_then(|id| self.dialogs.get_mut(id));
+    /// Shortens a response to the allowance of the dialog `limited`, and takes its length from that
+    /// allowance. `None` if it cannot be shortened enough.
+    fn fitted_to_peer(&mut self, limited: Option<DialogId>, response: Bytes) -> Option<Bytes> {
+        let dialog = limited.and_then(|id| self.dialogs.get_mut(id));
         let Some((dialog, room)) =
             dialog.and_then(|dialog| dialog.room().map(|room| (dialog, room)))
         else {
@@ -208,32 +83,39 @@ impl Endpoint {
         Some(fitted)
     }
 
-    /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
-    pub(super) fn refuse_invite(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        status: u16,
-        now: Instant,
-    ) {
-        let local_tag = match request.to().tag() {
-            Some(tag) => tag.to_owned(),
-            None => self.stateless_tag(request),
-        };
-        let mut builder = self.response_builder(request, status, &local_tag);
-        if status == 500 {
-            builder = builder
-                .header("Retry-After", &fresh::retry_after_seconds(&mut self.rng).to_string());
+    /// Refuses a request within a dialog, in a transaction that repeats the refusal.
+    pub(super) fn refuse_stateful(&mut self, arrived: Arrived, status: u16) {
+        match (arrived.method(), status) {
+            (Method::Invite, _) => self.refuse_invite(arrived, status),
+            // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
+            (Method::Update, 500) => {
+                let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
+                let tag = self.responder.tag(&arrived.request);
+                let builder = self.responder.begin(&arrived.request, 500, &tag);
+                let response = builder.header("Retry-After", &delay).build().into();
+                self.answer_in_transaction(arrived, response);
+            }
+            _ => self.answer_stateful(arrived, status),
         }
-        let response = builder.build();
-        if self.answering.is_some() {
+    }
+
+    /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
+    pub(super) fn refuse_invite(&mut self, arrived: Arrived, status: u16) {
+        let local_tag = self.responder.tag(&arrived.request);
+        let mut builder = self.responder.begin(&arrived.request, status, &local_tag);
+        if status == 500 {
+            let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
+            builder = builder.header("Retry-After", &delay);
+        }
+        let response = Bytes::from(builder.build());
+        if arrived.limited.is_some() {
             // The address is unproven: a transaction would repeat the refusal until the ACK comes.
-            if let Some(fitted) = self.fitted_to_peer(response.into()) {
-                self.send(path, fitted);
+            if let Some(fitted) = self.fitted_to_peer(arrived.limited, response) {
+                self.send(arrived.path, fitted);
             }
             return;
         }
+        let Arrived { key, path, now, .. } = arrived;
         let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
@@ -249,7 +131,7 @@ impl Endpoint {
                 ResponseBuilder::to(&pending.request, status, reason_phrase(status))
                     .to_tag(&local_tag)
             }
-            _ => self.response_builder(&pending.request, status, &local_tag),
+            _ => self.responder.begin(&pending.request, status, &local_tag),
         };
         let builder = match dialog {
             // A provisional response creates an early dialog (§12.1.1).
@@ -267,10 +149,10 @@ impl Endpoint {
     pub(super) fn tag_of_response(&self, pending: &Pending, status: u16) -> String {
         match self.transactions.invite(pending.transaction) {
             Some(Invite { stranger: Some(_), .. }) if status >= 300 => {
-                self.stateless_tag(&pending.request)
+                self.responder.stateless_tag(&pending.request)
             }
             Some(invite) => invite.local_tag.clone(),
-            None => pending.request.to().tag().unwrap_or_default().to_owned(),
+            None => self.responder.tag(&pending.request),
         }
     }
 
@@ -279,7 +161,7 @@ impl Endpoint {
     pub(super) fn try_stranger(&mut self, pending: &Pending, now: Instant) {
         let invite = self.transactions.invite(pending.transaction);
         if invite.is_some_and(|invite| invite.stranger.is_some()) {
-            let trying = self.trying(&pending.request);
+            let trying = self.responder.trying(&pending.request);
             self.finish_pending(pending.transaction, 100, trying, now);
         }
     }
@@ -330,56 +212,4 @@ impl Endpoint {
             self.transmit(transmit);
         }
     }
-
-    /// The methods that we accept; REGISTER only if we have users.
-    pub(super) fn allow(&self) -> String {
-        let register = if self.users.is_empty() { "" } else { ", REGISTER" };
-        format!("{}{register}", validate::allow())
-    }
-
-    /// The same request gets the same tag, although no state is kept (§8.2.7).
-    pub(super) fn stateless_tag(&self, request: &Request) -> String {
-        self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
-    }
-
-    pub(super) fn tag_of(&self, seed: &impl Hash) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.tag_secret.hash(&mut hasher);
-        seed.hash(&mut hasher);
-        format!("{:016x}", hasher.finish())
-    }
-}
-
-/// Header fields that a response without a body can do without, the most dispensable first. Of
-/// several challenges the last one stays. That is MD5 if it is offered: some phones support no
-/// other algorithm, and phones that support another one support MD5 too (RFC 8760 §2.3). In a
-/// datagram Content-Length is optional (RFC 3261 §20.14).
-const DISPENSABLE: [&str; 7] = [
-    "Server",
-    "Supported",
-    "Accept-Encoding",
-    "Accept",
-    "Allow",
-    "WWW-Authenticate",
-    "Content-Length",
-];
-
-/// The response in at most `room` bytes; `None` if it cannot be shortened enough.
-fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
-    if response.len() <= room {
-        return Some(Bytes::copy_from_slice(response));
-    }
-    let mut lines: Vec<&[u8]> = response.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut bytes = response.len();
-    for name in DISPENSABLE {
-        let is_named = |line: &&[u8]| {
-            line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
-        };
-        let kept = usize::from(name == "WWW-Authenticate");
-        while bytes > room && lines.iter().filter(|line| is_named(line)).count() > kept {
-            let first = lines.iter().position(is_named)?;
-            bytes -= lines.remove(first).len();
-        }
-    }
-    (bytes <= room).then(|| lines.concat().into())
 }

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Endpoint, Event, Loss, Path, calling::least_session, fresh, requests::SDP};
+use super::{Endpoint, Event, Loss, Path, calling::least_session, fresh};
 use crate::proto::sip::{
+    body::SDP,
     dialog::{DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
@@ -20,7 +21,7 @@ impl Endpoint {
     /// otherwise by a re-INVITE with the current description.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
         let pause = fresh::glare_pause(id, &mut self.rng);
-        let allow = self.allow();
+        let allow = self.responder.allow();
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         let Some((proposal, least)) = dialog.proposal() else { return };
         let by_update = dialog.takes_update();
