@@ -106,7 +106,7 @@ fn compare(shown: &Value, example: &Value, extra: &[&str]) {
 fn call(state: CallState, media: Option<MediaState>) -> Call {
     Call {
         id: "2e1a0b00-0000-0000-0000-243709c565ab".parse().unwrap(),
-        application: "bot".to_owned(),
+        application: Some("bot".to_owned()),
         state,
         direction: Direction::Incoming,
         source: Party {

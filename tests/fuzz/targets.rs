@@ -15,6 +15,7 @@ use aftertone_core::proto::{
     rtp::{packet::Packet, rtcp as reports},
     sdp::Description,
     sip::{
+        Status,
         digest::fields::{Authorization, Challenge},
         endpoint::{Command, DialogId, Endpoint, EndpointConfig, Event, Output},
         framing::{Frame, FramingError, StreamFramer},
@@ -34,10 +35,11 @@ pub fn wire(bytes: &[u8]) {
         Ok(Message::Request(mut request)) => {
             request.set_received("192.0.2.99".parse().unwrap(), 5099);
             let (status, reason) = match validate(&request) {
-                Ok(()) => (200, "OK"),
+                Ok(()) => (Status::OK, "OK"),
                 Err(refusal) => (refusal.status, refusal.reason),
             };
-            let answer = ResponseBuilder::to(&request, status, reason).to_tag("ours").build();
+            let answer =
+                ResponseBuilder::to(&request, status).reason(reason).to_tag("ours").build();
             let Ok(Message::Response(read)) = parse_datagram(&answer) else {
                 panic!("not a response: {}", String::from_utf8_lossy(&answer));
             };
@@ -48,7 +50,7 @@ pub fn wire(bytes: &[u8]) {
         }
         Err(WireError::Answerable { status, reason, mut request }) => {
             request.set_received("192.0.2.99".parse().unwrap(), 5099);
-            ResponseBuilder::to_stub(&request, status, reason).to_tag("ours").build()
+            ResponseBuilder::to_stub(&request, status).reason(reason).to_tag("ours").build()
         }
         Ok(Message::Response(_)) | Err(WireError::KeepAlive | WireError::Unreadable) => return,
     };
@@ -191,7 +193,7 @@ impl Answerer {
                     command(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() });
                 }
                 Event::Reinvite { .. } => {
-                    let (status, reason) = (488, "No".to_owned());
+                    let (status, reason) = (Status::NOT_ACCEPTABLE_HERE, "No".to_owned());
                     command(Command::Refuse { dialog, status, reason, headers: Vec::new() });
                 }
                 Event::Bye { .. } | Event::Canceled { .. } | Event::Ended { .. } => {

@@ -34,7 +34,7 @@ pub async fn with_a_recording(bytes: usize, left: Option<Duration>) -> (TempDir,
             id,
             call,
             operation: OperationId::from_random([9; 16]),
-            application: "tester".to_owned(),
+            application: Some("tester".to_owned()),
             at: now(),
         },
         RecordingChange::Finished { id, bytes: bytes as u64 },
@@ -51,7 +51,7 @@ pub async fn with_a_recording(bytes: usize, left: Option<Duration>) -> (TempDir,
 
 fn ended_call(id: CallId) -> Call {
     Call {
-        application: "tester".to_owned(),
+        application: Some("tester".to_owned()),
         state: CallState::Terminated,
         created_at: now(),
         ended_at: Some(now()),

@@ -9,7 +9,7 @@ pub fn call(id: CallId) -> Call {
     let party = |uri: &str| Party { uri: uri.to_owned(), display_name: None };
     Call {
         id,
-        application: "bot".to_owned(),
+        application: Some("bot".to_owned()),
         state: CallState::Incoming,
         direction: Direction::Incoming,
         source: party("sip:alice@example"),

@@ -19,6 +19,7 @@ mod exchange;
 mod operations;
 mod referral;
 mod setup;
+mod sip_events;
 
 use std::{
     collections::VecDeque,
@@ -31,6 +32,7 @@ pub use exchange::{
     Action, Command, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement, ReferralCall,
     SafeClip, Settings,
 };
+pub use sip_events::DialogRole;
 
 use super::{
     queue::{MAX_QUEUED, Queue},
@@ -131,8 +133,10 @@ impl Machine {
     ) -> Result<Self, Refusal> {
         let session = Session::new(offer.sdp.as_deref(), offer.codecs, rng.next_u32())?;
         let (application, callback_uri) = match &owner {
-            Owner::Application { name, callback_uri } => (name.clone(), Some(callback_uri.clone())),
-            Owner::Line(_) => (String::new(), None),
+            Owner::Application { name, callback_uri } => {
+                (Some(name.clone()), Some(callback_uri.clone()))
+            }
+            Owner::Line(_) => (None, None),
         };
         let call = Call {
             id,
@@ -160,27 +164,8 @@ impl Machine {
             ended_at: None,
             termination: None,
         };
-        let mut machine = Self {
-            call,
-            dialog: offer.dialog,
-            owner,
-            phase: Phase::Offered { until: now.instant + settings.answer_timeout },
-            settings,
-            session,
-            leg: Leg::None,
-            queue: Queue::default(),
-            lease_until: None,
-            ring_until: None,
-            transfer: None,
-            referral: None,
-            is_unproven: false,
-            tones_heard: 0,
-            tone_limit: ToneLimit::default(),
-            last_tone: None,
-            change: Change::default(),
-            actions: VecDeque::new(),
-            rng,
-        };
+        let phase = Phase::Offered { until: now.instant + settings.answer_timeout };
+        let mut machine = Self::new(call, offer.dialog, owner, phase, settings, session, rng);
         machine.change.call = Some(machine.call.clone());
         match machine.owner {
             Owner::Application { .. } => {
@@ -215,7 +200,7 @@ impl Machine {
         let ringing = ringing.unwrap_or(RINGING);
         let call = Call {
             id,
-            application: application.to_owned(),
+            application: Some(application.to_owned()),
             state: CallState::Establishing,
             direction: Direction::Outgoing,
             source: placement.source,
@@ -239,17 +224,38 @@ impl Machine {
             ended_at: None,
             termination: None,
         };
-        let mut machine = Self {
+        let owner = Owner::Application { name: application.to_owned(), callback_uri };
+        let (dialog, phase) = (placement.dialog, Phase::Locating);
+        let mut machine = Self::new(call, dialog, owner, phase, settings, session, rng);
+        machine.renew_lease(now);
+        machine.ring_until = Some(now.instant + ringing);
+        machine.tell_changed();
+        machine.actions.push_back(Action::Locate);
+        machine.flush();
+        Ok(machine)
+    }
+
+    /// A machine that has reported nothing yet and has no deadline besides that of its phase.
+    fn new(
+        call: Call,
+        dialog: DialogId,
+        owner: Owner,
+        phase: Phase,
+        settings: Settings,
+        session: Session,
+        rng: StdRng,
+    ) -> Self {
+        Self {
             call,
-            dialog: placement.dialog,
-            owner: Owner::Application { name: application.to_owned(), callback_uri },
-            phase: Phase::Locating,
-            lease_until: Some(now.instant + settings.keep_alive),
+            dialog,
+            owner,
             settings,
+            phase,
             session,
             leg: Leg::None,
             queue: Queue::default(),
-            ring_until: Some(now.instant + ringing),
+            lease_until: None,
+            ring_until: None,
             transfer: None,
             referral: None,
             is_unproven: false,
@@ -259,11 +265,7 @@ impl Machine {
             change: Change::default(),
             actions: VecDeque::new(),
             rng,
-        };
-        machine.tell_changed();
-        machine.actions.push_back(Action::Locate);
-        machine.flush();
-        Ok(machine)
+        }
     }
 
     /// Handles an event from outside: from SIP, the media or the store.
@@ -271,29 +273,12 @@ impl Machine {
         match input {
             Input::LegOpened(Some(local)) => self.leg_opened(local, now),
             Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
-            Input::Acknowledged(body) => self.acknowledged(body.as_deref(), now),
-            Input::NotAcknowledged => self.peer_gone(Termination::NoAck, now),
+            Input::Sip(event) => self.sip_event(event, now),
             Input::MakeRoom => self.make_room(now),
-            Input::PeerLost => self.peer_gone(Termination::PeerLost, now),
             Input::Located(result) => self.located(result, now),
             Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),
-            Input::Progress(status) => self.progress(status),
-            Input::Answered(answer) => self.answered(answer, now),
-            Input::Refused(status) => self.peer_gone(Termination::Refused(status), now),
-            Input::Refreshed(answer) => {
-                if matches!(self.phase, Phase::Up) && self.session.refreshed(&answer).is_ok() {
-                    self.session_changed();
-                }
-            }
-            Input::Canceled => self.peer_gone(Termination::PeerCanceled, now),
-            Input::PeerHungUp => self.peer_gone(Termination::PeerHungUp, now),
-            Input::Reinvite(offer) => self.reinvite(offer.as_deref()),
-            Input::Referred(status) => self.referred(status, now),
             Input::ReferAsked(dialog) => self.refer_asked(dialog, now),
             Input::ReferralLocated(result) => self.referral_located(result, now),
-            Input::ReferralProgress(status) => self.referral_progress(status),
-            Input::ReferralAnswered(answer) => self.referral_answered(answer, now),
-            Input::ReferralRefused(status) => self.referral_refused(status, now),
             Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);

@@ -15,7 +15,7 @@ mod tone_limit;
 
 pub use line::LineScript;
 pub use machine::{
-    Action, Command, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
+    Action, Command, DialogRole, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
     ReferralCall, SafeClip, Settings,
 };
 pub use refusal::{CallError, Refusal};

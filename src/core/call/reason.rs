@@ -4,7 +4,7 @@
 
 use crate::{
     model::{RejectReason, Termination},
-    proto::sip::message::reason_phrase,
+    proto::sip::Status,
 };
 
 /// The reason for the end of a call.
@@ -21,36 +21,36 @@ pub fn of_end(termination: Termination) -> String {
         Termination::Rejected(RejectReason::None | RejectReason::Forbidden) => {
             q850(21, "Call rejected")
         }
-        Termination::Redirected => of_status(302),
-        Termination::NoAck => sip(408, "ACK missing"),
-        Termination::MadeRoom => of_status(503),
-        Termination::PeerLost => of_status(481),
-        Termination::NoEndpoint => of_status(480),
+        Termination::Redirected => of_status(Status::MOVED_TEMPORARILY),
+        Termination::NoAck => sip(Status::REQUEST_TIMEOUT, "ACK missing"),
+        Termination::MadeRoom => of_status(Status::SERVICE_UNAVAILABLE),
+        Termination::PeerLost => of_status(Status::CALL_DOES_NOT_EXIST),
+        Termination::NoEndpoint => of_status(Status::TEMPORARILY_UNAVAILABLE),
         Termination::Refused(status) => of_status(status),
-        Termination::MediaTimeout(_) => sip(408, "No media came"),
-        Termination::KeepAliveExpired => sip(408, "The application has gone"),
-        Termination::MediaRefused => of_status(488),
-        Termination::Drained => sip(503, "Shutting down"),
-        Termination::NodeLost | Termination::Internal => of_status(500),
+        Termination::MediaTimeout(_) => sip(Status::REQUEST_TIMEOUT, "No media came"),
+        Termination::KeepAliveExpired => sip(Status::REQUEST_TIMEOUT, "The application has gone"),
+        Termination::MediaRefused => of_status(Status::NOT_ACCEPTABLE_HERE),
+        Termination::Drained => sip(Status::SERVICE_UNAVAILABLE, "Shutting down"),
+        Termination::NodeLost | Termination::Internal => of_status(Status::SERVER_INTERNAL_ERROR),
     }
 }
 
 /// The reason for a peer that referred us to another party, which has replaced it.
 pub fn transferred() -> String {
-    sip(200, "Transferred")
+    sip(Status::OK, "Transferred")
 }
 
 /// The reason for a peer that another peer has replaced (RFC 3891).
 pub fn replaced() -> String {
-    sip(200, "Replaced")
+    sip(Status::OK, "Replaced")
 }
 
 /// A reason that is a SIP status.
-pub fn of_status(status: u16) -> String {
-    sip(status, reason_phrase(status))
+pub fn of_status(status: Status) -> String {
+    sip(status, status.reason())
 }
 
-fn sip(cause: u16, text: &str) -> String {
+fn sip(cause: Status, text: &str) -> String {
     format!("SIP;cause={cause};text=\"{text}\"")
 }
 
@@ -76,7 +76,7 @@ mod tests {
             (Termination::MediaTimeout(SILENT), "SIP;cause=408;text=\"No media came\""),
             (Termination::Drained, "SIP;cause=503;text=\"Shutting down\""),
             (Termination::Internal, "SIP;cause=500;text=\"Server Internal Error\""),
-            (Termination::Refused(486), "SIP;cause=486;text=\"Busy Here\""),
+            (Termination::Refused(Status::BUSY_HERE), "SIP;cause=486;text=\"Busy Here\""),
         ] {
             assert_eq!(of_end(termination), expected, "{termination:?}");
         }

@@ -66,11 +66,11 @@ pub fn end_lost_call(
     let ended_at = now.steady;
     change.recordings.push(RecordingChange::Expire { call: call.id, ended_at, retention });
     events.push(Event::CallEnded { call: call.clone() });
-    if let Some(callback_uri) = &call.callback_uri {
+    if let (Some(application), Some(callback_uri)) = (&call.application, &call.callback_uri) {
         change.notifications = events
             .into_iter()
             .map(|event| Notification {
-                application: call.application.clone(),
+                application: application.clone(),
                 callback_uri: callback_uri.clone(),
                 chain_id: call.chain_id.clone(),
                 event,

@@ -1,5 +1,7 @@
 //! Reasons for refusals: a caller gets a SIP status, an application gets an error of the API.
 
+use crate::{model::RejectReason, proto::sip::Status};
+
 /// Why an application's request is refused. `api/error.rs` has the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -82,7 +84,7 @@ pub enum Refusal {
     BadOffer(String),
     /// The application does not want the call.
     #[error("rejected by the application")]
-    Rejected(crate::model::RejectReason),
+    Rejected(RejectReason),
     /// The application redirects the caller to this URI.
     #[error("redirected to {0}")]
     Redirected(String),
@@ -96,40 +98,33 @@ pub enum Refusal {
 
 impl Refusal {
     /// The SIP status.
-    pub fn status(&self) -> u16 {
-        use crate::model::RejectReason;
+    pub fn status(&self) -> Status {
         match self {
-            Self::NoRoute(_) | Self::NotAllowed(_) => 404,
-            Self::NotAuthenticated => 401,
-            Self::Redirected(_) => 302,
-            Self::Rejected(RejectReason::Forbidden) => 403,
+            Self::NoRoute(_) | Self::NotAllowed(_) => Status::NOT_FOUND,
+            Self::NotAuthenticated => Status::UNAUTHORIZED,
+            Self::Redirected(_) => Status::MOVED_TEMPORARILY,
+            Self::Rejected(RejectReason::Forbidden) => Status::FORBIDDEN,
             Self::Full
             | Self::DatabaseAway
             | Self::DatabaseDamaged
             | Self::DatabaseBehind
             | Self::MediaBehind
-            | Self::Draining => 503,
-            Self::NotAcceptable(_) => 488,
-            Self::BadOffer(_) => 400,
-            Self::Rejected(RejectReason::Busy) => 486,
-            Self::Rejected(RejectReason::None) | Self::NotAnswered => 480,
-            Self::Internal => 500,
+            | Self::Draining => Status::SERVICE_UNAVAILABLE,
+            Self::NotAcceptable(_) => Status::NOT_ACCEPTABLE_HERE,
+            Self::BadOffer(_) => Status::BAD_REQUEST,
+            Self::Rejected(RejectReason::Busy) => Status::BUSY_HERE,
+            Self::Rejected(RejectReason::None) | Self::NotAnswered => {
+                Status::TEMPORARILY_UNAVAILABLE
+            }
+            Self::Internal => Status::SERVER_INTERNAL_ERROR,
         }
     }
 
     /// The reason phrase.
     pub fn reason(&self) -> &'static str {
-        match self.status() {
-            302 => "Moved Temporarily",
-            401 => "Unauthorized",
-            404 => "Not Found",
-            403 => "Forbidden",
-            503 => "Service Unavailable",
-            488 => "Not Acceptable Here",
-            400 => "Bad Session Description",
-            486 => "Busy Here",
-            480 => "Temporarily Unavailable",
-            _ => "Server Internal Error",
+        match self {
+            Self::BadOffer(_) => "Bad Session Description",
+            _ => self.status().reason(),
         }
     }
 

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Action, CallError, Command, Input, LineScript, LocalAudio, Machine, MediaEnd, NewOperation,
-    Now, Offer, Owner, Placement, SafeClip, Settings,
+    Action, CallError, Command, DialogRole, Input, LineScript, LocalAudio, Machine, MediaEnd,
+    NewOperation, Now, Offer, Owner, Placement, SafeClip, Settings,
 };
 use crate::{
     model::{
@@ -24,7 +24,9 @@ use crate::{
     proto::{
         sdp,
         sip::{
-            endpoint::{self, DialogId},
+            Status,
+            endpoint::{self, DialogId, Loss},
+            path::Path,
             uri::Uri,
         },
     },
@@ -59,6 +61,8 @@ struct World {
     /// Operations that are sent and still played, oldest first.
     said: Vec<OperationId>,
     canceled: Vec<OperationId>,
+    /// Keys that came by SIP INFO.
+    pressed: Vec<Tone>,
     muted: (bool, bool),
     closing: bool,
     sealing: Vec<OperationId>,
@@ -66,6 +70,35 @@ struct World {
     changes: Vec<Change>,
     signals: Vec<endpoint::Command>,
     over: usize,
+}
+
+fn path() -> Path {
+    Path::udp("192.0.2.9:5060".parse().unwrap(), "192.0.2.1:5060".parse().unwrap())
+}
+
+fn progress(status: Status) -> impl FnOnce(DialogId) -> endpoint::Event {
+    move |dialog| endpoint::Event::Progress { dialog, status, path: path() }
+}
+
+fn answered(description: Option<Vec<u8>>) -> impl FnOnce(DialogId) -> endpoint::Event {
+    move |dialog| endpoint::Event::Answered { dialog, description, path: path() }
+}
+
+fn refused(status: Status) -> impl FnOnce(DialogId) -> endpoint::Event {
+    let reason = status.reason().to_owned();
+    move |dialog| endpoint::Event::Refused { dialog, status, reason, contacts: Vec::new() }
+}
+
+fn acknowledged(body: Option<Vec<u8>>) -> impl FnOnce(DialogId) -> endpoint::Event {
+    move |dialog| endpoint::Event::Acknowledged { dialog, body }
+}
+
+fn referred(status: Status) -> impl FnOnce(DialogId) -> endpoint::Event {
+    move |dialog| endpoint::Event::Referred { dialog, status }
+}
+
+fn bye(dialog: DialogId) -> endpoint::Event {
+    endpoint::Event::Bye { dialog, reason: None }
 }
 
 impl World {
@@ -125,6 +158,7 @@ impl World {
             running: None,
             said: Vec::new(),
             canceled: Vec::new(),
+            pressed: Vec::new(),
             muted: (false, false),
             closing: false,
             sealing: Vec::new(),
@@ -149,7 +183,7 @@ impl World {
         let mut world = Self::bot();
         world.command(Command::Answer { callback_uri: None, media_config: None }).unwrap();
         world.open_leg();
-        world.input(Input::Acknowledged(None));
+        world.sip(acknowledged(None));
         assert_eq!(world.machine.call().state, CallState::Established);
         world
     }
@@ -164,6 +198,17 @@ impl World {
         let now = self.now();
         self.machine.handle_input(input, now);
         self.drain();
+    }
+
+    /// An event of the dialog with the peer.
+    fn sip(&mut self, event: impl FnOnce(DialogId) -> endpoint::Event) {
+        self.input(Input::Sip(event(self.machine.dialog())));
+    }
+
+    /// An event of the dialog with the referred-to party, or of one that the call has no more.
+    fn referral_sip(&mut self, event: impl FnOnce(DialogId) -> endpoint::Event) {
+        let dialog = self.machine.referral().unwrap_or(DialogId(DialogId::FIRST_OUTGOING + 99));
+        self.input(Input::Sip(event(dialog)));
     }
 
     fn command(&mut self, command: Command) -> Result<(), CallError> {
@@ -198,13 +243,17 @@ impl World {
 
     fn locate(&mut self, ok: bool) {
         if std::mem::take(&mut self.locating) {
-            self.input(Input::Located(if ok { Ok(()) } else { Err(503) }));
+            self.input(Input::Located(if ok { Ok(()) } else { Err(Status::SERVICE_UNAVAILABLE) }));
         }
     }
 
     fn locate_referral(&mut self, ok: bool) {
         if std::mem::take(&mut self.locating_referral) {
-            self.input(Input::ReferralLocated(if ok { Ok(()) } else { Err(503) }));
+            self.input(Input::ReferralLocated(if ok {
+                Ok(())
+            } else {
+                Err(Status::SERVICE_UNAVAILABLE)
+            }));
         }
     }
 
@@ -314,6 +363,7 @@ impl World {
                     assert!(self.running.is_none(), "one at a time");
                     self.running = Some((operation.id, recording));
                 }
+                Action::Press(tone) => self.pressed.push(tone),
                 Action::Cancel(id) => self.canceled.push(id),
                 Action::Mute { ours, peers } => self.muted = (ours, peers),
                 Action::SealClip(id, _) => self.sealing.push(id),
@@ -402,7 +452,7 @@ impl World {
         assert!(accepted.values().all(|ends| *ends == 1), "each ends once: {accepted:?}");
         assert!(clips.values().all(|clip| *clip == (1, 1)), "each clip ends once: {clips:?}");
         assert_eq!(expiries, 1);
-        if !self.machine.call().application.is_empty() {
+        if self.machine.call().application.is_some() {
             assert_eq!(told, accepted, "each is told once");
             let events = self.events();
             let ended = |event: &&&Event| matches!(event, Event::CallEnded { .. });
@@ -503,7 +553,7 @@ fn a_prompt_that_was_said_is_done_when_its_leg_vanishes() {
     let prompt = world.submit(play()).unwrap();
     world.prepare(true);
     world.say();
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     world.close_leg(true);
     assert_eq!(world.ends_of(prompt), [(OperationEnd::Done, 0)]);
     world.check();
@@ -534,7 +584,7 @@ fn a_hang_up_waits_for_the_clip_and_ends_what_waits() {
     let waiting = world.submit(record(false)).unwrap();
     let prompt = world.submit(play()).unwrap();
     world.prepare(true);
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     assert_eq!(world.ends_of(waiting), [(OperationEnd::HungUpWithoutAudio, 8513)]);
     assert_eq!(world.ends_of(prompt), [(OperationEnd::Canceled, 8508)]);
     world.close_leg(false);
@@ -550,7 +600,7 @@ fn a_clip_on_a_slow_disk_delays_the_end_of_the_call_and_is_not_given_up() {
     let mut world = World::established();
     let running = world.submit(record(false)).unwrap();
     world.prepare(true);
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     world.close_leg(false);
     for _ in 0..20 {
         world.wait(Duration::from_secs(16));
@@ -602,7 +652,7 @@ fn a_leg_that_closes_by_itself_ends_the_call() {
 fn a_call_to_a_line_does_not_last_for_ever() {
     let mut world = World::new(Owner::Line(LineScript::Echo));
     world.open_leg();
-    world.input(Input::Acknowledged(None));
+    world.sip(acknowledged(None));
     world.wait(settings().line_limit - Duration::from_secs(1));
     assert_eq!(world.machine.call().state, CallState::Established);
     world.wait(Duration::from_secs(1));
@@ -627,7 +677,10 @@ fn the_time_to_answer_and_the_lease_run_out() {
     world.wait(Duration::from_secs(15));
     world.check();
     assert_eq!(world.machine.call().termination, Some(Termination::NotAnswered));
-    assert!(matches!(world.signals[1], endpoint::Command::Refuse { status: 480, .. }));
+    assert!(matches!(
+        world.signals[1],
+        endpoint::Command::Refuse { status: Status::TEMPORARILY_UNAVAILABLE, .. }
+    ));
 
     let mut world = World::established();
     world.wait(Duration::from_secs(2000));
@@ -650,7 +703,7 @@ fn what_does_not_fit_the_state_is_refused_and_changes_nothing() {
     let reject = Command::Reject { reason: RejectReason::Busy, callback_uri: None };
     assert_eq!(world.command(reject), Err(CallError::WrongState));
     world.open_leg();
-    world.input(Input::Acknowledged(None));
+    world.sip(acknowledged(None));
     world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
     assert_eq!(world.submit(play()), Err(CallError::Terminated));
     assert_eq!(world.command(answer()), Err(CallError::Terminated));
@@ -722,7 +775,7 @@ fn a_redirected_caller_is_told_to_whom() {
 fn a_voicemail_call_plays_back_and_says_goodbye() {
     let mut world = World::new(Owner::Line(LineScript::voicemail()));
     world.open_leg();
-    world.input(Input::Acknowledged(None));
+    world.sip(acknowledged(None));
     world.prepare(true);
     world.input(Input::Tone(Tone::parse("1").unwrap()));
     world.end_media(OperationEnd::StopToneDetected);
@@ -776,18 +829,37 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     assert_eq!(world.machine.dialog(), new);
     assert_eq!(world.running.map(|(id, _)| id), Some(operation), "it records on");
     assert!(!world.connected.last().unwrap().direction.sends(), "nobody has shown who it is");
-    world.input(Input::Acknowledged(None));
+    world.sip(acknowledged(None));
     assert!(world.connected.last().unwrap().direction.sends());
     world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec())));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refuse { .. })));
     assert_eq!(world.machine.dialog(), new);
 }
 
+#[test]
+fn events_of_a_peer_that_was_replaced_do_not_touch_the_call() {
+    let mut world = World::established();
+    let key = |dialog| endpoint::Event::Info { dialog, tone: Tone::POUND };
+    let before = world.machine.dialog();
+    world.sip(key);
+    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
+    assert_eq!(world.machine.role(before), DialogRole::Replaced);
+    world.input(Input::Sip(key(before)));
+    assert_eq!(world.pressed, [Tone::POUND]);
+    world.input(Input::Sip(bye(before)));
+    assert_eq!(world.machine.call().state, CallState::Established);
+}
+
 /// Our offer is answered in the ACK of a re-INVITE without one.
 fn answer_our_offer(world: &mut World, lines: &str) {
-    world.input(Input::Reinvite(None));
+    world.sip(|dialog| endpoint::Event::Reinvite {
+        dialog,
+        offer: None,
+        path: path(),
+        is_proved: true,
+    });
     let text = format!("v=0\r\no=- 1 2 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\n{lines}");
-    world.input(Input::Acknowledged(Some(text.into_bytes())));
+    world.sip(acknowledged(Some(text.into_bytes())));
 }
 
 #[test]
@@ -816,7 +888,7 @@ fn a_new_peer_without_audio_cannot_put_the_call_on_hold() {
     let mut world = World::established();
     world.input(Input::Replaced(DialogId(8), None));
     let text = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 0 RTP/AVP 0\r\n";
-    world.input(Input::Acknowledged(Some(text.as_bytes().to_vec())));
+    world.sip(acknowledged(Some(text.as_bytes().to_vec())));
     let bye = |signal: &endpoint::Command| matches!(signal, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(8));
     assert!(world.signals.iter().any(bye), "{:?}", world.signals);
 }
@@ -826,7 +898,7 @@ fn a_transfer_is_over_when_its_peer_is_replaced() {
     let mut world = transferring();
     world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
     assert_eq!(world.machine.call().state, CallState::Established);
-    world.input(Input::Acknowledged(None));
+    world.sip(acknowledged(None));
     let target = Box::new("sip:400@pbx.example".parse().unwrap());
     world.command(Command::Transfer { target, replaces: None }).unwrap();
 }
@@ -848,8 +920,8 @@ fn transferring() -> World {
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refer { .. })));
     let again = world.command(Command::Transfer { target, replaces: None });
     assert_eq!(again, Err(CallError::Conflict));
-    world.input(Input::Referred(100));
-    world.input(Input::Referred(100));
+    world.sip(referred(Status::TRYING));
+    world.sip(referred(Status::TRYING));
     assert_eq!(world.machine.call().state, CallState::Transferring);
     assert_eq!(world.machine.call().media, Some(MediaState::Inactive));
     world
@@ -858,7 +930,7 @@ fn transferring() -> World {
 #[test]
 fn a_transfer_that_succeeds_ends_the_call() {
     let mut world = transferring();
-    world.input(Input::Referred(200));
+    world.sip(referred(Status::OK));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
@@ -868,8 +940,8 @@ fn a_transfer_that_succeeds_ends_the_call() {
 
     // A phone that reports ringing and then hangs up has reached the transfer target.
     let mut world = transferring();
-    world.input(Input::Referred(180));
-    world.input(Input::PeerHungUp);
+    world.sip(referred(Status::RINGING));
+    world.sip(bye);
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::Transferred));
     assert_eq!(world.states()[world.states().len() - 3..], last);
@@ -879,7 +951,7 @@ fn a_transfer_that_succeeds_ends_the_call() {
 #[test]
 fn a_peer_that_gives_up_while_it_is_transferred_has_just_hung_up() {
     let mut world = transferring();
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
     let last = [CallState::Established, CallState::Transferring, CallState::Terminated];
@@ -890,8 +962,8 @@ fn a_peer_that_gives_up_while_it_is_transferred_has_just_hung_up() {
 #[test]
 fn a_transfer_that_fails_leaves_the_call_as_it_was() {
     let mut world = transferring();
-    world.input(Input::Referred(180));
-    world.input(Input::Referred(486));
+    world.sip(referred(Status::RINGING));
+    world.sip(referred(Status::BUSY_HERE));
     assert_eq!(world.machine.call().state, CallState::Established);
     assert_eq!(world.machine.call().media, Some(MediaState::Active));
     let Some(Event::TransferFailed { transfer, .. }) = world.events().pop() else {
@@ -913,17 +985,17 @@ fn a_placed_call_is_located_dialed_and_established() {
     world.locate(true);
     world.open_leg();
     assert!(world.dialed);
-    world.input(Input::Progress(100));
+    world.sip(progress(Status::TRYING));
     assert_eq!(world.machine.call().state, CallState::Establishing);
-    world.input(Input::Progress(180));
+    world.sip(progress(Status::RINGING));
     assert_eq!(world.machine.call().state, CallState::Ringing);
     assert_eq!(world.states(), [CallState::Establishing], "ringing is not told");
-    world.input(Input::Answered(Some(OFFER.as_bytes().to_vec())));
+    world.sip(answered(Some(OFFER.as_bytes().to_vec())));
     assert_eq!(world.machine.call().state, CallState::Established);
     world.wait(Duration::from_secs(60));
     assert_eq!(world.machine.call().state, CallState::Established, "the time to ring is over");
     world.submit(record(false)).unwrap();
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     world.close_leg(false);
     world.make_safe(true);
     assert_eq!(world.machine.call().termination, Some(Termination::TelephoneHungUp));
@@ -935,7 +1007,7 @@ fn an_answer_that_answers_nothing_ends_the_call() {
     let mut world = World::placed();
     world.locate(true);
     world.open_leg();
-    world.input(Input::Answered(None));
+    world.sip(answered(None));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Bye { .. })));
     world.close_leg(false);
     assert_eq!(world.machine.call().termination, Some(Termination::MediaRefused));
@@ -946,9 +1018,9 @@ fn a_placed_call_that_is_refused_says_by_what() {
     let mut world = World::placed();
     world.locate(true);
     world.open_leg();
-    world.input(Input::Refused(486));
+    world.sip(refused(Status::BUSY_HERE));
     world.close_leg(false);
-    assert_eq!(world.machine.call().termination, Some(Termination::Refused(486)));
+    assert_eq!(world.machine.call().termination, Some(Termination::Refused(Status::BUSY_HERE)));
     let result = world.machine.call().termination.unwrap().result();
     assert_eq!((result.code, result.subcode), (486, 8539));
     world.check();
@@ -970,7 +1042,10 @@ fn a_placed_call_that_nobody_answers_is_canceled() {
 fn a_placed_call_without_a_way_to_go_ends_at_once() {
     let mut world = World::placed();
     world.locate(false);
-    assert_eq!(world.machine.call().termination, Some(Termination::Refused(503)));
+    assert_eq!(
+        world.machine.call().termination,
+        Some(Termination::Refused(Status::SERVICE_UNAVAILABLE))
+    );
     assert!(world.signals.is_empty());
     world.check();
 }
@@ -1000,6 +1075,7 @@ proptest! {
             1 => World::placed(),
             _ => World::bot(),
         };
+        let mut referrals = 0;
         for (step, flag) in steps {
             match step {
                 0 => {
@@ -1011,7 +1087,7 @@ proptest! {
                     let _ = world.command(Command::Reject { reason, callback_uri: None });
                 }
                 2 | 3 => world.open_leg(),
-                4 | 5 => world.input(Input::Acknowledged(None)),
+                4 | 5 => world.sip(acknowledged(None)),
                 6 => { let _ = world.submit(record(flag)); }
                 7 => { let _ = world.submit(play()); }
                 8 => { let _ = world.submit(OperationKind::CancelMediaProcessing); }
@@ -1024,21 +1100,25 @@ proptest! {
                 16 => world.make_safe(flag),
                 17 => world.input(Input::Tone(Tone::POUND)),
                 18 => world.wait(Duration::from_secs(if flag { 1 } else { 16 })),
-                19 if flag => world.input(Input::PeerHungUp),
+                19 if flag => world.sip(bye),
                 20 => world.close_leg(flag),
-                21 if flag => world.input(Input::NotAcknowledged),
+                21 if flag => world.sip(|dialog| endpoint::Event::Lost { dialog, how: Loss::NotAcknowledged }),
                 22 => world.locate(flag),
                 23 if world.dialed => {
                     let answer = flag.then(|| OFFER.as_bytes().to_vec());
-                    world.input(Input::Answered(answer));
+                    world.sip(answered(answer));
                 }
-                24 if world.dialed && flag => world.input(Input::Refused(486)),
-                25 if flag => world.input(Input::ReferralProgress(180)),
-                25 if world.dialed => world.input(Input::Progress(183)),
-                26 => world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + 9))),
+                24 if world.dialed && flag => world.sip(refused(Status::BUSY_HERE)),
+                25 if flag => world.referral_sip(progress(Status::RINGING)),
+                25 if world.dialed => world.sip(progress(Status::SESSION_PROGRESS)),
+                26 => {
+                    // Each referral has a dialog of its own.
+                    referrals += 1;
+                    world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + referrals)));
+                }
                 27 => world.locate_referral(flag),
-                28 => world.input(Input::ReferralAnswered(flag.then(|| OFFER.as_bytes().to_vec()))),
-                29 => world.input(Input::ReferralRefused(486)),
+                28 => world.referral_sip(answered(flag.then(|| OFFER.as_bytes().to_vec()))),
+                29 => world.referral_sip(refused(Status::BUSY_HERE)),
                 30 => { let _ = world.submit(OperationKind::Mute { side: Side::Peers }); }
                 31 => { let _ = world.submit(OperationKind::StartHoldMusic { prompt: None }); }
                 32 => { let _ = world.submit(OperationKind::StopHoldMusic); }

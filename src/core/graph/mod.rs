@@ -78,7 +78,7 @@ mod tests {
     pub(super) fn call() -> Call {
         Call {
             id: "2e1a0b00-2db4-4022-9570-243709c565ab".parse().unwrap(),
-            application: "mybot".to_owned(),
+            application: Some("mybot".to_owned()),
             state: CallState::Established,
             direction: Direction::Incoming,
             source: Party {

@@ -5,14 +5,16 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{CallId, ParticipantId, RecordingStatus, ResultInfo, Side, UnixMillis};
+use crate::proto::sip::{Status, StatusClass};
 
 /// One call: what the store keeps and what the API shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// The call's id.
     pub id: CallId,
-    /// Name of the application that owns the call; empty for a built-in line.
-    pub application: String,
+    /// Name of the application that owns the call; `None` for a built-in line.
+    #[serde(with = "stored_application")]
+    pub application: Option<String>,
     /// The state of the call.
     pub state: CallState,
     /// Which side began the call.
@@ -190,6 +192,25 @@ impl Party {
     }
 }
 
+/// The application of a stored call: an empty text for a built-in line.
+mod stored_application {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        application: &Option<String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(application.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(Some(name).filter(|name| !name.is_empty()))
+    }
+}
+
 /// Why the application does not want an incoming call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -227,7 +248,7 @@ pub enum Termination {
     /// The peer let the session expire, or does not know the call any more.
     PeerLost,
     /// The peer, or a proxy on the way to it, refused our call with this SIP status.
-    Refused(u16),
+    Refused(Status),
     /// The called party is a user of ours, and no phone of it is registered.
     NoEndpoint,
     /// The peer could not be reached, or did not answer, within the ringing time.
@@ -337,18 +358,51 @@ impl fmt::Display for Termination {
 }
 
 /// Contract section 5.3: codes of a call that we placed and that was refused with this SIP status.
-fn refused(status: u16) -> (i32, i32, &'static str) {
+fn refused(status: Status) -> (i32, i32, &'static str) {
     let (subcode, text) = match status {
-        300..400 => (10_134, "The call was redirected, which the trunk does not allow."),
-        404 | 604 | 410 | 484 => (8543, "The called participant does not exist."),
-        408 => (10_057, "The called participant did not answer."),
-        480 => (8541, "The called participant is not available."),
-        486 => (8539, "The called participant is busy."),
-        487 => (8542, "The call was canceled."),
-        500..600 => (8544, "The called participant could not be reached."),
-        600 => (8540, "The called participant is busy everywhere."),
-        603 => (8538, "The called participant declined."),
-        _ => (8546, "The call was refused."),
+        Status::NOT_FOUND
+        | Status::DOES_NOT_EXIST_ANYWHERE
+        | Status::GONE
+        | Status::ADDRESS_INCOMPLETE => (8543, "The called participant does not exist."),
+        Status::REQUEST_TIMEOUT => (10_057, "The called participant did not answer."),
+        Status::TEMPORARILY_UNAVAILABLE => (8541, "The called participant is not available."),
+        Status::BUSY_HERE => (8539, "The called participant is busy."),
+        Status::REQUEST_TERMINATED => (8542, "The call was canceled."),
+        Status::BUSY_EVERYWHERE => (8540, "The called participant is busy everywhere."),
+        Status::DECLINE => (8538, "The called participant declined."),
+        _ => match status.class() {
+            StatusClass::Redirection => {
+                (10_134, "The call was redirected, which the trunk does not allow.")
+            }
+            StatusClass::ServerError => (8544, "The called participant could not be reached."),
+            StatusClass::Provisional
+            | StatusClass::Success
+            | StatusClass::ClientError
+            | StatusClass::GlobalFailure => (8546, "The call was refused."),
+        },
     };
-    (i32::from(status), subcode, text)
+    (i32::from(status.code()), subcode, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Owned {
+        #[serde(with = "stored_application")]
+        application: Option<String>,
+    }
+
+    #[test]
+    fn a_line_is_stored_as_an_application_without_a_name() {
+        for (application, stored) in [
+            (None, r#"{"application":""}"#),
+            (Some("bot".to_owned()), r#"{"application":"bot"}"#),
+        ] {
+            let owned = Owned { application };
+            assert_eq!(serde_json::to_string(&owned).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<Owned>(stored).unwrap(), owned);
+        }
+    }
 }

@@ -52,8 +52,8 @@ pub enum RecordingChange {
         call: CallId,
         /// Its operation.
         operation: OperationId,
-        /// Name of the application that owns it; empty for a built-in line.
-        application: String,
+        /// Name of the application that owns it; `None` for a built-in line.
+        application: Option<String>,
         /// When it began, by the wall clock.
         at: UnixMillis,
     },

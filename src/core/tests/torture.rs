@@ -10,6 +10,7 @@ mod pieces;
 use std::{fs, path::PathBuf};
 
 use aftertone_core::proto::sip::{
+    Status,
     message::{Message, Request, Response, ResponseBuilder},
     validate::validate,
     wire::{WireError, parse_datagram},
@@ -307,10 +308,10 @@ fn verdict(bytes: &[u8]) -> Verdict {
     match parse_datagram(bytes) {
         Ok(Message::Request(request)) => match validate(&request) {
             Ok(()) => Accepted,
-            Err(refusal) => Refused(refusal.status),
+            Err(refusal) => Refused(refusal.status.code()),
         },
         Ok(Message::Response(_)) => Accepted,
-        Err(WireError::Answerable { status, .. }) => Refused(status),
+        Err(WireError::Answerable { status, .. }) => Refused(status.code()),
         Err(WireError::KeepAlive | WireError::Unreadable) => Dropped,
     }
 }
@@ -321,10 +322,10 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
         Ok(Message::Request(mut request)) => {
             request.set_received("192.0.2.99".parse().unwrap(), 5099);
             let (status, reason, headers) = match validate(&request) {
-                Ok(()) => (200, "OK", Vec::new()),
+                Ok(()) => (Status::OK, "OK", Vec::new()),
                 Err(refusal) => (refusal.status, refusal.reason, refusal.extra_headers),
             };
-            let builder = ResponseBuilder::to(&request, status, reason).to_tag("ours");
+            let builder = ResponseBuilder::to(&request, status).reason(reason).to_tag("ours");
             let answer = headers
                 .iter()
                 .fold(builder, |builder, (name, value)| builder.header(name, value))
@@ -337,7 +338,7 @@ fn answer(bytes: &[u8]) -> Option<Vec<u8>> {
         }
         Err(WireError::Answerable { status, reason, mut request }) => {
             request.set_received("192.0.2.99".parse().unwrap(), 5099);
-            ResponseBuilder::to_stub(&request, status, reason).to_tag("ours").build()
+            ResponseBuilder::to_stub(&request, status).reason(reason).to_tag("ours").build()
         }
         Ok(Message::Response(_)) | Err(WireError::KeepAlive | WireError::Unreadable) => {
             return None;

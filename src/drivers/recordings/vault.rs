@@ -299,7 +299,7 @@ mod tests {
             id: id(n),
             call: CallId::from_random([n; 16]),
             operation: OperationId::from_random([n; 16]),
-            application: String::new(),
+            application: None,
             state: RecordingState::Writing,
             bytes: 0,
             created_at: UnixMillis(0),

@@ -45,6 +45,7 @@ use crate::drivers::tls::TlsError;
 use aftertone_core::{
     model::CallId,
     proto::sip::{
+        Status,
         dialog::DialogId,
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
         locate::Target,
@@ -539,11 +540,13 @@ impl Service {
         let command = match event {
             Event::Invite { .. } => Command::Refuse {
                 dialog,
-                status: 503,
-                reason: "Service Unavailable".to_owned(),
+                status: Status::SERVICE_UNAVAILABLE,
+                reason: Status::SERVICE_UNAVAILABLE.reason().to_owned(),
                 headers: vec![("Retry-After".to_owned(), "5".to_owned())],
             },
-            Event::ReferAsked { .. } => Command::TellReferrer { dialog, status: 503 },
+            Event::ReferAsked { .. } => {
+                Command::TellReferrer { dialog, status: Status::SERVICE_UNAVAILABLE }
+            }
             Event::Heard { .. }
             | Event::Acknowledged { .. }
             | Event::Reinvite { .. }

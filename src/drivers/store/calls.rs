@@ -117,7 +117,7 @@ pub(super) async fn write_call(db: &mut AnyConnection, call: &Call) -> Result<()
          application = excluded.application, state = excluded.state, body = excluded.body",
     )
     .bind(call.id.to_string())
-    .bind(column_text(&call.application))
+    .bind(column_text(call.application.as_deref().unwrap_or_default()))
     .bind(state_name(call.state))
     .bind(call.created_at.0)
     .bind(encode(call)?)

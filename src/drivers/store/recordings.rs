@@ -28,8 +28,8 @@ pub struct RecordingRow {
     pub call: CallId,
     /// Its operation.
     pub operation: OperationId,
-    /// Name of the application that owns it; empty for a built-in line.
-    pub application: String,
+    /// Name of the application that owns it; `None` for a built-in line.
+    pub application: Option<String>,
     /// The state of the clip.
     pub state: RecordingState,
     /// Size of the file in bytes; 0 until it is ready.
@@ -176,7 +176,7 @@ pub(super) async fn write(
         .bind(id.to_string())
         .bind(call.to_string())
         .bind(operation.to_string())
-        .bind(column_text(application))
+        .bind(column_text(application.as_deref().unwrap_or_default()))
         .bind(at.0),
         // A clip that is already being deleted stays so.
         RecordingChange::Finished { id, bytes } => sqlx::query(
@@ -205,11 +205,13 @@ pub(super) async fn write(
 }
 
 fn read(row: &AnyRow) -> Result<RecordingRow, StoreError> {
+    let application: String = row.try_get("application")?;
     Ok(RecordingRow {
         id: parsed(row, "id")?,
         call: parsed(row, "call_id")?,
         operation: parsed(row, "operation_id")?,
-        application: row.try_get("application")?,
+        // A built-in line has an empty name.
+        application: Some(application).filter(|name| !name.is_empty()),
         state: parsed(row, "state")?,
         bytes: u64::try_from(row.try_get::<i64, _>("bytes")?).unwrap_or(0),
         created_at: UnixMillis(row.try_get("created_at")?),

@@ -621,7 +621,7 @@ fn call(id: CallId) -> Call {
     let over = id.to_string() == ENDED_CALL;
     Call {
         id,
-        application: "mybot".to_owned(),
+        application: Some("mybot".to_owned()),
         state: if over { CallState::Terminated } else { CallState::Established },
         direction: Direction::Incoming,
         source: Party { uri: "sip:+15550123@trunk.example".to_owned(), display_name: None },

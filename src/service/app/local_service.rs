@@ -26,7 +26,7 @@ use crate::{
 use aftertone_core::{
     graph::RecordingLink,
     model::{Call, CallId, Operation, OperationId, Party, RecordingId, RejectReason, SteadyMillis},
-    proto::sip::registration::TrunkState,
+    proto::sip::{Status, registration::TrunkState},
 };
 
 /// The modules behind the API.
@@ -81,7 +81,7 @@ impl LocalService {
         let is_opened = match key {
             RecordingKey::Token(_) => true,
             RecordingKey::Application(name) => {
-                row.application == name || row.application.is_empty()
+                row.application.as_deref().is_none_or(|owner| owner == name)
             }
         };
         if is_opened { Ok(row) } else { Err(RecordingError::NotFound) }
@@ -388,7 +388,7 @@ fn trunk_health(trunk: TrunkReport) -> TrunkHealth {
         name,
         state,
         seconds: status.since.elapsed().as_secs(),
-        last_status: status.last_status,
+        last_status: status.last_status.map(Status::code),
         failure: status.failure.map(|failure| failure.to_string()).or(no_way),
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{debug, info, info_span, warn};
 
 use super::{
-    BUSY, GONE, Switchboard,
+    Switchboard,
     call_task::CallTask,
     is_number,
     mailbox::{Message, mailbox},
@@ -17,15 +17,12 @@ use aftertone_core::{
     call::{self, Machine, Offer, Refusal},
     model::{Arrival, Party},
     proto::sip::{
+        Status,
         endpoint::{self, DialogId, Event, IncomingInvite, IncomingReferral},
-        message::{NameAddr, reason_phrase},
+        message::NameAddr,
         path::source_of,
     },
 };
-
-/// SIP statuses for a peer whose REFER is not followed.
-const DECLINE: u16 = 603;
-const NOT_FOUND: u16 = 404;
 
 impl Switchboard {
     pub(super) async fn offer(&self, dialog: DialogId, invite: IncomingInvite) {
@@ -61,7 +58,7 @@ impl Switchboard {
                 Some(tell) => tell.unsaid,
             },
         };
-        let (status, call_id) = (refusal.status(), &invite.call_id);
+        let (status, call_id) = (refusal.status().code(), &invite.call_id);
         info!(sip.call_id = call_id, %peer, status, unsaid, "Call refused: {refusal}");
     }
 
@@ -82,13 +79,15 @@ impl Switchboard {
         invite: Box<IncomingInvite>,
     ) {
         let call = self.registry().dialogs.get(&replaced).map(|line| line.call);
-        let refused = match call.ok_or(GONE).and_then(|call| self.reserve(call, dialog, None, None))
+        let refused = match call
+            .ok_or(Status::CALL_DOES_NOT_EXIST)
+            .and_then(|call| self.reserve(call, dialog, None, None))
         {
             Ok((reserved, sip)) => {
                 let sent = sip.try_send(Message::Replace(reserved, invite));
                 sent.err().map(|error| match error {
-                    TrySendError::Full(_) => BUSY,
-                    TrySendError::Closed(_) => GONE,
+                    TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
+                    TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
                 })
             }
             Err(status) => Some(status),
@@ -97,7 +96,7 @@ impl Switchboard {
         let refuse = endpoint::Command::Refuse {
             dialog,
             status,
-            reason: reason_phrase(status).to_owned(),
+            reason: status.reason().to_owned(),
             headers: Vec::new(),
         };
         self.inner.drivers.signalling.send(refuse).await;
@@ -109,7 +108,7 @@ impl Switchboard {
         let switchboard = self.clone();
         self.inner.tasks.spawn(async move {
             let Err(status) = switchboard.try_follow(dialog, &referral).await else { return };
-            info!(to = %referral.target, status, "A REFER of a peer is refused");
+            info!(to = %referral.target, status = status.code(), "A REFER of a peer is refused");
             let told = endpoint::Command::TellReferrer { dialog, status };
             switchboard.inner.drivers.signalling.send(told).await;
         });
@@ -117,31 +116,44 @@ impl Switchboard {
 
     /// # Errors
     /// The SIP status for the NOTIFY to the peer.
-    async fn try_follow(&self, dialog: DialogId, referral: &IncomingReferral) -> Result<(), u16> {
+    async fn try_follow(
+        &self,
+        dialog: DialogId,
+        referral: &IncomingReferral,
+    ) -> Result<(), Status> {
         let inner = &self.inner;
         let (call, application) = {
             let registry = self.registry();
-            let call = registry.dialogs.get(&dialog).map(|line| line.call).ok_or(GONE)?;
-            (call, registry.calls.get(&call).ok_or(GONE)?.application.clone())
+            let call = registry
+                .dialogs
+                .get(&dialog)
+                .map(|line| line.call)
+                .ok_or(Status::CALL_DOES_NOT_EXIST)?;
+            (
+                call,
+                registry.calls.get(&call).ok_or(Status::CALL_DOES_NOT_EXIST)?.application.clone(),
+            )
         };
         let directory = inner.directory.borrow().clone();
-        if !directory.may_call(&application) || inner.draining.load(Ordering::Relaxed) {
-            return Err(DECLINE);
+        let may_call = application.is_some_and(|name| directory.may_call(&name));
+        if !may_call || inner.draining.load(Ordering::Relaxed) {
+            return Err(Status::DECLINE);
         }
         let is_ours = |ip| inner.drivers.signalling.listens_on(ip);
-        let target = directory.meant(&referral.target, is_ours).ok_or(NOT_FOUND)?;
+        let target = directory.meant(&referral.target, is_ours).ok_or(Status::NOT_FOUND)?;
         let nobody = Placed { display_name: None, subject: None };
         let way = self.way_to(&directory, &target, &nobody).await;
-        let (route_plan, room) = way.map_err(|_| NOT_FOUND)?;
+        let (route_plan, room) = way.map_err(|_| Status::NOT_FOUND)?;
         if route_plan.leads_nowhere() {
-            return Err(NOT_FOUND);
+            return Err(Status::NOT_FOUND);
         }
         let route_plan = route_plan
             .with("Referred-By", referral.by.clone())
             .with("Replaces", referral.replaces.clone());
         let next = inner.drivers.signalling.fresh_dialog();
         let (reserved, sip) = self.reserve(call, next, route_plan.trunk.clone(), room)?;
-        sip.try_send(Message::Follow(reserved, Box::new(route_plan))).map_err(|_| GONE)
+        sip.try_send(Message::Follow(reserved, Box::new(route_plan)))
+            .map_err(|_| Status::CALL_DOES_NOT_EXIST)
     }
 
     fn admit(&self, dialog: DialogId, invite: &IncomingInvite) -> Result<(), Refusal> {
@@ -161,8 +173,7 @@ impl Switchboard {
         // caller.
         let stranger =
             self.stranger(invite).map(|source| Stranger::new(source, invite.path, Instant::now()));
-        let room = self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now());
-        room.map_err(|_| Refusal::Full)?;
+        self.registry().admit(stranger.as_ref(), inner.limits.max_calls, Instant::now())?;
         let (id, rng) = self.fresh_call();
         let called = invite.request_uri.without_parameters();
         let application_party = match &owner {
@@ -191,8 +202,8 @@ impl Switchboard {
             codecs: inner.limits.codecs.clone(),
         };
         let application = match &owner {
-            call::Owner::Application { name, .. } => name.clone(),
-            call::Owner::Line(_) => String::new(),
+            call::Owner::Application { name, .. } => Some(name.clone()),
+            call::Owner::Line(_) => None,
         };
         let (settings, now) = (inner.limits.settings.clone(), inner.drivers.now());
         let machine = Machine::offered(id, offer, owner, settings, now, rng)?;
@@ -201,7 +212,7 @@ impl Switchboard {
             info!(
                 peer = %invite.path.peer,
                 to = %user,
-                application = %application,
+                application = %application.as_deref().unwrap_or_default(),
                 "Call offered"
             );
         });
@@ -211,12 +222,7 @@ impl Switchboard {
         let task =
             CallTask::incoming(machine, inner.drivers.clone(), invite.path, advertised, mailbox);
         let entry = Entry { application, stranger, mail };
-        self.run_task(id, task, entry, (dialog, None, None), span).map_err(|_| {
-            match inner.draining.load(Ordering::Relaxed) {
-                true => Refusal::Draining,
-                false => Refusal::Full,
-            }
-        })
+        Ok(self.run_task(id, task, entry, (dialog, None, None), span)?)
     }
 
     /// Passes an event to the call's task without waiting. The last event of a dialog has a

@@ -33,17 +33,15 @@ use crate::drivers::{
 };
 use aftertone_core::{
     audio::Clip,
-    call::{Action, CallError, Input, LocalAudio, Machine, MediaEnd, NewOperation},
+    call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd, NewOperation},
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
     proto::sip::{
+        Status,
         endpoint::{self, DialogId, Event, IncomingInvite, Loss},
         path::{Path, is_private},
     },
 };
-
-/// RFC 3261 section 21.5.3: status when the callee's answer cannot be used.
-const UNUSABLE: u16 = 502;
 
 pub(super) struct CallTask {
     machine: Machine,
@@ -74,7 +72,7 @@ pub(super) struct CallTask {
     /// Whether the log already says that tones are dropped.
     has_said_tones: bool,
     /// The final status that the caller has received.
-    answer: Option<u16>,
+    answer: Option<Status>,
     inputs: VecDeque<Input>,
     prompts: HashMap<OperationId, Vec<(Clip, u32)>>,
     /// Clips of operations that wait or run.
@@ -112,8 +110,8 @@ enum Done {
     Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
     /// A clip that is no longer needed was deleted.
     Deleted,
-    Located(Result<Vec<Path>, u16>),
-    ReferralLocated(Option<DialogId>, Result<Vec<Path>, u16>),
+    Located(Result<Vec<Path>, Status>),
+    ReferralLocated(Option<DialogId>, Result<Vec<Path>, Status>),
 }
 
 /// Slots for events of the leg; one leg makes at most a few per second.
@@ -228,17 +226,10 @@ impl CallTask {
 
     async fn message(&mut self, message: Message) {
         match message {
-            Message::Sip(Event::Info { dialog, tone }) => {
-                let is_ours = dialog == self.machine.dialog();
-                if let (Some(leg), true) = (&self.leg, is_ours) {
-                    // The leg reports the tone at its place in the audio.
-                    let _ = leg.press(tone).await;
-                }
-            }
             Message::Sip(Event::Refused { dialog, status, contacts, .. })
                 if self.is_redirected(dialog, &contacts) =>
             {
-                info!(sip.status = status, "The call is redirected");
+                info!(sip.status = status.code(), "The call is redirected");
                 self.place().await;
             }
             Message::Sip(event) => self.sip_event(event),
@@ -324,108 +315,71 @@ impl CallTask {
     }
 
     fn sip_event(&mut self, event: Event) {
-        let is_ours = event.dialog() == self.machine.dialog();
-        let input = match event {
-            event if self.machine.referral() == Some(event.dialog()) => {
-                self.referral_event(event);
-                return;
+        let dialog = event.dialog();
+        let answered_at = match self.machine.role(dialog) {
+            DialogRole::Peer => {
+                self.note_peer_event(&event);
+                None
             }
-            // An event of a replaced dialog, which got its BYE when it was replaced.
-            _ if !is_ours => return,
-            Event::Acknowledged { body, .. } => {
-                // Later ACKs belong to changes of the session.
-                if matches!(self.machine.established(), Err(CallError::NotEstablished)) {
-                    info!("Call established");
-                }
-                Input::Acknowledged(body)
-            }
-            Event::Lost { how: Loss::NotAcknowledged, .. } => {
-                warn!(
-                    "No ACK came: our Contact shows {}, the peer is at {}{}",
-                    self.address,
-                    self.peer_words(),
-                    self.cure()
-                );
-                Input::NotAcknowledged
-            }
-            Event::Lost { how: Loss::Unusable, .. } => {
-                warn!("The peer has answered by a Contact or Record-Route that cannot be read");
-                Input::Refused(UNUSABLE)
-            }
-            Event::Lost { how, .. } => {
-                warn!(?how, "The peer is not there any more");
-                Input::PeerLost
-            }
-            Event::Progress { status, path, .. } => {
-                info!(sip.status = status, "The call is on its way");
-                // This may be a later target than the first one.
-                self.peer = Some(path.peer);
-                Input::Progress(status)
-            }
-            Event::Answered { description, path, .. } => {
-                info!("Call answered");
-                self.peer = Some(path.peer);
-                Input::Answered(description)
-            }
-            Event::Refused { status, reason, .. } => {
-                info!(sip.status = status, "Call refused: {reason}");
-                Input::Refused(status)
-            }
-            Event::Refreshed { description, .. } => Input::Refreshed(description),
-            Event::Referred { status, .. } => {
-                info!(sip.status = status, "Transfer");
-                Input::Referred(status)
-            }
-            Event::Canceled { .. } => Input::Canceled,
-            Event::Bye { reason, .. } => {
-                info!(reason, "Peer hung up");
-                Input::PeerHungUp
-            }
-            Event::Reinvite { offer, path, is_proved, .. } => {
-                // The peer's RTP now comes from this address.
-                (self.peer, self.is_peer_doubtful) = (Some(path.peer), !is_proved);
-                Input::Reinvite(offer)
-            }
-            // The BYE of a call that is ending.
-            Event::Ended { .. } if self.is_ending() => return,
-            Event::Ended { .. } => {
-                warn!("The dialog was ended without the call");
-                Input::PeerLost
-            }
-            // A tone goes to the leg. The switchboard handles the others: it notes `Heard` in the
-            // registry, and sends separate messages for INVITE and REFER.
-            Event::Info { .. }
-            | Event::Heard { .. }
-            | Event::Invite { .. }
-            | Event::ReferAsked { .. } => return,
+            DialogRole::Referral => note_referral_event(&event),
+            DialogRole::Replaced => return,
         };
-        self.machine.handle_input(input, self.drivers.now());
+        self.machine.handle_input(Input::Sip(event), self.drivers.now());
+        if let Some(path) = answered_at.filter(|_| self.machine.dialog() == dialog) {
+            info!("The call goes on with the target of the REFER");
+            self.peer = Some(path.peer);
+        }
     }
 
-    /// Handles an event of the call that the peer has asked for by REFER.
-    fn referral_event(&mut self, event: Event) {
-        let input = match event {
-            Event::Progress { status, .. } => Input::ReferralProgress(status),
-            Event::Answered { dialog, description, path } => {
-                self.machine.handle_input(Input::ReferralAnswered(description), self.drivers.now());
-                let referral = self.referral.take();
-                if self.machine.dialog() == dialog {
-                    info!("The call goes on with the target of the REFER");
-                    self.peer = Some(path.peer);
-                    referral.into_iter().for_each(|referral| referral.reserved.keep());
-                }
-                return;
+    /// Logs an event of the peer, and notes the address that it comes from.
+    fn note_peer_event(&mut self, event: &Event) {
+        match event {
+            // Later ACKs belong to changes of the session.
+            Event::Acknowledged { .. }
+                if matches!(self.machine.established(), Err(CallError::NotEstablished)) =>
+            {
+                info!("Call established");
+            }
+            Event::Lost { how: Loss::NotAcknowledged, .. } => warn!(
+                "No ACK came: our Contact shows {}, the peer is at {}{}",
+                self.address,
+                self.peer_words(),
+                self.cure()
+            ),
+            Event::Lost { how: Loss::Unusable, .. } => {
+                warn!("The peer has answered by a Contact or Record-Route that cannot be read");
+            }
+            Event::Lost { how, .. } => warn!(?how, "The peer is not there any more"),
+            Event::Progress { status, path, .. } => {
+                info!(sip.status = status.code(), "The call is on its way");
+                // This may be a later target than the first one.
+                self.peer = Some(path.peer);
+            }
+            Event::Answered { path, .. } => {
+                info!("Call answered");
+                self.peer = Some(path.peer);
             }
             Event::Refused { status, reason, .. } => {
-                info!(sip.status = status, "Whom the peer has named will not come: {reason}");
-                Input::ReferralRefused(status)
+                info!(sip.status = status.code(), "Call refused: {reason}");
             }
-            Event::Lost { how: Loss::Unusable, .. } => Input::ReferralRefused(UNUSABLE),
-            // The mailbox had no slot for an earlier event, so the dialog was ended.
-            Event::Bye { .. } | Event::Ended { .. } => Input::ReferralRefused(NO_WAY),
-            _ => return,
-        };
-        self.machine.handle_input(input, self.drivers.now());
+            Event::Referred { status, .. } => info!(sip.status = status.code(), "Transfer"),
+            Event::Bye { reason, .. } => info!(reason, "Peer hung up"),
+            Event::Reinvite { path, is_proved, .. } => {
+                // The peer's RTP now comes from this address.
+                (self.peer, self.is_peer_doubtful) = (Some(path.peer), !is_proved);
+            }
+            Event::Ended { .. } if !self.is_ending() => {
+                warn!("The dialog was ended without the call");
+            }
+            Event::Acknowledged { .. }
+            | Event::Ended { .. }
+            | Event::Refreshed { .. }
+            | Event::Canceled { .. }
+            | Event::Info { .. }
+            | Event::Heard { .. }
+            | Event::Invite { .. }
+            | Event::ReferAsked { .. } => {}
+        }
     }
 
     fn is_ending(&self) -> bool {
@@ -588,8 +542,11 @@ impl CallTask {
                 None => break,
             }
         }
-        if self.machine.referral().is_none() {
-            self.referral = None;
+        if self.machine.referral().is_none()
+            && let Some(Referral { reserved, .. }) = self.referral.take()
+            && reserved.dialog() == self.machine.dialog()
+        {
+            reserved.keep();
         }
         let machine = &self.machine;
         let is_known = |id: &OperationId| machine.operations().any(|known| known.id == *id);
@@ -646,6 +603,11 @@ impl CallTask {
                 self.commits.then_of_last(After::Prepare(id, sources));
             }
             Action::Start(operation, recording) => self.start(*operation, recording).await,
+            Action::Press(tone) => {
+                if let Some(leg) = &self.leg {
+                    let _ = leg.press(tone).await;
+                }
+            }
             Action::Cancel(id) => {
                 if let Some(leg) = &self.leg {
                     let _ = leg.cancel(id).await;
@@ -674,9 +636,9 @@ impl CallTask {
     /// session instead of the call.
     fn note_answer(&mut self, command: &endpoint::Command) {
         let status = match command {
-            endpoint::Command::Answer { .. } => 200,
+            endpoint::Command::Answer { .. } => Status::OK,
             endpoint::Command::Refuse { status, .. } if self.is_ending() => *status,
-            endpoint::Command::MakeRoom { .. } => 503,
+            endpoint::Command::MakeRoom { .. } => Status::SERVICE_UNAVAILABLE,
             _ => return,
         };
         self.answer.get_or_insert(status);
@@ -684,11 +646,11 @@ impl CallTask {
 
     fn tell_end(&self) {
         let Some(termination) = self.machine.call().termination else { return };
-        let refused_with = self.answer.filter(|status| *status >= 300);
+        let refused_with = self.answer.filter(|status| status.is_refusal());
         let duration_ms = self.begun.elapsed().as_millis();
         let not_told = Some(self.tones_passed_over()).filter(|count| *count > 0);
         info!(
-            sip.status = refused_with,
+            sip.status = refused_with.map(Status::code),
             duration_ms,
             tones.not_told = not_told,
             "Call over: {termination}"
@@ -777,6 +739,18 @@ impl CallTask {
     }
 }
 
+/// Logs an event of the party that the peer has referred us to. Returns the path of its answer.
+fn note_referral_event(event: &Event) -> Option<Path> {
+    match event {
+        Event::Answered { path, .. } => return Some(*path),
+        Event::Refused { status, reason, .. } => {
+            info!(sip.status = status.code(), "Whom the peer has named will not come: {reason}");
+        }
+        _ => {}
+    }
+    None
+}
+
 /// The next event of the leg; `None` when the leg has vanished.
 async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
     match events {
@@ -784,9 +758,6 @@ async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<Leg
         None => std::future::pending().await,
     }
 }
-
-/// SIP status for a host name that has no address, as a proxy would answer.
-pub(super) const NO_WAY: u16 = 503;
 
 /// Resources that an operation needs before it begins.
 pub(super) struct Prepared {

@@ -47,6 +47,7 @@ use aftertone_core::{
     proto::{
         sdp,
         sip::{
+            Status,
             endpoint::{self, DialogId, Event},
             uri::Uri,
         },
@@ -58,7 +59,7 @@ use mailbox::{Message, Request};
 pub use outgoing::Trunk;
 use outgoing::{Placed, RoutePlan};
 pub use recovery::{RecoveryError, recover};
-use registry::{Entry, Line, Registry};
+use registry::{Entry, Line, NotAdmitted, Registry};
 use reserved::Reserved;
 pub use routes::Directory;
 
@@ -124,10 +125,6 @@ struct Inner {
     rng: Mutex<StdRng>,
 }
 
-/// SIP status when the call is already over.
-const GONE: u16 = 481;
-/// SIP status when the call's task is too busy to take a message.
-const BUSY: u16 = 503;
 /// Interval of the check for unauthenticated callers that have been half-open for too long.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the database may take to show the last commit.
@@ -268,15 +265,15 @@ impl Switchboard {
         dialog: DialogId,
         trunk: Option<String>,
         room: Option<usize>,
-    ) -> Result<(Reserved, mpsc::Sender<Message>), u16> {
+    ) -> Result<(Reserved, mpsc::Sender<Message>), Status> {
         let mut registry = self.registry();
-        let sip = registry.calls.get(&call).ok_or(GONE)?.mail.sip.clone();
+        let sip = registry.calls.get(&call).ok_or(Status::CALL_DOES_NOT_EXIST)?.mail.sip.clone();
         let last = sip.clone().try_reserve_owned().map_err(|error| match error {
-            TrySendError::Full(_) => BUSY,
-            TrySendError::Closed(_) => GONE,
+            TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
+            TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
         })?;
         let line = Line { call, trunk, last };
-        registry.add_line(dialog, line, room).map_err(|_| BUSY)?;
+        registry.add_line(dialog, line, room).map_err(|_| Status::SERVICE_UNAVAILABLE)?;
         let switchboard = self.clone();
         let remove = move || drop(switchboard.registry().dialogs.remove(&dialog));
         Ok((Reserved::new(dialog, remove), sip))
@@ -316,23 +313,23 @@ impl Switchboard {
         entry: Entry,
         (dialog, trunk, room): (DialogId, Option<String>, Option<usize>),
         span: tracing::Span,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), NotAdmitted> {
         // Checked under the registry lock: `drain` takes this lock after it has set the flag.
         let mut registry = self.registry();
         if self.inner.draining.load(Ordering::Relaxed) {
-            return Err(CallError::Overloaded { retry_after: 5 });
+            return Err(NotAdmitted::Draining);
         }
         let now = Instant::now();
         let makes_room =
             registry.admit(entry.stranger.as_ref(), self.inner.limits.max_calls, now)?;
         // The mailbox is new, so it has a free slot.
-        let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| CallError::Internal)?;
+        let last = entry.mail.sip.clone().try_reserve_owned().map_err(|_| NotAdmitted::Full)?;
         registry.add_line(dialog, Line { call: id, trunk, last }, room)?;
         if let Some(makes_room) = makes_room
             && !registry.displace(makes_room, now)
         {
             registry.dialogs.remove(&dialog);
-            return Err(CallError::Overloaded { retry_after: 5 });
+            return Err(NotAdmitted::Full);
         }
         registry.calls.insert(id, entry);
         let switchboard = self.clone();

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::mailbox::{Mail, Message};
 use aftertone_core::{
-    call::CallError,
+    call::{CallError, Refusal},
     model::CallId,
     proto::sip::{
         endpoint::DialogId,
@@ -68,11 +68,41 @@ pub(super) struct Line {
 
 /// One call.
 pub(super) struct Entry {
-    pub application: String,
+    /// The application that owns it; `None` for a built-in line.
+    pub application: Option<String>,
     /// The caller, if it is neither a user, nor a trunk, nor trusted.
     pub stranger: Option<Stranger>,
     /// Senders to the call's task.
     pub mail: Mail,
+}
+
+/// Why a call, or one more dialog of a call, is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotAdmitted {
+    /// We are shutting down.
+    Draining,
+    /// There are as many calls as there may be, or as the caller may have.
+    Full,
+    /// The trunk carries as many dialogs as it may.
+    TrunkFull,
+}
+
+impl From<NotAdmitted> for CallError {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Draining | NotAdmitted::Full => Self::Overloaded { retry_after: 5 },
+            NotAdmitted::TrunkFull => Self::TrunkFull,
+        }
+    }
+}
+
+impl From<NotAdmitted> for Refusal {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Draining => Self::Draining,
+            NotAdmitted::Full | NotAdmitted::TrunkFull => Self::Full,
+        }
+    }
 }
 
 /// An unauthenticated caller that is neither a user, nor a trunk, nor trusted.
@@ -100,7 +130,7 @@ enum Standing {
 impl Entry {
     /// The entry of a call that an application places.
     pub fn of_application(application: &str, mail: Mail) -> Self {
-        Self { application: application.to_owned(), stranger: None, mail }
+        Self { application: Some(application.to_owned()), stranger: None, mail }
     }
 
     fn is_leaving(&self) -> bool {
@@ -135,7 +165,7 @@ impl Registry {
         stranger: Option<&Stranger>,
         max_calls: usize,
         now: Instant,
-    ) -> Result<Option<CallId>, CallError> {
+    ) -> Result<Option<CallId>, NotAdmitted> {
         let part = |part: usize| (max_calls / part).max(1);
         let calls = self.calls.values().filter(|entry| !entry.is_leaving()).count();
         let leaving = self.calls.len() - calls;
@@ -164,7 +194,7 @@ impl Registry {
             });
         match oldest {
             Some(oldest) if leaving < part(LEAVING) && !is_too_often => Ok(Some(oldest)),
-            Some(_) | None => Err(CallError::Overloaded { retry_after: 5 }),
+            Some(_) | None => Err(NotAdmitted::Full),
         }
     }
 
@@ -225,11 +255,11 @@ impl Registry {
         dialog: DialogId,
         line: Line,
         room: Option<usize>,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), NotAdmitted> {
         if let (Some(trunk), Some(room)) = (&line.trunk, room)
             && self.dialogs_by(trunk) >= room
         {
-            return Err(CallError::TrunkFull);
+            return Err(NotAdmitted::TrunkFull);
         }
         self.dialogs.insert(dialog, line);
         Ok(())
@@ -315,7 +345,7 @@ mod tests {
             let (mail, mailbox) = mailbox();
             let number = self.mailboxes.len();
             self.mailboxes.push(mailbox);
-            let entry = Entry { application: String::new(), stranger, mail };
+            let entry = Entry { application: None, stranger, mail };
             self.registry.calls.insert(id(number), entry);
             Some(number)
         }
@@ -416,7 +446,7 @@ mod tests {
         assert_eq!(strangers, 70);
         assert_eq!((0..100).filter(|_| fixture.enter(None).is_some()).count(), 10);
         let full = fixture.registry.admit(None, MAX_CALLS, fixture.now);
-        assert!(matches!(full, Err(CallError::Overloaded { .. })));
+        assert!(matches!(full, Err(NotAdmitted::Full)));
     }
 
     #[test]
@@ -466,14 +496,14 @@ mod tests {
         let line = |trunk: &str| line(1, Some(trunk));
         let mut add = |dialog, trunk, room| registry.add_line(DialogId(dialog), line(trunk), room);
         assert!(add(1, "one", Some(2)).is_ok() && add(2, "one", Some(2)).is_ok());
-        assert_eq!(add(3, "one", Some(2)), Err(CallError::TrunkFull));
+        assert_eq!(add(3, "one", Some(2)), Err(NotAdmitted::TrunkFull));
         assert!(add(4, "two", Some(1)).is_ok() && add(5, "three", None).is_ok());
     }
 
     #[test]
     fn a_call_leaves_with_its_dialogs_and_tells_which_were_not_over() {
         let mut registry = Registry::default();
-        let entry = Entry::of_application("", mailbox().0);
+        let entry = Entry { application: None, stranger: None, mail: mailbox().0 };
         registry.calls.insert(id(0), entry);
         for dialog in [1, 2] {
             registry.add_line(DialogId(dialog), line(0, None), None).unwrap();

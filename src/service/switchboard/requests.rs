@@ -38,7 +38,7 @@ impl Switchboard {
             .registry()
             .calls
             .values()
-            .filter(|entry| entry.application == application)
+            .filter(|entry| entry.application.as_deref() == Some(application))
             .map(|entry| entry.mail.requests.clone())
             .collect();
         let mut calls = Vec::with_capacity(senders.len());
@@ -262,7 +262,7 @@ impl Switchboard {
             warn!(%error, "cannot read a call");
             CallError::Overloaded { retry_after: 1 }
         })?;
-        let call = call.filter(|call| call.application == application);
+        let call = call.filter(|call| call.application.as_deref() == Some(application));
         let call = call.ok_or(CallError::NotFound)?;
         Ok(self.inner.drivers.signalling.traced(call.id))
     }
@@ -306,7 +306,9 @@ impl Switchboard {
     fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<Request>, CallError> {
         let registry = self.registry();
         match registry.calls.get(&id) {
-            Some(entry) if entry.application == application => Ok(entry.mail.requests.clone()),
+            Some(entry) if entry.application.as_deref() == Some(application) => {
+                Ok(entry.mail.requests.clone())
+            }
             Some(_) | None => Err(CallError::NotFound),
         }
     }

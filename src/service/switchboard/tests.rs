@@ -21,7 +21,7 @@ use crate::{
 };
 use aftertone_core::{
     model::{Call, CallState, OperationKind, RecordAction, RecordRequest, Tone},
-    proto::sip::{endpoint::IncomingInvite, path::Transport},
+    proto::sip::{Status, endpoint::IncomingInvite, path::Transport},
 };
 
 const SPOOL: SpoolLimits = SpoolLimits { low_water: 0, open: 100, calls: 10 };
@@ -40,7 +40,7 @@ async fn requests_of_the_application_take_no_place_of_the_peer() {
     while mail.requests.try_send(asking(oneshot::channel().0)).is_ok() {}
     let waiting = mail.requests.clone();
     tokio::spawn(async move { waiting.send(asking(oneshot::channel().0)).await });
-    fixture.switchboard.pass_on(Event::Referred { dialog, status: 100 }).await;
+    fixture.switchboard.pass_on(Event::Referred { dialog, status: Status::TRYING }).await;
     fixture.switchboard.pass_on(Event::Bye { dialog, reason: None }).await;
     let heard = mailbox.sip.try_recv();
     assert!(matches!(heard, Ok(Message::Sip(Event::Referred { .. }))), "{heard:?}");

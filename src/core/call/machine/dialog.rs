@@ -8,6 +8,7 @@ use crate::{
     },
     model::{CallState, Event, MediaState, Termination, TransferKind},
     proto::sip::{
+        Status, StatusClass,
         endpoint::{self, DialogId},
         uri::Uri,
     },
@@ -34,14 +35,14 @@ impl Machine {
             | Phase::Dialing
             | Phase::Answered => endpoint::Command::Refuse {
                 dialog: self.dialog,
-                status: 491,
-                reason: "Request Pending".to_owned(),
+                status: Status::REQUEST_PENDING,
+                reason: Status::REQUEST_PENDING.reason().to_owned(),
                 headers: Vec::new(),
             },
             Phase::Ending { .. } | Phase::Over => endpoint::Command::Refuse {
                 dialog: self.dialog,
-                status: 481,
-                reason: "Call/Transaction Does Not Exist".to_owned(),
+                status: Status::CALL_DOES_NOT_EXIST,
+                reason: Status::CALL_DOES_NOT_EXIST.reason().to_owned(),
                 headers: Vec::new(),
             },
         };
@@ -65,18 +66,21 @@ impl Machine {
 
     /// Contract section 2.4: the call is transferring; then the transfer is accepted and the call
     /// ends, or the transfer fails and the call is established again.
-    pub(super) fn referred(&mut self, status: u16, now: Now) {
+    pub(super) fn referred(&mut self, status: Status, now: Now) {
         let (Phase::Up, Some(transfer)) = (&self.phase, &mut self.transfer) else { return };
         let kind = transfer.kind;
-        transfer.is_heard_of |= (101..300).contains(&status);
-        match status {
-            ..200 if self.call.state == CallState::Transferring => {}
-            ..200 => self.set_state(CallState::Transferring),
-            200..300 => {
+        transfer.is_heard_of |= status.can_create_dialog();
+        match status.class() {
+            StatusClass::Provisional if self.call.state == CallState::Transferring => {}
+            StatusClass::Provisional => self.set_state(CallState::Transferring),
+            StatusClass::Success => {
                 self.set_state(CallState::TransferAccepted);
                 self.end(Termination::Transferred, None, now);
             }
-            300.. => {
+            StatusClass::Redirection
+            | StatusClass::ClientError
+            | StatusClass::ServerError
+            | StatusClass::GlobalFailure => {
                 self.transfer = None;
                 self.call.state = CallState::Established;
                 self.call.media = Some(self.media_state());

@@ -11,6 +11,7 @@ use crate::{
     proto::{
         sdp,
         sip::{
+            Status,
             endpoint::{self, DialogId},
             uri::Uri,
         },
@@ -108,46 +109,20 @@ pub struct Placement {
 pub enum Input {
     /// The leg is open, or could not be opened (`None`).
     LegOpened(Option<LocalAudio>),
-    /// The ACK of our 200 has come, with the peer's answer if our 200 carried the offer.
-    Acknowledged(Option<Vec<u8>>),
-    /// The ACK of our 200 has never come; the dialog is gone.
-    NotAcknowledged,
+    /// An event of one of the call's dialogs.
+    Sip(endpoint::Event),
     /// The caller has not shown that it receives our responses, and another call needs its place.
     MakeRoom,
-    /// The peer cannot be reached any more; the dialog is gone.
-    PeerLost,
     /// The called party can be called, with the call's Call-ID; or there is no route to it, with a
     /// SIP status.
-    Located(Result<(), u16>),
+    Located(Result<(), Status>),
     /// The called party is a user of ours with no registered phone.
     NoEndpoint,
-    /// Our INVITE got a provisional response with this status, 100 to 199.
-    Progress(u16),
-    /// Our INVITE was answered, with the peer's answer to our offer.
-    Answered(Option<Vec<u8>>),
-    /// Our INVITE was refused with this SIP status.
-    Refused(u16),
-    /// The peer has answered our session refresh (RFC 4028), with this description.
-    Refreshed(Vec<u8>),
-    /// Progress of our transfer as a SIP status: from 100 under way, 2xx done, from 300 failed.
-    Referred(u16),
-    /// The caller sent CANCEL; it is already answered.
-    Canceled,
-    /// The peer sent BYE; it is already answered.
-    PeerHungUp,
-    /// The peer sent a re-INVITE, with this offer if it had one.
-    Reinvite(Option<Vec<u8>>),
     /// The peer asks us by REFER to call another party, which replaces it (RFC 3515), and it is
     /// allowed to. The new call uses this dialog.
     ReferAsked(DialogId),
     /// The referred-to party can be called, or there is no route to it: a SIP status.
-    ReferralLocated(Result<(), u16>),
-    /// The referred-to party sent a provisional response with this status.
-    ReferralProgress(u16),
-    /// The referred-to party answered, with its answer to our offer.
-    ReferralAnswered(Option<Vec<u8>>),
-    /// The call to the referred-to party failed with this SIP status.
-    ReferralRefused(u16),
+    ReferralLocated(Result<(), Status>),
     /// INVITE with Replaces: another peer takes over the call, with this dialog and offer
     /// (RFC 3891).
     Replaced(DialogId, Option<Vec<u8>>),
@@ -267,6 +242,9 @@ pub enum Action {
     Prepare(OperationId, Vec<PromptSource>),
     /// Start this operation on the media, with the clip that it records.
     Start(Box<Operation>, Option<RecordingId>),
+    /// Pass a key that came by SIP INFO to the leg, which reports it as [`Input::Tone`] at its place
+    /// in the audio.
+    Press(Tone),
     /// Cancel this operation on the media; answered by [`Input::MediaEnded`].
     Cancel(OperationId),
     /// Set which side's audio the media drops.

@@ -18,14 +18,15 @@ use crate::{
     model::Termination,
     proto::{
         sdp::Direction,
-        sip::endpoint::{self, DialogId},
+        sip::{
+            Status,
+            endpoint::{self, DialogId},
+        },
     },
 };
 
 /// How long the referred-to party may ring.
 const RINGING: Duration = Duration::from_secs(60);
-/// Status for a REFER that comes at the wrong time (RFC 3261 section 21.6.2).
-const DECLINE: u16 = 603;
 
 impl Machine {
     /// The dialog that the call will have if the referred-to party answers.
@@ -36,7 +37,7 @@ impl Machine {
     pub(super) fn refer_asked(&mut self, dialog: DialogId, now: Now) {
         let is_free = self.referral.is_none() && self.transfer.is_none();
         if !matches!(self.phase, Phase::Up) || !is_free {
-            self.tell_referrer(DECLINE);
+            self.tell_referrer(Status::DECLINE);
             return;
         }
         let until = now.instant + RINGING;
@@ -44,9 +45,9 @@ impl Machine {
         self.actions.push_back(Action::LocateReferral);
     }
 
-    pub(super) fn referral_located(&mut self, result: Result<(), u16>, now: Now) {
+    pub(super) fn referral_located(&mut self, result: Result<(), Status>, now: Now) {
         let Some(referral) = &mut self.referral else { return };
-        let offer = result.and_then(|()| self.session.propose().ok_or(DECLINE));
+        let offer = result.and_then(|()| self.session.propose().ok_or(Status::DECLINE));
         match offer {
             Ok(offer) => {
                 let text = offer.to_string().into_bytes();
@@ -56,12 +57,6 @@ impl Machine {
                 self.actions.push_back(Action::DialReferral(Box::new(call)));
             }
             Err(status) => self.referral_refused(status, now),
-        }
-    }
-
-    pub(super) fn referral_progress(&mut self, status: u16) {
-        if self.referral.is_some() {
-            self.tell_referrer(status);
         }
     }
 
@@ -81,7 +76,7 @@ impl Machine {
         self.call.is_telephone = false;
         self.session_changed();
         if !is_alone {
-            self.signal(endpoint::Command::TellReferrer { dialog: before, status: 200 });
+            self.signal(endpoint::Command::TellReferrer { dialog: before, status: Status::OK });
             let reason = Some(reason::transferred());
             self.signal(endpoint::Command::Bye { dialog: before, reason });
         }
@@ -89,7 +84,7 @@ impl Machine {
 
     /// The call to the referred-to party has failed. The call goes on with the peer, or ends if the
     /// peer has hung up.
-    pub(super) fn referral_refused(&mut self, status: u16, now: Now) {
+    pub(super) fn referral_refused(&mut self, status: Status, now: Now) {
         let Some(referral) = self.referral.take() else { return };
         match referral.is_alone {
             true => self.peer_gone(Termination::PeerHungUp, now),
@@ -99,8 +94,8 @@ impl Machine {
 
     pub(super) fn referral_timeout(&mut self, now: Now) {
         if self.referral.as_ref().is_some_and(|referral| referral.until <= now.instant) {
-            self.hang_up_referral(408);
-            self.referral_refused(408, now);
+            self.hang_up_referral(Status::REQUEST_TIMEOUT);
+            self.referral_refused(Status::REQUEST_TIMEOUT, now);
         }
     }
 
@@ -124,18 +119,18 @@ impl Machine {
 
     /// Gives the referral up because the call ends or has another peer.
     pub(super) fn give_up_referral(&mut self) {
-        self.hang_up_referral(487);
+        self.hang_up_referral(Status::REQUEST_TERMINATED);
         self.referral = None;
     }
 
-    fn hang_up_referral(&mut self, status: u16) {
+    fn hang_up_referral(&mut self, status: Status) {
         if let Some(Referral { dialog, offer: Some(_), .. }) = self.referral {
             let reason = Some(reason::of_status(status));
             self.signal(endpoint::Command::Bye { dialog, reason });
         }
     }
 
-    fn tell_referrer(&mut self, status: u16) {
+    pub(super) fn tell_referrer(&mut self, status: Status) {
         self.signal(endpoint::Command::TellReferrer { dialog: self.dialog, status });
     }
 }

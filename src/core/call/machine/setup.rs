@@ -7,11 +7,11 @@ use crate::{
         session::LocalAudio,
     },
     model::{CallState, Termination},
-    proto::sip::endpoint,
+    proto::sip::{Status, endpoint},
 };
 
 /// RFC 3261 section 21.1.2: from this status on, the called party is being alerted.
-const RINGS: u16 = 180;
+const RINGS: Status = Status::RINGING;
 
 impl Machine {
     pub(super) fn answer(
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn located(&mut self, result: Result<(), u16>, now: Now) {
+    pub(super) fn located(&mut self, result: Result<(), Status>, now: Now) {
         match result {
             Ok(()) if matches!(self.phase, Phase::Locating) => self.open(),
             Ok(()) => {}
@@ -100,7 +100,7 @@ impl Machine {
 
     /// Ringing is shown to an application that asks for the call. It is not reported: Microsoft's
     /// documentation has no notification of it.
-    pub(super) fn progress(&mut self, status: u16) {
+    pub(super) fn progress(&mut self, status: Status) {
         let is_dialing = matches!(self.phase, Phase::Dialing);
         if is_dialing && status >= RINGS && self.call.state == CallState::Establishing {
             self.call.state = CallState::Ringing;

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{OFFER, World, record};
+use super::{OFFER, World, answered, bye, progress, record, refused};
 use crate::{
     call::{CallError, Command, Input},
     model::{CallState, OperationEnd, Termination},
-    proto::sip::endpoint::{
-        Command::{self as Signal, Bye, TellReferrer},
-        DialogId,
+    proto::sip::{
+        Status,
+        endpoint::{
+            Command::{self as Signal, Bye, TellReferrer},
+            DialogId,
+        },
     },
 };
 
@@ -35,14 +38,14 @@ fn answer() -> Option<Vec<u8>> {
 #[test]
 fn the_call_goes_on_with_whom_the_peer_has_named() {
     let mut world = referred();
-    world.input(Input::ReferralProgress(180));
-    world.input(Input::ReferralAnswered(answer()));
+    world.referral_sip(progress(Status::RINGING));
+    world.referral_sip(answered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     let [ringing, there, Bye { dialog: FIRST, .. }] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*ringing, TellReferrer { dialog: FIRST, status: 180 });
-    assert_eq!(*there, TellReferrer { dialog: FIRST, status: 200 });
+    assert_eq!(*ringing, TellReferrer { dialog: FIRST, status: Status::RINGING });
+    assert_eq!(*there, TellReferrer { dialog: FIRST, status: Status::OK });
     let remote = world.connected.last().unwrap().remote;
     assert_eq!(remote, Some("192.0.2.77:4000".parse().unwrap()));
     assert!(world.running.is_some(), "the recording goes on");
@@ -55,14 +58,17 @@ fn the_call_goes_on_with_whom_the_peer_has_named() {
 #[test]
 fn who_will_not_come_leaves_the_call_as_it_was() {
     let mut world = referred();
-    world.input(Input::ReferralRefused(486));
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 486 }]);
+    world.referral_sip(refused(Status::BUSY_HERE));
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::BUSY_HERE }]);
     assert_eq!(world.machine.dialog(), FIRST);
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
     world.locate_referral(false);
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 503 }]);
+    assert_eq!(
+        world.signals,
+        [TellReferrer { dialog: FIRST, status: Status::SERVICE_UNAVAILABLE }]
+    );
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
@@ -71,16 +77,16 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 408 });
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: Status::REQUEST_TIMEOUT });
 
     world.signals.clear();
     world.input(Input::ReferAsked(NEXT));
     world.locate_referral(true);
-    world.input(Input::ReferralAnswered(None));
+    world.referral_sip(answered(None));
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
         panic!("{:?}", world.signals)
     };
-    assert_eq!(*told, TellReferrer { dialog: FIRST, status: 400 });
+    assert_eq!(*told, TellReferrer { dialog: FIRST, status: Status::BAD_REQUEST });
     assert_eq!(world.machine.call().state, CallState::Established);
     world.finish();
     world.check();
@@ -89,11 +95,11 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
 #[test]
 fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
     let mut world = referred();
-    world.input(Input::PeerHungUp);
+    world.sip(bye);
     assert_eq!(world.machine.call().state, CallState::Established);
     assert!(!world.connected.last().unwrap().direction.sends());
-    world.input(Input::ReferralProgress(183));
-    world.input(Input::ReferralAnswered(answer()));
+    world.referral_sip(progress(Status::SESSION_PROGRESS));
+    world.referral_sip(answered(answer()));
     assert_eq!(world.machine.dialog(), NEXT);
     assert!(world.connected.last().unwrap().direction.sends());
     assert!(!world.signals.iter().any(|signal| matches!(signal, Bye { .. })));
@@ -102,8 +108,8 @@ fn a_peer_that_hangs_up_at_once_is_replaced_all_the_same() {
 
     let mut world = referred();
     let id = world.running.unwrap().0;
-    world.input(Input::PeerHungUp);
-    world.input(Input::ReferralRefused(603));
+    world.sip(bye);
+    world.referral_sip(refused(Status::DECLINE));
     world.close_leg(false);
     world.make_safe(true);
     assert_eq!(world.machine.call().termination, Some(Termination::PeerHungUp));
@@ -117,7 +123,7 @@ fn the_end_of_the_call_is_the_end_of_the_other_one() {
     world.command(Command::HangUp(Termination::ApplicationHungUp)).unwrap();
     let ended: Vec<DialogId> = world.signals.iter().map(Signal::dialog).collect();
     assert_eq!(ended, [FIRST, NEXT]);
-    world.input(Input::ReferralAnswered(answer()));
+    world.input(Input::Sip(answered(answer())(NEXT)));
     assert_eq!(world.machine.dialog(), FIRST, "too late");
     world.finish();
     world.check();
@@ -130,6 +136,6 @@ fn one_transfer_at_a_time() {
     let transfer = Command::Transfer { target, replaces: None };
     assert_eq!(world.command(transfer), Err(CallError::Conflict));
     world.input(Input::ReferAsked(DialogId(NEXT.0 + 1)));
-    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: 603 }]);
+    assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::DECLINE }]);
     assert_eq!(world.machine.referral(), Some(NEXT));
 }

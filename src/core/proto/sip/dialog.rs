@@ -22,6 +22,7 @@ use self::{allowance::Allowance, heading::Heading};
 pub(super) use self::{allowance::allowed_for, heading::Caller, key::DialogKey};
 pub use super::dialog_id::DialogId;
 use super::{
+    Status,
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
     path::{ConnectionId, Path, Transmit, Transport},
@@ -206,11 +207,11 @@ pub(super) enum Untimely {
 
 impl Untimely {
     /// The status of the refusal.
-    pub fn status(self) -> u16 {
+    pub fn status(self) -> Status {
         match self {
-            Self::OutOfOrder | Self::Unanswered => 500,
-            Self::Glare => 491,
-            Self::Over => 481,
+            Self::OutOfOrder | Self::Unanswered => Status::SERVER_INTERNAL_ERROR,
+            Self::Glare => Status::REQUEST_PENDING,
+            Self::Over => Status::CALL_DOES_NOT_EXIST,
         }
     }
 }
@@ -850,14 +851,14 @@ impl Dialog {
     ///
     /// # Errors
     /// The status of the refusal.
-    pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), u16> {
+    pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), Status> {
         if !(self.may_refer || is_proved) || !self.state.is_up() {
-            return Err(603);
+            return Err(Status::DECLINE);
         }
         self.referral = match self.referral {
             Referral::None => Referral::UnderWay { id: None },
             Referral::Over => Referral::UnderWay { id: Some(cseq) },
-            Referral::UnderWay { .. } => return Err(491),
+            Referral::UnderWay { .. } => return Err(Status::REQUEST_PENDING),
         };
         Ok(())
     }

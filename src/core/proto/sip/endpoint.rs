@@ -53,6 +53,7 @@ pub use self::{
     trunks::TrunkAccount,
 };
 use super::{
+    Status,
     dialog::{Dialog, Due as DialogDue, HangUp, allowed_for},
     message::{Message, Response},
     registrar::{Registrar, RegistrarConfig},
@@ -127,7 +128,7 @@ impl Endpoint {
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = request.top_via().map_or(path, |via| path.answering(&via));
-                debug!(peer = %path.peer, status, reason, "request is refused");
+                debug!(peer = %path.peer, status = status.code(), reason, "request is refused");
                 let response = self.responder.refusal_of_stub(&request, status, reason);
                 self.send_within(allowed_for(bytes.len()), path, &response);
             }
@@ -209,11 +210,11 @@ impl Endpoint {
                     self.reinvite_unanswered(id, reinvite, now);
                 }
                 Some(DialogDue::ReferOver) => {
-                    self.tell(Event::Referred { dialog: id, status: 408 });
+                    self.tell(Event::Referred { dialog: id, status: Status::REQUEST_TIMEOUT });
                 }
                 Some(DialogDue::Expired(pending, hang_up)) => {
                     if let Some(pending) = pending {
-                        self.respond(&pending, 487, now);
+                        self.respond(&pending, Status::REQUEST_TERMINATED, now);
                     }
                     self.lose(id, Loss::NotRefreshed, hang_up, now);
                 }
@@ -292,7 +293,7 @@ impl Endpoint {
         };
         let branch = via.branch.as_deref().unwrap_or_default();
         let Some(heard) = self.transactions.handle_response(branch, response, now) else {
-            debug!(status = response.status(), "stray response is dropped");
+            debug!(status = response.status().code(), "stray response is dropped");
             return;
         };
         if let Some(ack) = heard.ack {
@@ -344,7 +345,7 @@ impl Endpoint {
             TransactionUser::Bye(id) => self.end(id, Ending::TimedOut, now),
             TransactionUser::Reinvite(id) | TransactionUser::Update(id) => self.lost_sight(id, now),
             TransactionUser::Register(number) => self.register_unanswered(number, now),
-            TransactionUser::Refer(id) => self.refer_answered(id, 408, now),
+            TransactionUser::Refer(id) => self.refer_answered(id, Status::REQUEST_TIMEOUT, now),
             TransactionUser::Invite(_) | TransactionUser::None => {}
         }
     }

@@ -262,7 +262,7 @@ mod tests {
         let (frames, error) = frames([text.as_bytes()]);
         let [Frame::Message(head)] = frames.as_slice() else { panic!("{frames:?}") };
         let status = match parse_datagram(head) {
-            Err(WireError::Answerable { status, .. }) => Some(status),
+            Err(WireError::Answerable { status, .. }) => Some(status.code()),
             Err(_) => None,
             Ok(message) => panic!("{message:?}"),
         };

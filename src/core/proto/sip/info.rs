@@ -5,7 +5,7 @@
 //! may be quoted, or given by its number. A request is refused when one of its keys cannot be read,
 //! so that its sender can use another way; 200 says that all keys were received.
 
-use super::{body::Part, message::Request, validate::Refusal};
+use super::{Status, body::Part, message::Request, validate::Refusal};
 use crate::model::Tone;
 
 /// Media types that carry a key (RFC 6086 leaves the types to applications).
@@ -24,7 +24,7 @@ const MAX_KEYS: usize = 16;
 pub(super) fn read(request: &Request, answered: bool) -> Result<Vec<Tone>, Refusal> {
     if request.header("Info-Package").is_some() {
         // RFC 6086 §4.2.2: we accept no Info Package.
-        return Err(Refusal::new(469).with("Recv-Info", String::new()));
+        return Err(Refusal::new(Status::BAD_INFO_PACKAGE).with("Recv-Info", String::new()));
     }
     let content = request.content(&TYPES);
     if let Some(why) = content.refused.or(content.unread) {
@@ -38,7 +38,10 @@ pub(super) fn read(request: &Request, answered: bool) -> Result<Vec<Tone>, Refus
         return Err(Refusal::bad_request("Too Many DTMF Keys"));
     }
     if !keys.is_empty() && !answered {
-        return Err(Refusal { reason: "Call Not Answered Yet", ..Refusal::new(480) });
+        return Err(Refusal {
+            reason: "Call Not Answered Yet",
+            ..Refusal::new(Status::TEMPORARILY_UNAVAILABLE)
+        });
     }
     Ok(keys)
 }
@@ -114,7 +117,7 @@ mod tests {
         let Ok(Message::Request(request)) = parse_datagram(&bytes) else { panic!("{text}") };
         match read(&request, true) {
             Ok(keys) => Ok(keys.into_iter().map(Tone::as_char).collect()),
-            Err(refusal) => Err((refusal.status, refusal.reason)),
+            Err(refusal) => Err((refusal.status.code(), refusal.reason)),
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
+    Status,
     digest::{self, Credentials, DigestError},
     message::{Method, Response},
     path::Path,
@@ -60,8 +61,8 @@ impl Challenges {
     /// Takes a response; returns whether it is a challenge that may be answered once more.
     pub fn take(&mut self, response: &Response) -> bool {
         let (challenger, name) = match response.status() {
-            401 => (&mut self.of_peer, "WWW-Authenticate"),
-            407 => (&mut self.of_proxy, "Proxy-Authenticate"),
+            Status::UNAUTHORIZED => (&mut self.of_peer, "WWW-Authenticate"),
+            Status::PROXY_AUTHENTICATION_REQUIRED => (&mut self.of_proxy, "Proxy-Authenticate"),
             _ => return false,
         };
         if challenger.tries >= MAX_TRIES {

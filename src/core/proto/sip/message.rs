@@ -15,6 +15,7 @@ use thiserror::Error;
 pub use super::fields::Fields;
 pub use super::uri::{NameAddr, Rport, Uri, Via};
 use super::{
+    Status,
     body::{self, Content, SDP, Strictness},
     fields::one_line,
     uri::{AddressError, is_token},
@@ -191,7 +192,7 @@ impl HeaderError {
             (_, "Contact") => "Malformed Contact",
             (_, "Record-Route") => "Malformed Record-Route",
             (_, "Content-Length") => "Malformed Content-Length",
-            _ => reason_phrase(400),
+            _ => Status::BAD_REQUEST.reason(),
         }
     }
 }
@@ -414,20 +415,20 @@ impl Request {
 /// §8.2.6.2). No other header field has to be readable, because a response cannot be refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    status: u16,
+    status: Status,
     reason: String,
     head: Head,
     dialog_fault: Option<HeaderError>,
 }
 
 impl Response {
-    /// Reads the header fields of a response. `status` is from 100 to 699.
+    /// Reads the header fields of a response.
     ///
     /// # Errors
     ///
     /// When a header field that identifies the transaction is missing, or cannot be read.
     pub fn new(
-        status: u16,
+        status: Status,
         reason: &str,
         fields: Fields,
         body: Vec<u8>,
@@ -448,8 +449,8 @@ impl Response {
         Strictness::Lenient
     }
 
-    /// From 100 to 699.
-    pub fn status(&self) -> u16 {
+    /// The status.
+    pub fn status(&self) -> Status {
         self.status
     }
 
@@ -594,74 +595,5 @@ impl Stub {
     /// The value of From, To, Call-ID or CSeq, if the request has it. It may be malformed.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.fields.first(name)
-    }
-}
-
-/// The usual reason phrase of a status (RFC 3261 §21 and the extensions that we know).
-pub fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        100 => "Trying",
-        180 => "Ringing",
-        181 => "Call Is Being Forwarded",
-        182 => "Queued",
-        183 => "Session Progress",
-        200 => "OK",
-        202 => "Accepted",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Moved Temporarily",
-        305 => "Use Proxy",
-        380 => "Alternative Service",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        410 => "Gone",
-        413 => "Request Entity Too Large",
-        414 => "Request-URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Unsupported URI Scheme",
-        420 => "Bad Extension",
-        421 => "Extension Required",
-        422 => "Session Interval Too Small",
-        423 => "Interval Too Brief",
-        469 => "Bad Info Package",
-        480 => "Temporarily Unavailable",
-        481 => "Call/Transaction Does Not Exist",
-        482 => "Loop Detected",
-        483 => "Too Many Hops",
-        484 => "Address Incomplete",
-        485 => "Ambiguous",
-        486 => "Busy Here",
-        487 => "Request Terminated",
-        488 => "Not Acceptable Here",
-        489 => "Bad Event",
-        491 => "Request Pending",
-        493 => "Undecipherable",
-        500 => "Server Internal Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Server Time-out",
-        505 => "Version Not Supported",
-        513 => "Message Too Large",
-        600 => "Busy Everywhere",
-        603 => "Decline",
-        604 => "Does Not Exist Anywhere",
-        606 => "Not Acceptable",
-        // RFC 3261 §8.1.3.2: an unknown status counts as the first one of its class.
-        other => match other / 100 {
-            1 => "Progress",
-            2 => "OK",
-            3 => "Redirection",
-            4 => "Request Failure",
-            5 => "Server Failure",
-            _ => "Global Failure",
-        },
     }
 }

@@ -19,9 +19,12 @@ pub mod path;
 pub mod registrar;
 pub mod registration;
 pub mod session_timer;
+mod status;
 pub mod stun;
 pub mod timers;
 pub mod transaction;
 pub mod uri;
 pub mod validate;
 pub mod wire;
+
+pub use status::{NoStatus, Status, StatusClass};

@@ -5,8 +5,9 @@
 //! ACK is never answered.
 
 use super::{
+    Status,
     body::{SDP, Unsupported, media_type},
-    message::{Method, Request, reason_phrase},
+    message::{Method, Request},
     session_timer::TIMER,
 };
 
@@ -41,7 +42,7 @@ const SINGLE_IN_ACK: &[&str] = SINGLE.split_at(4).0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// From 400 to 699.
-    pub status: u16,
+    pub status: Status,
     /// The reason phrase.
     pub reason: &'static str,
     /// Header fields that tell the peer what we support.
@@ -50,18 +51,18 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with the usual reason phrase and no further header field.
-    pub(super) fn new(status: u16) -> Self {
-        Self { status, reason: reason_phrase(status), extra_headers: Vec::new() }
+    pub(super) fn new(status: Status) -> Self {
+        Self { status, reason: status.reason(), extra_headers: Vec::new() }
     }
 
     pub(super) fn bad_request(reason: &'static str) -> Self {
-        Self { reason, ..Self::new(400) }
+        Self { reason, ..Self::new(Status::BAD_REQUEST) }
     }
 
     /// The refusal of a body that is not understood and may not be ignored; `accepted` are the
     /// media types that are understood (§8.2.3, RFC 5621 §8.4).
     pub(super) fn of_content(why: Unsupported, accepted: &str) -> Self {
-        let refusal = Self::new(415).with("Accept", accepted.to_owned());
+        let refusal = Self::new(Status::UNSUPPORTED_MEDIA_TYPE).with("Accept", accepted.to_owned());
         match why {
             Unsupported::Type => refusal,
             Unsupported::Encoding => refusal.with("Accept-Encoding", "identity".to_owned()),
@@ -93,7 +94,7 @@ pub fn validate(request: &Request) -> Result<(), Refusal> {
 /// An unknown method is refused first: such a request may follow rules of its own.
 fn check_method_is_known(request: &Request) -> Result<(), Refusal> {
     match request.method() {
-        Method::Other(_) => Err(Refusal::new(501).with("Allow", allow())),
+        Method::Other(_) => Err(Refusal::new(Status::NOT_IMPLEMENTED).with("Allow", allow())),
         _ => Ok(()),
     }
 }
@@ -118,13 +119,13 @@ fn check_method_is_served(request: &Request) -> Result<(), Refusal> {
     if SERVED.contains(request.method()) {
         return Ok(());
     }
-    Err(Refusal::new(405).with("Allow", allow()))
+    Err(Refusal::new(Status::METHOD_NOT_ALLOWED).with("Allow", allow()))
 }
 
 fn check_uri(request: &Request) -> Result<(), Refusal> {
     match request.uri().scheme() {
         "sip" | "sips" | "tel" => Ok(()),
-        _ => Err(Refusal::new(416)),
+        _ => Err(Refusal::new(Status::UNSUPPORTED_URI_SCHEME)),
     }
 }
 
@@ -148,7 +149,7 @@ fn check_extensions(request: &Request) -> Result<(), Refusal> {
     if unsupported.is_empty() {
         return Ok(());
     }
-    Err(Refusal::new(420).with("Unsupported", unsupported.join(", ")))
+    Err(Refusal::new(Status::BAD_EXTENSION).with("Unsupported", unsupported.join(", ")))
 }
 
 /// The body of an INVITE has to be a session description, empty, or ignorable. Bodies of other
@@ -183,7 +184,7 @@ fn check_accept(request: &Request) -> Result<(), Refusal> {
         |range: &str| [SDP, "application/*", "*/*"].contains(&media_type(range).as_str());
     match accepted.any(takes_sdp) {
         true => Ok(()),
-        false => Err(Refusal::new(406)),
+        false => Err(Refusal::new(Status::NOT_ACCEPTABLE)),
     }
 }
 
@@ -213,7 +214,7 @@ mod tests {
 
     fn refusal(method: &str, more: &str) -> (u16, Vec<(String, String)>) {
         let refusal = judge(method, "sip:a@b", more).unwrap_err();
-        (refusal.status, refusal.extra_headers)
+        (refusal.status.code(), refusal.extra_headers)
     }
 
     fn header(name: &str, value: &str) -> Vec<(String, String)> {
@@ -281,7 +282,10 @@ mod tests {
             ("text/plain, * / *", true),
         ] {
             let judged = judge("INVITE", "sip:a@b", &format!("Accept: {accept}\r\n\r\n"));
-            assert_eq!(judged.map_err(|refusal| refusal.status).err(), (!is_taken).then_some(406));
+            assert_eq!(
+                judged.map_err(|refusal| refusal.status.code()).err(),
+                (!is_taken).then_some(406)
+            );
         }
         assert_eq!(judge("OPTIONS", "sip:a@b", "Accept: text/plain\r\n\r\n"), Ok(()));
     }

@@ -14,6 +14,7 @@
 use thiserror::Error;
 
 use super::{
+    Status,
     lines::{LISTS, Lines, parse_header_line},
     message::{Fields, HeaderError, Message, Method, Request, Response, Stub, parse_number},
     uri::{Uri, is_token, split_top_level},
@@ -40,7 +41,7 @@ pub enum WireError {
     #[error("the request is answered by {status} {reason}")]
     Answerable {
         /// The status of the response.
-        status: u16,
+        status: Status,
         /// Its reason phrase.
         reason: &'static str,
         /// What the response is built from.
@@ -51,13 +52,13 @@ pub enum WireError {
 /// An error in a request, before it is known whether it can be answered.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
-    status: u16,
+    status: Status,
     reason: &'static str,
 }
 
 impl Fault {
     fn bad_request(reason: &'static str) -> Self {
-        Self { status: 400, reason }
+        Self { status: Status::BAD_REQUEST, reason }
     }
 }
 
@@ -97,9 +98,9 @@ pub fn parse_datagram(bytes: &[u8]) -> Result<Message, WireError> {
     // An ACK is never answered (§17).
     let stub = if method == Method::Ack.as_str() { None } else { Stub::of(&lexed.fields) };
     let parsed = if is_too_long {
-        Err(Fault { status: 413, reason: "Request Entity Too Large" })
+        Err(Fault { status: Status::REQUEST_ENTITY_TOO_LARGE, reason: "Request Entity Too Large" })
     } else if !version.eq_ignore_ascii_case("SIP/2.0") {
-        Err(Fault { status: 505, reason: "Version Not Supported" })
+        Err(Fault { status: Status::VERSION_NOT_SUPPORTED, reason: "Version Not Supported" })
     } else {
         parse_request(lexed)
     };
@@ -156,10 +157,8 @@ fn parse_request(lexed: Lexed<'_>) -> Result<Request, Fault> {
 fn parse_response(lexed: Lexed<'_>) -> Option<Response> {
     let (version, rest) = lexed.start_line.split_once(' ')?;
     let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-    let is_status = version.eq_ignore_ascii_case("SIP/2.0") && status.len() == 3;
-    let status = parse_number(status).and_then(|status| u16::try_from(status).ok())?;
-    let is_too_long = lexed.start_line.len() > MAX_LINE;
-    if !is_status || !(100..700).contains(&status) || is_too_long {
+    let status = Status::parse(status)?;
+    if !version.eq_ignore_ascii_case("SIP/2.0") || lexed.start_line.len() > MAX_LINE {
         return None;
     }
     // RFC 3261 §18.3 discards a response with a body shorter than its Content-Length. The peer
@@ -192,7 +191,8 @@ fn lex(bytes: &[u8]) -> Lexed<'_> {
     let mut lines = Lines { rest: Some(bytes) };
     let start_line = lines.next_line().unwrap_or_default();
     if start_line.len() > MAX_LINE {
-        fault = Some(Fault { status: 414, reason: "Request-URI Too Long" });
+        fault =
+            Some(Fault { status: Status::REQUEST_URI_TOO_LONG, reason: "Request-URI Too Long" });
     }
     let mut fields = Fields::default();
     let mut count = 0_usize;
@@ -251,7 +251,7 @@ mod tests {
 
     fn answer_to(text: &str) -> (u16, &'static str) {
         match parse_datagram(text.as_bytes()) {
-            Err(WireError::Answerable { status, reason, .. }) => (status, reason),
+            Err(WireError::Answerable { status, reason, .. }) => (status.code(), reason),
             other => panic!("{other:?}"),
         }
     }

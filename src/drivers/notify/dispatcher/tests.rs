@@ -669,7 +669,7 @@ fn number_of(delivery: &Delivery) -> u8 {
 fn call(number: u8) -> Call {
     Call {
         id: CallId::from_random([number; 16]),
-        application: "bot".to_owned(),
+        application: Some("bot".to_owned()),
         state: CallState::Established,
         direction: Direction::Incoming,
         source: Party::default(),

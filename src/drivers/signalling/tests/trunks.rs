@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use super::peers::{Authority, Node, Phone, SOON, config};
 use crate::drivers::signalling::{SipListener, tls::TlsConfigs};
 use aftertone_core::proto::sip::{
+    Status,
     endpoint::{Command, Event, OutgoingCall},
     path::{Path, Transport},
 };
@@ -96,7 +97,10 @@ async fn of_several_listeners_the_one_is_taken_that_leads_there() {
 
     // The peer's port is closed: the call need not wait for its timers.
     drop(trunk);
-    assert!(matches!(node.event().await, Event::Refused { status: 503, .. }));
+    assert!(matches!(
+        node.event().await,
+        Event::Refused { status: Status::SERVICE_UNAVAILABLE, .. }
+    ));
     node.stop().await;
 }
 
@@ -116,7 +120,7 @@ async fn after_a_request_without_answer_the_next_one_opens_another_stream() {
     let mut heard = Vec::new();
     deaf.read_buf(&mut heard).await.unwrap();
     assert!(heard.starts_with(b"INVITE "));
-    assert!(matches!(node.event().await, Event::Refused { status: 408, .. }));
+    assert!(matches!(node.event().await, Event::Refused { status: Status::REQUEST_TIMEOUT, .. }));
 
     place(&node).await;
     let (mut other, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();

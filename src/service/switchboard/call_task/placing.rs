@@ -5,22 +5,26 @@ use std::net::IpAddr;
 use futures_util::FutureExt;
 use tracing::{info, warn};
 
-use super::{CallTask, Done, NO_WAY};
+use super::{CallTask, Done};
 use crate::service::switchboard::outgoing::Way;
 use aftertone_core::{
     call::ReferralCall,
     proto::sip::{
+        Status,
         endpoint::{self, DialogId},
         message::NameAddr,
         path::Path,
     },
 };
 
+/// SIP status for a host name that has no address, as a proxy would answer.
+const NO_WAY: Status = Status::SERVICE_UNAVAILABLE;
+
 impl CallTask {
     pub(super) fn locate(
         &mut self,
         way: Option<Way>,
-        done: impl FnOnce(Result<Vec<Path>, u16>) -> Done + Send + 'static,
+        done: impl FnOnce(Result<Vec<Path>, Status>) -> Done + Send + 'static,
     ) {
         let Some(way) = way else {
             debug_assert!(false, "there is no route plan");
@@ -43,7 +47,7 @@ impl CallTask {
     }
 
     /// RTP uses the same local address as SIP.
-    pub(super) fn located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+    pub(super) fn located(&mut self, paths: Result<Vec<Path>, Status>) -> Result<(), Status> {
         self.targets = from_one_side(paths?);
         let first = self.targets.first().ok_or(NO_WAY)?;
         self.peer = Some(first.peer);
@@ -82,7 +86,10 @@ impl CallTask {
 
     /// The leg stays bound to its local address, so only targets that are reached from this address
     /// count.
-    pub(super) fn referral_located(&mut self, paths: Result<Vec<Path>, u16>) -> Result<(), u16> {
+    pub(super) fn referral_located(
+        &mut self,
+        paths: Result<Vec<Path>, Status>,
+    ) -> Result<(), Status> {
         let Some(referral) = &mut self.referral else { return Err(NO_WAY) };
         let mut paths = paths?;
         paths.retain(|path| path.local.ip() == self.bind);

@@ -27,15 +27,17 @@ impl CallTask {
         let clip = clip.map(|clip| (clip, self.machine.call().id));
         let application = self.machine.call().application.clone();
         self.work.push(
-            async move { Done::Prepared(id, prepared(&drivers, &application, sources, clip).await) }
-                .boxed(),
+            async move {
+                Done::Prepared(id, prepared(&drivers, application.as_deref(), sources, clip).await)
+            }
+            .boxed(),
         );
     }
 }
 
 async fn prepared(
     drivers: &Drivers,
-    application: &str,
+    application: Option<&str>,
     sources: Vec<PromptSource>,
     clip: Option<(RecordingId, CallId)>,
 ) -> Result<Prepared, OperationEnd> {
@@ -64,15 +66,15 @@ fn named(index: usize, failure: PromptFailure) -> PromptFailure {
 
 async fn load(
     drivers: &Drivers,
-    application: &str,
+    application: Option<&str>,
     source: PromptSource,
 ) -> Result<(Clip, u32), PromptFailure> {
     let times = source.times;
     // Only built-in lines use this prefix: `prompts` refuses it in a URI of an application.
-    let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_empty());
+    let own = source.uri.strip_prefix(RECORDING_PREFIX).filter(|_| application.is_none());
     let clip = match own.and_then(|id| id.parse().ok()) {
         Some(id) => read_recording(drivers, id).await?,
-        None => drivers.prompts.load(application, &source).await?,
+        None => drivers.prompts.load(application.unwrap_or_default(), &source).await?,
     };
     Ok((clip, times))
 }

@@ -6,10 +6,11 @@ use tracing::debug;
 
 use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, fresh};
 use crate::proto::sip::{
+    Status, StatusClass,
     body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
-    message::{Method, NameAddr, Response, parse_number, reason_phrase},
+    message::{Method, NameAddr, Response, parse_number},
     outgoing::{Cancellation, Fork, Outgoing, OutgoingCall},
     path::Transmit,
     session_timer::SessionTimer,
@@ -17,7 +18,7 @@ use crate::proto::sip::{
 };
 
 /// Another target may accept the call after this status (RFC 3263 §4.3): this one is overloaded.
-const NO_ROOM: u16 = 503;
+const NO_ROOM: Status = Status::SERVICE_UNAVAILABLE;
 /// The key of the fork of a peer that sends no tag.
 const UNTAGGED: &str = "";
 /// The Reason of the BYE to a fork that answered after another one (RFC 3326 §2).
@@ -44,7 +45,7 @@ impl Endpoint {
         let Self { dialogs, config, rng, transactions, .. } = self;
         let Some(outgoing) = dialogs.outgoing_mut(id) else { return };
         let Some(way) = outgoing.target() else {
-            self.refused(id, 503, "No way to the peer", Vec::new());
+            self.refused(id, Status::SERVICE_UNAVAILABLE, "No way to the peer", Vec::new());
             return;
         };
         outgoing.next_try(rng);
@@ -133,7 +134,9 @@ impl Endpoint {
     pub(super) fn invite_timed_out(&mut self, id: DialogId, now: Instant) {
         match self.dialogs.outgoing_mut(id).map(Outgoing::next_target) {
             Some(true) => self.send_invite(id, now),
-            Some(false) => self.refused(id, 408, "No answer from the peer", Vec::new()),
+            Some(false) => {
+                self.refused(id, Status::REQUEST_TIMEOUT, "No answer from the peer", Vec::new())
+            }
             None => {}
         }
     }
@@ -142,7 +145,12 @@ impl Endpoint {
     pub(super) fn invite_undelivered(&mut self, id: DialogId, now: Instant) {
         match self.dialogs.outgoing_mut(id).map(Outgoing::unreachable) {
             Some(true) => self.send_invite(id, now),
-            Some(false) => self.refused(id, 503, "The peer cannot be reached", Vec::new()),
+            Some(false) => self.refused(
+                id,
+                Status::SERVICE_UNAVAILABLE,
+                "The peer cannot be reached",
+                Vec::new(),
+            ),
             None => {}
         }
     }
@@ -188,7 +196,7 @@ impl Endpoint {
         else {
             return;
         };
-        if response.status() == 100 || outgoing.winner().is_some() {
+        if response.status() == Status::TRYING || outgoing.winner().is_some() {
             return;
         }
         self.follow(id, response, path);
@@ -402,29 +410,40 @@ impl Endpoint {
         let status = response.status();
         let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         let again = match status {
-            401 | 407 => outgoing.challenged(response, &mut self.rng).unwrap_or_else(|error| {
-                warn_unanswered(response.call_id(), error);
-                false
-            }),
-            422 => least_session(response).is_some_and(|least| outgoing.lengthen_session(least)),
+            Status::UNAUTHORIZED | Status::PROXY_AUTHENTICATION_REQUIRED => {
+                outgoing.challenged(response, &mut self.rng).unwrap_or_else(|error| {
+                    warn_unanswered(response.call_id(), error);
+                    false
+                })
+            }
+            Status::SESSION_INTERVAL_TOO_SMALL => {
+                least_session(response).is_some_and(|least| outgoing.lengthen_session(least))
+            }
             NO_ROOM => outgoing.next_target(),
-            404 | 408 | 480 | 500..600 => outgoing.next_place(),
+            Status::NOT_FOUND | Status::REQUEST_TIMEOUT | Status::TEMPORARILY_UNAVAILABLE => {
+                outgoing.next_place()
+            }
+            _ if status.class() == StatusClass::ServerError => outgoing.next_place(),
             _ => false,
         };
         if again {
             self.send_invite(id, now);
             return;
         }
-        let contacts = if status / 100 == 3 { response.contacts().to_vec() } else { Vec::new() };
+        let contacts = if status.class() == StatusClass::Redirection {
+            response.contacts().to_vec()
+        } else {
+            Vec::new()
+        };
         let reason = match response.reason() {
-            "" => reason_phrase(status),
+            "" => status.reason(),
             reason => reason,
         };
         self.refused(id, status, reason, contacts);
     }
 
     /// The call failed. If the owner has hung up already, the event is `Ended`.
-    fn refused(&mut self, id: DialogId, status: u16, reason: &str, contacts: Vec<NameAddr>) {
+    fn refused(&mut self, id: DialogId, status: Status, reason: &str, contacts: Vec<NameAddr>) {
         let Some(outgoing) = self.dialogs.remove_outgoing(id) else { return };
         let event = if outgoing.is_unwanted() {
             Event::Ended { dialog: id, how: Ending::Answered }

@@ -7,10 +7,11 @@ use tracing::debug;
 
 use super::{Ending, Endpoint, fresh};
 use crate::proto::sip::{
+    Status,
     body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop, Parting},
     in_dialog_request::InDialogRequest,
-    message::{Method, Request, ResponseBuilder, reason_phrase},
+    message::{Method, Request, ResponseBuilder},
     session_timer::{SessionTimer, TIMER},
     transaction::TransactionUser,
     validate::Refusal,
@@ -29,7 +30,7 @@ impl Endpoint {
         };
         let Some(pending) = dialog.pending().cloned() else { return };
         if !pending.request.lists("Require", "100rel") {
-            self.respond(&pending, 180, now);
+            self.respond(&pending, Status::RINGING, now);
             return;
         }
         if pending.request.description().is_none() {
@@ -44,7 +45,7 @@ impl Endpoint {
         let contact = self.config.contact(dialog.is_sips(), dialog.path());
         let is_limited = dialog.is_limited();
         let ringing =
-            ResponseBuilder::to(&pending.request, 180, "Ringing").to_tag(&dialog.key().local_tag);
+            ResponseBuilder::to(&pending.request, Status::RINGING).to_tag(&dialog.key().local_tag);
         let ringing = match is_limited {
             true => ringing,
             false => ringing.header("Server", &self.config.server_name),
@@ -53,7 +54,7 @@ impl Endpoint {
             ringing.contact(&contact).header("Require", "100rel").header("RSeq", &rseq.to_string());
         let ringing = Bytes::from(ringing.build());
         dialog.rang_reliably(rseq, ringing.clone(), now);
-        self.finish_pending(pending.transaction, 180, ringing, now);
+        self.finish_pending(pending.transaction, Status::RINGING, ringing, now);
     }
 
     pub(super) fn answer(&mut self, id: DialogId, sdp: &[u8], now: Instant) {
@@ -69,19 +70,18 @@ impl Endpoint {
         // Header fields that are not mandatory (RFC 3261 §13.3.1.4) are left out if the allowance
         // is limited.
         let ok = match dialog.is_limited() {
-            true => ResponseBuilder::to(&pending.request, 200, reason_phrase(200))
-                .to_tag(tag)
-                .contact(&contact),
+            true => ResponseBuilder::to(&pending.request, Status::OK).to_tag(tag).contact(&contact),
             false => self
                 .responder
-                .begin(&pending.request, 200, tag)
+                .begin(&pending.request, Status::OK, tag)
                 .contact(&contact)
                 .header("Allow", &self.responder.allow())
                 .header("Supported", self.config.supported()),
         };
         let ok = session_headers(ok, &pending.request, session.as_ref());
         let ok = Bytes::from(ok.body(SDP, sdp).build());
-        let Some(transmit) = self.transactions.respond(pending.transaction, 200, ok.clone(), now)
+        let Some(transmit) =
+            self.transactions.respond(pending.transaction, Status::OK, ok.clone(), now)
         else {
             return;
         };
@@ -105,29 +105,29 @@ impl Endpoint {
         let Some(pending) = dialog.pending().cloned() else { return };
         let source = dialog.path().peer.ip();
         let refusal = match self.users.is_empty() {
-            true => Refusal::new(403),
+            true => Refusal::new(Status::FORBIDDEN),
             false => self.users.challenge(source, false, now),
         };
         let response = self.responder.refusal(&pending.request, &refusal);
-        self.finish_pending(pending.transaction, 401, response, now);
+        self.finish_pending(pending.transaction, Status::UNAUTHORIZED, response, now);
         self.forget_dialog(id, now);
     }
 
     pub(super) fn refuse(
         &mut self,
         id: DialogId,
-        status: u16,
+        status: Status,
         reason: &str,
         headers: &[(String, String)],
         now: Instant,
     ) {
-        debug_assert!((300..700).contains(&status), "{status} refuses nothing");
+        debug_assert!(status.is_refusal(), "{status} refuses nothing");
         let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             debug!(?id, "nothing to refuse any more");
             return;
         };
         let tag = self.tag_of_response(&pending, status);
-        let builder = ResponseBuilder::to(&pending.request, status, reason).to_tag(&tag);
+        let builder = ResponseBuilder::to(&pending.request, status).reason(reason).to_tag(&tag);
         let builder = headers
             .iter()
             .fold(builder, |builder, (name, value)| builder.header(name, value))
@@ -147,12 +147,12 @@ impl Endpoint {
         };
         match dialog.hang_up(wish.clone()) {
             Parting::Refuse(pending) => {
-                self.respond(&pending, 480, now);
+                self.respond(&pending, Status::TEMPORARILY_UNAVAILABLE, now);
                 self.end(id, Ending::Answered, now);
             }
             Parting::Bye(reoffer) => {
                 if let Some(pending) = reoffer {
-                    self.respond(&pending, 487, now);
+                    self.respond(&pending, Status::REQUEST_TERMINATED, now);
                 }
                 self.send_bye(id, wish, now);
             }
@@ -167,7 +167,13 @@ impl Endpoint {
         if dialog.is_ringing() {
             let retry_after = self.config.retry_after.as_secs().to_string();
             let headers = [("Retry-After".to_owned(), retry_after)];
-            self.refuse(id, 503, reason_phrase(503), &headers, now);
+            self.refuse(
+                id,
+                Status::SERVICE_UNAVAILABLE,
+                Status::SERVICE_UNAVAILABLE.reason(),
+                &headers,
+                now,
+            );
             return;
         }
         let Some(invite) = dialog.half_open_invite() else {

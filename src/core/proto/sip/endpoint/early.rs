@@ -3,7 +3,7 @@
 
 use super::{Endpoint, arrived::Arrived};
 use crate::proto::sip::{
-    dialog::DialogKey, info, message::Method, session_timer::SessionTimer,
+    Status, dialog::DialogKey, info, message::Method, session_timer::SessionTimer,
     validate::check_description,
 };
 
@@ -12,7 +12,7 @@ impl Endpoint {
         let request = &arrived.request;
         let is_full = self.transactions.len() >= self.config.max_transactions;
         if is_full && *request.method() != Method::Bye {
-            self.answer_stateless(&arrived, 503);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
         let Some(fork) = self.dialogs.fork_mut(dialog) else { return };
@@ -33,7 +33,9 @@ impl Endpoint {
         let was_answered = fork.answer.is_some();
         let is_hung_up = fork.ack.is_some();
         let status = match request.method() {
-            Method::Update if SessionTimer::answer(request, arrived.now).is_err() => 422,
+            Method::Update if SessionTimer::answer(request, arrived.now).is_err() => {
+                Status::SESSION_INTERVAL_TOO_SMALL
+            }
             Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
                 fork.dialog.refresh_target(contact, arrived.path);
@@ -42,19 +44,19 @@ impl Endpoint {
                 return;
             }
             // Our offer is answered; the next offer has to wait until the call is answered.
-            Method::Update if was_answered => 500,
-            Method::Update | Method::Invite => 491,
-            Method::Info => 200,
+            Method::Update if was_answered => Status::SERVER_INTERNAL_ERROR,
+            Method::Update | Method::Invite => Status::REQUEST_PENDING,
+            Method::Info => Status::OK,
             Method::Options => {
                 let response = self.responder.options(request);
                 self.answer_in_transaction(arrived, response);
                 return;
             }
-            Method::Bye if is_hung_up => 200,
+            Method::Bye if is_hung_up => Status::OK,
             // §15: the called side may not send BYE before it answers.
-            Method::Bye | Method::Prack | Method::Notify => 481,
-            Method::Refer => 603,
-            _ => 405,
+            Method::Bye | Method::Prack | Method::Notify => Status::CALL_DOES_NOT_EXIST,
+            Method::Refer => Status::DECLINE,
+            _ => Status::METHOD_NOT_ALLOWED,
         };
         self.refuse_stateful(arrived, status);
     }

@@ -5,6 +5,7 @@ pub use crate::proto::sip::outgoing::OutgoingCall;
 use crate::{
     model::Tone,
     proto::sip::{
+        Status,
         dialog::DialogId,
         message::{NameAddr, Request},
         path::{Path, Transmit},
@@ -34,7 +35,7 @@ pub enum Event {
         /// The dialog that the call will create.
         dialog: DialogId,
         /// 101 to 199.
-        status: u16,
+        status: Status,
         /// The path that the response came over: that of the target being tried.
         path: Path,
     },
@@ -53,7 +54,7 @@ pub enum Event {
         /// The dialog that it would have created.
         dialog: DialogId,
         /// 300 to 699. 408 also if no target answers, 503 also if no target can be reached.
-        status: u16,
+        status: Status,
         /// The reason phrase.
         reason: String,
         /// The Contacts of a 3xx response: other targets to call.
@@ -93,7 +94,7 @@ pub enum Event {
         /// The dialog.
         dialog: DialogId,
         /// 100 to 699.
-        status: u16,
+        status: Status,
     },
     /// The peer asks us to call another party that takes the peer's place (RFC 3515); 202 was sent.
     /// Expects `TellReferrer`, the last time with a final status.
@@ -319,7 +320,7 @@ pub enum Command {
         /// The dialog.
         dialog: DialogId,
         /// 300 to 699.
-        status: u16,
+        status: Status,
         /// Reason phrase.
         reason: String,
         /// Further header fields: name and value.
@@ -340,7 +341,7 @@ pub enum Command {
         /// The dialog in which the REFER came.
         dialog: DialogId,
         /// 100 to 699; 200 and above is final.
-        status: u16,
+        status: Status,
     },
     /// Ends a call at once to free capacity. If the call is not answered, it is refused with 503.
     /// If it is answered but its caller has not yet sent our tag back, BYE is sent once. In both

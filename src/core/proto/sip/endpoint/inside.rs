@@ -2,6 +2,7 @@
 
 use super::{Endpoint, Event, Path, arrived::Arrived, commands::session_headers};
 use crate::proto::sip::{
+    Status,
     dialog::{DialogId, Pending},
     info,
     message::Method,
@@ -16,7 +17,7 @@ impl Endpoint {
         let (path, now) = (arrived.path, arrived.now);
         // A BYE is always accepted: a dialog has only one.
         if *arrived.method() != Method::Bye && !self.has_room_within(path) {
-            self.answer_stateless(&arrived, 503);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
@@ -39,7 +40,7 @@ impl Endpoint {
             Method::Invite | Method::Update
                 if SessionTimer::answer(&arrived.request, now).is_err() =>
             {
-                self.refuse_stateful(arrived, 422);
+                self.refuse_stateful(arrived, Status::SESSION_INTERVAL_TOO_SMALL);
             }
             Method::Invite => self.handle_reinvite(id, arrived),
             Method::Prack => self.handle_prack(id, arrived),
@@ -52,7 +53,7 @@ impl Endpoint {
                 let response = self.responder.options(&arrived.request);
                 self.answer_in_transaction(arrived, response);
             }
-            _ => self.answer_stateful(arrived, 405),
+            _ => self.answer_stateful(arrived, Status::METHOD_NOT_ALLOWED),
         }
     }
 
@@ -61,7 +62,7 @@ impl Endpoint {
         let Some(dialog) = self.dialogs.get(id) else { return };
         let local_tag = dialog.key().local_tag.clone();
         let trying = (!dialog.is_limited()).then(|| self.responder.trying(&request));
-        let invite = Invite { dialog: id, local_tag, stranger: None };
+        let invite = Invite { dialog: Some(id), local_tag, stranger: None };
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
@@ -91,9 +92,9 @@ impl Endpoint {
         let status = match is_expected {
             // Our provisional responses never carry an offer, so a PRACK has nothing to answer. An
             // offer in a PRACK would have to wait for the answer to the INVITE.
-            true if arrived.request.description().is_none() => 200,
-            true => 488,
-            false => 481,
+            true if arrived.request.description().is_none() => Status::OK,
+            true => Status::NOT_ACCEPTABLE_HERE,
+            false => Status::CALL_DOES_NOT_EXIST,
         };
         self.answer_stateful(arrived, status);
     }
@@ -101,7 +102,7 @@ impl Endpoint {
     fn handle_bye(&mut self, id: DialogId, arrived: Arrived) {
         let now = arrived.now;
         let reason = arrived.request.header("Reason").map(str::to_owned);
-        self.answer_stateful(arrived, 200);
+        self.answer_stateful(arrived, Status::OK);
         let Some(dialog) = self.dialogs.get(id) else { return };
         if dialog.is_ending() {
             // Both sides hung up at once: the dialog ends with our own BYE.
@@ -112,7 +113,7 @@ impl Endpoint {
             return;
         }
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         self.tell(Event::Bye { dialog: id, reason });
@@ -123,7 +124,7 @@ impl Endpoint {
         let is_answered = self.dialogs.get(id).is_some_and(|dialog| !dialog.is_ringing());
         match info::read(&arrived.request, is_answered) {
             Ok(tones) => {
-                self.answer_stateful(arrived, 200);
+                self.answer_stateful(arrived, Status::OK);
                 for tone in tones {
                     self.tell(Event::Info { dialog: id, tone });
                 }

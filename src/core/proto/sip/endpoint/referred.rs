@@ -9,9 +9,10 @@ use tracing::debug;
 
 use super::{Endpoint, Event, IncomingReferral, arrived::Arrived, referring::SIPFRAG};
 use crate::proto::sip::{
+    Status,
     dialog::{Dialog, DialogId, DialogKey},
     in_dialog_request::InDialogRequest,
-    message::{Method, Request, ResponseBuilder, reason_phrase},
+    message::{Method, Request, ResponseBuilder},
     timers::REFER_EXPIRES,
     transaction::TransactionUser,
     uri::{NameAddr, Uri, unescape},
@@ -28,7 +29,7 @@ impl Endpoint {
             self.refuse_with(arrived, &refusal);
             return;
         }
-        let asked = self.dialogs.get_mut(id).map_or(Err(481), |dialog| {
+        let asked = self.dialogs.get_mut(id).map_or(Err(Status::CALL_DOES_NOT_EXIST), |dialog| {
             let referral = referral(request)?;
             dialog.refer_asked(request.cseq().number, must_prove).map(|()| referral)
         });
@@ -40,19 +41,19 @@ impl Endpoint {
             }
         };
         let tag = request.to().tag().unwrap_or_default();
-        let accepted = ResponseBuilder::to(request, 202, "Accepted")
+        let accepted = ResponseBuilder::to(request, Status::ACCEPTED)
             .to_tag(tag)
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Server", &self.config.server_name)
             .build();
         self.answer_in_transaction(arrived, accepted.into());
-        self.tell_referrer(id, 100, now);
+        self.tell_referrer(id, Status::TRYING, now);
         self.tell(Event::ReferAsked { dialog: id, referral: Box::new(referral) });
     }
 
     /// Reports the progress of a REFER to the peer.
-    pub(super) fn tell_referrer(&mut self, id: DialogId, status: u16, now: Instant) {
-        let is_last = status >= 200;
+    pub(super) fn tell_referrer(&mut self, id: DialogId, status: Status, now: Instant) {
+        let is_last = status.is_final();
         let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
@@ -64,7 +65,7 @@ impl Endpoint {
             true => "terminated;reason=noresource".to_owned(),
             false => format!("active;expires={}", REFER_EXPIRES.as_secs()),
         };
-        let fragment = format!("SIP/2.0 {status} {}\r\n", reason_phrase(status));
+        let fragment = format!("SIP/2.0 {status} {}\r\n", status.reason());
         let notify = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Notify)
             .with_contact()
             .header("Event", event)
@@ -79,16 +80,18 @@ impl Endpoint {
 /// # Errors
 /// The status of the refusal: 400 if there is not exactly one Refer-To (RFC 3515 §2.4.2), or if it
 /// cannot be read; 603 for anything but a call.
-fn referral(request: &Request) -> Result<IncomingReferral, u16> {
+fn referral(request: &Request) -> Result<IncomingReferral, Status> {
     let mut values = request.headers("Refer-To");
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(400) };
-    let refer_to: NameAddr = value.parse().map_err(|_| 400_u16)?;
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Status::BAD_REQUEST);
+    };
+    let refer_to: NameAddr = value.parse().map_err(|_| Status::BAD_REQUEST)?;
     let uri = refer_to.uri();
     let is_call = uri.param("method").is_none_or(|method| method.eq_ignore_ascii_case("INVITE"));
     if !is_call || !matches!(uri.scheme(), "sip" | "sips" | "tel") {
-        return Err(603);
+        return Err(Status::DECLINE);
     }
-    let target: Uri = uri.without_parameters().parse().map_err(|_| 400_u16)?;
+    let target: Uri = uri.without_parameters().parse().map_err(|_| Status::BAD_REQUEST)?;
     let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("Replaces");
     let replaces = uri.headers().iter().find(named).map(|(_, value)| unescape(value));
     // The value is copied into a header field of ours.
@@ -96,7 +99,7 @@ fn referral(request: &Request) -> Result<IncomingReferral, u16> {
         DialogKey::replaced(value).is_some() && !value.chars().any(char::is_control)
     };
     if !replaces.as_ref().is_none_or(is_dialog) {
-        return Err(400);
+        return Err(Status::BAD_REQUEST);
     }
     let by = request.header("Referred-By").map(str::to_owned);
     Ok(IncomingReferral { target, replaces, by })

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::{Endpoint, Event, arrived::Arrived};
 use crate::proto::sip::{
+    Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
     message::{Method, Request, parse_number},
@@ -36,7 +37,7 @@ impl Endpoint {
                 }
                 // The other call has ended in the meantime.
                 None => {
-                    self.tell(Event::Referred { dialog: id, status: 481 });
+                    self.tell(Event::Referred { dialog: id, status: Status::CALL_DOES_NOT_EXIST });
                     return;
                 }
             },
@@ -46,7 +47,7 @@ impl Endpoint {
             return;
         };
         if dialog.is_ending() || dialog.refers() {
-            self.tell(Event::Referred { dialog: id, status: 491 });
+            self.tell(Event::Referred { dialog: id, status: Status::REQUEST_PENDING });
             return;
         }
         dialog.follow_refer(None, now);
@@ -60,8 +61,8 @@ impl Endpoint {
     }
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
-    pub(super) fn refer_answered(&mut self, id: DialogId, status: u16, now: Instant) {
-        let is_refused = status >= 300;
+    pub(super) fn refer_answered(&mut self, id: DialogId, status: Status, now: Instant) {
+        let is_refused = status.is_refusal();
         let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
             return;
         };
@@ -69,7 +70,7 @@ impl Endpoint {
             true => dialog.refer_over(),
             false => dialog.follow_refer(None, now),
         }
-        let status = if is_refused { status } else { 100 };
+        let status = if is_refused { status } else { Status::TRYING };
         self.tell(Event::Referred { dialog: id, status });
     }
 
@@ -79,26 +80,28 @@ impl Endpoint {
         let event = request.header("Event").unwrap_or_default();
         let event = event.split(';').next().unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
-            self.answer_stateful(arrived, 489);
+            self.answer_stateful(arrived, Status::BAD_EVENT);
             return;
         }
         let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
-            self.answer_stateful(arrived, 481);
+            self.answer_stateful(arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         };
         let state = request.header("Subscription-State").unwrap_or_default();
         let is_over = state.trim().to_ascii_lowercase().starts_with("terminated");
         let status = match (status_in(request), is_over) {
             // The subscription ends without a final status.
-            (None | Some(..200), true) => Some(408),
+            (status, true) if !status.is_some_and(Status::is_final) => {
+                Some(Status::REQUEST_TIMEOUT)
+            }
             (status, _) => status,
         };
-        if status.is_some_and(|status| status >= 200) {
+        if status.is_some_and(Status::is_final) {
             dialog.refer_over();
         } else if let Some(expires) = expires_of(state) {
             dialog.follow_refer(Some(expires), now);
         }
-        self.answer_stateful(arrived, 200);
+        self.answer_stateful(arrived, Status::OK);
         if let Some(status) = status {
             self.tell(Event::Referred { dialog: id, status });
         }
@@ -116,10 +119,9 @@ fn expires_of(state: &str) -> Option<Duration> {
 }
 
 /// The status of the SIP response in the body.
-fn status_in(request: &Request) -> Option<u16> {
+fn status_in(request: &Request) -> Option<Status> {
     let part = request.content(&[SIPFRAG]).into_part()?;
     // The reason phrase may be in any character set.
     let text = String::from_utf8_lossy(&part.bytes);
-    let status = text.trim_start().strip_prefix("SIP/2.0 ")?.get(..3)?;
-    status.parse().ok().filter(|status| (100..700).contains(status))
+    Status::parse(text.trim_start().strip_prefix("SIP/2.0 ")?.get(..3)?)
 }

@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::{Endpoint, Event, IncomingInvite, arrived::Arrived, fresh};
 use crate::proto::sip::{
+    Status,
     dialog::{Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder},
     path::{Path, Transmit},
@@ -39,7 +40,7 @@ impl Endpoint {
             Some(dialog) => match self.dialogs.find(&dialog) {
                 Some(id) => self.handle_inside(id, arrived),
                 None if self.dialogs.has_fork(&dialog) => self.handle_early(&dialog, arrived),
-                None => self.answer_stateless(&arrived, 481),
+                None => self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST),
             },
         }
     }
@@ -49,8 +50,12 @@ impl Endpoint {
     /// because the dialog itself repeats the 200 only while the allowance lasts.
     fn repeat(&mut self, id: TransactionId, arrived: &Arrived) {
         let (request, path, heard) = (&arrived.request, arrived.path, arrived.bytes);
-        let invite = self.transactions.invite(id).map(|invite| invite.dialog);
-        let dialog = invite.or_else(|| self.dialogs.find(&DialogKey::of(request)?));
+        let invite = self.transactions.invite(id);
+        let is_invite = invite.is_some();
+        let dialog = match invite {
+            Some(invite) => invite.dialog,
+            None => DialogKey::of(request).and_then(|key| self.dialogs.find(&key)),
+        };
         // The answer goes to where the first one went. A retransmission from another address gets
         // none: that address may belong to a third party.
         let is_same = |again: &Transmit| {
@@ -66,7 +71,7 @@ impl Endpoint {
         let again = match dialog.filter(|dialog| !dialog.is_elsewhere(path)) {
             Some(dialog) if dialog.is_limited() => {
                 dialog.heard_again(path, heard);
-                let answer = dialog.unacknowledged().filter(|_| invite.is_some()).cloned();
+                let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
                 let answer = answer.map(|bytes| Transmit { path: dialog.path(), bytes });
                 again.or(answer).filter(|again| match dialog.is_ringing() {
                     true => dialog.take_provisional_room(again.bytes.len()),
@@ -125,25 +130,28 @@ impl Endpoint {
             .and_then(|id| self.transactions.invite(id))
             .cloned();
         let Some(Invite { dialog: id, local_tag, stranger }) = invite else {
-            self.answer_stateless(&arrived, 481);
+            self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         };
-        if self.dialogs.get(id).is_some_and(|dialog| dialog.is_elsewhere(path)) {
-            self.answer_stateless(&arrived, 481);
+        let dialog = id.and_then(|id| self.dialogs.get_mut(id));
+        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
+            self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         }
-        if let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.is_limited()) {
+        if let Some(dialog) = dialog.filter(|dialog| dialog.is_limited()) {
             dialog.heard_again(path, arrived.bytes);
-            arrived.limited = Some(id);
+            arrived.limited = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
         let local_tag = match stranger {
             Some(_) => self.responder.stateless_tag(&arrived.request),
             None => local_tag,
         };
-        let ok = self.responder.begin(&arrived.request, 200, &local_tag).build().into();
+        let ok = self.responder.begin(&arrived.request, Status::OK, &local_tag).build().into();
         self.answer_in_transaction(arrived, ok);
-        self.cancel(id, now);
+        if let Some(id) = id {
+            self.cancel(id, now);
+        }
     }
 
     /// Handles a request that belongs to no dialog.
@@ -153,12 +161,14 @@ impl Endpoint {
             Method::Register => self.handle_register(arrived),
             // OPTIONS gets the status that an INVITE would get (§11.2), so that proxies see that we
             // drain.
-            Method::Options if self.is_closed() => self.answer_stateless(&arrived, 503),
+            Method::Options if self.is_closed() => {
+                self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE)
+            }
             Method::Options => {
                 let response = self.responder.options(&arrived.request);
                 self.send_stateless(&arrived, &response);
             }
-            _ => self.answer_stateless(&arrived, 481),
+            _ => self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST),
         }
     }
 
@@ -166,22 +176,22 @@ impl Endpoint {
         let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
         let merge = MergeKey::of(request);
         if self.transactions.len() >= self.config.max_transactions {
-            self.answer_stateless(&arrived, 503);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
         if self.transactions.is_merged(&merge) || self.is_looped(request) {
             match self.standing(path).is_proved(path.transport) {
-                true => self.refuse_invite(arrived, 482),
-                false => self.answer_stateless(&arrived, 482),
+                true => self.refuse_invite(arrived, Status::LOOP_DETECTED),
+                false => self.answer_stateless(&arrived, Status::LOOP_DETECTED),
             }
             return;
         }
         if self.is_closed() {
-            self.answer_stateless(&arrived, 503);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
         if SessionTimer::answer(request, now).is_err() {
-            self.answer_stateless(&arrived, 422);
+            self.answer_stateless(&arrived, Status::SESSION_INTERVAL_TOO_SMALL);
             return;
         }
         let contact = match request.contacts().first() {
@@ -190,7 +200,7 @@ impl Endpoint {
             // URI.
             None if request.from().tag().is_none() => request.from().uri().clone(),
             None => {
-                self.answer_stateless(&arrived, 400);
+                self.answer_stateless(&arrived, Status::BAD_REQUEST);
                 return;
             }
         };
@@ -207,7 +217,7 @@ impl Endpoint {
             None => self.standing(path),
         };
         if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
-            self.answer_stateless(&arrived, 503);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
         let replaces = match self.replaced(request, user.as_deref(), path) {
@@ -233,7 +243,7 @@ impl Endpoint {
             ..IncomingInvite::read(request, path)
         };
         let Arrived { request, key, bytes, .. } = arrived;
-        let invite = Invite { dialog: id, local_tag: local_tag.clone(), stranger };
+        let invite = Invite { dialog: Some(id), local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
@@ -248,18 +258,18 @@ impl Endpoint {
     fn handle_register(&mut self, arrived: Arrived) {
         let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
         if self.users.is_empty() {
-            self.answer_stateless(&arrived, 405);
+            self.answer_stateless(&arrived, Status::METHOD_NOT_ALLOWED);
             return;
         }
         // §10.3, 5: the address of record has to be a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
-            self.answer_stateless(&arrived, 400);
+            self.answer_stateless(&arrived, Status::BAD_REQUEST);
             return;
         }
         // §10.3, 1 and 5: we are the registrar of our own domain only.
         let is_home = |uri: &Uri| self.config.is_home(uri, path);
         if !is_home(request.uri()) || !is_home(request.to().uri()) {
-            self.answer_stateless(&arrived, 404);
+            self.answer_stateless(&arrived, Status::NOT_FOUND);
             return;
         }
         let is_trusted = self.is_trusted(path);
@@ -272,7 +282,8 @@ impl Endpoint {
         };
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
-        let builder = ResponseBuilder::to(request, status, reason)
+        let builder = ResponseBuilder::to(request, status)
+            .reason(reason)
             .to_tag(&self.responder.tag(request))
             .header("Server", &self.config.server_name);
         let builder =
@@ -311,25 +322,25 @@ impl Endpoint {
         request: &Request,
         user: Option<&str>,
         path: Path,
-    ) -> Result<Option<DialogId>, u16> {
+    ) -> Result<Option<DialogId>, Status> {
         let mut values = request.headers("Replaces");
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(400);
+            return Err(Status::BAD_REQUEST);
         }
-        let (key, early_only) = DialogKey::replaced(value).ok_or(400_u16)?;
-        let id = self.dialogs.find(&key).ok_or(481_u16)?;
-        let dialog = self.dialogs.get(id).ok_or(481_u16)?;
+        let (key, early_only) = DialogKey::replaced(value).ok_or(Status::BAD_REQUEST)?;
+        let id = self.dialogs.find(&key).ok_or(Status::CALL_DOES_NOT_EXIST)?;
+        let dialog = self.dialogs.get(id).ok_or(Status::CALL_DOES_NOT_EXIST)?;
         if dialog.is_ending() {
-            return Err(603);
+            return Err(Status::DECLINE);
         }
         // The peer initiated this early dialog; only one that we initiated could be replaced (RFC
         // 3891 §3).
         if dialog.is_ringing() {
-            return Err(481);
+            return Err(Status::CALL_DOES_NOT_EXIST);
         }
         if early_only {
-            return Err(486);
+            return Err(Status::BUSY_HERE);
         }
         let before = dialog.path();
         let has_its_place = match path.is_foreign {
@@ -337,7 +348,7 @@ impl Endpoint {
             false => before.peer.ip() == path.peer.ip(),
         };
         let is_allowed = user.is_some() || has_its_place || self.trunks.at(path).is_some();
-        if is_allowed { Ok(Some(id)) } else { Err(403) }
+        if is_allowed { Ok(Some(id)) } else { Err(Status::FORBIDDEN) }
     }
 
     /// The caller gave up before we answered; in any later state this has no effect.
@@ -346,7 +357,7 @@ impl Endpoint {
             return;
         };
         if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, 487, now);
+            self.respond(&pending, Status::REQUEST_TERMINATED, now);
         }
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
@@ -357,7 +368,7 @@ impl Endpoint {
         let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             return;
         };
-        self.respond(&pending, 504, now);
+        self.respond(&pending, Status::SERVER_TIMEOUT, now);
         self.forget_dialog(id, now);
         self.tell(Event::Canceled { dialog: id });
     }

@@ -14,8 +14,9 @@ use bytes::Bytes;
 
 use super::config::EndpointConfig;
 use crate::proto::sip::{
+    Status,
     body::SDP,
-    message::{Request, ResponseBuilder, Stub, reason_phrase},
+    message::{Request, ResponseBuilder, Stub},
     path::Path,
     session_timer::MIN_SE,
     validate::{self, Refusal},
@@ -38,7 +39,7 @@ impl Responder {
 
     /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
     pub fn trying(&self, request: &Request) -> Bytes {
-        ResponseBuilder::to(request, 100, reason_phrase(100)).build().into()
+        ResponseBuilder::to(request, Status::TRYING).build().into()
     }
 
     /// Begins a response with the header fields that all of them have. `local_tag` is our tag if
@@ -46,23 +47,25 @@ impl Responder {
     pub fn begin<'a>(
         &self,
         request: &'a Request,
-        status: u16,
+        status: Status,
         local_tag: &str,
     ) -> ResponseBuilder<'a> {
-        ResponseBuilder::to(request, status, reason_phrase(status))
+        ResponseBuilder::to(request, status)
             .to_tag(local_tag)
             .header("Server", &self.config.server_name)
     }
 
     /// A response without a body, with the header fields that its status requires.
-    pub fn response(&self, request: &Request, status: u16) -> Bytes {
+    pub fn response(&self, request: &Request, status: Status) -> Bytes {
         let builder = self.begin(request, status, &self.tag(request));
         let builder = match status {
-            405 => builder.header("Allow", &self.allow()),
+            Status::METHOD_NOT_ALLOWED => builder.header("Allow", &self.allow()),
             // RFC 6665 §4.1.3.
-            489 => builder.header("Allow-Events", "refer"),
-            422 => builder.header("Min-SE", &MIN_SE.to_string()),
-            503 => builder.header("Retry-After", &self.config.retry_after.as_secs().to_string()),
+            Status::BAD_EVENT => builder.header("Allow-Events", "refer"),
+            Status::SESSION_INTERVAL_TOO_SMALL => builder.header("Min-SE", &MIN_SE.to_string()),
+            Status::SERVICE_UNAVAILABLE => {
+                builder.header("Retry-After", &self.config.retry_after.as_secs().to_string())
+            }
             _ => builder,
         };
         builder.build().into()
@@ -70,7 +73,8 @@ impl Responder {
 
     /// A refusal with a reason phrase and header fields of its own.
     pub fn refusal(&self, request: &Request, refusal: &Refusal) -> Bytes {
-        let builder = ResponseBuilder::to(request, refusal.status, refusal.reason)
+        let builder = ResponseBuilder::to(request, refusal.status)
+            .reason(refusal.reason)
             .to_tag(&self.tag(request))
             .header("Server", &self.config.server_name);
         let headers = refusal.extra_headers.iter();
@@ -78,9 +82,10 @@ impl Responder {
     }
 
     /// The refusal of a message that cannot be read as a request.
-    pub fn refusal_of_stub(&self, request: &Stub, status: u16, reason: &'static str) -> Bytes {
+    pub fn refusal_of_stub(&self, request: &Stub, status: Status, reason: &'static str) -> Bytes {
         let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
-        ResponseBuilder::to_stub(request, status, reason)
+        ResponseBuilder::to_stub(request, status)
+            .reason(reason)
             .to_tag(&tag)
             .header("Server", &self.config.server_name)
             .build()
@@ -89,7 +94,7 @@ impl Responder {
 
     /// The 200 to OPTIONS (§11.2).
     pub fn options(&self, request: &Request) -> Bytes {
-        self.begin(request, 200, &self.tag(request))
+        self.begin(request, Status::OK, &self.tag(request))
             .header("Allow", &self.allow())
             .header("Accept", SDP)
             .header("Supported", self.config.supported())
@@ -99,7 +104,7 @@ impl Responder {
 
     /// The 200 to an UPDATE without an offer.
     pub fn update_accepted<'a>(&self, request: &'a Request, path: Path) -> ResponseBuilder<'a> {
-        self.begin(request, 200, &self.tag(request))
+        self.begin(request, Status::OK, &self.tag(request))
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Allow", &self.allow())
             .header("Supported", self.config.supported())

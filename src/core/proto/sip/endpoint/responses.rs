@@ -7,8 +7,9 @@ use tracing::debug;
 
 use super::{Endpoint, Path, arrived::Arrived, fresh, responder::fitted};
 use crate::proto::sip::{
+    Status,
     dialog::{DialogId, Pending, allowed_for},
-    message::{Method, ResponseBuilder, reason_phrase},
+    message::{Method, ResponseBuilder},
     path::Transport,
     transaction::{Invite, TransactionId},
     validate::Refusal,
@@ -16,7 +17,7 @@ use crate::proto::sip::{
 
 impl Endpoint {
     /// Answers without keeping state (§8.2.7).
-    pub(super) fn answer_stateless(&mut self, arrived: &Arrived, status: u16) {
+    pub(super) fn answer_stateless(&mut self, arrived: &Arrived, status: Status) {
         let response = self.responder.response(&arrived.request, status);
         self.send_stateless(arrived, &response);
     }
@@ -50,7 +51,7 @@ impl Endpoint {
     }
 
     /// Answers a request other than INVITE in its own transaction.
-    pub(super) fn answer_stateful(&mut self, arrived: Arrived, status: u16) {
+    pub(super) fn answer_stateful(&mut self, arrived: Arrived, status: Status) {
         let response = self.responder.response(&arrived.request, status);
         self.answer_in_transaction(arrived, response);
     }
@@ -84,14 +85,15 @@ impl Endpoint {
     }
 
     /// Refuses a request within a dialog, in a transaction that repeats the refusal.
-    pub(super) fn refuse_stateful(&mut self, arrived: Arrived, status: u16) {
+    pub(super) fn refuse_stateful(&mut self, arrived: Arrived, status: Status) {
         match (arrived.method(), status) {
             (Method::Invite, _) => self.refuse_invite(arrived, status),
             // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
-            (Method::Update, 500) => {
+            (Method::Update, Status::SERVER_INTERNAL_ERROR) => {
                 let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
                 let tag = self.responder.tag(&arrived.request);
-                let builder = self.responder.begin(&arrived.request, 500, &tag);
+                let builder =
+                    self.responder.begin(&arrived.request, Status::SERVER_INTERNAL_ERROR, &tag);
                 let response = builder.header("Retry-After", &delay).build().into();
                 self.answer_in_transaction(arrived, response);
             }
@@ -100,10 +102,10 @@ impl Endpoint {
     }
 
     /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
-    pub(super) fn refuse_invite(&mut self, arrived: Arrived, status: u16) {
+    pub(super) fn refuse_invite(&mut self, arrived: Arrived, status: Status) {
         let local_tag = self.responder.tag(&arrived.request);
         let mut builder = self.responder.begin(&arrived.request, status, &local_tag);
-        if status == 500 {
+        if status == Status::SERVER_INTERNAL_ERROR {
             let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
             builder = builder.header("Retry-After", &delay);
         }
@@ -116,26 +118,25 @@ impl Endpoint {
             return;
         }
         let Arrived { key, path, now, .. } = arrived;
-        let invite = Invite { dialog: DialogId(0), local_tag, stranger: None };
+        let invite = Invite { dialog: None, local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
     }
 
     /// Sends a response without a body to an INVITE, or to an UPDATE with an offer.
-    pub(super) fn respond(&mut self, pending: &Pending, status: u16, now: Instant) {
+    pub(super) fn respond(&mut self, pending: &Pending, status: Status, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
-        let dialog = invite.and_then(|invite| self.dialogs.get(invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get(invite.dialog?));
         let builder = match dialog {
             Some(dialog) if dialog.is_limited() => {
-                ResponseBuilder::to(&pending.request, status, reason_phrase(status))
-                    .to_tag(&local_tag)
+                ResponseBuilder::to(&pending.request, status).to_tag(&local_tag)
             }
             _ => self.responder.begin(&pending.request, status, &local_tag),
         };
         let builder = match dialog {
             // A provisional response creates an early dialog (§12.1.1).
-            Some(dialog) if status < 200 => {
+            Some(dialog) if status.is_provisional() => {
                 builder.contact(&self.config.contact(dialog.is_sips(), dialog.path()))
             }
             _ => builder,
@@ -146,9 +147,9 @@ impl Endpoint {
 
     /// Our tag in a response to an INVITE, or to an UPDATE with an offer. A stranger that is
     /// refused without another response before may repeat its INVITE, and has to get the same tag.
-    pub(super) fn tag_of_response(&self, pending: &Pending, status: u16) -> String {
+    pub(super) fn tag_of_response(&self, pending: &Pending, status: Status) -> String {
         match self.transactions.invite(pending.transaction) {
-            Some(Invite { stranger: Some(_), .. }) if status >= 300 => {
+            Some(Invite { stranger: Some(_), .. }) if status.is_refusal() => {
                 self.responder.stateless_tag(&pending.request)
             }
             Some(invite) => invite.local_tag.clone(),
@@ -162,7 +163,7 @@ impl Endpoint {
         let invite = self.transactions.invite(pending.transaction);
         if invite.is_some_and(|invite| invite.stranger.is_some()) {
             let trying = self.responder.trying(&pending.request);
-            self.finish_pending(pending.transaction, 100, trying, now);
+            self.finish_pending(pending.transaction, Status::TRYING, trying, now);
         }
     }
 
@@ -172,15 +173,15 @@ impl Endpoint {
     pub(super) fn finish_pending(
         &mut self,
         id: TransactionId,
-        status: u16,
+        status: Status,
         response: impl Into<Bytes>,
         now: Instant,
     ) {
         let response = response.into();
         let invite = self.transactions.invite(id);
-        let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog));
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog?));
         let mut limited = dialog.filter(|dialog| dialog.is_limited());
-        if status >= 300
+        if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
         {
             let room = limited.and_then(|dialog| dialog.room()).unwrap_or(allowed_for(heard));
@@ -189,16 +190,16 @@ impl Endpoint {
         }
         let fits = match &mut limited {
             None => true,
-            Some(dialog) if status < 200 => dialog.take_provisional_room(response.len()),
+            Some(dialog) if status.is_provisional() => dialog.take_provisional_room(response.len()),
             Some(dialog) => dialog.take_room(response.len()),
         };
-        if status < 200 && !fits {
+        if status.is_provisional() && !fits {
             self.transactions.keep_provisional(id, response);
             return;
         }
         // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
-        let dialog = self.transactions.invite(id).map(|invite| invite.dialog);
+        let dialog = self.transactions.invite(id).and_then(|invite| invite.dialog);
         let dialog = dialog.and_then(|dialog| self.dialogs.get(dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
         if transmit.as_ref().zip(dialog).is_some_and(|(to, dialog)| dialog.is_elsewhere(to.path)) {

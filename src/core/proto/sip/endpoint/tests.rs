@@ -267,7 +267,7 @@ fn a_refused_reinvite_leaves_the_call_as_it_was() {
     line.receive(&reinvite.to_string());
     line.event();
     line.sent.clear();
-    line.command(refusal(dialog, 488));
+    line.command(refusal(dialog, Status::NOT_ACCEPTABLE_HERE));
     assert_eq!(line.take_statuses(), [488]);
     line.receive(&reinvite.ack_of_refusal(&line.tag).to_string());
     line.run_for(Duration::from_secs(60));
@@ -327,7 +327,7 @@ fn a_refusal_is_repeated_until_its_ack() {
     let invite = Ask::invite();
     let dialog = line.receive_invite(&invite);
     line.sent.clear();
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.run_for(Duration::from_secs(2));
     line.receive(&invite.to_string());
     assert_eq!(line.take_statuses(), [486, 486, 486, 486]);
@@ -344,7 +344,7 @@ fn a_refusal_without_ack_is_given_up() {
     let mut line = Line::new();
     let dialog = line.receive_invite(&Ask::invite());
     line.sent.clear();
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.run_for(Duration::from_secs(32));
     assert_eq!(line.take().len(), 11);
     assert!(line.endpoint.is_idle(), "timer H is over");
@@ -355,9 +355,9 @@ fn only_the_first_final_answer_counts() {
     let mut line = Line::new();
     let dialog = line.receive_invite(&Ask::invite());
     line.sent.clear();
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.answer(dialog);
-    line.command(refusal(dialog, 603));
+    line.command(refusal(dialog, Status::DECLINE));
     assert_eq!(line.take_statuses(), [486]);
 }
 
@@ -441,7 +441,7 @@ fn the_refusal_of_an_rfc_2543_peer_is_acknowledged() {
     let mut line = Line::new();
     let invite = Ask::invite().without_cookie();
     let dialog = line.receive_invite(&invite);
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.sent.clear();
     line.receive(&invite.ack_of_refusal(&line.tag).without_cookie().to_string());
     line.run_for(Duration::from_secs(5));
@@ -787,7 +787,7 @@ pub(super) fn path() -> Path {
     Path::udp("192.0.2.1:5060".parse().unwrap(), "192.0.2.10:5062".parse().unwrap())
 }
 
-pub(super) fn refusal(dialog: DialogId, status: u16) -> Command {
+pub(super) fn refusal(dialog: DialogId, status: Status) -> Command {
     Command::Refuse { dialog, status, reason: "No".to_owned(), headers: Vec::new() }
 }
 

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::{config::EndpointConfig, fresh};
 use crate::proto::sip::{
+    Status, StatusClass,
     digest::Credentials,
     message::{Method, NameAddr, RequestBuilder, Response},
     path::{ConnectionId, Path, Transmit},
@@ -273,7 +274,7 @@ impl Account {
         }
         self.flow = (self.machine.status().state == TrunkState::Registered).then_some(path);
         // RFC 3263 §4.3: after a 5xx the next attempt takes the next target.
-        self.target += usize::from((500..600).contains(&response.status()));
+        self.target += usize::from(response.status().class() == StatusClass::ServerError);
     }
 
     /// The next REGISTER takes the next target; after one that went over a stream because of its
@@ -298,10 +299,10 @@ impl Account {
 
     fn log(&self, state: TrunkState) {
         let TrunkStatus { last_status, failure, .. } = self.machine.status();
-        let trunk = &self.trunk.name;
+        let (trunk, status) = (&self.trunk.name, last_status.map(Status::code));
         match failure.filter(|_| state == TrunkState::Waiting) {
-            Some(why) => warn!(trunk, sip.status = last_status, "Trunk {state}: {why}"),
-            None => info!(trunk, sip.status = last_status, "Trunk {state}"),
+            Some(why) => warn!(trunk, sip.status = status, "Trunk {state}: {why}"),
+            None => info!(trunk, sip.status = status, "Trunk {state}"),
         }
     }
 

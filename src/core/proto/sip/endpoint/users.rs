@@ -14,6 +14,7 @@ use tracing::info;
 
 use super::config::EndpointConfig;
 use crate::proto::sip::{
+    Status,
     digest::{self, Asking, Authenticator, Verdict},
     log_limiter::LogLimiter,
     message::Request,
@@ -82,14 +83,14 @@ impl Users {
                 // A user may not call or register under another name than its own.
                 match request.from().uri().user().as_deref() == Some(&user) {
                     true => Ok(Some(user)),
-                    false => Err(Refusal::new(403)),
+                    false => Err(Refusal::new(Status::FORBIDDEN)),
                 }
             }
             Verdict::TooMany => {
                 let seconds = digest::WINDOW.as_secs().to_string();
-                Err(Refusal::new(403).with("Retry-After", seconds))
+                Err(Refusal::new(Status::FORBIDDEN).with("Retry-After", seconds))
             }
-            Verdict::Malformed => Err(Refusal::new(400)),
+            Verdict::Malformed => Err(Refusal::new(Status::BAD_REQUEST)),
             Verdict::Wrong => {
                 if let Some(tell) = self.wrong_passwords.note(source, now) {
                     let wrong = tell.unsaid + 1;
@@ -122,7 +123,7 @@ impl Users {
             Some(authenticator) => authenticator.challenges(source, now, stale),
             None => Vec::new(),
         };
-        let refusal = Refusal::new(401);
+        let refusal = Refusal::new(Status::UNAUTHORIZED);
         challenges
             .into_iter()
             .fold(refusal, |refusal, value| refusal.with("WWW-Authenticate", value))

@@ -6,6 +6,7 @@ use tracing::debug;
 
 use super::{Endpoint, Event, Loss, Path, calling::least_session, fresh};
 use crate::proto::sip::{
+    Status,
     body::SDP,
     dialog::{DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
@@ -47,7 +48,7 @@ impl Endpoint {
 
     /// Our UPDATE got its final response.
     pub(super) fn update_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
-        if response.status() < 300
+        if !response.status().is_refusal()
             && let Some(dialog) = self.dialogs.get_mut(id)
         {
             // RFC 3311 §5.1: the response may change the remote target.
@@ -92,7 +93,7 @@ impl Endpoint {
         now: Instant,
     ) {
         let cseq = response.cseq().number;
-        if response.status() >= 300 {
+        if response.status().is_refusal() {
             // A canceled re-INVITE is refused too, and another one may be pending by then.
             if let Some(dialog) = self.dialogs.get_mut(id).filter(|it| it.is_offering(cseq)) {
                 dialog.offer_refused();
@@ -136,24 +137,32 @@ impl Endpoint {
         };
         let is_update = response.cseq().method == Method::Update;
         match response.status() {
-            200..300 => dialog.keep_session(SessionTimer::accept(response, now)),
+            status if status.is_success() => {
+                dialog.keep_session(SessionTimer::accept(response, now))
+            }
             // §12.2.1.2: the peer does not know the dialog, or does not answer.
-            408 | 481 => {
+            Status::REQUEST_TIMEOUT | Status::CALL_DOES_NOT_EXIST => {
                 self.lost_sight(id, now);
                 return;
             }
             // §14.1: both sides made an offer at once.
-            491 => dialog.postpone_refresh(now + pause),
-            422 if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) => {
+            Status::REQUEST_PENDING => dialog.postpone_refresh(now + pause),
+            Status::SESSION_INTERVAL_TOO_SMALL
+                if least_session(response).is_some_and(|least| dialog.lengthen_session(least)) =>
+            {
                 self.refresh(id, now);
             }
             // The peer does not support UPDATE; a re-INVITE is always supported.
-            405 | 501 if is_update => {
+            Status::METHOD_NOT_ALLOWED | Status::NOT_IMPLEMENTED if is_update => {
                 dialog.refuses_update();
                 self.refresh(id, now);
             }
             status => {
-                debug!(?id, status, "the session could not be refreshed; again later");
+                debug!(
+                    ?id,
+                    status = status.code(),
+                    "the session could not be refreshed; again later"
+                );
                 dialog.refresh_refused(now);
             }
         }

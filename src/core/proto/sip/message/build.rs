@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{CSeq, Fields, Method, NameAddr, Request, Stub, Uri, one_line};
-use crate::proto::sip::uri::is_token;
+use crate::proto::sip::{Status, uri::is_token};
 
 /// RFC 3261 §8.1.1.6.
 const DEFAULT_MAX_FORWARDS: u8 = 70;
@@ -17,7 +17,7 @@ const DEFAULT_MAX_FORWARDS: u8 = 70;
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ResponseBuilder<'a> {
-    status: u16,
+    status: Status,
     reason: Cow<'a, str>,
     copied: Fields,
     /// The To of the request, and whether it has a tag.
@@ -27,19 +27,19 @@ pub struct ResponseBuilder<'a> {
 }
 
 impl<'a> ResponseBuilder<'a> {
-    /// A response to `request` with a status from 100 to 699.
-    pub fn to(request: &'a Request, status: u16, reason: &'a str) -> Self {
+    /// A response to `request`, with the usual reason phrase of `status`.
+    pub fn to(request: &'a Request, status: Status) -> Self {
         let mut copied = Fields::default();
         for via in request.vias() {
             copied.push("Via", &via.to_string());
         }
-        if request.method.makes_dialogs() && (101..300).contains(&status) {
+        if request.method.makes_dialogs() && status.can_create_dialog() {
             for route in request.headers("Record-Route").filter(|route| !route.is_empty()) {
                 copied.push("Record-Route", route);
             }
         }
         // RFC 3261 §8.2.6.1.
-        if let Some(timestamp) = request.header("Timestamp").filter(|_| status == 100) {
+        if let Some(timestamp) = request.header("Timestamp").filter(|_| status == Status::TRYING) {
             copied.push("Timestamp", timestamp);
         }
         for name in ["From", "Call-ID", "CSeq"] {
@@ -48,11 +48,11 @@ impl<'a> ResponseBuilder<'a> {
             }
         }
         let to = request.header("To").map(|to| (to, request.to().tag().is_some()));
-        Self::new(status, reason, copied, to)
+        Self::new(status, copied, to)
     }
 
     /// A response to a request that could not be read.
-    pub fn to_stub(stub: &'a Stub, status: u16, reason: &'a str) -> Self {
+    pub fn to_stub(stub: &'a Stub, status: Status) -> Self {
         let mut copied = Fields::default();
         for (name, value) in stub.fields.iter().filter(|(name, _)| *name != "To") {
             copied.push(name, value);
@@ -62,19 +62,24 @@ impl<'a> ResponseBuilder<'a> {
             let is_complete = to.parse().map_or(true, |to: NameAddr| to.tag().is_some());
             (to, is_complete)
         });
-        Self::new(status, reason, copied, to)
+        Self::new(status, copied, to)
     }
 
-    fn new(status: u16, reason: &'a str, copied: Fields, to: Option<(&'a str, bool)>) -> Self {
-        debug_assert!((100..700).contains(&status), "{status} is no status of SIP");
+    fn new(status: Status, copied: Fields, to: Option<(&'a str, bool)>) -> Self {
         Self {
             status,
-            reason: one_line(reason),
+            reason: Cow::Borrowed(status.reason()),
             copied,
             to,
             to_tag: None,
             payload: Payload::default(),
         }
+    }
+
+    /// Another reason phrase.
+    pub fn reason(mut self, reason: &'a str) -> Self {
+        self.reason = one_line(reason);
+        self
     }
 
     /// Our tag, for a request that has no To tag yet; a text that is no token is ignored.
@@ -305,7 +310,8 @@ mod tests {
             let value = format!("a\r\nInjected: b\r\n\r\n{value}");
             let request = builder(Method::Invite).header("Record-Route", "<sip:p;lr>").build();
             let request = read_request(&request);
-            let answer = ResponseBuilder::to(&request, 200, &value)
+            let answer = ResponseBuilder::to(&request, Status::OK)
+                .reason(&value)
                 .to_tag(&value)
                 .contact(&value)
                 .header("Subject", &value)
@@ -330,7 +336,7 @@ mod tests {
             .header("Timestamp", "54")
             .build();
         let request = read_request(&request);
-        let ok = ResponseBuilder::to(&request, 200, "OK").to_tag("t").build();
+        let ok = ResponseBuilder::to(&request, Status::OK).to_tag("t").build();
         assert_eq!(
             String::from_utf8(ok).unwrap(),
             "SIP/2.0 200 OK\r\n\
@@ -343,7 +349,7 @@ mod tests {
              To: <tel:+15550123>;tag=t\r\n\
              Content-Length: 0\r\n\r\n"
         );
-        let trying = read_response(&ResponseBuilder::to(&request, 100, "Trying").build());
+        let trying = read_response(&ResponseBuilder::to(&request, Status::TRYING).build());
         assert_eq!(trying.header("Timestamp"), Some("54"));
         assert!(trying.record_routes().is_empty());
         assert_eq!(trying.to().tag(), None);
@@ -354,7 +360,7 @@ mod tests {
         let request = builder(Method::Bye).build();
         let text = String::from_utf8(request).unwrap().replace("0123>", "0123>;tag=old");
         let request = read_request(text.as_bytes());
-        let ok = ResponseBuilder::to(&request, 200, "OK").to_tag("new").build();
+        let ok = ResponseBuilder::to(&request, Status::OK).to_tag("new").build();
         assert_eq!(read_response(&ok).to().tag(), Some("old"));
     }
 
@@ -362,7 +368,7 @@ mod tests {
     fn the_source_is_noted_in_the_topmost_via() {
         let mut request = read_request(&builder(Method::Options).build());
         request.set_received("192.0.2.7".parse().unwrap(), 9);
-        let ok = read_response(&ResponseBuilder::to(&request, 200, "OK").build());
+        let ok = read_response(&ResponseBuilder::to(&request, Status::OK).build());
         assert_eq!(ok.vias()[0].received.as_deref(), Some("192.0.2.7"));
         assert_eq!(ok.vias()[0].rport, Some(Rport::Seen(9)));
     }
@@ -377,7 +383,7 @@ mod tests {
             panic!()
         };
         request.set_received("192.0.2.7".parse().unwrap(), 9);
-        let answer = ResponseBuilder::to_stub(&request, status, reason).to_tag("t").build();
+        let answer = ResponseBuilder::to_stub(&request, status).reason(reason).to_tag("t").build();
         assert_eq!(
             String::from_utf8(answer).unwrap(),
             "SIP/2.0 400 Malformed From\r\n\
@@ -393,7 +399,7 @@ mod tests {
     fn a_body_that_is_no_text_is_sent_as_it_is() {
         let request = read_request(&builder(Method::Info).build());
         let body = [0xff, 0xfe, 0];
-        let ok = ResponseBuilder::to(&request, 200, "OK").body("x/y", &body).build();
+        let ok = ResponseBuilder::to(&request, Status::OK).body("x/y", &body).build();
         assert_eq!(read_response(&ok).body(), body);
     }
 }

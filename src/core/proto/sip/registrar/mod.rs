@@ -20,6 +20,7 @@ pub use self::binding::{Binding, Outbound, RegistrarConfig};
 use self::binding::{BindingId, PhoneSource};
 use self::request::{Change, Refusal, Wanted};
 use super::{
+    Status,
     message::{NameAddr, Request, Uri},
     path::{ConnectionId, Path, Transport},
     timers::Schedule,
@@ -29,7 +30,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// 200, 400, 403, 423 or 439.
-    pub status: u16,
+    pub status: Status,
     /// The reason phrase.
     pub reason: &'static str,
     /// Header fields to add.
@@ -122,7 +123,7 @@ impl Registrar {
     ) -> Reply {
         self.handle_timeout(now);
         match self.register(user, request, path, now) {
-            Ok(headers) => Reply { status: 200, reason: "OK", headers },
+            Ok(headers) => Reply { status: Status::OK, reason: "OK", headers },
             Err(Refusal { status, reason, header }) => {
                 Reply { status, reason, headers: header.into_iter().collect() }
             }
@@ -231,7 +232,7 @@ impl Registrar {
     ) -> Result<Vec<(&'static str, String)>, Refusal> {
         // RFC 3261 §10.3, step 4: a user registers contacts only for itself.
         if request.to().uri().user().as_deref() != Some(user) {
-            return Err(Refusal::new(403, "Not Your Address"));
+            return Err(Refusal::new(Status::FORBIDDEN, "Not Your Address"));
         }
         let routes = request::read_routes(request)?;
         let mut is_outbound = false;
@@ -326,7 +327,7 @@ impl Registrar {
         }
         while bindings.len() > self.config.max_contacts {
             let Some(at) = self.dispensable(&bindings) else {
-                return Err(Refusal::new(403, "Too Many Contacts"));
+                return Err(Refusal::new(Status::FORBIDDEN, "Too Many Contacts"));
             };
             let contact = bindings.remove(at).contact;
             let user = user.to_owned();
@@ -391,7 +392,7 @@ impl Registrar {
 /// With the same Call-ID, only a higher CSeq may change a binding (RFC 3261 §10.3, step 7).
 fn check_order(binding: &Binding, request: &Request) -> Result<(), Refusal> {
     let is_late = binding.call_id == request.call_id() && binding.cseq >= request.cseq().number;
-    if is_late { Err(Refusal::new(400, "CSeq Is Not Higher")) } else { Ok(()) }
+    if is_late { Err(Refusal::new(Status::BAD_REQUEST, "CSeq Is Not Higher")) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::binding::{Binding, MOST_PREFERRED, Outbound, RegistrarConfig};
 use crate::proto::sip::{
+    Status,
     message::{NameAddr, Request, Uri, parse_number},
     path::Path,
     uri::split_top_level,
@@ -19,13 +20,13 @@ const MAX_ROUTES: usize = 10;
 /// Why a REGISTER is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) status: u16,
+    pub(super) status: Status,
     pub(super) reason: &'static str,
     pub(super) header: Option<(&'static str, String)>,
 }
 
 impl Refusal {
-    pub(super) fn new(status: u16, reason: &'static str) -> Self {
+    pub(super) fn new(status: Status, reason: &'static str) -> Self {
         Self { status, reason, header: None }
     }
 }
@@ -91,7 +92,7 @@ pub(super) fn read(
         return if is_alone && is_over {
             Ok(Wanted::RemoveAll)
         } else {
-            Err(Refusal::new(400, "Contact * Without Expires 0"))
+            Err(Refusal::new(Status::BAD_REQUEST, "Contact * Without Expires 0"))
         };
     }
     let wants_outbound = has_option(request, "outbound");
@@ -105,25 +106,28 @@ pub(super) fn read(
     }
     let flows = changes.iter().filter(|it| it.outbound.is_some() && !it.expires.is_zero()).count();
     if flows > 1 {
-        return Err(Refusal::new(400, "More Than One Contact With reg-id"));
+        return Err(Refusal::new(Status::BAD_REQUEST, "More Than One Contact With reg-id"));
     }
     // RFC 5626 §6: the flow ends at the first hop, which has to keep it. That is either us or the
     // proxy that wrote the first Path, which confirms it by `ob`.
     let first_hop_keeps_flow =
         request.vias().len() == 1 || routes.last().is_some_and(|route| route.uri().has_param("ob"));
     if flows > 0 && !first_hop_keeps_flow {
-        return Err(Refusal::new(439, "First Hop Lacks Outbound Support"));
+        return Err(Refusal::new(
+            Status::FIRST_HOP_LACKS_OUTBOUND_SUPPORT,
+            "First Hop Lacks Outbound Support",
+        ));
     }
     Ok(Wanted::Changes(changes))
 }
 
 /// Reads the Path header fields: the proxies to the phone, the next one first (RFC 3327 §5.3).
 pub(super) fn read_routes(request: &Request) -> Result<Vec<NameAddr>, Refusal> {
-    let malformed = Refusal::new(400, "Malformed Path");
+    let malformed = Refusal::new(Status::BAD_REQUEST, "Malformed Path");
     let mut routes = Vec::new();
     for value in request.headers("Path").flat_map(|value| split_top_level(value, ',')) {
         if value.len() > MAX_KEPT || routes.len() >= MAX_ROUTES {
-            return Err(Refusal::new(400, "Path Too Long"));
+            return Err(Refusal::new(Status::BAD_REQUEST, "Path Too Long"));
         }
         routes.push(value.parse().map_err(|_| malformed.clone())?);
     }
@@ -138,10 +142,10 @@ fn read_change(
 ) -> Result<Change, Refusal> {
     let uri = contact.uri().clone();
     if !matches!(uri.scheme(), "sip" | "sips") {
-        return Err(Refusal::new(400, "Contact Is No SIP URI"));
+        return Err(Refusal::new(Status::BAD_REQUEST, "Contact Is No SIP URI"));
     }
     if uri.to_string().len() > MAX_KEPT {
-        return Err(Refusal::new(400, "Contact Too Long"));
+        return Err(Refusal::new(Status::BAD_REQUEST, "Contact Too Long"));
     }
     let asked = contact.param("expires").or(request.header("Expires"));
     let expires = match asked {
@@ -151,7 +155,10 @@ fn read_change(
     if !expires.is_zero() && expires < config.min_expires {
         let least = config.min_expires.as_secs().to_string();
         let header = Some(("Min-Expires", least));
-        return Err(Refusal { header, ..Refusal::new(423, "Interval Too Brief") });
+        return Err(Refusal {
+            header,
+            ..Refusal::new(Status::INTERVAL_TOO_BRIEF, "Interval Too Brief")
+        });
     }
     Ok(Change {
         uri,
@@ -177,7 +184,7 @@ fn read_outbound(contact: &NameAddr) -> Result<Option<Outbound>, Refusal> {
         Some(reg_id) if is_quoted && instance.len() <= MAX_KEPT => {
             Ok(Some(Outbound { instance: instance.to_owned(), reg_id }))
         }
-        _ => Err(Refusal::new(400, "Malformed reg-id Or Instance")),
+        _ => Err(Refusal::new(Status::BAD_REQUEST, "Malformed reg-id Or Instance")),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::proto::sip::message::{Response, Uri, parse_number};
+use crate::proto::sip::{
+    Status,
+    message::{Response, Uri, parse_number},
+};
 
 /// The parts of a response that decide the next step.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterResponse {
-    /// From 100 to 699.
-    pub status: u16,
+    /// The status.
+    pub status: Status,
     /// The values of WWW-Authenticate with a 401, of Proxy-Authenticate with a 407.
     pub challenges: Vec<String>,
     /// How long our contact is kept; `None` when the response does not say.
@@ -23,7 +26,7 @@ impl RegisterResponse {
     /// Reads the response to a REGISTER for `contact`.
     pub fn read(response: &Response, contact: &Uri) -> Self {
         let name = match response.status() {
-            407 => "Proxy-Authenticate",
+            Status::PROXY_AUTHENTICATION_REQUIRED => "Proxy-Authenticate",
             _ => "WWW-Authenticate",
         };
         Self {

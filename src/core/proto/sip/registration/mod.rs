@@ -24,6 +24,7 @@ use tracing::debug;
 pub use self::answer::RegisterResponse;
 use self::backoff::Pace;
 use super::{
+    Status,
     digest::{self, Credentials, DigestError, challenge_for},
     message::{Method, Uri},
 };
@@ -101,7 +102,7 @@ pub struct TrunkStatus {
     /// When the state was entered.
     pub since: Instant,
     /// Status of the last final response to a REGISTER; `None` before the first.
-    pub last_status: Option<u16>,
+    pub last_status: Option<Status>,
     /// Why the last round failed; `None` after a round that succeeded.
     pub failure: Option<Failure>,
     /// Until when our contact is registered, as far as the trunk has said; it may still be so in
@@ -113,7 +114,7 @@ pub struct TrunkStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The peer refused with this status.
-    Refused(u16),
+    Refused(Status),
     /// There was no answer.
     Unreachable,
     /// The peer sent a challenge that we cannot answer.
@@ -146,7 +147,7 @@ pub struct Registration {
     /// Number of rounds in a row that failed.
     failures: u32,
     failure: Option<Failure>,
-    last_status: Option<u16>,
+    last_status: Option<Status>,
     expires_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -242,7 +243,7 @@ impl Registration {
 
     /// Takes a response to the last REGISTER. Provisional responses may be left out.
     pub fn handle_response(&mut self, response: &RegisterResponse, now: Instant) {
-        if response.status < 200 {
+        if response.status.is_provisional() {
             return;
         }
         self.last_status = Some(response.status);
@@ -260,7 +261,7 @@ impl Registration {
                 Ok(None) | Err(_) => self.become_idle(now),
             },
             State::Idle | State::Registered { .. } | State::Waiting { .. } => {
-                debug!(state = %self.state(), response.status, "an answer to no REGISTER of ours");
+                debug!(state = %self.state(), response.status = response.status.code(), "an answer to no REGISTER of ours");
             }
         }
     }
@@ -387,22 +388,24 @@ impl Registration {
 
     fn registering(&mut self, round: Round, response: &RegisterResponse, now: Instant) {
         match response.status {
-            200..300 => self.registered(response, now),
-            401 | 407 => match self.authenticated(round, response) {
-                Ok(Some(round)) => self.send(self.config.expires, round, now),
-                Ok(None) => self.fail(Failure::Password, Pace::Slow, response.retry_after, now),
-                Err(cause) => {
-                    self.fail(Failure::Challenge(cause), Pace::Slow, response.retry_after, now);
+            status if status.is_success() => self.registered(response, now),
+            Status::UNAUTHORIZED | Status::PROXY_AUTHENTICATION_REQUIRED => {
+                match self.authenticated(round, response) {
+                    Ok(Some(round)) => self.send(self.config.expires, round, now),
+                    Ok(None) => self.fail(Failure::Password, Pace::Slow, response.retry_after, now),
+                    Err(cause) => {
+                        self.fail(Failure::Challenge(cause), Pace::Slow, response.retry_after, now);
+                    }
                 }
-            },
+            }
             // RFC 3261 §10.2.8.
-            423 if !round.is_raised && self.raise(response.min_expires) => {
+            Status::INTERVAL_TOO_BRIEF if !round.is_raised && self.raise(response.min_expires) => {
                 // The credentials were right, or none were needed.
                 let round = Round { is_raised: true, ..Round::default() };
                 self.send(self.config.expires, round, now);
             }
             // A failure that a person at the other end has to fix is not worth frequent retries.
-            status @ (403 | 404) => {
+            status @ (Status::FORBIDDEN | Status::NOT_FOUND) => {
                 self.fail(Failure::Refused(status), Pace::Slow, response.retry_after, now);
             }
             status => self.fail(Failure::Refused(status), Pace::Quick, response.retry_after, now),
@@ -417,8 +420,8 @@ impl Registration {
         response: &RegisterResponse,
     ) -> Result<Option<Round>, DigestError> {
         let header = match response.status {
-            401 => "Authorization",
-            407 => "Proxy-Authorization",
+            Status::UNAUTHORIZED => "Authorization",
+            Status::PROXY_AUTHENTICATION_REQUIRED => "Proxy-Authorization",
             _ => return Ok(None),
         };
         self.challenge = None;
@@ -481,7 +484,7 @@ impl Registration {
 }
 
 fn is_success(response: &RegisterResponse) -> bool {
-    (200..300).contains(&response.status)
+    response.status.is_success()
 }
 
 #[cfg(test)]

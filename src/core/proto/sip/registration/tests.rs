@@ -78,8 +78,14 @@ impl Trunk {
     }
 }
 
-fn status(status: u16) -> RegisterResponse {
-    RegisterResponse { status, ..RegisterResponse::default() }
+fn status(code: u16) -> RegisterResponse {
+    RegisterResponse {
+        status: Status::new(code).unwrap(),
+        challenges: Vec::new(),
+        expires: None,
+        min_expires: None,
+        retry_after: None,
+    }
 }
 
 fn ok(expires: u64) -> RegisterResponse {
@@ -100,7 +106,7 @@ fn a_registration_is_refreshed_before_its_end() {
     trunk.answer(ok(600));
     let told = trunk.registration.status();
     assert_eq!(told.state, TrunkState::Registered);
-    assert_eq!((told.last_status, told.failure), (Some(200), None));
+    assert_eq!((told.last_status, told.failure), (Some(Status::OK), None));
     assert_eq!(told.expires_at, Some(trunk.now + Duration::from_secs(600)));
     let waited = trunk.wait();
     assert!((480.0..=540.0).contains(&waited), "{waited}");
@@ -143,7 +149,10 @@ fn a_nonce_of_rfc_2069_is_not_used_again() {
 fn a_proxy_gets_its_own_header_field() {
     let mut trunk = Trunk::started();
     trunk.sent();
-    trunk.answer(RegisterResponse { status: 407, ..challenged(CHALLENGE) });
+    trunk.answer(RegisterResponse {
+        status: Status::PROXY_AUTHENTICATION_REQUIRED,
+        ..challenged(CHALLENGE)
+    });
     assert_eq!(trunk.sent().authorization.unwrap().0, "Proxy-Authorization");
 }
 
@@ -198,7 +207,7 @@ fn a_time_that_is_too_short_is_made_longer_once() {
     trunk.answer(too_brief(7_200));
     assert_eq!(trunk.sent().expires.as_secs(), 7_200);
     trunk.answer(too_brief(9_000));
-    assert_eq!(trunk.failure(), Some(Failure::Refused(423)));
+    assert_eq!(trunk.failure(), Some(Failure::Refused(Status::INTERVAL_TOO_BRIEF)));
     trunk.wait();
     assert_eq!(trunk.sent().expires.as_secs(), 7_200);
     for nonsense in [0, 60, 7_200, 4_000_000] {
@@ -236,9 +245,9 @@ fn failures_are_repeated_ever_more_slowly_until_one_succeeds() {
 #[test]
 fn a_refusal_that_needs_a_person_is_repeated_slowly_and_a_busy_peer_is_given_its_time() {
     let mut trunk = Trunk::started();
-    for refusal in [403, 404] {
+    for refusal in [Status::FORBIDDEN, Status::NOT_FOUND] {
         trunk.sent();
-        trunk.answer(status(refusal));
+        trunk.answer(status(refusal.code()));
         assert_eq!(trunk.failure(), Some(Failure::Refused(refusal)));
         assert!(trunk.wait() >= 300.0);
     }
@@ -353,9 +362,9 @@ fn any_response() -> impl Strategy<Value = Option<RegisterResponse>> {
     let response = (prop::sample::select(statuses), challenge, seconds(), seconds(), seconds());
     prop::option::weighted(
         0.8,
-        response.prop_map(|(status, challenge, expires, min_expires, retry_after)| {
+        response.prop_map(|(code, challenge, expires, min_expires, retry_after)| {
             let challenges = vec![challenge];
-            RegisterResponse { status, challenges, expires, min_expires, retry_after }
+            RegisterResponse { challenges, expires, min_expires, retry_after, ..status(code) }
         }),
     )
 }
@@ -390,7 +399,7 @@ proptest! {
                 passwords += u32::from(request.authorization.is_some());
             }
             if is_open {
-                is_open = answer.as_ref().is_some_and(|answer| answer.status < 200);
+                is_open = answer.as_ref().is_some_and(|answer| answer.status.is_provisional());
                 let was_raised = answer.as_ref().is_some_and(|answer| answer.status == 423);
                 match answer {
                     Some(answer) => trunk.answer(answer),

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::proto::sip::timers::{Retransmission, Timer};
+use crate::proto::sip::{
+    Status,
+    timers::{Retransmission, Timer},
+};
 
 /// One request other than INVITE or ACK that we sent.
 ///
@@ -72,11 +75,11 @@ impl Client {
     }
 
     /// A response with `status` came; returns true for the first final response only.
-    pub fn handle_response(&mut self, status: u16, now: Instant) -> bool {
+    pub fn handle_response(&mut self, status: Status, now: Instant) -> bool {
         match self {
             Self::Trying { request, resend, until }
             | Self::Proceeding { request, resend, until } => {
-                if status >= 200 {
+                if status.is_final() {
                     let until = Timer::K.absorb(now, resend.is_none());
                     *self = Self::Completed { until };
                     return true;
@@ -168,8 +171,8 @@ mod tests {
     fn the_final_response_is_told_once() {
         let now = Instant::now();
         let mut tx = Client::new(BYE, false, now);
-        assert!(tx.handle_response(200, now));
-        assert!(!tx.handle_response(200, now));
+        assert!(tx.handle_response(Status::OK, now));
+        assert!(!tx.handle_response(Status::OK, now));
         assert_eq!(tx.poll_timeout(), Some(now + T4));
         assert_eq!(tx.handle_timeout(now + T4), None);
         assert!(tx.is_terminated());
@@ -180,7 +183,7 @@ mod tests {
         let now = Instant::now();
         let mut tx = Client::new(BYE, true, now);
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
-        assert!(tx.handle_response(200, now));
+        assert!(tx.handle_response(Status::OK, now));
         assert_eq!(tx.handle_timeout(now), None);
         assert!(tx.is_terminated());
     }
@@ -189,7 +192,7 @@ mod tests {
     fn after_a_provisional_response_the_request_is_repeated_every_t2() {
         let now = Instant::now();
         let mut tx = Client::new(BYE, false, now);
-        assert!(!tx.handle_response(100, now));
+        assert!(!tx.handle_response(Status::TRYING, now));
         assert_eq!(tx.handle_timeout(now + T1), Some(Due::Resend(BYE)));
         assert_eq!(tx.poll_timeout(), Some(now + T1 + T2));
     }

@@ -8,7 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::client::Due;
-use crate::proto::sip::timers::{Retransmission, Timer};
+use crate::proto::sip::{
+    Status, StatusClass,
+    timers::{Retransmission, Timer},
+};
 
 /// One INVITE that we sent.
 ///
@@ -92,35 +95,38 @@ impl InviteClient {
     /// A response with `status` came. `ack` makes the ACK of a refusal.
     pub fn handle_response(
         &mut self,
-        status: u16,
+        status: Status,
         ack: impl FnOnce() -> Bytes,
         now: Instant,
     ) -> (InviteAnswer, Option<Bytes>) {
         let is_reliable = match self {
             Self::Calling { resend, .. } => resend.is_none(),
             Self::Proceeding { is_reliable, .. } => *is_reliable,
-            Self::Completed { ack, .. } if status >= 300 => {
+            Self::Completed { ack, .. } if status.is_refusal() => {
                 return (InviteAnswer::RefusedAgain, Some(ack.clone()));
             }
-            Self::Accepted { .. } if (200..300).contains(&status) => {
+            Self::Accepted { .. } if status.is_success() => {
                 return (InviteAnswer::Accepted, None);
             }
             Self::Completed { .. } | Self::Accepted { .. } | Self::Terminated => {
                 return (InviteAnswer::None, None);
             }
         };
-        match status {
-            ..200 => {
+        match status.class() {
+            StatusClass::Provisional => {
                 if let Self::Calling { .. } = self {
                     *self = Self::Proceeding { is_reliable, until: None };
                 }
                 (InviteAnswer::Provisional, None)
             }
-            200..300 => {
+            StatusClass::Success => {
                 *self = Self::Accepted { until: Timer::M.from(now) };
                 (InviteAnswer::Accepted, None)
             }
-            300.. => {
+            StatusClass::Redirection
+            | StatusClass::ClientError
+            | StatusClass::ServerError
+            | StatusClass::GlobalFailure => {
                 let ack = ack();
                 let until = Timer::D.absorb(now, is_reliable);
                 *self = Self::Completed { ack: ack.clone(), until };
@@ -225,8 +231,11 @@ mod tests {
     fn a_provisional_response_ends_the_repeating_and_the_waiting() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(100, ack, now), (InviteAnswer::Provisional, None));
-        assert_eq!(tx.handle_response(180, ack, now), (InviteAnswer::Provisional, None));
+        assert_eq!(tx.handle_response(Status::TRYING, ack, now), (InviteAnswer::Provisional, None));
+        assert_eq!(
+            tx.handle_response(Status::RINGING, ack, now),
+            (InviteAnswer::Provisional, None)
+        );
         assert_eq!(tx.poll_timeout(), None);
         assert!(tx.is_pending());
     }
@@ -237,17 +246,20 @@ mod tests {
         let mut tx = InviteClient::new(INVITE, false, now);
         tx.give_up_by(now);
         assert!(tx.is_awaited(), "timer B ends it");
-        tx.handle_response(100, ack, now);
+        tx.handle_response(Status::TRYING, ack, now);
         tx.give_up_by(now + SIXTY_FOUR_T1);
-        tx.handle_response(180, ack, now);
+        tx.handle_response(Status::RINGING, ack, now);
         tx.give_up_by(now + 2 * SIXTY_FOUR_T1);
         assert!(tx.is_pending() && !tx.is_awaited());
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
         let late = now + SIXTY_FOUR_T1 / 2;
-        assert_eq!(tx.handle_response(487, ack, late), (InviteAnswer::Refused, Some(ACK)));
+        assert_eq!(
+            tx.handle_response(Status::REQUEST_TERMINATED, ack, late),
+            (InviteAnswer::Refused, Some(ACK))
+        );
 
         let mut tx = InviteClient::new(INVITE, false, now);
-        tx.handle_response(100, ack, now);
+        tx.handle_response(Status::TRYING, ack, now);
         tx.give_up_by(now + SIXTY_FOUR_T1);
         assert_eq!(tx.handle_timeout(now + SIXTY_FOUR_T1), None);
         assert!(tx.is_terminated());
@@ -257,9 +269,15 @@ mod tests {
     fn each_refusal_is_acknowledged_and_told_once() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::Refused, Some(ACK)));
-        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::RefusedAgain, Some(ACK)));
-        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::None, None));
+        assert_eq!(
+            tx.handle_response(Status::BUSY_HERE, ack, now),
+            (InviteAnswer::Refused, Some(ACK))
+        );
+        assert_eq!(
+            tx.handle_response(Status::BUSY_HERE, ack, now),
+            (InviteAnswer::RefusedAgain, Some(ACK))
+        );
+        assert_eq!(tx.handle_response(Status::OK, ack, now), (InviteAnswer::None, None));
         assert_eq!(tx.poll_timeout(), Some(Timer::D.from(now)));
         assert_eq!(tx.handle_timeout(Timer::D.from(now)), None);
         assert!(tx.is_terminated());
@@ -269,10 +287,10 @@ mod tests {
     fn every_2xx_goes_to_the_dialog_until_timer_m() {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, false, now);
-        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::Accepted, None));
-        assert_eq!(tx.handle_response(200, ack, now), (InviteAnswer::Accepted, None));
-        assert_eq!(tx.handle_response(180, ack, now), (InviteAnswer::None, None));
-        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::None, None));
+        assert_eq!(tx.handle_response(Status::OK, ack, now), (InviteAnswer::Accepted, None));
+        assert_eq!(tx.handle_response(Status::OK, ack, now), (InviteAnswer::Accepted, None));
+        assert_eq!(tx.handle_response(Status::RINGING, ack, now), (InviteAnswer::None, None));
+        assert_eq!(tx.handle_response(Status::BUSY_HERE, ack, now), (InviteAnswer::None, None));
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
         assert_eq!(tx.handle_timeout(now + SIXTY_FOUR_T1), None);
         assert!(tx.is_terminated());
@@ -283,7 +301,10 @@ mod tests {
         let now = Instant::now();
         let mut tx = InviteClient::new(INVITE, true, now);
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
-        assert_eq!(tx.handle_response(486, ack, now), (InviteAnswer::Refused, Some(ACK)));
+        assert_eq!(
+            tx.handle_response(Status::BUSY_HERE, ack, now),
+            (InviteAnswer::Refused, Some(ACK))
+        );
         assert_eq!(tx.handle_timeout(now), None);
         assert!(tx.is_terminated());
     }

@@ -8,7 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::debug;
 
-use crate::proto::sip::timers::{Retransmission, Timer};
+use crate::proto::sip::{
+    Status, StatusClass,
+    timers::{Retransmission, Timer},
+};
 
 /// One INVITE that came in, until no message can belong to it any more.
 ///
@@ -111,17 +114,20 @@ impl InviteServer {
     /// already.
     pub fn respond(
         &mut self,
-        status: u16,
+        status: Status,
         response: Bytes,
         is_reliable: bool,
         now: Instant,
     ) -> Option<Bytes> {
         match self {
             Self::Proceeding { provisional } => {
-                match status {
-                    ..200 => *provisional = Some(response.clone()),
-                    200..300 => *self = Self::Accepted { until: Timer::L.from(now) },
-                    300.. => {
+                match status.class() {
+                    StatusClass::Provisional => *provisional = Some(response.clone()),
+                    StatusClass::Success => *self = Self::Accepted { until: Timer::L.from(now) },
+                    StatusClass::Redirection
+                    | StatusClass::ClientError
+                    | StatusClass::ServerError
+                    | StatusClass::GlobalFailure => {
                         *self = Self::Completed {
                             response: response.clone(),
                             resend: Retransmission::over(now, is_reliable),
@@ -136,7 +142,7 @@ impl InviteServer {
             | Self::Completed { .. }
             | Self::Confirmed { .. }
             | Self::Terminated => {
-                debug!(status, "response after the final response is dropped");
+                debug!(status = status.code(), "response after the final response is dropped");
                 None
             }
         }
@@ -212,7 +218,7 @@ mod tests {
     fn a_repeated_invite_gets_the_newest_provisional_response() {
         let mut tx = InviteServer::new(TRYING);
         assert_eq!(tx.handle_retransmission(), Some(TRYING));
-        assert_eq!(tx.respond(180, RINGING, false, Instant::now()), Some(RINGING));
+        assert_eq!(tx.respond(Status::RINGING, RINGING, false, Instant::now()), Some(RINGING));
         assert_eq!(tx.handle_retransmission(), Some(RINGING));
         assert_eq!(tx.poll_timeout(), None);
     }
@@ -221,7 +227,7 @@ mod tests {
     fn what_was_not_answered_yet_is_absorbed_when_it_comes_again() {
         let mut tx = InviteServer::unanswered();
         assert_eq!(tx.handle_retransmission(), None);
-        assert_eq!(tx.respond(180, RINGING, false, Instant::now()), Some(RINGING));
+        assert_eq!(tx.respond(Status::RINGING, RINGING, false, Instant::now()), Some(RINGING));
         assert_eq!(tx.handle_retransmission(), Some(RINGING));
     }
 
@@ -229,7 +235,7 @@ mod tests {
     fn a_refusal_is_repeated_until_the_ack() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        assert_eq!(tx.respond(486, BUSY, false, now), Some(BUSY));
+        assert_eq!(tx.respond(Status::BUSY_HERE, BUSY, false, now), Some(BUSY));
         assert_eq!(tx.handle_retransmission(), Some(BUSY));
         assert_eq!(tx.poll_timeout(), Some(now + T1));
         assert_eq!(tx.handle_timeout(now + T1), Some(BUSY));
@@ -246,7 +252,7 @@ mod tests {
     fn a_refusal_without_ack_ends_with_timer_h() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        tx.respond(486, BUSY, false, now);
+        tx.respond(Status::BUSY_HERE, BUSY, false, now);
         let mut sent = 1;
         while !tx.is_terminated() {
             let due = tx.poll_timeout().unwrap();
@@ -260,7 +266,7 @@ mod tests {
     fn after_a_2xx_invites_are_absorbed_and_acks_go_to_the_dialog() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        assert_eq!(tx.respond(200, OK, false, now), Some(OK));
+        assert_eq!(tx.respond(Status::OK, OK, false, now), Some(OK));
         assert_eq!(tx.handle_retransmission(), None);
         assert_eq!(tx.handle_ack(now), AckFor::Dialog);
         assert_eq!(tx.poll_timeout(), Some(now + SIXTY_FOUR_T1));
@@ -272,8 +278,8 @@ mod tests {
     fn only_one_final_response_is_sent() {
         let now = Instant::now();
         let mut tx = InviteServer::new(TRYING);
-        tx.respond(200, OK, false, now);
-        assert_eq!(tx.respond(486, BUSY, false, now), None);
-        assert_eq!(tx.respond(180, RINGING, false, now), None);
+        tx.respond(Status::OK, OK, false, now);
+        assert_eq!(tx.respond(Status::BUSY_HERE, BUSY, false, now), None);
+        assert_eq!(tx.respond(Status::RINGING, RINGING, false, now), None);
     }
 }

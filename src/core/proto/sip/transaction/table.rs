@@ -17,6 +17,7 @@ use super::{
     TransactionKey, client::Due as ClientDue,
 };
 use crate::proto::sip::{
+    Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
     message::Response,
@@ -155,8 +156,8 @@ enum Role {
 /// What the table knows of a received INVITE besides its state.
 #[derive(Debug, Clone)]
 pub(crate) struct Invite {
-    /// The dialog that the INVITE created or changes.
-    pub dialog: DialogId,
+    /// The dialog that the INVITE created or changes; `None` if the INVITE was refused at once.
+    pub dialog: Option<DialogId>,
     /// Our tag in its responses.
     pub local_tag: String,
     /// Size in bytes of an INVITE from a stranger that got no response other than the 100 sent at
@@ -220,7 +221,7 @@ impl TransactionTable {
         now: Instant,
     ) -> Option<Transmit> {
         let id = self.open(key, path);
-        self.respond(id, 200, response, now)
+        self.respond(id, Status::OK, response, now)
     }
 
     /// Answers a request. Sends nothing when its final response was sent already. To a request
@@ -228,7 +229,7 @@ impl TransactionTable {
     pub fn respond(
         &mut self,
         id: TransactionId,
-        status: u16,
+        status: Status,
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
@@ -456,7 +457,7 @@ impl TransactionTable {
             }
             Role::Client { machine, user, in_dialog, .. } => {
                 let answer = match machine.handle_response(status, now) {
-                    true if status < 300 => InviteAnswer::Accepted,
+                    true if !status.is_refusal() => InviteAnswer::Accepted,
                     true => InviteAnswer::Refused,
                     false => InviteAnswer::None,
                 };

@@ -199,7 +199,10 @@ fn the_answer_in_a_reliable_response_that_cannot_be_acknowledged_counts() {
             let early = if tag.is_empty() { early } else { early.tag(tag) };
             line.receive(&early.with(rseq).sdp(ANSWER).to_string());
             assert!(line.take().is_empty(), "there is nothing that a PRACK could name");
-            assert!(matches!(line.event(), Event::Progress { status: 183, .. }), "{rseq} {tag}");
+            assert!(
+                matches!(line.event(), Event::Progress { status: Status::SESSION_PROGRESS, .. }),
+                "{rseq} {tag}"
+            );
             line.receive(&Reply::to(&invite, "200 OK").tag("a").to_string());
             let Event::Answered { description, .. } = line.event() else { panic!("no answer") };
             assert_eq!(description.as_deref(), Some(ANSWER.as_bytes()), "{rseq} {tag}");
@@ -450,7 +453,9 @@ fn an_answer_keeps_what_can_be_read_of_its_contacts() {
     let contacts = "Contact: <sip:, <sip:c@d>, <sip:+881@good>\r\n";
     let moved = Reply::to(&invite, "302 Moved").tag("a").raw_contact(contacts);
     line.receive(&moved.to_string());
-    let Event::Refused { status: 302, contacts, .. } = line.event() else { panic!("no event") };
+    let Event::Refused { status: Status::MOVED_TEMPORARILY, contacts, .. } = line.event() else {
+        panic!("no event")
+    };
     assert_eq!(contacts.len(), 1);
     assert_eq!(contacts[0].uri().to_string(), "sip:+881@good");
 }
@@ -500,7 +505,7 @@ fn letters_of_any_language_spoil_nothing() {
         let invite = line.call(call());
         let moved = Reply::to(&invite, "302 ~").tag("a").with(more).to_string();
         receive(&mut line, moved.replace("Contact: <", "Contact: \"~\" <"));
-        assert!(matches!(line.event(), Event::Refused { status: 302, .. }));
+        assert!(matches!(line.event(), Event::Refused { status: Status::MOVED_TEMPORARILY, .. }));
     }
 }
 

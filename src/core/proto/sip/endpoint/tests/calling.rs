@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::proto::sip::{digest::Credentials, path::ConnectionId};
+use crate::proto::sip::{Status, digest::Credentials, path::ConnectionId};
 
 pub(super) const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.10\r\ns=-\r\nt=0 0\r\n";
 pub(super) const DIALOG: DialogId = DialogId(DialogId::FIRST_OUTGOING);
@@ -22,7 +22,7 @@ fn a_call_rings_is_answered_and_hung_up() {
 
     line.receive(&respond(&invite, "100 Trying"));
     line.receive(&Reply::to(&invite, "180 Ringing").tag("a").to_string());
-    assert!(matches!(line.event(), Event::Progress { status: 180, .. }));
+    assert!(matches!(line.event(), Event::Progress { status: Status::RINGING, .. }));
     line.sent.clear();
     line.run_for(Duration::from_secs(60));
     assert!(line.take().is_empty(), "nothing is repeated while it rings");
@@ -69,7 +69,7 @@ fn an_invite_without_any_answer_is_repeated_and_given_up() {
     line.call(call());
     line.run_for(Duration::from_secs(40));
     assert_eq!(line.take().len(), 7);
-    assert!(matches!(line.event(), Event::Refused { status: 408, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::REQUEST_TIMEOUT, .. }));
     assert!(line.endpoint.is_idle());
 }
 
@@ -92,7 +92,7 @@ fn the_next_target_is_tried_when_one_is_silent_full_or_not_there() {
     assert!(line.events.is_empty());
     let invite = line.sent.last().unwrap().1.clone();
     line.receive(&Reply::to(&invite, "404 Not Found").tag("y").to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 404, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::NOT_FOUND, .. }));
     line.must_become_idle();
 }
 
@@ -118,13 +118,13 @@ fn the_next_phone_is_called_when_one_is_silent_or_not_there_but_not_when_it_is_b
     }
     let invite = line.sent.last().unwrap().1.clone();
     line.receive(&Reply::to(&invite, "486 Busy Here").tag("x").to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 486, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::BUSY_HERE, .. }));
     line.must_become_idle();
 
     let mut line = Line::new();
     let invite = line.call(OutgoingCall { further: vec![phone(20)], ..call() });
     line.receive(&Reply::to(&invite, "486 Busy Here").tag("x").to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 486, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::BUSY_HERE, .. }));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_refusal_is_acknowledged_each_time_and_told_once() {
     assert!(sent[1].starts_with("ACK sip:200@pbx.example SIP/2.0\r\n"), "{}", sent[1]);
     assert_eq!(header(&sent[1], "Via"), header(&invite, "Via"));
     let Event::Refused { status, reason, .. } = line.event() else { panic!("not refused") };
-    assert_eq!((status, reason.as_str()), (486, "Busy Here"));
+    assert_eq!((status, reason.as_str()), (Status::BUSY_HERE, "Busy Here"));
     assert!(line.events.is_empty());
     line.must_become_idle();
 }
@@ -151,7 +151,9 @@ fn a_redirection_is_not_followed_but_told() {
     let invite = line.call(call());
     let moved = Reply::to(&invite, "302 Moved Temporarily").tag("a").contact("sip:+881@evil");
     line.receive(&moved.to_string());
-    let Event::Refused { status: 302, contacts, .. } = line.event() else { panic!("no event") };
+    let Event::Refused { status: Status::MOVED_TEMPORARILY, contacts, .. } = line.event() else {
+        panic!("no event")
+    };
     assert_eq!(contacts[0].uri().to_string(), "sip:+881@evil");
     assert_eq!(line.take().len(), 2, "INVITE and ACK");
 }
@@ -352,7 +354,7 @@ fn reliable_responses_are_acknowledged_in_order_once() {
     assert!(prack.starts_with("PRACK sip:phone@192.0.2.10:5062 SIP/2.0\r\n"), "{prack}");
     assert_eq!(header(&prack, "RAck"), Some("41 1 INVITE"));
     assert_eq!(header(&prack, "CSeq"), Some("2 PRACK"));
-    assert!(matches!(line.event(), Event::Progress { status: 183, .. }));
+    assert!(matches!(line.event(), Event::Progress { status: Status::SESSION_PROGRESS, .. }));
     line.receive(&respond(&prack, "200 OK"));
     line.receive(&ringing(41));
     line.receive(&ringing(43));
@@ -540,7 +542,7 @@ fn a_long_invite_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
     assert!(invite.contains("Via: SIP/2.0/UDP 192.0.2.1:5060;"), "{invite}");
     line.endpoint.handle_unreachable(path(), line.now);
     line.drain();
-    assert!(matches!(line.event(), Event::Refused { status: 503, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::SERVICE_UNAVAILABLE, .. }));
 }
 
 #[test]
@@ -555,7 +557,10 @@ fn a_peer_with_a_longer_least_interval_gets_it() {
     assert_eq!(header(&invite, "CSeq"), Some("2 INVITE"));
     let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a").with("Min-SE: 3600");
     line.receive(&small.to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
+    assert!(matches!(
+        line.event(),
+        Event::Refused { status: Status::SESSION_INTERVAL_TOO_SMALL, .. }
+    ));
 }
 
 #[test]
@@ -572,7 +577,10 @@ fn a_longer_interval_is_granted_twice_and_the_longest_is_remembered() {
     }
     let small = Reply::to(&invite, "422 Session Interval Too Small").tag("a").with("Min-SE: 9000");
     line.receive(&small.to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 422, .. }));
+    assert!(matches!(
+        line.event(),
+        Event::Refused { status: Status::SESSION_INTERVAL_TOO_SMALL, .. }
+    ));
 }
 
 pub(super) const CHALLENGE: &str =
@@ -701,7 +709,7 @@ fn whatever_is_challenged_within_a_call_is_asked_again() {
     assert!(header(&again, "Authorization").is_some(), "{again}");
     assert!(line.events.is_empty());
     line.receive(&respond(&again, "202 Accepted"));
-    assert!(matches!(line.event(), Event::Referred { status: 100, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::TRYING, .. }));
 
     line.run_for(Duration::from_secs(45));
     let refresh = line.sent.last().unwrap().1.clone();
@@ -734,7 +742,7 @@ fn whatever_is_long_goes_over_tcp_and_back_to_datagrams_if_that_fails() {
     assert!(line.events.is_empty());
     line.endpoint.handle_unreachable(path(), line.now);
     line.drain();
-    assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::REQUEST_TIMEOUT, .. }));
 }
 
 #[test]
@@ -801,7 +809,7 @@ fn a_peer_that_goes_on_challenging_is_given_up_after_two_answers() {
         line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(&challenge).to_string());
     }
     assert_eq!(answers, 2);
-    assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::UNAUTHORIZED, .. }));
 }
 
 #[test]
@@ -810,13 +818,13 @@ fn a_challenge_of_another_realm_gets_nothing() {
         let mut line = Line::new();
         let invite = line.call(call_with_password());
         line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(&challenge).to_string());
-        assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+        assert!(matches!(line.event(), Event::Refused { status: Status::UNAUTHORIZED, .. }));
         assert!(line.sent.iter().all(|(_, text)| !text.contains("Authorization:")));
     }
     let mut line = Line::new();
     let invite = line.call(call());
     line.receive(&Reply::to(&invite, "401 Unauthorized").tag("x").with(CHALLENGE).to_string());
-    assert!(matches!(line.event(), Event::Refused { status: 401, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::UNAUTHORIZED, .. }));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn its_refused_and_its_canceled_call_are_told_where_it_listens() {
     let mut line = Line::new();
     line.desk_phone_says(&said(&invite()));
     let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.run_for(Duration::from_secs(2));
     line.receive_over(from("192.0.2.10:49999"), &said(&invite().ack_of_refusal(&line.tag)));
     let count = line.sent.len();

@@ -69,7 +69,7 @@ fn a_stream_over_which_no_answer_comes_is_said_to_be_silent() {
     assert!(line.silent.is_empty());
     line.run_for(Duration::from_secs(2));
     assert_eq!(line.silent, [stream]);
-    assert!(matches!(line.event(), Event::Refused { status: 408, .. }));
+    assert!(matches!(line.event(), Event::Refused { status: Status::REQUEST_TIMEOUT, .. }));
 
     let mut line = Line::new();
     line.call(call());

@@ -209,7 +209,7 @@ impl World {
             (Step::Answer, Some(dialog)) => {
                 self.command(Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() });
             }
-            (Step::Refuse, Some(dialog)) => self.command(refusal(dialog, 486)),
+            (Step::Refuse, Some(dialog)) => self.command(refusal(dialog, Status::BUSY_HERE)),
             (Step::HangUp, Some(dialog)) => self.command(Command::Bye { dialog, reason: None }),
             (Step::Ring | Step::Answer | Step::Refuse | Step::HangUp, None) => {}
             (Step::Wait, _) => self.run_for(Duration::from_secs(20)),
@@ -380,20 +380,20 @@ impl World {
             }
             return;
         };
-        let status: u16 = status[..3].parse().unwrap();
+        let status = Status::parse(&status[..3]).unwrap();
         if let Some(rseq) = header(message, "RSeq") {
             self.rseq = rseq.parse().unwrap();
         }
         let branch = branch(message);
         let (cseq, method) = header(message, "CSeq").unwrap().split_once(' ').unwrap();
         let name = transaction(message);
-        if status >= 200 {
+        if status.is_final() {
             self.finals.entry(name.clone()).or_default().insert(message.to_owned());
         }
         if self.is_lost() {
             return;
         }
-        if status < 200 {
+        if status.is_provisional() {
             if let Some(asking) = self.asking.get_mut(&name) {
                 asking.provisional = true;
             }
@@ -404,9 +404,9 @@ impl World {
             let cseq: u32 = cseq.parse().unwrap();
             let tag = header(message, "To").unwrap().split_once(";tag=").unwrap().1;
             let ack = Ask::new("ACK", cseq).to(tag);
-            let ack = match status {
-                ..300 => ack.branch(&format!("ack-{cseq}")),
-                _ => ack.branch(branch.trim_start_matches("z9hG4bK-")),
+            let ack = match status.is_refusal() {
+                false => ack.branch(&format!("ack-{cseq}")),
+                true => ack.branch(branch.trim_start_matches("z9hG4bK-")),
             };
             self.carry(ack.to_string());
         }

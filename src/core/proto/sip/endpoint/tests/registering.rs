@@ -2,6 +2,7 @@
 
 use super::{calling::Reply, *};
 use crate::proto::sip::{
+    Status,
     digest::{Credentials, answer},
     message::Method,
     path::{ConnectionId, Transport},
@@ -129,7 +130,7 @@ fn a_registered_phone_whose_address_is_forged_hears_its_share_alone() {
     let wishes: [fn(DialogId) -> Command; 4] = [
         |dialog| Command::Answer { dialog, sdp: b"v=0\r\n".to_vec() },
         |dialog| Command::Ring { dialog },
-        |dialog| refusal(dialog, 486),
+        |dialog| refusal(dialog, Status::BUSY_HERE),
         |dialog| Command::Challenge { dialog },
     ];
     for via in [own_port, other_port] {
@@ -367,7 +368,7 @@ fn a_phone_that_has_called_without_a_password_proves_who_it_is_to_hand_its_call_
             panic!("no REFER")
         };
         assert_eq!((asked, referral.target.to_string().as_str()), (dialog, "sip:200@pbx.example"));
-        line.command(Command::TellReferrer { dialog, status: 486 });
+        line.command(Command::TellReferrer { dialog, status: Status::BUSY_HERE });
         line.sent.clear();
         // The authentication holds for that one request only.
         line.receive(&refer(&line, 5).to_string());

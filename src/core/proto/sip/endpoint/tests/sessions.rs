@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::proto::sip::{
+    Status,
     digest::{Credentials, answer},
     message::Method,
 };
@@ -170,7 +171,7 @@ fn an_update_offer_can_be_refused() {
     let dialog = line.confirm(&Ask::invite());
     let update = Ask::new("UPDATE", 2).to(&line.tag).body("application/sdp", OFFER);
     line.receive(&update.to_string());
-    line.command(refusal(dialog, 488));
+    line.command(refusal(dialog, Status::NOT_ACCEPTABLE_HERE));
     assert_eq!(line.take_statuses(), [488]);
     assert_eq!(line.endpoint.dialogs(), 1);
 }
@@ -283,7 +284,7 @@ fn a_refresh_that_only_gets_100_is_canceled_and_tried_again() {
     let theirs = Ask::reinvite(&line.tag, 2);
     line.receive(&theirs.to_string());
     assert!(matches!(line.event(), Event::Reinvite { .. }), "no glare any more");
-    line.command(refusal(DialogId(1), 488));
+    line.command(refusal(DialogId(1), Status::NOT_ACCEPTABLE_HERE));
     line.receive(&theirs.ack_of_refusal(&line.tag).to_string());
     line.sent.clear();
 
@@ -484,7 +485,7 @@ fn over_a_stream_nothing_is_repeated_but_the_answer() {
     line.drain();
     let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
     line.sent.clear();
-    line.command(refusal(dialog, 486));
+    line.command(refusal(dialog, Status::BUSY_HERE));
     line.run_for(Duration::from_secs(40));
     assert_eq!(line.take_statuses(), [486]);
 
@@ -551,7 +552,7 @@ fn the_progress_of_a_transfer_is_read_whatever_its_reason_phrase() {
     bytes[at] = 0xe4;
     line.endpoint.handle_message(&bytes, path(), line.now);
     line.drain();
-    assert!(matches!(line.event(), Event::Referred { status: 486, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::BUSY_HERE, .. }));
 }
 
 #[test]
@@ -567,12 +568,12 @@ fn a_transfer_is_asked_for_and_followed() {
     assert!(refer.starts_with("REFER sip:phone@192.0.2.10:5062 "), "{refer}");
     assert_eq!(header(&refer, "Refer-To"), Some("<sip:300@pbx.example>"));
     line.receive(&respond(&refer, "202 Accepted"));
-    assert!(matches!(line.event(), Event::Referred { status: 100, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::TRYING, .. }));
     line.receive(&notify(&line, 3, "active;expires=60", "SIP/2.0 180 Ringing\r\n"));
     line.receive(&notify(&line, 4, "terminated;reason=noresource", "SIP/2.0 200 OK\r\n"));
     assert_eq!(line.take_statuses(), [200, 200]);
-    assert!(matches!(line.event(), Event::Referred { status: 180, .. }));
-    assert!(matches!(line.event(), Event::Referred { status: 200, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::RINGING, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::OK, .. }));
     line.receive(&notify(&line, 5, "terminated", "SIP/2.0 200 OK\r\n"));
     assert_eq!(line.take_statuses(), [481], "it is over");
     let other = Ask::new("NOTIFY", 6).to(&line.tag).with("Event: presence").to_string();
@@ -606,7 +607,7 @@ fn a_transfer_that_is_refused_or_silent_is_told_as_such() {
     line.receive(&respond(&refer, "202 Accepted"));
     line.events.clear();
     line.receive(&notify(&line, 2, "terminated;reason=timeout", "SIP/2.0 100 Trying\r\n"));
-    assert!(matches!(line.event(), Event::Referred { status: 408, .. }));
+    assert!(matches!(line.event(), Event::Referred { status: Status::REQUEST_TIMEOUT, .. }));
 }
 
 #[test]
@@ -625,7 +626,10 @@ fn a_transfer_whose_end_nobody_tells_has_failed() {
         line.run_for(Duration::from_secs(seconds - 1));
         assert!(line.events.is_empty(), "{expires}");
         line.run_for(Duration::from_secs(1));
-        assert!(matches!(line.event(), Event::Referred { status: 408, .. }), "{expires}");
+        assert!(
+            matches!(line.event(), Event::Referred { status: Status::REQUEST_TIMEOUT, .. }),
+            "{expires}"
+        );
         line.sent.clear();
         line.receive(&notify(&line, 3, "terminated", "SIP/2.0 200 OK\r\n"));
         assert_eq!(line.take_statuses(), [481], "too late");
@@ -714,8 +718,8 @@ fn whom_we_have_called_may_name_somebody_else() {
     refer(&mut line, 11, "Refer-To: <sip:c@b.example>");
     assert_eq!(line.take_statuses(), [491], "one at a time");
 
-    line.command(Command::TellReferrer { dialog: DIALOG, status: 486 });
-    line.command(Command::TellReferrer { dialog: DIALOG, status: 200 });
+    line.command(Command::TellReferrer { dialog: DIALOG, status: Status::BUSY_HERE });
+    line.command(Command::TellReferrer { dialog: DIALOG, status: Status::OK });
     let [(_, last)] = line.sent.as_slice() else { panic!("{:?}", line.sent) };
     assert_eq!(header(last, "Subscription-State"), Some("terminated;reason=noresource"));
     assert!(last.ends_with("SIP/2.0 486 Busy Here\r\n"), "{last}");

@@ -115,12 +115,17 @@ fn refusals(dialog: DialogId) -> [Command; 8] {
     let headers = vec![("Retry-After".to_owned(), "5".to_owned())];
     [
         Command::Challenge { dialog },
-        refusal(dialog, 403),
-        refusal(dialog, 404),
-        refusal(dialog, 480),
-        refusal(dialog, 486),
-        refusal(dialog, 488),
-        Command::Refuse { dialog, status: 503, reason: "No".to_owned(), headers },
+        refusal(dialog, Status::FORBIDDEN),
+        refusal(dialog, Status::NOT_FOUND),
+        refusal(dialog, Status::TEMPORARILY_UNAVAILABLE),
+        refusal(dialog, Status::BUSY_HERE),
+        refusal(dialog, Status::NOT_ACCEPTABLE_HERE),
+        Command::Refuse {
+            dialog,
+            status: Status::SERVICE_UNAVAILABLE,
+            reason: "No".to_owned(),
+            headers,
+        },
         Command::Bye { dialog, reason: None },
     ]
 }
@@ -172,7 +177,7 @@ fn a_stranger_that_asks_again_hears_the_same_and_its_ack_is_absorbed() {
     let invite = Ask::invite();
     for _ in 0..2 {
         let dialog = line.receive_invite(&invite);
-        line.command(refusal(dialog, 404));
+        line.command(refusal(dialog, Status::NOT_FOUND));
     }
     assert_eq!(line.sent[0].1, line.sent[1].1);
     assert_eq!(line.take_statuses(), [404, 404]);
@@ -214,7 +219,7 @@ fn over_a_stream_a_stranger_is_refused_without_memory_too() {
     let mut line = stranger();
     line.receive_over(over_tcp(), &Ask::invite().to_string());
     let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
-    line.command(refusal(dialog, 404));
+    line.command(refusal(dialog, Status::NOT_FOUND));
     assert_eq!(line.take_statuses(), [100, 404]);
     assert!(line.endpoint.is_idle());
 }
@@ -224,7 +229,7 @@ fn who_is_known_is_told_until_it_is_heard() {
     let known = |line: &mut Line| {
         line.sent.clear();
         let dialog = line.receive_invite(&Ask::invite().branch("known").call("known"));
-        line.command(refusal(dialog, 404));
+        line.command(refusal(dialog, Status::NOT_FOUND));
         line.run_for(Duration::from_secs(33));
         line.take_statuses()
     };

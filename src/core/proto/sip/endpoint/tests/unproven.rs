@@ -102,12 +102,12 @@ fn never_acknowledged(invite: &str, copies: usize, wishes: &[(u64, Wish)]) -> us
             Some(Wish::Answer) => {
                 line.command(Command::Answer { dialog, sdp: ANSWER.as_bytes().to_vec() });
             }
-            Some(Wish::Refuse) => line.command(refusal(dialog, 486)),
+            Some(Wish::Refuse) => line.command(refusal(dialog, Status::BUSY_HERE)),
             Some(Wish::HangUp) => line.command(Command::Bye { dialog, reason: None }),
         }
         // After a refusal, a repeated INVITE is a new call.
         while let Some(Event::Invite { dialog, .. }) = line.events.pop() {
-            line.command(refusal(dialog, 486));
+            line.command(refusal(dialog, Status::BUSY_HERE));
         }
         ledger.look(&line);
     }
@@ -291,7 +291,7 @@ fn nothing_that_comes_in_any_order_gets_more_than_its_share() {
                 5 => line.command(Command::Answer { dialog, sdp: ANSWER.as_bytes().to_vec() }),
                 6 => {
                     let commands = [
-                        refusal(dialog, 486),
+                        refusal(dialog, Status::BUSY_HERE),
                         Command::Bye { dialog, reason: None },
                         Command::MakeRoom { dialog },
                     ];
@@ -345,7 +345,7 @@ fn refusals_of_forged_offers_are_not_repeated() {
         while let Some(event) = line.events.pop() {
             if let Event::Reinvite { is_proved, .. } = event {
                 assert!(!is_proved, "sound must not follow it");
-                line.command(refusal(dialog, 488));
+                line.command(refusal(dialog, Status::NOT_ACCEPTABLE_HERE));
             }
         }
         line.run_for(Duration::from_secs(4));
