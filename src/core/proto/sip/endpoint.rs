@@ -11,52 +11,54 @@
 //! computed from the request, so that the same request gets the same answer. A flood of such
 //! requests costs no memory.
 
-mod account;
+mod arrived;
 mod asking;
 mod calling;
 mod commands;
+mod config;
+mod dialog_table;
 mod early;
 mod event;
+mod fresh;
+mod inside;
 mod keep_alive;
 mod known_addresses;
 mod referred;
 mod referring;
 mod registering;
 mod requests;
+mod responder;
 mod responses;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod trunks;
+mod users;
 mod within;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
-use self::{account::Account, known_addresses::KnownAddresses};
+use self::{
+    arrived::Arrived, dialog_table::DialogTable, known_peers::KnownPeers, responder::Responder,
+    trunks::Trunks, users::Users,
+};
 pub use self::{
-    account::TrunkAccount,
+    config::EndpointConfig,
     event::{Command, Ending, Event, IncomingInvite, IncomingReferral, Loss, OutgoingCall, Output},
+    trunks::TrunkAccount,
 };
 use super::{
     Status,
-    dialog::{Dialog, DialogDue, DialogKey, HangUp},
-    digest::{Algorithm, Authenticator},
-    log_limiter::LogLimiter,
+    dialog::{Dialog, Due as DialogDue, HangUp, allowed_for},
     message::{Message, Response},
-    outgoing::Outgoing,
     registrar::{Registrar, RegistrarConfig},
-    timers::{SIXTY_FOUR_T1, Schedule},
-    transaction::{
-        Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser, key::MAGIC_COOKIE,
-    },
+    timers::SIXTY_FOUR_T1,
+    transaction::{Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser},
     wire::{self, WireError},
 };
 pub use super::{
@@ -66,93 +68,23 @@ pub use super::{
     registrar::Binding,
 };
 
-/// How an endpoint describes itself, and its limits.
-#[derive(Debug, Clone)]
-pub struct EndpointConfig {
-    /// The Server and User-Agent header fields.
-    pub server_name: String,
-    /// The user part of our Contact.
-    pub contact_user: String,
-    /// The address in Contact and Via; `None`: the local address that the peer reached.
-    pub advertised: Option<IpAddr>,
-    /// The realm of our challenges (RFC 3261 §22.1).
-    pub realm: String,
-    /// The domain of our users; if empty, our address.
-    pub domain: String,
-    /// The digest algorithms that our challenges offer; if empty, all.
-    pub digest: Vec<Algorithm>,
-    /// The port of our TCP listener. With it, requests too long for a datagram go over TCP
-    /// (§18.1.1).
-    pub tcp_port: Option<u16>,
-    /// The addresses of our UDP listeners. Datagrams that follow a lost stream leave from them.
-    pub udp_listeners: Vec<SocketAddr>,
-    /// New requests get 503 while this many transactions are open.
-    pub max_transactions: usize,
-    /// New calls get 503 while this many dialogs are open.
-    pub max_dialogs: usize,
-    /// The Retry-After value of a 503.
-    pub retry_after: Duration,
-}
-
-/// A call has two transactions, INVITE and BYE, and each is kept for 64*T1 after its end. This
-/// limit suffices for a thousand calls a second.
-const MAX_TRANSACTIONS: usize = 65_536;
-
-impl EndpointConfig {
-    /// The default configuration.
-    pub fn new(server_name: String) -> Self {
-        Self {
-            server_name,
-            contact_user: "aftertone".to_owned(),
-            advertised: None,
-            realm: "aftertone".to_owned(),
-            domain: String::new(),
-            digest: Vec::new(),
-            tcp_port: None,
-            udp_listeners: Vec::new(),
-            max_transactions: MAX_TRANSACTIONS,
-            max_dialogs: 5_000,
-            retry_after: Duration::from_secs(10),
-        }
-    }
-}
-
 /// All transactions and dialogs of one node.
 #[derive(Debug)]
 pub struct Endpoint {
-    config: EndpointConfig,
+    config: Arc<EndpointConfig>,
     rng: StdRng,
-    /// Secret that makes the To tags of stateless answers hard to guess.
-    tag_secret: u64,
     draining: bool,
-    /// The length of the message being handled, in bytes.
-    heard_bytes: usize,
-    /// The dialog of that message, if it came from an unproven address: the answer counts against
-    /// the allowance.
-    answering: Option<DialogId>,
-    /// Checks credentials of our users; `None` until there are users.
-    authenticator: Option<Authenticator>,
-    users: BTreeSet<String>,
-    /// Sources with failed logins, to limit the log lines about them.
-    wrong_passwords: LogLimiter,
+    responder: Responder,
+    users: Users,
     /// Networks of peers that the operator trusts.
     trusted_peers: Vec<IpNet>,
     registrar: Registrar,
-    /// Our registrations at trunks, by name; and the account name by REGISTER number.
-    accounts: BTreeMap<String, Account>,
-    registering: BTreeMap<u64, String>,
+    /// Our registrations at trunks.
+    trunks: Trunks,
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
-    known_addresses: KnownAddresses,
-    last_register: u64,
-    last_dialog: u64,
-    dialogs: BTreeMap<DialogId, Dialog>,
-    dialogs_by_key: BTreeMap<DialogKey, DialogId>,
-    /// Calls that we place, and answered ones to which a further fork may still send a 2xx.
-    outgoing: BTreeMap<DialogId, Outgoing>,
-    /// The same calls by Call-ID and our tag, for requests within an early dialog.
-    outgoing_by_name: BTreeMap<(String, String), DialogId>,
-    dialog_schedule: Schedule<DialogId>,
+    acquaintances: KnownPeers,
+    dialogs: DialogTable,
     transactions: TransactionTable,
     outputs: VecDeque<Output>,
 }
@@ -160,29 +92,21 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without dialogs. All tags and branches come from `rng`.
     pub fn new(config: EndpointConfig, mut rng: StdRng) -> Self {
+        let config = Arc::new(config);
+        let responder = Responder::new(Arc::clone(&config), rng.random());
+        let trunks = Trunks::new(Arc::clone(&config), StdRng::from_rng(&mut rng));
         Self {
             config,
-            tag_secret: rng.random(),
+            responder,
             rng,
             draining: false,
-            heard_bytes: 0,
-            answering: None,
-            authenticator: None,
-            users: BTreeSet::new(),
-            wrong_passwords: LogLimiter::default(),
+            users: Users::default(),
             trusted_peers: Vec::new(),
             registrar: Registrar::new(RegistrarConfig::default()),
-            accounts: BTreeMap::new(),
-            registering: BTreeMap::new(),
+            trunks,
             keep_alive_at: None,
-            known_addresses: KnownAddresses::default(),
-            last_register: 0,
-            last_dialog: 0,
-            dialogs: BTreeMap::new(),
-            dialogs_by_key: BTreeMap::new(),
-            outgoing: BTreeMap::new(),
-            outgoing_by_name: BTreeMap::new(),
-            dialog_schedule: Schedule::new(),
+            acquaintances: KnownPeers::default(),
+            dialogs: DialogTable::new(),
             transactions: TransactionTable::new(),
             outputs: VecDeque::new(),
         }
@@ -190,8 +114,6 @@ impl Endpoint {
 
     /// Handles one message that came over `path`: a datagram, or one message framed from a stream.
     pub fn handle_message(&mut self, bytes: &[u8], path: Path, now: Instant) {
-        self.heard_bytes = bytes.len();
-        self.answering = None;
         if path.transport == Transport::Udp && self.handle_stun(bytes, path, now) {
             return;
         }
@@ -199,7 +121,7 @@ impl Endpoint {
             Ok(Message::Request(mut request)) => {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = path.answering(request.top_via());
-                self.handle_request(request, path, now);
+                self.handle_request(Arrived::new(request, path, bytes.len(), now));
             }
             Ok(Message::Response(response)) => self.handle_response(&response, path, now),
             Err(WireError::KeepAlive) => {}
@@ -207,7 +129,8 @@ impl Endpoint {
                 request.set_received(path.peer.ip(), path.peer.port());
                 let path = request.top_via().map_or(path, |via| path.answering(&via));
                 debug!(peer = %path.peer, status = status.code(), reason, "request is refused");
-                self.refuse_stub(&request, status, reason, path);
+                let response = self.responder.refusal_of_stub(&request, status, reason);
+                self.send_within(allowed_for(bytes.len()), path, &response);
             }
             Err(error @ WireError::Unreadable) => {
                 debug!(peer = %path.peer, %error, "datagram is dropped");
@@ -218,7 +141,7 @@ impl Endpoint {
     /// Carries out a command from the owner of a call.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         let id = command.dialog();
-        if !self.is_known(id) && !matches!(command, Command::Call { .. }) {
+        if !self.dialogs.is_known(id) && !matches!(command, Command::Call { .. }) {
             debug!(?id, "command for a dialog that is over");
             return;
         }
@@ -241,7 +164,8 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registrar.handle_timeout(now);
         self.note_phones();
-        self.registration_timeouts(now);
+        self.trunks.handle_timeout(now);
+        self.send_registers(now);
         self.keep_alive(now);
         while let Some(due) = self.transactions.handle_timeout(now) {
             match due {
@@ -259,8 +183,8 @@ impl Endpoint {
                 TransactionDue::InviteOver(dialog) => self.invite_over(dialog),
             }
         }
-        while let Some(id) = self.dialog_schedule.pop_due(now) {
-            let Some(dialog) = self.dialogs.get_mut(&id) else {
+        while let Some(id) = self.dialogs.pop_due(now) {
+            let Some(dialog) = self.dialogs.get_mut(id) else {
                 self.outgoing_timeout(id);
                 continue;
             };
@@ -296,23 +220,15 @@ impl Endpoint {
                 }
                 None => {}
             }
-            self.schedule_dialog(id);
         }
     }
 
     /// Replaces our users, given as names and passwords.
     pub fn set_users<'a>(&mut self, users: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
-        let users: BTreeMap<&str, &str> = users.collect();
-        for gone in self.users.iter().filter(|user| !users.contains_key(user.as_str())) {
-            self.registrar.remove_user(gone);
+        for gone in self.users.replace(users.collect(), &self.config, &mut self.rng, now) {
+            self.registrar.remove_user(&gone);
         }
-        self.users = users.keys().map(|user| (*user).to_owned()).collect();
-        let Self { authenticator, config, rng, .. } = self;
-        authenticator
-            .get_or_insert_with(|| {
-                Authenticator::new(&config.realm, &config.digest, StdRng::from_rng(rng), now)
-            })
-            .set_users(users);
+        self.responder.has_users = !self.users.is_empty();
         self.note_phones();
     }
 
@@ -335,9 +251,9 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.transactions.poll_timeout(),
-            self.dialog_schedule.next(),
+            self.dialogs.poll_timeout(),
             self.registrar.poll_timeout(),
-            self.next_registration(),
+            self.trunks.poll_timeout(),
             self.keep_alive_at,
         ];
         due.into_iter().flatten().min()
@@ -346,23 +262,17 @@ impl Endpoint {
     /// Whether nothing is left: no dialog, no transaction, no registration.
     pub fn is_idle(&self) -> bool {
         self.dialogs.is_empty()
-            && self.outgoing.is_empty()
             && self.transactions.len() == 0
             && self.transactions.poll_timeout().is_none()
-            && self.dialog_schedule.next().is_none()
+            && self.dialogs.poll_timeout().is_none()
             && self.registrar.poll_timeout().is_none()
-            && self.next_registration().is_none()
+            && self.trunks.poll_timeout().is_none()
     }
 
     /// Whether no peer waits for a message of ours: there is no call, and no request that waits for
     /// its final response.
     pub fn is_quiet(&self) -> bool {
-        self.dialogs.is_empty()
-            && self
-                .outgoing
-                .values()
-                .all(|outgoing| outgoing.winner().is_some() || outgoing.is_over())
-            && !self.transactions.are_asking()
+        !self.dialogs.is_in_use() && !self.transactions.are_asking()
     }
 
     /// Whether a dialog uses this stream, or a phone or a trunk is reached over it.
@@ -391,7 +301,7 @@ impl Endpoint {
         }
         // The response names the branch of a request that was sent to this address and to no other.
         if heard.path.peer.ip() == path.peer.ip()
-            && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(&id))
+            && let Some(dialog) = heard.user.dialog().and_then(|id| self.dialogs.get_mut(id))
         {
             dialog.target.answered_from(path);
         }
@@ -440,17 +350,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether there is such a dialog, or a call of ours that may still create it.
-    fn is_known(&self, id: DialogId) -> bool {
-        self.dialogs.contains_key(&id)
-            || self.outgoing.get(&id).is_some_and(|outgoing| outgoing.winner().is_none())
-    }
-
-    fn schedule_dialog(&mut self, id: DialogId) {
-        let due = self.dialogs.get(&id).and_then(Dialog::poll_timeout);
-        self.dialog_schedule.set(id, due);
-    }
-
     /// Our hang-up is complete.
     fn end(&mut self, id: DialogId, how: Ending, now: Instant) {
         if self.forget_dialog(id, now) {
@@ -459,19 +358,11 @@ impl Endpoint {
     }
 
     fn forget_dialog(&mut self, id: DialogId, now: Instant) -> bool {
-        self.dialog_schedule.set(id, None);
-        let Some(dialog) = self.dialogs.remove(&id) else { return false };
-        self.dialogs_by_key.remove(dialog.key());
+        let Some(dialog) = self.dialogs.remove(id) else { return false };
         if let Some(reinvite) = dialog.reinvite() {
             self.transactions.give_up_by(reinvite, now + SIXTY_FOUR_T1);
         }
         true
-    }
-
-    fn forget_outgoing(&mut self, id: DialogId) -> Option<Outgoing> {
-        let outgoing = self.outgoing.remove(&id)?;
-        self.outgoing_by_name.remove(&outgoing.name());
-        Some(outgoing)
     }
 
     fn transmit(&mut self, transmit: Transmit) {
@@ -484,13 +375,5 @@ impl Endpoint {
 
     fn send(&mut self, path: Path, bytes: impl Into<Bytes>) {
         self.transmit(Transmit { path, bytes: bytes.into() });
-    }
-
-    fn fresh_tag(&mut self) -> String {
-        format!("{:016x}", self.rng.random::<u64>())
-    }
-
-    fn fresh_branch(&mut self) -> String {
-        format!("{MAGIC_COOKIE}{:016x}", self.rng.random::<u64>())
     }
 }

@@ -1,28 +1,19 @@
 //! Sending of our own requests: the choice of the transport, answers to challenges, and what
 //! follows if a request cannot be delivered.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
-use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::{Endpoint, EndpointConfig, Path};
+use super::{Endpoint, Path, fresh};
 use crate::proto::sip::{
-    dialog::{Dialog, DialogId, Hop},
+    dialog::Hop,
     digest::DigestError,
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
-    outgoing::Outgoing,
-    path::{ConnectionId, Transmit, Transport},
+    path::{ConnectionId, Transport},
     transaction::{Sends, TransactionUser, Undelivered},
 };
-
-/// RFC 3261 §18.1.1: a longer request goes over a stream, if we have a TCP listener.
-const MAX_DATAGRAM_REQUEST: usize = 1_300;
 
 impl Endpoint {
     /// Sends a request within a dialog. Returns false if it cannot be sent: the dialog is over or
@@ -33,9 +24,9 @@ impl Endpoint {
         user: TransactionUser,
         now: Instant,
     ) -> bool {
-        let branch = self.fresh_branch();
-        let Self { dialogs, outgoing, config, rng, transactions, .. } = self;
-        let Some(dialog) = dialog_of(dialogs, outgoing, &in_dialog) else { return false };
+        let branch = fresh::branch(&mut self.rng);
+        let Self { dialogs, config, rng, transactions, .. } = self;
+        let Some(dialog) = dialogs.of_request(&in_dialog) else { return false };
         // We may have hung up since the request was first sent.
         if in_dialog.method == Method::Invite && !dialog.may_offer() {
             return false;
@@ -144,11 +135,8 @@ impl Endpoint {
     ) {
         self.registrar.handle_connection_lost(connection);
         self.note_phones();
-        self.trunk_lost(connection, now);
-        let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
-        for dialog in self.dialogs.values_mut().chain(early) {
-            dialog.target.stream_lost(connection);
-        }
+        self.trunks.handle_connection_lost(connection, now);
+        self.dialogs.handle_connection_lost(connection);
         for Undelivered { user, in_dialog } in
             self.transactions.handle_disconnected(connection, peer)
         {
@@ -184,68 +172,10 @@ impl Endpoint {
     }
 }
 
-impl EndpointConfig {
-    /// Builds a request for `way`. `build` gets the path that is used in the end: TCP if the
-    /// request is too long for a datagram, there is a listener, and `may_stream` is set. The second
-    /// value tells whether that is so.
-    pub(super) fn packed(
-        &self,
-        way: Path,
-        may_stream: bool,
-        build: impl Fn(Path) -> Bytes,
-    ) -> (Transmit, bool) {
-        let way = self.leaving_listener(way);
-        let bytes = build(way);
-        let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
-        match self.tcp_port.filter(|_| is_long && may_stream) {
-            None => (Transmit { path: way, bytes }, false),
-            Some(port) => {
-                let path = over_tcp(way, port);
-                (Transmit { path, bytes: build(path) }, true)
-            }
-        }
-    }
-
-    /// The same path from the port of a UDP listener of ours. A path that was made of a stream's has
-    /// the port of a stream.
-    pub(super) fn leaving_listener(&self, way: Path) -> Path {
-        let fits = |ip: IpAddr| ip == way.local.ip() || ip.is_unspecified();
-        let fitting = self.udp_listeners.iter().filter(|listener| fits(listener.ip()));
-        let ports: Vec<u16> = fitting.map(SocketAddr::port).collect();
-        let is_bound = way.transport != Transport::Udp || ports.contains(&way.local.port());
-        match ports.first().filter(|_| !is_bound) {
-            Some(port) => Path { local: SocketAddr::new(way.local.ip(), *port), ..way },
-            None => way,
-        }
-    }
-}
-
 /// Warns that a challenge, such as one by a trunk, is not answered.
 pub(super) fn warn_unanswered(call_id: &str, error: DigestError) {
     warn!(
         sip.call_id = call_id,
         "A challenge is not answered: {error}; a trunk's realm is set by trunks.realm"
     );
-}
-
-/// The dialog of a request: an established one, or that of a fork of an outgoing call.
-fn dialog_of<'a>(
-    dialogs: &'a mut BTreeMap<DialogId, Dialog>,
-    outgoing: &'a mut BTreeMap<DialogId, Outgoing>,
-    in_dialog: &InDialogRequest,
-) -> Option<&'a mut Dialog> {
-    match dialogs.get_mut(&in_dialog.dialog) {
-        Some(dialog) if dialog.key().remote_tag == in_dialog.remote_tag => Some(dialog),
-        Some(_) | None => {
-            let tag = in_dialog.remote_tag.as_deref()?;
-            Some(&mut outgoing.get_mut(&in_dialog.dialog)?.fork(tag)?.dialog)
-        }
-    }
-}
-
-/// The same next hop over TCP.
-fn over_tcp(path: Path, port: u16) -> Path {
-    let mut local = path.local;
-    local.set_port(port);
-    Path { sender: None, local, transport: Transport::Tcp, connection: None, ..path }
 }

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, requests::SDP};
+use super::{Ending, Endpoint, Event, Loss, Path, asking::warn_unanswered, fresh};
 use crate::proto::sip::{
     Status, StatusClass,
+    body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, NameAddr, Response, parse_number},
@@ -28,22 +29,21 @@ const UNUSABLE: &str = "SIP;cause=502;text=\"Bad Gateway\"";
 impl Endpoint {
     /// Places a call. Its last event is `Refused` or `Ended`, unless the peer hangs up first.
     pub(super) fn call(&mut self, id: DialogId, call: OutgoingCall, now: Instant) {
-        if self.is_known(id) {
+        if self.dialogs.is_known(id) {
             debug_assert!(false, "{id:?} is used twice");
             return;
         }
-        let local_tag = self.fresh_tag();
+        let local_tag = fresh::tag(&mut self.rng);
         let outgoing = Outgoing::new(call, &local_tag);
-        self.outgoing_by_name.insert(outgoing.name(), id);
-        self.outgoing.insert(id, outgoing);
+        self.dialogs.insert_outgoing(id, outgoing);
         self.send_invite(id, now);
     }
 
     fn send_invite(&mut self, id: DialogId, now: Instant) {
-        let branch = self.fresh_branch();
-        let allow = self.allow();
-        let Self { outgoing, config, rng, transactions, .. } = self;
-        let Some(outgoing) = outgoing.get_mut(&id) else { return };
+        let branch = fresh::branch(&mut self.rng);
+        let allow = self.responder.allow();
+        let Self { dialogs, config, rng, transactions, .. } = self;
+        let Some(outgoing) = dialogs.outgoing_mut(id) else { return };
         let Some(way) = outgoing.target() else {
             self.refused(id, Status::SERVICE_UNAVAILABLE, "No way to the peer", Vec::new());
             return;
@@ -77,20 +77,18 @@ impl Endpoint {
 
     /// The owner hangs up a call that is not answered yet.
     pub(super) fn hang_up_outgoing(&mut self, id: DialogId, wish: HangUp, now: Instant) {
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         match outgoing.hang_up(wish, now) {
             Cancellation::Now => self.send_cancel(id, now),
             Cancellation::Later | Cancellation::TooLate => debug!(?id, "CANCEL has to wait"),
             Cancellation::Ended => {
-                self.dialog_schedule.set(id, None);
                 self.tell(Event::Ended { dialog: id, how: Ending::Answered });
             }
         }
     }
 
     fn send_cancel(&mut self, id: DialogId, now: Instant) {
-        let Some(outgoing) = self.outgoing.get(&id) else { return };
-        self.dialog_schedule.set(id, outgoing.poll_timeout());
+        let Some(outgoing) = self.dialogs.outgoing(id) else { return };
         let reason = outgoing.reason().map(str::to_owned);
         if let Some(transaction) = outgoing.transaction() {
             self.cancel_invite(transaction, reason.as_deref(), now);
@@ -125,7 +123,7 @@ impl Endpoint {
         if self.give_up_forks(id) {
             return;
         }
-        let Some(outgoing) = self.forget_outgoing(id) else { return };
+        let Some(outgoing) = self.dialogs.remove_outgoing(id) else { return };
         if let Some(transaction) = outgoing.transaction() {
             self.transactions.give_up(transaction);
         }
@@ -134,7 +132,7 @@ impl Endpoint {
 
     /// The INVITE got no response in time.
     pub(super) fn invite_timed_out(&mut self, id: DialogId, now: Instant) {
-        match self.outgoing.get_mut(&id).map(Outgoing::next_target) {
+        match self.dialogs.outgoing_mut(id).map(Outgoing::next_target) {
             Some(true) => self.send_invite(id, now),
             Some(false) => {
                 self.refused(id, Status::REQUEST_TIMEOUT, "No answer from the peer", Vec::new())
@@ -145,7 +143,7 @@ impl Endpoint {
 
     /// The INVITE could not be delivered.
     pub(super) fn invite_undelivered(&mut self, id: DialogId, now: Instant) {
-        match self.outgoing.get_mut(&id).map(Outgoing::unreachable) {
+        match self.dialogs.outgoing_mut(id).map(Outgoing::unreachable) {
             Some(true) => self.send_invite(id, now),
             Some(false) => self.refused(
                 id,
@@ -160,14 +158,13 @@ impl Endpoint {
     /// No further 2xx can come.
     pub(super) fn invite_over(&mut self, id: DialogId) {
         self.give_up_forks(id);
-        self.forget_outgoing(id);
+        self.dialogs.remove_outgoing(id);
     }
 
     /// No fork has given a usable answer: the call has failed. Returns false if none was awaited.
     fn give_up_forks(&mut self, id: DialogId) -> bool {
-        let waited = self.outgoing.get_mut(&id).is_some_and(Outgoing::give_up_forks);
+        let waited = self.dialogs.outgoing_mut(id).is_some_and(Outgoing::give_up_forks);
         if waited {
-            self.dialog_schedule.set(id, None);
             self.tell(Event::Lost { dialog: id, how: Loss::Unusable });
             self.tell(Event::Ended { dialog: id, how: Ending::Answered });
         }
@@ -191,11 +188,11 @@ impl Endpoint {
     }
 
     fn handle_provisional(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         if outgoing.proceed(now) {
             self.send_cancel(id, now);
         }
-        let Some(outgoing) = self.outgoing.get(&id).filter(|outgoing| !outgoing.is_unwanted())
+        let Some(outgoing) = self.dialogs.outgoing(id).filter(|outgoing| !outgoing.is_unwanted())
         else {
             return;
         };
@@ -214,7 +211,7 @@ impl Endpoint {
     /// without a tag, as an RFC 2543 peer sends it, is tracked too: it may bring the answer to our
     /// offer.
     fn follow(&mut self, id: DialogId, response: &Response, path: Path) {
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
         let Some((origin, sent_path)) =
             outgoing.transaction().and_then(|tx| self.transactions.pending_invite(tx))
@@ -240,7 +237,7 @@ impl Endpoint {
     fn note_early_answer(&mut self, id: DialogId, response: &Response) {
         let Some(description) = response.description() else { return };
         let tag = response.to().tag().unwrap_or(UNTAGGED);
-        if let Some(fork) = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.fork(tag)) {
+        if let Some(fork) = self.dialogs.outgoing_mut(id).and_then(|outgoing| outgoing.fork(tag)) {
             fork.early_answer.get_or_insert(description);
         }
     }
@@ -255,7 +252,7 @@ impl Endpoint {
             debug!(?id, "a reliable response cannot be acknowledged");
             return true;
         };
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return false };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return false };
         let cseq = outgoing.cseq();
         let Some(fork) = outgoing.fork(tag) else { return false };
         if fork.rseq.is_some_and(|newest| rseq != newest.wrapping_add(1)) {
@@ -277,9 +274,9 @@ impl Endpoint {
     fn handle_acceptance(&mut self, id: DialogId, response: &Response, path: Path, now: Instant) {
         let tag = response.to().tag().unwrap_or(UNTAGGED).to_owned();
         let cseq = response.cseq().number;
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         if outgoing.winner() == Some(&tag) {
-            let ack = self.dialogs.get(&id).and_then(|dialog| dialog.sent_ack(cseq));
+            let ack = self.dialogs.get(id).and_then(|dialog| dialog.sent_ack(cseq));
             if let Some(ack) = ack {
                 self.acknowledge_again(ack, path);
             }
@@ -316,25 +313,22 @@ impl Endpoint {
         if let Some(fault) = fault.filter(|_| !outgoing.is_unwanted()) {
             debug!(?id, %fault, "a call is answered by what makes no dialog");
             self.hang_up_fork(id, dialog, Some(UNUSABLE), now);
-            if let Some(outgoing) = self.outgoing.get_mut(&id) {
+            if let Some(outgoing) = self.dialogs.outgoing_mut(id) {
                 outgoing.await_forks(now);
-                self.dialog_schedule.set(id, outgoing.poll_timeout());
             }
             return;
         }
         // A peer of RFC 2543 may send a tag only after its first responses.
         let early = [outgoing.take_fork(&tag), outgoing.take_fork(UNTAGGED)];
-        dialog.session.restart(SessionTimer::accept(response, now));
-        let branch = self.fresh_branch();
+        dialog.keep_session(SessionTimer::accept(response, now));
+        let branch = fresh::branch(&mut self.rng);
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
             dialog.acknowledged(cseq, ack.clone());
             self.transmit(ack);
         }
-        self.dialogs_by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
-        self.schedule_dialog(id);
         self.keep_way_open(id, now);
-        let unwanted = self.outgoing.get_mut(&id).and_then(|outgoing| outgoing.win(&tag));
+        let unwanted = self.dialogs.outgoing_mut(id).and_then(|outgoing| outgoing.win(&tag));
         match unwanted {
             Some(hang_up) => self.hang_up(id, hang_up, now),
             None => {
@@ -354,7 +348,7 @@ impl Endpoint {
         let path = self.config.leaving_listener(dialog.target.next_hop());
         let sent_by = self.config.sent_by(path);
         let builder = dialog.request(Method::Ack, cseq, path, Hop { sent_by: &sent_by, branch });
-        let builder = self.outgoing.get(&id)?.authorized(builder);
+        let builder = self.dialogs.outgoing(id)?.authorized(builder);
         let bytes = builder.header("User-Agent", &self.config.server_name).build().into();
         Some(Transmit { path, bytes })
     }
@@ -383,20 +377,20 @@ impl Endpoint {
         reason: Option<&str>,
         now: Instant,
     ) {
-        let Some(outgoing) = self.outgoing.get(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing(id) else { return };
         let remote_tag = dialog.key().remote_tag.clone();
         let tag = remote_tag.as_deref().unwrap_or(UNTAGGED);
         let cseq = outgoing.cseq();
         let is_remembered = outgoing.has_room_for(tag);
         let name = outgoing.name();
         let branch_of = |method: Method| {
-            format!("{MAGIC_COOKIE}{}", self.tag_of(&(&name, cseq, tag, method.as_str())))
+            format!("{MAGIC_COOKIE}{}", self.responder.tag_of(&(&name, cseq, tag, method.as_str())))
         };
         let (ack_branch, bye_branch) = (branch_of(Method::Ack), branch_of(Method::Bye));
         let Some(ack) = self.ack_of(id, &dialog, cseq, &ack_branch) else { return };
         self.transmit(ack.clone());
         if is_remembered {
-            if let Some(outgoing) = self.outgoing.get_mut(&id) {
+            if let Some(outgoing) = self.dialogs.outgoing_mut(id) {
                 outgoing.follow(tag, dialog, Some(ack));
             }
             let bye = InDialogRequest::new(id, Some(tag.to_owned()), Method::Bye);
@@ -415,7 +409,7 @@ impl Endpoint {
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {
         let status = response.status();
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.dialogs.outgoing_mut(id) else { return };
         let again = match status {
             Status::UNAUTHORIZED | Status::PROXY_AUTHENTICATION_REQUIRED => {
                 outgoing.challenged(response, &mut self.rng).unwrap_or_else(|error| {
@@ -451,8 +445,7 @@ impl Endpoint {
 
     /// The call failed. If the owner has hung up already, the event is `Ended`.
     fn refused(&mut self, id: DialogId, status: Status, reason: &str, contacts: Vec<NameAddr>) {
-        let Some(outgoing) = self.forget_outgoing(id) else { return };
-        self.dialog_schedule.set(id, None);
+        let Some(outgoing) = self.dialogs.remove_outgoing(id) else { return };
         let event = if outgoing.is_unwanted() {
             Event::Ended { dialog: id, how: Ending::Answered }
         } else {

@@ -5,14 +5,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Ending, Endpoint, requests::SDP};
+use super::{Ending, Endpoint, fresh};
 use crate::proto::sip::{
     Status,
+    body::SDP,
     dialog::{Dialog, DialogId, HangUp, Hop, Parting},
     in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder},
     session_timer::{SessionTimer, TIMER},
     transaction::TransactionUser,
+    validate::Refusal,
 };
 
 /// The Reason of a BYE that ends a call to free capacity (RFC 3326 §2).
@@ -22,7 +24,7 @@ impl Endpoint {
     /// Sends 180. A caller that requires 100rel gets it reliably (RFC 3262 §3). If it would have to
     /// carry our offer, no 180 is sent.
     pub(super) fn ring(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing rings any more");
             return;
         };
@@ -38,10 +40,10 @@ impl Endpoint {
         if dialog.awaits_prack() {
             return;
         }
-        let rseq = self.first_rseq();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let contact = self.config.contact(dialog.is_sips(), dialog.target.path());
-        let is_limited = dialog.target.is_unproven();
+        let rseq = fresh::rseq(&mut self.rng);
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
+        let contact = self.config.contact(dialog.is_sips(), dialog.path());
+        let is_limited = dialog.is_limited();
         let ringing =
             ResponseBuilder::to(&pending.request, Status::RINGING).to_tag(&dialog.key().local_tag);
         let ringing = match is_limited {
@@ -53,11 +55,10 @@ impl Endpoint {
         let ringing = Bytes::from(ringing.build());
         dialog.rang_reliably(rseq, ringing.clone(), now);
         self.finish_pending(pending.transaction, Status::RINGING, ringing, now);
-        self.schedule_dialog(id);
     }
 
     pub(super) fn answer(&mut self, id: DialogId, sdp: &[u8], now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         let Some(pending) = dialog.pending().cloned() else {
             debug!(?id, "nothing to answer any more");
             return;
@@ -71,9 +72,10 @@ impl Endpoint {
         let ok = match dialog.target.is_unproven() {
             true => ResponseBuilder::to(&pending.request, Status::OK).to_tag(tag).contact(&contact),
             false => self
-                .response_builder(&pending.request, Status::OK, tag)
+                .responder
+                .begin(&pending.request, Status::OK, tag)
                 .contact(&contact)
-                .header("Allow", &self.allow())
+                .header("Allow", &self.responder.allow())
                 .header("Supported", self.config.supported()),
         };
         let ok = session_headers(ok, &pending.request, session.as_ref());
@@ -83,36 +85,32 @@ impl Endpoint {
         else {
             return;
         };
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         // A 200 that exceeds the allowance waits until the INVITE comes again.
         if !dialog.target.is_elsewhere(transmit.path)
             && dialog.target.allowance.take(transmit.bytes.len())
         {
             self.transmit(transmit);
         }
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
+        if let Some(dialog) = self.dialogs.get_mut(id) {
             dialog.answered(ok, sdp, now);
             dialog.session.restart(session.map(|(timer, _)| timer));
         }
-        self.schedule_dialog(id);
     }
 
     /// Asks the caller to authenticate. Without users no caller can, so the response is 403.
     pub(super) fn challenge(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             debug!(?id, "nothing to challenge any more");
             return;
         };
         let Some(pending) = dialog.pending().cloned() else { return };
-        let source = dialog.target.path().peer.ip();
-        let response = match !self.users.is_empty() {
-            true => self.challenge_to(&pending.request, source, false, now),
-            false => self.response(
-                &pending.request,
-                Status::FORBIDDEN,
-                &self.stateless_tag(&pending.request),
-            ),
+        let source = dialog.path().peer.ip();
+        let refusal = match self.users.is_empty() {
+            true => Refusal::new(Status::FORBIDDEN),
+            false => self.users.challenge(source, false, now),
         };
+        let response = self.responder.refusal(&pending.request, &refusal);
         self.finish_pending(pending.transaction, Status::UNAUTHORIZED, response, now);
         self.forget_dialog(id, now);
     }
@@ -126,7 +124,7 @@ impl Endpoint {
         now: Instant,
     ) {
         debug_assert!(status.is_refusal(), "{status} refuses nothing");
-        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
+        let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             debug!(?id, "nothing to refuse any more");
             return;
         };
@@ -137,15 +135,15 @@ impl Endpoint {
             .fold(builder, |builder, (name, value)| builder.header(name, value))
             .header("Server", &self.config.server_name);
         self.finish_pending(pending.transaction, status, builder.build(), now);
-        if self.dialogs.get(&id).is_some_and(Dialog::is_ringing) {
+        if self.dialogs.get(id).is_some_and(Dialog::is_ringing) {
             self.forget_dialog(id, now);
-        } else if let Some(dialog) = self.dialogs.get_mut(&id) {
+        } else if let Some(dialog) = self.dialogs.get_mut(id) {
             dialog.reoffer_refused();
         }
     }
 
     pub(super) fn hang_up(&mut self, id: DialogId, wish: HangUp, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id) else {
+        let Some(dialog) = self.dialogs.get_mut(id) else {
             self.hang_up_outgoing(id, wish, now);
             return;
         };
@@ -162,13 +160,12 @@ impl Endpoint {
             }
             Parting::Later | Parting::Already => debug!(?id, "hanging up already"),
         }
-        self.schedule_dialog(id);
     }
 
     /// Ends a half-open call to free capacity. A 200 that was sent is revoked by a BYE without a
     /// transaction, and the INVITE counts as new if it comes again.
     pub(super) fn make_room(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         if dialog.is_ringing() {
             let retry_after = self.config.retry_after.as_secs().to_string();
             let headers = [("Retry-After".to_owned(), retry_after)];
@@ -192,10 +189,9 @@ impl Endpoint {
 
     /// Sends one BYE without a transaction, if the allowance suffices.
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
-        let branch = self.fresh_branch();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let (cseq, path) =
-            (dialog.next_cseq(), self.config.leaving_listener(dialog.target.next_hop()));
+        let branch = fresh::branch(&mut self.rng);
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
+        let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let bye = dialog.request(Method::Bye, cseq, path, hop);
@@ -208,11 +204,10 @@ impl Endpoint {
 
     /// Sends the BYE of a dialog that ends.
     pub(super) fn send_bye(&mut self, id: DialogId, hang_up: HangUp, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
+        let Some(dialog) = self.dialogs.get(id) else { return };
         let bye = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Bye);
         let bye = hang_up.reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text));
         self.ask_within(bye, TransactionUser::Bye(id), now);
-        self.schedule_dialog(id);
     }
 }
 

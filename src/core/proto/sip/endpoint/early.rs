@@ -1,46 +1,23 @@
 //! Requests within an early dialog of an outgoing call: the called side may send some while it
 //! rings (RFC 3261 §12.1, RFC 3311 §5.2). They cause no event, because the call is not answered.
 
-use std::time::Instant;
-
-use super::{Endpoint, Path};
+use super::{Endpoint, arrived::Arrived};
 use crate::proto::sip::{
-    Status,
-    dialog::DialogKey,
-    info,
-    message::{Method, Request},
-    outgoing::Fork,
-    session_timer::SessionTimer,
-    transaction::TransactionKey,
+    Status, dialog::DialogKey, info, message::Method, session_timer::SessionTimer,
     validate::check_description,
 };
 
 impl Endpoint {
-    /// Whether this is the dialog of a fork of an outgoing call: it rings, or has answered after
-    /// another one.
-    pub(super) fn is_early(&self, dialog: &DialogKey) -> bool {
-        let id = self.outgoing_by_name.get(&dialog.outgoing_name());
-        let outgoing = id.and_then(|id| self.outgoing.get(id));
-        let tag = dialog.remote_tag.as_deref();
-        outgoing.zip(tag).is_some_and(|(outgoing, tag)| outgoing.has_fork(tag))
-    }
-
-    pub(super) fn handle_early(
-        &mut self,
-        dialog: &DialogKey,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
+    pub(super) fn handle_early(&mut self, dialog: &DialogKey, arrived: Arrived) {
+        let request = &arrived.request;
         let is_full = self.transactions.len() >= self.config.max_transactions;
         if is_full && *request.method() != Method::Bye {
-            self.refuse_for_load(request, path);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
-        let Some(fork) = self.fork_of(dialog) else { return };
+        let Some(fork) = self.dialogs.fork_mut(dialog) else { return };
         if let Err(untimely) = fork.dialog.admit(request) {
-            self.refuse_untimely(untimely, request, key, path, now);
+            self.refuse_stateful(arrived, untimely.status());
             return;
         }
         let content = match request.method() {
@@ -50,20 +27,20 @@ impl Endpoint {
             _ => Ok(()),
         };
         if let Err(refusal) = content {
-            self.refuse_with(&refusal, request, key, path, now);
+            self.refuse_with(arrived, &refusal);
             return;
         }
         let was_answered = fork.answer.is_some();
         let is_hung_up = fork.ack.is_some();
         let status = match request.method() {
-            Method::Update if SessionTimer::answer(request, now).is_err() => {
+            Method::Update if SessionTimer::answer(request, arrived.now).is_err() => {
                 Status::SESSION_INTERVAL_TOO_SMALL
             }
             Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
-                fork.dialog.target.refresh(contact, path);
-                let response = self.update_accepted(request, path).build();
-                self.answer_in_transaction(key, path, response.into(), now);
+                fork.dialog.refresh_target(contact, arrived.path);
+                let response = self.responder.update_accepted(request, arrived.path).build();
+                self.answer_in_transaction(arrived, response.into());
                 return;
             }
             // Our offer is answered; the next offer has to wait until the call is answered.
@@ -71,8 +48,8 @@ impl Endpoint {
             Method::Update | Method::Invite => Status::REQUEST_PENDING,
             Method::Info => Status::OK,
             Method::Options => {
-                let response = self.options_response(request);
-                self.answer_in_transaction(key, path, response, now);
+                let response = self.responder.options(request);
+                self.answer_in_transaction(arrived, response);
                 return;
             }
             Method::Bye if is_hung_up => Status::OK,
@@ -81,11 +58,6 @@ impl Endpoint {
             Method::Refer => Status::DECLINE,
             _ => Status::METHOD_NOT_ALLOWED,
         };
-        self.refuse_stateful(request, key, path, status, now);
-    }
-
-    fn fork_of(&mut self, dialog: &DialogKey) -> Option<&mut Fork> {
-        let id = self.outgoing_by_name.get(&dialog.outgoing_name())?;
-        self.outgoing.get_mut(id)?.fork(dialog.remote_tag.as_deref()?)
+        self.refuse_stateful(arrived, status);
     }
 }

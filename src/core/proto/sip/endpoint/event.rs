@@ -7,11 +7,14 @@ use crate::{
     proto::sip::{
         Status,
         dialog::DialogId,
-        message::NameAddr,
+        message::{NameAddr, Request},
         path::{Path, Transmit},
         uri::Uri,
     },
 };
+
+/// The maximum number of diverting parties that are kept; further ones are of no interest.
+const MAX_DIVERSIONS: usize = 16;
 
 /// An output of the endpoint.
 #[derive(Debug)]
@@ -230,6 +233,44 @@ pub struct IncomingInvite {
     pub offer: Option<Vec<u8>>,
     /// The path that the INVITE came over.
     pub path: Path,
+}
+
+impl IncomingInvite {
+    /// What the INVITE itself says; not yet who has sent it.
+    pub(super) fn read(request: &Request, path: Path) -> Self {
+        let text = |name: &str| request.header(name).map(str::to_owned);
+        Self {
+            user: None,
+            trunk: None,
+            replaces: None,
+            from: request.from().clone(),
+            request_uri: request.uri().clone(),
+            call_id: request.call_id().to_owned(),
+            subject: text("Subject"),
+            diverted: diverted(request),
+            referred_by: text("Referred-By").and_then(|by| by.parse().ok()),
+            offer: request.description(),
+            path,
+        }
+    }
+}
+
+/// Parties that a call was diverted from, the oldest first. Diversion lists the newest first (RFC
+/// 5806 section 4.2). History-Info lists the oldest first, and its last entry is the current target
+/// (RFC 7044 section 5). Unreadable values are left out; no decision depends on them.
+fn diverted(request: &Request) -> Vec<NameAddr> {
+    let named = |name: &str| -> Vec<NameAddr> {
+        request.headers(name).filter_map(|value| value.parse().ok()).collect()
+    };
+    let mut diverted = named("Diversion");
+    if diverted.is_empty() {
+        diverted = named("History-Info");
+        diverted.pop();
+    } else {
+        diverted.reverse();
+    }
+    diverted.truncate(MAX_DIVERSIONS);
+    diverted
 }
 
 /// The content of a REFER.

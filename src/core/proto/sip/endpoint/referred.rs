@@ -7,42 +7,36 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Endpoint, Event, IncomingReferral, Path, referring::SIPFRAG};
+use super::{Endpoint, Event, IncomingReferral, arrived::Arrived, referring::SIPFRAG};
 use crate::proto::sip::{
     Status,
     dialog::{DialogId, DialogKey},
     in_dialog_request::InDialogRequest,
     message::{Method, Request, ResponseBuilder},
     timers::REFER_EXPIRES,
-    transaction::{TransactionKey, TransactionUser},
+    transaction::TransactionUser,
     uri::{NameAddr, Uri, unescape},
 };
 
 impl Endpoint {
-    pub(super) fn handle_refer(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        let dialog = self.dialogs.get(&id);
-        let may_refer = dialog.is_some_and(|dialog| dialog.received_refer.is_allowed());
+    pub(super) fn handle_refer(&mut self, id: DialogId, arrived: Arrived) {
+        let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
+        let may_refer = self.dialogs.get(id).is_some_and(Dialog::may_refer);
         // Without users there is no password to authenticate with.
         let must_prove = !may_refer && !self.users.is_empty();
-        if must_prove && let Err(refusal) = self.prove(request, path, now) {
-            self.answer_in_transaction(key, path, refusal, now);
+        let is_trusted = self.is_trusted(path);
+        if must_prove && let Err(refusal) = self.users.prove(request, path, is_trusted, now) {
+            self.refuse_with(arrived, &refusal);
             return;
         }
-        let asked = self.dialogs.get_mut(&id).map_or(Err(Status::CALL_DOES_NOT_EXIST), |dialog| {
+        let asked = self.dialogs.get_mut(id).map_or(Err(Status::CALL_DOES_NOT_EXIST), |dialog| {
             let referral = referral(request)?;
             dialog.refer_asked(request.cseq().number, must_prove).map(|()| referral)
         });
         let referral = match asked {
             Ok(referral) => referral,
             Err(status) => {
-                self.answer_stateful(request, key, path, status, now);
+                self.answer_stateful(arrived, status);
                 return;
             }
         };
@@ -52,7 +46,7 @@ impl Endpoint {
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Server", &self.config.server_name)
             .build();
-        self.answer_in_transaction(key, path, accepted.into(), now);
+        self.answer_in_transaction(arrived, accepted.into());
         self.tell_referrer(id, Status::TRYING, now);
         self.tell(Event::ReferAsked { dialog: id, referral: Box::new(referral) });
     }
@@ -60,7 +54,7 @@ impl Endpoint {
     /// Reports the progress of a REFER to the peer.
     pub(super) fn tell_referrer(&mut self, id: DialogId, status: Status, now: Instant) {
         let is_last = status.is_final();
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         let Some(event) = dialog.received_refer.event(is_last) else {

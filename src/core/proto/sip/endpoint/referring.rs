@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Endpoint, Event, Path};
+use super::{Endpoint, Event, arrived::Arrived};
 use crate::proto::sip::{
     Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
-    message::{Method, Request},
-    transaction::{TransactionKey, TransactionUser},
+    message::{Method, Request, parse_number},
+    transaction::TransactionUser,
     uri::{Uri, escape_header},
 };
 
@@ -29,7 +29,7 @@ impl Endpoint {
     ) {
         let refer_to = match replaces {
             None => target.to_string(),
-            Some(other) => match self.dialogs.get(&other) {
+            Some(other) => match self.dialogs.get(other) {
                 Some(other) => {
                     let (target, value) = other.as_replaced();
                     let sign = if target.headers().is_empty() { '?' } else { '&' };
@@ -42,7 +42,7 @@ impl Endpoint {
                 }
             },
         };
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ringing()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ringing()) else {
             debug!(?id, "there is no peer that could be referred");
             return;
         };
@@ -58,42 +58,51 @@ impl Endpoint {
             .header("Referred-By", format!("<{contact}>"))
             .header("Supported", self.config.supported());
         self.ask_within(refer, TransactionUser::Refer(id), now);
-        self.schedule_dialog(id);
     }
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
     pub(super) fn refer_answered(&mut self, id: DialogId, status: Status, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some(progress) = dialog.sent_refer.answered(status, now) else { return };
-        self.schedule_dialog(id);
-        self.tell(Event::Referred { dialog: id, status: progress });
+        let is_refused = status.is_refusal();
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
+            return;
+        };
+        match is_refused {
+            true => dialog.refer_over(),
+            false => dialog.follow_refer(None, now),
+        }
+        let status = if is_refused { status } else { Status::TRYING };
+        self.tell(Event::Referred { dialog: id, status });
     }
 
     /// Handles a NOTIFY within a dialog; only those about a REFER of ours are accepted.
-    pub(super) fn handle_notify(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
+    pub(super) fn handle_notify(&mut self, id: DialogId, arrived: Arrived) {
+        let (request, now) = (&arrived.request, arrived.now);
         let event = request.header("Event").unwrap_or_default();
         let event = event.split(';').next().unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
-            self.answer_stateful(request, key, path, Status::BAD_EVENT, now);
+            self.answer_stateful(arrived, Status::BAD_EVENT);
             return;
         }
-        let dialog = self.dialogs.get_mut(&id);
-        let Some(dialog) = dialog.filter(|dialog| dialog.sent_refer.is_under_way()) else {
-            self.answer_stateful(request, key, path, Status::CALL_DOES_NOT_EXIST, now);
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
+            self.answer_stateful(arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         };
         let state = request.header("Subscription-State").unwrap_or_default();
-        let progress = dialog.sent_refer.notified(status_in(request), state, now);
-        self.schedule_dialog(id);
-        self.answer_stateful(request, key, path, Status::OK, now);
-        if let Some(status) = progress {
+        let is_over = state.trim().to_ascii_lowercase().starts_with("terminated");
+        let status = match (status_in(request), is_over) {
+            // The subscription ends without a final status.
+            (status, true) if !status.is_some_and(Status::is_final) => {
+                Some(Status::REQUEST_TIMEOUT)
+            }
+            (status, _) => status,
+        };
+        if status.is_some_and(Status::is_final) {
+            dialog.refer_over();
+        } else if let Some(expires) = expires_of(state) {
+            dialog.follow_refer(Some(expires), now);
+        }
+        self.answer_stateful(arrived, Status::OK);
+        if let Some(status) = status {
             self.tell(Event::Referred { dialog: id, status });
         }
     }

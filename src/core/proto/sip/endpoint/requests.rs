@@ -1,59 +1,47 @@
-//! Handling of requests, from validation to the event.
+//! Requests of peers: to which transaction and dialog they belong, and those outside of any dialog.
 
 use std::time::Instant;
 
-use bytes::Bytes;
-use rand::Rng;
 use tracing::{debug, info};
 
-use super::{Endpoint, Event, IncomingInvite, Path, commands::session_headers};
+use super::{Endpoint, Event, IncomingInvite, arrived::Arrived, fresh};
 use crate::proto::sip::{
     Status,
-    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, Untimely, allowed_for},
-    digest::{self, Asking, Verdict},
-    info,
-    message::{Method, NameAddr, Request, ResponseBuilder},
-    path::Transmit,
+    dialog::{Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, allowed_for},
+    message::{Method, Request, ResponseBuilder},
+    path::{Path, Transmit},
     registrar::{self, Reply},
     session_timer::SessionTimer,
     standing::Standing,
     transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
     uri::Uri,
-    validate::{check_description, validate},
+    validate::validate,
 };
 
-pub(super) use crate::proto::sip::body::SDP;
-
-/// The maximum number of diverting parties that are kept; further ones are of no interest.
-const MAX_DIVERSIONS: usize = 16;
-
 impl Endpoint {
-    pub(super) fn handle_request(&mut self, request: Request, path: Path, now: Instant) {
-        if let Err(refusal) = validate(&request) {
-            self.refuse_invalid(&request, &refusal, path);
+    pub(super) fn handle_request(&mut self, arrived: Arrived) {
+        if let Err(refusal) = validate(&arrived.request) {
+            self.refuse_stateless(&arrived, &refusal);
             return;
         }
-        if *request.method() == Method::Ack {
-            self.handle_ack(&request, path, now);
+        if *arrived.method() == Method::Ack {
+            self.handle_ack(&arrived);
             return;
         }
-        let key = TransactionKey::of(&request);
-        if let Some(id) = self.transactions.find(&key) {
-            self.repeat(id, &request, path);
+        if let Some(id) = self.transactions.find(&arrived.key) {
+            self.repeat(id, &arrived);
             return;
         }
-        if *request.method() == Method::Cancel {
-            self.handle_cancel(&request, key, path, now);
+        if *arrived.method() == Method::Cancel {
+            self.handle_cancel(arrived);
             return;
         }
-        match DialogKey::of(&request) {
-            None => self.handle_outside(request, key, path, now),
-            Some(dialog) => match self.dialogs_by_key.get(&dialog) {
-                Some(&id) => self.handle_inside(id, request, key, path, now),
-                None if self.is_early(&dialog) => {
-                    self.handle_early(&dialog, &request, key, path, now);
-                }
-                None => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
+        match DialogKey::of(&arrived.request) {
+            None => self.handle_outside(arrived),
+            Some(dialog) => match self.dialogs.find(&dialog) {
+                Some(id) => self.handle_inside(id, arrived),
+                None if self.dialogs.has_fork(&dialog) => self.handle_early(&dialog, arrived),
+                None => self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST),
             },
         }
     }
@@ -61,13 +49,13 @@ impl Endpoint {
     /// Answers a retransmitted request. An unproven address gets the answer only within its
     /// allowance. For such an address, a repeated INVITE also causes its 200 to be sent again,
     /// because the dialog itself repeats the 200 only while the allowance lasts.
-    fn repeat(&mut self, id: TransactionId, request: &Request, path: Path) {
-        let heard = self.heard_bytes;
+    fn repeat(&mut self, id: TransactionId, arrived: &Arrived) {
+        let (request, path, heard) = (&arrived.request, arrived.path, arrived.bytes);
         let invite = self.transactions.invite(id);
         let is_invite = invite.is_some();
         let dialog = match invite {
             Some(invite) => invite.dialog,
-            None => DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied()),
+            None => DialogKey::of(request).and_then(|key| self.dialogs.find(&key)),
         };
         // The answer goes to where the first one went. A retransmission from another address gets
         // none: that address may belong to a third party.
@@ -80,7 +68,7 @@ impl Endpoint {
         let is_registered =
             standing == Standing::KnownSource && *request.method() == Method::Register;
         let is_believed = standing.is_proved(path.transport) || is_registered;
-        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog));
+        let dialog = dialog.and_then(|dialog| self.dialogs.get_mut(dialog));
         // What another address has proved does not hold for this one.
         let again = match dialog.filter(|dialog| !dialog.target.is_elsewhere(path)) {
             Some(dialog) if dialog.target.is_unproven() => {
@@ -106,22 +94,23 @@ impl Endpoint {
 
     /// An ACK is never answered. The ACK of a refusal ends in the transaction, the ACK of a 2xx in
     /// the dialog (§13.3.1.4); any other is dropped.
-    fn handle_ack(&mut self, request: &Request, path: Path, now: Instant) {
+    fn handle_ack(&mut self, arrived: &Arrived) {
+        let (request, now) = (&arrived.request, arrived.now);
         if let Some(id) = self.transactions.find(&TransactionKey::of_invite(request)) {
             match self.transactions.handle_ack(id, now) {
                 AckFor::Transaction => return,
                 AckFor::Dialog => {}
             }
         }
-        let id = DialogKey::of(request).and_then(|key| self.dialogs_by_key.get(&key).copied());
-        let Some((id, dialog)) = id.and_then(|id| Some((id, self.dialogs.get_mut(&id)?))) else {
+        let id = DialogKey::of(request).and_then(|key| self.dialogs.find(&key));
+        let Some((id, dialog)) = id.and_then(|id| Some((id, self.dialogs.get_mut(id)?))) else {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
-        if dialog.target.heard_from(path, self.heard_bytes) {
+        if dialog.heard_from(arrived.path, arrived.bytes) {
             self.tell(Event::Heard { dialog: id });
         }
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         match dialog.handle_ack(request.cseq().number) {
             Acknowledgement::Expected => {
                 let body = request.description();
@@ -131,71 +120,80 @@ impl Endpoint {
             Acknowledgement::HangUp(hang_up) => self.send_bye(id, hang_up, now),
             Acknowledgement::Stray => {}
         }
-        self.schedule_dialog(id);
     }
 
     /// §9.2. A CANCEL of a re-INVITE gets 200 and has no other effect: a re-INVITE is answered
     /// within moments, and the owner of the call would have to undo what it may have done already.
-    fn handle_cancel(&mut self, request: &Request, key: TransactionKey, path: Path, now: Instant) {
+    fn handle_cancel(&mut self, mut arrived: Arrived) {
+        let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
         let invite = self
             .transactions
             .find(&TransactionKey::of_invite(request))
             .and_then(|id| self.transactions.invite(id))
             .cloned();
         let Some(Invite { dialog: id, local_tag, stranger }) = invite else {
-            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
+            self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         };
-        let mut dialog = id.and_then(|id| self.dialogs.get_mut(&id));
-        if dialog.as_ref().is_some_and(|dialog| dialog.target.is_elsewhere(path)) {
-            self.answer_stateless(request, Status::CALL_DOES_NOT_EXIST, path);
+        let dialog = id.and_then(|id| self.dialogs.get_mut(id));
+        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
+            self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         }
-        if let Some(dialog) = dialog.as_mut().filter(|dialog| dialog.target.is_unproven()) {
-            dialog.target.heard_again(path, self.heard_bytes);
-            self.answering = id;
+        if let Some(dialog) = dialog.filter(|dialog| dialog.is_limited()) {
+            dialog.heard_again(path, arrived.bytes);
+            arrived.limited = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
-        let local_tag = if stranger.is_some() { self.stateless_tag(request) } else { local_tag };
-        let ok = self.response(request, Status::OK, &local_tag);
-        self.answer_in_transaction(key, path, ok, now);
+        let local_tag = match stranger {
+            Some(_) => self.responder.stateless_tag(&arrived.request),
+            None => local_tag,
+        };
+        let ok = self.responder.begin(&arrived.request, Status::OK, &local_tag).build().into();
+        self.answer_in_transaction(arrived, ok);
         if let Some(id) = id {
             self.cancel(id, now);
         }
     }
 
     /// Handles a request that belongs to no dialog.
-    fn handle_outside(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
-        match request.method() {
-            Method::Invite => self.handle_invite(request, key, path, now),
-            Method::Register => self.handle_register(&request, key, path, now),
+    fn handle_outside(&mut self, arrived: Arrived) {
+        match arrived.method() {
+            Method::Invite => self.handle_invite(arrived),
+            Method::Register => self.handle_register(arrived),
             // OPTIONS gets the status that an INVITE would get (§11.2), so that proxies see that we
             // drain.
-            Method::Options if self.is_closed() => self.refuse_for_load(&request, path),
-            Method::Options => self.answer_options(&request, path),
-            _ => self.answer_stateless(&request, Status::CALL_DOES_NOT_EXIST, path),
+            Method::Options if self.is_closed() => {
+                self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE)
+            }
+            Method::Options => {
+                let response = self.responder.options(&arrived.request);
+                self.send_stateless(&arrived, &response);
+            }
+            _ => self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST),
         }
     }
 
-    fn handle_invite(&mut self, request: Request, key: TransactionKey, path: Path, now: Instant) {
-        let merge = MergeKey::of(&request);
+    fn handle_invite(&mut self, arrived: Arrived) {
+        let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
+        let merge = MergeKey::of(request);
         if self.transactions.len() >= self.config.max_transactions {
-            self.refuse_for_load(&request, path);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
-        if self.transactions.is_merged(&merge) || self.is_looped(&request) {
+        if self.transactions.is_merged(&merge) || self.is_looped(request) {
             match self.standing(path).is_proved(path.transport) {
-                true => self.refuse_invite(&request, key, path, Status::LOOP_DETECTED, now),
-                false => self.answer_stateless(&request, Status::LOOP_DETECTED, path),
+                true => self.refuse_invite(arrived, Status::LOOP_DETECTED),
+                false => self.answer_stateless(&arrived, Status::LOOP_DETECTED),
             }
             return;
         }
         if self.is_closed() {
-            self.refuse_for_load(&request, path);
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
-        if SessionTimer::answer(&request, now).is_err() {
-            self.answer_stateless(&request, Status::SESSION_INTERVAL_TOO_SMALL, path);
+        if SessionTimer::answer(request, now).is_err() {
+            self.answer_stateless(&arrived, Status::SESSION_INTERVAL_TOO_SMALL);
             return;
         }
         let contact = match request.contacts().first() {
@@ -204,14 +202,15 @@ impl Endpoint {
             // URI.
             None if request.from().tag().is_none() => request.from().uri().clone(),
             None => {
-                self.answer_stateless(&request, Status::BAD_REQUEST, path);
+                self.answer_stateless(&arrived, Status::BAD_REQUEST);
                 return;
             }
         };
-        let user = match self.authenticate(&request, path, now) {
+        let is_trusted = self.is_trusted(path);
+        let user = match self.users.authenticate(request, path, is_trusted, now) {
             Ok(user) => user,
             Err(refusal) => {
-                self.send_stateless(path, &refusal);
+                self.refuse_stateless(&arrived, &refusal);
                 return;
             }
         };
@@ -219,95 +218,80 @@ impl Endpoint {
             Some(_) => Standing::Identified,
             None => self.standing(path),
         };
-        if caller == Standing::Stranger && !self.has_room_for_stranger(path) {
-            self.refuse_for_load(&request, path);
+        if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
+            self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }
-        let replaces = match self.replaced(&request, user.as_deref(), path) {
+        let replaces = match self.replaced(request, user.as_deref(), path) {
             Ok(replaces) => replaces,
             Err(status) => {
-                self.answer_stateless(&request, status, path);
+                self.answer_stateless(&arrived, status);
                 return;
             }
         };
 
-        self.last_dialog += 1;
-        let id = DialogId(self.last_dialog);
-        let local_tag = self.fresh_tag();
+        let id = self.dialogs.fresh_id();
+        let local_tag = fresh::tag(&mut self.rng);
         // The datagram of an unproven caller gets one response, not two. The decision about the
         // call comes at once, so 100 is left out.
         let is_unproven = !caller.is_proved(path.transport);
         let is_tried = !is_unproven || path.transport.is_reliable();
-        let trying = is_tried.then(|| self.trying(&request));
-        let stranger = is_unproven.then_some(self.heard_bytes);
+        let trying = is_tried.then(|| self.responder.trying(request));
+        let stranger = is_unproven.then_some(arrived.bytes);
+        let incoming = IncomingInvite {
+            user,
+            trunk: self.trunks.at(path).map(str::to_owned),
+            replaces,
+            ..IncomingInvite::read(request, path)
+        };
+        let Arrived { request, key, bytes, .. } = arrived;
         let invite = Invite { dialog: Some(id), local_tag: local_tag.clone(), stranger };
         let (transaction, transmit) =
             self.transactions.open_invite(key, Some(merge), invite, path, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
-
-        let text = |name: &str| request.header(name).map(str::to_owned);
-        let incoming = IncomingInvite {
-            user,
-            trunk: self.trunk_at(path),
-            replaces,
-            from: request.from().clone(),
-            request_uri: request.uri().clone(),
-            call_id: request.call_id().to_owned(),
-            subject: text("Subject"),
-            diverted: diverted(&request),
-            referred_by: text("Referred-By").and_then(|by| by.parse().ok()),
-            offer: request.description(),
-            path,
-        };
         let pending = Pending { transaction, request: Box::new(request) };
-        let dialog = Dialog::called(pending, local_tag, contact, (path, self.heard_bytes), caller);
-        self.dialogs_by_key.insert(dialog.key().clone(), id);
+        let dialog = Dialog::called(pending, local_tag, contact, (path, bytes), caller);
         self.dialogs.insert(id, dialog);
         self.tell(Event::Invite { dialog: id, invite: Box::new(incoming) });
     }
 
     /// §10.3: only our users can register, and each one only itself. An unknown user gets the same
     /// response as one that fails authentication.
-    fn handle_register(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
+    fn handle_register(&mut self, arrived: Arrived) {
+        let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
         if self.users.is_empty() {
-            self.answer_stateless(request, Status::METHOD_NOT_ALLOWED, path);
+            self.answer_stateless(&arrived, Status::METHOD_NOT_ALLOWED);
             return;
         }
         // §10.3, 5: the address of record has to be a SIP or SIPS URI.
         if request.to().uri().host().is_none() {
-            self.answer_stateless(request, Status::BAD_REQUEST, path);
+            self.answer_stateless(&arrived, Status::BAD_REQUEST);
             return;
         }
         // §10.3, 1 and 5: we are the registrar of our own domain only.
         let is_home = |uri: &Uri| self.config.is_home(uri, path);
         if !is_home(request.uri()) || !is_home(request.to().uri()) {
-            self.answer_stateless(request, Status::NOT_FOUND, path);
+            self.answer_stateless(&arrived, Status::NOT_FOUND);
             return;
         }
-        let user = match self.prove(request, path, now) {
+        let is_trusted = self.is_trusted(path);
+        let user = match self.users.prove(request, path, is_trusted, now) {
             Ok(user) => user,
             Err(refusal) => {
-                self.send_stateless(path, &refusal);
+                self.refuse_stateless(&arrived, &refusal);
                 return;
             }
         };
         let Reply { status, reason, headers } =
             self.registrar.handle_register(&user, request, path, now);
-        let tag = self.stateless_tag(request);
         let builder = ResponseBuilder::to(request, status)
             .reason(reason)
-            .to_tag(&tag)
+            .to_tag(&self.responder.tag(request))
             .header("Server", &self.config.server_name);
         let builder =
             headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value));
         let response = builder.build().into();
-        self.answer_in_transaction(key, path, response, now);
+        self.answer_in_transaction(arrived, response);
         self.note_phones();
         self.plan_keep_alives(now);
     }
@@ -329,72 +313,6 @@ impl Endpoint {
         }
     }
 
-    /// The user that a request is authenticated for; `None` if the request has no credentials.
-    ///
-    /// # Errors
-    /// The refusal, if the credentials fail.
-    fn authenticate(
-        &mut self,
-        request: &Request,
-        path: Path,
-        now: Instant,
-    ) -> Result<Option<String>, Bytes> {
-        let (source, is_trusted) = (path.peer.ip(), self.is_trusted(path));
-        let values: Vec<&str> = request.headers("Authorization").collect();
-        let verdict = match &mut self.authenticator {
-            Some(authenticator) => {
-                let asking =
-                    Asking { method: request.method(), uri: request.uri(), source, is_trusted };
-                authenticator.verify(&values, asking, now)
-            }
-            None => Verdict::Missing,
-        };
-        let tag = self.stateless_tag(request);
-        let stale = match verdict {
-            Verdict::Missing => return Ok(None),
-            Verdict::Authenticated { user } => {
-                // A user may not call or register under another name than its own.
-                if request.from().uri().user().as_deref() == Some(&user) {
-                    return Ok(Some(user));
-                }
-                return Err(self.response(request, Status::FORBIDDEN, &tag));
-            }
-            Verdict::TooMany => {
-                let response = self
-                    .response_builder(request, Status::FORBIDDEN, &tag)
-                    .header("Retry-After", &digest::WINDOW.as_secs().to_string())
-                    .build();
-                return Err(response.into());
-            }
-            Verdict::Malformed => return Err(self.response(request, Status::BAD_REQUEST, &tag)),
-            Verdict::Wrong => {
-                if let Some(tell) = self.wrong_passwords.note(source, now) {
-                    let wrong = tell.unsaid + 1;
-                    info!(peer = %path.peer, wrong, "Wrong password, or no such user");
-                }
-                false
-            }
-            Verdict::Stale => true,
-        };
-        Err(self.challenge_to(request, source, stale, now))
-    }
-
-    /// The user that a request is authenticated for, where authentication is required.
-    ///
-    /// # Errors
-    /// The challenge, or the refusal if the credentials fail.
-    pub(super) fn prove(
-        &mut self,
-        request: &Request,
-        path: Path,
-        now: Instant,
-    ) -> Result<String, Bytes> {
-        match self.authenticate(request, path, now)? {
-            Some(user) => Ok(user),
-            None => Err(self.challenge_to(request, path.peer.ip(), false, now)),
-        }
-    }
-
     /// The call that an INVITE is to replace (RFC 3891 §3). Allowed are the peer of that call,
     /// judged by its address, or by its stream if it is a script of a web page; a trunk; and an
     /// authenticated user of ours.
@@ -413,8 +331,8 @@ impl Endpoint {
             return Err(Status::BAD_REQUEST);
         }
         let (key, early_only) = DialogKey::replaced(value).ok_or(Status::BAD_REQUEST)?;
-        let id = *self.dialogs_by_key.get(&key).ok_or(Status::CALL_DOES_NOT_EXIST)?;
-        let dialog = self.dialogs.get(&id).ok_or(Status::CALL_DOES_NOT_EXIST)?;
+        let id = self.dialogs.find(&key).ok_or(Status::CALL_DOES_NOT_EXIST)?;
+        let dialog = self.dialogs.get(id).ok_or(Status::CALL_DOES_NOT_EXIST)?;
         if dialog.is_ending() {
             return Err(Status::DECLINE);
         }
@@ -431,202 +349,13 @@ impl Endpoint {
             true => before.connection == path.connection,
             false => before.peer.ip() == path.peer.ip(),
         };
-        let is_allowed = user.is_some() || has_its_place || self.trunk_at(path).is_some();
+        let is_allowed = user.is_some() || has_its_place || self.trunks.at(path).is_some();
         if is_allowed { Ok(Some(id)) } else { Err(Status::FORBIDDEN) }
     }
 
-    /// Handles a request within a known dialog.
-    fn handle_inside(
-        &mut self,
-        id: DialogId,
-        request: Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        // A BYE is always accepted: a dialog has only one.
-        if *request.method() != Method::Bye && !self.has_room_within(path) {
-            self.refuse_for_load(&request, path);
-            return;
-        }
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        if let Err(untimely) = dialog.admit(&request) {
-            if dialog.target.is_elsewhere(path) {
-                self.answer_stateless(&request, untimely.status(), path);
-                return;
-            }
-            dialog.target.heard_again(path, self.heard_bytes);
-            self.answering = dialog.target.is_unproven().then_some(id);
-            self.refuse_untimely(untimely, &request, key, path, now);
-            return;
-        }
-        let is_first = dialog.target.heard_from(path, self.heard_bytes);
-        self.answering = dialog.target.is_unproven().then_some(id);
-        if is_first {
-            self.tell(Event::Heard { dialog: id });
-        }
-        match request.method() {
-            Method::Invite | Method::Update if SessionTimer::answer(&request, now).is_err() => {
-                self.refuse_stateful(&request, key, path, Status::SESSION_INTERVAL_TOO_SMALL, now);
-            }
-            Method::Invite => self.handle_reinvite(id, request, key, path),
-            Method::Prack => self.handle_prack(id, &request, key, path, now),
-            Method::Bye => self.handle_bye(id, &request, key, path, now),
-            Method::Info => self.handle_info(id, &request, key, path, now),
-            Method::Notify => self.handle_notify(id, &request, key, path, now),
-            Method::Refer => self.handle_refer(id, &request, key, path, now),
-            Method::Update => self.handle_update(id, request, key, path, now),
-            Method::Options => {
-                let response = self.options_response(&request);
-                self.answer_in_transaction(key, path, response, now);
-            }
-            _ => self.answer_stateful(&request, key, path, Status::METHOD_NOT_ALLOWED, now),
-        }
-    }
-
-    fn handle_reinvite(&mut self, id: DialogId, request: Request, key: TransactionKey, path: Path) {
-        let Some(dialog) = self.dialogs.get(&id) else { return };
-        let local_tag = dialog.key().local_tag.clone();
-        let trying = (!dialog.target.is_unproven()).then(|| self.trying(&request));
-        let invite = Invite { dialog: Some(id), local_tag, stranger: None };
-        let (transaction, transmit) =
-            self.transactions.open_invite(key, None, invite, path, trying);
-        transmit.into_iter().for_each(|transmit| self.transmit(transmit));
-        self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
-    }
-
-    /// The peer wants to change the session; the owner of the call decides.
-    fn reoffer(&mut self, id: DialogId, pending: Pending, path: Path) {
-        let offer = pending.request.description();
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
-            let contact = pending.request.contacts().first().map(|contact| contact.uri());
-            dialog.target.refresh(contact, path);
-            dialog.reoffered(pending);
-        }
-        let is_proved = self.dialogs.get(&id).is_some_and(|dialog| !dialog.target.is_unproven());
-        self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
-    }
-
-    /// Handles a PRACK (RFC 3262 §3).
-    fn handle_prack(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        let rack = request.header("RAck").unwrap_or_default();
-        let is_expected = self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.handle_prack(rack));
-        if let (true, Err(refusal)) = (is_expected, check_description(request)) {
-            self.refuse_with(&refusal, request, key, path, now);
-            self.schedule_dialog(id);
-            return;
-        }
-        let status = match is_expected {
-            // Our provisional responses never carry an offer, so a PRACK has nothing to answer. An
-            // offer in a PRACK would have to wait for the answer to the INVITE.
-            true if request.description().is_none() => Status::OK,
-            true => Status::NOT_ACCEPTABLE_HERE,
-            false => Status::CALL_DOES_NOT_EXIST,
-        };
-        self.answer_stateful(request, key, path, status, now);
-        self.schedule_dialog(id);
-    }
-
-    fn handle_bye(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        self.answer_stateful(request, key, path, Status::OK, now);
-        let Some(dialog) = self.dialogs.get(&id) else { return };
-        if dialog.is_ending() {
-            // Both sides hung up at once: the dialog ends with our own BYE.
-            return;
-        }
-        if dialog.is_ringing() {
-            self.cancel(id, now);
-            return;
-        }
-        if let Some(pending) = dialog.pending().cloned() {
-            self.respond(&pending, Status::REQUEST_TERMINATED, now);
-        }
-        self.forget_dialog(id, now);
-        let reason = request.header("Reason").map(str::to_owned);
-        self.tell(Event::Bye { dialog: id, reason });
-    }
-
-    fn handle_info(
-        &mut self,
-        id: DialogId,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        // Before the answer there is no audio that a key could belong to.
-        let is_answered = self.dialogs.get(&id).is_some_and(|dialog| !dialog.is_ringing());
-        match info::read(request, is_answered) {
-            Ok(tones) => {
-                self.answer_stateful(request, key, path, Status::OK, now);
-                for tone in tones {
-                    self.tell(Event::Info { dialog: id, tone });
-                }
-            }
-            Err(refusal) => self.refuse_with(&refusal, request, key, path, now),
-        }
-    }
-
-    /// RFC 3311: with an offer, UPDATE is handled like a re-INVITE; without one, it refreshes the
-    /// session.
-    fn handle_update(
-        &mut self,
-        id: DialogId,
-        request: Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        if let Err(refusal) = check_description(&request) {
-            self.refuse_with(&refusal, &request, key, path, now);
-            return;
-        }
-        if request.description().is_some() {
-            let transaction = self.transactions.open(key, path);
-            self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
-            return;
-        }
-        let session = SessionTimer::answer(&request, now).ok().flatten();
-        let builder = self.update_accepted(&request, path);
-        let response = session_headers(builder, &request, session.as_ref()).build();
-        if let Some(dialog) = self.dialogs.get_mut(&id) {
-            dialog.target.refresh(request.contacts().first().map(|contact| contact.uri()), path);
-            dialog.session.restart(session.map(|(timer, _)| timer));
-        }
-        self.answer_in_transaction(key, path, response.into(), now);
-        self.schedule_dialog(id);
-    }
-
-    /// The 200 to an UPDATE without an offer.
-    pub(super) fn update_accepted<'a>(
-        &self,
-        request: &'a Request,
-        path: Path,
-    ) -> ResponseBuilder<'a> {
-        let tag = request.to().tag().unwrap_or_default();
-        self.response_builder(request, Status::OK, tag)
-            .contact(&self.config.contact(request.wants_sips(), path))
-            .header("Allow", &self.allow())
-            .header("Supported", self.config.supported())
-    }
-
     /// The caller gave up before we answered; in any later state this has no effect.
-    fn cancel(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get(&id).filter(|dialog| dialog.is_ringing()) else {
+    pub(super) fn cancel(&mut self, id: DialogId, now: Instant) {
+        let Some(dialog) = self.dialogs.get(id).filter(|dialog| dialog.is_ringing()) else {
             return;
         };
         if let Some(pending) = dialog.pending().cloned() {
@@ -636,58 +365,9 @@ impl Endpoint {
         self.tell(Event::Canceled { dialog: id });
     }
 
-    /// Refuses a request that came at the wrong moment. The transaction keeps the answer, because a
-    /// retransmission may come when the moment would be right.
-    pub(super) fn refuse_untimely(
-        &mut self,
-        untimely: Untimely,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        self.refuse_stateful(request, key, path, untimely.status(), now);
-    }
-
-    /// Refuses a request within a dialog, in a transaction that repeats the refusal.
-    pub(super) fn refuse_stateful(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        status: Status,
-        now: Instant,
-    ) {
-        match (request.method(), status) {
-            (Method::Invite, _) => self.refuse_invite(request, key, path, status, now),
-            // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
-            (Method::Update, Status::SERVER_INTERNAL_ERROR) => {
-                let tag = request.to().tag().unwrap_or_default();
-                let delay = self.reinvite_delay_seconds().to_string();
-                let response = self
-                    .response_builder(request, Status::SERVER_INTERNAL_ERROR, tag)
-                    .header("Retry-After", &delay)
-                    .build();
-                self.answer_in_transaction(key, path, response.into(), now);
-            }
-            _ => self.answer_stateful(request, key, path, status, now),
-        }
-    }
-
-    /// §14.2: a random delay of up to ten seconds, so that the requests of both sides do not
-    /// collide again.
-    pub(super) fn reinvite_delay_seconds(&mut self) -> u64 {
-        self.rng.random_range(0..=10)
-    }
-
-    /// RFC 3262 §3: a random number from 1 to 2^31-1.
-    pub(super) fn first_rseq(&mut self) -> u32 {
-        self.rng.random_range(1..1 << 31)
-    }
-
     /// The caller sent no PRACK for our reliable 180 (RFC 3262 §3).
     pub(super) fn give_up_ringing(&mut self, id: DialogId, now: Instant) {
-        let Some(pending) = self.dialogs.get(&id).and_then(Dialog::pending).cloned() else {
+        let Some(pending) = self.dialogs.get(id).and_then(Dialog::pending).cloned() else {
             return;
         };
         self.respond(&pending, Status::SERVER_TIMEOUT, now);
@@ -718,22 +398,4 @@ impl Endpoint {
             || self.dialogs.len() >= self.config.max_dialogs
             || self.transactions.len() >= self.config.max_transactions
     }
-}
-
-/// Parties that a call was diverted from, the oldest first. Diversion lists the newest first (RFC
-/// 5806 section 4.2). History-Info lists the oldest first, and its last entry is the current target
-/// (RFC 7044 section 5). Unreadable values are left out; no decision depends on them.
-fn diverted(request: &Request) -> Vec<NameAddr> {
-    let named = |name: &str| -> Vec<NameAddr> {
-        request.headers(name).filter_map(|value| value.parse().ok()).collect()
-    };
-    let mut diverted = named("Diversion");
-    if diverted.is_empty() {
-        diverted = named("History-Info");
-        diverted.pop();
-    } else {
-        diverted.reverse();
-    }
-    diverted.truncate(MAX_DIVERSIONS);
-    diverted
 }

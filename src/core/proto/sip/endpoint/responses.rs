@@ -1,75 +1,45 @@
-//! The responses that the endpoint makes by itself, without a decision by a call.
+//! Sends responses: with or without a transaction, and to an unproven address within its allowance.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Endpoint, EndpointConfig, Path, requests::SDP};
+use super::{Endpoint, Path, arrived::Arrived, fresh, responder::fitted};
 use crate::proto::sip::{
     Status,
-    dialog::{Pending, allowed_for},
-    message::{Method, Request, ResponseBuilder, Stub},
+    dialog::{DialogId, Pending, allowed_for},
+    message::{Method, ResponseBuilder},
     path::Transport,
-    session_timer::MIN_SE,
-    transaction::{Invite, TransactionId, TransactionKey},
-    uri::Uri,
-    validate::{self, Refusal},
+    transaction::{Invite, TransactionId},
+    validate::Refusal,
 };
 
 impl Endpoint {
-    /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
-    pub(super) fn trying(&self, request: &Request) -> Bytes {
-        ResponseBuilder::to(request, Status::TRYING).build().into()
-    }
-
-    /// Begins a response with the header fields that all of them have.
-    pub(super) fn response_builder<'a>(
-        &self,
-        request: &'a Request,
-        status: Status,
-        local_tag: &str,
-    ) -> ResponseBuilder<'a> {
-        ResponseBuilder::to(request, status)
-            .to_tag(local_tag)
-            .header("Server", &self.config.server_name)
-    }
-
-    /// A response without a body, with the header fields that its status requires.
-    pub(super) fn response(&self, request: &Request, status: Status, local_tag: &str) -> Bytes {
-        let builder = self.response_builder(request, status, local_tag);
-        let builder = match status {
-            Status::METHOD_NOT_ALLOWED => builder.header("Allow", &self.allow()),
-            // RFC 6665 §4.1.3.
-            Status::BAD_EVENT => builder.header("Allow-Events", "refer"),
-            Status::SESSION_INTERVAL_TOO_SMALL => builder.header("Min-SE", &MIN_SE.to_string()),
-            Status::SERVICE_UNAVAILABLE => {
-                builder.header("Retry-After", &self.config.retry_after.as_secs().to_string())
-            }
-            _ => builder,
-        };
-        builder.build().into()
-    }
-
     /// Answers without keeping state (§8.2.7).
-    pub(super) fn answer_stateless(&mut self, request: &Request, status: Status, path: Path) {
-        let response = self.response(request, status, &self.stateless_tag(request));
-        self.send_stateless(path, &response);
+    pub(super) fn answer_stateless(&mut self, arrived: &Arrived, status: Status) {
+        let response = self.responder.response(&arrived.request, status);
+        self.send_stateless(arrived, &response);
+    }
+
+    /// Refuses a request without a transaction. An ACK is never answered.
+    pub(super) fn refuse_stateless(&mut self, arrived: &Arrived, refusal: &Refusal) {
+        if *arrived.method() == Method::Ack {
+            return;
+        }
+        let response = self.responder.refusal(&arrived.request, refusal);
+        self.send_stateless(arrived, &response);
     }
 
     /// Sends a response without keeping state. Over UDP the source address may be forged, so the
     /// response is at most one and a half times as long as the request: optional header fields are
     /// left out, and a request smaller than any phone would send gets no response.
-    pub(super) fn send_stateless(&mut self, path: Path, response: &[u8]) {
-        self.send_within(allowed_for(self.heard_bytes), path, response);
+    pub(super) fn send_stateless(&mut self, arrived: &Arrived, response: &[u8]) {
+        self.send_within(allowed_for(arrived.bytes), arrived.path, response);
     }
 
     /// Sends a response without keeping state, over UDP in at most `room` bytes.
-    fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
+    pub(super) fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
         let room = match path.transport {
             Transport::Udp => room,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
@@ -80,131 +50,30 @@ impl Endpoint {
         }
     }
 
-    /// 401 with our challenges (§22.2); the same request always gets the same tag.
-    pub(super) fn challenge_to(
-        &mut self,
-        request: &Request,
-        source: IpAddr,
-        stale: bool,
-        now: Instant,
-    ) -> Bytes {
-        let challenges = match &mut self.authenticator {
-            Some(authenticator) => authenticator.challenges(source, now, stale),
-            None => Vec::new(),
-        };
-        let builder =
-            self.response_builder(request, Status::UNAUTHORIZED, &self.stateless_tag(request));
-        let builder = challenges
-            .iter()
-            .fold(builder, |builder, value| builder.header("WWW-Authenticate", value));
-        builder.build().into()
-    }
-
-    /// Refuses a request that `validate` rejects, without a transaction. An ACK is never answered.
-    pub(super) fn refuse_invalid(&mut self, request: &Request, refusal: &Refusal, path: Path) {
-        if *request.method() == Method::Ack {
-            return;
-        }
-        let response = self.refusal(request, refusal, &self.stateless_tag(request));
-        self.send_stateless(path, &response);
-    }
-
-    /// Refuses a request within a dialog, other than INVITE, because of its content.
-    pub(super) fn refuse_with(
-        &mut self,
-        refusal: &Refusal,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        now: Instant,
-    ) {
-        let response = self.refusal(request, refusal, request.to().tag().unwrap_or_default());
-        self.answer_in_transaction(key, path, response, now);
-    }
-
-    fn refusal(&self, request: &Request, refusal: &Refusal, local_tag: &str) -> Bytes {
-        let builder = ResponseBuilder::to(request, refusal.status)
-            .reason(refusal.reason)
-            .to_tag(local_tag)
-            .header("Server", &self.config.server_name);
-        let headers = refusal.extra_headers.iter();
-        headers.fold(builder, |builder, (name, value)| builder.header(name, value)).build().into()
-    }
-
-    /// Refuses a message that cannot be read as a request, if it says where the response goes.
-    pub(super) fn refuse_stub(
-        &mut self,
-        request: &Stub,
-        status: Status,
-        reason: &'static str,
-        path: Path,
-    ) {
-        let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
-        let response = ResponseBuilder::to_stub(request, status)
-            .reason(reason)
-            .to_tag(&tag)
-            .header("Server", &self.config.server_name)
-            .build();
-        self.send_stateless(path, &response);
-    }
-
-    pub(super) fn refuse_for_load(&mut self, request: &Request, path: Path) {
-        self.answer_stateless(request, Status::SERVICE_UNAVAILABLE, path);
-    }
-
-    pub(super) fn answer_options(&mut self, request: &Request, path: Path) {
-        let response = self.options_response(request);
-        self.send_stateless(path, &response);
-    }
-
-    /// The 200 to OPTIONS (§11.2).
-    pub(super) fn options_response(&self, request: &Request) -> Bytes {
-        let tag = match request.to().tag() {
-            Some(tag) => tag.to_owned(),
-            None => self.stateless_tag(request),
-        };
-        self.response_builder(request, Status::OK, &tag)
-            .header("Allow", &self.allow())
-            .header("Accept", SDP)
-            .header("Supported", self.config.supported())
-            .build()
-            .into()
-    }
-
     /// Answers a request other than INVITE in its own transaction.
-    pub(super) fn answer_stateful(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        status: Status,
-        now: Instant,
-    ) {
-        let tag = request.to().tag().unwrap_or_default().to_owned();
-        let response = self.response(request, status, &tag);
-        self.answer_in_transaction(key, path, response, now);
+    pub(super) fn answer_stateful(&mut self, arrived: Arrived, status: Status) {
+        let response = self.responder.response(&arrived.request, status);
+        self.answer_in_transaction(arrived, response);
     }
 
-    pub(super) fn answer_in_transaction(
-        &mut self,
-        key: TransactionKey,
-        path: Path,
-        response: Bytes,
-        now: Instant,
-    ) {
-        let response = match self.fitted_to_peer(response) {
-            Some(response) => response,
-            None => return,
-        };
+    /// Refuses a request other than INVITE in its own transaction.
+    pub(super) fn refuse_with(&mut self, arrived: Arrived, refusal: &Refusal) {
+        let response = self.responder.refusal(&arrived.request, refusal);
+        self.answer_in_transaction(arrived, response);
+    }
+
+    pub(super) fn answer_in_transaction(&mut self, arrived: Arrived, response: Bytes) {
+        let Some(response) = self.fitted_to_peer(arrived.limited, response) else { return };
+        let Arrived { key, path, now, .. } = arrived;
         if let Some(transmit) = self.transactions.answer(key, path, response, now) {
             self.transmit(transmit);
         }
     }
 
-    /// Shortens a response to the message being handled to the allowance of an unproven address,
-    /// and takes its length from that allowance. `None` if it cannot be shortened enough.
-    fn fitted_to_peer(&mut self, response: Bytes) -> Option<Bytes> {
-        let dialog = self.answering.and_then(|id| self.dialogs.get_mut(&id));
+    /// Shortens a response to the allowance of the dialog `limited`, and takes its length from that
+    /// allowance. `None` if it cannot be shortened enough.
+    fn fitted_to_peer(&mut self, limited: Option<DialogId>, response: Bytes) -> Option<Bytes> {
+        let dialog = limited.and_then(|id| self.dialogs.get_mut(id));
         let Some((dialog, room)) =
             dialog.and_then(|dialog| dialog.target.allowance.room().map(|room| (dialog, room)))
         else {
@@ -215,31 +84,40 @@ impl Endpoint {
         Some(fitted)
     }
 
-    /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
-    pub(super) fn refuse_invite(
-        &mut self,
-        request: &Request,
-        key: TransactionKey,
-        path: Path,
-        status: Status,
-        now: Instant,
-    ) {
-        let local_tag = match request.to().tag() {
-            Some(tag) => tag.to_owned(),
-            None => self.stateless_tag(request),
-        };
-        let mut builder = self.response_builder(request, status, &local_tag);
-        if status == Status::SERVER_INTERNAL_ERROR {
-            builder = builder.header("Retry-After", &self.reinvite_delay_seconds().to_string());
+    /// Refuses a request within a dialog, in a transaction that repeats the refusal.
+    pub(super) fn refuse_stateful(&mut self, arrived: Arrived, status: Status) {
+        match (arrived.method(), status) {
+            (Method::Invite, _) => self.refuse_invite(arrived, status),
+            // RFC 3311 §5.2: a 500 to UPDATE carries Retry-After.
+            (Method::Update, Status::SERVER_INTERNAL_ERROR) => {
+                let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
+                let tag = self.responder.tag(&arrived.request);
+                let builder =
+                    self.responder.begin(&arrived.request, Status::SERVER_INTERNAL_ERROR, &tag);
+                let response = builder.header("Retry-After", &delay).build().into();
+                self.answer_in_transaction(arrived, response);
+            }
+            _ => self.answer_stateful(arrived, status),
         }
-        let response = builder.build();
-        if self.answering.is_some() {
+    }
+
+    /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
+    pub(super) fn refuse_invite(&mut self, arrived: Arrived, status: Status) {
+        let local_tag = self.responder.tag(&arrived.request);
+        let mut builder = self.responder.begin(&arrived.request, status, &local_tag);
+        if status == Status::SERVER_INTERNAL_ERROR {
+            let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
+            builder = builder.header("Retry-After", &delay);
+        }
+        let response = Bytes::from(builder.build());
+        if arrived.limited.is_some() {
             // The address is unproven: a transaction would repeat the refusal until the ACK comes.
-            if let Some(fitted) = self.fitted_to_peer(response.into()) {
-                self.send(path, fitted);
+            if let Some(fitted) = self.fitted_to_peer(arrived.limited, response) {
+                self.send(arrived.path, fitted);
             }
             return;
         }
+        let Arrived { key, path, now, .. } = arrived;
         let invite = Invite { dialog: None, local_tag, stranger: None };
         let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
         self.finish_pending(id, status, response, now);
@@ -249,12 +127,12 @@ impl Endpoint {
     pub(super) fn respond(&mut self, pending: &Pending, status: Status, now: Instant) {
         let local_tag = self.tag_of_response(pending, status);
         let invite = self.transactions.invite(pending.transaction);
-        let dialog = invite.and_then(|invite| self.dialogs.get(&invite.dialog?));
+        let dialog = invite.and_then(|invite| self.dialogs.get(invite.dialog?));
         let builder = match dialog {
             Some(dialog) if dialog.target.is_unproven() => {
                 ResponseBuilder::to(&pending.request, status).to_tag(&local_tag)
             }
-            _ => self.response_builder(&pending.request, status, &local_tag),
+            _ => self.responder.begin(&pending.request, status, &local_tag),
         };
         let builder = match dialog {
             // A provisional response creates an early dialog (§12.1.1).
@@ -272,10 +150,10 @@ impl Endpoint {
     pub(super) fn tag_of_response(&self, pending: &Pending, status: Status) -> String {
         match self.transactions.invite(pending.transaction) {
             Some(Invite { stranger: Some(_), .. }) if status.is_refusal() => {
-                self.stateless_tag(&pending.request)
+                self.responder.stateless_tag(&pending.request)
             }
             Some(invite) => invite.local_tag.clone(),
-            None => pending.request.to().tag().unwrap_or_default().to_owned(),
+            None => self.responder.tag(&pending.request),
         }
     }
 
@@ -284,7 +162,7 @@ impl Endpoint {
     pub(super) fn try_stranger(&mut self, pending: &Pending, now: Instant) {
         let invite = self.transactions.invite(pending.transaction);
         if invite.is_some_and(|invite| invite.stranger.is_some()) {
-            let trying = self.trying(&pending.request);
+            let trying = self.responder.trying(&pending.request);
             self.finish_pending(pending.transaction, Status::TRYING, trying, now);
         }
     }
@@ -301,8 +179,8 @@ impl Endpoint {
     ) {
         let response = response.into();
         let invite = self.transactions.invite(id);
-        let dialog = invite.and_then(|invite| self.dialogs.get_mut(&invite.dialog?));
-        let mut limited = dialog.filter(|dialog| dialog.target.is_unproven());
+        let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog?));
+        let mut limited = dialog.filter(|dialog| dialog.is_limited());
         if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
         {
@@ -326,7 +204,7 @@ impl Endpoint {
         // If the response is lost, the peer repeats its request, which adds to the allowance.
         let mut room = limited.map(|_| 0);
         let dialog = self.transactions.invite(id).and_then(|invite| invite.dialog);
-        let dialog = dialog.and_then(|dialog| self.dialogs.get(&dialog));
+        let dialog = dialog.and_then(|dialog| self.dialogs.get(dialog));
         let mut transmit = self.transactions.respond(id, status, response, now).filter(|_| fits);
         if transmit
             .as_ref()
@@ -343,106 +221,4 @@ impl Endpoint {
             self.transmit(transmit);
         }
     }
-
-    /// The methods that we accept; REGISTER only if we have users.
-    pub(super) fn allow(&self) -> String {
-        let register = if self.users.is_empty() { "" } else { ", REGISTER" };
-        format!("{}{register}", validate::allow())
-    }
-
-    /// The same request gets the same tag, although no state is kept (§8.2.7).
-    pub(super) fn stateless_tag(&self, request: &Request) -> String {
-        self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
-    }
-
-    pub(super) fn tag_of(&self, seed: &impl Hash) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.tag_secret.hash(&mut hasher);
-        seed.hash(&mut hasher);
-        format!("{:016x}", hasher.finish())
-    }
-}
-
-impl EndpointConfig {
-    /// Our Contact URI in a dialog, with the address that the peer reached or the advertised one.
-    /// It is a SIPS URI only over TLS or WSS: over another transport a SIPS URI could not be
-    /// reached, although §12.1.1 asks for one.
-    pub(super) fn contact(&self, is_sips: bool, path: Path) -> String {
-        let user = &self.contact_user;
-        match path.transport {
-            Transport::Tls if is_sips => format!("sips:{user}@{}", self.sent_by(path)),
-            // RFC 7118 §5.2.
-            Transport::Wss if is_sips => format!("sips:{user}@{};transport=ws", self.sent_by(path)),
-            _ => self.contact_of(user, path),
-        }
-    }
-
-    /// Our SIP URI with this user part, which has to be escaped already, as by `Uri`.
-    pub(super) fn contact_of(&self, user: &str, path: Path) -> String {
-        let transport = match path.transport {
-            Transport::Udp => String::new(),
-            other => format!(";transport={}", other.name().to_ascii_lowercase()),
-        };
-        format!("sip:{user}@{}{transport}", self.sent_by(path))
-    }
-
-    /// Whether a URI that came over `path` is at our domain, or at the address where we were
-    /// reached. Without a configured domain any host name counts as ours, because the sender has
-    /// reached us by it.
-    pub(super) fn is_home(&self, uri: &Uri, path: Path) -> bool {
-        let is_name = match uri.ip_addr() {
-            Some(ip) if ip == path.local.ip() || Some(ip) == self.advertised => return true,
-            ip => ip.is_none(),
-        };
-        match self.domain.as_str() {
-            "" => is_name,
-            domain => uri.host().is_some_and(|host| {
-                host.trim_end_matches('.').eq_ignore_ascii_case(domain.trim_end_matches('.'))
-            }),
-        }
-    }
-
-    /// The extensions that we understand.
-    pub(super) fn supported(&self) -> &'static str {
-        validate::SUPPORTED_TAGS
-    }
-
-    /// Our host and port for Via and Contact; IPv6 in brackets.
-    pub(super) fn sent_by(&self, path: Path) -> String {
-        SocketAddr::new(path.told_host(self.advertised), path.local.port()).to_string()
-    }
-}
-
-/// Header fields that a response without a body can do without, the most dispensable first. Of
-/// several challenges the last one stays. That is MD5 if it is offered: some phones support no
-/// other algorithm, and phones that support another one support MD5 too (RFC 8760 §2.3). In a
-/// datagram Content-Length is optional (RFC 3261 §20.14).
-const DISPENSABLE: [&str; 7] = [
-    "Server",
-    "Supported",
-    "Accept-Encoding",
-    "Accept",
-    "Allow",
-    "WWW-Authenticate",
-    "Content-Length",
-];
-
-/// The response in at most `room` bytes; `None` if it cannot be shortened enough.
-fn fitted(response: &[u8], room: usize) -> Option<Bytes> {
-    if response.len() <= room {
-        return Some(Bytes::copy_from_slice(response));
-    }
-    let mut lines: Vec<&[u8]> = response.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut bytes = response.len();
-    for name in DISPENSABLE {
-        let is_named = |line: &&[u8]| {
-            line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
-        };
-        let kept = usize::from(name == "WWW-Authenticate");
-        while bytes > room && lines.iter().filter(|line| is_named(line)).count() > kept {
-            let first = lines.iter().position(is_named)?;
-            bytes -= lines.remove(first).len();
-        }
-    }
-    (bytes <= room).then(|| lines.concat().into())
 }

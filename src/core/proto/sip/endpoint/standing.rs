@@ -30,11 +30,9 @@ impl Endpoint {
     }
 
     /// How well the peer is known by its address alone.
-    pub(super) fn standing(&self, path: Path) -> Standing {
-        if self.is_trusted(path) {
-            Standing::Trusted
-        } else if self.trunk_at(path).is_some() {
-            Standing::Identified
+    pub(super) fn standing(&self, path: Path) -> Caller {
+        if self.is_trusted(path) || self.trunks.at(path).is_some() {
+            Caller::Known
         } else if self.registrar.is_at(path) {
             Standing::KnownSource
         } else {
@@ -50,7 +48,7 @@ impl Endpoint {
             self.dialogs.values().filter(|dialog| dialog.is_up() && !dialog.target.is_unproven());
         let up = up.map(|dialog| dialog.target.path());
         let up = up.filter(|path| !path.is_foreign);
-        phones.chain(self.trunk_places()).chain(up.map(|path| path.peer.ip()))
+        phones.chain(self.trunks.addresses()).chain(up.map(|path| path.peer.ip()))
     }
 
     /// Streams that phones have registered over. They make known the peers that are scripts of web
@@ -61,8 +59,8 @@ impl Endpoint {
 
     /// Streams that a dialog uses, or over which a phone or a trunk is reached.
     pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
-        let dialogs = self.dialogs.values().map(|dialog| dialog.target.path());
-        let paths = dialogs.chain(self.registrar.paths()).chain(self.trunk_flows());
+        let dialogs = self.dialogs.values().map(Dialog::path);
+        let paths = dialogs.chain(self.registrar.paths()).chain(self.trunks.flows());
         paths.filter_map(|path| path.connection)
     }
 

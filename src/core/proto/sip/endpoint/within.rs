@@ -1,13 +1,13 @@
 //! Our own requests within an established dialog: the refresh of its session (RFC 4028 §10).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rand::Rng;
 use tracing::debug;
 
-use super::{Endpoint, Event, Loss, Path, calling::least_session, requests::SDP};
+use super::{Endpoint, Event, Loss, Path, calling::least_session, fresh};
 use crate::proto::sip::{
     Status,
+    body::SDP,
     dialog::{DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
@@ -21,11 +21,11 @@ impl Endpoint {
     /// Refreshes the session: by UPDATE if the peer supports it, because that changes nothing;
     /// otherwise by a re-INVITE with the current description.
     pub(super) fn refresh(&mut self, id: DialogId, now: Instant) {
-        let pause = self.glare_pause(id);
-        let allow = self.allow();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
-        let Some((proposal, least)) = dialog.session.proposal() else { return };
-        let by_update = dialog.session.takes_update;
+        let pause = fresh::glare_pause(id, &mut self.rng);
+        let allow = self.responder.allow();
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
+        let Some((proposal, least)) = dialog.proposal() else { return };
+        let by_update = dialog.takes_update();
         if !by_update && !dialog.is_confirmed() {
             // The peer is changing the session, which refreshes it too.
             dialog.session.postpone(now + pause);
@@ -49,7 +49,7 @@ impl Endpoint {
     /// Our UPDATE got its final response.
     pub(super) fn update_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
         if !response.status().is_refusal()
-            && let Some(dialog) = self.dialogs.get_mut(&id)
+            && let Some(dialog) = self.dialogs.get_mut(id)
         {
             // RFC 3311 §5.1: the response may change the remote target.
             let contact = response.contacts().first().map(|contact| contact.uri());
@@ -66,9 +66,8 @@ impl Endpoint {
         (cseq, transaction): (u32, TransactionId),
         now: Instant,
     ) {
-        match self.dialogs.get_mut(&id).is_some_and(|dialog| dialog.offer_heard(cseq, now)) {
-            true => self.schedule_dialog(id),
-            false => self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1),
+        if !self.dialogs.get_mut(id).is_some_and(|dialog| dialog.offer_heard(cseq, now)) {
+            self.transactions.give_up_by(transaction, now + SIXTY_FOUR_T1);
         }
     }
 
@@ -96,14 +95,14 @@ impl Endpoint {
         let cseq = response.cseq().number;
         if response.status().is_refusal() {
             // A canceled re-INVITE is refused too, and another one may be pending by then.
-            if let Some(dialog) = self.dialogs.get_mut(&id).filter(|it| it.is_offering(cseq)) {
+            if let Some(dialog) = self.dialogs.get_mut(id).filter(|it| it.is_offering(cseq)) {
                 dialog.offer_refused();
                 self.refresh_answered(id, response, now);
             }
             return;
         }
-        let branch = self.fresh_branch();
-        let Some(dialog) = self.dialogs.get_mut(&id) else { return };
+        let branch = fresh::branch(&mut self.rng);
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
         if let Some(ack) = dialog.sent_ack(cseq) {
             if dialog.target.allowance.take(ack.bytes.len()) {
                 self.acknowledge_again(ack, path);
@@ -132,8 +131,8 @@ impl Endpoint {
     }
 
     fn refresh_answered(&mut self, id: DialogId, response: &Response, now: Instant) {
-        let pause = self.glare_pause(id);
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let pause = fresh::glare_pause(id, &mut self.rng);
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         let is_update = response.cseq().method == Method::Update;
@@ -167,33 +166,20 @@ impl Endpoint {
                 dialog.session.refused(now);
             }
         }
-        self.schedule_dialog(id);
     }
 
     /// Our refresh could not be delivered or was not answered; it is tried again later.
     pub(super) fn refresh_failed(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         dialog.offer_refused();
-        dialog.session.refused(now);
-        self.schedule_dialog(id);
-    }
-
-    /// §14.1: how long to wait after both sides made an offer at once. The side that created the
-    /// Call-ID waits longer.
-    fn glare_pause(&mut self, id: DialogId) -> Duration {
-        let tens = if id.0 >= DialogId::FIRST_OUTGOING {
-            self.rng.random_range(210..=400)
-        } else {
-            self.rng.random_range(0..=200)
-        };
-        Duration::from_millis(tens * 10)
+        dialog.refresh_refused(now);
     }
 
     /// The peer did not answer, or does not know the dialog.
     pub(super) fn lost_sight(&mut self, id: DialogId, now: Instant) {
-        let Some(dialog) = self.dialogs.get_mut(&id).filter(|dialog| !dialog.is_ending()) else {
+        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| !dialog.is_ending()) else {
             return;
         };
         dialog.offer_refused();

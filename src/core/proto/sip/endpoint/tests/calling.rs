@@ -1,5 +1,7 @@
 //! Outgoing calls, with all that a network and the called phones may do to them.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::proto::sip::{Status, digest::Credentials, path::ConnectionId};
 

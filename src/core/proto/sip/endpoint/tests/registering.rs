@@ -92,7 +92,7 @@ const ELSEWHERE: &str = "198.51.100.66:5060";
 /// Whether a caller on `path` counts as a phone that has registered there: once its ACK has shown
 /// our tag, its Record-Route is followed to another host.
 pub(super) fn is_at_phone(line: &mut Line, path: Path, text: impl Fn(&Ask) -> String) -> bool {
-    let name = format!("at{}", line.endpoint.fresh_tag());
+    let name = format!("at{}", fresh::tag(&mut line.endpoint.rng));
     let invite = Ask::invite().with(&format!("Record-Route: <sip:{ELSEWHERE};lr>"));
     line.receive_over(path, &text(&invite.call(&name).branch(&name)));
     let Event::Invite { dialog, .. } = line.event() else { panic!("no Invite") };
@@ -540,11 +540,11 @@ fn a_trunk_that_is_left_loses_its_rights_at_once_and_our_contact_is_taken_back()
     let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
     let first = line.register_at_trunk();
     line.receive(&Reply::to(&first, "200 OK").tag("t").with("Expires: 600").to_string());
-    assert_eq!(line.endpoint.trunk_at(path()).as_deref(), Some("provider"));
+    assert_eq!(line.endpoint.trunks.at(path()), Some("provider"));
 
     line.endpoint.leave_trunk("provider", line.now);
     line.drain();
-    assert_eq!(line.endpoint.trunk_at(path()), None);
+    assert_eq!(line.endpoint.trunks.at(path()), None);
     assert_eq!(line.endpoint.trunks().count(), 0);
     let last = line.sent.pop().unwrap().1;
     assert_eq!(header(&last, "Expires"), Some("0"));
@@ -555,7 +555,8 @@ fn a_trunk_that_is_left_loses_its_rights_at_once_and_our_contact_is_taken_back()
     line.receive(&Reply::to(&last, "200 OK").tag("t").to_string());
     line.receive(&Reply::to(&again, "200 OK").tag("t").with("Expires: 600").to_string());
     assert_eq!(line.trunk(), TrunkState::Registered);
-    assert_eq!(line.endpoint.accounts.len(), 1, "the old one is forgotten");
+    assert_eq!(line.endpoint.trunks.leaving(), 0, "the old one is forgotten");
+    assert_eq!(line.endpoint.trunks().count(), 1);
 }
 
 #[test]
@@ -569,7 +570,8 @@ fn a_trunk_that_is_left_in_the_middle_of_a_request_is_forgotten_after_it() {
     let last = line.sent.pop().unwrap().1;
     assert_eq!(header(&last, "Expires"), Some("0"));
     line.run_for(Duration::from_secs(40));
-    assert!(line.endpoint.accounts.is_empty());
+    assert_eq!(line.endpoint.trunks.leaving(), 0);
+    assert_eq!(line.endpoint.trunks().count(), 0);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What a stranger can make us send to a third party (RFC 3261 section 26.1.5).
 
 use super::*;
-use crate::proto::sip::path::{ConnectionId, Transport};
+use crate::proto::sip::{
+    digest::Algorithm,
+    path::{ConnectionId, Transport},
+};
 
 pub(super) fn stranger() -> Line {
     Line::of_stranger(EndpointConfig::new("test".to_owned()))
