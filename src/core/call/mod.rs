@@ -15,8 +15,8 @@ mod tone_limit;
 
 pub use line::LineScript;
 pub use machine::{
-    Action, Command, DialogRole, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
-    ReferralCall, SafeClip, Settings,
+    Action, Command, DialogRole, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner,
+    Placement, ReferralCall, SafeClip, Settings,
 };
 pub use refusal::{CallError, Refusal};
 pub use session::LocalAudio;

@@ -396,10 +396,9 @@ mod tests {
 
     #[test]
     fn a_line_is_stored_as_an_application_without_a_name() {
-        for (application, stored) in [
-            (None, r#"{"application":""}"#),
-            (Some("bot".to_owned()), r#"{"application":"bot"}"#),
-        ] {
+        for (application, stored) in
+            [(None, r#"{"application":""}"#), (Some("bot".to_owned()), r#"{"application":"bot"}"#)]
+        {
             let owned = Owned { application };
             assert_eq!(serde_json::to_string(&owned).unwrap(), stored);
             assert_eq!(serde_json::from_str::<Owned>(stored).unwrap(), owned);

@@ -44,8 +44,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
 
 use self::{
-    arrived::Arrived, dialog_table::DialogTable, known_peers::KnownPeers, responder::Responder,
-    trunks::Trunks, users::Users,
+    arrived::Arrived, dialog_table::DialogTable, known_addresses::KnownAddresses,
+    responder::Responder, trunks::Trunks, users::Users,
 };
 pub use self::{
     config::EndpointConfig,
@@ -54,7 +54,7 @@ pub use self::{
 };
 use super::{
     Status,
-    dialog::{Dialog, Due as DialogDue, HangUp, allowed_for},
+    dialog::{DialogDue, HangUp, allowed_for},
     message::{Message, Response},
     registrar::{Registrar, RegistrarConfig},
     timers::SIXTY_FOUR_T1,
@@ -83,7 +83,7 @@ pub struct Endpoint {
     trunks: Trunks,
     /// When the next keep-alives to peers behind a NAT are due.
     keep_alive_at: Option<Instant>,
-    acquaintances: KnownPeers,
+    known_addresses: KnownAddresses,
     dialogs: DialogTable,
     transactions: TransactionTable,
     outputs: VecDeque<Output>,
@@ -105,7 +105,7 @@ impl Endpoint {
             registrar: Registrar::new(RegistrarConfig::default()),
             trunks,
             keep_alive_at: None,
-            acquaintances: KnownPeers::default(),
+            known_addresses: KnownAddresses::default(),
             dialogs: DialogTable::new(),
             transactions: TransactionTable::new(),
             outputs: VecDeque::new(),

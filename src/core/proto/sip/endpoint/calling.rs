@@ -320,7 +320,7 @@ impl Endpoint {
         }
         // A peer of RFC 2543 may send a tag only after its first responses.
         let early = [outgoing.take_fork(&tag), outgoing.take_fork(UNTAGGED)];
-        dialog.keep_session(SessionTimer::accept(response, now));
+        dialog.session.restart(SessionTimer::accept(response, now));
         let branch = fresh::branch(&mut self.rng);
         if let Some(ack) = self.ack_of(id, &dialog, cseq, &branch) {
             dialog.acknowledged(cseq, ack.clone());

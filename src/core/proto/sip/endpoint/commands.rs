@@ -42,8 +42,8 @@ impl Endpoint {
         }
         let rseq = fresh::rseq(&mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
-        let contact = self.config.contact(dialog.is_sips(), dialog.path());
-        let is_limited = dialog.is_limited();
+        let contact = self.config.contact(dialog.is_sips(), dialog.target.path());
+        let is_limited = dialog.target.is_unproven();
         let ringing =
             ResponseBuilder::to(&pending.request, Status::RINGING).to_tag(&dialog.key().local_tag);
         let ringing = match is_limited {
@@ -105,7 +105,7 @@ impl Endpoint {
             return;
         };
         let Some(pending) = dialog.pending().cloned() else { return };
-        let source = dialog.path().peer.ip();
+        let source = dialog.target.path().peer.ip();
         let refusal = match self.users.is_empty() {
             true => Refusal::new(Status::FORBIDDEN),
             false => self.users.challenge(source, false, now),
@@ -191,7 +191,8 @@ impl Endpoint {
     pub(super) fn send_last_bye(&mut self, id: DialogId, hang_up: HangUp) {
         let branch = fresh::branch(&mut self.rng);
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
-        let (cseq, path) = (dialog.next_cseq(), self.config.leaving_listener(dialog.next_hop()));
+        let (cseq, path) =
+            (dialog.next_cseq(), self.config.leaving_listener(dialog.target.next_hop()));
         let sent_by = self.config.sent_by(path);
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let bye = dialog.request(Method::Bye, cseq, path, hop);

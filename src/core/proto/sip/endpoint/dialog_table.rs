@@ -162,7 +162,7 @@ impl DialogTable {
     pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
         for dialog in self.dialogs.values_mut().chain(early) {
-            dialog.stream_lost(connection);
+            dialog.target.stream_lost(connection);
         }
     }
 

@@ -38,7 +38,7 @@ impl Endpoint {
             }
             Method::Update if request.description().is_none() => {
                 let contact = request.contacts().first().map(|contact| contact.uri());
-                fork.dialog.refresh_target(contact, arrived.path);
+                fork.dialog.target.refresh(contact, arrived.path);
                 let response = self.responder.update_accepted(request, arrived.path).build();
                 self.answer_in_transaction(arrived, response.into());
                 return;

@@ -22,17 +22,17 @@ impl Endpoint {
         }
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
         if let Err(untimely) = dialog.admit(&arrived.request) {
-            if dialog.is_elsewhere(path) {
+            if dialog.target.is_elsewhere(path) {
                 self.answer_stateless(&arrived, untimely.status());
                 return;
             }
-            dialog.heard_again(path, arrived.bytes);
-            arrived.limited = dialog.is_limited().then_some(id);
+            dialog.target.heard_again(path, arrived.bytes);
+            arrived.limited = dialog.target.is_unproven().then_some(id);
             self.refuse_stateful(arrived, untimely.status());
             return;
         }
-        let is_first = dialog.heard_from(path, arrived.bytes);
-        arrived.limited = dialog.is_limited().then_some(id);
+        let is_first = dialog.target.heard_from(path, arrived.bytes);
+        arrived.limited = dialog.target.is_unproven().then_some(id);
         if is_first {
             self.tell(Event::Heard { dialog: id });
         }
@@ -61,7 +61,7 @@ impl Endpoint {
         let Arrived { request, key, path, .. } = arrived;
         let Some(dialog) = self.dialogs.get(id) else { return };
         let local_tag = dialog.key().local_tag.clone();
-        let trying = (!dialog.is_limited()).then(|| self.responder.trying(&request));
+        let trying = (!dialog.target.is_unproven()).then(|| self.responder.trying(&request));
         let invite = Invite { dialog: Some(id), local_tag, stranger: None };
         let (transaction, transmit) =
             self.transactions.open_invite(key, None, invite, path, trying);
@@ -74,10 +74,10 @@ impl Endpoint {
         let offer = pending.request.description();
         if let Some(dialog) = self.dialogs.get_mut(id) {
             let contact = pending.request.contacts().first().map(|contact| contact.uri());
-            dialog.refresh_target(contact, path);
+            dialog.target.refresh(contact, path);
             dialog.reoffered(pending);
         }
-        let is_proved = self.dialogs.get(id).is_some_and(|dialog| !dialog.is_limited());
+        let is_proved = self.dialogs.get(id).is_some_and(|dialog| !dialog.target.is_unproven());
         self.tell(Event::Reinvite { dialog: id, offer, path, is_proved });
     }
 
@@ -151,8 +151,8 @@ impl Endpoint {
         let builder = self.responder.update_accepted(request, path);
         let response = session_headers(builder, request, session.as_ref()).build();
         if let Some(dialog) = self.dialogs.get_mut(id) {
-            dialog.refresh_target(request.contacts().first().map(|contact| contact.uri()), path);
-            dialog.keep_session(session.map(|(timer, _)| timer));
+            dialog.target.refresh(request.contacts().first().map(|contact| contact.uri()), path);
+            dialog.session.restart(session.map(|(timer, _)| timer));
         }
         self.answer_in_transaction(arrived, response.into());
     }

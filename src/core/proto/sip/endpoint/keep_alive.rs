@@ -36,7 +36,7 @@ impl Endpoint {
 
     /// A call is up, perhaps through a NAT.
     pub(super) fn keep_way_open(&mut self, id: DialogId, now: Instant) {
-        if self.dialogs.get(id).is_some_and(Dialog::is_behind_nat) {
+        if self.dialogs.get(id).is_some_and(Dialog::needs_keep_alive) {
             self.plan_keep_alives(now);
         }
     }
@@ -71,10 +71,8 @@ impl Endpoint {
             let paths = dialogs
                 .map(|dialog| dialog.target.path())
                 .chain(self.registrar.paths())
-                .chain(self.trunks.flows())
-                .map(|path| path.source())
-                .collect();
-            self.acquaintances = KnownPeers { peers, made: Some(now) };
+                .chain(self.trunks.flows());
+            self.known_addresses = KnownAddresses::collect(paths.map(|path| path.source()), now);
         }
         self.known_addresses.contains(peer)
     }
@@ -85,7 +83,7 @@ impl Endpoint {
         let mut seen = BTreeSet::new();
         self.registrar
             .behind_nat()
-            .chain(callers.map(Dialog::path))
+            .chain(callers.map(|dialog| dialog.target.path()))
             .chain(self.trunks.flows())
             .filter(|path| seen.insert((path.transport, path.peer)))
             .collect()

@@ -21,7 +21,8 @@ use crate::proto::sip::{
 impl Endpoint {
     pub(super) fn handle_refer(&mut self, id: DialogId, arrived: Arrived) {
         let (request, path, now) = (&arrived.request, arrived.path, arrived.now);
-        let may_refer = self.dialogs.get(id).is_some_and(Dialog::may_refer);
+        let dialog = self.dialogs.get(id);
+        let may_refer = dialog.is_some_and(|dialog| dialog.received_refer.is_allowed());
         // Without users there is no password to authenticate with.
         let must_prove = !may_refer && !self.users.is_empty();
         let is_trusted = self.is_trusted(path);

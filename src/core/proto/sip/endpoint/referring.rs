@@ -10,7 +10,7 @@ use crate::proto::sip::{
     Status,
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
-    message::{Method, Request, parse_number},
+    message::{Method, Request},
     transaction::TransactionUser,
     uri::{Uri, escape_header},
 };
@@ -62,15 +62,8 @@ impl Endpoint {
 
     /// Our REFER got its final response. After a 2xx, NOTIFY requests follow.
     pub(super) fn refer_answered(&mut self, id: DialogId, status: Status, now: Instant) {
-        let is_refused = status.is_refusal();
-        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
-            return;
-        };
-        match is_refused {
-            true => dialog.refer_over(),
-            false => dialog.follow_refer(None, now),
-        }
-        let status = if is_refused { status } else { Status::TRYING };
+        let Some(dialog) = self.dialogs.get_mut(id) else { return };
+        let Some(status) = dialog.sent_refer.answered(status, now) else { return };
         self.tell(Event::Referred { dialog: id, status });
     }
 
@@ -83,26 +76,15 @@ impl Endpoint {
             self.answer_stateful(arrived, Status::BAD_EVENT);
             return;
         }
-        let Some(dialog) = self.dialogs.get_mut(id).filter(|dialog| dialog.refers()) else {
+        let dialog = self.dialogs.get_mut(id);
+        let Some(dialog) = dialog.filter(|dialog| dialog.sent_refer.is_under_way()) else {
             self.answer_stateful(arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         };
         let state = request.header("Subscription-State").unwrap_or_default();
-        let is_over = state.trim().to_ascii_lowercase().starts_with("terminated");
-        let status = match (status_in(request), is_over) {
-            // The subscription ends without a final status.
-            (status, true) if !status.is_some_and(Status::is_final) => {
-                Some(Status::REQUEST_TIMEOUT)
-            }
-            (status, _) => status,
-        };
-        if status.is_some_and(Status::is_final) {
-            dialog.refer_over();
-        } else if let Some(expires) = expires_of(state) {
-            dialog.follow_refer(Some(expires), now);
-        }
+        let progress = dialog.sent_refer.notified(status_in(request), state, now);
         self.answer_stateful(arrived, Status::OK);
-        if let Some(status) = status {
+        if let Some(status) = progress {
             self.tell(Event::Referred { dialog: id, status });
         }
     }

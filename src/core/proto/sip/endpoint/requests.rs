@@ -7,7 +7,7 @@ use tracing::{debug, info};
 use super::{Endpoint, Event, IncomingInvite, arrived::Arrived, fresh};
 use crate::proto::sip::{
     Status,
-    dialog::{Acknowledgement, Caller, Dialog, DialogId, DialogKey, Pending, allowed_for},
+    dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder},
     path::{Path, Transmit},
     registrar::{self, Reply},
@@ -107,7 +107,7 @@ impl Endpoint {
             debug!(sip.call_id = request.call_id(), "ACK for nothing is dropped");
             return;
         };
-        if dialog.heard_from(arrived.path, arrived.bytes) {
+        if dialog.target.heard_from(arrived.path, arrived.bytes) {
             self.tell(Event::Heard { dialog: id });
         }
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
@@ -136,12 +136,12 @@ impl Endpoint {
             return;
         };
         let dialog = id.and_then(|id| self.dialogs.get_mut(id));
-        if dialog.as_ref().is_some_and(|dialog| dialog.is_elsewhere(path)) {
+        if dialog.as_ref().is_some_and(|dialog| dialog.target.is_elsewhere(path)) {
             self.answer_stateless(&arrived, Status::CALL_DOES_NOT_EXIST);
             return;
         }
-        if let Some(dialog) = dialog.filter(|dialog| dialog.is_limited()) {
-            dialog.heard_again(path, arrived.bytes);
+        if let Some(dialog) = dialog.filter(|dialog| dialog.target.is_unproven()) {
+            dialog.target.heard_again(path, arrived.bytes);
             arrived.limited = id;
         }
         // §9.2: the same tag as in the responses to the INVITE.
@@ -218,7 +218,7 @@ impl Endpoint {
             Some(_) => Standing::Identified,
             None => self.standing(path),
         };
-        if caller == Caller::Stranger && !self.has_room_for_stranger(path) {
+        if caller == Standing::Stranger && !self.has_room_for_stranger(path) {
             self.answer_stateless(&arrived, Status::SERVICE_UNAVAILABLE);
             return;
         }

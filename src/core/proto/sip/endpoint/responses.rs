@@ -180,7 +180,7 @@ impl Endpoint {
         let response = response.into();
         let invite = self.transactions.invite(id);
         let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog?));
-        let mut limited = dialog.filter(|dialog| dialog.is_limited());
+        let mut limited = dialog.filter(|dialog| dialog.target.is_unproven());
         if status.is_refusal()
             && let Some((path, heard)) = self.transactions.take_back(id)
         {

@@ -30,9 +30,11 @@ impl Endpoint {
     }
 
     /// How well the peer is known by its address alone.
-    pub(super) fn standing(&self, path: Path) -> Caller {
-        if self.is_trusted(path) || self.trunks.at(path).is_some() {
-            Caller::Known
+    pub(super) fn standing(&self, path: Path) -> Standing {
+        if self.is_trusted(path) {
+            Standing::Trusted
+        } else if self.trunks.at(path).is_some() {
+            Standing::Identified
         } else if self.registrar.is_at(path) {
             Standing::KnownSource
         } else {
@@ -59,7 +61,7 @@ impl Endpoint {
 
     /// Streams that a dialog uses, or over which a phone or a trunk is reached.
     pub fn streams(&self) -> impl Iterator<Item = ConnectionId> {
-        let dialogs = self.dialogs.values().map(Dialog::path);
+        let dialogs = self.dialogs.values().map(|dialog| dialog.target.path());
         let paths = dialogs.chain(self.registrar.paths()).chain(self.trunks.flows());
         paths.filter_map(|path| path.connection)
     }

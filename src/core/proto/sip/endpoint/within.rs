@@ -24,8 +24,8 @@ impl Endpoint {
         let pause = fresh::glare_pause(id, &mut self.rng);
         let allow = self.responder.allow();
         let Some(dialog) = self.dialogs.get_mut(id) else { return };
-        let Some((proposal, least)) = dialog.proposal() else { return };
-        let by_update = dialog.takes_update();
+        let Some((proposal, least)) = dialog.session.proposal() else { return };
+        let by_update = dialog.session.takes_update;
         if !by_update && !dialog.is_confirmed() {
             // The peer is changing the session, which refreshes it too.
             dialog.session.postpone(now + pause);
@@ -174,7 +174,7 @@ impl Endpoint {
             return;
         };
         dialog.offer_refused();
-        dialog.refresh_refused(now);
+        dialog.session.refused(now);
     }
 
     /// The peer did not answer, or does not know the dialog.
