@@ -4,11 +4,12 @@
 //! which the machine is suspended, and never jumps; the wall clock; and the state that an earlier
 //! process has stored ([`ClockState`]). Out: the time ([`SteadyMillis`]), and jumps of the wall
 //! clock ([`Jump`]). The clock stores nothing itself; the database does, and its deadlines are in
-//! this time.
+//! this time. [`Clock::sleep_until`] waits for one of them.
 //!
 //! A new clock begins with the wall clock's time. After a restart of the process it continues by
 //! CLOCK_BOOTTIME; after a restart of the machine by the wall clock, but never backwards.
 
+mod alarm;
 mod reckoning;
 
 use std::{
@@ -77,6 +78,18 @@ impl Clock {
         let now = uptime_ms().map_or(i64::MIN, |at| at.saturating_add(self.inner.offset_ms));
         let newest = self.inner.newest.fetch_max(now, Ordering::Relaxed);
         SteadyMillis(newest.max(now))
+    }
+
+    /// Returns at `at`, or at once if that has passed. The time for which the machine is suspended
+    /// counts.
+    pub async fn sleep_until(&self, at: SteadyMillis) {
+        loop {
+            let pause = at.since(self.now());
+            if pause.is_zero() {
+                return;
+            }
+            alarm::sleep(pause).await;
+        }
     }
 
     /// The wall time of a steady time, by the wall clock as it is set now.
@@ -159,5 +172,16 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         let passed = clock.now().since(before);
         assert!(passed >= Duration::from_millis(49), "{passed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_sleep_ends_at_its_time() {
+        let clock = Clock::resume(None).unwrap();
+        let begun = clock.now();
+        clock.sleep_until(begun.minus(Duration::from_secs(1))).await;
+        let end = begun.plus(Duration::from_millis(50));
+        clock.sleep_until(end).await;
+        let late = clock.now().since(end);
+        assert!(clock.now() >= end && late < Duration::from_secs(5), "{late:?}");
     }
 }

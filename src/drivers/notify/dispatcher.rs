@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use crate::drivers::store::{Database, Delivery, StoreError};
-use aftertone_core::model::CallId;
+use aftertone_core::model::{CallId, SteadyMillis};
 
 use super::{
     backoff::{self, Failure},
@@ -115,10 +115,6 @@ impl Dispatcher {
 /// How long the dispatcher waits before it queries a failed database again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest time between two looks at the outbox: a sleep does not count the time for which the
-/// machine is suspended, while deadlines do.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
 /// How long a receiver counts as failing after its last failure.
 const FAILING_FOR: Duration = Duration::from_secs(120);
 
@@ -162,8 +158,9 @@ impl LaneKeeper {
         let cancel = self.lane.cancel.clone();
         let store = self.lane.store.clone();
         while !cancel.is_cancelled() {
-            let sleep = match self.open_lanes().await {
-                Ok(sleep) => {
+            let opened = self.open_lanes().await;
+            match &opened {
+                Ok(_) => {
                     if self.lanes.is_empty() {
                         // No lane is running: every due notification has been tried.
                         for done in self.flushing.drain(..) {
@@ -171,12 +168,17 @@ impl LaneKeeper {
                             let _ = done.send(());
                         }
                     }
-                    sleep
                 }
                 Err(error) => {
-                    self.lane.store.notice(&error);
+                    self.lane.store.notice(error);
                     warn!("The outbox cannot be read: {error}");
-                    DATABASE_PAUSE
+                }
+            }
+            let next_look = async {
+                match opened {
+                    Ok(Some(next)) => store.clock().sleep_until(next).await,
+                    Ok(None) => std::future::pending().await,
+                    Err(_) => tokio::time::sleep(DATABASE_PAUSE).await,
                 }
             };
             tokio::select! {
@@ -184,7 +186,7 @@ impl LaneKeeper {
                 () = store.outbox_grew() => {}
                 Some(done) = self.flush_requests.recv() => self.flushing.push(done),
                 Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
-                () = tokio::time::sleep(sleep) => {}
+                () = next_look => {}
             }
             // Under load many lanes end together: one query of the outbox serves all of them.
             while let Some(ended) = self.lanes.try_join_next_with_id() {
@@ -196,12 +198,12 @@ impl LaneKeeper {
         }
     }
 
-    /// Opens a lane for every due head that the limits allow. Returns the time until the next head
-    /// is due.
-    async fn open_lanes(&mut self) -> Result<Duration, StoreError> {
+    /// Opens a lane for every due head that the limits allow. Returns when the next head is due. A
+    /// due head beyond the limits waits for the end of a lane.
+    async fn open_lanes(&mut self) -> Result<Option<SteadyMillis>, StoreError> {
         self.receivers.retain(|_, receiver| receiver.lanes > 0 || receiver.is_failing());
         if self.lanes.len() >= self.config.lanes {
-            return Ok(LONGEST_SLEEP);
+            return Ok(None);
         }
         let store = self.lane.store.clone();
         let now = store.clock().now();
@@ -228,8 +230,7 @@ impl LaneKeeper {
                 }
             }
         }
-        let next = store.next_attempt(now).await?;
-        Ok(next.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP))
+        store.next_attempt(now).await
     }
 
     /// How many more lanes the receiver may have now.

@@ -1,7 +1,10 @@
 //! Checks the folder while the daemon runs: whether it is in its place, whether clips without a row
 //! are in it, and which files in `lost+found` have expired.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -78,9 +81,10 @@ fn note(vault: &Vault, fault: Option<FolderFault>) {
 
 async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
     let mut faults = 0u32;
+    let mut known = HashSet::new();
     loop {
         let begun = Instant::now();
-        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR).await;
+        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR, &mut known).await;
         // Files in `lost+found` are purged on time also while the database is away.
         let purged = lost.sweep().await.map_err(|source| vault.failed(source));
         match set_aside.and(purged) {

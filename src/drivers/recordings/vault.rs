@@ -186,7 +186,7 @@ impl Vault {
             }
         }
         self.warn_of_missing(&known, &files);
-        self.set_aside_unknown(database, Duration::ZERO).await?;
+        self.set_aside_unknown(database, Duration::ZERO, &mut HashSet::new()).await?;
         Ok(found)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use sqlx::AnyPool;
 use tokio::sync::Notify;
 
-use super::{StoreError, guard::Guard, leftovers::Erasure};
+use super::{StoreError, expiry::Expiry, guard::Guard, leftovers::Erasure};
 use crate::drivers::clock::Clock;
 
 /// A handle on the open database; cheap to clone.
@@ -26,6 +26,7 @@ pub(super) struct Inner {
     /// The first damage that was found.
     damage: OnceLock<String>,
     erasure: Erasure,
+    expiry: Expiry,
     clock: Clock,
     lock: Lock,
 }
@@ -89,6 +90,11 @@ impl Database {
         }
     }
 
+    /// When the next row may be due for deletion, as far as it was announced.
+    pub fn expiry(&self) -> &Expiry {
+        &self.inner.expiry
+    }
+
     pub(super) fn damage(&self) -> &OnceLock<String> {
         &self.inner.damage
     }
@@ -120,6 +126,7 @@ impl Database {
             outbox_grew: Notify::new(),
             damage: OnceLock::new(),
             erasure: Erasure::new(),
+            expiry: Expiry::new(clock.clone()),
             clock,
             lock,
         };
