@@ -27,9 +27,9 @@ use crate::drivers::store::{Database, Delivery, StoreError};
 use aftertone_core::model::{CallId, SteadyMillis};
 
 use super::{
-    backoff::{self, Failure},
+    backoff::{self, FailedAttempt},
     refusals::Refusals,
-    webhook::{Answer, Rendered, Webhook},
+    webhook::{Rendered, Webhook, WebhookAnswer},
 };
 
 /// Makes the wire form of a notification. An error says why that is not possible now; the
@@ -126,28 +126,28 @@ struct LaneKeeper {
     flushing: Vec<oneshot::Sender<()>>,
     lanes: JoinSet<LaneEnd>,
     /// The call, receiver and application of each running lane; needed when a lane panics.
-    running: HashMap<task::Id, Served>,
+    running: HashMap<task::Id, LaneSubject>,
     /// Calls that have a lane, and calls whose lane panicked: a new lane would panic again.
     calls: HashSet<CallId>,
-    receivers: HashMap<String, Receiver>,
+    receivers: HashMap<String, ReceiverLanes>,
     /// The number of lanes of each application.
     applications: HashMap<String, usize>,
 }
 
 /// What a lane serves.
-struct Served {
+struct LaneSubject {
     call: CallId,
     receiver: String,
     application: String,
 }
 
 #[derive(Debug, Default)]
-struct Receiver {
+struct ReceiverLanes {
     lanes: usize,
     failed_at: Option<Instant>,
 }
 
-impl Receiver {
+impl ReceiverLanes {
     fn is_failing(&self) -> bool {
         self.failed_at.is_some_and(|at| at.elapsed() < FAILING_FOR)
     }
@@ -249,7 +249,7 @@ impl LaneKeeper {
     }
 
     fn open_lane(&mut self, head: Delivery) {
-        let served = Served {
+        let served = LaneSubject {
             call: head.call,
             receiver: head.receiver.clone(),
             application: head.application.clone(),
@@ -267,7 +267,7 @@ impl LaneKeeper {
             Ok((id, end)) => (id, Some(end)),
             Err(error) => (error.id(), None),
         };
-        let Some(Served { call, receiver, application }) = self.running.remove(&id) else {
+        let Some(LaneSubject { call, receiver, application }) = self.running.remove(&id) else {
             return;
         };
         if let Some(lanes) = self.applications.get_mut(&application) {
@@ -346,33 +346,33 @@ impl LaneParts {
         let answer = match (self.render)(delivery) {
             Ok(rendered) => self.webhook.post(&delivery.callback_uri, rendered).await,
             Err(reason) => {
-                Answer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
+                WebhookAnswer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
             }
         };
         let attempts = delivery.attempts.saturating_add(1);
         let refusals = self.count_refusals(delivery, &answer);
         match answer {
-            Answer::Received => {
+            WebhookAnswer::Received => {
                 debug!(attempts, "Notification received");
                 self.write_down(|| self.store.delivered(delivery)).await;
                 LaneEnd::Received
             }
-            Answer::Hopeless { reason } => {
+            WebhookAnswer::Hopeless { reason } => {
                 self.give_up(delivery, attempts, &reason).await;
                 // The receiver answered quickly; the next notifications may succeed.
                 LaneEnd::Nothing
             }
-            Answer::Refused { reason, .. } if refusals >= self.config.refusals => {
+            WebhookAnswer::Refused { reason, .. } if refusals >= self.config.refusals => {
                 self.give_up(delivery, attempts, &reason).await;
                 LaneEnd::Nothing
             }
             // Only refusals count for the pause, not earlier failures of other kinds: the caller
             // still hears ringing.
-            Answer::Refused { reason, retry_after } => {
+            WebhookAnswer::Refused { reason, retry_after } => {
                 self.fail(delivery, attempts, refusals, &reason, retry_after).await;
                 LaneEnd::Nothing
             }
-            Answer::Failed { reason, retry_after } => {
+            WebhookAnswer::Failed { reason, retry_after } => {
                 self.fail(delivery, attempts, attempts, &reason, retry_after).await;
                 LaneEnd::Failed
             }
@@ -380,13 +380,15 @@ impl LaneParts {
     }
 
     /// How often in a row the notification was refused, this time included.
-    fn count_refusals(&self, delivery: &Delivery, answer: &Answer) -> u32 {
+    fn count_refusals(&self, delivery: &Delivery, answer: &WebhookAnswer) -> u32 {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match answer {
-            Answer::Refused { .. } => {
+            WebhookAnswer::Refused { .. } => {
                 refusals.count(delivery.call, delivery.sequence, Instant::now().into_std())
             }
-            Answer::Received | Answer::Hopeless { .. } | Answer::Failed { .. } => 0,
+            WebhookAnswer::Received
+            | WebhookAnswer::Hopeless { .. }
+            | WebhookAnswer::Failed { .. } => 0,
         };
         if times == 0 || times >= self.config.refusals {
             refusals.end(delivery.call);
@@ -405,7 +407,7 @@ impl LaneParts {
     ) {
         let now = self.store.clock().now();
         let age = now.since(delivery.created_at);
-        let failure = Failure { step, age, retry_after, jitter: rand::random() };
+        let failure = FailedAttempt { step, age, retry_after, jitter: rand::random() };
         let Some(pause) = backoff::pause(failure, self.config.retry_for) else {
             return self.give_up(delivery, attempts, reason).await;
         };

@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use crate::drivers::prompts::{Fence, FetchLimits, bundled_wav};
 
-    struct Server {
+    struct PromptServer {
         base: String,
         hits: Arc<AtomicUsize>,
         /// A permit for each request to `/held`.
@@ -310,7 +310,7 @@ mod tests {
         answers: Arc<Semaphore>,
     }
 
-    async fn server() -> Server {
+    async fn server() -> PromptServer {
         let hits = Arc::new(AtomicUsize::new(0));
         let (arrivals, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let count = |hits: &Arc<AtomicUsize>| {
@@ -385,7 +385,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Server { base, hits, arrivals, answers }
+        PromptServer { base, hits, arrivals, answers }
     }
 
     fn library(memory_bytes: usize, folder: Option<&std::path::Path>) -> Library {
@@ -404,7 +404,7 @@ mod tests {
         PromptSource { uri: uri.to_owned(), resource_id: resource_id.map(str::to_owned), times: 1 }
     }
 
-    impl Server {
+    impl PromptServer {
         async fn hits_of(&self, library: &Library, path: &str, id: Option<&str>) -> usize {
             let before = self.hits.load(Ordering::SeqCst);
             library.load("bot", &source(&format!("{}{path}", self.base), id)).await.unwrap();

@@ -13,7 +13,7 @@ use super::{ages::LostFiles, folder::FolderFault, vault::Vault};
 use crate::drivers::store::Database;
 
 /// The task that checks the folder.
-pub struct Keeper {
+pub struct FolderKeeper {
     database: Database,
     vault: Vault,
     lost: LostFiles,
@@ -31,7 +31,7 @@ const TIDY_AT_LEAST: Duration = Duration::from_secs(60);
 /// A younger file may belong to a row that did not exist yet at the time of the search.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-impl Keeper {
+impl FolderKeeper {
     /// A keeper that purges files of `lost+found` when they are as old as `retention`.
     pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
         let lost = LostFiles::new(database.clone(), vault.clone(), retention);

@@ -14,11 +14,11 @@ use crate::drivers::clock::Clock;
 /// A handle on the open database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    inner: Arc<Inner>,
+    inner: Arc<OpenDatabase>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct OpenDatabase {
     writer: AnyPool,
     reader: AnyPool,
     /// Wakes the dispatcher when the outbox has new rows.
@@ -28,12 +28,12 @@ pub(super) struct Inner {
     erasure: Erasure,
     expiry: Expiry,
     clock: Clock,
-    lock: Lock,
+    lock: ProcessLock,
 }
 
 /// Held until the database is closed, so that no second process opens it.
 #[derive(Debug)]
-pub(super) enum Lock {
+pub(super) enum ProcessLock {
     File { _file: File },
     Connection(Guard),
 }
@@ -45,9 +45,9 @@ impl Database {
         self.inner.reader.close().await;
         self.inner.writer.close().await;
         match &self.inner.lock {
-            Lock::Connection(guard) => guard.release(),
+            ProcessLock::Connection(guard) => guard.release(),
             // The lock ends with the last handle.
-            Lock::File { .. } => {}
+            ProcessLock::File { .. } => {}
         }
     }
 
@@ -55,8 +55,8 @@ impl Database {
     /// server.
     pub fn is_away(&self) -> bool {
         match &self.inner.lock {
-            Lock::Connection(guard) => !guard.is_held(),
-            Lock::File { .. } => false,
+            ProcessLock::Connection(guard) => !guard.is_held(),
+            ProcessLock::File { .. } => false,
         }
     }
 
@@ -85,8 +85,8 @@ impl Database {
     /// The state of the erasure of deleted rows; `None` for PostgreSQL.
     pub(super) fn erasure(&self) -> Option<&Erasure> {
         match &self.inner.lock {
-            Lock::Connection(_) => None,
-            Lock::File { .. } => Some(&self.inner.erasure),
+            ProcessLock::Connection(_) => None,
+            ProcessLock::File { .. } => Some(&self.inner.erasure),
         }
     }
 
@@ -100,12 +100,12 @@ impl Database {
     }
 
     /// A weak reference, for tasks that must not keep the database open.
-    pub(super) fn downgraded(&self) -> Weak<Inner> {
+    pub(super) fn downgraded(&self) -> Weak<OpenDatabase> {
         Arc::downgrade(&self.inner)
     }
 
     /// The database, if it is still open.
-    pub(super) fn upgraded(inner: &Weak<Inner>) -> Option<Self> {
+    pub(super) fn upgraded(inner: &Weak<OpenDatabase>) -> Option<Self> {
         inner.upgrade().map(|inner| Self { inner })
     }
 
@@ -119,8 +119,13 @@ impl Database {
 }
 
 impl Database {
-    pub(super) fn joined(writer: AnyPool, reader: AnyPool, clock: Clock, lock: Lock) -> Self {
-        let inner = Inner {
+    pub(super) fn joined(
+        writer: AnyPool,
+        reader: AnyPool,
+        clock: Clock,
+        lock: ProcessLock,
+    ) -> Self {
+        let inner = OpenDatabase {
             writer,
             reader,
             outbox_grew: Notify::new(),

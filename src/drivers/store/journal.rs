@@ -42,7 +42,7 @@ use super::{Database, StoreError, calls, connections::discard, outbox, recording
 #[derive(Clone, Debug)]
 pub struct Journal {
     database: Database,
-    queue: mpsc::Sender<Entry>,
+    queue: mpsc::Sender<PendingChange>,
     backlog: Arc<Backlog>,
     limits: JournalLimits,
     /// When the last commit was last read on another connection.
@@ -83,7 +83,7 @@ impl Journal {
     pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
         let (queue, pending) = mpsc::channel(limits.queue.max(1));
         let backlog = Arc::new(Backlog::default());
-        let writer = Writer {
+        let writer = JournalWriter {
             database: database.clone(),
             pending,
             backlog: backlog.clone(),
@@ -98,7 +98,7 @@ impl Journal {
     /// # Errors
     /// Returns the change when the queue is full or the journal has ended.
     pub fn submit(&self, change: Change) -> Result<Commit, JournalBehind> {
-        let (pending, commit) = Entry::new(change);
+        let (pending, commit) = PendingChange::new(change);
         // Counted first: the writer may finish the change before `try_send` returns.
         self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
         match self.queue.try_send(pending) {
@@ -116,7 +116,7 @@ impl Journal {
     /// # Errors
     /// It took longer than `within`, or the journal has ended.
     pub async fn flush(&self, within: Duration) -> Result<(), StoreError> {
-        let (pending, commit) = Entry::new(Change::default());
+        let (pending, commit) = PendingChange::new(Change::default());
         let flushed = async {
             let place = self.queue.reserve().await.map_err(|_| StoreError::JournalEnded)?;
             self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
@@ -168,13 +168,13 @@ impl Future for Commit {
 
 /// A change that is submitted and not yet durable.
 #[derive(Debug)]
-struct Entry {
+struct PendingChange {
     change: Change,
     submitted: Instant,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-impl Entry {
+impl PendingChange {
     fn new(change: Change) -> (Self, Commit) {
         let (done, commit) = oneshot::channel();
         (Self { change, submitted: Instant::now(), done }, Commit(commit))
@@ -202,24 +202,24 @@ impl Backlog {
     }
 }
 
-struct Writer {
+struct JournalWriter {
     database: Database,
-    pending: mpsc::Receiver<Entry>,
+    pending: mpsc::Receiver<PendingChange>,
     backlog: Arc<Backlog>,
     batch: usize,
 }
 
-impl Writer {
+impl JournalWriter {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(self.batch);
         while self.pending.recv_many(&mut batch, self.batch).await > 0 {
-            self.backlog.set_oldest(batch.first().map(|pending: &Entry| pending.submitted));
+            self.backlog.set_oldest(batch.first().map(|pending: &PendingChange| pending.submitted));
             self.commit(&mut batch).await;
             self.backlog.set_oldest(None);
         }
     }
 
-    async fn commit(&self, batch: &mut Vec<Entry>) {
+    async fn commit(&self, batch: &mut Vec<PendingChange>) {
         let together = self.commit_together(batch).await;
         match together {
             Ok(()) => batch.drain(..).for_each(|pending| self.resolve(pending, Ok(()))),
@@ -239,7 +239,7 @@ impl Writer {
     }
 
     /// Writes the changes in one transaction, again and again while the database is away.
-    async fn commit_together(&self, batch: &[Entry]) -> Result<(), StoreError> {
+    async fn commit_together(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
         let mut failures = 0_u32;
         loop {
             match self.try_commit(batch).await {
@@ -263,7 +263,7 @@ impl Writer {
         }
     }
 
-    async fn try_commit(&self, batch: &[Entry]) -> Result<(), StoreError> {
+    async fn try_commit(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
         if batch.iter().all(|pending| pending.change == Change::default()) {
             return Ok(());
         }
@@ -287,7 +287,7 @@ impl Writer {
         Ok(())
     }
 
-    fn resolve(&self, pending: Entry, result: Result<(), StoreError>) {
+    fn resolve(&self, pending: PendingChange, result: Result<(), StoreError>) {
         if let Err(error) = &result {
             let call = pending.change.call.as_ref().map(|call| tracing::field::display(call.id));
             error!(call.id = call, "A change was refused: {error}");
@@ -308,12 +308,12 @@ struct WrittenBatch {
 /// Writes the changes in one transaction.
 async fn write_together(
     connection: &mut AnyConnection,
-    batch: &[Entry],
+    batch: &[PendingChange],
     now: SteadyMillis,
 ) -> Result<WrittenBatch, StoreError> {
     let mut transaction = connection.begin().await?;
     let mut due = None;
-    for Entry { change, .. } in batch {
+    for PendingChange { change, .. } in batch {
         if let Some(call) = &change.call {
             calls::write_call(&mut transaction, call).await?;
         }

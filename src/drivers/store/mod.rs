@@ -34,7 +34,7 @@ pub use calls::UnfinishedCall;
 pub use database::Database;
 pub use error::StoreError;
 pub use expiry::{Expiry, PURGE_LEEWAY};
-pub use identity::Identity;
+pub use identity::DatabaseIdentity;
 pub use journal::{Commit, Journal, JournalBehind, JournalLimits};
 pub use keys::SigningKeyRow;
 pub use lock::lock_for_life;

@@ -24,7 +24,7 @@ use super::{
     StoreError, clock,
     connections::{ACQUIRE_TIMEOUT, probe},
     damage,
-    database::{Database, Lock},
+    database::{Database, ProcessLock},
     files::{PRIVATE, keep_private},
     guard, lock_for_life,
 };
@@ -91,7 +91,7 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .await
         .map_err(cannot_open)?;
     let clock = clock::resume(&writer).await?;
-    let database = Database::joined(writer, reader, clock, Lock::File { _file: lock });
+    let database = Database::joined(writer, reader, clock, ProcessLock::File { _file: lock });
     if let Some(checking) = checking {
         checking.watch(database.downgraded());
     }
@@ -187,7 +187,7 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
         warn!("PostgreSQL runs with fsync = off: a power cut may lose what was accepted");
     }
     let clock = clock::resume(&pool).await?;
-    Ok(Database::joined(pool.clone(), pool, clock, Lock::Connection(guard)))
+    Ok(Database::joined(pool.clone(), pool, clock, ProcessLock::Connection(guard)))
 }
 
 /// Host and database name of a URL.

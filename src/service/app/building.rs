@@ -18,7 +18,7 @@ use crate::{
     drivers::{
         notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
         prompts::{Fence, Fetch, Library, LibraryLimits},
-        recordings::{AccessKey, Folder, Keeper, Purge, Spool, Vault},
+        recordings::{AccessKey, Folder, FolderKeeper, Purge, Spool, Vault},
         signalling::{self, Registrant, Signalling, SipListener, StartError},
         store::{Database, Journal, JournalLimits},
         tokens::Issuer,
@@ -101,7 +101,7 @@ impl<'a> Building<'a> {
             purge.run(cancel).await;
             "purge"
         });
-        let keeper = Keeper::new(database.clone(), vault.clone(), config.storage.retention);
+        let keeper = FolderKeeper::new(database.clone(), vault.clone(), config.storage.retention);
         let cancel = self.outside.clone();
         self.tasks.spawn(async move {
             keeper.run(cancel).await;
