@@ -150,7 +150,7 @@ async fn a_recording_token_and_the_key_of_a_request_get_no_older_when_the_clock_
     let first = request("one").await;
     assert!(first.is_string(), "{first}");
     fixture.clock.set("+9d");
-    // The purge runs once a second.
+    // The purge runs a second after a request with a key.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(request("one").await, first, "it was done again");
     assert_ne!(request("two").await, first);

@@ -7,7 +7,7 @@ mod postgres;
 #[path = "support/sample.rs"]
 mod sample;
 
-use std::{path::PathBuf, pin::Pin, process::Stdio, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
 
 use aftertone::drivers::{
     recordings::{Folder, Purge, Vault},
@@ -77,6 +77,7 @@ const CASES: &[(&str, Case)] = cases![
     a_deleted_clip_never_comes_back,
     a_clip_that_cannot_be_deleted_does_not_hold_up_the_others,
     ended_calls_are_purged_after_their_recordings,
+    a_sleeping_purge_is_woken_by_what_is_due_earlier,
     keys_of_requests_survive_a_restart,
     a_key_whose_call_was_placed_before_a_crash_finds_it,
     an_application_has_its_newest_answers_kept,
@@ -526,7 +527,7 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
 
     let cancel = CancellationToken::new();
     let retention = Duration::from_secs(600);
-    let purge = Purge::new(fixture.store.clone(), vault.clone(), Arc::default(), retention);
+    let purge = Purge::new(fixture.store.clone(), vault.clone(), retention);
     let purging = tokio::spawn(purge.run(cancel.clone()));
     while fixture.store.recording(clips[1]).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -538,6 +539,40 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     assert_eq!(fixture.store.due(now, 10).await.unwrap(), [], "it waits");
     let stuck = fixture.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
     assert_eq!(stuck.iter().map(|row| row.id).collect::<Vec<_>>(), [clips[0]], "it is tried again");
+}
+
+async fn a_sleeping_purge_is_woken_by_what_is_due_earlier(place: Place) {
+    let fixture = Fixture::open(&place).await;
+    let folder = tempfile::tempdir().unwrap();
+    let vault = Vault::new(Folder::hold(folder.path().to_owned()).unwrap());
+    let cancel = CancellationToken::new();
+    let purge = Purge::new(fixture.store.clone(), vault, Duration::from_secs(1));
+    let purging = tokio::spawn(purge.run(cancel.clone()));
+    // Time for the first sweep; nothing is due after it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let call = call(1);
+    let change = Change { recordings: vec![begun(1, &operation(&call, 1))], ..opening(&call) };
+    fixture.commit(change).await.unwrap();
+    let recordings = vec![expired(&call)];
+    let end = Change { call: Some(terminated(&call)), recordings, ..Change::default() };
+    fixture.commit(end).await.unwrap();
+    fixture.record(RecordingChange::Finished { id: recording_id(1), bytes: 1 }).await;
+    let begun = std::time::Instant::now();
+    let in_time = || assert!(begun.elapsed() < Duration::from_secs(20), "nothing is purged");
+    while fixture.store.recording(recording_id(1)).await.unwrap().is_some() {
+        in_time();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(fixture.store.call(call.id).await.unwrap().is_some(), "its notification is not sent");
+    let head = fixture.head_of(&call).await.unwrap();
+    fixture.store.delivered(&head).await.unwrap();
+    while fixture.store.call(call.id).await.unwrap().is_some() {
+        in_time();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cancel.cancel();
+    purging.await.unwrap();
 }
 
 async fn ended_calls_are_purged_after_their_recordings(place: Place) {
@@ -856,7 +891,7 @@ async fn what_was_purged_is_in_no_file_of_the_database() {
     let recordings = tempfile::tempdir().unwrap();
     let vault = Vault::new(Folder::hold(recordings.path().to_owned()).unwrap());
     let retention = Duration::from_secs(1);
-    let purge = Purge::new(fixture.store.clone(), vault, Arc::default(), retention);
+    let purge = Purge::new(fixture.store.clone(), vault, retention);
     let cancel = CancellationToken::new();
     let purging = tokio::spawn(purge.run(cancel.clone()));
     let begun = std::time::Instant::now();

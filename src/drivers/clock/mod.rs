@@ -3,12 +3,13 @@
 //! In: CLOCK_BOOTTIME of Linux, which counts from the start of the machine, includes the time for
 //! which the machine is suspended, and never jumps; the wall clock; and the state that an earlier
 //! process has stored ([`ClockState`]). Out: the time ([`SteadyMillis`]), and jumps of the wall
-//! clock ([`Jump`]). The clock stores nothing itself; the database does, and its deadlines are in
-//! this time.
+//! clock ([`WallClockJump`]). The clock stores nothing itself; the database does, and its deadlines
+//! are in this time. [`Clock::sleep_until`] waits for one of them.
 //!
 //! A new clock begins with the wall clock's time. After a restart of the process it continues by
 //! CLOCK_BOOTTIME; after a restart of the machine by the wall clock, but never backwards.
 
+mod alarm;
 mod reckoning;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
-pub use reckoning::{ClockState, Jump};
+pub use reckoning::{ClockState, WallClockJump};
 use reckoning::{Reading, jump, offset_ms};
 
 use aftertone_core::model::{SteadyMillis, UnixMillis};
@@ -36,11 +37,11 @@ const ONE_MOMENT_MS: i64 = 100;
 /// A running steady clock; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clock {
-    inner: Arc<Inner>,
+    inner: Arc<ClockParts>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ClockParts {
     boot_id: Option<String>,
     /// Steady time minus CLOCK_BOOTTIME.
     offset_ms: i64,
@@ -62,7 +63,7 @@ impl Clock {
         let boot_id = fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned());
         let reading = Reading { boot_id, uptime_ms, wall };
         let offset_ms = offset_ms(kept, &reading);
-        let inner = Inner {
+        let inner = ClockParts {
             boot_id: reading.boot_id,
             offset_ms,
             lag_ms: AtomicI64::new(kept.map_or(0, |kept| kept.lag_ms)),
@@ -79,6 +80,18 @@ impl Clock {
         SteadyMillis(newest.max(now))
     }
 
+    /// Returns at `at`, or at once if that has passed. The time for which the machine is suspended
+    /// counts.
+    pub async fn sleep_until(&self, at: SteadyMillis) {
+        loop {
+            let pause = at.since(self.now());
+            if pause.is_zero() {
+                return;
+            }
+            alarm::sleep(pause).await;
+        }
+    }
+
     /// The wall time of a steady time, by the wall clock as it is set now.
     pub fn shown(&self, at: SteadyMillis) -> UnixMillis {
         let lag_ms = self.inner.lag_ms.load(Ordering::Relaxed);
@@ -88,7 +101,7 @@ impl Clock {
     /// Compares the wall clock with the last call, or with the state of the last process: `Some`
     /// when it was set by more than 2 s. Smaller steps are adopted silently. Must be called about
     /// once a second.
-    pub fn look(&self) -> Option<Jump> {
+    pub fn look(&self) -> Option<WallClockJump> {
         let (uptime_ms, wall) = both().ok()?;
         let steady = uptime_ms.saturating_add(self.inner.offset_ms);
         let lag_ms = wall.0.saturating_sub(steady);
@@ -159,5 +172,16 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         let passed = clock.now().since(before);
         assert!(passed >= Duration::from_millis(49), "{passed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_sleep_ends_at_its_time() {
+        let clock = Clock::resume(None).unwrap();
+        let begun = clock.now();
+        clock.sleep_until(begun.minus(Duration::from_secs(1))).await;
+        let end = begun.plus(Duration::from_millis(50));
+        clock.sleep_until(end).await;
+        let late = clock.now().since(end);
+        assert!(clock.now() >= end && late < Duration::from_secs(5), "{late:?}");
     }
 }

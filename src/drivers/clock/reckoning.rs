@@ -28,7 +28,7 @@ pub(super) struct Reading {
 
 /// A jump: the wall clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Jump {
+pub struct WallClockJump {
     /// The size in milliseconds; negative when the clock was set back.
     pub by_ms: i64,
 }
@@ -53,12 +53,12 @@ pub(super) fn offset_ms(kept: Option<&ClockState>, now: &Reading) -> i64 {
 }
 
 /// The jump of a wall clock that was `before` ms ahead of steady time, and is `after` ms ahead now.
-pub(super) fn jump(before: i64, after: i64) -> Option<Jump> {
+pub(super) fn jump(before: i64, after: i64) -> Option<WallClockJump> {
     let by_ms = after.saturating_sub(before);
-    (by_ms.saturating_abs() > JUMP_MS).then_some(Jump { by_ms })
+    (by_ms.saturating_abs() > JUMP_MS).then_some(WallClockJump { by_ms })
 }
 
-impl fmt::Display for Jump {
+impl fmt::Display for WallClockJump {
     /// For example "set back by 1h".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.by_ms < 0 { "back" } else { "forward" };

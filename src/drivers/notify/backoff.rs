@@ -18,7 +18,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What is known about the attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Failure {
+pub(super) struct FailedAttempt {
     /// Number of failures that count for the back-off, this one included.
     pub(super) step: u32,
     /// How old the notification is.
@@ -31,7 +31,7 @@ pub(super) struct Failure {
 
 /// The pause before the next attempt; `None` when the notification is `retry_for` old. The last
 /// attempt comes at that age and not before.
-pub(super) fn pause(failure: Failure, retry_for: Duration) -> Option<Duration> {
+pub(super) fn pause(failure: FailedAttempt, retry_for: Duration) -> Option<Duration> {
     let left = retry_for.checked_sub(failure.age).filter(|left| !left.is_zero())?;
     let index = usize::try_from(failure.step.saturating_sub(1)).unwrap_or(usize::MAX);
     let step = STEPS.get(index).copied().unwrap_or(LONGEST_STEP);
@@ -50,8 +50,8 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn after(step: u32) -> Failure {
-        Failure { step, age: Duration::ZERO, retry_after: None, jitter: 0.0 }
+    fn after(step: u32) -> FailedAttempt {
+        FailedAttempt { step, age: Duration::ZERO, retry_after: None, jitter: 0.0 }
     }
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_receiver_may_ask_for_more_but_not_for_less_or_for_ever() {
         let asked =
-            |seconds| Failure { retry_after: Some(Duration::from_secs(seconds)), ..after(4) };
+            |seconds| FailedAttempt { retry_after: Some(Duration::from_secs(seconds)), ..after(4) };
         assert_eq!(pause(asked(120), DAY), Some(Duration::from_secs(120)));
         assert_eq!(pause(asked(1), DAY), Some(Duration::from_secs(5)));
         assert_eq!(pause(asked(u64::MAX), DAY), Some(LONGEST_RETRY_AFTER));
@@ -72,9 +72,9 @@ mod tests {
 
     #[test]
     fn the_last_attempt_comes_at_the_full_age_and_nothing_after_it() {
-        let old = Failure { age: DAY - Duration::from_secs(7), ..after(100) };
+        let old = FailedAttempt { age: DAY - Duration::from_secs(7), ..after(100) };
         assert_eq!(pause(old, DAY), Some(Duration::from_secs(7)));
-        assert_eq!(pause(Failure { age: DAY, ..old }, DAY), None);
+        assert_eq!(pause(FailedAttempt { age: DAY, ..old }, DAY), None);
         assert_eq!(pause(after(1), Duration::ZERO), None);
     }
 
@@ -88,7 +88,7 @@ mod tests {
         ) {
             let age = Duration::from_secs(age);
             let retry_after = asked.map(Duration::from_secs);
-            match pause(Failure { step, age, retry_after, jitter }, DAY) {
+            match pause(FailedAttempt { step, age, retry_after, jitter }, DAY) {
                 Some(wait) => {
                     prop_assert!(wait <= DAY - age);
                     prop_assert!(wait >= STEPS[0].min(DAY - age));

@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use crate::drivers::store::{Database, Delivery, StoreError};
-use aftertone_core::model::CallId;
+use aftertone_core::model::{CallId, SteadyMillis};
 
 use super::{
-    backoff::{self, Failure},
+    backoff::{self, FailedAttempt},
     refusals::Refusals,
-    webhook::{Answer, Rendered, Webhook},
+    webhook::{Rendered, Webhook, WebhookAnswer},
 };
 
 /// Makes the wire form of a notification. An error says why that is not possible now; the
@@ -115,10 +115,6 @@ impl Dispatcher {
 /// How long the dispatcher waits before it queries a failed database again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest time between two looks at the outbox: a sleep does not count the time for which the
-/// machine is suspended, while deadlines do.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
 /// How long a receiver counts as failing after its last failure.
 const FAILING_FOR: Duration = Duration::from_secs(120);
 
@@ -130,28 +126,28 @@ struct LaneKeeper {
     flushing: Vec<oneshot::Sender<()>>,
     lanes: JoinSet<LaneEnd>,
     /// The call, receiver and application of each running lane; needed when a lane panics.
-    running: HashMap<task::Id, Served>,
+    running: HashMap<task::Id, LaneSubject>,
     /// Calls that have a lane, and calls whose lane panicked: a new lane would panic again.
     calls: HashSet<CallId>,
-    receivers: HashMap<String, Receiver>,
+    receivers: HashMap<String, ReceiverLanes>,
     /// The number of lanes of each application.
     applications: HashMap<String, usize>,
 }
 
 /// What a lane serves.
-struct Served {
+struct LaneSubject {
     call: CallId,
     receiver: String,
     application: String,
 }
 
 #[derive(Debug, Default)]
-struct Receiver {
+struct ReceiverLanes {
     lanes: usize,
     failed_at: Option<Instant>,
 }
 
-impl Receiver {
+impl ReceiverLanes {
     fn is_failing(&self) -> bool {
         self.failed_at.is_some_and(|at| at.elapsed() < FAILING_FOR)
     }
@@ -162,8 +158,9 @@ impl LaneKeeper {
         let cancel = self.lane.cancel.clone();
         let store = self.lane.store.clone();
         while !cancel.is_cancelled() {
-            let sleep = match self.open_lanes().await {
-                Ok(sleep) => {
+            let opened = self.open_lanes().await;
+            match &opened {
+                Ok(_) => {
                     if self.lanes.is_empty() {
                         // No lane is running: every due notification has been tried.
                         for done in self.flushing.drain(..) {
@@ -171,12 +168,17 @@ impl LaneKeeper {
                             let _ = done.send(());
                         }
                     }
-                    sleep
                 }
                 Err(error) => {
-                    self.lane.store.notice(&error);
+                    self.lane.store.notice(error);
                     warn!("The outbox cannot be read: {error}");
-                    DATABASE_PAUSE
+                }
+            }
+            let next_look = async {
+                match opened {
+                    Ok(Some(next)) => store.clock().sleep_until(next).await,
+                    Ok(None) => std::future::pending().await,
+                    Err(_) => tokio::time::sleep(DATABASE_PAUSE).await,
                 }
             };
             tokio::select! {
@@ -184,7 +186,7 @@ impl LaneKeeper {
                 () = store.outbox_grew() => {}
                 Some(done) = self.flush_requests.recv() => self.flushing.push(done),
                 Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
-                () = tokio::time::sleep(sleep) => {}
+                () = next_look => {}
             }
             // Under load many lanes end together: one query of the outbox serves all of them.
             while let Some(ended) = self.lanes.try_join_next_with_id() {
@@ -196,12 +198,12 @@ impl LaneKeeper {
         }
     }
 
-    /// Opens a lane for every due head that the limits allow. Returns the time until the next head
-    /// is due.
-    async fn open_lanes(&mut self) -> Result<Duration, StoreError> {
+    /// Opens a lane for every due head that the limits allow. Returns when the next head is due. A
+    /// due head beyond the limits waits for the end of a lane.
+    async fn open_lanes(&mut self) -> Result<Option<SteadyMillis>, StoreError> {
         self.receivers.retain(|_, receiver| receiver.lanes > 0 || receiver.is_failing());
         if self.lanes.len() >= self.config.lanes {
-            return Ok(LONGEST_SLEEP);
+            return Ok(None);
         }
         let store = self.lane.store.clone();
         let now = store.clock().now();
@@ -228,8 +230,7 @@ impl LaneKeeper {
                 }
             }
         }
-        let next = store.next_attempt(now).await?;
-        Ok(next.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP))
+        store.next_attempt(now).await
     }
 
     /// How many more lanes the receiver may have now.
@@ -248,7 +249,7 @@ impl LaneKeeper {
     }
 
     fn open_lane(&mut self, head: Delivery) {
-        let served = Served {
+        let served = LaneSubject {
             call: head.call,
             receiver: head.receiver.clone(),
             application: head.application.clone(),
@@ -266,7 +267,7 @@ impl LaneKeeper {
             Ok((id, end)) => (id, Some(end)),
             Err(error) => (error.id(), None),
         };
-        let Some(Served { call, receiver, application }) = self.running.remove(&id) else {
+        let Some(LaneSubject { call, receiver, application }) = self.running.remove(&id) else {
             return;
         };
         if let Some(lanes) = self.applications.get_mut(&application) {
@@ -345,33 +346,33 @@ impl LaneParts {
         let answer = match (self.render)(delivery) {
             Ok(rendered) => self.webhook.post(&delivery.callback_uri, rendered).await,
             Err(reason) => {
-                Answer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
+                WebhookAnswer::Failed { reason: format!("not sent: {reason}"), retry_after: None }
             }
         };
         let attempts = delivery.attempts.saturating_add(1);
         let refusals = self.count_refusals(delivery, &answer);
         match answer {
-            Answer::Received => {
+            WebhookAnswer::Received => {
                 debug!(attempts, "Notification received");
                 self.write_down(|| self.store.delivered(delivery)).await;
                 LaneEnd::Received
             }
-            Answer::Hopeless { reason } => {
+            WebhookAnswer::Hopeless { reason } => {
                 self.give_up(delivery, attempts, &reason).await;
                 // The receiver answered quickly; the next notifications may succeed.
                 LaneEnd::Nothing
             }
-            Answer::Refused { reason, .. } if refusals >= self.config.refusals => {
+            WebhookAnswer::Refused { reason, .. } if refusals >= self.config.refusals => {
                 self.give_up(delivery, attempts, &reason).await;
                 LaneEnd::Nothing
             }
             // Only refusals count for the pause, not earlier failures of other kinds: the caller
             // still hears ringing.
-            Answer::Refused { reason, retry_after } => {
+            WebhookAnswer::Refused { reason, retry_after } => {
                 self.fail(delivery, attempts, refusals, &reason, retry_after).await;
                 LaneEnd::Nothing
             }
-            Answer::Failed { reason, retry_after } => {
+            WebhookAnswer::Failed { reason, retry_after } => {
                 self.fail(delivery, attempts, attempts, &reason, retry_after).await;
                 LaneEnd::Failed
             }
@@ -379,13 +380,15 @@ impl LaneParts {
     }
 
     /// How often in a row the notification was refused, this time included.
-    fn count_refusals(&self, delivery: &Delivery, answer: &Answer) -> u32 {
+    fn count_refusals(&self, delivery: &Delivery, answer: &WebhookAnswer) -> u32 {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match answer {
-            Answer::Refused { .. } => {
+            WebhookAnswer::Refused { .. } => {
                 refusals.count(delivery.call, delivery.sequence, Instant::now().into_std())
             }
-            Answer::Received | Answer::Hopeless { .. } | Answer::Failed { .. } => 0,
+            WebhookAnswer::Received
+            | WebhookAnswer::Hopeless { .. }
+            | WebhookAnswer::Failed { .. } => 0,
         };
         if times == 0 || times >= self.config.refusals {
             refusals.end(delivery.call);
@@ -404,7 +407,7 @@ impl LaneParts {
     ) {
         let now = self.store.clock().now();
         let age = now.since(delivery.created_at);
-        let failure = Failure { step, age, retry_after, jitter: rand::random() };
+        let failure = FailedAttempt { step, age, retry_after, jitter: rand::random() };
         let Some(pause) = backoff::pause(failure, self.config.retry_for) else {
             return self.give_up(delivery, attempts, reason).await;
         };

@@ -10,4 +10,4 @@ mod refusals;
 mod webhook;
 
 pub use dispatcher::{Dispatcher, DispatcherConfig, Render};
-pub use webhook::{Answer, Gate, Rendered, Webhook};
+pub use webhook::{Gate, Rendered, Webhook, WebhookAnswer};

@@ -1,8 +1,8 @@
 //! One POST to a receiver: which addresses are allowed, how long it may take, what the answer
 //! means.
 //!
-//! In: a URI and a rendered notification. Out: an [`Answer`], as soon as the head of the receiver's
-//! answer has come. This module knows no outbox and repeats a POST only when its connection was
+//! In: a URI and a rendered notification. Out: a [`WebhookAnswer`], as soon as the head of the
+//! receiver's answer has come. This module knows no outbox and repeats a POST only when its connection was
 //! lost. A redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3);
 //! the `Authorization` header goes along only to the same origin or to the application's own.
 
@@ -51,7 +51,7 @@ pub struct Rendered {
 
 /// The result of one POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum WebhookAnswer {
     /// Any 2xx.
     Received,
     /// 410, or a URI that is invalid or not allowed: another attempt cannot help.
@@ -92,13 +92,15 @@ impl Webhook {
     }
 
     /// POSTs a notification once. A POST is repeated only when its connection was lost.
-    pub async fn post(&self, uri: &str, rendered: Rendered) -> Answer {
+    pub async fn post(&self, uri: &str, rendered: Rendered) -> WebhookAnswer {
         let (client, uri) = match Url::parse(uri)
             .map_err(|error| error.to_string())
             .and_then(|uri| Ok(((self.gate)(&uri, Connection::Kept)?, uri)))
         {
             Ok(way) => way,
-            Err(reason) => return Answer::Hopeless { reason: format!("not sent: {reason}") },
+            Err(reason) => {
+                return WebhookAnswer::Hopeless { reason: format!("not sent: {reason}") };
+            }
         };
         let deadline = Instant::now() + self.timeout;
         match timeout_at(deadline, self.answered(&client, uri, rendered)).await {
@@ -188,15 +190,17 @@ fn redirect_target(uri: &Url, response: &Response) -> Result<Option<Url>, String
     target.map_err(|error| format!("redirected to an unreadable address: {error}"))
 }
 
-fn judge(response: &Response) -> Answer {
+fn judge(response: &Response) -> WebhookAnswer {
     let status = response.status();
     let reason = format!("answered {status}");
     let retry_after = retry_after(response.headers());
     match status {
-        _ if status.is_success() => Answer::Received,
-        StatusCode::GONE => Answer::Hopeless { reason },
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Answer::Refused { reason, retry_after },
-        _ => Answer::Failed { reason, retry_after },
+        _ if status.is_success() => WebhookAnswer::Received,
+        StatusCode::GONE => WebhookAnswer::Hopeless { reason },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            WebhookAnswer::Refused { reason, retry_after }
+        }
+        _ => WebhookAnswer::Failed { reason, retry_after },
     }
 }
 
@@ -216,8 +220,8 @@ async fn drain(mut response: Response) {
     }
 }
 
-fn failed(reason: String) -> Answer {
-    Answer::Failed { reason, retry_after: None }
+fn failed(reason: String) -> WebhookAnswer {
+    WebhookAnswer::Failed { reason, retry_after: None }
 }
 
 /// An error with its causes: the outermost alone says only "error sending request".

@@ -131,7 +131,7 @@ const MAX_REDIRECTS: usize = 5;
 const READS: usize = 64;
 
 /// One answer of a server.
-struct Answer {
+struct ServerAnswer {
     status: StatusCode,
     headers: HeaderMap,
     received_at: SystemTime,
@@ -205,7 +205,7 @@ impl Fetch {
         for _ in 0..=MAX_REDIRECTS {
             let host = url.host_str().unwrap_or_default().to_owned();
             let conditions = known.map(|known| known.conditions(&url)).unwrap_or_default();
-            let Answer { status, headers, received_at, target, body } =
+            let ServerAnswer { status, headers, received_at, target, body } =
                 self.answer(&host, &url, &conditions).await?;
             match status {
                 StatusCode::OK => {
@@ -258,7 +258,7 @@ impl Fetch {
         host: &str,
         url: &Url,
         conditions: &HeaderMap,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<ServerAnswer, FetchError> {
         let client = |connection| self.client.to(url, connection);
         let answer = match self.exchange(client(Connection::Kept)?, url, conditions).await {
             Err(error) if http::is_lost_connection(&error) => {
@@ -275,7 +275,7 @@ impl Fetch {
         client: &Client,
         url: &Url,
         conditions: &HeaderMap,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<ServerAnswer, reqwest::Error> {
         let request = client.get(url.clone()).headers(conditions.clone());
         let mut response = request.send().await?;
         let (status, received_at) = (response.status(), SystemTime::now());
@@ -293,7 +293,7 @@ impl Fetch {
                 }
             }
         }
-        Ok(Answer { status, headers, received_at, target, body })
+        Ok(ServerAnswer { status, headers, received_at, target, body })
     }
 
     fn connection(&self, host: &str, error: &reqwest::Error) -> FetchError {

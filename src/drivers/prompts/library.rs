@@ -22,6 +22,7 @@ use tracing::{debug, info};
 
 use super::{
     BUNDLED_PREFIX, Fetch, FetchError, bundled,
+    cache::{CachedPrompt, PromptCache, PromptKey, PromptName},
     fetch::Fetched,
     freshness::CachedAnswer,
     unpack::{UnpackError, unpacked},
@@ -43,72 +44,42 @@ pub struct LibraryLimits {
 /// The library; cheap to clone.
 #[derive(Clone)]
 pub struct Library {
-    inner: Arc<Inner>,
+    inner: Arc<LibraryParts>,
 }
 
-struct Inner {
+struct LibraryParts {
     fetch: Fetch,
     limits: LibraryLimits,
-    cache: Mutex<Cache>,
+    state: Mutex<LibraryState>,
     prefetches: Arc<Semaphore>,
 }
 
-/// The key of a cache entry: the application, and the prompt's `resourceId` or else its URI.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    application: String,
-    name: Name,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Name {
-    Uri(String),
-    ResourceId(String),
-}
-
-#[derive(Default)]
-struct Cache {
-    entries: HashMap<Key, CacheEntry>,
-    bytes: usize,
-    uses: u64,
-    under_way: HashMap<FetchKey, UnderWay>,
+/// The prompts that are in memory, and those that are being fetched. One lock for both: a prompt
+/// that is fetched moves from one to the other at one moment.
+struct LibraryState {
+    cache: PromptCache,
+    fetches: HashMap<FetchKey, RunningFetch>,
     fetches_begun: u64,
-}
-
-/// A cache entry.
-struct CacheEntry {
-    copy: CachedPrompt,
-    used: u64,
-}
-
-#[derive(Clone)]
-struct CachedPrompt {
-    uri: String,
-    clip: Clip,
-    /// The answer that the copy came with, to check it; `None` for a file of the folder.
-    answer: Option<CachedAnswer>,
-    good_until: Instant,
 }
 
 /// The key of a running fetch. A `resourceId` alone does not identify it: it may come with two URIs
 /// at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FetchKey {
-    key: Key,
+    key: PromptKey,
     uri: String,
 }
 
 /// A fetch that other requests may join. It runs only as long as one of them waits for it.
-struct UnderWay {
+struct RunningFetch {
     number: u64,
-    outcome: WeakShared<BoxFuture<'static, Outcome>>,
+    outcome: WeakShared<BoxFuture<'static, LoadOutcome>>,
 }
 
-type Outcome = Result<Clip, PromptFailure>;
+type LoadOutcome = Result<Clip, PromptFailure>;
 
-/// Removes a fetch from the list of running fetches when it ends, or when the last waiting request
-/// is dropped.
-struct Listed {
+/// Removes a fetch from the running ones when it ends, or when the last waiting request is dropped.
+struct ListedFetch {
     library: Library,
     fetch: FetchKey,
     number: u64,
@@ -116,20 +87,18 @@ struct Listed {
 
 /// Prefetches that run at the same time.
 const PREFETCHES: usize = 16;
-/// Prompts that are kept at most, however short.
-const MAX_PLACES: usize = 10_000;
 
 impl Library {
     /// An empty library.
     pub fn new(fetch: Fetch, limits: LibraryLimits) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                fetch,
-                limits,
-                cache: Mutex::default(),
-                prefetches: Arc::new(Semaphore::new(PREFETCHES)),
-            }),
-        }
+        let state = LibraryState {
+            cache: PromptCache::new(limits.memory_bytes),
+            fetches: HashMap::new(),
+            fetches_begun: 0,
+        };
+        let prefetches = Arc::new(Semaphore::new(PREFETCHES));
+        let parts = LibraryParts { fetch, limits, state: Mutex::new(state), prefetches };
+        Self { inner: Arc::new(parts) }
     }
 
     /// Returns a prompt of an application; fetches it if necessary.
@@ -147,19 +116,21 @@ impl Library {
             let clip = tokio::task::spawn_blocking(move || bundled(&name)).await;
             return clip.ok().flatten().ok_or_else(|| not_fetched(unknown));
         }
-        let key = Key {
+        let key = PromptKey {
             application: application.to_owned(),
             name: match &source.resource_id {
-                Some(id) => Name::ResourceId(id.clone()),
-                None => Name::Uri(source.uri.clone()),
+                Some(id) => PromptName::ResourceId(id.clone()),
+                None => PromptName::Uri(source.uri.clone()),
             },
         };
         let outcome = {
-            let mut cache = self.cache();
-            if let Some(clip) = cache.find(&key, &source.uri) {
-                return Ok(clip);
+            let mut state = self.state();
+            if let Some(copy) = state.cache.get(&key)
+                && copy.is_good(&key, &source.uri)
+            {
+                return Ok(copy.clip.clone());
             }
-            self.join(&mut cache, FetchKey { key, uri: source.uri.clone() })
+            self.join(&mut state, FetchKey { key, uri: source.uri.clone() })
         };
         outcome.await
     }
@@ -189,23 +160,27 @@ impl Library {
     /// collapsed requests (RFC 9111 section 4). That section excludes answers with `no-store` and
     /// `no-cache`. Here they are shared as well, because all waiting requests are of one client,
     /// and are identical.
-    fn join(&self, cache: &mut Cache, fetch: FetchKey) -> Shared<BoxFuture<'static, Outcome>> {
-        let under_way = cache.under_way.get(&fetch);
-        if let Some(outcome) = under_way.and_then(|fetch| fetch.outcome.upgrade()) {
+    fn join(
+        &self,
+        state: &mut LibraryState,
+        fetch: FetchKey,
+    ) -> Shared<BoxFuture<'static, LoadOutcome>> {
+        let running = state.fetches.get(&fetch);
+        if let Some(outcome) = running.and_then(|fetch| fetch.outcome.upgrade()) {
             return outcome;
         }
-        cache.fetches_begun += 1;
-        let number = cache.fetches_begun;
-        let listed = Listed { library: self.clone(), fetch: fetch.clone(), number };
+        state.fetches_begun += 1;
+        let number = state.fetches_begun;
+        let listed = ListedFetch { library: self.clone(), fetch: fetch.clone(), number };
         let outcome = run(listed).boxed().shared();
         if let Some(weak) = outcome.downgrade() {
-            cache.under_way.insert(fetch, UnderWay { number, outcome: weak });
+            state.fetches.insert(fetch, RunningFetch { number, outcome: weak });
         }
         outcome
     }
 
-    async fn fetch(&self, FetchKey { key, uri }: &FetchKey) -> Outcome {
-        let known = self.cache().copy(key).cloned().filter(|copy| copy.uri == *uri);
+    async fn fetch(&self, FetchKey { key, uri }: &FetchKey) -> LoadOutcome {
+        let known = self.state().cache.get(key).filter(|copy| copy.uri == *uri).cloned();
         let begun = Instant::now();
         let answer = known.as_ref().and_then(|copy| copy.answer.as_ref());
         let fetched = self.inner.fetch.get(uri, answer).await.map_err(failed)?;
@@ -217,7 +192,7 @@ impl Library {
                 copy.answer = Some(answer);
                 copy.good_until = begun + fresh_for;
                 let clip = copy.clip.clone();
-                self.keep(key, copy);
+                self.state().cache.insert(key.clone(), copy);
                 Ok(clip)
             }
             Fetched::File { bytes, codings, content_type, answer, fresh_for } => {
@@ -227,13 +202,14 @@ impl Library {
                 let may_store = answer.as_ref().is_none_or(CachedAnswer::may_be_stored);
                 let is_of_use = !fresh_for.is_zero()
                     || answer.as_ref().is_some_and(CachedAnswer::can_be_checked)
-                    || matches!(key.name, Name::ResourceId(_));
+                    || matches!(key.name, PromptName::ResourceId(_));
                 if may_store && is_of_use {
                     let uri = uri.clone();
                     let good_until = begun + fresh_for;
-                    self.keep(key, CachedPrompt { uri, clip: clip.clone(), answer, good_until });
+                    let copy = CachedPrompt { uri, clip: clip.clone(), answer, good_until };
+                    self.state().cache.insert(key.clone(), copy);
                 } else {
-                    self.forget(key);
+                    self.state().cache.remove(key);
                 }
                 Ok(clip)
             }
@@ -266,84 +242,24 @@ impl Library {
         decoded.await.unwrap_or_else(|_| Err(bad_format("it could not be decoded".to_owned())))
     }
 
-    fn keep(&self, key: &Key, copy: CachedPrompt) {
-        let mut cache = self.cache();
-        let budget = self.inner.limits.memory_bytes;
-        let size = copy.bytes();
-        if size > budget {
-            return;
-        }
-        cache.uses += 1;
-        let used = cache.uses;
-        let old = cache.entries.insert(key.clone(), CacheEntry { copy, used });
-        cache.bytes = cache.bytes + size - old.map_or(0, |old| old.copy.bytes());
-        cache.make_room(budget, MAX_PLACES);
-    }
-
-    fn forget(&self, key: &Key) {
-        let mut cache = self.cache();
-        if let Some(place) = cache.entries.remove(key) {
-            cache.bytes -= place.copy.bytes();
-        }
-    }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LibraryState> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl CachedPrompt {
-    /// Memory that the prompt takes, in bytes. Its address counts twice: it may also be its key.
-    fn bytes(&self) -> usize {
-        let answer = self.answer.as_ref().map_or(0, CachedAnswer::bytes);
-        self.clip.bytes() + 2 * self.uri.len() + answer
-    }
-}
-
-impl Cache {
-    /// A copy that may be used without a request to the server.
-    fn find(&mut self, key: &Key, uri: &str) -> Option<Clip> {
-        let copy = self.copy(key)?;
-        let is_good = match key.name {
-            // With a resource id, the client promises that the prompt is the same.
-            Name::ResourceId(_) => copy.uri == uri,
-            Name::Uri(_) => Instant::now() < copy.good_until,
-        };
-        is_good.then(|| copy.clip.clone())
-    }
-
-    fn copy(&mut self, key: &Key) -> Option<&CachedPrompt> {
-        self.uses += 1;
-        let place = self.entries.get_mut(key)?;
-        place.used = self.uses;
-        Some(&place.copy)
-    }
-
-    /// Removes the least recently used entries until the limits hold.
-    fn make_room(&mut self, budget: usize, entries: usize) {
-        while self.bytes > budget || self.entries.len() > entries {
-            let oldest = self.entries.iter().min_by_key(|(_, place)| place.used);
-            let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
-            if let Some(place) = self.entries.remove(&key) {
-                self.bytes -= place.copy.bytes();
-            }
-        }
-    }
-}
-
-impl Drop for Listed {
+impl Drop for ListedFetch {
     fn drop(&mut self) {
-        let mut cache = self.library.cache();
+        let mut state = self.library.state();
         // Another fetch may have begun since the last waiting request was dropped.
-        if cache.under_way.get(&self.fetch).is_some_and(|fetch| fetch.number == self.number) {
-            cache.under_way.remove(&self.fetch);
+        if state.fetches.get(&self.fetch).is_some_and(|fetch| fetch.number == self.number) {
+            state.fetches.remove(&self.fetch);
         }
     }
 }
 
 /// Fetches in a separate task: the waiting requests are woken once, and not for each piece of the
 /// body. Dropping this future aborts the task.
-async fn run(listed: Listed) -> Outcome {
+async fn run(listed: ListedFetch) -> LoadOutcome {
     let task = tokio::spawn(async move {
         let outcome = listed.library.fetch(&listed.fetch).await;
         // Later requests start a new fetch.
@@ -385,7 +301,7 @@ mod tests {
     use super::*;
     use crate::drivers::prompts::{Fence, FetchLimits, bundled_wav};
 
-    struct Server {
+    struct PromptServer {
         base: String,
         hits: Arc<AtomicUsize>,
         /// A permit for each request to `/held`.
@@ -394,7 +310,7 @@ mod tests {
         answers: Arc<Semaphore>,
     }
 
-    async fn server() -> Server {
+    async fn server() -> PromptServer {
         let hits = Arc::new(AtomicUsize::new(0));
         let (arrivals, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let count = |hits: &Arc<AtomicUsize>| {
@@ -469,7 +385,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Server { base, hits, arrivals, answers }
+        PromptServer { base, hits, arrivals, answers }
     }
 
     fn library(memory_bytes: usize, folder: Option<&std::path::Path>) -> Library {
@@ -488,7 +404,7 @@ mod tests {
         PromptSource { uri: uri.to_owned(), resource_id: resource_id.map(str::to_owned), times: 1 }
     }
 
-    impl Server {
+    impl PromptServer {
         async fn hits_of(&self, library: &Library, path: &str, id: Option<&str>) -> usize {
             let before = self.hits.load(Ordering::SeqCst);
             library.load("bot", &source(&format!("{}{path}", self.base), id)).await.unwrap();
@@ -614,8 +530,8 @@ mod tests {
         server.answers.add_permits(3);
         library.load("bot", &wanted).await.unwrap();
         assert_eq!(server.hits.load(Ordering::SeqCst), 3);
-        assert!(library.cache().entries.is_empty());
-        assert!(library.cache().under_way.is_empty());
+        assert!(library.state().cache.is_empty());
+        assert!(library.state().fetches.is_empty());
     }
 
     #[tokio::test]

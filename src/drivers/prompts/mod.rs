@@ -5,6 +5,7 @@
 //! any outgoing request may reach.
 
 mod bundled;
+mod cache;
 mod fence;
 mod fetch;
 mod freshness;

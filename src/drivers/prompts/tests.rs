@@ -35,9 +35,9 @@ async fn moving(
     first: &'static str,
     then: &'static str,
     fields: &'static str,
-) -> Server {
+) -> ScriptedServer {
     let turns = AtomicUsize::new(0);
-    Server::start(move |asked| {
+    ScriptedServer::start(move |asked| {
         let (sound, modified) = match asked.path() {
             "/now" => {
                 let target = if turns.fetch_add(1, Ordering::Relaxed) == 0 { first } else { then };
@@ -86,7 +86,7 @@ async fn a_redirect_to_the_same_file_does_not_bring_it_again() {
     }
     let asked = server.asked();
     assert_eq!(asked.len(), 6);
-    let conditions = asked.iter().map(|head| Asked { head: head.clone() });
+    let conditions = asked.iter().map(|head| ScriptedRequest { head: head.clone() });
     let conditions: Vec<bool> =
         conditions.map(|asked| asked.field("if-none-match").is_some()).collect();
     assert_eq!(conditions, [false, false, false, true, false, true]);
@@ -108,7 +108,7 @@ async fn a_permanent_redirect_is_as_good_as_its_target() {
 #[tokio::test]
 async fn a_304_without_a_question_is_no_prompt() {
     let server = moving(302, "/goodbye.wav", "/greeting.wav", "ETag: \"1\"").await;
-    let broken = Server::start(|_| Some(answer(304, "ETag: \"1\"", b""))).await;
+    let broken = ScriptedServer::start(|_| Some(answer(304, "ETag: \"1\"", b""))).await;
     let library = library(1 << 20);
     server.heard(&library, "/now").await.unwrap();
     let failure = broken.heard(&library, "/now").await.unwrap_err();
@@ -129,9 +129,10 @@ async fn a_copy_that_comes_old_or_whose_second_line_forbids_it_is_not_used_again
         ("Expires: Fri, 06 Nov 2093 08:49:37 GMT", 1),
         ("Expires: 0", 2),
     ] {
-        let server =
-            Server::start(move |_| Some(answer(200, fields, bundled_wav("goodbye").unwrap())))
-                .await;
+        let server = ScriptedServer::start(move |_| {
+            Some(answer(200, fields, bundled_wav("goodbye").unwrap()))
+        })
+        .await;
         let library = library(1 << 20);
         for _ in 0..2 {
             assert_eq!(server.heard(&library, "/a").await.unwrap(), "goodbye");
@@ -143,7 +144,7 @@ async fn a_copy_that_comes_old_or_whose_second_line_forbids_it_is_not_used_again
 #[tokio::test]
 async fn a_connection_that_is_closed_under_the_get_does_not_cost_the_prompt() {
     // Each connection serves one request and is closed when the next one comes.
-    let server = Server::start_turns(|_, turn| {
+    let server = ScriptedServer::start_turns(|_, turn| {
         (turn == 0).then(|| answer(200, "", bundled_wav("goodbye").unwrap()))
     })
     .await;
@@ -159,7 +160,7 @@ async fn a_connection_that_is_closed_under_the_get_does_not_cost_the_prompt() {
 async fn a_body_that_is_cut_is_fetched_again_and_a_server_that_always_cuts_fails() {
     let turns = AtomicUsize::new(0);
     let whole = answer(200, "", bundled_wav("goodbye").unwrap());
-    let server = Server::start(move |asked| {
+    let server = ScriptedServer::start(move |asked| {
         let is_cut = asked.path() != "/once" || turns.fetch_add(1, Ordering::Relaxed) == 0;
         Some(whole[..if is_cut { 5_000 } else { whole.len() }].to_vec())
     })
@@ -169,7 +170,7 @@ async fn a_body_that_is_cut_is_fetched_again_and_a_server_that_always_cuts_fails
     let failure = server.heard(&library, "/always").await.unwrap_err();
     assert_eq!(failure.kind, PromptFailureKind::NotFetched);
     assert_eq!(server.asked().len(), 4, "once and again, twice");
-    let silent = Server::start(|_| None).await;
+    let silent = ScriptedServer::start(|_| None).await;
     assert_eq!(silent.heard(&library, "/").await.unwrap_err().kind, PromptFailureKind::NotFetched);
     assert_eq!(silent.asked().len(), 2);
 }
@@ -201,7 +202,7 @@ async fn a_packed_prompt_is_played() {
         ("Content-Encoding: deflate, gzip", twice),
         ("Content-Encoding: aws-chunked", wav.to_vec()),
     ] {
-        let server = Server::start(move |_| Some(answer(200, fields, &body))).await;
+        let server = ScriptedServer::start(move |_| Some(answer(200, fields, &body))).await;
         assert_eq!(server.heard(&library, "/a.wav.gz").await.unwrap(), "goodbye", "{fields}");
     }
     let bomb = all(Box::new(bufread::GzEncoder::new(
@@ -214,7 +215,7 @@ async fn a_packed_prompt_is_played() {
         ("Content-Encoding: gzip", bomb.clone(), PromptFailureKind::NotFetched, "larger than"),
         ("X: y", bomb, PromptFailureKind::NotFetched, "larger than"),
     ] {
-        let server = Server::start(move |_| Some(answer(200, fields, &body))).await;
+        let server = ScriptedServer::start(move |_| Some(answer(200, fields, &body))).await;
         let failure = server.heard(&library, "/a").await.unwrap_err();
         assert_eq!(failure.kind, kind, "{fields}");
         assert!(failure.message.contains(words), "{}", failure.message);
@@ -262,7 +263,7 @@ async fn a_folder_that_does_not_answer_holds_few_of_the_threads_that_all_share()
 
 #[tokio::test]
 async fn a_location_in_raw_utf_8_is_followed() {
-    let server = Server::start(|asked| {
+    let server = ScriptedServer::start(|asked| {
         Some(match asked.path() {
             "/now" => answer(302, "Location: /gr\u{fc}\u{df}e/früh.wav?n=1", b""),
             "/gr%C3%BC%C3%9Fe/fr%C3%BCh.wav?n=1" => {
@@ -278,29 +279,31 @@ async fn a_location_in_raw_utf_8_is_followed() {
 // --- support ---
 
 /// A server that records the heads of all requests.
-struct Server {
+struct ScriptedServer {
     base: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
-struct Asked {
+struct ScriptedRequest {
     head: String,
 }
 
 /// The answer to the nth request on a connection; `None` closes the connection without an answer.
-type Script = dyn Fn(&Asked, usize) -> Option<Vec<u8>> + Send + Sync;
+type AnswerScript = dyn Fn(&ScriptedRequest, usize) -> Option<Vec<u8>> + Send + Sync;
 
-impl Server {
-    async fn start(script: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+impl ScriptedServer {
+    async fn start(
+        script: impl Fn(&ScriptedRequest) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         Self::start_turns(move |asked, _| script(asked)).await
     }
 
     async fn start_turns(
-        script: impl Fn(&Asked, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+        script: impl Fn(&ScriptedRequest, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (script, heads): (Arc<Script>, _) = (Arc::new(script), Arc::default());
+        let (script, heads): (Arc<AnswerScript>, _) = (Arc::new(script), Arc::default());
         let seen = Arc::clone(&heads);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -319,7 +322,7 @@ impl Server {
     }
 }
 
-impl Asked {
+impl ScriptedRequest {
     fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap()
     }
@@ -330,7 +333,7 @@ impl Asked {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Script>, heads: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, script: Arc<AnswerScript>, heads: Arc<Mutex<Vec<String>>>) {
     for turn in 0.. {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -339,7 +342,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, heads: Arc<Mutex<Vec<
                 Err(_) => return,
             }
         }
-        let asked = Asked { head: String::from_utf8(head).unwrap() };
+        let asked = ScriptedRequest { head: String::from_utf8(head).unwrap() };
         heads.lock().unwrap().push(asked.head.clone());
         let Some(answer) = script(&asked, turn) else { return };
         if stream.write_all(&answer).await.is_err() || !is_whole(&answer) {

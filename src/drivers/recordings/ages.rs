@@ -22,14 +22,14 @@ pub(super) struct LostFiles {
     vault: Vault,
     retention: Duration,
     /// The files that were seen before, by name.
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, KnownLostFile>,
     is_loaded: bool,
     /// The last query of the database failed, and the failure was logged.
     is_away: bool,
 }
 
 /// A file that was seen before.
-struct Known {
+struct KnownLostFile {
     row: LostFileRow,
     /// The database has the row.
     is_kept: bool,
@@ -60,7 +60,7 @@ impl LostFiles {
             let loaded = self.database.lost_files().await;
             self.is_loaded = loaded.is_ok();
             for row in self.noticed(loaded).unwrap_or_default() {
-                self.known.insert(row.name.clone(), Known { row, is_kept: true });
+                self.known.insert(row.name.clone(), KnownLostFile { row, is_kept: true });
             }
         }
         let now = self.database.clock().now();
@@ -76,7 +76,7 @@ impl LostFiles {
             }
             if known.is_none() {
                 let row = LostFileRow { name: name.clone(), modified: *changed, since };
-                self.known.insert(name.clone(), Known { row, is_kept: false });
+                self.known.insert(name.clone(), KnownLostFile { row, is_kept: false });
             }
             left.count(file.bytes, file.changed);
             names.insert(file.name);

@@ -16,7 +16,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::vault::Vault;
-use crate::drivers::store::{Database, Identity, RecordingState, StoreError};
+use crate::drivers::store::{Database, DatabaseIdentity, RecordingState, StoreError};
 use aftertone_core::model::RecordingId;
 
 /// Why the folder is not accepted as that of the database.
@@ -81,7 +81,7 @@ impl Vault {
     /// The folder is bound to another database or to none, the database knows clips, and not one of
     /// them is there.
     pub async fn bind(&self, database: &Database) -> Result<(), BindError> {
-        let Identity { id: ours, is_new } = database.identity().await?;
+        let DatabaseIdentity { id: ours, is_new } = database.identity().await?;
         let failed = |source| BindError::Io { file: self.folder.shown().join(FILE), source };
         let theirs = self.bound_to().map_err(failed)?;
         if theirs.as_ref() == Some(&ours) {

@@ -25,11 +25,11 @@ use crate::drivers::store::lock_for_life;
 /// processes.
 #[derive(Debug, Clone)]
 pub struct Folder {
-    inner: Arc<Inner>,
+    inner: Arc<HeldFolder>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct HeldFolder {
     /// The path in the configuration.
     configured: PathBuf,
     /// The path by descriptor; valid for as long as `held` is open.
@@ -80,7 +80,7 @@ impl Folder {
 
     fn new(configured: PathBuf, path: PathBuf, held: File, lock: File) -> Self {
         let waits = Arc::new(Semaphore::new(WAITS));
-        Self { inner: Arc::new(Inner { configured, path, held, _lock: lock, waits }) }
+        Self { inner: Arc::new(HeldFolder { configured, path, held, _lock: lock, waits }) }
     }
 
     /// Runs blocking disk work on a thread. When [`WAITS`] threads wait for the disk already, the

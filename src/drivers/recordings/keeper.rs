@@ -1,7 +1,10 @@
 //! Checks the folder while the daemon runs: whether it is in its place, whether clips without a row
 //! are in it, and which files in `lost+found` have expired.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -10,7 +13,7 @@ use super::{ages::LostFiles, folder::FolderFault, vault::Vault};
 use crate::drivers::store::Database;
 
 /// The task that checks the folder.
-pub struct Keeper {
+pub struct FolderKeeper {
     database: Database,
     vault: Vault,
     lost: LostFiles,
@@ -28,7 +31,7 @@ const TIDY_AT_LEAST: Duration = Duration::from_secs(60);
 /// A younger file may belong to a row that did not exist yet at the time of the search.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-impl Keeper {
+impl FolderKeeper {
     /// A keeper that purges files of `lost+found` when they are as old as `retention`.
     pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
         let lost = LostFiles::new(database.clone(), vault.clone(), retention);
@@ -78,9 +81,10 @@ fn note(vault: &Vault, fault: Option<FolderFault>) {
 
 async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
     let mut faults = 0u32;
+    let mut known = HashSet::new();
     loop {
         let begun = Instant::now();
-        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR).await;
+        let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR, &mut known).await;
         // Files in `lost+found` are purged on time also while the database is away.
         let purged = lost.sweep().await.map_err(|source| vault.failed(source));
         match set_aside.and(purged) {

@@ -2,7 +2,7 @@
 //! rows exist again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
@@ -57,22 +57,29 @@ impl Vault {
     /// yet, or never were: at the start, when `age` is zero, they are removed; later they are left
     /// alone.
     ///
+    /// `known` keeps, from one call to the next, the clips in the folder that had a row: the
+    /// database is queried only when there are others.
+    ///
     /// # Errors
     /// The folder cannot be read, or the database failed.
     pub(super) async fn set_aside_unknown(
         &self,
         database: &Database,
         age: Duration,
+        known: &mut HashSet<RecordingId>,
     ) -> Result<(), RecoverError> {
         // The files are read before the rows: a row is written before the first sample.
         let vault = self.clone();
         let old = self.folder.blocking(move || vault.clips_older_than(age)).await;
         let old = old.flatten().map_err(|source| self.failed(source))?;
-        if old.is_empty() {
+        let there: HashSet<RecordingId> = old.iter().map(|(_, id)| *id).collect();
+        known.retain(|id| there.contains(id));
+        if there.len() == known.len() {
             return Ok(());
         }
-        let known = database.recording_states().await?;
-        let unknown = old.into_iter().filter(|(_, id)| !known.contains_key(id));
+        let rows = database.recording_states().await?;
+        known.extend(there.into_iter().filter(|id| rows.contains_key(id)));
+        let unknown = old.into_iter().filter(|(_, id)| !rows.contains_key(id));
         let unknown: Vec<OsString> = unknown.map(|(name, _)| name).collect();
         let vault = self.clone();
         let moved = self.folder.blocking(move || {
@@ -87,8 +94,7 @@ impl Vault {
     }
 
     fn has_no_sample(&self, name: &OsStr) -> bool {
-        fs::symlink_metadata(self.folder.join(name))
-            .is_ok_and(|file| file.is_file() && file.len() <= wav::HEADER_BYTES as u64)
+        fs::symlink_metadata(self.folder.join(name)).is_ok_and(|file| is_empty(&file))
     }
 
     fn remove_and_log(&self, names: &[OsString]) {
@@ -99,13 +105,15 @@ impl Vault {
         }
     }
 
+    /// The clip files that are older than `age`; with an age, only those with samples.
     fn clips_older_than(&self, age: Duration) -> io::Result<Vec<(OsString, RecordingId)>> {
         let now = SystemTime::now();
         let mut clips = self.clips()?;
         // A file that has gone meanwhile is skipped.
         clips.retain(|(name, _)| {
             let metadata = fs::symlink_metadata(self.folder.join(name));
-            metadata.is_ok_and(|metadata| age.is_zero() || is_older(&metadata, age, now))
+            metadata
+                .is_ok_and(|file| age.is_zero() || (is_older(&file, age, now) && !is_empty(&file)))
         });
         Ok(clips)
     }
@@ -242,6 +250,11 @@ fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
+/// Whether a clip file has no sample.
+fn is_empty(file: &fs::Metadata) -> bool {
+    file.is_file() && file.len() <= wav::HEADER_BYTES as u64
+}
+
 /// Whether a file was last changed `age` or longer before `now`. A file with a time in the future
 /// counts as new.
 fn is_older(metadata: &fs::Metadata, age: Duration, now: SystemTime) -> bool {
@@ -295,7 +308,9 @@ mod tests {
         // Opened for a recording that was refused: it holds no sample that could be lost.
         let empty = vault.folder.join(format!("{}.part", id(4)));
         fs::write(&empty, wav::header(0)).unwrap();
-        vault.set_aside_unknown(&database, Duration::from_millis(1)).await.unwrap();
+        let mut known = HashSet::new();
+        let age = Duration::from_millis(1);
+        vault.set_aside_unknown(&database, age, &mut known).await.unwrap();
         assert!(empty.exists(), "its recording may be accepted yet");
         // A directory in the place of a file: it is moved like the others.
         fs::create_dir(vault.folder.join(format!("{}.part", id(3)))).unwrap();
@@ -324,10 +339,11 @@ mod tests {
         };
         write(1, 1, Duration::ZERO);
         write(2, 2, minute);
-        vault.set_aside_unknown(&database, minute).await.unwrap();
+        let mut known = HashSet::new();
+        vault.set_aside_unknown(&database, minute, &mut known).await.unwrap();
         // The same clip again does not replace the first one.
         write(2, 3, minute * 2);
-        vault.set_aside_unknown(&database, minute).await.unwrap();
+        vault.set_aside_unknown(&database, minute, &mut known).await.unwrap();
         let recordings = folder.path().join("recordings");
         assert_eq!(names(&recordings), [format!("{}.wav", id(1)), LOST_AND_FOUND.to_owned()]);
         let lost = recordings.join(LOST_AND_FOUND);

@@ -21,7 +21,7 @@ pub use access::AccessKey;
 pub use binding::BindError;
 pub use clip_reader::ClipReader;
 pub use folder::{Folder, FolderFault};
-pub use keeper::Keeper;
+pub use keeper::FolderKeeper;
 pub use lost_and_found::LostAndFound;
 pub use purge::Purge;
 pub use spool::{ClipWritten, Finished, OpenClip, Spool, SpoolLimits};

@@ -1,33 +1,35 @@
 //! Deletes expired data. For a clip, first the mark in the row, then the bytes, then the row;
 //! repeated after a crash.
+//!
+//! The purge sleeps until the next row is due. The store wakes it when a row is committed that is
+//! due earlier; without expired data it makes no query.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Vault;
-use crate::drivers::store::{Database, RecordingRow, StoreError};
+use crate::drivers::store::{Database, PURGE_LEEWAY, RecordingRow, StoreError};
 use aftertone_core::model::SteadyMillis;
 
 /// The task that deletes expired data.
 pub struct Purge {
     database: Database,
     vault: Vault,
-    wake: Arc<Notify>,
     retention: Duration,
 }
 
 /// Rows that are read at a time.
 const BATCH: u32 = 256;
-/// The longest sleep: calls end without waking this task, and a sleep does not count the time for
-/// which the machine is suspended, while deadlines do.
-const LONGEST: Duration = Duration::from_secs(1);
+/// The shortest pause between two sweeps.
+const SHORTEST: Duration = Duration::from_millis(20);
 /// How long after their commit given-up notifications are kept, so that a client can list and
 /// resend them.
 const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long the first answer to a request is kept, for a repetition with the same Idempotency-Key.
+/// It is also the longest sleep: of the rows that are committed without an announcement, none is
+/// due earlier.
 const KEYS: Duration = Duration::from_secs(24 * 3600);
 /// Answers that are kept for each application.
 const ANSWERS: u32 = 10_000;
@@ -37,47 +39,58 @@ const AFTER_FAULT: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
 
 impl Purge {
-    /// A purge that also runs at once when `wake` is notified. The data of a call is deleted
-    /// `retention` after its end.
-    pub fn new(database: Database, vault: Vault, wake: Arc<Notify>, retention: Duration) -> Self {
-        Self { database, vault, wake, retention }
+    /// A purge that deletes the data of a call `retention` after its end.
+    pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
+        Self { database, vault, retention }
     }
 
     /// Runs until `cancel`.
     pub async fn run(self, cancel: CancellationToken) {
         let mut faults = 0u32;
         while !cancel.is_cancelled() {
-            let pause = match self.sweep(self.database.clock().now()).await {
-                Ok(()) => {
-                    faults = 0;
-                    self.until_next_due().await
-                }
-                Err(error) => {
-                    self.database.notice(&error);
-                    faults += 1;
-                    if faults.is_power_of_two() {
-                        error!(%error, faults, "cannot purge; it is tried again");
+            let swept = self.sweep().await;
+            let pause = async {
+                match swept {
+                    Ok(next) => {
+                        faults = 0;
+                        self.database.expiry().until_due(next).await;
                     }
-                    AFTER_FAULT
+                    Err(error) => {
+                        self.database.notice(&error);
+                        faults += 1;
+                        if faults.is_power_of_two() {
+                            error!(%error, faults, "cannot purge; it is tried again");
+                        }
+                        tokio::time::sleep(AFTER_FAULT).await;
+                    }
                 }
             };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+            cancel.run_until_cancelled(pause).await;
         }
     }
 
-    /// Deletes everything that is due. A failure of one kind of data does not stop the others.
-    async fn sweep(&self, now: SteadyMillis) -> Result<(), StoreError> {
+    /// Deletes everything that is due; returns when more is due. A failure of one kind of data does
+    /// not stop the others.
+    async fn sweep(&self) -> Result<SteadyMillis, StoreError> {
+        let now = self.database.clock().now();
+        let (before, given_up_before) = (now.minus(self.retention), now.minus(GIVEN_UP));
         let clips = self.sweep_clips(now).await;
-        let before = now.minus(self.retention);
-        let calls = self.database.purge_calls(before, now.minus(GIVEN_UP)).await;
+        let calls = self.database.purge_calls(before, given_up_before).await;
         let requests = self.database.purge_requests(now.minus(KEYS), ANSWERS).await;
+        self.database.expiry().forget_announced();
         // Until this, deleted rows are still in SQLite's files.
-        let rests = self.database.erase_deleted().await;
-        clips.and(calls.map(drop)).and(requests.map(drop)).and(rests)
+        let copies = self.database.erase_deleted().await;
+        clips.and(calls.map(drop)).and(requests.map(drop))?;
+
+        let copies = copies?.map(|pause| now.plus(pause));
+        let clip = self.database.next_due().await?;
+        let call = self.database.next_call_due(now, before, given_up_before).await?;
+        let call = call.map(|pause| now.plus(pause).plus(PURGE_LEEWAY));
+        let request = self.database.oldest_request().await?;
+        let request = request.map(|taken| taken.plus(KEYS).plus(PURGE_LEEWAY));
+        let next = [copies, clip, call, request].into_iter().flatten().min();
+        let next = next.map_or(now.plus(KEYS), |next| next.min(now.plus(KEYS)));
+        Ok(next.max(now.plus(SHORTEST)))
     }
 
     async fn sweep_clips(&self, now: SteadyMillis) -> Result<(), StoreError> {
@@ -107,15 +120,5 @@ impl Purge {
             }
         }
         Ok(())
-    }
-
-    async fn until_next_due(&self) -> Duration {
-        match self.database.next_due().await {
-            Ok(Some(due)) => {
-                let now = self.database.clock().now();
-                due.since(now).clamp(Duration::from_millis(20), LONGEST)
-            }
-            Ok(None) | Err(_) => LONGEST,
-        }
     }
 }

@@ -79,11 +79,11 @@ pub struct Spool {
     folder: Folder,
     limits: SpoolLimits,
     chunks: SyncSender<Chunk>,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<AwaitedClips>>,
 }
 
 /// Clips that were opened and have not ended yet.
-type Waiting = HashMap<RecordingId, Expected>;
+type AwaitedClips = HashMap<RecordingId, Expected>;
 
 /// An open clip, as the spool tracks it.
 struct Expected {
@@ -111,7 +111,7 @@ impl Spool {
     pub fn start(folder: Folder, limits: SpoolLimits) -> io::Result<Self> {
         let (chunks, received) = sync_channel(CHUNKS);
         let waiting = Arc::default();
-        let writer = Writer::new(folder.clone(), Arc::clone(&waiting));
+        let writer = SpoolWriter::new(folder.clone(), Arc::clone(&waiting));
         // The thread ends when the last handle is gone. The shutdown need not wait for it: a call
         // waits for its clips, and a clip that does not end in time is repaired at the next start.
         thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(&received))?;
@@ -178,7 +178,7 @@ impl Spool {
     }
 
     /// Checks whether the call may open another clip.
-    fn check_limits(&self, waiting: &Waiting, call: CallId) -> Result<(), SpoolError> {
+    fn check_limits(&self, waiting: &AwaitedClips, call: CallId) -> Result<(), SpoolError> {
         // Clips with a dropped receiver are about to be closed.
         let open = waiting.values().filter(|expected| !expected.written.is_closed());
         let calls: Vec<CallId> = open.map(|expected| expected.call).collect();
@@ -209,23 +209,23 @@ impl Spool {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, AwaitedClips> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Writer {
+struct SpoolWriter {
     folder: Folder,
     open: HashMap<RecordingId, ClipFile>,
     /// Clips with complete and renamed files; the folder is not synced yet.
     finished: Vec<(RecordingId, Finished)>,
     /// When a sync of the folder last failed; `None` after a sync that succeeded.
     sync_failed_at: Option<Instant>,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<AwaitedClips>>,
 }
 
-impl Writer {
-    fn new(folder: Folder, waiting: Arc<Mutex<Waiting>>) -> Self {
+impl SpoolWriter {
+    fn new(folder: Folder, waiting: Arc<Mutex<AwaitedClips>>) -> Self {
         Self { folder, open: HashMap::new(), finished: Vec::new(), sync_failed_at: None, waiting }
     }
 
@@ -396,7 +396,7 @@ impl Writer {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, AwaitedClips> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -502,8 +502,8 @@ mod tests {
     #[test]
     fn a_clip_that_nobody_waits_for_is_let_go() {
         let folder = tempfile::tempdir().unwrap();
-        let waiting = Arc::new(Mutex::new(Waiting::new()));
-        let mut writer = Writer::new(held(folder.path()), Arc::clone(&waiting));
+        let waiting = Arc::new(Mutex::new(AwaitedClips::new()));
+        let mut writer = SpoolWriter::new(held(folder.path()), Arc::clone(&waiting));
         let mut wanted = Vec::new();
         for (id, is_wanted) in [(id(7), false), (id(8), true)] {
             let (expected, written) = expected(folder.path(), id);
@@ -618,10 +618,10 @@ mod tests {
 
     const NOTHING: Finished = Finished { bytes: 0, samples: 0, is_cut_short: false };
 
-    fn writer_with(folder: &Path, clip: RecordingId) -> (Writer, ClipWritten) {
+    fn writer_with(folder: &Path, clip: RecordingId) -> (SpoolWriter, ClipWritten) {
         let (expected, written) = expected(folder, clip);
-        let waiting = Arc::new(Mutex::new(Waiting::from([(clip, expected)])));
-        (Writer::new(held(folder), waiting), written)
+        let waiting = Arc::new(Mutex::new(AwaitedClips::from([(clip, expected)])));
+        (SpoolWriter::new(held(folder), waiting), written)
     }
 
     fn expected(folder: &Path, clip: RecordingId) -> (Expected, ClipWritten) {

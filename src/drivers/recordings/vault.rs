@@ -25,12 +25,12 @@ use aftertone_core::{audio::wav, model::RecordingId};
 #[derive(Debug, Clone)]
 pub struct Vault {
     pub(super) folder: Folder,
-    pub(super) seen: Arc<Mutex<Seen>>,
+    pub(super) seen: Arc<Mutex<FolderReport>>,
 }
 
 /// Results of the keeper's last check.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct FolderReport {
     pub fault: Option<FolderFault>,
     pub lost_and_found: LostAndFound,
 }
@@ -186,7 +186,7 @@ impl Vault {
             }
         }
         self.warn_of_missing(&known, &files);
-        self.set_aside_unknown(database, Duration::ZERO).await?;
+        self.set_aside_unknown(database, Duration::ZERO, &mut HashSet::new()).await?;
         Ok(found)
     }
 
@@ -249,7 +249,7 @@ impl Vault {
         RecoverError::Io { path: self.folder.shown().to_owned(), source }
     }
 
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, FolderReport> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -49,6 +49,7 @@ use aftertone_core::{
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
         locate::Target,
         path::{Path, Transmit, Transport},
+        registration::TrunkState,
         standing::{KnownPeers, SipSource},
         timers::SIXTY_FOUR_T1,
         uri::Uri,
@@ -95,7 +96,7 @@ pub(super) enum Order {
     Register(Box<TrunkAccount>),
     NoWay { trunk: String, why: String },
     LeaveTrunk(String),
-    Unregister,
+    Unregister(oneshot::Sender<()>),
     Trunks(oneshot::Sender<Vec<TrunkReport>>),
     Farewell(oneshot::Sender<()>),
 }
@@ -267,6 +268,7 @@ pub async fn start(
         events,
         backlog: VecDeque::new(),
         farewells: Vec::new(),
+        unregistering: Vec::new(),
     };
     let task = tokio::spawn(service.run(inbound, order_receiver, readers, cancel));
     let signalling = Signalling {
@@ -300,6 +302,8 @@ struct Service {
     backlog: VecDeque<Event>,
     /// Callers of [`Signalling::farewell`], answered once every peer knows that its call is over.
     farewells: Vec<oneshot::Sender<()>>,
+    /// Callers of [`Signalling::unregister`], answered once no trunk has a registration.
+    unregistering: Vec<oneshot::Sender<()>>,
 }
 
 /// What woke the service.
@@ -376,6 +380,12 @@ impl Service {
                     let _ = farewell.send(());
                 }
             }
+            if !self.unregistering.is_empty() && self.is_unregistered() {
+                for unregistered in self.unregistering.drain(..) {
+                    // The caller may have timed out.
+                    let _ = unregistered.send(());
+                }
+            }
         }
         readers.shutdown().await;
         // The task may have ended by itself. No reader may wait for a free slot in the queue any
@@ -383,6 +393,10 @@ impl Service {
         cancel.cancel();
         drop(inbound);
         self.network.ended().await;
+    }
+
+    fn is_unregistered(&self) -> bool {
+        self.endpoint.trunks().all(|(_, status)| status.state == TrunkState::Idle)
     }
 
     async fn handle_inbound(&mut self, inbound: Inbound) {
@@ -428,8 +442,9 @@ impl Service {
                 self.no_ways.remove(&trunk);
                 self.turn("trunk", |endpoint| endpoint.leave_trunk(&trunk, now())).await;
             }
-            Order::Unregister => {
+            Order::Unregister(reply) => {
                 self.turn("trunks", |endpoint| endpoint.unregister(now())).await;
+                self.unregistering.push(reply);
             }
             Order::Farewell(reply) => self.farewells.push(reply),
             Order::Trunks(reply) => {

@@ -4,12 +4,12 @@
 //! registers; and the state of each account, for people. The DNS is asked for each trunk's address
 //! again from time to time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant as TokioInstant, sleep_until},
+    time::{Instant as TokioInstant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -18,7 +18,7 @@ use super::{
     service::{Order, Signalling},
     trunk_report::TrunkReport,
 };
-use aftertone_core::proto::sip::{endpoint::TrunkAccount, registration::TrunkState, uri::Uri};
+use aftertone_core::proto::sip::{endpoint::TrunkAccount, uri::Uri};
 
 /// How often the DNS is asked for a trunk's address.
 const RELOCATE: Duration = Duration::from_secs(300);
@@ -113,15 +113,10 @@ impl Signalling {
 
     /// Unregisters at all trunks, and waits for their answers for a limited time.
     pub async fn unregister(&self) {
-        self.order(Order::Unregister).await;
-        let begun = Instant::now();
-        while begun.elapsed() < UNREGISTERED {
-            let all = self.trunks().await;
-            if all.iter().all(|trunk| trunk.status.state == TrunkState::Idle) {
-                return;
-            }
-            tokio::time::sleep(UNREGISTERED / 40).await;
-        }
+        let (done, unregistered) = oneshot::channel();
+        self.order(Order::Unregister(done)).await;
+        // An error means that a trunk did not answer in time, or that the service has ended.
+        let _ = timeout(UNREGISTERED, unregistered).await;
     }
 
     /// The state of the trunks that we register at, by name.

@@ -8,17 +8,17 @@ use std::{
 use sqlx::AnyPool;
 use tokio::sync::Notify;
 
-use super::{StoreError, guard::Guard, leftovers::Erasure};
+use super::{StoreError, expiry::Expiry, guard::Guard, leftovers::Erasure};
 use crate::drivers::clock::Clock;
 
 /// A handle on the open database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    inner: Arc<Inner>,
+    inner: Arc<OpenDatabase>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct OpenDatabase {
     writer: AnyPool,
     reader: AnyPool,
     /// Wakes the dispatcher when the outbox has new rows.
@@ -26,13 +26,14 @@ pub(super) struct Inner {
     /// The first damage that was found.
     damage: OnceLock<String>,
     erasure: Erasure,
+    expiry: Expiry,
     clock: Clock,
-    lock: Lock,
+    lock: ProcessLock,
 }
 
 /// Held until the database is closed, so that no second process opens it.
 #[derive(Debug)]
-pub(super) enum Lock {
+pub(super) enum ProcessLock {
     File { _file: File },
     Connection(Guard),
 }
@@ -44,9 +45,9 @@ impl Database {
         self.inner.reader.close().await;
         self.inner.writer.close().await;
         match &self.inner.lock {
-            Lock::Connection(guard) => guard.release(),
+            ProcessLock::Connection(guard) => guard.release(),
             // The lock ends with the last handle.
-            Lock::File { .. } => {}
+            ProcessLock::File { .. } => {}
         }
     }
 
@@ -54,8 +55,8 @@ impl Database {
     /// server.
     pub fn is_away(&self) -> bool {
         match &self.inner.lock {
-            Lock::Connection(guard) => !guard.is_held(),
-            Lock::File { .. } => false,
+            ProcessLock::Connection(guard) => !guard.is_held(),
+            ProcessLock::File { .. } => false,
         }
     }
 
@@ -84,9 +85,14 @@ impl Database {
     /// The state of the erasure of deleted rows; `None` for PostgreSQL.
     pub(super) fn erasure(&self) -> Option<&Erasure> {
         match &self.inner.lock {
-            Lock::Connection(_) => None,
-            Lock::File { .. } => Some(&self.inner.erasure),
+            ProcessLock::Connection(_) => None,
+            ProcessLock::File { .. } => Some(&self.inner.erasure),
         }
+    }
+
+    /// When the next row may be due for deletion, as far as it was announced.
+    pub fn expiry(&self) -> &Expiry {
+        &self.inner.expiry
     }
 
     pub(super) fn damage(&self) -> &OnceLock<String> {
@@ -94,12 +100,12 @@ impl Database {
     }
 
     /// A weak reference, for tasks that must not keep the database open.
-    pub(super) fn downgraded(&self) -> Weak<Inner> {
+    pub(super) fn downgraded(&self) -> Weak<OpenDatabase> {
         Arc::downgrade(&self.inner)
     }
 
     /// The database, if it is still open.
-    pub(super) fn upgraded(inner: &Weak<Inner>) -> Option<Self> {
+    pub(super) fn upgraded(inner: &Weak<OpenDatabase>) -> Option<Self> {
         inner.upgrade().map(|inner| Self { inner })
     }
 
@@ -113,13 +119,19 @@ impl Database {
 }
 
 impl Database {
-    pub(super) fn joined(writer: AnyPool, reader: AnyPool, clock: Clock, lock: Lock) -> Self {
-        let inner = Inner {
+    pub(super) fn joined(
+        writer: AnyPool,
+        reader: AnyPool,
+        clock: Clock,
+        lock: ProcessLock,
+    ) -> Self {
+        let inner = OpenDatabase {
             writer,
             reader,
             outbox_grew: Notify::new(),
             damage: OnceLock::new(),
             erasure: Erasure::new(),
+            expiry: Expiry::new(clock.clone()),
             clock,
             lock,
         };

@@ -15,7 +15,7 @@ use std::{
 use sqlx::{Executor, Row};
 use tracing::{debug, warn};
 
-use super::{Database, StoreError, connections::discard};
+use super::{Database, StoreError, connections::discard, expiry::PURGE_LEEWAY};
 
 /// Shortest time between two rebuilds, and the pause after one as a multiple of its duration:
 /// nothing else can be written during a rebuild, so rebuilds take at most a hundredth of the time.
@@ -26,34 +26,16 @@ const REBUILD_BYTES: i64 = 64 << 20;
 
 impl Database {
     /// Removes copies of deleted rows, if there may be any; called after each purge. If a reader is
-    /// in the way, or the last rebuild is too recent, a later call does it.
+    /// in the way, or the last rebuild is too recent, a later call does it: returns the time until
+    /// that call.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn erase_deleted(&self) -> Result<(), StoreError> {
-        self.erase(false).await
-    }
-
-    /// Notes that a query has deleted `rows` rows.
-    pub(super) fn deleted(&self, rows: u64) {
-        if let (Some(erasure), true) = (self.erasure(), rows > 0) {
-            erasure.is_due();
-        }
-    }
-
-    /// Like [`Self::erase_deleted`], but does not wait for the minute.
-    pub(super) async fn erase_before_close(&self) {
-        if let Err(error) = self.erase(true).await {
-            debug!("Rests of deleted rows stay until the next start: {error}");
-        }
-    }
-
-    async fn erase(&self, at_once: bool) -> Result<(), StoreError> {
-        let Some(erasure) = self.erasure() else { return Ok(()) };
+    pub async fn erase_deleted(&self) -> Result<Option<Duration>, StoreError> {
+        let Some(erasure) = self.erasure() else { return Ok(None) };
         let mut next_rebuild = erasure.next_rebuild.lock().await;
         let begun = Instant::now();
-        let is_time = at_once || begun >= *next_rebuild;
-        if is_time && erasure.in_pages.swap(false, Ordering::Relaxed) {
+        if begun >= *next_rebuild && erasure.in_pages.swap(false, Ordering::Relaxed) {
             let rebuilt = self.rebuild().await;
             *next_rebuild =
                 Instant::now() + REBUILD_EVERY.max(begun.elapsed().saturating_mul(REBUILD_SHARE));
@@ -66,15 +48,37 @@ impl Database {
                 }
             }
         }
+        let until_rebuild = next_rebuild.saturating_duration_since(Instant::now());
         drop(next_rebuild);
         if erasure.in_wal.swap(false, Ordering::Relaxed) {
             let is_empty = self.empty_wal().await;
             if !matches!(is_empty, Ok(true)) {
                 erasure.in_wal.store(true, Ordering::Relaxed);
             }
-            is_empty?;
+            if !is_empty? {
+                return Ok(Some(PURGE_LEEWAY));
+            }
         }
-        Ok(())
+        Ok(erasure.in_pages.load(Ordering::Relaxed).then_some(until_rebuild))
+    }
+
+    /// Notes that a query has deleted `rows` rows.
+    pub(super) fn deleted(&self, rows: u64) {
+        if let (Some(erasure), true) = (self.erasure(), rows > 0) {
+            erasure.in_pages.store(true, Ordering::Relaxed);
+            erasure.in_wal.store(true, Ordering::Relaxed);
+            self.expiry().announce_soon();
+        }
+    }
+
+    /// Like [`Self::erase_deleted`], but does not wait for the minute.
+    pub(super) async fn erase_before_close(&self) {
+        if let Some(erasure) = self.erasure() {
+            *erasure.next_rebuild.lock().await = Instant::now();
+        }
+        if let Err(error) = self.erase_deleted().await {
+            debug!("Rests of deleted rows stay until the next start: {error}");
+        }
     }
 
     /// Rebuilds SQLite's file without free space, unless it is large.

@@ -4,7 +4,7 @@ use super::{Database, StoreError};
 
 /// The id of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct DatabaseIdentity {
     /// A UUID.
     pub id: String,
     /// Whether it was created just now.
@@ -16,17 +16,17 @@ impl Database {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn identity(&self) -> Result<Identity, StoreError> {
+    pub async fn identity(&self) -> Result<DatabaseIdentity, StoreError> {
         let row: Option<(String,)> =
             sqlx::query_as("SELECT id FROM identity").fetch_optional(self.reader()).await?;
         if let Some((id,)) = row {
-            return Ok(Identity { id, is_new: false });
+            return Ok(DatabaseIdentity { id, is_new: false });
         }
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
         sqlx::query("INSERT INTO identity (id) VALUES ($1)")
             .bind(id.clone())
             .execute(self.writer())
             .await?;
-        Ok(Identity { id, is_new: true })
+        Ok(DatabaseIdentity { id, is_new: true })
     }
 }

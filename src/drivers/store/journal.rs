@@ -42,7 +42,7 @@ use super::{Database, StoreError, calls, connections::discard, outbox, recording
 #[derive(Clone, Debug)]
 pub struct Journal {
     database: Database,
-    queue: mpsc::Sender<Entry>,
+    queue: mpsc::Sender<PendingChange>,
     backlog: Arc<Backlog>,
     limits: JournalLimits,
     /// When the last commit was last read on another connection.
@@ -81,11 +81,11 @@ pub struct JournalBehind(pub Box<Change>);
 impl Journal {
     /// Starts the writer. It must not end while the daemon runs; its handle reports a panic.
     pub fn start(database: Database, limits: JournalLimits) -> (Self, JoinHandle<()>) {
-        let (queue, entries) = mpsc::channel(limits.queue.max(1));
+        let (queue, pending) = mpsc::channel(limits.queue.max(1));
         let backlog = Arc::new(Backlog::default());
-        let writer = Writer {
+        let writer = JournalWriter {
             database: database.clone(),
-            entries,
+            pending,
             backlog: backlog.clone(),
             batch: limits.batch.max(1),
         };
@@ -98,15 +98,15 @@ impl Journal {
     /// # Errors
     /// Returns the change when the queue is full or the journal has ended.
     pub fn submit(&self, change: Change) -> Result<Commit, JournalBehind> {
-        let (entry, commit) = entry(change);
+        let (pending, commit) = PendingChange::new(change);
         // Counted first: the writer may finish the change before `try_send` returns.
         self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(entry) {
+        match self.queue.try_send(pending) {
             Ok(()) => Ok(commit),
-            Err(mpsc::error::TrySendError::Full(entry))
-            | Err(mpsc::error::TrySendError::Closed(entry)) => {
+            Err(mpsc::error::TrySendError::Full(pending))
+            | Err(mpsc::error::TrySendError::Closed(pending)) => {
                 self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
-                Err(JournalBehind(Box::new(entry.change)))
+                Err(JournalBehind(Box::new(pending.change)))
             }
         }
     }
@@ -116,11 +116,11 @@ impl Journal {
     /// # Errors
     /// It took longer than `within`, or the journal has ended.
     pub async fn flush(&self, within: Duration) -> Result<(), StoreError> {
-        let (entry, commit) = entry(Change::default());
+        let (pending, commit) = PendingChange::new(Change::default());
         let flushed = async {
             let place = self.queue.reserve().await.map_err(|_| StoreError::JournalEnded)?;
             self.backlog.waiting.fetch_add(1, Ordering::Relaxed);
-            place.send(entry);
+            place.send(pending);
             commit.await
         };
         match tokio::time::timeout(within, flushed).await {
@@ -166,16 +166,19 @@ impl Future for Commit {
     }
 }
 
+/// A change that is submitted and not yet durable.
 #[derive(Debug)]
-struct Entry {
+struct PendingChange {
     change: Change,
     submitted: Instant,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-fn entry(change: Change) -> (Entry, Commit) {
-    let (done, commit) = oneshot::channel();
-    (Entry { change, submitted: Instant::now(), done }, Commit(commit))
+impl PendingChange {
+    fn new(change: Change) -> (Self, Commit) {
+        let (done, commit) = oneshot::channel();
+        (Self { change, submitted: Instant::now(), done }, Commit(commit))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -199,51 +202,51 @@ impl Backlog {
     }
 }
 
-struct Writer {
+struct JournalWriter {
     database: Database,
-    entries: mpsc::Receiver<Entry>,
+    pending: mpsc::Receiver<PendingChange>,
     backlog: Arc<Backlog>,
     batch: usize,
 }
 
-impl Writer {
+impl JournalWriter {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(self.batch);
-        while self.entries.recv_many(&mut batch, self.batch).await > 0 {
-            self.backlog.set_oldest(batch.first().map(|entry: &Entry| entry.submitted));
+        while self.pending.recv_many(&mut batch, self.batch).await > 0 {
+            self.backlog.set_oldest(batch.first().map(|pending: &PendingChange| pending.submitted));
             self.commit(&mut batch).await;
             self.backlog.set_oldest(None);
         }
     }
 
-    async fn commit(&self, batch: &mut Vec<Entry>) {
+    async fn commit(&self, batch: &mut Vec<PendingChange>) {
         let together = self.commit_together(batch).await;
         match together {
-            Ok(()) => batch.drain(..).for_each(|entry| self.resolve(entry, Ok(()))),
+            Ok(()) => batch.drain(..).for_each(|pending| self.resolve(pending, Ok(()))),
             Err(_) if batch.len() > 1 => {
                 debug!(changes = batch.len(), "A change was refused; all are written singly");
-                for entry in batch.drain(..) {
-                    let alone = self.commit_together(slice::from_ref(&entry)).await;
-                    self.resolve(entry, alone);
+                for pending in batch.drain(..) {
+                    let alone = self.commit_together(slice::from_ref(&pending)).await;
+                    self.resolve(pending, alone);
                 }
             }
             Err(error) => {
-                if let Some(entry) = batch.pop() {
-                    self.resolve(entry, Err(error));
+                if let Some(pending) = batch.pop() {
+                    self.resolve(pending, Err(error));
                 }
             }
         }
     }
 
     /// Writes the changes in one transaction, again and again while the database is away.
-    async fn commit_together(&self, entries: &[Entry]) -> Result<(), StoreError> {
+    async fn commit_together(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
         let mut failures = 0_u32;
         loop {
-            match self.try_commit(entries).await {
+            match self.try_commit(batch).await {
                 Err(error) if error.is_database_away() => {
                     self.database.notice(&error);
                     if failures == 0 {
-                        warn!(changes = entries.len(), "The journal cannot write: {error}");
+                        warn!(changes = batch.len(), "The journal cannot write: {error}");
                     } else {
                         debug!(failures, "The journal still cannot write: {error}");
                     }
@@ -260,73 +263,76 @@ impl Writer {
         }
     }
 
-    async fn try_commit(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        if entries.iter().all(|entry| entry.change == Change::default()) {
+    async fn try_commit(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
+        if batch.iter().all(|pending| pending.change == Change::default()) {
             return Ok(());
         }
         let mut connection = self.database.writer().acquire().await?;
         let now = self.database.clock().now();
-        let written = write_together(&mut connection, entries, now).await;
-        let number = match written {
-            Ok(number) => number,
+        let written = write_together(&mut connection, batch, now).await;
+        let WrittenBatch { number, due } = match written {
+            Ok(written) => written,
             Err(error) => {
                 discard(connection).await;
                 return Err(error);
             }
         };
         self.backlog.last.store(number, Ordering::Relaxed);
-        if entries.iter().any(|entry| !entry.change.notifications.is_empty()) {
+        if batch.iter().any(|pending| !pending.change.notifications.is_empty()) {
             self.database.announce_outbox();
+        }
+        if let Some(due) = due {
+            self.database.expiry().announce(due);
         }
         Ok(())
     }
 
-    fn resolve(&self, entry: Entry, result: Result<(), StoreError>) {
+    fn resolve(&self, pending: PendingChange, result: Result<(), StoreError>) {
         if let Err(error) = &result {
-            let call = entry.change.call.as_ref().map(|call| tracing::field::display(call.id));
+            let call = pending.change.call.as_ref().map(|call| tracing::field::display(call.id));
             error!(call.id = call, "A change was refused: {error}");
         }
         self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
         // The submitter may have gone; the change is stored nevertheless.
-        let _ = entry.done.send(result);
+        let _ = pending.done.send(result);
     }
 }
 
-/// Writes the changes in one transaction; returns the transaction's number.
+/// A transaction that was committed.
+struct WrittenBatch {
+    number: i64,
+    /// When the first row is due for deletion because of it.
+    due: Option<SteadyMillis>,
+}
+
+/// Writes the changes in one transaction.
 async fn write_together(
     connection: &mut AnyConnection,
-    entries: &[Entry],
+    batch: &[PendingChange],
     now: SteadyMillis,
-) -> Result<i64, StoreError> {
+) -> Result<WrittenBatch, StoreError> {
     let mut transaction = connection.begin().await?;
-    for entry in entries {
-        apply(&mut transaction, &entry.change, now).await?;
+    let mut due = None;
+    for PendingChange { change, .. } in batch {
+        if let Some(call) = &change.call {
+            calls::write_call(&mut transaction, call).await?;
+        }
+        for operation in &change.operations {
+            calls::write_operation(&mut transaction, operation).await?;
+        }
+        for recording in &change.recordings {
+            let next = recordings::write(&mut transaction, recording, now).await?;
+            due = due.into_iter().chain(next).min();
+        }
+        for notification in &change.notifications {
+            outbox::write(&mut transaction, notification, now).await?;
+        }
     }
     let (number,) = sqlx::query_as("UPDATE journal SET commits = commits + 1 RETURNING commits")
         .fetch_one(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    Ok(number)
-}
-
-async fn apply(
-    db: &mut AnyConnection,
-    change: &Change,
-    now: SteadyMillis,
-) -> Result<(), StoreError> {
-    if let Some(call) = &change.call {
-        calls::write_call(db, call).await?;
-    }
-    for operation in &change.operations {
-        calls::write_operation(db, operation).await?;
-    }
-    for recording in &change.recordings {
-        recordings::write(db, recording).await?;
-    }
-    for notification in &change.notifications {
-        outbox::write(db, notification, now).await?;
-    }
-    Ok(())
+    Ok(WrittenBatch { number, due })
 }
 
 /// How long a proof that the last commit is visible is valid.

@@ -1,9 +1,6 @@
 //! Which files of SQLite may hold copies of deleted rows.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
-};
+use std::{sync::atomic::AtomicBool, time::Instant};
 
 use tokio::sync::Mutex;
 
@@ -24,11 +21,5 @@ impl Erasure {
             in_pages: AtomicBool::new(true),
             next_rebuild: Mutex::new(Instant::now()),
         }
-    }
-
-    /// Notes that rows were deleted.
-    pub fn is_due(&self) {
-        self.in_pages.store(true, Ordering::Relaxed);
-        self.in_wal.store(true, Ordering::Relaxed);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use sqlx::{
     AnyConnection, AnyPool, Connection, Executor,
     any::AnyPoolOptions,
-    migrate::{MigrateError, Migrator},
+    migrate::{MigrateError, Migration, Migrator},
 };
 use tracing::warn;
 
@@ -24,7 +24,7 @@ use super::{
     StoreError, clock,
     connections::{ACQUIRE_TIMEOUT, probe},
     damage,
-    database::{Database, Lock},
+    database::{Database, ProcessLock},
     files::{PRIVATE, keep_private},
     guard, lock_for_life,
 };
@@ -45,6 +45,13 @@ impl Database {
         }
     }
 }
+
+/// The migrations of both databases, as PostgreSQL takes them.
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Migrations with another text for SQLite. They must stay as they are, since a database keeps the
+/// checksums of the migrations that were applied to it.
+static ONLY_SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const SQLITE_READERS: u32 = 4;
 
@@ -73,7 +80,7 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .connect(&url)
         .await
         .map_err(cannot_open)?;
-    migrate(&sqlx::migrate!("migrations/sqlite"), &writer).await?;
+    migrate(&migrator_of_sqlite(), &writer).await?;
     let reader = AnyPoolOptions::new()
         .max_connections(SQLITE_READERS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -84,11 +91,17 @@ async fn open_sqlite(path: &Path) -> Result<Database, StoreError> {
         .await
         .map_err(cannot_open)?;
     let clock = clock::resume(&writer).await?;
-    let database = Database::joined(writer, reader, clock, Lock::File { _file: lock });
+    let database = Database::joined(writer, reader, clock, ProcessLock::File { _file: lock });
     if let Some(checking) = checking {
         checking.watch(database.downgraded());
     }
     Ok(database)
+}
+
+fn migrator_of_sqlite() -> Migrator {
+    let is_replaced = |one: &&Migration| ONLY_SQLITE.version_exists(one.version);
+    let shared = MIGRATOR.iter().filter(|one| !is_replaced(one));
+    Migrator::with_migrations(shared.chain(ONLY_SQLITE.iter()).cloned().collect())
 }
 
 async fn prepare_sqlite_writer(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -167,14 +180,14 @@ async fn open_postgres(url: &str) -> Result<Database, StoreError> {
         .connect(url)
         .await
         .map_err(cannot_connect)?;
-    migrate(&sqlx::migrate!("migrations/postgres"), &pool).await?;
+    migrate(&MIGRATOR, &pool).await?;
     let (fsync,): (String,) =
         sqlx::query_as("SELECT current_setting('fsync')").fetch_one(&pool).await?;
     if fsync == "off" {
         warn!("PostgreSQL runs with fsync = off: a power cut may lose what was accepted");
     }
     let clock = clock::resume(&pool).await?;
-    Ok(Database::joined(pool.clone(), pool, clock, Lock::Connection(guard)))
+    Ok(Database::joined(pool.clone(), pool, clock, ProcessLock::Connection(guard)))
 }
 
 /// Host and database name of a URL.
@@ -211,6 +224,31 @@ mod tests {
             without_credentials("postgres://me:secret@db.example/calls"),
             "db.example/calls"
         );
+    }
+
+    /// The first bytes of the checksum of each migration, as databases in use have them.
+    #[test]
+    fn a_migration_that_was_released_keeps_its_checksum() {
+        let begins = |migrator: &Migrator| -> Vec<(i64, String)> {
+            let begin = |sum: &[u8]| sum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+            migrator.iter().map(|one| (one.version, begin(&one.checksum))).collect()
+        };
+        let released = |journal| {
+            let sums = [
+                "786866213b316c4c",
+                "54ef1126fb5ebd00",
+                "a76fa5265549355e",
+                "0532e1da6cf1e2da",
+                journal,
+                "7062c9707dff67ee",
+                "e4c1515c741a2b60",
+            ];
+            sums.into_iter().zip(1..).map(|(sum, version)| (version, String::from(sum))).collect()
+        };
+        let (sqlite, postgres): (Vec<_>, Vec<_>) =
+            (released("21199430b2260cfd"), released("8e30ad67f56f2ff9"));
+        assert_eq!(begins(&migrator_of_sqlite()), sqlite);
+        assert_eq!(begins(&MIGRATOR), postgres);
     }
 
     #[tokio::test]

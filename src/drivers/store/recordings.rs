@@ -16,6 +16,7 @@ use aftertone_core::model::{
 
 use super::{
     Database, StoreError, calls,
+    expiry::PURGE_LEEWAY,
     rows::{column_text, parsed},
 };
 
@@ -134,6 +135,7 @@ impl Database {
                 .bind(id.to_string())
                 .execute(self.writer())
                 .await?;
+        self.expiry().announce(SteadyMillis(0));
         Ok(done.rows_affected() > 0)
     }
 
@@ -164,44 +166,65 @@ impl Database {
     }
 }
 
+/// Writes a change; returns when rows are due because of it.
 pub(super) async fn write(
     db: &mut AnyConnection,
     change: &RecordingChange,
-) -> Result<(), StoreError> {
-    let query = match change {
-        RecordingChange::Begun { id, call, operation, application, at } => sqlx::query(
-            "INSERT INTO recordings (id, call_id, operation_id, application, state, created_at) \
-             VALUES ($1, $2, $3, $4, 'writing', $5) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(id.to_string())
-        .bind(call.to_string())
-        .bind(operation.to_string())
-        .bind(column_text(application.as_deref().unwrap_or_default()))
-        .bind(at.0),
+    now: SteadyMillis,
+) -> Result<Option<SteadyMillis>, StoreError> {
+    match change {
+        RecordingChange::Begun { id, call, operation, application, at } => {
+            sqlx::query(
+                "INSERT INTO recordings \
+                 (id, call_id, operation_id, application, state, created_at) \
+                 VALUES ($1, $2, $3, $4, 'writing', $5) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(id.to_string())
+            .bind(call.to_string())
+            .bind(operation.to_string())
+            .bind(column_text(application.as_deref().unwrap_or_default()))
+            .bind(at.0)
+            .execute(db)
+            .await?;
+            Ok(None)
+        }
         // A clip that is already being deleted stays so.
-        RecordingChange::Finished { id, bytes } => sqlx::query(
-            "UPDATE recordings SET state = 'ready', bytes = $2 WHERE id = $1 AND state = 'writing'",
-        )
-        .bind(id.to_string())
-        .bind(i64::try_from(*bytes).unwrap_or(i64::MAX)),
-        RecordingChange::Discarded { id } => sqlx::query(
-            "UPDATE recordings SET state = 'discarded', expires_at = 0 \
-             WHERE id = $1 AND state <> 'deleting'",
-        )
-        .bind(id.to_string()),
+        RecordingChange::Finished { id, bytes } => {
+            let finished: Option<(Option<i64>,)> = sqlx::query_as(
+                "UPDATE recordings SET state = 'ready', bytes = $2 \
+                 WHERE id = $1 AND state = 'writing' RETURNING expires_at",
+            )
+            .bind(id.to_string())
+            .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
+            .fetch_optional(db)
+            .await?;
+            Ok(finished.and_then(|(expires_at,)| expires_at).map(SteadyMillis))
+        }
+        RecordingChange::Discarded { id } => {
+            sqlx::query(
+                "UPDATE recordings SET state = 'discarded', expires_at = 0 \
+                 WHERE id = $1 AND state <> 'deleting'",
+            )
+            .bind(id.to_string())
+            .execute(db)
+            .await?;
+            Ok(Some(now.plus(PURGE_LEEWAY)))
+        }
         // A clip that must be deleted at once keeps its time.
         RecordingChange::Expire { call, ended_at, retention } => {
             calls::write_end(db, *call, *ended_at).await?;
+            let expires_at = ended_at.plus(*retention);
             sqlx::query(
                 "UPDATE recordings SET expires_at = $2 \
                  WHERE call_id = $1 AND state IN ('writing', 'ready')",
             )
             .bind(call.to_string())
-            .bind(ended_at.plus(*retention).0)
+            .bind(expires_at.0)
+            .execute(db)
+            .await?;
+            Ok(Some(expires_at))
         }
-    };
-    query.execute(db).await?;
-    Ok(())
+    }
 }
 
 fn read(row: &AnyRow) -> Result<RecordingRow, StoreError> {

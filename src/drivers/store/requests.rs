@@ -59,6 +59,8 @@ impl Database {
         .execute(self.writer())
         .await?;
         if inserted.rows_affected() == 1 {
+            // It may be one more than is kept for its application.
+            self.expiry().announce_soon();
             return Ok(RequestKey::New);
         }
         let row = sqlx::query(
@@ -132,6 +134,16 @@ impl Database {
         .execute(self.writer())
         .await?;
         Ok(done.rows_affected())
+    }
+
+    /// When the oldest key was taken.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn oldest_request(&self) -> Result<Option<SteadyMillis>, StoreError> {
+        let (oldest,): (Option<i64>,) =
+            sqlx::query_as("SELECT MIN(created_at) FROM requests").fetch_one(self.reader()).await?;
+        Ok(oldest.map(SteadyMillis))
     }
 
     /// Deletes keys that were taken before `before`, and for each application all answers except

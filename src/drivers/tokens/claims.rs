@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for NumericDate {
 
 /// What a token must say besides a valid signature.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted<'a> {
+pub(super) struct RequiredClaims<'a> {
     /// The issuer; any issuer when empty.
     pub issuer: &'a str,
     /// One of these must be its audience; any audience when empty.
@@ -162,7 +162,7 @@ pub(super) fn verified(
     token: &str,
     key: &DecodingKey,
     algorithm: Algorithm,
-    wanted: &Wanted<'_>,
+    wanted: &RequiredClaims<'_>,
     now: UnixMillis,
 ) -> Result<Claims, TokenError> {
     let mut validation = Validation::new(algorithm);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::{
-    claims::{BACKDATE, Claims, TokenError, Wanted, verified},
+    claims::{BACKDATE, Claims, RequiredClaims, TokenError, verified},
     keys::{self, KeyError, KeyRing},
 };
 use crate::drivers::store::{Database, StoreError};
@@ -39,10 +39,10 @@ pub struct IssuerConfig {
 /// Signs tokens; cheap to clone.
 #[derive(Clone)]
 pub struct Issuer {
-    inner: Arc<Inner>,
+    inner: Arc<IssuerParts>,
 }
 
-struct Inner {
+struct IssuerParts {
     config: IssuerConfig,
     audiences: Vec<String>,
     ring: RwLock<Arc<KeyRing>>,
@@ -89,7 +89,7 @@ impl Issuer {
         audiences.push(config.public_url.clone());
         let ring = RwLock::new(Arc::new(KeyRing::new(database.signing_keys().await?)?));
         let notification_tokens = Mutex::default();
-        let inner = Inner { config, audiences, ring, database, notification_tokens };
+        let inner = IssuerParts { config, audiences, ring, database, notification_tokens };
         let issuer = Self { inner: Arc::new(inner) };
         issuer.turn_over().await?;
         Ok(issuer)
@@ -227,7 +227,7 @@ impl Issuer {
         let ring = self.ring();
         let key = ring.find(key).ok_or(TokenError::Invalid)?;
         let name = self.name();
-        let wanted = Wanted { issuer: &name, audiences: &self.inner.audiences };
+        let wanted = RequiredClaims { issuer: &name, audiences: &self.inner.audiences };
         verified(token, &key.decoding, Algorithm::RS256, &wanted, now)
     }
 

@@ -38,11 +38,11 @@ pub enum KeyError {
 /// All keys that are published, oldest first; empty only until the first key is made.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
-    keys: Vec<Key>,
+    keys: Vec<SigningKey>,
 }
 
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct SigningKey {
     pub id: String,
     created_at: SteadyMillis,
     pub encoding: EncodingKey,
@@ -50,9 +50,9 @@ pub(super) struct Key {
     jwk: Jwk,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -93,18 +93,18 @@ impl KeyRing {
             let (decoding, mut jwk) = public(&encoding)?;
             jwk.common.key_id = Some(row.id.clone());
             jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-            Ok(Key { id: row.id, created_at: row.created_at, encoding, decoding, jwk })
+            Ok(SigningKey { id: row.id, created_at: row.created_at, encoding, decoding, jwk })
         };
         Ok(Self { keys: rows.into_iter().map(key).collect::<Result<_, KeyError>>()? })
     }
 
     /// The key that signs now: the newest that has been published for long enough, else the oldest.
-    pub(super) fn signing(&self, now: SteadyMillis) -> Option<&Key> {
-        let is_known = |key: &&Key| key.created_at.plus(NOTICE) <= now;
+    pub(super) fn signing(&self, now: SteadyMillis) -> Option<&SigningKey> {
+        let is_known = |key: &&SigningKey| key.created_at.plus(NOTICE) <= now;
         self.keys.iter().rfind(is_known).or(self.keys.first())
     }
 
-    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+    pub(super) fn find(&self, id: &str) -> Option<&SigningKey> {
         self.keys.iter().find(|key| key.id == id)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 
-use super::claims::{BACKDATE, Claims, NumericDate, TokenError, Wanted, verified};
+use super::claims::{BACKDATE, Claims, NumericDate, RequiredClaims, TokenError, verified};
 use aftertone_core::model::UnixMillis;
 
 /// The secret that signs these tokens (HS256).
@@ -45,7 +45,7 @@ impl LocalKey {
 
     /// The claims of a token that this key has signed and that is valid now.
     pub(super) fn verified(&self, token: &str, now: UnixMillis) -> Result<Claims, TokenError> {
-        verified(token, &self.decoding, Algorithm::HS256, &Wanted::default(), now)
+        verified(token, &self.decoding, Algorithm::HS256, &RequiredClaims::default(), now)
     }
 }
 

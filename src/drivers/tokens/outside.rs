@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    claims::{Claims, TokenError, Wanted, verified},
+    claims::{Claims, RequiredClaims, TokenError, verified},
     jwks::PublicKeys,
 };
 use aftertone_core::model::UnixMillis;
@@ -51,7 +51,7 @@ pub struct OutsideConfig {
 #[derive(Debug)]
 pub struct OutsideIssuer {
     config: OutsideConfig,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<KnownKeys>,
     wanted: Arc<Notify>,
     /// Fetches the keys until the issuer is dropped.
     _asking: AbortOnDropHandle<()>,
@@ -67,7 +67,7 @@ pub(super) struct Shown<'a> {
 
 /// What is known of an issuer.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct KnownKeys {
     trusted: Option<Arc<Trusted>>,
     /// How many fetches have ended, successfully or not.
     rounds: u64,
@@ -153,10 +153,14 @@ impl OutsideIssuer {
             .user_agent(concat!("aftertone/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(OutsideError::Client)?;
-        let (tell, known) = watch::channel(Known::default());
+        let (tell, known) = watch::channel(KnownKeys::default());
         let wanted = Arc::new(Notify::new());
-        let keeper =
-            Keeper { metadata: config.metadata.clone(), client, tell, wanted: Arc::clone(&wanted) };
+        let keeper = KeyFetcher {
+            metadata: config.metadata.clone(),
+            client,
+            tell,
+            wanted: Arc::clone(&wanted),
+        };
         let asking = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
         Ok(Self { config, known, wanted, _asking: asking })
     }
@@ -184,7 +188,7 @@ impl OutsideIssuer {
         let known = self.known.borrow().clone();
         let trusted = known.good().filter(|trusted| trusted.name == shown.issuer)?;
         let audiences = [self.config.audience.clone()];
-        let wanted = Wanted { issuer: shown.issuer, audiences: &audiences };
+        let wanted = RequiredClaims { issuer: shown.issuer, audiences: &audiences };
         let keys = trusted.keys.suited(shown.key, shown.algorithm);
         let verdicts = keys.into_iter().map(|key| {
             let claims = verified(shown.token, key, shown.algorithm, &wanted, now)?;
@@ -210,7 +214,7 @@ impl OutsideIssuer {
     }
 
     /// What is known after the next fetch; returns at once when the last fetch was a moment ago.
-    async fn asked(&self, known: &Known) -> Known {
+    async fn asked(&self, known: &KnownKeys) -> KnownKeys {
         self.wanted.notify_one();
         if known.rested_at.is_some_and(|at| Instant::now() < at) {
             return known.clone();
@@ -224,7 +228,7 @@ impl OutsideIssuer {
     }
 }
 
-impl Known {
+impl KnownKeys {
     /// The name and keys, if they are not too old.
     fn good(&self) -> Option<&Trusted> {
         self.trusted.as_deref().filter(|trusted| trusted.since.elapsed() < GOOD_FOR)
@@ -232,14 +236,14 @@ impl Known {
 }
 
 /// The task that fetches.
-struct Keeper {
+struct KeyFetcher {
     metadata: String,
     client: reqwest::Client,
-    tell: watch::Sender<Known>,
+    tell: watch::Sender<KnownKeys>,
     wanted: Arc<Notify>,
 }
 
-impl Keeper {
+impl KeyFetcher {
     async fn run(self) {
         loop {
             let answer = timeout(DEADLINE, self.fetched()).await;
@@ -337,21 +341,21 @@ mod tests {
     use super::*;
     use crate::drivers::tokens::{
         KeyRing, Named, Verifier,
-        keys::{Key, make},
+        keys::{SigningKey, make},
     };
     use aftertone_core::model::SteadyMillis;
 
     const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 
     /// An issuer on loopback, its one key, what it publishes, and how often its keys were fetched.
-    struct Elsewhere {
+    struct FakeIssuer {
         url: String,
-        key: Key,
+        key: SigningKey,
         asked: Arc<AtomicUsize>,
         published: Arc<Mutex<Value>>,
     }
 
-    impl Elsewhere {
+    impl FakeIssuer {
         async fn start() -> Self {
             let ring = KeyRing::new(vec![make(SteadyMillis(NOW.0)).unwrap()]).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -421,7 +425,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_from_elsewhere_names_its_application() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier();
         let named = verifier.named(&elsewhere.token(|_, _| {}), NOW).await;
         let roles = vec!["Calls.AccessMedia.All".to_owned()];
@@ -435,9 +439,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_for_us_or_not_signed_is_not_believed() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier();
-        let other = Elsewhere::start().await;
+        let other = FakeIssuer::start().await;
         let tokens = [
             elsewhere.token(|claims, _| claims["aud"] = json!("account")),
             elsewhere.token(|claims, _| drop(claims.as_object_mut().unwrap().remove("aud"))),
@@ -473,7 +477,7 @@ mod tests {
 
     #[tokio::test]
     async fn roles_stand_where_entra_and_keycloak_put_them() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let token = elsewhere.token(|claims, _| {
             claims["roles"] = json!(["a"]);
             claims["idtyp"] = json!("app");
@@ -487,7 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_tenant_that_is_named_is_let_in() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier_for(Some("ours"));
         let of = |tenant: &str| elsewhere.token(|claims, _| claims["tid"] = json!(tenant));
         assert!(verifier.named(&of("ours"), NOW).await.is_ok());
@@ -498,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_hangs_up_while_the_issuer_is_asked_locks_out_nobody() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier();
         let token = elsewhere.token(|_, _| {});
         let mut asking = Box::pin(verifier.named(&token, NOW));
@@ -510,14 +514,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_key_is_known_after_the_pause_and_strangers_trigger_nothing() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier();
         let known = elsewhere.token(|_, _| {});
         assert!(verifier.named(&known, NOW).await.is_ok());
         let ring = KeyRing::new(vec![make(SteadyMillis(NOW.0)).unwrap()]).unwrap();
         let key = ring.signing(SteadyMillis(NOW.0)).unwrap().clone();
         elsewhere.publish(json!(ring.published())["keys"][0].clone());
-        let changed = Elsewhere { key, ..elsewhere };
+        let changed = FakeIssuer { key, ..elsewhere };
         let fresh = changed.token(|_, _| {});
         assert_eq!(verifier.named(&fresh, NOW).await, Err(TokenError::Invalid));
         let stranger = changed.token(|claims, _| claims["iss"] = json!("https://other.example"));
@@ -534,7 +538,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_issuer_that_was_never_reached_is_not_the_tokens_fault() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let outside = vec![unreachable()];
         let verifier = Verifier { outside, ..Verifier::default() };
         for _ in 0..2 {
@@ -545,7 +549,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_issuer_that_cannot_be_reached_does_not_excuse_a_token_of_another() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         for is_last in [true, false] {
             let mut outside = vec![elsewhere.as_issuer("aftertone", None), unreachable()];
             if !is_last {
@@ -575,7 +579,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_issuer_may_be_configured_for_two_audiences() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         for audiences in [["aftertone", "other"], ["other", "aftertone"]] {
             let outside = audiences.map(|audience| elsewhere.as_issuer(audience, None)).into();
             let verifier = Verifier { outside, ..Verifier::default() };
@@ -591,7 +595,7 @@ mod tests {
 
     #[tokio::test]
     async fn times_with_a_fraction_are_read() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let verifier = elsewhere.verifier();
         let now = NOW.0 as f64 / 1000.0;
         let of = |exp: Value, nbf: Value| {
@@ -622,7 +626,7 @@ mod tests {
 
     #[tokio::test]
     async fn strange_entries_of_a_key_set_do_not_cost_the_key_beside_them() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let id = elsewhere.key.id.clone();
         elsewhere.published.lock().unwrap()["keys"][0]["x5c"] = json!("text");
         for entry in [
@@ -641,7 +645,7 @@ mod tests {
 
     #[tokio::test]
     async fn tokens_under_a_key_of_p_256_are_read() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let encoding = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&encoding, Algorithm::ES256).unwrap();
@@ -658,7 +662,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_set_may_begin_with_a_byte_order_mark() {
-        let elsewhere = Elsewhere::start().await;
+        let elsewhere = FakeIssuer::start().await;
         let keys = format!("\u{FEFF}{}", elsewhere.published.lock().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -671,7 +675,7 @@ mod tests {
             .route("/keys", get(|| async { keys }));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let token = elsewhere.token(|_, _| {});
-        let marked = Elsewhere { url, ..elsewhere };
+        let marked = FakeIssuer { url, ..elsewhere };
         assert!(marked.verifier().named(&token, NOW).await.is_ok());
     }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_rustls::rustls::ServerConfig;
@@ -18,7 +18,7 @@ use crate::{
     drivers::{
         notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
         prompts::{Fence, Fetch, Library, LibraryLimits},
-        recordings::{AccessKey, Folder, Keeper, Purge, Spool, Vault},
+        recordings::{AccessKey, Folder, FolderKeeper, Purge, Spool, Vault},
         signalling::{self, Registrant, Signalling, SipListener, StartError},
         store::{Database, Journal, JournalLimits},
         tokens::Issuer,
@@ -57,8 +57,6 @@ pub(super) struct Storage {
     pub vault: Vault,
     pub folder: Folder,
     pub access_key: Arc<AccessKey>,
-    /// Wakes the purge immediately.
-    pub purge_wake: Arc<Notify>,
 }
 
 impl<'a> Building<'a> {
@@ -97,25 +95,19 @@ impl<'a> Building<'a> {
         let access_key = Arc::new(settings::access_key(&folder)?);
         switchboard::recover(&database, &journal, &vault, config.storage.retention).await?;
         database.free_unanswered_requests().await?;
-        let purge_wake = Arc::new(Notify::new());
-        let purge = Purge::new(
-            database.clone(),
-            vault.clone(),
-            Arc::clone(&purge_wake),
-            config.storage.retention,
-        );
+        let purge = Purge::new(database.clone(), vault.clone(), config.storage.retention);
         let cancel = self.outside.clone();
         self.tasks.spawn(async move {
             purge.run(cancel).await;
             "purge"
         });
-        let keeper = Keeper::new(database.clone(), vault.clone(), config.storage.retention);
+        let keeper = FolderKeeper::new(database.clone(), vault.clone(), config.storage.retention);
         let cancel = self.outside.clone();
         self.tasks.spawn(async move {
             keeper.run(cancel).await;
             "keeper"
         });
-        Ok(Storage { database, journal, spool, vault, folder: held, access_key, purge_wake })
+        Ok(Storage { database, journal, spool, vault, folder: held, access_key })
     }
 
     /// Binds the listener of the API; requests are served only after everything else has started.

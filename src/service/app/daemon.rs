@@ -113,7 +113,6 @@ impl Daemon {
             vault: storage.vault,
             access_key: Arc::clone(&storage.access_key),
             public_url: public_url.clone(),
-            purge_wake: storage.purge_wake,
             fence: building.fence.clone(),
         });
         let dispatcher = building.notify(Arc::clone(&service), issuer.clone(), known_routes)?;

@@ -4,7 +4,6 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
-use tokio::sync::Notify;
 use tracing::{error, info};
 
 use crate::{
@@ -37,7 +36,6 @@ pub(super) struct LocalService {
     pub vault: Vault,
     pub access_key: Arc<AccessKey>,
     pub public_url: String,
-    pub purge_wake: Arc<Notify>,
     /// Limits the targets of notifications.
     pub fence: Fence,
 }
@@ -344,7 +342,6 @@ impl CallService for LocalService {
                 return Err(RecordingError::NotFound);
             }
             info!(recording.id = %recording, "Recording deleted by its owner");
-            self.purge_wake.notify_one();
             Ok(())
         }
         .boxed()

@@ -31,7 +31,7 @@ use aftertone_core::model::{
 
 #[tokio::test]
 async fn notifications_of_a_call_arrive_in_order_and_one_at_a_time() {
-    let mut receiver = Receiver::start(|_| Reply::Status(204)).await;
+    let mut receiver = WebhookReceiver::start(|_| ScriptedAnswer::Status(204)).await;
     let fixture = Fixture::open().await;
     for call in 1..=5 {
         fixture.notify(call, &receiver.uri("/calls"), 8).await;
@@ -55,7 +55,7 @@ async fn notifications_of_a_call_arrive_in_order_and_one_at_a_time() {
 
 #[tokio::test]
 async fn what_is_committed_later_is_sent_without_being_asked_for() {
-    let mut receiver = Receiver::start(|_| Reply::Status(202)).await;
+    let mut receiver = WebhookReceiver::start(|_| ScriptedAnswer::Status(202)).await;
     let fixture = Fixture::open().await;
     let (_dispatcher, _running) = fixture.dispatch(config());
     for sequence in 1..=3 {
@@ -67,11 +67,12 @@ async fn what_is_committed_later_is_sent_without_being_asked_for() {
 #[tokio::test]
 async fn a_failed_notification_is_tried_again_before_the_next_one() {
     let tries = AtomicUsize::new(0);
-    let mut receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
-        0 => Reply::Status(500),
-        _ => Reply::Status(200),
-    })
-    .await;
+    let mut receiver =
+        WebhookReceiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => ScriptedAnswer::Status(500),
+            _ => ScriptedAnswer::Status(200),
+        })
+        .await;
     let fixture = Fixture::open().await;
     fixture.notify(1, &receiver.uri("/calls"), 2).await;
     let (dispatcher, _running) = fixture.dispatch(config());
@@ -84,9 +85,9 @@ async fn a_failed_notification_is_tried_again_before_the_next_one() {
 
 #[tokio::test]
 async fn a_receiver_that_is_gone_is_given_up_at_once_and_the_next_one_sent() {
-    let mut receiver = Receiver::start(|post| match &*post.body {
-        "1/1" => Reply::Status(410),
-        _ => Reply::Status(200),
+    let mut receiver = WebhookReceiver::start(|post| match &*post.body {
+        "1/1" => ScriptedAnswer::Status(410),
+        _ => ScriptedAnswer::Status(200),
     })
     .await;
     let fixture = Fixture::open().await;
@@ -106,11 +107,12 @@ async fn a_receiver_that_is_gone_is_given_up_at_once_and_the_next_one_sent() {
 async fn a_receiver_that_does_not_believe_the_token_is_asked_again() {
     for status in [401, 403] {
         let tries = AtomicUsize::new(0);
-        let mut receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
-            0 | 1 => Reply::Status(status),
-            _ => Reply::Status(200),
-        })
-        .await;
+        let mut receiver =
+            WebhookReceiver::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => ScriptedAnswer::Status(status),
+                _ => ScriptedAnswer::Status(200),
+            })
+            .await;
         let fixture = Fixture::open().await;
         fixture.notify(1, &receiver.uri("/calls"), 2).await;
         let (_dispatcher, _running) = fixture.dispatch(config());
@@ -128,12 +130,12 @@ async fn a_receiver_that_does_not_believe_the_token_is_asked_again() {
 async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_sent() {
     for status in [401, 403] {
         let tries = AtomicUsize::new(0);
-        let mut receiver = Receiver::start(move |post| {
+        let mut receiver = WebhookReceiver::start(move |post| {
             match (&*post.body, tries.fetch_add(1, Ordering::Relaxed)) {
                 // An earlier failure of another kind does not count.
-                ("1/1", 0) => Reply::Status(503),
-                ("1/1", _) => Reply::Status(status),
-                _ => Reply::Status(200),
+                ("1/1", 0) => ScriptedAnswer::Status(503),
+                ("1/1", _) => ScriptedAnswer::Status(status),
+                _ => ScriptedAnswer::Status(200),
             }
         })
         .await;
@@ -153,9 +155,9 @@ async fn a_receiver_that_refuses_again_and_again_is_given_up_and_the_next_one_se
 
 #[tokio::test]
 async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before() {
-    let mut receiver = Receiver::start(|post| match &*post.body {
-        "1/1" => Reply::Status(401),
-        _ => Reply::Status(200),
+    let mut receiver = WebhookReceiver::start(|post| match &*post.body {
+        "1/1" => ScriptedAnswer::Status(401),
+        _ => ScriptedAnswer::Status(200),
     })
     .await;
     let fixture = Fixture::open().await;
@@ -179,9 +181,9 @@ async fn refusals_are_repeated_within_seconds_however_often_it_has_failed_before
 #[tokio::test]
 async fn an_answer_whose_body_never_ends_does_not_delay_the_next_notification() {
     for status in [202, 500] {
-        let mut receiver = Receiver::start(move |post| match &*post.body {
-            "1/5" => Reply::Status(200),
-            _ => Reply::Endless(status),
+        let mut receiver = WebhookReceiver::start(move |post| match &*post.body {
+            "1/5" => ScriptedAnswer::Status(200),
+            _ => ScriptedAnswer::Endless(status),
         })
         .await;
         let fixture = Fixture::open().await;
@@ -245,9 +247,9 @@ async fn a_notification_whose_connection_is_closed_under_it_is_sent_again_at_onc
 
 #[tokio::test]
 async fn a_redirect_in_raw_utf_8_is_followed() {
-    let mut receiver = Receiver::start(|post| match post.uri.path() {
-        "/old" => Reply::Redirect(307, "/anrufe/früh?für=x".to_owned()),
-        _ => Reply::Status(200),
+    let mut receiver = WebhookReceiver::start(|post| match post.uri.path() {
+        "/old" => ScriptedAnswer::Redirect(307, "/anrufe/früh?für=x".to_owned()),
+        _ => ScriptedAnswer::Status(200),
     })
     .await;
     let fixture = Fixture::open().await;
@@ -261,7 +263,7 @@ async fn a_redirect_in_raw_utf_8_is_followed() {
 
 #[tokio::test]
 async fn a_notification_that_is_too_old_is_given_up() {
-    let receiver = Receiver::start(|_| Reply::Status(503)).await;
+    let receiver = WebhookReceiver::start(|_| ScriptedAnswer::Status(503)).await;
     let fixture = Fixture::open().await;
     fixture.notify(1, &receiver.uri("/calls"), 1).await;
     let (dispatcher, _running) =
@@ -272,7 +274,7 @@ async fn a_notification_that_is_too_old_is_given_up() {
 
 #[tokio::test]
 async fn the_receiver_may_ask_for_patience() {
-    let receiver = Receiver::start(|_| Reply::RetryAfter("300")).await;
+    let receiver = WebhookReceiver::start(|_| ScriptedAnswer::RetryAfter("300")).await;
     let fixture = Fixture::open().await;
     fixture.notify(1, &receiver.uri("/calls"), 1).await;
     let (dispatcher, _running) = fixture.dispatch(config());
@@ -285,8 +287,8 @@ async fn the_receiver_may_ask_for_patience() {
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_does_not_delay_the_others() {
-    let mut dead = Receiver::start(|_| Reply::Never).await;
-    let mut alive = Receiver::start(|_| Reply::Status(200)).await;
+    let mut dead = WebhookReceiver::start(|_| ScriptedAnswer::Never).await;
+    let mut alive = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
     let fixture = Fixture::open().await;
     for call in 1..=20 {
         fixture.notify(call, &dead.uri("/calls"), 1).await;
@@ -311,13 +313,13 @@ async fn an_application_with_many_dead_receivers_does_not_delay_the_others() {
     let mut dead = Vec::new();
     let fixture = Fixture::open().await;
     for call in 1..=5 {
-        let receiver = Receiver::start(|_| Reply::Never).await;
+        let receiver = WebhookReceiver::start(|_| ScriptedAnswer::Never).await;
         fixture.notify_of("hopeful", call, &receiver.uri("/calls"), 1).await;
         dead.push(receiver);
     }
     let small = DispatcherConfig { lanes: 5, lanes_per_application: 3, ..config() };
     let (_dispatcher, _running) = fixture.dispatch(small);
-    let mut alive = Receiver::start(|_| Reply::Status(200)).await;
+    let mut alive = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
     for call in 21..=30 {
         fixture.notify(call, &alive.uri("/calls"), 1).await;
     }
@@ -330,7 +332,7 @@ async fn an_application_with_many_dead_receivers_does_not_delay_the_others() {
 
 #[tokio::test]
 async fn a_post_without_an_answer_fails_in_time() {
-    let mut receiver = Receiver::start(|_| Reply::Never).await;
+    let mut receiver = WebhookReceiver::start(|_| ScriptedAnswer::Never).await;
     let fixture = Fixture::open().await.with_timeout(Duration::from_millis(50));
     fixture.notify(1, &receiver.uri("/calls"), 1).await;
     let (_dispatcher, _running) = fixture.dispatch(config());
@@ -341,9 +343,9 @@ async fn a_post_without_an_answer_fails_in_time() {
 
 #[tokio::test]
 async fn a_redirect_is_followed_once_for_that_post_only() {
-    let mut receiver = Receiver::start(|post| match post.uri.path() {
-        "/old" => Reply::Redirect(307, "/new".to_owned()),
-        _ => Reply::Status(200),
+    let mut receiver = WebhookReceiver::start(|post| match post.uri.path() {
+        "/old" => ScriptedAnswer::Redirect(307, "/new".to_owned()),
+        _ => ScriptedAnswer::Status(200),
     })
     .await;
     let fixture = Fixture::open().await;
@@ -360,14 +362,14 @@ async fn a_redirect_is_followed_once_for_that_post_only() {
 
 #[tokio::test]
 async fn a_redirect_takes_the_authorization_along_to_the_applications_own_places_only() {
-    let mut home = Receiver::start(|_| Reply::Status(200)).await;
-    let mut stranger = Receiver::start(|_| Reply::Status(200)).await;
+    let mut home = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
+    let mut stranger = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
     let (to_home, to_stranger) = (home.uri("/"), stranger.uri("/"));
-    let mut named = Receiver::start(move |post| match (post.uri.path(), &*post.body) {
-        ("/again", _) => Reply::Status(200),
-        (_, "1/1") => Reply::Redirect(302, to_stranger.clone()),
-        (_, "1/2") => Reply::Redirect(307, to_home.clone()),
-        _ => Reply::Redirect(308, "/again".to_owned()),
+    let mut named = WebhookReceiver::start(move |post| match (post.uri.path(), &*post.body) {
+        ("/again", _) => ScriptedAnswer::Status(200),
+        (_, "1/1") => ScriptedAnswer::Redirect(302, to_stranger.clone()),
+        (_, "1/2") => ScriptedAnswer::Redirect(307, to_home.clone()),
+        _ => ScriptedAnswer::Redirect(308, "/again".to_owned()),
     })
     .await;
     let mut fixture = Fixture::open().await;
@@ -390,7 +392,7 @@ async fn a_redirect_takes_the_authorization_along_to_the_applications_own_places
 
 #[tokio::test]
 async fn what_cannot_be_signed_is_not_sent_and_tried_again() {
-    let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let mut receiver = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
     let mut fixture = Fixture::open().await;
     let (render, tries) = (fixture.render.clone(), AtomicUsize::new(0));
     fixture.render = Arc::new(move |delivery| match tries.fetch_add(1, Ordering::Relaxed) {
@@ -405,7 +407,8 @@ async fn what_cannot_be_signed_is_not_sent_and_tried_again() {
 
 #[tokio::test]
 async fn a_redirect_in_a_circle_is_a_failure() {
-    let mut receiver = Receiver::start(|_| Reply::Redirect(302, "/again".to_owned())).await;
+    let mut receiver =
+        WebhookReceiver::start(|_| ScriptedAnswer::Redirect(302, "/again".to_owned())).await;
     let fixture = Fixture::open().await;
     fixture.notify(1, &receiver.uri("/calls"), 1).await;
     let (dispatcher, _running) = fixture.dispatch(config());
@@ -418,8 +421,10 @@ async fn a_redirect_in_a_circle_is_a_failure() {
 
 #[tokio::test]
 async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
-    let mut receiver =
-        Receiver::start(|_| Reply::Redirect(308, "http://private.example/".to_owned())).await;
+    let mut receiver = WebhookReceiver::start(|_| {
+        ScriptedAnswer::Redirect(308, "http://private.example/".to_owned())
+    })
+    .await;
     let mut fixture = Fixture::open().await;
     fixture.gate = Arc::new(|uri, _| match uri.host_str() {
         Some("private.example") => Err("private.example is not for us".to_owned()),
@@ -443,7 +448,7 @@ async fn the_fence_is_asked_for_the_address_and_for_the_target_of_a_redirect() {
 async fn a_lane_finishes_its_post_when_the_house_closes() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let held = gate.clone();
-    let mut receiver = Receiver::start(move |_| Reply::After(held.clone())).await;
+    let mut receiver = WebhookReceiver::start(move |_| ScriptedAnswer::After(held.clone())).await;
     let fixture = Fixture::open().await;
     fixture.notify(1, &receiver.uri("/calls"), 2).await;
     let (_dispatcher, running) = fixture.dispatch(config());
@@ -457,7 +462,7 @@ async fn a_lane_finishes_its_post_when_the_house_closes() {
 
 #[tokio::test]
 async fn a_panic_stays_with_its_call() {
-    let mut receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let mut receiver = WebhookReceiver::start(|_| ScriptedAnswer::Status(200)).await;
     let mut fixture = Fixture::open().await;
     let render = fixture.render.clone();
     fixture.render = Arc::new(move |delivery| {
@@ -555,7 +560,7 @@ fn client() -> reqwest::Client {
 }
 
 /// What a receiver does with a POST.
-enum Reply {
+enum ScriptedAnswer {
     Status(u16),
     RetryAfter(&'static str),
     Redirect(u16, String),
@@ -573,7 +578,7 @@ struct Post {
 }
 
 /// An HTTP server that reports the requests to it.
-struct Receiver {
+struct WebhookReceiver {
     origin: String,
     posts: mpsc::Receiver<Post>,
     open: Arc<Mutex<OpenPosts>>,
@@ -586,8 +591,8 @@ struct OpenPosts {
     most: usize,
 }
 
-impl Receiver {
-    async fn start(reply: impl Fn(&Post) -> Reply + Send + Sync + 'static) -> Self {
+impl WebhookReceiver {
+    async fn start(reply: impl Fn(&Post) -> ScriptedAnswer + Send + Sync + 'static) -> Self {
         let (seen, posts) = mpsc::channel(1_000);
         let open = Arc::new(Mutex::new(OpenPosts::default()));
         let (reply, counted) = (Arc::new(reply), open.clone());
@@ -635,26 +640,26 @@ impl Receiver {
     }
 }
 
-async fn carry_out(reply: Reply) -> Response {
+async fn carry_out(reply: ScriptedAnswer) -> Response {
     let status = |status| StatusCode::from_u16(status).unwrap();
     match reply {
-        Reply::Status(code) => status(code).into_response(),
-        Reply::RetryAfter(seconds) => {
+        ScriptedAnswer::Status(code) => status(code).into_response(),
+        ScriptedAnswer::RetryAfter(seconds) => {
             (status(503), [(header::RETRY_AFTER, seconds)]).into_response()
         }
-        Reply::Redirect(code, target) => {
+        ScriptedAnswer::Redirect(code, target) => {
             (status(code), [(header::LOCATION, target)]).into_response()
         }
-        Reply::After(gate) => {
+        ScriptedAnswer::After(gate) => {
             gate.acquire().await.unwrap().forget();
             status(200).into_response()
         }
-        Reply::Endless(code) => {
+        ScriptedAnswer::Endless(code) => {
             let begun = stream::once(std::future::ready(Ok::<_, std::io::Error>("{")));
             let body = Body::from_stream(begun.chain(stream::pending()));
             (status(code), body).into_response()
         }
-        Reply::Never => std::future::pending().await,
+        ScriptedAnswer::Never => std::future::pending().await,
     }
 }
 
