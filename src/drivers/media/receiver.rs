@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use super::key_pairing::{KeyPairing, Told};
 use aftertone_core::{
-    audio::{CodecError, CodecKind, Decoder, measure::level_dbfs},
+    audio::{Codec, CodecError, Decoder, measure::level_dbfs},
     model::Tone,
     operation::HeardTone,
     proto::{
@@ -24,7 +24,7 @@ use aftertone_core::{
             seq::{ExtendedSequence, MediaClock, Place},
             telephone_event::TelephoneEvents,
         },
-        sdp::{Codec, Payload, StreamPlan},
+        sdp::{Payload, StreamPlan},
     },
 };
 use pace::{Pace, Sound};
@@ -74,7 +74,7 @@ pub struct Playout<'a> {
 /// of our own that only goes forward.
 #[derive(Debug)]
 pub struct Receiver {
-    codec: CodecKind,
+    codec: Codec,
     /// The meaning of the payload types.
     numbers: Vec<(u8, Payload)>,
     /// Their meaning by the agreement before: such packets may still be under way, and no number
@@ -221,10 +221,10 @@ impl Receiver {
     /// # Errors
     /// The decoder cannot be created.
     pub fn new(plan: &StreamPlan) -> Result<Self, CodecError> {
-        Self::of(kind_of(plan.codec), plan)
+        Self::of(plan.codec, plan)
     }
 
-    fn of(codec: CodecKind, plan: &StreamPlan) -> Result<Self, CodecError> {
+    fn of(codec: Codec, plan: &StreamPlan) -> Result<Self, CodecError> {
         let frame_len = codec.rate().frame_len();
         Ok(Self {
             codec,
@@ -265,7 +265,7 @@ impl Receiver {
     /// The decoder cannot be created; everything stays as it was.
     pub fn renew(
         &mut self,
-        codec: CodecKind,
+        codec: Codec,
         plan: &StreamPlan,
     ) -> Result<Option<Self>, CodecError> {
         let former = if self.numbers == plan.heard { &self.former } else { &self.numbers };
@@ -295,7 +295,7 @@ impl Receiver {
     }
 
     /// The codec that is received.
-    pub fn codec(&self) -> CodecKind {
+    pub fn codec(&self) -> Codec {
         self.codec
     }
 
@@ -442,7 +442,7 @@ impl Receiver {
         let known = known.find(|(number, _)| *number == payload_type);
         match known.map(|(_, payload)| *payload) {
             Some(Payload::Event) => Ok(Kind::Event),
-            Some(Payload::Sound(codec)) if kind_of(codec) == self.codec => Ok(Kind::Sound),
+            Some(Payload::Sound(codec)) if codec == self.codec => Ok(Kind::Sound),
             None if is_comfort_noise(payload_type) => Ok(Kind::Noise),
             Some(Payload::Sound(_)) | None => Err(RtpError::PayloadType(payload_type)),
         }
@@ -895,15 +895,6 @@ impl Source {
 /// noise needs no agreement.
 pub fn is_comfort_noise(payload_type: u8) -> bool {
     COMFORT_NOISE.contains(&payload_type)
-}
-
-/// The codec of a plan, as `audio` names it.
-pub fn kind_of(codec: Codec) -> CodecKind {
-    match codec {
-        Codec::Opus => CodecKind::Opus,
-        Codec::Pcma => CodecKind::Pcma,
-        Codec::Pcmu => CodecKind::Pcmu,
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use rand::Rng;
 
 use aftertone_core::{
-    audio::{CodecError, CodecKind, Encoder, Frame, frame::FRAMES_PER_SECOND},
+    audio::{Codec, CodecError, Encoder, Frame, frame::FRAMES_PER_SECOND},
     operation::SaidKey,
     proto::rtp::{packet::Header, telephone_event},
 };
@@ -40,7 +40,7 @@ pub struct Sender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     /// The codec.
-    pub codec: CodecKind,
+    pub codec: Codec,
     /// The payload type of the codec, 0 to 127.
     pub payload_type: u8,
     /// The duration of a packet in milliseconds: rounded down to a multiple of 20, and limited to
@@ -60,9 +60,9 @@ pub struct Sent {
 impl Format {
     fn frames_per_packet(self) -> u32 {
         match self.codec {
-            CodecKind::Pcmu | CodecKind::Pcma => (self.ptime_ms / 20).clamp(1, MAX_FRAMES),
+            Codec::Pcmu | Codec::Pcma => (self.ptime_ms / 20).clamp(1, MAX_FRAMES),
             // One Opus packet is one frame; two cannot be put into one RTP packet.
-            CodecKind::Opus => 1,
+            Codec::Opus => 1,
         }
     }
 }
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use aftertone_core::{audio::Rate, proto::rtp::packet::Packet};
 
-    const PCMU: Format = Format { codec: CodecKind::Pcmu, payload_type: 0, ptime_ms: 20 };
+    const PCMU: Format = Format { codec: Codec::Pcmu, payload_type: 0, ptime_ms: 20 };
 
     fn sender(format: Format) -> Sender {
         Sender::new(format, &mut StdRng::seed_from_u64(1)).unwrap()
@@ -291,11 +291,11 @@ mod tests {
         let mut sender = sender(PCMU);
         let mut rng = StdRng::seed_from_u64(2);
         let ssrc = sender.ssrc();
-        let pcma = Format { codec: CodecKind::Pcma, payload_type: 8, ..PCMU };
+        let pcma = Format { codec: Codec::Pcma, payload_type: 8, ..PCMU };
         sender.reformat(pcma, &mut rng).unwrap();
         assert_eq!(sender.ssrc(), ssrc);
         assert_eq!(sender.push(&frame(pcma)).unwrap().unwrap()[1], 0x88, "marked, type 8");
-        let opus = Format { codec: CodecKind::Opus, payload_type: 111, ..PCMU };
+        let opus = Format { codec: Codec::Opus, payload_type: 111, ..PCMU };
         sender.reformat(opus, &mut rng).unwrap();
         assert_ne!(sender.ssrc(), ssrc);
         assert!(sender.push(&Frame::silence(Rate::Hz16000)).unwrap().is_some());

@@ -15,7 +15,7 @@ use std::{
 use super::{
     leg_event::{LegEvent, Unsent},
     leg_settings::{Settings, frames},
-    receiver::{Playout, Receiver, RtpError, is_comfort_noise, kind_of},
+    receiver::{Playout, Receiver, RtpError, is_comfort_noise},
     reports::Reports,
     running::Sound,
     sender::{Format, Sender},
@@ -25,7 +25,7 @@ use super::{
     transport::{Transport, as_seen_from},
 };
 use aftertone_core::{
-    audio::{CodecError, CodecKind, Frame, Rate, frame::FRAMES_PER_SECOND},
+    audio::{Codec, CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
     model::{Silence, Tone},
     operation::SaidKey,
     proto::{
@@ -167,7 +167,7 @@ impl Stream {
     ) -> Result<(), StreamError> {
         let codec = self.receiver.codec();
         let goes_on = plan.heard.iter().any(|(_, payload)| sound_of(*payload) == Some(codec));
-        self.renew_receiver(if goes_on { codec } else { kind_of(plan.codec) }, &plan)?;
+        self.renew_receiver(if goes_on { codec } else { plan.codec }, &plan)?;
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
         self.way.host = host;
         self.sending.judged = None;
@@ -196,7 +196,7 @@ impl Stream {
     /// The rate of what we send. What we receive has another rate while the peer uses another
     /// codec.
     pub fn rate(&self) -> Rate {
-        kind_of(self.plan.codec).rate()
+        self.plan.codec.rate()
     }
 
     /// Reads what has come: usually one packet, more if some have piled up.
@@ -420,7 +420,7 @@ impl Stream {
         }
     }
 
-    fn renew_receiver(&mut self, codec: CodecKind, plan: &StreamPlan) -> Result<(), CodecError> {
+    fn renew_receiver(&mut self, codec: Codec, plan: &StreamPlan) -> Result<(), CodecError> {
         self.before.extend(self.receiver.renew(codec, plan)?);
         if self.before.len() > MAX_BEFORE {
             self.before.pop_front();
@@ -554,15 +554,15 @@ fn signalled(plan: &StreamPlan, way: &Way) -> Option<SocketAddr> {
     Some(as_seen_from(plan.remote.or_else(at_sip_host)?, way.local))
 }
 
-fn sound_of(payload: Payload) -> Option<CodecKind> {
+fn sound_of(payload: Payload) -> Option<Codec> {
     match payload {
-        Payload::Sound(codec) => Some(kind_of(codec)),
+        Payload::Sound(codec) => Some(codec),
         Payload::Event => None,
     }
 }
 
 fn format_of(plan: &StreamPlan) -> Format {
-    Format { codec: kind_of(plan.codec), payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
+    Format { codec: plan.codec, payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
 }
 
 /// Decides how many packets are read in a tick.

@@ -26,7 +26,7 @@ use super::{
 };
 use aftertone_core::{
     audio::{
-        Clip, CodecKind, Encoder, Frame, Rate,
+        Clip, Codec, Encoder, Frame, Rate,
         beep::BEEP_FRAMES,
         g711::Law,
         tape::{Chunk, ChunkBody},
@@ -42,7 +42,7 @@ use aftertone_core::{
             rtcp::{self, ReportBlock},
             telephone_event::TelephoneEvents,
         },
-        sdp::{Codec, Direction, Payload, StreamPlan},
+        sdp::{Direction, Payload, StreamPlan},
     },
 };
 
@@ -627,7 +627,7 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     }
     let plan = speaking(&peer, Codec::Opus, 111);
     rig.command(Command::Connect(plan, HOST));
-    let mut encoder = Encoder::new(CodecKind::Opus).unwrap();
+    let mut encoder = Encoder::new(Codec::Opus).unwrap();
     for _ in 0..50 {
         let mut payload = Vec::new();
         encoder.encode(&Frame::silence(Rate::Hz16000), &mut payload).unwrap();

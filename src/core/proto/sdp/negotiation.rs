@@ -12,17 +12,7 @@ use std::{
 };
 
 use super::description::{Attribute, Description, Media, ParseError, trim, words};
-
-/// A codec that we support.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Codec {
-    /// RFC 7587.
-    Opus,
-    /// G.711 A-law.
-    Pcma,
-    /// G.711 µ-law.
-    Pcmu,
-}
+use crate::audio::Codec;
 
 /// Our side of a session.
 #[derive(Debug, Clone)]
@@ -439,14 +429,6 @@ impl Codec {
         }
     }
 
-    /// The clock rate, also of telephone events beside the codec (RFC 4733 section 2.1).
-    fn clock(self) -> u32 {
-        match self {
-            Self::Opus => 48_000,
-            Self::Pcma | Self::Pcmu => 8_000,
-        }
-    }
-
     /// Whether an encoding with this many channels is the codec. Opus always has two (RFC 7587
     /// section 7), but some peers leave the number out or write 1, and mean the same.
     fn may_have(self, channels: u32) -> bool {
@@ -625,7 +607,7 @@ impl<'a> Encoding<'a> {
     }
 
     fn is_of(&self, codec: Codec) -> bool {
-        let has_clock = self.clock.is_none_or(|clock| clock == codec.clock());
+        let has_clock = self.clock.is_none_or(|clock| clock == codec.clock_rate());
         self.is_named(codec.name()) && has_clock && codec.may_have(self.channels)
     }
 }
@@ -666,7 +648,7 @@ fn choose(
         .filter_map(|format| Some((format.payload_type, format.event_clock()?)))
         .collect();
     let event = |clock| events.iter().find(|(_, offered)| *offered == clock);
-    let telephone_event = event(codec.clock())
+    let telephone_event = event(codec.clock_rate())
         .or_else(|| event(EVENT_CLOCK))
         .or(events.first())
         .map(|(number, _)| *number);

@@ -575,7 +575,7 @@ fn sound_beside_a_key_is_silence_for_as_long_as_the_key_is_down() {
 fn opus_keys_and_frames_are_placed_on_its_clock() {
     let plan = speaking(Codec::Opus, 111);
     let mut receiver = Receiver::new(&plan).unwrap();
-    let mut encoder = aftertone_core::audio::codec::Encoder::new(CodecKind::Opus).unwrap();
+    let mut encoder = aftertone_core::audio::codec::Encoder::new(Codec::Opus).unwrap();
     let mut payload = Vec::new();
     encoder.encode(&aftertone_core::audio::Frame::silence(Rate::Hz16000), &mut payload).unwrap();
     let mut told = Vec::new();

@@ -100,7 +100,7 @@ fn what_is_said_to_a_peer_that_has_changed_its_rate_is_as_it_was() {
     let codes = speech(100);
     peer.packets();
     rig.command(play(1, prompt(&codes)));
-    let mut encoder = Encoder::new(CodecKind::Opus).unwrap();
+    let mut encoder = Encoder::new(Codec::Opus).unwrap();
     for _ in 0..100 {
         let mut payload = Vec::new();
         encoder.encode(&Frame::silence(Rate::Hz16000), &mut payload).unwrap();

@@ -69,7 +69,7 @@ fn sound_whose_timestamps_run_at_half_speed_has_no_holes() {
 fn opus_whose_timestamps_run_at_half_speed_has_no_holes() {
     let tone = |n: usize| ((n as f64 * 0.2).sin() * 12_000.0) as i16;
     for (step, frames) in [(480, 1), (480, 3), (960, 1)] {
-        let mut encoder = aftertone_core::audio::codec::Encoder::new(CodecKind::Opus).unwrap();
+        let mut encoder = aftertone_core::audio::codec::Encoder::new(Codec::Opus).unwrap();
         let mut receiver = Receiver::new(&speaking(Codec::Opus, 111)).unwrap();
         let mut played = Vec::new();
         for tick in 0..150usize {
