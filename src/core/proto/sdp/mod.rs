@@ -3,8 +3,8 @@
 mod description;
 mod negotiation;
 
-pub use description::{Attribute, Description, Media, ParseError};
 pub use crate::audio::Codec;
+pub use description::{Attribute, Description, Media, ParseError};
 pub use negotiation::{
     Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer,
     accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
