@@ -152,10 +152,11 @@ impl Receiver {
             self.take_event_beside(packet, frame);
             return Ok(());
         }
-        if self.timeline.follow(header.ssrc) {
+        let (place, is_new_sender) = self.timeline.order(header);
+        if is_new_sender {
             self.keys.pressed_mut().begin_anew();
         }
-        match self.timeline.order(header) {
+        match place {
             SequencePlace::At(sequence) => self.take(sequence, kind, packet, frame),
             SequencePlace::Duplicate => {}
             SequencePlace::Doubtful => self.doubtful.keep(packet),

@@ -21,7 +21,7 @@ use super::{
     source::{Source, Verdict},
     stream_stats::StreamStats,
     targets::Way,
-    transport::{Transport, as_seen_from},
+    transport::{LegPort, Transport, as_seen_from},
 };
 use aftertone_core::{
     audio::{Codec, CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
@@ -204,7 +204,7 @@ impl Stream {
         self.settle(transport, frame);
         let mut taken = 0;
         for _ in 0..MAX_READS {
-            let Some((len, from)) = transport.receive(buffer) else {
+            let Some((len, from)) = transport.receive(LegPort::Rtp, buffer) else {
                 self.pacer.found_empty(frame);
                 break;
             };
@@ -230,7 +230,7 @@ impl Stream {
     /// Reads everything that has come.
     pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         for _ in 0..MAX_LAST_READS {
-            let Some((len, from)) = transport.receive(buffer) else { break };
+            let Some((len, from)) = transport.receive(LegPort::Rtp, buffer) else { break };
             self.take(buffer, len, from, frame);
         }
     }
@@ -293,7 +293,7 @@ impl Stream {
     pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
             for _ in 0..MAX_RTCP_READS {
-                let Some((len, from)) = transport.receive_rtcp(buffer) else { break };
+                let Some((len, from)) = transport.receive(LegPort::Rtcp, buffer) else { break };
                 self.take_rtcp(&buffer[..len], from, frame);
             }
         }

@@ -68,25 +68,18 @@ impl Timeline {
         }
     }
 
-    /// Follows the sender of a packet. Returns whether it replaces another one, whose sound is
-    /// played before that of the new one.
-    pub fn follow(&mut self, ssrc: Ssrc) -> bool {
-        if self.sender.ssrc == Some(ssrc) {
-            return false;
-        }
-        let is_replaced = self.sender.ssrc.is_some();
-        if is_replaced {
+    /// Finds where a packet lies in the sequence of its sender, and counts duplicates. After a
+    /// restart, what follows is placed after everything before. Also returns whether the sender
+    /// replaces another one, whose sound is played before that of the new one.
+    pub fn order(&mut self, header: &Header) -> (SequencePlace, bool) {
+        let is_new = self.sender.ssrc.is_some_and(|ssrc| ssrc != header.ssrc);
+        if is_new {
             let ReceiverStats { received, lost, .. } = self.stats();
             self.figures = ReceiverStats { received, lost, ..self.figures };
+            self.sender = SsrcState::default();
         }
-        self.sender = SsrcState { ssrc: Some(ssrc), ..SsrcState::default() };
-        is_replaced
-    }
-
-    /// Finds where a packet of the sender lies in its sequence, and counts duplicates. After a
-    /// restart, what follows is placed after everything before.
-    pub fn order(&mut self, header: &Header) -> SequencePlace {
         let sender = &mut self.sender;
+        sender.ssrc = Some(header.ssrc);
         let place = sender.sequence.place(header.sequence);
         match place {
             SequencePlace::At(_) | SequencePlace::Doubtful => {}
@@ -99,7 +92,7 @@ impl Timeline {
                 (sender.anchors, sender.pace) = (Anchors::default(), Pace::default());
             }
         }
-        place
+        (place, is_new)
     }
 
     /// The place of `len` samples of sound that came in the tick `frame`. `None` if the packet is
@@ -287,10 +280,8 @@ mod tests {
 
     /// The place of a packet that came in the tick `frame`.
     fn place(timeline: &mut Timeline, packet: &Packet<'_>, frame: u64) -> Option<i64> {
-        timeline.follow(packet.header.ssrc);
-        let (SequencePlace::At(sequence) | SequencePlace::Restarted(sequence)) =
-            timeline.order(&packet.header)
-        else {
+        let (place, _) = timeline.order(&packet.header);
+        let (SequencePlace::At(sequence) | SequencePlace::Restarted(sequence)) = place else {
             return None;
         };
         let len = packet.payload.len() as i64;
@@ -316,10 +307,13 @@ mod tests {
         for step in [0, 1, 3] {
             place(&mut timeline, &packet(7, step, 160 * u32::from(step), &[1; 160]), step.into());
         }
-        assert!(timeline.follow(Ssrc(8)) && !timeline.follow(Ssrc(8)));
-        place(&mut timeline, &packet(8, 500, 5, &[2; 160]), 4);
+        let other = packet(8, 500, 5, &[2; 160]);
+        assert_eq!(timeline.order(&other.header), (SequencePlace::At(500), true));
+        let next = packet(8, 501, 165, &[2; 160]);
+        assert_eq!(timeline.order(&next.header), (SequencePlace::At(501), false));
+        timeline.place_sound(501, &next, 160, 4, &HORIZON).unwrap();
         assert_eq!((timeline.stats().received, timeline.stats().lost), (4, 1));
-        assert_eq!(timeline.newest(), Some(500));
+        assert_eq!(timeline.newest(), Some(501));
     }
 
     #[test]
