@@ -13,6 +13,7 @@ use aftertone_core::{
     audio::g711::Law,
     model::Tone,
     proto::rtp::{
+        PayloadType, RtpTimestamp, SeqNo, Ssrc,
         packet::{Header, Packet},
         rtcp, telephone_event,
     },
@@ -63,7 +64,14 @@ impl Phone {
     async fn send(&mut self, payload_type: u8, timestamp: u32, marker: bool, payload: &[u8]) {
         let mut packet = Vec::new();
         let sequence = self.sequence;
-        Header { marker, payload_type, sequence, timestamp, ssrc: 7 }.write(&mut packet);
+        Header {
+            marker,
+            payload_type: PayloadType::of_octet(payload_type),
+            sequence: SeqNo(sequence),
+            timestamp: RtpTimestamp(timestamp),
+            ssrc: Ssrc(7),
+        }
+        .write(&mut packet);
         packet.extend(payload);
         self.rtp.send_to(&packet, self.leg).await.unwrap();
         self.sequence = sequence.wrapping_add(1);
@@ -205,7 +213,7 @@ async fn a_caller_who_listens_and_sends_rtcp_alone_is_not_hung_up_on() {
         phone.speak(0, &noise(1)).await;
     }
     let mut report = Vec::new();
-    rtcp::write(&mut report, 7, None, None, "phone", false);
+    rtcp::write(&mut report, Ssrc(7), None, None, "phone", false);
     for _ in 0..12 {
         let beside = SocketAddr::new(phone.leg.ip(), phone.leg.port() + 1);
         phone.rtp.send_to(&report, beside).await.unwrap();

@@ -11,7 +11,7 @@ use std::{
 use aftertone_core::{
     model::Tone,
     proto::{
-        rtp::{packet::Header, telephone_event},
+        rtp::{PayloadType, RtpTimestamp, SeqNo, Ssrc, packet::Header, telephone_event},
         sdp,
     },
 };
@@ -100,9 +100,17 @@ async fn keys_are_heard_however_telephone_events_are_named() {
             let mut packet = Vec::new();
             let timestamp = 160 * u32::from(step.min(20));
             let key = step.checked_sub(20);
-            let payload_type = if key.is_some() { 101 } else { 0 };
-            let marker = key == Some(0);
-            Header { marker, payload_type, sequence: step, timestamp, ssrc: 7 }.write(&mut packet);
+            Header {
+                marker: key == Some(0),
+                payload_type: match key {
+                    Some(_) => PayloadType::TELEPHONE_EVENT,
+                    None => PayloadType::PCMU,
+                },
+                sequence: SeqNo(step),
+                timestamp: RtpTimestamp(timestamp),
+                ssrc: Ssrc(7),
+            }
+            .write(&mut packet);
             match key {
                 None => packet.extend([0xff; 160]),
                 Some(key) => {

@@ -16,7 +16,7 @@ use aftertone::drivers::media::{
 use aftertone_core::{
     model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
     proto::{
-        rtp::packet::Header,
+        rtp::{PayloadType, RtpTimestamp, SeqNo, Ssrc, packet::Header},
         sdp::{Codec, Direction, Payload, StreamPlan},
     },
 };
@@ -44,9 +44,9 @@ fn leg_tick(criterion: &mut Criterion) {
     });
     let plan = StreamPlan {
         codec: Codec::Pcmu,
-        payload_type: 0,
+        payload_type: PayloadType::PCMU,
         telephone_event: None,
-        heard: vec![(0, Payload::Sound(Codec::Pcmu))],
+        heard: vec![(PayloadType::PCMU, Payload::Sound(Codec::Pcmu))],
         remote: peer.local_addr().ok(),
         named: Vec::new(),
         port_at_sip_host: None,
@@ -82,10 +82,10 @@ fn leg_tick(criterion: &mut Criterion) {
             for _ in 0..ticks {
                 let header = Header {
                     marker: false,
-                    payload_type: 0,
-                    sequence: count as u16,
-                    timestamp: count.wrapping_mul(160),
-                    ssrc: 7,
+                    payload_type: PayloadType::PCMU,
+                    sequence: SeqNo(count as u16),
+                    timestamp: RtpTimestamp(count.wrapping_mul(160)),
+                    ssrc: Ssrc(7),
                 };
                 packet.clear();
                 header.write(&mut packet);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aftertone_core::proto::{
-    rtp::{packet::Packet, rtcp as reports},
+    rtp::{Ssrc, packet::Packet, rtcp as reports},
     sdp::Description,
     sip::{
         Status,
@@ -113,8 +113,8 @@ pub fn rtp(bytes: &[u8]) {
 
 /// Parsing does not panic, and a report about us has our SSRC.
 pub fn rtcp(bytes: &[u8]) {
-    if let Ok(received) = reports::read(bytes, 7) {
-        assert!(received.about_us.is_none_or(|block| block.ssrc == 7));
+    if let Ok(received) = reports::read(bytes, Ssrc(7)) {
+        assert!(received.about_us.is_none_or(|block| block.ssrc == Ssrc(7)));
     }
 }
 

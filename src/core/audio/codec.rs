@@ -12,7 +12,7 @@ use super::{
 
 /// A codec that a leg can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CodecKind {
+pub enum Codec {
     /// G.711 µ-law, RFC 3551 section 4.5.14.
     Pcmu,
     /// G.711 A-law, RFC 3551 section 4.5.14.
@@ -21,7 +21,7 @@ pub enum CodecKind {
     Opus,
 }
 
-impl CodecKind {
+impl Codec {
     /// Ticks of the RTP timestamp in a second; always 48,000 for Opus (RFC 7587 section 4.1).
     pub const fn clock_rate(self) -> u32 {
         match self {
@@ -48,7 +48,7 @@ impl CodecKind {
     }
 }
 
-/// Decodes the payloads of one stream to PCM at [`CodecKind::rate`].
+/// Decodes the payloads of one stream to PCM at [`Codec::rate`].
 #[derive(Debug)]
 pub struct Decoder(DecoderState);
 
@@ -63,11 +63,11 @@ impl Decoder {
     ///
     /// # Errors
     /// libopus gets no memory; never for G.711.
-    pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
+    pub fn new(kind: Codec) -> Result<Self, CodecError> {
         Ok(Self(match kind {
-            CodecKind::Pcmu => DecoderState::G711(Law::Mu, Box::default()),
-            CodecKind::Pcma => DecoderState::G711(Law::A, Box::default()),
-            CodecKind::Opus => DecoderState::Opus(OpusDecoder::new()?),
+            Codec::Pcmu => DecoderState::G711(Law::Mu, Box::default()),
+            Codec::Pcma => DecoderState::G711(Law::A, Box::default()),
+            Codec::Opus => DecoderState::Opus(OpusDecoder::new()?),
         }))
     }
 
@@ -97,7 +97,7 @@ impl Decoder {
                 let before = out.len();
                 if decoder.conceal(out).is_err() {
                     // The gap must be filled even so: playout relies on it.
-                    out.resize(before + CodecKind::Opus.rate().frame_len(), 0);
+                    out.resize(before + Codec::Opus.rate().frame_len(), 0);
                 }
             }
         }
@@ -119,11 +119,11 @@ impl Encoder {
     ///
     /// # Errors
     /// libopus gets no memory; never for G.711.
-    pub fn new(kind: CodecKind) -> Result<Self, CodecError> {
+    pub fn new(kind: Codec) -> Result<Self, CodecError> {
         Ok(Self(match kind {
-            CodecKind::Pcmu => EncoderState::G711(Law::Mu),
-            CodecKind::Pcma => EncoderState::G711(Law::A),
-            CodecKind::Opus => EncoderState::Opus(OpusEncoder::new()?),
+            Codec::Pcmu => EncoderState::G711(Law::Mu),
+            Codec::Pcma => EncoderState::G711(Law::A),
+            Codec::Opus => EncoderState::Opus(OpusEncoder::new()?),
         }))
     }
 
@@ -153,7 +153,7 @@ impl Encoder {
 mod tests {
     use super::*;
 
-    const KINDS: [CodecKind; 3] = [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::Opus];
+    const KINDS: [Codec; 3] = [Codec::Pcmu, Codec::Pcma, Codec::Opus];
 
     fn tone(rate: Rate, hz: f64, frame: usize) -> Frame {
         let step = std::f64::consts::TAU * hz / f64::from(rate.hz());
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_is_not_opus_is_refused_and_leaves_nothing_behind() {
-        let mut decoder = Decoder::new(CodecKind::Opus).unwrap();
+        let mut decoder = Decoder::new(Codec::Opus).unwrap();
         let mut heard = vec![5];
         // Code 3 with a frame count of zero: RFC 6716 section 3.2.5, R5.
         for payload in [&[][..], &[0x03], &[0x03, 0x00]] {

@@ -16,7 +16,7 @@ pub mod voice;
 pub mod wav;
 
 pub use clip::Clip;
-pub use codec::{CodecKind, Decoder, Encoder};
+pub use codec::{Codec, Decoder, Encoder};
 pub use codec_error::CodecError;
 pub use frame::{Frame, Rate};
 pub use resample::{Upsampler, resample};

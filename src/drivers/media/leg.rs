@@ -20,7 +20,7 @@ use super::{
     stream::Stream,
     stream_stats::StreamStats,
     targets::{Targets, Way},
-    transport::Transport,
+    transport::{LegPort, Transport},
 };
 use aftertone_core::{
     audio::{Frame, Rate},
@@ -255,7 +255,11 @@ impl LiveLeg {
         let connected = match stream {
             Some(stream) => stream.renew(plan, host, transport, self.frame),
             None => {
-                discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD_AT_LAST);
+                discard(
+                    |buffer| transport.receive(LegPort::Rtp, buffer),
+                    scratch,
+                    MAX_UNHEARD_AT_LAST,
+                );
                 let way = Way { local: transport.local(), host, targets: self.targets.clone() };
                 Stream::new(plan, way, self.frame, self.settings).map(|new| *stream = Some(new))
             }
@@ -317,8 +321,8 @@ impl LiveLeg {
             return;
         };
         let Some(stream) = stream else {
-            discard(|buffer| transport.receive(buffer), scratch, MAX_UNHEARD);
-            discard(|buffer| transport.receive_rtcp(buffer), scratch, MAX_UNHEARD);
+            discard(|buffer| transport.receive(LegPort::Rtp, buffer), scratch, MAX_UNHEARD);
+            discard(|buffer| transport.receive(LegPort::Rtcp, buffer), scratch, MAX_UNHEARD);
             return;
         };
         stream.hear(transport, &mut scratch.datagram[..], self.frame);

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 
 use super::{
     leg_event::LegEvent,
+    receiver::PlayedFrame,
     tape::{Spooled, Tape},
 };
 use aftertone_core::{
@@ -77,19 +78,6 @@ impl Play {
     }
 }
 
-/// The received sound of one frame, at the stream's rate.
-#[derive(Debug, Clone, Copy)]
-pub struct Sound<'a> {
-    /// The samples of 20 ms.
-    pub samples: &'a [i16],
-    /// A key that begins in this frame.
-    pub tone: Option<HeardTone>,
-    /// By how many frames playout has advanced: see [`Heard::advance`].
-    pub advance: u32,
-    /// How many newer frames have already been received.
-    pub behind: u32,
-}
-
 /// A running operation.
 pub struct Running {
     id: OperationId,
@@ -119,23 +107,25 @@ impl Running {
         self.operation.only_speaks()
     }
 
-    /// Processes one frame: takes `sound`, and writes to `said`.
-    pub fn tick(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
-        if said.frame.rate() == self.rate && sound.samples.len() == self.rate.frame_len() {
-            return self.tick_at_own_rate(sound, said);
+    /// Processes one frame: takes what was `played` to it, and writes to `said`.
+    pub fn tick(&mut self, played: PlayedFrame<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        let PlayedFrame { samples, tone, advance, behind } = played;
+        if said.frame.rate() != self.rate || samples.len() != self.rate.frame_len() {
+            return self.tick_converted(played, said);
         }
-        let mut heard = Frame::silence(self.rate);
-        convert(sound.samples, heard.samples_mut());
-        let tone = sound.tone.map(|key| HeardTone {
-            offset: key.offset * self.rate.frame_len() / sound.samples.len().max(1),
-            ..key
-        });
-        let mut own = Frame::silence(self.rate);
-        let converted = Sound { samples: heard.samples(), tone, ..sound };
-        let mut own_said = Said::new(&mut own, said.kept);
-        let ended = self.tick_at_own_rate(converted, &mut own_said);
-        said.key = own_said.key;
-        convert(own.samples(), said.frame.samples_mut());
+        let speech = match &mut self.voice {
+            Some(voice) => voice.judge(samples),
+            None => Speech::None,
+        };
+        let heard = Heard { samples, speech, tone, advance, behind };
+        said.kept.clear();
+        let ended = self.operation.tick(&heard, said);
+        if let Some(tape) = &mut self.tape {
+            tape.keep(said.kept);
+            // What does not fit now is offered again later. If the spool is gone, that is noticed
+            // at the end.
+            tape.spool();
+        }
         ended
     }
 
@@ -165,21 +155,20 @@ impl Running {
         Finishing::new(self.id, ended, self.tape)
     }
 
-    fn tick_at_own_rate(&mut self, sound: Sound<'_>, said: &mut Said<'_>) -> Option<Ended> {
-        let speech = match &mut self.voice {
-            Some(voice) => voice.judge(sound.samples),
-            None => Speech::None,
-        };
-        let Sound { samples, tone, advance, behind } = sound;
-        let heard = Heard { samples, speech, tone, advance, behind };
-        said.kept.clear();
-        let ended = self.operation.tick(&heard, said);
-        if let Some(tape) = &mut self.tape {
-            tape.keep(said.kept);
-            // What does not fit now is offered again later. If the spool is gone, that is noticed
-            // at the end.
-            tape.spool();
-        }
+    /// Processes one frame of a stream at the other rate.
+    fn tick_converted(&mut self, played: PlayedFrame<'_>, said: &mut Said<'_>) -> Option<Ended> {
+        let mut heard = Frame::silence(self.rate);
+        convert(played.samples, heard.samples_mut());
+        let tone = played.tone.map(|key| HeardTone {
+            offset: key.offset * self.rate.frame_len() / played.samples.len().max(1),
+            ..key
+        });
+        let mut own = Frame::silence(self.rate);
+        let converted = PlayedFrame { samples: heard.samples(), tone, ..played };
+        let mut own_said = Said::new(&mut own, said.kept);
+        let ended = self.tick(converted, &mut own_said);
+        said.key = own_said.key;
+        convert(own.samples(), said.frame.samples_mut());
         ended
     }
 }
@@ -287,7 +276,7 @@ mod tests {
         let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
         let heard: Vec<i16> = (0..320).map(|n| 10 * n as i16).collect();
         let mut said = Frame::silence(Rate::Hz16000);
-        let sound = Sound { samples: &heard, tone: None, advance: 1, behind: 0 };
+        let sound = PlayedFrame { samples: &heard, tone: None, advance: 1, behind: 0 };
         let mut kept = Vec::new();
         assert_eq!(running.tick(sound, &mut Said::new(&mut said, &mut kept)), None);
         for (heard, said) in heard.iter().zip(said.samples()) {
@@ -300,7 +289,7 @@ mod tests {
         let start = Start { id: OperationId::from_random([1; 16]), play: Play::Echo, tape: None };
         let mut running = Running::new(start, Rate::Hz8000, VoiceMode::default());
         let tone = Some(HeardTone { tone: aftertone_core::model::Tone::POUND, offset: 100 });
-        let sound = Sound { samples: &[500; 320], tone, advance: 1, behind: 0 };
+        let sound = PlayedFrame { samples: &[500; 320], tone, advance: 1, behind: 0 };
         let mut said = Frame::silence(Rate::Hz16000);
         let mut kept = Vec::new();
         let ended = running.tick(sound, &mut Said::new(&mut said, &mut kept));

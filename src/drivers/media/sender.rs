@@ -7,9 +7,9 @@
 use rand::Rng;
 
 use aftertone_core::{
-    audio::{CodecError, CodecKind, Encoder, Frame, frame::FRAMES_PER_SECOND},
+    audio::{Codec, CodecError, Encoder, Frame, frame::FRAMES_PER_SECOND},
     operation::SaidKey,
-    proto::rtp::{packet::Header, telephone_event},
+    proto::rtp::{PayloadType, RtpTimestamp, SeqNo, Ssrc, packet::Header, telephone_event},
 };
 
 /// The largest number of frames in a packet: 60 ms.
@@ -22,14 +22,14 @@ const PACKET_CAPACITY: usize = 12 + 3 * 160;
 pub struct Sender {
     encoder: Encoder,
     format: Format,
-    ssrc: u32,
-    sequence: u16,
+    ssrc: Ssrc,
+    sequence: SeqNo,
     /// The timestamp of the next frame.
-    timestamp: u32,
+    timestamp: RtpTimestamp,
     /// Whether a talkspurt begins with the next packet.
     marker: bool,
     /// The timestamp at which the key that is being sent went down.
-    key_at: Option<u32>,
+    key_at: Option<RtpTimestamp>,
     /// The packet that is being filled; its header is written when it begins.
     packet: Vec<u8>,
     filled: u32,
@@ -40,9 +40,9 @@ pub struct Sender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     /// The codec.
-    pub codec: CodecKind,
-    /// The payload type of the codec, 0 to 127.
-    pub payload_type: u8,
+    pub codec: Codec,
+    /// The payload type of the codec.
+    pub payload_type: PayloadType,
     /// The duration of a packet in milliseconds: rounded down to a multiple of 20, and limited to
     /// 20 to 60.
     pub ptime_ms: u32,
@@ -60,9 +60,9 @@ pub struct Sent {
 impl Format {
     fn frames_per_packet(self) -> u32 {
         match self.codec {
-            CodecKind::Pcmu | CodecKind::Pcma => (self.ptime_ms / 20).clamp(1, MAX_FRAMES),
+            Codec::Pcmu | Codec::Pcma => (self.ptime_ms / 20).clamp(1, MAX_FRAMES),
             // One Opus packet is one frame; two cannot be put into one RTP packet.
-            CodecKind::Opus => 1,
+            Codec::Opus => 1,
         }
     }
 }
@@ -76,9 +76,9 @@ impl Sender {
         Ok(Self {
             encoder: Encoder::new(format.codec)?,
             format,
-            ssrc: rng.random(),
-            sequence: rng.random(),
-            timestamp: rng.random(),
+            ssrc: Ssrc(rng.random()),
+            sequence: SeqNo(rng.random()),
+            timestamp: RtpTimestamp(rng.random()),
             marker: true,
             key_at: None,
             packet: Vec::with_capacity(PACKET_CAPACITY),
@@ -121,7 +121,7 @@ impl Sender {
             return Err(error);
         }
         self.filled += 1;
-        self.timestamp = self.timestamp.wrapping_add(self.ticks_per_frame());
+        self.timestamp += self.ticks_per_frame();
         if self.filled < self.format.frames_per_packet() {
             return Ok(None);
         }
@@ -132,7 +132,7 @@ impl Sender {
 
     /// Sends a key instead of the next frame, as a telephone event of this payload type. All
     /// packets of a key have the time at which it went down (RFC 4733 section 2.5.1).
-    pub fn push_key(&mut self, key: SaidKey, payload_type: u8) -> &[u8] {
+    pub fn push_key(&mut self, key: SaidKey, payload_type: PayloadType) -> &[u8] {
         self.drop_unfinished();
         let is_first = key.frames == 1;
         if is_first {
@@ -149,7 +149,7 @@ impl Sender {
         // A key is down for a few frames only, so this does not overflow.
         let duration = u16::try_from(key.frames * self.ticks_per_frame()).unwrap_or(u16::MAX);
         self.packet.extend(telephone_event::payload(key.tone, key.is_up, duration));
-        self.timestamp = self.timestamp.wrapping_add(self.ticks_per_frame());
+        self.timestamp += self.ticks_per_frame();
         self.finished()
     }
 
@@ -157,16 +157,16 @@ impl Sender {
     /// talkspurt.
     pub fn skip(&mut self) {
         self.drop_unfinished();
-        self.timestamp = self.timestamp.wrapping_add(self.ticks_per_frame());
+        self.timestamp += self.ticks_per_frame();
     }
 
     /// Our SSRC.
-    pub fn ssrc(&self) -> u32 {
+    pub fn ssrc(&self) -> Ssrc {
         self.ssrc
     }
 
     /// The RTP timestamp of the next frame.
-    pub fn timestamp(&self) -> u32 {
+    pub fn timestamp(&self) -> RtpTimestamp {
         self.timestamp
     }
 
@@ -197,7 +197,7 @@ impl Sender {
 
     /// Counts the finished packet, and returns it.
     fn finished(&mut self) -> &[u8] {
-        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.next();
         let octets = self.packet.len().saturating_sub(Header::LEN);
         self.sent.packets = self.sent.packets.wrapping_add(1);
         self.sent.octets = self.sent.octets.wrapping_add(octets as u32);
@@ -222,7 +222,8 @@ mod tests {
     use super::*;
     use aftertone_core::{audio::Rate, proto::rtp::packet::Packet};
 
-    const PCMU: Format = Format { codec: CodecKind::Pcmu, payload_type: 0, ptime_ms: 20 };
+    const PCMU: Format =
+        Format { codec: Codec::Pcmu, payload_type: PayloadType::PCMU, ptime_ms: 20 };
 
     fn sender(format: Format) -> Sender {
         Sender::new(format, &mut StdRng::seed_from_u64(1)).unwrap()
@@ -250,25 +251,28 @@ mod tests {
 
     #[test]
     fn a_key_is_one_press_to_a_receiver_and_the_sound_goes_on_after_it() {
-        use aftertone_core::{model::Tone, proto::rtp::telephone_event::TelephoneEvents};
+        use aftertone_core::model::Tone;
+        use telephone_event::{EventPayload, TelephoneEvents};
         let mut sender = sender(PCMU);
         sender.push(&frame(PCMU)).unwrap().unwrap();
         let (mut events, mut told, began) =
             (TelephoneEvents::default(), Vec::new(), sender.timestamp());
         for frames in [1, 2, 3, 4, 5, 5, 5] {
             let key = SaidKey { tone: Tone::POUND, frames, is_up: frames == 5 };
-            let packet = Packet::parse(sender.push_key(key, 101)).unwrap();
-            assert_eq!((packet.header.payload_type, packet.header.timestamp), (101, began));
+            let packet = Packet::parse(sender.push_key(key, PayloadType::TELEPHONE_EVENT)).unwrap();
+            let Header { payload_type, timestamp, .. } = packet.header;
+            assert_eq!((payload_type, timestamp), (PayloadType::TELEPHONE_EVENT, began));
             assert_eq!(packet.header.marker, frames == 1);
             assert_eq!(packet.payload[1] & 0x80 != 0, frames == 5);
             assert_eq!(packet.payload[2..], (160 * frames as u16).to_be_bytes());
-            let key = events.take(&packet.header, packet.payload, 8_000, None, 0);
+            let event = EventPayload::parse(packet.payload).unwrap();
+            let key = events.take(&packet.header, &event, 8_000, None, 0);
             told.extend(key.filter(|key| key.is_new));
         }
         assert_eq!(told.len(), 1);
         let packet = Packet::parse(sender.push(&frame(PCMU)).unwrap().unwrap()).unwrap();
         assert!(packet.header.marker);
-        assert_eq!(packet.header.timestamp, began.wrapping_add(7 * 160));
+        assert_eq!(packet.header.timestamp, began + 7 * 160);
     }
 
     #[test]
@@ -291,11 +295,12 @@ mod tests {
         let mut sender = sender(PCMU);
         let mut rng = StdRng::seed_from_u64(2);
         let ssrc = sender.ssrc();
-        let pcma = Format { codec: CodecKind::Pcma, payload_type: 8, ..PCMU };
+        let pcma = Format { codec: Codec::Pcma, payload_type: PayloadType::PCMA, ..PCMU };
         sender.reformat(pcma, &mut rng).unwrap();
         assert_eq!(sender.ssrc(), ssrc);
         assert_eq!(sender.push(&frame(pcma)).unwrap().unwrap()[1], 0x88, "marked, type 8");
-        let opus = Format { codec: CodecKind::Opus, payload_type: 111, ..PCMU };
+        let number = PayloadType::new(111).unwrap();
+        let opus = Format { codec: Codec::Opus, payload_type: number, ..PCMU };
         sender.reformat(opus, &mut rng).unwrap();
         assert_ne!(sender.ssrc(), ssrc);
         assert!(sender.push(&Frame::silence(Rate::Hz16000)).unwrap().is_some());
@@ -311,7 +316,7 @@ mod tests {
             let format = Format { ptime_ms, ..PCMU };
             let mut sender = Sender::new(format, &mut StdRng::seed_from_u64(seed)).unwrap();
             let start = sender.timestamp();
-            let mut sequence: Option<u16> = None;
+            let mut sequence: Option<SeqNo> = None;
             for (tick, sends) in (0_u32..).zip(ticks) {
                 if !sends {
                     sender.skip();
@@ -320,9 +325,9 @@ mod tests {
                 let Some(packet) = sender.push(&frame(format)).unwrap() else { continue };
                 let Packet { header, payload, .. } = Packet::parse(packet).unwrap();
                 let frames = (payload.len() / 160) as u32;
-                prop_assert_eq!(header.timestamp, start.wrapping_add((tick + 1 - frames) * 160));
+                prop_assert_eq!(header.timestamp, start + (tick + 1 - frames) * 160);
                 if let Some(sequence) = sequence {
-                    prop_assert_eq!(header.sequence, sequence.wrapping_add(1));
+                    prop_assert_eq!(header.sequence, sequence.next());
                 }
                 sequence = Some(header.sequence);
             }

@@ -154,7 +154,7 @@ impl LiveShard {
                 tracing::warn!(shard = self.shard.index, "legs did not end in time");
                 return;
             }
-            self.serve(schedule.phase(), &mut scratch);
+            self.serve(schedule.phase(), &mut scratch, LiveLeg::tick);
             self.sleep(&mut schedule);
         }
     }
@@ -182,11 +182,25 @@ impl LiveShard {
         }
     }
 
-    /// Ticks the legs of one phase, and removes those that are over.
-    fn serve(&mut self, phase: usize, scratch: &mut Scratch) {
+    /// Calls `work` with the legs of one phase, and removes those that are over. If it panics, the
+    /// leg fails.
+    fn serve(
+        &mut self,
+        phase: usize,
+        scratch: &mut Scratch,
+        work: fn(&mut LiveLeg, &mut Scratch) -> Life,
+    ) {
         let legs = &mut self.phases[phase];
         let before = legs.len();
-        legs.retain_mut(|leg| guarded(leg, scratch, LiveLeg::tick) == Life::Alive);
+        legs.retain_mut(|leg| {
+            let worked = catch_unwind(AssertUnwindSafe(|| work(leg, scratch)));
+            let life = worked.unwrap_or_else(|_| {
+                // The buffers may be in any state, so no other leg gets them.
+                *scratch = Scratch::default();
+                catch_unwind(AssertUnwindSafe(|| leg.fail())).unwrap_or(Life::Over)
+            });
+            life == Life::Alive
+        });
         let over = before - legs.len();
         if over > 0 {
             self.shard.status.legs.fetch_sub(over, Ordering::Relaxed);
@@ -194,8 +208,8 @@ impl LiveShard {
     }
 
     fn close_all(&mut self, scratch: &mut Scratch) {
-        for leg in self.phases.iter_mut().flatten() {
-            guarded(leg, scratch, LiveLeg::close);
+        for phase in 0..PHASES {
+            self.serve(phase, scratch, LiveLeg::close);
         }
     }
 
@@ -223,19 +237,6 @@ impl Drop for Shard {
         self.status.stopping.store(true, Ordering::Relaxed);
         self.status.legs.store(0, Ordering::Relaxed);
     }
-}
-
-/// Calls `work` with the leg; if that panics, the leg fails.
-fn guarded(
-    leg: &mut LiveLeg,
-    scratch: &mut Scratch,
-    work: fn(&mut LiveLeg, &mut Scratch) -> Life,
-) -> Life {
-    catch_unwind(AssertUnwindSafe(|| work(leg, scratch))).unwrap_or_else(|_| {
-        // The buffers may be in any state, so no other leg gets them.
-        *scratch = Scratch::default();
-        catch_unwind(AssertUnwindSafe(|| leg.fail())).unwrap_or(Life::Over)
-    })
 }
 
 /// The schedule of a shard's wake-ups.

@@ -15,6 +15,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use aftertone_core::proto::rtp::{SeqNo, Ssrc};
+
 /// Packets that a source other than the SDP address needs, with one SSRC and neighbouring sequence
 /// numbers (RFC 3550 appendix A.1 asks for two). They may be duplicated, reordered and have gaps.
 const PROBATION: u32 = 3;
@@ -24,7 +26,7 @@ const MOVE_FRAMES: u64 = 10;
 /// How long it must be silent before packets of other ports are considered: 100 ms.
 const PAUSE_FRAMES: u64 = 5;
 /// Sequence numbers that a source may have skipped when it moved: at 10 ms each, 5 s.
-const MAX_SKIPPED: u16 = 500;
+const MAX_SKIPPED: i16 = 500;
 /// How long the SDP address must be silent before a stranger is considered, if at all: 1 s.
 const GRACE_FRAMES: u64 = 50;
 /// How long the locked source must be silent before others are considered: 5 s.
@@ -51,11 +53,11 @@ pub struct Source {
     /// The frame in which it was locked last.
     locked_at: u64,
     /// The SSRC of the last packet that counted.
-    ssrc: Option<u32>,
+    ssrc: Option<Ssrc>,
     /// The highest sequence number of that SSRC.
-    sequence: u16,
+    sequence: SeqNo,
     /// The SSRCs of the last packets that counted, the newest first.
-    ssrcs: [Option<u32>; SSRCS],
+    ssrcs: [Option<Ssrc>; SSRCS],
     /// The source before the last re-INVITE: its packets count until the new source sends.
     previous: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
@@ -82,9 +84,9 @@ enum Lock {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     from: SocketAddr,
-    ssrc: u32,
+    ssrc: Ssrc,
     /// The highest sequence number.
-    highest: u16,
+    highest: SeqNo,
     /// Which of the last sequence numbers have come: bit 0 is the highest.
     seen: u16,
 }
@@ -112,7 +114,7 @@ impl Source {
             lock: Lock::Open,
             locked_at: frame,
             ssrc: None,
-            sequence: 0,
+            sequence: SeqNo(0),
             ssrcs: [None; SSRCS],
             previous: None,
             candidates: [None; CANDIDATES],
@@ -148,7 +150,7 @@ impl Source {
     }
 
     /// Judges a packet. While no source is locked, the caller passes only expected payload types.
-    pub fn judge(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
+    pub fn judge(&mut self, from: SocketAddr, ssrc: Ssrc, sequence: SeqNo, frame: u64) -> Verdict {
         let verdict = match self.lock {
             Lock::Locked(locked) if locked == from => Verdict::Accept,
             // Another sender on the peer's host was locked first: the peer of an earlier call,
@@ -165,20 +167,24 @@ impl Source {
             Lock::Open | Lock::Lapsed(_) => self.watch(from, ssrc, sequence, frame),
         };
         match verdict {
-            Verdict::Accept => {
-                self.heard_at = frame;
-                self.note(ssrc, sequence);
-            }
+            Verdict::Drop => return verdict,
+            Verdict::Accept => {}
             Verdict::Lock => {
-                self.note(ssrc, sequence);
                 self.lock = Lock::Locked(from);
                 self.locked_at = frame;
                 self.previous = None;
                 self.candidates = [None; CANDIDATES];
-                self.heard_at = frame;
                 self.verified = true;
             }
-            Verdict::Drop => {}
+        }
+        self.heard_at = frame;
+        let is_new = self.ssrc.replace(ssrc) != Some(ssrc);
+        if is_new || sequence.since(self.sequence) > 0 {
+            self.sequence = sequence;
+        }
+        if !self.ssrcs.contains(&Some(ssrc)) {
+            self.ssrcs.rotate_right(1);
+            self.ssrcs[0] = Some(ssrc);
         }
         verdict
     }
@@ -249,7 +255,7 @@ impl Source {
 
     /// Whether reports of this SSRC are the peer's. While none of the peer's packets has counted,
     /// any report may be: the peer sends nothing, or its packets do not arrive.
-    pub fn may_report_as(&self, ssrc: u32) -> bool {
+    pub fn may_report_as(&self, ssrc: Ssrc) -> bool {
         self.ssrc.is_none() || self.ssrcs.contains(&Some(ssrc))
     }
 
@@ -269,13 +275,13 @@ impl Source {
         self.host.is_some_and(|signalling| is_same(host, signalling))
     }
 
-    fn may_be_stranger(&self, ssrc: u32, frame: u64) -> bool {
+    fn may_be_stranger(&self, ssrc: Ssrc, frame: u64) -> bool {
         let is_gone = frame.saturating_sub(self.heard_at) >= GRACE_FRAMES;
         let is_known = self.ssrc.is_none_or(|known| known == ssrc);
         self.any_host && is_gone && is_known
     }
 
-    fn watch(&mut self, from: SocketAddr, ssrc: u32, sequence: u16, frame: u64) -> Verdict {
+    fn watch(&mut self, from: SocketAddr, ssrc: Ssrc, sequence: SeqNo, frame: u64) -> Verdict {
         if !self.is_near(from.ip()) && !self.may_be_stranger(ssrc, frame) {
             return Verdict::Drop;
         }
@@ -288,11 +294,11 @@ impl Source {
         &mut self,
         locked: SocketAddr,
         from: SocketAddr,
-        ssrc: u32,
-        sequence: u16,
+        ssrc: Ssrc,
+        sequence: SeqNo,
         frame: u64,
     ) -> Verdict {
-        let goes_on = (1..=MAX_SKIPPED).contains(&sequence.wrapping_sub(self.sequence));
+        let goes_on = (1..=MAX_SKIPPED).contains(&sequence.since(self.sequence));
         if !is_same(from.ip(), locked.ip()) || self.ssrc != Some(ssrc) || !goes_on {
             return Verdict::Drop;
         }
@@ -301,7 +307,7 @@ impl Source {
         if passes && is_silent { Verdict::Lock } else { Verdict::Drop }
     }
 
-    fn passes_probation(&mut self, from: SocketAddr, ssrc: u32, sequence: u16) -> bool {
+    fn passes_probation(&mut self, from: SocketAddr, ssrc: Ssrc, sequence: SeqNo) -> bool {
         let known = self.candidates.iter_mut().flatten().find(|candidate| candidate.from == from);
         let Some(candidate) = known else {
             let newcomer = Candidate { from, ssrc, highest: sequence, seen: 1 };
@@ -312,22 +318,11 @@ impl Source {
         candidate.add(ssrc, sequence);
         candidate.seen.count_ones() >= PROBATION
     }
-
-    fn note(&mut self, ssrc: u32, sequence: u16) {
-        let is_new = self.ssrc.replace(ssrc) != Some(ssrc);
-        if is_new || (sequence.wrapping_sub(self.sequence) as i16) > 0 {
-            self.sequence = sequence;
-        }
-        if !self.ssrcs.contains(&Some(ssrc)) {
-            self.ssrcs.rotate_right(1);
-            self.ssrcs[0] = Some(ssrc);
-        }
-    }
 }
 
 impl Candidate {
-    fn add(&mut self, ssrc: u32, sequence: u16) {
-        let step = sequence.wrapping_sub(self.highest) as i16;
+    fn add(&mut self, ssrc: Ssrc, sequence: SeqNo) {
+        let step = sequence.since(self.highest);
         let shift = u32::from(step.unsigned_abs());
         match (ssrc == self.ssrc, step > 0) {
             (true, true) if shift < u16::BITS => {
@@ -364,8 +359,8 @@ mod tests {
     fn the_address_of_the_sdp_is_locked_by_its_first_packet() {
         let mut source = Source::new(peer(), None, false, 0);
         assert!(!source.is_verified());
-        assert_eq!(source.judge(peer(), 1, 10, 1), Verdict::Lock);
-        assert_eq!(source.judge(peer(), 1, 11, 2), Verdict::Accept);
+        assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(10), 1), Verdict::Lock);
+        assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(11), 2), Verdict::Accept);
         assert!(source.is_locked());
         assert!(source.is_verified());
     }
@@ -395,7 +390,7 @@ mod tests {
                     for _ in 0..20 {
                         sequence = sequence.wrapping_add(1);
                         let ssrc = if any_host { 2 } else { 1 };
-                        let verdict = source.judge(stranger(), ssrc, sequence, frame);
+                        let verdict = source.judge(stranger(), Ssrc(ssrc), SeqNo(sequence), frame);
                         assert_eq!(verdict, Verdict::Drop, "{any_host} {frame}");
                     }
                     source.give_up_if_silent(frame);
@@ -406,9 +401,9 @@ mod tests {
             // If any host is allowed, the peer must send within a second to be locked before the
             // stranger.
             let frame = spray(&mut source, if any_host { GRACE_FRAMES - 1 } else { 3_000 });
-            assert_eq!(source.judge(peer(), 1, 1, frame), Verdict::Lock);
+            assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(1), frame), Verdict::Lock);
             let frame = spray(&mut source, 100);
-            assert_eq!(source.judge(peer(), 1, 2, frame), Verdict::Accept);
+            assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(2), frame), Verdict::Accept);
             spray(&mut source, 3_000);
         }
     }
@@ -416,11 +411,11 @@ mod tests {
     #[test]
     fn a_peer_on_a_host_that_nobody_has_named_is_locked_where_that_may_be() {
         let mut source = Source::new(peer(), None, true, 0);
-        assert_eq!(source.judge(stranger(), 5, 1, 60), Verdict::Drop);
-        assert_eq!(source.judge(stranger(), 5, 2, 61), Verdict::Drop);
-        assert_eq!(source.judge(stranger(), 6, 3, 62), Verdict::Drop, "another SSRC");
-        assert_eq!(source.judge(stranger(), 6, 4, 63), Verdict::Drop);
-        assert_eq!(source.judge(stranger(), 6, 5, 64), Verdict::Lock);
+        assert_eq!(source.judge(stranger(), Ssrc(5), SeqNo(1), 60), Verdict::Drop);
+        assert_eq!(source.judge(stranger(), Ssrc(5), SeqNo(2), 61), Verdict::Drop);
+        assert_eq!(source.judge(stranger(), Ssrc(6), SeqNo(3), 62), Verdict::Drop, "another SSRC");
+        assert_eq!(source.judge(stranger(), Ssrc(6), SeqNo(4), 63), Verdict::Drop);
+        assert_eq!(source.judge(stranger(), Ssrc(6), SeqNo(5), 64), Verdict::Lock);
         assert_eq!(source.destination(), stranger());
     }
 
@@ -429,19 +424,26 @@ mod tests {
         for skipped in [0, 1, 300] {
             let mut source = Source::new(peer(), None, false, 0);
             for frame in 0..100 {
-                source.judge(peer(), 1, 65_480_u16.wrapping_add(frame as u16), frame);
+                source.judge(peer(), Ssrc(1), SeqNo(65_480_u16.wrapping_add(frame as u16)), frame);
             }
             assert_eq!(source.settled(99), Some(peer()));
             let moved = address("192.0.2.1:4002");
             let at = 65_480_u16.wrapping_add(100 + skipped);
             for frame in 100..109 {
                 let sequence = at.wrapping_add(frame as u16 - 100);
-                assert_eq!(source.judge(moved, 1, sequence, frame), Verdict::Drop, "{frame}");
+                assert_eq!(
+                    source.judge(moved, Ssrc(1), SeqNo(sequence), frame),
+                    Verdict::Drop,
+                    "{frame}"
+                );
                 assert_eq!(source.is_pausing(frame), frame >= 104);
             }
             assert_eq!(source.settled(109), None, "the kernel must let others through");
-            assert_eq!(source.judge(moved, 1, at.wrapping_add(9), 109), Verdict::Lock);
-            assert_eq!(source.judge(moved, 1, at.wrapping_add(10), 110), Verdict::Accept);
+            assert_eq!(source.judge(moved, Ssrc(1), SeqNo(at.wrapping_add(9)), 109), Verdict::Lock);
+            assert_eq!(
+                source.judge(moved, Ssrc(1), SeqNo(at.wrapping_add(10)), 110),
+                Verdict::Accept
+            );
             assert_eq!(source.destination(), moved);
         }
     }
@@ -455,28 +457,29 @@ mod tests {
             [(stranger(), 1, 101), (moved, 2, 101), (moved, 1, 1), (moved, 1, 30_000)]
         {
             let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
-            source.judge(peer(), 1, 100, 0);
+            source.judge(peer(), Ssrc(1), SeqNo(100), 0);
             for frame in 1..RELOCK_FRAMES {
                 let sequence = first + frame as u16 % 100;
-                let verdict = source.judge(from, ssrc, sequence.min(first + 99), frame);
+                let verdict =
+                    source.judge(from, Ssrc(ssrc), SeqNo(sequence.min(first + 99)), frame);
                 assert_eq!(verdict, Verdict::Drop, "{from} {ssrc} {first} {frame}");
             }
-            assert_eq!(source.judge(peer(), 1, 101, RELOCK_FRAMES), Verdict::Accept);
+            assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(101), RELOCK_FRAMES), Verdict::Accept);
         }
         // A moved port is not locked while the peer sends, even if everything else is right.
         let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
         for frame in 0..500 {
-            source.judge(peer(), 1, frame as u16, frame);
-            assert_eq!(source.judge(moved, 1, frame as u16 + 1, frame), Verdict::Drop);
+            source.judge(peer(), Ssrc(1), SeqNo(frame as u16), frame);
+            assert_eq!(source.judge(moved, Ssrc(1), SeqNo(frame as u16 + 1), frame), Verdict::Drop);
         }
     }
 
     #[test]
     fn a_pause_is_looked_into_once_in_five_seconds() {
         let mut source = Source::new(peer(), None, false, 0);
-        source.judge(peer(), 1, 1, 0);
+        source.judge(peer(), Ssrc(1), SeqNo(1), 0);
         assert!(source.is_pausing(PAUSE_FRAMES));
-        source.judge(peer(), 1, 2, 6);
+        source.judge(peer(), Ssrc(1), SeqNo(2), 6);
         assert!(!source.is_pausing(7));
         assert_eq!(source.settled(7), None);
         assert_eq!(source.settled(PAUSE_FRAMES + RELOCK_FRAMES), Some(peer()));
@@ -497,14 +500,18 @@ mod tests {
             let mut source = Source::new(peer(), None, false, 0);
             let (last, before) = way.split_last().unwrap();
             for sequence in before {
-                assert_eq!(source.judge(natted, 5, *sequence, 1), Verdict::Drop, "{way:?}");
+                assert_eq!(
+                    source.judge(natted, Ssrc(5), SeqNo(*sequence), 1),
+                    Verdict::Drop,
+                    "{way:?}"
+                );
             }
-            assert_eq!(source.judge(natted, 5, *last, 1), Verdict::Lock, "{way:?}");
+            assert_eq!(source.judge(natted, Ssrc(5), SeqNo(*last), 1), Verdict::Lock, "{way:?}");
         }
         // One repeated packet is no stream, nor are packets with arbitrary sequence numbers.
         let mut source = Source::new(peer(), None, false, 0);
         for sequence in [7, 7, 7, 7, 107, 207, 307, 7, 60_000] {
-            assert_eq!(source.judge(natted, 5, sequence, 1), Verdict::Drop);
+            assert_eq!(source.judge(natted, Ssrc(5), SeqNo(sequence), 1), Verdict::Drop);
         }
     }
 
@@ -512,7 +519,7 @@ mod tests {
     fn another_port_of_the_same_host_needs_no_grace() {
         let mut source = Source::new(peer(), None, false, 0);
         let natted = address("192.0.2.1:61000");
-        let verdicts = [1, 2, 3].map(|sequence| source.judge(natted, 5, sequence, 1));
+        let verdicts = [1, 2, 3].map(|sequence| source.judge(natted, Ssrc(5), SeqNo(sequence), 1));
         assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
     }
 
@@ -522,10 +529,12 @@ mod tests {
         for host in ["192.0.2.1", "::ffff:192.0.2.1"] {
             let host = Some(host.parse().unwrap());
             let mut source = Source::new(private, host, false, 0);
-            let verdicts = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
+            let verdicts =
+                [1, 2, 3].map(|sequence| source.judge(peer(), Ssrc(5), SeqNo(sequence), 1));
             assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
             let mut source = Source::new(private, host, false, 0);
-            let verdicts = [1, 2, 3].map(|sequence| source.judge(stranger(), 5, sequence, 1));
+            let verdicts =
+                [1, 2, 3].map(|sequence| source.judge(stranger(), Ssrc(5), SeqNo(sequence), 1));
             assert_eq!(verdicts, [Verdict::Drop; 3]);
         }
     }
@@ -534,63 +543,64 @@ mod tests {
     fn a_peer_that_moves_from_one_nat_behind_another_is_locked_there() {
         let private = address("10.0.0.5:4000");
         let mut source = Source::new(private, Some(peer().ip()), false, 0);
-        let judged = [1, 2, 3].map(|sequence| source.judge(peer(), 5, sequence, 1));
+        let judged = [1, 2, 3].map(|sequence| source.judge(peer(), Ssrc(5), SeqNo(sequence), 1));
         assert_eq!(judged[2], Verdict::Lock);
         assert!(!source.renew(private, Some(peer().ip()), 2));
-        assert_eq!(source.judge(stranger(), 6, 1, 2), Verdict::Drop);
+        assert_eq!(source.judge(stranger(), Ssrc(6), SeqNo(1), 2), Verdict::Drop);
         assert!(source.renew(private, Some(stranger().ip()), 3));
         assert_eq!(source.destination(), peer(), "until it is heard elsewhere");
-        let judged = [1, 2, 3].map(|sequence| source.judge(stranger(), 6, sequence, 4));
+        let judged =
+            [1, 2, 3].map(|sequence| source.judge(stranger(), Ssrc(6), SeqNo(sequence), 4));
         assert_eq!(judged, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
         assert_eq!(source.destination(), stranger());
         // Another proxy takes over the signalling, but the sound comes from the same address as
         // before.
         let mut source = Source::new(peer(), Some(address("192.0.2.9:5060").ip()), false, 0);
-        assert_eq!(source.judge(peer(), 5, 1, 1), Verdict::Lock);
+        assert_eq!(source.judge(peer(), Ssrc(5), SeqNo(1), 1), Verdict::Lock);
         assert!(!source.renew(peer(), Some(address("192.0.2.10:5060").ip()), 2));
-        assert_eq!(source.judge(peer(), 5, 2, 3), Verdict::Accept);
+        assert_eq!(source.judge(peer(), Ssrc(5), SeqNo(2), 3), Verdict::Accept);
     }
 
     #[test]
     fn old_media_from_the_same_host_gives_way_to_the_peer() {
         let mut source = Source::new(peer(), Some(peer().ip()), false, 0);
         let old = address("192.0.2.1:39000");
-        let verdicts = [1, 2, 3].map(|sequence| source.judge(old, 5, sequence, 1));
+        let verdicts = [1, 2, 3].map(|sequence| source.judge(old, Ssrc(5), SeqNo(sequence), 1));
         assert_eq!(verdicts, [Verdict::Drop, Verdict::Drop, Verdict::Lock]);
         assert_eq!(source.settled(1 + RELOCK_FRAMES - 1), None);
         assert_eq!(source.settled(1 + RELOCK_FRAMES), Some(old), "a NAT, then");
-        assert_eq!(source.judge(peer(), 1, 10, 2), Verdict::Lock);
+        assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(10), 2), Verdict::Lock);
         assert_eq!(source.settled(2), Some(peer()));
-        assert_eq!(source.judge(old, 5, 4, 3), Verdict::Drop);
+        assert_eq!(source.judge(old, Ssrc(5), SeqNo(4), 3), Verdict::Drop);
         assert_eq!(source.destination(), peer());
     }
 
     #[test]
     fn a_re_invite_moves_the_source_without_a_gap() {
         let mut source = Source::new(peer(), None, false, 0);
-        source.judge(peer(), 1, 10, 1);
+        source.judge(peer(), Ssrc(1), SeqNo(10), 1);
         assert!(!source.renew(peer(), None, 2), "the same address keeps the lock");
         let moved = address("192.0.2.1:4002");
         assert!(source.renew(moved, None, 2));
         assert_eq!(source.destination(), moved);
-        assert_eq!(source.judge(peer(), 1, 11, 3), Verdict::Accept);
+        assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(11), 3), Verdict::Accept);
         assert!(!source.is_locked(), "late packets lock nothing");
-        assert_eq!(source.judge(moved, 1, 12, 4), Verdict::Lock);
-        assert_eq!(source.judge(peer(), 1, 13, 5), Verdict::Drop);
+        assert_eq!(source.judge(moved, Ssrc(1), SeqNo(12), 4), Verdict::Lock);
+        assert_eq!(source.judge(peer(), Ssrc(1), SeqNo(13), 5), Verdict::Drop);
     }
 
     #[test]
     fn only_a_long_silence_opens_the_lock_for_who_goes_on_elsewhere() {
         let mut source = Source::new(peer(), None, true, 0);
-        source.judge(peer(), 1, 10, 100);
+        source.judge(peer(), Ssrc(1), SeqNo(10), 100);
         assert!(!source.give_up_if_silent(100 + RELOCK_FRAMES - 1));
         assert!(source.give_up_if_silent(100 + RELOCK_FRAMES));
         assert!(!source.give_up_if_silent(1_000), "once");
         for sequence in 1..3 {
-            assert_eq!(source.judge(stranger(), 1, sequence, 1_000), Verdict::Drop);
+            assert_eq!(source.judge(stranger(), Ssrc(1), SeqNo(sequence), 1_000), Verdict::Drop);
         }
         assert_eq!(source.destination(), peer(), "until somebody else is locked");
-        assert_eq!(source.judge(stranger(), 1, 3, 1_000), Verdict::Lock);
+        assert_eq!(source.judge(stranger(), Ssrc(1), SeqNo(3), 1_000), Verdict::Lock);
         assert_eq!(source.destination(), stranger());
     }
 
@@ -599,9 +609,9 @@ mod tests {
         let mut source = Source::new(peer(), None, false, 0);
         let natted = address("192.0.2.1:61000");
         for sequence in 1..4 {
-            source.judge(natted, 5, sequence, 1);
+            source.judge(natted, Ssrc(5), SeqNo(sequence), 1);
         }
         assert!(source.give_up_if_silent(1 + RELOCK_FRAMES));
-        assert_eq!(source.judge(natted, 77, 900, 400), Verdict::Lock);
+        assert_eq!(source.judge(natted, Ssrc(77), SeqNo(900), 400), Verdict::Lock);
     }
 }

@@ -15,22 +15,22 @@ use std::{
 use super::{
     leg_event::{LegEvent, Unsent},
     leg_settings::{Settings, frames},
-    receiver::{Playout, Receiver, RtpError, is_comfort_noise, kind_of},
+    receiver::{PlayedFrame, Receiver},
     reports::Reports,
-    running::Sound,
     sender::{Format, Sender},
     source::{Source, Verdict},
     stream_stats::StreamStats,
     targets::Way,
-    transport::{Transport, as_seen_from},
+    transport::{LegPort, Transport, as_seen_from},
 };
 use aftertone_core::{
-    audio::{CodecError, CodecKind, Frame, Rate, frame::FRAMES_PER_SECOND},
+    audio::{Codec, CodecError, Frame, Rate, frame::FRAMES_PER_SECOND},
     model::{Silence, Tone},
     operation::SaidKey,
     proto::{
         rtp::{
-            packet::{Header, Packet, is_rtcp},
+            PayloadType, RtpTimestamp,
+            packet::{Datagram, Header, Packet},
             rtcp,
         },
         sdp::{Direction, Payload, StreamPlan},
@@ -166,8 +166,8 @@ impl Stream {
         frame: u64,
     ) -> Result<(), StreamError> {
         let codec = self.receiver.codec();
-        let goes_on = plan.heard.iter().any(|(_, payload)| sound_of(*payload) == Some(codec));
-        self.renew_receiver(if goes_on { codec } else { kind_of(plan.codec) }, &plan)?;
+        let goes_on = plan.heard.iter().any(|(_, payload)| *payload == Payload::Sound(codec));
+        self.renew_receiver(if goes_on { codec } else { plan.codec }, &plan)?;
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
         self.way.host = host;
         self.sending.judged = None;
@@ -196,7 +196,7 @@ impl Stream {
     /// The rate of what we send. What we receive has another rate while the peer uses another
     /// codec.
     pub fn rate(&self) -> Rate {
-        kind_of(self.plan.codec).rate()
+        self.plan.codec.rate()
     }
 
     /// Reads what has come: usually one packet, more if some have piled up.
@@ -204,7 +204,7 @@ impl Stream {
         self.settle(transport, frame);
         let mut taken = 0;
         for _ in 0..MAX_READS {
-            let Some((len, from)) = transport.receive(buffer) else {
+            let Some((len, from)) = transport.receive(LegPort::Rtp, buffer) else {
                 self.pacer.found_empty(frame);
                 break;
             };
@@ -230,7 +230,7 @@ impl Stream {
     /// Reads everything that has come.
     pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         for _ in 0..MAX_LAST_READS {
-            let Some((len, from)) = transport.receive(buffer) else { break };
+            let Some((len, from)) = transport.receive(LegPort::Rtp, buffer) else { break };
             self.take(buffer, len, from, frame);
         }
     }
@@ -241,13 +241,11 @@ impl Stream {
     }
 
     /// Plays out the next frame.
-    pub fn pull(&mut self) -> Sound<'_> {
+    pub fn pull(&mut self) -> PlayedFrame<'_> {
         while self.before.front().is_some_and(Receiver::is_drained) {
             self.before.pop_front();
         }
-        let playout = self.before.front_mut().unwrap_or(&mut self.receiver).pull();
-        let Playout { samples, tone, advance, behind } = playout;
-        Sound { samples, tone, advance, behind }
+        self.before.front_mut().unwrap_or(&mut self.receiver).pull()
     }
 
     /// Nothing more comes from now on: [`pull`](Self::pull) gives what is left.
@@ -295,7 +293,7 @@ impl Stream {
     pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
             for _ in 0..MAX_RTCP_READS {
-                let Some((len, from)) = transport.receive_rtcp(buffer) else { break };
+                let Some((len, from)) = transport.receive(LegPort::Rtcp, buffer) else { break };
                 self.take_rtcp(&buffer[..len], from, frame);
             }
         }
@@ -360,67 +358,72 @@ impl Stream {
         }
     }
 
-    /// Judges one datagram and takes it. Returns the timestamp if it was a packet of the peer's.
-    fn take(&mut self, buffer: &[u8], len: usize, from: SocketAddr, frame: u64) -> Option<u32> {
+    /// Parses, judges and takes one datagram. Returns the timestamp if it was a packet of the
+    /// peer's.
+    fn take(
+        &mut self,
+        buffer: &[u8],
+        len: usize,
+        from: SocketAddr,
+        frame: u64,
+    ) -> Option<RtpTimestamp> {
         // A datagram that fills the buffer was longer, so it is no sound.
         let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
-        // Some peers send RTP and RTCP on one port without agreement (RFC 5761 section 4 says how
-        // to distinguish them).
-        if is_rtcp(datagram) && (self.plan.rtcp_mux || !self.is_agreed(datagram[1] & 0x7f)) {
-            self.take_rtcp(datagram, from, frame);
-            return None;
-        }
-        let Ok(Packet { header, .. }) = Packet::parse(datagram) else {
-            self.malformed += 1;
-            return None;
+        // Some peers send RTCP on the RTP port without agreement.
+        let is_rtp = |number| !self.plan.rtcp_mux && self.plan.meaning_of(number).is_some();
+        let packet = match Datagram::parse(datagram, is_rtp) {
+            Ok(Datagram::Rtp(packet)) => packet,
+            Ok(Datagram::Rtcp(report)) => {
+                self.take_rtcp(report, from, frame);
+                return None;
+            }
+            Err(_) => {
+                self.malformed += 1;
+                return None;
+            }
         };
-        let is_expected =
-            self.is_agreed(header.payload_type) || is_comfort_noise(header.payload_type);
+        let Header { payload_type, ssrc, sequence, timestamp, .. } = packet.header;
         let source = self.source.as_mut()?;
-        if !is_expected && !source.is_locked() {
+        let is_expected = || {
+            self.plan.meaning_of(payload_type).is_some()
+                || PayloadType::COMFORT_NOISE.contains(&payload_type)
+        };
+        if !source.is_locked() && !is_expected() {
             return None;
         }
-        match source.judge(from, header.ssrc, header.sequence, frame) {
+        match source.judge(from, ssrc, sequence, frame) {
             Verdict::Drop => {
                 self.strangers += 1;
                 return None;
             }
             Verdict::Accept | Verdict::Lock => {}
         }
-        self.follow(&header, frame);
-        let is_taken = match (self.receiver.push(datagram, frame), self.before.back_mut()) {
-            // Packets that were under way when the codec changed belong to the receiver before.
-            (Err(RtpError::PayloadType(_)), Some(before)) => before.push(datagram, frame).is_ok(),
-            (pushed, _) => pushed.is_ok(),
-        };
+        let is_received =
+            self.receiver.push(&packet, frame).is_ok() || self.push_to_another(&packet, frame);
         // Packets without sound keep the way open (RFC 6263 section 4.6): the peer is there.
         self.peer.heard_at = frame;
-        self.peer.has_been_heard |= is_taken;
-        Some(header.timestamp)
+        self.peer.has_been_heard |= is_received;
+        Some(timestamp)
     }
 
-    fn is_agreed(&self, payload_type: u8) -> bool {
-        self.plan.heard.iter().any(|(number, _)| *number == payload_type)
-    }
-
-    /// Changes to another codec of the answer as soon as the peer does.
-    fn follow(&mut self, header: &Header, frame: u64) {
-        let heard = self.plan.heard.iter().find(|(number, _)| *number == header.payload_type);
-        let Some(codec) = heard.and_then(|(_, payload)| sound_of(*payload)) else { return };
+    /// Takes a packet that the receiver refuses: either the peer changes to another codec of the
+    /// answer, or the packet was under way when the codec changed.
+    fn push_to_another(&mut self, packet: &Packet<'_>, frame: u64) -> bool {
         let is_settled = |at: u64| frame.saturating_sub(at) >= CHANGE_FRAMES;
-        if codec == self.receiver.codec()
-            || self.receiver.has_overtaken(header)
-            || !self.changed_at.is_none_or(is_settled)
+        if let Some(Payload::Sound(codec)) = self.plan.meaning_of(packet.header.payload_type)
+            && !self.receiver.has_overtaken(&packet.header)
+            && self.changed_at.is_none_or(is_settled)
         {
-            return;
+            self.changed_at = Some(frame);
+            match self.renew_receiver(codec, &self.plan.clone()) {
+                Ok(()) => return self.receiver.push(packet, frame).is_ok(),
+                Err(error) => tracing::debug!(%error, "a codec of the peer's cannot be heard"),
+            }
         }
-        self.changed_at = Some(frame);
-        if let Err(error) = self.renew_receiver(codec, &self.plan.clone()) {
-            tracing::debug!(%error, "a codec of the peer's cannot be heard");
-        }
+        self.before.back_mut().is_some_and(|before| before.push(packet, frame).is_ok())
     }
 
-    fn renew_receiver(&mut self, codec: CodecKind, plan: &StreamPlan) -> Result<(), CodecError> {
+    fn renew_receiver(&mut self, codec: Codec, plan: &StreamPlan) -> Result<(), CodecError> {
         self.before.extend(self.receiver.renew(codec, plan)?);
         if self.before.len() > MAX_BEFORE {
             self.before.pop_front();
@@ -554,15 +557,8 @@ fn signalled(plan: &StreamPlan, way: &Way) -> Option<SocketAddr> {
     Some(as_seen_from(plan.remote.or_else(at_sip_host)?, way.local))
 }
 
-fn sound_of(payload: Payload) -> Option<CodecKind> {
-    match payload {
-        Payload::Sound(codec) => Some(kind_of(codec)),
-        Payload::Event => None,
-    }
-}
-
 fn format_of(plan: &StreamPlan) -> Format {
-    Format { codec: kind_of(plan.codec), payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
+    Format { codec: plan.codec, payload_type: plan.payload_type, ptime_ms: plan.ptime_ms }
 }
 
 /// Decides how many packets are read in a tick.
@@ -574,13 +570,13 @@ fn format_of(plan: &StreamPlan) -> Format {
 #[derive(Debug, Default)]
 struct Pacer {
     /// The timestamp of the last packet, and the frame in which no other packet was behind it.
-    newest: Option<(u32, u64)>,
-    last: Option<u32>,
+    newest: Option<(RtpTimestamp, u64)>,
+    last: Option<RtpTimestamp>,
 }
 
 impl Pacer {
     /// Whether another packet is read after this one, the `taken`th of the tick.
-    fn wants_more(&mut self, timestamp: u32, step: u32, taken: usize, frame: u64) -> bool {
+    fn wants_more(&mut self, timestamp: RtpTimestamp, step: u32, taken: usize, frame: u64) -> bool {
         self.last = Some(timestamp);
         let Some((newest, at)) = self.newest else { return true };
         if frame.is_multiple_of(PROBE_FRAMES) {
@@ -588,8 +584,8 @@ impl Pacer {
         }
         // Probes keep this difference small, and if it wraps, that only costs a read.
         let passed = frame.saturating_sub(at) as u32;
-        let expected = newest.wrapping_add(passed.wrapping_mul(step));
-        let lag = expected.wrapping_sub(timestamp) as i32;
+        let expected = newest + passed.wrapping_mul(step);
+        let lag = expected.since(timestamp);
         taken < MAX_TAKEN && lag >= step.saturating_mul(LAG_FRAMES) as i32
     }
 
@@ -623,7 +619,7 @@ mod tests {
                 }
                 let timestamp = (read as u32).wrapping_mul(STEP / per_frame as u32);
                 (read, taken) = (read + 1, taken + 1);
-                if !pacer.wants_more(timestamp, STEP, taken, frame) {
+                if !pacer.wants_more(RtpTimestamp(timestamp), STEP, taken, frame) {
                     break;
                 }
             }

@@ -23,6 +23,15 @@ pub struct Transport {
     lease: PortLease,
 }
 
+/// One of the two ports of a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegPort {
+    /// RTP, and RTCP where both share the port.
+    Rtp,
+    /// RTCP: the next port.
+    Rtcp,
+}
+
 impl Transport {
     /// Takes over a pair of sockets.
     pub fn new(pair: PortPair) -> Self {
@@ -35,16 +44,19 @@ impl Transport {
         self.local
     }
 
-    /// The next datagram on the RTP port, or `None` when there is none. Does not wait.
-    pub fn receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let received = receive(self.rtp.as_ref()?, buffer)?;
-        self.lease.note_heard();
-        Some(received)
-    }
-
-    /// The next datagram on the RTCP port, or `None` when there is none. Does not wait.
-    pub fn receive_rtcp(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let received = receive(&self.rtcp, buffer)?;
+    /// The next datagram on this port, or `None` when there is none. Does not wait.
+    pub fn receive(&self, port: LegPort, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let socket = match port {
+            LegPort::Rtp => self.rtp.as_ref()?,
+            LegPort::Rtcp => &self.rtcp,
+        };
+        let received = match socket.recv_from(buffer) {
+            // The error is the answer to one of our packets; a datagram of the peer may be queued
+            // behind it.
+            Err(error) if is_icmp(&error) => socket.recv_from(buffer),
+            received => received,
+        };
+        let received = received.ok()?;
         self.lease.note_heard();
         Some(received)
     }
@@ -112,16 +124,6 @@ pub fn as_seen_from(address: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-    match socket.recv_from(buffer) {
-        Ok(received) => Some(received),
-        // The error is the answer to one of our packets; a datagram of the peer may be queued
-        // behind it.
-        Err(error) if is_icmp(&error) => socket.recv_from(buffer).ok(),
-        Err(_) => None,
-    }
-}
-
 fn is_icmp(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     matches!(
@@ -153,11 +155,17 @@ mod tests {
         transport.connect(peer.local_addr().unwrap()).unwrap();
         stranger.send_to(b"stranger", transport.local).unwrap();
         peer.send_to(b"peer", transport.local).unwrap();
-        assert_eq!(transport.receive(&mut buffer), Some((4, peer.local_addr().unwrap())));
-        assert_eq!(transport.receive(&mut buffer), None);
+        assert_eq!(
+            transport.receive(LegPort::Rtp, &mut buffer),
+            Some((4, peer.local_addr().unwrap()))
+        );
+        assert_eq!(transport.receive(LegPort::Rtp, &mut buffer), None);
         transport.disconnect().unwrap();
         stranger.send_to(b"stranger", transport.local).unwrap();
-        assert_eq!(transport.receive(&mut buffer), Some((8, stranger.local_addr().unwrap())));
+        assert_eq!(
+            transport.receive(LegPort::Rtp, &mut buffer),
+            Some((8, stranger.local_addr().unwrap()))
+        );
     }
 
     #[test]
@@ -168,10 +176,10 @@ mod tests {
         drop(gone);
         for _ in 0..3 {
             assert!(transport.send(b"packet", address));
-            assert_eq!(transport.receive(&mut [0; 16]), None);
+            assert_eq!(transport.receive(LegPort::Rtp, &mut [0; 16]), None);
         }
         let again = UdpSocket::bind(address).unwrap();
         again.send_to(b"back", transport.local).unwrap();
-        assert_eq!(transport.receive(&mut [0; 16]), Some((4, address)));
+        assert_eq!(transport.receive(LegPort::Rtp, &mut [0; 16]), Some((4, address)));
     }
 }

@@ -106,11 +106,6 @@ impl Datagrams {
         }
     }
 
-    /// Like [`Self::send`], but fails instead of waiting.
-    pub fn try_send(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
-        self.socket.try_io(Interest::WRITABLE, || self.send_now(bytes, from, peer))
-    }
-
     fn send_now(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
         let to = SockaddrStorage::from(match (self.bound, peer) {
             // A dual-stack socket takes IPv4 peers in their mapped form only.

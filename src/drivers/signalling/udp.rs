@@ -2,7 +2,6 @@
 //!
 //! Comes in: datagrams. Goes out: each with its [`Path`], where our own address is the one that the
 //! peer has sent to, also when the socket listens on all addresses. The reader parses no message.
-//! It answers STUN keep-alives that need no known peer; the endpoint handles the others.
 
 use std::{
     io,
@@ -22,7 +21,7 @@ use super::{
     rates::Rates,
     stream::Inbound,
 };
-use aftertone_core::proto::sip::{path::Path, stun};
+use aftertone_core::proto::sip::path::Path;
 
 /// The longest datagram that UDP can carry.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
@@ -139,13 +138,6 @@ impl UdpListener {
                 debug!(%peer, "no way back to this peer; its datagram is dropped");
                 continue;
             };
-            if let Some(answer) = stun::answer(bytes, peer)
-                && (rates.is_trusted(peer.ip()) || stun::is_fair(bytes, &answer))
-            {
-                // An answer that finds the send buffer full is lost, as any datagram may be.
-                let _ = self.socket.try_send(&answer, local.ip(), peer);
-                continue;
-            }
             let bytes = Bytes::copy_from_slice(bytes);
             let message = Inbound::Message { path: Path::udp(local, peer), bytes };
             if inbound.send(message).await.is_err() {

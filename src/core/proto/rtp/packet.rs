@@ -1,18 +1,20 @@
 //! The RTP packet (RFC 3550 section 5.1): header and payload, parsed without a copy.
 
+use super::{PayloadType, RtpTimestamp, SeqNo, Ssrc};
+
 /// The fixed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Marks the first packet of a talkspurt or of an event.
     pub marker: bool,
-    /// The payload type, 0 to 127.
-    pub payload_type: u8,
-    /// The sequence number: grows by one per packet.
-    pub sequence: u16,
+    /// The payload type.
+    pub payload_type: PayloadType,
+    /// The sequence number.
+    pub sequence: SeqNo,
     /// The timestamp, in samples at the payload's clock rate.
-    pub timestamp: u32,
+    pub timestamp: RtpTimestamp,
     /// The synchronization source.
-    pub ssrc: u32,
+    pub ssrc: Ssrc,
 }
 
 /// A received packet.
@@ -22,6 +24,15 @@ pub struct Packet<'a> {
     pub header: Header,
     /// The payload without padding; may be empty.
     pub payload: &'a [u8],
+}
+
+/// A datagram on a port that RTP and RTCP may share (RFC 5761).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagram<'a> {
+    /// An RTP packet.
+    Rtp(Packet<'a>),
+    /// An RTCP compound packet, not read yet.
+    Rtcp(&'a [u8]),
 }
 
 /// Why bytes are not an RTP packet.
@@ -45,10 +56,10 @@ impl Header {
     /// Appends the header to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(2 << 6);
-        out.push((self.payload_type & 0x7f) | (u8::from(self.marker) << 7));
-        out.extend(self.sequence.to_be_bytes());
-        out.extend(self.timestamp.to_be_bytes());
-        out.extend(self.ssrc.to_be_bytes());
+        out.push(self.payload_type.number() | (u8::from(self.marker) << 7));
+        out.extend(self.sequence.0.to_be_bytes());
+        out.extend(self.timestamp.0.to_be_bytes());
+        out.extend(self.ssrc.0.to_be_bytes());
     }
 }
 
@@ -77,18 +88,34 @@ impl<'a> Packet<'a> {
         }
         let header = Header {
             marker: fixed[1] & 0x80 != 0,
-            payload_type: fixed[1] & 0x7f,
-            sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
-            timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
-            ssrc: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
+            payload_type: PayloadType::of_octet(fixed[1]),
+            sequence: SeqNo(u16::from_be_bytes([fixed[2], fixed[3]])),
+            timestamp: RtpTimestamp(u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]])),
+            ssrc: Ssrc(u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])),
         };
         Ok(Self { header, payload: rest })
     }
 }
 
-/// Whether a datagram on a shared port is RTCP (RFC 5761 section 4).
-pub fn is_rtcp(datagram: &[u8]) -> bool {
-    datagram.len() >= 8 && (192..=223).contains(&datagram[1])
+impl<'a> Datagram<'a> {
+    /// Tells RTCP from RTP (RFC 5761 section 4), and parses RTP. The packet types of RTCP are also
+    /// the payload types 64 to 95 with the marker: `is_rtp` says whether such a one is agreed.
+    ///
+    /// # Errors
+    /// Why it is not an RTP packet.
+    pub fn parse(
+        bytes: &'a [u8],
+        is_rtp: impl FnOnce(PayloadType) -> bool,
+    ) -> Result<Self, NotRtp> {
+        match bytes {
+            [_, kind @ 192..=223, _, _, _, _, _, _, ..]
+                if !is_rtp(PayloadType::of_octet(*kind)) =>
+            {
+                Ok(Self::Rtcp(bytes))
+            }
+            _ => Packet::parse(bytes).map(Self::Rtp),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +134,8 @@ mod tests {
         bytes.extend([0, 2]);
         let packet = Packet::parse(&bytes).unwrap();
         assert_eq!(packet.payload, b"pay");
-        assert_eq!((packet.header.sequence, packet.header.payload_type), (7, 101));
+        let Header { sequence, payload_type, .. } = packet.header;
+        assert_eq!((sequence, payload_type), (SeqNo(7), PayloadType::TELEPHONE_EVENT));
         assert!(packet.header.marker);
         assert_eq!(Packet::parse(&bytes[..20]), Err(NotRtp::Truncated));
         let last = bytes.len() - 1;
@@ -119,13 +147,31 @@ mod tests {
         assert_eq!(Packet::parse(&bytes), Err(NotRtp::Version));
     }
 
+    #[test]
+    fn rtcp_is_told_by_its_packet_type_unless_that_is_an_agreed_payload_type() {
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+        assert_eq!(Datagram::parse(&report, |_| false), Ok(Datagram::Rtcp(&report)));
+        let number = PayloadType::of_octet(201);
+        let rtp = Datagram::parse(&report, |agreed| agreed == number).unwrap();
+        assert!(matches!(rtp, Datagram::Rtp(packet) if packet.header.payload_type == number));
+        assert_eq!(Datagram::parse(&report[..7], |_| false), Err(NotRtp::Truncated));
+        let sound = [0x80, 0x80, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 9];
+        assert!(matches!(Datagram::parse(&sound, |_| false), Ok(Datagram::Rtp(_))));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_the_same(
             marker: bool, payload_type in 0u8..128, sequence: u16, timestamp: u32, ssrc: u32,
             payload in prop::collection::vec(any::<u8>(), 0..40),
         ) {
-            let header = Header { marker, payload_type, sequence, timestamp, ssrc };
+            let header = Header {
+                marker,
+                payload_type: PayloadType::new(payload_type).unwrap(),
+                sequence: SeqNo(sequence),
+                timestamp: RtpTimestamp(timestamp),
+                ssrc: Ssrc(ssrc),
+            };
             let mut bytes = Vec::new();
             header.write(&mut bytes);
             bytes.extend(&payload);
@@ -135,7 +181,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = Packet::parse(&bytes);
-            let _ = is_rtcp(&bytes);
+            let _ = Datagram::parse(&bytes, |_| false);
         }
     }
 }

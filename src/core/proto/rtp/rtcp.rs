@@ -1,10 +1,12 @@
 //! RTCP (RFC 3550 section 6): parses and writes reports, and keeps the statistics for them.
 
+use super::{RtpTimestamp, Ssrc};
+
 /// A reception report block: what a receiver reports to a sender (section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReportBlock {
     /// The source that the report is about.
-    pub ssrc: u32,
+    pub ssrc: Ssrc,
     /// The fraction lost since the last report, in 256ths.
     pub fraction_lost: u8,
     /// Packets lost in total; negative if there are duplicates.
@@ -25,7 +27,7 @@ pub struct SenderInfo {
     /// The NTP time: seconds since 1900 in the upper half.
     pub ntp: u64,
     /// The RTP timestamp of the same moment.
-    pub rtp_timestamp: u32,
+    pub rtp_timestamp: RtpTimestamp,
     /// The number of packets sent.
     pub packets: u32,
     /// The number of payload octets sent.
@@ -36,7 +38,7 @@ pub struct SenderInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Received {
     /// The sender of the packet.
-    pub ssrc: u32,
+    pub ssrc: Ssrc,
     /// The sender information, if this is a sender report.
     pub sender: Option<SenderInfo>,
     /// The report block about us, if there is one.
@@ -63,7 +65,7 @@ const SENDER_INFO: usize = 20;
 /// # Errors
 /// A length that does not fit, another version, or a first packet that is not a report (section
 /// 6.1).
-pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
+pub fn read(bytes: &[u8], ours: Ssrc) -> Result<Received, NotRtcp> {
     let mut received = Received::default();
     let mut rest = bytes;
     let mut is_first = true;
@@ -80,12 +82,12 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
         is_first = false;
         match kind {
             SR | RR => {
-                received.ssrc = word(packet, 4)?;
+                received.ssrc = Ssrc(word(packet, 4)?);
                 let mut at = 8;
                 if kind == SR {
                     received.sender = Some(SenderInfo {
                         ntp: (u64::from(word(packet, 8)?) << 32) | u64::from(word(packet, 12)?),
-                        rtp_timestamp: word(packet, 16)?,
+                        rtp_timestamp: RtpTimestamp(word(packet, 16)?),
                         packets: word(packet, 20)?,
                         octets: word(packet, 24)?,
                     });
@@ -102,7 +104,7 @@ pub fn read(bytes: &[u8], ours: u32) -> Result<Received, NotRtcp> {
                 for index in 0..count {
                     // Section 6.6: a BYE lists the sources that leave; only that of the sender
                     // counts.
-                    received.is_bye |= word(packet, 4 + index * 4)? == received.ssrc;
+                    received.is_bye |= Ssrc(word(packet, 4 + index * 4)?) == received.ssrc;
                 }
             }
             SDES => check_description(&packet[4..], count)?,
@@ -143,7 +145,7 @@ fn check_description(mut rest: &[u8], chunks: usize) -> Result<(), NotRtcp> {
 /// and a BYE if this is the last packet.
 pub fn write(
     out: &mut Vec<u8>,
-    ssrc: u32,
+    ssrc: Ssrc,
     sender: Option<SenderInfo>,
     report: Option<ReportBlock>,
     cname: &str,
@@ -152,15 +154,15 @@ pub fn write(
     let blocks = u8::from(report.is_some());
     let words = 1 + if sender.is_some() { 5 } else { 0 } + if report.is_some() { 6 } else { 0 };
     head(out, blocks, if sender.is_some() { SR } else { RR }, words);
-    out.extend(ssrc.to_be_bytes());
+    out.extend(ssrc.0.to_be_bytes());
     if let Some(info) = sender {
         out.extend(info.ntp.to_be_bytes());
-        out.extend(info.rtp_timestamp.to_be_bytes());
+        out.extend(info.rtp_timestamp.0.to_be_bytes());
         out.extend(info.packets.to_be_bytes());
         out.extend(info.octets.to_be_bytes());
     }
     if let Some(block) = report {
-        out.extend(block.ssrc.to_be_bytes());
+        out.extend(block.ssrc.0.to_be_bytes());
         let lost = block.lost.clamp(-0x80_0000, 0x7f_ffff) as u32 & 0xff_ffff;
         out.extend((u32::from(block.fraction_lost) << 24 | lost).to_be_bytes());
         out.extend(block.highest_sequence.to_be_bytes());
@@ -174,13 +176,13 @@ pub fn write(
     let words = 1 + (2 + name.len() + 1).div_ceil(4);
     head(out, 1, SDES, words as u16);
     let end = out.len() + words * 4;
-    out.extend(ssrc.to_be_bytes());
+    out.extend(ssrc.0.to_be_bytes());
     out.extend([CNAME, name.len() as u8]);
     out.extend(name);
     out.resize(end, 0);
     if is_last {
         head(out, 1, BYE, 1);
-        out.extend(ssrc.to_be_bytes());
+        out.extend(ssrc.0.to_be_bytes());
     }
 }
 
@@ -251,7 +253,7 @@ impl SourceStatistics {
 
     /// The report block about this source for the time since the last one; `None` before the first
     /// packet.
-    pub fn report(&mut self, ssrc: u32) -> Option<ReportBlock> {
+    pub fn report(&mut self, ssrc: Ssrc) -> Option<ReportBlock> {
         self.first?;
         let expected = self.expected();
         let since = expected - self.expected_before;
@@ -294,7 +296,7 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, NotRtcp> {
 fn block(packet: &[u8], at: usize) -> Result<ReportBlock, NotRtcp> {
     let losses = word(packet, at + 4)?;
     Ok(ReportBlock {
-        ssrc: word(packet, at)?,
+        ssrc: Ssrc(word(packet, at)?),
         fraction_lost: (losses >> 24) as u8,
         // Sign-extended from 24 bits.
         lost: ((losses << 8) as i32) >> 8,
@@ -313,10 +315,14 @@ mod tests {
 
     #[test]
     fn reports_read_as_they_were_written() {
-        let sender =
-            SenderInfo { ntp: 0x0102_0304_0506_0708, rtp_timestamp: 9, packets: 10, octets: 11 };
+        let sender = SenderInfo {
+            ntp: 0x0102_0304_0506_0708,
+            rtp_timestamp: RtpTimestamp(9),
+            packets: 10,
+            octets: 11,
+        };
         let report = ReportBlock {
-            ssrc: 2,
+            ssrc: Ssrc(2),
             fraction_lost: 3,
             lost: -4,
             highest_sequence: 5,
@@ -328,24 +334,27 @@ mod tests {
             [(Some(sender), Some(report), true), (None, Some(report), false), (None, None, false)]
         {
             let mut bytes = Vec::new();
-            write(&mut bytes, 1, sender, about_us, "aftertone", is_bye);
+            write(&mut bytes, Ssrc(1), sender, about_us, "aftertone", is_bye);
             assert_eq!(bytes.len() % 4, 0);
-            assert_eq!(read(&bytes, 2), Ok(Received { ssrc: 1, sender, about_us, is_bye }));
+            assert_eq!(
+                read(&bytes, Ssrc(2)),
+                Ok(Received { ssrc: Ssrc(1), sender, about_us, is_bye })
+            );
         }
     }
 
     #[test]
     fn losses_and_jitter_are_counted() {
         let mut source = SourceStatistics::default();
-        assert_eq!(source.report(1), None);
+        assert_eq!(source.report(Ssrc(1)), None);
         for sequence in [10, 11, 13, 14, 16, 17, 18, 19] {
             source.count(sequence, sequence * 160, sequence * 160);
         }
-        let block = source.report(1).unwrap();
+        let block = source.report(Ssrc(1)).unwrap();
         assert_eq!((block.lost, block.fraction_lost, block.jitter), (2, 51, 0));
         assert_eq!((source.lost(), source.received()), (2, 8));
         source.count(20, 20 * 160 + 320, 20 * 160);
-        let block = source.report(1).unwrap();
+        let block = source.report(Ssrc(1)).unwrap();
         assert_eq!((block.lost, block.fraction_lost, block.jitter), (2, 0, 20));
     }
 
@@ -361,14 +370,15 @@ mod tests {
         source.count(70_000, 0, 90_000);
         source.count(70_001, 160, 90_160);
         assert_eq!((source.lost(), source.jitter()), (1, 0));
-        let block = source.report(1).unwrap();
+        let block = source.report(Ssrc(1)).unwrap();
         assert_eq!((block.lost, block.highest_sequence), (0, 70_001));
     }
 
     #[test]
     fn goodbyes_padding_and_descriptions_are_read_strictly() {
         let report = [0x80, RR, 0, 1, 0, 0, 0, 1];
-        let after = |packet: &[u8]| read(&[&report[..], packet].concat(), 9).map(|r| r.is_bye);
+        let after =
+            |packet: &[u8]| read(&[&report[..], packet].concat(), Ssrc(9)).map(|r| r.is_bye);
         assert_eq!(after(&[0x81, BYE, 0, 1, 0, 0, 0, 1]), Ok(true));
         assert_eq!(after(&[0x81, BYE, 0, 1, 0, 0, 0, 2]), Ok(false));
         assert_eq!(after(&[0x82, BYE, 0, 1, 0, 0, 0, 1]), Err(NotRtcp));
@@ -381,23 +391,23 @@ mod tests {
 
     #[test]
     fn what_does_not_begin_with_a_report_is_refused() {
-        assert_eq!(read(&[], 1), Err(NotRtcp));
-        assert_eq!(read(&[0x80, SDES, 0, 0], 1), Err(NotRtcp));
-        assert_eq!(read(&[0x81, RR, 0, 1, 0, 0, 0, 1], 1), Err(NotRtcp));
-        assert_eq!(read(&[0x80, RR, 0, 9, 0, 0, 0, 1], 1), Err(NotRtcp));
+        assert_eq!(read(&[], Ssrc(1)), Err(NotRtcp));
+        assert_eq!(read(&[0x80, SDES, 0, 0], Ssrc(1)), Err(NotRtcp));
+        assert_eq!(read(&[0x81, RR, 0, 1, 0, 0, 0, 1], Ssrc(1)), Err(NotRtcp));
+        assert_eq!(read(&[0x80, RR, 0, 9, 0, 0, 0, 1], Ssrc(1)), Err(NotRtcp));
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), ours: u32) {
-            let _ = read(&bytes, ours);
+            let _ = read(&bytes, Ssrc(ours));
             let mut report = Vec::new();
-            write(&mut report, 1, Some(SenderInfo::default()), None, "x", true);
+            write(&mut report, Ssrc(1), Some(SenderInfo::default()), None, "x", true);
             for (index, byte) in bytes.iter().take(4).enumerate() {
                 let at = (usize::from(*byte) + index * 7) % report.len();
                 report[at] = *byte;
             }
-            let _ = read(&report, ours);
+            let _ = read(&report, Ssrc(ours));
         }
 
         #[test]
@@ -405,7 +415,7 @@ mod tests {
             let mut source = SourceStatistics::default();
             for (sequence, arrival, time) in numbers {
                 source.count(i64::from(sequence), i64::from(arrival), i64::from(time));
-                let _ = source.report(1);
+                let _ = source.report(Ssrc(1));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! RTP sequence numbers and timestamps, extended beyond their wrap-around (RFC 3550 section A.1).
 
+use super::{RtpTimestamp, SeqNo};
+
 /// Extends sequence numbers beyond 65,535; detects duplicates and restarts.
 #[derive(Debug, Clone, Default)]
 pub struct ExtendedSequence {
@@ -7,12 +9,12 @@ pub struct ExtendedSequence {
     /// Which of the last 128 numbers have come: bit 0 is the highest.
     seen: u128,
     /// The successor of the last number that was far from all others.
-    doubtful: Option<u16>,
+    doubtful: Option<SeqNo>,
 }
 
 /// How a sequence number relates to the previous ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum SequencePlace {
     /// Near the others, and new: the highest so far, or one that was overtaken.
     At(i64),
     /// The number has come before.
@@ -33,39 +35,43 @@ const MAX_MISORDER: i64 = 100;
 
 impl ExtendedSequence {
     /// Extends a number to the value nearest to the highest one. The first number is not changed.
-    pub fn place(&mut self, sequence: u16) -> Place {
+    pub fn place(&mut self, sequence: SeqNo) -> SequencePlace {
         let Some(highest) = self.highest else {
-            self.highest = Some(i64::from(sequence));
+            self.highest = Some(i64::from(sequence.0));
             self.seen = 1;
-            return Place::At(i64::from(sequence));
+            return SequencePlace::At(i64::from(sequence.0));
         };
-        let ahead = sequence.wrapping_sub(highest as u16);
-        let step = i64::from(ahead as i16);
+        let step = sequence.since(lower_bits(highest));
+        let ahead = step as u16;
+        let step = i64::from(step);
         if step > 0 && step < MAX_DROPOUT {
             self.highest = Some(highest + step);
             self.seen = self.seen.checked_shl(u32::from(ahead)).unwrap_or(0) | 1;
-            return Place::At(highest + step);
+            return SequencePlace::At(highest + step);
         }
         if (-MAX_MISORDER..=0).contains(&step) {
             let bit = 1 << step.unsigned_abs();
             let is_new = self.seen & bit == 0;
             self.seen |= bit;
-            return if is_new { Place::At(highest + step) } else { Place::Duplicate };
+            return match is_new {
+                true => SequencePlace::At(highest + step),
+                false => SequencePlace::Duplicate,
+            };
         }
         if self.doubtful.take() == Some(sequence) {
             let restarted = highest + i64::from(ahead);
             self.highest = Some(restarted);
             self.seen = 0b11;
-            return Place::Restarted(restarted);
+            return SequencePlace::Restarted(restarted);
         }
-        self.doubtful = Some(sequence.wrapping_add(1));
-        Place::Doubtful
+        self.doubtful = Some(sequence.next());
+        SequencePlace::Doubtful
     }
 
     /// Whether the number is that of an overtaken packet, or the highest one again.
-    pub fn is_past(&self, sequence: u16) -> bool {
+    pub fn is_past(&self, sequence: SeqNo) -> bool {
         self.highest.is_some_and(|highest| {
-            let step = sequence.wrapping_sub(highest as u16) as i16;
+            let step = sequence.since(lower_bits(highest));
             (-MAX_MISORDER..=0).contains(&i64::from(step))
         })
     }
@@ -85,6 +91,11 @@ impl ExtendedSequence {
     }
 }
 
+/// The number itself, of one that was extended.
+fn lower_bits(extended: i64) -> SeqNo {
+    SeqNo(extended as u16)
+}
+
 /// Extends RTP timestamps beyond 2^32: media time in ticks of the clock rate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MediaClock(Option<i64>);
@@ -92,9 +103,9 @@ pub struct MediaClock(Option<i64>);
 impl MediaClock {
     /// Extends a timestamp to the time nearest to the latest one. The first timestamp is not
     /// changed.
-    pub fn extend(&mut self, timestamp: u32) -> i64 {
-        let last = self.0.unwrap_or(i64::from(timestamp));
-        let step = timestamp.wrapping_sub(last as u32) as i32;
+    pub fn extend(&mut self, timestamp: RtpTimestamp) -> i64 {
+        let last = self.0.unwrap_or(i64::from(timestamp.0));
+        let step = timestamp.since(RtpTimestamp(last as u32));
         let extended = last + i64::from(step);
         self.0 = Some(last.max(extended));
         extended
@@ -110,27 +121,30 @@ mod tests {
     #[test]
     fn numbers_count_on_past_the_wrap_in_either_order() {
         let mut sequence = ExtendedSequence::default();
-        assert_eq!(sequence.place(65_534), Place::At(65_534));
-        assert_eq!(sequence.place(1), Place::At(65_537));
-        assert_eq!([65_535, 1, 2].map(|number| sequence.is_past(number)), [true, true, false]);
-        assert_eq!(sequence.place(65_535), Place::At(65_535));
-        assert_eq!(sequence.place(2), Place::At(65_538));
+        assert_eq!(sequence.place(SeqNo(65_534)), SequencePlace::At(65_534));
+        assert_eq!(sequence.place(SeqNo(1)), SequencePlace::At(65_537));
+        assert_eq!(
+            [65_535, 1, 2].map(|number| sequence.is_past(SeqNo(number))),
+            [true, true, false]
+        );
+        assert_eq!(sequence.place(SeqNo(65_535)), SequencePlace::At(65_535));
+        assert_eq!(sequence.place(SeqNo(2)), SequencePlace::At(65_538));
         let mut clock = MediaClock::default();
-        assert_eq!(clock.extend(u32::MAX), i64::from(u32::MAX));
-        assert_eq!(clock.extend(159), i64::from(u32::MAX) + 160);
-        assert_eq!(clock.extend(u32::MAX), i64::from(u32::MAX));
+        assert_eq!(clock.extend(RtpTimestamp(u32::MAX)), i64::from(u32::MAX));
+        assert_eq!(clock.extend(RtpTimestamp(159)), i64::from(u32::MAX) + 160);
+        assert_eq!(clock.extend(RtpTimestamp(u32::MAX)), i64::from(u32::MAX));
     }
 
     #[test]
     fn what_came_twice_is_a_duplicate_whenever_it_comes() {
         let mut sequence = ExtendedSequence::default();
         for number in [5, 6, 8] {
-            assert_eq!(sequence.place(number), Place::At(i64::from(number)));
+            assert_eq!(sequence.place(SeqNo(number)), SequencePlace::At(i64::from(number)));
         }
-        assert_eq!(sequence.place(6), Place::Duplicate);
-        assert_eq!(sequence.place(8), Place::Duplicate);
-        assert_eq!(sequence.place(7), Place::At(7));
-        assert_eq!(sequence.place(7), Place::Duplicate);
+        assert_eq!(sequence.place(SeqNo(6)), SequencePlace::Duplicate);
+        assert_eq!(sequence.place(SeqNo(8)), SequencePlace::Duplicate);
+        assert_eq!(sequence.place(SeqNo(7)), SequencePlace::At(7));
+        assert_eq!(sequence.place(SeqNo(7)), SequencePlace::Duplicate);
     }
 
     #[test]
@@ -138,12 +152,12 @@ mod tests {
         let mut sequence = ExtendedSequence::default();
         assert_eq!(sequence.missing_since(0), 0);
         for number in [10, 11, 13, 17] {
-            sequence.place(number);
+            sequence.place(SeqNo(number));
         }
         assert_eq!([16, 13, 11, 10, 9].map(|from| sequence.missing_since(from)), [0, 3, 4, 4, 4]);
-        sequence.place(12);
+        sequence.place(SeqNo(12));
         assert_eq!(sequence.missing_since(10), 3);
-        sequence.place(1_000);
+        sequence.place(SeqNo(1_000));
         assert_eq!(sequence.missing_since(999), 0);
         assert_eq!(sequence.missing_since(17), 982);
     }
@@ -151,13 +165,13 @@ mod tests {
     #[test]
     fn two_in_a_row_are_a_restart_and_one_alone_is_not() {
         let mut sequence = ExtendedSequence::default();
-        assert_eq!(sequence.place(30_000), Place::At(30_000));
-        assert_eq!(sequence.place(10), Place::Doubtful);
-        assert_eq!(sequence.place(30_001), Place::At(30_001));
-        assert_eq!(sequence.place(20), Place::Doubtful);
-        assert_eq!(sequence.place(21), Place::Restarted(65_536 + 21));
-        assert_eq!(sequence.place(20), Place::Duplicate);
-        assert_eq!(sequence.place(22), Place::At(65_536 + 22));
+        assert_eq!(sequence.place(SeqNo(30_000)), SequencePlace::At(30_000));
+        assert_eq!(sequence.place(SeqNo(10)), SequencePlace::Doubtful);
+        assert_eq!(sequence.place(SeqNo(30_001)), SequencePlace::At(30_001));
+        assert_eq!(sequence.place(SeqNo(20)), SequencePlace::Doubtful);
+        assert_eq!(sequence.place(SeqNo(21)), SequencePlace::Restarted(65_536 + 21));
+        assert_eq!(sequence.place(SeqNo(20)), SequencePlace::Duplicate);
+        assert_eq!(sequence.place(SeqNo(22)), SequencePlace::At(65_536 + 22));
     }
 
     proptest! {
@@ -166,13 +180,13 @@ mod tests {
             let mut sequence = ExtendedSequence::default();
             for number in numbers {
                 let before = sequence.highest();
-                match sequence.place(number) {
-                    Place::At(at) => prop_assert_eq!(at as u16, number),
-                    Place::Restarted(at) => {
+                match sequence.place(SeqNo(number)) {
+                    SequencePlace::At(at) => prop_assert_eq!(at as u16, number),
+                    SequencePlace::Restarted(at) => {
                         prop_assert_eq!(at as u16, number);
                         prop_assert!(before.is_some_and(|before| at - 1 > before));
                     }
-                    Place::Duplicate | Place::Doubtful => prop_assert_eq!(before, sequence.highest()),
+                    SequencePlace::Duplicate | SequencePlace::Doubtful => prop_assert_eq!(before, sequence.highest()),
                 }
             }
         }

@@ -15,8 +15,19 @@
 
 use std::collections::VecDeque;
 
-use super::packet::Header;
+use super::{RtpTimestamp, SeqNo, packet::Header};
 use crate::model::Tone;
+
+/// The payload of an event packet (section 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventPayload {
+    /// The event code; 0 to 15 are keys.
+    pub code: u8,
+    /// The end bit: the key is up again.
+    pub is_up: bool,
+    /// How long the event has lasted so far, in ticks.
+    pub duration: u16,
+}
 
 /// The recent presses of one source.
 #[derive(Debug, Clone, Default)]
@@ -32,16 +43,16 @@ struct Press {
     id: u32,
     tone: Tone,
     /// The timestamp of the beginning.
-    begin: u32,
+    begin: RtpTimestamp,
     /// How long the key has been down, in ticks, as far as the claimed duration is plausible.
     length: u32,
     /// The longest duration that a packet claimed.
     claimed: u16,
     /// The sequence numbers of the first and the last packet so far.
-    first: u16,
-    last: u16,
+    first: SeqNo,
+    last: SeqNo,
     /// The sequence number of the first packet with the end bit.
-    up: Option<u16>,
+    up: Option<SeqNo>,
     /// The frame in which the newest packet came.
     heard_at: u64,
 }
@@ -56,7 +67,7 @@ pub struct KeyPacket {
     /// Whether this is the first received packet of the press.
     pub is_new: bool,
     /// The RTP timestamp of the beginning of the press.
-    pub timestamp: u32,
+    pub timestamp: RtpTimestamp,
     /// The length of the press in ticks, by its packets so far; once the key is up, by the first
     /// packet that says so.
     pub length: u32,
@@ -98,19 +109,18 @@ impl TelephoneEvents {
     pub fn take(
         &mut self,
         header: &Header,
-        payload: &[u8],
+        payload: &EventPayload,
         clock_rate: u32,
         passed: Option<u32>,
         frame: u64,
     ) -> Option<KeyPacket> {
-        let (fields, _) = payload.split_first_chunk::<PAYLOAD>()?;
-        let tone = Tone::from_event_code(fields[0])?;
-        let claimed = u16::from_be_bytes([fields[2], fields[3]]);
-        let packet = Packet {
+        let EventPayload { code, is_up, duration: claimed } = *payload;
+        let tone = Tone::from_event_code(code)?;
+        let packet = EventPacket {
             sequence: header.sequence,
             timestamp: header.timestamp,
             marker: header.marker,
-            is_up: fields[1] & END != 0,
+            is_up,
             claimed,
             length: passed.map_or(u32::from(claimed), |passed| passed.min(u32::from(claimed))),
             ticks_per_ms: clock_rate / 1_000,
@@ -128,7 +138,6 @@ impl TelephoneEvents {
             None => self.begin(tone, &packet),
         };
         let Press { id, begin, length, .. } = press;
-        let is_up = packet.is_up;
         Some(KeyPacket { tone, press: id, is_new, timestamp: begin, length, is_up })
     }
 
@@ -139,14 +148,14 @@ impl TelephoneEvents {
 
     /// The press that a packet belongs to. If two have the same timestamp, it is the newest one
     /// that had begun when the packet was sent.
-    fn find(&self, tone: Tone, packet: &Packet) -> Option<usize> {
+    fn find(&self, tone: Tone, packet: &EventPacket) -> Option<usize> {
         let fits = |press: &Press| press.tone == tone && press.has(packet);
-        let had_begun = |press: &Press| !is_before(packet.sequence, press.first);
+        let had_begun = |press: &Press| !packet.sequence.is_before(press.first);
         let newest = self.presses.iter().rposition(|press| fits(press) && had_begun(press));
         newest.or_else(|| self.presses.iter().position(fits))
     }
 
-    fn begin(&mut self, tone: Tone, packet: &Packet) -> Press {
+    fn begin(&mut self, tone: Tone, packet: &EventPacket) -> Press {
         if self.presses.len() == MAX_PRESSES {
             self.presses.pop_front();
         }
@@ -167,6 +176,15 @@ impl TelephoneEvents {
     }
 }
 
+impl EventPayload {
+    /// The fields of a payload; `None` if it is too short to have them.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let (&[code, flags, high, low], _) = payload.split_first_chunk::<PAYLOAD>()?;
+        let duration = u16::from_be_bytes([high, low]);
+        Some(Self { code, is_up: flags & END != 0, duration })
+    }
+}
+
 /// The payload for a key that has been down for `duration` ticks (RFC 4733 section 2.3).
 pub fn payload(tone: Tone, is_up: bool, duration: u16) -> [u8; PAYLOAD] {
     let [high, low] = duration.to_be_bytes();
@@ -174,9 +192,9 @@ pub fn payload(tone: Tone, is_up: bool, duration: u16) -> [u8; PAYLOAD] {
 }
 
 /// One event packet.
-struct Packet {
-    sequence: u16,
-    timestamp: u32,
+struct EventPacket {
+    sequence: SeqNo,
+    timestamp: RtpTimestamp,
     marker: bool,
     is_up: bool,
     claimed: u16,
@@ -187,7 +205,7 @@ struct Packet {
     frame: u64,
 }
 
-impl Packet {
+impl EventPacket {
     fn ticks(&self, ms: u32) -> i64 {
         i64::from(self.ticks_per_ms) * i64::from(ms)
     }
@@ -195,7 +213,7 @@ impl Packet {
 
 impl Press {
     /// Whether a packet about the same key belongs to this press.
-    fn has(&self, packet: &Packet) -> bool {
+    fn has(&self, packet: &EventPacket) -> bool {
         let is_same_timestamp = packet.timestamp == self.begin;
         if !packet.marker {
             return is_same_timestamp || self.touches(packet) || self.goes_on_with(packet);
@@ -206,15 +224,15 @@ impl Press {
             None if is_same_timestamp => true,
             Some(up) if is_same_timestamp => {
                 let is_shorter = packet.claimed < self.claimed || !packet.is_up;
-                !(is_shorter && is_before(up, packet.sequence))
+                !(is_shorter && up.is_before(packet.sequence))
             }
-            _ => is_before(packet.sequence, self.last) && self.touches(packet),
+            _ => packet.sequence.is_before(self.last) && self.touches(packet),
         }
     }
 
     /// Whether the packet's time lies within the press, or so near that the key cannot have been up
     /// in between.
-    fn touches(&self, packet: &Packet) -> bool {
+    fn touches(&self, packet: &EventPacket) -> bool {
         let (offset, lasted) = (self.offset(packet), i64::from(self.length));
         let Some(reach) = self.reach(packet) else { return true };
         let is_near = offset <= lasted + reach && offset + i64::from(packet.length) >= -reach;
@@ -226,9 +244,9 @@ impl Press {
 
     /// How many ticks a packet may be away from the known part of the press and still belong to it.
     /// `None` if it belongs to the press at any distance.
-    fn reach(&self, packet: &Packet) -> Option<i64> {
-        let after_last = packet.sequence.wrapping_sub(self.last) as i16;
-        let before_first = self.first.wrapping_sub(packet.sequence) as i16;
+    fn reach(&self, packet: &EventPacket) -> Option<i64> {
+        let after_last = packet.sequence.since(self.last);
+        let before_first = self.first.since(packet.sequence);
         let follows = (1..=NEXT).contains(&after_last);
         let precedes = (1..=NEXT).contains(&before_first);
         match self.up {
@@ -244,16 +262,16 @@ impl Press {
     }
 
     /// Whether the packet may belong to the next segment of this press (section 2.5.1.3).
-    fn goes_on_with(&self, packet: &Packet) -> bool {
+    fn goes_on_with(&self, packet: &EventPacket) -> bool {
         let length = i64::from(self.length);
         let is_full = length >= i64::from(u16::MAX - SLACK);
         let next = length..=length + 2 * i64::from(SLACK);
         self.up.is_none() && is_full && next.contains(&self.offset(packet))
     }
 
-    fn add(&mut self, packet: &Packet) {
+    fn add(&mut self, packet: &EventPacket) {
         let offset = self.offset(packet);
-        let is_after_end = self.up.is_some_and(|up| is_before(up, packet.sequence));
+        let is_after_end = self.up.is_some_and(|up| up.is_before(packet.sequence));
         if offset < 0 {
             self.begin = packet.timestamp;
             self.length = self.length.saturating_add(offset.unsigned_abs() as u32);
@@ -267,10 +285,10 @@ impl Press {
         }
         self.claimed = self.claimed.max(packet.claimed);
         self.heard_at = self.heard_at.max(packet.frame);
-        if is_before(packet.sequence, self.first) {
+        if packet.sequence.is_before(self.first) {
             self.first = packet.sequence;
         }
-        if is_before(self.last, packet.sequence) {
+        if self.last.is_before(packet.sequence) {
             self.last = packet.sequence;
         }
         if packet.is_up && !is_after_end {
@@ -279,14 +297,9 @@ impl Press {
     }
 
     /// The distance from the beginning to the packet's timestamp, in ticks.
-    fn offset(&self, packet: &Packet) -> i64 {
-        i64::from(packet.timestamp.wrapping_sub(self.begin) as i32)
+    fn offset(&self, packet: &EventPacket) -> i64 {
+        i64::from(packet.timestamp.since(self.begin))
     }
-}
-
-/// Whether one packet was sent before another, by their sequence numbers.
-fn is_before(one: u16, other: u16) -> bool {
-    (one.wrapping_sub(other) as i16) < 0
 }
 
 #[cfg(test)]
@@ -294,15 +307,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::rtp::{PayloadType, Ssrc};
 
     const CLOCK: u32 = 8_000;
 
-    fn payload(code: u8, end: bool, duration: u16) -> [u8; 4] {
-        super::payload(Tone::from_event_code(code).unwrap(), end, duration)
+    fn payload(code: u8, end: bool, duration: u16) -> EventPayload {
+        let written = super::payload(Tone::from_event_code(code).unwrap(), end, duration);
+        EventPayload::parse(&written).unwrap()
     }
 
     fn header(sequence: u16, timestamp: u32, marker: bool) -> Header {
-        Header { marker, payload_type: 101, sequence, timestamp, ssrc: 7 }
+        Header {
+            marker,
+            payload_type: PayloadType::TELEPHONE_EVENT,
+            sequence: SeqNo(sequence),
+            timestamp: RtpTimestamp(timestamp),
+            ssrc: Ssrc(7),
+        }
     }
 
     /// Receives packets in the order in which they were sent.
@@ -314,7 +335,12 @@ mod tests {
 
     impl InOrder {
         /// The press, if the packet is its first one.
-        fn take(&mut self, timestamp: u32, marker: bool, payload: &[u8]) -> Option<KeyPacket> {
+        fn take(
+            &mut self,
+            timestamp: u32,
+            marker: bool,
+            payload: &EventPayload,
+        ) -> Option<KeyPacket> {
             self.sequence = self.sequence.wrapping_add(1);
             let header = header(self.sequence, timestamp, marker);
             let told = self.events.take(&header, payload, CLOCK, None, 0);
@@ -334,7 +360,7 @@ mod tests {
                 })
                 .collect();
             assert_eq!(told.len(), 1, "lost {lost}");
-            assert_eq!((told[0].tone.as_char(), told[0].timestamp), ('5', 1000));
+            assert_eq!((told[0].tone.as_char(), told[0].timestamp), ('5', RtpTimestamp(1000)));
         }
     }
 
@@ -389,8 +415,9 @@ mod tests {
     #[test]
     fn what_is_no_key_is_nothing() {
         let mut events = InOrder::default();
-        assert_eq!(events.take(0, true, &[16, 10, 0, 160]), None);
-        assert_eq!(events.take(0, true, &[1, 2, 3]), None);
+        let flash = EventPayload::parse(&[16, 10, 0, 160]).unwrap();
+        assert_eq!(events.take(0, true, &flash), None);
+        assert_eq!(EventPayload::parse(&[1, 2, 3]), None);
     }
 
     #[test]
@@ -540,7 +567,7 @@ mod tests {
                 .iter()
                 .filter_map(|(_, (header, payload))| events.take(header, payload, CLOCK, None, 0))
                 .filter(|press| press.is_new)
-                .map(|press| (press.timestamp.wrapping_sub(start), press.tone.event_code()))
+                .map(|press| (press.timestamp.0.wrapping_sub(start), press.tone.event_code()))
                 .collect();
             told.sort_unstable();
             let pressed: Vec<_> =
@@ -610,7 +637,9 @@ mod tests {
             let mut events = TelephoneEvents::default();
             for (sequence, timestamp, marker, passed, payload) in packets {
                 let header = header(sequence, timestamp, marker);
-                let _ = events.take(&header, &payload, CLOCK, passed, 0);
+                if let Some(payload) = EventPayload::parse(&payload) {
+                    let _ = events.take(&header, &payload, CLOCK, passed, 0);
+                }
             }
         }
     }

@@ -3,9 +3,10 @@
 mod description;
 mod negotiation;
 
+pub use crate::audio::Codec;
 pub use description::{Attribute, Description, Media, ParseError};
 pub use negotiation::{
-    Codec, Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer,
+    Direction, LocalMedia, NegotiationError, Payload, StreamPlan, accept_answer,
     accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
 };
 

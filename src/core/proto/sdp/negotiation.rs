@@ -12,17 +12,7 @@ use std::{
 };
 
 use super::description::{Attribute, Description, Media, ParseError, trim, words};
-
-/// A codec that we support.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Codec {
-    /// RFC 7587.
-    Opus,
-    /// G.711 A-law.
-    Pcma,
-    /// G.711 µ-law.
-    Pcmu,
-}
+use crate::{audio::Codec, proto::rtp::PayloadType};
 
 /// Our side of a session.
 #[derive(Debug, Clone)]
@@ -45,17 +35,17 @@ pub struct StreamPlan {
     /// The codec that we send.
     pub codec: Codec,
     /// Its payload type.
-    pub payload_type: u8,
+    pub payload_type: PayloadType,
     /// The payload type with which we send telephone events (RFC 4733), if agreed.
-    pub telephone_event: Option<u8>,
+    pub telephone_event: Option<PayloadType>,
     /// What the peer may send, by payload type. This includes each codec in an answer of the peer,
     /// which it may use at any time, possibly under a number other than the one that we send with.
     /// It also includes codecs that either side offered under a static number, and telephone events
     /// that the peer offered, even if they were not answered.
-    pub heard: Vec<(u8, Payload)>,
+    pub heard: Vec<(PayloadType, Payload)>,
     /// The payload types of the peer's line, each once, with their meaning; `None` if we do not
     /// support it. Our later offers give none of these numbers another meaning.
-    pub named: Vec<(u8, Option<Payload>)>,
+    pub named: Vec<(PayloadType, Option<Payload>)>,
     /// Where our RTP goes; `None` if the description names no usable IP address (hold by 0.0.0.0, a
     /// host name, multicast).
     pub remote: Option<SocketAddr>,
@@ -71,6 +61,14 @@ pub struct StreamPlan {
     pub ptime_ms: u32,
     /// Whether RTCP shares the RTP port (RFC 5761).
     pub rtcp_mux: bool,
+}
+
+impl StreamPlan {
+    /// What the peer may send under this payload type.
+    pub fn meaning_of(&self, payload_type: PayloadType) -> Option<Payload> {
+        let heard = self.heard.iter().find(|(number, _)| *number == payload_type);
+        heard.map(|(_, payload)| *payload)
+    }
 }
 
 /// What a payload type carries.
@@ -198,13 +196,13 @@ fn is_image(line: &Media) -> bool {
 
 /// Makes the first offer of a session: all that we support.
 pub fn make_offer(local: &LocalMedia) -> Description {
-    let mut offered: Vec<(u8, Codec)> = Vec::new();
-    for (codec, free) in local.codecs.iter().zip(FIRST_DYNAMIC..) {
+    let mut offered: Vec<(PayloadType, Codec)> = Vec::new();
+    for (codec, free) in local.codecs.iter().zip(PayloadType::dynamic()) {
         if offered.iter().all(|(_, other)| other != codec) {
             offered.push((codec.static_payload_type().unwrap_or(free), *codec));
         }
     }
-    let event = Some((EVENT_OFFERED, EVENT_CLOCK));
+    let event = Some((PayloadType::TELEPHONE_EVENT, EVENT_CLOCK));
     let media = offered_audio(audio(local, AVP), &offered, event);
     description(local, vec![media])
 }
@@ -216,7 +214,7 @@ pub fn make_offer(local: &LocalMedia) -> Description {
 pub fn make_offer_again(
     local: &LocalMedia,
     before: &Description,
-    named: &[(u8, Option<Payload>)],
+    named: &[(PayloadType, Option<Payload>)],
 ) -> Description {
     let index = our_line(before);
     let media = before
@@ -302,9 +300,9 @@ fn audio_lines<'a>(
 /// directions, so those are accepted too where our offer has no other use for them. A static number
 /// has a fixed meaning, so it is accepted as soon as it was offered. Each number occurs once,
 /// however long the answer is.
-fn heard(ours: Line<'_>, theirs: Line<'_>) -> Vec<(u8, Payload)> {
-    let offered: Vec<(u8, Payload)> = ours.payloads().collect();
-    let answered: Vec<(u8, Payload)> = theirs.payloads().collect();
+fn heard(ours: Line<'_>, theirs: Line<'_>) -> Vec<(PayloadType, Payload)> {
+    let offered: Vec<(PayloadType, Payload)> = ours.payloads().collect();
+    let answered: Vec<(PayloadType, Payload)> = theirs.payloads().collect();
     let is_answered = |payload| answered.iter().any(|(_, answered)| *answered == payload);
     let is_offered = |payload| offered.iter().any(|(_, offered)| *offered == payload);
     let mut heard = offered.clone();
@@ -320,12 +318,15 @@ fn heard(ours: Line<'_>, theirs: Line<'_>) -> Vec<(u8, Payload)> {
 }
 
 /// Whether the payload type has this meaning by RFC 3551, without `rtpmap`.
-fn is_static((number, payload): &(u8, Payload)) -> bool {
+fn is_static((number, payload): &(PayloadType, Payload)) -> bool {
     matches!(payload, Payload::Sound(codec) if codec.static_payload_type() == Some(*number))
 }
 
 /// Adds payload types to the list that are not in it yet.
-fn add_free(heard: &mut Vec<(u8, Payload)>, more: impl Iterator<Item = (u8, Payload)>) {
+fn add_free(
+    heard: &mut Vec<(PayloadType, Payload)>,
+    more: impl Iterator<Item = (PayloadType, Payload)>,
+) {
     for (number, payload) in more {
         if heard.iter().all(|(taken, _)| *taken != number) {
             heard.push((number, payload));
@@ -350,13 +351,13 @@ fn is_ours(line: &Media) -> bool {
 fn offered_audio_again(
     local: &LocalMedia,
     before: Line<'_>,
-    named: &[(u8, Option<Payload>)],
+    named: &[(PayloadType, Option<Payload>)],
 ) -> Media {
-    let mut meanings: BTreeMap<u8, Option<Payload>> = before.meanings().collect();
+    let mut meanings: BTreeMap<PayloadType, Option<Payload>> = before.meanings().collect();
     for (number, meaning) in named {
         meanings.entry(*number).or_insert(*meaning);
     }
-    let mut offered: Vec<(u8, Codec)> = before
+    let mut offered: Vec<(PayloadType, Codec)> = before
         .formats()
         .filter_map(|format| Some((format.payload_type, format.codec()?)))
         .filter(|(_, codec)| local.codecs.contains(codec))
@@ -371,13 +372,17 @@ fn offered_audio_again(
     }
     let agreed =
         before.formats().find_map(|format| Some((format.payload_type, format.event_clock()?)));
-    let dynamic = iter::once(EVENT_OFFERED).chain(FIRST_DYNAMIC..=LAST_DYNAMIC);
-    let free = || dynamic.into_iter().find(|number| !meanings.contains_key(number));
+    let dynamic = iter::once(PayloadType::TELEPHONE_EVENT).chain(PayloadType::dynamic());
+    let free = || dynamic.clone().find(|number| !meanings.contains_key(number));
     let event = agreed.or_else(|| Some((free()?, EVENT_CLOCK)));
     offered_audio(audio(local, transport(before.media).unwrap_or(AVP)), &offered, event)
 }
 
-fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: Option<(u8, u32)>) -> Media {
+fn offered_audio(
+    mut media: Media,
+    codecs: &[(PayloadType, Codec)],
+    event: Option<(PayloadType, u32)>,
+) -> Media {
     for (pt, codec) in codecs {
         media.formats.push(pt.to_string());
         media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", codec.encoding())));
@@ -391,7 +396,7 @@ fn offered_audio(mut media: Media, codecs: &[(u8, Codec)], event: Option<(u8, u3
 }
 
 /// Adds telephone events for all keys (RFC 4733 section 2.5.1).
-fn add_event(media: &mut Media, event: u8, clock: u32) {
+fn add_event(media: &mut Media, event: PayloadType, clock: u32) {
     media.formats.push(event.to_string());
     let map = format!("{event} {EVENT}/{clock}");
     media.attributes.push(Attribute::valued("rtpmap", map));
@@ -408,11 +413,6 @@ fn transport(media: &Media) -> Option<&'static str> {
     [AVP, AVPF].into_iter().find(|known| media.protocol.eq_ignore_ascii_case(known))
 }
 
-/// Dynamic payload types are 96 to 127 (RFC 3551 section 6).
-const FIRST_DYNAMIC: u8 = 96;
-const LAST_DYNAMIC: u8 = 127;
-/// The payload type that phones usually give to telephone events.
-const EVENT_OFFERED: u8 = 101;
 /// The usual clock rate of telephone events, in Hz.
 const EVENT_CLOCK: u32 = 8_000;
 /// The encoding name of telephone events.
@@ -439,14 +439,6 @@ impl Codec {
         }
     }
 
-    /// The clock rate, also of telephone events beside the codec (RFC 4733 section 2.1).
-    fn clock(self) -> u32 {
-        match self {
-            Self::Opus => 48_000,
-            Self::Pcma | Self::Pcmu => 8_000,
-        }
-    }
-
     /// Whether an encoding with this many channels is the codec. Opus always has two (RFC 7587
     /// section 7), but some peers leave the number out or write 1, and mean the same.
     fn may_have(self, channels: u32) -> bool {
@@ -457,11 +449,11 @@ impl Codec {
     }
 
     /// RFC 3551 section 6, table 4.
-    fn static_payload_type(self) -> Option<u8> {
+    fn static_payload_type(self) -> Option<PayloadType> {
         match self {
             Self::Opus => None,
-            Self::Pcma => Some(8),
-            Self::Pcmu => Some(0),
+            Self::Pcma => Some(PayloadType::PCMA),
+            Self::Pcmu => Some(PayloadType::PCMU),
         }
     }
 }
@@ -554,8 +546,8 @@ impl<'a> Line<'a> {
         self.media.formats.iter().filter_map(move |format| {
             let payload_type = payload_type(format).filter(|number| seen.insert(*number))?;
             let known = maps.get(&payload_type).copied().or(match payload_type {
-                0 => Some(Codec::Pcmu.encoding()),
-                8 => Some(Codec::Pcma.encoding()),
+                PayloadType::PCMU => Some(Codec::Pcmu.encoding()),
+                PayloadType::PCMA => Some(Codec::Pcma.encoding()),
                 _ => None,
             });
             Some(Format { payload_type, encoding: known.unwrap_or(format) })
@@ -563,19 +555,19 @@ impl<'a> Line<'a> {
     }
 
     /// The payload types of the line with their meaning; `None` if we do not support it.
-    fn meanings(self) -> impl Iterator<Item = (u8, Option<Payload>)> {
+    fn meanings(self) -> impl Iterator<Item = (PayloadType, Option<Payload>)> {
         self.formats().map(|format| (format.payload_type, format.payload()))
     }
 
     /// The payload types of the line that we support.
-    fn payloads(self) -> impl Iterator<Item = (u8, Payload)> {
+    fn payloads(self) -> impl Iterator<Item = (PayloadType, Payload)> {
         self.meanings().filter_map(|(number, payload)| Some((number, payload?)))
     }
 }
 
 /// One payload type of a media line.
 struct Format<'a> {
-    payload_type: u8,
+    payload_type: PayloadType,
     /// The encoding by `rtpmap`; without it, that of the static number, or the number itself.
     encoding: &'a str,
 }
@@ -625,14 +617,14 @@ impl<'a> Encoding<'a> {
     }
 
     fn is_of(&self, codec: Codec) -> bool {
-        let has_clock = self.clock.is_none_or(|clock| clock == codec.clock());
+        let has_clock = self.clock.is_none_or(|clock| clock == codec.clock_rate());
         self.is_named(codec.name()) && has_clock && codec.may_have(self.channels)
     }
 }
 
 /// RFC 3551 section 6: a payload type has seven bits.
-fn payload_type(word: &str) -> Option<u8> {
-    word.parse().ok().filter(|number| *number < 128)
+fn payload_type(word: &str) -> Option<PayloadType> {
+    word.parse().ok().and_then(PayloadType::new)
 }
 
 /// The plan for a media line, if we accept it.
@@ -661,12 +653,12 @@ fn choose(
     let (codec, payload_type) = chosen;
     // RFC 4733 section 2.1 requires the clock rate of the audio. Softphones that offer Opus often
     // offer events at 8,000 Hz only, and still send them with the clock rate of the audio.
-    let events: Vec<(u8, u32)> = line
+    let events: Vec<(PayloadType, u32)> = line
         .formats()
         .filter_map(|format| Some((format.payload_type, format.event_clock()?)))
         .collect();
     let event = |clock| events.iter().find(|(_, offered)| *offered == clock);
-    let telephone_event = event(codec.clock())
+    let telephone_event = event(codec.clock_rate())
         .or_else(|| event(EVENT_CLOCK))
         .or(events.first())
         .map(|(number, _)| *number);
@@ -699,7 +691,8 @@ fn choose(
     let event = telephone_event.map(|number| (number, Payload::Event));
     let mut heard = Vec::from_iter(iter::once((payload_type, Payload::Sound(codec))).chain(event));
     // Some peers send the other G.711 law, or their other payload type for keys, than was answered.
-    let is_certain = |offered: &(u8, Payload)| is_static(offered) || offered.1 == Payload::Event;
+    let is_certain =
+        |offered: &(PayloadType, Payload)| is_static(offered) || offered.1 == Payload::Event;
     add_free(&mut heard, line.payloads().filter(is_certain));
     Ok(StreamPlan {
         codec,
@@ -816,6 +809,10 @@ fn description(local: &LocalMedia, media: Vec<Media>) -> Description {
 mod tests {
     use super::*;
 
+    fn pt(number: u8) -> PayloadType {
+        PayloadType::new(number).unwrap()
+    }
+
     fn local() -> LocalMedia {
         LocalMedia {
             address: "198.51.100.7".parse().unwrap(),
@@ -844,8 +841,8 @@ mod tests {
             "m=audio 4000 RTP/AVP 97 8 0 120\r\na=rtpmap:97 iLBC/8000\r\n\
              a=rtpmap:120 telephone-event/8000\r\na=ptime:30\r\n",
         );
-        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcma, 8));
-        assert_eq!(plan.telephone_event, Some(120));
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcma, pt(8)));
+        assert_eq!(plan.telephone_event, Some(pt(120)));
         assert_eq!(plan.remote, Some("192.0.2.1:4000".parse().unwrap()));
         assert_eq!(plan.remote_rtcp, Some("192.0.2.1:4001".parse().unwrap()));
         assert_eq!(plan.ptime_ms, 30);
@@ -860,8 +857,8 @@ mod tests {
             "m=audio 4000 RTP/AVP 111 0 101 102\r\na=rtpmap:111 opus/48000/2\r\n\
              a=rtpmap:101 telephone-event/8000\r\na=rtpmap:102 telephone-event/48000\r\n",
         );
-        assert_eq!((plan.codec, plan.payload_type), (Codec::Opus, 111));
-        assert_eq!(plan.telephone_event, Some(102));
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Opus, pt(111)));
+        assert_eq!(plan.telephone_event, Some(pt(102)));
         assert!(text.contains("m=audio 20000 RTP/AVP 111 102\r\n"), "{text}");
     }
 
@@ -871,7 +868,7 @@ mod tests {
             "m=audio 4000 RTP/AVP 111 101\r\na=rtpmap:111 opus/48000/2\r\n\
              a=rtpmap:101 telephone-event/8000\r\n",
         );
-        assert_eq!(plan.telephone_event, Some(101));
+        assert_eq!(plan.telephone_event, Some(pt(101)));
         assert!(text.contains("a=rtpmap:101 telephone-event/8000\r\n"), "{text}");
     }
 
@@ -969,7 +966,7 @@ mod tests {
              a=rtpmap:97 telephone-event/8000\r\n",
         );
         let plan = accept_answer(&again, &theirs).unwrap();
-        assert_eq!((plan.codec, plan.telephone_event), (Codec::Pcma, Some(97)));
+        assert_eq!((plan.codec, plan.telephone_event), (Codec::Pcma, Some(pt(97))));
         assert_eq!(plan.remote, Some("192.0.2.1:4002".parse().unwrap()));
         // The same again, from our last description.
         let third = make_offer_again(&local(), &again, &[]).to_string();
@@ -993,29 +990,30 @@ mod tests {
              a=rtpmap:101 telephone-event/8000\r\n",
         );
         let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
-        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcmu, 0));
+        assert_eq!((plan.codec, plan.payload_type), (Codec::Pcmu, pt(0)));
         let sound = Payload::Sound;
-        let heard = [(96, sound(Codec::Opus)), (0, sound(Codec::Pcmu)), (101, Payload::Event)];
+        let heard =
+            [(pt(96), sound(Codec::Opus)), (pt(0), sound(Codec::Pcmu)), (pt(101), Payload::Event)];
         assert_eq!(plan.heard, heard, "A-law was not offered");
     }
 
     #[test]
     fn static_numbers_of_the_offer_may_come_whatever_was_answered() {
-        let (mu, a) = ((0, Payload::Sound(Codec::Pcmu)), (8, Payload::Sound(Codec::Pcma)));
+        let (mu, a) = ((pt(0), Payload::Sound(Codec::Pcmu)), (pt(8), Payload::Sound(Codec::Pcma)));
         let (_, plan) = answer("m=audio 4000 RTP/AVP 0 8\r\n");
         assert_eq!((plan.codec, plan.heard), (Codec::Pcmu, vec![mu, a]));
         let (_, plan) = answer(
             "m=audio 4000 RTP/AVP 111 8 101 102\r\na=rtpmap:111 opus/48000/2\r\n\
              a=rtpmap:101 telephone-event/8000\r\na=rtpmap:102 telephone-event/48000\r\n",
         );
-        let opus = (111, Payload::Sound(Codec::Opus));
-        assert_eq!(plan.heard, [opus, (102, Payload::Event), a, (101, Payload::Event)]);
+        let opus = (pt(111), Payload::Sound(Codec::Opus));
+        assert_eq!(plan.heard, [opus, (pt(102), Payload::Event), a, (pt(101), Payload::Event)]);
         // Not accepted: payload types that were not offered, and those with another meaning in the
         // offer.
         let (_, plan) = answer("m=audio 4000 RTP/AVP 0\r\n");
         assert_eq!(plan.heard, [mu]);
         let (_, plan) = answer("m=audio 4000 RTP/AVP 8 0\r\na=rtpmap:0 telephone-event/8000\r\n");
-        assert_eq!(plan.heard, [a, (0, Payload::Event)]);
+        assert_eq!(plan.heard, [a, (pt(0), Payload::Event)]);
         // The same for our own offer.
         let plan = accept_answer(&make_offer(&local()), &offer("m=audio 4000 RTP/AVP 8\r\n"));
         assert_eq!(plan.unwrap().heard, [a, mu]);
@@ -1025,7 +1023,7 @@ mod tests {
     fn numbers_of_an_answer_are_for_what_we_send() {
         let local = LocalMedia { codecs: vec![Codec::Opus, Codec::Pcmu], ..local() };
         let (opus, event) = (Payload::Sound(Codec::Opus), Payload::Event);
-        let mu = (0, Payload::Sound(Codec::Pcmu));
+        let mu = (pt(0), Payload::Sound(Codec::Pcmu));
         for (numbers, heard) in [
             ((96, 101), vec![(96, opus), (101, event)]),
             ((111, 99), vec![(96, opus), (101, event), (111, opus), (99, event)]),
@@ -1038,8 +1036,9 @@ mod tests {
                  a=rtpmap:{keys} telephone-event/8000\r\n",
             ));
             let plan = accept_answer(&make_offer(&local), &theirs).unwrap();
-            assert_eq!((plan.payload_type, plan.telephone_event), (sound, Some(keys)));
-            assert_eq!(plan.heard, [heard, vec![mu]].concat());
+            assert_eq!((plan.payload_type, plan.telephone_event), (pt(sound), Some(pt(keys))));
+            let heard = heard.into_iter().map(|(number, payload)| (pt(number), payload));
+            assert_eq!(plan.heard, Vec::from_iter(heard.chain([mu])));
         }
     }
 
@@ -1050,10 +1049,10 @@ mod tests {
         let (theirs, plan) = negotiate(&ours, &peer).unwrap();
         assert_eq!(plan.codec, Codec::Pcmu);
         let accepted = accept_answer(&ours, &theirs).unwrap();
-        assert_eq!((accepted.codec, accepted.payload_type), (Codec::Pcmu, 0));
-        assert_eq!(accepted.telephone_event, Some(101));
+        assert_eq!((accepted.codec, accepted.payload_type), (Codec::Pcmu, pt(0)));
+        assert_eq!(accepted.telephone_event, Some(pt(101)));
         let (mu, a) = (Payload::Sound(Codec::Pcmu), Payload::Sound(Codec::Pcma));
-        assert_eq!(accepted.heard, [(0, mu), (101, Payload::Event), (8, a)]);
+        assert_eq!(accepted.heard, [(pt(0), mu), (pt(101), Payload::Event), (pt(8), a)]);
         let refused = offer("m=audio 0 RTP/AVP 0\r\n");
         assert_eq!(accept_answer(&ours, &refused), Err(NegotiationError::NoAudio));
         assert_eq!(accept_answer(&ours, &offer("")), Err(NegotiationError::BadAnswer));

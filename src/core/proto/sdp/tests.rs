@@ -8,6 +8,7 @@ use super::{
     Codec, Description, Direction, LocalMedia, NegotiationError, ParseError, Payload, StreamPlan,
     accept_answer, accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
 };
+use crate::proto::rtp::PayloadType;
 
 /// A softphone on a desktop.
 const LINPHONE: &str = "v=0
@@ -482,6 +483,10 @@ fn answer(offer: &[u8]) -> Result<(String, StreamPlan), NegotiationError> {
     Ok((answer.to_string(), plan))
 }
 
+fn number(number: u8) -> PayloadType {
+    PayloadType::new(number).unwrap()
+}
+
 fn offer_of(lines: &str) -> String {
     format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{lines}")
 }
@@ -685,9 +690,9 @@ fn events_under_the_number_that_we_chose_are_heard() {
                   a=rtpmap:96 telephone-event/8000\r\n";
     let theirs = Description::parse(offer_of(theirs).as_bytes()).unwrap();
     let agreed = accept_answer(&ours, &theirs).unwrap();
-    assert_eq!(agreed.telephone_event, Some(96));
-    assert!(agreed.heard.contains(&(96, Payload::Event)), "{agreed:?}");
-    assert!(agreed.heard.contains(&(101, Payload::Sound(Codec::Opus))), "{agreed:?}");
+    assert_eq!(agreed.telephone_event, Some(number(96)));
+    assert!(agreed.heard.contains(&(number(96), Payload::Event)), "{agreed:?}");
+    assert!(agreed.heard.contains(&(number(101), Payload::Sound(Codec::Opus))), "{agreed:?}");
     let third = make_offer_again(&local(), &ours, &agreed.named).to_string();
     assert!(third.contains("m=audio 20000 RTP/AVP 101 8 0 96\r\n"), "{third}");
 }
@@ -773,7 +778,8 @@ fn what_phones_offer_is_answered_by_the_first_codec_with_its_events() {
     let said = |phone: &str| {
         let (text, plan) = answer(phone.as_bytes()).unwrap();
         assert_strict(&text);
-        (plan.codec, plan.payload_type, plan.telephone_event, plan.direction)
+        let event = plan.telephone_event.map(PayloadType::number);
+        (plan.codec, plan.payload_type.number(), event, plan.direction)
     };
     let both = Direction::SendRecv;
     assert_eq!(said(LINPHONE), (Codec::Opus, 96, Some(101), both));
@@ -834,7 +840,7 @@ fn telephone_events_are_agreed_in_whatever_way_they_are_named() {
                 ] {
                     let lines = format!("m=audio 4000 RTP/AVP 0 {number}\r\n{lines}");
                     let (text, plan) = answer(offer_of(&lines).as_bytes()).unwrap();
-                    assert_eq!(plan.telephone_event, Some(number), "{lines}");
+                    assert_eq!(plan.telephone_event, PayloadType::new(number), "{lines}");
                     let ours = format!(
                         "m=audio 20000 RTP/AVP 0 {number}\r\na=rtpmap:0 PCMU/8000\r\n\
                          a=rtpmap:{number} telephone-event/8000\r\na=fmtp:{number} 0-15\r\n"
@@ -865,7 +871,7 @@ fn events_are_agreed_by_the_clock_that_fits_best() {
             lines.push_str(&format!("a=rtpmap:{map}\r\n"));
         }
         let (text, plan) = answer(offer_of(&lines).as_bytes()).unwrap();
-        assert_eq!(plan.telephone_event, agreed, "{offered}");
+        assert_eq!(plan.telephone_event.map(PayloadType::number), agreed, "{offered}");
         assert_strict(&text);
     }
 }
@@ -915,8 +921,8 @@ fn maps_of_the_session_count_where_the_medium_has_none() {
         (events.to_owned(), "a=rtpmap:96 opus/48000/2\r\n", Codec::Opus),
     ] {
         let (said, plan) = answer(text(&session, medium).as_bytes()).unwrap();
-        assert_eq!((plan.codec, plan.payload_type), (payload, 96), "{said}");
-        assert_eq!(plan.telephone_event, Some(101), "{said}");
+        assert_eq!((plan.codec, plan.payload_type.number()), (payload, 96), "{said}");
+        assert_eq!(plan.telephone_event, Some(PayloadType::TELEPHONE_EVENT), "{said}");
         assert!(said.contains(events), "{said}");
         assert_strict(&said);
     }
@@ -924,8 +930,11 @@ fn maps_of_the_session_count_where_the_medium_has_none() {
     let theirs = text("a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n", "");
     let theirs = Description::parse(theirs.as_bytes()).unwrap();
     let plan = accept_answer(&make_offer(&local()), &theirs).unwrap();
-    assert_eq!((plan.codec, plan.telephone_event), (Codec::Opus, Some(101)));
-    assert!(plan.heard.contains(&(96, Payload::Sound(Codec::Opus))), "{plan:?}");
+    assert_eq!(
+        (plan.codec, plan.telephone_event),
+        (Codec::Opus, Some(PayloadType::TELEPHONE_EVENT))
+    );
+    assert!(plan.heard.contains(&(number(96), Payload::Sound(Codec::Opus))), "{plan:?}");
 }
 
 #[test]

@@ -7,23 +7,25 @@
 
 use std::collections::VecDeque;
 
-use aftertone_core::proto::rtp::telephone_event::KeyPacket;
+use aftertone_core::proto::rtp::{RtpTimestamp, telephone_event::KeyPacket};
+
+use super::pace::SoundPacket;
 
 /// The keys of the last seconds, and the newest sound.
 #[derive(Debug)]
 pub struct Pressed {
     /// Oldest first.
-    keys: VecDeque<Key>,
+    keys: VecDeque<PressedKey>,
     /// In the order of arrival.
-    sounds: VecDeque<Sound>,
+    sounds: VecDeque<SoundPacket>,
 }
 
 /// One press, in samples on the receiver's time line.
 #[derive(Debug)]
-struct Key {
+struct PressedKey {
     press: u32,
     /// The RTP timestamp of its beginning, and the place of that.
-    timestamp: u32,
+    timestamp: RtpTimestamp,
     start: i64,
     /// Where it ends by the duration that its packets claim.
     claimed: i64,
@@ -38,14 +40,6 @@ struct Key {
     is_beside: bool,
     /// Whether all its packets have the timestamp of its beginning, on the clock of the sound.
     is_exact: bool,
-}
-
-/// A packet of sound.
-#[derive(Debug, Clone, Copy)]
-struct Sound {
-    sequence: i64,
-    time: i64,
-    len: i64,
 }
 
 /// The largest number of presses that are remembered.
@@ -83,11 +77,11 @@ impl Pressed {
             if keys.len() == MAX_KEYS {
                 keys.pop_front();
             }
-            keys.push_back(Key::new(packet, start, sequence));
+            keys.push_back(PressedKey::new(packet, start, sequence));
             keys.len() - 1
         });
         let key = &mut keys[index];
-        let earlier = i64::from(key.timestamp.wrapping_sub(packet.timestamp) as i32);
+        let earlier = i64::from(key.timestamp.since(packet.timestamp));
         key.start -= earlier / ticks;
         key.timestamp = packet.timestamp;
         key.claimed = key.start + i64::from(packet.length) / ticks;
@@ -109,13 +103,12 @@ impl Pressed {
     }
 
     /// Notes the place of a packet of sound.
-    pub fn hear(&mut self, sequence: i64, time: i64, len: i64) {
+    pub fn hear(&mut self, sound: &SoundPacket) {
         if self.sounds.len() == MAX_SOUNDS {
             self.sounds.pop_front();
         }
-        let sound = Sound { sequence, time, len };
-        self.sounds.push_back(sound);
-        self.keys.iter_mut().for_each(|key| key.hear(&sound));
+        self.sounds.push_back(*sound);
+        self.keys.iter_mut().for_each(|key| key.hear(sound));
     }
 
     /// Sound that comes from now on was sent after all keys so far, whatever its sequence numbers
@@ -149,7 +142,7 @@ impl Pressed {
     }
 }
 
-impl Key {
+impl PressedKey {
     fn new(packet: &KeyPacket, start: i64, sequence: i64) -> Self {
         Self {
             press: packet.press,
@@ -165,8 +158,8 @@ impl Key {
         }
     }
 
-    fn hear(&mut self, sound: &Sound) {
-        let Sound { sequence, time, len } = *sound;
+    fn hear(&mut self, sound: &SoundPacket) {
+        let SoundPacket { sequence, time, len, .. } = *sound;
         // The last sound beside a key may be sent right after the packet with the key's duration.
         let is_its_own = self.is_beside && self.is_exact && time + len >= self.claimed;
         if sequence > self.last && !is_its_own {

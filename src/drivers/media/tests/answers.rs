@@ -84,7 +84,7 @@ fn a_peer_may_change_among_the_codecs_of_its_answer() {
     }
     assert!(peer.packets().iter().all(|packet| {
         let packet = Packet::parse(packet).unwrap();
-        (packet.header.payload_type, packet.payload.len()) == (8, 160)
+        (packet.header.payload_type, packet.payload.len()) == (PayloadType::PCMA, 160)
     }));
     let clip = hang_up(&mut rig, &chunks);
     assert!(position(&clip, &decoded(&codes, payload_type)).is_some(), "in one piece");
@@ -100,7 +100,7 @@ fn what_is_said_to_a_peer_that_has_changed_its_rate_is_as_it_was() {
     let codes = speech(100);
     peer.packets();
     rig.command(play(1, prompt(&codes)));
-    let mut encoder = Encoder::new(CodecKind::Opus).unwrap();
+    let mut encoder = Encoder::new(Codec::Opus).unwrap();
     for _ in 0..100 {
         let mut payload = Vec::new();
         encoder.encode(&Frame::silence(Rate::Hz16000), &mut payload).unwrap();
@@ -160,7 +160,7 @@ fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
     rig.command(send_keys(1));
     rig.tick(2);
     let sent = peer.packets();
-    assert_eq!(Packet::parse(&sent[0]).unwrap().header.payload_type, 99);
+    assert_eq!(Packet::parse(&sent[0]).unwrap().header.payload_type, pt(99));
 }
 
 /// The leg's plan if we answer the peer's offer of these formats.

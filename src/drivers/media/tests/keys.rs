@@ -1,13 +1,39 @@
 //! Keys of phones that count timestamps and durations in their own way.
 
 use super::*;
-use aftertone_core::proto::rtp::telephone_event;
+use aftertone_core::proto::rtp::telephone_event::{self, EventPayload, TelephoneEvents};
 
 /// Sends one packet about `#` at a timestamp.
 fn event(peer: &mut Peer, timestamp: u32, duration: u16, is_first: bool, is_up: bool) {
     let now = std::mem::replace(&mut peer.timestamp, timestamp);
     peer.send(EVENT_TYPE, &telephone_event::payload(Tone::POUND, is_up, duration), is_first);
     peer.timestamp = now;
+}
+
+#[test]
+fn keys_go_out_as_telephone_events_when_that_was_agreed() {
+    let mut rig = Rig::new();
+    let peer = Peer::new(rig.local);
+    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(send_keys(1));
+    rig.tick(40);
+    assert_eq!(rig.outline(), ["ended Done"]);
+    let packets = peer.packets();
+    let mut events = TelephoneEvents::default();
+    let pressed = packets.iter().filter_map(|packet| {
+        let Packet { header, payload, .. } = Packet::parse(packet).unwrap();
+        let event = EventPayload::parse(payload).filter(|_| header.payload_type == pt(EVENT_TYPE));
+        let key = event.and_then(|event| events.take(&header, &event, 8_000, None, 0));
+        key.filter(|key| key.is_new)
+    });
+    let pressed: Vec<_> = pressed.map(|key| (key.tone.as_char(), key.timestamp)).collect();
+    let keys: String = pressed.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, "12#");
+    let apart = pressed[1].1.since(pressed[0].1);
+    assert_eq!(apart, 10 * 160, "100 ms down, 100 ms up");
+    let sound = packets.iter().map(|packet| Packet::parse(packet).unwrap());
+    let sound = sound.filter(|packet| packet.header.payload_type == PayloadType::PCMU);
+    assert!(sound.flat_map(|packet| samples(packet.payload)).all(|sample| sample == 0));
 }
 
 #[test]

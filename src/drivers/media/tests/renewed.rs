@@ -76,7 +76,8 @@ fn sound_that_was_under_way_when_its_number_changed_is_heard() {
 
 /// The plan that is agreed with the peer after the change.
 fn renumbered(peer: &Peer, codec: Codec, telephone_event: u8) -> StreamPlan {
-    let heard = vec![(110, Payload::Sound(codec)), (telephone_event, Payload::Event)];
+    let (payload_type, telephone_event) = (pt(110), pt(telephone_event));
+    let heard = vec![(payload_type, Payload::Sound(codec)), (telephone_event, Payload::Event)];
     let telephone_event = Some(telephone_event);
-    StreamPlan { codec, payload_type: 110, telephone_event, heard, ..peer.plan() }
+    StreamPlan { codec, payload_type, telephone_event, heard, ..peer.plan() }
 }

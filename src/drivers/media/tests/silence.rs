@@ -133,7 +133,7 @@ fn a_peer_that_falls_silent_is_told_once() {
 /// An RTCP packet without a report about us, as sent by phones that receive nothing.
 fn bare_report(peer: &Peer, is_last: bool) -> Vec<u8> {
     let mut packet = Vec::new();
-    rtcp::write(&mut packet, peer.ssrc, None, None, "phone", is_last);
+    rtcp::write(&mut packet, Ssrc(peer.ssrc), None, None, "phone", is_last);
     packet
 }
 
@@ -141,7 +141,7 @@ fn bare_report(peer: &Peer, is_last: bool) -> Vec<u8> {
 type Sign = fn(&mut Peer);
 
 const SIGNS: [(Sign, &str); 6] = [
-    (|peer| peer.report(0), "a report about somebody else"),
+    (|peer| peer.report(Ssrc(0)), "a report about somebody else"),
     (|peer| peer.rtcp(&bare_report(peer, false), 1), "a bare report"),
     (|peer| peer.rtcp(&bare_report(peer, false), 0), "a report on the RTP port"),
     (|peer| peer.send(13, &[60], false), "comfort noise"),
@@ -178,11 +178,11 @@ fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
     let others: [Sign; 4] = [
         |other| other.rtcp(&bare_report(other, false), 1),
         |other| other.rtcp(&bare_report(other, false), 0),
-        |other| other.report(4_711),
+        |other| other.report(Ssrc(4_711)),
         |other| {
             let mut packet = Vec::new();
             let info = Some(rtcp::SenderInfo { packets: 500, ..Default::default() });
-            rtcp::write(&mut packet, other.ssrc, info, None, "phone", false);
+            rtcp::write(&mut packet, Ssrc(other.ssrc), info, None, "phone", false);
             other.rtcp(&packet, 1);
         },
     ];

@@ -1,7 +1,7 @@
 //! Keep-alives. A NAT forgets a mapping that is not used for half a minute. Phones and callers
 //! behind a NAT get an empty line over UDP. Each trunk that we are registered at gets one too, over
 //! any transport, because there the NAT may be on our side (RFC 5626 §4.4.1, §5.4; the receiver
-//! drops an empty line). Known peers that use STUN as keep-alive are answered (§4.4.2).
+//! drops an empty line). Peers that use STUN as keep-alive are answered (§4.4.2).
 
 use std::{
     collections::BTreeSet,
@@ -53,11 +53,12 @@ impl Endpoint {
         self.plan_keep_alives(now);
     }
 
-    /// Answers a STUN request; returns whether it was one. Strangers get no answer: this is a SIP
-    /// port.
+    /// Answers a STUN request; returns whether it was one. Strangers get an answer that is not much
+    /// longer than their request, or none: this is a SIP port.
     pub(super) fn handle_stun(&mut self, bytes: &[u8], path: Path, now: Instant) -> bool {
         let Some(answer) = stun::answer(bytes, path.peer) else { return false };
-        if self.is_known_address(path.peer, now) {
+        let is_fair = stun::is_fair(bytes, &answer);
+        if is_fair || self.is_trusted(path) || self.is_known_address(path.peer, now) {
             self.send(path, answer);
         }
         true

@@ -55,7 +55,7 @@ fn hear(packets: &[(usize, Vec<u8>)]) -> (Vec<i16>, Vec<(usize, Tone)>) {
     let (mut played, mut keys) = (Vec::new(), Vec::new());
     for tick in 0..60 {
         for (_, datagram) in packets.iter().filter(|(at, _)| *at == tick) {
-            receiver.push(datagram, tick as u64).unwrap();
+            receiver.push_bytes(datagram, tick as u64).unwrap();
         }
         let playout = receiver.pull();
         keys.extend(playout.tone.map(|tone| (played.len() + tone.offset, tone.tone)));

@@ -26,7 +26,7 @@ fn play_at(
         if let Some(index) = index.and_then(&came) {
             let piece = &sent[index * size..][..size];
             let datagram = packet(60_000 + index as u16, timestamp(index), false, 0, piece);
-            receiver.push(&datagram, tick as u64).unwrap();
+            receiver.push_bytes(&datagram, tick as u64).unwrap();
         }
         played.extend_from_slice(receiver.pull().samples);
     }
@@ -69,7 +69,7 @@ fn sound_whose_timestamps_run_at_half_speed_has_no_holes() {
 fn opus_whose_timestamps_run_at_half_speed_has_no_holes() {
     let tone = |n: usize| ((n as f64 * 0.2).sin() * 12_000.0) as i16;
     for (step, frames) in [(480, 1), (480, 3), (960, 1)] {
-        let mut encoder = aftertone_core::audio::codec::Encoder::new(CodecKind::Opus).unwrap();
+        let mut encoder = aftertone_core::audio::codec::Encoder::new(Codec::Opus).unwrap();
         let mut receiver = Receiver::new(&speaking(Codec::Opus, 111)).unwrap();
         let mut played = Vec::new();
         for tick in 0..150usize {
@@ -88,7 +88,7 @@ fn opus_whose_timestamps_run_at_half_speed_has_no_holes() {
                 };
                 let at = (tick * step) as u32;
                 receiver
-                    .push(
+                    .push_bytes(
                         &packet(tick as u16 / frames as u16, at, false, 111, &packed),
                         tick as u64,
                     )
@@ -168,7 +168,7 @@ fn packets_that_a_sender_says_twice_are_heard_once() {
         for copy in 0..2 {
             let sequence = (2 * tick + copy) as u16;
             let datagram = packet(sequence, (tick * FRAME) as u32, false, 0, piece);
-            receiver.push(&datagram, tick as u64).unwrap();
+            receiver.push_bytes(&datagram, tick as u64).unwrap();
         }
         played.extend_from_slice(receiver.pull().samples);
     }

@@ -38,11 +38,12 @@ fn a_caller_that_is_where_it_says_needs_no_pings() {
 #[test]
 fn stun_is_answered_for_those_who_are_known() {
     let mut line = Line::new();
+    // The operator does not trust the peer while it asks, so only a call makes it known.
     let ask = |line: &mut Line| {
-        line.sent.clear();
-        line.endpoint.handle_message(&STUN, path(), line.now);
-        line.drain();
-        line.sent.len()
+        line.endpoint.set_trusted_peers(Vec::new());
+        let answers = stun_answers(line, &STUN);
+        line.endpoint.set_trusted_peers(vec!["192.0.2.0/24".parse().unwrap()]);
+        answers
     };
     assert_eq!(ask(&mut line), 0, "a stranger");
     let dialog = line.receive_invite(&Ask::invite());
@@ -55,6 +56,25 @@ fn stun_is_answered_for_those_who_are_known() {
     line.receive(&Ask::bye(&line.tag).to_string());
     line.run_for(Duration::from_secs(2));
     assert_eq!(ask(&mut line), 0);
+}
+
+#[test]
+fn stun_of_a_stranger_is_answered_if_the_answer_is_not_much_longer() {
+    let mut line = Line::of_stranger(EndpointConfig::new("test".to_owned()));
+    // A SOFTWARE attribute makes the request 28 bytes long; the answer has 32.
+    let mut longer = [&STUN[..], b"\x80\x22\0\x04test"].concat();
+    longer[3] = 8;
+    assert_eq!((stun_answers(&mut line, &STUN), stun_answers(&mut line, &longer)), (0, 1));
+    line.endpoint.set_trusted_peers(vec!["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(stun_answers(&mut line, &STUN), 1, "a trusted peer");
+}
+
+/// The number of answers to a STUN request.
+fn stun_answers(line: &mut Line, request: &[u8]) -> usize {
+    line.sent.clear();
+    line.endpoint.handle_message(request, path(), line.now);
+    line.drain();
+    line.sent.len()
 }
 
 #[test]
