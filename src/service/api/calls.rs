@@ -17,9 +17,7 @@ use super::{
     ApiState,
     asked::{Asked, json, ok},
     auth::{ACCESS_MEDIA, INITIATE},
-    body,
-    call_service::{Answer, CallError, NewCall, NewOperation, TransferTarget},
-    deadline,
+    body, deadline,
     error::ApiError,
     exchange::Audit,
     idempotency, now,
@@ -27,6 +25,7 @@ use super::{
     route::{Action, NoRoute, Route, Target},
     trace,
 };
+use crate::service::switchboard::{CallError, NewCall, NewOperation, TransferTarget};
 use aftertone_core::{
     graph::{
         self, AnswerBody, CreateCallBody, InvalidBody, PlayPromptBody, RecordBody, RecordingLink,
@@ -120,7 +119,7 @@ impl Asked<'_> {
 
     async fn list_calls(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_calls(self.query())?;
-        let calls = deadline::reading(self.state.service.calls(self.application())).await?;
+        let calls = deadline::reading(self.state.calls.calls(self.application())).await?;
         let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
         // Paging needs a stable order.
         calls.sort_by_key(|call| (call.created_at, call.id));
@@ -165,13 +164,13 @@ impl Asked<'_> {
             prefetch: body.prefetch,
             ringing_timeout_seconds: body.ringing_timeout_seconds,
         };
-        self.placed(&deadline::acting(self.state.service.place(self.application(), new)).await?)
+        self.placed(&deadline::acting(self.state.calls.place(self.application(), new)).await?)
     }
 
     /// Refuses a callback URI to which notifications can never be sent. The application of such a
     /// call would learn nothing about it.
     fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
-        let checked = uri.map_or(Ok(()), |uri| self.state.service.check_callback(uri));
+        let checked = uri.map_or(Ok(()), |uri| self.state.fence.check_text(uri));
         checked.map_err(|reason| {
             InvalidBody::NotAllowed {
                 path: "callbackUri".to_owned(),
@@ -208,7 +207,7 @@ impl Asked<'_> {
         options: &QueryOptions,
     ) -> Result<Value, ApiError> {
         if options.expands(Expanded::Operations) {
-            let operations = self.state.service.operations(self.application(), call.id);
+            let operations = self.state.calls.operations(self.application(), call.id);
             let operations = deadline::reading(operations).await?;
             let operations = operations.iter().map(|operation| self.element(operation));
             shown[Expanded::Operations.name()] = operations.collect();
@@ -222,7 +221,7 @@ impl Asked<'_> {
 
     /// The current state of a call that has not ended.
     pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
-        let call = deadline::reading(self.state.service.call(self.application(), call)).await?;
+        let call = deadline::reading(self.state.calls.call(self.application(), call)).await?;
         match is_there(&call) {
             true => Ok(call),
             false => Err(CallError::NotFound.into()),
@@ -231,13 +230,13 @@ impl Asked<'_> {
 
     async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
+        deadline::acting(self.state.calls.hang_up(self.application(), call)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
     async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &graph::Operation::MEMBERS)?;
-        let operations = self.state.service.operations(self.application(), call);
+        let operations = self.state.calls.operations(self.application(), call);
         let operations = deadline::reading(operations).await?;
         let context =
             self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
@@ -254,14 +253,14 @@ impl Asked<'_> {
 
     async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
         let options = QueryOptions::for_entity(self.query(), &graph::Operation::MEMBERS)?;
-        let operation = self.state.service.operation(self.application(), call, id);
+        let operation = self.state.calls.operation(self.application(), call, id);
         let operation = deadline::reading(operation).await?;
         Ok(ok(&options.entity(self.shown(&operation))))
     }
 
     async fn show_trace(&self, call: CallId) -> Result<Response, ApiError> {
         let as_capture = trace::wants_capture(self.query(), &self.parts.headers)?;
-        let messages = self.state.service.trace(self.application(), call);
+        let messages = self.state.calls.trace(self.application(), call);
         let messages = deadline::reading(messages).await?;
         Ok(match as_capture {
             true => trace::capture(call, &messages),
@@ -271,7 +270,7 @@ impl Asked<'_> {
 
     async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        let (service, application) = (&self.state.service, self.application());
+        let (calls, application) = (&self.state.calls, self.application());
         let body = match action {
             // Clients send neither a body nor a content type with it.
             Action::KeepAlive => Value::Null,
@@ -281,18 +280,20 @@ impl Asked<'_> {
             Action::Answer => {
                 let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
                 self.check_callback(callback_uri.as_deref())?;
-                let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
-                deadline::acting(service.answer(application, call, answer)).await?;
+                let media_config = Some(media_config);
+                let answered =
+                    calls.answer(application, call, callback_uri, media_config, prefetch);
+                deadline::acting(answered).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Reject => {
                 let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
                 self.check_callback(callback_uri.as_deref())?;
-                deadline::acting(service.reject(application, call, reason, callback_uri)).await?;
+                deadline::acting(calls.reject(application, call, reason, callback_uri)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::KeepAlive => {
-                deadline::acting(service.keep_alive(application, call)).await?;
+                deadline::acting(calls.keep_alive(application, call)).await?;
                 Ok(StatusCode::OK.into_response())
             }
             Action::PlayPrompt => {
@@ -304,7 +305,7 @@ impl Asked<'_> {
                     TransferBody::Party(party) => TransferTarget::Party(party),
                     TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
                 };
-                deadline::acting(service.transfer(application, call, to)).await?;
+                deadline::acting(calls.transfer(application, call, to)).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Action::Redirect => {
@@ -317,7 +318,7 @@ impl Asked<'_> {
                         "A redirect to several targets, or one that hides a party,",
                     ));
                 };
-                let redirected = service.redirect(application, call, target, redirect.callback_uri);
+                let redirected = calls.redirect(application, call, target, redirect.callback_uri);
                 deadline::acting(redirected).await?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
@@ -370,7 +371,7 @@ impl Asked<'_> {
         client_context: Option<String>,
     ) -> Result<Response, ApiError> {
         let new = NewOperation { kind, client_context };
-        let submitted = self.state.service.submit(self.application(), call, new);
+        let submitted = self.state.calls.submit(self.application(), call, new);
         let operation = deadline::acting(submitted).await?;
         let mut response = ok(&self.shown(&operation));
         let location = self.graph.operation_url(call, operation.id);
@@ -386,7 +387,7 @@ impl Asked<'_> {
 
     fn link(&self, operation: &model::Operation) -> Option<RecordingLink> {
         let recorded = operation.recording.as_ref()?;
-        Some(self.state.service.recording_link(recorded.id))
+        Some(self.state.store.recording_link(recorded.id))
     }
 
     pub(super) fn application(&self) -> &str {
@@ -433,12 +434,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::service::api::{
-        CallError,
-        fake::{
-            CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, PEER, TOKEN, bytes_of,
-            json_of, schema_errors,
-        },
+    use crate::service::api::fake::{
+        CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, PEER, TOKEN, bytes_of, json_of,
+        schema_errors,
     };
     use aftertone_core::model::{OperationEnd, Party, RejectReason};
 
@@ -620,15 +618,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answer_reject_delete_and_keep_alive_reach_the_house() {
+    async fn answer_reject_delete_and_keep_alive_reach_the_calls() {
         let fake = Fake::new();
         let response = fake.send("POST", &call_path("/v1.0", "/answer"), Some(ANSWER)).await;
         assert_eq!(response.status(), 202);
         assert_eq!(bytes_of(response).await, b"");
-        let Some(Command::Answer(answer)) = fake.service.last_command() else { panic!() };
-        assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
-        assert_eq!(answer.prefetch.len(), 1);
-        assert!(answer.media_config.unwrap().contains("preFetchMedia"));
+        let Some(Command::Answer { callback_uri, media_config, prefetch }) =
+            fake.service.last_command()
+        else {
+            panic!()
+        };
+        assert_eq!(callback_uri.as_deref(), Some("https://bot.example/api/calls"));
+        assert_eq!(prefetch.len(), 1);
+        assert!(media_config.unwrap().contains("preFetchMedia"));
 
         let busy = Some(r#"{"reason":"Busy"}"#);
         let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
@@ -844,7 +846,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_house_that_says_no_is_quoted() {
+    async fn a_refusal_of_the_call_is_quoted() {
         let table = [
             (CallError::NotEstablished, 400, "8501"),
             (CallError::Terminated, 400, "8528"),
@@ -864,7 +866,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
+    async fn a_call_that_does_not_answer_in_time_is_not_asked_twice() {
         let fake = Fake::new();
         let _gate = fake.service.hold();
         let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;

@@ -13,13 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    auth::AuthError,
-    call_service::{CallError, RecordingError},
-    query::InvalidQuery,
-    route::NoRoute,
-};
-use crate::drivers::tokens::TokenError;
+use super::{auth::AuthError, query::InvalidQuery, route::NoRoute, store::RecordingError};
+use crate::{drivers::tokens::TokenError, service::switchboard::CallError};
 use aftertone_core::{
     graph::{ErrorBody, ErrorIds, InvalidBody},
     model::UnixMillis,

@@ -22,12 +22,12 @@ use tracing::warn;
 
 use super::{
     asked::Asked,
-    call_service::{KeptAnswer, RequestKey},
     deadline,
     error::{ApiError, JSON, ODATA_VERSION},
     route::Target,
     under_way::Turn,
 };
+use crate::drivers::store::{KeptAnswer, RequestKey};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -41,10 +41,10 @@ impl Asked<'_> {
         target: Target,
         body: Vec<u8>,
     ) -> Result<Response, ApiError> {
-        let (service, application) = (&self.state.service, self.application());
+        let (store, application) = (&self.state.store, self.application());
         let fingerprint = fingerprint(&self.parts.method, &self.parts.uri, &body);
         let call = matches!(target, Target::Calls).then_some(self.next_call);
-        let begun = service.begin_request(application, &turn.key, &fingerprint, call);
+        let begun = store.begin_request(application, &turn.key, &fingerprint, call);
         let answered = match deadline::acting(begun).await? {
             RequestKey::New => self.respond(target, Body::from(body)).await,
             RequestKey::Placed(call) => self.placed(&call),
@@ -70,7 +70,7 @@ impl Asked<'_> {
             Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(error),
             Err(error) => (Err(error), None),
         };
-        let ended = self.state.service.end_request(self.application(), key, kept);
+        let ended = self.state.store.end_request(self.application(), key, kept);
         // Without a stored answer, a repeated request is refused, but it is never executed again.
         if let Err(error) = deadline::acting(ended).await {
             warn!("The answer to a request with a key is not kept: {error}");
@@ -133,7 +133,7 @@ fn repeated(answer: KeptAnswer) -> Response {
 mod tests {
     use super::*;
     use crate::service::api::fake::{CALL, Fake, LIMITED_TOKEN, TOKEN, bytes_of, json_of};
-    use crate::service::api::{call_service::CallError, under_way::MAX_RUNNING};
+    use crate::service::{api::under_way::MAX_RUNNING, switchboard::CallError};
 
     fn posting(
         fake: &Fake,

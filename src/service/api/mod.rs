@@ -1,9 +1,11 @@
 //! The REST API: translates requests to commands, and results to Graph JSON.
 //!
 //! Input: HTTP requests in all the forms of the contract, downloads of recordings, and probes.
-//! Output: commands to a [`CallService`], and responses with the types of
+//! Output: commands to a [`CallControl`], and responses with the types of
 //! [`aftertone_core::graph`]. The API decides whether a caller is authorised and whether a request
 //! is valid. It makes no decision about calls, and holds no state of them.
+//!
+//! [`CallControl`]: crate::service::switchboard::CallControl
 //!
 //! | file | does |
 //! |---|---|
@@ -17,13 +19,13 @@
 //! | `recordings`, `health`, `authority` | downloads; probes; the CA certificate for development |
 //! | `openapi` | the description of the whole API |
 //! | `error` | the only mapping from errors to responses |
+//! | `store` | recordings, request keys and undelivered notifications in the database |
 //! | `serve` | the listener with its limits |
 
 mod asked;
 mod auth;
 mod authority;
 mod body;
-mod call_service;
 mod calls;
 mod deadline;
 mod download;
@@ -42,6 +44,7 @@ mod recordings;
 mod route;
 mod serve;
 mod state;
+mod store;
 mod trace;
 mod undelivered;
 mod under_way;
@@ -54,13 +57,9 @@ use axum::{
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use authority::PATH as AUTHORITY_PATH;
-pub use call_service::{
-    Answer, CallError, CallService, GivenUp, KeptAnswer, LostAndFound, NewCall, NewOperation,
-    OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget,
-    TrunkHealth,
-};
 pub use serve::{Identity, ServeLimits, serve};
-pub use state::ApiState;
+pub use state::{ApiModules, ApiState};
+pub use store::{ApiStore, DatabaseStore, OpenRecording, RecordingError, RecordingKey};
 
 use self::state::now;
 use crate::drivers::tokens::Issuer;

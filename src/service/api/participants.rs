@@ -49,7 +49,7 @@ impl Asked<'_> {
     ) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
         self.side(call, id).await?;
-        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
+        deadline::acting(self.state.calls.hang_up(self.application(), call)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 

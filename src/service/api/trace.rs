@@ -13,11 +13,11 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    call_service::TracedMessage,
     error::ApiError,
     pcap::{self, Packet},
     query::InvalidQuery,
 };
+use crate::drivers::signalling::Traced;
 use aftertone_core::model::CallId;
 
 /// Media type of capture files (IANA).
@@ -40,16 +40,16 @@ pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<
 }
 
 /// The messages as JSON.
-pub(super) fn shown(messages: &[TracedMessage]) -> Value {
+pub(super) fn shown(messages: &[Traced]) -> Value {
     let messages: Vec<Value> = messages
         .iter()
         .map(|traced| {
             json!({
                 "at": humantime::format_rfc3339_millis(SystemTime::from(traced.at)).to_string(),
                 "direction": if traced.is_sent { "out" } else { "in" },
-                "transport": traced.transport,
-                "local": traced.local.to_string(),
-                "peer": traced.peer.to_string(),
+                "transport": traced.path.transport.name(),
+                "local": traced.path.local.to_string(),
+                "peer": traced.path.peer.to_string(),
                 "message": &*traced.message,
             })
         })
@@ -58,11 +58,11 @@ pub(super) fn shown(messages: &[TracedMessage]) -> Value {
 }
 
 /// The messages as a capture file.
-pub(super) fn capture(call: CallId, messages: &[TracedMessage]) -> Response {
+pub(super) fn capture(call: CallId, messages: &[Traced]) -> Response {
     let packets = messages.iter().map(|traced| {
         let (source, destination) = match traced.is_sent {
-            true => (traced.local, traced.peer),
-            false => (traced.peer, traced.local),
+            true => (traced.path.local, traced.path.peer),
+            false => (traced.path.peer, traced.path.local),
         };
         Packet { at: traced.at, source, destination, payload: traced.message.as_bytes() }
     });

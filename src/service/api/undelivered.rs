@@ -8,12 +8,12 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    GivenUp,
     asked::{Asked, json as shown, ok},
     deadline,
     error::ApiError,
     query::QueryOptions,
 };
+use crate::drivers::store::GivenUp;
 use aftertone_core::{graph, model::CallId};
 
 /// The members that `$select` may name.
@@ -24,7 +24,7 @@ impl Asked<'_> {
     pub(super) async fn list_undelivered(&self) -> Result<Response, ApiError> {
         let options = QueryOptions::for_collection(self.query(), &MEMBERS)?;
         let (skip, size) = options.window();
-        let listed = self.state.service.undelivered(self.application(), skip, size);
+        let listed = self.state.store.undelivered(self.application(), skip, size);
         let (total, given_up) = deadline::reading(listed).await?;
         let name = "communications/undeliveredNotifications";
         let context = self.graph.metadata_url(name);
@@ -36,7 +36,7 @@ impl Asked<'_> {
 
     pub(super) async fn resend(&self, which: Option<(CallId, u64)>) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
-        let count = deadline::acting(self.state.service.resend(self.application(), which)).await?;
+        let count = deadline::acting(self.state.store.resend(self.application(), which)).await?;
         match (which, count) {
             (Some(_), 0) => Err(ApiError::NoNotification),
             _ => Ok(StatusCode::ACCEPTED.into_response()),
