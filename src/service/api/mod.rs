@@ -10,11 +10,12 @@
 //! | file | does |
 //! |---|---|
 //! | `exchange` | common parts of requests and responses: ids, headers, panics, access log |
-//! | `route`, `query`, `body` | parses a request: path, OData options, JSON |
+//! | `graph` | the router of the Graph API, and what each of its requests passes |
+//! | `path`, `query`, `body` | parses a request: path, OData options, JSON |
 //! | `auth` | authentication |
 //! | `idempotency` | repeated requests |
 //! | `oauth`, `wrong_secrets` | tokens and the keys to verify them; limit of wrong secrets |
-//! | `calls`, `participants` | the Graph API |
+//! | `calls`, `operations`, `participants` | the handlers of the Graph API |
 //! | `trace`, `undelivered` | additions to Graph: SIP messages of a call, failed notifications |
 //! | `recordings`, `health`, `authority` | downloads; probes; the CA certificate for development |
 //! | `openapi` | the description of the whole API |
@@ -22,7 +23,6 @@
 //! | `store` | recordings, request keys and undelivered notifications in the database |
 //! | `serve` | the listener with its limits |
 
-mod asked;
 mod auth;
 mod authority;
 mod body;
@@ -33,15 +33,19 @@ mod error;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod graph;
 mod health;
 mod idempotency;
+mod json;
 mod oauth;
 mod openapi;
+mod operations;
 mod participants;
+mod path;
 mod pcap;
 mod query;
 mod recordings;
-mod route;
+mod request;
 mod serve;
 mod state;
 mod store;
@@ -71,10 +75,9 @@ pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), |router, (path, method)| router.route(path, method))
-        // The Graph paths have too many forms for a table of patterns; `route` reads them.
-        .fallback(calls::graph)
-        .with_state(state)
+        .with_state(state.clone())
         .merge(tokens.unwrap_or_default())
+        .fallback_service(graph::router(state))
         .layer(middleware::from_fn(exchange::exchange))
 }
 
