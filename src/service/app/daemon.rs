@@ -126,7 +126,7 @@ impl Daemon {
             fence: building.fence.clone(),
         };
         let state = ApiState::new(modules, known_credentials, &config.api.tenant, &public_url)
-            .with_identity_type(settings::identity_type(&config.api))
+            .with_identity_type(config.api.identity_type)
             .with_authority(authority.as_deref());
         let api_tls = building.serve_api(listener, state, issuer.clone())?;
         let running = building.care_for_keys(issuer.clone(), api_tls.clone());

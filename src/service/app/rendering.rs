@@ -5,7 +5,6 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::to_vec;
 use tokio::sync::watch;
 
-use super::settings::identity_type;
 use crate::{
     drivers::{
         notify::{Render, Rendered},
@@ -34,7 +33,7 @@ pub(super) fn renderer(
         tenant: api.tenant.clone(),
         public_url: store.public_url.clone(),
         version: Version::V1,
-        identity_type: identity_type(api),
+        identity_type: api.identity_type,
     };
     Arc::new(move |delivery: &Delivery| {
         let link = match &delivery.event {
