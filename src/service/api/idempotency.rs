@@ -32,7 +32,7 @@ use crate::drivers::store::{KeptAnswer, RequestKey};
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longer keys are refused.
-const MAX_KEY: usize = 255;
+pub(super) const MAX_KEY: usize = 255;
 
 /// Executes a request with a key, unless it was executed before. `uri` is that of the client.
 ///

@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 
 use self::{
     bodies::{
-        RECORD_RESPONSE_SECONDS, RECORD_SECONDS, answer, client_context, context, new_call,
-        play_prompt, prompt, record, recording_status, redirect, reject, send_tones, transfer,
+        answer, client_context, context, new_call, play_prompt, prompt, record, recording_status,
+        redirect, reject, send_tones, transfer,
     },
     parts::{headers, known_headers, object, reference, refusals, response, such_as, text},
 };
@@ -29,9 +29,13 @@ use super::{
     error::ApiError,
     exchange::Audit,
     graph::{resources, role},
+    idempotency::MAX_KEY,
     undelivered,
 };
-use aftertone_core::graph::{self, Version};
+use aftertone_core::{
+    graph::{self, Version},
+    model::RecordAction,
+};
 
 /// Schemas of Graph's types (contract, `communications.openapi.json`). Every member may be null, as
 /// the documents print an unset member.
@@ -214,11 +218,11 @@ fn of_call(action: &str) -> Option<Described> {
             ("Play prompts", Some((play_prompt(), true)), 200, Thing("playPromptOperation"))
         }
         "record" => {
-            let body = record(RECORD_SECONDS);
+            let body = record(RecordAction::Record);
             ("Prompt, beep, record", Some((body, false)), 200, Thing("recordOperation"))
         }
         "recordResponse" => {
-            let body = record(RECORD_RESPONSE_SECONDS);
+            let body = record(RecordAction::RecordResponse);
             ("Prompt, beep, record", Some((body, false)), 200, Thing("recordOperation"))
         }
         "cancelMediaProcessing" => (
@@ -302,7 +306,7 @@ impl Described {
             parameters.push(json!({
                 "name": "Idempotency-Key", "in": "header",
                 "description": "A repeated request with this key gets the first answer, for a day.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255,
+                "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY,
                     "pattern": "^[!-~]+$"},
             }));
         }
@@ -574,7 +578,8 @@ mod tests {
             "maxRecordDurationInSeconds": 10, "prompts": [{
                 "@odata.type": "#microsoft.graph.mediaPrompt",
                 "mediaInfo": {"uri": "https://bot.example/prompts/short.wav"}}]});
-        let validator = jsonschema::draft202012::new(&super::record(120)).unwrap();
+        let validator =
+            jsonschema::draft202012::new(&super::record(RecordAction::RecordResponse)).unwrap();
         assert!(validator.is_valid(&record));
         assert!(!validator.is_valid(&json!({"maxRecordDurationInSeconds": 121})));
         assert!(!validator.is_valid(&json!({"stopTones": ["flash"]})));
