@@ -47,7 +47,7 @@ pub(super) async fn once(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::bytes_in_time(body).await?;
+    let body = body::bytes_in_time(body, body::MAX_BYTES).await?;
     let turn = asked.state.under_way.turn(&asked.caller.application, key).await?;
     let fingerprint = fingerprint(&parts.method, uri, &body);
     let tasks = asked.state.clone();

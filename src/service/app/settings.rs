@@ -29,7 +29,7 @@ use aftertone_core::call::Settings;
 
 /// File descriptors that are open without a call: listeners, the database, the runtime, our own
 /// requests.
-const FILES_OF_THE_HOUSE: usize = 64;
+const FILES_WITHOUT_CALLS: usize = 64;
 /// RTP and RTCP.
 const SOCKETS_OF_A_CALL: usize = 2;
 /// One clip may still be completed while the next one is written.
@@ -81,7 +81,7 @@ fn calls_within(open_files: usize) -> usize {
 fn taken_of(open_files: usize) -> usize {
     let streams = StreamLimits::within(open_files);
     let clients = ServeLimits::within(open_files).connections;
-    streams.connections + streams.opened + clients + FILES_OF_THE_HOUSE
+    streams.connections + streams.opened + clients + FILES_WITHOUT_CALLS
 }
 
 /// Logs the maximum number of calls, and which setting would increase it.
