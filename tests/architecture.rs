@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("telemetry", &["config"]),
     ("switchboard", &["clock", "media", "signalling", "prompts", "recordings", "store", "config"]),
-    ("api", &["switchboard", "store", "recordings", "tokens"]),
+    ("api", &["switchboard", "prompts", "recordings", "signalling", "store", "tokens"]),
     (
         "app",
         &[

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{
+    limits::{POLICIES, REDIRECT_SECONDS, REDIRECT_TARGETS, RINGING_SECONDS, TEXT_CHARS},
     members::{InvalidBody, Object, quoted, text_at},
     request::{call_options, callback_uri, modalities, service_hosted},
 };
@@ -12,16 +13,7 @@ use crate::{
     proto::sip::uri::Uri,
 };
 
-/// Longest identity, display name or subject, in characters.
-const TEXT_CHARS: usize = 256;
-/// Contract section 2.2: how long a call may ring at most.
-const RINGING_SECONDS: u32 = 115;
-/// Contract section 2.4: limits of `redirect`.
-const REDIRECT_TARGETS: usize = 25;
-const REDIRECT_SECONDS: std::ops::RangeInclusive<u32> = 15..=90;
 const DISPOSITIONS: [&str; 3] = ["default", "simultaneousRing", "forward"];
-/// Our own limit, because the contract has none.
-const POLICIES: usize = 16;
 /// The members of an identity set that may contain the party to call (interface section 6.8).
 const IDENTITIES: [&str; 3] = ["phone", "user", "onPremises"];
 
@@ -96,7 +88,7 @@ impl CreateCallBody {
             subject: text("subject")?,
             call_chain_id: chain_id(&body)?,
             ringing_timeout_seconds: body
-                .whole_number("ringingTimeoutInSeconds", 1..=RINGING_SECONDS)?,
+                .whole_number("ringingTimeoutInSeconds", RINGING_SECONDS)?,
         })
     }
 }

@@ -12,6 +12,7 @@ mod context;
 mod create_call;
 mod error;
 mod identity;
+pub mod limits;
 mod members;
 mod notification;
 mod operation;

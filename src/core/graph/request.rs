@@ -6,33 +6,17 @@
 use serde_json::Value;
 use url::Url;
 
-use super::members::{InvalidBody, Object, quoted, text_at};
+use super::{
+    limits::{
+        CLIENT_CONTEXT_CHARS, DEFAULT_SECONDS, INT32_MAX, MODALITIES, PLAY_PROMPTS, PREFETCHED,
+        PROMPT_TIMES, RECORD_PROMPTS, SENT_TONES, STOP_TONES, TEXT_CHARS, TONE_DELAY_MS, URI_CHARS,
+    },
+    members::{InvalidBody, Object, quoted, text_at},
+};
 use crate::model::{
     PlayPromptRequest, PromptSource, RecordAction, RecordRequest, RecordingStatus, RejectReason,
     SendTonesRequest, Tone,
 };
-
-/// Contract section 2.6: `clientContext` has at most 256 characters.
-const CLIENT_CONTEXT_CHARS: usize = 256;
-/// Contract section 2.5: 1 to 20 prompts.
-const PLAY_PROMPTS: usize = 20;
-/// Contract section 2.6: at most one prompt.
-const RECORD_PROMPTS: usize = 1;
-/// Contract section 2.6: the default of each of the three times.
-const DEFAULT_SECONDS: u32 = 5;
-/// Our own limits, where the contract has none. Signed addresses of object stores are longer than
-/// 2,048 characters when they carry a session token.
-const URI_CHARS: usize = 8192;
-const WORD_CHARS: usize = 256;
-const RESOURCE_ID_CHARS: usize = 256;
-const PREFETCHED: usize = 100;
-const STOP_TONES: usize = 64;
-const SENT_TONES: usize = 128;
-const TONE_DELAY_MS: u32 = 10_000;
-const PROMPT_TIMES: u32 = 1000;
-const MODALITIES: usize = 16;
-/// The largest Int32 of OData.
-const INT32_MAX: u32 = 0x7fff_ffff;
 
 /// The body of `answer` (contract section 2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +68,7 @@ impl RejectBody {
     /// A member is wrong; the error names it.
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         let body = Object::body(body)?;
-        let reason = match body.text("reason", WORD_CHARS)? {
+        let reason = match body.text("reason", TEXT_CHARS)? {
             None => RejectReason::None,
             Some(text) => reject_reason(text).ok_or_else(|| InvalidBody::NotAllowed {
                 path: body.path_of("reason"),
@@ -208,7 +192,7 @@ impl RecordingStatusBody {
     pub fn read(body: &Value) -> Result<Self, InvalidBody> {
         const EXPECTED: &str = "notRecording, recording, failed or unknown";
         let body = Object::body(body)?;
-        let text = body.text("status", WORD_CHARS)?.ok_or_else(|| InvalidBody::Missing {
+        let text = body.text("status", TEXT_CHARS)?.ok_or_else(|| InvalidBody::Missing {
             path: body.path_of("status"),
             expected: EXPECTED.to_owned(),
         })?;
@@ -351,7 +335,7 @@ fn media_info(info: &Object<'_>, times: u32) -> Result<PromptSource, InvalidBody
         expected: "the http or https URI of the audio".to_owned(),
     })?;
     check_uri(info.path_of("uri"), uri, &["https", "http", "file", "aftertone"])?;
-    let resource_id = info.text("resourceId", RESOURCE_ID_CHARS)?.filter(|id| !id.is_empty());
+    let resource_id = info.text("resourceId", TEXT_CHARS)?.filter(|id| !id.is_empty());
     Ok(PromptSource { uri: uri.to_owned(), resource_id: resource_id.map(str::to_owned), times })
 }
 

@@ -210,13 +210,10 @@ fn sha256(text: &str) -> Vec<u8> {
 /// The digest of a configured secret, or the digest that is configured in its place. An invalid
 /// digest matches no secret.
 fn secret_digest(text: &str) -> Vec<u8> {
-    let Some(hex) = text.strip_prefix(DIGEST_PREFIX) else { return sha256(text) };
-    let digit = |digit: &u8| char::from(*digit).to_digit(16);
-    let byte = |pair: &[u8]| match pair {
-        [high, low] => Some((digit(high)? * 16 + digit(low)?) as u8),
-        _ => None,
-    };
-    hex.trim().as_bytes().chunks(2).map(byte).collect::<Option<_>>().unwrap_or_default()
+    match text.strip_prefix(DIGEST_PREFIX) {
+        Some(digest) => hex::decode(digest.trim()).unwrap_or_default(),
+        None => sha256(text),
+    }
 }
 
 /// Whether `presented` is among the known digests. The time taken depends on their number only.

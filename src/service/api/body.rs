@@ -28,7 +28,7 @@ const MAX_FORM_BYTES: usize = 64 * 1024;
 /// # Errors
 /// The body is too large, too slow, truncated, of another type or coding, or not JSON.
 pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiError> {
-    let bytes = bytes_in_time(body).await?;
+    let bytes = bytes_in_time(body, MAX_BYTES).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -47,7 +47,7 @@ pub(super) async fn form(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<HashMap<String, String>, ApiError> {
-    let bytes = limited_in_time(body, MAX_FORM_BYTES).await?;
+    let bytes = bytes_in_time(body, MAX_FORM_BYTES).await?;
     if essence(headers) != "application/x-www-form-urlencoded" {
         return Err(ApiError::MediaType);
     }
@@ -59,30 +59,24 @@ pub(super) async fn form(
     Ok(fields)
 }
 
-/// The whole body of an authenticated request.
+/// The whole body of a request, of at most `max_bytes`.
 ///
 /// # Errors
 /// The body is too large, too slow or truncated.
-pub(super) async fn bytes_in_time(body: Body) -> Result<Vec<u8>, ApiError> {
-    limited_in_time(body, MAX_BYTES).await
-}
-
-async fn limited_in_time(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
-    let read = timeout(deadline::BODY, bytes(body, max_bytes)).await;
-    read.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
-}
-
-async fn bytes(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
-    let mut chunks = body.into_data_stream();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| ApiError::BodyCut)?;
-        if chunk.len() > max_bytes - bytes.len() {
-            return Err(ApiError::TooLarge(max_bytes));
+pub(super) async fn bytes_in_time(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
+    let read = async {
+        let mut chunks = body.into_data_stream();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::BodyCut)?;
+            if chunk.len() > max_bytes - bytes.len() {
+                return Err(ApiError::TooLarge(max_bytes));
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+        Ok(bytes)
+    };
+    timeout(deadline::BODY, read).await.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
 }
 
 /// Decodes the content coding of a body (RFC 9110 section 8.4). Microsoft's client for Go

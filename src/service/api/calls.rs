@@ -1,177 +1,171 @@
-//! The Graph API: translates requests on calls and operations to commands, and results to JSON.
-//!
-//! The steps are always in this order: authenticate, parse the path, check the role, parse the
-//! body, execute.
-
-use std::{borrow::Cow, sync::Arc};
+//! Calls in the Graph API: list, place, show, answer, reject, redirect, transfer and hang up.
 
 use axum::{
-    body::Body,
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header::LOCATION, request::Parts},
+    extract::Path,
+    http::{HeaderValue, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
 
 use super::{
-    ApiState,
-    asked::{Asked, json, ok},
-    auth::{ACCESS_MEDIA, INITIATE},
-    body,
-    call_service::{Answer, CallError, NewCall, NewOperation, TransferTarget},
     deadline,
     error::ApiError,
-    exchange::Audit,
-    idempotency, now,
+    json::{json, ok},
     query::{Expanded, QueryOptions},
-    route::{Action, NoRoute, Route, Target},
-    trace,
+    request::{ActionBody, GraphRequest},
 };
+use crate::service::switchboard::{CallError, NewCall, TransferTarget};
 use aftertone_core::{
     graph::{
-        self, AnswerBody, CreateCallBody, InvalidBody, PlayPromptBody, RecordBody, RecordingLink,
-        RecordingStatusBody, RedirectBody, RejectBody, SendDtmfTonesBody, TransferBody,
+        self, AnswerBody, CreateCallBody, InvalidBody, RedirectBody, RejectBody, TransferBody,
     },
-    model::{self, CallId, CallState, OperationId, OperationKind, RecordAction, Side},
+    model::{self, CallId, CallState},
 };
 
-/// Handles all Graph paths, and every path that no other route matches.
-pub(super) async fn graph(State(state): State<ApiState>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let route = Route::parse(parts.uri.path());
-    let label = route.as_ref().map_or(Cow::Borrowed("unknown"), |route| route.label().into());
-    let mut application = None;
-    let answered = answer(&state, route, parts, body, &mut application).await;
-    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
-    response.extensions_mut().insert(Audit { route: label, application, probe: false });
-    response
+pub(super) async fn list(request: GraphRequest) -> Result<Response, ApiError> {
+    let options = QueryOptions::for_calls(request.query())?;
+    let GraphRequest { state, graph, .. } = &request;
+    let calls = deadline::reading(state.calls.calls(request.application())).await?;
+    let mut calls: Vec<model::Call> = calls.into_iter().filter(has_not_ended).collect();
+    // Paging needs a stable order.
+    calls.sort_by_key(|call| (call.created_at, call.id));
+    let context = graph.metadata_url("communications/calls");
+    let (calls, place) = options.on_page(calls);
+    let mut shown = Vec::with_capacity(calls.len());
+    for call in &calls {
+        let element = json(&graph::Call::element(graph, call));
+        match request.expanded(element, call, &options).await {
+            Ok(call) => shown.push(call),
+            // The call has ended meanwhile.
+            Err(ApiError::Call(CallError::NotFound)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ok(&options.page(context, &graph.calls_url(), place, shown)))
 }
 
-async fn answer(
-    state: &ApiState,
-    route: Result<Route, NoRoute>,
-    parts: Parts,
-    body: Body,
-    application: &mut Option<Arc<str>>,
+pub(super) async fn place(
+    request: GraphRequest,
+    ActionBody(body): ActionBody,
 ) -> Result<Response, ApiError> {
-    // Only paths of the Graph API need a token; any other path is answered with 404 without one.
-    let route = match route {
-        Err(stray @ NoRoute::Elsewhere(_)) => return Err(stray.into()),
-        route => route,
+    let body = CreateCallBody::read(&body)?;
+    let is = |said: &Option<String>, known: &str| {
+        said.as_ref().is_none_or(|said| said.eq_ignore_ascii_case(known))
     };
-    let credentials = state.credentials.borrow().clone();
-    let caller = credentials.authenticate(&parts.headers, now()).await?;
-    *application = Some(Arc::clone(&caller.application));
-    let route = route?;
-    if let Some(role) = role_for(&route.target, &parts.method).filter(|role| !caller.has_role(role))
-    {
-        return Err(ApiError::MissingRole(role));
+    if !is(&body.tenant_id, &request.graph.tenant) {
+        return Err(ApiError::TenantMismatch);
     }
-    let key = match parts.method {
-        Method::POST => idempotency::key(&parts.headers)?,
-        _ => None,
+    if !is(&body.source_application, &request.caller.id) {
+        return Err(ApiError::SourceMismatch);
+    }
+    request.check_callback(Some(&body.callback_uri))?;
+    let new = NewCall {
+        id: request.next_call,
+        source_name: body.source_name,
+        target: body.target,
+        subject: body.subject,
+        chain_id: body.call_chain_id,
+        callback_uri: Some(body.callback_uri),
+        media_config: Some(body.media_config),
+        prefetch: body.prefetch,
+        ringing_timeout_seconds: body.ringing_timeout_seconds,
     };
-    let Some(key) = key else {
-        let asked = Asked::new(state, caller, route.version, &parts);
-        return asked.respond(route.target, body).await;
-    };
-    let body = body::bytes_in_time(body).await?;
-    let turn = state.under_way.turn(&caller.application, key).await?;
-    let own = state.clone();
-    // This future is dropped when the client disconnects. A request that has begun must still store
-    // its answer.
-    state
-        .to_its_end(async move {
-            let asked = Asked::new(&own, caller, route.version, &parts);
-            asked.once(turn, route.target, body).await
-        })
-        .await
+    let placed = request.state.calls.place(request.application(), new);
+    request.placed(&deadline::acting(placed).await?)
 }
 
-impl Asked<'_> {
-    /// Executes the request. The caller's role has been checked already.
-    pub(super) async fn respond(&self, target: Target, body: Body) -> Result<Response, ApiError> {
-        match (target, &self.parts.method) {
-            (Target::Unsupported(name), _) => Err(ApiError::NotImplemented(name)),
-            (Target::Calls, &Method::GET) => self.list_calls().await,
-            (Target::Calls, &Method::POST) => self.create_call(body).await,
-            (Target::Call(call), &Method::GET) => self.show_call(call).await,
-            (Target::Call(call), &Method::DELETE) => self.hang_up(call).await,
-            (Target::Operations(call), &Method::GET) => self.list_operations(call).await,
-            (Target::Operation(call, id), &Method::GET) => self.show_operation(call, id).await,
-            (Target::Participants(call), &Method::GET) => self.list_participants(call).await,
-            (Target::Participant(call, id), &Method::GET) => self.show_participant(call, id).await,
-            (Target::Participant(call, id), &Method::DELETE) => {
-                self.remove_participant(call, id).await
-            }
-            (Target::ParticipantAction(call, id, action), &Method::POST) => {
-                self.act_on_participant(call, id, action, body).await
-            }
-            (Target::Undelivered, &Method::GET) => self.list_undelivered().await,
-            (Target::ResendAll, &Method::POST) => self.resend(None).await,
-            (Target::Resend(call, number), &Method::POST) => {
-                self.resend(Some((call, number))).await
-            }
-            (Target::Trace(call), &Method::GET) => self.show_trace(call).await,
-            (Target::Action(call, action), &Method::POST) => self.act(call, action, body).await,
-            (target, _) => Err(ApiError::Method { allow: target.allow() }),
-        }
-    }
+pub(super) async fn show(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+) -> Result<Response, ApiError> {
+    let options = QueryOptions::for_call(request.query())?;
+    let call = request.call(call).await?;
+    let shown = json(&graph::Call::entity(&request.graph, &call));
+    let shown = request.expanded(shown, &call, &options).await?;
+    Ok(ok(&options.entity(shown)))
+}
 
-    async fn list_calls(&self) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_calls(self.query())?;
-        let calls = deadline::reading(self.state.service.calls(self.application())).await?;
-        let mut calls: Vec<model::Call> = calls.into_iter().filter(is_there).collect();
-        // Paging needs a stable order.
-        calls.sort_by_key(|call| (call.created_at, call.id));
-        let context = self.graph.metadata_url("communications/calls");
-        let (calls, place) = options.on_page(calls);
-        let mut shown = Vec::with_capacity(calls.len());
-        for call in &calls {
-            match self
-                .expanded(json(&graph::Call::element(&self.graph, call)), call, &options)
-                .await
-            {
-                Ok(call) => shown.push(call),
-                // The call has ended meanwhile.
-                Err(ApiError::Call(CallError::NotFound)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(ok(&options.page(context, &self.graph.calls_url(), place, shown)))
-    }
+pub(super) async fn hang_up(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+) -> Result<Response, ApiError> {
+    QueryOptions::for_action(request.query())?;
+    deadline::acting(request.state.calls.hang_up(request.application(), call)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
 
-    async fn create_call(&self, body: Body) -> Result<Response, ApiError> {
-        QueryOptions::for_action(self.query())?;
-        let body = CreateCallBody::read(&body::json(&self.parts.headers, body).await?)?;
-        let is = |said: &Option<String>, known: &str| {
-            said.as_ref().is_none_or(|said| said.eq_ignore_ascii_case(known))
-        };
-        if !is(&body.tenant_id, &self.graph.tenant) {
-            return Err(ApiError::TenantMismatch);
-        }
-        if !is(&body.source_application, &self.caller.id) {
-            return Err(ApiError::SourceMismatch);
-        }
-        self.check_callback(Some(&body.callback_uri))?;
-        let new = NewCall {
-            id: self.next_call,
-            source_name: body.source_name,
-            target: body.target,
-            subject: body.subject,
-            chain_id: body.call_chain_id,
-            callback_uri: Some(body.callback_uri),
-            media_config: Some(body.media_config),
-            prefetch: body.prefetch,
-            ringing_timeout_seconds: body.ringing_timeout_seconds,
-        };
-        self.placed(&deadline::acting(self.state.service.place(self.application(), new)).await?)
-    }
+pub(super) async fn answer(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+    ActionBody(body): ActionBody,
+) -> Result<Response, ApiError> {
+    let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
+    request.check_callback(callback_uri.as_deref())?;
+    let (calls, application) = (&request.state.calls, request.application());
+    let answered = calls.answer(application, call, callback_uri, Some(media_config), prefetch);
+    deadline::acting(answered).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
 
+pub(super) async fn reject(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+    ActionBody(body): ActionBody,
+) -> Result<Response, ApiError> {
+    let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
+    request.check_callback(callback_uri.as_deref())?;
+    let rejected = request.state.calls.reject(request.application(), call, reason, callback_uri);
+    deadline::acting(rejected).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+pub(super) async fn redirect(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+    ActionBody(body): ActionBody,
+) -> Result<Response, ApiError> {
+    let mut redirect = RedirectBody::read(&body)?;
+    request.check_callback(redirect.callback_uri.as_deref())?;
+    let (Some(target), [], false) =
+        (redirect.targets.pop(), &redirect.targets[..], redirect.is_masked)
+    else {
+        return Err(ApiError::NotImplemented(
+            "A redirect to several targets, or one that hides a party,",
+        ));
+    };
+    let (calls, application) = (&request.state.calls, request.application());
+    deadline::acting(calls.redirect(application, call, target, redirect.callback_uri)).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+pub(super) async fn transfer(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+    ActionBody(body): ActionBody,
+) -> Result<Response, ApiError> {
+    let to = match TransferBody::read(call, &body)? {
+        TransferBody::Party(party) => TransferTarget::Party(party),
+        TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
+    };
+    deadline::acting(request.state.calls.transfer(request.application(), call, to)).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Clients send neither a body nor a content type with it.
+pub(super) async fn keep_alive(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+) -> Result<Response, ApiError> {
+    QueryOptions::for_action(request.query())?;
+    deadline::acting(request.state.calls.keep_alive(request.application(), call)).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+impl GraphRequest {
     /// Refuses a callback URI to which notifications can never be sent. The application of such a
     /// call would learn nothing about it.
     fn check_callback(&self, uri: Option<&str>) -> Result<(), ApiError> {
-        let checked = uri.map_or(Ok(()), |uri| self.state.service.check_callback(uri));
+        let checked = uri.map_or(Ok(()), |uri| self.state.fence.check_text(uri));
         checked.map_err(|reason| {
             InvalidBody::NotAllowed {
                 path: "callbackUri".to_owned(),
@@ -192,12 +186,13 @@ impl Asked<'_> {
         Ok(response)
     }
 
-    async fn show_call(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_call(self.query())?;
-        let call = self.call(call).await?;
-        let shown = json(&graph::Call::entity(&self.graph, &call));
-        let shown = self.expanded(shown, &call, &options).await?;
-        Ok(ok(&options.entity(shown)))
+    /// The current state of a call that has not ended.
+    pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
+        let call = deadline::reading(self.state.calls.call(self.application(), call)).await?;
+        match has_not_ended(&call) {
+            true => Ok(call),
+            false => Err(CallError::NotFound.into()),
+        }
     }
 
     /// Adds the expanded members to a call.
@@ -208,7 +203,7 @@ impl Asked<'_> {
         options: &QueryOptions,
     ) -> Result<Value, ApiError> {
         if options.expands(Expanded::Operations) {
-            let operations = self.state.service.operations(self.application(), call.id);
+            let operations = self.state.calls.operations(self.application(), call.id);
             let operations = deadline::reading(operations).await?;
             let operations = operations.iter().map(|operation| self.element(operation));
             shown[Expanded::Operations.name()] = operations.collect();
@@ -219,212 +214,10 @@ impl Asked<'_> {
         }
         Ok(shown)
     }
-
-    /// The current state of a call that has not ended.
-    pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
-        let call = deadline::reading(self.state.service.call(self.application(), call)).await?;
-        match is_there(&call) {
-            true => Ok(call),
-            false => Err(CallError::NotFound.into()),
-        }
-    }
-
-    async fn hang_up(&self, call: CallId) -> Result<Response, ApiError> {
-        QueryOptions::for_action(self.query())?;
-        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
-    }
-
-    async fn list_operations(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query(), &graph::Operation::MEMBERS)?;
-        let operations = self.state.service.operations(self.application(), call);
-        let operations = deadline::reading(operations).await?;
-        let context =
-            self.graph.metadata_url(&format!("communications/calls('{call}')/operations"));
-        let url = self.graph.operations_url(call);
-        let (operations, place) = options.on_page(operations);
-        let shown = operations.iter().map(|operation| self.element(operation)).collect();
-        Ok(ok(&options.page(context, &url, place, shown)))
-    }
-
-    fn element(&self, operation: &model::Operation) -> Value {
-        let link = self.link(operation);
-        json(&graph::Operation::element(&self.graph, operation, link.as_ref()))
-    }
-
-    async fn show_operation(&self, call: CallId, id: OperationId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_entity(self.query(), &graph::Operation::MEMBERS)?;
-        let operation = self.state.service.operation(self.application(), call, id);
-        let operation = deadline::reading(operation).await?;
-        Ok(ok(&options.entity(self.shown(&operation))))
-    }
-
-    async fn show_trace(&self, call: CallId) -> Result<Response, ApiError> {
-        let as_capture = trace::wants_capture(self.query(), &self.parts.headers)?;
-        let messages = self.state.service.trace(self.application(), call);
-        let messages = deadline::reading(messages).await?;
-        Ok(match as_capture {
-            true => trace::capture(call, &messages),
-            false => ok(&trace::shown(&messages)),
-        })
-    }
-
-    async fn act(&self, call: CallId, action: Action, body: Body) -> Result<Response, ApiError> {
-        QueryOptions::for_action(self.query())?;
-        let (service, application) = (&self.state.service, self.application());
-        let body = match action {
-            // Clients send neither a body nor a content type with it.
-            Action::KeepAlive => Value::Null,
-            _ => body::json(&self.parts.headers, body).await?,
-        };
-        match action {
-            Action::Answer => {
-                let AnswerBody { callback_uri, media_config, prefetch } = AnswerBody::read(&body)?;
-                self.check_callback(callback_uri.as_deref())?;
-                let answer = Answer { callback_uri, media_config: Some(media_config), prefetch };
-                deadline::acting(service.answer(application, call, answer)).await?;
-                Ok(StatusCode::ACCEPTED.into_response())
-            }
-            Action::Reject => {
-                let RejectBody { reason, callback_uri } = RejectBody::read(&body)?;
-                self.check_callback(callback_uri.as_deref())?;
-                deadline::acting(service.reject(application, call, reason, callback_uri)).await?;
-                Ok(StatusCode::ACCEPTED.into_response())
-            }
-            Action::KeepAlive => {
-                deadline::acting(service.keep_alive(application, call)).await?;
-                Ok(StatusCode::OK.into_response())
-            }
-            Action::PlayPrompt => {
-                let PlayPromptBody { request, client_context } = PlayPromptBody::read(&body)?;
-                self.submit(call, OperationKind::PlayPrompt(request), client_context).await
-            }
-            Action::Transfer => {
-                let to = match TransferBody::read(call, &body)? {
-                    TransferBody::Party(party) => TransferTarget::Party(party),
-                    TransferBody::PeerOf(other) => TransferTarget::PeerOf(other),
-                };
-                deadline::acting(service.transfer(application, call, to)).await?;
-                Ok(StatusCode::ACCEPTED.into_response())
-            }
-            Action::Redirect => {
-                let mut redirect = RedirectBody::read(&body)?;
-                self.check_callback(redirect.callback_uri.as_deref())?;
-                let (Some(target), [], false) =
-                    (redirect.targets.pop(), &redirect.targets[..], redirect.is_masked)
-                else {
-                    return Err(ApiError::NotImplemented(
-                        "A redirect to several targets, or one that hides a party,",
-                    ));
-                };
-                let redirected = service.redirect(application, call, target, redirect.callback_uri);
-                deadline::acting(redirected).await?;
-                Ok(StatusCode::ACCEPTED.into_response())
-            }
-            Action::SendDtmfTones => {
-                let SendDtmfTonesBody { request, client_context } = SendDtmfTonesBody::read(&body)?;
-                self.submit(call, OperationKind::SendDtmfTones(request), client_context).await
-            }
-            Action::Mute => {
-                let context = graph::client_context(&body)?;
-                self.submit(call, OperationKind::Mute { side: Side::Ours }, context).await
-            }
-            Action::Unmute => {
-                let context = graph::client_context(&body)?;
-                self.submit(call, OperationKind::Unmute { side: Side::Ours }, context).await
-            }
-            Action::UpdateRecordingStatus => {
-                let RecordingStatusBody { status, client_context } =
-                    RecordingStatusBody::read(&body)?;
-                let kind = OperationKind::UpdateRecordingStatus { status };
-                self.submit(call, kind, client_context).await
-            }
-            Action::Record => self.record(call, RecordAction::Record, &body).await,
-            Action::RecordResponse => self.record(call, RecordAction::RecordResponse, &body).await,
-            Action::CancelMediaProcessing => {
-                let context = graph::client_context(&body)?;
-                self.submit(call, OperationKind::CancelMediaProcessing, context).await
-            }
-            Action::SubscribeToTone => {
-                let context = graph::client_context(&body)?;
-                self.submit(call, OperationKind::SubscribeToTone, context).await
-            }
-        }
-    }
-
-    async fn record(
-        &self,
-        call: CallId,
-        action: RecordAction,
-        body: &Value,
-    ) -> Result<Response, ApiError> {
-        let RecordBody { request, client_context } = RecordBody::read(action, body)?;
-        self.submit(call, OperationKind::Record(request), client_context).await
-    }
-
-    /// Submits an operation. The answer is the operation as it is immediately after.
-    pub(super) async fn submit(
-        &self,
-        call: CallId,
-        kind: OperationKind,
-        client_context: Option<String>,
-    ) -> Result<Response, ApiError> {
-        let new = NewOperation { kind, client_context };
-        let submitted = self.state.service.submit(self.application(), call, new);
-        let operation = deadline::acting(submitted).await?;
-        let mut response = ok(&self.shown(&operation));
-        let location = self.graph.operation_url(call, operation.id);
-        let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
-        response.headers_mut().insert(LOCATION, location);
-        Ok(response)
-    }
-
-    fn shown(&self, operation: &model::Operation) -> Value {
-        let link = self.link(operation);
-        json(&graph::Operation::entity(&self.graph, operation, link.as_ref()))
-    }
-
-    fn link(&self, operation: &model::Operation) -> Option<RecordingLink> {
-        let recorded = operation.recording.as_ref()?;
-        Some(self.state.service.recording_link(recorded.id))
-    }
-
-    pub(super) fn application(&self) -> &str {
-        &self.caller.application
-    }
-
-    pub(super) fn query(&self) -> Option<&str> {
-        self.parts.uri.query()
-    }
-}
-
-fn role_for(target: &Target, method: &Method) -> Option<&'static str> {
-    match (target, method) {
-        (Target::Calls, &Method::POST) => Some(INITIATE),
-        (Target::Action(_, action), &Method::POST) => needed_role(*action),
-        _ => None,
-    }
-}
-
-/// The role that each action needs (contract section 2.1).
-pub(super) fn needed_role(action: Action) -> Option<&'static str> {
-    match action {
-        Action::Record | Action::RecordResponse | Action::SubscribeToTone => Some(ACCESS_MEDIA),
-        Action::Transfer | Action::Redirect => Some(INITIATE),
-        Action::Answer
-        | Action::Reject
-        | Action::KeepAlive
-        | Action::PlayPrompt
-        | Action::CancelMediaProcessing
-        | Action::SendDtmfTones
-        | Action::Mute
-        | Action::Unmute
-        | Action::UpdateRecordingStatus => None,
-    }
 }
 
 /// An ended call is not found (contract section 7), even while the call service still has it.
-fn is_there(call: &model::Call) -> bool {
+fn has_not_ended(call: &model::Call) -> bool {
     call.state != CallState::Terminated
 }
 
@@ -434,13 +227,13 @@ mod tests {
 
     use super::*;
     use crate::service::api::{
-        CallError,
+        INITIATE, body,
         fake::{
             CALL, Command, ENDED_CALL, Fake, LIMITED_TOKEN, OPERATION, PEER, TOKEN, bytes_of,
             json_of, schema_errors,
         },
     };
-    use aftertone_core::model::{OperationEnd, Party, RejectReason};
+    use aftertone_core::model::{OperationEnd, OperationKind, Party, RejectReason};
 
     /// Contract section 12, as the JavaScript client sends it.
     const RECORD: &str = r##"{"bargeInAllowed":true,
@@ -620,15 +413,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answer_reject_delete_and_keep_alive_reach_the_house() {
+    async fn answer_reject_delete_and_keep_alive_reach_the_calls() {
         let fake = Fake::new();
         let response = fake.send("POST", &call_path("/v1.0", "/answer"), Some(ANSWER)).await;
         assert_eq!(response.status(), 202);
         assert_eq!(bytes_of(response).await, b"");
-        let Some(Command::Answer(answer)) = fake.service.last_command() else { panic!() };
-        assert_eq!(answer.callback_uri.as_deref(), Some("https://bot.example/api/calls"));
-        assert_eq!(answer.prefetch.len(), 1);
-        assert!(answer.media_config.unwrap().contains("preFetchMedia"));
+        let Some(Command::Answer { callback_uri, media_config, prefetch }) =
+            fake.service.last_command()
+        else {
+            panic!()
+        };
+        assert_eq!(callback_uri.as_deref(), Some("https://bot.example/api/calls"));
+        assert_eq!(prefetch.len(), 1);
+        assert!(media_config.unwrap().contains("preFetchMedia"));
 
         let busy = Some(r#"{"reason":"Busy"}"#);
         let response = fake.send("POST", &call_path("", "/microsoft.graph.reject"), busy).await;
@@ -844,7 +641,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_house_that_says_no_is_quoted() {
+    async fn a_refusal_of_the_call_is_quoted() {
         let table = [
             (CallError::NotEstablished, 400, "8501"),
             (CallError::Terminated, 400, "8528"),
@@ -864,7 +661,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_house_that_does_not_answer_in_time_is_not_asked_twice() {
+    async fn a_call_that_does_not_answer_in_time_is_not_asked_twice() {
         let fake = Fake::new();
         let _gate = fake.service.hold();
         let response = fake.send("POST", &call_path("/v1.0", "/record"), Some("{}")).await;

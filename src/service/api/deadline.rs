@@ -13,13 +13,13 @@ use super::error::ApiError;
 pub(super) const BODY: Duration = Duration::from_secs(10);
 
 /// How long the call service may take.
-pub(super) const HOUSE: Duration = Duration::from_secs(20);
+pub(super) const SERVICE: Duration = Duration::from_secs(20);
 
 /// Waits for work that can safely be repeated.
 pub(super) async fn reading<T, E: Into<ApiError>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ApiError> {
-    match timeout(HOUSE, work).await {
+    match timeout(SERVICE, work).await {
         Ok(result) => result.map_err(Into::into),
         Err(_) => Err(ApiError::TooSlow),
     }
@@ -29,7 +29,7 @@ pub(super) async fn reading<T, E: Into<ApiError>>(
 pub(super) async fn acting<T, E: Into<ApiError>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ApiError> {
-    match timeout(HOUSE, work).await {
+    match timeout(SERVICE, work).await {
         Ok(result) => result.map_err(Into::into),
         Err(_) => Err(ApiError::OutcomeUnknown),
     }

@@ -13,7 +13,8 @@ use futures_util::stream;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use super::{CallService, OpenRecording, RecordingError, call_service::ClipReader};
+use super::store::{ApiStore, OpenRecording, RecordingError};
+use crate::drivers::recordings::ClipReader;
 use aftertone_core::model::RecordingId;
 
 /// Bytes that are read from the file at once.
@@ -28,7 +29,7 @@ const LOOK_FOR: Duration = Duration::from_secs(2);
 
 /// One download.
 pub(super) struct Download {
-    service: Arc<dyn CallService>,
+    store: Arc<dyn ApiStore>,
     id: RecordingId,
     file: ClipReader,
     /// Bytes that are still to be sent.
@@ -40,7 +41,7 @@ pub(super) struct Download {
 impl Download {
     /// Sends `length` bytes from the current position of the file.
     pub(super) fn new(
-        service: Arc<dyn CallService>,
+        store: Arc<dyn ApiStore>,
         id: RecordingId,
         open: OpenRecording,
         length: u64,
@@ -48,7 +49,7 @@ impl Download {
         let OpenRecording { file, left, .. } = open;
         let looked_at = Instant::now();
         let ends_at = left.and_then(|left| looked_at.checked_add(left));
-        Self { service, id, file, rest: length, ends_at, looked_at }
+        Self { store, id, file, rest: length, ends_at, looked_at }
     }
 
     /// The body of the response.
@@ -81,7 +82,7 @@ impl Download {
         if self.looked_at.elapsed() < LOOK_EVERY {
             return;
         }
-        let left = timeout(LOOK_FOR, self.service.recording_left(self.id)).await;
+        let left = timeout(LOOK_FOR, self.store.recording_left(self.id)).await;
         self.looked_at = Instant::now();
         match left {
             Ok(Ok(left)) => self.ends_at = left.and_then(|left| self.looked_at.checked_add(left)),

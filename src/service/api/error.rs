@@ -13,13 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    auth::AuthError,
-    call_service::{CallError, RecordingError},
-    query::InvalidQuery,
-    route::NoRoute,
-};
-use crate::drivers::tokens::TokenError;
+use super::{auth::AuthError, query::InvalidQuery, store::RecordingError};
+use crate::{drivers::tokens::TokenError, service::switchboard::CallError};
 use aftertone_core::{
     graph::{ErrorBody, ErrorIds, InvalidBody},
     model::UnixMillis,
@@ -32,6 +27,9 @@ pub(super) const JSON: HeaderValue =
 /// OData version of the responses.
 pub(super) const ODATA_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
+
+/// Longer segments of a path are cut in a message.
+const MAX_SEGMENT_CHARS: usize = 100;
 
 /// Why a request fails. The display text is the message for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,9 +136,9 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// The HTTP status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.status_and_code().0
+    /// The path does not exist, from this segment on.
+    pub(super) fn unknown_segment(name: &str) -> Self {
+        Self::UnknownSegment(name.chars().take(MAX_SEGMENT_CHARS).collect())
     }
 
     fn status_and_code(&self) -> (StatusCode, &'static str) {
@@ -228,20 +226,6 @@ impl ApiError {
             headers.insert(name, value);
         }
         response
-    }
-}
-
-impl From<NoRoute> for ApiError {
-    fn from(route: NoRoute) -> Self {
-        match route {
-            NoRoute::Elsewhere(name) | NoRoute::Segment(name) => {
-                Self::UnknownSegment(name.chars().take(100).collect())
-            }
-            NoRoute::Call => Self::Call(CallError::NotFound),
-            NoRoute::Operation => Self::NoOperation,
-            NoRoute::Participant => Self::NoParticipant,
-            NoRoute::Notification => Self::NoNotification,
-        }
     }
 }
 

@@ -1,33 +1,42 @@
-//! An in-memory [`CallService`] and an HTTP client for it, for the tests of the API.
+//! In-memory [`CallControl`] and [`ApiStore`], and an HTTP client for the API on top of them.
 
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
     http::{Request, Response},
 };
-use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
-use crate::drivers::{
-    recordings::{Folder, Vault},
-    store::Delivery,
-    tokens::Verifier,
+use crate::{
+    drivers::{
+        prompts::Fence,
+        recordings::{Folder, LostAndFound, Vault},
+        signalling::{Traced, TrunkReport},
+        store::{Delivery, GivenUp, KeptAnswer, RequestKey},
+        tokens::Verifier,
+    },
+    service::switchboard::{CallControl, CallError, NewCall, NewOperation, TransferTarget},
 };
 use aftertone_core::{
     graph::{GraphContext, RecordingLink, Version},
     model::{
         Arrival, Call, CallId, CallState, Direction, Event, MediaState, Operation, OperationEnd,
-        OperationId, OperationKind, OperationStatus, Party, RecordAction, RecordRequest, Recorded,
+        OperationKind, OperationStatus, Party, PromptSource, RecordAction, RecordRequest, Recorded,
         RecordingId, RejectReason, SteadyMillis, Termination, UnixMillis,
+    },
+    proto::sip::{
+        path::{Path, Transport},
+        registration::{Failure, TrunkState, TrunkStatus},
     },
 };
 
@@ -49,7 +58,11 @@ pub(super) const LIMITED_TOKEN: &str = "no-roles";
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
     Place(NewCall),
-    Answer(Answer),
+    Answer {
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        prefetch: Vec<PromptSource>,
+    },
     Reject(RejectReason),
     HangUp,
     Redirect(Party),
@@ -60,7 +73,7 @@ pub(super) enum Command {
 }
 
 pub(super) struct Fake {
-    pub(super) service: Arc<FakeHouse>,
+    pub(super) service: Arc<FakeService>,
     pub(super) state: ApiState,
 }
 
@@ -81,11 +94,15 @@ impl Fake {
             ],
             Verifier::default(),
         );
-        let service = Arc::new(FakeHouse::new());
+        let service = Arc::new(FakeService::new());
         let tenant = "00000000-0000-0000-0000-000000000001";
         let (_, credentials) = watch::channel(Arc::new(credentials));
-        let behind: Arc<dyn CallService> = service.clone();
-        let state = ApiState::new(behind, credentials, tenant, "https://api.example/");
+        let modules = ApiModules {
+            calls: service.clone(),
+            store: service.clone(),
+            fence: Fence::new(std::iter::empty()),
+        };
+        let state = ApiState::new(modules, credentials, tenant, "https://api.example/");
         Self { service, state }
     }
 
@@ -204,11 +221,11 @@ fn allow_null(schema: &mut Value) {
 }
 
 /// Knows one established call with one record operation, and one ended call.
-pub(super) struct FakeHouse {
-    state: Mutex<State>,
+pub(super) struct FakeService {
+    state: Mutex<FakeState>,
 }
 
-struct State {
+struct FakeState {
     operation: Operation,
     recording: bool,
     commands: Vec<Command>,
@@ -224,7 +241,7 @@ struct State {
     given_up: usize,
 }
 
-impl FakeHouse {
+impl FakeService {
     fn new() -> Self {
         let request = RecordRequest {
             action: RecordAction::Record,
@@ -236,7 +253,7 @@ impl FakeHouse {
             play_beep: true,
             stop_tones: Vec::new(),
         };
-        let state = State {
+        let state = FakeState {
             operation: operation(OperationKind::Record(request), None),
             recording: true,
             commands: Vec::new(),
@@ -304,25 +321,24 @@ impl FakeHouse {
         state.operation.end = Some(end);
     }
 
-    fn answered<T: Send + 'static>(
+    async fn answered<T>(
         &self,
         call: CallId,
-        answer: impl FnOnce(&mut State) -> T,
-    ) -> BoxFuture<'static, Result<T, CallError>> {
-        let mut state = self.state.lock().unwrap();
-        let result = match (&state.refusal, call.to_string().as_str()) {
-            (Some(error), _) => Err(*error),
-            (None, CALL) => Ok(answer(&mut state)),
-            (None, _) => Err(CallError::NotFound),
+        answer: impl FnOnce(&mut FakeState) -> T,
+    ) -> Result<T, CallError> {
+        let (result, gate) = {
+            let mut state = self.state.lock().unwrap();
+            let result = match (&state.refusal, call.to_string().as_str()) {
+                (Some(error), _) => Err(*error),
+                (None, CALL) => Ok(answer(&mut state)),
+                (None, _) => Err(CallError::NotFound),
+            };
+            (result, state.gate.clone())
         };
-        let gate = state.gate.clone();
-        async move {
-            if let Some(mut gate) = gate {
-                gate.wait_for(|is_open| *is_open).await.expect("the gate opens");
-            }
-            result
+        if let Some(mut gate) = gate {
+            gate.wait_for(|is_open| *is_open).await.expect("the gate opens");
         }
-        .boxed()
+        result
     }
 
     fn known(&self, id: RecordingId) -> Result<bool, RecordingError> {
@@ -333,26 +349,28 @@ impl FakeHouse {
         }
     }
 
-    fn told(&self, call: CallId, command: Command) -> BoxFuture<'static, Result<(), CallError>> {
-        self.answered(call, |state| state.commands.push(command))
+    async fn told(&self, call: CallId, command: Command) -> Result<(), CallError> {
+        self.answered(call, |state| state.commands.push(command)).await
     }
 }
 
-impl CallService for FakeHouse {
-    fn calls<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Call>, CallError>> {
+#[async_trait]
+impl CallControl for FakeService {
+    async fn calls(&self, _: &str) -> Result<Vec<Call>, CallError> {
         self.answered(CALL.parse().unwrap(), |_| {
             [ENDED_CALL, CALL].iter().map(|id| call(id.parse().unwrap())).collect()
         })
+        .await
     }
 
-    fn call<'a>(&'a self, _: &'a str, id: CallId) -> BoxFuture<'a, Result<Call, CallError>> {
+    async fn call(&self, _: &str, id: CallId) -> Result<Call, CallError> {
         if id.to_string() == ENDED_CALL {
-            return std::future::ready(Ok(call(id))).boxed();
+            return Ok(call(id));
         }
-        self.answered(id, |_| call(id))
+        self.answered(id, |_| call(id)).await
     }
 
-    fn place<'a>(&'a self, _: &'a str, new: NewCall) -> BoxFuture<'a, Result<Call, CallError>> {
+    async fn place(&self, _: &str, new: NewCall) -> Result<Call, CallError> {
         let id = CALL.parse().unwrap();
         self.answered(id, |state| {
             state.commands.push(Command::Place(new.clone()));
@@ -361,109 +379,109 @@ impl CallService for FakeHouse {
             let callback_uri = new.callback_uri;
             Call { state, direction, source, target: new.target, callback_uri, ..call(id) }
         })
+        .await
     }
 
-    fn answer<'a>(
-        &'a self,
-        _: &'a str,
+    async fn answer(
+        &self,
+        _: &str,
         call: CallId,
-        answer: Answer,
-    ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::Answer(answer))
+        callback_uri: Option<String>,
+        media_config: Option<String>,
+        prefetch: Vec<PromptSource>,
+    ) -> Result<(), CallError> {
+        self.told(call, Command::Answer { callback_uri, media_config, prefetch }).await
     }
 
-    fn reject<'a>(
-        &'a self,
-        _: &'a str,
+    async fn reject(
+        &self,
+        _: &str,
         call: CallId,
         reason: RejectReason,
         _: Option<String>,
-    ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::Reject(reason))
+    ) -> Result<(), CallError> {
+        self.told(call, Command::Reject(reason)).await
     }
 
-    fn redirect<'a>(
-        &'a self,
-        _: &'a str,
+    async fn redirect(
+        &self,
+        _: &str,
         call: CallId,
         target: Party,
         _: Option<String>,
-    ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::Redirect(target))
+    ) -> Result<(), CallError> {
+        self.told(call, Command::Redirect(target)).await
     }
 
-    fn transfer<'a>(
-        &'a self,
-        _: &'a str,
-        call: CallId,
-        to: TransferTarget,
-    ) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::Transfer(to))
+    async fn transfer(&self, _: &str, call: CallId, to: TransferTarget) -> Result<(), CallError> {
+        self.told(call, Command::Transfer(to)).await
     }
 
-    fn hang_up<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::HangUp)
+    async fn hang_up(&self, _: &str, call: CallId) -> Result<(), CallError> {
+        self.told(call, Command::HangUp).await
     }
 
-    fn keep_alive<'a>(&'a self, _: &'a str, call: CallId) -> BoxFuture<'a, Result<(), CallError>> {
-        self.told(call, Command::KeepAlive)
+    async fn keep_alive(&self, _: &str, call: CallId) -> Result<(), CallError> {
+        self.told(call, Command::KeepAlive).await
     }
 
-    fn submit<'a>(
-        &'a self,
-        _: &'a str,
+    async fn submit(
+        &self,
+        _: &str,
         call: CallId,
         new: NewOperation,
-    ) -> BoxFuture<'a, Result<Operation, CallError>> {
+    ) -> Result<Operation, CallError> {
         self.answered(call, |state| {
             state.commands.push(Command::Submit(new.clone()));
             operation(new.kind, new.client_context)
         })
+        .await
     }
 
-    fn trace<'a>(
-        &'a self,
-        _: &'a str,
-        call: CallId,
-    ) -> BoxFuture<'a, Result<Vec<TracedMessage>, CallError>> {
-        let message = TracedMessage {
+    async fn trace(&self, _: &str, call: CallId) -> Result<Vec<Traced>, CallError> {
+        let local = "192.0.2.1:5060".parse().unwrap();
+        let peer = "192.0.2.10:40000".parse().unwrap();
+        let message = Traced {
             at: UnixMillis(1_700_000_000_123),
             is_sent: false,
-            transport: "TCP",
-            local: "192.0.2.1:5060".parse().unwrap(),
-            peer: "192.0.2.10:40000".parse().unwrap(),
+            path: Path { transport: Transport::Tcp, ..Path::udp(local, peer) },
             message: "OPTIONS sip:a@b SIP/2.0\r\n\r\n".into(),
         };
-        self.answered(call, |_| vec![message])
+        self.answered(call, |_| vec![message]).await
     }
 
-    fn operations<'a>(
-        &'a self,
-        _: &'a str,
-        call: CallId,
-    ) -> BoxFuture<'a, Result<Vec<Operation>, CallError>> {
-        self.answered(call, |state| vec![state.operation.clone()])
+    async fn operations(&self, _: &str, call: CallId) -> Result<Vec<Operation>, CallError> {
+        self.answered(call, |state| vec![state.operation.clone()]).await
     }
 
-    fn operation<'a>(
-        &'a self,
-        _: &'a str,
-        call: CallId,
-        id: OperationId,
-    ) -> BoxFuture<'a, Result<Operation, CallError>> {
-        assert_eq!(id.to_string(), OPERATION);
-        self.answered(call, |state| state.operation.clone())
+    async fn ready(&self) -> Result<(), String> {
+        let not_ready = self.state.lock().unwrap().not_ready.clone();
+        not_ready.map_or(Ok(()), Err)
     }
 
-    fn begin_request<'a>(
-        &'a self,
-        _: &'a str,
-        key: &'a str,
-        fingerprint: &'a str,
+    async fn trunks(&self) -> Vec<TrunkReport> {
+        let status = TrunkStatus {
+            state: TrunkState::Waiting,
+            since: Instant::now(),
+            last_status: Some(403),
+            failure: Some(Failure::Refused(403)),
+            expires_at: None,
+        };
+        vec![TrunkReport { name: "provider".to_owned(), status, no_way: None }]
+    }
+}
+
+#[async_trait]
+impl ApiStore for FakeService {
+    async fn begin_request(
+        &self,
+        _: &str,
+        key: &str,
+        fingerprint: &str,
         _: Option<CallId>,
-    ) -> BoxFuture<'a, Result<RequestKey, CallError>> {
+    ) -> Result<RequestKey, CallError> {
         let mut state = self.state.lock().unwrap();
-        let begun = match state.requests.get(key) {
+        Ok(match state.requests.get(key) {
             None => {
                 state.requests.insert(key.to_owned(), (fingerprint.to_owned(), None));
                 RequestKey::New
@@ -471,30 +489,29 @@ impl CallService for FakeHouse {
             Some((known, _)) if known != fingerprint => RequestKey::Taken,
             Some((_, None)) => RequestKey::Unanswered,
             Some((_, Some(answer))) => RequestKey::Answered(answer.clone()),
-        };
-        std::future::ready(Ok(begun)).boxed()
+        })
     }
 
-    fn end_request<'a>(
-        &'a self,
-        _: &'a str,
-        key: &'a str,
+    async fn end_request(
+        &self,
+        _: &str,
+        key: &str,
         answer: Option<KeptAnswer>,
-    ) -> BoxFuture<'a, Result<(), CallError>> {
+    ) -> Result<(), CallError> {
         let requests = &mut self.state.lock().unwrap().requests;
         match answer {
             None => drop(requests.remove(key)),
             Some(_) => requests.get_mut(key).unwrap().1 = answer,
         }
-        std::future::ready(Ok(())).boxed()
+        Ok(())
     }
 
-    fn undelivered<'a>(
-        &'a self,
-        _: &'a str,
+    async fn undelivered(
+        &self,
+        _: &str,
         skip: usize,
         size: usize,
-    ) -> BoxFuture<'a, Result<(usize, Vec<GivenUp>), CallError>> {
+    ) -> Result<(usize, Vec<GivenUp>), CallError> {
         let id: CallId = CALL.parse().unwrap();
         let given_up = move |sequence: u64| {
             let delivery = Delivery {
@@ -515,71 +532,58 @@ impl CallService for FakeHouse {
             let listed = (3..).take(state.given_up).skip(skip).take(size).map(given_up);
             (state.given_up, listed.collect())
         })
+        .await
     }
 
-    fn resend<'a>(
-        &'a self,
-        _: &'a str,
-        which: Option<(CallId, u64)>,
-    ) -> BoxFuture<'a, Result<u64, CallError>> {
+    async fn resend(&self, _: &str, which: Option<(CallId, u64)>) -> Result<u64, CallError> {
         self.answered(CALL.parse().unwrap(), |state| {
             state.commands.push(Command::Resend(which));
             u64::from(which.is_none_or(|(_, sequence)| sequence == 3))
         })
+        .await
     }
 
-    fn recording<'a>(
-        &'a self,
-        id: RecordingId,
-        key: RecordingKey<'a>,
-    ) -> BoxFuture<'a, Result<OpenRecording, RecordingError>> {
-        let known = self.known(id);
-        let left = self.state.lock().unwrap().left;
-        async move {
-            match (known?, opens(key)) {
-                (false, _) => Err(RecordingError::NotFound),
-                (true, false) => Err(RecordingError::Forbidden),
-                (true, true) => {
-                    let place = tempfile::tempdir().unwrap();
-                    let folder = Folder::hold(place.path().to_owned()).unwrap();
-                    let vault = Vault::new(folder);
-                    std::fs::write(vault.path(id), &*RECORDING_BYTES).unwrap();
-                    let (file, bytes) = vault.open(id).await.unwrap();
-                    Ok(OpenRecording { bytes, left, file })
-                }
-            }
-        }
-        .boxed()
-    }
-
-    fn recording_left(
+    async fn recording(
         &self,
         id: RecordingId,
-    ) -> BoxFuture<'_, Result<Option<Duration>, RecordingError>> {
+        key: RecordingKey<'_>,
+    ) -> Result<OpenRecording, RecordingError> {
         let left = self.state.lock().unwrap().left;
-        let told = match self.known(id) {
-            Ok(true) => Ok(left),
-            Ok(false) => Err(RecordingError::NotFound),
-            Err(error) => Err(error),
-        };
-        std::future::ready(told).boxed()
+        match (self.known(id)?, opens(key)) {
+            (false, _) => Err(RecordingError::NotFound),
+            (true, false) => Err(RecordingError::Forbidden),
+            (true, true) => {
+                let place = tempfile::tempdir().unwrap();
+                let folder = Folder::hold(place.path().to_owned()).unwrap();
+                let vault = Vault::new(folder);
+                std::fs::write(vault.path(id), &*RECORDING_BYTES).unwrap();
+                let (file, bytes) = vault.open(id).await.unwrap();
+                Ok(OpenRecording { bytes, left, file })
+            }
+        }
     }
 
-    fn delete_recording<'a>(
-        &'a self,
+    async fn recording_left(&self, id: RecordingId) -> Result<Option<Duration>, RecordingError> {
+        let left = self.state.lock().unwrap().left;
+        match self.known(id)? {
+            true => Ok(left),
+            false => Err(RecordingError::NotFound),
+        }
+    }
+
+    async fn delete_recording(
+        &self,
         id: RecordingId,
-        key: RecordingKey<'a>,
-    ) -> BoxFuture<'a, Result<(), RecordingError>> {
-        let result = match (self.known(id), opens(key)) {
-            (Err(error), _) => Err(error),
-            (Ok(false), _) => Err(RecordingError::NotFound),
-            (Ok(true), false) => Err(RecordingError::Forbidden),
-            (Ok(true), true) => {
+        key: RecordingKey<'_>,
+    ) -> Result<(), RecordingError> {
+        match (self.known(id)?, opens(key)) {
+            (false, _) => Err(RecordingError::NotFound),
+            (true, false) => Err(RecordingError::Forbidden),
+            (true, true) => {
                 self.state.lock().unwrap().recording = false;
                 Ok(())
             }
-        };
-        std::future::ready(result).boxed()
+        }
     }
 
     fn recording_link(&self, id: RecordingId) -> RecordingLink {
@@ -589,31 +593,8 @@ impl CallService for FakeHouse {
         }
     }
 
-    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
-        let not_ready = self.state.lock().unwrap().not_ready.clone();
-        std::future::ready(not_ready.map_or(Ok(()), Err)).boxed()
-    }
-
-    fn check_callback(&self, uri: &str) -> Result<(), String> {
-        match uri.contains("10.1.2.3") {
-            true => Err("10.1.2.3:80 is a private address".to_owned()),
-            false => Ok(()),
-        }
-    }
-
     fn lost_and_found(&self) -> LostAndFound {
         LostAndFound { files: 2, bytes: 32_044, oldest: Some(UnixMillis(1_700_000_000_000)) }
-    }
-
-    fn trunks(&self) -> BoxFuture<'_, Vec<TrunkHealth>> {
-        let trunk = TrunkHealth {
-            name: "provider".to_owned(),
-            state: "waiting".to_owned(),
-            seconds: 7,
-            last_status: Some(403),
-            failure: Some("refused with 403".to_owned()),
-        };
-        std::future::ready(vec![trunk]).boxed()
     }
 }
 
@@ -662,6 +643,11 @@ fn operation(kind: OperationKind, client_context: Option<String>) -> Operation {
     }
 }
 
+/// The recording belongs to `mybot`.
+fn opens(key: RecordingKey<'_>) -> bool {
+    key == RecordingKey::Token(RECORDING_TOKEN) || key == RecordingKey::Application("mybot")
+}
+
 mod tests {
     use super::*;
     use aftertone_core::{
@@ -686,7 +672,7 @@ mod tests {
     #[test]
     fn notifications_are_what_the_description_says() {
         let id = CALL.parse().unwrap();
-        let service = FakeHouse::new();
+        let service = FakeService::new();
         service.end_operation(OperationEnd::MaxSilenceTimeout);
         let operation = service.state.lock().unwrap().operation.clone();
         let events = [
@@ -718,9 +704,4 @@ mod tests {
             }
         }
     }
-}
-
-/// The recording belongs to `mybot`.
-fn opens(key: RecordingKey<'_>) -> bool {
-    key == RecordingKey::Token(RECORDING_TOKEN) || key == RecordingKey::Application("mybot")
 }

@@ -14,9 +14,9 @@ use axum::{
 use humantime::format_rfc3339_seconds;
 use serde_json::{Map, Value, json};
 
-use super::{
-    ApiState, CallService, LostAndFound, TrunkHealth, error::ApiError, exchange::Audit, now,
-};
+use super::{ApiState, error::ApiError, exchange::Audit, now};
+use crate::drivers::{recordings::LostAndFound, signalling::TrunkReport};
+use aftertone_core::proto::sip::registration::TrunkState;
 
 /// `/healthz`: the process can answer.
 pub(super) async fn alive(method: Method) -> Response {
@@ -30,9 +30,9 @@ pub(super) async fn ready(
     headers: HeaderMap,
     method: Method,
 ) -> Response {
-    let is_ready = state.service.ready().await;
+    let is_ready = state.calls.ready().await;
     let mut body = match is_known(&state, &headers).await {
-        true => for_applications(&*state.service).await,
+        true => for_applications(&state).await,
         false => Map::new(),
     };
     probe("/readyz", &method, || match is_ready {
@@ -51,9 +51,9 @@ pub(super) async fn ready(
 
 /// The members that need a token, by name. The state of the trunks does not change the status,
 /// because incoming calls work without them. Clips in `lost+found` do not change it either.
-async fn for_applications(service: &dyn CallService) -> Map<String, Value> {
-    let trunks: Value = service.trunks().await.into_iter().map(told).collect();
-    let LostAndFound { files, bytes, oldest } = service.lost_and_found();
+async fn for_applications(state: &ApiState) -> Map<String, Value> {
+    let trunks: Value = state.calls.trunks().await.into_iter().map(trunk).collect();
+    let LostAndFound { files, bytes, oldest } = state.store.lost_and_found();
     let oldest = oldest.map(|at| format_rfc3339_seconds(SystemTime::from(at)).to_string());
     let lost = json!({"files": files, "bytes": bytes, "oldest": oldest});
     Map::from_iter([("trunks".to_owned(), trunks), ("lostAndFound".to_owned(), lost)])
@@ -103,14 +103,21 @@ async fn is_known(state: &ApiState, headers: &HeaderMap) -> bool {
     credentials.authenticate(headers, now()).await.is_ok()
 }
 
-fn told(trunk: TrunkHealth) -> Value {
-    let TrunkHealth { name, state, seconds, last_status, failure } = trunk;
+/// The state of a trunk. When the trunk is idle because its address is not found, the state is the
+/// reason.
+fn trunk(report: TrunkReport) -> Value {
+    let TrunkReport { name, status, no_way } = report;
+    let no_way = no_way.map(|why| format!("no way: {why}"));
+    let state = match (&no_way, status.state) {
+        (Some(no_way), TrunkState::Idle) => no_way.clone(),
+        (_, state) => state.to_string(),
+    };
     json!({
         "name": name,
         "state": state,
-        "seconds": seconds,
-        "lastStatus": last_status,
-        "failure": failure,
+        "seconds": status.since.elapsed().as_secs(),
+        "lastStatus": status.last_status,
+        "failure": status.failure.map(|failure| failure.to_string()).or(no_way),
     })
 }
 
@@ -154,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_house_that_is_not_ready_says_why() {
+    async fn a_server_that_is_not_ready_says_why() {
         let fake = Fake::new();
         assert_eq!(fake.get("/healthz").await.status(), 200);
         let ready = json_of(fake.get("/readyz").await).await;

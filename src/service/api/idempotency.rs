@@ -11,72 +11,84 @@
 use aws_lc_rs::digest;
 use axum::{
     body::Body,
+    extract::Request,
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
         header::{CONTENT_TYPE, LOCATION},
     },
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tracing::warn;
 
 use super::{
-    asked::Asked,
-    call_service::{KeptAnswer, RequestKey},
-    deadline,
+    body, deadline,
     error::{ApiError, JSON, ODATA_VERSION},
-    route::Target,
-    under_way::Turn,
+    request::GraphRequest,
 };
+use crate::drivers::store::{KeptAnswer, RequestKey};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longer keys are refused.
-const MAX_KEY: usize = 255;
-impl Asked<'_> {
-    /// Executes a request with a key, unless it was executed before.
-    pub(super) async fn once(
-        &self,
-        turn: Turn,
-        target: Target,
-        body: Vec<u8>,
-    ) -> Result<Response, ApiError> {
-        let (service, application) = (&self.state.service, self.application());
-        let fingerprint = fingerprint(&self.parts.method, &self.parts.uri, &body);
-        let call = matches!(target, Target::Calls).then_some(self.next_call);
-        let begun = service.begin_request(application, &turn.key, &fingerprint, call);
-        let answered = match deadline::acting(begun).await? {
-            RequestKey::New => self.respond(target, Body::from(body)).await,
-            RequestKey::Placed(call) => self.placed(&call),
-            RequestKey::Answered(answer) => return Ok(repeated(answer)),
-            RequestKey::Unanswered => return Err(ApiError::KeyInUse),
-            RequestKey::Taken => return Err(ApiError::KeyTaken),
-        };
-        self.keep(&turn.key, answered).await
-    }
+pub(super) const MAX_KEY: usize = 255;
 
-    /// Stores the answer, if something was done.
-    async fn keep(
-        &self,
-        key: &str,
-        answered: Result<Response, ApiError>,
-    ) -> Result<Response, ApiError> {
-        let (answered, kept) = match answered {
-            Ok(response) => {
-                let (response, kept) = kept(response).await?;
-                (Ok(response), Some(kept))
-            }
-            // The outcome is unknown.
-            Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(error),
-            Err(error) => (Err(error), None),
-        };
-        let ended = self.state.service.end_request(self.application(), key, kept);
-        // Without a stored answer, a repeated request is refused, but it is never executed again.
-        if let Err(error) = deadline::acting(ended).await {
-            warn!("The answer to a request with a key is not kept: {error}");
-        }
-        answered
+/// Executes a request with a key, unless it was executed before. `uri` is that of the client.
+///
+/// # Errors
+/// The key is in use or belongs to another request, or the body cannot be read.
+pub(super) async fn once(
+    asked: GraphRequest,
+    key: String,
+    uri: &Uri,
+    places_call: bool,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = body::bytes_in_time(body, body::MAX_BYTES).await?;
+    let turn = asked.state.under_way.turn(&asked.caller.application, key).await?;
+    let fingerprint = fingerprint(&parts.method, uri, &body);
+    let tasks = asked.state.clone();
+    // This future is dropped when the client disconnects. A request that has begun must still store
+    // its answer.
+    tasks
+        .to_its_end(async move {
+            let (store, application) = (&asked.state.store, asked.application());
+            let call = places_call.then_some(asked.next_call);
+            let begun = store.begin_request(application, &turn.key, &fingerprint, call);
+            let response = match deadline::acting(begun).await? {
+                RequestKey::New => next.run(Request::from_parts(parts, Body::from(body))).await,
+                RequestKey::Placed(call) => asked.placed(&call)?,
+                RequestKey::Answered(answer) => return Ok(repeated(answer)),
+                RequestKey::Unanswered => return Err(ApiError::KeyInUse),
+                RequestKey::Taken => return Err(ApiError::KeyTaken),
+            };
+            keep(&asked, &turn.key, response).await
+        })
+        .await
+}
+
+/// Stores the answer, if something was done.
+async fn keep(asked: &GraphRequest, key: &str, response: Response) -> Result<Response, ApiError> {
+    // The outcome is unknown.
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        return Ok(response);
     }
+    let (response, kept) = match response.extensions().get::<ApiError>() {
+        Some(_) => (response, None),
+        None => {
+            let (response, kept) = kept(response).await?;
+            (response, Some(kept))
+        }
+    };
+    let ended = asked.state.store.end_request(asked.application(), key, kept);
+    // Without a stored answer, a repeated request is refused, but it is never executed again.
+    if let Err(error) = deadline::acting(ended).await {
+        warn!("The answer to a request with a key is not kept: {error}");
+    }
+    Ok(response)
 }
 
 /// The key of a request.
@@ -133,7 +145,7 @@ fn repeated(answer: KeptAnswer) -> Response {
 mod tests {
     use super::*;
     use crate::service::api::fake::{CALL, Fake, LIMITED_TOKEN, TOKEN, bytes_of, json_of};
-    use crate::service::api::{call_service::CallError, under_way::MAX_RUNNING};
+    use crate::service::{api::under_way::MAX_RUNNING, switchboard::CallError};
 
     fn posting(
         fake: &Fake,

@@ -1,29 +1,31 @@
 //! The REST API: translates requests to commands, and results to Graph JSON.
 //!
 //! Input: HTTP requests in all the forms of the contract, downloads of recordings, and probes.
-//! Output: commands to a [`CallService`], and responses with the types of
+//! Output: commands to a [`CallControl`], and responses with the types of
 //! [`aftertone_core::graph`]. The API decides whether a caller is authorised and whether a request
 //! is valid. It makes no decision about calls, and holds no state of them.
+//!
+//! [`CallControl`]: crate::service::switchboard::CallControl
 //!
 //! | file | does |
 //! |---|---|
 //! | `exchange` | common parts of requests and responses: ids, headers, panics, access log |
-//! | `route`, `query`, `body` | parses a request: path, OData options, JSON |
+//! | `graph` | the router of the Graph API, and what each of its requests passes |
+//! | `path`, `query`, `body` | parses a request: path, OData options, JSON |
 //! | `auth` | authentication |
 //! | `idempotency` | repeated requests |
 //! | `oauth`, `wrong_secrets` | tokens and the keys to verify them; limit of wrong secrets |
-//! | `calls`, `participants` | the Graph API |
+//! | `calls`, `operations`, `participants` | the handlers of the Graph API |
 //! | `trace`, `undelivered` | additions to Graph: SIP messages of a call, failed notifications |
 //! | `recordings`, `health`, `authority` | downloads; probes; the CA certificate for development |
 //! | `openapi` | the description of the whole API |
 //! | `error` | the only mapping from errors to responses |
+//! | `store` | recordings, request keys and undelivered notifications in the database |
 //! | `serve` | the listener with its limits |
 
-mod asked;
 mod auth;
 mod authority;
 mod body;
-mod call_service;
 mod calls;
 mod deadline;
 mod download;
@@ -31,17 +33,22 @@ mod error;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod graph;
 mod health;
 mod idempotency;
+mod json;
 mod oauth;
 mod openapi;
+mod operations;
 mod participants;
+mod path;
 mod pcap;
 mod query;
 mod recordings;
-mod route;
+mod request;
 mod serve;
 mod state;
+mod store;
 mod trace;
 mod undelivered;
 mod under_way;
@@ -54,13 +61,9 @@ use axum::{
 
 pub use auth::{ACCESS_MEDIA, ApplicationCredential, Credentials, INITIATE};
 pub use authority::PATH as AUTHORITY_PATH;
-pub use call_service::{
-    Answer, CallError, CallService, GivenUp, KeptAnswer, LostAndFound, NewCall, NewOperation,
-    OpenRecording, RecordingError, RecordingKey, RequestKey, TracedMessage, TransferTarget,
-    TrunkHealth,
-};
 pub use serve::{Identity, ServeLimits, serve};
-pub use state::ApiState;
+pub use state::{ApiModules, ApiState};
+pub use store::{ApiStore, DatabaseStore, OpenRecording, RecordingError, RecordingKey};
 
 use self::state::now;
 use crate::drivers::tokens::Issuer;
@@ -72,10 +75,9 @@ pub fn router(state: ApiState, issuer: Option<Issuer>) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), |router, (path, method)| router.route(path, method))
-        // The Graph paths have too many forms for a table of patterns; `route` reads them.
-        .fallback(calls::graph)
-        .with_state(state)
+        .with_state(state.clone())
         .merge(tokens.unwrap_or_default())
+        .fallback_service(graph::router(state))
         .layer(middleware::from_fn(exchange::exchange))
 }
 

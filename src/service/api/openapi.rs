@@ -1,7 +1,7 @@
 //! `/openapi.json`: the OpenAPI 3.1 description of all served paths, generated from the routes.
 //!
-//! An exhaustive match describes every target of a Graph path, so that a new route cannot be
-//! forgotten. Resources of Graph that this server does not have are left out. The schemas of
+//! A test compares the descriptions with the routes, so that a new route cannot be forgotten.
+//! Resources of Graph that this server does not have are left out. The schemas of
 //! responses come from the contract; those of requests describe the members that we read.
 
 mod bodies;
@@ -18,21 +18,24 @@ use serde_json::{Map, Value, json};
 
 use self::{
     bodies::{
-        RECORD_RESPONSE_SECONDS, RECORD_SECONDS, answer, client_context, context, new_call,
-        play_prompt, prompt, record, recording_status, redirect, reject, send_tones, transfer,
+        answer, client_context, context, new_call, play_prompt, prompt, record, recording_status,
+        redirect, reject, send_tones, transfer,
     },
     parts::{headers, known_headers, object, reference, refusals, response, such_as, text},
 };
 use super::{
-    auth::{ACCESS_MEDIA, INITIATE},
+    auth::ACCESS_MEDIA,
     authority,
-    calls::needed_role,
     error::ApiError,
     exchange::Audit,
-    route::{Action, ParticipantAction, Route, Target},
+    graph::{resources, role},
+    idempotency::MAX_KEY,
     undelivered,
 };
-use aftertone_core::graph::{self, Version};
+use aftertone_core::{
+    graph::{self, Version},
+    model::RecordAction,
+};
 
 /// Schemas of Graph's types (contract, `communications.openapi.json`). Every member may be null, as
 /// the documents print an unset member.
@@ -57,8 +60,6 @@ pub(super) async fn openapi(method: Method) -> Response {
 /// One method of one path.
 struct Described {
     summary: &'static str,
-    /// The role that the method needs.
-    role: Option<&'static str>,
     query: &'static [&'static str],
     /// The schema of the body, if there is one, and whether the body is required.
     body: Option<(Value, bool)>,
@@ -78,19 +79,19 @@ enum Answer {
 }
 
 const PAGED: &[&str] = &["$select", "$top", "$skip", "$count"];
-const CALLS: &[&str] = &["$select", "$expand", "$top", "$skip", "$count"];
+const PAGED_AND_EXPANDED: &[&str] = &["$select", "$expand", "$top", "$skip", "$count"];
 const SELECTED: &[&str] = &["$select"];
 
 fn description() -> Value {
     let mut paths = Map::new();
     for version in [Version::V1, Version::Beta] {
-        for target in targets() {
-            let label = Route { version, target }.label();
-            let methods = target.allow().split(", ").map(|method| {
-                (method.to_lowercase(), described(target, method).shown(version, &label, method))
+        for (path, allow, _) in resources() {
+            let methods = allow.split(", ").filter_map(|method| {
+                let shown = described(path, method)?.shown(version, path, method);
+                Some((method.to_lowercase(), shown))
             });
             let methods: Map<String, Value> = methods.collect();
-            paths.insert(format!("/{}{label}", version.segment()), Value::Object(methods));
+            paths.insert(format!("/{}{path}", version.segment()), Value::Object(methods));
         }
     }
     paths.extend(own_paths());
@@ -120,67 +121,34 @@ fn description() -> Value {
     })
 }
 
-/// Every target that a Graph path can name, once each; the ids do not matter.
-fn targets() -> Vec<Target> {
-    let nil = "00000000-0000-0000-0000-000000000000";
-    let (Ok(call), Ok(operation), Ok(participant)) = (nil.parse(), nil.parse(), nil.parse()) else {
-        return Vec::new();
-    };
-    let mut targets = vec![
-        Target::Calls,
-        Target::Call(call),
-        Target::Operations(call),
-        Target::Operation(call, operation),
-        Target::Participants(call),
-        Target::Participant(call, participant),
-        Target::Trace(call),
-        Target::Undelivered,
-        Target::ResendAll,
-        Target::Resend(call, 1),
-    ];
-    targets.extend(Action::all().map(|action| Target::Action(call, action)));
-    let of_participant = ParticipantAction::all();
-    targets
-        .extend(of_participant.map(|action| Target::ParticipantAction(call, participant, action)));
-    targets
-}
-
-fn described(target: Target, method: &str) -> Described {
-    let get = |summary, query, answer| Described {
-        summary,
-        role: None,
-        query,
-        body: None,
-        status: 200,
-        answer,
-    };
-    let delete = |summary| Described { status: 204, ..get(summary, &[], Answer::Nothing) };
-    match (target, method) {
-        (Target::Calls, "GET") => get("The calls that are not over", CALLS, Answer::Page("call")),
-        (Target::Calls, _) => Described {
-            summary: "Place a call",
-            role: Some(INITIATE),
-            query: &[],
-            body: Some((new_call(), true)),
-            status: 201,
-            answer: Answer::Thing("call"),
-        },
-        (Target::Call(_), "DELETE") => delete("End a call"),
-        (Target::Call(_), _) => get("A call", &["$select", "$expand"], Answer::Thing("call")),
-        (Target::Operations(_), _) => {
-            get("The operations of a call", PAGED, Answer::Page("commsOperation"))
+/// The description of a method of a resource; `None` for one that is not described.
+fn described(path: &str, method: &str) -> Option<Described> {
+    let below = path.strip_prefix("/communications")?;
+    let described = match (below, method) {
+        ("/calls", "GET") => {
+            got("The calls that are not over", PAGED_AND_EXPANDED, Answer::Page("call"))
         }
-        (Target::Operation(..), _) => {
-            get("An operation", SELECTED, Answer::Thing("commsOperation"))
+        ("/calls", "POST") => {
+            posted("Place a call", Some((new_call(), true)), 201, Answer::Thing("call"))
         }
-        (Target::Participants(_), _) => {
-            get("The two sides of a call", PAGED, Answer::Page("participant"))
+        ("/calls/{id}", "GET") => got("A call", &["$select", "$expand"], Answer::Thing("call")),
+        ("/calls/{id}", "DELETE") => deleted("End a call"),
+        ("/calls/{id}/operations", "GET") => {
+            got("The operations of a call", PAGED, Answer::Page("commsOperation"))
         }
-        (Target::Participant(..), "DELETE") => delete("End the call with a participant"),
-        (Target::Participant(..), _) => {
-            get("One side of a call", SELECTED, Answer::Thing("participant"))
+        ("/calls/{id}/operations/{operationId}", "GET") => {
+            got("An operation", SELECTED, Answer::Thing("commsOperation"))
         }
-        (Target::Trace(_), _) => get(
+        ("/calls/{id}/participants", "GET") => {
+            got("The two sides of a call", PAGED, Answer::Page("participant"))
+        }
+        ("/calls/{id}/participants/{participantId}", "GET") => {
+            got("One side of a call", SELECTED, Answer::Thing("participant"))
+        }
+        ("/calls/{id}/participants/{participantId}", "DELETE") => {
+            deleted("End the call with a participant")
+        }
+        ("/calls/{id}/trace", "GET") => got(
             "The last SIP messages of a call, secrets masked; also as a capture file",
             &["format"],
             Answer::Own(
@@ -192,7 +160,7 @@ fn described(target: Target, method: &str) -> Described {
                 }}})),
             ),
         ),
-        (Target::Undelivered, _) => get(
+        ("/undeliveredNotifications", "GET") => got(
             "Notifications that were given up in the last seven days",
             PAGED,
             Answer::Own(
@@ -205,84 +173,103 @@ fn described(target: Target, method: &str) -> Described {
                 }}})),
             ),
         ),
-        (Target::ResendAll, _) => resend("Send all notifications that were given up again"),
-        (Target::Resend(..), _) => resend("Send a notification that was given up again"),
-        (Target::Action(_, action), _) => of_action(action),
-        (Target::ParticipantAction(_, _, action), _) => of_participant(action),
-        (Target::Unsupported(name), _) => get(name, &[], Answer::Nothing),
-    }
+        ("/undeliveredNotifications/resend", "POST") => {
+            let summary = "Send all notifications that were given up again";
+            posted(summary, None, 202, Answer::Nothing)
+        }
+        ("/undeliveredNotifications/{notificationId}/resend", "POST") => {
+            let summary = "Send a notification that was given up again";
+            posted(summary, None, 202, Answer::Nothing)
+        }
+        (_, "POST") => match below.strip_prefix("/calls/{id}/participants/{participantId}/") {
+            Some(action) => of_participant(action)?,
+            None => of_call(below.strip_prefix("/calls/{id}/")?)?,
+        },
+        _ => return None,
+    };
+    Some(described)
 }
 
-fn resend(summary: &'static str) -> Described {
-    Described { summary, role: None, query: &[], body: None, status: 202, answer: Answer::Nothing }
+fn got(summary: &'static str, query: &'static [&'static str], answer: Answer) -> Described {
+    Described { summary, query, body: None, status: 200, answer }
 }
 
-fn of_action(action: Action) -> Described {
+fn deleted(summary: &'static str) -> Described {
+    Described { status: 204, ..got(summary, &[], Answer::Nothing) }
+}
+
+fn posted(
+    summary: &'static str,
+    body: Option<(Value, bool)>,
+    status: u16,
+    answer: Answer,
+) -> Described {
+    Described { summary, query: &[], body, status, answer }
+}
+
+/// An action on a call.
+fn of_call(action: &str) -> Option<Described> {
     use Answer::{Nothing, Thing};
     let (summary, body, status, answer) = match action {
-        Action::Answer => ("Take an incoming call", Some((answer(), true)), 202, Nothing),
-        Action::Reject => ("Refuse an incoming call", Some((reject(), false)), 202, Nothing),
-        Action::KeepAlive => ("Say that the call is still wanted", None, 200, Nothing),
-        Action::PlayPrompt => {
+        "answer" => ("Take an incoming call", Some((answer(), true)), 202, Nothing),
+        "reject" => ("Refuse an incoming call", Some((reject(), false)), 202, Nothing),
+        "keepAlive" => ("Say that the call is still wanted", None, 200, Nothing),
+        "playPrompt" => {
             ("Play prompts", Some((play_prompt(), true)), 200, Thing("playPromptOperation"))
         }
-        Action::Record => {
-            let body = record(RECORD_SECONDS);
+        "record" => {
+            let body = record(RecordAction::Record);
             ("Prompt, beep, record", Some((body, false)), 200, Thing("recordOperation"))
         }
-        Action::RecordResponse => {
-            let body = record(RECORD_RESPONSE_SECONDS);
+        "recordResponse" => {
+            let body = record(RecordAction::RecordResponse);
             ("Prompt, beep, record", Some((body, false)), 200, Thing("recordOperation"))
         }
-        Action::CancelMediaProcessing => (
+        "cancelMediaProcessing" => (
             "End what runs and empty the queue",
             Some((context(), false)),
             200,
             Thing("cancelMediaProcessingOperation"),
         ),
-        Action::SubscribeToTone => (
+        "subscribeToTone" => (
             "Be told of the keys that the caller presses",
             Some((context(), false)),
             200,
             Thing("subscribeToToneOperation"),
         ),
-        Action::Transfer => {
-            ("Have the peer call another party", Some((transfer(), true)), 202, Nothing)
-        }
-        Action::Redirect => {
+        "transfer" => ("Have the peer call another party", Some((transfer(), true)), 202, Nothing),
+        "redirect" => {
             ("Send an incoming caller to another party", Some((redirect(), true)), 202, Nothing)
         }
-        Action::SendDtmfTones => {
+        "sendDtmfTones" => {
             ("Press keys", Some((send_tones(), true)), 200, Thing("sendDtmfTonesOperation"))
         }
-        Action::Mute => {
+        "mute" => {
             ("Drop our own sound", Some((context(), false)), 200, Thing("muteParticipantOperation"))
         }
-        Action::Unmute => (
+        "unmute" => (
             "Let our own sound through again",
             Some((context(), false)),
             200,
             Thing("unmuteParticipantOperation"),
         ),
-        Action::UpdateRecordingStatus => (
+        "updateRecordingStatus" => (
             "Say whether the application records",
             Some((recording_status(), true)),
             200,
             Thing("updateRecordingStatusOperation"),
         ),
+        _ => return None,
     };
-    Described { summary, role: needed_role(action), query: &[], body, status, answer }
+    Some(posted(summary, body, status, answer))
 }
 
-fn of_participant(action: ParticipantAction) -> Described {
+/// An action on one side of a call.
+fn of_participant(action: &str) -> Option<Described> {
     let (summary, body, status, thing) = match action {
-        ParticipantAction::Mute => {
-            ("Drop the sound of a participant", context(), 200, "muteParticipantOperation")
-        }
-        ParticipantAction::Unmute => {
-            ("Let the sound through again", context(), 200, "unmuteParticipantOperation")
-        }
-        ParticipantAction::StartHoldMusic => (
+        "mute" => ("Drop the sound of a participant", context(), 200, "muteParticipantOperation"),
+        "unmute" => ("Let the sound through again", context(), 200, "unmuteParticipantOperation"),
+        "startHoldMusic" => (
             "Play something to the participant whenever nothing else is played",
             such_as(
                 object(json!({"customPrompt": prompt(), "clientContext": client_context()})),
@@ -291,18 +278,17 @@ fn of_participant(action: ParticipantAction) -> Described {
             202,
             "startHoldMusicOperation",
         ),
-        ParticipantAction::StopHoldMusic => {
-            ("No more of that", context(), 202, "stopHoldMusicOperation")
-        }
+        "stopHoldMusic" => ("No more of that", context(), 202, "stopHoldMusicOperation"),
+        _ => return None,
     };
-    let body = Some((body, false));
-    Described { summary, role: None, query: &[], body, status, answer: Answer::Thing(thing) }
+    Some(posted(summary, Some((body, false)), status, Answer::Thing(thing)))
 }
 
 impl Described {
-    fn shown(self, version: Version, label: &str, method: &str) -> Value {
-        let Self { summary, role, query, body, status, answer } = self;
-        let mut parameters: Vec<Value> = label
+    fn shown(self, version: Version, path: &str, method: &str) -> Value {
+        let Self { summary, query, body, status, answer } = self;
+        let role = Method::try_from(method).ok().and_then(|method| role(path, &method));
+        let mut parameters: Vec<Value> = path
             .split('/')
             .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
             .map(|name| {
@@ -320,7 +306,7 @@ impl Described {
             parameters.push(json!({
                 "name": "Idempotency-Key", "in": "header",
                 "description": "A repeated request with this key gets the first answer, for a day.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255,
+                "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY,
                     "pattern": "^[!-~]+$"},
             }));
         }
@@ -335,20 +321,20 @@ impl Described {
         }
         let applies = |status: u16| match status {
             403 => role.is_some(),
-            404 => label.contains('{'),
+            404 => path.contains('{'),
             408 | 409 | 413 | 429 => is_post,
             415 => body.is_some(),
             // Only recordings are served in ranges.
             416 => false,
             // Redirects to several targets, and hiding a party.
-            501 => label.ends_with("/redirect"),
+            501 => path.ends_with("/redirect"),
             _ => true,
         };
         let mut responses = refusals(applies);
         responses.insert(status.to_string(), success);
         let mut shown = json!({
             "summary": summary,
-            "operationId": format!("{}{label}:{method}", version.segment()),
+            "operationId": format!("{}{path}:{method}", version.segment()),
             "parameters": parameters,
             "responses": responses,
         });
@@ -555,26 +541,11 @@ mod tests {
 
     #[test]
     fn everything_that_is_served_is_described() {
-        let kinds: BTreeSet<usize> = targets()
-            .into_iter()
-            .map(|target| match target {
-                Target::Calls => 0,
-                Target::Call(_) => 1,
-                Target::Operations(_) => 2,
-                Target::Operation(..) => 3,
-                Target::Participants(_) => 4,
-                Target::Participant(..) => 5,
-                Target::Trace(_) => 6,
-                Target::Undelivered => 7,
-                Target::ResendAll => 8,
-                Target::Resend(..) => 9,
-                Target::Action(..) => 10,
-                Target::ParticipantAction(..) => 11,
-                // Served with 501.
-                Target::Unsupported(_) => panic!("what is not there is not described"),
-            })
-            .collect();
-        assert_eq!(kinds, (0..12).collect());
+        for (path, allow, _) in resources() {
+            for method in allow.split(", ") {
+                assert!(described(path, method).is_some(), "{method} {path}");
+            }
+        }
         let own = own_paths();
         let routed = api::routes().into_iter().map(|(path, _)| path);
         let of_tokens = oauth::table().into_iter().map(|(path, _)| path);
@@ -607,7 +578,8 @@ mod tests {
             "maxRecordDurationInSeconds": 10, "prompts": [{
                 "@odata.type": "#microsoft.graph.mediaPrompt",
                 "mediaInfo": {"uri": "https://bot.example/prompts/short.wav"}}]});
-        let validator = jsonschema::draft202012::new(&super::record(120)).unwrap();
+        let validator =
+            jsonschema::draft202012::new(&super::record(RecordAction::RecordResponse)).unwrap();
         assert!(validator.is_valid(&record));
         assert!(!validator.is_valid(&json!({"maxRecordDurationInSeconds": 121})));
         assert!(!validator.is_valid(&json!({"stopTones": ["flash"]})));

@@ -2,88 +2,126 @@
 //! music.
 
 use axum::{
-    body::Body,
+    extract::{Path, Request},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use serde_json::Value;
 
 use super::{
-    asked::{Asked, json, ok},
     body, deadline,
     error::ApiError,
+    json::{json, ok},
     query::QueryOptions,
-    route::ParticipantAction,
+    request::GraphRequest,
 };
 use aftertone_core::{
     graph::{self, HoldMusicBody},
     model::{CallId, OperationKind, ParticipantId, Side},
 };
 
-impl Asked<'_> {
-    pub(super) async fn list_participants(&self, call: CallId) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query(), &graph::Participant::MEMBERS)?;
-        let participants = graph::Participant::all(&self.graph, &self.call(call).await?);
-        let context =
-            self.graph.metadata_url(&format!("communications/calls('{call}')/participants"));
-        let url = self.graph.participants_url(call);
-        let (participants, place) = options.on_page(participants);
-        let shown = participants.iter().map(json).collect();
-        Ok(ok(&options.page(context, &url, place, shown)))
-    }
+/// The ids in the path of a participant.
+type ParticipantPath = Path<(CallId, ParticipantId)>;
 
-    pub(super) async fn show_participant(
-        &self,
-        call: CallId,
-        id: ParticipantId,
-    ) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_entity(self.query(), &graph::Participant::MEMBERS)?;
-        let shown = graph::Participant::entity(&self.graph, &self.call(call).await?, id);
-        Ok(ok(&options.entity(json(&shown.ok_or(ApiError::NoParticipant)?))))
-    }
+pub(super) async fn list(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+) -> Result<Response, ApiError> {
+    let options = QueryOptions::for_collection(request.query(), &graph::Participant::MEMBERS)?;
+    let participants = graph::Participant::all(&request.graph, &request.call(call).await?);
+    let context =
+        request.graph.metadata_url(&format!("communications/calls('{call}')/participants"));
+    let url = request.graph.participants_url(call);
+    let (participants, place) = options.on_page(participants);
+    let shown = participants.iter().map(json).collect();
+    Ok(ok(&options.page(context, &url, place, shown)))
+}
 
-    /// Removing either side ends the call.
-    pub(super) async fn remove_participant(
-        &self,
-        call: CallId,
-        id: ParticipantId,
-    ) -> Result<Response, ApiError> {
-        QueryOptions::for_action(self.query())?;
-        self.side(call, id).await?;
-        deadline::acting(self.state.service.hang_up(self.application(), call)).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
-    }
+pub(super) async fn show(
+    request: GraphRequest,
+    Path((call, id)): ParticipantPath,
+) -> Result<Response, ApiError> {
+    let options = QueryOptions::for_entity(request.query(), &graph::Participant::MEMBERS)?;
+    let shown = graph::Participant::entity(&request.graph, &request.call(call).await?, id);
+    Ok(ok(&options.entity(json(&shown.ok_or(ApiError::NoParticipant)?))))
+}
 
-    pub(super) async fn act_on_participant(
+/// Removing either side ends the call.
+pub(super) async fn remove(
+    request: GraphRequest,
+    Path((call, id)): ParticipantPath,
+) -> Result<Response, ApiError> {
+    QueryOptions::for_action(request.query())?;
+    request.side(call, id).await?;
+    deadline::acting(request.state.calls.hang_up(request.application(), call)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(super) async fn mute(
+    request: GraphRequest,
+    Path(ids): ParticipantPath,
+    http: Request,
+) -> Result<Response, ApiError> {
+    let mute =
+        |side, body: &Value| Ok((OperationKind::Mute { side }, graph::client_context(body)?));
+    request.act_on_participant(ids, http, mute).await
+}
+
+pub(super) async fn unmute(
+    request: GraphRequest,
+    Path(ids): ParticipantPath,
+    http: Request,
+) -> Result<Response, ApiError> {
+    let unmute =
+        |side, body: &Value| Ok((OperationKind::Unmute { side }, graph::client_context(body)?));
+    request.act_on_participant(ids, http, unmute).await
+}
+
+pub(super) async fn start_hold_music(
+    request: GraphRequest,
+    Path(ids): ParticipantPath,
+    http: Request,
+) -> Result<Response, ApiError> {
+    let start = |side, body: &Value| {
+        can_be_held(side)?;
+        let HoldMusicBody { prompt, client_context } = HoldMusicBody::read(body)?;
+        Ok((OperationKind::StartHoldMusic { prompt }, client_context))
+    };
+    request.act_on_participant(ids, http, start).await
+}
+
+pub(super) async fn stop_hold_music(
+    request: GraphRequest,
+    Path(ids): ParticipantPath,
+    http: Request,
+) -> Result<Response, ApiError> {
+    let stop = |side, body: &Value| {
+        can_be_held(side)?;
+        Ok((OperationKind::StopHoldMusic, graph::client_context(body)?))
+    };
+    request.act_on_participant(ids, http, stop).await
+}
+
+/// An application cannot put itself on hold.
+fn can_be_held(side: Side) -> Result<(), ApiError> {
+    match side {
+        Side::Ours => Err(ApiError::OwnHold),
+        Side::Peers => Ok(()),
+    }
+}
+
+impl GraphRequest {
+    /// Submits the operation that `read` makes of the side and the body.
+    async fn act_on_participant(
         &self,
-        call: CallId,
-        id: ParticipantId,
-        action: ParticipantAction,
-        body: Body,
+        (call, id): (CallId, ParticipantId),
+        http: Request,
+        read: impl FnOnce(Side, &Value) -> Result<(OperationKind, Option<String>), ApiError>,
     ) -> Result<Response, ApiError> {
         QueryOptions::for_action(self.query())?;
         let side = self.side(call, id).await?;
-        let body = body::json(&self.parts.headers, body).await?;
-        let (kind, context) = match action {
-            ParticipantAction::Mute => {
-                (OperationKind::Mute { side }, graph::client_context(&body)?)
-            }
-            ParticipantAction::Unmute => {
-                (OperationKind::Unmute { side }, graph::client_context(&body)?)
-            }
-            // An application cannot put itself on hold.
-            ParticipantAction::StartHoldMusic | ParticipantAction::StopHoldMusic
-                if side == Side::Ours =>
-            {
-                return Err(ApiError::OwnHold);
-            }
-            ParticipantAction::StartHoldMusic => {
-                let HoldMusicBody { prompt, client_context } = HoldMusicBody::read(&body)?;
-                (OperationKind::StartHoldMusic { prompt }, client_context)
-            }
-            ParticipantAction::StopHoldMusic => {
-                (OperationKind::StopHoldMusic, graph::client_context(&body)?)
-            }
-        };
+        let (parts, body) = http.into_parts();
+        let (kind, context) = read(side, &body::json(&parts.headers, body).await?)?;
         let is_queued = kind.is_queued();
         let mut response = self.submit(call, kind, context).await?;
         if is_queued {

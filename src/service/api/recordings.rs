@@ -25,12 +25,12 @@ use axum::{
 use super::{
     ApiState,
     auth::{ACCESS_MEDIA, bearer_token},
-    call_service::{OpenRecording, RecordingKey},
     deadline,
     download::Download,
     error::ApiError,
     exchange::Audit,
     now,
+    store::{OpenRecording, RecordingKey},
 };
 use aftertone_core::model::RecordingId;
 
@@ -70,10 +70,10 @@ async fn answer(
     };
     if *method == Method::DELETE {
         // A DELETE can safely be repeated, so an unknown outcome is no problem.
-        deadline::reading(state.service.delete_recording(id, key)).await?;
+        deadline::reading(state.store.delete_recording(id, key)).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let open = deadline::reading(state.service.recording(id, key)).await?;
+    let open = deadline::reading(state.store.recording(id, key)).await?;
     let range = match *method {
         // RFC 9110 section 14.2: ranges are defined for GET.
         Method::GET => Range::read(headers, open.bytes)?,
@@ -157,7 +157,7 @@ impl Range {
 
 fn streamed(state: &ApiState, id: RecordingId, mut open: OpenRecording, range: Range) -> Body {
     open.file.seek(range.first);
-    Download::new(Arc::clone(&state.service), id, open, range.length).into_body()
+    Download::new(Arc::clone(&state.store), id, open, range.length).into_body()
 }
 
 #[cfg(test)]

@@ -6,16 +6,30 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{auth::Credentials, call_service::CallService, under_way::UnderWay};
+use super::{auth::Credentials, store::ApiStore, under_way::UnderWay};
+use crate::{drivers::prompts::Fence, service::switchboard::CallControl};
 use aftertone_core::{
     graph::{GraphContext, IdentityType, Version},
     model::UnixMillis,
 };
 
+/// The modules that the API uses.
+#[derive(Clone)]
+pub struct ApiModules {
+    /// Calls and their operations.
+    pub calls: Arc<dyn CallControl>,
+    /// Recordings, request keys and undelivered notifications.
+    pub store: Arc<dyn ApiStore>,
+    /// Decides which callback URIs are refused.
+    pub fence: Fence,
+}
+
 /// The state that all handlers of the API share. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
-    pub(super) service: Arc<dyn CallService>,
+    pub(super) calls: Arc<dyn CallControl>,
+    pub(super) store: Arc<dyn ApiStore>,
+    pub(super) fence: Fence,
     pub(super) credentials: watch::Receiver<Arc<Credentials>>,
     tenant: Arc<str>,
     public_url: Arc<str>,
@@ -28,16 +42,19 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Serves the calls of `service` to the applications in the current `credentials`. `public_url`
+    /// Serves the calls of `modules` to the applications in the current `credentials`. `public_url`
     /// is the URL at which clients reach the API: scheme, host and port, optionally a path.
     pub fn new(
-        service: Arc<dyn CallService>,
+        modules: ApiModules,
         credentials: watch::Receiver<Arc<Credentials>>,
         tenant: &str,
         public_url: &str,
     ) -> Self {
+        let ApiModules { calls, store, fence } = modules;
         Self {
-            service,
+            calls,
+            store,
+            fence,
             credentials,
             tenant: tenant.into(),
             public_url: public_url.trim_end_matches('/').into(),

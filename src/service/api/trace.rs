@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use axum::{
     body::Body,
+    extract::Path,
     http::{
         HeaderMap, HeaderValue,
         header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE},
@@ -13,21 +14,38 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    call_service::TracedMessage,
+    deadline,
     error::ApiError,
+    json::ok,
     pcap::{self, Packet},
     query::InvalidQuery,
+    request::GraphRequest,
 };
+use crate::drivers::signalling::Traced;
 use aftertone_core::model::CallId;
 
 /// Media type of capture files (IANA).
 const PCAP: &str = "application/vnd.tcpdump.pcap";
 
+pub(super) async fn show(
+    request: GraphRequest,
+    Path(call): Path<CallId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let as_capture = wants_capture(request.query(), &headers)?;
+    let messages = request.state.calls.trace(request.application(), call);
+    let messages = deadline::reading(messages).await?;
+    Ok(match as_capture {
+        true => capture(call, &messages),
+        false => ok(&shown(&messages)),
+    })
+}
+
 /// Whether the client requests a capture file, by `?format=pcap` or by its Accept header.
 ///
 /// # Errors
 /// The query has another value.
-pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<bool, ApiError> {
+fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<bool, ApiError> {
     let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(PCAP));
     match query.filter(|query| !query.is_empty()) {
         None => Ok(headers.get_all(ACCEPT).iter().any(accepts)),
@@ -40,16 +58,16 @@ pub(super) fn wants_capture(query: Option<&str>, headers: &HeaderMap) -> Result<
 }
 
 /// The messages as JSON.
-pub(super) fn shown(messages: &[TracedMessage]) -> Value {
+fn shown(messages: &[Traced]) -> Value {
     let messages: Vec<Value> = messages
         .iter()
         .map(|traced| {
             json!({
                 "at": humantime::format_rfc3339_millis(SystemTime::from(traced.at)).to_string(),
                 "direction": if traced.is_sent { "out" } else { "in" },
-                "transport": traced.transport,
-                "local": traced.local.to_string(),
-                "peer": traced.peer.to_string(),
+                "transport": traced.path.transport.name(),
+                "local": traced.path.local.to_string(),
+                "peer": traced.path.peer.to_string(),
                 "message": &*traced.message,
             })
         })
@@ -58,11 +76,11 @@ pub(super) fn shown(messages: &[TracedMessage]) -> Value {
 }
 
 /// The messages as a capture file.
-pub(super) fn capture(call: CallId, messages: &[TracedMessage]) -> Response {
+fn capture(call: CallId, messages: &[Traced]) -> Response {
     let packets = messages.iter().map(|traced| {
         let (source, destination) = match traced.is_sent {
-            true => (traced.local, traced.peer),
-            false => (traced.peer, traced.local),
+            true => (traced.path.local, traced.path.peer),
+            false => (traced.path.peer, traced.path.local),
         };
         Packet { at: traced.at, source, destination, payload: traced.message.as_bytes() }
     });

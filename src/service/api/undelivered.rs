@@ -1,60 +1,89 @@
 //! Notifications whose delivery was abandoned: their content, the last error, and sending them
 //! again.
 
+use std::str::FromStr;
+
 use axum::{
+    extract::Path,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
 use super::{
-    GivenUp,
-    asked::{Asked, json as shown, ok},
     deadline,
     error::ApiError,
+    json::{json as shown, ok},
     query::QueryOptions,
+    request::GraphRequest,
 };
-use aftertone_core::{graph, model::CallId};
+use crate::drivers::store::GivenUp;
+use aftertone_core::{
+    graph::{self, GraphContext},
+    model::CallId,
+};
 
 /// The members that `$select` may name.
 pub(super) const MEMBERS: [&str; 6] =
     ["id", "callbackUri", "createdDateTime", "attempts", "lastError", "notification"];
 
-impl Asked<'_> {
-    pub(super) async fn list_undelivered(&self) -> Result<Response, ApiError> {
-        let options = QueryOptions::for_collection(self.query(), &MEMBERS)?;
-        let (skip, size) = options.window();
-        let listed = self.state.service.undelivered(self.application(), skip, size);
-        let (total, given_up) = deadline::reading(listed).await?;
-        let name = "communications/undeliveredNotifications";
-        let context = self.graph.metadata_url(name);
-        let url = format!("{}/{name}", self.graph.base_url());
-        let place = options.place(total, given_up.len());
-        let shown = given_up.iter().map(|given_up| self.given_up(given_up)).collect();
-        Ok(ok(&options.page(context, &url, place, shown)))
-    }
+/// The id of a notification: the call, and its number among the call's notifications.
+pub(super) struct NotificationId(CallId, u64);
 
-    pub(super) async fn resend(&self, which: Option<(CallId, u64)>) -> Result<Response, ApiError> {
-        QueryOptions::for_action(self.query())?;
-        let count = deadline::acting(self.state.service.resend(self.application(), which)).await?;
-        match (which, count) {
-            (Some(_), 0) => Err(ApiError::NoNotification),
-            _ => Ok(StatusCode::ACCEPTED.into_response()),
-        }
-    }
+impl FromStr for NotificationId {
+    type Err = ApiError;
 
-    fn given_up(&self, given_up: &GivenUp) -> Value {
-        let delivery = &given_up.delivery;
-        let told = graph::notification(&self.graph, &delivery.event, delivery.sequence, None);
-        json!({
-            "id": format!("{}-{}", delivery.call, delivery.sequence),
-            "callbackUri": delivery.callback_uri,
-            "createdDateTime": graph::date_time(given_up.created_at),
-            "attempts": delivery.attempts,
-            "lastError": given_up.error,
-            "notification": shown(&told),
-        })
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let (call, sequence) = text.rsplit_once('-').ok_or(ApiError::NoNotification)?;
+        let call = call.parse().map_err(|_| ApiError::NoNotification)?;
+        Ok(Self(call, sequence.parse().map_err(|_| ApiError::NoNotification)?))
     }
+}
+
+pub(super) async fn list(request: GraphRequest) -> Result<Response, ApiError> {
+    let options = QueryOptions::for_collection(request.query(), &MEMBERS)?;
+    let (skip, size) = options.window();
+    let listed = request.state.store.undelivered(request.application(), skip, size);
+    let (total, given_up) = deadline::reading(listed).await?;
+    let name = "communications/undeliveredNotifications";
+    let context = request.graph.metadata_url(name);
+    let url = format!("{}/{name}", request.graph.base_url());
+    let place = options.place(total, given_up.len());
+    let shown = given_up.iter().map(|given_up| element(&request.graph, given_up)).collect();
+    Ok(ok(&options.page(context, &url, place, shown)))
+}
+
+pub(super) async fn resend_all(request: GraphRequest) -> Result<Response, ApiError> {
+    QueryOptions::for_action(request.query())?;
+    let resent = request.state.store.resend(request.application(), None);
+    deadline::acting(resent).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+pub(super) async fn resend(
+    request: GraphRequest,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    QueryOptions::for_action(request.query())?;
+    let NotificationId(call, sequence) = id.parse()?;
+    let resent = request.state.store.resend(request.application(), Some((call, sequence)));
+    match deadline::acting(resent).await? {
+        0 => Err(ApiError::NoNotification),
+        _ => Ok(StatusCode::ACCEPTED.into_response()),
+    }
+}
+
+fn element(graph: &GraphContext, given_up: &GivenUp) -> Value {
+    let delivery = &given_up.delivery;
+    let told = graph::notification(graph, &delivery.event, delivery.sequence, None);
+    json!({
+        "id": format!("{}-{}", delivery.call, delivery.sequence),
+        "callbackUri": delivery.callback_uri,
+        "createdDateTime": graph::date_time(given_up.created_at),
+        "attempts": delivery.attempts,
+        "lastError": given_up.error,
+        "notification": shown(&told),
+    })
 }
 
 #[cfg(test)]

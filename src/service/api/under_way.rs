@@ -7,7 +7,8 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{call_service::CallError, deadline, error::ApiError};
+use super::{deadline, error::ApiError};
+use crate::service::switchboard::CallError;
 
 /// Maximum number of running requests with keys for each application. They go on even if the client
 /// disconnects, so they need a limit.
@@ -42,7 +43,7 @@ impl UnderWay {
                 let _ = first.changed().await;
             }
         };
-        tokio::time::timeout(deadline::HOUSE, waited).await.unwrap_or(Err(ApiError::KeyInUse))
+        tokio::time::timeout(deadline::SERVICE, waited).await.unwrap_or(Err(ApiError::KeyInUse))
     }
 
     /// Takes the key; if another request has it, returns the receiver that closes when that request

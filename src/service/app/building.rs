@@ -13,7 +13,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{in_words, local_service::LocalService, rendering::renderer, settings, wall_clock};
+use super::{in_words, rendering::renderer, settings, wall_clock};
 use crate::{
     drivers::{
         notify::{Dispatcher, DispatcherConfig, Gate, Webhook},
@@ -24,7 +24,7 @@ use crate::{
         tokens::Issuer,
     },
     service::{
-        api::{self, ApiState, ServeLimits},
+        api::{self, ApiState, DatabaseStore, ServeLimits},
         config::{ApiTls, Config},
         switchboard::{self, Directory, Drivers, Switchboard},
     },
@@ -197,7 +197,7 @@ impl<'a> Building<'a> {
     /// Delivers the notifications of the outbox to the applications.
     pub(super) fn notify(
         &mut self,
-        service: Arc<LocalService>,
+        store: Arc<DatabaseStore>,
         issuer: Issuer,
         applications: watch::Receiver<Arc<Directory>>,
     ) -> anyhow::Result<Dispatcher> {
@@ -207,9 +207,9 @@ impl<'a> Building<'a> {
             client.to(url, connection).cloned().map_err(|error| error.to_string())
         });
         let (dispatcher, delivering) = Dispatcher::start(
-            service.database.clone(),
+            store.database.clone(),
             Webhook::new(gate, WEBHOOK_TIMEOUT),
-            renderer(service, &config.api, issuer, applications),
+            renderer(store, &config.api, issuer, applications),
             DispatcherConfig {
                 retry_for: config.calls.notification_retry_for,
                 ..DispatcherConfig::default()

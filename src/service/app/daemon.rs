@@ -17,7 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{building::Building, local_service::LocalService, settings};
+use super::{building::Building, settings};
 use crate::{
     drivers::{
         media,
@@ -28,7 +28,7 @@ use crate::{
         tokens::Issuer,
     },
     service::{
-        api::{self, ApiState, Credentials},
+        api::{self, ApiModules, ApiState, Credentials, DatabaseStore},
         config::{self, ApiTls, Config},
         switchboard::{Directory, Drivers, Switchboard},
     },
@@ -106,24 +106,26 @@ impl Daemon {
         };
         let switchboard = building.connect(drivers, known_routes.clone(), received);
 
-        let service = Arc::new(LocalService {
-            switchboard: switchboard.clone(),
-            signalling: signalling.clone(),
+        let store = Arc::new(DatabaseStore {
             database: storage.database.clone(),
             vault: storage.vault,
             access_key: Arc::clone(&storage.access_key),
             public_url: public_url.clone(),
-            fence: building.fence.clone(),
         });
-        let dispatcher = building.notify(Arc::clone(&service), issuer.clone(), known_routes)?;
+        let dispatcher = building.notify(Arc::clone(&store), issuer.clone(), known_routes)?;
         let (credentials, known_credentials) =
             watch::channel(Arc::new(settings::credentials(&config, &storage.access_key, &issuer)?));
         let authority = match config.api.tls() {
             ApiTls::Development => Some(settings::development(&config)?.authority),
             ApiTls::Plain | ApiTls::Files(..) => None,
         };
-        let state = ApiState::new(service, known_credentials, &config.api.tenant, &public_url)
-            .with_identity_type(settings::identity_type(&config.api))
+        let modules = ApiModules {
+            calls: Arc::new(switchboard.clone()),
+            store,
+            fence: building.fence.clone(),
+        };
+        let state = ApiState::new(modules, known_credentials, &config.api.tenant, &public_url)
+            .with_identity_type(config.api.identity_type)
             .with_authority(authority.as_deref());
         let api_tls = building.serve_api(listener, state, issuer.clone())?;
         let running = building.care_for_keys(issuer.clone(), api_tls.clone());

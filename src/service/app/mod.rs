@@ -4,7 +4,6 @@
 mod building;
 mod daemon;
 mod error_text;
-mod local_service;
 mod reload;
 mod rendering;
 mod settings;

@@ -27,22 +27,8 @@ pub(super) async fn reload(daemon: &Daemon, file: Option<&Path>, running: &Confi
         return;
     }
     info!("Reloaded: applications, routes, users, trunks, certificates, trusted peers, log level");
-    for (section, is_same) in [
-        ("sip.listen", config.sip.listen == running.sip.listen),
-        ("sip.advertised_address", config.sip.advertised_address == running.sip.advertised_address),
-        ("sip.domain", config.sip.domain == running.sip.domain),
-        ("sip.web_origins", config.sip.web_origins == running.sip.web_origins),
-        ("sip.digest", config.sip.digest == running.sip.digest),
-        ("media", same(&config.media, &running.media)),
-        ("api", same(&config.api, &running.api)),
-        ("storage", same(&config.storage, &running.storage)),
-        ("fetch", same(&config.fetch, &running.fetch)),
-        ("calls", same(&config.calls, &running.calls)),
-        ("telemetry.format", config.telemetry.format == running.telemetry.format),
-    ] {
-        if !is_same {
-            warn!("[{section}] has changed; that takes a restart");
-        }
+    for key in config.needing_restart(running) {
+        warn!("[{key}] has changed; that takes a restart");
     }
 }
 
@@ -74,8 +60,4 @@ async fn take(
     daemon.credentials.send_replace(Arc::new(credentials));
     daemon.running.send_replace(Arc::new(config.clone()));
     Ok(())
-}
-
-fn same<T: std::fmt::Debug>(left: &T, right: &T) -> bool {
-    format!("{left:?}") == format!("{right:?}")
 }

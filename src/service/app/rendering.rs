@@ -5,14 +5,17 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::to_vec;
 use tokio::sync::watch;
 
-use super::{local_service::LocalService, settings::identity_type};
 use crate::{
     drivers::{
         notify::{Render, Rendered},
         store::Delivery,
         tokens::Issuer,
     },
-    service::{config::ApiConfig, switchboard::Directory},
+    service::{
+        api::{ApiStore, DatabaseStore},
+        config::ApiConfig,
+        switchboard::Directory,
+    },
 };
 use aftertone_core::{
     graph::{self, GraphContext, Version},
@@ -21,21 +24,21 @@ use aftertone_core::{
 
 /// Turns an entry of the outbox into the POST that delivers it.
 pub(super) fn renderer(
-    service: Arc<LocalService>,
+    store: Arc<DatabaseStore>,
     api: &ApiConfig,
     issuer: Issuer,
     applications: watch::Receiver<Arc<Directory>>,
 ) -> Render {
     let context = GraphContext {
         tenant: api.tenant.clone(),
-        public_url: service.public_url.clone(),
+        public_url: store.public_url.clone(),
         version: Version::V1,
-        identity_type: identity_type(api),
+        identity_type: api.identity_type,
     };
     Arc::new(move |delivery: &Delivery| {
         let link = match &delivery.event {
             Event::OperationEnded { operation } => {
-                operation.recording.as_ref().map(|recorded| service.link(recorded.id))
+                operation.recording.as_ref().map(|recorded| store.recording_link(recorded.id))
             }
             _ => None,
         };

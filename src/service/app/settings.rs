@@ -1,12 +1,6 @@
 //! Translates the configuration to the settings of each module.
 
-use std::{
-    fmt::Display,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Display, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit};
@@ -27,35 +21,21 @@ use crate::{
     },
     service::{
         api::{ApplicationCredential, Credentials, ServeLimits},
-        config::{self, ApiConfig, ApiTls, Config, ConfigError, DigestAlgorithm, TrunkConfig},
+        config::{self, ApiTls, Config, ConfigError, TrunkConfig},
         switchboard::{Limits, Trunk},
     },
 };
-use aftertone_core::{
-    call::Settings,
-    graph::IdentityType,
-    proto::{
-        sdp,
-        sip::{digest::Algorithm, path::Transport},
-    },
-};
+use aftertone_core::call::Settings;
 
 /// File descriptors that are open without a call: listeners, the database, the runtime, our own
 /// requests.
-const FILES_OF_THE_HOUSE: usize = 64;
+const FILES_WITHOUT_CALLS: usize = 64;
 /// RTP and RTCP.
 const SOCKETS_OF_A_CALL: usize = 2;
 /// One clip may still be completed while the next one is written.
 const CLIPS_OF_A_CALL: usize = 2;
 /// How long a port stays unused before another call gets it.
 const PORT_COOLDOWN: Duration = Duration::from_secs(5);
-
-pub(super) fn identity_type(api: &ApiConfig) -> IdentityType {
-    match api.identity_type {
-        config::IdentityType::IdentitySet => IdentityType::IdentitySet,
-        config::IdentityType::CommunicationsIdentitySet => IdentityType::CommunicationsIdentitySet,
-    }
-}
 
 pub(super) fn signalling(config: &Config) -> SignallingConfig {
     SignallingConfig {
@@ -64,7 +44,7 @@ pub(super) fn signalling(config: &Config) -> SignallingConfig {
         server_name: format!("aftertone/{}", env!("CARGO_PKG_VERSION")),
         realm: realm(config),
         domain: config.sip.domain.clone(),
-        digest: digest(config),
+        digest: config.sip.digest.clone(),
         users: users(config),
         tls: tls_files(config),
         trusted_peers: config.sip.trusted_peers.clone(),
@@ -80,14 +60,8 @@ fn advertised(config: &Config) -> Option<IpAddr> {
 }
 
 fn sip_listener(listener: &config::SipListener) -> SipListener {
-    let transport = match listener.transport {
-        config::SipTransport::Udp => Transport::Udp,
-        config::SipTransport::Tcp => Transport::Tcp,
-        config::SipTransport::Tls => Transport::Tls,
-        config::SipTransport::Ws => Transport::Ws,
-        config::SipTransport::Wss => Transport::Wss,
-    };
-    SipListener { transport, address: listener.address }
+    let config::SipListener { transport, address } = *listener;
+    SipListener { transport, address }
 }
 
 /// Number of file descriptors that this process may open; `None` when the system does not say.
@@ -107,7 +81,7 @@ fn calls_within(open_files: usize) -> usize {
 fn taken_of(open_files: usize) -> usize {
     let streams = StreamLimits::within(open_files);
     let clients = ServeLimits::within(open_files).connections;
-    streams.connections + streams.opened + clients + FILES_OF_THE_HOUSE
+    streams.connections + streams.opened + clients + FILES_WITHOUT_CALLS
 }
 
 /// Logs the maximum number of calls, and which setting would increase it.
@@ -174,21 +148,12 @@ pub(super) fn registrants(config: &Config) -> anyhow::Result<Vec<Registrant>> {
     config.trunks.iter().filter(|trunk| trunk.register).map(registrant).collect()
 }
 
-fn digest(config: &Config) -> Vec<Algorithm> {
-    let algorithm = |algorithm: &DigestAlgorithm| match algorithm {
-        DigestAlgorithm::Sha256 => Algorithm::Sha256,
-        DigestAlgorithm::Md5 => Algorithm::Md5,
-    };
-    config.sip.digest.iter().map(algorithm).collect()
-}
-
 pub(super) fn tls_files(config: &Config) -> TlsFiles {
     let sip = &config.sip;
-    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     TlsFiles {
-        identity: given(&sip.tls_certificate).zip(given(&sip.tls_key)),
-        client_ca: given(&sip.tls_client_ca),
-        server_ca: given(&sip.tls_server_ca),
+        identity: sip.tls_certificate.clone().zip(sip.tls_key.clone()),
+        client_ca: sip.tls_client_ca.clone(),
+        server_ca: sip.tls_server_ca.clone(),
     }
 }
 
@@ -196,17 +161,17 @@ pub(super) fn tls_files(config: &Config) -> TlsFiles {
 pub(super) fn wrong_sip_tls(config: &Config, error: TlsError) -> anyhow::Error {
     let sip = &config.sip;
     let keys = [
-        ("sip.tls_certificate", &sip.tls_certificate),
-        ("sip.tls_key", &sip.tls_key),
-        ("sip.tls_client_ca", &sip.tls_client_ca),
-        ("sip.tls_server_ca", &sip.tls_server_ca),
+        ("sip.tls_certificate", sip.tls_certificate.as_deref()),
+        ("sip.tls_key", sip.tls_key.as_deref()),
+        ("sip.tls_client_ca", sip.tls_client_ca.as_deref()),
+        ("sip.tls_server_ca", sip.tls_server_ca.as_deref()),
     ];
     wrong_file(&keys, error)
 }
 
 /// Adds the configuration key that names the file to a TLS error.
-fn wrong_file(keys: &[(&str, &PathBuf)], error: TlsError) -> anyhow::Error {
-    let key = keys.iter().find(|(_, path)| error.file() == Some(path.as_path()));
+fn wrong_file(keys: &[(&str, Option<&Path>)], error: TlsError) -> anyhow::Error {
+    let key = keys.iter().find(|(_, path)| path.is_some() && error.file() == *path);
     match key {
         Some((key, _)) => wrong(key, &error),
         None => error.into(),
@@ -226,7 +191,7 @@ pub(super) fn api_identity(config: &Config) -> anyhow::Result<Option<Arc<ServerC
         ApiTls::Files(certificate, key) => (certificate, key),
     };
     let (certificate, key) = &identity;
-    let keys = [("api.tls_certificate", certificate), ("api.tls_key", key)];
+    let keys = [("api.tls_certificate", Some(certificate.as_path())), ("api.tls_key", Some(key))];
     let shown = tls::simple_server(&identity).map_err(|error| wrong_file(&keys, error))?;
     Ok(Some(shown))
 }
@@ -320,16 +285,7 @@ pub(super) fn limits(config: &Config) -> Limits {
             line_limit: config.calls.line_limit,
             retention: config.storage.retention,
         },
-        codecs: config
-            .media
-            .codecs
-            .iter()
-            .map(|codec| match codec {
-                config::Codec::Opus => sdp::Codec::Opus,
-                config::Codec::Pcma => sdp::Codec::Pcma,
-                config::Codec::Pcmu => sdp::Codec::Pcmu,
-            })
-            .collect(),
+        codecs: config.media.codecs.clone(),
         max_calls: match config.media.max_calls {
             0 => by_ports,
             calls => calls.min(by_ports),
@@ -374,9 +330,7 @@ pub(super) fn check_callbacks(config: &Config, fence: &Fence) -> anyhow::Result<
 }
 
 pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchLimits> {
-    let folder = &fetch.prompt_folder;
-    let is_given = !folder.as_os_str().is_empty();
-    if is_given {
+    if let Some(folder) = &fetch.prompt_folder {
         std::fs::read_dir(folder).map_err(|error| {
             wrong("fetch.prompt_folder", &format!("{}: {error}", folder.display()))
         })?;
@@ -385,7 +339,7 @@ pub(super) fn fetch_limits(fetch: &config::FetchConfig) -> anyhow::Result<FetchL
         connect_timeout: fetch.connect_timeout,
         total_timeout: fetch.total_timeout,
         max_bytes: fetch.max_bytes.as_u64(),
-        prompt_folder: is_given.then(|| folder.clone()),
+        prompt_folder: fetch.prompt_folder.clone(),
     })
 }
 

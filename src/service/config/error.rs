@@ -49,3 +49,8 @@ pub enum ConfigError {
         message: String,
     },
 }
+
+/// Refuses the value of a key.
+pub(super) fn contradiction<T>(key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Contradiction { key: key.to_owned(), message: message.into() })
+}

@@ -4,27 +4,26 @@
 //! value, or a [`ConfigError`] that names the source, the key and the correction. No other module
 //! reads the environment.
 
+mod api;
 mod error;
 mod keys;
+mod nearest;
 mod sections;
+mod sip;
 mod values;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use config::{File, FileFormat, Source, Value, ValueKind};
 
+pub use api::{ApiConfig, ApiTls, ApplicationConfig, IssuerConfig, RouteConfig, RouteTarget};
 pub use error::ConfigError;
-pub use sections::{
-    ApiConfig, ApiTls, ApplicationConfig, CallsConfig, Config, FetchConfig, IssuerConfig,
-    MediaConfig, RouteConfig, RouteTarget, SipConfig, StorageConfig, TelemetryConfig, TrunkConfig,
-    UserConfig,
-};
+pub use sections::{CallsConfig, Config, FetchConfig, MediaConfig, StorageConfig, TelemetryConfig};
+pub use sip::{SipConfig, TrunkConfig, UserConfig};
 pub use values::{
-    AllowedNetwork, Codec, DigestAlgorithm, IdentityType, Line, LogFormat, PortRange, SipListener,
-    SipTransport, WebOrigin,
+    AllowedNetwork, Line, LogFormat, PortRange, SipListener, TrunkTransport, WebOrigin,
 };
 
-const DEFAULTS: &str = include_str!("../../../config/default.toml");
 const PREFIX: &str = "AFTERTONE__";
 const SYSTEM_FILE: &str = "/etc/aftertone/aftertone.toml";
 
@@ -39,7 +38,7 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut builder =
-            config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+            config::Config::builder().add_source(File::from_str(keys::DEFAULTS, FileFormat::Toml));
         let system = Path::new(SYSTEM_FILE);
         let path = file.or_else(|| system.exists().then_some(system));
         if let Some(path) = path {
@@ -167,6 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use aftertone_core::proto::sip::path::Transport;
 
     fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
@@ -327,7 +327,7 @@ mod tests {
     fn sip_is_spoken_over_every_transport_and_a_secure_one_needs_a_certificate() {
         let config = load("", &[]).unwrap();
         let transports: Vec<_> = config.sip.listen.iter().map(|l| l.transport).collect();
-        assert_eq!(transports, [SipTransport::Udp, SipTransport::Tcp]);
+        assert_eq!(transports, [Transport::Udp, Transport::Tcp]);
 
         let listen = "[sip]\nlisten = [\"tls:[::]:5061\", \"ws:0.0.0.0:5080\"]\n";
         let certificate = "tls_certificate = \"c.pem\"\n";
@@ -336,8 +336,8 @@ mod tests {
         let error = load(&format!("{listen}{certificate}"), &[]).unwrap_err().to_string();
         assert!(error.contains("sip.tls_key"), "{error}");
         let config = load(&format!("{listen}{certificate}tls_key = \"k.pem\"\n"), &[]).unwrap();
-        assert_eq!(config.sip.listen[0].transport, SipTransport::Tls);
-        assert_eq!(config.sip.listen[1].transport, SipTransport::Ws);
+        assert_eq!(config.sip.listen[0].transport, Transport::Tls);
+        assert_eq!(config.sip.listen[1].transport, Transport::Ws);
         assert!(load("[sip]\ntls_client_ca = \"ca.pem\"\n", &[]).is_err(), "it would do nothing");
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -11,51 +12,19 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
 
-/// Transport protocol of SIP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SipTransport {
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-    /// WebSocket (RFC 7118).
-    Ws,
-    /// WebSocket over TLS (RFC 7118).
-    Wss,
-}
-
-impl SipTransport {
-    /// Whether listeners need a certificate.
-    pub fn is_secure(self) -> bool {
-        match self {
-            Self::Tls | Self::Wss => true,
-            Self::Udp | Self::Tcp | Self::Ws => false,
-        }
-    }
-}
-
-impl FromStr for SipTransport {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "udp" => Ok(Self::Udp),
-            "tcp" => Ok(Self::Tcp),
-            "tls" => Ok(Self::Tls),
-            "ws" => Ok(Self::Ws),
-            "wss" => Ok(Self::Wss),
-            _ => Err(()),
-        }
-    }
-}
+use aftertone_core::{
+    graph::IdentityType,
+    proto::{
+        sdp::Codec,
+        sip::{digest::Algorithm, path::Transport},
+    },
+};
 
 /// A SIP listener: `TRANSPORT:ADDRESS:PORT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SipListener {
     /// Transport protocol.
-    pub transport: SipTransport,
+    pub transport: Transport,
     /// Local address and port.
     pub address: SocketAddr,
 }
@@ -67,7 +36,8 @@ impl FromStr for SipListener {
         let (transport, address) = text.split_once(':').ok_or_else(|| {
             format!("sip.listen: {text:?} is not TRANSPORT:ADDRESS:PORT, such as udp:0.0.0.0:5060")
         })?;
-        let transport = transport.parse().map_err(|()| {
+        let known = Transport::ALL.into_iter().find(|known| written(*known) == transport);
+        let transport = known.ok_or_else(|| {
             format!("sip.listen: {text:?}: {transport:?} is none of udp, tcp, tls, ws, wss")
         })?;
         let address = address.parse().map_err(|_| {
@@ -76,6 +46,17 @@ impl FromStr for SipListener {
             )
         })?;
         Ok(Self { transport, address })
+    }
+}
+
+/// The name of a transport in the configuration.
+fn written(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+        Transport::Tls => "tls",
+        Transport::Ws => "ws",
+        Transport::Wss => "wss",
     }
 }
 
@@ -159,48 +140,25 @@ impl FromStr for WebOrigin {
     }
 }
 
-/// A codec that may be negotiated.
+/// Transport of the requests to a trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// Opus (RFC 7587).
-    Opus,
-    /// G.711 A-law.
-    Pcma,
-    /// G.711 µ-law.
-    Pcmu,
+pub enum TrunkTransport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
 }
 
-impl FromStr for Codec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "opus" => Ok(Self::Opus),
-            "pcma" => Ok(Self::Pcma),
-            "pcmu" => Ok(Self::Pcmu),
-            _ => Err(format!("media.codecs: {text:?} is none of opus, pcma, pcmu")),
-        }
-    }
-}
-
-/// A hash algorithm for digest authentication (RFC 7616, RFC 8760).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DigestAlgorithm {
-    /// SHA-256.
-    Sha256,
-    /// MD5, which every phone supports.
-    Md5,
-}
-
-impl FromStr for DigestAlgorithm {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "sha-256" => Ok(Self::Sha256),
-            "md5" => Ok(Self::Md5),
-            _ => Err(format!("sip.digest: {text:?} is none of sha-256, md5")),
-        }
+impl fmt::Display for TrunkTransport {
+    /// The value of the URI parameter `transport` (RFC 3261 section 19.1.1).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        })
     }
 }
 
@@ -257,30 +215,6 @@ impl FromStr for LogFormat {
     }
 }
 
-/// The type that sets of identities declare in the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdentityType {
-    /// `identitySet`.
-    IdentitySet,
-    /// `communicationsIdentitySet`.
-    CommunicationsIdentitySet,
-}
-
-impl FromStr for IdentityType {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "identitySet" => Ok(Self::IdentitySet),
-            "communicationsIdentitySet" => Ok(Self::CommunicationsIdentitySet),
-            _ => Err(format!(
-                "api.identity_type: {text:?} is neither \"identitySet\" nor \
-                 \"communicationsIdentitySet\""
-            )),
-        }
-    }
-}
-
 macro_rules! deserialize_from_str {
     ($($name:ty),*) => {$(
         impl<'de> Deserialize<'de> for $name {
@@ -291,30 +225,88 @@ macro_rules! deserialize_from_str {
     )*};
 }
 
-deserialize_from_str!(
-    SipListener,
-    WebOrigin,
-    PortRange,
-    AllowedNetwork,
-    Codec,
-    DigestAlgorithm,
-    Line,
-    LogFormat,
-    IdentityType
-);
+deserialize_from_str!(SipListener, WebOrigin, PortRange, AllowedNetwork, Line, LogFormat);
 
 /// Parses networks; a single address counts as a network of one host.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let network = |text: String| {
+    each(deserializer, |text| {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         text.parse().or(address).map_err(|_| {
-            D::Error::custom(format!(
+            format!(
                 "sip.trusted_peers: {text:?} is neither an address nor a network, such as \
                  192.0.2.5 or 192.0.2.0/24"
-            ))
+            )
         })
-    };
-    Vec::<String>::deserialize(deserializer)?.into_iter().map(network).collect()
+    })
+}
+
+/// Parses the names of codecs.
+pub(super) fn codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Codec>, D::Error> {
+    each(deserializer, |text| match text {
+        "opus" => Ok(Codec::Opus),
+        "pcma" => Ok(Codec::Pcma),
+        "pcmu" => Ok(Codec::Pcmu),
+        _ => Err(format!("media.codecs: {text:?} is none of opus, pcma, pcmu")),
+    })
+}
+
+/// Parses the names of hash algorithms for digest authentication (RFC 7616, RFC 8760).
+pub(super) fn digest_algorithms<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Algorithm>, D::Error> {
+    each(deserializer, |text| match text.to_ascii_lowercase().as_str() {
+        "sha-256" => Ok(Algorithm::Sha256),
+        "md5" => Ok(Algorithm::Md5),
+        _ => Err(format!("sip.digest: {text:?} is none of sha-256, md5")),
+    })
+}
+
+fn each<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse(text).map_err(D::Error::custom)).collect()
+}
+
+/// Parses the type that sets of identities declare in the API.
+pub(super) fn identity_type<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<IdentityType, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "identitySet" => Ok(IdentityType::IdentitySet),
+        "communicationsIdentitySet" => Ok(IdentityType::CommunicationsIdentitySet),
+        _ => Err(D::Error::custom(format!(
+            "api.identity_type: {text:?} is neither \"identitySet\" nor \
+             \"communicationsIdentitySet\""
+        ))),
+    }
+}
+
+/// Parses the transport of a trunk; empty = none is given.
+pub(super) fn transport<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<TrunkTransport>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "" => Ok(None),
+        "udp" => Ok(Some(TrunkTransport::Udp)),
+        "tcp" => Ok(Some(TrunkTransport::Tcp)),
+        "tls" => Ok(Some(TrunkTransport::Tls)),
+        _ => {
+            let message = format!("trunks.transport: {text:?} is none of udp, tcp and tls");
+            Err(D::Error::custom(message))
+        }
+    }
+}
+
+/// Parses a path; empty = none is given.
+pub(super) fn path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 /// Parses a duration with its unit: `"10m"`, `"1h 30m"`, `"500ms"`.

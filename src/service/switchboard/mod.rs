@@ -9,6 +9,7 @@
 mod arrivals;
 mod call_task;
 mod commits;
+mod control;
 mod dialled;
 mod drivers;
 mod mailbox;
@@ -37,9 +38,8 @@ use tokio::sync::{
     oneshot, watch,
 };
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
-use crate::drivers::recordings::{FolderFault, SpoolError};
 pub use aftertone_core::call::{CallError, NewOperation};
 use aftertone_core::{
     call::{Command, Refusal, Settings},
@@ -54,6 +54,7 @@ use aftertone_core::{
     },
 };
 use call_task::{CallEnd, CallTask};
+pub use control::CallControl;
 pub use drivers::Drivers;
 use mailbox::{CallMessage, CallRequest};
 pub use outgoing::Trunk;
@@ -127,8 +128,6 @@ struct Inner {
 
 /// Interval of the check for unauthenticated callers that have been half-open for too long.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long the database may take to show the last commit.
-const PROOF: Duration = Duration::from_secs(2);
 /// How long calls may take to end during a drain. Longer than a call's machine waits for its leg.
 pub const ENDING: Duration = Duration::from_secs(18);
 
@@ -184,44 +183,6 @@ impl Switchboard {
     /// Whether there is no call.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Checks whether a new call would be accepted now.
-    ///
-    /// # Errors
-    /// The reason why not, in words.
-    pub async fn ready(&self) -> Result<(), String> {
-        if self.inner.draining.load(Ordering::Relaxed) {
-            return Err("draining".to_owned());
-        }
-        if let Some(refusal) = self.unwritable() {
-            return Err(refusal.to_string());
-        }
-        if let Some(fault) = self.inner.drivers.vault.fault() {
-            return Err(fault.to_string());
-        }
-        if self.inner.drivers.media.is_broken() {
-            return Err("a media thread has ended".to_owned());
-        }
-        match tokio::time::timeout(PROOF, self.inner.drivers.spool.check_room()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error @ SpoolError::LowWater { .. })) => return Err(error.to_string()),
-            // Clients without credentials may read this answer; the path of the clips goes to the
-            // log only.
-            Ok(Err(_)) => return Err("the folder of the recordings cannot be looked at".to_owned()),
-            Err(_) => return Err(FolderFault::Silent.to_string()),
-        }
-        let proof = self.inner.drivers.journal.prove();
-        match tokio::time::timeout(PROOF, proof).await {
-            Ok(Ok(())) => Ok(()),
-            // Clients without credentials may read this answer; the database's error goes to the
-            // log only.
-            Ok(Err(error)) => {
-                debug!("The last commit cannot be proved: {error}");
-                Err("the database does not show what was committed last".to_owned())
-            }
-            Err(_) => Err("the database does not answer".to_owned()),
-        }
     }
 
     /// Drains the switchboard: accepts no more calls, gives the existing calls `grace` to end, and

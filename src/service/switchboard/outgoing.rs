@@ -1,6 +1,6 @@
 //! Outgoing calls: the target, the trunk, and the identity that we show.
 
-use crate::service::config::TrunkConfig;
+use crate::service::config::{TrunkConfig, TrunkTransport};
 use aftertone_core::proto::sip::{
     digest::Credentials,
     endpoint::{OutgoingCall, Place, TrunkAccount},
@@ -92,9 +92,9 @@ impl Trunk {
     /// configuration refuses such a host.
     pub fn new(config: &TrunkConfig) -> Option<Self> {
         let proxy = config.outbound_proxy.as_str();
-        let transport = match config.transport.as_str() {
-            "" => String::new(),
-            name => format!(";transport={name}"),
+        let transport = match config.transport {
+            None => String::new(),
+            Some(transport) => format!(";transport={transport}"),
         };
         let next_hop = match proxy {
             "" => &config.host,
@@ -124,9 +124,11 @@ impl Trunk {
                 }),
             }),
             next_hop: format!("sip:{next_hop}{transport};lr").parse().ok()?,
-            secure_hop: match config.transport.as_str() {
-                "" | "tls" => Some(format!("sips:{next_hop};lr").parse().ok()?),
-                _ => None,
+            secure_hop: match config.transport {
+                None | Some(TrunkTransport::Tls) => {
+                    Some(format!("sips:{next_hop};lr").parse().ok()?)
+                }
+                Some(TrunkTransport::Udp | TrunkTransport::Tcp) => None,
             },
             is_proxied: !proxy.is_empty(),
         })

@@ -2,12 +2,13 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use async_trait::async_trait;
 use rand::RngCore;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, info_span, warn};
+use tracing::{debug, info, info_span, warn};
 
 use super::{
-    NewCall, Switchboard, TransferTarget,
+    CallControl, NewCall, Switchboard, TransferTarget,
     call_task::CallTask,
     dialled::{Dialled, named_to_peers},
     is_number,
@@ -16,24 +17,24 @@ use super::{
     registry::LiveCall,
 };
 use crate::drivers::{
-    recordings::{OpenClip, SpoolError},
-    signalling::Traced,
+    recordings::{FolderFault, OpenClip, SpoolError},
+    signalling::{Traced, TrunkReport},
 };
 use aftertone_core::{
     call::{CallError, Command, Machine, NewOperation, Placement},
-    model::{
-        Call, CallId, Operation, OperationId, Party, PromptSource, RecordingId, RejectReason,
-        Termination,
-    },
+    model::{Call, CallId, Operation, Party, PromptSource, RecordingId, RejectReason, Termination},
     proto::sip::uri::Uri,
 };
+
+/// How long the disk, and then the database, may take to show that it works.
+const PROOF: Duration = Duration::from_secs(2);
 
 /// How long a request may wait for a slot in the task's mailbox, and then again for its commit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
-impl Switchboard {
-    /// The application's calls that have not ended.
-    pub async fn calls(&self, application: &str) -> Vec<Call> {
+#[async_trait]
+impl CallControl for Switchboard {
+    async fn calls(&self, application: &str) -> Result<Vec<Call>, CallError> {
         let senders: Vec<_> = self
             .registry()
             .calls
@@ -48,23 +49,14 @@ impl Switchboard {
             }
         }
         calls.sort_by_key(|call| (call.created_at, call.id));
-        calls
+        Ok(calls)
     }
 
-    /// One of the application's calls.
-    ///
-    /// # Errors
-    /// The call does not exist, belongs to another application, or is over.
-    pub async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
+    async fn call(&self, application: &str, id: CallId) -> Result<Call, CallError> {
         ask(&self.find(application, id)?, CallRequest::Show).await
     }
 
-    /// Places a call for an application. When this returns, the call's row and first notification
-    /// are committed.
-    ///
-    /// # Errors
-    /// No trunk allows the target, or a limit is reached. Nothing was done.
-    pub async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
+    async fn place(&self, application: &str, new: NewCall) -> Result<Call, CallError> {
         let inner = &self.inner;
         if inner.draining.load(Ordering::Relaxed) || self.overload().is_some() {
             return Err(CallError::Overloaded { retry_after: 5 });
@@ -111,11 +103,7 @@ impl Switchboard {
         answered(answer).await.map(|()| call)
     }
 
-    /// Answers an incoming call. The prompts in `prefetch` are fetched meanwhile.
-    ///
-    /// # Errors
-    /// The call does not exist, or was answered already.
-    pub async fn answer(
+    async fn answer(
         &self,
         application: &str,
         id: CallId,
@@ -129,11 +117,7 @@ impl Switchboard {
         ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
-    /// Rejects an incoming call.
-    ///
-    /// # Errors
-    /// The call does not exist, or was answered already.
-    pub async fn reject(
+    async fn reject(
         &self,
         application: &str,
         id: CallId,
@@ -144,13 +128,7 @@ impl Switchboard {
         ask(&self.find(application, id)?, |reply| CallRequest::Command(command, reply)).await
     }
 
-    /// Redirects an incoming caller to another target. The caller places the new call itself, so no
-    /// trunk has to allow the target. A telephone number is put at the host of the caller's own
-    /// URI.
-    ///
-    /// # Errors
-    /// The call does not exist or was answered already, or the target cannot be named to a peer.
-    pub async fn redirect(
+    async fn redirect(
         &self,
         application: &str,
         id: CallId,
@@ -170,21 +148,12 @@ impl Switchboard {
         ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
-    /// Ends a call for an application.
-    ///
-    /// # Errors
-    /// The call does not exist or is already ending.
-    pub async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
+    async fn hang_up(&self, application: &str, id: CallId) -> Result<(), CallError> {
         let command = Command::HangUp(Termination::ApplicationHungUp);
         ask(&self.find(application, id)?, |reply| CallRequest::Command(command, reply)).await
     }
 
-    /// Asks the peer by REFER to talk to another party.
-    ///
-    /// # Errors
-    /// The call does not exist or is not established, no trunk allows the target, or the other call
-    /// belongs to another application or is not established.
-    pub async fn transfer(
+    async fn transfer(
         &self,
         application: &str,
         id: CallId,
@@ -203,34 +172,11 @@ impl Switchboard {
         ask(&sender, |reply| CallRequest::Command(command, reply)).await
     }
 
-    /// Target of a REFER to a peer. Only targets that we could call ourselves are allowed.
-    fn referable(&self, party: &Party) -> Result<Uri, CallError> {
-        let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
-        let directory = self.inner.directory.borrow().clone();
-        if self.user_of(&directory, &target).is_some() {
-            return target.without_parameters().parse().map_err(|_| CallError::Internal);
-        }
-        let nobody = Placed { display_name: None, subject: None };
-        let (route_plan, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
-        Ok(route_plan.request_uri().clone())
+    async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
+        ask(&self.find(application, id)?, |reply| CallRequest::Command(Command::KeepAlive, reply)).await
     }
 
-    /// Renews the lease of the call.
-    ///
-    /// # Errors
-    /// The call does not exist or is over.
-    pub async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
-        ask(&self.find(application, id)?, |reply| CallRequest::Command(Command::KeepAlive, reply))
-            .await
-    }
-
-    /// Accepts an operation. When this returns, the operation is committed, and the file of a
-    /// recording is open.
-    ///
-    /// # Errors
-    /// The call's state does not allow the operation, or the disk cannot take a recording. Nothing
-    /// was done.
-    pub async fn submit(
+    async fn submit(
         &self,
         application: &str,
         id: CallId,
@@ -244,22 +190,7 @@ impl Switchboard {
         ask(&sender, |reply| CallRequest::Submit(new, clip, reply)).await
     }
 
-    async fn open_clip(&self, call: CallId) -> Result<OpenClip, CallError> {
-        let mut bytes = [0; 16];
-        self.fresh_rng().fill_bytes(&mut bytes);
-        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes), call).await;
-        opened.map_err(|error| match error {
-            SpoolError::TooMany(_) => CallError::Overloaded { retry_after: 1 },
-            _ => CallError::NoDisk,
-        })
-    }
-
-    /// The last SIP messages of one of the application's calls. Works for an ended call as long as
-    /// its messages are kept.
-    ///
-    /// # Errors
-    /// The call does not exist or belongs to another application.
-    pub async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
+    async fn trace(&self, application: &str, id: CallId) -> Result<Vec<Traced>, CallError> {
         let call = self.inner.drivers.database.call(id).await.map_err(|error| {
             warn!(%error, "cannot read a call");
             CallError::Overloaded { retry_after: 1 }
@@ -269,15 +200,7 @@ impl Switchboard {
         Ok(self.inner.drivers.signalling.traced(call.id))
     }
 
-    /// All operations of a call, in the order in which they were accepted.
-    ///
-    /// # Errors
-    /// The call does not exist or is over.
-    pub async fn operations(
-        &self,
-        application: &str,
-        id: CallId,
-    ) -> Result<Vec<Operation>, CallError> {
+    async fn operations(&self, application: &str, id: CallId) -> Result<Vec<Operation>, CallError> {
         let live = ask(&self.find(application, id)?, CallRequest::Operations).await?;
         let mut all = self.inner.drivers.database.operations(id).await.map_err(|error| {
             warn!(%error, "cannot read the operations of a call");
@@ -291,18 +214,66 @@ impl Switchboard {
         Ok(all)
     }
 
-    /// One operation of a call.
-    ///
-    /// # Errors
-    /// The call or the operation does not exist, or the call is over.
-    pub async fn operation(
-        &self,
-        application: &str,
-        id: CallId,
-        operation: OperationId,
-    ) -> Result<Operation, CallError> {
-        let all = self.operations(application, id).await?;
-        all.into_iter().find(|known| known.id == operation).ok_or(CallError::NotFound)
+    async fn ready(&self) -> Result<(), String> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err("draining".to_owned());
+        }
+        if let Some(refusal) = self.unwritable() {
+            return Err(refusal.to_string());
+        }
+        if let Some(fault) = self.inner.drivers.vault.fault() {
+            return Err(fault.to_string());
+        }
+        if self.inner.drivers.media.is_broken() {
+            return Err("a media thread has ended".to_owned());
+        }
+        match tokio::time::timeout(PROOF, self.inner.drivers.spool.check_room()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ SpoolError::LowWater { .. })) => return Err(error.to_string()),
+            // Clients without credentials may read this answer; the path of the clips goes to the
+            // log only.
+            Ok(Err(_)) => return Err("the folder of the recordings cannot be looked at".to_owned()),
+            Err(_) => return Err(FolderFault::Silent.to_string()),
+        }
+        let proof = self.inner.drivers.journal.prove();
+        match tokio::time::timeout(PROOF, proof).await {
+            Ok(Ok(())) => Ok(()),
+            // Clients without credentials may read this answer; the database's error goes to the
+            // log only.
+            Ok(Err(error)) => {
+                debug!("The last commit cannot be proved: {error}");
+                Err("the database does not show what was committed last".to_owned())
+            }
+            Err(_) => Err("the database does not answer".to_owned()),
+        }
+    }
+
+    async fn trunks(&self) -> Vec<TrunkReport> {
+        self.inner.drivers.signalling.trunks().await
+    }
+}
+
+impl Switchboard {
+    /// Target of a REFER to a peer. Only targets that we could call ourselves are allowed.
+    fn referable(&self, party: &Party) -> Result<Uri, CallError> {
+        let target: Uri = party.uri.parse().map_err(|_| CallError::Internal)?;
+        let directory = self.inner.directory.borrow().clone();
+        if self.user_of(&directory, &target).is_some() {
+            return target.without_parameters().parse().map_err(|_| CallError::Internal);
+        }
+        let nobody = Placed { display_name: None, subject: None };
+        let (route_plan, _) = directory.way_out(&target, &nobody).ok_or(CallError::NoWay)?;
+        Ok(route_plan.request_uri().clone())
+    }
+
+    async fn open_clip(&self, call: CallId) -> Result<OpenClip, CallError> {
+        let mut bytes = [0; 16];
+        self.fresh_rng().fill_bytes(&mut bytes);
+        let opened = self.inner.drivers.open_clip(RecordingId::from_random(bytes), call).await;
+        opened.map_err(|error| match error {
+            SpoolError::TooMany(_) => CallError::Overloaded { retry_after: 1 },
+            _ => CallError::NoDisk,
+        })
     }
 
     fn find(&self, application: &str, id: CallId) -> Result<mpsc::Sender<CallRequest>, CallError> {

@@ -497,9 +497,9 @@ fn unquote(bytes: &[u8]) -> Option<Vec<u8>> {
         rest = match (first, after) {
             (b'=', [b'\r', b'\n', after @ ..] | [b'\n', after @ ..]) => after,
             (b'=', [high, low, after @ ..]) => {
-                let digits = [*high, *low];
-                let byte = std::str::from_utf8(&digits).ok()?;
-                plain.push(u8::from_str_radix(byte, 16).ok()?);
+                let mut byte = [0];
+                hex::decode_to_slice([*high, *low], &mut byte).ok()?;
+                plain.extend(byte);
                 after
             }
             (b'=', _) => return None,

@@ -3,11 +3,7 @@
 use serde_json::{Value, json};
 
 use super::parts::{flag, needing, object, optional, seconds, such_as, text, tone};
-
-/// Maximum durations of `record` and `recordResponse`.
-pub(super) const RECORD_SECONDS: u32 = 300;
-
-pub(super) const RECORD_RESPONSE_SECONDS: u32 = 120;
+use aftertone_core::{graph::limits, model::RecordAction};
 
 pub(super) fn context() -> Value {
     let body = object(json!({"clientContext": client_context()}));
@@ -15,16 +11,21 @@ pub(super) fn context() -> Value {
 }
 
 pub(super) fn client_context() -> Value {
-    json!({"type": ["string", "null"], "maxLength": 256})
+    json!({"type": ["string", "null"], "maxLength": limits::CLIENT_CONTEXT_CHARS})
+}
+
+/// A short text or null.
+fn optional_text() -> Value {
+    json!({"type": ["string", "null"], "maxLength": limits::TEXT_CHARS})
 }
 
 pub(super) fn http_uri() -> Value {
-    json!({"type": "string", "format": "uri", "pattern": "^https?://[a-z0-9]", "maxLength": 8192})
+    json!({"type": "string", "format": "uri", "pattern": "^https?://[a-z0-9]",
+        "maxLength": limits::URI_CHARS})
 }
 
 pub(super) fn media_info() -> Value {
-    let info =
-        json!({"uri": http_uri(), "resourceId": {"type": ["string", "null"], "maxLength": 256}});
+    let info = json!({"uri": http_uri(), "resourceId": optional_text()});
     needing(object(info), &["uri"])
 }
 
@@ -33,7 +34,8 @@ pub(super) fn prompt() -> Value {
         object(json!({
             "@odata.type": {"enum": ["#microsoft.graph.mediaPrompt"]},
             "mediaInfo": media_info(),
-            "loop": {"type": ["integer", "null"], "minimum": 0, "maximum": 1000},
+            "loop": {"type": ["integer", "null"], "minimum": 0,
+                "maximum": limits::PROMPT_TIMES},
         })),
         &["mediaInfo"],
     )
@@ -42,7 +44,8 @@ pub(super) fn prompt() -> Value {
 pub(super) fn media_config() -> Value {
     object(json!({
         "@odata.type": {"enum": ["#microsoft.graph.serviceHostedMediaConfig"]},
-        "preFetchMedia": {"type": ["array", "null"], "items": media_info(), "maxItems": 100},
+        "preFetchMedia": {"type": ["array", "null"], "items": media_info(),
+            "maxItems": limits::PREFETCHED},
     }))
 }
 
@@ -54,7 +57,7 @@ pub(super) fn callee() -> Value {
 pub(super) fn party() -> Value {
     let identity = needing(
         object(json!({"id": {"type": "string", "pattern": "^\\+?[0-9]{1,15}$"}, "displayName":
-            {"type": ["string", "null"], "maxLength": 256}})),
+            optional_text()})),
         &["id"],
     );
     let identity = needing(object(json!({"phone": identity})), &["phone"]);
@@ -63,7 +66,7 @@ pub(super) fn party() -> Value {
 
 pub(super) fn modalities() -> Value {
     json!({"type": ["array", "null"], "items": text(), "contains": {"const": "audio"},
-        "maxItems": 16})
+        "maxItems": limits::MODALITIES})
 }
 
 pub(super) fn new_call() -> Value {
@@ -74,14 +77,17 @@ pub(super) fn new_call() -> Value {
                 "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
                 "requestedModalities": modalities(),
                 "mediaConfig": media_config(),
-                "subject": {"type": ["string", "null"], "maxLength": 256},
+                "subject": optional_text(),
                 "direction": {"enum": ["outgoing", null]},
                 "callChainId":
-                    {"type": ["string", "null"], "pattern": "^[!-~]*$", "maxLength": 256},
+                    {"type": ["string", "null"], "pattern": "^[!-~]*$",
+                        "maxLength": limits::TEXT_CHARS},
                 "callOptions": {"type": ["object", "null"]},
-                "routingPolicies": {"type": ["array", "null"], "items": text(), "maxItems": 16},
+                "routingPolicies": {"type": ["array", "null"], "items": text(),
+                    "maxItems": limits::POLICIES},
                 "ringingTimeoutInSeconds":
-                    {"type": ["integer", "null"], "minimum": 1, "maximum": 115},
+                    {"type": ["integer", "null"], "minimum": limits::RINGING_SECONDS.start(),
+                        "maximum": limits::RINGING_SECONDS.end()},
             })),
             &["callbackUri", "targets", "mediaConfig"],
         ),
@@ -101,7 +107,8 @@ pub(super) fn answer() -> Value {
                 "acceptedModalities": modalities(),
                 "mediaConfig": media_config(),
                 "participantCapacity":
-                    {"type": ["integer", "null"], "minimum": 0, "maximum": 0x7fff_ffff},
+                    {"type": ["integer", "null"], "minimum": 0,
+                        "maximum": limits::INT32_MAX},
                 "callOptions": {"type": ["object", "null"]},
             })),
             &["mediaConfig"],
@@ -128,7 +135,8 @@ pub(super) fn redirect() -> Value {
         needing(
             object(json!({
                 "targets": {"type": "array", "items": party(), "minItems": 1, "maxItems": 1},
-                "timeout": {"type": ["integer", "null"], "minimum": 15, "maximum": 90},
+                "timeout": {"type": ["integer", "null"], "minimum": limits::REDIRECT_SECONDS.start(),
+                    "maximum": limits::REDIRECT_SECONDS.end()},
                 "targetDisposition":
                     {"enum": ["default", "simultaneousRing", "forward", null]},
                 "maskCaller": {"enum": [false, null]},
@@ -156,7 +164,8 @@ pub(super) fn play_prompt() -> Value {
     such_as(
         needing(
             object(json!({
-                "prompts": {"type": "array", "items": prompt(), "minItems": 1, "maxItems": 20},
+                "prompts": {"type": "array", "items": prompt(), "minItems": 1,
+                    "maxItems": limits::PLAY_PROMPTS},
                 "loop": flag(false),
                 "clientContext": client_context(),
             })),
@@ -166,16 +175,19 @@ pub(super) fn play_prompt() -> Value {
     )
 }
 
-pub(super) fn record(max_seconds: u32) -> Value {
+pub(super) fn record(action: RecordAction) -> Value {
+    let max_seconds = action.max_seconds();
     such_as(
         object(json!({
-            "prompts": {"type": ["array", "null"], "items": prompt(), "maxItems": 1},
+            "prompts": {"type": ["array", "null"], "items": prompt(),
+                "maxItems": limits::RECORD_PROMPTS},
             "bargeInAllowed": flag(false),
             "initialSilenceTimeoutInSeconds": seconds(max_seconds),
             "maxSilenceTimeoutInSeconds": seconds(max_seconds),
             "maxRecordDurationInSeconds": seconds(max_seconds),
             "playBeep": flag(true),
-            "stopTones": {"type": ["array", "null"], "items": tone(), "maxItems": 64},
+            "stopTones": {"type": ["array", "null"], "items": tone(),
+                "maxItems": limits::STOP_TONES},
             "streamWhileRecording": flag(false),
             "clientContext": client_context(),
         })),
@@ -187,9 +199,11 @@ pub(super) fn send_tones() -> Value {
     such_as(
         needing(
             object(json!({
-                "tones": {"type": "array", "items": tone(), "minItems": 1, "maxItems": 128},
+                "tones": {"type": "array", "items": tone(), "minItems": 1,
+                    "maxItems": limits::SENT_TONES},
                 "delayBetweenTonesMs":
-                    {"type": ["integer", "null"], "minimum": 0, "maximum": 10_000},
+                    {"type": ["integer", "null"], "minimum": 0,
+                        "maximum": limits::TONE_DELAY_MS},
                 "clientContext": client_context(),
             })),
             &["tones"],

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use aftertone_core::graph::limits;
+
 /// Every error status with its meaning and the header that it carries.
 pub(super) const REFUSALS: [(u16, &str, Option<&str>); 14] = [
     (400, "Something in the request is wrong, or it is the wrong moment", None),
@@ -98,7 +100,8 @@ pub(super) fn optional(schema: Value) -> Value {
 }
 
 pub(super) fn seconds(max: u32) -> Value {
-    json!({"type": ["integer", "null"], "minimum": 1, "maximum": max, "default": 5})
+    json!({"type": ["integer", "null"], "minimum": 1, "maximum": max,
+        "default": limits::DEFAULT_SECONDS})
 }
 
 pub(super) fn flag(default: bool) -> Value {

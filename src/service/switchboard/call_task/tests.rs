@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{placing::from_one_side, *};
 use crate::service::switchboard::{
-    LiveCall,
+    CallControl, LiveCall,
     mailbox::mailbox,
     outgoing::Placed,
     tests::{Fixture, Phone, WITHIN, record, settings},

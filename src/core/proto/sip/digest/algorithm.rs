@@ -32,13 +32,8 @@ impl Algorithm {
     /// H of RFC 7616 §3.1: the hash in lower-case hexadecimal digits.
     pub(super) fn hash(self, text: &str) -> String {
         match self {
-            Self::Md5 => hexadecimal(&Md5::digest(text)),
-            Self::Sha256 => hexadecimal(digest::digest(&digest::SHA256, text.as_bytes()).as_ref()),
+            Self::Md5 => hex::encode(Md5::digest(text)),
+            Self::Sha256 => hex::encode(digest::digest(&digest::SHA256, text.as_bytes())),
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
