@@ -211,6 +211,36 @@ mod tests {
     }
 
     #[test]
+    fn the_known_keys_are_those_of_the_defaults_and_of_the_tables() {
+        for key in [
+            "sip.listen",
+            "telemetry.format",
+            "applications.tokens_file",
+            "issuers.tenant",
+            "routes.line",
+            "users.password_file",
+            "trunks.follow_redirects",
+        ] {
+            assert!(keys::check(key).is_ok(), "{key}");
+        }
+        let lists = ["sip.listen", "sip.digest", "sip.trusted_peers", "sip.web_origins"];
+        for key in lists.into_iter().chain(["media.codecs", "fetch.allow_networks"]) {
+            assert!(keys::is_list(key), "{key}");
+        }
+        assert!(!keys::is_list("sip.domain") && !keys::is_list("trunks.allow"));
+    }
+
+    #[test]
+    fn a_reload_names_what_takes_a_restart() {
+        let running = load("", &[]).unwrap();
+        let changed = "[sip]\ntrusted_peers = [\"192.0.2.1\"]\ndomain = \"pbx.example\"\n\
+                       [media]\nshards = 2\n[telemetry]\nlog = \"debug\"\n";
+        let config = load(changed, &[]).unwrap();
+        assert_eq!(config.needing_restart(&running), ["sip.domain", "media"]);
+        assert!(config.needing_restart(&config).is_empty());
+    }
+
+    #[test]
     fn a_key_of_a_later_version_is_named_as_such() {
         let error = load("[storage]\nencrypt = true\n", &[]).unwrap_err();
         assert!(matches!(&error, ConfigError::NotYet { key, .. } if key == "storage.encrypt"));
