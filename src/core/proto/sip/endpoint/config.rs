@@ -135,8 +135,8 @@ impl EndpointConfig {
         }
     }
 
-    /// The same path from the port of a UDP listener of ours. A path that was made of a stream's has
-    /// the port of a stream.
+    /// The same path from the port of a UDP listener of ours. A path that was made of a stream's
+    /// has the port of a stream.
     pub(super) fn leaving_listener(&self, way: Path) -> Path {
         let fits = |ip: IpAddr| ip == way.local.ip() || ip.is_unspecified();
         let fitting = self.udp_listeners.iter().filter(|listener| fits(listener.ip()));

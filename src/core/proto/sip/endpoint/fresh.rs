@@ -21,8 +21,8 @@ pub(super) fn rseq(rng: &mut StdRng) -> u32 {
     rng.random_range(1..1 << 31)
 }
 
-/// The Retry-After value of a 500 to an offer: up to ten seconds, so that the requests of both sides
-/// do not collide again (RFC 3261 §14.2, RFC 3311 §5.2).
+/// The Retry-After value of a 500 to an offer: up to ten seconds, so that the requests of both
+/// sides do not collide again (RFC 3261 §14.2, RFC 3311 §5.2).
 pub(super) fn retry_after_seconds(rng: &mut StdRng) -> u64 {
     rng.random_range(0..=10)
 }

@@ -141,10 +141,7 @@ impl Endpoint {
                 dialog.session.restart(SessionTimer::accept(response, now));
             }
             // §12.2.1.2: the peer does not know the dialog, or does not answer.
-            Status::REQUEST_TIMEOUT | Status::CALL_DOES_NOT_EXIST => {
-                self.lost_sight(id, now);
-                return;
-            }
+            Status::REQUEST_TIMEOUT | Status::CALL_DOES_NOT_EXIST => self.lost_sight(id, now),
             // §14.1: both sides made an offer at once.
             Status::REQUEST_PENDING => dialog.session.postpone(now + pause),
             Status::SESSION_INTERVAL_TOO_SMALL
