@@ -35,6 +35,7 @@ use aftertone_core::{
         RecordingId, RejectReason, SteadyMillis, Termination, UnixMillis,
     },
     proto::sip::{
+        Status,
         path::{Path, Transport},
         registration::{Failure, TrunkState, TrunkStatus},
     },
@@ -463,8 +464,8 @@ impl CallControl for FakeService {
         let status = TrunkStatus {
             state: TrunkState::Waiting,
             since: Instant::now(),
-            last_status: Some(403),
-            failure: Some(Failure::Refused(403)),
+            last_status: Some(Status::FORBIDDEN),
+            failure: Some(Failure::Refused(Status::FORBIDDEN)),
             expires_at: None,
         };
         vec![TrunkReport { name: "provider".to_owned(), status, no_way: None }]

@@ -173,7 +173,8 @@ impl CallControl for Switchboard {
     }
 
     async fn keep_alive(&self, application: &str, id: CallId) -> Result<(), CallError> {
-        ask(&self.find(application, id)?, |reply| CallRequest::Command(Command::KeepAlive, reply)).await
+        ask(&self.find(application, id)?, |reply| CallRequest::Command(Command::KeepAlive, reply))
+            .await
     }
 
     async fn submit(
