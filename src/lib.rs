@@ -13,5 +13,15 @@
 //! `docs/architecture.md` describes the structure; `tests/architecture.rs` checks the rules that
 //! the compiler does not.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::match_bool,
+        clippy::unwrap_used,
+        clippy::wildcard_enum_match_arm,
+        unreachable_pub
+    )
+)]
+
 pub mod drivers;
 pub mod service;

@@ -1,5 +1,15 @@
 //! The `aftertone` command: parses the arguments, reads the configuration, and runs the subcommand.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::match_bool,
+        clippy::unwrap_used,
+        clippy::wildcard_enum_match_arm,
+        unreachable_pub
+    )
+)]
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,

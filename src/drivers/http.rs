@@ -55,9 +55,10 @@ pub fn redirect_target(from: &Url, response: &Response) -> Option<Result<Url, Pa
 fn resolved(from: &Url, location: &[u8]) -> Result<Url, ParseError> {
     let mut ascii = String::with_capacity(location.len());
     for byte in location {
-        match byte.is_ascii() {
-            true => ascii.push(char::from(*byte)),
-            false => ascii.push_str(&format!("%{byte:02X}")),
+        if byte.is_ascii() {
+            ascii.push(char::from(*byte))
+        } else {
+            ascii.push_str(&format!("%{byte:02X}"))
         }
     }
     from.join(&ascii)

@@ -168,9 +168,10 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
         .map_err(unreadable)?
         .collect::<Result<Vec<_>, _>>()
         .map_err(unreadable)?;
-    match certificates.is_empty() {
-        true => Err(TlsError::Empty { path: path.to_owned() }),
-        false => Ok(certificates),
+    if certificates.is_empty() {
+        Err(TlsError::Empty { path: path.to_owned() })
+    } else {
+        Ok(certificates)
     }
 }
 

@@ -380,11 +380,8 @@ impl Machine {
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
             Phase::Up => {}
         }
-        let ahead = match new.kind.barges_in() {
-            // It removes the waiting operations, so only those that have begun count.
-            true => self.queue.begun(),
-            false => self.queue.entries().len(),
-        };
+        let ahead =
+            if new.kind.barges_in() { self.queue.begun() } else { self.queue.entries().len() };
         if ahead >= MAX_QUEUED && new.kind.is_queued() {
             return Err(CallError::QueueFull);
         }

@@ -21,7 +21,7 @@ pub(super) struct ToneLimit {
 
 impl ToneLimit {
     /// Whether a key that is pressed at `now` is reported.
-    pub fn admits(&mut self, now: Instant) -> bool {
+    pub(super) fn admits(&mut self, now: Instant) -> bool {
         let free_at = self.free_at.map_or(now, |at| at.max(now));
         if free_at.duration_since(now) > INTERVAL * (BURST - 1) {
             self.passed_over += 1;
@@ -32,7 +32,7 @@ impl ToneLimit {
     }
 
     /// Number of keys that were not reported.
-    pub fn passed_over(&self) -> u64 {
+    pub(super) fn passed_over(&self) -> u64 {
         self.passed_over
     }
 }

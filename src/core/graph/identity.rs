@@ -29,7 +29,7 @@ impl IdentityType {
 
 /// Graph's `participantInfo` and `invitationParticipantInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ParticipantInfo {
+pub(super) struct ParticipantInfo {
     #[serde(rename = "@odata.type")]
     odata_type: &'static str,
     pub(super) identity: IdentitySet,
@@ -59,9 +59,10 @@ impl ParticipantInfo {
     /// One side of a call, as a participant.
     pub(super) fn side(declared: IdentityType, call: &Call, side: Side) -> Self {
         let is_called = (side == Side::Ours) == (call.direction == Direction::Incoming);
-        let identity = match is_called {
-            true => IdentitySet::called(declared, call),
-            false => IdentitySet::new(declared, &call.source),
+        let identity = if is_called {
+            IdentitySet::called(declared, call)
+        } else {
+            IdentitySet::new(declared, &call.source)
         };
         Self { odata_type: "#microsoft.graph.participantInfo", identity }
     }

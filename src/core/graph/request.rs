@@ -369,10 +369,7 @@ fn tones(body: &Object<'_>, name: &str, limit: usize) -> Result<Vec<Tone>, Inval
     const NO_FLASH: &str = "a key of a keypad, for a hook flash is neither sent nor heard here";
     let tone = |(path, value): (String, &Value)| {
         let text = text_at(&path, value, EXPECTED)?;
-        let expected = match text.eq_ignore_ascii_case("flash") {
-            true => NO_FLASH,
-            false => EXPECTED,
-        };
+        let expected = if text.eq_ignore_ascii_case("flash") { NO_FLASH } else { EXPECTED };
         Tone::parse(text).ok_or_else(|| InvalidBody::NotAllowed {
             path,
             expected: expected.to_owned(),

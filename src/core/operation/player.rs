@@ -4,7 +4,7 @@ use crate::audio::{Clip, Rate};
 
 /// Plays a list of clips, each as often as its count says.
 #[derive(Debug)]
-pub struct Player {
+pub(super) struct Player {
     /// Only clips that have samples, so that each step produces audio.
     clips: Vec<(Clip, u32)>,
     rate: Rate,
@@ -23,13 +23,13 @@ struct Position {
 impl Player {
     /// A player at the start of `clips`; with `repeat` the list begins again for ever. A count of 0
     /// counts as 1.
-    pub fn new(mut clips: Vec<(Clip, u32)>, repeat: bool, rate: Rate) -> Self {
+    pub(super) fn new(mut clips: Vec<(Clip, u32)>, repeat: bool, rate: Rate) -> Self {
         clips.retain(|(clip, _)| !clip.samples(rate).is_empty());
         Self { clips, rate, repeat, next: Position::default() }
     }
 
     /// Fills `out` from its start. When the last clip ends, the rest of `out` stays as it is.
-    pub fn fill(&mut self, out: &mut [i16]) {
+    pub(super) fn fill(&mut self, out: &mut [i16]) {
         let mut out = out;
         while !out.is_empty() {
             let Some((clip, times)) = self.clips.get(self.next.clip) else { return };
@@ -47,7 +47,7 @@ impl Player {
     }
 
     /// Whether every sample has been played; never with `repeat`, unless there are none.
-    pub fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.next.clip >= self.clips.len()
     }
 

@@ -100,9 +100,10 @@ impl Record {
             State::Prompting(player) => {
                 player.fill(said.frame.samples_mut());
                 if player.is_at_end() {
-                    self.state = match self.play_beep {
-                        true => State::Beeping { next: 0 },
-                        false => catch_up(heard.behind),
+                    self.state = if self.play_beep {
+                        State::Beeping { next: 0 }
+                    } else {
+                        catch_up(heard.behind)
                     };
                 }
                 None

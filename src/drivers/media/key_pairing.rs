@@ -16,7 +16,7 @@ const MAX_PRESSES: usize = 32;
 
 /// The way in which a press was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub(super) enum Told {
     /// Telephone events (RFC 4733).
     Rtp,
     /// SIP INFO.
@@ -25,7 +25,7 @@ pub enum Told {
 
 /// Presses that were reported in one way, and may still be reported in the other.
 #[derive(Debug, Default)]
-pub struct KeyPairing {
+pub(super) struct KeyPairing {
     /// Oldest first.
     unpaired: VecDeque<Press>,
 }
@@ -41,7 +41,7 @@ struct Press {
 impl KeyPairing {
     /// Notes a press that was reported in `frame`, and returns whether it is new. Each press pairs
     /// with at most one other, so that a key that is pressed twice counts twice.
-    pub fn is_new(&mut self, tone: Tone, told: Told, frame: u64) -> bool {
+    pub(super) fn is_new(&mut self, tone: Tone, told: Told, frame: u64) -> bool {
         self.unpaired.retain(|press| frame.saturating_sub(press.frame) <= WINDOW);
         let twin = self.unpaired.iter().position(|press| press.tone == tone && press.told != told);
         if let Some(twin) = twin {
@@ -56,7 +56,7 @@ impl KeyPairing {
     }
 
     /// Notes that the newest press by RTP still lasts in `frame`.
-    pub fn lasts(&mut self, frame: u64) {
+    pub(super) fn lasts(&mut self, frame: u64) {
         let newest = self.unpaired.iter_mut().rev().find(|press| press.told == Told::Rtp);
         if let Some(press) = newest {
             press.frame = frame;

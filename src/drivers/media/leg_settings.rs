@@ -34,7 +34,7 @@ impl Default for Settings {
 }
 
 /// `duration` in frames of 20 ms, rounded down.
-pub fn frames(duration: Duration) -> u64 {
+pub(super) fn frames(duration: Duration) -> u64 {
     let frame_ms = u128::from(1_000 / FRAMES_PER_SECOND);
     u64::try_from(duration.as_millis() / frame_ms).unwrap_or(u64::MAX)
 }

@@ -11,11 +11,11 @@ use super::leg_event::LegEvent;
 
 /// How many events wait before the call counts as stuck: more than a minute of keys pressed as fast
 /// as a person can.
-pub const CAPACITY: usize = 1_024;
+pub(super) const CAPACITY: usize = 1_024;
 
 /// The events of a leg, and the channel to its call.
 #[derive(Debug)]
-pub struct Outbox {
+pub(super) struct Outbox {
     events: Sender<LegEvent>,
     waiting: VecDeque<LegEvent>,
     lost: bool,
@@ -23,7 +23,7 @@ pub struct Outbox {
 
 /// Whether the call still takes events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub(super) enum Delivery {
     /// Everything has been taken.
     Done,
     /// Some events wait.
@@ -34,12 +34,12 @@ pub enum Delivery {
 
 impl Outbox {
     /// An empty outbox.
-    pub fn new(events: Sender<LegEvent>) -> Self {
+    pub(super) fn new(events: Sender<LegEvent>) -> Self {
         Self { events, waiting: VecDeque::new(), lost: false }
     }
 
     /// Appends `event` after all events before it.
-    pub fn tell(&mut self, event: LegEvent) {
+    pub(super) fn tell(&mut self, event: LegEvent) {
         if self.waiting.len() < CAPACITY {
             self.waiting.push_back(event);
         } else {
@@ -48,7 +48,7 @@ impl Outbox {
     }
 
     /// Offers the waiting events to the call.
-    pub fn deliver(&mut self) -> Delivery {
+    pub(super) fn deliver(&mut self) -> Delivery {
         while let Some(event) = self.waiting.pop_front() {
             match self.events.try_send(event) {
                 Ok(()) => {}

@@ -231,9 +231,10 @@ impl Shared {
 impl Drop for PortLease {
     fn drop(&mut self) {
         if let Some((shared, port)) = self.leased.take() {
-            match self.was_heard.get() {
-                true => shared.rest(port, Instant::now()),
-                false => shared.put_aside(port),
+            if self.was_heard.get() {
+                shared.rest(port, Instant::now())
+            } else {
+                shared.put_aside(port)
             }
         }
     }

@@ -15,7 +15,7 @@ use aftertone_core::{
 
 /// The reports of one stream.
 #[derive(Debug)]
-pub struct Reports {
+pub(super) struct Reports {
     cname: String,
     due: u64,
     interval: u64,
@@ -33,7 +33,7 @@ const NTP_TO_UNIX: u64 = 2_208_988_800;
 impl Reports {
     /// Reports from the tick `frame` on. The interval is drawn once from half to one and a half of
     /// five seconds, so that calls that begin together do not report together.
-    pub fn new(frame: u64, rng: &mut impl Rng) -> Self {
+    pub(super) fn new(frame: u64, rng: &mut impl Rng) -> Self {
         let interval = rng.random_range(INTERVAL / 2..=INTERVAL * 3 / 2);
         Self {
             // RFC 7022 section 4.2: a name that says nothing about the host.
@@ -46,19 +46,19 @@ impl Reports {
     }
 
     /// Whether a report is due in this tick.
-    pub fn is_due(&self, frame: u64) -> bool {
+    pub(super) fn is_due(&self, frame: u64) -> bool {
         frame >= self.due
     }
 
     /// Takes a report of the peer, which came in the tick `frame`.
-    pub fn note(&mut self, received: &rtcp::Received, frame: u64) {
+    pub(super) fn note(&mut self, received: &rtcp::Received, frame: u64) {
         if let Some(sender) = received.sender {
             self.last_sender_report = Some(((sender.ntp >> 16) as u32, frame));
         }
     }
 
     /// Writes the report of the tick `frame`; the last one contains a BYE.
-    pub fn write(
+    pub(super) fn write(
         &mut self,
         sender: &Sender,
         receiver: &mut Receiver,

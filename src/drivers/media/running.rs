@@ -79,7 +79,7 @@ impl Play {
 }
 
 /// A running operation.
-pub struct Running {
+pub(super) struct Running {
     id: OperationId,
     operation: Operation,
     rate: Rate,
@@ -89,7 +89,7 @@ pub struct Running {
 
 impl Running {
     /// Starts an operation at `rate`.
-    pub fn new(start: Start, rate: Rate, mode: VoiceMode) -> Self {
+    pub(super) fn new(start: Start, rate: Rate, mode: VoiceMode) -> Self {
         let Start { id, play, tape } = start;
         let operation = play.into_operation(rate);
         let voice = operation.wants_voice().then(|| Voice::new(rate, mode));
@@ -98,17 +98,17 @@ impl Running {
     }
 
     /// The id of the operation.
-    pub fn id(&self) -> OperationId {
+    pub(super) fn id(&self) -> OperationId {
         self.id
     }
 
     /// Whether it must wait while the peer cannot receive its output.
-    pub fn only_speaks(&self) -> bool {
+    pub(super) fn only_speaks(&self) -> bool {
         self.operation.only_speaks()
     }
 
     /// Processes one frame: takes what was `played` to it, and writes to `said`.
-    pub fn tick(&mut self, played: PlayedFrame<'_>, said: &mut Said<'_>) -> Option<Ended> {
+    pub(super) fn tick(&mut self, played: PlayedFrame<'_>, said: &mut Said<'_>) -> Option<Ended> {
         let PlayedFrame { samples, tone, advance, behind } = played;
         if said.frame.rate() != self.rate || samples.len() != self.rate.frame_len() {
             return self.tick_converted(played, said);
@@ -130,27 +130,27 @@ impl Running {
     }
 
     /// Ends it with its own result.
-    pub fn end(self, ended: Ended) -> Finishing {
+    pub(super) fn end(self, ended: Ended) -> Finishing {
         Finishing::new(self.id, ended, self.tape)
     }
 
     /// Ends it because the application cancels it.
-    pub fn cancel(self) -> Finishing {
+    pub(super) fn cancel(self) -> Finishing {
         Finishing::new(self.id, self.operation.cancel(), self.tape)
     }
 
     /// Ends it because the peer is gone.
-    pub fn hang_up(self) -> Finishing {
+    pub(super) fn hang_up(self) -> Finishing {
         Finishing::new(self.id, self.operation.hang_up(), self.tape)
     }
 
     /// Ends it because the disk failed or is full.
-    pub fn disk_failed(self) -> Finishing {
+    pub(super) fn disk_failed(self) -> Finishing {
         Finishing::new(self.id, self.operation.disk_failed(), self.tape)
     }
 
     /// Ends it because it could not begin.
-    pub fn abandon(self) -> Finishing {
+    pub(super) fn abandon(self) -> Finishing {
         let ended = Ended { end: OperationEnd::Unspecified, clip: None };
         Finishing::new(self.id, ended, self.tape)
     }
@@ -181,7 +181,7 @@ impl std::fmt::Debug for Running {
 
 /// An operation that has ended, and its clip, which the spool has not taken completely yet.
 #[derive(Debug)]
-pub struct Finishing {
+pub(super) struct Finishing {
     id: OperationId,
     ended: Ended,
     tape: Option<Tape>,
@@ -191,7 +191,7 @@ pub struct Finishing {
 
 impl Finishing {
     /// The end of an operation that starts or stops hold music, which is done at once.
-    pub fn done(id: OperationId) -> Self {
+    pub(super) fn done(id: OperationId) -> Self {
         Self::new(id, Ended { end: OperationEnd::Done, clip: None }, None)
     }
 
@@ -203,23 +203,23 @@ impl Finishing {
     }
 
     /// The id of the operation.
-    pub fn id(&self) -> OperationId {
+    pub(super) fn id(&self) -> OperationId {
         self.id
     }
 
     /// The same, but reported in `frame` at the earliest: the peer has not heard everything yet.
-    pub fn not_before(self, frame: u64) -> Self {
+    pub(super) fn not_before(self, frame: u64) -> Self {
         Self { due: frame, ..self }
     }
 
     /// Whether there is a clip that the spool has to take.
-    pub fn has_clip(&self) -> bool {
+    pub(super) fn has_clip(&self) -> bool {
         self.tape.is_some()
     }
 
     /// Offers the rest of the clip to the spool. Returns the event once the spool has taken
     /// everything or is gone, and the end may be reported in `frame`.
-    pub fn finish(&mut self, frame: u64) -> Option<LegEvent> {
+    pub(super) fn finish(&mut self, frame: u64) -> Option<LegEvent> {
         if frame < self.due {
             return None;
         }
@@ -233,7 +233,7 @@ impl Finishing {
     }
 
     /// Gives the clip up, if there is one, and returns the event.
-    pub fn give_up(self) -> LegEvent {
+    pub(super) fn give_up(self) -> LegEvent {
         let ended = match self.tape {
             Some(_) => Ended { end: OperationEnd::Unspecified, clip: None },
             None => self.ended,

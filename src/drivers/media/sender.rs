@@ -19,7 +19,7 @@ const PACKET_CAPACITY: usize = 12 + 3 * 160;
 
 /// The sending side of one stream.
 #[derive(Debug)]
-pub struct Sender {
+pub(super) struct Sender {
     encoder: Encoder,
     format: Format,
     ssrc: Ssrc,
@@ -38,7 +38,7 @@ pub struct Sender {
 
 /// The format of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Format {
+pub(super) struct Format {
     /// The codec.
     pub codec: Codec,
     /// The payload type of the codec.
@@ -72,7 +72,7 @@ impl Sender {
     ///
     /// # Errors
     /// The codec's encoder cannot be created.
-    pub fn new(format: Format, rng: &mut impl Rng) -> Result<Self, CodecError> {
+    pub(super) fn new(format: Format, rng: &mut impl Rng) -> Result<Self, CodecError> {
         Ok(Self {
             encoder: Encoder::new(format.codec)?,
             format,
@@ -92,7 +92,11 @@ impl Sender {
     ///
     /// # Errors
     /// The codec's encoder cannot be created; then nothing changes.
-    pub fn reformat(&mut self, format: Format, rng: &mut impl Rng) -> Result<(), CodecError> {
+    pub(super) fn reformat(
+        &mut self,
+        format: Format,
+        rng: &mut impl Rng,
+    ) -> Result<(), CodecError> {
         if format == self.format {
             return Ok(());
         }
@@ -112,7 +116,7 @@ impl Sender {
     ///
     /// # Errors
     /// The encoder refuses the frame; it counts as not sent.
-    pub fn push(&mut self, frame: &Frame) -> Result<Option<&[u8]>, CodecError> {
+    pub(super) fn push(&mut self, frame: &Frame) -> Result<Option<&[u8]>, CodecError> {
         if self.filled == 0 {
             self.begin_packet();
         }
@@ -132,7 +136,7 @@ impl Sender {
 
     /// Sends a key instead of the next frame, as a telephone event of this payload type. All
     /// packets of a key have the time at which it went down (RFC 4733 section 2.5.1).
-    pub fn push_key(&mut self, key: SaidKey, payload_type: PayloadType) -> &[u8] {
+    pub(super) fn push_key(&mut self, key: SaidKey, payload_type: PayloadType) -> &[u8] {
         self.drop_unfinished();
         let is_first = key.frames == 1;
         if is_first {
@@ -155,28 +159,28 @@ impl Sender {
 
     /// Lets the time of one frame pass without sending it, as on hold. The next packet begins a
     /// talkspurt.
-    pub fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.drop_unfinished();
         self.timestamp += self.ticks_per_frame();
     }
 
     /// Our SSRC.
-    pub fn ssrc(&self) -> Ssrc {
+    pub(super) fn ssrc(&self) -> Ssrc {
         self.ssrc
     }
 
     /// The RTP timestamp of the next frame.
-    pub fn timestamp(&self) -> RtpTimestamp {
+    pub(super) fn timestamp(&self) -> RtpTimestamp {
         self.timestamp
     }
 
     /// How many frames are in a packet.
-    pub fn frames_per_packet(&self) -> u32 {
+    pub(super) fn frames_per_packet(&self) -> u32 {
         self.format.frames_per_packet()
     }
 
     /// What has been sent so far.
-    pub fn sent(&self) -> Sent {
+    pub(super) fn sent(&self) -> Sent {
         self.sent
     }
 

@@ -37,14 +37,14 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// The handle to a shard.
 #[derive(Debug)]
-pub struct Inbox {
+pub(super) struct Inbox {
     messages: SyncSender<Message>,
     status: Arc<Status>,
 }
 
 /// A shard that is not on its thread yet: legs are built on the thread and cannot move.
 #[derive(Debug)]
-pub struct Shard {
+pub(super) struct Shard {
     index: usize,
     messages: Receiver<Message>,
     status: Arc<Status>,
@@ -78,7 +78,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The shard does not keep up, or has ended.
-    pub fn open(&self, opening: Opening) -> Result<(), OpenError> {
+    pub(super) fn open(&self, opening: Opening) -> Result<(), OpenError> {
         if self.is_stopped() {
             return Err(OpenError::Down);
         }
@@ -94,22 +94,22 @@ impl Inbox {
     }
 
     /// Whether the shard has ended, or is about to end.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.status.stopping.load(Ordering::Relaxed)
     }
 
     /// How many legs the shard has.
-    pub fn legs(&self) -> usize {
+    pub(super) fn legs(&self) -> usize {
         self.status.legs.load(Ordering::Relaxed)
     }
 
     /// How late the shard wakes, smoothed.
-    pub fn lateness(&self) -> Duration {
+    pub(super) fn lateness(&self) -> Duration {
         Duration::from_micros(self.status.lateness_us.load(Ordering::Relaxed))
     }
 
     /// Asks the shard to close its legs and end.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.status.stopping.store(true, Ordering::Relaxed);
         // A shard with a full inbox is awake anyway.
         let _ = self.messages.try_send(Message::Wake);
@@ -118,7 +118,7 @@ impl Inbox {
 
 impl Shard {
     /// A shard and the handle to it.
-    pub fn new(index: usize) -> (Inbox, Self) {
+    pub(super) fn new(index: usize) -> (Inbox, Self) {
         let (sender, messages) = sync_channel(INBOX);
         let status = Arc::new(Status::default());
         let inbox = Inbox { messages: sender, status: status.clone() };
@@ -126,7 +126,7 @@ impl Shard {
     }
 
     /// Serves legs until it is stopped. Blocks the thread.
-    pub fn run(self) {
+    pub(super) fn run(self) {
         LiveShard { shard: self, phases: Default::default() }.run();
     }
 }

@@ -39,7 +39,7 @@ const SSRCS: usize = 4;
 
 /// The source of one leg.
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     /// The address in the SDP.
     signalled: SocketAddr,
     /// The host that the peer's SIP comes from; for a peer behind a NAT, the NAT.
@@ -93,7 +93,7 @@ struct Candidate {
 
 /// The verdict on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The packet counts.
     Accept,
     /// The packet counts, and from now on only its source does.
@@ -105,7 +105,12 @@ pub enum Verdict {
 impl Source {
     /// A source without packets, with an address that was named at `frame`. `any_host`: whether the
     /// peer may be on a host other than the two that are known.
-    pub fn new(signalled: SocketAddr, host: Option<IpAddr>, any_host: bool, frame: u64) -> Self {
+    pub(super) fn new(
+        signalled: SocketAddr,
+        host: Option<IpAddr>,
+        any_host: bool,
+        frame: u64,
+    ) -> Self {
         Self {
             signalled,
             host,
@@ -128,7 +133,12 @@ impl Source {
     /// Takes the address of a new offer or answer. Returns whether other sources may count now:
     /// with the same address, only if the peer's SIP comes from another host, because its sound may
     /// do so as well.
-    pub fn renew(&mut self, signalled: SocketAddr, host: Option<IpAddr>, frame: u64) -> bool {
+    pub(super) fn renew(
+        &mut self,
+        signalled: SocketAddr,
+        host: Option<IpAddr>,
+        frame: u64,
+    ) -> bool {
         let has_moved = host.is_some_and(|host| !self.is_signalling(host));
         (self.host, self.is_host_proved) = (host, true);
         if signalled == self.signalled {
@@ -150,7 +160,13 @@ impl Source {
     }
 
     /// Judges a packet. While no source is locked, the caller passes only expected payload types.
-    pub fn judge(&mut self, from: SocketAddr, ssrc: Ssrc, sequence: SeqNo, frame: u64) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        from: SocketAddr,
+        ssrc: Ssrc,
+        sequence: SeqNo,
+        frame: u64,
+    ) -> Verdict {
         let verdict = match self.lock {
             Lock::Locked(locked) if locked == from => Verdict::Accept,
             // Another sender on the peer's host was locked first: the peer of an earlier call,
@@ -190,7 +206,7 @@ impl Source {
     }
 
     /// Releases the lock if its source has been silent for long. Returns whether it did.
-    pub fn give_up_if_silent(&mut self, frame: u64) -> bool {
+    pub(super) fn give_up_if_silent(&mut self, frame: u64) -> bool {
         match self.lock {
             Lock::Locked(address) if frame.saturating_sub(self.heard_at) >= RELOCK_FRAMES => {
                 self.lock = Lock::Lapsed(address);
@@ -201,7 +217,7 @@ impl Source {
     }
 
     /// Whether the locked source pauses: it may have moved to another port.
-    pub fn is_pausing(&mut self, frame: u64) -> bool {
+    pub(super) fn is_pausing(&mut self, frame: u64) -> bool {
         let is_pausing = self.is_locked() && frame.saturating_sub(self.heard_at) >= PAUSE_FRAMES;
         if is_pausing {
             self.paused_at = Some(frame);
@@ -210,22 +226,22 @@ impl Source {
     }
 
     /// Excuses the peer's silence up to this frame: it was on hold.
-    pub fn excuse(&mut self, frame: u64) {
+    pub(super) fn excuse(&mut self, frame: u64) {
         self.heard_at = frame;
     }
 
     /// Notes that something other than RTP has shown that the media address is the peer's.
-    pub fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         self.verified = true;
     }
 
     /// Whether RTP or RTCP has shown that the media address is the peer's.
-    pub fn is_verified(&self) -> bool {
+    pub(super) fn is_verified(&self) -> bool {
         self.verified
     }
 
     /// Where our RTP goes.
-    pub fn destination(&self) -> SocketAddr {
+    pub(super) fn destination(&self) -> SocketAddr {
         match self.lock {
             Lock::Locked(address) | Lock::Lapsed(address) => address,
             Lock::Open => self.signalled,
@@ -233,7 +249,7 @@ impl Source {
     }
 
     /// Whether a source is locked.
-    pub fn is_locked(&self) -> bool {
+    pub(super) fn is_locked(&self) -> bool {
         matches!(self.lock, Lock::Locked(_))
     }
 
@@ -241,7 +257,7 @@ impl Source {
     /// the SDP address, or if the lock is old and no packet has come from the SDP address since. It
     /// also must not have paused for some time, so that the caller does not search for it elsewhere
     /// in each pause.
-    pub fn settled(&self, frame: u64) -> Option<SocketAddr> {
+    pub(super) fn settled(&self, frame: u64) -> Option<SocketAddr> {
         let Lock::Locked(locked) = self.lock else { return None };
         let is_long_ago = |at: u64| frame.saturating_sub(at) >= RELOCK_FRAMES;
         let is_certain = locked == self.signalled || is_long_ago(self.locked_at);
@@ -249,24 +265,24 @@ impl Source {
     }
 
     /// Whether `host` is the host of the SDP, or the one that the peer's SIP comes from.
-    pub fn is_near(&self, host: IpAddr) -> bool {
+    pub(super) fn is_near(&self, host: IpAddr) -> bool {
         is_same(host, self.signalled.ip()) || self.is_signalling(host)
     }
 
     /// Whether reports of this SSRC are the peer's. While none of the peer's packets has counted,
     /// any report may be: the peer sends nothing, or its packets do not arrive.
-    pub fn may_report_as(&self, ssrc: Ssrc) -> bool {
+    pub(super) fn may_report_as(&self, ssrc: Ssrc) -> bool {
         self.ssrc.is_none() || self.ssrcs.contains(&Some(ssrc))
     }
 
     /// Whether the peer's SIP comes from `host`, and the peer has acknowledged our 200 or answered
     /// our INVITE, so that the host is not the victim of forged SIP.
-    pub fn is_proved(&self, host: IpAddr) -> bool {
+    pub(super) fn is_proved(&self, host: IpAddr) -> bool {
         self.is_host_proved && self.is_signalling(host)
     }
 
     /// Notes that the source address of the peer's newest SIP may be forged.
-    pub fn doubt_host(&mut self) {
+    pub(super) fn doubt_host(&mut self) {
         self.is_host_proved = false;
     }
 

@@ -64,7 +64,7 @@ const MAX_RTCP_READS: usize = 4;
 
 /// A stream cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum StreamError {
+pub(super) enum StreamError {
     /// The codec cannot be created.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -75,7 +75,7 @@ pub enum StreamError {
 
 /// One stream in both directions.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     plan: StreamPlan,
     way: Way,
     settings: Settings,
@@ -122,7 +122,7 @@ impl Stream {
     ///
     /// # Errors
     /// The codec cannot be created.
-    pub fn new(
+    pub(super) fn new(
         plan: StreamPlan,
         way: Way,
         frame: u64,
@@ -158,7 +158,7 @@ impl Stream {
     ///
     /// # Errors
     /// The codec cannot be created, or the socket cannot be opened again.
-    pub fn renew(
+    pub(super) fn renew(
         &mut self,
         plan: StreamPlan,
         host: Option<IpAddr>,
@@ -195,12 +195,12 @@ impl Stream {
 
     /// The rate of what we send. What we receive has another rate while the peer uses another
     /// codec.
-    pub fn rate(&self) -> Rate {
+    pub(super) fn rate(&self) -> Rate {
         self.plan.codec.rate()
     }
 
     /// Reads what has come: usually one packet, more if some have piled up.
-    pub fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
+    pub(super) fn hear(&mut self, transport: &mut Transport, buffer: &mut [u8], frame: u64) {
         self.settle(transport, frame);
         let mut taken = 0;
         for _ in 0..MAX_READS {
@@ -228,7 +228,7 @@ impl Stream {
     }
 
     /// Reads everything that has come.
-    pub fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
+    pub(super) fn hear_all(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         for _ in 0..MAX_LAST_READS {
             let Some((len, from)) = transport.receive(LegPort::Rtp, buffer) else { break };
             self.take(buffer, len, from, frame);
@@ -236,12 +236,12 @@ impl Stream {
     }
 
     /// Takes a key that came by SIP.
-    pub fn press(&mut self, tone: Tone, frame: u64) {
+    pub(super) fn press(&mut self, tone: Tone, frame: u64) {
         self.receiver.press(tone, frame);
     }
 
     /// Plays out the next frame.
-    pub fn pull(&mut self) -> PlayedFrame<'_> {
+    pub(super) fn pull(&mut self) -> PlayedFrame<'_> {
         while self.before.front().is_some_and(Receiver::is_drained) {
             self.before.pop_front();
         }
@@ -249,29 +249,29 @@ impl Stream {
     }
 
     /// Nothing more comes from now on: [`pull`](Self::pull) gives what is left.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.receiver.drain();
     }
 
     /// Whether everything has been played out.
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.before.iter().all(Receiver::is_drained) && self.receiver.is_drained()
     }
 
     /// Whether audio is sent now.
-    pub fn is_sending(&mut self) -> bool {
+    pub(super) fn is_sending(&mut self) -> bool {
         self.destination().is_some()
     }
 
     /// Number of frames until the peer has played a frame that is sent now: its packet is full, the
     /// duration of the packet has passed, and the peer's jitter buffer has delivered it.
-    pub fn playout_frames(&self) -> u64 {
+    pub(super) fn playout_frames(&self) -> u64 {
         2 * u64::from(self.sender.frames_per_packet()) - 1 + PLAYOUT_FRAMES
     }
 
     /// Sends one frame, or lets its time pass. A key is sent instead of the frame to peers that
     /// support telephone events.
-    pub fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {
+    pub(super) fn say(&mut self, transport: &Transport, said: &Frame, key: Option<SaidKey>) {
         let Some(to) = self.destination() else {
             self.sender.skip();
             return;
@@ -290,7 +290,7 @@ impl Stream {
     }
 
     /// Reads and writes RTCP when it is due.
-    pub fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
+    pub(super) fn report(&mut self, transport: &Transport, buffer: &mut [u8], frame: u64) {
         if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
             for _ in 0..MAX_RTCP_READS {
                 let Some((len, from)) = transport.receive(LegPort::Rtcp, buffer) else { break };
@@ -303,13 +303,13 @@ impl Stream {
     }
 
     /// Sends BYE by RTCP (RFC 3550 section 6.6).
-    pub fn end(&mut self, transport: &Transport, frame: u64) {
+    pub(super) fn end(&mut self, transport: &Transport, frame: u64) {
         self.send_report(transport, frame, true);
     }
 
     /// The event on the peer's first packet, on its silence, or on an address that gets nothing, if
     /// one is to be reported at the end of this tick.
-    pub fn watch(&mut self, frame: u64) -> Option<LegEvent> {
+    pub(super) fn watch(&mut self, frame: u64) -> Option<LegEvent> {
         if self.peer.has_been_heard && !self.peer.first_told {
             self.peer.first_told = true;
             return Some(LegEvent::Heard);
@@ -334,7 +334,7 @@ impl Stream {
     }
 
     /// The figures of the stream.
-    pub fn stats(&self) -> StreamStats {
+    pub(super) fn stats(&self) -> StreamStats {
         StreamStats {
             received: self.receiver.stats(),
             sent: self.sender.sent(),
@@ -487,7 +487,7 @@ impl Stream {
     }
 
     /// Notes that the source address of the peer's newest SIP may be forged.
-    pub fn doubt_host(&mut self) {
+    pub(super) fn doubt_host(&mut self) {
         if let Some(source) = &mut self.source {
             source.doubt_host();
         }

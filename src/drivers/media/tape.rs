@@ -26,7 +26,7 @@ const CHUNK_CAPACITY: usize = CHUNK_SAMPLES + Rate::Hz16000.frame_len();
 
 /// The samples of one recording that the spool has not taken yet.
 #[derive(Debug)]
-pub struct Tape {
+pub(super) struct Tape {
     recording: RecordingId,
     spool: SyncSender<Chunk>,
     /// `None` when the samples are at 16 kHz already.
@@ -37,7 +37,7 @@ pub struct Tape {
 
 /// How much the spool has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spooled {
+pub(super) enum Spooled {
     /// The spool has taken everything.
     All,
     /// Something still waits.
@@ -48,7 +48,7 @@ pub enum Spooled {
 
 impl Tape {
     /// A tape for samples at `rate`.
-    pub fn new(recording: RecordingId, spool: SyncSender<Chunk>, rate: Rate) -> Self {
+    pub(super) fn new(recording: RecordingId, spool: SyncSender<Chunk>, rate: Rate) -> Self {
         let upsampler = match rate {
             Rate::Hz8000 => Some(Upsampler::new()),
             Rate::Hz16000 => None,
@@ -58,7 +58,7 @@ impl Tape {
     }
 
     /// Appends samples at the tape's rate.
-    pub fn keep(&mut self, samples: &[i16]) {
+    pub(super) fn keep(&mut self, samples: &[i16]) {
         match &mut self.upsampler {
             Some(upsampler) => upsampler.push(samples, &mut self.filling),
             None => self.filling.extend_from_slice(samples),
@@ -70,7 +70,7 @@ impl Tape {
     }
 
     /// Ends the recording; nothing may be kept after that. `keep`: whether the clip is delivered.
-    pub fn end(&mut self, keep: bool) {
+    pub(super) fn end(&mut self, keep: bool) {
         if let Some(upsampler) = &mut self.upsampler {
             upsampler.flush(&mut self.filling);
         }
@@ -81,7 +81,7 @@ impl Tape {
     }
 
     /// Offers the waiting chunks to the spool.
-    pub fn spool(&mut self) -> Spooled {
+    pub(super) fn spool(&mut self) -> Spooled {
         while let Some(body) = self.waiting.pop_front() {
             let chunk = Chunk { recording: self.recording, body };
             match self.spool.try_send(chunk) {

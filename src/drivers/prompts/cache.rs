@@ -43,19 +43,19 @@ const MOST_ENTRIES: usize = 10_000;
 
 impl PromptCache {
     /// An empty cache for `most_bytes`.
-    pub fn new(most_bytes: usize) -> Self {
+    pub(super) fn new(most_bytes: usize) -> Self {
         let entries = LruCache::with_hasher(usize::MAX, RandomState::new());
         Self { entries, bytes: 0, most_bytes }
     }
 
     /// An entry, which is the most recently used one from now on.
-    pub fn get(&mut self, key: &PromptKey) -> Option<&CachedPrompt> {
+    pub(super) fn get(&mut self, key: &PromptKey) -> Option<&CachedPrompt> {
         self.entries.get(key)
     }
 
     /// Adds or replaces an entry, and removes others until the limits hold. A prompt that is larger
     /// than the whole cache is not kept.
-    pub fn insert(&mut self, key: PromptKey, copy: CachedPrompt) {
+    pub(super) fn insert(&mut self, key: PromptKey, copy: CachedPrompt) {
         let size = copy.bytes();
         if size > self.most_bytes {
             return;
@@ -69,7 +69,7 @@ impl PromptCache {
     }
 
     /// Removes an entry.
-    pub fn remove(&mut self, key: &PromptKey) {
+    pub(super) fn remove(&mut self, key: &PromptKey) {
         if let Some(copy) = self.entries.remove(key) {
             self.bytes -= copy.bytes();
         }
@@ -83,7 +83,7 @@ impl PromptCache {
 
 impl CachedPrompt {
     /// Whether the copy may be used for this prompt without a request to the server.
-    pub fn is_good(&self, key: &PromptKey, uri: &str) -> bool {
+    pub(super) fn is_good(&self, key: &PromptKey, uri: &str) -> bool {
         match key.name {
             // With a resource id, the client promises that the prompt is the same.
             PromptName::ResourceId(_) => self.uri == uri,

@@ -140,9 +140,10 @@ impl Fence {
     }
 
     fn check_address(&self, address: SocketAddr) -> Result<(), FenceError> {
-        match self.is_open(address.ip(), Some(address.port())) {
-            true => Ok(()),
-            false => Err(FenceError::Private { address }),
+        if self.is_open(address.ip(), Some(address.port())) {
+            Ok(())
+        } else {
+            Err(FenceError::Private { address })
         }
     }
 

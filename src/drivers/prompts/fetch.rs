@@ -287,9 +287,10 @@ impl Fetch {
             while let Some(bytes) = &mut body
                 && let Some(piece) = response.chunk().await?
             {
-                match (bytes.len() + piece.len()) as u64 > self.limits.max_bytes {
-                    true => body = None,
-                    false => bytes.extend_from_slice(&piece),
+                if (bytes.len() + piece.len()) as u64 > self.limits.max_bytes {
+                    body = None
+                } else {
+                    bytes.extend_from_slice(&piece)
                 }
             }
         }

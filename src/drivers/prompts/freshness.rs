@@ -15,7 +15,7 @@ use url::Url;
 
 /// The answer that a copy came with: its URL, and the header fields that matter for caching.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedAnswer {
+pub(super) struct CachedAnswer {
     url: Url,
     headers: HeaderMap,
 }
@@ -86,9 +86,10 @@ impl CachedAnswer {
     /// The same for a permanent redirect. A redirect without caching fields is fresh for as long as
     /// its target: it may be cached by default (RFC 9110 section 15.4.2).
     pub(super) fn redirects_for(&self, now: SystemTime) -> Duration {
-        match EXPLICIT.iter().any(|field| self.headers.contains_key(field)) {
-            true => self.fresh_for(now),
-            false => MAX_FRESH,
+        if EXPLICIT.iter().any(|field| self.headers.contains_key(field)) {
+            self.fresh_for(now)
+        } else {
+            MAX_FRESH
         }
     }
 
@@ -116,10 +117,10 @@ impl CachedAnswer {
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         let stated = text(AGE).map_or(0, |text| {
             let first = text.split(',').next().unwrap_or_default().trim();
-            match first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty() {
-                // RFC 9111 section 1.2.2: a value that is too large counts as the largest possible.
-                true => first.parse().unwrap_or(u32::MAX),
-                false => 0,
+            if first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty() {
+                first.parse().unwrap_or(u32::MAX)
+            } else {
+                0
             }
         });
         let sent = text(DATE).and_then(|text| httpdate::parse_http_date(text).ok());
@@ -135,11 +136,10 @@ fn replace(kept: &mut HeaderMap, from: &HeaderMap) {
             kept.remove(field);
         }
         for value in from.get_all(field) {
-            let value = match *field == CACHE_CONTROL {
-                // RFC 9111 section 5.2: directives are case-insensitive. The library compares lower
-                // case.
-                true => HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase()),
-                false => Ok(value.clone()),
+            let value = if *field == CACHE_CONTROL {
+                HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase())
+            } else {
+                Ok(value.clone())
             };
             if let Ok(value) = value {
                 kept.append(field, value);

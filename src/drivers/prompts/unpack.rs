@@ -100,9 +100,10 @@ fn inflated(bytes: &[u8], max_bytes: u64) -> Result<Vec<u8>, UnpackError> {
         .first_chunk::<2>()
         .is_some_and(|begin| begin[0] & 0x0F == 8 && u16::from_be_bytes(*begin).is_multiple_of(31));
     let mut plain = Vec::new();
-    match has_frame {
-        true => read_limited(ZlibDecoder::new(bytes), "deflate", &mut plain, max_bytes)?,
-        false => read_limited(DeflateDecoder::new(bytes), "deflate", &mut plain, max_bytes)?,
+    if has_frame {
+        read_limited(ZlibDecoder::new(bytes), "deflate", &mut plain, max_bytes)?
+    } else {
+        read_limited(DeflateDecoder::new(bytes), "deflate", &mut plain, max_bytes)?
     }
     Ok(plain)
 }
@@ -118,10 +119,7 @@ fn read_limited(
         .take(left.saturating_add(1))
         .read_to_end(plain)
         .map_err(|source| UnpackError::Broken { coding, source })?;
-    match plain.len() as u64 > max_bytes {
-        true => Err(UnpackError::TooLarge(max_bytes)),
-        false => Ok(()),
-    }
+    if plain.len() as u64 > max_bytes { Err(UnpackError::TooLarge(max_bytes)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ struct KnownLostFile {
 
 impl LostFiles {
     /// Purges files when they are `retention` old.
-    pub fn new(database: Database, vault: Vault, retention: Duration) -> Self {
+    pub(super) fn new(database: Database, vault: Vault, retention: Duration) -> Self {
         Self {
             database,
             vault,
@@ -53,7 +53,7 @@ impl LostFiles {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub async fn sweep(&mut self) -> io::Result<()> {
+    pub(super) async fn sweep(&mut self) -> io::Result<()> {
         let vault = self.vault.clone();
         let files = self.vault.folder.blocking(move || vault.lost_files()).await.flatten()?;
         if !self.is_loaded {

@@ -34,7 +34,7 @@ impl ClipFile {
     ///
     /// # Errors
     /// It exists already, or the disk is full or fails; then no file is left behind.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         let mut file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         if let Err(error) = file.write_all(&wav::header(0)) {
@@ -47,7 +47,7 @@ impl ClipFile {
 
     /// Appends samples, then corrects the header: between the two, the file is a valid WAV without
     /// its last half second.
-    pub fn append(&mut self, samples: &[i16]) -> io::Result<()> {
+    pub(super) fn append(&mut self, samples: &[i16]) -> io::Result<()> {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         let more = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         let total = self.data_bytes.checked_add(more).ok_or(io::ErrorKind::FileTooLarge)?;
@@ -63,7 +63,7 @@ impl ClipFile {
     ///
     /// After a failed sync, Linux may mark pages as written that are not on the disk, and the next
     /// sync of the same file reports success. So the clip is written again, to a new file.
-    pub fn make_safe(&mut self) -> io::Result<()> {
+    pub(super) fn make_safe(&mut self) -> io::Result<()> {
         let Err(error) = self.file.sync_all() else { return Ok(()) };
         warn!(%error, file = ?self.path.file_name(), "A clip cannot be synced; it is written again");
         for _ in 1..ATTEMPTS {
@@ -105,13 +105,13 @@ impl ClipFile {
     }
 
     /// Removes the bytes that a failed write may have left after the last whole chunk.
-    pub fn cut(&mut self) -> io::Result<()> {
+    pub(super) fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(wav::HEADER_BYTES as u64 + u64::from(self.data_bytes))?;
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&wav::header(self.data_bytes))
     }
 
-    pub fn failed(&self, source: io::Error) -> SpoolError {
+    pub(super) fn failed(&self, source: io::Error) -> SpoolError {
         SpoolError::Io { path: self.path.clone(), source }
     }
 }

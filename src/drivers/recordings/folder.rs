@@ -136,9 +136,10 @@ impl Folder {
             io::ErrorKind::NotFound => io::Error::other(FolderFault::Away),
             _ => error,
         })?;
-        match identity(&there) == identity(&self.inner.held.metadata()?) {
-            true => Ok(()),
-            false => Err(io::Error::other(FolderFault::Away)),
+        if identity(&there) == identity(&self.inner.held.metadata()?) {
+            Ok(())
+        } else {
+            Err(io::Error::other(FolderFault::Away))
         }
     }
 

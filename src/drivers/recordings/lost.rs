@@ -236,10 +236,11 @@ impl Vault {
 
 impl LostFile {
     /// Deletes the file at `path`. Blocks as long as the disk does.
-    pub fn purge(path: &Path) -> io::Result<()> {
-        match fs::symlink_metadata(path)?.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
+    pub(super) fn purge(path: &Path) -> io::Result<()> {
+        if fs::symlink_metadata(path)?.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
         }
     }
 }

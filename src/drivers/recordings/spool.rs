@@ -186,9 +186,10 @@ impl Spool {
         let SpoolLimits { open, calls: kept_for, .. } = self.limits;
         let is_first = !distinct.contains(&call);
         let more = calls.len() - distinct.len();
-        match calls.len() < open && (is_first || more < open.saturating_sub(kept_for)) {
-            true => Ok(()),
-            false => Err(SpoolError::TooMany(calls.len())),
+        if calls.len() < open && (is_first || more < open.saturating_sub(kept_for)) {
+            Ok(())
+        } else {
+            Err(SpoolError::TooMany(calls.len()))
         }
     }
 
@@ -203,10 +204,7 @@ impl Spool {
         };
         let disk = statvfs(self.folder.path()).map_err(failed)?;
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        match free < low_water {
-            true => Err(SpoolError::LowWater { free, low_water }),
-            false => Ok(()),
-        }
+        if free < low_water { Err(SpoolError::LowWater { free, low_water }) } else { Ok(()) }
     }
 
     fn waiting(&self) -> MutexGuard<'_, AwaitedClips> {

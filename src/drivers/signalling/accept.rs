@@ -49,7 +49,7 @@ pub(super) struct StreamListener {
 
 impl StreamListener {
     /// Binds an address; port 0 takes a free one. With `only_v6`, IPv4 is left to another listener.
-    pub fn bind(
+    pub(super) fn bind(
         SipListener { transport, address }: SipListener,
         only_v6: bool,
     ) -> io::Result<Self> {
@@ -68,12 +68,12 @@ impl StreamListener {
     }
 
     /// The address that was bound.
-    pub fn bound(&self) -> SipListener {
+    pub(super) fn bound(&self) -> SipListener {
         self.bound
     }
 
     /// Accepts until `streams.cancel`, whatever fails.
-    pub async fn accept(self, streams: Arc<Streams>) {
+    pub(super) async fn accept(self, streams: Arc<Streams>) {
         loop {
             let accepted = tokio::select! {
                 () = streams.cancel.cancelled() => return,
@@ -101,10 +101,8 @@ impl StreamListener {
         if streams.rates.take(peer.ip()).is_err() {
             return;
         }
-        let judged_by = match streams.rates.is_trusted(peer.ip()) {
-            true => JudgedBy::Operator,
-            false => JudgedBy::Source,
-        };
+        let judged_by =
+            if streams.rates.is_trusted(peer.ip()) { JudgedBy::Operator } else { JudgedBy::Source };
         let Some(admission) = streams.connections.admit(peer.ip(), judged_by) else {
             debug!(%peer, "too many connections; another one is refused");
             return;
@@ -163,10 +161,8 @@ where
             let handshake = websocket::accept(stream, &streams.web_origins);
             let shaken = shake(&admission, first_by, handshake).await?;
             let (socket, is_foreign) = shaken.map_err(io::Error::other)?;
-            let admission = match is_foreign {
-                true => admit_page(admission, path, streams)?,
-                false => admission,
-            };
+            let admission =
+                if is_foreign { admit_page(admission, path, streams)? } else { admission };
             let (connection, path) = begin(&admission, Path { is_foreign, ..path });
             websocket::run(socket, connection, path, streams, first_by).await;
         }

@@ -170,13 +170,13 @@ pub(super) enum Sent {
 
 impl Connections {
     /// An empty table.
-    pub fn new(limits: StreamLimits) -> Self {
+    pub(super) fn new(limits: StreamLimits) -> Self {
         Self { table: Arc::default(), limits }
     }
 
     /// Asks for a stream from `peer`; `None` when there are too many. Streams of trusted peers are
     /// not counted.
-    pub fn admit(&self, peer: IpAddr, judged_by: JudgedBy) -> Option<Admission> {
+    pub(super) fn admit(&self, peer: IpAddr, judged_by: JudgedBy) -> Option<Admission> {
         let mut table = self.table();
         let id = table.fresh_id();
         let given_up = CancellationToken::new();
@@ -205,7 +205,7 @@ impl Connections {
     }
 
     /// Puts a stream that a peer has opened into the table, after its handshake.
-    pub fn begin(
+    pub(super) fn begin(
         &self,
         admission: &Admission,
         transport: Transport,
@@ -218,7 +218,7 @@ impl Connections {
     /// Puts a stream that we open into the table; over TLS, the peer must prove to be `host`.
     /// `None` when there are too many. Streams for answers to strangers, which may name any port,
     /// take at most an eighth of the places.
-    pub fn open(
+    pub(super) fn open(
         &self,
         transport: Transport,
         peer: SocketAddr,
@@ -271,13 +271,11 @@ impl Connections {
     }
 
     /// Takes over the sources that the endpoint knows, and the streams that it needs.
-    pub fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
+    pub(super) fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
         let mut table = self.table();
         for (id, admitted) in &mut table.admitted {
-            let standing = match admitted.is_foreign {
-                true => known.over(*id),
-                false => known.at(admitted.source),
-            };
+            let standing =
+                if admitted.is_foreign { known.over(*id) } else { known.at(admitted.source) };
             admitted.is_stranger = standing == Standing::Stranger;
             admitted.is_needed = needed.contains(id);
         }
@@ -287,7 +285,7 @@ impl Connections {
 
     /// Sends over the stream that the path names, or else over another one to the same peer (RFC
     /// 5923), which over TLS must have proved to be the same `host`.
-    pub fn send(&self, transmit: Transmit, host: Option<&str>) -> Sent {
+    pub(super) fn send(&self, transmit: Transmit, host: Option<&str>) -> Sent {
         let path = transmit.path;
         let mut table = self.table();
         let Some((id, entry)) = table.find(path, host) else { return Sent::NoConnection(transmit) };
@@ -305,7 +303,7 @@ impl Connections {
     }
 
     /// The peer of this stream, unless a newer stream leads there.
-    pub fn peer_reached_by(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
+    pub(super) fn peer_reached_by(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
         let table = self.table();
         let entry = table.by_id.get(&id)?;
         let (transport, peer, _) = entry.key;
@@ -313,7 +311,7 @@ impl Connections {
     }
 
     /// Notes that bytes came by this stream.
-    pub fn heard(&self, id: ConnectionId) {
+    pub(super) fn heard(&self, id: ConnectionId) {
         let (mut table, now) = (self.table(), Instant::now());
         if let Some(entry) = table.by_id.get_mut(&id) {
             entry.heard = now;
@@ -324,7 +322,7 @@ impl Connections {
     }
 
     /// How long a stream may be silent until the endpoint is asked whether it needs it.
-    pub fn idle(&self, id: ConnectionId) -> Duration {
+    pub(super) fn idle(&self, id: ConnectionId) -> Duration {
         match self.table().admitted.get(&id) {
             Some(admitted) if admitted.is_stranger => self.limits.idle_of_strangers,
             _ => self.limits.idle,
@@ -332,7 +330,7 @@ impl Connections {
     }
 
     /// Gives up the stream that this path names if nothing came by it for `silence`.
-    pub fn give_up_silent(&self, path: Path, host: Option<&str>, silence: Duration) {
+    pub(super) fn give_up_silent(&self, path: Path, host: Option<&str>, silence: Duration) {
         let mut table = self.table();
         let Some((id, entry)) = table.find(path, host) else { return };
         if entry.heard.elapsed() >= silence {
@@ -343,7 +341,7 @@ impl Connections {
     }
 
     /// Answers a ping, if the queue has room.
-    pub fn pong(&self, id: ConnectionId) {
+    pub(super) fn pong(&self, id: ConnectionId) {
         if let Some(entry) = self.table().by_id.get(&id) {
             // A peer whose pong is missing notices that itself.
             let _ = entry.queue.try_send(Queued::Pong);
@@ -351,7 +349,7 @@ impl Connections {
     }
 
     /// Sends nothing more over this stream; it ends after the queued messages are written.
-    pub fn close(&self, id: ConnectionId) {
+    pub(super) fn close(&self, id: ConnectionId) {
         self.table().remove(id);
     }
 
@@ -434,7 +432,7 @@ impl Table {
 
 impl Connection {
     /// Ends the queue, and gives the paths of the messages in it.
-    pub fn into_undelivered(mut self) -> Vec<Path> {
+    pub(super) fn into_undelivered(mut self) -> Vec<Path> {
         self.connections.close(self.id);
         let mut paths = Vec::new();
         while let Ok(queued) = self.queue.try_recv() {

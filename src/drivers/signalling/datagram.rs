@@ -55,7 +55,7 @@ pub(super) enum Received {
 
 impl Datagrams {
     /// Takes a socket that is bound and non-blocking.
-    pub fn new(socket: Socket) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket) -> io::Result<Self> {
         let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         match bound {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
@@ -73,12 +73,12 @@ impl Datagrams {
     }
 
     /// The bound address.
-    pub fn bound(&self) -> SocketAddr {
+    pub(super) fn bound(&self) -> SocketAddr {
         self.bound
     }
 
     /// Waits for the next datagram, or for the report that one of ours was not delivered.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let fd = self.socket.as_raw_fd();
         let interest = Interest::READABLE | Interest::ERROR;
         self.socket
@@ -93,7 +93,12 @@ impl Datagrams {
 
     /// Sends a datagram. A socket on all addresses uses `from` as its source address, another one
     /// the address it is bound to.
-    pub async fn send(&self, bytes: &[u8], from: IpAddr, peer: SocketAddr) -> io::Result<()> {
+    pub(super) async fn send(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
         let mut former = 0;
         loop {
             let sent =

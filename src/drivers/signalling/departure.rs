@@ -24,13 +24,13 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    pub fn new(listeners: &[SipListener], client_port: u16) -> Self {
+    pub(super) fn new(listeners: &[SipListener], client_port: u16) -> Self {
         Self { listeners: listeners.into(), client_port }
     }
 
     /// The transports that we can send by. A stream that we open needs no listener: the peer sends
     /// its answers and its own requests over it.
-    pub fn available(&self) -> Vec<Available> {
+    pub(super) fn available(&self) -> Vec<Available> {
         Transport::ALL
             .into_iter()
             .map(|transport| {
@@ -47,7 +47,7 @@ impl Departures {
     }
 
     /// The local address that `peer` sees; `None` when no listener leads there.
-    pub fn local(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr> {
+    pub(super) fn local(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr> {
         let source = route_to(peer).ok()?;
         let speak_it: Vec<SipListener> =
             self.listeners.iter().filter(|it| it.transport == transport).copied().collect();

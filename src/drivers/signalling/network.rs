@@ -70,7 +70,7 @@ pub(super) struct Reloadable {
 
 impl Network {
     /// Binds the configured addresses. Everything that is read goes to `inbound`, until `cancel`.
-    pub fn bind(
+    pub(super) fn bind(
         config: &SignallingConfig,
         reloadable: Reloadable,
         inbound: mpsc::Sender<Inbound>,
@@ -128,7 +128,7 @@ impl Network {
     /// # Errors
     /// The path, when no socket leads there. A later failure comes back as
     /// [`Inbound::Undelivered`].
-    pub async fn send(&self, transmit: Transmit) -> Result<(), Path> {
+    pub(super) async fn send(&self, transmit: Transmit) -> Result<(), Path> {
         let path = transmit.path;
         if path.transport == Transport::Udp {
             let fittest = self
@@ -155,25 +155,25 @@ impl Network {
     /// A request of ours on this path got no answer for `silence`. If nothing else came by its
     /// stream either, the stream is dead, whatever the system says, and the next request opens
     /// another.
-    pub fn give_up_silent(&self, path: Path, silence: Duration) {
+    pub(super) fn give_up_silent(&self, path: Path, silence: Duration) {
         self.streams.connections.give_up_silent(path, self.host_of(path), silence);
     }
 
     /// Sends nothing more over this stream; it ends after the queued messages are written. Returns
     /// the peer of the stream, unless another stream leads there.
-    pub fn close(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
+    pub(super) fn close(&self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
         let peer = self.streams.connections.peer_reached_by(id);
         self.streams.connections.close(id);
         peer
     }
 
     /// Tells the table of streams which peers the endpoint knows, and which streams it needs.
-    pub fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
+    pub(super) fn introduce(&self, known: Arc<KnownPeers>, needed: &BTreeSet<ConnectionId>) {
         self.streams.connections.introduce(known, needed);
     }
 
     /// Over TLS, the peer at `peer` must show a certificate for `host`.
-    pub fn know_host(&mut self, peer: SocketAddr, host: String) {
+    pub(super) fn know_host(&mut self, peer: SocketAddr, host: String) {
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&peer) {
             self.hosts.pop_first();
         }
@@ -181,7 +181,7 @@ impl Network {
     }
 
     /// Waits until every stream has ended; they end on `cancel`.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         self.streams.tasks.close();
         self.streams.tasks.wait().await;
     }

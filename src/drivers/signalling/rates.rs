@@ -64,7 +64,7 @@ pub(super) struct TooMany {
 
 impl Rates {
     /// Starts with no message counted.
-    pub fn new(
+    pub(super) fn new(
         trusted: watch::Receiver<Vec<IpNet>>,
         known: watch::Receiver<Arc<KnownPeers>>,
     ) -> Self {
@@ -85,12 +85,10 @@ impl Rates {
     ///
     /// # Errors
     /// When it exceeds the limit.
-    pub fn take(&self, peer: IpAddr) -> Result<(), TooMany> {
+    pub(super) fn take(&self, peer: IpAddr) -> Result<(), TooMany> {
         let source = SipSource::from(peer);
-        let standing = match self.is_trusted(peer) {
-            true => Standing::Trusted,
-            false => self.known.borrow().at(source),
-        };
+        let standing =
+            if self.is_trusted(peer) { Standing::Trusted } else { self.known.borrow().at(source) };
         self.count(source, standing)
     }
 
@@ -98,7 +96,7 @@ impl Rates {
     ///
     /// # Errors
     /// When it exceeds the limit.
-    pub fn take_over(&self, path: Path) -> Result<(), TooMany> {
+    pub(super) fn take_over(&self, path: Path) -> Result<(), TooMany> {
         if !path.is_foreign {
             return self.take(path.peer.ip());
         }
@@ -123,7 +121,7 @@ impl Rates {
     }
 
     /// Whether `peer` is trusted, and so not limited.
-    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
         standing::is_trusted(&self.trusted.borrow(), peer)
     }
 

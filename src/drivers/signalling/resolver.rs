@@ -52,7 +52,7 @@ impl std::fmt::Debug for Resolver {
 
 impl Resolver {
     /// Uses the DNS servers of the system; its hosts file comes first.
-    pub fn of_the_system() -> Self {
+    pub(super) fn of_the_system() -> Self {
         let built = TokioResolver::builder_tokio().and_then(|mut builder| {
             let options = builder.options_mut();
             options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
@@ -75,7 +75,7 @@ impl Resolver {
     ///
     /// # Errors
     /// No target can be reached by `available`, or the DNS does not answer.
-    pub async fn locate(
+    pub(super) async fn locate(
         &self,
         uri: &Uri,
         available: &[Available],

@@ -122,19 +122,19 @@ pub(super) enum ReadEnd {
 
 impl Streams {
     /// Waits while the peer exceeds its rate; its stream fills up meanwhile.
-    pub async fn pace(&self, path: Path) {
+    pub(super) async fn pace(&self, path: Path) {
         while let Err(too_many) = self.rates.take_over(path) {
             sleep(too_many.wait).await;
         }
     }
 
     /// Reports to the endpoint.
-    pub async fn report(&self, inbound: Inbound) -> Result<(), ReadEnd> {
+    pub(super) async fn report(&self, inbound: Inbound) -> Result<(), ReadEnd> {
         self.inbound.send(inbound).await.map_err(|_| ReadEnd::Stopped)
     }
 
     /// Reports the messages that did not reach the peer.
-    pub async fn report_undelivered(&self, paths: impl IntoIterator<Item = Path>) {
+    pub(super) async fn report_undelivered(&self, paths: impl IntoIterator<Item = Path>) {
         for path in paths {
             if self.report(Inbound::Undelivered(path)).await.is_err() {
                 return;

@@ -32,7 +32,7 @@ impl TlsConfigs {
     ///
     /// # Errors
     /// When one is missing or wrong; then none of them is used.
-    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+    pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let server = |client_ca: Option<&Path>| {
             let identity = files.identity.as_ref();
@@ -47,7 +47,7 @@ impl TlsConfigs {
     }
 
     /// The configuration for peers that connect by this transport.
-    pub fn server_of(&self, transport: Transport) -> Option<Arc<ServerConfig>> {
+    pub(super) fn server_of(&self, transport: Transport) -> Option<Arc<ServerConfig>> {
         match transport {
             Transport::Wss => self.web.clone(),
             Transport::Tls => self.server.clone(),

@@ -70,7 +70,7 @@ struct Call {
 
 impl Tracer {
     /// Records a message that was received or sent over `path`.
-    pub fn record(&self, is_sent: bool, path: &Path, bytes: &[u8]) {
+    pub(super) fn record(&self, is_sent: bool, path: &Path, bytes: &[u8]) {
         let Some(call_id) = call_id(&String::from_utf8_lossy(begin(bytes))) else { return };
         let at = UnixMillis::from(SystemTime::now());
         let message = Masked(bytes).to_string();
@@ -91,7 +91,7 @@ impl Tracer {
     /// Keeps the messages of an accepted call with this Call-ID and these peers, from its first
     /// message on. A second call with the same Call-ID is not kept: the owner of the first call
     /// must not see its messages.
-    pub fn adopt(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
+    pub(super) fn adopt(&self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
         if kept.by_call_id.contains_key(call_id) || kept.calls.contains_key(&call) {
             return;
@@ -106,7 +106,7 @@ impl Tracer {
 
     /// Adds another dialog, with these peers, to a call that is kept: its earlier and later
     /// messages are part of the call.
-    pub fn follow(&self, call: CallId, further: &str, peers: &[IpAddr]) {
+    pub(super) fn follow(&self, call: CallId, further: &str, peers: &[IpAddr]) {
         let mut kept = self.kept();
         let is_free = kept.by_call_id.get(further).is_none_or(|known| *known == call);
         if is_free && kept.calls.contains_key(&call) {
@@ -115,7 +115,7 @@ impl Tracer {
     }
 
     /// The messages of a call, the oldest first; empty when the call was dropped.
-    pub fn messages(&self, call: CallId) -> Vec<Traced> {
+    pub(super) fn messages(&self, call: CallId) -> Vec<Traced> {
         let kept = self.kept();
         let call = kept.calls.get(&call);
         call.map(|call| call.messages.iter().cloned().collect()).unwrap_or_default()

@@ -39,7 +39,7 @@ pub(super) struct UdpListener {
 
 impl UdpListener {
     /// Binds `address`; port 0 takes a free one. With `only_v6`, IPv4 is left to another listener.
-    pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
         // A burst of calls must not be lost while the reader is late. The system may grant less;
@@ -55,12 +55,12 @@ impl UdpListener {
     }
 
     /// The address that was bound.
-    pub fn bound(&self) -> SocketAddr {
+    pub(super) fn bound(&self) -> SocketAddr {
         self.socket.bound()
     }
 
     /// How well this socket fits for sending from `local`; `None` when it does not fit.
-    pub fn fitness(&self, local: SocketAddr) -> Option<u8> {
+    pub(super) fn fitness(&self, local: SocketAddr) -> Option<u8> {
         let bound = self.bound();
         if bound.port() != local.port() {
             return None;
@@ -78,7 +78,12 @@ impl UdpListener {
     ///
     /// # Errors
     /// When no message can leave by this path, now or later (RFC 3261 §18.4).
-    pub async fn send(&self, bytes: &[u8], local: SocketAddr, peer: SocketAddr) -> io::Result<()> {
+    pub(super) async fn send(
+        &self,
+        bytes: &[u8],
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
         match self.socket.send(bytes, local.ip(), peer).await {
             Err(error) if is_no_way(&error) => Err(error),
             Err(error) => {
@@ -91,7 +96,7 @@ impl UdpListener {
 
     /// Reads until `cancel`. The channel and the socket's buffer absorb bursts; when both are full,
     /// the kernel drops datagrams, and the peers send them again.
-    pub async fn read(
+    pub(super) async fn read(
         self,
         rates: Arc<Rates>,
         inbound: mpsc::Sender<Inbound>,

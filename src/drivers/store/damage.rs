@@ -93,7 +93,7 @@ pub(super) async fn look(path: &Path, url: &str) -> Result<Option<Checking>, Sto
 impl Checking {
     /// Waits for the check in the background, and notices the damage that it finds, if the database
     /// is still open then.
-    pub fn watch(self, database: Weak<OpenDatabase>) {
+    pub(super) fn watch(self, database: Weak<OpenDatabase>) {
         tokio::spawn(async move {
             let finding = match self.0.await {
                 Ok(Ok(Checked { finding, connection })) => {

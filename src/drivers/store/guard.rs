@@ -34,12 +34,12 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Whether the connection with the lock was up at the last check.
-    pub fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
     }
 
     /// Releases the lock.
-    pub fn release(&self) {
+    pub(super) fn release(&self) {
         self.task.abort();
     }
 }

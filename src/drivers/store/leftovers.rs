@@ -15,7 +15,7 @@ pub(super) struct Erasure {
 
 impl Erasure {
     /// At the start nothing is known about the files, so both may hold copies.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             in_wal: AtomicBool::new(true),
             in_pages: AtomicBool::new(true),

@@ -181,10 +181,7 @@ pub(super) fn verified(
     }
     validation.set_required_spec_claims(&required);
     let data = decode::<Claims>(token, key, &validation).map_err(|_| TokenError::Invalid)?;
-    match data.claims.is_of_an_application() {
-        true => data.claims.at(now),
-        false => Err(TokenError::Invalid),
-    }
+    if data.claims.is_of_an_application() { data.claims.at(now) } else { Err(TokenError::Invalid) }
 }
 
 #[cfg(test)]

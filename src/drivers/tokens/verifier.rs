@@ -81,9 +81,10 @@ impl Verifier {
             asked = self.outside.iter().collect();
         }
         let are_known = join_all(asked.into_iter().map(|outside| outside.ask_about(shown))).await;
-        self.verdict(shown, now).unwrap_or(match are_known.into_iter().all(|is_known| is_known) {
-            true => Err(TokenError::Invalid),
-            false => Err(TokenError::Unavailable),
+        self.verdict(shown, now).unwrap_or(if are_known.into_iter().all(|is_known| is_known) {
+            Err(TokenError::Invalid)
+        } else {
+            Err(TokenError::Unavailable)
         })
     }
 

@@ -188,7 +188,7 @@ impl Role {
 ///
 /// # Errors
 /// The request has no bearer token, or more than one.
-pub fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
+pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::Missing)?;
     if values.next().is_some() {

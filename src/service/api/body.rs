@@ -95,10 +95,7 @@ fn unpacked(headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Result<Vec
     let most = max_bytes as u64 + 1;
     let read = MultiGzDecoder::new(&bytes[..]).take(most).read_to_end(&mut plain);
     read.map_err(|error| ApiError::Gzip(error.to_string()))?;
-    match plain.len() > max_bytes {
-        true => Err(ApiError::TooLarge(max_bytes)),
-        false => Ok(plain),
-    }
+    if plain.len() > max_bytes { Err(ApiError::TooLarge(max_bytes)) } else { Ok(plain) }
 }
 
 /// The text without the byte order mark that Windows software may put before it (RFC 8259 section

@@ -189,10 +189,7 @@ impl GraphRequest {
     /// The current state of a call that has not ended.
     pub(super) async fn call(&self, call: CallId) -> Result<model::Call, ApiError> {
         let call = deadline::reading(self.state.calls.call(self.application(), call)).await?;
-        match has_not_ended(&call) {
-            true => Ok(call),
-            false => Err(CallError::NotFound.into()),
-        }
+        if has_not_ended(&call) { Ok(call) } else { Err(CallError::NotFound.into()) }
     }
 
     /// Adds the expanded members to a call.

@@ -31,10 +31,8 @@ pub(super) async fn ready(
     method: Method,
 ) -> Response {
     let is_ready = state.calls.ready().await;
-    let mut body = match is_known(&state, &headers).await {
-        true => for_applications(&state).await,
-        false => Map::new(),
-    };
+    let mut body =
+        if is_known(&state, &headers).await { for_applications(&state).await } else { Map::new() };
     probe("/readyz", &method, || match is_ready {
         Ok(()) => {
             body.insert("status".to_owned(), json!("ready"));

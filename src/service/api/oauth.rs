@@ -237,9 +237,10 @@ impl TokenEndpoint {
     }
 
     fn check_tenant(&self, tenant: &str) -> Result<(), Refusal> {
-        match self.issuer.config().tenant.eq_ignore_ascii_case(tenant) {
-            true => Ok(()),
-            false => Err(Refusal::Tenant(shortened(tenant))),
+        if self.issuer.config().tenant.eq_ignore_ascii_case(tenant) {
+            Ok(())
+        } else {
+            Err(Refusal::Tenant(shortened(tenant)))
         }
     }
 

@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 
 /// A query option that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidQuery {
+pub(super) enum InvalidQuery {
     /// The option is unknown, or not supported on this path.
     #[error("The query option {0:?} is not supported here.")]
     Unsupported(String),
@@ -35,7 +35,7 @@ pub enum InvalidQuery {
 
 /// The parsed query options.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct QueryOptions {
+pub(super) struct QueryOptions {
     select: Option<Vec<String>>,
     top: Option<usize>,
     skip: usize,
@@ -45,7 +45,7 @@ pub struct QueryOptions {
 
 /// Position of a page in its collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// Number of objects in the collection.
     total: usize,
     /// Position where the next page begins.
@@ -55,7 +55,7 @@ pub struct Place {
 
 /// A relation of a call that can be expanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expanded {
+pub(super) enum Expanded {
     /// Its operations.
     Operations,
     /// Its participants.
@@ -67,7 +67,7 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that is not supported.
-    pub fn for_entity(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
+    pub(super) fn for_entity(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
         Self::for_collection(query, members)?.unpaged()
     }
 
@@ -75,7 +75,7 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that is not supported.
-    pub fn for_call(query: Option<&str>) -> Result<Self, InvalidQuery> {
+    pub(super) fn for_call(query: Option<&str>) -> Result<Self, InvalidQuery> {
         Self::for_calls(query)?.unpaged()
     }
 
@@ -83,15 +83,16 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that is not supported.
-    pub fn for_calls(query: Option<&str>) -> Result<Self, InvalidQuery> {
+    pub(super) fn for_calls(query: Option<&str>) -> Result<Self, InvalidQuery> {
         Self::read(query, &graph::Call::MEMBERS, true)
     }
 
     fn unpaged(self) -> Result<Self, InvalidQuery> {
         let paged = self.top.is_some() || self.skip > 0 || self.count;
-        match paged {
-            true => Err(InvalidQuery::Unsupported("$top, $skip or $count".to_owned())),
-            false => Ok(self),
+        if paged {
+            Err(InvalidQuery::Unsupported("$top, $skip or $count".to_owned()))
+        } else {
+            Ok(self)
         }
     }
 
@@ -99,7 +100,7 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that is not supported.
-    pub fn for_action(query: Option<&str>) -> Result<(), InvalidQuery> {
+    pub(super) fn for_action(query: Option<&str>) -> Result<(), InvalidQuery> {
         match options(query).next() {
             None => Ok(()),
             Some((name, _)) => Err(InvalidQuery::Unsupported(shortened(&name))),
@@ -110,7 +111,10 @@ impl QueryOptions {
     ///
     /// # Errors
     /// Names the option that is not supported.
-    pub fn for_collection(query: Option<&str>, members: &[&str]) -> Result<Self, InvalidQuery> {
+    pub(super) fn for_collection(
+        query: Option<&str>,
+        members: &[&str],
+    ) -> Result<Self, InvalidQuery> {
         Self::read(query, members, false)
     }
 
@@ -139,12 +143,12 @@ impl QueryOptions {
     }
 
     /// Whether the relation is to be expanded in the call.
-    pub fn expands(&self, what: Expanded) -> bool {
+    pub(super) fn expands(&self, what: Expanded) -> bool {
         self.expand.contains(&what)
     }
 
     /// Reduces an object to the selected members; an expanded relation counts as selected.
-    pub fn entity(&self, thing: Value) -> Value {
+    pub(super) fn entity(&self, thing: Value) -> Value {
         let Some(select) = &self.select else { return thing };
         match thing {
             Value::Object(members) => {
@@ -160,7 +164,7 @@ impl QueryOptions {
 
     /// The objects on the requested page, and the position of the page. Only these objects need to
     /// be converted to JSON.
-    pub fn on_page<T>(&self, things: Vec<T>) -> (Vec<T>, Place) {
+    pub(super) fn on_page<T>(&self, things: Vec<T>) -> (Vec<T>, Place) {
         let total = things.len();
         let (skip, size) = self.window();
         let things: Vec<T> = things.into_iter().skip(skip).take(size).collect();
@@ -170,18 +174,24 @@ impl QueryOptions {
 
     /// The requested part of a collection: how many objects to skip, and how many to return at
     /// most.
-    pub fn window(&self) -> (usize, usize) {
+    pub(super) fn window(&self) -> (usize, usize) {
         (self.skip, self.top.unwrap_or(PAGE).min(PAGE))
     }
 
     /// The position of the requested page, which has `on_page` of the `total` objects.
-    pub fn place(&self, total: usize, on_page: usize) -> Place {
+    pub(super) fn place(&self, total: usize, on_page: usize) -> Place {
         let end = self.skip.saturating_add(on_page);
         Place { total, end, has_next: end < total && on_page > 0 }
     }
 
     /// The page at `place` of the collection at `url`, with the objects in `shown`.
-    pub fn page(&self, context: String, url: &str, place: Place, shown: Vec<Value>) -> Value {
+    pub(super) fn page(
+        &self,
+        context: String,
+        url: &str,
+        place: Place,
+        shown: Vec<Value>,
+    ) -> Value {
         let Place { total, end, has_next } = place;
         let value = shown.into_iter().map(|thing| self.entity(thing)).collect();
         let mut page = Map::new();
@@ -219,7 +229,7 @@ impl QueryOptions {
 
 impl Expanded {
     /// Name of the member.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Operations => "operations",
             Self::Participants => "participants",
@@ -247,9 +257,12 @@ fn options(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
 }
 
 fn selected(value: &str, members: &[&str]) -> Result<Vec<String>, InvalidQuery> {
-    let known = |name: &str| match members.contains(&name.trim()) {
-        true => Ok(name.trim().to_owned()),
-        false => Err(InvalidQuery::Unknown(shortened(name.trim()))),
+    let known = |name: &str| {
+        if members.contains(&name.trim()) {
+            Ok(name.trim().to_owned())
+        } else {
+            Err(InvalidQuery::Unknown(shortened(name.trim())))
+        }
     };
     value.split(',').map(known).collect()
 }

@@ -35,10 +35,7 @@ pub(super) async fn show(
     let as_capture = wants_capture(request.query(), &headers)?;
     let messages = request.state.calls.trace(request.application(), call);
     let messages = deadline::reading(messages).await?;
-    Ok(match as_capture {
-        true => capture(call, &messages),
-        false => ok(&shown(&messages)),
-    })
+    Ok(if as_capture { capture(call, &messages) } else { ok(&shown(&messages)) })
 }
 
 /// Whether the client requests a capture file, by `?format=pcap` or by its Accept header.
@@ -78,9 +75,10 @@ fn shown(messages: &[Traced]) -> Value {
 /// The messages as a capture file.
 fn capture(call: CallId, messages: &[Traced]) -> Response {
     let packets = messages.iter().map(|traced| {
-        let (source, destination) = match traced.is_sent {
-            true => (traced.path.local, traced.path.peer),
-            false => (traced.path.peer, traced.path.local),
+        let (source, destination) = if traced.is_sent {
+            (traced.path.local, traced.path.peer)
+        } else {
+            (traced.path.peer, traced.path.local)
         };
         Packet { at: traced.at, source, destination, payload: traced.message.as_bytes() }
     });

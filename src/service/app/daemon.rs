@@ -225,9 +225,10 @@ impl Daemon {
         }
         if let (true, Some(first)) = (config.applications.is_empty(), self.sip_listeners.first()) {
             let SipListener { transport, address } = first;
-            let host = match address.ip().is_unspecified() {
-                true => format!("THIS-HOST:{}", address.port()),
-                false => address.to_string(),
+            let host = if address.ip().is_unspecified() {
+                format!("THIS-HOST:{}", address.port())
+            } else {
+                address.to_string()
             };
             let parameter = match transport {
                 Transport::Udp => String::new(),

@@ -357,10 +357,11 @@ pub(super) fn wrong_folder(config: &Config, error: BindError) -> anyhow::Error {
 
 /// Why the database cannot be opened.
 pub(super) fn wrong_database(config: &Config, error: StoreError) -> anyhow::Error {
-    match error.is_wrong_address() {
-        true => wrong("storage.database", &error),
-        false => anyhow::Error::new(error)
-            .context(format!("storage.database {:?}", without_password(&config.storage.database))),
+    if error.is_wrong_address() {
+        wrong("storage.database", &error)
+    } else {
+        anyhow::Error::new(error)
+            .context(format!("storage.database {:?}", without_password(&config.storage.database)))
     }
 }
 

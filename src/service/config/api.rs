@@ -212,9 +212,10 @@ pub struct IssuerConfig {
 impl IssuerConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_http_url("issuers.metadata", &self.metadata)?;
-        match self.audience.is_empty() {
-            true => contradiction("issuers.audience", "must not be empty"),
-            false => Ok(()),
+        if self.audience.is_empty() {
+            contradiction("issuers.audience", "must not be empty")
+        } else {
+            Ok(())
         }
     }
 }
@@ -229,8 +230,9 @@ fn no_role(role: &str) -> String {
 fn check_http_url(key: &str, text: &str) -> Result<(), ConfigError> {
     let is_http = Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-    match is_http && !text.contains(char::is_control) {
-        true => Ok(()),
-        false => contradiction(key, format!("{text:?} is not an http or https URL")),
+    if is_http && !text.contains(char::is_control) {
+        Ok(())
+    } else {
+        contradiction(key, format!("{text:?} is not an http or https URL"))
     }
 }

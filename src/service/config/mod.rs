@@ -55,10 +55,7 @@ impl Config {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
             keys::check(&key).map_err(|wrong| wrong.at(name.clone(), &key))?;
-            let value = match keys::is_list(&key) {
-                true => list(&value),
-                false => Value::from(value),
-            };
+            let value = if keys::is_list(&key) { list(&value) } else { Value::from(value) };
             builder = builder.set_override(&key, value).map_err(|error| invalid(&name, error))?;
             variables.insert(key, name);
         }

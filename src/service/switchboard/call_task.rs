@@ -460,9 +460,10 @@ impl CallTask {
     /// Advice for the log, when a peer with a public address is told a private one.
     fn cure(&self) -> &'static str {
         let is_outside = self.peer.is_some_and(|peer| !is_private(peer.ip()));
-        match is_private(self.address) && is_outside {
-            true => " and cannot reach it; set sip.advertised_address to our public address",
-            false => "",
+        if is_private(self.address) && is_outside {
+            " and cannot reach it; set sip.advertised_address to our public address"
+        } else {
+            ""
         }
     }
 
@@ -598,9 +599,10 @@ impl CallTask {
             Action::ConnectLeg(plan) => {
                 let host = self.peer.map(|peer| peer.ip());
                 if let Some(leg) = &self.leg {
-                    let _ = match self.is_peer_doubtful {
-                        true => leg.connect_unproven(*plan, host).await,
-                        false => leg.connect(*plan, host).await,
+                    let _ = if self.is_peer_doubtful {
+                        leg.connect_unproven(*plan, host).await
+                    } else {
+                        leg.connect(*plan, host).await
                     };
                 }
             }

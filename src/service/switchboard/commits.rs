@@ -68,7 +68,7 @@ struct Waiting {
 impl Commits {
     /// Adds a change. A change that contains only tone notifications is dropped when too many wait;
     /// any other change is kept.
-    pub fn push(&mut self, change: Change) {
+    pub(super) fn push(&mut self, change: Change) {
         if self.unresolved() >= MOST_WITH_TONES && change.is_only_tones() {
             self.tones_passed_over += 1;
             return;
@@ -78,17 +78,17 @@ impl Commits {
     }
 
     /// Number of changes so far.
-    pub fn issued(&self) -> u64 {
+    pub(super) fn issued(&self) -> u64 {
         self.issued
     }
 
     /// Whether so many changes are unresolved that the call must end.
-    pub fn are_too_many(&self) -> bool {
+    pub(super) fn are_too_many(&self) -> bool {
         self.unresolved() > MOST
     }
 
     /// Number of tone notifications that were dropped.
-    pub fn tones_passed_over(&self) -> u64 {
+    pub(super) fn tones_passed_over(&self) -> u64 {
         self.tones_passed_over
     }
 
@@ -98,7 +98,7 @@ impl Commits {
     }
 
     /// Adds a step that waits for all changes so far. The changes after number `since` are its own.
-    pub fn then(&mut self, since: u64, after: After) {
+    pub(super) fn then(&mut self, since: u64, after: After) {
         if self.after.len() >= MOST_ANSWERS {
             self.after.retain(|waiting| !waiting.after.is_given_up());
         }
@@ -106,27 +106,27 @@ impl Commits {
     }
 
     /// Like `then`, but only the last change is the step's own.
-    pub fn then_of_last(&mut self, after: After) {
+    pub(super) fn then_of_last(&mut self, after: After) {
         self.then(self.issued.saturating_sub(1), after);
     }
 
     /// Whether some changes are not yet accepted by the journal.
-    pub fn is_held_up(&self) -> bool {
+    pub(super) fn is_held_up(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Whether so many changes wait for the journal that the application may add no operation.
-    pub fn are_full(&self) -> bool {
+    pub(super) fn are_full(&self) -> bool {
         self.waiting.len() >= MOST_WAITING
     }
 
     /// Whether some changes are accepted by the journal but not resolved.
-    pub fn are_under_way(&self) -> bool {
+    pub(super) fn are_under_way(&self) -> bool {
         !self.under_way.is_empty()
     }
 
     /// Passes changes to the journal until it accepts no more; the rest stays here.
-    pub fn submit(&mut self, journal: &Journal) {
+    pub(super) fn submit(&mut self, journal: &Journal) {
         while let Some(change) = self.waiting.pop_front() {
             match journal.submit(change) {
                 Ok(commit) => self.under_way.push_back(commit),
@@ -139,7 +139,7 @@ impl Commits {
     }
 
     /// The result of the oldest commit. Cancel-safe.
-    pub async fn next(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn next(&mut self) -> Result<(), StoreError> {
         let Some(commit) = self.under_way.front_mut() else { return std::future::pending().await };
         let result = commit.await;
         self.under_way.pop_front();
@@ -153,7 +153,7 @@ impl Commits {
 
     /// The next step that need not wait any longer, with an error if one of its own changes was
     /// refused.
-    pub fn next_due(&mut self) -> Option<(After, Result<(), CallError>)> {
+    pub(super) fn next_due(&mut self) -> Option<(After, Result<(), CallError>)> {
         if self.after.front()?.until > self.resolved {
             return None;
         }

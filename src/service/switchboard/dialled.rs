@@ -27,7 +27,7 @@ pub(super) struct Dialled {
 impl Dialled {
     /// Parses a target. `None` when it names no user, or a user that another parser could split
     /// differently because it contains an escaped `%`, `?`, space or control character.
-    pub fn read(target: &Uri) -> Option<Self> {
+    pub(super) fn read(target: &Uri) -> Option<Self> {
         let decoded = target.user()?;
         let user = decoded.split(';').next().unwrap_or_default();
         let is_ambiguous = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '%' | '?');
@@ -37,37 +37,34 @@ impl Dialled {
         let is_telephone = target.scheme() == "tel"
             || user.starts_with('+')
             || target.param("user").is_some_and(|kind| kind.eq_ignore_ascii_case("phone"));
-        let user = match is_telephone {
-            true => user.replace(VISUAL_SEPARATORS, ""),
-            false => user.to_owned(),
-        };
+        let user = if is_telephone { user.replace(VISUAL_SEPARATORS, "") } else { user.to_owned() };
         let authority = target.host().map(|host| (host.to_owned(), target.port()));
         (!user.is_empty()).then_some(Self { user, authority, is_secure: target.is_sips() })
     }
 
     /// The host as written.
-    pub fn host(&self) -> Option<&str> {
+    pub(super) fn host(&self) -> Option<&str> {
         self.authority.as_ref().map(|(host, _)| host.as_str())
     }
 
     /// The SIP URI of the user at the named host and port; `None` for a number without a host.
-    pub fn uri(&self) -> Option<Uri> {
+    pub(super) fn uri(&self) -> Option<Uri> {
         self.at(&self.location()?)
     }
 
     /// The SIP URI of the user at another host, which may include a port.
-    pub fn at(&self, host: &str) -> Option<Uri> {
+    pub(super) fn at(&self, host: &str) -> Option<Uri> {
         let scheme = if self.is_secure { "sips" } else { "sip" };
         format!("{scheme}:{}@{host}", escape_user(&self.user)).parse().ok()
     }
 
     /// Whether a pattern of `allow` matches the user alone, at the trunk's own host.
-    pub fn is_matched_by(&self, pattern: &str) -> bool {
+    pub(super) fn is_matched_by(&self, pattern: &str) -> bool {
         !pattern.contains('@') && is_fit(pattern, &self.user) && matches(pattern, &self.user)
     }
 
     /// Whether a pattern of `allow` matches the user at the host, and at the port if one is named.
-    pub fn is_matched_elsewhere_by(&self, pattern: &str) -> bool {
+    pub(super) fn is_matched_elsewhere_by(&self, pattern: &str) -> bool {
         let Some((user_pattern, _)) = pattern.rsplit_once('@') else { return false };
         let Some(location) = self.location() else { return false };
         is_fit(user_pattern, &self.user) && matches(pattern, &format!("{}@{location}", self.user))

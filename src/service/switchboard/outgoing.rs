@@ -161,19 +161,14 @@ impl Trunk {
         let dialled = Dialled::read(target)?;
         let own_host = without_port(&self.host);
         let is_elsewhere = dialled.host().is_some_and(|host| !host.eq_ignore_ascii_case(own_host));
-        let next_hop = match dialled.is_secure {
-            true => self.secure_hop.clone()?,
-            false => self.next_hop.clone(),
-        };
-        let (request_uri, is_allowed) = match is_elsewhere {
-            true => {
-                let mut patterns = self.allow.iter();
-                (dialled.uri()?, patterns.any(|pattern| dialled.is_matched_elsewhere_by(pattern)))
-            }
-            false => {
-                let mut patterns = self.allow.iter();
-                (dialled.at(&self.host)?, patterns.any(|pattern| dialled.is_matched_by(pattern)))
-            }
+        let next_hop =
+            if dialled.is_secure { self.secure_hop.clone()? } else { self.next_hop.clone() };
+        let (request_uri, is_allowed) = if is_elsewhere {
+            let mut patterns = self.allow.iter();
+            (dialled.uri()?, patterns.any(|pattern| dialled.is_matched_elsewhere_by(pattern)))
+        } else {
+            let mut patterns = self.allow.iter();
+            (dialled.at(&self.host)?, patterns.any(|pattern| dialled.is_matched_by(pattern)))
         };
         let through_proxy = self.is_proxied || is_elsewhere;
         let routes = through_proxy.then(|| NameAddr::from(next_hop.clone())).into_iter().collect();
@@ -234,7 +229,7 @@ impl Placed<'_> {
 impl RoutePlan {
     /// Plans a call to the registered phones of one of our users, in the given order, the preferred
     /// phone first. For a SIPS URI, only phones that are reached over TLS count.
-    pub fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
+    pub(super) fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
         // The target addresses a user by user and host only; the rest of the URI is dropped.
         let user: Uri = user.without_parameters().parse().unwrap_or_else(|_| user.clone());
         let is_insecure_fit = user.scheme() != SIPS;
@@ -267,20 +262,20 @@ impl RoutePlan {
     }
 
     /// Adds one more header field.
-    pub fn with(mut self, name: &str, value: Option<String>) -> Self {
+    pub(super) fn with(mut self, name: &str, value: Option<String>) -> Self {
         self.headers.extend(value.map(|value| (name.to_owned(), value)));
         self
     }
 
     /// Whether the target is one of our users and has no phone that can be called.
-    pub fn leads_nowhere(&self) -> bool {
+    pub(super) fn leads_nowhere(&self) -> bool {
         matches!(&self.way, Way::Paths(paths) if paths.is_empty())
     }
 
     /// Handles the Contacts of a 3xx (RFC 3261 section 8.1.3.4). Returns true when one of them is
     /// to be called next: the same trunk allows it over the same next hop, it has not been called
     /// before, and the limit of redirects is not reached.
-    pub fn redirect(&mut self, contacts: &[NameAddr]) -> bool {
+    pub(super) fn redirect(&mut self, contacts: &[NameAddr]) -> bool {
         let (Some(Redirects { trunk, called }), Way::Uri(hop)) = (&mut self.redirects, &self.way)
         else {
             return false;
@@ -309,18 +304,18 @@ impl RoutePlan {
     }
 
     /// Other phones of the called user.
-    pub fn further(&self) -> &[Place] {
+    pub(super) fn further(&self) -> &[Place] {
         &self.further
     }
 
     /// Request-URI of the next INVITE.
-    pub fn request_uri(&self) -> &Uri {
+    pub(super) fn request_uri(&self) -> &Uri {
         &self.request_uri
     }
 
     /// The command to place the call, once the targets are resolved. Our RTP is bound to one local
     /// address, so only those further phones stay that are reached from this address.
-    pub fn call(&self, call_id: String, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
+    pub(super) fn call(&self, call_id: String, targets: Vec<Path>, offer: Vec<u8>) -> OutgoingCall {
         let local = targets.first().map(|target| target.local.ip());
         let is_near =
             |place: &&Place| place.targets.iter().all(|target| Some(target.local.ip()) == local);

@@ -95,7 +95,7 @@ pub(super) struct Stranger {
 
 impl LiveCall {
     /// The entry of a call that an application places.
-    pub fn of_application(application: &str, mail: Mail) -> Self {
+    pub(super) fn of_application(application: &str, mail: Mail) -> Self {
         Self { application: Some(application.to_owned()), stranger: None, mail }
     }
 
@@ -106,7 +106,7 @@ impl LiveCall {
 
 impl Stranger {
     /// The caller of a call that arrived over `path`.
-    pub fn new(source: IpAddr, path: Path, now: Instant) -> Self {
+    pub(super) fn new(source: IpAddr, path: Path, now: Instant) -> Self {
         let proof = SourceProof::of_invite(path.transport);
         Self { source, proof, since: now, is_leaving: false }
     }
@@ -123,7 +123,7 @@ impl Registry {
     ///
     /// # Errors
     /// There is no capacity for the call.
-    pub fn admit(
+    pub(super) fn admit(
         &self,
         stranger: Option<&Stranger>,
         max_calls: usize,
@@ -163,7 +163,7 @@ impl Registry {
     }
 
     /// Ends a call to make space for another one. Returns whether the call's task could be told.
-    pub fn displace(&mut self, call: CallId, now: Instant) -> bool {
+    pub(super) fn displace(&mut self, call: CallId, now: Instant) -> bool {
         match &mut self.displacing {
             Some((since, count)) if now.saturating_duration_since(*since) < DISPLACEMENT_PERIOD => {
                 *count += 1;
@@ -189,7 +189,7 @@ impl Registry {
     }
 
     /// Under pressure, ends calls that came by datagram and have been half-open for too long.
-    pub fn shorten_waits(&mut self, max_calls: usize, now: Instant) {
+    pub(super) fn shorten_waits(&mut self, max_calls: usize, now: Instant) {
         let half_open = || self.strangers().filter(|(_, stranger)| stranger.is_half_open());
         if half_open().count() <= PRESSURE.of(max_calls) {
             return;
@@ -214,7 +214,7 @@ impl Registry {
     ///
     /// # Errors
     /// The trunk is at its limit.
-    pub fn add_line(
+    pub(super) fn add_line(
         &mut self,
         dialog: DialogId,
         line: CallDialog,
@@ -230,12 +230,12 @@ impl Registry {
     }
 
     /// Number of dialogs that a trunk carries.
-    pub fn dialogs_by(&self, trunk: &str) -> usize {
+    pub(super) fn dialogs_by(&self, trunk: &str) -> usize {
         self.dialogs.values().filter(|line| line.trunk.as_deref() == Some(trunk)).count()
     }
 
     /// Notes that the caller has sent a message with our tag, which proves its source address.
-    pub fn heard(&mut self, dialog: DialogId) {
+    pub(super) fn heard(&mut self, dialog: DialogId) {
         let call = self.dialogs.get(&dialog).map(|line| line.call);
         let entry = call.and_then(|call| self.calls.get_mut(&call));
         if let Some(stranger) = entry.and_then(|entry| entry.stranger.as_mut()) {
@@ -244,7 +244,7 @@ impl Registry {
     }
 
     /// Removes a call. Returns its dialogs that had not ended.
-    pub fn remove(&mut self, call: CallId) -> Vec<DialogId> {
+    pub(super) fn remove(&mut self, call: CallId) -> Vec<DialogId> {
         self.calls.remove(&call);
         let of_call = |(_, line): &(&DialogId, &CallDialog)| line.call == call;
         let dialogs: Vec<DialogId> =

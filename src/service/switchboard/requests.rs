@@ -184,10 +184,7 @@ impl CallControl for Switchboard {
         new: NewOperation,
     ) -> Result<Operation, CallError> {
         let sender = self.find(application, id)?;
-        let clip = match new.kind.is_record() {
-            true => Some(self.open_clip(id).await?),
-            false => None,
-        };
+        let clip = if new.kind.is_record() { Some(self.open_clip(id).await?) } else { None };
         ask(&sender, |reply| CallRequest::Submit(new, clip, reply)).await
     }
 

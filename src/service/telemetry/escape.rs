@@ -27,9 +27,10 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     }
     let mut safe = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match is_harmful(character) {
-            true => safe.extend(character.escape_default()),
-            false => safe.push(character),
+        if is_harmful(character) {
+            safe.extend(character.escape_default())
+        } else {
+            safe.push(character)
         }
     }
     Cow::Owned(safe)

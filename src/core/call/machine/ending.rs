@@ -83,9 +83,10 @@ impl Machine {
         self.call.state = CallState::Terminating;
         let is_wanted = termination == Termination::ApplicationHungUp;
         for entry in self.queue.take_waiting() {
-            let end = match entry.operation.kind.is_record() && !is_wanted {
-                true => OperationEnd::HungUpWithoutAudio,
-                false => OperationEnd::Canceled,
+            let end = if entry.operation.kind.is_record() && !is_wanted {
+                OperationEnd::HungUpWithoutAudio
+            } else {
+                OperationEnd::Canceled
             };
             self.conclude(entry, end, None, now);
         }

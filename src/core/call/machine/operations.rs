@@ -39,9 +39,10 @@ impl Machine {
         if queued {
             operation.end = None;
             operation.ended_at = None;
-            operation.status = match barge || self.queue.is_free() {
-                true => OperationStatus::Running,
-                false => OperationStatus::NotStarted,
+            operation.status = if barge || self.queue.is_free() {
+                OperationStatus::Running
+            } else {
+                OperationStatus::NotStarted
             };
             let fresh = || RecordingId::from_random(random(&mut self.rng));
             let recording = operation.kind.is_record().then(|| clip.unwrap_or_else(fresh));

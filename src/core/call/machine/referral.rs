@@ -87,9 +87,10 @@ impl Machine {
     /// peer has hung up.
     pub(super) fn referral_refused(&mut self, status: Status, now: Now) {
         let Some(referral) = self.referral.take() else { return };
-        match referral.is_alone {
-            true => self.peer_gone(Termination::PeerHungUp, now),
-            false => self.tell_referrer(status),
+        if referral.is_alone {
+            self.peer_gone(Termination::PeerHungUp, now)
+        } else {
+            self.tell_referrer(status)
         }
     }
 

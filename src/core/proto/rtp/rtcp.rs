@@ -259,9 +259,10 @@ impl SourceStatistics {
         let since = expected - self.expected_before;
         let came = i64::try_from(self.received - self.received_before).unwrap_or(i64::MAX);
         let lost_since = since.saturating_sub(came);
-        let fraction_lost = match since > 0 && lost_since > 0 {
-            true => u8::try_from((lost_since << 8) / since).unwrap_or(u8::MAX),
-            false => 0,
+        let fraction_lost = if since > 0 && lost_since > 0 {
+            u8::try_from((lost_since << 8) / since).unwrap_or(u8::MAX)
+        } else {
+            0
         };
         self.expected_before = expected;
         self.received_before = self.received;

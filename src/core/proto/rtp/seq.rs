@@ -53,9 +53,10 @@ impl ExtendedSequence {
             let bit = 1 << step.unsigned_abs();
             let is_new = self.seen & bit == 0;
             self.seen |= bit;
-            return match is_new {
-                true => SequencePlace::At(highest + step),
-                false => SequencePlace::Duplicate,
+            return if is_new {
+                SequencePlace::At(highest + step)
+            } else {
+                SequencePlace::Duplicate
             };
         }
         if self.doubtful.take() == Some(sequence) {

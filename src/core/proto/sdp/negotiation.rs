@@ -139,9 +139,12 @@ pub fn negotiate(
         .media
         .iter()
         .enumerate()
-        .map(|(at, offered)| match at == index {
-            true => accepted(local, &plan, Line::of(offer, offered)),
-            false => refused(offered),
+        .map(|(at, offered)| {
+            if at == index {
+                accepted(local, &plan, Line::of(offer, offered))
+            } else {
+                refused(offered)
+            }
         })
         .collect();
     Ok((description(local, media), plan))
@@ -221,9 +224,12 @@ pub fn make_offer_again(
         .media
         .iter()
         .enumerate()
-        .map(|(at, line)| match Some(at) == index {
-            true => offered_audio_again(local, Line::of(before, line), named),
-            false => refused(line),
+        .map(|(at, line)| {
+            if Some(at) == index {
+                offered_audio_again(local, Line::of(before, line), named)
+            } else {
+                refused(line)
+            }
         })
         .collect();
     description(local, media)
@@ -289,10 +295,7 @@ fn audio_lines<'a>(
             found = Some((ours, theirs));
         }
     }
-    match rest.iter().all(|line| line.port == 0) {
-        true => found.ok_or(BAD),
-        false => Err(BAD),
-    }
+    if rest.iter().all(|line| line.port == 0) { found.ok_or(BAD) } else { Err(BAD) }
 }
 
 /// What the peer may send after its answer. It has to use the payload types of our offer; those of
@@ -513,10 +516,8 @@ impl<'a> Line<'a> {
     /// descriptions with few lines of audio.
     fn of(description: &'a Description, media: &'a Media) -> Self {
         let audio = description.media.iter().filter(|media| media.is_audio() && media.port != 0);
-        let session: &[Attribute] = match audio.count() > MAX_AUDIO_WITH_SESSION {
-            true => &[],
-            false => &description.attributes,
-        };
+        let session: &[Attribute] =
+            if audio.count() > MAX_AUDIO_WITH_SESSION { &[] } else { &description.attributes };
         Self { media, session }
     }
 
@@ -671,9 +672,10 @@ fn choose(
     let rtcp_mux = media.has("rtcp-mux");
     let remote_rtcp = remote.and_then(|remote| {
         let own = media.values("rtcp").find_map(|value| words(value).next()?.parse().ok());
-        let port = match rtcp_mux {
-            true => Some(remote.port()),
-            false => own.filter(|port| *port != 0).or(remote.port().checked_add(1)),
+        let port = if rtcp_mux {
+            Some(remote.port())
+        } else {
+            own.filter(|port| *port != 0).or(remote.port().checked_add(1))
         };
         Some(SocketAddr::new(remote.ip(), port?))
     });
@@ -684,10 +686,7 @@ fn choose(
         .chain(description.attributes.iter().rev())
         .find_map(|attribute| Direction::from_attribute(&attribute.name))
         .unwrap_or(Direction::SendRecv);
-    let direction = match is_hold {
-        true => Direction::Inactive,
-        false => direction.mirrored(),
-    };
+    let direction = if is_hold { Direction::Inactive } else { direction.mirrored() };
     let event = telephone_event.map(|number| (number, Payload::Event));
     let mut heard = Vec::from_iter(iter::once((payload_type, Payload::Sound(codec))).chain(event));
     // Some peers send the other G.711 law, or their other payload type for keys, than was answered.

@@ -259,18 +259,18 @@ impl Reader<'_> {
     }
 
     fn read_required<'a>(&mut self, entity: &Entity, bytes: &'a [u8], depth: usize) -> Content<'a> {
-        let media_type = match self.is_description_by_its_bytes(entity, bytes, depth) {
-            true => SDP,
-            false => entity.media_type.as_str(),
+        let media_type = if self.is_description_by_its_bytes(entity, bytes, depth) {
+            SDP
+        } else {
+            entity.media_type.as_str()
         };
         let is_description = media_type == SDP && self.types.contains(&SDP);
         let is_early_session = is_description && entity.disposition == EARLY_SESSION;
         let is_known = self.types.contains(&media_type) && !is_early_session;
-        let is_blank = match is_description {
-            // Some peers send an empty line in place of no description.
-            true => bytes.trim_ascii().is_empty(),
-            // What is empty does not have to be understood; where it is, its reader judges it.
-            false => bytes.is_empty() && !is_known,
+        let is_blank = if is_description {
+            bytes.trim_ascii().is_empty()
+        } else {
+            bytes.is_empty() && !is_known
         };
         if is_blank {
             return Content::default();
@@ -365,10 +365,7 @@ impl Reader<'_> {
             .or_else(|| contents.iter().position(|content| !content.parts.is_empty()))
             .or_else(|| contents.iter().position(is_passed_over))
             .unwrap_or_default();
-        match contents.is_empty() {
-            true => Content::default(),
-            false => contents.swap_remove(best),
-        }
+        if contents.is_empty() { Content::default() } else { contents.swap_remove(best) }
     }
 
     /// RFC 5621 §7, RFC 2387: the root defines the set, and the other parts belong to it. If the

@@ -154,7 +154,7 @@ pub(super) enum Untimely {
 
 impl Untimely {
     /// The status of the refusal.
-    pub fn status(self) -> Status {
+    pub(super) fn status(self) -> Status {
         match self {
             Self::OutOfOrder | Self::Unanswered => Status::SERVER_INTERNAL_ERROR,
             Self::Glare => Status::REQUEST_PENDING,
@@ -219,7 +219,7 @@ pub(super) struct Hop<'a> {
 impl Dialog {
     /// Makes the dialog of the INVITE `pending` for our side, the callee (§12.1.1). The INVITE took
     /// `path` and has a size of `heard` bytes.
-    pub fn called(
+    pub(super) fn called(
         pending: Pending,
         local_tag: String,
         contact: Uri,
@@ -254,7 +254,7 @@ impl Dialog {
     /// Makes the dialog that `response` creates for our INVITE, on our side, the caller (§12.1.2).
     /// `path` is the path of the INVITE. The state is `Confirmed` even for an early dialog: an
     /// early dialog is only used to send requests.
-    pub fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
+    pub(super) fn calling(origin: &Origin, response: &Response, path: Path) -> Self {
         Self {
             key: DialogKey {
                 call_id: origin.call_id.clone(),
@@ -280,13 +280,13 @@ impl Dialog {
 
     /// Records whether we opened the stream that the INVITE was sent over; without meaning over
     /// UDP.
-    pub fn by_own_stream(mut self, is_own_stream: bool) -> Self {
+    pub(super) fn by_own_stream(mut self, is_own_stream: bool) -> Self {
         self.target.set_own_stream(is_own_stream);
         self
     }
 
     /// Records the offer and the login of the call, and the least interval of its last INVITE.
-    pub fn placed(
+    pub(super) fn placed(
         mut self,
         description: &[u8],
         login: Option<&Login>,
@@ -299,7 +299,7 @@ impl Dialog {
 
     /// Takes over both CSeq counters of the early dialog: the 2xx that made this dialog was not the
     /// first response of its peer. All else is as the 2xx says (§13.2.2.4).
-    pub fn goes_on_from(&mut self, early: &Self) {
+    pub(super) fn goes_on_from(&mut self, early: &Self) {
         self.local_cseq = early.local_cseq;
         self.remote_cseq = early.remote_cseq;
         self.session.takes_update |= early.session.takes_update;
@@ -308,7 +308,7 @@ impl Dialog {
     // -- the peer's requests -----------------------------------------------------------------
 
     /// Judges whether a request of the peer comes at the right moment, and notes its CSeq.
-    pub fn admit(&mut self, request: &Request) -> Result<(), Untimely> {
+    pub(super) fn admit(&mut self, request: &Request) -> Result<(), Untimely> {
         let cseq = request.cseq().number;
         if self.remote_cseq.is_some_and(|newest| cseq < newest) {
             return Err(Untimely::OutOfOrder);
@@ -335,13 +335,13 @@ impl Dialog {
     }
 
     /// A re-INVITE, or an UPDATE with an offer, was admitted and waits for its answer.
-    pub fn reoffered(&mut self, pending: Pending) {
+    pub(super) fn reoffered(&mut self, pending: Pending) {
         debug_assert!(matches!(self.state, DialogState::Confirmed), "{:?}", self.state);
         self.state = DialogState::Reoffered { pending };
     }
 
     /// `response`, a reliable provisional response with this RSeq, was sent to the pending INVITE.
-    pub fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
+    pub(super) fn rang_reliably(&mut self, rseq: u32, response: Bytes, now: Instant) {
         if let DialogState::Ringing { pending } = &self.state {
             let cseq = pending.request.cseq().number;
             self.reliable = Some(ReliableProvisional::sent(rseq, cseq, response, now));
@@ -349,17 +349,17 @@ impl Dialog {
     }
 
     /// A PRACK came with this RAck (RFC 3262 §3); returns whether it acknowledges our response.
-    pub fn handle_prack(&mut self, rack: &str) -> bool {
+    pub(super) fn handle_prack(&mut self, rack: &str) -> bool {
         self.reliable.take_if(|sent| sent.is_acknowledged_by(rack)).is_some()
     }
 
     /// Whether a reliable provisional response waits for its PRACK.
-    pub fn awaits_prack(&self) -> bool {
+    pub(super) fn awaits_prack(&self) -> bool {
         self.is_ringing() && self.reliable.is_some()
     }
 
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
-    pub fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
+    pub(super) fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
         let (request, transaction) = match &self.state {
             DialogState::Ringing { pending } | DialogState::Reoffered { pending } => {
                 (&pending.request, pending.transaction)
@@ -388,13 +388,13 @@ impl Dialog {
     }
 
     /// The pending offer was refused: the session stays as it was (§14.1).
-    pub fn reoffer_refused(&mut self) {
+    pub(super) fn reoffer_refused(&mut self) {
         debug_assert!(matches!(self.state, DialogState::Reoffered { .. }), "{:?}", self.state);
         self.state = DialogState::Confirmed;
     }
 
     /// An ACK came for the INVITE with `cseq`.
-    pub fn handle_ack(&mut self, ack_cseq: u32) -> Acknowledgement {
+    pub(super) fn handle_ack(&mut self, ack_cseq: u32) -> Acknowledgement {
         match &mut self.state {
             DialogState::Answered { cseq, hang_up, .. } if *cseq == ack_cseq => {
                 match hang_up.take() {
@@ -423,7 +423,7 @@ impl Dialog {
     // -- our requests ------------------------------------------------------------------------
 
     /// Our side wants to hang up.
-    pub fn hang_up(&mut self, wish: HangUp) -> Parting {
+    pub(super) fn hang_up(&mut self, wish: HangUp) -> Parting {
         match &mut self.state {
             DialogState::Ringing { pending } => Parting::Refuse(pending.clone()),
             DialogState::Answered { hang_up, .. } => {
@@ -444,14 +444,20 @@ impl Dialog {
     }
 
     /// The CSeq of our next request in the dialog (§12.2.1.1).
-    pub fn next_cseq(&mut self) -> u32 {
+    pub(super) fn next_cseq(&mut self) -> u32 {
         self.local_cseq = self.local_cseq.saturating_add(1);
         self.local_cseq
     }
 
     /// Builds an in-dialog request of ours for this path (§12.2.1.1). The ACK of a 2xx has the CSeq
     /// of its INVITE (§13.2.2.4).
-    pub fn request(&self, method: Method, cseq: u32, path: Path, hop: Hop<'_>) -> RequestBuilder {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        cseq: u32,
+        path: Path,
+        hop: Hop<'_>,
+    ) -> RequestBuilder {
         let (request_uri, routes) = self.target.routed();
         let builder = RequestBuilder::new(method, request_uri)
             .via(path.transport.name(), hop.sent_by, hop.branch)
@@ -463,7 +469,7 @@ impl Dialog {
     }
 
     /// The parts of an INVITE of ours in this dialog that its ACK and CANCEL repeat.
-    pub fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
+    pub(super) fn origin(&self, cseq: u32, path: Path, hop: Hop<'_>) -> Origin {
         let (uri, routes) = self.target.routed();
         Origin {
             uri,
@@ -477,7 +483,7 @@ impl Dialog {
     }
 
     /// The ACK of our newest INVITE was sent.
-    pub fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
+    pub(super) fn acknowledged(&mut self, cseq: u32, ack: Transmit) {
         if self.is_offering(cseq) {
             self.state = DialogState::Confirmed;
         }
@@ -485,30 +491,30 @@ impl Dialog {
     }
 
     /// The ACK of our INVITE with `cseq`, if it was sent already.
-    pub fn sent_ack(&self, cseq: u32) -> Option<Transmit> {
+    pub(super) fn sent_ack(&self, cseq: u32) -> Option<Transmit> {
         self.ack.as_ref().filter(|(number, _)| *number == cseq).map(|(_, ack)| ack.clone())
     }
 
     /// Whether a re-INVITE of ours may go out, for the first time or once more.
-    pub fn may_offer(&self) -> bool {
+    pub(super) fn may_offer(&self) -> bool {
         matches!(self.state, DialogState::Confirmed | DialogState::Offering { .. })
     }
 
     /// Our re-INVITE with `cseq` was sent.
-    pub fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
+    pub(super) fn offering(&mut self, cseq: u32, reinvite: TransactionId) {
         debug_assert!(self.may_offer(), "{:?}", self.state);
         self.state = DialogState::Offering { cseq, until: None };
         self.reinvite = Some(reinvite);
     }
 
     /// Whether our re-INVITE with `cseq` waits for its answer.
-    pub fn is_offering(&self, cseq: u32) -> bool {
+    pub(super) fn is_offering(&self, cseq: u32) -> bool {
         matches!(self.state, DialogState::Offering { cseq: offered, .. } if offered == cseq)
     }
 
     /// Our re-INVITE with the CSeq `heard` got a provisional response. Returns whether its answer
     /// is still awaited; the wait then ends 64*T1 from now.
-    pub fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
+    pub(super) fn offer_heard(&mut self, heard: u32, now: Instant) -> bool {
         match &mut self.state {
             DialogState::Offering { cseq, until } if *cseq == heard => {
                 *until = Some(now + SIXTY_FOUR_T1);
@@ -524,12 +530,12 @@ impl Dialog {
     }
 
     /// Our newest re-INVITE, answered or not.
-    pub fn reinvite(&self) -> Option<TransactionId> {
+    pub(super) fn reinvite(&self) -> Option<TransactionId> {
         self.reinvite
     }
 
     /// Our re-INVITE was refused, or got no answer in time.
-    pub fn offer_refused(&mut self) {
+    pub(super) fn offer_refused(&mut self) {
         if matches!(self.state, DialogState::Offering { .. }) {
             self.state = DialogState::Confirmed;
         }
@@ -538,7 +544,7 @@ impl Dialog {
     // -- time --------------------------------------------------------------------------------
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<DialogDue> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DialogDue> {
         match &mut self.state {
             DialogState::Answered { response, resend, until, hang_up, .. } => {
                 if *until <= now {
@@ -591,7 +597,7 @@ impl Dialog {
     }
 
     /// When `handle_timeout` has to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let state = match &self.state {
             DialogState::Answered { resend, until, .. } => Some(resend.due().min(*until)),
             DialogState::Ringing { .. } => {
@@ -600,9 +606,10 @@ impl Dialog {
             DialogState::Offering { until, .. } => *until,
             DialogState::Confirmed | DialogState::Reoffered { .. } | DialogState::Ending => None,
         };
-        let while_up = match self.state.is_up() {
-            true => [self.session.poll_timeout(), self.sent_refer.poll_timeout()],
-            false => [None, None],
+        let while_up = if self.state.is_up() {
+            [self.session.poll_timeout(), self.sent_refer.poll_timeout()]
+        } else {
+            [None, None]
         };
         while_up.into_iter().chain([state]).flatten().min()
     }
@@ -610,7 +617,7 @@ impl Dialog {
     // -- what is known -----------------------------------------------------------------------
 
     /// The request with an offer that is not answered yet.
-    pub fn pending(&self) -> Option<&Pending> {
+    pub(super) fn pending(&self) -> Option<&Pending> {
         match &self.state {
             DialogState::Ringing { pending } | DialogState::Reoffered { pending } => Some(pending),
             DialogState::Answered { .. }
@@ -621,18 +628,18 @@ impl Dialog {
     }
 
     /// Whether the first INVITE is not answered yet.
-    pub fn is_ringing(&self) -> bool {
+    pub(super) fn is_ringing(&self) -> bool {
         matches!(self.state, DialogState::Ringing { .. })
     }
 
     /// Whether the session has begun, no ACK to a 2xx of ours is missing, and our side has not hung
     /// up.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.state.is_up() && !matches!(self.state, DialogState::Answered { .. })
     }
 
     /// The 2xx that waits for its ACK.
-    pub fn unacknowledged(&self) -> Option<&Bytes> {
+    pub(super) fn unacknowledged(&self) -> Option<&Bytes> {
         match &self.state {
             DialogState::Answered { response, .. } => Some(response),
             DialogState::Ringing { .. }
@@ -644,7 +651,7 @@ impl Dialog {
     }
 
     /// The INVITE that was answered, while no message has shown yet that its caller receives ours.
-    pub fn half_open_invite(&self) -> Option<TransactionId> {
+    pub(super) fn half_open_invite(&self) -> Option<TransactionId> {
         match &self.state {
             DialogState::Answered { transaction, .. } if self.target.is_half_open() => {
                 Some(*transaction)
@@ -659,28 +666,28 @@ impl Dialog {
     }
 
     /// Whether no offer is pending, no ACK is missing, and our side has not hung up.
-    pub fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         matches!(self.state, DialogState::Confirmed)
     }
 
     /// Whether our side has hung up.
-    pub fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         matches!(self.state, DialogState::Ending)
     }
 
     /// Call-ID and tags of the dialog.
-    pub fn key(&self) -> &DialogKey {
+    pub(super) fn key(&self) -> &DialogKey {
         &self.key
     }
 
     /// Whether our Contact is a SIPS URI.
-    pub fn is_sips(&self) -> bool {
+    pub(super) fn is_sips(&self) -> bool {
         self.is_sips
     }
 
     /// Whether the call is up and the peer is behind a NAT, which must keep its mapping while the
     /// call lasts.
-    pub fn needs_keep_alive(&self) -> bool {
+    pub(super) fn needs_keep_alive(&self) -> bool {
         !self.is_ringing() && !self.is_ending() && self.target.is_behind_nat()
     }
 
@@ -688,16 +695,17 @@ impl Dialog {
     ///
     /// # Errors
     /// The status of the refusal.
-    pub fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), Status> {
-        match self.state.is_up() {
-            true => self.received_refer.accept(cseq, is_proved),
-            false => Err(Status::DECLINE),
+    pub(super) fn refer_asked(&mut self, cseq: u32, is_proved: bool) -> Result<(), Status> {
+        if self.state.is_up() {
+            self.received_refer.accept(cseq, is_proved)
+        } else {
+            Err(Status::DECLINE)
         }
     }
 
     /// The peer's URI, and the value by which another peer names this dialog in a Replaces header
     /// field (RFC 3891 §6.1).
-    pub fn as_replaced(&self) -> (Uri, String) {
+    pub(super) fn as_replaced(&self) -> (Uri, String) {
         let DialogKey { call_id, local_tag, remote_tag } = &self.key;
         let theirs = remote_tag.as_deref().unwrap_or("0");
         let value = format!("{call_id};to-tag={theirs};from-tag={local_tag}");
@@ -705,7 +713,7 @@ impl Dialog {
     }
 
     /// Our login at a host that challenges our requests.
-    pub fn login(&self) -> Option<&Login> {
+    pub(super) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
 }
@@ -725,7 +733,7 @@ impl DialogState {
 
 impl HangUp {
     /// Hangs up with this value of a Reason header field.
-    pub fn because(reason: &str) -> Self {
+    pub(super) fn because(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()) }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct InDialogRequest {
 
 impl InDialogRequest {
     /// A request without header fields or a body of its own.
-    pub fn new(dialog: DialogId, remote_tag: Option<String>, method: Method) -> Self {
+    pub(crate) fn new(dialog: DialogId, remote_tag: Option<String>, method: Method) -> Self {
         Self {
             dialog,
             remote_tag,
@@ -53,25 +53,25 @@ impl InDialogRequest {
     }
 
     /// Adds a Contact header field.
-    pub fn with_contact(mut self) -> Self {
+    pub(crate) fn with_contact(mut self) -> Self {
         self.has_contact = true;
         self
     }
 
     /// Adds a header field.
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// Sets the body.
-    pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
+    pub(crate) fn body(mut self, content_type: &str, body: &[u8]) -> Self {
         self.body = Some((content_type.to_owned(), body.to_vec()));
         self
     }
 
     /// The request was not delivered; returns whether it can be sent another way.
-    pub fn reroute(&mut self) -> bool {
+    pub(crate) fn reroute(&mut self) -> bool {
         if self.is_streamed {
             self.wants_datagram = true;
         } else if self.has_other_hop {

@@ -62,7 +62,7 @@ pub(super) struct Lines<'a> {
 
 impl Lines<'_> {
     /// The next line, as text: invalid UTF-8 is replaced.
-    pub fn next_line(&mut self) -> Option<String> {
+    pub(super) fn next_line(&mut self) -> Option<String> {
         let rest = self.rest?;
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             self.rest = None;
@@ -75,7 +75,7 @@ impl Lines<'_> {
     }
 
     /// The next line with its continuations, each joined by one blank (§7.3.1).
-    pub fn next_unfolded(&mut self) -> Option<String> {
+    pub(super) fn next_unfolded(&mut self) -> Option<String> {
         let mut line = self.next_line()?;
         while !line.is_empty()
             && self.rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t')))

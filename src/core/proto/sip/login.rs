@@ -29,13 +29,13 @@ pub(crate) struct Login {
 
 impl Login {
     /// The login for an INVITE that may take these paths.
-    pub fn new(credentials: Credentials, targets: &[Path]) -> Self {
+    pub(crate) fn new(credentials: Credentials, targets: &[Path]) -> Self {
         Self { credentials, hosts: targets.iter().map(|target| target.peer.ip()).collect() }
     }
 
     /// The credentials that answer challenges of a request to this host; `None` if it may get no
     /// answer.
-    pub fn at(&self, host: IpAddr) -> Option<&Credentials> {
+    pub(crate) fn at(&self, host: IpAddr) -> Option<&Credentials> {
         self.hosts.contains(&host).then_some(&self.credentials)
     }
 }
@@ -59,7 +59,7 @@ struct Challenger {
 
 impl Challenges {
     /// Takes a response; returns whether it is a challenge that may be answered once more.
-    pub fn take(&mut self, response: &Response) -> bool {
+    pub(crate) fn take(&mut self, response: &Response) -> bool {
         let (challenger, name) = match response.status() {
             Status::UNAUTHORIZED => (&mut self.of_peer, "WWW-Authenticate"),
             Status::PROXY_AUTHENTICATION_REQUIRED => (&mut self.of_proxy, "Proxy-Authenticate"),
@@ -74,7 +74,7 @@ impl Challenges {
     }
 
     /// Whether no challenge has come yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.of_proxy.tries == 0 && self.of_peer.tries == 0
     }
 
@@ -82,7 +82,7 @@ impl Challenges {
     ///
     /// # Errors
     /// A challenge is for another realm, or cannot be answered.
-    pub fn answer(
+    pub(crate) fn answer(
         &mut self,
         method: &Method,
         uri: &Uri,

@@ -148,7 +148,7 @@ pub(super) struct Fork {
 impl Fork {
     /// The answer to our offer in a provisional response. One in a reliable response takes
     /// precedence.
-    pub fn into_answer(self) -> Option<Vec<u8>> {
+    pub(super) fn into_answer(self) -> Option<Vec<u8>> {
         self.answer.or(self.early_answer)
     }
 }
@@ -168,7 +168,7 @@ pub(super) enum Cancellation {
 
 impl Outgoing {
     /// A call for which nothing was sent yet.
-    pub fn new(call: OutgoingCall, local_tag: &str) -> Self {
+    pub(super) fn new(call: OutgoingCall, local_tag: &str) -> Self {
         let credentials = call.credentials.clone();
         Self {
             from: call.from.with_tag(local_tag),
@@ -188,7 +188,7 @@ impl Outgoing {
     }
 
     /// Prepares the next INVITE: it has a CSeq of its own and creates dialogs of its own.
-    pub fn next_try(&mut self, rng: &mut StdRng) {
+    pub(super) fn next_try(&mut self, rng: &mut StdRng) {
         self.cseq += 1;
         self.forks.clear();
         // `challenged` has checked that the challenges can be answered.
@@ -206,7 +206,7 @@ impl Outgoing {
     }
 
     /// The parts of the INVITE for this path that its ACK and CANCEL repeat.
-    pub fn origin(&self, path: Path, sent_by: String, branch: String) -> Origin {
+    pub(super) fn origin(&self, path: Path, sent_by: String, branch: String) -> Origin {
         Origin {
             uri: self.call.request_uri.clone(),
             via: (path.transport.name(), sent_by, branch),
@@ -219,7 +219,7 @@ impl Outgoing {
     }
 
     /// The INVITE, without the header fields that all our requests have.
-    pub fn invite(&self, origin: &Origin) -> RequestBuilder {
+    pub(super) fn invite(&self, origin: &Origin) -> RequestBuilder {
         let builder = origin
             .request(Method::Invite)
             .header("Session-Expires", &self.session_seconds.to_string())
@@ -230,14 +230,14 @@ impl Outgoing {
 
     /// Adds our credentials. The ACK of a 2xx repeats them (§22.1), but not the header fields of
     /// the call's owner: Subject and Replaces are not allowed there (§20).
-    pub fn authorized(&self, builder: RequestBuilder) -> RequestBuilder {
+    pub(super) fn authorized(&self, builder: RequestBuilder) -> RequestBuilder {
         let fields = self.authorization.iter();
         fields.fold(builder, |builder, (name, value)| builder.header(name, value))
     }
 
     /// The INVITE was sent; `streamed` says that it went over TCP because it is too long for a
     /// datagram.
-    pub fn sent(&mut self, transaction: TransactionId, streamed: bool) {
+    pub(super) fn sent(&mut self, transaction: TransactionId, streamed: bool) {
         self.transaction = Some(transaction);
         if streamed {
             self.stream = Stream::Tried;
@@ -245,17 +245,17 @@ impl Outgoing {
     }
 
     /// The path of the next INVITE; `None` when no target is left.
-    pub fn target(&self) -> Option<Path> {
+    pub(super) fn target(&self) -> Option<Path> {
         self.call.targets.get(self.target).copied()
     }
 
     /// Whether an INVITE too long for a datagram may be sent over a stream.
-    pub fn may_stream(&self) -> bool {
+    pub(super) fn may_stream(&self) -> bool {
         self.stream != Stream::Failed
     }
 
     /// The target cannot be reached; returns whether there is another way to try.
-    pub fn unreachable(&mut self) -> bool {
+    pub(super) fn unreachable(&mut self) -> bool {
         if self.stream == Stream::Tried {
             self.stream = Stream::Failed;
             return self.restart();
@@ -264,7 +264,7 @@ impl Outgoing {
     }
 
     /// The target does not answer, or has no capacity; returns whether there is another one to try.
-    pub fn next_target(&mut self) -> bool {
+    pub(super) fn next_target(&mut self) -> bool {
         self.target += 1;
         self.stream = Stream::Untried;
         if self.target().is_none() {
@@ -275,7 +275,7 @@ impl Outgoing {
 
     /// The callee is not at this contact; returns whether there is another one to try (RFC 3261
     /// §16.5, one after the other).
-    pub fn next_place(&mut self) -> bool {
+    pub(super) fn next_place(&mut self) -> bool {
         if self.call.further.is_empty() {
             return false;
         }
@@ -291,7 +291,7 @@ impl Outgoing {
 
     /// The peer wants a session interval of at least `least` seconds (RFC 4028 §7.3); returns
     /// whether the INVITE should be sent again with it.
-    pub fn lengthen_session(&mut self, least: u32) -> bool {
+    pub(super) fn lengthen_session(&mut self, least: u32) -> bool {
         if !self.least.raise(least, self.session_seconds) {
             return false;
         }
@@ -300,12 +300,12 @@ impl Outgoing {
     }
 
     /// The least session interval that any hop has asked for.
-    pub fn least_interval(&self) -> LeastInterval {
+    pub(super) fn least_interval(&self) -> LeastInterval {
         self.least
     }
 
     /// Our login for in-dialog requests.
-    pub fn login(&self) -> Option<&Login> {
+    pub(super) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
 
@@ -313,7 +313,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// The challenge cannot be answered.
-    pub fn challenged(
+    pub(super) fn challenged(
         &mut self,
         response: &Response,
         rng: &mut StdRng,
@@ -344,7 +344,7 @@ impl Outgoing {
     }
 
     /// Our side wants to hang up.
-    pub fn hang_up(&mut self, wish: HangUp, now: Instant) -> Cancellation {
+    pub(super) fn hang_up(&mut self, wish: HangUp, now: Instant) -> Cancellation {
         match &mut self.state {
             State::Calling { hang_up } => {
                 hang_up.get_or_insert(wish);
@@ -365,7 +365,7 @@ impl Outgoing {
 
     /// A fork was hung up because its 2xx makes no dialog; others may still answer. If none of them
     /// rings, the wait is as long as a lost 2xx takes to come again.
-    pub fn await_forks(&mut self, now: Instant) {
+    pub(super) fn await_forks(&mut self, now: Instant) {
         let rings = |fork: &Fork| fork.ack.is_none() && fork.dialog.key().remote_tag.is_some();
         let others_ring = self.forks.values().any(rings);
         let end = now + if others_ring { SIXTY_FOUR_T1 } else { T2 };
@@ -381,7 +381,7 @@ impl Outgoing {
     }
 
     /// The wait for another fork is over; returns whether there was one.
-    pub fn give_up_forks(&mut self) -> bool {
+    pub(super) fn give_up_forks(&mut self) -> bool {
         let waits = matches!(self.state, State::Unusable { .. });
         if waits {
             self.state = State::Over;
@@ -390,12 +390,12 @@ impl Outgoing {
     }
 
     /// Whether the call has ended, so that a fork that still answers is hung up.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
     /// A provisional response came; returns whether CANCEL has to be sent now.
-    pub fn proceed(&mut self, now: Instant) -> bool {
+    pub(super) fn proceed(&mut self, now: Instant) -> bool {
         let State::Calling { hang_up } = &mut self.state else { return false };
         match hang_up.take() {
             Some(hang_up) => {
@@ -410,7 +410,7 @@ impl Outgoing {
     }
 
     /// The reason for which our side has hung up.
-    pub fn reason(&self) -> Option<&str> {
+    pub(super) fn reason(&self) -> Option<&str> {
         match &self.state {
             State::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
             State::Calling { .. }
@@ -423,7 +423,7 @@ impl Outgoing {
 
     /// The fork with this tag is the first to answer; returns the wish to hang up, if our side had
     /// one before.
-    pub fn win(&mut self, tag: &str) -> Option<HangUp> {
+    pub(super) fn win(&mut self, tag: &str) -> Option<HangUp> {
         let won = State::Won { tag: tag.to_owned() };
         match std::mem::replace(&mut self.state, won) {
             State::Calling { hang_up } => hang_up,
@@ -433,7 +433,7 @@ impl Outgoing {
     }
 
     /// The tag of the fork that answered first.
-    pub fn winner(&self) -> Option<&str> {
+    pub(super) fn winner(&self) -> Option<&str> {
         match &self.state {
             State::Won { tag } => Some(tag),
             State::Calling { .. }
@@ -445,7 +445,7 @@ impl Outgoing {
     }
 
     /// Whether our side wants to hang up.
-    pub fn is_unwanted(&self) -> bool {
+    pub(super) fn is_unwanted(&self) -> bool {
         match &self.state {
             State::Calling { hang_up } => hang_up.is_some(),
             State::Canceling { .. } => true,
@@ -454,12 +454,12 @@ impl Outgoing {
     }
 
     /// Whether the fork with this tag is followed already, or can be.
-    pub fn has_room_for(&self, tag: &str) -> bool {
+    pub(super) fn has_room_for(&self, tag: &str) -> bool {
         self.forks.len() < MAX_FORKS || self.forks.contains_key(tag)
     }
 
     /// Follows a fork from now on, with this dialog; `ack` is given if it is hung up.
-    pub fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
+    pub(super) fn follow(&mut self, tag: &str, dialog: Dialog, ack: Option<Transmit>) {
         debug_assert!(self.has_room_for(tag), "{} forks", self.forks.len());
         self.forks.insert(
             tag.to_owned(),
@@ -468,32 +468,32 @@ impl Outgoing {
     }
 
     /// The early dialogs of all forks that are followed.
-    pub fn early_dialogs(&mut self) -> impl Iterator<Item = &mut Dialog> {
+    pub(super) fn early_dialogs(&mut self) -> impl Iterator<Item = &mut Dialog> {
         self.forks.values_mut().map(|fork| &mut fork.dialog)
     }
 
     /// The fork with this tag, if it is followed.
-    pub fn fork(&mut self, tag: &str) -> Option<&mut Fork> {
+    pub(super) fn fork(&mut self, tag: &str) -> Option<&mut Fork> {
         self.forks.get_mut(tag)
     }
 
     /// Whether the fork with this tag is followed.
-    pub fn has_fork(&self, tag: &str) -> bool {
+    pub(super) fn has_fork(&self, tag: &str) -> bool {
         self.forks.contains_key(tag)
     }
 
     /// Takes out the fork with this tag: its dialog stands on its own from now on.
-    pub fn take_fork(&mut self, tag: &str) -> Option<Fork> {
+    pub(super) fn take_fork(&mut self, tag: &str) -> Option<Fork> {
         self.forks.remove(tag)
     }
 
     /// The ACK of a fork that was hung up, if it was sent already.
-    pub fn sent_ack(&self, tag: &str) -> Option<Transmit> {
+    pub(super) fn sent_ack(&self, tag: &str) -> Option<Transmit> {
         self.forks.get(tag)?.ack.clone()
     }
 
     /// When the wait for the answer to a CANCEL (§9.1), or for another fork, ends.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Canceling { until, .. } | State::Unusable { until } => Some(*until),
             State::Calling { .. } | State::Proceeding | State::Won { .. } | State::Over => None,
@@ -501,22 +501,22 @@ impl Outgoing {
     }
 
     /// The transaction of the current INVITE.
-    pub fn transaction(&self) -> Option<TransactionId> {
+    pub(super) fn transaction(&self) -> Option<TransactionId> {
         self.transaction
     }
 
     /// The CSeq of the current INVITE.
-    pub fn cseq(&self) -> u32 {
+    pub(super) fn cseq(&self) -> u32 {
         self.cseq
     }
 
     /// Identifies the dialogs that the call may create: Call-ID and our tag.
-    pub fn name(&self) -> (String, String) {
+    pub(super) fn name(&self) -> (String, String) {
         (self.call.call_id.clone(), self.from.tag().unwrap_or_default().to_owned())
     }
 
     /// Our offer.
-    pub fn offer(&self) -> &[u8] {
+    pub(super) fn offer(&self) -> &[u8] {
         &self.call.offer
     }
 }

@@ -196,10 +196,7 @@ impl Path {
         if !is_opened(self.transport) || !is_as_secure || !is_reached {
             return None;
         }
-        let peer = match is_here {
-            true => at_port(self.peer, port),
-            false => SocketAddr::new(ip, port),
-        };
+        let peer = if is_here { at_port(self.peer, port) } else { SocketAddr::new(ip, port) };
         let is_elsewhere = port != 0 && (peer, transport) != (self.peer, self.transport);
         let named = Self { peer, sender: None, transport, connection: None, ..self };
         is_elsewhere.then_some(named)

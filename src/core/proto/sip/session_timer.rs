@@ -65,13 +65,13 @@ impl Default for LeastInterval {
 
 impl LeastInterval {
     /// The interval in seconds.
-    pub fn seconds(self) -> u32 {
+    pub(super) fn seconds(self) -> u32 {
         self.seconds
     }
 
     /// A 422 wants at least `least` seconds where we have proposed `proposed`. Returns whether the
     /// request should be sent again with that interval.
-    pub fn raise(&mut self, least: u32, proposed: u32) -> bool {
+    pub(super) fn raise(&mut self, least: u32, proposed: u32) -> bool {
         if least <= proposed || self.raises >= MAX_RAISES {
             return false;
         }
@@ -81,7 +81,7 @@ impl LeastInterval {
     }
 
     /// The next refresh may raise it as often again.
-    pub fn settled(&mut self) {
+    pub(super) fn settled(&mut self) {
         self.raises = 0;
     }
 }

@@ -83,10 +83,7 @@ pub enum SourceProof {
 impl SourceProof {
     /// The proof that lies in an INVITE itself.
     pub fn of_invite(transport: Transport) -> Self {
-        match transport.is_reliable() {
-            true => Self::Connected,
-            false => Self::Forgeable,
-        }
+        if transport.is_reliable() { Self::Connected } else { Self::Forgeable }
     }
 
     /// Whether the call is half-open: a caller with a forged source address gets no further.

@@ -147,12 +147,12 @@ pub(crate) struct Schedule<K> {
 
 impl<K: Ord + Copy> Schedule<K> {
     /// An empty schedule.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { by_owner: BTreeMap::new(), by_time: BTreeSet::new() }
     }
 
     /// Sets the one deadline of `owner`; `None` removes it.
-    pub fn set(&mut self, owner: K, due: Option<Instant>) {
+    pub(crate) fn set(&mut self, owner: K, due: Option<Instant>) {
         let before = match due {
             Some(due) => self.by_owner.insert(owner, due),
             None => self.by_owner.remove(&owner),
@@ -166,7 +166,7 @@ impl<K: Ord + Copy> Schedule<K> {
     }
 
     /// Removes and returns the owner with the earliest deadline, unless that is after `now`.
-    pub fn pop_due(&mut self, now: Instant) -> Option<K> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(due, owner) = self.by_time.first()?;
         if due > now {
             return None;
@@ -176,7 +176,7 @@ impl<K: Ord + Copy> Schedule<K> {
     }
 
     /// The earliest deadline.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(due, _)| *due)
     }
 }

@@ -182,10 +182,7 @@ fn check_accept(request: &Request) -> Result<(), Refusal> {
     }
     let takes_sdp =
         |range: &str| [SDP, "application/*", "*/*"].contains(&media_type(range).as_str());
-    match accepted.any(takes_sdp) {
-        true => Ok(()),
-        false => Err(Refusal::new(Status::NOT_ACCEPTABLE)),
-    }
+    if accepted.any(takes_sdp) { Ok(()) } else { Err(Refusal::new(Status::NOT_ACCEPTABLE)) }
 }
 
 /// The methods that are served for all peers, as a list. REGISTER is only for users, if there are

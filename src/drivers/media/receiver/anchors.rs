@@ -8,7 +8,7 @@ use super::horizon::Horizon;
 
 /// The present clock of a sender, and the one before its last jump.
 #[derive(Debug, Default)]
-pub struct Anchors {
+pub(super) struct Anchors {
     /// `None` until the first packet, and after a restart.
     now: Option<Anchor>,
     before: Option<Anchor>,
@@ -35,14 +35,14 @@ enum ByClock {
 
 impl Anchors {
     /// What is added to the sender's present media time.
-    pub fn offset(&self) -> Option<i64> {
+    pub(super) fn offset(&self) -> Option<i64> {
         self.now.map(|anchor| anchor.offset)
     }
 
     /// Places `len` samples at the sender's time `at`. If the newest packet is far from its
     /// expected place, the sender's clock has changed. A packet that was overtaken has no place if
     /// it is far from the expected one.
-    pub fn place(
+    pub(super) fn place(
         &mut self,
         sequence: i64,
         at: i64,
@@ -78,7 +78,7 @@ impl Anchors {
     /// The place of a key's packet by its timestamp, if that is plausible; `len` is the duration
     /// of the key. Only sound shows that the sender's clock has changed: timestamps and durations
     /// of keys may be wrong.
-    pub fn place_key(
+    pub(super) fn place_key(
         &mut self,
         sequence: i64,
         at: i64,
@@ -95,7 +95,7 @@ impl Anchors {
     }
 
     /// From the packet `sequence` on, the sender's time `at` lies at `time`.
-    pub fn move_to(&mut self, sequence: i64, at: i64, time: i64, len: i64) {
+    pub(super) fn move_to(&mut self, sequence: i64, at: i64, time: i64, len: i64) {
         let anchor = Anchor {
             from: sequence,
             offset: time - at,
@@ -107,7 +107,7 @@ impl Anchors {
     }
 
     /// Everything from the packet `sequence` on, which is at `time`, is `delay` later.
-    pub fn delay(&mut self, sequence: i64, delay: i64, time: i64, len: i64) {
+    pub(super) fn delay(&mut self, sequence: i64, delay: i64, time: i64, len: i64) {
         if let Some(offset) = self.offset() {
             self.move_to(sequence, time - offset - delay, time, len);
         }

@@ -2,7 +2,7 @@
 
 /// The state of playout when a packet comes. Times are in samples.
 #[derive(Debug, Clone, Copy)]
-pub struct Horizon {
+pub(super) struct Horizon {
     /// Time of the next sample to be decoded; `None` before playout has begun.
     pub next: Option<i64>,
     /// The end of everything that has come.
@@ -29,7 +29,7 @@ const EARLY: i64 = 5;
 impl Horizon {
     /// Whether a packet of `len` samples at `time` is so far from its expected place that the
     /// sender's clock must have changed.
-    pub fn is_jump(&self, time: i64, len: i64) -> bool {
+    pub(super) fn is_jump(&self, time: i64, len: i64) -> bool {
         let jump = JUMP * self.frame_len;
         let (earliest, latest) = match self.next {
             // There is nothing to compare with.
@@ -44,7 +44,7 @@ impl Horizon {
     }
 
     /// The end of everything that has come; after a pause, with the reserve added.
-    pub fn after_all(&self) -> i64 {
+    pub(super) fn after_all(&self) -> i64 {
         if self.is_dry { self.edge + self.reserve } else { self.edge }
     }
 }

@@ -21,7 +21,7 @@ use crate::drivers::media::key_pairing::{KeyPairing, Told};
 
 /// The keys of one stream. Times are in samples on the receiver's time line.
 #[derive(Debug)]
-pub struct Keys {
+pub(super) struct Keys {
     /// Ticks of the RTP timestamp in a second, and in a sample.
     clock_rate: u32,
     ticks: i64,
@@ -38,7 +38,7 @@ pub struct Keys {
 
 /// What the time line knows of an event packet.
 #[derive(Debug, Clone, Copy)]
-pub struct EventPlace {
+pub(super) struct EventPlace {
     /// The place of the packet's timestamp, if that is plausible.
     pub time: Option<i64>,
     /// The extended sequence number; `None` if the source is not that of the sound, and so has its
@@ -59,7 +59,7 @@ const MAX_KEYS: usize = 32;
 
 impl Keys {
     /// No keys yet, for RTP with `clock_rate` ticks in a second and `ticks` in a sample.
-    pub fn new(clock_rate: u32, ticks: i64) -> Self {
+    pub(super) fn new(clock_rate: u32, ticks: i64) -> Self {
         Self {
             clock_rate,
             ticks,
@@ -73,7 +73,7 @@ impl Keys {
 
     /// Goes on with the presses of the keys before: a key that is down stays one press. The keys
     /// that wait stay with `before`.
-    pub fn go_on_from(&mut self, before: &mut Self) {
+    pub(super) fn go_on_from(&mut self, before: &mut Self) {
         self.events = std::mem::take(&mut before.events);
         self.ssrc = before.ssrc;
         self.pairing = std::mem::take(&mut before.pairing);
@@ -82,7 +82,7 @@ impl Keys {
     /// Takes an event packet; `event` is `None` if its payload cannot be read. A key is reported
     /// even if its timestamp is not plausible: then it begins when its first packet comes. Returns
     /// where the key begins.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         header: &Header,
         event: Option<EventPayload>,
@@ -107,42 +107,42 @@ impl Keys {
     }
 
     /// Takes a key that came by SIP in the tick `frame`, with its place.
-    pub fn press(&mut self, tone: Tone, at: i64, frame: u64) {
+    pub(super) fn press(&mut self, tone: Tone, at: i64, frame: u64) {
         if self.pairing.is_new(tone, Told::Sip, frame) {
             self.put(at, tone);
         }
     }
 
     /// When keys were down.
-    pub fn pressed(&self) -> &Pressed {
+    pub(super) fn pressed(&self) -> &Pressed {
         &self.pressed
     }
 
     /// When keys were down, to note the sound beside them and to silence it.
-    pub fn pressed_mut(&mut self) -> &mut Pressed {
+    pub(super) fn pressed_mut(&mut self) -> &mut Pressed {
         &mut self.pressed
     }
 
     /// The next key, if it begins before `start + len`, with its place after `start`.
-    pub fn pop_before(&mut self, start: i64, len: i64) -> Option<HeardTone> {
+    pub(super) fn pop_before(&mut self, start: i64, len: i64) -> Option<HeardTone> {
         let (time, tone) = self.waiting.pop_front_if(|(time, _)| *time < start + len)?;
         let offset = usize::try_from(time - start).unwrap_or(0);
         Some(HeardTone { tone, offset })
     }
 
     /// The next key, whatever its place is.
-    pub fn pop(&mut self) -> Option<HeardTone> {
+    pub(super) fn pop(&mut self) -> Option<HeardTone> {
         let (_, tone) = self.waiting.pop_front()?;
         Some(HeardTone { tone, offset: 0 })
     }
 
     /// The place of the last key that waits.
-    pub fn last(&self) -> Option<i64> {
+    pub(super) fn last(&self) -> Option<i64> {
         self.waiting.back().map(|(time, _)| *time)
     }
 
     /// Whether no key waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 

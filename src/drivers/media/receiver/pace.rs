@@ -12,7 +12,7 @@ use super::horizon::Horizon;
 
 /// The pace of one source, in samples on the receiver's time line.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(super) struct Pace {
     last: Option<SoundPacket>,
     /// Whether packets are placed by their length.
     by_length: bool,
@@ -23,7 +23,7 @@ pub struct Pace {
 
 /// A packet of sound.
 #[derive(Debug, Clone, Copy)]
-pub struct SoundPacket {
+pub(super) struct SoundPacket {
     /// The sequence number.
     pub sequence: i64,
     /// The place of the sound.
@@ -54,7 +54,7 @@ impl Pace {
     /// The place of a packet whose timestamp is wrong; `None` if it is not, or if nothing shows it.
     /// `sound.time` is the place by the timestamp, and `order` has the packet's sequence number
     /// already.
-    pub fn place(
+    pub(super) fn place(
         &mut self,
         sound: &SoundPacket,
         order: &ExtendedSequence,
@@ -105,19 +105,19 @@ impl Pace {
     }
 
     /// Notes the place of the newest packet.
-    pub fn placed(&mut self, sound: SoundPacket) {
+    pub(super) fn placed(&mut self, sound: SoundPacket) {
         self.last = Some(sound);
     }
 
     /// Notes that the packet with this sequence number contains no new sound.
-    pub fn passed_over(&mut self, sequence: i64) {
+    pub(super) fn passed_over(&mut self, sequence: i64) {
         if let Some(last) = &mut self.last {
             last.sequence = sequence;
         }
     }
 
     /// The sequence number of the newest packet.
-    pub fn last(&self) -> Option<i64> {
+    pub(super) fn last(&self) -> Option<i64> {
         self.last.map(|last| last.sequence)
     }
 

@@ -28,7 +28,7 @@ pub struct PlayedFrame<'a> {
 
 /// What playout did in one tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlayoutStep {
+pub(super) enum PlayoutStep {
     /// Played silence, because no sound has come yet.
     Empty,
     /// Played silence while the buffer fills.
@@ -41,7 +41,7 @@ pub enum PlayoutStep {
 
 /// The sound of one stream on its way from packets to frames. All times are in samples.
 #[derive(Debug)]
-pub struct Playout {
+pub(super) struct Playout {
     frame_len: usize,
     decoder: Decoder,
     waiting: JitterBuffer,
@@ -87,7 +87,7 @@ impl Playout {
     ///
     /// # Errors
     /// The decoder cannot be created.
-    pub fn new(codec: Codec) -> Result<Self, CodecError> {
+    pub(super) fn new(codec: Codec) -> Result<Self, CodecError> {
         let frame_len = codec.rate().frame_len();
         Ok(Self {
             frame_len,
@@ -110,7 +110,7 @@ impl Playout {
 
     /// Puts sound in its place, and returns the place: a newest packet that is late may be played
     /// now.
-    pub fn insert(&mut self, sound: &SoundPacket, payload: &[u8], is_newest: bool) -> i64 {
+    pub(super) fn insert(&mut self, sound: &SoundPacket, payload: &[u8], is_newest: bool) -> i64 {
         let SoundPacket { mut time, len, .. } = *sound;
         if payload.is_empty() {
             return time;
@@ -147,22 +147,19 @@ impl Playout {
     }
 
     /// From `time` on the sender sends no sound.
-    pub fn fall_quiet(&mut self, time: i64) {
+    pub(super) fn fall_quiet(&mut self, time: i64) {
         self.quiet_from = Some(self.quiet_from.map_or(time, |from| from.min(time)));
     }
 
     /// Plays the next frame. What is missing while a key is down is silence.
-    pub fn pull(&mut self, pressed: &Pressed) -> PlayoutStep {
+    pub(super) fn pull(&mut self, pressed: &Pressed) -> PlayoutStep {
         self.frame.clear();
         if self.cursor.is_none() {
             self.begin();
         }
         let Some(mut cursor) = self.cursor else {
             self.frame.resize(self.frame_len, 0);
-            return match self.waiting.is_empty() {
-                true => PlayoutStep::Empty,
-                false => PlayoutStep::Filling,
-            };
+            return if self.waiting.is_empty() { PlayoutStep::Empty } else { PlayoutStep::Filling };
         };
         if self.hold > 0 && !self.draining {
             // This frame adds delay, so that packets that are as late as the last one are in time.
@@ -191,47 +188,47 @@ impl Playout {
     }
 
     /// The frame that was played.
-    pub fn frame(&self) -> &[i16] {
+    pub(super) fn frame(&self) -> &[i16] {
         &self.frame
     }
 
     /// The frame that was played, to silence a part of it.
-    pub fn frame_mut(&mut self) -> &mut [i16] {
+    pub(super) fn frame_mut(&mut self) -> &mut [i16] {
         &mut self.frame
     }
 
     /// Number of frames that have come and are newer than those that were played.
-    pub fn behind(&self) -> u32 {
+    pub(super) fn behind(&self) -> u32 {
         self.cursor.map_or(0, |cursor| self.behind_of(cursor))
     }
 
     /// No more packets come: what is there is played without waiting.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.draining = true;
     }
 
     /// Whether all sound that came has been played.
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.waiting.is_empty() && self.decoded.is_empty()
     }
 
     /// Whether sound waits or is played.
-    pub fn has_sound(&self) -> bool {
+    pub(super) fn has_sound(&self) -> bool {
         self.cursor.is_some() || !self.waiting.is_empty()
     }
 
     /// Packets that came too late or were too far ahead.
-    pub fn late(&self) -> u64 {
+    pub(super) fn late(&self) -> u64 {
         self.late
     }
 
     /// Packets at a time at which there was one already.
-    pub fn duplicate(&self) -> u64 {
+    pub(super) fn duplicate(&self) -> u64 {
         self.duplicate
     }
 
     /// The horizon for the next packet. `last_key`: the place of the last key that waits.
-    pub fn horizon(&self, last_key: Option<i64>) -> Horizon {
+    pub(super) fn horizon(&self, last_key: Option<i64>) -> Horizon {
         let frame_len = self.frame_len();
         Horizon {
             next: self.next_time(),

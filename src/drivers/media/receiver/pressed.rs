@@ -13,7 +13,7 @@ use super::pace::SoundPacket;
 
 /// The keys of the last seconds, and the newest sound.
 #[derive(Debug)]
-pub struct Pressed {
+pub(super) struct Pressed {
     /// Oldest first.
     keys: VecDeque<PressedKey>,
     /// In the order of arrival.
@@ -63,7 +63,7 @@ impl Pressed {
     /// `sequence`: for a source other than that of the sound, which has its own sequence numbers,
     /// the number of the newest sound. `ticks`: RTP ticks per sample. `is_exact`: whether the
     /// packet has the timestamp of the beginning. Returns where the key begins.
-    pub fn note(
+    pub(super) fn note(
         &mut self,
         packet: &KeyPacket,
         start: i64,
@@ -103,7 +103,7 @@ impl Pressed {
     }
 
     /// Notes the place of a packet of sound.
-    pub fn hear(&mut self, sound: &SoundPacket) {
+    pub(super) fn hear(&mut self, sound: &SoundPacket) {
         if self.sounds.len() == MAX_SOUNDS {
             self.sounds.pop_front();
         }
@@ -113,7 +113,7 @@ impl Pressed {
 
     /// Sound that comes from now on was sent after all keys so far, whatever its sequence numbers
     /// are.
-    pub fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(&mut self) {
         self.sounds.clear();
         for key in &mut self.keys {
             (key.last, key.is_up, key.is_exact) = (i64::MIN, true, false);
@@ -121,13 +121,13 @@ impl Pressed {
     }
 
     /// Whether a key is down at `time`.
-    pub fn is_down_at(&self, time: i64) -> bool {
+    pub(super) fn is_down_at(&self, time: i64) -> bool {
         self.keys.iter().any(|key| key.start <= time && time < key.end())
     }
 
     /// Silences the part of `frame`, which begins at `start`, that is the sound of keys. Later
     /// calls never have an earlier `start`.
-    pub fn silence(&mut self, frame: &mut [i16], start: i64) {
+    pub(super) fn silence(&mut self, frame: &mut [i16], start: i64) {
         while self.keys.front().is_some_and(|key| key.end() < start - KEEP) {
             self.keys.pop_front();
         }

@@ -21,7 +21,7 @@ use super::{
 
 /// Places the packets of one stream. All times are in samples at the stream's rate.
 #[derive(Debug)]
-pub struct Timeline {
+pub(super) struct Timeline {
     /// RTP ticks per sample.
     ticks: i64,
     frame_len: i64,
@@ -58,7 +58,7 @@ struct NewestPayload {
 impl Timeline {
     /// A time line without a sender: `ticks` of RTP in a sample, and `frame_len` samples in a
     /// frame.
-    pub fn new(ticks: i64, frame_len: i64) -> Self {
+    pub(super) fn new(ticks: i64, frame_len: i64) -> Self {
         Self {
             ticks,
             frame_len,
@@ -71,7 +71,7 @@ impl Timeline {
     /// Finds where a packet lies in the sequence of its sender, and counts duplicates. After a
     /// restart, what follows is placed after everything before. Also returns whether the sender
     /// replaces another one, whose sound is played before that of the new one.
-    pub fn order(&mut self, header: &Header) -> (SequencePlace, bool) {
+    pub(super) fn order(&mut self, header: &Header) -> (SequencePlace, bool) {
         let is_new = self.sender.ssrc.is_some_and(|ssrc| ssrc != header.ssrc);
         if is_new {
             let ReceiverStats { received, lost, .. } = self.stats();
@@ -97,7 +97,7 @@ impl Timeline {
 
     /// The place of `len` samples of sound that came in the tick `frame`. `None` if the packet is
     /// too late to have one, or repeats the one before it.
-    pub fn place_sound(
+    pub(super) fn place_sound(
         &mut self,
         sequence: i64,
         packet: &Packet<'_>,
@@ -141,7 +141,7 @@ impl Timeline {
     }
 
     /// The place of comfort noise that came in the tick `frame`; `None` if it is too late.
-    pub fn place_noise(
+    pub(super) fn place_noise(
         &mut self,
         sequence: i64,
         timestamp: RtpTimestamp,
@@ -158,7 +158,7 @@ impl Timeline {
 
     /// The place of a key's packet, if its timestamp is plausible. The key has been down for
     /// `duration` ticks so far.
-    pub fn place_key(
+    pub(super) fn place_key(
         &mut self,
         sequence: i64,
         timestamp: RtpTimestamp,
@@ -172,7 +172,7 @@ impl Timeline {
     }
 
     /// The newest sound is put off to `time`, and what follows by as much.
-    pub fn delay(&mut self, sound: &mut SoundPacket, time: i64) {
+    pub(super) fn delay(&mut self, sound: &mut SoundPacket, time: i64) {
         let SoundPacket { sequence, len, .. } = *sound;
         self.sender.anchors.delay(sequence, time - sound.time, time, len);
         sound.time = time;
@@ -184,7 +184,7 @@ impl Timeline {
 
     /// Ticks from `time` to the sender's present time: the end of its newest sound, plus the time
     /// since that came, plus the reserve for late packets.
-    pub fn passed_since(&self, time: i64, frame: u64, horizon: &Horizon) -> Option<u32> {
+    pub(super) fn passed_since(&self, time: i64, frame: u64, horizon: &Horizon) -> Option<u32> {
         let (end, came) = self.heard_until?;
         let since = i64::try_from(frame.saturating_sub(came)).ok()?;
         let since = since.saturating_mul(self.frame_len).saturating_add(horizon.reserve);
@@ -193,27 +193,27 @@ impl Timeline {
     }
 
     /// The SSRC of the sender; `None` before its first packet.
-    pub fn ssrc(&self) -> Option<Ssrc> {
+    pub(super) fn ssrc(&self) -> Option<Ssrc> {
         self.sender.ssrc
     }
 
     /// The highest sequence number of the sender.
-    pub fn newest(&self) -> Option<i64> {
+    pub(super) fn newest(&self) -> Option<i64> {
         self.sender.sequence.highest()
     }
 
     /// Whether this is the highest sequence number of the sender.
-    pub fn is_newest(&self, sequence: i64) -> bool {
+    pub(super) fn is_newest(&self, sequence: i64) -> bool {
         self.newest() == Some(sequence)
     }
 
     /// Whether a packet was sent before the newest that has come.
-    pub fn has_overtaken(&self, header: &Header) -> bool {
+    pub(super) fn has_overtaken(&self, header: &Header) -> bool {
         self.sender.ssrc == Some(header.ssrc) && self.sender.sequence.is_past(header.sequence)
     }
 
     /// Figures so far; `late` counts the packets without a place.
-    pub fn stats(&self) -> ReceiverStats {
+    pub(super) fn stats(&self) -> ReceiverStats {
         let Self { sender: SsrcState { statistics, .. }, figures, .. } = self;
         ReceiverStats {
             received: figures.received + statistics.received(),
@@ -224,7 +224,7 @@ impl Timeline {
     }
 
     /// The block about the sender for a report; `None` before the first packet.
-    pub fn report(&mut self) -> Option<ReportBlock> {
+    pub(super) fn report(&mut self) -> Option<ReportBlock> {
         self.sender.statistics.report(self.sender.ssrc?)
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Takes the bytes that were read.
-    pub fn push(&mut self, mut bytes: &[u8], now: Instant) {
+    pub(super) fn push(&mut self, mut bytes: &[u8], now: Instant) {
         while let Some((&first, rest)) = bytes.split_first() {
             self.begun.get_or_insert(now);
             if self.payload_left > 0 {
@@ -54,20 +54,20 @@ impl Frames {
 
     /// When the first byte of the incomplete message came. Pings and pongs may come between its
     /// fragments (§5.4) and change nothing.
-    pub fn begun(&self) -> Option<Instant> {
+    pub(super) fn begun(&self) -> Option<Instant> {
         self.begun
     }
 
     /// Restarts the time of an incomplete message after a pause of ours, which the peer did not
     /// cause.
-    pub fn listen_again(&mut self, now: Instant) {
+    pub(super) fn listen_again(&mut self, now: Instant) {
         if let Some(begun) = &mut self.begun {
             *begun = now;
         }
     }
 
     /// How many fragments of the incomplete message have come.
-    pub fn fragments(&self) -> usize {
+    pub(super) fn fragments(&self) -> usize {
         self.fragments
     }
 

@@ -30,12 +30,12 @@ pub(in crate::proto::sip) enum Allowance {
 
 impl Allowance {
     /// The allowance of an unproven address that has sent a message of `heard` bytes.
-    pub fn of(heard: usize) -> Self {
+    pub(crate) fn of(heard: usize) -> Self {
         Self::Limited { room: allowed_for(heard), is_repeated: false }
     }
 
     /// Another message of `heard` bytes has come.
-    pub fn hear(&mut self, heard: usize) {
+    pub(crate) fn hear(&mut self, heard: usize) {
         if let Self::Limited { room, is_repeated } = self {
             *room = room.saturating_add(allowed_for(heard));
             *is_repeated = true;
@@ -44,7 +44,7 @@ impl Allowance {
 
     /// Takes the bytes of a request or a final response off the allowance; returns false, and takes
     /// nothing, when too few are left.
-    pub fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let Self::Limited { room, .. } = self else { return true };
         let left = room.checked_sub(bytes);
         *room = left.unwrap_or(*room);
@@ -54,19 +54,19 @@ impl Allowance {
     /// Does the same for a provisional response. A caller that has received one does not repeat its
     /// INVITE any more, so the rest must suffice for the 200 and for one repetition of it. The
     /// first INVITE alone pays for a final response only.
-    pub fn take_provisional(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take_provisional(&mut self, bytes: usize) -> bool {
         let Self::Limited { room, is_repeated } = *self else { return true };
         let final_response = bytes + DESCRIPTION;
         is_repeated && room >= bytes + 2 * final_response && self.take(bytes)
     }
 
     /// Whether the address is unproven.
-    pub fn is_limited(self) -> bool {
+    pub(crate) fn is_limited(self) -> bool {
         self.room().is_some()
     }
 
     /// How many bytes may still be sent; `None` when there is no limit.
-    pub fn room(self) -> Option<usize> {
+    pub(crate) fn room(self) -> Option<usize> {
         match self {
             Self::Limited { room, .. } => Some(room),
             Self::Unlimited => None,

@@ -35,11 +35,8 @@ pub(super) enum DirectHop {
 impl HopRule {
     /// The rule for a caller whose INVITE took `path`; `through_proxy` says whether it came through
     /// a proxy.
-    pub fn of_caller(caller: Standing, path: Path, through_proxy: bool) -> Self {
-        let proved = match through_proxy {
-            true => DirectHop::Contact,
-            false => DirectHop::Path,
-        };
+    pub(super) fn of_caller(caller: Standing, path: Path, through_proxy: bool) -> Self {
+        let proved = if through_proxy { DirectHop::Contact } else { DirectHop::Path };
         let told = path.peer;
         match caller {
             Standing::Stranger => Self::Stranger { told },
@@ -49,7 +46,7 @@ impl HopRule {
     }
 
     /// The address that our tag was sent to, if the caller's address was unproven then.
-    pub fn told(self) -> Option<SocketAddr> {
+    pub(super) fn told(self) -> Option<SocketAddr> {
         match self {
             Self::Stranger { told } | Self::Forgeable { told, .. } => Some(told),
             Self::Proved(_) => None,
@@ -59,7 +56,7 @@ impl HopRule {
 
 impl DirectHop {
     /// The rule for a peer with this remote target, which we called over `path`.
-    pub fn of_callee(remote_target: &Uri, path: Path) -> Self {
+    pub(super) fn of_callee(remote_target: &Uri, path: Path) -> Self {
         let port = remote_target.port().unwrap_or(path.transport.default_port());
         let is_neighbour = |ip: IpAddr| SocketAddr::new(ip, port) == path.peer;
         match remote_target.ip_addr() {

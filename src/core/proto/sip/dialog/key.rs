@@ -13,7 +13,7 @@ pub(in crate::proto::sip) struct DialogKey {
 impl DialogKey {
     /// The dialog that the value of a Replaces header field names (RFC 3891 §6.1), seen from our
     /// side, and whether only an early dialog is meant. `None` when the value cannot be read.
-    pub fn replaced(value: &str) -> Option<(Self, bool)> {
+    pub(crate) fn replaced(value: &str) -> Option<(Self, bool)> {
         let mut parts = value.split(';').map(str::trim);
         let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();
         let (mut local_tag, mut remote_tag, mut early_only) = (None, None, false);
@@ -33,12 +33,12 @@ impl DialogKey {
     }
 
     /// Identifies an outgoing call before any answer: Call-ID and our tag.
-    pub fn outgoing_name(&self) -> (String, String) {
+    pub(crate) fn outgoing_name(&self) -> (String, String) {
         (self.call_id.clone(), self.local_tag.clone())
     }
 
     /// The dialog that `request` belongs to; `None` when its To has no tag.
-    pub fn of(request: &Request) -> Option<Self> {
+    pub(crate) fn of(request: &Request) -> Option<Self> {
         Some(Self {
             call_id: request.call_id().to_owned(),
             local_tag: request.to().tag()?.to_owned(),

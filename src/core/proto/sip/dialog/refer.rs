@@ -21,13 +21,13 @@ pub(in crate::proto::sip) struct SentRefer {
 
 impl SentRefer {
     /// A REFER was sent.
-    pub fn sent(&mut self, now: Instant) {
+    pub(crate) fn sent(&mut self, now: Instant) {
         self.until = Some(now + REFER_EXPIRES);
     }
 
     /// The REFER got its final response. Returns the progress: the refusal, or 100 when NOTIFY
     /// requests will follow. `None` when no REFER is under way.
-    pub fn answered(&mut self, status: Status, now: Instant) -> Option<Status> {
+    pub(crate) fn answered(&mut self, status: Status, now: Instant) -> Option<Status> {
         self.until?;
         if status.is_refusal() {
             self.until = None;
@@ -39,7 +39,7 @@ impl SentRefer {
 
     /// A NOTIFY came with `state` as its Subscription-State (RFC 6665 §4.1.3) and the status of a
     /// response in its body. Returns the progress, if it says any.
-    pub fn notified(
+    pub(crate) fn notified(
         &mut self,
         status: Option<Status>,
         state: &str,
@@ -62,17 +62,17 @@ impl SentRefer {
     }
 
     /// The deadline has passed. Returns true when NOTIFY requests are awaited no longer.
-    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         self.until.take_if(|until| *until <= now).is_some()
     }
 
     /// When `handle_timeout` has to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.until
     }
 
     /// Whether a REFER of ours is under way.
-    pub fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.until.is_some()
     }
 }
@@ -99,12 +99,12 @@ enum ReferProgress {
 
 impl ReceivedRefer {
     /// Without a REFER; `is_allowed` says whether the peer may send one without credentials.
-    pub fn new(is_allowed: bool) -> Self {
+    pub(crate) fn new(is_allowed: bool) -> Self {
         Self { is_allowed, progress: ReferProgress::None }
     }
 
     /// Whether the peer may send a REFER without credentials.
-    pub fn is_allowed(&self) -> bool {
+    pub(crate) fn is_allowed(&self) -> bool {
         self.is_allowed
     }
 
@@ -126,7 +126,7 @@ impl ReceivedRefer {
 
     /// The value of the Event header field in a NOTIFY about the REFER, if one is under way;
     /// `is_last` ends it.
-    pub fn event(&mut self, is_last: bool) -> Option<String> {
+    pub(crate) fn event(&mut self, is_last: bool) -> Option<String> {
         let ReferProgress::UnderWay { id } = self.progress else { return None };
         if is_last {
             self.progress = ReferProgress::Over;

@@ -28,19 +28,19 @@ pub(super) enum ReliableDue {
 
 impl ReliableProvisional {
     /// `response`, with this RSeq, was sent to the INVITE with `cseq`.
-    pub fn sent(rseq: u32, cseq: u32, response: Bytes, now: Instant) -> Self {
+    pub(super) fn sent(rseq: u32, cseq: u32, response: Bytes, now: Instant) -> Self {
         let (resend, until) = (Retransmission::doubling(now), now + SIXTY_FOUR_T1);
         Self { rseq, cseq, response, resend, until }
     }
 
     /// Whether the value of a RAck header field acknowledges it (RFC 3262 §7.2).
-    pub fn is_acknowledged_by(&self, rack: &str) -> bool {
+    pub(super) fn is_acknowledged_by(&self, rack: &str) -> bool {
         let own = [self.rseq.to_string(), self.cseq.to_string(), "INVITE".to_owned()];
         rack.split_whitespace().eq(own)
     }
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<ReliableDue> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<ReliableDue> {
         if self.until <= now {
             return Some(ReliableDue::NotPracked);
         }
@@ -52,7 +52,7 @@ impl ReliableProvisional {
     }
 
     /// When `handle_timeout` has to be called.
-    pub fn poll_timeout(&self) -> Instant {
+    pub(super) fn poll_timeout(&self) -> Instant {
         self.resend.due().min(self.until)
     }
 }

@@ -18,7 +18,7 @@ pub(in crate::proto::sip) struct SessionRefresh {
 
 impl SessionRefresh {
     /// A session without a time limit, with a peer that allows these methods.
-    pub fn new<'a>(mut allow: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(mut allow: impl Iterator<Item = &'a str>) -> Self {
         Self {
             timer: None,
             least: LeastInterval::default(),
@@ -28,26 +28,26 @@ impl SessionRefresh {
     }
 
     /// Takes over what the INVITE of our call has offered.
-    pub fn offered(&mut self, description: &[u8], least: LeastInterval) {
+    pub(crate) fn offered(&mut self, description: &[u8], least: LeastInterval) {
         self.description = description.to_vec();
         self.least = least;
     }
 
     /// The session begins, or was refreshed; with `None` it has no time limit.
-    pub fn restart(&mut self, timer: Option<SessionTimer>) {
+    pub(crate) fn restart(&mut self, timer: Option<SessionTimer>) {
         self.timer = timer;
         self.least.settled();
     }
 
     /// Our refresh could not be made now; it is tried again at `at`.
-    pub fn postpone(&mut self, at: Instant) {
+    pub(crate) fn postpone(&mut self, at: Instant) {
         if let Some(timer) = &mut self.timer {
             timer.postpone(at);
         }
     }
 
     /// Our refresh was refused; it is tried again later.
-    pub fn refused(&mut self, now: Instant) {
+    pub(crate) fn refused(&mut self, now: Instant) {
         self.least.settled();
         if let Some(timer) = &mut self.timer {
             timer.refused(now);
@@ -56,25 +56,25 @@ impl SessionRefresh {
 
     /// The peer wants an interval of at least `least` seconds (§7.3). Returns whether the refresh
     /// should be tried again with it.
-    pub fn lengthen(&mut self, least: u32) -> bool {
+    pub(crate) fn lengthen(&mut self, least: u32) -> bool {
         let proposed = self.timer.map_or(0, |timer| timer.seconds()).max(self.least.seconds());
         self.least.raise(least, proposed)
     }
 
     /// What a refresh proposes: the value of Session-Expires, and the least interval in seconds
     /// (Min-SE).
-    pub fn proposal(&self) -> Option<(String, u32)> {
+    pub(crate) fn proposal(&self) -> Option<(String, u32)> {
         let least = self.least.seconds();
         Some((self.timer?.proposal(least), least))
     }
 
     /// The deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<SessionDue> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<SessionDue> {
         self.timer.as_mut()?.handle_timeout(now)
     }
 
     /// When `handle_timeout` has to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.timer.map(|timer| timer.poll_timeout())
     }
 }

@@ -52,7 +52,7 @@ pub(in crate::proto::sip) struct RemoteTarget {
 impl RemoteTarget {
     /// The target of a caller (§12.1.1). `uri` is the Contact of its `invite`, which took `path`
     /// and has a size of `heard` bytes.
-    pub fn of_caller(
+    pub(crate) fn of_caller(
         invite: &Request,
         uri: Uri,
         (path, heard): (Path, usize),
@@ -75,7 +75,7 @@ impl RemoteTarget {
 
     /// The target that `response` names for the requests after our INVITE (§12.1.2), which took
     /// `path`.
-    pub fn of_callee(origin: &Origin, response: &Response, path: Path) -> Self {
+    pub(crate) fn of_callee(origin: &Origin, response: &Response, path: Path) -> Self {
         let contact = response.contacts().first().map(|contact| contact.uri().clone());
         let uri = contact.unwrap_or_else(|| origin.uri.clone());
         // A Contact or Record-Route that cannot be read leads nowhere: use the path instead.
@@ -98,14 +98,14 @@ impl RemoteTarget {
 
     /// Records whether we opened the stream that the INVITE was sent over; without meaning over
     /// UDP.
-    pub fn set_own_stream(&mut self, is_own_stream: bool) {
+    pub(crate) fn set_own_stream(&mut self, is_own_stream: bool) {
         self.is_own_stream = is_own_stream;
     }
 
     // -- what the peer sends -----------------------------------------------------------------
 
     /// The peer has sent a target refresh: it is reached at another address from now on (§12.2.2).
-    pub fn refresh(&mut self, contact: Option<&Uri>, path: Path) {
+    pub(crate) fn refresh(&mut self, contact: Option<&Uri>, path: Path) {
         if let Some(contact) = contact {
             self.uri = contact.clone();
         }
@@ -123,7 +123,7 @@ impl RemoteTarget {
     /// The tag of a call from the address of a registered phone was sent to that address, so the
     /// message shows that the INVITE came from there, whatever path the message took. Of phones
     /// that register through a proxy, the address is the proxy's.
-    pub fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
+    pub(crate) fn heard_from(&mut self, path: Path, bytes: usize) -> bool {
         match self.rule {
             HopRule::Forgeable { proved, .. } => {
                 self.rule = HopRule::Proved(proved);
@@ -147,7 +147,7 @@ impl RemoteTarget {
     }
 
     /// A message of `bytes` bytes came that does not show our tag, or that repeats an earlier one.
-    pub fn heard_again(&mut self, path: Path, bytes: usize) {
+    pub(crate) fn heard_again(&mut self, path: Path, bytes: usize) {
         if path.peer == self.path.peer {
             self.allowance.hear(bytes);
         }
@@ -156,7 +156,7 @@ impl RemoteTarget {
     /// A response to a request of ours came over `path`: the peer at that address and port receives
     /// our messages. It says nothing about the other ports of its host, which may be other peers
     /// behind the same NAT. A phone may respond from the port that it sends from.
-    pub fn answered_from(&mut self, path: Path) {
+    pub(crate) fn answered_from(&mut self, path: Path) {
         if path.peer == self.path.peer || path.peer == self.path.source() {
             self.allowance = Allowance::Unlimited;
         }
@@ -164,7 +164,7 @@ impl RemoteTarget {
     }
 
     /// A connection was lost.
-    pub fn stream_lost(&mut self, connection: ConnectionId) {
+    pub(crate) fn stream_lost(&mut self, connection: ConnectionId) {
         if self.path.connection == Some(connection) {
             self.lost = Some(connection);
         }
@@ -173,42 +173,42 @@ impl RemoteTarget {
     // -- what is known -----------------------------------------------------------------------
 
     /// The path to the peer.
-    pub fn path(&self) -> Path {
+    pub(crate) fn path(&self) -> Path {
         self.path
     }
 
     /// The peer's URI.
-    pub fn uri(&self) -> &Uri {
+    pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
     /// Whether no message has shown our tag yet, and the caller is not identified.
-    pub fn is_half_open(&self) -> bool {
+    pub(crate) fn is_half_open(&self) -> bool {
         self.is_half_open
     }
 
     /// Whether the peer's address is unproven, so that only a limited number of bytes may be sent
     /// there.
-    pub fn is_unproven(&self) -> bool {
+    pub(crate) fn is_unproven(&self) -> bool {
         self.allowance.is_limited()
     }
 
     /// Whether requests go only to the host that the peer's messages come from: the peer is a
     /// stranger, or may be one.
-    pub fn is_bound_to_source(&self) -> bool {
+    pub(crate) fn is_bound_to_source(&self) -> bool {
         self.rule.told().is_some()
     }
 
     /// Whether `path` is neither where a stranger's newest message came from nor where our tag was
     /// sent. The source of such a message may be forged.
-    pub fn is_elsewhere(&self, path: Path) -> bool {
+    pub(crate) fn is_elsewhere(&self, path: Path) -> bool {
         let is_here = path.leads_to(self.path.peer)
             || self.rule.told().is_none_or(|told| path.leads_to(told));
         !path.transport.is_reliable() && !is_here
     }
 
     /// Whether the peer is behind a NAT: its datagrams come from elsewhere than its Contact says.
-    pub fn is_behind_nat(&self) -> bool {
+    pub(crate) fn is_behind_nat(&self) -> bool {
         let transport = self.path.transport;
         let reached = self.next_hop().peer;
         let is_direct =
@@ -221,7 +221,7 @@ impl RemoteTarget {
     /// Whether a request of ours may be repeated on `way` until it is answered. A stranger may name
     /// any port of its host in its Contact. Until something answers from that port, a request to it
     /// is sent only once: the port may belong to another peer behind the same NAT.
-    pub fn may_repeat(&self, way: Path) -> bool {
+    pub(crate) fn may_repeat(&self, way: Path) -> bool {
         let is_proved = self.path.transport == Transport::Udp && self.path.peer == way.peer;
         let is_heard = is_proved || self.answered == Some(way.peer);
         let is_reached = !self.is_bound_to_source() || way.transport.is_reliable() || is_heard;
@@ -248,12 +248,12 @@ impl RemoteTarget {
     }
 
     /// The Request-URI of a request to the peer.
-    pub fn request_uri(&self) -> Uri {
+    pub(crate) fn request_uri(&self) -> Uri {
         self.routed().0
     }
 
     /// The path that a request to the peer takes.
-    pub fn next_hop(&self) -> Path {
+    pub(crate) fn next_hop(&self) -> Path {
         self.hops().first().copied().unwrap_or(self.path)
     }
 
@@ -264,7 +264,7 @@ impl RemoteTarget {
     /// peer opened is not the port where it listens (RFC 3261 §18, RFC 5923). Host names are not
     /// resolved. For a host name, and for a next hop that is the peer itself, the path of the
     /// peer's own messages is the right one, through any NAT.
-    pub fn hops(&self) -> Vec<Path> {
+    pub(crate) fn hops(&self) -> Vec<Path> {
         let uri = match (self.rule, self.route_set.first()) {
             (HopRule::Stranger { .. } | HopRule::Forgeable { .. }, route) => {
                 return self.own_way(route.map_or(&self.uri, NameAddr::uri));
@@ -310,10 +310,7 @@ impl RemoteTarget {
             let named = path.to_named_port(uri).filter(|_| !listens_here);
             return vec![named.unwrap_or(path)];
         }
-        let mut named = match self.is_own_stream {
-            true => Vec::new(),
-            false => path.to_listeners(uri),
-        };
+        let mut named = if self.is_own_stream { Vec::new() } else { path.to_listeners(uri) };
         if is_bound {
             named.retain(|named| named.peer.ip() == path.peer.ip());
             // `sender` marks streams to strangers; these have a limit of their own.

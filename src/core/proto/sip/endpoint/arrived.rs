@@ -25,12 +25,12 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    pub fn new(request: Request, path: Path, bytes: usize, now: Instant) -> Self {
+    pub(super) fn new(request: Request, path: Path, bytes: usize, now: Instant) -> Self {
         let key = TransactionKey::of(&request);
         Self { request, key, path, bytes, limited: None, now }
     }
 
-    pub fn method(&self) -> &Method {
+    pub(super) fn method(&self) -> &Method {
         self.request.method()
     }
 }

@@ -60,9 +60,10 @@ impl Endpoint {
             let sent_by = config.sent_by(path);
             let hop = Hop { sent_by: &sent_by, branch: &branch };
             let builder = dialog.request(in_dialog.method.clone(), cseq, path, hop);
-            let builder = match in_dialog.has_contact {
-                true => builder.contact(&config.contact(dialog.is_sips(), path)),
-                false => builder,
+            let builder = if in_dialog.has_contact {
+                builder.contact(&config.contact(dialog.is_sips(), path))
+            } else {
+                builder
             };
             let headers = in_dialog.headers.iter().chain(&answers);
             let builder =
@@ -73,10 +74,8 @@ impl Endpoint {
                 None => builder.build().into(),
             }
         });
-        let sends = match dialog.target.may_repeat(transmit.path) {
-            true => Sends::Repeatedly,
-            false => Sends::Once,
-        };
+        let sends =
+            if dialog.target.may_repeat(transmit.path) { Sends::Repeatedly } else { Sends::Once };
         if !dialog.target.allowance.take(transmit.bytes.len()) {
             debug!(id = ?in_dialog.dialog, "no room for a request to an unproven address");
             self.undelivered(user, None, now);

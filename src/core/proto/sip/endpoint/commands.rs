@@ -46,10 +46,8 @@ impl Endpoint {
         let is_limited = dialog.target.is_unproven();
         let ringing =
             ResponseBuilder::to(&pending.request, Status::RINGING).to_tag(&dialog.key().local_tag);
-        let ringing = match is_limited {
-            true => ringing,
-            false => ringing.header("Server", &self.config.server_name),
-        };
+        let ringing =
+            if is_limited { ringing } else { ringing.header("Server", &self.config.server_name) };
         let ringing =
             ringing.contact(&contact).header("Require", "100rel").header("RSeq", &rseq.to_string());
         let ringing = Bytes::from(ringing.build());
@@ -69,14 +67,14 @@ impl Endpoint {
             (&dialog.key().local_tag, self.config.contact(dialog.is_sips(), dialog.target.path()));
         // Header fields that are not mandatory (RFC 3261 §13.3.1.4) are left out if the allowance
         // is limited.
-        let ok = match dialog.target.is_unproven() {
-            true => ResponseBuilder::to(&pending.request, Status::OK).to_tag(tag).contact(&contact),
-            false => self
-                .responder
+        let ok = if dialog.target.is_unproven() {
+            ResponseBuilder::to(&pending.request, Status::OK).to_tag(tag).contact(&contact)
+        } else {
+            self.responder
                 .begin(&pending.request, Status::OK, tag)
                 .contact(&contact)
                 .header("Allow", &self.responder.allow())
-                .header("Supported", self.config.supported()),
+                .header("Supported", self.config.supported())
         };
         let ok = session_headers(ok, &pending.request, session.as_ref());
         let ok = Bytes::from(ok.body(SDP, sdp).build());
@@ -106,9 +104,10 @@ impl Endpoint {
         };
         let Some(pending) = dialog.pending().cloned() else { return };
         let source = dialog.target.path().peer.ip();
-        let refusal = match self.users.is_empty() {
-            true => Refusal::new(Status::FORBIDDEN),
-            false => self.users.challenge(source, false, now),
+        let refusal = if self.users.is_empty() {
+            Refusal::new(Status::FORBIDDEN)
+        } else {
+            self.users.challenge(source, false, now)
         };
         let response = self.responder.refusal(&pending.request, &refusal);
         self.finish_pending(pending.transaction, Status::UNAUTHORIZED, response, now);

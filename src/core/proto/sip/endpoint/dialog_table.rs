@@ -32,7 +32,7 @@ pub(super) struct DialogTable {
 }
 
 impl DialogTable {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             last_id: 0,
             dialogs: BTreeMap::new(),
@@ -47,18 +47,18 @@ impl DialogTable {
     // -- dialogs -----------------------------------------------------------------------------
 
     /// The id of a dialog that a peer begins.
-    pub fn fresh_id(&mut self) -> DialogId {
+    pub(super) fn fresh_id(&mut self) -> DialogId {
         self.last_id += 1;
         DialogId(self.last_id)
     }
 
-    pub fn insert(&mut self, id: DialogId, dialog: Dialog) {
+    pub(super) fn insert(&mut self, id: DialogId, dialog: Dialog) {
         self.lend(id);
         self.by_key.insert(dialog.key().clone(), id);
         self.dialogs.insert(id, dialog);
     }
 
-    pub fn remove(&mut self, id: DialogId) -> Option<Dialog> {
+    pub(super) fn remove(&mut self, id: DialogId) -> Option<Dialog> {
         self.lend(id);
         let dialog = self.dialogs.remove(&id)?;
         self.by_key.remove(dialog.key());
@@ -66,55 +66,55 @@ impl DialogTable {
     }
 
     /// The dialog with these tags and Call-ID.
-    pub fn find(&self, key: &DialogKey) -> Option<DialogId> {
+    pub(super) fn find(&self, key: &DialogKey) -> Option<DialogId> {
         self.by_key.get(key).copied()
     }
 
-    pub fn get(&self, id: DialogId) -> Option<&Dialog> {
+    pub(super) fn get(&self, id: DialogId) -> Option<&Dialog> {
         self.dialogs.get(&id)
     }
 
-    pub fn get_mut(&mut self, id: DialogId) -> Option<&mut Dialog> {
+    pub(super) fn get_mut(&mut self, id: DialogId) -> Option<&mut Dialog> {
         self.lend(id);
         self.dialogs.get_mut(&id)
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Dialog> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &Dialog> {
         self.dialogs.values()
     }
 
     /// The number of dialogs, without calls that are not answered.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.dialogs.len()
     }
 
     // -- outgoing calls ----------------------------------------------------------------------
 
-    pub fn insert_outgoing(&mut self, id: DialogId, outgoing: Outgoing) {
+    pub(super) fn insert_outgoing(&mut self, id: DialogId, outgoing: Outgoing) {
         self.lend(id);
         self.outgoing_by_name.insert(outgoing.name(), id);
         self.outgoing.insert(id, outgoing);
     }
 
-    pub fn remove_outgoing(&mut self, id: DialogId) -> Option<Outgoing> {
+    pub(super) fn remove_outgoing(&mut self, id: DialogId) -> Option<Outgoing> {
         self.lend(id);
         let outgoing = self.outgoing.remove(&id)?;
         self.outgoing_by_name.remove(&outgoing.name());
         Some(outgoing)
     }
 
-    pub fn outgoing(&self, id: DialogId) -> Option<&Outgoing> {
+    pub(super) fn outgoing(&self, id: DialogId) -> Option<&Outgoing> {
         self.outgoing.get(&id)
     }
 
-    pub fn outgoing_mut(&mut self, id: DialogId) -> Option<&mut Outgoing> {
+    pub(super) fn outgoing_mut(&mut self, id: DialogId) -> Option<&mut Outgoing> {
         self.lend(id);
         self.outgoing.get_mut(&id)
     }
 
     /// Whether this is the dialog of a fork of an outgoing call: it rings, or has answered after
     /// another one.
-    pub fn has_fork(&self, key: &DialogKey) -> bool {
+    pub(super) fn has_fork(&self, key: &DialogKey) -> bool {
         let id = self.outgoing_by_name.get(&key.outgoing_name());
         let outgoing = id.and_then(|id| self.outgoing.get(id));
         let tag = key.remote_tag.as_deref();
@@ -122,7 +122,7 @@ impl DialogTable {
     }
 
     /// The fork of an outgoing call with this dialog.
-    pub fn fork_mut(&mut self, key: &DialogKey) -> Option<&mut Fork> {
+    pub(super) fn fork_mut(&mut self, key: &DialogKey) -> Option<&mut Fork> {
         let id = *self.outgoing_by_name.get(&key.outgoing_name())?;
         self.outgoing_mut(id)?.fork(key.remote_tag.as_deref()?)
     }
@@ -130,24 +130,24 @@ impl DialogTable {
     // -- both --------------------------------------------------------------------------------
 
     /// Whether there is such a dialog, or a call of ours that may still create it.
-    pub fn is_known(&self, id: DialogId) -> bool {
+    pub(super) fn is_known(&self, id: DialogId) -> bool {
         self.dialogs.contains_key(&id)
             || self.outgoing.get(&id).is_some_and(|outgoing| outgoing.winner().is_none())
     }
 
     /// Whether there is neither a dialog nor an outgoing call.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.dialogs.is_empty() && self.outgoing.is_empty()
     }
 
     /// Whether a dialog is left, or a call of ours that still waits for an answer.
-    pub fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         let is_awaited = |call: &Outgoing| call.winner().is_none() && !call.is_over();
         !self.dialogs.is_empty() || self.outgoing.values().any(is_awaited)
     }
 
     /// The dialog of a request of ours: an established one, or that of a fork of an outgoing call.
-    pub fn of_request(&mut self, request: &InDialogRequest) -> Option<&mut Dialog> {
+    pub(super) fn of_request(&mut self, request: &InDialogRequest) -> Option<&mut Dialog> {
         self.lend(request.dialog);
         match self.dialogs.get_mut(&request.dialog) {
             Some(dialog) if dialog.key().remote_tag == request.remote_tag => Some(dialog),
@@ -159,7 +159,7 @@ impl DialogTable {
     }
 
     /// A stream is closed.
-    pub fn handle_connection_lost(&mut self, connection: ConnectionId) {
+    pub(super) fn handle_connection_lost(&mut self, connection: ConnectionId) {
         let early = self.outgoing.values_mut().flat_map(Outgoing::early_dialogs);
         for dialog in self.dialogs.values_mut().chain(early) {
             dialog.target.stream_lost(connection);
@@ -167,13 +167,13 @@ impl DialogTable {
     }
 
     /// A dialog or call whose deadline has passed.
-    pub fn pop_due(&mut self, now: Instant) -> Option<DialogId> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<DialogId> {
         self.settle();
         self.schedule.pop_due(now)
     }
 
     /// When [`Self::pop_due`] has to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let lent = self.lent.and_then(|id| self.deadline(id));
         self.schedule.next().into_iter().chain(lent).min()
     }

@@ -62,9 +62,10 @@ impl Endpoint {
             debug!(?id, "no peer waits for the progress of a REFER");
             return;
         };
-        let state = match is_last {
-            true => "terminated;reason=noresource".to_owned(),
-            false => format!("active;expires={}", REFER_EXPIRES.as_secs()),
+        let state = if is_last {
+            "terminated;reason=noresource".to_owned()
+        } else {
+            format!("active;expires={}", REFER_EXPIRES.as_secs())
         };
         let fragment = format!("SIP/2.0 {status} {}\r\n", status.reason());
         let notify = InDialogRequest::new(id, dialog.key().remote_tag.clone(), Method::Notify)

@@ -75,9 +75,12 @@ impl Endpoint {
                 dialog.target.heard_again(path, heard);
                 let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
                 let answer = answer.map(|bytes| Transmit { path: dialog.target.path(), bytes });
-                again.or(answer).filter(|again| match dialog.is_ringing() {
-                    true => dialog.target.allowance.take_provisional(again.bytes.len()),
-                    false => dialog.target.allowance.take(again.bytes.len()),
+                again.or(answer).filter(|again| {
+                    if dialog.is_ringing() {
+                        dialog.target.allowance.take_provisional(again.bytes.len())
+                    } else {
+                        dialog.target.allowance.take(again.bytes.len())
+                    }
                 })
             }
             Some(_) => again,
@@ -182,9 +185,10 @@ impl Endpoint {
             return;
         }
         if self.transactions.is_merged(&merge) || self.is_looped(request) {
-            match self.standing(path).is_proved(path.transport) {
-                true => self.refuse_invite(arrived, Status::LOOP_DETECTED),
-                false => self.answer_stateless(&arrived, Status::LOOP_DETECTED),
+            if self.standing(path).is_proved(path.transport) {
+                self.refuse_invite(arrived, Status::LOOP_DETECTED)
+            } else {
+                self.answer_stateless(&arrived, Status::LOOP_DETECTED)
             }
             return;
         }
@@ -345,9 +349,10 @@ impl Endpoint {
             return Err(Status::BUSY_HERE);
         }
         let before = dialog.target.path();
-        let has_its_place = match path.is_foreign {
-            true => before.connection == path.connection,
-            false => before.peer.ip() == path.peer.ip(),
+        let has_its_place = if path.is_foreign {
+            before.connection == path.connection
+        } else {
+            before.peer.ip() == path.peer.ip()
         };
         let is_allowed = user.is_some() || has_its_place || self.trunks.at(path).is_some();
         if is_allowed { Ok(Some(id)) } else { Err(Status::FORBIDDEN) }

@@ -33,18 +33,18 @@ pub(super) struct Responder {
 }
 
 impl Responder {
-    pub fn new(config: Arc<EndpointConfig>, tag_secret: u64) -> Self {
+    pub(super) fn new(config: Arc<EndpointConfig>, tag_secret: u64) -> Self {
         Self { config, tag_secret, has_users: false }
     }
 
     /// 100 has no To tag, because it belongs to no dialog (§8.2.6.1).
-    pub fn trying(&self, request: &Request) -> Bytes {
+    pub(super) fn trying(&self, request: &Request) -> Bytes {
         ResponseBuilder::to(request, Status::TRYING).build().into()
     }
 
     /// Begins a response with the header fields that all of them have. `local_tag` is our tag if
     /// the request has none.
-    pub fn begin<'a>(
+    pub(super) fn begin<'a>(
         &self,
         request: &'a Request,
         status: Status,
@@ -56,7 +56,7 @@ impl Responder {
     }
 
     /// A response without a body, with the header fields that its status requires.
-    pub fn response(&self, request: &Request, status: Status) -> Bytes {
+    pub(super) fn response(&self, request: &Request, status: Status) -> Bytes {
         let builder = self.begin(request, status, &self.tag(request));
         let builder = match status {
             Status::METHOD_NOT_ALLOWED => builder.header("Allow", &self.allow()),
@@ -72,7 +72,7 @@ impl Responder {
     }
 
     /// A refusal with a reason phrase and header fields of its own.
-    pub fn refusal(&self, request: &Request, refusal: &Refusal) -> Bytes {
+    pub(super) fn refusal(&self, request: &Request, refusal: &Refusal) -> Bytes {
         let builder = ResponseBuilder::to(request, refusal.status)
             .reason(refusal.reason)
             .to_tag(&self.tag(request))
@@ -82,7 +82,12 @@ impl Responder {
     }
 
     /// The refusal of a message that cannot be read as a request.
-    pub fn refusal_of_stub(&self, request: &Stub, status: Status, reason: &'static str) -> Bytes {
+    pub(super) fn refusal_of_stub(
+        &self,
+        request: &Stub,
+        status: Status,
+        reason: &'static str,
+    ) -> Bytes {
         let tag = self.tag_of(&(request.header("Call-ID"), request.header("CSeq")));
         ResponseBuilder::to_stub(request, status)
             .reason(reason)
@@ -93,7 +98,7 @@ impl Responder {
     }
 
     /// The 200 to OPTIONS (§11.2).
-    pub fn options(&self, request: &Request) -> Bytes {
+    pub(super) fn options(&self, request: &Request) -> Bytes {
         self.begin(request, Status::OK, &self.tag(request))
             .header("Allow", &self.allow())
             .header("Accept", SDP)
@@ -103,7 +108,11 @@ impl Responder {
     }
 
     /// The 200 to an UPDATE without an offer.
-    pub fn update_accepted<'a>(&self, request: &'a Request, path: Path) -> ResponseBuilder<'a> {
+    pub(super) fn update_accepted<'a>(
+        &self,
+        request: &'a Request,
+        path: Path,
+    ) -> ResponseBuilder<'a> {
         self.begin(request, Status::OK, &self.tag(request))
             .contact(&self.config.contact(request.wants_sips(), path))
             .header("Allow", &self.allow())
@@ -111,13 +120,13 @@ impl Responder {
     }
 
     /// The methods that we accept; REGISTER only if we have users.
-    pub fn allow(&self) -> String {
+    pub(super) fn allow(&self) -> String {
         let register = if self.has_users { ", REGISTER" } else { "" };
         format!("{}{register}", validate::allow())
     }
 
     /// Our tag in the response to `request`: that of its dialog, or one that is computed.
-    pub fn tag(&self, request: &Request) -> String {
+    pub(super) fn tag(&self, request: &Request) -> String {
         match request.to().tag() {
             Some(tag) => tag.to_owned(),
             None => self.stateless_tag(request),
@@ -125,12 +134,12 @@ impl Responder {
     }
 
     /// The same request gets the same tag, although no state is kept (§8.2.7).
-    pub fn stateless_tag(&self, request: &Request) -> String {
+    pub(super) fn stateless_tag(&self, request: &Request) -> String {
         self.tag_of(&(request.call_id(), request.from().tag(), request.cseq().number))
     }
 
     /// A tag or branch that only we can compute from `seed`.
-    pub fn tag_of(&self, seed: &impl Hash) -> String {
+    pub(super) fn tag_of(&self, seed: &impl Hash) -> String {
         let mut hasher = DefaultHasher::new();
         self.tag_secret.hash(&mut hasher);
         seed.hash(&mut hasher);

@@ -76,13 +76,13 @@ pub(super) struct Register {
 }
 
 impl Trunks {
-    pub fn new(config: Arc<EndpointConfig>, rng: StdRng) -> Self {
+    pub(super) fn new(config: Arc<EndpointConfig>, rng: StdRng) -> Self {
         Self { config, rng, accounts: BTreeMap::new(), leaving: Vec::new(), last_register: 0 }
     }
 
     /// Registers at a trunk as soon as a path to it is known. If the account exists already, only
     /// its paths are replaced.
-    pub fn register(&mut self, trunk: TrunkAccount, now: Instant) {
+    pub(super) fn register(&mut self, trunk: TrunkAccount, now: Instant) {
         let rng = &mut self.rng;
         match self.accounts.get_mut(&trunk.name) {
             Some(account) => {
@@ -101,21 +101,27 @@ impl Trunks {
     /// Removes a trunk, or its old version if its configuration has changed. Our contact there is
     /// unregistered, and callers from there are strangers. Another account of the same name may
     /// follow at once.
-    pub fn leave(&mut self, name: &str, now: Instant) {
+    pub(super) fn leave(&mut self, name: &str, now: Instant) {
         let Some(mut account) = self.accounts.remove(name) else { return };
         account.machine.stop(now);
         self.leaving.push(account);
     }
 
     /// Unregisters at all trunks; a trunk is `Idle` when that is done.
-    pub fn unregister(&mut self, now: Instant) {
+    pub(super) fn unregister(&mut self, now: Instant) {
         for account in self.accounts.values_mut() {
             account.machine.stop(now);
         }
     }
 
     /// A REGISTER got its final response, over `path`.
-    pub fn handle_response(&mut self, number: u64, response: &Response, path: Path, now: Instant) {
+    pub(super) fn handle_response(
+        &mut self,
+        number: u64,
+        response: &Response,
+        path: Path,
+        now: Instant,
+    ) {
         let config = Arc::clone(&self.config);
         if let Some(account) = self.end_register(number) {
             account.handle_response(response, path, &config, now);
@@ -123,14 +129,14 @@ impl Trunks {
     }
 
     /// A REGISTER got no response.
-    pub fn handle_failure(&mut self, number: u64, now: Instant) {
+    pub(super) fn handle_failure(&mut self, number: u64, now: Instant) {
         if let Some(account) = self.end_register(number) {
             account.handle_failure(now);
         }
     }
 
     /// A stream is closed: if a trunk sends its calls over it, we register there again.
-    pub fn handle_connection_lost(&mut self, connection: ConnectionId, now: Instant) {
+    pub(super) fn handle_connection_lost(&mut self, connection: ConnectionId, now: Instant) {
         for account in self.accounts.values_mut().chain(&mut self.leaving) {
             if account.flow.take_if(|flow| flow.connection == Some(connection)).is_some() {
                 account.machine.handle_flow_lost(now);
@@ -139,7 +145,7 @@ impl Trunks {
     }
 
     /// Begins each registration that is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         for account in self.accounts.values_mut() {
             account.machine.handle_timeout(now);
         }
@@ -147,12 +153,12 @@ impl Trunks {
 
     /// When [`Self::handle_timeout`] has to be called. An account that is left has no deadline of
     /// its own: it is removed when its last REGISTER has ended.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.accounts.values().filter_map(|account| account.machine.poll_timeout()).min()
     }
 
     /// The next REGISTER to send; to be called until `None`.
-    pub fn poll_output(&mut self) -> Option<Register> {
+    pub(super) fn poll_output(&mut self) -> Option<Register> {
         let Self { config, rng, accounts, leaving, last_register } = self;
         for account in accounts.values_mut().chain(leaving.iter_mut()) {
             while let Some(request) = account.poll_request() {
@@ -168,12 +174,12 @@ impl Trunks {
     }
 
     /// The registration status of each trunk, by name.
-    pub fn statuses(&self) -> impl Iterator<Item = (&str, TrunkStatus)> {
+    pub(super) fn statuses(&self) -> impl Iterator<Item = (&str, TrunkStatus)> {
         self.accounts.iter().map(|(name, account)| (name.as_str(), account.machine.status()))
     }
 
     /// The name of the trunk that sends calls over this path.
-    pub fn at(&self, path: Path) -> Option<&str> {
+    pub(super) fn at(&self, path: Path) -> Option<&str> {
         let source = path.peer.ip();
         let is_from = |account: &&Account| {
             !path.is_foreign
@@ -183,13 +189,13 @@ impl Trunks {
     }
 
     /// Addresses that calls of trunks come from.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let targets = self.accounts.values().flat_map(|account| &account.trunk.targets);
         targets.map(|target| target.peer.ip())
     }
 
     /// Paths over which trunks have registered us.
-    pub fn flows(&self) -> impl Iterator<Item = Path> {
+    pub(super) fn flows(&self) -> impl Iterator<Item = Path> {
         self.accounts.values().chain(&self.leaving).filter_map(|account| account.flow)
     }
 
@@ -280,9 +286,10 @@ impl Account {
     /// The next REGISTER takes the next target; after one that went over a stream because of its
     /// length, it goes in a datagram to the same target.
     fn handle_failure(&mut self, now: Instant) {
-        match self.is_streamed {
-            true => self.wants_datagram = true,
-            false => self.target += 1,
+        if self.is_streamed {
+            self.wants_datagram = true
+        } else {
+            self.target += 1
         }
         self.machine.handle_failure(now);
     }

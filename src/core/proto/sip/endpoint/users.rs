@@ -34,7 +34,7 @@ pub(super) struct Users {
 
 impl Users {
     /// Replaces all users, given as names and passwords. Returns the names that are gone.
-    pub fn replace(
+    pub(super) fn replace(
         &mut self,
         users: BTreeMap<&str, &str>,
         config: &EndpointConfig,
@@ -51,7 +51,7 @@ impl Users {
         before.difference(&self.names).cloned().collect()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
@@ -60,7 +60,7 @@ impl Users {
     ///
     /// # Errors
     /// The refusal, if the credentials fail.
-    pub fn authenticate(
+    pub(super) fn authenticate(
         &mut self,
         request: &Request,
         path: Path,
@@ -81,9 +81,10 @@ impl Users {
             Verdict::Missing => Ok(None),
             Verdict::Authenticated { user } => {
                 // A user may not call or register under another name than its own.
-                match request.from().uri().user().as_deref() == Some(&user) {
-                    true => Ok(Some(user)),
-                    false => Err(Refusal::new(Status::FORBIDDEN)),
+                if request.from().uri().user().as_deref() == Some(&user) {
+                    Ok(Some(user))
+                } else {
+                    Err(Refusal::new(Status::FORBIDDEN))
                 }
             }
             Verdict::TooMany => {
@@ -106,7 +107,7 @@ impl Users {
     ///
     /// # Errors
     /// The challenge, or the refusal if the credentials fail.
-    pub fn prove(
+    pub(super) fn prove(
         &mut self,
         request: &Request,
         path: Path,
@@ -118,7 +119,7 @@ impl Users {
     }
 
     /// 401 with our challenges (§22.2); `stale` says that only the nonce of the request was wrong.
-    pub fn challenge(&mut self, source: IpAddr, stale: bool, now: Instant) -> Refusal {
+    pub(super) fn challenge(&mut self, source: IpAddr, stale: bool, now: Instant) -> Refusal {
         let challenges = match &mut self.authenticator {
             Some(authenticator) => authenticator.challenges(source, now, stale),
             None => Vec::new(),

@@ -91,7 +91,7 @@ pub(super) struct PhoneSource {
 
 impl PhoneSource {
     /// The place from which a message came over `path`.
-    pub fn of(path: Path) -> Self {
+    pub(super) fn of(path: Path) -> Self {
         Self { transport: path.transport, source: path.source(), answered: path.peer }
     }
 }

@@ -28,22 +28,22 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Whether our Contact has to be a SIPS URI (RFC 3261 §8.1.1.8).
-    pub fn wants_sips(&self) -> bool {
+    pub(crate) fn wants_sips(&self) -> bool {
         self.uri.is_sips() || self.routes.first().is_some_and(|route| route.uri().is_sips())
     }
 
     /// Starts a request with these parts.
-    pub fn request(&self, method: Method) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method) -> RequestBuilder {
         self.build(method, &self.to)
     }
 
     /// The ACK of a refusal (RFC 3261 §17.1.1.3): its To is that of the response.
-    pub fn ack(&self, response: &Response) -> Bytes {
+    pub(crate) fn ack(&self, response: &Response) -> Bytes {
         self.build(Method::Ack, response.to()).build().into()
     }
 
     /// The CANCEL (RFC 3261 §9.1), for this reason (RFC 3326 §2).
-    pub fn cancel(&self, reason: Option<&str>, user_agent: &str) -> Bytes {
+    pub(crate) fn cancel(&self, reason: Option<&str>, user_agent: &str) -> Bytes {
         let cancel = self.request(Method::Cancel);
         let cancel = reason.into_iter().fold(cancel, |cancel, text| cancel.header("Reason", text));
         cancel.header("User-Agent", user_agent).build().into()

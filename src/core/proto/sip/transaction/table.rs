@@ -63,7 +63,7 @@ pub(crate) enum TransactionUser {
 
 impl TransactionUser {
     /// The dialog that the request was sent in.
-    pub fn dialog(self) -> Option<DialogId> {
+    pub(crate) fn dialog(self) -> Option<DialogId> {
         match self {
             Self::Reinvite(id) | Self::Update(id) | Self::Refer(id) | Self::Bye(id) => Some(id),
             Self::Invite(_) | Self::Register(_) | Self::None => None,
@@ -166,7 +166,7 @@ pub(crate) struct Invite {
 }
 
 impl TransactionTable {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next_id: 0,
             entries: BTreeMap::new(),
@@ -182,7 +182,7 @@ impl TransactionTable {
 
     /// Opens an INVITE server transaction and sends `trying`; without `trying`, nothing is sent
     /// before the response.
-    pub fn open_invite(
+    pub(crate) fn open_invite(
         &mut self,
         key: TransactionKey,
         merge: Option<MergeKey>,
@@ -205,7 +205,7 @@ impl TransactionTable {
     }
 
     /// Opens a non-INVITE server transaction that is answered by `respond`.
-    pub fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
+    pub(crate) fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
         let id = self.fresh_id();
         self.note_server(&key, id, path);
         self.entries.insert(id, Entry { path, role: Role::Server { machine: Server::new(), key } });
@@ -213,7 +213,7 @@ impl TransactionTable {
     }
 
     /// Opens a non-INVITE server transaction that is answered at once.
-    pub fn answer(
+    pub(crate) fn answer(
         &mut self,
         key: TransactionKey,
         path: Path,
@@ -226,7 +226,7 @@ impl TransactionTable {
 
     /// Answers a request. Sends nothing when its final response was sent already. To a request
     /// other than INVITE the response must be final.
-    pub fn respond(
+    pub(crate) fn respond(
         &mut self,
         id: TransactionId,
         status: Status,
@@ -252,7 +252,7 @@ impl TransactionTable {
     }
 
     /// Keeps a provisional response to an INVITE until the INVITE is repeated.
-    pub fn keep_provisional(&mut self, id: TransactionId, response: Bytes) {
+    pub(crate) fn keep_provisional(&mut self, id: TransactionId, response: Bytes) {
         if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
         {
@@ -261,7 +261,7 @@ impl TransactionTable {
     }
 
     /// Timer G may repeat the refusal of an INVITE only within this many bytes.
-    pub fn limit_repeats(&mut self, id: TransactionId, room: usize) {
+    pub(crate) fn limit_repeats(&mut self, id: TransactionId, room: usize) {
         if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
         {
@@ -270,7 +270,7 @@ impl TransactionTable {
     }
 
     /// The repeated INVITE of a stranger was answered, so it cannot be taken back any more.
-    pub fn note_told(&mut self, id: TransactionId) {
+    pub(crate) fn note_told(&mut self, id: TransactionId) {
         if let Some(Entry { role: Role::InviteServer { invite, .. }, .. }) =
             self.entries.get_mut(&id)
         {
@@ -281,7 +281,7 @@ impl TransactionTable {
     /// Removes the INVITE of a stranger that got no response other than the 100 sent at once: it
     /// can be refused as if it had no transaction (RFC 3261 §8.2.7). Returns its path and its size
     /// in bytes.
-    pub fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
+    pub(crate) fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
         let bytes = self.invite(id)?.stranger?;
         let path = self.entries.get(&id)?.path;
         self.forget_invite(id);
@@ -289,18 +289,18 @@ impl TransactionTable {
     }
 
     /// Removes an INVITE transaction: a repetition of the INVITE counts as a new one.
-    pub fn forget_invite(&mut self, id: TransactionId) {
+    pub(crate) fn forget_invite(&mut self, id: TransactionId) {
         self.schedule.set(id, None);
         self.forget(id);
     }
 
     /// Number of server transactions for this source.
-    pub fn of_source(&self, ip: IpAddr) -> usize {
+    pub(crate) fn of_source(&self, ip: IpAddr) -> usize {
         self.sources.get(&source_of(ip)).copied().unwrap_or_default()
     }
 
     /// An ACK came for an INVITE transaction.
-    pub fn handle_ack(&mut self, id: TransactionId, now: Instant) -> AckFor {
+    pub(crate) fn handle_ack(&mut self, id: TransactionId, now: Instant) -> AckFor {
         let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
         else {
@@ -312,12 +312,12 @@ impl TransactionTable {
     }
 
     /// The server transaction with this key.
-    pub fn find(&self, key: &TransactionKey) -> Option<TransactionId> {
+    pub(crate) fn find(&self, key: &TransactionKey) -> Option<TransactionId> {
         self.servers.get(key).copied()
     }
 
     /// The message to send when the request of this transaction is repeated.
-    pub fn repeat(&self, id: TransactionId) -> Option<Transmit> {
+    pub(crate) fn repeat(&self, id: TransactionId) -> Option<Transmit> {
         let entry = self.entries.get(&id)?;
         let bytes = match &entry.role {
             Role::InviteServer { machine, .. } => machine.handle_retransmission(),
@@ -328,7 +328,7 @@ impl TransactionTable {
     }
 
     /// What the table knows of the INVITE of this transaction.
-    pub fn invite(&self, id: TransactionId) -> Option<&Invite> {
+    pub(crate) fn invite(&self, id: TransactionId) -> Option<&Invite> {
         match &self.entries.get(&id)?.role {
             Role::InviteServer { invite, .. } => Some(invite),
             Role::Server { .. } | Role::InviteClient { .. } | Role::Client { .. } => None,
@@ -337,7 +337,7 @@ impl TransactionTable {
 
     /// Whether the same request is being served already and has now come over another path (RFC
     /// 3261 §8.2.2.2).
-    pub fn is_merged(&self, merge: &MergeKey) -> bool {
+    pub(crate) fn is_merged(&self, merge: &MergeKey) -> bool {
         self.merges.contains_key(merge)
     }
 
@@ -345,7 +345,7 @@ impl TransactionTable {
 
     /// Opens an INVITE client transaction: `request`, of which `origin` is a part, is sent. The
     /// `in_dialog` is returned when the request is refused or not delivered.
-    pub fn invite_out(
+    pub(crate) fn invite_out(
         &mut self,
         origin: Origin,
         (user, in_dialog): (TransactionUser, Option<Box<InDialogRequest>>),
@@ -365,7 +365,7 @@ impl TransactionTable {
 
     /// Opens a non-INVITE client transaction: `request` is sent, with `branch` in its Via. The
     /// `in_dialog` is returned when the request is refused or not delivered.
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         (branch, method): (String, &str),
         (user, in_dialog): (TransactionUser, Option<Box<InDialogRequest>>),
@@ -385,7 +385,7 @@ impl TransactionTable {
     }
 
     /// The INVITE of this client transaction and its path, while no final response has come.
-    pub fn pending_invite(&self, id: TransactionId) -> Option<(&Origin, Path)> {
+    pub(crate) fn pending_invite(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
             Role::InviteClient { machine, origin, .. } if machine.is_pending() => {
@@ -399,13 +399,13 @@ impl TransactionTable {
     }
 
     /// Our INVITE with this branch, while its transaction exists.
-    pub fn sent_with(&self, branch: &str) -> Option<&Origin> {
+    pub(crate) fn sent_with(&self, branch: &str) -> Option<&Origin> {
         let key = (branch.to_owned(), "INVITE".to_owned());
         self.invite_of(*self.clients.get(&key)?).map(|(origin, _)| origin)
     }
 
     /// The INVITE of this client transaction and its path.
-    pub fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
+    pub(crate) fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
             Role::InviteClient { origin, .. } => Some((origin, entry.path)),
@@ -415,7 +415,7 @@ impl TransactionTable {
 
     /// The final response to this INVITE of ours, which got a provisional one, is not awaited any
     /// more. If it still comes before `until`, it is acknowledged.
-    pub fn give_up_by(&mut self, id: TransactionId, until: Instant) {
+    pub(crate) fn give_up_by(&mut self, id: TransactionId, until: Instant) {
         if let Some(Entry { role: Role::InviteClient { machine, .. }, .. }) =
             self.entries.get_mut(&id)
         {
@@ -425,7 +425,7 @@ impl TransactionTable {
     }
 
     /// Removes an INVITE of ours that will get no final response any more.
-    pub fn give_up(&mut self, id: TransactionId) {
+    pub(crate) fn give_up(&mut self, id: TransactionId) {
         if self.pending_invite(id).is_some() {
             self.schedule.set(id, None);
             self.forget(id);
@@ -434,7 +434,7 @@ impl TransactionTable {
 
     /// A response came to the request with `branch`; returns `None` when no request of ours
     /// matches.
-    pub fn handle_response(
+    pub(crate) fn handle_response(
         &mut self,
         branch: &str,
         response: &Response,
@@ -473,13 +473,13 @@ impl TransactionTable {
     }
 
     /// Nothing can be delivered over `path`: removes our requests there that have no response yet.
-    pub fn handle_unreachable(&mut self, path: Path) -> Vec<Undelivered> {
+    pub(crate) fn handle_unreachable(&mut self, path: Path) -> Vec<Undelivered> {
         self.give_up_unheard(|sent| (sent.transport, sent.peer) == (path.transport, path.peer))
     }
 
     /// A connection was lost: removes our requests over it that have no response yet. They were
     /// sent over this connection by its id, or over a stream to `peer`.
-    pub fn handle_disconnected(
+    pub(crate) fn handle_disconnected(
         &mut self,
         connection: ConnectionId,
         peer: Option<(Transport, SocketAddr)>,
@@ -524,7 +524,7 @@ impl TransactionTable {
 
     /// Advances one machine that has passed its deadline; returns `None` when no deadline has
     /// passed.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         while let Some(id) = self.schedule.pop_due(now) {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let path = entry.path;
@@ -568,12 +568,12 @@ impl TransactionTable {
     }
 
     /// When `handle_timeout` has to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next()
     }
 
     /// Whether a request of ours still waits for its final response.
-    pub fn are_asking(&self) -> bool {
+    pub(crate) fn are_asking(&self) -> bool {
         self.entries.values().any(|entry| match &entry.role {
             Role::InviteClient { machine, .. } => machine.is_awaited(),
             Role::Client { machine, .. } => machine.is_pending(),
@@ -582,7 +582,7 @@ impl TransactionTable {
     }
 
     /// Number of transactions.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
