@@ -167,6 +167,29 @@ fn module_of(module: &ModulePath) -> Option<&str> {
     }
 }
 
+/// Type names that stand for the same idea in two layers or two protocols.
+const SAME_IDEA: &[&str] = &[];
+
+#[test]
+fn a_type_name_is_used_once() {
+    let sources = read();
+    let mut files: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
+    for (path, types) in sources.types() {
+        for name in types {
+            files.entry(name).or_default().push(path);
+        }
+    }
+    let mut wrong = Vec::new();
+    for (name, files) in &files {
+        match (files.len(), SAME_IDEA.contains(name)) {
+            (1, true) => wrong.push(format!("{name} is used once and need not be in the list")),
+            (2.., false) => wrong.push(format!("{name}: {files:?}")),
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{} names:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 fn read() -> Sources {
     let sources = Sources::read(Path::new(env!("CARGO_MANIFEST_DIR")));
     assert!(sources.len() > 200, "{} files were read", sources.len());

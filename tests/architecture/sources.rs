@@ -31,6 +31,8 @@ struct Source {
     children: BTreeSet<String>,
     /// Every identifier in it.
     words: BTreeSet<String>,
+    /// Names of the structs, enums, traits and type aliases that it defines.
+    types: Vec<String>,
 }
 
 impl Sources {
@@ -57,6 +59,7 @@ impl Sources {
             mentioned: BTreeSet::new(),
             children: BTreeSet::new(),
             words: BTreeSet::new(),
+            types: Vec::new(),
         };
         reader.visit_file(&file);
         let is_root = path.ends_with("lib.rs") || path.ends_with("main.rs");
@@ -74,8 +77,8 @@ impl Sources {
             below.push(child.clone());
             self.read_module(project, &path, below);
         }
-        let Reader { aliases, mentioned, children, words, .. } = reader;
-        let source = Source { path: path.to_owned(), aliases, mentioned, children, words };
+        let Reader { aliases, mentioned, children, words, types, .. } = reader;
+        let source = Source { path: path.to_owned(), aliases, mentioned, children, words, types };
         assert!(self.files.insert(module, source).is_none(), "{} was read twice", path.display());
     }
 
@@ -116,6 +119,11 @@ impl Sources {
     /// Each file's path and identifiers.
     pub fn words(&self) -> impl Iterator<Item = (&Path, &BTreeSet<String>)> {
         self.files.values().map(|source| (source.path.as_path(), &source.words))
+    }
+
+    /// Each file's path and the names of the types that it defines.
+    pub fn types(&self) -> impl Iterator<Item = (&Path, &[String])> {
+        self.files.values().map(|source| (source.path.as_path(), source.types.as_slice()))
     }
 
     /// The path of a module's file, from the project's root.
@@ -178,6 +186,7 @@ struct Reader {
     mentioned: BTreeSet<ModulePath>,
     children: BTreeSet<String>,
     words: BTreeSet<String>,
+    types: Vec<String>,
 }
 
 impl Reader {
@@ -310,12 +319,22 @@ impl<'file> Visit<'file> for Reader {
             syn::Item::Mod(item) => &item.attrs,
             syn::Item::Static(item) => &item.attrs,
             syn::Item::Struct(item) => &item.attrs,
+            syn::Item::Trait(item) => &item.attrs,
+            syn::Item::Type(item) => &item.attrs,
             syn::Item::Use(item) => &item.attrs,
             _ => return visit::visit_item(self, item),
         };
-        if !is_test(attributes) {
-            visit::visit_item(self, item);
+        if is_test(attributes) {
+            return;
         }
+        match item {
+            syn::Item::Enum(item) => self.types.push(item.ident.to_string()),
+            syn::Item::Struct(item) => self.types.push(item.ident.to_string()),
+            syn::Item::Trait(item) => self.types.push(item.ident.to_string()),
+            syn::Item::Type(item) => self.types.push(item.ident.to_string()),
+            _ => {}
+        }
+        visit::visit_item(self, item);
     }
 
     fn visit_impl_item(&mut self, item: &'file syn::ImplItem) {
