@@ -1,14 +1,6 @@
 //! The `aftertone` command: parses the arguments, reads the configuration, and runs the subcommand.
 
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::match_bool,
-        clippy::unwrap_used,
-        clippy::wildcard_enum_match_arm,
-        unreachable_pub
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::match_bool, clippy::unwrap_used, unreachable_pub))]
 
 use std::{
     path::{Path, PathBuf},
@@ -30,14 +22,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 #[command(version, about, long_about = None)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
     /// Configuration file [default: /etc/aftertone/aftertone.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the daemon in the foreground (the default command)
     Serve,
     /// Place one call on this machine, without any setup: a prompt, a beep, a recording, its purge
@@ -86,12 +78,12 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        None | Some(Command::Serve) => serve(cli.config),
-        Some(Command::Demo { .. }) if cli.config.is_some() => {
+        None | Some(CliCommand::Serve) => serve(cli.config),
+        Some(CliCommand::Demo { .. }) if cli.config.is_some() => {
             fail(EX_USAGE, &"the demo has a configuration of its own; leave --config out")
         }
-        Some(Command::Demo { tls }) => finish(run(demo::run(tls))),
-        Some(Command::Token(words)) => token(cli.config.as_deref(), &words),
+        Some(CliCommand::Demo { tls }) => finish(run(demo::run(tls))),
+        Some(CliCommand::Token(words)) => token(cli.config.as_deref(), &words),
     }
 }
 

@@ -11,15 +11,7 @@
 //! - [`call`]: one call as a machine;
 //! - [`graph`]: Microsoft Graph's JSON.
 
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::match_bool,
-        clippy::unwrap_used,
-        clippy::wildcard_enum_match_arm,
-        unreachable_pub
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::match_bool, clippy::unwrap_used, unreachable_pub))]
 // Tests may read the clock for a point in time to start from.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

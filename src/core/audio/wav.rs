@@ -119,7 +119,7 @@ pub enum WavError {
 /// The file cannot be played, or holds more than `limits` allow.
 pub fn read(bytes: &[u8], limits: Limits) -> Result<Decoded, WavError> {
     let chunks = Chunks::of(bytes)?;
-    let format = Format::read(chunks.format.ok_or(WavError::NoFormat)?)?;
+    let format = WavFormat::read(chunks.format.ok_or(WavError::NoFormat)?)?;
     let data = chunks.data.ok_or(WavError::NoData)?;
     let sample_bytes = format.coding.bytes();
     let frames = data.chunks_exact(sample_bytes * usize::from(format.channels));
@@ -188,13 +188,13 @@ fn chunk_header<'a>(bytes: &'a [u8], rest: &Range<usize>) -> Option<(&'a [u8; 4]
 }
 
 /// The contents of the fmt chunk.
-struct Format {
+struct WavFormat {
     coding: Coding,
     channels: u16,
     rate_hz: u32,
 }
 
-impl Format {
+impl WavFormat {
     fn read(chunk: &[u8]) -> Result<Self, WavError> {
         let field = |at| u16_at(chunk, at).ok_or(WavError::NoFormat);
         let (mut tag, channels, bits) = (field(0)?, field(2)?, field(14)?);

@@ -67,7 +67,7 @@ pub struct Machine {
     /// For a call that we place: when ringing ends as unanswered.
     ring_until: Option<Instant>,
     /// The transfer that is under way.
-    transfer: Option<Transfer>,
+    transfer: Option<PendingTransfer>,
     /// The call to the party that the peer has referred us to (REFER).
     referral: Option<PendingReferral>,
     /// A new peer has replaced the first one and has not sent its ACK yet, so we only receive.
@@ -95,7 +95,7 @@ enum Phase {
 
 /// A transfer: we have asked the peer by REFER to call another party.
 #[derive(Debug, Clone, Copy)]
-struct Transfer {
+struct PendingTransfer {
     kind: TransferKind,
     /// The peer has reported a status from 101 to 299: it has reached the transfer target.
     is_heard_of: bool,

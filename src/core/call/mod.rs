@@ -4,6 +4,9 @@
 //! Outputs are [`Action`]s, which the owner of the machine carries out. The machine uses no socket,
 //! file, task or clock.
 
+// A new state or operation has to be considered in each match.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+
 pub mod line;
 pub mod machine;
 pub mod queue;

@@ -89,7 +89,10 @@ impl Queue {
             Stage::Waiting { prepared: Some(Err(end)) } => {
                 Some(Turn::Fail(first.operation.id, end.clone()))
             }
-            _ => None,
+            Stage::Waiting { prepared: None }
+            | Stage::Running
+            | Stage::Said
+            | Stage::Finishing { .. } => None,
         }
     }
 

@@ -122,10 +122,10 @@ impl Refusal {
 
     /// The reason phrase.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::BadOffer(_) => "Bad Session Description",
-            _ => self.status().reason(),
+        if matches!(self, Self::BadOffer(_)) {
+            return "Bad Session Description";
         }
+        self.status().reason()
     }
 
     /// Header fields that go with the status.
@@ -141,7 +141,12 @@ impl Refusal {
             // RFC 3261 section 20.43: 305 is "Incompatible media format", 399 any other warning.
             Self::NotAcceptable(why) => vec![warning(305, why)],
             Self::BadOffer(_) => vec![warning(399, &self.to_string())],
-            _ => Vec::new(),
+            Self::NoRoute(_)
+            | Self::NotAllowed(_)
+            | Self::NotAuthenticated
+            | Self::Rejected(_)
+            | Self::NotAnswered
+            | Self::Internal => Vec::new(),
         }
     }
 }

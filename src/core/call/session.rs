@@ -26,12 +26,12 @@ pub struct Session {
     local: Option<LocalAudio>,
     /// Our last description, offer or answer.
     described: Option<Description>,
-    state: State,
+    state: SessionState,
     plan: Option<StreamPlan>,
 }
 
 #[derive(Debug)]
-enum State {
+enum SessionState {
     /// The peer's offer waits for our answer.
     Offered(Box<Description>),
     /// The peer asked us to make the offer.
@@ -58,7 +58,7 @@ impl Session {
             version: u64::from(id),
             local: None,
             described: None,
-            state: State::Asked,
+            state: SessionState::Asked,
             plan: None,
         };
         if let Some(offer) = offer {
@@ -66,7 +66,7 @@ impl Session {
             // The port is not known yet; what can be agreed does not depend on it.
             let provisional = LocalAudio { address: IpAddr::from([127, 0, 0, 1]), port: 9 };
             negotiate(&offer, &session.media(provisional))?;
-            session.state = State::Offered(Box::new(offer));
+            session.state = SessionState::Offered(Box::new(offer));
         }
         Ok(session)
     }
@@ -79,15 +79,16 @@ impl Session {
         self.local = Some(local);
         let media = self.media(local);
         match &self.state {
-            State::Offered(offer) => {
+            SessionState::Offered(offer) => {
                 let (answer, plan) = negotiate(offer, &media)?;
                 self.plan = Some(plan);
-                self.state = State::Agreed;
+                self.state = SessionState::Agreed;
                 Ok(self.say(answer))
             }
-            State::Asked | State::WeOffered { .. } | State::Agreed => {
+            SessionState::Asked | SessionState::WeOffered { .. } | SessionState::Agreed => {
                 let offer = sdp::make_offer(&media);
-                self.state = State::WeOffered { offer: Box::new(offer.clone()), is_agreed: false };
+                self.state =
+                    SessionState::WeOffered { offer: Box::new(offer.clone()), is_agreed: false };
                 Ok(self.say(offer))
             }
         }
@@ -105,7 +106,7 @@ impl Session {
     /// # Errors
     /// The answer is missing, or does not fit the offer.
     pub fn accept(&mut self, answer: Option<&[u8]>) -> Result<(), Refusal> {
-        let State::WeOffered { offer, is_agreed } = &self.state else { return Ok(()) };
+        let SessionState::WeOffered { offer, is_agreed } = &self.state else { return Ok(()) };
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
         let answer = parse(answer)?;
         let plan = match self.plan.as_ref().filter(|_| *is_agreed) {
@@ -114,7 +115,7 @@ impl Session {
         }
         .map_err(refusal)?;
         self.plan = Some(plan);
-        self.state = State::Agreed;
+        self.state = SessionState::Agreed;
         Ok(())
     }
 
@@ -158,7 +159,7 @@ impl Session {
                     None => negotiate(&offer, &media)?,
                 };
                 self.plan = Some(plan);
-                self.state = State::Agreed;
+                self.state = SessionState::Agreed;
                 self.say(answer)
             }
             None => {
@@ -168,7 +169,7 @@ impl Session {
                     None => sdp::make_offer(&media),
                 };
                 let is_agreed = before.is_some();
-                self.state = State::WeOffered { offer: Box::new(offer.clone()), is_agreed };
+                self.state = SessionState::WeOffered { offer: Box::new(offer.clone()), is_agreed };
                 self.say(offer)
             }
         };
@@ -210,7 +211,7 @@ impl Session {
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
         let plan = sdp::accept_answer(offer, &parse(answer)?).map_err(refusal)?;
         self.plan = Some(plan);
-        self.state = State::Agreed;
+        self.state = SessionState::Agreed;
         self.described = Some(offer.clone());
         self.version += 1;
         Ok(())
@@ -218,7 +219,7 @@ impl Session {
 
     /// Whether our offer waits for the peer's answer.
     pub fn awaits_answer(&self) -> bool {
-        matches!(self.state, State::WeOffered { .. })
+        matches!(self.state, SessionState::WeOffered { .. })
     }
 
     /// The plan that was agreed last.

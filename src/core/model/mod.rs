@@ -3,6 +3,9 @@
 //! Plain values without behaviour beyond parsing and printing. Nothing here knows SIP, Microsoft's
 //! JSON, a socket, a file or a clock.
 
+// A new state or operation has to be considered in each match.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+
 pub mod call;
 pub mod change;
 pub mod event;

@@ -386,7 +386,16 @@ impl OperationEnd {
             OperationKind::PlayPrompt(_) | OperationKind::SendDtmfTones(_) => Some(match self {
                 Self::Done => "completedSuccessfully",
                 Self::Canceled => "mediaOperationCanceled",
-                _ => "unknown",
+                Self::StopToneDetected
+                | Self::MaxRecordDurationReached
+                | Self::MaxSilenceTimeout
+                | Self::InitialSilenceTimeout
+                | Self::HungUpWithAudio
+                | Self::HungUpWithoutAudio
+                | Self::DiskFailedWithAudio
+                | Self::DiskFailedWithoutAudio
+                | Self::PromptFailed(_)
+                | Self::Unspecified => "unknown",
             }),
             OperationKind::SubscribeToTone
             | OperationKind::CancelMediaProcessing

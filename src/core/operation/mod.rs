@@ -4,6 +4,9 @@
 //! and, once, how the operation ended. Operations do not know RTP, files or the call that they
 //! belong to.
 
+// A new state or operation has to be considered in each match.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
+
 pub mod echo;
 mod frame_io;
 pub mod play_prompt;

@@ -27,14 +27,14 @@ pub struct Record {
     rate: Rate,
     play_beep: bool,
     stop_tones: Vec<Tone>,
-    limits: Limits,
+    limits: RecordLimits,
     clip: ClipMeter,
-    state: State,
+    state: RecordState,
 }
 
 /// The three times of a request, in frames.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct RecordLimits {
     initial_silence: u32,
     max_silence: u32,
     max_duration: u32,
@@ -47,7 +47,7 @@ struct Limits {
 /// Prompt and beep are left out if the request has none. Stop tones, and the limit of the clip's
 /// length, end the last three states; cancel, hang-up and a failed disk end any state.
 #[derive(Debug)]
-enum State {
+enum RecordState {
     Prompting(Player),
     /// `next` is the next frame of the beep.
     Beeping {
@@ -74,18 +74,18 @@ impl Record {
         let prompts = prompt.into_iter().map(|clip| (clip, times)).collect();
         let player = Player::new(prompts, false, rate);
         let state = if !player.is_at_end() {
-            State::Prompting(player)
+            RecordState::Prompting(player)
         } else if request.play_beep {
-            State::Beeping { next: 0 }
+            RecordState::Beeping { next: 0 }
         } else {
-            State::Listening
+            RecordState::Listening
         };
         let frames = |seconds: u32| seconds.saturating_mul(FRAMES_PER_SECOND);
         Self {
             rate,
             play_beep: request.play_beep,
             stop_tones: request.stop_tones.clone(),
-            limits: Limits {
+            limits: RecordLimits {
                 initial_silence: frames(request.initial_silence_seconds),
                 max_silence: frames(request.max_silence_seconds),
                 max_duration: frames(request.max_duration_seconds),
@@ -97,18 +97,18 @@ impl Record {
 
     pub(super) fn tick(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
         match &mut self.state {
-            State::Prompting(player) => {
+            RecordState::Prompting(player) => {
                 player.fill(said.frame.samples_mut());
                 if player.is_at_end() {
                     self.state = if self.play_beep {
-                        State::Beeping { next: 0 }
+                        RecordState::Beeping { next: 0 }
                     } else {
                         catch_up(heard.behind)
                     };
                 }
                 None
             }
-            State::Beeping { next } => {
+            RecordState::Beeping { next } => {
                 let sound = beep(self.rate).chunks_exact(self.rate.frame_len());
                 for frame in sound.skip(*next as usize).take(1) {
                     said.frame.samples_mut().copy_from_slice(frame);
@@ -119,25 +119,27 @@ impl Record {
                 }
                 None
             }
-            State::CatchingUp { frames } => match frames.checked_sub(heard.advance) {
+            RecordState::CatchingUp { frames } => match frames.checked_sub(heard.advance) {
                 Some(left) => {
                     self.state = catch_up(left);
                     None
                 }
                 // The last of these frames was left out, and this one was sent after the beep.
                 None => {
-                    self.state = State::Listening;
+                    self.state = RecordState::Listening;
                     self.keep(heard, said)
                 }
             },
-            State::Listening | State::Speaking | State::Pausing { .. } => self.keep(heard, said),
-            State::Ended(_) => None,
+            RecordState::Listening | RecordState::Speaking | RecordState::Pausing { .. } => {
+                self.keep(heard, said)
+            }
+            RecordState::Ended(_) => None,
         }
     }
 
     pub(super) fn interrupt(self, interruption: Interruption) -> Ended {
         let end = match (self.state, interruption) {
-            (State::Ended(end), _) => end,
+            (RecordState::Ended(end), _) => end,
             (_, Interruption::Cancel) => OperationEnd::Canceled,
             (_, Interruption::HangUp) if self.clip.samples > 0 => OperationEnd::HungUpWithAudio,
             (_, Interruption::HangUp) => OperationEnd::HungUpWithoutAudio,
@@ -151,11 +153,11 @@ impl Record {
 
     pub(super) fn is_recording(&self) -> bool {
         match self.state {
-            State::Listening | State::Speaking | State::Pausing { .. } => true,
-            State::Prompting(_)
-            | State::Beeping { .. }
-            | State::CatchingUp { .. }
-            | State::Ended(_) => false,
+            RecordState::Listening | RecordState::Speaking | RecordState::Pausing { .. } => true,
+            RecordState::Prompting(_)
+            | RecordState::Beeping { .. }
+            | RecordState::CatchingUp { .. }
+            | RecordState::Ended(_) => false,
         }
     }
 
@@ -174,41 +176,41 @@ impl Record {
         let speech = if heard.tone.is_some() { Speech::None } else { heard.speech };
         self.clip.add_frame(heard.samples.len(), speech);
         self.state = match self.clip.speech_end {
-            None => State::Listening,
-            Some(_) if speech.is_speech() => State::Speaking,
-            Some(end) => State::Pausing { silent: self.clip.frames - end },
+            None => RecordState::Listening,
+            Some(_) if speech.is_speech() => RecordState::Speaking,
+            Some(end) => RecordState::Pausing { silent: self.clip.frames - end },
         };
         let end = self.limit_reached()?;
         Some(self.end(end))
     }
 
     fn limit_reached(&self) -> Option<OperationEnd> {
-        match self.state {
-            // This limit comes before the longest duration: by default both are 5 s, and a caller
-            // that said nothing has left no message.
-            State::Listening if self.clip.frames >= self.limits.initial_silence => {
-                Some(OperationEnd::InitialSilenceTimeout)
-            }
-            _ if self.clip.frames >= self.limits.max_duration => {
-                Some(OperationEnd::MaxRecordDurationReached)
-            }
-            State::Pausing { silent } if silent >= self.limits.max_silence => {
-                Some(OperationEnd::MaxSilenceTimeout)
-            }
-            _ => None,
+        let (frames, limits) = (self.clip.frames, &self.limits);
+        // This limit comes before the longest duration: by default both are 5 s, and a caller that
+        // said nothing has left no message.
+        if matches!(self.state, RecordState::Listening) && frames >= limits.initial_silence {
+            Some(OperationEnd::InitialSilenceTimeout)
+        } else if frames >= limits.max_duration {
+            Some(OperationEnd::MaxRecordDurationReached)
+        } else if let RecordState::Pausing { silent } = self.state
+            && silent >= limits.max_silence
+        {
+            Some(OperationEnd::MaxSilenceTimeout)
+        } else {
+            None
         }
     }
 
     fn end(&mut self, end: OperationEnd) -> Ended {
-        self.state = State::Ended(end.clone());
+        self.state = RecordState::Ended(end.clone());
         Ended { end, clip: Some(self.clip.figures(self.rate)) }
     }
 }
 
-fn catch_up(behind: u32) -> State {
+fn catch_up(behind: u32) -> RecordState {
     match behind {
-        0 => State::Listening,
-        frames => State::CatchingUp { frames },
+        0 => RecordState::Listening,
+        frames => RecordState::CatchingUp { frames },
     }
 }
 

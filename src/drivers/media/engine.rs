@@ -68,11 +68,11 @@ pub struct LegGone;
 /// All media of the daemon. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<SharedEngine>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedEngine {
     ports: PortPool,
     targets: Targets,
     settings: Settings,
@@ -106,7 +106,7 @@ impl Engine {
             shards.push(inbox);
         }
         let threads = Mutex::new(threads);
-        Ok(Self { shared: Arc::new(Shared { ports, targets, settings, shards, threads }) })
+        Ok(Self { shared: Arc::new(SharedEngine { ports, targets, settings, shards, threads }) })
     }
 
     /// Opens a leg on the running shard with the fewest legs. The leg sends and receives nothing
@@ -160,7 +160,7 @@ impl Engine {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedEngine {
     fn drop(&mut self) {
         self.shards.iter().for_each(Inbox::stop);
     }
@@ -268,7 +268,7 @@ mod tests {
         drop(ended);
         let (alive, _shard) = Shard::new(1);
         let engine = Engine {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedEngine {
                 ports: PortPool::new(PortRange::Ephemeral, Duration::ZERO),
                 targets: Targets::new(PortRange::Ephemeral, Vec::new(), None),
                 settings: Settings::default(),

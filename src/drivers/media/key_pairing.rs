@@ -27,11 +27,11 @@ pub(super) enum Told {
 #[derive(Debug, Default)]
 pub(super) struct KeyPairing {
     /// Oldest first.
-    unpaired: VecDeque<Press>,
+    unpaired: VecDeque<PairedPress>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Press {
+struct PairedPress {
     tone: Tone,
     told: Told,
     /// The last frame in which its key was known to be down.
@@ -51,7 +51,7 @@ impl KeyPairing {
         if self.unpaired.len() == MAX_PRESSES {
             self.unpaired.pop_front();
         }
-        self.unpaired.push_back(Press { tone, told, frame });
+        self.unpaired.push_back(PairedPress { tone, told, frame });
         true
     }
 

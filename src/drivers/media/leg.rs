@@ -126,7 +126,7 @@ pub struct LiveLeg {
     targets: Targets,
     commands: mpsc::Receiver<Command>,
     /// `None` once the leg is closed or has failed.
-    media: Option<Media>,
+    media: Option<LegMedia>,
     /// Operations that have ended, oldest first.
     finishing: VecDeque<Finishing>,
     /// The last event, set when the leg is closed or has failed, and until it is reported.
@@ -136,7 +136,7 @@ pub struct LiveLeg {
 
 /// The part of a leg that is dropped when it closes.
 #[derive(Debug)]
-struct Media {
+struct LegMedia {
     transport: Transport,
     stream: Option<Stream>,
     running: Option<Running>,
@@ -155,7 +155,7 @@ impl LiveLeg {
             settings,
             targets,
             commands,
-            media: Some(Media {
+            media: Some(LegMedia {
                 transport,
                 stream: None,
                 running: None,
@@ -181,7 +181,7 @@ impl LiveLeg {
         let Some(mut media) = self.media.take() else { return Life::Alive };
         self.commands.close();
         let mut stats = StreamStats::default();
-        let Media { transport, stream, running, hold_music, muted } = &mut media;
+        let LegMedia { transport, stream, running, hold_music, muted } = &mut media;
         *hold_music = None;
         if let Some(stream) = stream {
             stream.hear_all(transport, &mut scratch.datagram[..], self.frame);
@@ -229,7 +229,7 @@ impl LiveLeg {
                 Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
                 Ok(Command::ConnectUnproven(plan, host)) => {
                     self.connect(plan, host, scratch);
-                    if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+                    if let Some(LegMedia { stream: Some(stream), .. }) = &mut self.media {
                         stream.doubt_host();
                     }
                 }
@@ -251,7 +251,7 @@ impl LiveLeg {
     }
 
     fn connect(&mut self, plan: StreamPlan, host: Option<IpAddr>, scratch: &mut Scratch) {
-        let Some(Media { transport, stream, .. }) = &mut self.media else { return };
+        let Some(LegMedia { transport, stream, .. }) = &mut self.media else { return };
         let connected = match stream {
             Some(stream) => stream.renew(plan, host, transport, self.frame),
             None => {
@@ -309,7 +309,7 @@ impl LiveLeg {
     }
 
     fn press(&mut self, tone: Tone) {
-        if let Some(Media { stream: Some(stream), .. }) = &mut self.media {
+        if let Some(LegMedia { stream: Some(stream), .. }) = &mut self.media {
             stream.press(tone, self.frame);
         }
     }
@@ -317,7 +317,8 @@ impl LiveLeg {
     /// The media part of a tick. Nothing is processed before the leg is connected: what comes then
     /// is a callee's ringback, which is no part of the call.
     fn live(&mut self, scratch: &mut Scratch) {
-        let Some(Media { transport, stream, running, hold_music, muted }) = &mut self.media else {
+        let Some(LegMedia { transport, stream, running, hold_music, muted }) = &mut self.media
+        else {
             return;
         };
         let Some(stream) = stream else {

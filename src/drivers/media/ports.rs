@@ -94,11 +94,11 @@ pub enum PortError {
 /// Hands out pairs of ports. Cloning shares the pool.
 #[derive(Debug, Clone)]
 pub struct PortPool {
-    shared: Arc<Shared>,
+    shared: Arc<SharedPorts>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedPorts {
     range: PortRange,
     capacity: usize,
     cooldown: Duration,
@@ -131,13 +131,13 @@ pub struct PortPair {
 #[derive(Debug)]
 pub struct PortLease {
     /// `None` for ephemeral ports, which the kernel manages.
-    leased: Option<(Arc<Shared>, u16)>,
+    leased: Option<(Arc<SharedPorts>, u16)>,
     /// Whether a datagram has come: its sender may go on sending.
     was_heard: Cell<bool>,
 }
 
 impl PortLease {
-    fn new(leased: Option<(Arc<Shared>, u16)>) -> Self {
+    fn new(leased: Option<(Arc<SharedPorts>, u16)>) -> Self {
         Self { leased, was_heard: Cell::new(false) }
     }
 
@@ -155,7 +155,9 @@ impl PortPool {
         ports.shuffle(&mut rand::rng());
         let capacity = ports.len();
         let shelf = Shelf { free: ports.into(), resting: VecDeque::new() };
-        Self { shared: Arc::new(Shared { range, capacity, cooldown, shelf: Mutex::new(shelf) }) }
+        Self {
+            shared: Arc::new(SharedPorts { range, capacity, cooldown, shelf: Mutex::new(shelf) }),
+        }
     }
 
     /// The number of pairs in the pool; `None` for ephemeral ports.
@@ -199,7 +201,7 @@ impl PortPool {
     }
 }
 
-impl Shared {
+impl SharedPorts {
     fn take(&self, now: Instant) -> Option<u16> {
         let mut shelf = self.shelf();
         while let Some((since, port)) = shelf.resting.front().copied() {

@@ -38,16 +38,16 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// The handle to a shard.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    messages: SyncSender<Message>,
-    status: Arc<Status>,
+    messages: SyncSender<ShardMessage>,
+    status: Arc<ShardStatus>,
 }
 
 /// A shard that is not on its thread yet: legs are built on the thread and cannot move.
 #[derive(Debug)]
 pub(super) struct Shard {
     index: usize,
-    messages: Receiver<Message>,
-    status: Arc<Status>,
+    messages: Receiver<ShardMessage>,
+    status: Arc<ShardStatus>,
 }
 
 /// A shard on its thread.
@@ -59,7 +59,7 @@ struct LiveShard {
 
 /// A message to a shard.
 #[derive(Debug)]
-enum Message {
+enum ShardMessage {
     Open(Box<Opening>),
     /// Check the status.
     Wake,
@@ -67,7 +67,7 @@ enum Message {
 
 /// The state of a shard that other threads see.
 #[derive(Debug, Default)]
-struct Status {
+struct ShardStatus {
     legs: AtomicUsize,
     lateness_us: AtomicU64,
     stopping: AtomicBool,
@@ -84,7 +84,7 @@ impl Inbox {
         }
         // The leg is counted here, so that many calls at once are spread over the shards.
         self.status.legs.fetch_add(1, Ordering::Relaxed);
-        self.messages.try_send(Message::Open(Box::new(opening))).map_err(|error| {
+        self.messages.try_send(ShardMessage::Open(Box::new(opening))).map_err(|error| {
             self.status.legs.fetch_sub(1, Ordering::Relaxed);
             match error {
                 TrySendError::Full(_) => OpenError::Busy,
@@ -112,7 +112,7 @@ impl Inbox {
     pub(super) fn stop(&self) {
         self.status.stopping.store(true, Ordering::Relaxed);
         // A shard with a full inbox is awake anyway.
-        let _ = self.messages.try_send(Message::Wake);
+        let _ = self.messages.try_send(ShardMessage::Wake);
     }
 }
 
@@ -120,7 +120,7 @@ impl Shard {
     /// A shard and the handle to it.
     pub(super) fn new(index: usize) -> (Inbox, Self) {
         let (sender, messages) = sync_channel(INBOX);
-        let status = Arc::new(Status::default());
+        let status = Arc::new(ShardStatus::default());
         let inbox = Inbox { messages: sender, status: status.clone() };
         (inbox, Self { index, messages, status })
     }
@@ -134,14 +134,14 @@ impl Shard {
 impl LiveShard {
     fn run(mut self) {
         let mut scratch = Scratch::default();
-        let mut schedule = Schedule::new(Instant::now());
+        let mut schedule = WakeSchedule::new(Instant::now());
         let mut shutdown: Option<Instant> = None;
         loop {
             if self.is_empty() {
                 if shutdown.is_some() || self.wait_for_work().is_err() {
                     return;
                 }
-                schedule = Schedule::new(Instant::now());
+                schedule = WakeSchedule::new(Instant::now());
             }
             while let Ok(message) = self.shard.messages.try_recv() {
                 self.take(message);
@@ -170,15 +170,15 @@ impl LiveShard {
         Ok(())
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, message: ShardMessage) {
         match message {
-            Message::Open(opening) => {
+            ShardMessage::Open(opening) => {
                 let leg = LiveLeg::new(*opening);
                 if let Some(phase) = self.phases.iter_mut().min_by_key(|legs| legs.len()) {
                     phase.push(leg);
                 }
             }
-            Message::Wake => {}
+            ShardMessage::Wake => {}
         }
     }
 
@@ -213,7 +213,7 @@ impl LiveShard {
         }
     }
 
-    fn sleep(&self, schedule: &mut Schedule) {
+    fn sleep(&self, schedule: &mut WakeSchedule) {
         let now = Instant::now();
         let skipped = schedule.advance(now);
         if !skipped.is_zero() {
@@ -241,14 +241,14 @@ impl Drop for Shard {
 
 /// The schedule of a shard's wake-ups.
 #[derive(Debug)]
-struct Schedule {
+struct WakeSchedule {
     next: Instant,
     phase: usize,
     /// The smoothed lateness, in microseconds.
     lateness_us: u64,
 }
 
-impl Schedule {
+impl WakeSchedule {
     fn new(now: Instant) -> Self {
         Self { next: now, phase: 0, lateness_us: 0 }
     }
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn wakes_are_on_a_fixed_grid_however_late_they_come() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(start);
+        let mut schedule = WakeSchedule::new(start);
         for wake in 1..100_u32 {
             let late = Duration::from_millis(u64::from(wake % 7));
             assert_eq!(schedule.advance(start + WAKE * wake + late), Duration::ZERO);
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_long_stall_is_given_up_in_whole_frames() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(start);
+        let mut schedule = WakeSchedule::new(start);
         let skipped = schedule.advance(start + Duration::from_millis(1_012));
         assert_eq!(skipped, Duration::from_millis(1_000));
         assert_eq!(schedule.next, start + Duration::from_millis(1_005));
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn one_late_wake_is_not_lateness_but_many_are() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(start);
+        let mut schedule = WakeSchedule::new(start);
         schedule.woken(start + Duration::from_millis(100));
         assert!(schedule.lateness_us < 2_000);
         for _ in 0..300 {

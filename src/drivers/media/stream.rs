@@ -89,7 +89,7 @@ pub(super) struct Stream {
     sender: Sender,
     reports: Reports,
     pacer: Pacer,
-    peer: Peer,
+    peer: PeerActivity,
     sending: Sending,
     strangers: u64,
     malformed: u64,
@@ -109,7 +109,7 @@ struct Sending {
 
 /// Signs of life of the peer: RTP, comfort noise and RTCP.
 #[derive(Debug)]
-struct Peer {
+struct PeerActivity {
     /// The frame of the last sign of life, or of the moment from which the present limit counts.
     heard_at: u64,
     has_been_heard: bool,
@@ -138,7 +138,7 @@ impl Stream {
             sender: Sender::new(format_of(&plan), &mut rng)?,
             reports: Reports::new(frame, &mut rng),
             pacer: Pacer::default(),
-            peer: Peer {
+            peer: PeerActivity {
                 heard_at: frame,
                 has_been_heard: false,
                 first_told: false,

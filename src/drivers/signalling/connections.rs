@@ -44,7 +44,7 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Table {
     last_id: u64,
-    by_id: BTreeMap<ConnectionId, Entry>,
+    by_id: BTreeMap<ConnectionId, StreamEntry>,
     /// The newest stream to each peer.
     by_peer: BTreeMap<PeerKey, ConnectionId>,
     /// Streams of peers that are not trusted, from before their handshake.
@@ -80,7 +80,7 @@ struct Admitted {
 type PeerKey = (Transport, SocketAddr, Option<String>);
 
 #[derive(Debug)]
-struct Entry {
+struct StreamEntry {
     key: PeerKey,
     origin: Origin,
     /// When the last bytes came, or when it began.
@@ -253,7 +253,7 @@ impl Connections {
     ) -> Connection {
         let limit = origin.queue_limit();
         let (sender, queue) = mpsc::channel(limit.messages);
-        let entry = Entry {
+        let entry = StreamEntry {
             key: key.clone(),
             origin,
             heard: Instant::now(),
@@ -408,7 +408,7 @@ impl Table {
         Some(admitted)
     }
 
-    fn find(&self, path: Path, host: Option<&str>) -> Option<(ConnectionId, &Entry)> {
+    fn find(&self, path: Path, host: Option<&str>) -> Option<(ConnectionId, &StreamEntry)> {
         let named = path.connection.and_then(|id| Some((id, self.by_id.get(&id)?)));
         named.or_else(|| {
             let key = (path.transport, path.peer, host.map(str::to_owned));

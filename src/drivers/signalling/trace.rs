@@ -45,12 +45,12 @@ pub struct Traced {
 /// Keeps the messages; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tracer {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<KeptMessage>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    calls: BTreeMap<CallId, Call>,
+struct KeptMessage {
+    calls: BTreeMap<CallId, TracedCall>,
     /// The call that a Call-ID belongs to. The peer chooses the Call-ID, so it identifies a call on
     /// the wire only, and never in a query.
     by_call_id: BTreeMap<String, CallId>,
@@ -63,7 +63,7 @@ struct Kept {
 /// One call: its messages are those with its Call-IDs from and to its own peers. A peer elsewhere
 /// that uses the same Call-ID, by chance or not, neither sees them nor evicts them.
 #[derive(Debug)]
-struct Call {
+struct TracedCall {
     peers: Vec<IpAddr>,
     messages: VecDeque<Traced>,
 }
@@ -96,7 +96,7 @@ impl Tracer {
         if kept.by_call_id.contains_key(call_id) || kept.calls.contains_key(&call) {
             return;
         }
-        kept.calls.insert(call, Call { peers: Vec::new(), messages: VecDeque::new() });
+        kept.calls.insert(call, TracedCall { peers: Vec::new(), messages: VecDeque::new() });
         kept.order.push_back(call);
         kept.extend(call, call_id, peers);
         while kept.order.len() > CALLS {
@@ -121,12 +121,12 @@ impl Tracer {
         call.map(|call| call.messages.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptMessage> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl KeptMessage {
     /// Adds the messages with this Call-ID from and to these peers to the call, also earlier ones.
     fn extend(&mut self, call: CallId, call_id: &str, peers: &[IpAddr]) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
@@ -165,7 +165,7 @@ impl Kept {
     }
 }
 
-impl Call {
+impl TracedCall {
     fn is_with(&self, path: &Path) -> bool {
         self.peers.contains(&path.peer.ip())
     }

@@ -39,7 +39,7 @@ pub struct Registrant {
 }
 
 /// An account that is kept, and the time of its next DNS lookup.
-struct Kept {
+struct KeptAccount {
     registrant: Registrant,
     due: TokioInstant,
 }
@@ -52,7 +52,7 @@ impl Signalling {
         mut wanted: watch::Receiver<Vec<Registrant>>,
         cancel: CancellationToken,
     ) {
-        let mut kept: Vec<Kept> = Vec::new();
+        let mut kept: Vec<KeptAccount> = Vec::new();
         loop {
             let registrants = wanted.borrow_and_update().clone();
             self.change(&mut kept, registrants).await;
@@ -66,23 +66,23 @@ impl Signalling {
     }
 
     /// Unregisters the accounts that are not wanted any more, and adds the new ones.
-    async fn change(&self, kept: &mut Vec<Kept>, mut wanted: Vec<Registrant>) {
-        let (stay, gone): (Vec<Kept>, Vec<Kept>) =
+    async fn change(&self, kept: &mut Vec<KeptAccount>, mut wanted: Vec<Registrant>) {
+        let (stay, gone): (Vec<KeptAccount>, Vec<KeptAccount>) =
             kept.drain(..).partition(|one| wanted.contains(&one.registrant));
         *kept = stay;
-        for Kept { registrant, .. } in gone {
+        for KeptAccount { registrant, .. } in gone {
             self.order(Order::LeaveTrunk(registrant.account.name)).await;
         }
         wanted.retain(|one| kept.iter().all(|known| known.registrant != *one));
         for registrant in wanted {
             // The account appears in reports from now on, even if the DNS is slow.
             self.order(Order::Register(Box::new(registrant.account.clone()))).await;
-            kept.push(Kept { registrant, due: TokioInstant::now() });
+            kept.push(KeptAccount { registrant, due: TokioInstant::now() });
         }
     }
 
     /// Does the lookups that are due; returns when the next one is due.
-    async fn find_ways(&self, kept: &mut [Kept]) -> TokioInstant {
+    async fn find_ways(&self, kept: &mut [KeptAccount]) -> TokioInstant {
         let now = TokioInstant::now();
         let due = kept.iter_mut().filter(|one| one.due <= now);
         join_all(due.map(|one| async {

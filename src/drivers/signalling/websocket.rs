@@ -165,14 +165,14 @@ pub(super) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let given_up = connection.given_up.clone();
-    let mut session = Session { socket, connection, path, streams, in_flight: None };
+    let mut session = WebSocketSession { socket, connection, path, streams, in_flight: None };
     let end = tokio::select! {
         () = streams.cancel.cancelled() => return,
         () = given_up.cancelled() => End::NotRead,
         end = session.serve(first_by) => end,
     };
     debug!(peer = %path.peer, transport = path.transport.name(), %end, "WebSocket has ended");
-    let Session { mut socket, connection, in_flight, .. } = session;
+    let WebSocketSession { mut socket, connection, in_flight, .. } = session;
     let id = connection.id;
     let queued = connection.into_undelivered();
     streams.report_undelivered(in_flight.into_iter().chain(queued)).await;
@@ -211,7 +211,7 @@ where
 }
 
 /// An open WebSocket.
-struct Session<'a, S> {
+struct WebSocketSession<'a, S> {
     socket: Socket<S>,
     connection: Connection,
     path: Path,
@@ -221,7 +221,7 @@ struct Session<'a, S> {
 }
 
 /// What woke the session.
-enum Wake {
+enum SessionWake {
     Read(Option<Result<Message, Error>>),
     /// The message that exceeded the rate may be handled now.
     Turn,
@@ -229,7 +229,7 @@ enum Wake {
     Tick,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<'_, S> {
     async fn serve(&mut self, first_by: Instant) -> End {
         match self.talk(first_by).await {
             // The stream reports this error, because the library would go on reading.
@@ -251,31 +251,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         loop {
             let turn_at = waiting.as_ref().map(|(_, at)| *at);
             let wake = tokio::select! {
-                read = self.socket.next(), if waiting.is_none() => Wake::Read(read),
-                () = sleep_until(turn_at.unwrap_or(tick_at)), if turn_at.is_some() => Wake::Turn,
-                queued = self.connection.queue.recv() => Wake::Queued(queued),
-                () = sleep_until(tick_at) => Wake::Tick,
+                read = self.socket.next(), if waiting.is_none() => SessionWake::Read(read),
+                () = sleep_until(turn_at.unwrap_or(tick_at)), if turn_at.is_some() => SessionWake::Turn,
+                queued = self.connection.queue.recv() => SessionWake::Queued(queued),
+                () = sleep_until(tick_at) => SessionWake::Tick,
             };
             let message = match wake {
-                Wake::Read(None) => return Ok(End::Closed),
-                Wake::Read(Some(message)) => message?,
-                Wake::Turn => {
+                SessionWake::Read(None) => return Ok(End::Closed),
+                SessionWake::Read(Some(message)) => message?,
+                SessionWake::Turn => {
                     let Some((message, _)) = waiting.take() else { continue };
                     self.frames().listen_again(Instant::now());
                     message
                 }
-                Wake::Queued(None) => return Ok(End::Finished),
-                Wake::Queued(Some(Queued::Pong)) => {
+                SessionWake::Queued(None) => return Ok(End::Finished),
+                SessionWake::Queued(Some(Queued::Pong)) => {
                     self.write(Bytes::from_static(PONG)).await?;
                     continue;
                 }
-                Wake::Queued(Some(Queued::Message(transmit, _room))) => {
+                SessionWake::Queued(Some(Queued::Message(transmit, _room))) => {
                     self.in_flight = Some(transmit.path);
                     self.write(transmit.bytes).await?;
                     self.in_flight = None;
                     continue;
                 }
-                Wake::Tick => {
+                SessionWake::Tick => {
                     let message_by = self.frames().begun().map(|begun| begun + limits.message);
                     let deadline = [first_by, message_by].into_iter().flatten().min();
                     let now = Instant::now();

@@ -44,7 +44,7 @@ pub(super) struct Audit {
 pub(super) async fn exchange(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(ip)| ip.to_canonical());
     let request_id = new_id();
-    let mut line = Line {
+    let mut line = AccessLine {
         started: Instant::now(),
         method: request.method().clone(),
         request_id: request_id.clone(),
@@ -85,7 +85,7 @@ pub(super) async fn exchange(request: Request, next: Next) -> Response {
 
 /// The line of a request in the access log. It is also written when the client disconnects early:
 /// the exchange is dropped then, and dropping the line writes it.
-struct Line {
+struct AccessLine {
     started: Instant,
     method: Method,
     request_id: String,
@@ -93,7 +93,7 @@ struct Line {
     is_written: bool,
 }
 
-impl Line {
+impl AccessLine {
     fn write(&mut self, audit: &Audit, status: u16) {
         self.is_written = true;
         let (method, request_id, ms) = (&self.method, &self.request_id, self.ms());
@@ -111,7 +111,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for AccessLine {
     fn drop(&mut self) {
         if !self.is_written {
             let (method, peer) = (&self.method, self.peer.map(tracing::field::display));

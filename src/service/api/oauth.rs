@@ -47,7 +47,7 @@ pub(super) struct TokenEndpoint {
 
 /// Why no token is issued (RFC 6749 section 5.2), with Entra's error number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
+enum TokenRefusal {
     #[error("AADSTS90002: Tenant {0:?} not found.")]
     Tenant(String),
     #[error("AADSTS900144: The request body must contain the following parameter: '{0}'.")]
@@ -76,14 +76,14 @@ const OPENID: [&str; 4] = ["openid", "profile", "offline_access", "email"];
 /// Version of Entra's endpoints. The versions differ in how a request names the resource, and in
 /// the form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
+enum EntraVersion {
     /// The request has a `resource`, as ADAL and older bots send it.
     V1,
     /// The request has a `scope`.
     V2,
 }
 
-impl Endpoint {
+impl EntraVersion {
     const fn token_path(self) -> &'static str {
         match self {
             Self::V1 => "/{tenant}/oauth2/token",
@@ -112,7 +112,7 @@ const NOTIFICATION_KEYS: &str = "/v1/.well-known/keys";
 /// The paths of the token endpoint, the metadata and the keys, for each version. The last two paths
 /// are for notification tokens.
 pub(super) fn table() -> [(&'static str, MethodRouter<TokenEndpoint>); 8] {
-    let of_version = |version: Endpoint| {
+    let of_version = |version: EntraVersion| {
         let token =
             any(async move |desk, tenant, request| token(version, desk, tenant, request).await);
         let metadata =
@@ -124,8 +124,8 @@ pub(super) fn table() -> [(&'static str, MethodRouter<TokenEndpoint>); 8] {
             (version.keys_path(), keys),
         ]
     };
-    let [token_v1, metadata_v1, keys_v1] = of_version(Endpoint::V1);
-    let [token_v2, metadata_v2, keys_v2] = of_version(Endpoint::V2);
+    let [token_v1, metadata_v1, keys_v1] = of_version(EntraVersion::V1);
+    let [token_v2, metadata_v2, keys_v2] = of_version(EntraVersion::V2);
     let metadata = (NOTIFICATION_METADATA, any(notification_metadata));
     let keys = (NOTIFICATION_KEYS, any(notification_keys));
     [token_v1, metadata_v1, keys_v1, token_v2, metadata_v2, keys_v2, metadata, keys]
@@ -141,7 +141,7 @@ pub(super) fn routes(issuer: Issuer, credentials: watch::Receiver<Arc<Credential
 }
 
 async fn token(
-    version: Endpoint,
+    version: EntraVersion,
     State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     request: Request,
@@ -165,46 +165,49 @@ async fn token(
 impl TokenEndpoint {
     async fn token(
         &self,
-        version: Endpoint,
+        version: EntraVersion,
         tenant: &str,
         headers: &HeaderMap,
         peer: IpAddr,
         body: Body,
         client: &mut Option<Arc<str>>,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, TokenRefusal> {
         self.check_tenant(tenant)?;
-        let form =
-            body::form(headers, body).await.map_err(|error| Refusal::Body(error.to_string()))?;
+        let form = body::form(headers, body)
+            .await
+            .map_err(|error| TokenRefusal::Body(error.to_string()))?;
         let field =
             |name: &'static str| form.get(name).map(String::as_str).filter(|text| !text.is_empty());
-        let grant = field("grant_type").ok_or(Refusal::Missing("grant_type"))?;
+        let grant = field("grant_type").ok_or(TokenRefusal::Missing("grant_type"))?;
         if grant != "client_credentials" {
-            return Err(Refusal::GrantType(shortened(grant)));
+            return Err(TokenRefusal::GrantType(shortened(grant)));
         }
         let login = match basic(headers) {
             Some(login) => login,
-            None if field("client_assertion").is_some() => return Err(Refusal::Assertion),
-            None => Login {
-                id: field("client_id").ok_or(Refusal::Missing("client_id"))?.to_owned(),
+            None if field("client_assertion").is_some() => return Err(TokenRefusal::Assertion),
+            None => ClientLogin {
+                id: field("client_id").ok_or(TokenRefusal::Missing("client_id"))?.to_owned(),
                 secrets: vec![
-                    field("client_secret").ok_or(Refusal::Missing("client_secret"))?.to_owned(),
+                    field("client_secret")
+                        .ok_or(TokenRefusal::Missing("client_secret"))?
+                        .to_owned(),
                 ],
             },
         };
         let (asked, resource) = match version {
-            Endpoint::V1 => {
-                let resource = field("resource").ok_or(Refusal::Missing("resource"))?;
+            EntraVersion::V1 => {
+                let resource = field("resource").ok_or(TokenRefusal::Missing("resource"))?;
                 (resource, Some(resource))
             }
-            Endpoint::V2 => {
-                let scope = field("scope").ok_or(Refusal::Missing("scope"))?;
+            EntraVersion::V2 => {
+                let scope = field("scope").ok_or(TokenRefusal::Missing("scope"))?;
                 (scope, resource(scope))
             }
         };
         let audience = resource.and_then(|resource| self.issuer.audience(resource));
         let audience = audience.ok_or_else(|| match version {
-            Endpoint::V1 => Refusal::Resource(shortened(asked)),
-            Endpoint::V2 => Refusal::Scope(shortened(asked)),
+            EntraVersion::V1 => TokenRefusal::Resource(shortened(asked)),
+            EntraVersion::V2 => TokenRefusal::Scope(shortened(asked)),
         })?;
         let credentials = self.credentials.borrow().clone();
         let (id, roles) = self.known(&credentials, &login, peer)?;
@@ -212,12 +215,12 @@ impl TokenEndpoint {
         let now = now();
         let minted = self.issuer.mint(id, roles, audience, now).map_err(|error| {
             tracing::error!(%error, "a token cannot be signed");
-            Refusal::Internal
+            TokenRefusal::Internal
         })?;
         let life = minted.life.as_secs();
         let answer = match version {
             // Version 1 encodes its numbers as strings.
-            Endpoint::V1 => json!({
+            EntraVersion::V1 => json!({
                 "token_type": "Bearer",
                 "expires_in": life.to_string(),
                 "ext_expires_in": life.to_string(),
@@ -226,7 +229,7 @@ impl TokenEndpoint {
                 "resource": asked,
                 "access_token": minted.token,
             }),
-            Endpoint::V2 => json!({
+            EntraVersion::V2 => json!({
                 "token_type": "Bearer",
                 "expires_in": life,
                 "ext_expires_in": life,
@@ -236,11 +239,11 @@ impl TokenEndpoint {
         Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
     }
 
-    fn check_tenant(&self, tenant: &str) -> Result<(), Refusal> {
+    fn check_tenant(&self, tenant: &str) -> Result<(), TokenRefusal> {
         if self.issuer.config().tenant.eq_ignore_ascii_case(tenant) {
             Ok(())
         } else {
-            Err(Refusal::Tenant(shortened(tenant)))
+            Err(TokenRefusal::Tenant(shortened(tenant)))
         }
     }
 
@@ -249,15 +252,15 @@ impl TokenEndpoint {
     fn known<'a>(
         &self,
         credentials: &'a Credentials,
-        login: &Login,
+        login: &ClientLogin,
         peer: IpAddr,
-    ) -> Result<(&'a Arc<str>, &'a [String]), Refusal> {
+    ) -> Result<(&'a Arc<str>, &'a [String]), TokenRefusal> {
         let now = Instant::now();
-        let Login { id, secrets } = login;
+        let ClientLogin { id, secrets } = login;
         let client = credentials.id(id);
         let mut guesses = self.wrong_secrets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = guesses.wait(client.map(|client| &**client), peer, now) {
-            return Err(Refusal::Guessed(wait.as_secs().saturating_add(1)));
+            return Err(TokenRefusal::Guessed(wait.as_secs().saturating_add(1)));
         }
         let mut roles = secrets.iter().map(|secret| credentials.roles_with_secret(id, secret));
         match client.zip(roles.find_map(|roles| roles)) {
@@ -269,14 +272,14 @@ impl TokenEndpoint {
                 if guesses.count(client, peer, now) {
                     warn!(client = ?shortened(id), %peer, "A wrong client secret was shown");
                 }
-                Err(Refusal::Client)
+                Err(TokenRefusal::Client)
             }
         }
     }
 }
 
 fn metadata(
-    version: Endpoint,
+    version: EntraVersion,
     State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     method: Method,
@@ -302,7 +305,7 @@ fn metadata(
 }
 
 fn keys(
-    version: Endpoint,
+    version: EntraVersion,
     State(desk): State<TokenEndpoint>,
     Path(tenant): Path<String>,
     method: Method,
@@ -326,7 +329,7 @@ async fn notification_keys(State(desk): State<TokenEndpoint>, method: Method) ->
     read_only(NOTIFICATION_KEYS, &method, Ok(json!(desk.issuer.published())))
 }
 
-impl Refusal {
+impl TokenRefusal {
     fn response(&self) -> Response {
         let (status, error) = match self {
             Self::Tenant(_) | Self::Missing(_) | Self::Body(_) => {
@@ -353,7 +356,7 @@ impl Refusal {
     }
 }
 
-fn read_only(route: &'static str, method: &Method, shown: Result<Value, Refusal>) -> Response {
+fn read_only(route: &'static str, method: &Method, shown: Result<Value, TokenRefusal>) -> Response {
     let response = match (method, shown) {
         (&Method::GET | &Method::HEAD, Ok(shown)) => Json(shown).into_response(),
         (&Method::GET | &Method::HEAD, Err(refusal)) => refusal.response(),
@@ -378,7 +381,7 @@ fn resource(scope: &str) -> Option<&str> {
 }
 
 /// Client id and secret of a token request.
-struct Login {
+struct ClientLogin {
     id: String,
     /// The possible readings of the secret; one of them has to be correct.
     secrets: Vec<String>,
@@ -387,13 +390,13 @@ struct Login {
 /// Client id and secret of an `Authorization: Basic` header. RFC 6749 section 2.3.1 requires both
 /// to be form-urlencoded before they are joined, but many clients, including `curl -u`, do not do
 /// this. So a secret with `+` or `%` is tried both ways.
-fn basic(headers: &HeaderMap) -> Option<Login> {
+fn basic(headers: &HeaderMap) -> Option<ClientLogin> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
     let decoded = STANDARD.decode(encoded.trim()).ok()?;
     let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     let secrets = vec![plain(secret), secret.to_owned()];
-    scheme.eq_ignore_ascii_case("Basic").then(|| Login { id: plain(id), secrets })
+    scheme.eq_ignore_ascii_case("Basic").then(|| ClientLogin { id: plain(id), secrets })
 }
 
 /// Decodes a single form-urlencoded value; an `&` in it does not separate fields.

@@ -147,7 +147,7 @@ struct Places {
 }
 
 /// The slot of a connection; dropping it frees the slot.
-struct Place {
+struct ConnectionSlot {
     sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
     source: IpAddr,
     _one_of_all: OwnedSemaphorePermit,
@@ -156,7 +156,10 @@ struct Place {
 impl Places {
     /// Accepts the next client and gives it a slot. `None` when accepting failed, or when the
     /// client's address has too many connections.
-    async fn next(&self, listener: &TcpListener) -> Option<(Place, TcpStream, SocketAddr)> {
+    async fn next(
+        &self,
+        listener: &TcpListener,
+    ) -> Option<(ConnectionSlot, TcpStream, SocketAddr)> {
         let place = Arc::clone(&self.all).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         let (stream, peer) = match listener.accept().await {
@@ -184,7 +187,7 @@ impl Places {
         Some((place, stream, peer))
     }
 
-    fn of(&self, ip: IpAddr, place: OwnedSemaphorePermit) -> Option<Place> {
+    fn of(&self, ip: IpAddr, place: OwnedSemaphorePermit) -> Option<ConnectionSlot> {
         let source = source(ip);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sources.entry(source).or_default();
@@ -192,11 +195,11 @@ impl Places {
             return None;
         }
         *count += 1;
-        Some(Place { sources: Arc::clone(&self.sources), source, _one_of_all: place })
+        Some(ConnectionSlot { sources: Arc::clone(&self.sources), source, _one_of_all: place })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = sources.get_mut(&self.source) {
@@ -209,7 +212,7 @@ impl Drop for Place {
 }
 
 /// A stream with or without TLS.
-type Stream = Either<TcpStream, Box<tokio_rustls::server::TlsStream<TcpStream>>>;
+type ApiStream = Either<TcpStream, Box<tokio_rustls::server::TlsStream<TcpStream>>>;
 
 /// The stream after the TLS handshake; `None` when the handshake failed.
 async fn shaken(
@@ -217,7 +220,7 @@ async fn shaken(
     acceptor: Option<TlsAcceptor>,
     peer: SocketAddr,
     cancel: &CancellationToken,
-) -> Option<Stream> {
+) -> Option<ApiStream> {
     let Some(acceptor) = acceptor else { return Some(Either::Left(stream)) };
     let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
     match cancel.run_until_cancelled(handshake).await? {

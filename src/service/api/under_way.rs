@@ -16,10 +16,10 @@ pub(super) const MAX_RUNNING: usize = 64;
 
 /// The keys of running requests. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<Mutex<HashMap<Arc<str>, Keys>>>);
+pub(super) struct UnderWay(Arc<Mutex<HashMap<Arc<str>, KeysInUse>>>);
 
 /// The keys of an application, each with a receiver that closes when the key is free.
-type Keys = HashMap<String, watch::Receiver<()>>;
+type KeysInUse = HashMap<String, watch::Receiver<()>>;
 
 /// Exclusive use of a key by one request, until it is dropped.
 pub(super) struct Turn {
@@ -67,7 +67,7 @@ impl UnderWay {
         Ok(Ok(Turn { under_way: self.clone(), application, key, _ended: ended }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Keys>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, KeysInUse>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,14 +32,14 @@ const MAX_PROVEN: usize = 64;
 #[derive(Default)]
 pub(super) struct WrongSecrets {
     /// Configured clients only, so the size is bounded.
-    clients: HashMap<Arc<str>, Client>,
+    clients: HashMap<Arc<str>, ClientAttempts>,
     sources: HashMap<IpAddr, Budget>,
     pruned_at: Option<Instant>,
 }
 
 /// State of a configured client.
 #[derive(Default)]
-struct Client {
+struct ClientAttempts {
     budget: Budget,
     /// Addresses from which the correct secret was shown, the latest last.
     proven: VecDeque<IpAddr>,

@@ -18,12 +18,12 @@ use crate::drivers::prompts::bundled_wav;
 
 /// A running bot.
 pub(super) struct Bot {
-    shared: Arc<Shared>,
+    shared: Arc<BotState>,
     address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-struct Shared {
+struct BotState {
     story: Story,
     address: SocketAddr,
     token: String,
@@ -31,12 +31,12 @@ struct Shared {
     api: OnceLock<Api>,
     seen: Mutex<HashSet<String>>,
     call: watch::Sender<Option<String>>,
-    recorded: watch::Sender<Option<Recorded>>,
+    recorded: watch::Sender<Option<RecordedClip>>,
     ended: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Clone)]
-struct Recorded {
+struct RecordedClip {
     location: String,
     token: String,
 }
@@ -50,14 +50,14 @@ struct Api {
 /// The downloaded clip and its source.
 pub(super) struct ClipFetched {
     pub bytes: Vec<u8>,
-    recorded: Recorded,
+    recorded: RecordedClip,
 }
 
 impl Bot {
     pub(super) async fn start(listen: SocketAddr, story: Story) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(BotState {
             story,
             address,
             token: format!("{:032x}", rand::random::<u128>()),
@@ -137,7 +137,7 @@ impl Bot {
     /// Polls until the recording is gone; returns the time since the call's end.
     pub(super) async fn recording_gone(&self, clip: &ClipFetched) -> anyhow::Result<Duration> {
         loop {
-            let Recorded { location, token } = &clip.recorded;
+            let RecordedClip { location, token } = &clip.recorded;
             let request = self.shared.api()?.client.get(location).bearer_auth(token);
             let response = request.send().await?;
             if response.status() == StatusCode::NOT_FOUND {
@@ -149,7 +149,7 @@ impl Bot {
     }
 }
 
-async fn notified(State(shared): State<Arc<Shared>>, Json(body): Json<Value>) -> StatusCode {
+async fn notified(State(shared): State<Arc<BotState>>, Json(body): Json<Value>) -> StatusCode {
     let Some(notification) = body["value"].get(0).cloned() else { return StatusCode::BAD_REQUEST };
     let data = &notification["resourceData"];
     let what = match data["toneInfo"]["tone"].as_str() {
@@ -176,7 +176,7 @@ async fn notified(State(shared): State<Arc<Shared>>, Json(body): Json<Value>) ->
     StatusCode::ACCEPTED
 }
 
-async fn react(shared: &Shared, data: &Value) -> anyhow::Result<()> {
+async fn react(shared: &BotState, data: &Value) -> anyhow::Result<()> {
     let id = data["id"].as_str().context("a notification without id")?.to_owned();
     match (data["state"].as_str(), data["recordingLocation"].as_str()) {
         (Some("incoming"), _) => {
@@ -213,7 +213,7 @@ async fn react(shared: &Shared, data: &Value) -> anyhow::Result<()> {
         }
         (_, Some(location)) if !location.is_empty() => {
             let token = data["recordingAccessToken"].as_str().context("no access token")?;
-            let recorded = Recorded { location: location.to_owned(), token: token.to_owned() };
+            let recorded = RecordedClip { location: location.to_owned(), token: token.to_owned() };
             shared.recorded.send_replace(Some(recorded));
             Ok(())
         }
@@ -221,7 +221,7 @@ async fn react(shared: &Shared, data: &Value) -> anyhow::Result<()> {
     }
 }
 
-impl Shared {
+impl BotState {
     fn api(&self) -> anyhow::Result<&Api> {
         self.api.get().context("the daemon is not there yet")
     }
@@ -242,7 +242,7 @@ impl Shared {
     }
 }
 
-fn prompt(shared: &Shared) -> Value {
+fn prompt(shared: &BotState) -> Value {
     json!({
         "uri": format!("http://{}/prompts/greeting.wav", shared.address),
         "resourceId": "1D6DE2D4-CD51-4309-8DAA-70768651088E"

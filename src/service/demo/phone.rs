@@ -46,8 +46,8 @@ pub struct Seen {
 
 /// A call of the phone. Dropping it ends its tasks without a BYE.
 pub struct Phone {
-    shared: Arc<Shared>,
-    dialog: Dialog,
+    shared: Arc<PhoneState>,
+    dialog: PhoneDialog,
     sip: Arc<UdpSocket>,
     ended: watch::Receiver<bool>,
     _tasks: JoinSet<()>,
@@ -55,7 +55,7 @@ pub struct Phone {
 
 /// The parts of the dialog that each request repeats.
 #[derive(Debug, Clone)]
-struct Dialog {
+struct PhoneDialog {
     server: SocketAddr,
     local: SocketAddr,
     uri: String,
@@ -66,15 +66,15 @@ struct Dialog {
 }
 
 #[derive(Default)]
-struct Shared {
-    media: Mutex<Media>,
+struct PhoneState {
+    media: Mutex<PhoneMedia>,
     seen: Mutex<Vec<Seen>>,
 }
 
 #[derive(Default)]
-struct Media {
+struct PhoneMedia {
     /// Speech frames of 160 samples, or packets of a key press; one is sent every 20 ms.
-    queue: VecDeque<Outgoing>,
+    queue: VecDeque<OutgoingMedia>,
     first_spoken: Option<Instant>,
     /// The received audio, positioned by RTP timestamp, and the arrival time of each packet.
     heard: Vec<i16>,
@@ -86,7 +86,7 @@ struct Media {
 }
 
 #[derive(Debug, Clone)]
-enum Outgoing {
+enum OutgoingMedia {
     Speech(Box<[i16; FRAME]>),
     Key { tone: Tone, first: bool, duration: u16, end: bool },
 }
@@ -113,7 +113,7 @@ impl Phone {
         let local = sip.local_addr()?;
         let id: u64 = rand::random();
         let uri = format!("sip:{user}@{server}");
-        let mut dialog = Dialog {
+        let mut dialog = PhoneDialog {
             server,
             local,
             target: uri.clone(),
@@ -122,7 +122,7 @@ impl Phone {
             to: format!("<{uri}>"),
             uri,
         };
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(PhoneState::default());
         let offer = offer(local, rtp.local_addr()?.port());
         let branch = format!("z9hG4bK{:x}", rand::random::<u64>());
         let invite = dialog.request("INVITE", 1, &branch, Some(&offer));
@@ -158,7 +158,7 @@ impl Phone {
         for piece in samples.chunks(FRAME) {
             let mut frame = Box::new([0; FRAME]);
             frame[..piece.len()].copy_from_slice(piece);
-            media.queue.push_back(Outgoing::Speech(frame));
+            media.queue.push_back(OutgoingMedia::Speech(frame));
         }
     }
 
@@ -168,11 +168,16 @@ impl Phone {
         let mut media = self.shared.media();
         for step in 1..=5u16 {
             let duration = step * FRAME as u16;
-            media.queue.push_back(Outgoing::Key { tone, first: step == 1, duration, end: false });
+            media.queue.push_back(OutgoingMedia::Key {
+                tone,
+                first: step == 1,
+                duration,
+                end: false,
+            });
         }
         for _ in 0..3 {
             let duration = 5 * FRAME as u16;
-            media.queue.push_back(Outgoing::Key { tone, first: false, duration, end: true });
+            media.queue.push_back(OutgoingMedia::Key { tone, first: false, duration, end: true });
         }
     }
 
@@ -223,8 +228,8 @@ impl Phone {
     }
 }
 
-impl Shared {
-    fn media(&self) -> MutexGuard<'_, Media> {
+impl PhoneState {
+    fn media(&self) -> MutexGuard<'_, PhoneMedia> {
         self.media.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -240,7 +245,7 @@ impl Shared {
     }
 }
 
-impl Dialog {
+impl PhoneDialog {
     fn request(&self, method: &str, cseq: u32, branch: &str, sdp: Option<&str>) -> String {
         let Self { local, call_id, from, to, .. } = self;
         let target = if method == "INVITE" { &self.uri } else { &self.target };
@@ -270,7 +275,7 @@ async fn exchange_invite(
     sip: &UdpSocket,
     server: SocketAddr,
     invite: &str,
-    shared: &Shared,
+    shared: &PhoneState,
 ) -> Result<String, PhoneError> {
     let mut buffer = vec![0; 65_535];
     let begun = Instant::now();
@@ -306,7 +311,7 @@ async fn signalling(
     sip: Arc<UdpSocket>,
     server: SocketAddr,
     ack: String,
-    shared: Arc<Shared>,
+    shared: Arc<PhoneState>,
     ended: watch::Sender<bool>,
 ) {
     let mut buffer = vec![0; 65_535];
@@ -339,7 +344,7 @@ async fn signalling(
 
 /// Sends one packet every 20 ms and receives packets until the call has ended. After that, the
 /// server's port may belong to another call.
-async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
+async fn media(rtp: UdpSocket, shared: Arc<PhoneState>, mut ended: watch::Receiver<bool>) {
     let ssrc: u32 = rand::random();
     let mut seq: u16 = rand::random();
     let mut rtp_ts: u32 = rand::random();
@@ -354,24 +359,24 @@ async fn media(rtp: UdpSocket, shared: Arc<Shared>, mut ended: watch::Receiver<b
                 let next = shared.media().queue.pop_front();
                 let mut packet = Vec::with_capacity(12 + FRAME);
                 let (pt, marker, ts) = match &next {
-                    Some(Outgoing::Key { first, .. }) => {
+                    Some(OutgoingMedia::Key { first, .. }) => {
                         if *first {
                             event_ts = rtp_ts;
                         }
                         (EVENT_PT, *first, event_ts)
                     }
-                    Some(Outgoing::Speech(_)) | None => (0, false, rtp_ts),
+                    Some(OutgoingMedia::Speech(_)) | None => (0, false, rtp_ts),
                 };
                 packet.extend([0x80, pt | (u8::from(marker) << 7)]);
                 packet.extend(seq.to_be_bytes());
                 packet.extend(ts.to_be_bytes());
                 packet.extend(ssrc.to_be_bytes());
                 match &next {
-                    Some(Outgoing::Speech(frame)) => {
+                    Some(OutgoingMedia::Speech(frame)) => {
                         packet.extend(frame.iter().map(|sample| Law::Mu.encode(*sample)));
                         shared.media().first_spoken.get_or_insert_with(Instant::now);
                     }
-                    Some(Outgoing::Key { tone, duration, end, .. }) => {
+                    Some(OutgoingMedia::Key { tone, duration, end, .. }) => {
                         packet.extend([tone.event_code(), 10 | (u8::from(*end) << 7)]);
                         packet.extend(duration.to_be_bytes());
                     }
@@ -397,7 +402,7 @@ async fn is_over(ended: &mut watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
-impl Media {
+impl PhoneMedia {
     fn take(&mut self, packet: &[u8]) {
         let Some((head, payload)) = packet.split_at_checked(12) else { return };
         let rtp_ts = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);

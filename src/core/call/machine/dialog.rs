@@ -1,6 +1,6 @@
 //! Changes of an established call: its session and its peer.
 
-use super::{Action, Machine, Now, Phase, Transfer, refuse};
+use super::{Action, Machine, Now, PendingTransfer, Phase, refuse};
 use crate::{
     call::{
         reason,
@@ -59,7 +59,7 @@ impl Machine {
             Some(_) => TransferKind::Consultative,
             None => TransferKind::Blind,
         };
-        self.transfer = Some(Transfer { kind, is_heard_of: false });
+        self.transfer = Some(PendingTransfer { kind, is_heard_of: false });
         self.signal(endpoint::Command::Refer { dialog: self.dialog, target, replaces });
         Ok(())
     }

@@ -25,15 +25,16 @@ impl Machine {
             return;
         }
         let is_heard_of = self.transfer.is_some_and(|transfer| transfer.is_heard_of);
-        let termination = match termination {
+        let is_hung_up = termination == Termination::PeerHungUp;
+        let termination = if is_hung_up && is_heard_of {
             // Phones hang up as soon as they have reached the transfer target, and then send no
             // more NOTIFY. A phone that has reported no progress has simply hung up.
-            Termination::PeerHungUp if is_heard_of => {
-                self.set_state(CallState::TransferAccepted);
-                Termination::Transferred
-            }
-            Termination::PeerHungUp if self.call.is_telephone => Termination::TelephoneHungUp,
-            termination => termination,
+            self.set_state(CallState::TransferAccepted);
+            Termination::Transferred
+        } else if is_hung_up && self.call.is_telephone {
+            Termination::TelephoneHungUp
+        } else {
+            termination
         };
         self.begin_ending(termination, now);
     }

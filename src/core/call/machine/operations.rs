@@ -77,7 +77,13 @@ impl Machine {
                 self.call.recording_status = Some(*status);
                 None
             }
-            _ => None,
+            OperationKind::Record(_)
+            | OperationKind::PlayPrompt(_)
+            | OperationKind::CancelMediaProcessing
+            | OperationKind::SendDtmfTones(_)
+            | OperationKind::StartHoldMusic { .. }
+            | OperationKind::StopHoldMusic
+            | OperationKind::Echo => None,
         };
         match is_muted {
             Some((Side::Ours, is_muted)) => self.call.is_muted = is_muted,

@@ -141,7 +141,7 @@ pub fn negotiate(
         .enumerate()
         .map(|(at, offered)| {
             if at == index {
-                accepted(local, &plan, Line::of(offer, offered))
+                accepted(local, &plan, MediaLine::of(offer, offered))
             } else {
                 refused(offered)
             }
@@ -226,7 +226,7 @@ pub fn make_offer_again(
         .enumerate()
         .map(|(at, line)| {
             if Some(at) == index {
-                offered_audio_again(local, Line::of(before, line), named)
+                offered_audio_again(local, MediaLine::of(before, line), named)
             } else {
                 refused(line)
             }
@@ -245,10 +245,10 @@ pub fn accept_answer(
     answer: &Description,
 ) -> Result<StreamPlan, NegotiationError> {
     let (ours, theirs) = audio_lines(offer, answer)?;
-    let ours = Line::of(offer, ours);
+    let ours = MediaLine::of(offer, ours);
     let codecs: Vec<Codec> = ours.formats().filter_map(|format| format.codec()).collect();
     let plan = choose(answer, theirs, &codecs)?;
-    Ok(StreamPlan { heard: heard(ours, Line::of(answer, theirs)), ..plan })
+    Ok(StreamPlan { heard: heard(ours, MediaLine::of(answer, theirs)), ..plan })
 }
 
 /// Accepts the answer to a later offer of ours; `plan` is the agreed plan. An answer that refuses
@@ -303,7 +303,7 @@ fn audio_lines<'a>(
 /// directions, so those are accepted too where our offer has no other use for them. A static number
 /// has a fixed meaning, so it is accepted as soon as it was offered. Each number occurs once,
 /// however long the answer is.
-fn heard(ours: Line<'_>, theirs: Line<'_>) -> Vec<(PayloadType, Payload)> {
+fn heard(ours: MediaLine<'_>, theirs: MediaLine<'_>) -> Vec<(PayloadType, Payload)> {
     let offered: Vec<(PayloadType, Payload)> = ours.payloads().collect();
     let answered: Vec<(PayloadType, Payload)> = theirs.payloads().collect();
     let is_answered = |payload| answered.iter().any(|(_, answered)| *answered == payload);
@@ -353,7 +353,7 @@ fn is_ours(line: &Media) -> bool {
 /// Our line in a later offer. Each payload type occurs once, and keeps its meaning.
 fn offered_audio_again(
     local: &LocalMedia,
-    before: Line<'_>,
+    before: MediaLine<'_>,
     named: &[(PayloadType, Option<Payload>)],
 ) -> Media {
     let mut meanings: BTreeMap<PayloadType, Option<Payload>> = before.meanings().collect();
@@ -506,12 +506,12 @@ const MAX_AUDIO_WITH_SESSION: usize = 4;
 
 /// A media line with the attributes of its session.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct MediaLine<'a> {
     media: &'a Media,
     session: &'a [Attribute],
 }
 
-impl<'a> Line<'a> {
+impl<'a> MediaLine<'a> {
     /// The attributes of the session are read anew for each line, so they count only in
     /// descriptions with few lines of audio.
     fn of(description: &'a Description, media: &'a Media) -> Self {
@@ -640,7 +640,7 @@ fn choose(
     if transport(media).is_none() {
         return Err(NegotiationError::Transport(media.protocol.clone()));
     }
-    let line = Line::of(description, media);
+    let line = MediaLine::of(description, media);
     let chosen = line
         .formats()
         .find_map(|format| {
@@ -710,7 +710,7 @@ fn choose(
 
 /// The packet duration that the peer wants: a multiple of 10 from 10 to 60 ms. A fraction is
 /// allowed, zero is not (RFC 8866 section 6.4).
-fn ptime(line: Line<'_>) -> u32 {
+fn ptime(line: MediaLine<'_>) -> u32 {
     let mut wanted = line.values("ptime").filter_map(milliseconds);
     let wanted = wanted.find(|wanted| *wanted != 0).unwrap_or(PTIME_MS);
     let most = line.values("maxptime").find_map(milliseconds).unwrap_or(60).clamp(10, 60);
@@ -741,7 +741,7 @@ fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
-fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: Line<'_>) -> Media {
+fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: MediaLine<'_>) -> Media {
     let mut media = audio(local, transport(offered.media).unwrap_or(AVP));
     let pt = plan.payload_type;
     media.formats.push(pt.to_string());

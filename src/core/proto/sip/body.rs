@@ -92,7 +92,7 @@ pub(super) fn read<'a>(
     strictness: Strictness,
 ) -> Content<'a> {
     // SIP has no Content-Transfer-Encoding (RFC 3261 §20): outside of a set, bodies are binary.
-    let entity = Entity { transfer: Transfer::Identity, ..Entity::of(fields) };
+    let entity = Entity { transfer: TransferEncoding::Identity, ..Entity::of(fields) };
     Reader { types, strictness, parts_left: MAX_PARTS }.read(&entity, body, 0)
 }
 
@@ -131,7 +131,7 @@ struct Entity {
     disposition: String,
     handling: Handling,
     compression: Compression,
-    transfer: Transfer,
+    transfer: TransferEncoding,
     id: Option<String>,
     /// There are no header fields.
     is_bare: bool,
@@ -162,7 +162,7 @@ const COMPRESSIONS: [&str; 7] =
 
 /// Content-Transfer-Encoding (RFC 2045 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transfer {
+enum TransferEncoding {
     Identity,
     Base64,
     QuotedPrintable,
@@ -200,10 +200,10 @@ impl Entity {
                 Compression::Known | Compression::Unknown => before,
             }),
             transfer: match before_parameters(transfer).as_str() {
-                "" | "binary" | "8bit" | "7bit" => Transfer::Identity,
-                "base64" => Transfer::Base64,
-                "quoted-printable" => Transfer::QuotedPrintable,
-                _ => Transfer::Unknown,
+                "" | "binary" | "8bit" | "7bit" => TransferEncoding::Identity,
+                "base64" => TransferEncoding::Base64,
+                "quoted-printable" => TransferEncoding::QuotedPrintable,
+                _ => TransferEncoding::Unknown,
             },
             id: fields.first("Content-ID").map(str::to_owned),
             is_bare: fields.iter().next().is_none(),
@@ -470,7 +470,7 @@ fn read_part(part: &[u8]) -> (Entity, &[u8]) {
     (Entity::of(&fields), lines.rest.unwrap_or_default())
 }
 
-impl Transfer {
+impl TransferEncoding {
     /// Decodes the bytes; `None` when they are not in this encoding.
     fn undo(self, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
         match self {

@@ -53,12 +53,12 @@ pub enum FramingError {
 pub struct StreamFramer {
     /// Bytes that were pushed and are not returned yet.
     buffer: BytesMut,
-    state: State,
+    state: FramingState,
     has_pong: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum FramingState {
     /// Before a start line. RFC 3261 §7.5: line ends are skipped.
     Between {
         /// How many bytes of a ping have come.
@@ -80,7 +80,7 @@ enum State {
     Broken(FramingError),
 }
 
-impl Default for State {
+impl Default for FramingState {
     fn default() -> Self {
         Self::Between { ping: 0 }
     }
@@ -95,7 +95,7 @@ impl StreamFramer {
     /// Takes received bytes. If [`next_frame`](Self::next_frame) is called until `None` after each
     /// push, at most one message and the bytes of one push are held.
     pub fn push(&mut self, bytes: &[u8]) {
-        if !matches!(self.state, State::Broken(_)) {
+        if !matches!(self.state, FramingState::Broken(_)) {
             self.buffer.extend_from_slice(bytes);
         }
     }
@@ -108,38 +108,38 @@ impl StreamFramer {
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FramingError> {
         loop {
             match self.state {
-                State::Between { ping } => match self.skip_line_ends(ping) {
+                FramingState::Between { ping } => match self.skip_line_ends(ping) {
                     Some(frame) => return Ok(Some(frame)),
                     None if self.buffer.is_empty() => return Ok(None),
-                    None => self.state = State::Head { line: 0, searched: 0 },
+                    None => self.state = FramingState::Head { line: 0, searched: 0 },
                 },
-                State::Head { line, searched } => match self.find_head_end(line, searched) {
+                FramingState::Head { line, searched } => match self.find_head_end(line, searched) {
                     Some(end) if end <= MAX_MESSAGE => {
                         if let Err((error, head)) = self.measure(end) {
-                            self.state = State::Broken(error);
+                            self.state = FramingState::Broken(error);
                             return Ok(Some(Frame::Message(head)));
                         }
                     }
                     _ if self.buffer.len() > MAX_MESSAGE => {
-                        self.state = State::Broken(FramingError::TooLong);
+                        self.state = FramingState::Broken(FramingError::TooLong);
                         let head = self.buffer.split_to(MAX_MESSAGE + 1).freeze();
                         return Ok(Some(Frame::Message(head)));
                     }
                     _ => return Ok(None),
                 },
-                State::Body { length } if self.buffer.len() < length => return Ok(None),
-                State::Body { length } => {
-                    self.state = State::default();
+                FramingState::Body { length } if self.buffer.len() < length => return Ok(None),
+                FramingState::Body { length } => {
+                    self.state = FramingState::default();
                     return Ok(Some(Frame::Message(self.buffer.split_to(length).freeze())));
                 }
-                State::Broken(error) => return Err(error),
+                FramingState::Broken(error) => return Err(error),
             }
         }
     }
 
     /// Whether a message has begun and is not complete.
     pub fn is_within_message(&self) -> bool {
-        matches!(self.state, State::Head { .. } | State::Body { .. })
+        matches!(self.state, FramingState::Head { .. } | FramingState::Body { .. })
     }
 
     /// Whether a single CRLF has come between messages since the last call. It is taken for the
@@ -166,7 +166,7 @@ impl StreamFramer {
         self.buffer.advance(skipped);
         self.has_pong |= ping == PONG.len() || ping == PONG.len() + 1;
         let is_ping = ping == PING.len();
-        self.state = State::Between { ping: if is_ping { 0 } else { ping } };
+        self.state = FramingState::Between { ping: if is_ping { 0 } else { ping } };
         is_ping.then_some(Frame::Ping)
     }
 
@@ -175,7 +175,7 @@ impl StreamFramer {
         loop {
             let rest = self.buffer.get(searched..).unwrap_or_default();
             let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
-                self.state = State::Head { line, searched: self.buffer.len() };
+                self.state = FramingState::Head { line, searched: self.buffer.len() };
                 return None;
             };
             let end = searched + length;
@@ -198,7 +198,7 @@ impl StreamFramer {
         };
         match length.map(|body| head.saturating_add(body)) {
             Ok(length) if length <= MAX_MESSAGE => {
-                self.state = State::Body { length };
+                self.state = FramingState::Body { length };
                 Ok(())
             }
             Ok(_) => {

@@ -101,14 +101,14 @@ pub struct Locator {
     available: Vec<Available>,
     /// The transport to use when no record names one.
     fallback: Transport,
-    steps: VecDeque<Step>,
+    steps: VecDeque<LocateStep>,
     asked: usize,
     targets: Vec<Target>,
 }
 
 /// The next question to ask.
 #[derive(Debug)]
-enum Step {
+enum LocateStep {
     Naptr,
     Srv {
         name: String,
@@ -178,32 +178,37 @@ impl Locator {
             self.add(ip, port, transport);
         } else if let Some(port) = self.port {
             let host = self.host.clone();
-            self.steps.push_back(Step::Addresses { host, port, transport, last_resort: false });
+            self.steps.push_back(LocateStep::Addresses {
+                host,
+                port,
+                transport,
+                last_resort: false,
+            });
         } else if let Some(transport) = named {
             self.look_for_service(transport);
             self.look_for_host();
         } else {
-            self.steps.push_back(Step::Naptr);
+            self.steps.push_back(LocateStep::Naptr);
         }
     }
 
     /// The next question to ask; `None` when there is none left.
     pub fn question(&self) -> Option<Question> {
         Some(match self.steps.front()? {
-            Step::Naptr => Question::Naptr(self.host.clone()),
-            Step::Srv { name, .. } => Question::Srv(name.clone()),
-            Step::Addresses { host, .. } => Question::Addresses(host.clone()),
+            LocateStep::Naptr => Question::Naptr(self.host.clone()),
+            LocateStep::Srv { name, .. } => Question::Srv(name.clone()),
+            LocateStep::Addresses { host, .. } => Question::Addresses(host.clone()),
         })
     }
 
     /// Takes the answer to the current question.
     pub fn answer(&mut self, reply: Reply, rng: &mut StdRng) {
         match (self.steps.pop_front(), reply) {
-            (Some(Step::Naptr), Reply::Naptr(records)) => self.follow_naptr(records),
-            (Some(Step::Srv { transport, .. }), Reply::Srv(records)) => {
+            (Some(LocateStep::Naptr), Reply::Naptr(records)) => self.follow_naptr(records),
+            (Some(LocateStep::Srv { transport, .. }), Reply::Srv(records)) => {
                 self.follow_srv(records, transport, rng);
             }
-            (Some(Step::Addresses { port, transport, .. }), Reply::Addresses(addresses)) => {
+            (Some(LocateStep::Addresses { port, transport, .. }), Reply::Addresses(addresses)) => {
                 for ip in addresses.into_iter().take(MAX_RECORDS) {
                     self.add(ip, port, transport);
                 }
@@ -212,7 +217,8 @@ impl Locator {
         }
         // The addresses of a domain itself are only for domains without services (§4.2).
         if !self.targets.is_empty() {
-            self.steps.retain(|step| !matches!(step, Step::Addresses { last_resort: true, .. }));
+            self.steps
+                .retain(|step| !matches!(step, LocateStep::Addresses { last_resort: true, .. }));
         }
         self.asked += 1;
         if self.targets.len() >= MAX_TARGETS || self.asked >= MAX_QUESTIONS {
@@ -233,7 +239,7 @@ impl Locator {
             let Some(transport) = transport_of(&service) else { continue };
             if self.transports.contains(&transport) {
                 found = true;
-                self.steps.push_back(Step::Srv { name: replacement, transport });
+                self.steps.push_back(LocateStep::Srv { name: replacement, transport });
             }
         }
         if !found {
@@ -254,7 +260,8 @@ impl Locator {
             && !records.is_empty()
             && records.iter().all(|record| record.target.trim_end_matches('.').is_empty())
         {
-            self.steps.retain(|step| !matches!(step, Step::Addresses { last_resort: true, .. }));
+            self.steps
+                .retain(|step| !matches!(step, LocateStep::Addresses { last_resort: true, .. }));
         }
         records.retain(|record| !record.target.trim_end_matches('.').is_empty());
         let mut ordered = Vec::with_capacity(records.len());
@@ -274,7 +281,7 @@ impl Locator {
             let host = record.target.trim_end_matches('.').to_ascii_lowercase();
             let port = record.port;
             let last_resort = false;
-            self.steps.push_front(Step::Addresses { host, port, transport, last_resort });
+            self.steps.push_front(LocateStep::Addresses { host, port, transport, last_resort });
         }
     }
 
@@ -285,13 +292,13 @@ impl Locator {
             Transport::Tls => format!("_sips._tcp.{}", self.host),
             Transport::Ws | Transport::Wss => return,
         };
-        self.steps.push_back(Step::Srv { name, transport });
+        self.steps.push_back(LocateStep::Srv { name, transport });
     }
 
     fn look_for_host(&mut self) {
         let (host, transport) = (self.host.clone(), self.fallback);
         let port = transport.default_port();
-        self.steps.push_back(Step::Addresses { host, port, transport, last_resort: true });
+        self.steps.push_back(LocateStep::Addresses { host, port, transport, last_resort: true });
     }
 
     fn add(&mut self, ip: IpAddr, port: u16, transport: Transport) {

@@ -78,16 +78,16 @@ pub(super) struct Outgoing {
     /// The current INVITE.
     transaction: Option<TransactionId>,
     /// Whether an INVITE too long for a datagram may be sent over a stream (§18.1.1).
-    stream: Stream,
+    stream: StreamAttempt,
     /// Early dialogs of the current INVITE, by the tag of the other side.
     forks: BTreeMap<String, Fork>,
-    state: State,
+    state: OutgoingState,
 }
 
 /// RFC 3261 §18.1.1: a stream is tried once; if that fails, the INVITE is sent as a datagram after
 /// all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stream {
+enum StreamAttempt {
     Untried,
     Tried,
     Failed,
@@ -112,7 +112,7 @@ enum Stream {
 ///
 /// A 2xx that makes no dialog leads from Calling or Proceeding to Unusable.
 #[derive(Debug)]
-enum State {
+enum OutgoingState {
     /// No response yet. CANCEL has to wait for the first one (§9.1).
     Calling { hang_up: Option<HangUp> },
     /// A provisional response came.
@@ -181,9 +181,9 @@ impl Outgoing {
             challenges: Challenges::default(),
             authorization: Vec::new(),
             transaction: None,
-            stream: Stream::Untried,
+            stream: StreamAttempt::Untried,
             forks: BTreeMap::new(),
-            state: State::Calling { hang_up: None },
+            state: OutgoingState::Calling { hang_up: None },
         }
     }
 
@@ -240,7 +240,7 @@ impl Outgoing {
     pub(super) fn sent(&mut self, transaction: TransactionId, streamed: bool) {
         self.transaction = Some(transaction);
         if streamed {
-            self.stream = Stream::Tried;
+            self.stream = StreamAttempt::Tried;
         }
     }
 
@@ -251,13 +251,13 @@ impl Outgoing {
 
     /// Whether an INVITE too long for a datagram may be sent over a stream.
     pub(super) fn may_stream(&self) -> bool {
-        self.stream != Stream::Failed
+        self.stream != StreamAttempt::Failed
     }
 
     /// The target cannot be reached; returns whether there is another way to try.
     pub(super) fn unreachable(&mut self) -> bool {
-        if self.stream == Stream::Tried {
-            self.stream = Stream::Failed;
+        if self.stream == StreamAttempt::Tried {
+            self.stream = StreamAttempt::Failed;
             return self.restart();
         }
         self.next_target()
@@ -266,7 +266,7 @@ impl Outgoing {
     /// The target does not answer, or has no capacity; returns whether there is another one to try.
     pub(super) fn next_target(&mut self) -> bool {
         self.target += 1;
-        self.stream = Stream::Untried;
+        self.stream = StreamAttempt::Untried;
         if self.target().is_none() {
             return self.next_place();
         }
@@ -284,7 +284,7 @@ impl Outgoing {
         self.call.request_uri = request_uri;
         self.call.routes = routes;
         self.target = 0;
-        self.stream = Stream::Untried;
+        self.stream = StreamAttempt::Untried;
         self.challenges = Challenges::default();
         self.restart()
     }
@@ -331,33 +331,33 @@ impl Outgoing {
     /// no target is left.
     fn restart(&mut self) -> bool {
         match &self.state {
-            State::Calling { hang_up: None } | State::Proceeding => {
-                self.state = State::Calling { hang_up: None };
+            OutgoingState::Calling { hang_up: None } | OutgoingState::Proceeding => {
+                self.state = OutgoingState::Calling { hang_up: None };
                 self.target().is_some()
             }
-            State::Calling { hang_up: Some(_) }
-            | State::Canceling { .. }
-            | State::Won { .. }
-            | State::Unusable { .. }
-            | State::Over => false,
+            OutgoingState::Calling { hang_up: Some(_) }
+            | OutgoingState::Canceling { .. }
+            | OutgoingState::Won { .. }
+            | OutgoingState::Unusable { .. }
+            | OutgoingState::Over => false,
         }
     }
 
     /// Our side wants to hang up.
     pub(super) fn hang_up(&mut self, wish: HangUp, now: Instant) -> Cancellation {
         match &mut self.state {
-            State::Calling { hang_up } => {
+            OutgoingState::Calling { hang_up } => {
                 hang_up.get_or_insert(wish);
                 Cancellation::Later
             }
-            State::Proceeding => {
-                self.state = State::Canceling { hang_up: wish, until: now + SIXTY_FOUR_T1 };
+            OutgoingState::Proceeding => {
+                self.state = OutgoingState::Canceling { hang_up: wish, until: now + SIXTY_FOUR_T1 };
                 Cancellation::Now
             }
-            State::Canceling { .. } => Cancellation::Later,
-            State::Won { .. } | State::Over => Cancellation::TooLate,
-            State::Unusable { .. } => {
-                self.state = State::Over;
+            OutgoingState::Canceling { .. } => Cancellation::Later,
+            OutgoingState::Won { .. } | OutgoingState::Over => Cancellation::TooLate,
+            OutgoingState::Unusable { .. } => {
+                self.state = OutgoingState::Over;
                 Cancellation::Ended
             }
         }
@@ -370,11 +370,11 @@ impl Outgoing {
         let others_ring = self.forks.values().any(rings);
         let end = now + if others_ring { SIXTY_FOUR_T1 } else { T2 };
         match &mut self.state {
-            State::Calling { .. } | State::Proceeding => {
-                self.state = State::Unusable { until: end };
+            OutgoingState::Calling { .. } | OutgoingState::Proceeding => {
+                self.state = OutgoingState::Unusable { until: end };
             }
-            State::Unusable { until } => *until = end.min(*until),
-            State::Canceling { .. } | State::Won { .. } | State::Over => {
+            OutgoingState::Unusable { until } => *until = end.min(*until),
+            OutgoingState::Canceling { .. } | OutgoingState::Won { .. } | OutgoingState::Over => {
                 debug_assert!(false, "no answer is awaited: {:?}", self.state);
             }
         }
@@ -382,28 +382,28 @@ impl Outgoing {
 
     /// The wait for another fork is over; returns whether there was one.
     pub(super) fn give_up_forks(&mut self) -> bool {
-        let waits = matches!(self.state, State::Unusable { .. });
+        let waits = matches!(self.state, OutgoingState::Unusable { .. });
         if waits {
-            self.state = State::Over;
+            self.state = OutgoingState::Over;
         }
         waits
     }
 
     /// Whether the call has ended, so that a fork that still answers is hung up.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, OutgoingState::Over)
     }
 
     /// A provisional response came; returns whether CANCEL has to be sent now.
     pub(super) fn proceed(&mut self, now: Instant) -> bool {
-        let State::Calling { hang_up } = &mut self.state else { return false };
+        let OutgoingState::Calling { hang_up } = &mut self.state else { return false };
         match hang_up.take() {
             Some(hang_up) => {
-                self.state = State::Canceling { hang_up, until: now + SIXTY_FOUR_T1 };
+                self.state = OutgoingState::Canceling { hang_up, until: now + SIXTY_FOUR_T1 };
                 true
             }
             None => {
-                self.state = State::Proceeding;
+                self.state = OutgoingState::Proceeding;
                 false
             }
         }
@@ -412,44 +412,50 @@ impl Outgoing {
     /// The reason for which our side has hung up.
     pub(super) fn reason(&self) -> Option<&str> {
         match &self.state {
-            State::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
-            State::Calling { .. }
-            | State::Proceeding
-            | State::Won { .. }
-            | State::Unusable { .. }
-            | State::Over => None,
+            OutgoingState::Canceling { hang_up, .. } => hang_up.reason.as_deref(),
+            OutgoingState::Calling { .. }
+            | OutgoingState::Proceeding
+            | OutgoingState::Won { .. }
+            | OutgoingState::Unusable { .. }
+            | OutgoingState::Over => None,
         }
     }
 
     /// The fork with this tag is the first to answer; returns the wish to hang up, if our side had
     /// one before.
     pub(super) fn win(&mut self, tag: &str) -> Option<HangUp> {
-        let won = State::Won { tag: tag.to_owned() };
+        let won = OutgoingState::Won { tag: tag.to_owned() };
         match std::mem::replace(&mut self.state, won) {
-            State::Calling { hang_up } => hang_up,
-            State::Canceling { hang_up, .. } => Some(hang_up),
-            State::Proceeding | State::Won { .. } | State::Unusable { .. } | State::Over => None,
+            OutgoingState::Calling { hang_up } => hang_up,
+            OutgoingState::Canceling { hang_up, .. } => Some(hang_up),
+            OutgoingState::Proceeding
+            | OutgoingState::Won { .. }
+            | OutgoingState::Unusable { .. }
+            | OutgoingState::Over => None,
         }
     }
 
     /// The tag of the fork that answered first.
     pub(super) fn winner(&self) -> Option<&str> {
         match &self.state {
-            State::Won { tag } => Some(tag),
-            State::Calling { .. }
-            | State::Proceeding
-            | State::Canceling { .. }
-            | State::Unusable { .. }
-            | State::Over => None,
+            OutgoingState::Won { tag } => Some(tag),
+            OutgoingState::Calling { .. }
+            | OutgoingState::Proceeding
+            | OutgoingState::Canceling { .. }
+            | OutgoingState::Unusable { .. }
+            | OutgoingState::Over => None,
         }
     }
 
     /// Whether our side wants to hang up.
     pub(super) fn is_unwanted(&self) -> bool {
         match &self.state {
-            State::Calling { hang_up } => hang_up.is_some(),
-            State::Canceling { .. } => true,
-            State::Proceeding | State::Won { .. } | State::Unusable { .. } | State::Over => false,
+            OutgoingState::Calling { hang_up } => hang_up.is_some(),
+            OutgoingState::Canceling { .. } => true,
+            OutgoingState::Proceeding
+            | OutgoingState::Won { .. }
+            | OutgoingState::Unusable { .. }
+            | OutgoingState::Over => false,
         }
     }
 
@@ -495,8 +501,13 @@ impl Outgoing {
     /// When the wait for the answer to a CANCEL (§9.1), or for another fork, ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Canceling { until, .. } | State::Unusable { until } => Some(*until),
-            State::Calling { .. } | State::Proceeding | State::Won { .. } | State::Over => None,
+            OutgoingState::Canceling { until, .. } | OutgoingState::Unusable { until } => {
+                Some(*until)
+            }
+            OutgoingState::Calling { .. }
+            | OutgoingState::Proceeding
+            | OutgoingState::Won { .. }
+            | OutgoingState::Over => None,
         }
     }
 

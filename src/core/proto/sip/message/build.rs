@@ -23,7 +23,7 @@ pub struct ResponseBuilder<'a> {
     /// The To of the request, and whether it has a tag.
     to: Option<(&'a str, bool)>,
     to_tag: Option<String>,
-    payload: Payload,
+    payload: MessageParts,
 }
 
 impl<'a> ResponseBuilder<'a> {
@@ -72,7 +72,7 @@ impl<'a> ResponseBuilder<'a> {
             copied,
             to,
             to_tag: None,
-            payload: Payload::default(),
+            payload: MessageParts::default(),
         }
     }
 
@@ -126,13 +126,13 @@ pub struct RequestBuilder {
     method: Method,
     uri: Uri,
     max_forwards: u8,
-    payload: Payload,
+    payload: MessageParts,
 }
 
 impl RequestBuilder {
     /// A request for `uri`.
     pub fn new(method: Method, uri: Uri) -> Self {
-        Self { method, uri, max_forwards: DEFAULT_MAX_FORWARDS, payload: Payload::default() }
+        Self { method, uri, max_forwards: DEFAULT_MAX_FORWARDS, payload: MessageParts::default() }
     }
 
     /// Our Via. `sent_by` is host and port; IPv6 in brackets. It asks for `rport` (RFC 3581).
@@ -200,13 +200,13 @@ impl RequestBuilder {
 
 /// The parts that both builders collect.
 #[derive(Debug, Clone, Default)]
-struct Payload {
+struct MessageParts {
     fields: Fields,
     content_type: Option<String>,
     body: Vec<u8>,
 }
 
-impl Payload {
+impl MessageParts {
     fn push(&mut self, name: &str, value: &str) {
         // A wrong length would let the body pass for another message.
         if !name.eq_ignore_ascii_case("Content-Length") && !name.eq_ignore_ascii_case("l") {

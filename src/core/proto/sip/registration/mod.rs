@@ -139,7 +139,7 @@ impl fmt::Display for Failure {
 pub struct Registration {
     config: RegistrationConfig,
     rng: StdRng,
-    state: State,
+    state: RegistrationState,
     since: Instant,
     cseq: u32,
     /// The newest challenge; its nonce is used again as long as the peer accepts it.
@@ -171,7 +171,7 @@ pub struct Registration {
 ///                any other, none               Idle
 /// ```
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum RegistrationState {
     Idle,
     Registering(Round),
     Registered {
@@ -213,7 +213,7 @@ impl Registration {
         Self {
             config,
             rng,
-            state: State::Idle,
+            state: RegistrationState::Idle,
             since: now,
             cseq: 0,
             challenge: None,
@@ -227,7 +227,7 @@ impl Registration {
 
     /// Starts to register. Does nothing unless idle.
     pub fn start(&mut self, now: Instant) {
-        if matches!(self.state, State::Idle) {
+        if matches!(self.state, RegistrationState::Idle) {
             self.begin(now);
         }
     }
@@ -235,9 +235,13 @@ impl Registration {
     /// Removes our contact, and becomes idle.
     pub fn stop(&mut self, now: Instant) {
         match self.state {
-            State::Idle | State::Stopping | State::Unregistering(_) => {}
-            State::Registering(_) => self.enter(State::Stopping, now),
-            State::Registered { .. } | State::Waiting { .. } => self.unregister(now),
+            RegistrationState::Idle
+            | RegistrationState::Stopping
+            | RegistrationState::Unregistering(_) => {}
+            RegistrationState::Registering(_) => self.enter(RegistrationState::Stopping, now),
+            RegistrationState::Registered { .. } | RegistrationState::Waiting { .. } => {
+                self.unregister(now)
+            }
         }
     }
 
@@ -248,19 +252,21 @@ impl Registration {
         }
         self.last_status = Some(response.status);
         match self.state {
-            State::Registering(round) => self.registering(round, response, now),
-            State::Stopping => {
+            RegistrationState::Registering(round) => self.registering(round, response, now),
+            RegistrationState::Stopping => {
                 if is_success(response) {
                     self.note_binding(response, now);
                 }
                 self.unregister(now);
             }
-            State::Unregistering(round) => match self.authenticated(round, response) {
+            RegistrationState::Unregistering(round) => match self.authenticated(round, response) {
                 Ok(Some(round)) => self.send(Duration::ZERO, round, now),
                 // The binding expires anyway, whatever the response is.
                 Ok(None) | Err(_) => self.become_idle(now),
             },
-            State::Idle | State::Registered { .. } | State::Waiting { .. } => {
+            RegistrationState::Idle
+            | RegistrationState::Registered { .. }
+            | RegistrationState::Waiting { .. } => {
                 debug!(state = %self.state(), response.status = response.status.code(), "an answer to no REGISTER of ours");
             }
         }
@@ -269,10 +275,14 @@ impl Registration {
     /// The last REGISTER got no answer: it was not delivered, or has timed out.
     pub fn handle_failure(&mut self, now: Instant) {
         match self.state {
-            State::Registering(_) => self.fail(Failure::Unreachable, Pace::Quick, None, now),
-            State::Stopping => self.unregister(now),
-            State::Unregistering(_) => self.become_idle(now),
-            State::Idle | State::Registered { .. } | State::Waiting { .. } => {
+            RegistrationState::Registering(_) => {
+                self.fail(Failure::Unreachable, Pace::Quick, None, now)
+            }
+            RegistrationState::Stopping => self.unregister(now),
+            RegistrationState::Unregistering(_) => self.become_idle(now),
+            RegistrationState::Idle
+            | RegistrationState::Registered { .. }
+            | RegistrationState::Waiting { .. } => {
                 debug!(state = %self.state(), "the end of a REGISTER that was replaced");
             }
         }
@@ -280,7 +290,7 @@ impl Registration {
 
     /// The connection over which the trunk reached us is lost: we register again soon.
     pub fn handle_flow_lost(&mut self, now: Instant) {
-        if let State::Registered { refresh_at } = &mut self.state {
+        if let RegistrationState::Registered { refresh_at } = &mut self.state {
             *refresh_at = (*refresh_at).min(now + MIN_REFRESH);
         }
     }
@@ -295,8 +305,12 @@ impl Registration {
     /// When [`Self::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Registered { refresh_at: due } | State::Waiting { retry_at: due } => Some(due),
-            State::Idle | State::Registering(_) | State::Stopping | State::Unregistering(_) => None,
+            RegistrationState::Registered { refresh_at: due }
+            | RegistrationState::Waiting { retry_at: due } => Some(due),
+            RegistrationState::Idle
+            | RegistrationState::Registering(_)
+            | RegistrationState::Stopping
+            | RegistrationState::Unregistering(_) => None,
         }
     }
 
@@ -318,15 +332,17 @@ impl Registration {
 
     fn state(&self) -> TrunkState {
         match self.state {
-            State::Idle => TrunkState::Idle,
-            State::Registering(_) => TrunkState::Registering,
-            State::Registered { .. } => TrunkState::Registered,
-            State::Waiting { .. } => TrunkState::Waiting,
-            State::Stopping | State::Unregistering(_) => TrunkState::Unregistering,
+            RegistrationState::Idle => TrunkState::Idle,
+            RegistrationState::Registering(_) => TrunkState::Registering,
+            RegistrationState::Registered { .. } => TrunkState::Registered,
+            RegistrationState::Waiting { .. } => TrunkState::Waiting,
+            RegistrationState::Stopping | RegistrationState::Unregistering(_) => {
+                TrunkState::Unregistering
+            }
         }
     }
 
-    fn enter(&mut self, state: State, now: Instant) {
+    fn enter(&mut self, state: RegistrationState, now: Instant) {
         let before = self.state();
         self.state = state;
         if self.state() != before {
@@ -337,11 +353,11 @@ impl Registration {
 
     fn become_idle(&mut self, now: Instant) {
         self.expires_at = None;
-        self.enter(State::Idle, now);
+        self.enter(RegistrationState::Idle, now);
     }
 
     fn begin(&mut self, now: Instant) {
-        self.enter(State::Registering(Round::default()), now);
+        self.enter(RegistrationState::Registering(Round::default()), now);
         self.send(self.config.expires, Round::default(), now);
     }
 
@@ -349,7 +365,7 @@ impl Registration {
         if self.expires_at.is_none_or(|expires_at| expires_at <= now) {
             return self.become_idle(now);
         }
-        self.enter(State::Unregistering(Round::default()), now);
+        self.enter(RegistrationState::Unregistering(Round::default()), now);
         self.send(Duration::ZERO, Round::default(), now);
     }
 
@@ -365,8 +381,8 @@ impl Registration {
         let request = RegisterRequest { cseq: self.cseq, expires, authorization };
         self.outputs.push_back(Output::Send(request));
         let state = match self.state {
-            State::Unregistering(_) => State::Unregistering(round),
-            _ => State::Registering(round),
+            RegistrationState::Unregistering(_) => RegistrationState::Unregistering(round),
+            _ => RegistrationState::Registering(round),
         };
         self.enter(state, now);
     }
@@ -451,7 +467,7 @@ impl Registration {
         self.challenge = self.challenge.take().filter(is_reusable);
         let part = self.rng.random_range(0.8..=0.9);
         let refresh_at = now + granted.mul_f64(part).max(MIN_REFRESH);
-        self.enter(State::Registered { refresh_at }, now);
+        self.enter(RegistrationState::Registered { refresh_at }, now);
     }
 
     /// Notes for how long our contact is registered. A response without expiry grants what we asked
@@ -479,7 +495,7 @@ impl Registration {
         self.failure = Some(failure);
         self.expires_at = self.expires_at.filter(|expires_at| *expires_at > now);
         let wait = backoff::wait(pace, self.failures, retry_after, self.rng.random());
-        self.enter(State::Waiting { retry_at: now + wait }, now);
+        self.enter(RegistrationState::Waiting { retry_at: now + wait }, now);
     }
 }
 

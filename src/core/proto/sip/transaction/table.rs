@@ -110,7 +110,7 @@ pub(crate) struct Undelivered {
 #[derive(Debug)]
 pub(crate) struct TransactionTable {
     next_id: u64,
-    entries: BTreeMap<TransactionId, Entry>,
+    entries: BTreeMap<TransactionId, TransactionEntry>,
     servers: BTreeMap<TransactionKey, TransactionId>,
     /// Number of server transactions for each source.
     sources: BTreeMap<IpAddr, usize>,
@@ -121,14 +121,14 @@ pub(crate) struct TransactionTable {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TransactionEntry {
     /// The path that its messages take.
     path: Path,
-    role: Role,
+    role: TransactionRole,
 }
 
 #[derive(Debug)]
-enum Role {
+enum TransactionRole {
     InviteServer {
         machine: InviteServer,
         key: TransactionKey,
@@ -199,8 +199,8 @@ impl TransactionTable {
             Some(trying) => InviteServer::new(trying.clone()),
             None => InviteServer::unanswered(),
         };
-        let role = Role::InviteServer { machine, key, merge, invite };
-        self.entries.insert(id, Entry { path, role });
+        let role = TransactionRole::InviteServer { machine, key, merge, invite };
+        self.entries.insert(id, TransactionEntry { path, role });
         (id, trying.map(|bytes| Transmit { path, bytes }))
     }
 
@@ -208,7 +208,13 @@ impl TransactionTable {
     pub(crate) fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
         let id = self.fresh_id();
         self.note_server(&key, id, path);
-        self.entries.insert(id, Entry { path, role: Role::Server { machine: Server::new(), key } });
+        self.entries.insert(
+            id,
+            TransactionEntry {
+                path,
+                role: TransactionRole::Server { machine: Server::new(), key },
+            },
+        );
         id
     }
 
@@ -233,19 +239,19 @@ impl TransactionTable {
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
-        let Entry { path, role } = self.entries.get_mut(&id)?;
+        let TransactionEntry { path, role } = self.entries.get_mut(&id)?;
         let path = *path;
         let is_reliable = path.transport.is_reliable();
         let (bytes, next) = match role {
-            Role::InviteServer { machine, invite, .. } => {
+            TransactionRole::InviteServer { machine, invite, .. } => {
                 let bytes = machine.respond(status, response, is_reliable, now)?;
                 invite.stranger = None;
                 (bytes, machine.poll_timeout())
             }
-            Role::Server { machine, .. } => {
+            TransactionRole::Server { machine, .. } => {
                 (machine.respond(response, is_reliable, now)?, machine.poll_timeout())
             }
-            Role::InviteClient { .. } | Role::Client { .. } => return None,
+            TransactionRole::InviteClient { .. } | TransactionRole::Client { .. } => return None,
         };
         self.schedule.set(id, next);
         Some(Transmit { path, bytes })
@@ -253,8 +259,9 @@ impl TransactionTable {
 
     /// Keeps a provisional response to an INVITE until the INVITE is repeated.
     pub(crate) fn keep_provisional(&mut self, id: TransactionId, response: Bytes) {
-        if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
-            self.entries.get_mut(&id)
+        if let Some(TransactionEntry {
+            role: TransactionRole::InviteServer { machine, .. }, ..
+        }) = self.entries.get_mut(&id)
         {
             machine.keep_provisional(response);
         }
@@ -262,8 +269,9 @@ impl TransactionTable {
 
     /// Timer G may repeat the refusal of an INVITE only within this many bytes.
     pub(crate) fn limit_repeats(&mut self, id: TransactionId, room: usize) {
-        if let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
-            self.entries.get_mut(&id)
+        if let Some(TransactionEntry {
+            role: TransactionRole::InviteServer { machine, .. }, ..
+        }) = self.entries.get_mut(&id)
         {
             machine.limit_repeats(room);
         }
@@ -271,8 +279,9 @@ impl TransactionTable {
 
     /// The repeated INVITE of a stranger was answered, so it cannot be taken back any more.
     pub(crate) fn note_told(&mut self, id: TransactionId) {
-        if let Some(Entry { role: Role::InviteServer { invite, .. }, .. }) =
-            self.entries.get_mut(&id)
+        if let Some(TransactionEntry {
+            role: TransactionRole::InviteServer { invite, .. }, ..
+        }) = self.entries.get_mut(&id)
         {
             invite.stranger = None;
         }
@@ -301,7 +310,7 @@ impl TransactionTable {
 
     /// An ACK came for an INVITE transaction.
     pub(crate) fn handle_ack(&mut self, id: TransactionId, now: Instant) -> AckFor {
-        let Some(Entry { role: Role::InviteServer { machine, .. }, .. }) =
+        let Some(TransactionEntry { role: TransactionRole::InviteServer { machine, .. }, .. }) =
             self.entries.get_mut(&id)
         else {
             return AckFor::Transaction;
@@ -320,9 +329,9 @@ impl TransactionTable {
     pub(crate) fn repeat(&self, id: TransactionId) -> Option<Transmit> {
         let entry = self.entries.get(&id)?;
         let bytes = match &entry.role {
-            Role::InviteServer { machine, .. } => machine.handle_retransmission(),
-            Role::Server { machine, .. } => machine.handle_retransmission(),
-            Role::InviteClient { .. } | Role::Client { .. } => None,
+            TransactionRole::InviteServer { machine, .. } => machine.handle_retransmission(),
+            TransactionRole::Server { machine, .. } => machine.handle_retransmission(),
+            TransactionRole::InviteClient { .. } | TransactionRole::Client { .. } => None,
         }?;
         Some(Transmit { path: entry.path, bytes })
     }
@@ -330,8 +339,10 @@ impl TransactionTable {
     /// What the table knows of the INVITE of this transaction.
     pub(crate) fn invite(&self, id: TransactionId) -> Option<&Invite> {
         match &self.entries.get(&id)?.role {
-            Role::InviteServer { invite, .. } => Some(invite),
-            Role::Server { .. } | Role::InviteClient { .. } | Role::Client { .. } => None,
+            TransactionRole::InviteServer { invite, .. } => Some(invite),
+            TransactionRole::Server { .. }
+            | TransactionRole::InviteClient { .. }
+            | TransactionRole::Client { .. } => None,
         }
     }
 
@@ -358,8 +369,9 @@ impl TransactionTable {
         let machine = InviteClient::new(request.bytes.clone(), is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         self.clients.insert(invite_key(&origin), id);
-        let role = Role::InviteClient { machine, origin: Box::new(origin), user, in_dialog };
-        self.entries.insert(id, Entry { path, role });
+        let role =
+            TransactionRole::InviteClient { machine, origin: Box::new(origin), user, in_dialog };
+        self.entries.insert(id, TransactionEntry { path, role });
         (id, request)
     }
 
@@ -379,8 +391,8 @@ impl TransactionTable {
         self.schedule.set(id, machine.poll_timeout());
         let key = (branch, method.to_owned());
         self.clients.insert(key.clone(), id);
-        let role = Role::Client { machine, key, user, in_dialog };
-        self.entries.insert(id, Entry { path, role });
+        let role = TransactionRole::Client { machine, key, user, in_dialog };
+        self.entries.insert(id, TransactionEntry { path, role });
         request
     }
 
@@ -388,13 +400,13 @@ impl TransactionTable {
     pub(crate) fn pending_invite(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
-            Role::InviteClient { machine, origin, .. } if machine.is_pending() => {
+            TransactionRole::InviteClient { machine, origin, .. } if machine.is_pending() => {
                 Some((origin, entry.path))
             }
-            Role::InviteClient { .. }
-            | Role::InviteServer { .. }
-            | Role::Server { .. }
-            | Role::Client { .. } => None,
+            TransactionRole::InviteClient { .. }
+            | TransactionRole::InviteServer { .. }
+            | TransactionRole::Server { .. }
+            | TransactionRole::Client { .. } => None,
         }
     }
 
@@ -408,16 +420,19 @@ impl TransactionTable {
     pub(crate) fn invite_of(&self, id: TransactionId) -> Option<(&Origin, Path)> {
         let entry = self.entries.get(&id)?;
         match &entry.role {
-            Role::InviteClient { origin, .. } => Some((origin, entry.path)),
-            Role::InviteServer { .. } | Role::Server { .. } | Role::Client { .. } => None,
+            TransactionRole::InviteClient { origin, .. } => Some((origin, entry.path)),
+            TransactionRole::InviteServer { .. }
+            | TransactionRole::Server { .. }
+            | TransactionRole::Client { .. } => None,
         }
     }
 
     /// The final response to this INVITE of ours, which got a provisional one, is not awaited any
     /// more. If it still comes before `until`, it is acknowledged.
     pub(crate) fn give_up_by(&mut self, id: TransactionId, until: Instant) {
-        if let Some(Entry { role: Role::InviteClient { machine, .. }, .. }) =
-            self.entries.get_mut(&id)
+        if let Some(TransactionEntry {
+            role: TransactionRole::InviteClient { machine, .. }, ..
+        }) = self.entries.get_mut(&id)
         {
             machine.give_up_by(until);
             self.schedule.set(id, machine.poll_timeout());
@@ -442,11 +457,11 @@ impl TransactionTable {
     ) -> Option<Heard> {
         let key = (branch.to_owned(), response.cseq().method.to_string());
         let id = *self.clients.get(&key)?;
-        let Entry { path, role } = self.entries.get_mut(&id)?;
+        let TransactionEntry { path, role } = self.entries.get_mut(&id)?;
         let path = *path;
         let status = response.status();
         let (heard, next) = match role {
-            Role::InviteClient { machine, origin, user, in_dialog } => {
+            TransactionRole::InviteClient { machine, origin, user, in_dialog } => {
                 let (answer, ack) = machine.handle_response(status, || origin.ack(response), now);
                 let ack = ack.map(|bytes| Transmit { path, bytes });
                 let in_dialog = in_dialog.take_if(|_| answer == InviteAnswer::Refused);
@@ -455,7 +470,7 @@ impl TransactionTable {
                     machine.poll_timeout(),
                 )
             }
-            Role::Client { machine, user, in_dialog, .. } => {
+            TransactionRole::Client { machine, user, in_dialog, .. } => {
                 let answer = match machine.handle_response(status, now) {
                     true if !status.is_refusal() => InviteAnswer::Accepted,
                     true => InviteAnswer::Refused,
@@ -466,7 +481,7 @@ impl TransactionTable {
                     Heard { transaction: id, user: *user, path, answer, ack: None, in_dialog };
                 (heard, machine.poll_timeout())
             }
-            Role::InviteServer { .. } | Role::Server { .. } => return None,
+            TransactionRole::InviteServer { .. } | TransactionRole::Server { .. } => return None,
         };
         self.schedule.set(id, next);
         Some(heard)
@@ -491,14 +506,16 @@ impl TransactionTable {
     }
 
     fn give_up_unheard(&mut self, went: impl Fn(&Path) -> bool) -> Vec<Undelivered> {
-        let is_lost = |entry: &Entry| {
+        let is_lost = |entry: &TransactionEntry| {
             went(&entry.path)
                 && match &entry.role {
-                    Role::InviteClient { machine, .. } => {
+                    TransactionRole::InviteClient { machine, .. } => {
                         matches!(machine, InviteClient::Calling { .. })
                     }
-                    Role::Client { machine, .. } => matches!(machine, Client::Trying { .. }),
-                    Role::InviteServer { .. } | Role::Server { .. } => false,
+                    TransactionRole::Client { machine, .. } => {
+                        matches!(machine, Client::Trying { .. })
+                    }
+                    TransactionRole::InviteServer { .. } | TransactionRole::Server { .. } => false,
                 }
         };
         // Few transactions are ours, however many requests strangers have sent.
@@ -509,7 +526,8 @@ impl TransactionTable {
         let mut undelivered = Vec::with_capacity(lost.len());
         for id in lost {
             if let Some(
-                Role::InviteClient { user, in_dialog, .. } | Role::Client { user, in_dialog, .. },
+                TransactionRole::InviteClient { user, in_dialog, .. }
+                | TransactionRole::Client { user, in_dialog, .. },
             ) = self.entries.get_mut(&id).map(|entry| &mut entry.role)
             {
                 undelivered.push(Undelivered { user: *user, in_dialog: in_dialog.take() });
@@ -529,16 +547,16 @@ impl TransactionTable {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let path = entry.path;
             let (due, next, over) = match &mut entry.role {
-                Role::InviteServer { machine, .. } => {
+                TransactionRole::InviteServer { machine, .. } => {
                     let bytes = machine.handle_timeout(now);
                     let due = bytes.map(|bytes| Due::Transmit(Transmit { path, bytes }));
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
-                Role::Server { machine, .. } => {
+                TransactionRole::Server { machine, .. } => {
                     machine.handle_timeout(now);
                     (None, machine.poll_timeout(), machine.is_terminated())
                 }
-                Role::InviteClient { machine, user, .. } => {
+                TransactionRole::InviteClient { machine, user, .. } => {
                     // A refused INVITE may have been followed by another INVITE of the same call.
                     let was_accepted = matches!(machine, InviteClient::Accepted { .. });
                     let due = client_due(machine.handle_timeout(now), path, *user);
@@ -551,7 +569,7 @@ impl TransactionTable {
                     };
                     (due, machine.poll_timeout(), over)
                 }
-                Role::Client { machine, user, .. } => {
+                TransactionRole::Client { machine, user, .. } => {
                     let due = client_due(machine.handle_timeout(now), path, *user);
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
@@ -575,9 +593,9 @@ impl TransactionTable {
     /// Whether a request of ours still waits for its final response.
     pub(crate) fn are_asking(&self) -> bool {
         self.entries.values().any(|entry| match &entry.role {
-            Role::InviteClient { machine, .. } => machine.is_awaited(),
-            Role::Client { machine, .. } => machine.is_pending(),
-            Role::InviteServer { .. } | Role::Server { .. } => false,
+            TransactionRole::InviteClient { machine, .. } => machine.is_awaited(),
+            TransactionRole::Client { machine, .. } => machine.is_pending(),
+            TransactionRole::InviteServer { .. } | TransactionRole::Server { .. } => false,
         })
     }
 
@@ -608,19 +626,19 @@ impl TransactionTable {
     }
 
     fn forget(&mut self, id: TransactionId) {
-        let Some(Entry { path, role }) = self.entries.remove(&id) else { return };
+        let Some(TransactionEntry { path, role }) = self.entries.remove(&id) else { return };
         match role {
-            Role::InviteServer { key, merge, .. } => {
+            TransactionRole::InviteServer { key, merge, .. } => {
                 self.forget_server(&key, path);
                 if let Some(merge) = merge {
                     self.merges.remove(&merge);
                 }
             }
-            Role::Server { key, .. } => self.forget_server(&key, path),
-            Role::InviteClient { origin, .. } => {
+            TransactionRole::Server { key, .. } => self.forget_server(&key, path),
+            TransactionRole::InviteClient { origin, .. } => {
                 self.clients.remove(&invite_key(&origin));
             }
-            Role::Client { key, .. } => {
+            TransactionRole::Client { key, .. } => {
                 self.clients.remove(&key);
             }
         }
