@@ -6,8 +6,8 @@
 //! the sender's time jumps, later packets are placed right after the earlier ones, so that nothing
 //! is lost and playout never goes back. The receiver knows no socket, and no clock except the tick.
 //!
-//! Three machines share the work: [`Timeline`] places packets, [`Playout`] makes frames of their
-//! sound, and [`Keys`] reports presses once.
+//! Three machines share the work: `Timeline` places packets, `Playout` makes frames of their
+//! sound, and `Keys` reports presses once.
 
 mod anchors;
 mod horizon;
