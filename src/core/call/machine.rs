@@ -380,6 +380,7 @@ impl Machine {
             Phase::Ending { .. } | Phase::Over => return Err(CallError::Terminated),
             Phase::Up => {}
         }
+        // One that barges in removes the waiting operations, so only those that have begun count.
         let ahead =
             if new.kind.barges_in() { self.queue.begun() } else { self.queue.entries().len() };
         if ahead >= MAX_QUEUED && new.kind.is_queued() {

@@ -118,6 +118,7 @@ impl CachedAnswer {
         let stated = text(AGE).map_or(0, |text| {
             let first = text.split(',').next().unwrap_or_default().trim();
             if first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty() {
+                // RFC 9111 section 1.2.2: a value that is too large counts as the largest possible.
                 first.parse().unwrap_or(u32::MAX)
             } else {
                 0
@@ -137,6 +138,8 @@ fn replace(kept: &mut HeaderMap, from: &HeaderMap) {
         }
         for value in from.get_all(field) {
             let value = if *field == CACHE_CONTROL {
+                // RFC 9111 section 5.2: directives are case-insensitive. The library compares lower
+                // case.
                 HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase())
             } else {
                 Ok(value.clone())

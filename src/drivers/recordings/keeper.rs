@@ -22,6 +22,8 @@ pub struct FolderKeeper {
 /// How often the folder is checked, and how long the disk may take to answer.
 const LOOK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
+/// How often all files in the folder are looked up in the database, not only new ones.
+const CHECK_ALL: Duration = Duration::from_secs(3600);
 /// The pause between two searches for clips without a row: [`TIDY_SHARE`] times the length of the
 /// last search, so that searching takes at most about a twentieth of the time; at least [`TIDY`],
 /// at most [`TIDY_AT_LEAST`].
@@ -82,8 +84,14 @@ fn note(vault: &Vault, fault: Option<FolderFault>) {
 async fn tidy(database: &Database, vault: &Vault, lost: &mut LostFiles) {
     let mut faults = 0u32;
     let mut known = HashSet::new();
+    let mut checked_all_at = Instant::now();
     loop {
         let begun = Instant::now();
+        // A row may also go while its file stays: by hand, or in a database that was restored.
+        if begun.duration_since(checked_all_at) >= CHECK_ALL {
+            checked_all_at = begun;
+            known.clear();
+        }
         let set_aside = vault.set_aside_unknown(database, UNKNOWN_FOR, &mut known).await;
         // Files in `lost+found` are purged on time also while the database is away.
         let purged = lost.sweep().await.map_err(|source| vault.failed(source));

@@ -2,7 +2,7 @@
 //! repeated after a crash.
 //!
 //! The purge sleeps until the next row is due. The store wakes it when a row is committed that is
-//! due earlier; without expired data it makes no query.
+//! due earlier, or when a row goes that has kept a call.
 
 use std::time::Duration;
 
@@ -72,25 +72,26 @@ impl Purge {
     /// Deletes everything that is due; returns when more is due. A failure of one kind of data does
     /// not stop the others.
     async fn sweep(&self) -> Result<SteadyMillis, StoreError> {
+        // What is announced from here on may be committed too late for the queries below.
+        self.database.expiry().forget_announced();
         let now = self.database.clock().now();
         let (before, given_up_before) = (now.minus(self.retention), now.minus(GIVEN_UP));
         let clips = self.sweep_clips(now).await;
         let calls = self.database.purge_calls(before, given_up_before).await;
         let requests = self.database.purge_requests(now.minus(KEYS), ANSWERS).await;
-        self.database.expiry().forget_announced();
         // Until this, deleted rows are still in SQLite's files.
         let copies = self.database.erase_deleted().await;
         clips.and(calls.map(drop)).and(requests.map(drop))?;
 
         let copies = copies?.map(|pause| now.plus(pause));
         let clip = self.database.next_due().await?;
-        let call = self.database.next_call_due(now, before, given_up_before).await?;
+        let call = self.database.next_call_due(before, given_up_before).await?;
         let call = call.map(|pause| now.plus(pause).plus(PURGE_LEEWAY));
         let request = self.database.oldest_request().await?;
         let request = request.map(|taken| taken.plus(KEYS).plus(PURGE_LEEWAY));
         let next = [copies, clip, call, request].into_iter().flatten().min();
         let next = next.map_or(now.plus(KEYS), |next| next.min(now.plus(KEYS)));
-        Ok(next.max(now.plus(SHORTEST)))
+        Ok(next.max(self.database.clock().now().plus(SHORTEST)))
     }
 
     async fn sweep_clips(&self, now: SteadyMillis) -> Result<(), StoreError> {

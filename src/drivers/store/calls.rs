@@ -109,19 +109,22 @@ impl Database {
         Ok(done.rows_affected())
     }
 
-    /// How long after `now` [`Self::purge_calls`], with times that have advanced as far, may find
-    /// more calls. Calls that wait for a recording do not count: the recording is due before.
+    /// In how long [`Self::purge_calls`], with times that have advanced as far, may find more calls.
+    /// Not counted are calls that wait for a recording, which is due before, or for a pending
+    /// notification, whose end is announced ([`super::Expiry`]).
     ///
     /// # Errors
     /// The database failed.
     pub async fn next_call_due(
         &self,
-        now: SteadyMillis,
         before: SteadyMillis,
         given_up_before: SteadyMillis,
     ) -> Result<Option<Duration>, StoreError> {
-        let (ended, attempt, given_up): (Option<i64>, Option<i64>, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT MIN(ended_at) FROM calls WHERE state = $1 AND ended_at >= $2),              (SELECT MIN(o.next_attempt_at) FROM calls c JOIN outbox o ON o.call_id = c.id              WHERE c.state = $1 AND c.ended_at < $2 AND o.state = 'pending'),              (SELECT MIN(o.created_at) FROM calls c JOIN outbox o ON o.call_id = c.id              WHERE c.state = $1 AND c.ended_at < $2              AND o.state = 'given_up' AND o.created_at >= $3)",
+        let (ended, given_up): (Option<i64>, Option<i64>) = sqlx::query_as(
+            "SELECT (SELECT MIN(ended_at) FROM calls WHERE state = $1 AND ended_at >= $2), \
+             (SELECT MIN(o.created_at) FROM calls c JOIN outbox o ON o.call_id = c.id \
+             WHERE c.state = $1 AND c.ended_at < $2 \
+             AND o.state = 'given_up' AND o.created_at >= $3)",
         )
         .bind(state_name(CallState::Terminated))
         .bind(before.0)
@@ -129,7 +132,7 @@ impl Database {
         .fetch_one(self.reader())
         .await?;
         let until = |at: Option<i64>, from| at.map(|at| SteadyMillis(at).since(from));
-        let all = [until(ended, before), until(attempt, now), until(given_up, given_up_before)];
+        let all = [until(ended, before), until(given_up, given_up_before)];
         Ok(all.into_iter().flatten().min())
     }
 }

@@ -42,6 +42,12 @@ impl Expiry {
         self.announce(self.clock.now().plus(PURGE_LEEWAY));
     }
 
+    /// Announces that a row is due about now, at the latest when the answer is dropped: the change
+    /// of a future that is dropped may still be carried out.
+    pub(super) fn announce_when_dropped(&self) -> impl Drop + '_ {
+        WhenDropped(self)
+    }
+
     /// Forgets the times that were announced. Their rows are committed: queries that begin after
     /// this see them.
     pub fn forget_announced(&self) {
@@ -60,5 +66,14 @@ impl Expiry {
                 Ok(()) = announced.changed() => {}
             }
         }
+    }
+}
+
+/// Announces a row that is due about now.
+struct WhenDropped<'a>(&'a Expiry);
+
+impl Drop for WhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.announce_soon();
     }
 }

@@ -143,6 +143,8 @@ impl Database {
     /// # Errors
     /// The database failed.
     pub async fn delivered(&self, delivery: &Delivery) -> Result<(), StoreError> {
+        // The call may have waited for its last notification.
+        let _announced = self.expiry().announce_when_dropped();
         sqlx::query("DELETE FROM outbox WHERE call_id = $1 AND sequence = $2")
             .bind(delivery.call.to_string())
             .bind(column(delivery.sequence))
@@ -308,6 +310,7 @@ impl Database {
         attempts: u32,
         error: &str,
     ) -> Result<(), StoreError> {
+        let _announced = self.expiry().announce_when_dropped();
         sqlx::query(
             "UPDATE outbox SET state = 'given_up', attempts = $3, last_error = $4 \
              WHERE call_id = $1 AND sequence = $2",

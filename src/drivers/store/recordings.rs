@@ -124,6 +124,17 @@ impl Database {
         rows.iter().map(|row| Ok((parsed(row, "id")?, parsed(row, "state")?))).collect()
     }
 
+    /// Lets the purge delete a clip now. Returns whether there is such a clip.
+    ///
+    /// # Errors
+    /// The database failed. The clip may be marked nevertheless, and is deleted then.
+    pub async fn delete_now(&self, id: RecordingId) -> Result<bool, StoreError> {
+        let _announced = self.expiry().announce_when_dropped();
+        let is_marked = self.mark_deleting(id).await?;
+        self.expiry().announce(SteadyMillis(0));
+        Ok(is_marked)
+    }
+
     /// Marks a clip as being deleted, before its first byte is deleted. From now on it is due.
     /// Returns whether there is such a clip.
     ///
@@ -135,7 +146,6 @@ impl Database {
                 .bind(id.to_string())
                 .execute(self.writer())
                 .await?;
-        self.expiry().announce(SteadyMillis(0));
         Ok(done.rows_affected() > 0)
     }
 

@@ -32,10 +32,6 @@ pub(super) enum NotGraph {
 /// No path of the API has more segments, so the rest of a longer path is not read.
 const MAX_SEGMENTS: usize = 12;
 
-/// Position below `/communications` where names of actions begin: `calls/{id}/{action}`.
-/// `logTeleconferenceDeviceQuality` stands in the place of the id.
-const FIRST_ACTION: usize = 1;
-
 /// Navigation properties, which have no qualified name (OData URL conventions, section 4.4).
 const NAVIGATION: [&str; 3] = ["operations", "participants", "trace"];
 
@@ -95,7 +91,7 @@ impl GraphPath {
 fn routed(below: &[&str], query: Option<&str>) -> Option<PathAndQuery> {
     let mut routed = "/communications".to_owned();
     for (position, segment) in below.iter().enumerate() {
-        let name = if position < FIRST_ACTION { segment } else { unqualified(segment) };
+        let name = if is_action(below, position) { unqualified(segment) } else { segment };
         routed.push('/');
         routed.extend(utf8_percent_encode(name, NOT_IN_SEGMENT));
     }
@@ -104,6 +100,19 @@ fn routed(below: &[&str], query: Option<&str>) -> Option<PathAndQuery> {
         routed.push_str(query);
     }
     routed.try_into().ok()
+}
+
+/// Whether the segment at this position below `/communications` may name an action: of a call, of
+/// its participants or of one of them, or of all calls in the place of an id.
+fn is_action(below: &[&str], position: usize) -> bool {
+    match below[..position] {
+        ["calls"] => unqualified(below[position]) == "logTeleconferenceDeviceQuality",
+        ["calls", _] | ["calls", _, "participants", _] => true,
+        ["calls", _, "participants"] => {
+            ["invite", "muteAll", "configureMixer"].contains(&unqualified(below[position]))
+        }
+        _ => false,
+    }
 }
 
 /// The name of an action without its namespace, which old .NET clients capitalise.
@@ -163,6 +172,22 @@ mod tests {
                 "/communications/calls/{c}/microsoft.graph.trace",
                 V1,
                 "/calls/{c}/microsoft.graph.trace",
+            ),
+            ("/communications/calls/microsoft.graph.{c}", V1, "/calls/microsoft.graph.{c}"),
+            (
+                "/communications/calls/{c}/participants/microsoft.graph.invite",
+                V1,
+                "/calls/{c}/participants/invite",
+            ),
+            (
+                "/communications/calls/{c}/participants/microsoft.graph.{c}",
+                V1,
+                "/calls/{c}/participants/microsoft.graph.{c}",
+            ),
+            (
+                "/communications/undeliveredNotifications/microsoft.graph.resend",
+                V1,
+                "/undeliveredNotifications/microsoft.graph.resend",
             ),
             ("/communications/calls/{c}/operations/%24count", V1, "/calls/{c}/operations/$count"),
             ("/communications/calls/a%2Fb%20c", V1, "/calls/a%2Fb%20c"),

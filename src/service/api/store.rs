@@ -225,7 +225,7 @@ impl ApiStore for DatabaseStore {
         key: RecordingKey<'_>,
     ) -> Result<(), RecordingError> {
         self.find(recording, key).await?;
-        let marked = self.database.mark_deleting(recording).await.map_err(|error| {
+        let marked = self.database.delete_now(recording).await.map_err(|error| {
             error!(%error, recording.id = %recording, "cannot delete a recording");
             RecordingError::Unavailable
         })?;

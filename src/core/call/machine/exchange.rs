@@ -156,7 +156,7 @@ pub enum DialogRole {
     Peer,
     /// The dialog with the party that the peer has referred us to, until that party answers.
     Referral,
-    /// None any more: another peer has taken over, or the referral was given up. We have sent BYE.
+    /// None any more: another peer has taken over, or the referral was given up.
     Former,
 }
 
@@ -253,8 +253,8 @@ pub enum Action {
     Prepare(OperationId, Vec<PromptSource>),
     /// Start this operation on the media, with the clip that it records.
     Start(Box<Operation>, Option<RecordingId>),
-    /// Pass a key that came by SIP INFO to the leg, which reports it as [`Input::Tone`] at its place
-    /// in the audio.
+    /// Pass a key that came by SIP INFO to the leg, which reports it as [`Input::Tone`] at its
+    /// place in the audio.
     Press(Tone),
     /// Cancel this operation on the media; answered by [`Input::MediaEnded`].
     Cancel(OperationId),

@@ -1,4 +1,5 @@
-//! Events of the SIP endpoint: which of the call's dialogs they belong to, and what they mean there.
+//! Events of the SIP endpoint: which of the call's dialogs they belong to, and what they mean
+//! there.
 
 use super::{Action, DialogRole, Machine, Now, Phase};
 use crate::{
@@ -44,7 +45,8 @@ impl Machine {
             Event::Lost { how: Loss::Unusable, .. } => {
                 self.peer_gone(Termination::Refused(UNUSABLE), now);
             }
-            // A dialog that ends without a request of ours has lost its peer.
+            // `Ended` also comes after our BYE or CANCEL: the call is ending then, and nothing
+            // follows from it. A dialog that ends otherwise has lost its peer.
             Event::Lost { how: Loss::NotRefreshed | Loss::NotKnown, .. } | Event::Ended { .. } => {
                 self.peer_gone(Termination::PeerLost, now);
             }

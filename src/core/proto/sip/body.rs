@@ -268,8 +268,10 @@ impl Reader<'_> {
         let is_early_session = is_description && entity.disposition == EARLY_SESSION;
         let is_known = self.types.contains(&media_type) && !is_early_session;
         let is_blank = if is_description {
+            // Some peers send an empty line in place of no description.
             bytes.trim_ascii().is_empty()
         } else {
+            // What is empty does not have to be understood; where it is, its reader judges it.
             bytes.is_empty() && !is_known
         };
         if is_blank {

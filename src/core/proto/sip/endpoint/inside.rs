@@ -1,4 +1,4 @@
-//! Requests of a peer within an established dialog (RFC 3261 §12.2.2), but for transfer.
+//! Requests of a peer within a dialog, early ones included (RFC 3261 §12.2.2), but for transfer.
 
 use super::{Endpoint, Event, Path, arrived::Arrived, commands::session_headers};
 use crate::proto::sip::{

@@ -1,4 +1,5 @@
-//! The addresses of known peers, whose STUN requests are answered.
+//! The addresses of known peers. Their STUN requests are answered, also where the answer is much
+//! longer than the request.
 
 use std::{
     collections::BTreeSet,

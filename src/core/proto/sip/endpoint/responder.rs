@@ -1,4 +1,4 @@
-//! The responses that need neither a dialog nor a transaction: what the endpoint says of itself,
+//! The content of responses that does not depend on a dialog: what the endpoint says of itself,
 //! and refusals.
 //!
 //! Comes in: requests. Goes out: the bytes of responses. A request that creates no dialog is

@@ -286,7 +286,7 @@ fn a_stranger_in_a_call_cannot_take_the_room_of_all() {
 }
 
 #[test]
-fn who_has_acknowledged_a_call_is_an_acquaintance_until_it_ends() {
+fn a_peer_that_has_acknowledged_a_call_is_known_until_it_ends() {
     let mut line = stranger();
     let known = |line: &Line| line.endpoint.known_peers().collect::<Vec<_>>();
     let dialog = line.receive_invite(&Ask::invite());
