@@ -566,6 +566,11 @@ async fn a_sleeping_purge_is_woken_by_what_is_due_earlier(place: Place) {
     }
     assert!(fixture.store.call(call.id).await.unwrap().is_some(), "its notification is not sent");
     let head = fixture.head_of(&call).await.unwrap();
+    fixture.store.give_up(&head, 1, "gone").await.unwrap();
+    // The purge sleeps now until given-up notifications are too old.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let now = fixture.store.clock().now();
+    assert_eq!(fixture.store.resend("bot", None, now).await.unwrap(), 1);
     fixture.store.delivered(&head).await.unwrap();
     while fixture.store.call(call.id).await.unwrap().is_some() {
         in_time();
