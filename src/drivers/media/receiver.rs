@@ -1,7 +1,7 @@
 //! Converts packets to frames and keys.
 //!
-//! Input: packets in the order of arrival, with 10 to 60 ms of sound each. Output: exactly one frame
-//! of 20 ms per tick, and the keys at their places in it. Everything is placed by RTP time:
+//! Input: packets in the order of arrival, with 10 to 60 ms of sound each. Output: exactly one
+//! frame of 20 ms per tick, and the keys at their places in it. Everything is placed by RTP time:
 //! reordered packets are put in order, missing sound is concealed, and a pause keeps its length. If
 //! the sender's time jumps, later packets are placed right after the earlier ones, so that nothing
 //! is lost and playout never goes back. The receiver knows no socket, and no clock except the tick.

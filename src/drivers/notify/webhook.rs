@@ -3,8 +3,9 @@
 //!
 //! In: a URI and a rendered notification. Out: a [`WebhookAnswer`], as soon as the head of the
 //! receiver's answer has come. This module knows no outbox and repeats a POST only when its
-//! connection was lost. A redirect (302, 307, 308) is followed once, for this POST only (contract section 6.3);
-//! the `Authorization` header goes along only to the same origin or to the application's own.
+//! connection was lost. A redirect (302, 307, 308) is followed once, for this POST only (contract
+//! section 6.3); the `Authorization` header is sent along only to the same origin or to the
+//! application's own.
 
 use std::{fmt, sync::Arc, time::Duration};
 

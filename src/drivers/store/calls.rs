@@ -109,7 +109,7 @@ impl Database {
         Ok(done.rows_affected())
     }
 
-    /// In how long [`Self::purge_calls`], with times that have advanced as far, may find more calls.
+    /// After how long [`Self::purge_calls`], with times that have advanced as far, may find more.
     /// Not counted are calls that wait for a recording, which is due before, or for a pending
     /// notification, whose end is announced ([`super::Expiry`]).
     ///

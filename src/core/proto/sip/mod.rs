@@ -1,4 +1,5 @@
-//! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns them.
+//! SIP (RFC 3261): the front parser, messages, transactions, dialogs and the endpoint that owns
+//! them.
 
 pub mod body;
 pub mod dialog;

@@ -22,8 +22,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(32);
 /// longest.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(320);
-/// How often a longer interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a peer that
-/// goes on asking does not want the call.
+/// How often a longer interval is granted (RFC 4028 §7.3). Each hop may ask for its own; a peer
+/// that goes on asking does not want the call.
 const MAX_RAISES: u8 = 2;
 
 /// The side that refreshes the session, named by its role in the transaction that settled it.

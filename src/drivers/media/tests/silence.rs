@@ -141,7 +141,7 @@ fn bare_report(peer: &Peer, is_last: bool) -> Vec<u8> {
 type Sign = fn(&mut Peer);
 
 const SIGNS: [(Sign, &str); 6] = [
-    (|peer| peer.report(Ssrc(0)), "a report about somebody else"),
+    (|peer| peer.report(Ssrc(0)), "a report about another source"),
     (|peer| peer.rtcp(&bare_report(peer, false), 1), "a bare report"),
     (|peer| peer.rtcp(&bare_report(peer, false), 0), "a report on the RTP port"),
     (|peer| peer.send(13, &[60], false), "comfort noise"),
