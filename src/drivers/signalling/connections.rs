@@ -27,11 +27,12 @@ use tracing::{debug, warn};
 use super::settings::StreamLimits;
 use aftertone_core::proto::sip::{
     log_limiter::LineLimiter,
-    path::{ConnectionId, Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transport},
     standing::{
         KnownPeers, LEAVING_STREAMS, QUEUE_TO_STRANGER, QUEUE_TO_TRUNK, QueueLimit,
         RESERVED_STREAMS, RETURNED_STREAMS, SipSource, Standing,
     },
+    transmit::Transmit,
 };
 
 /// All streams of one node; cheap to clone.
@@ -461,6 +462,7 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
+    use aftertone_core::proto::sip::transmit::NextHop;
     use bytes::Bytes;
 
     use super::*;
@@ -477,7 +479,7 @@ mod tests {
     fn transmit(transport: Transport, connection: Option<ConnectionId>, length: usize) -> Transmit {
         let local = "192.0.2.9:5060".parse().unwrap();
         let path = Path { transport, connection, ..Path::udp(local, peer()) };
-        Transmit { path, bytes: Bytes::from(vec![b'x'; length]) }
+        Transmit { path, next_hop: NextHop::Peer, bytes: Bytes::from(vec![b'x'; length]) }
     }
 
     /// A stream that the peer has opened.

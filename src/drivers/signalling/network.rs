@@ -28,10 +28,9 @@ use super::{
     udp::UdpListener,
 };
 use aftertone_core::proto::sip::{
-    message::{Message, NameAddr},
-    path::{ConnectionId, Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transport},
     standing::KnownPeers,
-    wire,
+    transmit::{NextHop, Transmit},
 };
 
 /// Host names that are remembered for outgoing TLS. With more, an entry is dropped: most are no
@@ -195,18 +194,17 @@ impl Network {
             debug!(peer = %asked.peer, transport = transport.name(), "the connection has gone");
             return Err(asked);
         }
-        let (origin, host) = match way_back(&transmit) {
-            Some(WayBack { peer, host }) => {
+        // A stranger may name any port.
+        let origin = if asked.sender.is_some() { Origin::Returned } else { Origin::Opened };
+        let known = || self.host_of(asked).map(str::to_owned);
+        let (origin, host) = match &transmit.next_hop {
+            NextHop::SentBy { port, host } => {
+                let peer = SocketAddr::new(asked.peer.ip(), *port);
                 transmit.path = Path { peer, connection: None, ..asked };
-                (Origin::Returned, host)
+                (Origin::Returned, host.as_deref().map(str::to_owned))
             }
-            None => {
-                // A stranger may name any port.
-                let is_strangers = asked.sender.is_some();
-                let origin = if is_strangers { Origin::Returned } else { Origin::Opened };
-                let known = self.host_of(asked).map(str::to_owned);
-                (origin, known.or_else(|| next_hop_name(&transmit)))
-            }
+            NextHop::Host(name) => (origin, known().or_else(|| Some(name.as_ref().to_owned()))),
+            NextHop::Peer => (origin, known()),
         };
         let path = transmit.path;
         let connections = &self.streams.connections;
@@ -292,41 +290,6 @@ impl ClientPort {
         reserve((Ipv6Addr::UNSPECIFIED, 0).into())
             .or_else(|_: io::Error| reserve((Ipv4Addr::UNSPECIFIED, 0).into()))
     }
-}
-
-/// Where the response to a request goes after the stream of the request has gone.
-struct WayBack {
-    peer: SocketAddr,
-    /// The host name in Via; `None` if it is an address.
-    host: Option<String>,
-}
-
-/// RFC 3261 §18.2.2: to the address that the request came from, and the port that its Via names.
-/// The source port belongs to the stream that has gone.
-fn way_back(transmit: &Transmit) -> Option<WayBack> {
-    let path = transmit.path;
-    path.connection?;
-    let Ok(Message::Response(response)) = wire::parse_datagram(&transmit.bytes) else {
-        return None;
-    };
-    let via = response.vias().first()?;
-    let port = via.port.unwrap_or(path.transport.default_port());
-    let is_name = via.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
-    let host = (path.transport.is_secure() && is_name).then(|| via.host.clone());
-    Some(WayBack { peer: SocketAddr::new(path.peer.ip(), port), host })
-}
-
-/// The host name of the next hop of a request over TLS (RFC 3261 §8.1.2), whose certificate is
-/// expected (RFC 5922 §7.1); `None` if the request names an address. The name was not resolved: the
-/// request goes to the host that its peer was reached at.
-fn next_hop_name(transmit: &Transmit) -> Option<String> {
-    let Ok(Message::Request(request)) = wire::parse_datagram(&transmit.bytes) else {
-        return None;
-    };
-    let route = request.routes().first().map(NameAddr::uri);
-    let uri = route.filter(|uri| uri.has_param("lr")).unwrap_or(request.uri());
-    let name = uri.host().filter(|_| uri.ip_addr().is_none())?;
-    transmit.path.transport.is_secure().then(|| name.to_owned())
 }
 
 /// `[::]` takes IPv4 too, unless another listener has that port on IPv4.

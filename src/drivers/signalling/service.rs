@@ -48,10 +48,11 @@ use aftertone_core::{
         dialog::DialogId,
         endpoint::{Binding, Command, Endpoint, EndpointConfig, Event, Output, TrunkAccount},
         locate::Target,
-        path::{Path, Transmit, Transport},
+        path::{Path, Transport},
         registration::TrunkState,
         standing::{KnownPeers, SipSource},
         timers::SIXTY_FOUR_T1,
+        transmit::Transmit,
         uri::Uri,
     },
 };
@@ -513,7 +514,7 @@ impl Service {
     }
 
     async fn transmit(&mut self, transmit: Transmit) {
-        let Transmit { path, bytes } = &transmit;
+        let Transmit { path, bytes, .. } = &transmit;
         trace!(peer = %path.peer, message = %Masked(bytes), "SIP out");
         self.tracer.record(true, path, bytes);
         if let Err(path) = self.network.send(transmit).await {

@@ -29,12 +29,13 @@ use super::{
     Status,
     login::Login,
     message::{Method, NameAddr, Request, RequestBuilder, Response},
-    path::{Path, Transmit},
+    path::Path,
     session_timer::{LeastInterval, SessionDue},
     standing::Standing,
     timers::{Retransmission, SIXTY_FOUR_T1},
     transaction::{Origin, TransactionId},
-    uri::Uri,
+    transmit::Transmit,
+    uri::{Uri, Via},
 };
 
 /// State of one dialog: what both sides agreed on, and how far it has got. The public parts are
@@ -106,6 +107,8 @@ enum DialogState {
     Answered {
         cseq: u32,
         transaction: TransactionId,
+        /// The topmost Via of the INVITE.
+        via: Via,
         response: Bytes,
         resend: Retransmission,
         until: Instant,
@@ -191,7 +194,7 @@ pub(super) enum Parting {
 #[derive(Debug)]
 pub(super) enum DialogDue {
     /// The 2xx, or the reliable provisional response, has to be sent again.
-    Resend(Bytes),
+    Resend(Transmit),
     /// The PRACK never came: the INVITE has to be refused (RFC 3262 §3).
     NotPracked,
     /// The ACK never came: send BYE.
@@ -360,26 +363,26 @@ impl Dialog {
 
     /// `response`, a 2xx that carried `description`, was sent to the pending request.
     pub(super) fn answered(&mut self, response: Bytes, description: &[u8], now: Instant) {
-        let (request, transaction) = match &self.state {
-            DialogState::Ringing { pending } | DialogState::Reoffered { pending } => {
-                (&pending.request, pending.transaction)
-            }
-            DialogState::Answered { .. }
-            | DialogState::Confirmed
-            | DialogState::Offering { .. }
-            | DialogState::Ending => {
-                debug_assert!(false, "nothing to answer in {:?}", self.state);
-                return;
-            }
-        };
+        let Pending { request, transaction } =
+            match std::mem::replace(&mut self.state, DialogState::Confirmed) {
+                DialogState::Ringing { pending } | DialogState::Reoffered { pending } => pending,
+                state @ (DialogState::Answered { .. }
+                | DialogState::Confirmed
+                | DialogState::Offering { .. }
+                | DialogState::Ending) => {
+                    debug_assert!(false, "nothing to answer in {state:?}");
+                    self.state = state;
+                    return;
+                }
+            };
         self.session.description = description.to_vec();
         if *request.method() == Method::Update {
-            self.state = DialogState::Confirmed;
             return;
         }
         self.state = DialogState::Answered {
             cseq: request.cseq().number,
             transaction,
+            via: request.into_top_via(),
             response,
             resend: Retransmission::start(now),
             until: now + SIXTY_FOUR_T1,
@@ -545,8 +548,9 @@ impl Dialog {
 
     /// The deadline has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DialogDue> {
+        let path = self.target.path();
         match &mut self.state {
-            DialogState::Answered { response, resend, until, hang_up, .. } => {
+            DialogState::Answered { via, response, resend, until, hang_up, .. } => {
                 if *until <= now {
                     let hang_up = hang_up
                         .take()
@@ -557,16 +561,21 @@ impl Dialog {
                 if resend.due() <= now {
                     resend.sent(now);
                     let fits = self.target.allowance.take(response.len());
-                    return fits.then(|| DialogDue::Resend(response.clone()));
+                    let again = fits.then(|| Transmit::response(path, via, response.clone()));
+                    return again.map(DialogDue::Resend);
                 }
             }
-            DialogState::Ringing { .. } => match self.reliable.as_mut()?.handle_timeout(now)? {
-                ReliableDue::NotPracked => return Some(DialogDue::NotPracked),
-                ReliableDue::Resend(response) => {
-                    let fits = self.target.allowance.take_provisional(response.len());
-                    return fits.then(|| DialogDue::Resend(response));
+            DialogState::Ringing { pending } => {
+                match self.reliable.as_mut()?.handle_timeout(now)? {
+                    ReliableDue::NotPracked => return Some(DialogDue::NotPracked),
+                    ReliableDue::Resend(response) => {
+                        let fits = self.target.allowance.take_provisional(response.len());
+                        let via = pending.request.top_via();
+                        let again = fits.then(|| Transmit::response(path, via, response));
+                        return again.map(DialogDue::Resend);
+                    }
                 }
-            },
+            }
             DialogState::Offering { until: Some(until), .. } if *until <= now => {
                 self.state = DialogState::Confirmed;
                 return self.reinvite.map(DialogDue::Unanswered);
@@ -639,9 +648,11 @@ impl Dialog {
     }
 
     /// The 2xx that waits for its ACK.
-    pub(super) fn unacknowledged(&self) -> Option<&Bytes> {
+    pub(super) fn unacknowledged(&self) -> Option<Transmit> {
         match &self.state {
-            DialogState::Answered { response, .. } => Some(response),
+            DialogState::Answered { via, response, .. } => {
+                Some(Transmit::response(self.target.path(), via, response.clone()))
+            }
             DialogState::Ringing { .. }
             | DialogState::Confirmed
             | DialogState::Reoffered { .. }

@@ -38,7 +38,6 @@ mod within;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::debug;
@@ -59,13 +58,15 @@ use super::{
     registrar::{Registrar, RegistrarConfig},
     timers::SIXTY_FOUR_T1,
     transaction::{Due as TransactionDue, InviteAnswer, TransactionTable, TransactionUser},
+    transmit::NextHop,
     wire::{self, WireError},
 };
 pub use super::{
     dialog_id::DialogId,
     outgoing::Place,
-    path::{ConnectionId, Path, Transmit, Transport},
+    path::{ConnectionId, Path, Transport},
     registrar::Binding,
+    transmit::Transmit,
 };
 
 /// All transactions and dialogs of one node.
@@ -127,10 +128,12 @@ impl Endpoint {
             Err(WireError::KeepAlive) => {}
             Err(WireError::Answerable { status, reason, mut request }) => {
                 request.set_received(path.peer.ip(), path.peer.port());
-                let path = request.top_via().map_or(path, |via| path.answering(&via));
+                let via = request.top_via();
+                let path = via.as_ref().map_or(path, |via| path.answering(via));
+                let next_hop = via.map_or(NextHop::Peer, |via| NextHop::of_response(path, &via));
                 debug!(peer = %path.peer, status = status.code(), reason, "request is refused");
                 let response = self.responder.refusal_of_stub(&request, status, reason);
-                self.send_within(allowed_for(bytes.len()), path, &response);
+                self.send_within(allowed_for(bytes.len()), (path, next_hop), &response);
             }
             Err(error @ WireError::Unreadable) => {
                 debug!(peer = %path.peer, %error, "datagram is dropped");
@@ -189,12 +192,11 @@ impl Endpoint {
                 continue;
             };
             match dialog.handle_timeout(now) {
-                Some(DialogDue::Resend(bytes)) => {
-                    let path = dialog.target.path();
+                Some(DialogDue::Resend(again)) => {
                     if let Some(ringing) = dialog.pending() {
                         self.transactions.note_told(ringing.transaction);
                     }
-                    self.transmit(Transmit { path, bytes });
+                    self.transmit(again);
                 }
                 Some(DialogDue::NotPracked) => self.give_up_ringing(id, now),
                 Some(DialogDue::Unacknowledged(hang_up)) if dialog.target.is_unproven() => {
@@ -371,9 +373,5 @@ impl Endpoint {
 
     fn tell(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
-    }
-
-    fn send(&mut self, path: Path, bytes: impl Into<Bytes>) {
-        self.transmit(Transmit { path, bytes: bytes.into() });
     }
 }

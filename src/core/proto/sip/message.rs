@@ -374,6 +374,11 @@ impl Request {
         self.head.vias.first().expect("a message without Via is not constructed")
     }
 
+    /// The topmost Via, taken out of the request.
+    pub fn into_top_via(self) -> Via {
+        self.head.vias.into_iter().next().expect("a message without Via is not constructed")
+    }
+
     /// Notes the source of the request in its topmost Via (RFC 3261 §18.2.1, RFC 3581 §4).
     pub fn set_received(&mut self, ip: IpAddr, port: u16) {
         if let Some(via) = self.head.vias.first_mut() {

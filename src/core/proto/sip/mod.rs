@@ -25,6 +25,7 @@ mod status;
 pub mod stun;
 pub mod timers;
 pub mod transaction;
+pub mod transmit;
 pub mod uri;
 pub mod validate;
 pub mod wire;

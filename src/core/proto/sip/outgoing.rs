@@ -14,10 +14,11 @@ use super::{
     digest::{Credentials, DigestError},
     login::{Challenges, Login},
     message::{Method, NameAddr, RequestBuilder, Response},
-    path::{Path, Transmit},
+    path::Path,
     session_timer::{LeastInterval, SESSION_EXPIRES},
     timers::{SIXTY_FOUR_T1, T2},
     transaction::{Origin, TransactionId},
+    transmit::{NextHop, Transmit},
     uri::Uri,
 };
 
@@ -216,6 +217,11 @@ impl Outgoing {
             cseq: self.cseq,
             routes: self.call.routes.clone(),
         }
+    }
+
+    /// The URI of the next hop of the INVITE.
+    pub(super) fn next_hop_uri(&self) -> &Uri {
+        NextHop::uri(&self.call.request_uri, &self.call.routes)
     }
 
     /// The INVITE, without the header fields that all our requests have.

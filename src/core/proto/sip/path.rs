@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use bytes::Bytes;
-
 use super::uri::{Uri, Via};
 
 /// A transport protocol.
@@ -209,15 +207,6 @@ impl Path {
         let reached = self.local.ip().to_canonical();
         advertised.filter(|ip| ip.is_ipv4() == reached.is_ipv4()).unwrap_or(reached)
     }
-}
-
-/// Bytes to send, and their path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Sent from `path.local` to `path.peer`.
-    pub path: Path,
-    /// One message.
-    pub bytes: Bytes,
 }
 
 /// Whether both addresses are the same. An IPv4 address equals the IPv6 address that it is mapped

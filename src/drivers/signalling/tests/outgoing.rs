@@ -20,7 +20,10 @@ use crate::drivers::signalling::{
     stream::Inbound,
     tls::TlsConfigs,
 };
-use aftertone_core::proto::sip::path::{ConnectionId, Path, Transmit, Transport};
+use aftertone_core::proto::sip::{
+    path::{ConnectionId, Path, Transport},
+    transmit::{NextHop, Transmit},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -55,12 +58,16 @@ impl Sockets {
     }
 
     async fn send(&self, path: Path, text: &'static str) -> Result<(), Path> {
-        self.network.send(Transmit { path, bytes: Bytes::from_static(text.as_bytes()) }).await
+        self.network.send(raw(path, Bytes::from_static(text.as_bytes()))).await
     }
 
     async fn hear(&mut self) -> Inbound {
         timeout(SOON, self.inbound.recv()).await.unwrap().unwrap()
     }
+}
+
+fn raw(path: Path, bytes: Bytes) -> Transmit {
+    Transmit { path, next_hop: NextHop::Peer, bytes }
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -124,7 +131,7 @@ async fn a_peer_that_does_not_read_is_given_up_and_all_is_reported() {
     let _peer = accept(&listener).await;
     let long = Bytes::from(vec![b'x'; 60_000]);
     let mut attempts = 0;
-    while node.network.send(Transmit { path, bytes: long.clone() }).await.is_ok() {
+    while node.network.send(raw(path, long.clone())).await.is_ok() {
         attempts += 1;
         assert!(attempts < 100_000, "the peer was never given up");
         tokio::task::yield_now().await;
@@ -163,7 +170,7 @@ async fn what_cannot_go_out_as_a_datagram_is_reported() {
     let somebody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let path = node.path(Transport::Udp, somebody.local_addr().unwrap());
     let too_long = Bytes::from(vec![b'x'; 65_530]);
-    assert_eq!(node.network.send(Transmit { path, bytes: too_long }).await, Err(path));
+    assert_eq!(node.network.send(raw(path, too_long)).await, Err(path));
     node.send(path, "short").await.unwrap();
     assert_eq!(timeout(SOON, somebody.recv(&mut [0; 64])).await.unwrap().unwrap(), 5);
 }
@@ -205,7 +212,7 @@ async fn all_calls_of_a_trunk_wait_while_its_stream_is_opened() {
     let invite = Bytes::from(vec![b'i'; 1_500]);
     let calls = 1_000;
     for _ in 0..calls {
-        node.network.send(Transmit { path, bytes: invite.clone() }).await.unwrap();
+        node.network.send(raw(path, invite.clone())).await.unwrap();
     }
     let mut peer = acceptor.accept(accept(&listener).await).await.unwrap();
     let mut heard = vec![0; calls * invite.len()];
@@ -236,15 +243,42 @@ async fn a_websocket_that_has_gone_cannot_be_opened_by_us() {
     assert_eq!(node.send(path, "one").await, Err(path));
 }
 
-#[tokio::test]
-async fn over_tls_the_peer_must_be_who_it_is_said_to_be() {
+/// A node, and the TLS of a provider whose certificate the node trusts.
+fn node_and_provider() -> (Sockets, TlsAcceptor) {
     let authority = Authority::new();
     let mut config = config(&[Transport::Tcp]);
     config.tls = authority.client();
-    let mut node = Sockets::bind(&config);
     let identity = Some(authority.certificate("sip.provider.example"));
     let server = TlsConfigs::load(&TlsFiles { identity, ..TlsFiles::default() }).unwrap();
-    let acceptor = TlsAcceptor::from(server.server_of(Transport::Tls).unwrap());
+    (Sockets::bind(&config), TlsAcceptor::from(server.server_of(Transport::Tls).unwrap()))
+}
+
+#[tokio::test]
+async fn over_tls_the_peer_must_be_who_its_message_says() {
+    let name = "sip.provider.example";
+    for is_response in [true, false] {
+        let (node, acceptor) = node_and_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listens = listener.local_addr().unwrap();
+        let (peer, connection, next_hop) = if is_response {
+            let next_hop = NextHop::SentBy { port: listens.port(), host: Some(name.into()) };
+            (nobody().await, Some(ConnectionId(99)), next_hop)
+        } else {
+            (listens, None, NextHop::Host(name.into()))
+        };
+        let path = Path { connection, ..node.path(Transport::Tls, peer) };
+        let bytes = Bytes::from_static(b"one");
+        node.network.send(Transmit { path, next_hop, bytes }).await.unwrap();
+        let mut peer = acceptor.accept(accept(&listener).await).await.unwrap();
+        let mut text = [0; 3];
+        peer.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"one");
+    }
+}
+
+#[tokio::test]
+async fn over_tls_the_peer_must_be_who_it_is_said_to_be() {
+    let (mut node, acceptor) = node_and_provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let path = node.path(Transport::Tls, listener.local_addr().unwrap());
 

@@ -252,6 +252,12 @@ impl RemoteTarget {
         self.routed().0
     }
 
+    /// The URI of the next hop of a request to the peer: its first proxy, or the peer itself
+    /// (§8.1.2).
+    pub(crate) fn next_hop_uri(&self) -> &Uri {
+        self.route_set.first().map_or(&self.uri, NameAddr::uri)
+    }
+
     /// The path that a request to the peer takes.
     pub(crate) fn next_hop(&self) -> Path {
         self.hops().first().copied().unwrap_or(self.path)

@@ -56,7 +56,8 @@ impl Endpoint {
         let cseq = dialog.next_cseq();
         // A stream to a stranger would lead to an address from which none of its messages came.
         let may_stream = !in_dialog.wants_datagram && !dialog.target.is_bound_to_source();
-        let (transmit, is_streamed) = config.packed(way, may_stream, |path| {
+        let next_hop = dialog.target.next_hop_uri();
+        let (transmit, is_streamed) = config.packed((way, next_hop), may_stream, |path| {
             let sent_by = config.sent_by(path);
             let hop = Hop { sent_by: &sent_by, branch: &branch };
             let builder = dialog.request(in_dialog.method.clone(), cseq, path, hop);

@@ -12,9 +12,9 @@ use crate::proto::sip::{
     in_dialog_request::InDialogRequest,
     message::{Method, NameAddr, Response, parse_number},
     outgoing::{Cancellation, Fork, Outgoing, OutgoingCall},
-    path::Transmit,
     session_timer::SessionTimer,
     transaction::{InviteAnswer, Sends, TransactionId, TransactionUser, key::MAGIC_COOKIE},
+    transmit::Transmit,
 };
 
 /// Another target may accept the call after this status (RFC 3263 §4.3): this one is overloaded.
@@ -50,6 +50,7 @@ impl Endpoint {
         };
         outgoing.next_try(rng);
         let origin = |path: Path| outgoing.origin(path, config.sent_by(path), branch.clone());
+        let way = (way, outgoing.next_hop_uri());
         let (transmit, is_streamed) = config.packed(way, outgoing.may_stream(), |path| {
             let origin = origin(path);
             outgoing
@@ -102,10 +103,8 @@ impl Endpoint {
         reason: Option<&str>,
         now: Instant,
     ) {
-        let Some((origin, path)) = self.transactions.pending_invite(transaction) else { return };
-        let (_, _, branch) = origin.via.clone();
-        let bytes = origin.cancel(reason, &self.config.server_name);
-        let cancel = Transmit { path, bytes };
+        let cancel = self.transactions.cancel(transaction, reason, &self.config.server_name);
+        let Some((branch, cancel)) = cancel else { return };
         let method = Method::Cancel;
         let transmit = self.transactions.request(
             (branch, method.as_str()),
@@ -350,7 +349,7 @@ impl Endpoint {
         let builder = dialog.request(Method::Ack, cseq, path, Hop { sent_by: &sent_by, branch });
         let builder = self.dialogs.outgoing(id)?.authorized(builder);
         let bytes = builder.header("User-Agent", &self.config.server_name).build().into();
-        Some(Transmit { path, bytes })
+        Some(Transmit::request(path, dialog.target.next_hop_uri(), bytes))
     }
 
     /// A 2xx came again over `path`, so its ACK is sent again along the same path as before. If the
@@ -359,11 +358,10 @@ impl Endpoint {
     pub(super) fn acknowledge_again(&mut self, ack: Transmit, path: Path) {
         let went = ack.path;
         let is_other = path.connection.is_some() && path.connection != went.connection;
-        let bytes = ack.bytes.clone();
-        self.transmit(ack);
+        self.transmit(ack.clone());
         // The Via of the ACK names the transport (§18.1.1), so only the same transport can be used.
         if is_other && path.transport == went.transport {
-            self.transmit(Transmit { path, bytes });
+            self.transmit(Transmit { path, ..ack });
         }
     }
 
@@ -404,7 +402,8 @@ impl Endpoint {
         let hop = Hop { sent_by: &sent_by, branch: &bye_branch };
         let bye = dialog.request(Method::Bye, cseq, path, hop);
         let bye = reason.into_iter().fold(bye, |bye, reason| bye.header("Reason", reason));
-        self.send(path, bye.header("User-Agent", &self.config.server_name).build());
+        let bye = bye.header("User-Agent", &self.config.server_name).build().into();
+        self.transmit(Transmit::request(path, dialog.target.next_hop_uri(), bye));
     }
 
     fn handle_refusal(&mut self, id: DialogId, response: &Response, now: Instant) {

@@ -14,6 +14,7 @@ use crate::proto::sip::{
     message::{Method, Request, ResponseBuilder},
     session_timer::{SessionTimer, TIMER},
     transaction::TransactionUser,
+    transmit::Transmit,
     validate::Refusal,
 };
 
@@ -198,7 +199,9 @@ impl Endpoint {
         let reason = hang_up.reason.as_deref();
         let bye = reason.into_iter().fold(bye, |bye, text| bye.header("Reason", text)).build();
         if dialog.target.allowance.take(bye.len()) {
-            self.send(path, bye);
+            let next_hop = dialog.target.next_hop_uri();
+            let bye = Transmit::request(path, next_hop, bye.into());
+            self.transmit(bye);
         }
     }
 

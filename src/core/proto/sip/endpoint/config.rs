@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::proto::sip::{
     digest::Algorithm,
-    path::{Path, Transmit, Transport},
+    path::{Path, Transport},
+    transmit::Transmit,
     uri::Uri,
     validate,
 };
@@ -114,12 +115,12 @@ impl EndpointConfig {
         SocketAddr::new(path.told_host(self.advertised), path.local.port()).to_string()
     }
 
-    /// Builds a request for `way`. `build` gets the path that is used in the end: TCP if the
-    /// request is too long for a datagram, there is a listener, and `may_stream` is set. The second
-    /// value tells whether that is so.
+    /// Builds a request for `way`, whose next hop is at `next_hop`. `build` gets the path that is
+    /// used in the end: TCP if the request is too long for a datagram, there is a listener, and
+    /// `may_stream` is set. The second value tells whether that is so.
     pub(super) fn packed(
         &self,
-        way: Path,
+        (way, next_hop): (Path, &Uri),
         may_stream: bool,
         build: impl Fn(Path) -> Bytes,
     ) -> (Transmit, bool) {
@@ -127,10 +128,10 @@ impl EndpointConfig {
         let bytes = build(way);
         let is_long = way.transport == Transport::Udp && bytes.len() > MAX_DATAGRAM_REQUEST;
         match self.tcp_port.filter(|_| is_long && may_stream) {
-            None => (Transmit { path: way, bytes }, false),
+            None => (Transmit::request(way, next_hop, bytes), false),
             Some(port) => {
                 let path = over_tcp(way, port);
-                (Transmit { path, bytes: build(path) }, true)
+                (Transmit::request(path, next_hop, build(path)), true)
             }
         }
     }

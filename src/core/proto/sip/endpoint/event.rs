@@ -8,7 +8,8 @@ use crate::{
         Status,
         dialog::DialogId,
         message::{NameAddr, Request},
-        path::{Path, Transmit},
+        path::Path,
+        transmit::Transmit,
         uri::Uri,
     },
 };

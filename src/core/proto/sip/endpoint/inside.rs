@@ -63,8 +63,8 @@ impl Endpoint {
         let local_tag = dialog.key().local_tag.clone();
         let trying = (!dialog.target.is_unproven()).then(|| self.responder.trying(&request));
         let invite = Invite { dialog: Some(id), local_tag, stranger: None };
-        let (transaction, transmit) =
-            self.transactions.open_invite(key, None, invite, path, trying);
+        let way = (path, request.top_via());
+        let (transaction, transmit) = self.transactions.open_invite(key, None, invite, way, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
         self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
     }
@@ -142,7 +142,7 @@ impl Endpoint {
         }
         if arrived.request.description().is_some() {
             let Arrived { request, key, path, .. } = arrived;
-            let transaction = self.transactions.open(key, path);
+            let transaction = self.transactions.open(key, (path, request.top_via()));
             self.reoffer(id, Pending { transaction, request: Box::new(request) }, path);
             return;
         }

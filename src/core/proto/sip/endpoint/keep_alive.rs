@@ -17,6 +17,7 @@ use crate::proto::sip::{
     dialog::{Dialog, DialogId},
     path::Path,
     stun,
+    transmit::Transmit,
 };
 
 /// How long a path may be unused, in milliseconds: less than the 30 s after which NATs forget a
@@ -47,7 +48,8 @@ impl Endpoint {
             return;
         }
         for path in self.kept_alive() {
-            self.send(self.config.leaving_listener(path), Bytes::from_static(EMPTY_LINES));
+            let path = self.config.leaving_listener(path);
+            self.transmit(Transmit::raw(path, Bytes::from_static(EMPTY_LINES)));
         }
         self.keep_alive_at = None;
         self.plan_keep_alives(now);
@@ -59,7 +61,7 @@ impl Endpoint {
         let Some(answer) = stun::answer(bytes, path.peer) else { return false };
         let is_fair = stun::is_fair(bytes, &answer);
         if is_fair || self.is_trusted(path) || self.is_known_address(path.peer, now) {
-            self.send(path, answer);
+            self.transmit(Transmit::raw(path, answer.into()));
         }
         true
     }

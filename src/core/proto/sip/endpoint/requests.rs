@@ -9,11 +9,12 @@ use crate::proto::sip::{
     Status,
     dialog::{Acknowledgement, Dialog, DialogId, DialogKey, Pending, allowed_for},
     message::{Method, Request, ResponseBuilder},
-    path::{Path, Transmit},
+    path::Path,
     registrar::{self, Reply},
     session_timer::SessionTimer,
     standing::Standing,
     transaction::{AckFor, Invite, MergeKey, TransactionId, TransactionKey},
+    transmit::Transmit,
     uri::Uri,
     validate::validate,
 };
@@ -73,8 +74,7 @@ impl Endpoint {
         let again = match dialog.filter(|dialog| !dialog.target.is_elsewhere(path)) {
             Some(dialog) if dialog.target.is_unproven() => {
                 dialog.target.heard_again(path, heard);
-                let answer = dialog.unacknowledged().filter(|_| is_invite).cloned();
-                let answer = answer.map(|bytes| Transmit { path: dialog.target.path(), bytes });
+                let answer = dialog.unacknowledged().filter(|_| is_invite);
                 again.or(answer).filter(|again| {
                     if dialog.is_ringing() {
                         dialog.target.allowance.take_provisional(again.bytes.len())
@@ -250,8 +250,9 @@ impl Endpoint {
         };
         let Arrived { request, key, bytes, .. } = arrived;
         let invite = Invite { dialog: Some(id), local_tag: local_tag.clone(), stranger };
+        let way = (path, request.top_via());
         let (transaction, transmit) =
-            self.transactions.open_invite(key, Some(merge), invite, path, trying);
+            self.transactions.open_invite(key, Some(merge), invite, way, trying);
         transmit.into_iter().for_each(|transmit| self.transmit(transmit));
         let pending = Pending { transaction, request: Box::new(request) };
         let dialog = Dialog::called(pending, local_tag, contact, (path, bytes), caller);

@@ -12,6 +12,7 @@ use crate::proto::sip::{
     message::{Method, ResponseBuilder},
     path::Transport,
     transaction::{Invite, TransactionId},
+    transmit::{NextHop, Transmit},
     validate::Refusal,
 };
 
@@ -35,17 +36,23 @@ impl Endpoint {
     /// response is at most one and a half times as long as the request: optional header fields are
     /// left out, and a request smaller than any phone would send gets no response.
     pub(super) fn send_stateless(&mut self, arrived: &Arrived, response: &[u8]) {
-        self.send_within(allowed_for(arrived.bytes), arrived.path, response);
+        let next_hop = NextHop::of_response(arrived.path, arrived.request.top_via());
+        self.send_within(allowed_for(arrived.bytes), (arrived.path, next_hop), response);
     }
 
     /// Sends a response without keeping state, over UDP in at most `room` bytes.
-    pub(super) fn send_within(&mut self, room: usize, path: Path, response: &[u8]) {
+    pub(super) fn send_within(
+        &mut self,
+        room: usize,
+        (path, next_hop): (Path, NextHop),
+        response: &[u8],
+    ) {
         let room = match path.transport {
             Transport::Udp => room,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => usize::MAX,
         };
         match fitted(response, room) {
-            Some(fitted) => self.send(path, fitted),
+            Some(bytes) => self.transmit(Transmit { path, next_hop, bytes }),
             None => debug!(peer = %path.peer, "no answer is small enough"),
         }
     }
@@ -64,8 +71,9 @@ impl Endpoint {
 
     pub(super) fn answer_in_transaction(&mut self, arrived: Arrived, response: Bytes) {
         let Some(response) = self.fitted_to_peer(arrived.limited, response) else { return };
-        let Arrived { key, path, now, .. } = arrived;
-        if let Some(transmit) = self.transactions.answer(key, path, response, now) {
+        let Arrived { request, key, path, now, .. } = arrived;
+        let way = (path, request.top_via());
+        if let Some(transmit) = self.transactions.answer(key, way, response, now) {
             self.transmit(transmit);
         }
     }
@@ -113,13 +121,14 @@ impl Endpoint {
         if arrived.limited.is_some() {
             // The address is unproven: a transaction would repeat the refusal until the ACK comes.
             if let Some(fitted) = self.fitted_to_peer(arrived.limited, response) {
-                self.send(arrived.path, fitted);
+                self.transmit(Transmit::response(arrived.path, arrived.request.top_via(), fitted));
             }
             return;
         }
-        let Arrived { key, path, now, .. } = arrived;
+        let Arrived { request, key, path, now, .. } = arrived;
         let invite = Invite { dialog: None, local_tag, stranger: None };
-        let (id, _) = self.transactions.open_invite(key, None, invite, path, None);
+        let way = (path, request.top_via());
+        let (id, _) = self.transactions.open_invite(key, None, invite, way, None);
         self.finish_pending(id, status, response, now);
     }
 
@@ -182,12 +191,12 @@ impl Endpoint {
         let dialog = invite.and_then(|invite| self.dialogs.get_mut(invite.dialog?));
         let mut limited = dialog.filter(|dialog| dialog.target.is_unproven());
         if status.is_refusal()
-            && let Some((path, heard)) = self.transactions.take_back(id)
+            && let Some((path, next_hop, heard)) = self.transactions.take_back(id)
         {
             let room = limited
                 .and_then(|dialog| dialog.target.allowance.room())
                 .unwrap_or(allowed_for(heard));
-            self.send_within(room, path, &response);
+            self.send_within(room, (path, next_hop), &response);
             return;
         }
         let fits = match &mut limited {

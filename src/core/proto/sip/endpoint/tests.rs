@@ -4,6 +4,7 @@ mod bodies;
 mod calling;
 mod desk_phones;
 mod keep_alive;
+mod next_hops;
 mod random;
 mod random_calls;
 mod registering;
@@ -653,6 +654,7 @@ pub(super) struct Line {
     /// Our tag, as the phone has learnt it.
     pub tag: String,
     last_path: Path,
+    last_next_hop: NextHop,
     /// The paths of the messages sent; cleared when the call is up.
     paths: Vec<Path>,
 }
@@ -681,6 +683,7 @@ impl Line {
             silent: Vec::new(),
             tag: String::new(),
             last_path: path(),
+            last_next_hop: NextHop::Peer,
             paths: Vec::new(),
         }
     }
@@ -723,6 +726,9 @@ impl Line {
         while let Some(output) = self.endpoint.poll_output() {
             match output {
                 Output::Transmit(transmit) => {
+                    if let Some(next_hop) = next_hops::in_text(&transmit) {
+                        assert_eq!(transmit.next_hop, next_hop, "{transmit:?}");
+                    }
                     let text = String::from_utf8_lossy(&transmit.bytes).into_owned();
                     let tag = header(&text, "To").and_then(|to| Some(to.split_once(";tag=")?.1));
                     if let (Some(tag), true) = (tag, text.starts_with("SIP/2.0 ")) {
@@ -730,6 +736,7 @@ impl Line {
                     }
                     self.sent.push(((self.now - self.start).as_millis(), text));
                     self.last_path = transmit.path;
+                    self.last_next_hop = transmit.next_hop;
                     self.paths.push(transmit.path);
                 }
                 Output::Event(Event::Heard { .. }) => self.heard += 1,

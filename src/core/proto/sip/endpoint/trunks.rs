@@ -21,11 +21,12 @@ use crate::proto::sip::{
     Status, StatusClass,
     digest::Credentials,
     message::{Method, NameAddr, RequestBuilder, Response},
-    path::{ConnectionId, Path, Transmit},
+    path::{ConnectionId, Path},
     registration::{
         Output as Wanted, RegisterRequest, RegisterResponse, Registration, RegistrationConfig,
         TrunkState, TrunkStatus,
     },
+    transmit::{NextHop, Transmit},
     uri::Uri,
 };
 
@@ -326,7 +327,9 @@ impl Account {
         };
         let trunk = &self.trunk;
         let from = trunk.address_of_record.with_tag(&self.local_tag);
-        let (transmit, is_streamed) = config.packed(path, !self.wants_datagram, |path| {
+        let next_hop = NextHop::uri(&trunk.registrar, &trunk.routes);
+        let way = (path, next_hop);
+        let (transmit, is_streamed) = config.packed(way, !self.wants_datagram, |path| {
             let builder = RequestBuilder::new(Method::Register, trunk.registrar.clone())
                 .via(path.transport.name(), &config.sent_by(path), branch)
                 .from(&from)

@@ -11,10 +11,10 @@ use crate::proto::sip::{
     dialog::{DialogId, HangUp, Hop},
     in_dialog_request::InDialogRequest,
     message::{Method, Response},
-    path::Transmit,
     session_timer::SessionTimer,
     timers::SIXTY_FOUR_T1,
     transaction::{TransactionId, TransactionUser},
+    transmit::Transmit,
 };
 
 impl Endpoint {
@@ -116,7 +116,7 @@ impl Endpoint {
         let hop = Hop { sent_by: &sent_by, branch: &branch };
         let ack = dialog.request(Method::Ack, cseq, path, hop);
         let bytes = ack.header("User-Agent", &self.config.server_name).build().into();
-        let ack = Transmit { path, bytes };
+        let ack = Transmit::request(path, dialog.target.next_hop_uri(), bytes);
         dialog.acknowledged(cseq, ack.clone());
         let is_ending = dialog.is_ending();
         // The path is that of the newest message, whose source may be forged: an unproven address

@@ -21,8 +21,10 @@ use crate::proto::sip::{
     dialog::DialogId,
     in_dialog_request::InDialogRequest,
     message::Response,
-    path::{ConnectionId, Path, Transmit, Transport, source_of},
+    path::{ConnectionId, Path, Transport, source_of},
     timers::Schedule,
+    transmit::{NextHop, Transmit},
+    uri::Via,
 };
 
 /// One transaction of this endpoint.
@@ -124,7 +126,15 @@ pub(crate) struct TransactionTable {
 struct TransactionEntry {
     /// The path that its messages take.
     path: Path,
+    /// The next hop of its messages.
+    next_hop: NextHop,
     role: TransactionRole,
+}
+
+impl TransactionEntry {
+    fn transmit(&self, bytes: Bytes) -> Transmit {
+        Transmit { path: self.path, next_hop: self.next_hop.clone(), bytes }
+    }
 }
 
 #[derive(Debug)]
@@ -180,14 +190,14 @@ impl TransactionTable {
 
     // -- servers -----------------------------------------------------------------------------
 
-    /// Opens an INVITE server transaction and sends `trying`; without `trying`, nothing is sent
-    /// before the response.
+    /// Opens the server transaction of an INVITE that took `path` with `via` on top, and sends
+    /// `trying`; without `trying`, nothing is sent before the response.
     pub(crate) fn open_invite(
         &mut self,
         key: TransactionKey,
         merge: Option<MergeKey>,
         invite: Invite,
-        path: Path,
+        (path, via): (Path, &Via),
         trying: Option<Bytes>,
     ) -> (TransactionId, Option<Transmit>) {
         let id = self.fresh_id();
@@ -200,33 +210,32 @@ impl TransactionTable {
             None => InviteServer::unanswered(),
         };
         let role = TransactionRole::InviteServer { machine, key, merge, invite };
-        self.entries.insert(id, TransactionEntry { path, role });
-        (id, trying.map(|bytes| Transmit { path, bytes }))
+        let entry = TransactionEntry { path, next_hop: NextHop::of_response(path, via), role };
+        let trying = trying.map(|trying| entry.transmit(trying));
+        self.entries.insert(id, entry);
+        (id, trying)
     }
 
-    /// Opens a non-INVITE server transaction that is answered by `respond`.
-    pub(crate) fn open(&mut self, key: TransactionKey, path: Path) -> TransactionId {
+    /// Opens the server transaction of a request other than INVITE that took `path` with `via` on
+    /// top. It is answered by `respond`.
+    pub(crate) fn open(&mut self, key: TransactionKey, (path, via): (Path, &Via)) -> TransactionId {
         let id = self.fresh_id();
         self.note_server(&key, id, path);
-        self.entries.insert(
-            id,
-            TransactionEntry {
-                path,
-                role: TransactionRole::Server { machine: Server::new(), key },
-            },
-        );
+        let role = TransactionRole::Server { machine: Server::new(), key };
+        let next_hop = NextHop::of_response(path, via);
+        self.entries.insert(id, TransactionEntry { path, next_hop, role });
         id
     }
 
-    /// Opens a non-INVITE server transaction that is answered at once.
+    /// Opens the server transaction of a request other than INVITE, and answers it at once.
     pub(crate) fn answer(
         &mut self,
         key: TransactionKey,
-        path: Path,
+        way: (Path, &Via),
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
-        let id = self.open(key, path);
+        let id = self.open(key, way);
         self.respond(id, Status::OK, response, now)
     }
 
@@ -239,10 +248,9 @@ impl TransactionTable {
         response: Bytes,
         now: Instant,
     ) -> Option<Transmit> {
-        let TransactionEntry { path, role } = self.entries.get_mut(&id)?;
-        let path = *path;
-        let is_reliable = path.transport.is_reliable();
-        let (bytes, next) = match role {
+        let entry = self.entries.get_mut(&id)?;
+        let is_reliable = entry.path.transport.is_reliable();
+        let (bytes, next) = match &mut entry.role {
             TransactionRole::InviteServer { machine, invite, .. } => {
                 let bytes = machine.respond(status, response, is_reliable, now)?;
                 invite.stranger = None;
@@ -254,7 +262,7 @@ impl TransactionTable {
             TransactionRole::InviteClient { .. } | TransactionRole::Client { .. } => return None,
         };
         self.schedule.set(id, next);
-        Some(Transmit { path, bytes })
+        Some(entry.transmit(bytes))
     }
 
     /// Keeps a provisional response to an INVITE until the INVITE is repeated.
@@ -288,13 +296,14 @@ impl TransactionTable {
     }
 
     /// Removes the INVITE of a stranger that got no response other than the 100 sent at once: it
-    /// can be refused as if it had no transaction (RFC 3261 §8.2.7). Returns its path and its size
-    /// in bytes.
-    pub(crate) fn take_back(&mut self, id: TransactionId) -> Option<(Path, usize)> {
+    /// can be refused as if it had no transaction (RFC 3261 §8.2.7). Returns the path and the next
+    /// hop of the refusal, and the size of the INVITE in bytes.
+    pub(crate) fn take_back(&mut self, id: TransactionId) -> Option<(Path, NextHop, usize)> {
         let bytes = self.invite(id)?.stranger?;
-        let path = self.entries.get(&id)?.path;
+        let TransactionEntry { path, next_hop, .. } = self.entries.get(&id)?;
+        let (path, next_hop) = (*path, next_hop.clone());
         self.forget_invite(id);
-        Some((path, bytes))
+        Some((path, next_hop, bytes))
     }
 
     /// Removes an INVITE transaction: a repetition of the INVITE counts as a new one.
@@ -333,7 +342,7 @@ impl TransactionTable {
             TransactionRole::Server { machine, .. } => machine.handle_retransmission(),
             TransactionRole::InviteClient { .. } | TransactionRole::Client { .. } => None,
         }?;
-        Some(Transmit { path: entry.path, bytes })
+        Some(entry.transmit(bytes))
     }
 
     /// What the table knows of the INVITE of this transaction.
@@ -365,13 +374,13 @@ impl TransactionTable {
         now: Instant,
     ) -> (TransactionId, Transmit) {
         let id = self.fresh_id();
-        let path = request.path;
-        let machine = InviteClient::new(request.bytes.clone(), is_once(path, sends), now);
+        let Transmit { path, next_hop, bytes } = request.clone();
+        let machine = InviteClient::new(bytes, is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         self.clients.insert(invite_key(&origin), id);
         let role =
             TransactionRole::InviteClient { machine, origin: Box::new(origin), user, in_dialog };
-        self.entries.insert(id, TransactionEntry { path, role });
+        self.entries.insert(id, TransactionEntry { path, next_hop, role });
         (id, request)
     }
 
@@ -386,13 +395,13 @@ impl TransactionTable {
         now: Instant,
     ) -> Transmit {
         let id = self.fresh_id();
-        let path = request.path;
-        let machine = Client::new(request.bytes.clone(), is_once(path, sends), now);
+        let Transmit { path, next_hop, bytes } = request.clone();
+        let machine = Client::new(bytes, is_once(path, sends), now);
         self.schedule.set(id, machine.poll_timeout());
         let key = (branch, method.to_owned());
         self.clients.insert(key.clone(), id);
         let role = TransactionRole::Client { machine, key, user, in_dialog };
-        self.entries.insert(id, TransactionEntry { path, role });
+        self.entries.insert(id, TransactionEntry { path, next_hop, role });
         request
     }
 
@@ -408,6 +417,19 @@ impl TransactionTable {
             | TransactionRole::Server { .. }
             | TransactionRole::Client { .. } => None,
         }
+    }
+
+    /// The CANCEL of this INVITE, which takes the same way (RFC 3261 §9.1), and the branch of both;
+    /// `None` once the final response has come.
+    pub(crate) fn cancel(
+        &self,
+        id: TransactionId,
+        reason: Option<&str>,
+        user_agent: &str,
+    ) -> Option<(String, Transmit)> {
+        let (origin, _) = self.pending_invite(id)?;
+        let (_, _, branch) = origin.via.clone();
+        Some((branch, self.entries.get(&id)?.transmit(origin.cancel(reason, user_agent))))
     }
 
     /// Our INVITE with this branch, while its transaction exists.
@@ -457,13 +479,14 @@ impl TransactionTable {
     ) -> Option<Heard> {
         let key = (branch.to_owned(), response.cseq().method.to_string());
         let id = *self.clients.get(&key)?;
-        let TransactionEntry { path, role } = self.entries.get_mut(&id)?;
+        let TransactionEntry { path, next_hop, role } = self.entries.get_mut(&id)?;
         let path = *path;
         let status = response.status();
         let (heard, next) = match role {
             TransactionRole::InviteClient { machine, origin, user, in_dialog } => {
                 let (answer, ack) = machine.handle_response(status, || origin.ack(response), now);
-                let ack = ack.map(|bytes| Transmit { path, bytes });
+                // §17.1.1.3: the ACK goes to where the INVITE went.
+                let ack = ack.map(|bytes| Transmit { path, next_hop: next_hop.clone(), bytes });
                 let in_dialog = in_dialog.take_if(|_| answer == InviteAnswer::Refused);
                 (
                     Heard { transaction: id, user: *user, path, answer, ack, in_dialog },
@@ -545,11 +568,19 @@ impl TransactionTable {
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
         while let Some(id) = self.schedule.pop_due(now) {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let path = entry.path;
-            let (due, next, over) = match &mut entry.role {
+            let TransactionEntry { path, next_hop, role } = entry;
+            let (path, next_hop) = (*path, &*next_hop);
+            let transmit = |bytes| Transmit { path, next_hop: next_hop.clone(), bytes };
+            let client_due = |due: Option<ClientDue>, user: TransactionUser| {
+                due.map(|due| match due {
+                    ClientDue::Resend(bytes) => Due::Transmit(transmit(bytes)),
+                    ClientDue::TimedOut => Due::TimedOut(user, path),
+                })
+            };
+            let (due, next, over) = match role {
                 TransactionRole::InviteServer { machine, .. } => {
                     let bytes = machine.handle_timeout(now);
-                    let due = bytes.map(|bytes| Due::Transmit(Transmit { path, bytes }));
+                    let due = bytes.map(|bytes| Due::Transmit(transmit(bytes)));
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
                 TransactionRole::Server { machine, .. } => {
@@ -559,7 +590,7 @@ impl TransactionTable {
                 TransactionRole::InviteClient { machine, user, .. } => {
                     // A refused INVITE may have been followed by another INVITE of the same call.
                     let was_accepted = matches!(machine, InviteClient::Accepted { .. });
-                    let due = client_due(machine.handle_timeout(now), path, *user);
+                    let due = client_due(machine.handle_timeout(now), *user);
                     let over = machine.is_terminated();
                     let due = match (due, *user) {
                         (None, TransactionUser::Invite(dialog)) if over && was_accepted => {
@@ -570,7 +601,7 @@ impl TransactionTable {
                     (due, machine.poll_timeout(), over)
                 }
                 TransactionRole::Client { machine, user, .. } => {
-                    let due = client_due(machine.handle_timeout(now), path, *user);
+                    let due = client_due(machine.handle_timeout(now), *user);
                     (due, machine.poll_timeout(), machine.is_terminated())
                 }
             };
@@ -626,7 +657,7 @@ impl TransactionTable {
     }
 
     fn forget(&mut self, id: TransactionId) {
-        let Some(TransactionEntry { path, role }) = self.entries.remove(&id) else { return };
+        let Some(TransactionEntry { path, role, .. }) = self.entries.remove(&id) else { return };
         match role {
             TransactionRole::InviteServer { key, merge, .. } => {
                 self.forget_server(&key, path);
@@ -653,11 +684,4 @@ fn is_once(path: Path, sends: Sends) -> bool {
 fn invite_key(origin: &Origin) -> (String, String) {
     let (_, _, branch) = &origin.via;
     (branch.clone(), "INVITE".to_owned())
-}
-
-fn client_due(due: Option<ClientDue>, path: Path, user: TransactionUser) -> Option<Due> {
-    due.map(|due| match due {
-        ClientDue::Resend(bytes) => Due::Transmit(Transmit { path, bytes }),
-        ClientDue::TimedOut => Due::TimedOut(user, path),
-    })
 }

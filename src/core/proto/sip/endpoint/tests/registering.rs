@@ -437,7 +437,7 @@ fn a_phone_whose_stream_is_gone_is_called_where_its_contact_says_that_it_listens
     }
 }
 
-fn account() -> TrunkAccount {
+pub(super) fn account() -> TrunkAccount {
     TrunkAccount {
         name: "provider".to_owned(),
         targets: vec![path(), Path { peer: "192.0.2.20:5060".parse().unwrap(), ..path() }],
