@@ -57,18 +57,29 @@ impl Responder {
 
     /// A response without a body, with the header fields that its status requires.
     pub(super) fn response(&self, request: &Request, status: Status) -> Bytes {
-        let builder = self.begin(request, status, &self.tag(request));
-        let builder = match status {
+        self.required(request, status, &self.tag(request)).build().into()
+    }
+
+    /// Begins a response with the header fields that all of them have, and those that its status
+    /// requires.
+    pub(super) fn required<'a>(
+        &self,
+        request: &'a Request,
+        status: Status,
+        local_tag: &str,
+    ) -> ResponseBuilder<'a> {
+        let builder = self.begin(request, status, local_tag);
+        match status {
             Status::METHOD_NOT_ALLOWED => builder.header("Allow", &self.allow()),
             // RFC 6665 §4.1.3.
             Status::BAD_EVENT => builder.header("Allow-Events", "refer"),
+            // RFC 4028 §6.
             Status::SESSION_INTERVAL_TOO_SMALL => builder.header("Min-SE", &MIN_SE.to_string()),
             Status::SERVICE_UNAVAILABLE => {
                 builder.header("Retry-After", &self.config.retry_after.as_secs().to_string())
             }
             _ => builder,
-        };
-        builder.build().into()
+        }
     }
 
     /// A refusal with a reason phrase and header fields of its own.

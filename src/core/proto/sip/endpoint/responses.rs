@@ -112,7 +112,7 @@ impl Endpoint {
     /// Refuses an INVITE without an event for a call, in a transaction that repeats the refusal.
     pub(super) fn refuse_invite(&mut self, arrived: Arrived, status: Status) {
         let local_tag = self.responder.tag(&arrived.request);
-        let mut builder = self.responder.begin(&arrived.request, status, &local_tag);
+        let mut builder = self.responder.required(&arrived.request, status, &local_tag);
         if status == Status::SERVER_INTERNAL_ERROR {
             let delay = fresh::retry_after_seconds(&mut self.rng).to_string();
             builder = builder.header("Retry-After", &delay);

@@ -219,6 +219,20 @@ fn a_session_interval_that_is_too_small_gets_422() {
 }
 
 #[test]
+fn within_a_call_too_the_422_tells_the_least_interval() {
+    for method in ["INVITE", "UPDATE"] {
+        let mut line = Line::new();
+        line.confirm(&Ask::invite());
+        let ask = Ask::new(method, 2).to(&line.tag).body("application/sdp", OFFER);
+        let ask = ask.with("Supported: timer").with("Session-Expires: 60");
+        line.receive(&ask.to_string());
+        let refusal = &line.sent.last().unwrap().1;
+        assert_eq!(header(refusal, "Min-SE"), Some("90"), "RFC 4028 §6: {refusal}");
+        assert_eq!(line.take_statuses(), [422]);
+    }
+}
+
+#[test]
 fn a_session_that_is_ours_to_refresh_is_refreshed_by_update() {
     let mut line = Line::new();
     let invite = Ask::invite().with("Supported: timer").with("Allow: INVITE, UPDATE");
