@@ -35,35 +35,31 @@ impl Upsampler {
 
     /// Takes any number of samples, and appends the output that is complete by now.
     pub fn push(&mut self, samples: &[i16], out: &mut Vec<i16>) {
+        let taps: &[f32; TAPS] = &HALF_BAND;
         for block in samples.chunks(BLOCK) {
-            self.push_block(block, out);
+            let mut window = [0.0; TAPS - 1 + BLOCK];
+            window[..TAPS - 1].copy_from_slice(&self.history);
+            for (slot, sample) in window[TAPS - 1..].iter_mut().zip(block) {
+                *slot = f32::from(*sample);
+            }
+            out.reserve(2 * block.len());
+            for taken in window[..TAPS - 1 + block.len()].windows(TAPS).skip(self.awaited) {
+                let between: f32 = taken.iter().zip(taps).map(|(sample, tap)| sample * tap).sum();
+                out.push(taken[TAPS / 2 - 1] as i16);
+                out.push(between.round() as i16);
+            }
+            self.awaited = self.awaited.saturating_sub(block.len());
+            self.history.copy_from_slice(&window[block.len()..][..TAPS - 1]);
         }
     }
 
     /// Ends the stream: appends the last 2 x [`DELAY`](Self::DELAY) samples, as if silence
     /// followed. Then the upsampler is as new.
     pub fn flush(&mut self, out: &mut Vec<i16>) {
-        self.push_block(&[0; Self::DELAY], out);
+        self.push(&[0; Self::DELAY], out);
         // The output for the silence itself is not produced, even if the stream was shorter than
         // the delay.
         *self = Self::new();
-    }
-
-    fn push_block(&mut self, block: &[i16], out: &mut Vec<i16>) {
-        let mut window = [0.0; TAPS - 1 + BLOCK];
-        window[..TAPS - 1].copy_from_slice(&self.history);
-        for (slot, sample) in window[TAPS - 1..].iter_mut().zip(block) {
-            *slot = f32::from(*sample);
-        }
-        let taps: &[f32; TAPS] = &HALF_BAND;
-        out.reserve(2 * block.len());
-        for taken in window[..TAPS - 1 + block.len()].windows(TAPS).skip(self.awaited) {
-            let between: f32 = taken.iter().zip(taps).map(|(sample, tap)| sample * tap).sum();
-            out.push(taken[TAPS / 2 - 1] as i16);
-            out.push(between.round() as i16);
-        }
-        self.awaited = self.awaited.saturating_sub(block.len());
-        self.history.copy_from_slice(&window[block.len()..][..TAPS - 1]);
     }
 }
 
