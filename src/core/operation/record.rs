@@ -106,7 +106,7 @@ impl Record {
                         catch_up(heard.behind)
                     };
                 }
-                None
+                return None;
             }
             RecordState::Beeping { next } => {
                 let sound = beep(self.rate).chunks_exact(self.rate.frame_len());
@@ -117,24 +117,22 @@ impl Record {
                 if *next == BEEP_FRAMES {
                     self.state = catch_up(heard.behind);
                 }
-                None
+                return None;
             }
-            RecordState::CatchingUp { frames } => match frames.checked_sub(heard.advance) {
-                Some(left) => {
+            RecordState::CatchingUp { frames } => {
+                if let Some(left) = frames.checked_sub(heard.advance) {
                     self.state = catch_up(left);
-                    None
+                    return None;
                 }
                 // The last of these frames was left out, and this one was sent after the beep.
-                None => {
-                    self.state = RecordState::Listening;
-                    self.keep(heard, said)
-                }
-            },
-            RecordState::Listening | RecordState::Speaking | RecordState::Pausing { .. } => {
-                self.keep(heard, said)
+                self.state = RecordState::Listening;
             }
-            RecordState::Ended(_) => None,
+            RecordState::Listening | RecordState::Speaking | RecordState::Pausing { .. } => {}
+            RecordState::Ended(_) => return None,
         }
+        let end = self.keep(heard, said)?;
+        self.state = RecordState::Ended(end.clone());
+        Some(Ended { end, clip: Some(self.clip.figures(self.rate)) })
     }
 
     pub(super) fn interrupt(self, interruption: Interruption) -> Ended {
@@ -161,15 +159,15 @@ impl Record {
         }
     }
 
-    /// Adds one frame to the clip.
-    fn keep(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<Ended> {
+    /// Adds one frame to the clip. Returns why the recording ends with it, if it does.
+    fn keep(&mut self, heard: &Heard<'_>, said: &mut Said<'_>) -> Option<OperationEnd> {
         if let Some(key) = heard.tone
             && self.stop_tones.contains(&key.tone)
         {
             let before = &heard.samples[..key.offset.min(heard.samples.len())];
             said.kept.extend_from_slice(before);
             self.clip.add_rest(before.len());
-            return Some(self.end(OperationEnd::StopToneDetected));
+            return Some(OperationEnd::StopToneDetected);
         }
         said.kept.extend_from_slice(heard.samples);
         // A key is not speech, even if its sound is in the audio.
@@ -180,8 +178,7 @@ impl Record {
             Some(_) if speech.is_speech() => RecordState::Speaking,
             Some(end) => RecordState::Pausing { silent: self.clip.frames - end },
         };
-        let end = self.limit_reached()?;
-        Some(self.end(end))
+        self.limit_reached()
     }
 
     fn limit_reached(&self) -> Option<OperationEnd> {
@@ -199,11 +196,6 @@ impl Record {
         } else {
             None
         }
-    }
-
-    fn end(&mut self, end: OperationEnd) -> Ended {
-        self.state = RecordState::Ended(end.clone());
-        Ended { end, clip: Some(self.clip.figures(self.rate)) }
     }
 }
 
