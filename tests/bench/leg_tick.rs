@@ -10,7 +10,7 @@ use std::{
 
 use aftertone::drivers::media::{
     Play, PortPool, PortRange, Settings, Start, Targets,
-    leg::{Command, LiveLeg, Opening, Scratch},
+    leg::{LegCommand, LiveLeg, Opening, Scratch},
     transport::Transport,
 };
 use aftertone_core::{
@@ -70,7 +70,7 @@ fn leg_tick(criterion: &mut Criterion) {
         play: Play::Record { request, prompt: None },
         tape: Some((RecordingId::from_random([3; 16]), spool)),
     };
-    for command in [Command::Connect(plan, None), Command::Start(start)] {
+    for command in [LegCommand::Connect(plan, None), LegCommand::Start(start)] {
         commands.try_send(command).expect("room for a command");
     }
 

@@ -15,8 +15,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Start,
-    leg::{Command, Muted, Opening},
+    leg::{LegCommand, Opening},
     leg_event::LegEvent,
     leg_settings::Settings,
     open_error::OpenError,
@@ -25,10 +24,7 @@ use super::{
     targets::Targets,
     transport::Transport,
 };
-use aftertone_core::{
-    model::{CallId, OperationId, Tone},
-    proto::sdp::StreamPlan,
-};
+use aftertone_core::model::CallId;
 
 /// How many commands can wait for a leg's next tick. A call sends few of them; a sender that finds
 /// no space waits for at most one tick.
@@ -83,7 +79,7 @@ struct SharedEngine {
 /// The handle to one leg. Dropping it closes the leg as if the peer had hung up.
 #[derive(Debug)]
 pub struct Leg {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<LegCommand>,
     local: SocketAddr,
 }
 
@@ -110,7 +106,7 @@ impl Engine {
     }
 
     /// Opens a leg on the running shard with the fewest legs. The leg sends and receives nothing
-    /// before [`Leg::connect`].
+    /// before [`LegCommand::Connect`].
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -177,80 +173,12 @@ impl Leg {
         self.local.port()
     }
 
-    /// Sends and receives as offer and answer have agreed, from the next tick on. This is also used
-    /// for every later agreement: another port or codec, hold, resume. The running operation goes
-    /// on. RTP from `host`, where the peer's SIP comes from, is trusted sooner than a stranger's.
+    /// Hands a command to the leg, which carries it out in its next tick. Waits while the queue of
+    /// its commands is full.
     ///
     /// # Errors
     /// The leg is over.
-    pub async fn connect(&self, plan: StreamPlan, host: Option<IpAddr>) -> Result<(), LegGone> {
-        self.command(Command::Connect(plan, host)).await
-    }
-
-    /// As [`connect`](Self::connect), but the source address of the peer's SIP may be forged: RTP
-    /// from `host` is accepted, but what is sent there is limited until some has come.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn connect_unproven(
-        &self,
-        plan: StreamPlan,
-        host: Option<IpAddr>,
-    ) -> Result<(), LegGone> {
-        self.command(Command::ConnectUnproven(plan, host)).await
-    }
-
-    /// Starts an operation with the next tick. A running one is canceled first.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn start(&self, start: Start) -> Result<(), LegGone> {
-        self.command(Command::Start(start)).await
-    }
-
-    /// Cancels the operation if it runs; if it does not, nothing happens.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn cancel(&self, id: OperationId) -> Result<(), LegGone> {
-        self.command(Command::Cancel(id)).await
-    }
-
-    /// Ends the operation, if it runs, because the disk failed or is full.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn disk_failed(&self, id: OperationId) -> Result<(), LegGone> {
-        self.command(Command::DiskFailed(id)).await
-    }
-
-    /// Drops, or lets through, the sound of either side from the next tick on.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn mute(&self, muted: Muted) -> Result<(), LegGone> {
-        self.command(Command::Mute(muted)).await
-    }
-
-    /// Takes a key that the peer has reported by SIP. It counts like one that comes by RTP, and
-    /// only once if it comes both ways.
-    ///
-    /// # Errors
-    /// The leg is over.
-    pub async fn press(&self, tone: Tone) -> Result<(), LegGone> {
-        self.command(Command::Press(tone)).await
-    }
-
-    /// Closes the leg: what has been received is still processed, the running operation is hung up,
-    /// and [`LegEvent::Closed`] is the last event.
-    ///
-    /// # Errors
-    /// The leg is over already.
-    pub async fn close(&self) -> Result<(), LegGone> {
-        self.command(Command::Close).await
-    }
-
-    async fn command(&self, command: Command) -> Result<(), LegGone> {
+    pub async fn send(&self, command: LegCommand) -> Result<(), LegGone> {
         self.commands.send(command).await.map_err(|_| LegGone)
     }
 }

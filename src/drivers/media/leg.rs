@@ -16,7 +16,7 @@ use super::{
     leg_event::LegEvent,
     leg_settings::Settings,
     outbox::{Delivery, Outbox},
-    running::{Finishing, Play, Running, Start},
+    running::{Finishing, Play, Running, Start, UNFINISHED},
     stream::Stream,
     stream_stats::StreamStats,
     targets::{Targets, Way},
@@ -25,7 +25,7 @@ use super::{
 use aftertone_core::{
     audio::{Frame, Rate},
     model::{CallId, OperationId, Tone},
-    operation::Said,
+    operation::{Ended, Operation, Said},
     proto::sdp::StreamPlan,
 };
 
@@ -48,22 +48,27 @@ const DATAGRAM: usize = 2_048;
 
 /// A command to a leg.
 #[derive(Debug)]
-pub enum Command {
-    /// Use this plan from now on, with a peer whose SIP comes from this host.
+pub enum LegCommand {
+    /// Send and receive as offer and answer have agreed. This is also used for every later
+    /// agreement: another port or codec, hold, resume. The running operation goes on. RTP from the
+    /// host, where the peer's SIP comes from, is trusted sooner than a stranger's.
     Connect(StreamPlan, Option<IpAddr>),
-    /// As `Connect`, but the source address of the peer's SIP may be forged.
+    /// As `Connect`, but the source address of the peer's SIP may be forged: RTP from the host is
+    /// accepted, but what is sent there is limited until some has come.
     ConnectUnproven(StreamPlan, Option<IpAddr>),
-    /// Start this operation.
+    /// Start this operation. A running one is canceled first.
     Start(Start),
     /// Cancel this operation, if it runs.
     Cancel(OperationId),
     /// The disk failed or is full: end this operation, if it runs.
     DiskFailed(OperationId),
-    /// Drop, or let through, the sound of either side from now on.
+    /// Drop, or let through, the sound of either side.
     Mute(Muted),
-    /// The peer has pressed this key, as reported by SIP.
+    /// The peer has pressed this key, as reported by SIP. It counts like one that comes by RTP, and
+    /// only once if it comes both ways.
     Press(Tone),
-    /// The call is over.
+    /// The call is over: what has been received is still processed, the running operation is hung
+    /// up, and [`LegEvent::Closed`] is the last event.
     Close,
 }
 
@@ -84,7 +89,7 @@ pub struct Opening {
     /// Its sockets.
     pub transport: Transport,
     /// Its commands; when the sender of the channel is dropped, the leg closes.
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<LegCommand>,
     /// Where its events go.
     pub events: mpsc::Sender<LegEvent>,
     /// The addresses that it must not send to.
@@ -124,7 +129,7 @@ pub struct LiveLeg {
     frame: u64,
     settings: Settings,
     targets: Targets,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<LegCommand>,
     /// `None` once the leg is closed or has failed.
     media: Option<LegMedia>,
     /// Operations that have ended, oldest first.
@@ -199,7 +204,7 @@ impl LiveLeg {
             stream.end(transport, self.frame);
             stats = stream.stats();
         }
-        self.finishing.extend(running.take().map(Running::hang_up));
+        self.finishing.extend(running.take().map(|running| running.end(Operation::hang_up)));
         self.last = Some(LegEvent::Closed { stats });
         tracing::debug!(call = %self.call, ?stats, "leg closed");
         Life::Alive
@@ -218,7 +223,7 @@ impl LiveLeg {
                 self.outbox.tell(finishing.give_up());
             }
         }
-        self.finishing.extend(running.map(Running::hang_up));
+        self.finishing.extend(running.map(|running| running.end(Operation::hang_up)));
         self.last = Some(LegEvent::Failed);
         Life::Alive
     }
@@ -226,19 +231,19 @@ impl LiveLeg {
     fn obey(&mut self, scratch: &mut Scratch) {
         for _ in 0..COMMANDS_PER_TICK {
             match self.commands.try_recv() {
-                Ok(Command::Connect(plan, host)) => self.connect(plan, host, scratch),
-                Ok(Command::ConnectUnproven(plan, host)) => {
+                Ok(LegCommand::Connect(plan, host)) => self.connect(plan, host, scratch),
+                Ok(LegCommand::ConnectUnproven(plan, host)) => {
                     self.connect(plan, host, scratch);
                     if let Some(LegMedia { stream: Some(stream), .. }) = &mut self.media {
                         stream.doubt_host();
                     }
                 }
-                Ok(Command::Start(start)) => self.start(start),
-                Ok(Command::Cancel(id)) => self.interrupt(id, Running::cancel),
-                Ok(Command::DiskFailed(id)) => self.interrupt(id, Running::disk_failed),
-                Ok(Command::Mute(muted)) => self.mute(muted),
-                Ok(Command::Press(tone)) => self.press(tone),
-                Ok(Command::Close) => {
+                Ok(LegCommand::Start(start)) => self.start(start),
+                Ok(LegCommand::Cancel(id)) => self.interrupt(id, Operation::cancel),
+                Ok(LegCommand::DiskFailed(id)) => self.interrupt(id, Operation::disk_failed),
+                Ok(LegCommand::Mute(muted)) => self.mute(muted),
+                Ok(LegCommand::Press(tone)) => self.press(tone),
+                Ok(LegCommand::Close) => {
                     self.close(scratch);
                 }
                 Err(TryRecvError::Disconnected) => {
@@ -274,10 +279,10 @@ impl LiveLeg {
         let Some(media) = &mut self.media else {
             // The operation was accepted before the leg was closed: it ends like all others.
             let running = Running::new(start, Rate::Hz8000, self.settings.voice);
-            self.finishing.push_back(running.hang_up());
+            self.finishing.push_back(running.end(Operation::hang_up));
             return;
         };
-        self.finishing.extend(media.running.take().map(Running::cancel));
+        self.finishing.extend(media.running.take().map(|running| running.end(Operation::cancel)));
         let rate = media.stream.as_ref().map_or(Rate::Hz8000, Stream::rate);
         let (begins_hold, ends_hold) =
             (matches!(start.play, Play::HoldMusic { .. }), matches!(start.play, Play::NoHoldMusic));
@@ -292,14 +297,14 @@ impl LiveLeg {
             media.running = Some(running);
         } else {
             tracing::error!(call = %self.call, "the spool takes nothing: operation refused");
-            self.finishing.push_back(running.abandon());
+            self.finishing.push_back(running.end(|_| UNFINISHED));
         }
     }
 
-    fn interrupt(&mut self, id: OperationId, end: fn(Running) -> Finishing) {
+    fn interrupt(&mut self, id: OperationId, how: fn(Operation) -> Ended) {
         let Some(media) = &mut self.media else { return };
         let interrupted = media.running.take_if(|running| running.id() == id);
-        self.finishing.extend(interrupted.map(end));
+        self.finishing.extend(interrupted.map(|running| running.end(how)));
     }
 
     fn mute(&mut self, muted: Muted) {
@@ -337,15 +342,15 @@ impl LiveLeg {
         let speaks = playing.as_ref().is_some_and(Running::only_speaks);
         let ended = play_frame(stream, playing, goes_on, *muted, &mut self.outbox, &mut said);
         // The end of hold music was reported when it began.
-        if let Some(ended) = ended.filter(|_| !is_idle) {
+        if let Some(mut ended) = ended.filter(|_| !is_idle) {
             // An application that hangs up when a prompt is done must not cut it off in the peer's
             // jitter buffer, so the end is reported late. The next operation must follow without a
             // gap, so `OperationSaid` is reported at once.
-            let due = if speaks { self.frame + stream.playout_frames() } else { 0 };
             if speaks {
+                ended.due = self.frame + stream.playout_frames();
                 self.outbox.tell(LegEvent::OperationSaid { id: ended.id() });
             }
-            self.finishing.push_back(ended.not_before(due));
+            self.finishing.push_back(ended);
         }
         let key = said.key;
         // A key is sent even if our side is muted, also if it is sent as sound.
@@ -415,5 +420,5 @@ fn play_frame(
         sound.samples = &SILENCE[..sound.samples.len().min(SILENCE.len())];
     }
     let ended = running.as_mut().filter(|running| goes_on(running))?.tick(sound, said)?;
-    running.take().map(|running| running.end(ended))
+    running.take().map(|running| running.end(|_| ended))
 }

@@ -31,7 +31,7 @@ pub mod targets;
 pub mod transport;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenLeg};
-pub use leg::Muted;
+pub use leg::{LegCommand, Muted};
 pub use leg_event::{LegEvent, Unsent};
 pub use leg_settings::Settings;
 pub use open_error::OpenError;

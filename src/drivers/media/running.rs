@@ -78,6 +78,9 @@ impl Play {
     }
 }
 
+/// The result of an operation that could not begin, or whose clip is lost.
+pub(super) const UNFINISHED: Ended = Ended { end: OperationEnd::Unspecified, clip: None };
+
 /// A running operation.
 pub(super) struct Running {
     id: OperationId,
@@ -129,30 +132,14 @@ impl Running {
         ended
     }
 
-    /// Ends it with its own result.
-    pub(super) fn end(self, ended: Ended) -> Finishing {
-        Finishing::new(self.id, ended, self.tape)
-    }
-
-    /// Ends it because the application cancels it.
-    pub(super) fn cancel(self) -> Finishing {
-        Finishing::new(self.id, self.operation.cancel(), self.tape)
-    }
-
-    /// Ends it because the peer is gone.
-    pub(super) fn hang_up(self) -> Finishing {
-        Finishing::new(self.id, self.operation.hang_up(), self.tape)
-    }
-
-    /// Ends it because the disk failed or is full.
-    pub(super) fn disk_failed(self) -> Finishing {
-        Finishing::new(self.id, self.operation.disk_failed(), self.tape)
-    }
-
-    /// Ends it because it could not begin.
-    pub(super) fn abandon(self) -> Finishing {
-        let ended = Ended { end: OperationEnd::Unspecified, clip: None };
-        Finishing::new(self.id, ended, self.tape)
+    /// Ends it: `how` gives the result. The clip ends with it.
+    pub(super) fn end(self, how: impl FnOnce(Operation) -> Ended) -> Finishing {
+        let Self { id, operation, mut tape, .. } = self;
+        let ended = how(operation);
+        if let Some(tape) = &mut tape {
+            tape.end(ended.end.delivers_recording());
+        }
+        Finishing { id, ended, tape, due: 0 }
     }
 
     /// Processes one frame of a stream at the other rate.
@@ -185,31 +172,21 @@ pub(super) struct Finishing {
     id: OperationId,
     ended: Ended,
     tape: Option<Tape>,
-    /// The first frame in which the end may be reported.
-    due: u64,
+    /// The first frame in which the end may be reported: before it, the peer has not heard
+    /// everything yet.
+    pub(super) due: u64,
 }
 
 impl Finishing {
     /// The end of an operation that starts or stops hold music, which is done at once.
     pub(super) fn done(id: OperationId) -> Self {
-        Self::new(id, Ended { end: OperationEnd::Done, clip: None }, None)
-    }
-
-    fn new(id: OperationId, ended: Ended, mut tape: Option<Tape>) -> Self {
-        if let Some(tape) = &mut tape {
-            tape.end(ended.end.delivers_recording());
-        }
-        Self { id, ended, tape, due: 0 }
+        let ended = Ended { end: OperationEnd::Done, clip: None };
+        Self { id, ended, tape: None, due: 0 }
     }
 
     /// The id of the operation.
     pub(super) fn id(&self) -> OperationId {
         self.id
-    }
-
-    /// The same, but reported in `frame` at the earliest: the peer has not heard everything yet.
-    pub(super) fn not_before(self, frame: u64) -> Self {
-        Self { due: frame, ..self }
     }
 
     /// Whether there is a clip that the spool has to take.
@@ -227,7 +204,7 @@ impl Finishing {
             Spooled::Waiting => return None,
             Spooled::All => {}
             // Without the clip, the operation is not complete.
-            Spooled::Lost => self.ended = Ended { end: OperationEnd::Unspecified, clip: None },
+            Spooled::Lost => self.ended = UNFINISHED,
         }
         Some(LegEvent::OperationEnded { id: self.id, ended: self.ended.clone() })
     }
@@ -235,7 +212,7 @@ impl Finishing {
     /// Gives the clip up, if there is one, and returns the event.
     pub(super) fn give_up(self) -> LegEvent {
         let ended = match self.tape {
-            Some(_) => Ended { end: OperationEnd::Unspecified, clip: None },
+            Some(_) => UNFINISHED,
             None => self.ended,
         };
         LegEvent::OperationEnded { id: self.id, ended }

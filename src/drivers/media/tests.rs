@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::{
     Engine, EngineConfig, LegEvent, Muted, OpenError, OpenLeg, Play, PortPool, PortRange, Settings,
     Start, Targets,
-    leg::{Command, Life, LiveLeg, Opening, Scratch},
+    leg::{LegCommand, Life, LiveLeg, Opening, Scratch},
     transport::Transport,
 };
 use aftertone_core::{
@@ -160,7 +160,7 @@ impl Peer {
 struct Rig {
     leg: LiveLeg,
     local: SocketAddr,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<LegCommand>,
     events: mpsc::Receiver<LegEvent>,
     scratch: Scratch,
 }
@@ -191,7 +191,7 @@ impl Rig {
         Self { leg, local, commands, events, scratch: Scratch::default() }
     }
 
-    fn command(&self, command: Command) {
+    fn command(&self, command: LegCommand) {
         self.commands.try_send(command).unwrap();
     }
 
@@ -259,11 +259,11 @@ fn prompt(codes: &[u8]) -> Play {
     Play::Prompts { prompts: vec![(clip, 1)], repeat: false }
 }
 
-fn play(number: u8, play: Play) -> Command {
-    Command::Start(Start { id: id(number), play, tape: None })
+fn play(number: u8, play: Play) -> LegCommand {
+    LegCommand::Start(Start { id: id(number), play, tape: None })
 }
 
-fn record(number: u8, max_seconds: u32, spool: usize) -> (Command, ChunkReceiver<Chunk>) {
+fn record(number: u8, max_seconds: u32, spool: usize) -> (LegCommand, ChunkReceiver<Chunk>) {
     recording(number, max_seconds, spool, false)
 }
 
@@ -272,7 +272,7 @@ fn recording(
     max_seconds: u32,
     spool: usize,
     play_beep: bool,
-) -> (Command, ChunkReceiver<Chunk>) {
+) -> (LegCommand, ChunkReceiver<Chunk>) {
     let request = RecordRequest {
         action: RecordAction::Record,
         prompt: None,
@@ -289,7 +289,7 @@ fn recording(
         play: Play::Record { request, prompt: None },
         tape: Some((RecordingId::from_random([number; 16]), sender)),
     };
-    (Command::Start(start), chunks)
+    (LegCommand::Start(start), chunks)
 }
 
 /// The 8 kHz samples of a recording, and whether it is delivered; panics without an end.
@@ -329,12 +329,12 @@ fn what_comes_before_the_leg_is_connected_is_not_heard() {
         peer.speak(&[RINGBACK; 160]);
     }
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     let codes = speech(50);
     rig.converse(&mut peer, &codes);
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     let (clip, _) = clip(&chunks);
     assert!(!clip.contains(&Law::Mu.decode(RINGBACK)));
@@ -347,7 +347,7 @@ fn a_clip_begins_with_what_is_said_after_the_beep_however_far_playout_is_behind(
     for before in [RINGBACK, QUIET] {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.tick(1);
         for _ in 0..100 {
             peer.speak(&[before; 160]);
@@ -358,7 +358,7 @@ fn a_clip_begins_with_what_is_said_after_the_beep_however_far_playout_is_behind(
         rig.converse(&mut peer, &[before; BEEP_FRAMES as usize * 160]);
         let codes = speech(200);
         rig.converse(&mut peer, &codes);
-        rig.command(Command::Close);
+        rig.command(LegCommand::Close);
         rig.tick(1);
         let (clip, _) = clip(&chunks);
         assert_eq!(position(&clip, &samples(&codes)), Some(0), "to the sample");
@@ -370,7 +370,7 @@ fn a_prompt_is_heard_to_the_sample() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let codes = speech(25);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(play(1, prompt(&codes)));
     rig.tick(30);
     let heard = peer.heard();
@@ -389,7 +389,7 @@ fn a_prompt_is_done_when_its_last_packet_has_lasted_and_has_been_played() {
         for frames in 10..13 {
             let mut rig = Rig::new();
             let peer = Peer::new(rig.local);
-            rig.command(Command::Connect(StreamPlan { ptime_ms, ..peer.plan() }, HOST));
+            rig.command(LegCommand::Connect(StreamPlan { ptime_ms, ..peer.plan() }, HOST));
             rig.command(play(1, prompt(&speech(frames))));
             let (mut sent, mut done) = (0, 0);
             for tick in 1..40 {
@@ -408,7 +408,7 @@ fn a_prompt_is_done_when_its_last_packet_has_lasted_and_has_been_played() {
 fn no_hold_music_is_heard_between_two_prompts_of_a_queue() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     let music = Clip::new(samples(&[0x90; 480]).into(), vec![0; 960].into());
     rig.command(play(1, Play::HoldMusic { prompts: vec![(music, 1)] }));
     rig.tick(1);
@@ -436,16 +436,16 @@ fn no_hold_music_is_heard_between_two_prompts_of_a_queue() {
 fn a_prompt_that_was_said_whole_is_done_when_the_call_ends_before_it_was_heard() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(play(1, prompt(&speech(10))));
     rig.tick(12);
     assert_eq!(rig.outline(), Vec::<String>::new());
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended Done", "closed"]);
 }
 
-fn send_keys(number: u8) -> Command {
+fn send_keys(number: u8) -> LegCommand {
     let tones = "12#".chars().map(|key| Tone::try_from(key).unwrap()).collect();
     play(number, Play::SendTones(SendTonesRequest { tones, delay_ms: 100 }))
 }
@@ -454,7 +454,7 @@ fn send_keys(number: u8) -> Command {
 fn keys_go_out_as_sound_when_events_were_not_agreed() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, HOST));
+    rig.command(LegCommand::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, HOST));
     rig.command(send_keys(1));
     rig.tick(40);
     let heard = samples(&peer.heard());
@@ -468,8 +468,8 @@ fn keys_go_out_as_sound_when_events_were_not_agreed() {
 fn keys_are_sent_as_sound_by_who_is_muted_too() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, HOST));
-    rig.command(Command::Mute(Muted { ours: true, peers: false }));
+    rig.command(LegCommand::Connect(StreamPlan { telephone_event: None, ..peer.plan() }, HOST));
+    rig.command(LegCommand::Mute(Muted { ours: true, peers: false }));
     rig.command(send_keys(1));
     rig.tick(40);
     let heard = samples(&peer.heard());
@@ -485,13 +485,13 @@ fn prompts_and_keys_wait_while_the_peer_holds_and_are_never_done_unheard() {
         let mut rig = Rig::new();
         let peer = Peer::new(rig.local);
         let hold = StreamPlan { direction: Direction::RecvOnly, ..peer.plan() };
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.command(play_it);
         rig.tick(10);
-        rig.command(Command::Connect(hold, HOST));
+        rig.command(LegCommand::Connect(hold, HOST));
         rig.tick(200);
         assert_eq!(rig.outline(), Vec::<String>::new());
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.tick(frames - 10);
         assert_eq!(peer.packets().len(), frames, "all of it was sent");
         rig.tick(6);
@@ -504,10 +504,10 @@ fn a_prompt_that_is_hung_up_on_is_not_done_however_little_of_it_was_left() {
     for left in 1..5 {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.command(play(1, prompt(&speech(30))));
         rig.converse(&mut peer, &speech(30 - left));
-        rig.command(Command::Close);
+        rig.command(LegCommand::Close);
         rig.tick(1);
         assert_eq!(rig.outline(), ["ended Canceled", "closed"], "{left} frames before its end");
     }
@@ -517,13 +517,13 @@ fn a_prompt_that_is_hung_up_on_is_not_done_however_little_of_it_was_left() {
 fn whoever_is_muted_is_not_heard() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(play(1, Play::Echo));
     let codes = speech(60);
     for (ours, peers, is_heard) in
         [(false, false, true), (true, false, false), (false, true, false)]
     {
-        rig.command(Command::Mute(Muted { ours, peers }));
+        rig.command(LegCommand::Mute(Muted { ours, peers }));
         rig.converse(&mut peer, &codes);
         // The first half may have been in the jitter buffer when the leg was muted.
         let heard = samples(&peer.heard());
@@ -536,7 +536,7 @@ fn whoever_is_muted_is_not_heard() {
 fn hold_music_plays_whenever_nothing_else_does() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     let (music, prompt_codes) = (vec![0x90; 480], vec![0xA0; 320]);
     let clip = Clip::new(samples(&music).into(), vec![0; 960].into());
     rig.command(play(1, Play::HoldMusic { prompts: vec![(clip, 1)] }));
@@ -558,15 +558,15 @@ fn hold_music_ends_at_once_while_the_peer_holds() {
     let peer = Peer::new(rig.local);
     let hold = StreamPlan { direction: Direction::RecvOnly, ..peer.plan() };
     let music = Clip::new(vec![900; 160].into(), vec![900; 320].into());
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(play(1, Play::HoldMusic { prompts: vec![(music, 1)] }));
     rig.tick(2);
-    rig.command(Command::Connect(hold, HOST));
+    rig.command(LegCommand::Connect(hold, HOST));
     rig.command(play(2, Play::NoHoldMusic));
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended Done", "ended Done"]);
     peer.packets();
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.tick(5);
     assert_eq!(samples(&peer.heard()), vec![0; 5 * 160]);
 }
@@ -577,11 +577,11 @@ fn a_recording_holds_what_was_sent_and_a_hang_up_keeps_it() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(100);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &codes);
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     assert_eq!(rig.tick(1), Life::Over);
     assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
     let (clip, keep) = clip(&chunks);
@@ -599,19 +599,19 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
     let codes = speech(100);
     let (mu, a) = codes.split_at(50 * 160);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, mu);
     let plan = speaking(&peer, Codec::Pcma, 8);
-    rig.command(Command::Connect(plan, HOST));
+    rig.command(LegCommand::Connect(plan, HOST));
     for frame in a.chunks(160) {
         peer.send(8, frame, false);
         peer.timestamp += 160;
         rig.tick(1);
     }
     let plan = speaking(&peer, Codec::Opus, 111);
-    rig.command(Command::Connect(plan, HOST));
+    rig.command(LegCommand::Connect(plan, HOST));
     let mut encoder = Encoder::new(Codec::Opus).unwrap();
     for _ in 0..50 {
         let mut payload = Vec::new();
@@ -620,7 +620,7 @@ fn a_recording_loses_nothing_when_the_codec_changes() {
         peer.timestamp += 960;
         rig.tick(1);
     }
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
     let (clip, _) = clip(&chunks);
@@ -645,7 +645,7 @@ fn a_stop_tone_ends_the_recording_and_is_told() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(50);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &codes);
@@ -663,11 +663,11 @@ fn a_key_by_sip_stops_the_recording_after_what_was_said_before_it() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(50);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &codes);
-    rig.command(Command::Press(Tone::POUND));
+    rig.command(LegCommand::Press(Tone::POUND));
     rig.converse(&mut peer, &codes);
     assert_eq!(rig.outline(), ["tone #", "ended StopToneDetected"]);
     let (clip, keep) = clip(&chunks);
@@ -680,15 +680,15 @@ fn a_key_by_sip_stops_the_recording_after_what_was_said_before_it() {
 fn a_key_that_comes_by_rtp_and_by_sip_is_told_once() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(10));
     for _ in 0..3 {
         peer.press(Tone::POUND);
         rig.tick(3);
-        rig.command(Command::Press(Tone::POUND));
+        rig.command(LegCommand::Press(Tone::POUND));
         rig.converse(&mut peer, &speech(10));
     }
-    rig.command(Command::Press(Tone::POUND));
+    rig.command(LegCommand::Press(Tone::POUND));
     rig.tick(30);
     assert_eq!(rig.outline(), ["tone #"; 4]);
 }
@@ -697,9 +697,9 @@ fn a_key_that_comes_by_rtp_and_by_sip_is_told_once() {
 fn a_key_by_sip_is_told_on_a_call_without_rtp() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.tick(10);
-    rig.command(Command::Press(Tone::POUND));
+    rig.command(LegCommand::Press(Tone::POUND));
     rig.tick(2);
     assert_eq!(rig.outline(), ["tone #"]);
 }
@@ -708,7 +708,7 @@ fn a_key_by_sip_is_told_on_a_call_without_rtp() {
 fn keys_are_told_once_each_when_nothing_runs() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(10));
     for key in ['1', '1', '*'] {
         peer.press(Tone::try_from(key).unwrap());
@@ -725,19 +725,19 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
     let (mut peer, mut moved) = (Peer::new(rig.local), Peer::new(rig.local));
     let codes = speech(60);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &codes[..30 * 160]);
     peer.packets();
-    rig.command(Command::Connect(moved.plan(), HOST));
+    rig.command(LegCommand::Connect(moved.plan(), HOST));
     // The peer uses its new port once it has our answer, which is sent after the leg has changed.
     rig.tick(1);
     (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
     rig.converse(&mut moved, &codes[30 * 160..]);
     assert!(peer.packets().is_empty());
     assert_eq!(moved.heard().len(), 31 * 160);
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     let (clip, _) = clip(&chunks);
     assert!(position(&clip, &samples(&codes)).is_some(), "without a gap");
@@ -747,16 +747,16 @@ fn a_re_invite_moves_the_call_and_the_recording_goes_on() {
 fn hold_sends_nothing_and_resume_begins_a_talkspurt() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(5));
     let before = peer.packets();
-    rig.command(Command::Connect(
+    rig.command(LegCommand::Connect(
         StreamPlan { direction: Direction::Inactive, ..peer.plan() },
         HOST,
     ));
     rig.tick(20);
     assert!(peer.packets().is_empty());
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(5));
     let after = peer.packets();
     let header = |packet: &Vec<u8>| Packet::parse(packet).unwrap().header;
@@ -771,12 +771,12 @@ fn hold_sends_nothing_and_resume_begins_a_talkspurt() {
 fn events_wait_for_a_place_and_keep_their_order() {
     let mut rig = Rig::with(Settings::default(), 1);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(5));
     peer.press(Tone::POUND);
     rig.tick(20);
     rig.command(play(1, prompt(&speech(1))));
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(3);
     let mut outline = Vec::new();
     for _ in 0..10 {
@@ -791,11 +791,11 @@ fn an_end_is_told_only_after_the_spool_has_the_clip() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 1);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &speech(100));
-    rig.command(Command::Cancel(id(1)));
+    rig.command(LegCommand::Cancel(id(1)));
     rig.tick(5);
     assert_eq!(rig.outline(), Vec::<String>::new());
     let mut bodies = Vec::new();
@@ -813,11 +813,11 @@ fn a_spool_that_is_gone_is_no_completed_recording() {
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 1);
     drop(chunks);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &speech(50));
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended Unspecified", "closed"]);
 }
@@ -826,11 +826,11 @@ fn a_spool_that_is_gone_is_no_completed_recording() {
 fn what_runs_gives_way_to_what_is_started() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(play(1, prompt(&speech(100))));
     rig.tick(5);
     rig.command(play(2, prompt(&speech(1))));
-    rig.command(Command::Cancel(id(1)));
+    rig.command(LegCommand::Cancel(id(1)));
     rig.tick(7);
     assert_eq!(rig.outline(), ["ended Canceled", "ended Done"]);
 }
@@ -840,7 +840,7 @@ fn a_fault_ends_the_operation_and_then_the_leg_and_the_clip_is_kept() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &speech(30));
@@ -855,12 +855,12 @@ fn a_fault_ends_the_operation_and_then_the_leg_and_the_clip_is_kept() {
 fn an_operation_that_comes_together_with_the_end_is_told_to_have_ended() {
     let mut rig = Rig::new();
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.command(start);
     assert_eq!(rig.tick(1), Life::Over);
     assert_eq!(rig.outline(), ["ended HungUpWithoutAudio", "closed"]);
     assert!(!clip(&chunks).1);
-    assert!(rig.commands.try_send(Command::Close).is_err(), "nothing is accepted any more");
+    assert!(rig.commands.try_send(LegCommand::Close).is_err(), "nothing is accepted any more");
 }
 
 #[test]
@@ -899,11 +899,11 @@ async fn the_engine_paces_its_legs_and_tells_when_they_are_closed() {
     let (sender, mut events) = mpsc::channel(16);
     let leg = engine.open(open(sender)).unwrap();
     let peer = Peer::new(leg.local_addr());
-    leg.connect(peer.plan(), HOST).await.unwrap();
+    leg.send(LegCommand::Connect(peer.plan(), HOST)).await.unwrap();
     let codes = speech(25);
     let start = Start { id: id(1), play: prompt(&codes), tape: None };
     let began = Instant::now();
-    leg.start(start).await.unwrap();
+    leg.send(LegCommand::Start(start)).await.unwrap();
     assert!(matches!(next_end(&mut events).await, Some(LegEvent::OperationEnded { .. })));
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(450), "25 frames in {took:?}");
@@ -924,9 +924,12 @@ async fn a_shutdown_hangs_up_what_runs() {
     for _ in 0..4 {
         let (sender, events) = mpsc::channel(16);
         let leg = engine.open(open(sender)).unwrap();
-        leg.connect(Peer::new(leg.local_addr()).plan(), HOST).await.unwrap();
-        leg.start(Start { id: id(1), play: prompt(&speech(1)), tape: None }).await.unwrap();
-        leg.start(Start { id: id(2), play: Play::Echo, tape: None }).await.unwrap();
+        let plan = Peer::new(leg.local_addr()).plan();
+        leg.send(LegCommand::Connect(plan, HOST)).await.unwrap();
+        let first = Start { id: id(1), play: prompt(&speech(1)), tape: None };
+        let second = Start { id: id(2), play: Play::Echo, tape: None };
+        leg.send(LegCommand::Start(first)).await.unwrap();
+        leg.send(LegCommand::Start(second)).await.unwrap();
         calls.push((leg, events));
     }
     for (_, events) in &mut calls {
@@ -937,7 +940,7 @@ async fn a_shutdown_hangs_up_what_runs() {
     for (leg, mut events) in calls {
         assert!(matches!(next_end(&mut events).await, Some(LegEvent::OperationEnded { .. })));
         assert!(matches!(events.recv().await, Some(LegEvent::Closed { .. })));
-        assert!(leg.close().await.is_err());
+        assert!(leg.send(LegCommand::Close).await.is_err());
     }
     let (sender, _events) = mpsc::channel(1);
     assert!(matches!(engine.open(open(sender)), Err(OpenError::Down)));

@@ -27,7 +27,7 @@ use super::{
     reserved::Reserved,
 };
 use crate::drivers::{
-    media::{Leg, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
+    media::{Leg, LegCommand, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     recordings::{Finished, OpenClip},
     store::StoreError,
 };
@@ -503,7 +503,7 @@ impl CallTask {
             WorkDone::ClipBroken(id, is_broken) => {
                 if let (Some(leg), true) = (&self.leg, is_broken) {
                     warn!(operation.id = %id, "The disk takes no more of the recording, which ends");
-                    let _ = leg.disk_failed(id).await;
+                    let _ = leg.send(LegCommand::DiskFailed(id)).await;
                 }
                 return;
             }
@@ -597,13 +597,14 @@ impl CallTask {
             Action::DialReferral(call) => self.dial_referral(*call).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
+                let connect = if self.is_peer_doubtful {
+                    LegCommand::ConnectUnproven
+                } else {
+                    LegCommand::Connect
+                };
                 let host = self.peer.map(|peer| peer.ip());
                 if let Some(leg) = &self.leg {
-                    let _ = if self.is_peer_doubtful {
-                        leg.connect_unproven(*plan, host).await
-                    } else {
-                        leg.connect(*plan, host).await
-                    };
+                    let _ = leg.send(connect(*plan, host)).await;
                 }
             }
             Action::Prepare(id, sources) => {
@@ -612,23 +613,23 @@ impl CallTask {
             Action::Start(operation, recording) => self.start(*operation, recording).await,
             Action::Press(tone) => {
                 if let Some(leg) = &self.leg {
-                    let _ = leg.press(tone).await;
+                    let _ = leg.send(LegCommand::Press(tone)).await;
                 }
             }
             Action::Cancel(id) => {
                 if let Some(leg) = &self.leg {
-                    let _ = leg.cancel(id).await;
+                    let _ = leg.send(LegCommand::Cancel(id)).await;
                 }
             }
             Action::Mute { ours, peers } => {
                 if let Some(leg) = &self.leg {
-                    let _ = leg.mute(Muted { ours, peers }).await;
+                    let _ = leg.send(LegCommand::Mute(Muted { ours, peers })).await;
                 }
             }
             Action::SealClip(id, recording) => self.seal(id, recording),
             Action::CloseLeg => match &self.leg {
                 Some(leg) => {
-                    let _ = leg.close().await;
+                    let _ = leg.send(LegCommand::Close).await;
                 }
                 None => self.inputs.push_back(Input::LegClosed),
             },
@@ -710,7 +711,7 @@ impl CallTask {
         }
         if let Some(leg) = &self.leg {
             // A leg that is over reports this itself, and the operation ends with it.
-            let _ = leg.start(Start { id, play, tape }).await;
+            let _ = leg.send(LegCommand::Start(Start { id, play, tape })).await;
         }
     }
 

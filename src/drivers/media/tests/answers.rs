@@ -27,7 +27,7 @@ fn recorded(formats: &str) -> (Rig, Peer, ChunkReceiver<Chunk>) {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let (start, chunks) = record(1, 60, 1_024);
-    rig.command(Command::Connect(plan(&peer, formats), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, formats), HOST));
     rig.command(start);
     rig.tick(1);
     (rig, peer, chunks)
@@ -41,7 +41,7 @@ fn send(peer: &mut Peer, index: usize, payload_type: u8, frame: &[u8]) {
 
 /// The clip once the peer has hung up.
 fn hang_up(rig: &mut Rig, chunks: &ChunkReceiver<Chunk>) -> Vec<i16> {
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
     clip(chunks).0
@@ -95,7 +95,7 @@ fn what_is_said_to_a_peer_that_has_changed_its_rate_is_as_it_was() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let formats = "0 96 101\r\na=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000";
-    rig.command(Command::Connect(plan(&peer, formats), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, formats), HOST));
     rig.converse(&mut peer, &speech(20));
     let codes = speech(100);
     peer.packets();
@@ -119,7 +119,7 @@ fn a_re_invite_that_changes_nothing_leaves_the_codec_that_is_heard() {
     let codes = speech(60);
     for (index, frame) in codes.chunks(160).enumerate() {
         if index >= 20 {
-            rig.command(Command::Connect(plan(&peer, BOTH_LAWS), HOST));
+            rig.command(LegCommand::Connect(plan(&peer, BOTH_LAWS), HOST));
         }
         peer.speak(frame);
         rig.tick(1);
@@ -146,7 +146,7 @@ fn a_key_has_the_number_of_our_offer_whatever_the_answer_gave_it() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
     let formats = "0 99\r\na=rtpmap:99 telephone-event/8000";
-    rig.command(Command::Connect(plan(&peer, formats), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, formats), HOST));
     rig.converse(&mut peer, &speech(10));
     peer.press(Tone::POUND);
     rig.converse(&mut peer, &speech(20));
@@ -190,7 +190,7 @@ fn the_other_law_of_the_offer_is_heard_when_one_was_answered() {
             let mut rig = Rig::new();
             let mut peer = Peer::new(rig.local);
             let (start, chunks) = record(1, 60, 1_024);
-            rig.command(Command::Connect(offered(&peer, formats), HOST));
+            rig.command(LegCommand::Connect(offered(&peer, formats), HOST));
             rig.command(start);
             rig.tick(1);
             let codes = speech(120);

@@ -14,7 +14,7 @@ fn event(peer: &mut Peer, timestamp: u32, duration: u16, is_first: bool, is_up: 
 fn keys_go_out_as_telephone_events_when_that_was_agreed() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(send_keys(1));
     rig.tick(40);
     assert_eq!(rig.outline(), ["ended Done"]);
@@ -48,7 +48,7 @@ fn one_pound_whose_packets_have_timestamps_of_their_own_ends_one_recording() {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
         let codes = speech(40);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         let (first, _chunks) = record(1, 60, 64);
         rig.command(first);
         rig.converse(&mut peer, &codes);
@@ -78,7 +78,7 @@ fn one_pound_whose_packets_have_timestamps_of_their_own_ends_one_recording() {
 fn two_presses_with_one_timestamp_are_two() {
     let mut rig = Rig::new();
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.converse(&mut peer, &speech(20));
     let began = peer.timestamp;
     for _ in 0..2 {
@@ -100,7 +100,7 @@ fn a_recording_holds_the_speech_after_a_key_that_claims_to_be_down_for_long() {
         let mut peer = Peer::new(rig.local);
         let codes = speech(200);
         let (start, chunks) = record(1, 60, 1_024);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.command(start);
         rig.tick(1);
         rig.converse(&mut peer, &codes[..50 * 160]);
@@ -115,7 +115,7 @@ fn a_recording_holds_the_speech_after_a_key_that_claims_to_be_down_for_long() {
             rig.tick(1);
         }
         rig.converse(&mut peer, &codes[55 * 160..]);
-        rig.command(Command::Close);
+        rig.command(LegCommand::Close);
         rig.tick(1);
         let (clip, _) = clip(&chunks);
         assert!(position(&clip, &samples(&codes[..50 * 160])).is_some(), "{claimed}: before it");

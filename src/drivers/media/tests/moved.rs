@@ -6,7 +6,7 @@ use super::*;
 fn recorded(peer: &Peer) -> (Rig, ChunkReceiver<Chunk>) {
     let mut rig = Rig::new();
     let (start, chunks) = record(1, 60, 1_024);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     (rig, chunks)
@@ -31,7 +31,7 @@ fn a_peer_whose_port_changes_without_a_word_loses_no_more_than_200_ms() {
         peer.packets();
         (moved.sequence, moved.timestamp) = (peer.sequence, peer.timestamp);
         rig.converse(&mut moved, &codes[before * 160..]);
-        rig.command(Command::Close);
+        rig.command(LegCommand::Close);
         rig.tick(1);
         let clip = clip(&chunks).0;
         let begin =
@@ -68,7 +68,7 @@ fn a_peer_behind_a_nat_is_heard_over_a_way_that_doubles_swaps_or_loses_packets()
             }
             rig.tick(1);
         }
-        rig.command(Command::Close);
+        rig.command(LegCommand::Close);
         rig.tick(1);
         let clip = clip(&chunks).0;
         let heard =

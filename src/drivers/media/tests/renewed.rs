@@ -17,13 +17,13 @@ fn a_key_that_is_down_while_codec_or_number_changes_is_told_once() {
         for number in [EVENT_TYPE, 102] {
             let mut rig = Rig::new();
             let mut peer = Peer::new(rig.local);
-            rig.command(Command::Connect(peer.plan(), HOST));
+            rig.command(LegCommand::Connect(peer.plan(), HOST));
             rig.tick(1);
             rig.converse(&mut peer, &speech(20));
             let began = peer.timestamp;
             event(&mut peer, EVENT_TYPE, began, 160, false);
             rig.tick(1);
-            rig.command(Command::Connect(renumbered(&peer, codec, number), HOST));
+            rig.command(LegCommand::Connect(renumbered(&peer, codec, number), HOST));
             for units in [320, 480] {
                 event(&mut peer, EVENT_TYPE, began, units, false);
                 rig.tick(1);
@@ -43,10 +43,10 @@ fn a_key_that_was_under_way_when_codec_or_number_changed_is_told() {
     for codec in [Codec::Pcmu, Codec::Pcma, Codec::Opus] {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.tick(1);
         rig.converse(&mut peer, &speech(20));
-        rig.command(Command::Connect(renumbered(&peer, codec, 102), HOST));
+        rig.command(LegCommand::Connect(renumbered(&peer, codec, 102), HOST));
         peer.press(Tone::POUND);
         rig.tick(30);
         assert_eq!(rig.outline(), ["tone #"], "{codec:?}");
@@ -59,17 +59,17 @@ fn sound_that_was_under_way_when_its_number_changed_is_heard() {
     let mut peer = Peer::new(rig.local);
     let codes = speech(60);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     rig.converse(&mut peer, &codes[..20 * 160]);
-    rig.command(Command::Connect(renumbered(&peer, Codec::Pcmu, EVENT_TYPE), HOST));
+    rig.command(LegCommand::Connect(renumbered(&peer, Codec::Pcmu, EVENT_TYPE), HOST));
     for (index, frame) in codes[20 * 160..].chunks(160).enumerate() {
         peer.send(if index < 5 { 0 } else { 110 }, frame, false);
         peer.timestamp += 160;
         rig.tick(1);
     }
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert!(position(&clip(&chunks).0, &samples(&codes)).is_some(), "in one piece");
 }

@@ -36,15 +36,15 @@ fn a_peer_that_holds_may_be_silent_for_as_long_as_a_hold_may_last() {
     for hold in HOLDS {
         let mut rig = Rig::new();
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+        rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
         rig.converse(&mut peer, &speech(5));
-        rig.command(Command::Connect(plan(&peer, hold), HOST));
+        rig.command(LegCommand::Connect(plan(&peer, hold), HOST));
         rig.tick(frames(hold_timeout));
         assert_eq!(rig.told(), [LegEvent::Heard], "{hold}");
         rig.tick(1);
         assert_eq!(rig.told(), [LegEvent::MediaTimedOut(Silence::OnHold)], "{hold}");
         // The peer is expected to send again once it has resumed the call.
-        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+        rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
         rig.tick(frames(rtp_timeout));
         assert_eq!(rig.told(), [], "{hold}");
         rig.tick(1);
@@ -58,7 +58,7 @@ fn a_call_is_not_held_anew_by_holding_it_again() {
     let mut rig = Rig::with(settings, 64);
     let peer = Peer::new(rig.local);
     for hold in HOLDS {
-        rig.command(Command::Connect(plan(&peer, hold), HOST));
+        rig.command(LegCommand::Connect(plan(&peer, hold), HOST));
         rig.tick(33);
     }
     rig.tick(2);
@@ -71,7 +71,7 @@ fn a_peer_that_hears_us_and_says_so_by_rtcp_is_there() {
     let mut rig = Rig::with(settings, 64);
     let peer = Peer::new(rig.local);
     let listens = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 127.0.0.1\r\na=recvonly\r\n";
-    rig.command(Command::Connect(plan(&peer, listens), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, listens), HOST));
     rig.tick(10);
     let ssrc = Packet::parse(&peer.packets()[0]).unwrap().header.ssrc;
     for _ in 0..5 {
@@ -88,7 +88,7 @@ fn a_peer_without_a_usable_address_is_told_like_one_that_is_silent() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let group = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 224.2.1.1/127\r\na=sendrecv\r\n";
-    rig.command(Command::Connect(plan(&peer, group), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, group), HOST));
     rig.tick(frames(Settings::default().rtp_timeout));
     assert_eq!(rig.outline(), Vec::<String>::new());
     rig.tick(1);
@@ -103,7 +103,7 @@ fn a_peer_that_names_its_host_is_sent_to_and_heard_where_its_sip_comes_from() {
         let mut peer = Peer::new(rig.local);
         // A hold ends with a name as well.
         for plan in [plan(&peer, &named), plan(&peer, HOLDS[2]), plan(&peer, &named)] {
-            rig.command(Command::Connect(plan, HOST));
+            rig.command(LegCommand::Connect(plan, HOST));
         }
         rig.tick(1);
         assert!(!peer.packets().is_empty(), "{named}");
@@ -114,7 +114,7 @@ fn a_peer_that_names_its_host_is_sent_to_and_heard_where_its_sip_comes_from() {
     let mut rig = Rig::new();
     let peer = Peer::new(rig.local);
     let named = "m=audio PORT RTP/AVP 0\r\nc=IN IP4 phone.example\r\na=sendrecv\r\n";
-    rig.command(Command::Connect(plan(&peer, named), None));
+    rig.command(LegCommand::Connect(plan(&peer, named), None));
     rig.tick(5);
     assert!(peer.packets().is_empty());
 }
@@ -124,7 +124,7 @@ fn a_peer_that_falls_silent_is_told_once() {
     let settings = Settings { rtp_timeout: Duration::from_millis(400), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
     rig.converse(&mut peer, &speech(5));
     rig.tick(50);
     assert_eq!(rig.told(), [LegEvent::Heard, LegEvent::MediaTimedOut(Silence::Ceased)]);
@@ -156,7 +156,7 @@ fn a_caller_who_says_nothing_is_there_as_long_as_rtcp_or_comfort_noise_comes() {
         for has_spoken in [false, true] {
             let mut rig = Rig::with(settings, 64);
             let mut peer = Peer::new(rig.local);
-            rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+            rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
             if has_spoken {
                 rig.converse(&mut peer, &speech(5));
             }
@@ -190,7 +190,7 @@ fn reports_of_another_call_on_the_peers_host_keep_no_dead_call() {
         let mut rig = Rig::with(settings, 64);
         let mut peer = Peer::new(rig.local);
         let mut other = Peer { ssrc: 8, ..Peer::new(rig.local) };
-        rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+        rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
         rig.converse(&mut peer, &speech(5));
         for _ in 0..3 {
             send(&mut other);
@@ -212,7 +212,7 @@ fn reports_from_the_ports_of_the_call_show_that_a_peer_with_a_new_ssrc_is_there(
             reporter.socket = peer.socket.try_clone().unwrap();
         }
         let plan = StreamPlan { remote_rtcp: Some(rtcp), ..peer.plan() };
-        rig.command(Command::Connect(plan, HOST));
+        rig.command(LegCommand::Connect(plan, HOST));
         rig.converse(&mut peer, &speech(5));
         for _ in 0..4 {
             reporter.rtcp(&bare_report(&reporter, false), 1);
@@ -228,7 +228,7 @@ fn reports_of_the_sound_or_of_the_keys_of_a_gateway_show_that_it_is_there() {
     for reporting in [7, 9] {
         let mut rig = Rig::with(settings, 64);
         let mut peer = Peer::new(rig.local);
-        rig.command(Command::Connect(peer.plan(), HOST));
+        rig.command(LegCommand::Connect(peer.plan(), HOST));
         rig.converse(&mut peer, &speech(5));
         let mut keys = Peer { socket: peer.socket.try_clone().unwrap(), ssrc: 9, ..peer };
         keys.press(Tone::POUND);
@@ -247,7 +247,7 @@ fn a_phone_that_keeps_the_way_open_with_what_is_no_sound_is_there() {
     let settings = Settings { rtp_timeout: Duration::from_secs(2), ..Settings::default() };
     let mut rig = Rig::with(settings, 64);
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
     rig.converse(&mut peer, &speech(5));
     for _ in 0..4 {
         rig.tick(80);
@@ -262,7 +262,7 @@ fn a_goodbye_and_the_reports_of_strangers_are_no_signs_of_life() {
     let mut rig = Rig::at(Ipv4Addr::UNSPECIFIED, settings, 64);
     let mut peer = Peer::new(rig.local);
     let stranger = Peer::at(Ipv4Addr::new(127, 0, 0, 2), rig.local);
-    rig.command(Command::Connect(plan(&peer, SENDRECV), HOST));
+    rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
     rig.converse(&mut peer, &speech(5));
     for _ in 0..3 {
         peer.rtcp(&bare_report(&peer, true), 1);

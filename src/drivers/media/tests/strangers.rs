@@ -18,7 +18,7 @@ fn a_call_sends_for_a_second_to_addresses_that_never_answer_however_many_it_name
     let victims: Vec<_> = (0..5).map(|_| Peer::new(rig.local)).collect();
     for _ in 0..4 {
         for victim in &victims {
-            rig.command(Command::Connect(victim.plan(), SIP_ELSEWHERE));
+            rig.command(LegCommand::Connect(victim.plan(), SIP_ELSEWHERE));
             rig.tick(13);
         }
     }
@@ -35,7 +35,7 @@ fn a_call_sends_for_a_second_to_addresses_that_never_answer_however_many_it_name
 fn an_address_is_sent_to_again_as_soon_as_something_comes_from_it() {
     let mut rig = rig(Settings::default());
     let mut peer = Peer::new(rig.local);
-    rig.command(Command::Connect(peer.plan(), SIP_ELSEWHERE));
+    rig.command(LegCommand::Connect(peer.plan(), SIP_ELSEWHERE));
     rig.tick(60);
     assert_eq!(peer.packets().len(), 50);
     rig.converse(&mut peer, &speech(60));
@@ -48,7 +48,7 @@ fn a_phone_that_says_nothing_but_reports_by_rtcp_hears_its_prompt() {
     let mut rig = rig(Settings::default());
     let peer = Peer::new(rig.local);
     let plan = StreamPlan { direction: Direction::SendOnly, ..peer.plan() };
-    rig.command(Command::Connect(plan, SIP_ELSEWHERE));
+    rig.command(LegCommand::Connect(plan, SIP_ELSEWHERE));
     rig.tick(10);
     let ssrc = Packet::parse(&peer.packets()[0]).unwrap().header.ssrc;
     peer.report(ssrc);
@@ -63,7 +63,7 @@ fn a_phone_that_says_nothing_is_sent_to_where_its_sip_comes_from() {
         let mut rig = rig(Settings::default());
         let peer = Peer::new(rig.local);
         let plan = StreamPlan { direction, ..peer.plan() };
-        rig.command(Command::Connect(plan, HOST));
+        rig.command(LegCommand::Connect(plan, HOST));
         let heard: usize = (0..60).map(|_| (rig.tick(10), peer.packets().len()).1).sum();
         assert_eq!(heard, 600);
         assert_eq!(rig.outline(), Vec::<String>::new());
@@ -75,7 +75,7 @@ fn what_a_peer_elsewhere_names_of_ours_gets_nothing() {
     let mut rig = rig(Settings::default());
     let ours = Peer::new(rig.local);
     let far = Some("198.51.100.1".parse().unwrap());
-    rig.command(Command::Connect(ours.plan(), far));
+    rig.command(LegCommand::Connect(ours.plan(), far));
     rig.tick(10);
     assert!(ours.packets().is_empty());
     assert_eq!(rig.outline(), ["unsent Forbidden"]);
@@ -98,7 +98,7 @@ fn who_sprays_from_another_host_is_neither_heard_nor_spoken_to() {
         }
         stranger.press(Tone::POUND);
     };
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     for _ in 0..100 {
         spray(&mut stranger, &peer);
@@ -113,7 +113,7 @@ fn who_sprays_from_another_host_is_neither_heard_nor_spoken_to() {
         spray(&mut stranger, &peer);
         rig.tick(1);
     }
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     assert_eq!(rig.outline(), ["ended HungUpWithAudio", "closed"]);
     let (clip, _) = clip(&chunks);
@@ -131,7 +131,7 @@ fn a_stranger_is_neither_heard_nor_spoken_to() {
     let (mut peer, mut stranger) = (Peer::new(rig.local), Peer::new(rig.local));
     let codes = speech(60);
     let (start, chunks) = record(1, 60, 64);
-    rig.command(Command::Connect(peer.plan(), HOST));
+    rig.command(LegCommand::Connect(peer.plan(), HOST));
     rig.command(start);
     rig.tick(1);
     for frame in codes.chunks(160) {
@@ -144,7 +144,7 @@ fn a_stranger_is_neither_heard_nor_spoken_to() {
         peer.speak(frame);
         rig.tick(1);
     }
-    rig.command(Command::Close);
+    rig.command(LegCommand::Close);
     rig.tick(1);
     let (clip, _) = clip(&chunks);
     assert!(position(&clip, &samples(&codes)).is_some());
