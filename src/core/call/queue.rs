@@ -52,12 +52,12 @@ pub struct Queue {
 pub const MAX_QUEUED: usize = 64;
 
 /// The next step for the head of the queue.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Turn {
-    /// Begin this operation.
-    Begin(OperationId),
+    /// Begin this operation, which writes this clip.
+    Begin(Operation, Option<RecordingId>),
     /// End this operation with this result: its prompts or its clip's file cannot be had.
-    Fail(OperationId, OperationEnd),
+    Fail(QueuedOperation, OperationEnd),
 }
 
 impl Queue {
@@ -78,29 +78,23 @@ impl Queue {
         }
     }
 
-    /// The next step, if nothing runs and the first waiting operation is prepared.
-    pub fn turn(&self) -> Option<Turn> {
+    /// The next step, if nothing runs and the first waiting operation is prepared: marks this
+    /// operation as running, or removes it.
+    pub fn turn(&mut self) -> Option<Turn> {
         if self.running().is_some() {
             return None;
         }
-        let first = self.entries.iter().find(|e| matches!(e.stage, Stage::Waiting { .. }))?;
-        match &first.stage {
-            Stage::Waiting { prepared: Some(Ok(())) } => Some(Turn::Begin(first.operation.id)),
-            Stage::Waiting { prepared: Some(Err(end)) } => {
-                Some(Turn::Fail(first.operation.id, end.clone()))
+        let is_waiting = |e: &QueuedOperation| matches!(e.stage, Stage::Waiting { .. });
+        let first = self.entries.iter().position(is_waiting)?;
+        let entry = self.entries.get_mut(first)?;
+        let Stage::Waiting { prepared } = &mut entry.stage else { return None };
+        match prepared.take()? {
+            Ok(()) => {
+                entry.stage = Stage::Running;
+                entry.operation.status = OperationStatus::Running;
+                Some(Turn::Begin(entry.operation.clone(), entry.recording))
             }
-            Stage::Waiting { prepared: None }
-            | Stage::Running
-            | Stage::Said
-            | Stage::Finishing { .. } => None,
-        }
-    }
-
-    /// Marks an operation as running.
-    pub fn begin(&mut self, id: OperationId) {
-        if let Some(entry) = self.find_mut(id) {
-            entry.stage = Stage::Running;
-            entry.operation.status = OperationStatus::Running;
+            Err(end) => Some(Turn::Fail(self.entries.remove(first), end)),
         }
     }
 

@@ -113,19 +113,9 @@ impl Machine {
         while matches!(self.phase, Phase::Up) {
             match self.queue.turn() {
                 None => return,
-                Some(Turn::Fail(id, end)) => {
-                    if let Some(entry) = self.queue.take(id) {
-                        self.conclude(entry, end, None, now);
-                    }
-                }
-                Some(Turn::Begin(id)) => {
-                    self.queue.begin(id);
-                    if let Some(entry) = self.queue.find(id) {
-                        self.actions.push_back(Action::Start(
-                            Box::new(entry.operation.clone()),
-                            entry.recording,
-                        ));
-                    }
+                Some(Turn::Fail(entry, end)) => self.conclude(entry, end, None, now),
+                Some(Turn::Begin(operation, recording)) => {
+                    self.actions.push_back(Action::Start(Box::new(operation), recording));
                 }
             }
         }
