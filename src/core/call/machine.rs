@@ -272,7 +272,11 @@ impl Machine {
         match input {
             Input::LegOpened(Some(local)) => self.leg_opened(local, now),
             Input::LegOpened(None) => self.end(Termination::MediaRefused, Some(Refusal::Full), now),
-            Input::Sip(event) => self.sip_event(event, now),
+            Input::Sip(event) => match self.role(event.dialog()) {
+                DialogRole::Peer => self.peer_event(event, now),
+                DialogRole::Referral => self.referral_event(event, now),
+                DialogRole::Former => {}
+            },
             Input::MakeRoom => self.make_room(now),
             Input::Located(result) => self.located(result, now),
             Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),

@@ -25,15 +25,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn sip_event(&mut self, event: Event, now: Now) {
-        match self.role(event.dialog()) {
-            DialogRole::Peer => self.peer_event(event, now),
-            DialogRole::Referral => self.referral_event(event, now),
-            DialogRole::Former => {}
-        }
-    }
-
-    fn peer_event(&mut self, event: Event, now: Now) {
+    /// Handles an event of the peer's dialog.
+    pub(super) fn peer_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Progress { status, .. } => self.progress(status),
             Event::Answered { description, .. } => self.answered(description, now),
@@ -65,7 +58,8 @@ impl Machine {
         }
     }
 
-    fn referral_event(&mut self, event: Event, now: Now) {
+    /// Handles an event of the dialog with the party that the peer has referred us to.
+    pub(super) fn referral_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Progress { status, .. } => self.tell_referrer(status),
             Event::Answered { description, .. } => self.referral_answered(description, now),
