@@ -183,7 +183,7 @@ impl LaneKeeper {
             };
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = store.outbox_grew() => {}
+                () = store.outbox_grew().notified() => {}
                 Some(done) = self.flush_requests.recv() => self.flushing.push(done),
                 Some(ended) = self.lanes.join_next_with_id() => self.close_lane(ended),
                 () = next_look => {}

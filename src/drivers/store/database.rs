@@ -60,10 +60,10 @@ impl Database {
         }
     }
 
-    /// Returns when the outbox may have new rows. Rows that were added while no task waited are not
-    /// missed.
-    pub async fn outbox_grew(&self) {
-        self.inner.outbox_grew.notified().await;
+    /// Notified when the outbox may have new rows. Rows that were added while no task waited are
+    /// not missed.
+    pub fn outbox_grew(&self) -> &Notify {
+        &self.inner.outbox_grew
     }
 
     /// Number of the last transaction of the journal that a reading connection sees.
@@ -71,10 +71,6 @@ impl Database {
         let (commits,) =
             sqlx::query_as("SELECT commits FROM journal").fetch_one(self.reader()).await?;
         Ok(commits)
-    }
-
-    pub(super) fn announce_outbox(&self) {
-        self.inner.outbox_grew.notify_one();
     }
 
     /// The clock by which all deadlines and ages of this database are counted.

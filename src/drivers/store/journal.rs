@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{AnyConnection, Connection};
+use sqlx::Connection;
 use tokio::{
     sync::{self, mpsc, oneshot},
     task::JoinHandle,
@@ -214,35 +214,34 @@ impl JournalWriter {
         let mut batch = Vec::with_capacity(self.batch);
         while self.pending.recv_many(&mut batch, self.batch).await > 0 {
             self.backlog.set_oldest(batch.first().map(|pending: &PendingChange| pending.submitted));
-            self.commit(&mut batch).await;
+            match self.commit(&batch).await {
+                Ok(()) => batch.drain(..).for_each(|pending| self.resolve(pending, Ok(()))),
+                Err(_) if batch.len() > 1 => {
+                    debug!(changes = batch.len(), "A change was refused; all are written singly");
+                    for pending in batch.drain(..) {
+                        let alone = self.commit(slice::from_ref(&pending)).await;
+                        self.resolve(pending, alone);
+                    }
+                }
+                Err(error) => {
+                    if let Some(pending) = batch.pop() {
+                        self.resolve(pending, Err(error));
+                    }
+                }
+            }
             self.backlog.set_oldest(None);
         }
     }
 
-    async fn commit(&self, batch: &mut Vec<PendingChange>) {
-        let together = self.commit_together(batch).await;
-        match together {
-            Ok(()) => batch.drain(..).for_each(|pending| self.resolve(pending, Ok(()))),
-            Err(_) if batch.len() > 1 => {
-                debug!(changes = batch.len(), "A change was refused; all are written singly");
-                for pending in batch.drain(..) {
-                    let alone = self.commit_together(slice::from_ref(&pending)).await;
-                    self.resolve(pending, alone);
-                }
-            }
-            Err(error) => {
-                if let Some(pending) = batch.pop() {
-                    self.resolve(pending, Err(error));
-                }
-            }
+    /// Commits the changes in one transaction, which is tried again and again while the database is
+    /// away, and announces what follows from it.
+    async fn commit(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
+        if batch.iter().all(|pending| pending.change == Change::default()) {
+            return Ok(());
         }
-    }
-
-    /// Writes the changes in one transaction, again and again while the database is away.
-    async fn commit_together(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
         let mut failures = 0_u32;
-        loop {
-            match self.try_commit(batch).await {
+        let written = loop {
+            match write_together(&self.database, batch).await {
                 Err(error) if error.is_database_away() => {
                     self.database.notice(&error);
                     if failures == 0 {
@@ -253,33 +252,16 @@ impl JournalWriter {
                     tokio::time::sleep(pause(failures)).await;
                     failures = failures.saturating_add(1);
                 }
-                result => {
-                    if failures > 0 {
-                        info!(failures, "The journal can write again");
-                    }
-                    return result;
-                }
-            }
-        }
-    }
-
-    async fn try_commit(&self, batch: &[PendingChange]) -> Result<(), StoreError> {
-        if batch.iter().all(|pending| pending.change == Change::default()) {
-            return Ok(());
-        }
-        let mut connection = self.database.writer().acquire().await?;
-        let now = self.database.clock().now();
-        let written = write_together(&mut connection, batch, now).await;
-        let WrittenBatch { number, due } = match written {
-            Ok(written) => written,
-            Err(error) => {
-                discard(connection).await;
-                return Err(error);
+                written => break written,
             }
         };
+        if failures > 0 {
+            info!(failures, "The journal can write again");
+        }
+        let WrittenBatch { number, due } = written?;
         self.backlog.last.store(number, Ordering::Relaxed);
         if batch.iter().any(|pending| !pending.change.notifications.is_empty()) {
-            self.database.announce_outbox();
+            self.database.outbox_grew().notify_one();
         }
         if let Some(due) = due {
             self.database.expiry().announce(due);
@@ -305,34 +287,43 @@ struct WrittenBatch {
     due: Option<SteadyMillis>,
 }
 
-/// Writes the changes in one transaction.
+/// Writes the changes in one transaction. A connection on which this failed is closed.
 async fn write_together(
-    connection: &mut AnyConnection,
+    database: &Database,
     batch: &[PendingChange],
-    now: SteadyMillis,
 ) -> Result<WrittenBatch, StoreError> {
-    let mut transaction = connection.begin().await?;
-    let mut due = None;
-    for PendingChange { change, .. } in batch {
-        if let Some(call) = &change.call {
-            calls::write_call(&mut transaction, call).await?;
+    let mut connection = database.writer().acquire().await?;
+    let now = database.clock().now();
+    let written = async {
+        let mut transaction = connection.begin().await?;
+        let mut due = None;
+        for PendingChange { change, .. } in batch {
+            if let Some(call) = &change.call {
+                calls::write_call(&mut transaction, call).await?;
+            }
+            for operation in &change.operations {
+                calls::write_operation(&mut transaction, operation).await?;
+            }
+            for recording in &change.recordings {
+                let next = recordings::write(&mut transaction, recording, now).await?;
+                due = due.into_iter().chain(next).min();
+            }
+            for notification in &change.notifications {
+                outbox::write(&mut transaction, notification, now).await?;
+            }
         }
-        for operation in &change.operations {
-            calls::write_operation(&mut transaction, operation).await?;
-        }
-        for recording in &change.recordings {
-            let next = recordings::write(&mut transaction, recording, now).await?;
-            due = due.into_iter().chain(next).min();
-        }
-        for notification in &change.notifications {
-            outbox::write(&mut transaction, notification, now).await?;
-        }
+        let (number,) =
+            sqlx::query_as("UPDATE journal SET commits = commits + 1 RETURNING commits")
+                .fetch_one(&mut *transaction)
+                .await?;
+        transaction.commit().await?;
+        Ok::<_, StoreError>(WrittenBatch { number, due })
     }
-    let (number,) = sqlx::query_as("UPDATE journal SET commits = commits + 1 RETURNING commits")
-        .fetch_one(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(WrittenBatch { number, due })
+    .await;
+    if written.is_err() {
+        discard(connection).await;
+    }
+    written
 }
 
 /// How long a proof that the last commit is visible is valid.

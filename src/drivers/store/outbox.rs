@@ -281,7 +281,7 @@ impl Database {
         };
         let count = query.execute(self.writer()).await?.rows_affected();
         if count > 0 {
-            self.announce_outbox();
+            self.outbox_grew().notify_one();
         }
         Ok(count)
     }
