@@ -12,8 +12,8 @@ use std::{path::PathBuf, pin::Pin, process::Stdio, time::Duration};
 use aftertone::drivers::{
     recordings::{Folder, Purge, Vault},
     store::{
-        Database, Delivery, Journal, JournalLimits, KeptAnswer, LostFileRow, RecordingState,
-        RequestKey, SigningKeyRow, StoreError,
+        Database, Delivery, Journal, JournalLimits, KeptAnswer, LostFileRow, RecordingRow,
+        RecordingState, RequestKey, SigningKeyRow, StoreError,
     },
 };
 use aftertone_core::model::{
@@ -446,22 +446,25 @@ async fn a_recording_lives_its_life(place: Place) {
     // The call ended before the file was complete: nothing is due while bytes may still come.
     fixture.record(expired(&call)).await;
     assert_eq!(fixture.store.next_due().await.unwrap(), None);
-    assert_eq!(fixture.store.due(SteadyMillis(99_000), 10).await.unwrap(), []);
+    assert_eq!(fixture.store.mark_due(SteadyMillis(99_000), 10).await.unwrap(), []);
     fixture.record(RecordingChange::Finished { id, bytes: 32_044 }).await;
     let row = fixture.store.recording(id).await.unwrap().unwrap();
     assert_eq!((row.state, row.bytes), (RecordingState::Ready, 32_044));
     assert_eq!(fixture.store.next_due().await.unwrap(), Some(SteadyMillis(9_000)));
-    assert_eq!(fixture.store.due(SteadyMillis(8_999), 10).await.unwrap(), []);
-    assert_eq!(fixture.store.due(SteadyMillis(9_000), 10).await.unwrap(), [row]);
+    assert_eq!(fixture.store.mark_due(SteadyMillis(8_999), 10).await.unwrap(), []);
+    let at_once = Some(SteadyMillis(0));
+    let marked = RecordingRow { state: RecordingState::Deleting, expires_at: at_once, ..row };
+    assert_eq!(fixture.store.mark_due(SteadyMillis(9_000), 10).await.unwrap(), [marked.clone()]);
+    assert_eq!(fixture.store.recording(id).await.unwrap(), Some(marked));
 
     assert!(fixture.store.mark_deleting(id).await.unwrap());
     // After a crash between the bytes and the row it is due again.
     let fixture = fixture.restarted(&place).await;
-    let due = fixture.store.due(SteadyMillis(1), 10).await.unwrap();
+    let due = fixture.store.mark_due(SteadyMillis(1), 10).await.unwrap();
     assert_eq!((due.len(), due[0].state), (1, RecordingState::Deleting));
     fixture.store.forget(id).await.unwrap();
     fixture.store.forget(id).await.unwrap();
-    assert!(!fixture.store.mark_deleting(id).await.unwrap());
+    assert!(!fixture.store.delete_now(id).await.unwrap());
     assert_eq!(fixture.store.recording(id).await.unwrap(), None);
     assert_eq!(fixture.store.next_due().await.unwrap(), None);
 }
@@ -483,9 +486,10 @@ async fn discarded_clips_go_at_once(place: Place) {
         })
         .await
         .unwrap();
-    let due = fixture.store.due(SteadyMillis(1), 10).await.unwrap();
-    assert_eq!(due.len(), 1);
-    assert_eq!((due[0].id, due[0].state), (recording_id(1), RecordingState::Discarded));
+    let row = fixture.store.recording(recording_id(1)).await.unwrap().unwrap();
+    assert_eq!(row.state, RecordingState::Discarded);
+    let due = fixture.store.mark_due(SteadyMillis(1), 10).await.unwrap();
+    assert_eq!(due.iter().map(|row| row.id).collect::<Vec<_>>(), [recording_id(1)]);
     assert_eq!(fixture.store.unfinished().await.unwrap().len(), 1);
 }
 
@@ -499,7 +503,7 @@ async fn a_deleted_clip_never_comes_back(place: Place) {
     };
     fixture.commit(change.clone()).await.unwrap();
     let id = recording_id(1);
-    assert!(fixture.store.mark_deleting(id).await.unwrap());
+    assert!(fixture.store.delete_now(id).await.unwrap());
     // Each of these changes may still be on its way when a client deletes the clip.
     fixture.commit(change).await.unwrap();
     fixture.record(RecordingChange::Finished { id, bytes: 1 }).await;
@@ -536,8 +540,8 @@ async fn a_clip_that_cannot_be_deleted_does_not_hold_up_the_others(place: Place)
     cancel.cancel();
     purging.await.unwrap();
     let now = fixture.store.clock().now();
-    assert_eq!(fixture.store.due(now, 10).await.unwrap(), [], "it waits");
-    let stuck = fixture.store.due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
+    assert_eq!(fixture.store.mark_due(now, 10).await.unwrap(), [], "it waits");
+    let stuck = fixture.store.mark_due(now.plus(Duration::from_secs(60)), 10).await.unwrap();
     assert_eq!(stuck.iter().map(|row| row.id).collect::<Vec<_>>(), [clips[0]], "it is tried again");
 }
 

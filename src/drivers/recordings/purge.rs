@@ -94,32 +94,26 @@ impl Purge {
         Ok(next.max(self.database.clock().now().plus(SHORTEST)))
     }
 
+    /// Deletes all clips that are due. A clip that cannot be deleted is postponed, so that it does
+    /// not hold up the others.
     async fn sweep_clips(&self, now: SteadyMillis) -> Result<(), StoreError> {
         loop {
-            let due = self.database.due(now, BATCH).await?;
-            if due.is_empty() {
+            let marked = self.database.mark_due(now, BATCH).await?;
+            if marked.is_empty() {
                 return Ok(());
             }
-            for row in due {
-                self.purge(&row, now).await?;
+            for RecordingRow { id, call, .. } in marked {
+                match self.vault.delete(id).await {
+                    Ok(()) => {
+                        self.database.forget(id).await?;
+                        info!(recording.id = %id, call.id = %call, "Recording purged");
+                    }
+                    Err(error) => {
+                        error!(%error, recording.id = %id, "cannot delete a clip; it is tried again");
+                        self.database.postpone(id, now.plus(STUCK)).await?;
+                    }
+                }
             }
         }
-    }
-
-    /// Deletes one clip. A clip that cannot be deleted is postponed, so that it does not hold up
-    /// the others.
-    async fn purge(&self, row: &RecordingRow, now: SteadyMillis) -> Result<(), StoreError> {
-        self.database.mark_deleting(row.id).await?;
-        match self.vault.delete(row.id).await {
-            Ok(()) => {
-                self.database.forget(row.id).await?;
-                info!(recording.id = %row.id, call.id = %row.call, "Recording purged");
-            }
-            Err(error) => {
-                error!(%error, recording.id = %row.id, "cannot delete a clip; it is tried again");
-                self.database.postpone(row.id, now.plus(STUCK)).await?;
-            }
-        }
-        Ok(())
     }
 }

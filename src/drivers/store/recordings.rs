@@ -68,23 +68,25 @@ impl Database {
         row.as_ref().map(read).transpose()
     }
 
-    /// Up to `limit` clips that have expired at `now`, the longest overdue first. A clip that is
-    /// still being written becomes due when that ends.
+    /// Marks up to `limit` clips that have expired at `now` as being deleted, before their first
+    /// bytes are deleted: those that are the longest overdue. Returns them as they are now. From
+    /// now on they are due. A clip that is still being written becomes due when that ends.
     ///
     /// # Errors
     /// The database failed, or a row cannot be read.
-    pub async fn due(
+    pub async fn mark_due(
         &self,
         now: SteadyMillis,
         limit: u32,
     ) -> Result<Vec<RecordingRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM recordings WHERE expires_at <= $1 AND state <> 'writing' \
-             ORDER BY expires_at, id LIMIT $2",
+            "UPDATE recordings SET state = 'deleting', expires_at = 0 WHERE id IN \
+             (SELECT id FROM recordings WHERE expires_at <= $1 AND state <> 'writing' \
+             ORDER BY expires_at, id LIMIT $2) RETURNING *",
         )
         .bind(now.0)
         .bind(i64::from(limit))
-        .fetch_all(self.reader())
+        .fetch_all(self.writer())
         .await?;
         rows.iter().map(read).collect()
     }
@@ -130,22 +132,12 @@ impl Database {
     /// The database failed. The clip may be marked nevertheless, and is deleted then.
     pub async fn delete_now(&self, id: RecordingId) -> Result<bool, StoreError> {
         let _announced = self.expiry().announce_when_dropped();
-        let is_marked = self.mark_deleting(id).await?;
-        self.expiry().announce(SteadyMillis(0));
-        Ok(is_marked)
-    }
-
-    /// Marks a clip as being deleted, before its first byte is deleted. From now on it is due.
-    /// Returns whether there is such a clip.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn mark_deleting(&self, id: RecordingId) -> Result<bool, StoreError> {
         let done =
             sqlx::query("UPDATE recordings SET state = 'deleting', expires_at = 0 WHERE id = $1")
                 .bind(id.to_string())
                 .execute(self.writer())
                 .await?;
+        self.expiry().announce(SteadyMillis(0));
         Ok(done.rows_affected() > 0)
     }
 
