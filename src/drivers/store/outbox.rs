@@ -192,18 +192,6 @@ impl Database {
             .await
     }
 
-    /// How many notifications are not delivered yet.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn pending_count(&self) -> Result<u64, StoreError> {
-        let (count,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM outbox WHERE state = 'pending'")
-                .fetch_one(self.reader())
-                .await?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
     /// Notifications of `application` that were given up, oldest first: `limit` of them after the
     /// first `skip`.
     ///
