@@ -461,17 +461,24 @@ impl Service {
         }
     }
 
-    /// Changes the endpoint, then handles its outputs. No input is known that makes the endpoint
-    /// panic; if there is one, it must not end all other calls.
+    /// Changes the endpoint, then handles all its outputs.
     async fn turn(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
         self.change(input, change);
-        self.drain().await;
-        while let Some(path) = self.undelivered.pop_front() {
+        loop {
+            while let Some(output) = self.endpoint.poll_output() {
+                match output {
+                    Output::Transmit(transmit) => self.transmit(transmit).await,
+                    Output::Event(event) => self.tell(event),
+                    Output::Silent(path) => self.network.give_up_silent(path, SIXTY_FOUR_T1),
+                }
+            }
+            let Some(path) = self.undelivered.pop_front() else { return };
             self.change("loss", |endpoint| endpoint.handle_unreachable(path, now()));
-            self.drain().await;
         }
     }
 
+    /// Changes the endpoint. No input is known that makes it panic; if there is one, it must not
+    /// end all other calls.
     fn change(&mut self, input: &'static str, change: impl FnOnce(&mut Endpoint)) {
         let changed = catch_unwind(AssertUnwindSafe(|| change(&mut self.endpoint)));
         if changed.is_err() {
@@ -500,17 +507,6 @@ impl Service {
         });
         let needed = self.endpoint.streams().collect();
         self.network.introduce(Arc::clone(&self.known.borrow()), &needed);
-    }
-
-    /// Handles all outputs of the endpoint.
-    async fn drain(&mut self) {
-        while let Some(output) = self.endpoint.poll_output() {
-            match output {
-                Output::Transmit(transmit) => self.transmit(transmit).await,
-                Output::Event(event) => self.tell(event),
-                Output::Silent(path) => self.network.give_up_silent(path, SIXTY_FOUR_T1),
-            }
-        }
     }
 
     async fn transmit(&mut self, transmit: Transmit) {
