@@ -1,5 +1,7 @@
-//! What a leg passes to the writer of recordings: 16 kHz PCM in chunks, then the end.
+//! What a leg passes to the writer of recordings: 16 kHz PCM in chunks, then the end. And what the
+//! writer reports then.
 
+use super::Rate;
 use crate::model::RecordingId;
 
 /// A piece of a recording. The pieces come in order.
@@ -21,4 +23,22 @@ pub enum ChunkBody {
         /// Whether the clip is delivered.
         keep: bool,
     },
+}
+
+/// A clip that is safe on disk, or was discarded as requested (then the figures are 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SafeClip {
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Samples at 16,000 Hz.
+    pub samples: u64,
+    /// Whether the clip ends early, because the disk failed or is full.
+    pub is_cut_short: bool,
+}
+
+impl SafeClip {
+    /// Its length in milliseconds.
+    pub fn duration_ms(&self) -> u64 {
+        self.samples.saturating_mul(1_000) / u64::from(Rate::Hz16000.hz())
+    }
 }

@@ -30,7 +30,7 @@ use rand::{RngCore, rngs::StdRng};
 
 pub use exchange::{
     Action, Command, DialogRole, Input, MediaEnd, NewOperation, Now, Offer, Owner, Placement,
-    ReferralCall, SafeClip, Settings,
+    ReferralCall, Settings,
 };
 
 use super::{

@@ -19,7 +19,7 @@ mod tone_limit;
 pub use line::LineScript;
 pub use machine::{
     Action, Command, DialogRole, Input, Machine, MediaEnd, NewOperation, Now, Offer, Owner,
-    Placement, ReferralCall, SafeClip, Settings,
+    Placement, ReferralCall, Settings,
 };
 pub use refusal::{CallError, Refusal};
 pub use session::LocalAudio;

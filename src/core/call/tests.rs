@@ -11,8 +11,9 @@ use self::world::{
     OFFER, World, acknowledged, answered, bye, path, play, progress, record, referred, refused,
     settings,
 };
-use super::{CallError, Command, DialogRole, Input, LineScript, Owner, SafeClip};
+use super::{CallError, Command, DialogRole, Input, LineScript, Owner};
 use crate::{
+    audio::tape::SafeClip,
     model::{
         CallState, Event, MediaState, OperationEnd, OperationKind, OperationStatus,
         RecordingStatus, RejectReason, SendTonesRequest, Side, Termination, Tone, TransferKind,
@@ -167,7 +168,11 @@ fn a_leg_that_vanishes_without_a_word_loses_no_clip() {
         world.leg_open = false;
         world.input(Input::LegFailed);
         assert_eq!(world.sealing, [running]);
-        let clip = SafeClip { bytes: 44 + 32 * duration_ms, duration_ms, is_cut_short: false };
+        let clip = SafeClip {
+            bytes: 44 + 32 * duration_ms,
+            samples: 16 * duration_ms,
+            is_cut_short: false,
+        };
         world.input(Input::ClipSafe(running, Ok(clip)));
         assert_eq!(world.ends_of(running), [end]);
         let told = world.events().into_iter().find_map(|event| match event {

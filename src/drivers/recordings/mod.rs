@@ -24,6 +24,6 @@ pub use folder::{Folder, FolderFault};
 pub use keeper::FolderKeeper;
 pub use lost_and_found::LostAndFound;
 pub use purge::Purge;
-pub use spool::{ClipWritten, Finished, OpenClip, Spool, SpoolLimits};
+pub use spool::{ClipWritten, OpenClip, Spool, SpoolLimits};
 pub use spool_error::SpoolError;
 pub use vault::{RecoverError, Recovered, Vault};

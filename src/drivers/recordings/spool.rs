@@ -28,25 +28,14 @@ use super::{
 };
 use aftertone_core::{
     audio::{
-        tape::{Chunk, ChunkBody},
+        tape::{Chunk, ChunkBody, SafeClip},
         wav,
     },
     model::{CallId, RecordingId},
 };
 
 /// Resolves when the clip is safe, discarded, or failed.
-pub type ClipWritten = oneshot::Receiver<Result<Finished, SpoolError>>;
-
-/// A clip that is safe on disk, or was discarded as requested (then the figures are 0).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// Size of the file in bytes.
-    pub bytes: u64,
-    /// Samples at 16,000 Hz.
-    pub samples: u64,
-    /// A write has failed: later samples are lost.
-    pub is_cut_short: bool,
-}
+pub type ClipWritten = oneshot::Receiver<Result<SafeClip, SpoolError>>;
 
 /// Limits at which no more clips are begun.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +78,7 @@ type AwaitedClips = HashMap<RecordingId, Expected>;
 struct Expected {
     /// The call that records it.
     call: CallId,
-    written: oneshot::Sender<Result<Finished, SpoolError>>,
+    written: oneshot::Sender<Result<SafeClip, SpoolError>>,
     /// `None` after a write has failed.
     broken: Option<oneshot::Sender<()>>,
     /// `None` after the writer has taken it, with the first chunk.
@@ -216,7 +205,7 @@ struct SpoolWriter {
     folder: Folder,
     open: HashMap<RecordingId, ClipFile>,
     /// Clips with complete and renamed files; the folder is not synced yet.
-    finished: Vec<(RecordingId, Finished)>,
+    finished: Vec<(RecordingId, SafeClip)>,
     /// When a sync of the folder last failed; `None` after a sync that succeeded.
     sync_failed_at: Option<Instant>,
     waiting: Arc<Mutex<AwaitedClips>>,
@@ -331,7 +320,7 @@ impl SpoolWriter {
         clip.make_safe()
             .and_then(|()| again(|| fs::rename(&clip.path, &path)))
             .map_err(|source| clip.failed(source))?;
-        let finished = Finished {
+        let finished = SafeClip {
             bytes: u64::from(clip.data_bytes) + wav::HEADER_BYTES as u64,
             samples: u64::from(clip.data_bytes / 2),
             is_cut_short,
@@ -364,8 +353,8 @@ impl SpoolWriter {
         }
     }
 
-    fn discard(&mut self, id: RecordingId) -> Result<Finished, SpoolError> {
-        let nothing = Finished { bytes: 0, samples: 0, is_cut_short: false };
+    fn discard(&mut self, id: RecordingId) -> Result<SafeClip, SpoolError> {
+        let nothing = SafeClip { bytes: 0, samples: 0, is_cut_short: false };
         let path = self.file_of(id)?.path.clone();
         self.open.remove(&id);
         match fs::remove_file(&path) {
@@ -385,11 +374,11 @@ impl SpoolWriter {
         self.open.get_mut(&id).ok_or(SpoolError::Stopped)
     }
 
-    fn tell(&self, id: RecordingId, result: Result<Finished, SpoolError>) {
+    fn tell(&self, id: RecordingId, result: Result<SafeClip, SpoolError>) {
         let expected = self.waiting().remove(&id);
         let sent = expected.map(|expected| expected.written.send(result));
         // A discarded clip needs no receiver, so its missing receiver is not logged.
-        if let Some(Err(Ok(Finished { bytes: 1.., .. }))) = sent {
+        if let Some(Err(Ok(SafeClip { bytes: 1.., .. }))) = sent {
             warn!(recording.id = %id, "the call no longer waits for the recording");
         }
     }
@@ -614,7 +603,7 @@ mod tests {
         assert!(matches!(spool.open(id(9), call(1)).await, Err(SpoolError::TooMany(7))));
     }
 
-    const NOTHING: Finished = Finished { bytes: 0, samples: 0, is_cut_short: false };
+    const NOTHING: SafeClip = SafeClip { bytes: 0, samples: 0, is_cut_short: false };
 
     fn writer_with(folder: &Path, clip: RecordingId) -> (SpoolWriter, ClipWritten) {
         let (expected, written) = expected(folder, clip);

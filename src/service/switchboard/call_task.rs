@@ -18,7 +18,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
-use self::tape::{Tape, safe_clip};
+use self::tape::Tape;
 use super::{
     commits::{After, Commits},
     drivers::Drivers,
@@ -28,11 +28,11 @@ use super::{
 };
 use crate::drivers::{
     media::{Leg, LegCommand, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
-    recordings::{Finished, OpenClip},
+    recordings::OpenClip,
     store::StoreError,
 };
 use aftertone_core::{
-    audio::Clip,
+    audio::{Clip, tape::SafeClip},
     call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd, NewOperation},
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
@@ -107,7 +107,7 @@ enum WorkDone {
     Prepared(OperationId, Result<Prepared, OperationEnd>),
     /// True when the disk takes no more of a clip; false when the clip ended first.
     ClipBroken(OperationId, bool),
-    Clip(OperationId, RecordingId, Result<Finished, OperationEnd>),
+    Clip(OperationId, RecordingId, Result<SafeClip, OperationEnd>),
     /// A clip that is no longer needed was deleted.
     Deleted,
     Located(Result<Vec<Path>, Status>),
@@ -507,13 +507,13 @@ impl CallTask {
                 }
                 return;
             }
-            WorkDone::Clip(_, _, Ok(Finished { bytes: 0, .. })) => return,
+            WorkDone::Clip(_, _, Ok(SafeClip { bytes: 0, .. })) => return,
             // The clip came so late that its operation was ended without it.
             WorkDone::Clip(id, recording, Ok(_)) if !self.is_known(id) => {
                 self.delete_clip(recording);
                 return;
             }
-            WorkDone::Clip(id, _, result) => Input::ClipSafe(id, result.map(safe_clip)),
+            WorkDone::Clip(id, _, result) => Input::ClipSafe(id, result),
             WorkDone::Deleted => return,
             WorkDone::Located(_)
                 if self.route_plan.as_ref().is_some_and(RoutePlan::leads_nowhere) =>

@@ -7,10 +7,11 @@ use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, now};
 use crate::drivers::{
-    recordings::{Finished, RecoverError, Recovered, Vault},
+    recordings::{RecoverError, Recovered, Vault},
     store::{Database, Journal, RecordingRow, StoreError},
 };
 use aftertone_core::{
+    audio::tape::SafeClip,
     call::recovery::{LeftClip, end_lost_call},
     model::{CallId, Change, OperationId, RecordingChange, Termination},
 };
@@ -55,7 +56,7 @@ pub async fn recover(
     for row in rows {
         let kept = found.iter().find_map(|recovered| match recovered {
             Recovered::Kept { id, bytes, samples } if *id == row.id => {
-                Some(Finished { bytes: *bytes, samples: *samples, is_cut_short: false })
+                Some(SafeClip { bytes: *bytes, samples: *samples, is_cut_short: false })
             }
             _ => None,
         });
@@ -96,7 +97,7 @@ pub async fn recover(
 pub(super) async fn end_lost(
     drivers: &Drivers,
     call: CallId,
-    clips: &HashMap<OperationId, Finished>,
+    clips: &HashMap<OperationId, SafeClip>,
     retention: Duration,
 ) {
     let mut pause = FIRST_PAUSE;
@@ -114,7 +115,7 @@ pub(super) async fn end_lost(
 async fn try_end_lost(
     drivers: &Drivers,
     id: CallId,
-    clips: &HashMap<OperationId, Finished>,
+    clips: &HashMap<OperationId, SafeClip>,
     retention: Duration,
 ) -> Result<(), RecoveryError> {
     let Drivers { database, journal, .. } = drivers;
@@ -139,11 +140,11 @@ async fn try_end_lost(
     Ok(())
 }
 
-fn left_clip(row: &RecordingRow, kept: Option<Finished>) -> LeftClip {
+fn left_clip(row: &RecordingRow, kept: Option<SafeClip>) -> LeftClip {
     let kept = kept.filter(|clip| clip.samples > 0);
     LeftClip {
         id: row.id,
         operation: row.operation,
-        kept: kept.map(|clip| (clip.bytes, clip.samples / 16)),
+        kept: kept.map(|clip| (clip.bytes, clip.duration_ms())),
     }
 }

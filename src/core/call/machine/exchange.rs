@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    audio::tape::SafeClip,
     call::{line::LineScript, session::LocalAudio},
     model::{
         Arrival, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptSource,
@@ -169,17 +170,6 @@ pub struct MediaEnd {
     pub speech_ms: u64,
     /// Where the last speech ended, in milliseconds from the clip's start; `None` without speech.
     pub speech_ended_at_ms: Option<u64>,
-}
-
-/// A clip that is on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SafeClip {
-    /// The size of its file.
-    pub bytes: u64,
-    /// Its length.
-    pub duration_ms: u64,
-    /// Whether the clip ends early because the disk failed or is full.
-    pub is_cut_short: bool,
 }
 
 /// A request of the application or the operator.

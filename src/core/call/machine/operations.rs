@@ -1,7 +1,8 @@
 //! A call's operations, from acceptance to the one place that reports their end.
 
-use super::{Action, Machine, MediaEnd, NewOperation, Now, Owner, Phase, SafeClip, random};
+use super::{Action, Machine, MediaEnd, NewOperation, Now, Owner, Phase, random};
 use crate::{
+    audio::tape::SafeClip,
     call::{
         line::Step,
         queue::{QueuedOperation, Stage, Turn},
@@ -166,14 +167,15 @@ impl Machine {
             return;
         };
         match result {
-            Ok(SafeClip { bytes, duration_ms, is_cut_short }) => {
-                self.change.recordings.push(RecordingChange::Finished { id: recorded.id, bytes });
+            Ok(clip) => {
+                let (id, bytes, duration_ms) = (recorded.id, clip.bytes, clip.duration_ms());
+                self.change.recordings.push(RecordingChange::Finished { id, bytes });
                 recorded.duration_ms = duration_ms;
                 // Speech after the disk had failed is not in the clip.
                 recorded.speech_ms = recorded.speech_ms.min(duration_ms);
                 let speech_end = recorded.speech_ended_at_ms.map(|end| end.min(duration_ms));
                 recorded.speech_ended_at_ms = speech_end;
-                let end = if is_cut_short { OperationEnd::DiskFailedWithAudio } else { end };
+                let end = if clip.is_cut_short { OperationEnd::DiskFailedWithAudio } else { end };
                 match (end, duration_ms) {
                     // The leg vanished before it had recorded anything. The file is purged like all
                     // others.

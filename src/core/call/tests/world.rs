@@ -8,9 +8,10 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
+    audio::tape::SafeClip,
     call::{
         Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation, Now, Offer,
-        Owner, Placement, SafeClip, Settings,
+        Owner, Placement, Settings,
     },
     model::{
         CallId, CallState, Change, Event, OperationEnd, OperationId, OperationKind,
@@ -297,7 +298,7 @@ impl World {
         let waiting = [&mut self.unsafe_clips, &mut self.sealing];
         let id = waiting.into_iter().find_map(|ids| (!ids.is_empty()).then(|| ids.remove(0)));
         if let Some(id) = id {
-            let clip = SafeClip { bytes: 32_044, duration_ms: 1_000, is_cut_short: false };
+            let clip = SafeClip { bytes: 32_044, samples: 16_000, is_cut_short: false };
             self.input(Input::ClipSafe(
                 id,
                 if ok { Ok(clip) } else { Err(OperationEnd::DiskFailedWithoutAudio) },

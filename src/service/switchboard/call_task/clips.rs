@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{CallTask, WorkDone, tape::Tape};
-use crate::drivers::recordings::{ClipWritten, Finished, OpenClip};
+use crate::drivers::recordings::{ClipWritten, OpenClip};
 use aftertone_core::{
-    audio::tape,
+    audio::tape::{self, SafeClip},
     call::Input,
     model::{OperationEnd, OperationId, RecordingId},
 };
@@ -99,7 +99,7 @@ impl CallTask {
     /// safe. Returns the clips by operation.
     pub(in crate::service::switchboard) async fn salvage(
         &mut self,
-    ) -> HashMap<OperationId, Finished> {
+    ) -> HashMap<OperationId, SafeClip> {
         self.close_for_good();
         let mut clips = HashMap::new();
         let saved = async {
@@ -126,7 +126,7 @@ impl CallTask {
     }
 }
 
-async fn clip_result(written: &mut ClipWritten) -> Result<Finished, OperationEnd> {
+async fn clip_result(written: &mut ClipWritten) -> Result<SafeClip, OperationEnd> {
     match written.await {
         Ok(Ok(finished)) => Ok(finished),
         Ok(Err(error)) => {

@@ -2,12 +2,8 @@
 
 use std::sync::mpsc::SyncSender;
 
-use crate::drivers::recordings::{ClipWritten, Finished};
-use aftertone_core::{
-    audio::{Rate, tape},
-    call::SafeClip,
-    model::RecordingId,
-};
+use crate::drivers::recordings::ClipWritten;
+use aftertone_core::{audio::tape, model::RecordingId};
 
 /// The clip of an operation that is recording or will record.
 pub(super) struct Tape {
@@ -24,9 +20,4 @@ impl Tape {
         self.has_begun = true;
         self.chunks.clone()
     }
-}
-
-pub(super) fn safe_clip(Finished { bytes, samples, is_cut_short }: Finished) -> SafeClip {
-    let duration_ms = samples * 1_000 / u64::from(Rate::Hz16000.hz());
-    SafeClip { bytes, duration_ms, is_cut_short }
 }

@@ -72,7 +72,7 @@ async fn a_clip_that_is_whole_after_its_call_is_deleted() {
     fixture.until_state(call, CallState::Terminated).await;
     let path = fixture.drivers.vault.path(recording);
     std::fs::write(&path, b"late").unwrap();
-    spool.send(Ok(Finished { bytes: 48, samples: 2, is_cut_short: false })).unwrap();
+    spool.send(Ok(SafeClip { bytes: 48, samples: 2, is_cut_short: false })).unwrap();
     let gone = async {
         while path.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
