@@ -244,7 +244,9 @@ impl SpoolWriter {
         }
         let is_sound = matches!(chunk.body, ChunkBody::Samples(_));
         let result = match chunk.body {
-            ChunkBody::Samples(samples) => self.append(id, &samples).map(|()| None),
+            ChunkBody::Samples(samples) => self.file_of(id).and_then(|clip| {
+                clip.append(&samples).map(|()| None).map_err(|source| clip.failed(source))
+            }),
             ChunkBody::End { keep: true } => self.finish(id, false).map(|()| None),
             ChunkBody::End { keep: false } => self.discard(id).map(Some),
         };
@@ -305,11 +307,6 @@ impl SpoolWriter {
                 }
             }
         }
-    }
-
-    fn append(&mut self, id: RecordingId, samples: &[i16]) -> Result<(), SpoolError> {
-        let clip = self.file_of(id)?;
-        clip.append(samples).map_err(|source| clip.failed(source))
     }
 
     /// Syncs a clip's bytes and gives the file its final name. The clip is announced after the
@@ -495,7 +492,7 @@ mod tests {
         for (id, is_wanted) in [(id(7), false), (id(8), true)] {
             let (expected, written) = expected(folder.path(), id);
             waiting.lock().unwrap().insert(id, expected);
-            writer.append(id, &[1; 8000]).unwrap();
+            writer.take(Chunk { recording: id, body: ChunkBody::Samples(vec![1; 8000]) });
             wanted.extend(is_wanted.then_some(written));
         }
         writer.let_go();
