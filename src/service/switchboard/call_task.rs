@@ -14,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -29,11 +33,10 @@ use super::{
 use crate::drivers::{
     media::{Leg, LegCommand, LegEvent, Muted, OpenLeg, Play, Start, Unsent},
     recordings::OpenClip,
-    store::StoreError,
 };
 use aftertone_core::{
     audio::{Clip, tape::SafeClip},
-    call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd, NewOperation},
+    call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd},
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
     proto::sip::{
@@ -208,9 +211,15 @@ impl CallTask {
             tokio::select! {
                 biased;
                 result = self.commits.next(), if self.commits.are_under_way() => {
-                    self.committed(result);
+                    // The journal has logged the change and the reason.
+                    if result.is_err() {
+                        warn!("The store has refused a change of the call, which is ended");
+                        self.inputs.push_back(Input::NotCommitted);
+                    }
+                    self.settle();
                 }
-                event = next_event(&mut self.leg_events) => self.leg_event(event),
+                Some(event) = OptionFuture::from(self.leg_events.as_mut().map(|leg| leg.recv()))
+                    => self.leg_event(event),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done).await,
                 Some(done) = self.saving.next(), if !self.saving.is_empty() => self.done(done).await,
                 Some(message) = self.mailbox.sip.recv() => self.message(message).await,
@@ -271,34 +280,24 @@ impl CallTask {
             CallRequest::Submit(_, _, reply) if self.commits.are_full() => {
                 let _ = reply.send(Err(CallError::Overloaded { retry_after: 5 }));
             }
-            CallRequest::Submit(new, clip, reply) => match self.submit(new, clip) {
-                Ok(operation) => {
-                    info!(
-                        operation.id = %operation.id,
-                        operation.kind = operation.kind.name(),
-                        "Operation accepted"
-                    );
-                    self.carry_out().await;
-                    self.commits.then(since, After::Accepted(reply, Box::new(operation)));
+            CallRequest::Submit(new, clip, reply) => {
+                let recording = clip.as_ref().map(|clip| clip.recording);
+                match self.machine.submit(new, recording, self.drivers.now()) {
+                    Ok(operation) => {
+                        let (id, kind) = (operation.id, operation.kind.name());
+                        if let Some(clip) = clip {
+                            self.take_clip(id, clip);
+                        }
+                        info!(operation.id = %id, operation.kind = kind, "Operation accepted");
+                        self.carry_out().await;
+                        self.commits.then(since, After::Accepted(reply, Box::new(operation)));
+                    }
+                    Err(refusal) => {
+                        let _ = reply.send(Err(refusal));
+                    }
                 }
-                Err(refusal) => {
-                    let _ = reply.send(Err(refusal));
-                }
-            },
+            }
         }
-    }
-
-    fn submit(
-        &mut self,
-        new: NewOperation,
-        clip: Option<OpenClip>,
-    ) -> Result<Operation, CallError> {
-        let id = clip.as_ref().map(|clip| clip.recording);
-        let operation = self.machine.submit(new, id, self.drivers.now())?;
-        if let Some(clip) = clip {
-            self.take_clip(operation.id, clip);
-        }
-        Ok(operation)
     }
 
     /// INVITE with Replaces (RFC 3891): the new dialog takes over from the peer, if the state
@@ -597,18 +596,19 @@ impl CallTask {
             Action::DialReferral(call) => self.dial_referral(*call).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
+                let host = self.peer.map(|peer| peer.ip());
                 let connect = if self.is_peer_doubtful {
                     LegCommand::ConnectUnproven
                 } else {
                     LegCommand::Connect
                 };
-                let host = self.peer.map(|peer| peer.ip());
                 if let Some(leg) = &self.leg {
                     let _ = leg.send(connect(*plan, host)).await;
                 }
             }
             Action::Prepare(id, sources) => {
-                self.commits.then_of_last(After::Prepare(id, sources));
+                let since = self.commits.issued().saturating_sub(1);
+                self.commits.then(since, After::Prepare(id, sources));
             }
             Action::Start(operation, recording) => self.start(*operation, recording).await,
             Action::Press(tone) => {
@@ -635,7 +635,8 @@ impl CallTask {
             },
             Action::Over => {
                 self.tell_end();
-                self.commits.then_of_last(After::Over);
+                let since = self.commits.issued().saturating_sub(1);
+                self.commits.then(since, After::Over);
             }
         }
     }
@@ -715,15 +716,6 @@ impl CallTask {
         }
     }
 
-    fn committed(&mut self, result: Result<(), StoreError>) {
-        // The journal has logged the change and the reason.
-        if result.is_err() {
-            warn!("The store has refused a change of the call, which is ended");
-            self.inputs.push_back(Input::NotCommitted);
-        }
-        self.settle();
-    }
-
     /// Carries out everything that has waited for the resolved commits.
     fn settle(&mut self) {
         while let Some((after, written)) = self.commits.next_due() {
@@ -758,14 +750,6 @@ fn note_referral_event(event: &Event) -> Option<Path> {
         _ => {}
     }
     None
-}
-
-/// The next event of the leg; `None` when the leg has vanished.
-async fn next_event(events: &mut Option<mpsc::Receiver<LegEvent>>) -> Option<LegEvent> {
-    match events {
-        Some(events) => events.recv().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Resources that an operation needs before it begins.

@@ -97,17 +97,13 @@ impl Commits {
         self.issued - self.resolved
     }
 
-    /// Adds a step that waits for all changes so far. The changes after number `since` are its own.
+    /// Adds a step that waits for all changes so far. The changes after number `since` are its own:
+    /// it fails if one of them is refused.
     pub(super) fn then(&mut self, since: u64, after: After) {
         if self.after.len() >= MOST_ANSWERS {
             self.after.retain(|waiting| !waiting.after.is_given_up());
         }
         self.after.push_back(Waiting { since, until: self.issued, is_refused: false, after });
-    }
-
-    /// Like `then`, but only the last change is the step's own.
-    pub(super) fn then_of_last(&mut self, after: After) {
-        self.then(self.issued.saturating_sub(1), after);
     }
 
     /// Whether some changes are not yet accepted by the journal.
@@ -218,7 +214,7 @@ mod tests {
             let (reply, _) = oneshot::channel();
             commits.then(0, After::Reply(reply, Ok(())));
         }
-        commits.then_of_last(After::Over);
+        commits.then(0, After::Over);
         assert!(commits.after.len() <= MOST_ANSWERS + 2);
         assert!(matches!(commits.after.front(), Some(waiting) if !waiting.after.is_given_up()));
         assert!(matches!(commits.after.back(), Some(Waiting { after: After::Over, .. })));
