@@ -178,7 +178,7 @@ impl GraphRequest {
 
     /// The answer to a request that has placed a call.
     pub(super) fn placed(&self, call: &model::Call) -> Result<Response, ApiError> {
-        let mut response = ok(&json(&graph::Call::entity(&self.graph, call)));
+        let mut response = ok(&graph::Call::entity(&self.graph, call));
         *response.status_mut() = StatusCode::CREATED;
         let location = format!("{}/{}", self.graph.calls_url(), call.id);
         let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;

@@ -43,7 +43,9 @@ pub(super) async fn show(
     let options = QueryOptions::for_entity(request.query(), &graph::Operation::MEMBERS)?;
     let operation = request.state.calls.operation(request.application(), call, id);
     let operation = deadline::reading(operation).await?;
-    Ok(ok(&options.entity(request.entity(&operation))))
+    let link = request.link(&operation);
+    let shown = json(&graph::Operation::entity(&request.graph, &operation, link.as_ref()));
+    Ok(ok(&options.entity(shown)))
 }
 
 pub(super) async fn play_prompt(
@@ -138,17 +140,13 @@ impl GraphRequest {
         let new = NewOperation { kind, client_context };
         let submitted = self.state.calls.submit(self.application(), call, new);
         let operation = deadline::acting(submitted).await?;
-        let mut response = ok(&self.entity(&operation));
+        let link = self.link(&operation);
+        let shown = graph::Operation::entity(&self.graph, &operation, link.as_ref());
+        let mut response = ok(&shown);
         let location = self.graph.operation_url(call, operation.id);
         let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
         response.headers_mut().insert(LOCATION, location);
         Ok(response)
-    }
-
-    /// An operation as an answer of its own.
-    fn entity(&self, operation: &model::Operation) -> Value {
-        let link = self.link(operation);
-        json(&graph::Operation::entity(&self.graph, operation, link.as_ref()))
     }
 
     /// An operation as part of a collection.
