@@ -35,8 +35,8 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, ApiEr
     if !is_json(headers) {
         return Err(ApiError::MediaType);
     }
-    let bytes = unpacked(headers, bytes, MAX_BYTES)?;
-    serde_json::from_slice(without_mark(&bytes)).map_err(|error| ApiError::Json(error.to_string()))
+    let text = unpacked(headers, bytes, MAX_BYTES)?;
+    serde_json::from_slice(&text).map_err(|error| ApiError::Json(error.to_string()))
 }
 
 /// The fields of a form; the first one of each name counts.
@@ -51,9 +51,9 @@ pub(super) async fn form(
     if essence(headers) != "application/x-www-form-urlencoded" {
         return Err(ApiError::MediaType);
     }
-    let bytes = unpacked(headers, bytes, MAX_FORM_BYTES)?;
+    let text = unpacked(headers, bytes, MAX_FORM_BYTES)?;
     let mut fields = HashMap::new();
-    for (name, value) in form_urlencoded::parse(without_mark(&bytes)) {
+    for (name, value) in form_urlencoded::parse(&text) {
         fields.entry(name.into_owned()).or_insert_with(|| value.into_owned());
     }
     Ok(fields)
@@ -79,29 +79,32 @@ pub(super) async fn bytes_in_time(body: Body, max_bytes: usize) -> Result<Vec<u8
     timeout(deadline::BODY, read).await.map_err(|_| ApiError::BodySlow(deadline::BODY.as_secs()))?
 }
 
-/// Decodes the content coding of a body (RFC 9110 section 8.4). Microsoft's client for Go
-/// compresses each body.
+/// The text of a body: decodes its content coding (RFC 9110 section 8.4), which Microsoft's client
+/// for Go uses for each body, and drops the byte order mark that Windows software may put before
+/// the text (RFC 8259 section 8.1).
 ///
 /// # Errors
 /// The coding is not gzip, the body is invalid gzip, or the decoded body is too large.
 fn unpacked(headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let coding = headers.get(CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or_default());
-    match coding.unwrap_or("identity").trim().to_ascii_lowercase().as_str() {
-        "identity" | "" => return Ok(bytes),
-        "gzip" | "x-gzip" => {}
+    let mut text = match coding.unwrap_or("identity").trim().to_ascii_lowercase().as_str() {
+        "identity" | "" => bytes,
+        "gzip" | "x-gzip" => {
+            let mut plain = Vec::new();
+            let most = max_bytes as u64 + 1;
+            let read = MultiGzDecoder::new(&bytes[..]).take(most).read_to_end(&mut plain);
+            read.map_err(|error| ApiError::Gzip(error.to_string()))?;
+            if plain.len() > max_bytes {
+                return Err(ApiError::TooLarge(max_bytes));
+            }
+            plain
+        }
         _ => return Err(ApiError::Coding),
+    };
+    if text.starts_with(b"\xEF\xBB\xBF") {
+        text.drain(..3);
     }
-    let mut plain = Vec::new();
-    let most = max_bytes as u64 + 1;
-    let read = MultiGzDecoder::new(&bytes[..]).take(most).read_to_end(&mut plain);
-    read.map_err(|error| ApiError::Gzip(error.to_string()))?;
-    if plain.len() > max_bytes { Err(ApiError::TooLarge(max_bytes)) } else { Ok(plain) }
-}
-
-/// The text without the byte order mark that Windows software may put before it (RFC 8259 section
-/// 8.1).
-fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
+    Ok(text)
 }
 
 /// The `Content-Type` in lower case, without parameters; empty when the header is absent.

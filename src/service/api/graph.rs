@@ -1,8 +1,8 @@
 //! The router of the Graph API.
 //!
 //! A request passes these steps: its path is brought to one form, the router finds the resource,
-//! [`admit`] authenticates the client and checks the ids, the role and the `Idempotency-Key`, and
-//! the handler of the method reads the body and carries out the request.
+//! [`admit`] authenticates the client, [`admitted`] checks the ids, the role and the
+//! `Idempotency-Key`, and the handler of the method reads the body and carries out the request.
 
 use std::{
     borrow::Cow,
@@ -20,7 +20,7 @@ use axum::{
 
 use super::{
     ApiState,
-    auth::{ACCESS_MEDIA, INITIATE},
+    auth::{ACCESS_MEDIA, Caller, INITIATE},
     calls,
     error::ApiError,
     exchange::Audit,
@@ -222,7 +222,7 @@ async fn normalise(mut request: Request, next: Next) -> Response {
 /// The route of a path that names nothing, in the access log.
 const UNKNOWN: &str = "unknown";
 
-/// Authenticates the client, and checks what needs no body.
+/// Authenticates the client, and notes for the access log who asks for what.
 async fn admit(
     State(state): State<ApiState>,
     matched: Option<MatchedPath>,
@@ -232,23 +232,26 @@ async fn admit(
     let resource = matched.as_ref().map(MatchedPath::as_str);
     let route = resource.map_or(UNKNOWN, |path| path.strip_suffix(TREE).unwrap_or(path));
     let route = Cow::Owned(route.to_owned());
-    let mut application = None;
-    let answered = admitted(state, resource, request, next, &mut application).await;
+    let credentials = state.credentials.borrow().clone();
+    let caller = credentials.authenticate(request.headers(), now()).await;
+    let application = caller.as_ref().ok().map(|caller| Arc::clone(&caller.application));
+    let answered = match caller {
+        Ok(caller) => admitted(state, caller, resource, request, next).await,
+        Err(error) => Err(error.into()),
+    };
     let mut response = answered.unwrap_or_else(IntoResponse::into_response);
     response.extensions_mut().insert(Audit { route, application, probe: false });
     response
 }
 
+/// Checks what needs no body: the ids in the path, the role and the `Idempotency-Key`.
 async fn admitted(
     state: ApiState,
+    caller: Caller,
     resource: Option<&str>,
     mut request: Request,
     next: Next,
-    application: &mut Option<Arc<str>>,
 ) -> Result<Response, ApiError> {
-    let credentials = state.credentials.borrow().clone();
-    let caller = credentials.authenticate(request.headers(), now()).await?;
-    *application = Some(Arc::clone(&caller.application));
     // `unknown` tells which segment is wrong.
     let Some(resource) = resource else { return Ok(next.run(request).await) };
     for (pattern, segment) in resource.split('/').zip(request.uri().path().split('/')) {

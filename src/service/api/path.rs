@@ -82,24 +82,20 @@ impl GraphPath {
             ([first, ..], None) => return Err(NotGraph::Elsewhere((*first).to_owned())),
             ([], _) => return Err(NotGraph::Elsewhere(String::new())),
         };
-        let target = routed(below, target.query()).ok_or_else(|| segment("communications"))?;
+        let mut routed = "/communications".to_owned();
+        for (position, segment) in below.iter().enumerate() {
+            let name = if is_action(below, position) { unqualified(segment) } else { segment };
+            routed.push('/');
+            routed.extend(utf8_percent_encode(name, NOT_IN_SEGMENT));
+        }
+        if let Some(query) = target.query() {
+            routed.push('?');
+            routed.push_str(query);
+        }
+        // A path that becomes too long for a request names nothing.
+        let target = routed.try_into().map_err(|_| segment("communications"))?;
         Ok(Self { version: version.unwrap_or(Version::V1), target })
     }
-}
-
-/// The path that the router knows, with the query; `None` when it is too long for a request.
-fn routed(below: &[&str], query: Option<&str>) -> Option<PathAndQuery> {
-    let mut routed = "/communications".to_owned();
-    for (position, segment) in below.iter().enumerate() {
-        let name = if is_action(below, position) { unqualified(segment) } else { segment };
-        routed.push('/');
-        routed.extend(utf8_percent_encode(name, NOT_IN_SEGMENT));
-    }
-    if let Some(query) = query {
-        routed.push('?');
-        routed.push_str(query);
-    }
-    routed.try_into().ok()
 }
 
 /// Whether the segment at this position below `/communications` may name an action: of a call, of
