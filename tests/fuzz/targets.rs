@@ -26,6 +26,7 @@ use aftertone_core::proto::{
         validate::validate,
         wire::{WireError, parse_datagram},
     },
+    srtp::{CryptoSuite, MasterKey, Mki, SrtpError, SrtpReceiver, SrtpSender},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -115,6 +116,57 @@ pub fn rtp(bytes: &[u8]) {
 pub fn rtcp(bytes: &[u8]) {
     if let Ok(received) = reports::read(bytes, Ssrc(7)) {
         assert!(received.about_us.is_none_or(|block| block.ssrc == Ssrc(7)));
+    }
+}
+
+/// A datagram is refused and unchanged, or accepted once. A packet that we protect is read as it was.
+/// The first byte chooses suite and MKI. Then come datagrams, each with its length in a byte.
+pub fn srtp(bytes: &[u8]) {
+    let Some((choice, mut rest)) = bytes.split_first() else { return };
+    let suite = CryptoSuite::ALL[usize::from(choice & 0x7f) % CryptoSuite::ALL.len()];
+    let mki = if choice & 0x80 == 0 { None } else { Mki::new(1, 4) };
+    let secret: Vec<u8> = (0..46).collect();
+    let secret = &secret[..suite.key_len() + suite.salt_len()];
+    let key = || MasterKey::from_bytes(suite, secret).unwrap();
+    let mut from_outside = SrtpReceiver::new(key(), mki);
+    let (mut sender, mut from_us) = (SrtpSender::new(key(), mki), SrtpReceiver::new(key(), mki));
+    let mut count = 0;
+    while let Some((len, after)) = rest.split_first() {
+        let (datagram, after) = after.split_at(usize::from(*len).min(after.len()));
+        rest = after;
+        accepted_once(datagram, |packet| from_outside.unprotect(packet).map(|read| read.len()));
+        accepted_once(datagram, |packet| {
+            from_outside.unprotect_rtcp(packet).map(|read| read.len())
+        });
+        // A receiver knows 16 SSRCs, and each of these datagrams may have two.
+        count += 1;
+        if count > 8 {
+            continue;
+        }
+        let mut packet = datagram.to_vec();
+        match sender.protect(&mut packet) {
+            Ok(()) => assert_eq!(from_us.unprotect(&mut packet).unwrap(), datagram),
+            Err(_) => assert_eq!(packet, datagram),
+        }
+        let mut packet = datagram.to_vec();
+        match sender.protect_rtcp(&mut packet) {
+            Ok(()) => assert_eq!(from_us.unprotect_rtcp(&mut packet).unwrap(), datagram),
+            Err(_) => assert_eq!(packet, datagram),
+        }
+    }
+}
+
+fn accepted_once(
+    datagram: &[u8],
+    mut unprotect: impl FnMut(&mut [u8]) -> Result<usize, SrtpError>,
+) {
+    let mut packet = datagram.to_vec();
+    match unprotect(&mut packet) {
+        Ok(len) => {
+            assert!(len < datagram.len());
+            assert_eq!(unprotect(&mut datagram.to_vec()), Err(SrtpError::Replayed));
+        }
+        Err(_) => assert_eq!(packet, datagram),
     }
 }
 

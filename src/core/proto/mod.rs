@@ -1,5 +1,6 @@
-//! Protocols as pure machines and values: SIP, SDP, RTP.
+//! Protocols as pure machines and values: SIP, SDP, RTP, SRTP.
 
 pub mod rtp;
 pub mod sdp;
 pub mod sip;
+pub mod srtp;

@@ -30,7 +30,7 @@ macro_rules! corpora {
     )*};
 }
 
-corpora!(wire, uri, sdp, framing, digest, stun, rtp, rtcp, endpoint);
+corpora!(wire, uri, sdp, framing, digest, stun, rtp, rtcp, srtp, endpoint);
 
 #[test]
 fn torture() {
