@@ -15,7 +15,7 @@ use std::{
 
 use aftertone_core::{
     model::{CallId, UnixMillis},
-    proto::sip::path::Path,
+    proto::{sdp, sip::path::Path},
 };
 
 /// Messages of one call; the oldest are dropped first.
@@ -250,20 +250,18 @@ fn masked(message: &str) -> String {
         text.push_str(if body.is_empty() { "" } else { "?" });
         return text;
     }
-    for line in body.split_inclusive('\n') {
-        let start = line.trim_start();
-        let is_key =
-            |key: &str| start.get(..key.len()).is_some_and(|found| found.eq_ignore_ascii_case(key));
-        match KEYS.into_iter().find(|key| is_key(key)) {
-            Some(key) => text.push_str(&format!("{key}?\r\n")),
+    // Lines end as in `sdp`: also with CR alone.
+    for line in body.split_inclusive(['\r', '\n']) {
+        match sdp::without_secret(line) {
+            Some(shown) => {
+                let end = line.trim_start_matches(|c| c != '\r' && c != '\n');
+                text.push_str(&format!("{shown}?{end}"));
+            }
             None => push_without_passwords(&mut text, line),
         }
     }
     text
 }
-
-/// Lines of a session description that hold media keys (RFC 8866 section 5.12, RFC 4568).
-const KEYS: [&str; 2] = ["a=crypto:", "k="];
 
 /// Copies text, but hides the password of `sip:USER:PASSWORD@HOST` (RFC 3261 section 19.1.1). The
 /// search never goes over the same bytes twice: any peer may send 64 kB of `sip:`.
@@ -422,6 +420,32 @@ mod tests {
             let shown = masked(&text.replace("\r\n", end));
             assert!(!shown.contains("SECRET"), "{shown}");
             assert!(shown.contains("a=sendrecv"), "{shown}");
+            assert!(shown.contains("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:?"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn media_keys_are_hidden_in_all_forms_in_which_they_are_read() {
+        for line in [
+            "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET|2^20|1:4",
+            "A=CRYPTO:1 AES_CM_128_HMAC_SHA1_80 INLINE:SECRET",
+            " a = crypto : 1 AES_CM_128_HMAC_SHA1_80\tinline:SECRET",
+            "\u{feff}a=\u{a0}crypto:1 x uri:SECRET",
+            "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:SECRET1;inline:SECRET2",
+            "x=unknown inline:SECRET",
+            "k=base64:SECRET",
+            " K = clear:SECRET",
+            "k=SECRET",
+            "a=key-mgmt:mikey SECRET",
+            "a=ice-pwd:SECRET",
+        ] {
+            for end in ["\r\n", "\n", "\r"] {
+                let text =
+                    format!("INVITE sip:a@b SIP/2.0\r\n\r\nv=0{end}{line}{end}a=sendrecv{end}");
+                let shown = masked(&text);
+                assert!(!shown.contains("SECRET"), "{line:?}: {shown}");
+                assert!(shown.contains(&format!("?{end}a=sendrecv{end}")), "{line:?}: {shown}");
+            }
         }
     }
 

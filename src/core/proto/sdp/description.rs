@@ -223,6 +223,26 @@ fn typed(line: &str) -> Option<(char, &str)> {
     Some((letter.to_ascii_lowercase(), trim(value)))
 }
 
+/// The part of a line that tells no secret, if the line holds one: a key (`k=`, `a=crypto`,
+/// `a=key-mgmt`) or the password of ICE. It is found in whatever form the parser would read it, and
+/// in lines that are cut.
+pub fn without_secret(line: &str) -> Option<&str> {
+    const INLINE: &str = "inline:";
+    if let Some(at) = line.to_ascii_lowercase().find(INLINE) {
+        return Some(&line[..at + INLINE.len()]);
+    }
+    let (letter, value) = typed(line)?;
+    let name = value.split_once(':').map_or(value, |(name, _)| trim(name));
+    let is_secret = |secret: &&str| name.eq_ignore_ascii_case(secret);
+    match letter {
+        'k' => line.split_inclusive('=').next(),
+        'a' if ["crypto", "key-mgmt", "ice-pwd"].iter().any(is_secret) => {
+            line.split_inclusive(':').next()
+        }
+        _ => None,
+    }
+}
+
 /// The words of a value.
 pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(is_blank).filter(|word| !word.is_empty())

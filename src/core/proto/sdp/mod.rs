@@ -6,7 +6,7 @@ mod negotiation;
 mod plan;
 
 pub use crate::audio::Codec;
-pub use description::{Attribute, Description, Media, ParseError};
+pub use description::{Attribute, Description, Media, ParseError, without_secret};
 pub use negotiation::{
     LocalMedia, NegotiationError, accept_answer, accept_answer_again, make_offer, make_offer_again,
     negotiate, suspend,
