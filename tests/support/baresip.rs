@@ -41,14 +41,14 @@ impl Baresip {
     ) -> Self {
         // Opus is always declared as stereo (RFC 7587 section 7), and baresip takes the declaration
         // literally.
-        let (rate, channels) = if codec == "PCMU" { (8_000, 1) } else { (48_000, 2) };
+        let (rate, channels) = if codec.starts_with("PCM") { (8_000, 1) } else { (48_000, 2) };
         let input = spoken::write(folder, rate, channels);
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let control = probe.local_addr().unwrap();
         drop(probe);
         let config = format!(
             "module_path /usr/lib/baresip/modules\nmodule aufile.so\nmodule g711.so\n\
-             module opus.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
+             module opus.so\nmodule srtp.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule ctrl_tcp.so\n\
              ctrl_tcp_listen {control}\naudio_source aufile,{}\naudio_player aubridge,nobody\nsnd_path {}\n\
              audio_channels 1-2\nsip_listen {address}:0\nsip_verify_server no\n",
             input.display(),

@@ -25,12 +25,23 @@ pub struct Linphone {
 impl Linphone {
     /// Starts it in `folder` as a user of a registrar.
     pub async fn start(folder: &Path, user: &str, registrar: SocketAddr, transport: &str) -> Self {
+        Self::start_with(folder, user, registrar, transport, "").await
+    }
+
+    /// Starts it with more lines in the section `[sip]` of its configuration.
+    pub async fn start_with(
+        folder: &Path,
+        user: &str,
+        registrar: SocketAddr,
+        transport: &str,
+        sip: &str,
+    ) -> Self {
         // -1 is any free port; -2 is no listener, but outgoing connections. Without UDP it does not
         // work at all.
         let tcp = if transport == "udp" { 0 } else { -2 };
         let config = format!(
             "[sip]\nsip_port=-1\nsip_tcp_port={tcp}\nsip_tls_port=0\nguess_hostname=0\n\
-             auto_net_state_mon=0\nregister_only_when_network_is_up=0\ndefault_proxy=0\n\
+             auto_net_state_mon=0\nregister_only_when_network_is_up=0\ndefault_proxy=0\n{sip}\
              [auth_info_0]\nusername={user}\npasswd=secret\nrealm=127.0.0.1\n\
              [proxy_0]\nreg_proxy=<sip:{registrar};transport={transport}>\n\
              reg_identity=sip:{user}@127.0.0.1\nreg_sendregister=1\nreg_expires=600\n\
